@@ -1,0 +1,1070 @@
+"""One class for every LLM capability of an organisation: chat, embeddings, RAG, jobs, document analysis.
+
+    from llm_client import LLMBackendClient
+
+    client = LLMBackendClient()                                    # in this process (needs the llmbackend package)
+    client = LLMBackendClient("http://localhost:8888", "a-key")    # the same calls over HTTP
+
+Over HTTP this file is all you need: copy it next to your code; it imports only the standard library,
+requests and python-dotenv. Its sections, top to bottom: errors, results, streams, transports, the client.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import html
+import json
+import os
+import sys
+import time
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast, overload
+from urllib.parse import quote
+
+__all__ = [
+    "Answer",
+    "AnswerStream",
+    "BackendError",
+    "BackendTimeout",
+    "Conflict",
+    "Embeddings",
+    "Forbidden",
+    "HttpTransport",
+    "InvalidRequest",
+    "LLMBackendClient",
+    "LLMBackendError",
+    "NotFound",
+    "Overloaded",
+    "Record",
+    "Reply",
+    "ReplyStream",
+    "StreamInterrupted",
+    "TooLarge",
+    "Transport",
+    "TransportError",
+    "Unauthorized",
+]
+
+# ------------------------------------------------------------------------------------------------ errors
+
+
+class LLMBackendError(Exception):
+    """Whatever goes wrong, on either transport, is one of these (branch on the class or on `code`, never on the text).
+
+        LLMBackendError        internal           500   unforeseen: a bug
+        ├ InvalidRequest       invalid_request    422   does not fit the operation's schema
+        ├ Unauthorized         unauthorized       401   no key, or a wrong one
+        ├ Forbidden            forbidden          403   the key does not allow this
+        ├ NotFound             not_found          404   no such collection, document, job or model
+        ├ Conflict             conflict           409   exists already, is held by someone else, does not match
+        ├ TooLarge             too_large          413   the request is larger than the server accepts
+        ├ Overloaded           overloaded         429   try again later (details: retry_after, seconds)
+        ├ BackendError         backend            502   a model or store behind us failed (details: backend)
+        │ └ BackendTimeout     backend_timeout    504   ... or did not answer in time
+        ├ TransportError       transport           -    the server was not reached (raised by the client only)
+        └ StreamInterrupted    stream_interrupted  -    a stream broke off; `.text` has what came before
+    """
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+
+    def __init__(
+        self, message: str, *, details: Mapping[str, Any] | None = None, request_id: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details: dict[str, Any] = dict(details or {})
+        self.request_id = request_id
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error as it travels: `{code, message, details, request_id}`."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "details": self.details,
+            "request_id": self.request_id,
+        }
+
+    @staticmethod
+    def from_dict(error: Mapping[str, Any]) -> LLMBackendError:
+        """The same class again from `to_dict()`; a code this file does not know becomes the base class."""
+        classes = {kind.code: kind for kind in _subclasses(LLMBackendError)}
+        kind = classes.get(str(error.get("code")), LLMBackendError)
+        details = error.get("details")
+        return kind(
+            str(error.get("message", "unknown error")),
+            details=details if isinstance(details, Mapping) else None,
+            request_id=error.get("request_id"),
+        )
+
+
+class InvalidRequest(LLMBackendError):
+    """The request does not fit the operation; `details["errors"]` lists each place and reason."""
+
+    code, status = "invalid_request", 422
+
+
+class Unauthorized(LLMBackendError):
+    """No API key was given, or a wrong one."""
+
+    code, status = "unauthorized", 401
+
+
+class Forbidden(LLMBackendError):
+    """The API key is right but does not allow this operation."""
+
+    code, status = "forbidden", 403
+
+
+class NotFound(LLMBackendError):
+    """There is no such collection, document, job or model."""
+
+    code, status = "not_found", 404
+
+
+class Conflict(LLMBackendError):
+    """It exists already, is held by another process, or does not match what is stored."""
+
+    code, status = "conflict", 409
+
+
+class TooLarge(LLMBackendError):
+    """The request is larger than the server accepts; `details["limit"]` tells how much it does."""
+
+    code, status = "too_large", 413
+
+
+class Overloaded(LLMBackendError):
+    """Too many requests for now; `details["retry_after"]` (seconds) tells when to come back."""
+
+    code, status = "overloaded", 429
+
+
+class BackendError(LLMBackendError):
+    """A model, embedding server or store behind llmbackend failed; `details["backend"]` names it."""
+
+    code, status = "backend", 502
+
+
+class BackendTimeout(BackendError):
+    """Something behind llmbackend did not answer in time."""
+
+    code, status = "backend_timeout", 504
+
+
+class TransportError(LLMBackendError):
+    """The llmbackend server could not be reached, or something else answered in its place."""
+
+    code = "transport"
+
+
+class StreamInterrupted(LLMBackendError):
+    """A stream broke off before its end; `text` holds the pieces that had arrived."""
+
+    code = "stream_interrupted"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        text: str = "",
+        details: Mapping[str, Any] | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message, details=details, request_id=request_id)
+        self.text = text
+
+
+def _subclasses(kind: type[LLMBackendError]) -> Iterator[type[LLMBackendError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _subclasses(child)
+
+
+# ----------------------------------------------------------------------------------------------- results
+
+
+class Record(dict[str, Any]):
+    """A result: a plain dict whose keys are also attributes, shown as a table in notebooks."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            known = ", ".join(self)
+            raise AttributeError(f"this result has no {name!r}; it has: {known}") from None
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self]
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(str(key))}</th>"
+            f"<td style='text-align:left'>{_cell(value)}</td></tr>"
+            for key, value in self.items()
+        )
+        return f"<table>{rows}</table>"
+
+
+def _cell(value: Any, limit: int = 400) -> str:
+    if isinstance(value, list) and value and not isinstance(value[0], int | float):
+        return "<ul>" + "".join(f"<li>{_cell(item, 200)}</li>" for item in value[:20]) + "</ul>"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{html.escape(str(k))}: {_cell(v, 120)}" for k, v in value.items())
+    text = str(value)
+    return html.escape(text if len(text) <= limit else text[:limit] + "…")
+
+
+def _records(value: Any) -> Any:
+    """JSON objects as Records, all the way down."""
+    if isinstance(value, dict):
+        return Record({key: _records(item) for key, item in value.items()})
+    if isinstance(value, list):
+        return [_records(item) for item in value]
+    return value
+
+
+class Reply(str):
+    """A model's answer: a `str`, with `model`, `usage` (token counts), `finish_reason` and `tool_calls` beside it."""
+
+    model: str
+    usage: Record
+    finish_reason: str | None
+    tool_calls: list[Record]
+
+    def __new__(
+        cls,
+        text: str,
+        *,
+        model: str = "",
+        usage: Mapping[str, Any] | None = None,
+        finish_reason: str | None = None,
+        tool_calls: Sequence[Mapping[str, Any]] = (),
+    ) -> Reply:
+        self = super().__new__(cls, text)
+        self.model = model
+        self.usage = _records(dict(usage or {}))
+        self.finish_reason = finish_reason
+        self.tool_calls = [_records(dict(call)) for call in tool_calls]
+        return self
+
+    def _repr_html_(self) -> str:
+        return f"<p style='white-space:pre-wrap'>{html.escape(self)}</p><small>{html.escape(self.model)}</small>"
+
+
+class Answer(str):
+    """An answer from a collection: a `str`, with `sources` (numbered passages with a quote) and `found`."""
+
+    found: bool
+    sources: list[Record]
+    model: str
+    usage: Record
+
+    def __new__(
+        cls,
+        text: str,
+        *,
+        found: bool = True,
+        sources: Sequence[Mapping[str, Any]] = (),
+        model: str = "",
+        usage: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        self = super().__new__(cls, text)
+        self.found = found
+        self.sources = [_records(dict(source)) for source in sources]
+        self.model = model
+        self.usage = _records(dict(usage or {}))
+        return self
+
+    def _repr_html_(self) -> str:
+        items = "".join(
+            f"<li value='{int(source['number'])}'><b>{html.escape(str(source['document_id']))}</b> "
+            f"<q>{html.escape(str(source['quote']))}</q></li>"
+            for source in self.sources
+        )
+        return f"<p style='white-space:pre-wrap'>{html.escape(self)}</p><ol>{items}</ol>"
+
+
+class Embeddings(Sequence[list[float]]):
+    """Vectors of several texts, in their order, in one block of float32.
+
+    Indexing and iterating give a list of floats each; `numpy()` gives a (count, dimension) float32 array
+    without copying. Vectors have unit length, so a dot product is the cosine similarity.
+    """
+
+    def __init__(
+        self, values: array[float], dimension: int, *, model: str = "", usage: Mapping[str, Any] | None = None
+    ):
+        self.values = values
+        self.dimension = dimension
+        self.model = model
+        self.usage = _records(dict(usage or {}))
+
+    @staticmethod
+    def decode(data: str | Sequence[str], dimension: int | None = None, **about: Any) -> Embeddings:
+        """From base64 of little-endian float32: one string for all vectors, or one string a vector."""
+        values = array("f")
+        try:
+            for text in [data] if isinstance(data, str) else data:
+                values.frombytes(base64.b64decode(text, validate=True))
+        except (binascii.Error, ValueError, TypeError) as error:
+            raise TransportError("the server sent vectors that are not base64 float32") from error
+        if sys.byteorder == "big":
+            values.byteswap()
+        count = 0 if isinstance(data, str) else len(data)
+        return Embeddings(values, dimension or (len(values) // count if count else 0), **about)
+
+    def numpy(self) -> Any:
+        """A (count, dimension) float32 numpy array that shares this memory."""
+        import numpy  # the caller wants numpy, so the caller has it
+
+        return numpy.frombuffer(self.values, dtype=numpy.float32).reshape(len(self), self.dimension)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        matrix = self.numpy()
+        return matrix.astype(dtype) if dtype is not None else (matrix.copy() if copy else matrix)
+
+    def __len__(self) -> int:
+        return len(self.values) // self.dimension if self.dimension else 0
+
+    @overload
+    def __getitem__(self, index: int) -> list[float]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Embeddings: ...
+    def __getitem__(self, index: int | slice) -> list[float] | Embeddings:
+        if isinstance(index, slice):
+            rows = range(len(self))[index]
+            values = array("f")
+            for row in rows:
+                values.extend(self.values[row * self.dimension : (row + 1) * self.dimension])
+            return Embeddings(values, self.dimension, model=self.model, usage=self.usage)
+        row = range(len(self))[index]
+        return self.values[row * self.dimension : (row + 1) * self.dimension].tolist()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Embeddings):
+            return NotImplemented
+        return self.dimension == other.dimension and self.values == other.values
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<Embeddings: {len(self)} vectors of {self.dimension} dimensions by {self.model!r}>"
+
+
+# ----------------------------------------------------------------------------------------------- streams
+
+
+def _events(chunks: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+    """The JSON events of a server-sent-event stream; ends at [DONE], raises what an error event carries."""
+    buffer = b""
+    for chunk in chunks:
+        buffer += chunk
+        *events, buffer = buffer.replace(b"\r\n", b"\n").split(b"\n\n")
+        for event in events:
+            data = b"\n".join(
+                line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")
+            )
+            if not data:
+                continue  # a comment: servers send them to keep the connection open
+            if data == b"[DONE]":
+                return
+            message = json.loads(data)
+            if "error" in message:
+                raise LLMBackendError.from_dict(message["error"])
+            yield message
+    raise StreamInterrupted("the stream ended before its last event")
+
+
+class _TextStream(Iterator[str]):
+    """Pieces of text as they come; `close()` (or leaving a `with` block) stops the model's work too."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._events = _events(chunks)
+        self._pieces: list[str] = []
+
+    def __next__(self) -> str:
+        try:
+            while True:
+                piece = self._take(next(self._events))
+                if piece:
+                    self._pieces.append(piece)
+                    return piece
+        except StopIteration:
+            raise
+        except (LLMBackendError, ValueError) as error:
+            self.close()
+            details = error.to_dict() if isinstance(error, LLMBackendError) else {}
+            raise StreamInterrupted(
+                f"the stream broke off: {error}", text="".join(self._pieces), details=details
+            ) from error
+
+    def _take(self, event: dict[str, Any]) -> str:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Stop reading and tell the other side to stop."""
+        close = getattr(self._chunks, "close", None)
+        if close is not None:
+            close()
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class ReplyStream(_TextStream):
+    """What `chat(stream=True)` returns: an iterator of text pieces; after the last, `reply` is the whole Reply."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        super().__init__(chunks)
+        self._model = ""
+        self._usage: dict[str, Any] = {}
+        self._finish_reason: str | None = None
+
+    def _take(self, event: dict[str, Any]) -> str:
+        self._model = event.get("model") or self._model
+        self._usage = event.get("usage") or self._usage
+        piece = ""
+        for choice in event.get("choices") or ():
+            self._finish_reason = choice.get("finish_reason") or self._finish_reason
+            piece += (choice.get("delta") or {}).get("content") or ""
+        return piece
+
+    @property
+    def reply(self) -> Reply:
+        """The text so far, as a Reply; complete once the stream has ended."""
+        return Reply(
+            "".join(self._pieces),
+            model=self._model,
+            usage=self._usage,
+            finish_reason=self._finish_reason,
+        )
+
+
+class AnswerStream(_TextStream):
+    """What `rag_query(stream=True)` returns: `sources` are there before the first piece; `answer` after the last."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        super().__init__(chunks)
+        self._final: dict[str, Any] = {}
+        self._early: list[str] = []
+        first = next(self._events)  # the server sends the sources first
+        self.sources: list[Record] = _records(first.get("sources", []))
+
+    def _take(self, event: dict[str, Any]) -> str:
+        if "answer" in event:
+            self._final = event["answer"]
+        return event.get("delta") or ""
+
+    @property
+    def answer(self) -> Answer:
+        """The text so far, as an Answer; complete once the stream has ended."""
+        return Answer(
+            self._final.get("answer", "".join(self._pieces)),
+            found=self._final.get("found", bool(self.sources)),
+            sources=self.sources,
+            model=self._final.get("model", ""),
+            usage=self._final.get("usage"),
+        )
+
+
+class _ProgressBar:
+    """A one-line bar on stderr."""
+
+    def __call__(self, progress: Mapping[str, Any]) -> None:
+        done, total = int(progress.get("done") or 0), int(progress.get("total") or 0)
+        filled = 30 * done // total if total else 0
+        line = f"{progress.get('stage') or '':<12} [{'#' * filled:<30}] {done}/{total or '?'}"
+        print(f"\r{line}", end="", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        print(file=sys.stderr)
+
+
+Progress = Callable[[Record], None]
+
+
+def _progress(choice: bool | Progress | None) -> Progress | None:
+    """True: a bar. None: a bar if somebody is looking at a terminal. A function is called with each step."""
+    if callable(choice):
+        return choice
+    if choice is None:
+        choice = sys.stderr is not None and sys.stderr.isatty()
+    return _ProgressBar() if choice else None
+
+
+# -------------------------------------------------------------------------------------------- transports
+
+# Where each operation lives over HTTP. A test compares this with the server's table.
+ROUTES: dict[str, tuple[str, str]] = {
+    "chat": ("POST", "/v1/chat/completions"),
+    "embed": ("POST", "/v1/embeddings"),
+    "models": ("GET", "/v1/models"),
+    "rag_ingest": ("POST", "/v1/rag/ingest"),
+    "rag_search": ("POST", "/v1/rag/search"),
+    "rag_query": ("POST", "/v1/rag/query"),
+    "list_collections": ("GET", "/v1/collections"),
+    "create_collection": ("POST", "/v1/collections"),
+    "get_collection": ("GET", "/v1/collections/{collection}"),
+    "delete_collection": ("DELETE", "/v1/collections/{collection}"),
+    "list_documents": ("GET", "/v1/collections/{collection}/documents"),
+    "delete_documents": ("POST", "/v1/collections/{collection}/documents/delete"),
+    "analyze_document": ("POST", "/v1/analyze"),
+    "submit_job": ("POST", "/v1/jobs"),
+    "get_job_status": ("GET", "/v1/jobs/{job_id}"),
+    "list_jobs": ("GET", "/v1/jobs"),
+    "cancel_job": ("POST", "/v1/jobs/{job_id}/cancel"),
+    "health": ("GET", "/health/ready"),
+}
+
+
+class Transport(Protocol):
+    """Carries an operation's JSON to where it runs and brings its JSON back; knows nothing of what it means."""
+
+    def call(self, operation: str, body: bytes) -> bytes:
+        """The operation's JSON result; raises an LLMBackendError."""
+
+    def stream(self, operation: str, body: bytes) -> Iterator[bytes]:
+        """The operation's server-sent events, piecewise; raises before the first piece if the request is refused."""
+
+    def close(self) -> None:
+        """Let go of connections and files."""
+
+
+class HttpTransport:
+    """Operations over HTTP. `timeout` is the longest wait, in seconds, for the server to send anything."""
+
+    def __init__(self, api_url: str, api_key: str | None = None, timeout: float = 600) -> None:
+        import requests  # imported here so that in-process users do not wait for it
+
+        if not api_url.startswith(("http://", "https://")):
+            raise InvalidRequest(f"api_url must start with http:// or https://, not {api_url!r}")
+        self.api_url = api_url.rstrip("/")
+        self.timeout = timeout
+        self._session = requests.Session()
+        if api_key:
+            self._session.headers["Authorization"] = f"Bearer {api_key}"
+
+    def __repr__(self) -> str:
+        return f"HttpTransport({self.api_url!r})"
+
+    def call(self, operation: str, body: bytes) -> bytes:
+        import requests
+
+        response = self._send(operation, body, stream=False)
+        try:
+            return cast(bytes, response.content)
+        except requests.RequestException as error:
+            raise TransportError(f"the connection to {self.api_url} broke: {error}") from error
+
+    def stream(self, operation: str, body: bytes) -> Iterator[bytes]:
+        response = self._send(operation, body, stream=True)
+        return self._chunks(response)
+
+    def _chunks(self, response: Any) -> Iterator[bytes]:
+        import requests
+
+        try:
+            # No chunk size: each piece is handed on as it arrives, none is held back to fill a buffer.
+            yield from response.iter_content(chunk_size=None)
+        except requests.RequestException as error:
+            raise TransportError(f"the connection to {self.api_url} broke: {error}") from error
+        finally:
+            response.close()
+
+    def _send(self, operation: str, body: bytes, *, stream: bool) -> Any:
+        import requests
+
+        method, path = ROUTES[operation]
+        query: dict[str, Any] = {}
+        if "{" in path or method in ("GET", "DELETE"):
+            fields = json.loads(body)
+            for name in [part[1:-1] for part in path.split("/") if part.startswith("{")]:
+                path = path.replace("{" + name + "}", quote(str(fields.pop(name)), safe=""))
+            if method in ("GET", "DELETE"):
+                query, body = fields, b""
+            else:
+                body = json.dumps(fields).encode()
+        try:
+            response = self._session.request(
+                method,
+                self.api_url + path,
+                params=query,
+                data=body or None,
+                headers={"Content-Type": "application/json"} if body else None,
+                timeout=(10, self.timeout),
+                stream=stream,
+                allow_redirects=False,
+            )
+            if response.status_code != 200:
+                raise _error_of(response.status_code, response.content, self.api_url)
+        except requests.RequestException as error:
+            raise TransportError(
+                f"no answer from {self.api_url} ({type(error).__name__}): is the server running there?"
+            ) from error
+        return response
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def _error_of(status: int, content: bytes, url: str) -> LLMBackendError:
+    try:
+        error = json.loads(content)["error"]
+        return LLMBackendError.from_dict(error)
+    except (ValueError, KeyError, TypeError):
+        # Not our server: a proxy's page, or another service on that port.
+        return TransportError(f"{url} answered {status} with something that is not llmbackend's")
+
+
+# --------------------------------------------------------------------------------------------- the client
+
+Document = str | Mapping[str, Any]
+_Client = TypeVar("_Client", bound="LLMBackendClient")
+
+
+class LLMBackendClient:
+    """Chat, embeddings, RAG, jobs and document analysis, in this process or over HTTP.
+
+    `LLMBackendClient()` runs everything in this process on an embedded default: nothing to start.
+    `LLMBackendClient(api_url, api_key)` makes the same calls on a server. Without arguments the
+    environment (or a `.env` file in the working directory) may name the server: LLM_BACKEND_URL and
+    LLM_BACKEND_API_KEY. Results and errors are the same on both; every error is an LLMBackendError.
+
+    A client may be shared by threads. Close it, or use it in a `with` block, to let go of its files.
+    """
+
+    def __init__(
+        self,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout: float = 600,
+        transport: Transport | None = None,
+    ) -> None:
+        if transport is None:
+            environment = _environment()
+            api_url = api_url or environment.get("LLM_BACKEND_URL")
+            if api_url:
+                api_key = api_key or environment.get("LLM_BACKEND_API_KEY")
+                transport = HttpTransport(api_url, api_key, timeout)
+            else:
+                transport = _local_transport()
+        self._transport = transport
+
+    def __repr__(self) -> str:
+        return f"LLMBackendClient({self._transport!r})"
+
+    def __enter__(self: _Client) -> _Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of connections, files and threads; the client is not usable afterwards."""
+        self._transport.close()
+
+    # Every operation passes through one of these two.
+
+    def _call(self, operation: str, **fields: Any) -> Record:
+        reply = self._transport.call(operation, self._body(operation, fields))
+        try:
+            result = json.loads(reply)
+        except ValueError as error:
+            raise TransportError("the answer was not JSON: is this an llmbackend server?") from error
+        return cast(Record, _records(result))
+
+    def _stream(self, operation: str, **fields: Any) -> Iterator[bytes]:
+        return self._transport.stream(operation, self._body(operation, {**fields, "stream": True}))
+
+    @staticmethod
+    def _body(operation: str, fields: dict[str, Any]) -> bytes:
+        given = {name: value for name, value in fields.items() if value is not None}
+        if ROUTES[operation][0] in ("GET", "DELETE"):  # these travel in the URL, as text
+            given = {name: str(value) for name, value in given.items()}
+        try:
+            return json.dumps(given, allow_nan=False, default=_jsonable).encode()
+        except (TypeError, ValueError) as error:
+            raise InvalidRequest(f"{operation}: an argument is not JSON: {error}") from error
+
+    # Chat
+
+    @overload
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        system: str | None = None,
+        model: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        stream: Literal[False] = False,
+    ) -> Reply: ...
+
+    @overload
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        system: str | None = None,
+        model: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        stream: Literal[True],
+    ) -> ReplyStream: ...
+
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        system: str | None = None,
+        model: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        stream: bool = False,
+    ) -> Reply | ReplyStream:
+        """The model's reply to a message, or to a list of OpenAI-style messages `{role, content}`.
+
+        Returns a Reply (a `str` with `model`, `usage`, `finish_reason`); with `stream=True` an iterator
+        of text pieces that ends with `.reply`. `temperature` is 0 to 2; `max_tokens` bounds the reply.
+
+        Raises InvalidRequest, NotFound (unknown model), BackendError, BackendTimeout; while streaming,
+        StreamInterrupted with the text so far.
+        """
+        turns: Any = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+        if system is not None and not isinstance(turns, str | bytes):
+            turns = [{"role": "system", "content": system}, *turns]
+        fields = {
+            "messages": turns,
+            "model": model,
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+        }
+        if stream:
+            usage = {"include_usage": True}
+            return ReplyStream(self._stream("chat", **fields, stream_options=usage))
+        result = self._call("chat", **fields)
+        choice = result["choices"][0]
+        return Reply(
+            choice["message"].get("content") or "",
+            model=result["model"],
+            usage=result.get("usage"),
+            finish_reason=choice.get("finish_reason"),
+            tool_calls=choice["message"].get("tool_calls") or (),
+        )
+
+    def models(self) -> list[Record]:
+        """The models this backend offers, as `{id, type}`: chat and embedding models, and `rag/<collection>`."""
+        return cast("list[Record]", self._call("models")["data"])
+
+    # Embeddings
+
+    def embed(self, texts: Sequence[str], *, model: str | None = None) -> Embeddings:
+        """Unit-length vectors of texts, in their order: a sequence of lists of floats, or `.numpy()`.
+
+        Raises InvalidRequest (an empty text, nothing to embed), NotFound (unknown model), BackendError.
+        """
+        texts = texts if isinstance(texts, str) else list(texts)
+        result = self._call("embed", input=texts, model=model, encoding_format="base64")
+        vectors = [item["embedding"] for item in result["data"]]
+        return Embeddings.decode(vectors, model=result["model"], usage=result["usage"])
+
+    def embed_single(self, text: str, *, model: str | None = None) -> list[float]:
+        """The unit-length vector of one text, as a list of floats. Raises as `embed` does."""
+        return self.embed([text], model=model)[0]
+
+    # RAG
+
+    def rag_ingest(
+        self,
+        documents: Document | Sequence[Document],
+        collection: str,
+        *,
+        chunk_size: int | None = None,
+        chunk_overlap: int | None = None,
+        sync: bool = False,
+        progress: bool | Progress | None = None,
+    ) -> Record:
+        """Put documents into a collection (made if there is none) so that they can be searched.
+
+        A document is a text, or `{id, text, metadata}`; a bare text's id is its content hash. Ingesting
+        again is safe: a document whose content is stored already costs nothing, one whose text changed
+        replaces its old version, and `sync=True` removes those not given. `chunk_size` and
+        `chunk_overlap` (tokens) are fixed when the collection is made.
+
+        Returns `{added, updated, unchanged, deleted, failed: [{id, error}], chunks}`: the first four
+        count documents, `chunks` those written now. `progress` is True for a bar, or a function called
+        with `{done, total, stage}`.
+
+        Raises InvalidRequest, Conflict (made with another embedding model or chunking), BackendError.
+        """
+        given = [documents] if isinstance(documents, str | Mapping) else list(documents)
+        fields = {
+            "documents": given,
+            "collection": collection,
+            "chunk_size": chunk_size,
+            "chunk_overlap": chunk_overlap,
+            "sync": sync,
+        }
+        report = _progress(progress)
+        if report is None:
+            return self._call("rag_ingest", **fields)
+        result = Record()
+        for event in _events(self._stream("rag_ingest", **fields)):
+            if "progress" in event:
+                report(_records(event["progress"]))
+            result = _records(event.get("report", {})) or result
+        _finish(report)
+        return result
+
+    def rag_search(
+        self,
+        query: str,
+        collection: str | Sequence[str],
+        *,
+        top_k: int = 5,
+        filters: Mapping[str, Any] | None = None,
+        mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
+    ) -> list[Record]:
+        """The passages nearest to a query, best first, without asking a model.
+
+        Each is `{text, score, document_id, chunk, collection, metadata}`; a higher score is better, and
+        scores compare within one answer only. `filters` selects on metadata: `{"year": 2026}`,
+        `{"team": ["hr", "it"]}` (any of), `{"year": {"gte": 2020}}` (also gt, lt, lte).
+
+        Raises InvalidRequest, NotFound (no such collection), BackendError.
+        """
+        names = collection if isinstance(collection, str) else list(collection)
+        result = self._call(
+            "rag_search", query=query, collection=names, top_k=top_k, filters=filters, mode=mode
+        )
+        return cast("list[Record]", result["hits"])
+
+    @overload
+    def rag_query(
+        self,
+        question: str,
+        collection: str | Sequence[str],
+        *,
+        top_k: int = 5,
+        filters: Mapping[str, Any] | None = None,
+        stream: Literal[False] = False,
+    ) -> Answer: ...
+
+    @overload
+    def rag_query(
+        self,
+        question: str,
+        collection: str | Sequence[str],
+        *,
+        top_k: int = 5,
+        filters: Mapping[str, Any] | None = None,
+        stream: Literal[True],
+    ) -> AnswerStream: ...
+
+    def rag_query(
+        self,
+        question: str,
+        collection: str | Sequence[str],
+        *,
+        top_k: int = 5,
+        filters: Mapping[str, Any] | None = None,
+        stream: bool = False,
+    ) -> Answer | AnswerStream:
+        """An answer from a collection's documents, with its sources.
+
+        Returns an Answer: a `str` with `found` (False: the collection has nothing on it) and `sources`,
+        the passages `rag_search` finds with a `number` and the `quote` that fits best. With
+        `stream=True`, an iterator of text pieces whose `sources` are there first, ending with `.answer`.
+
+        Raises as `rag_search` and `chat` do.
+        """
+        names = collection if isinstance(collection, str) else list(collection)
+        fields = {"question": question, "collection": names, "top_k": top_k, "filters": filters}
+        if stream:
+            return AnswerStream(self._stream("rag_query", **fields))
+        result = self._call("rag_query", **fields)
+        return Answer(
+            result["answer"],
+            found=result["found"],
+            sources=result["sources"],
+            model=result["model"],
+            usage=result["usage"],
+        )
+
+    # Collections and documents
+
+    def list_collections(self) -> list[Record]:
+        """All collections, as `get_collection` describes each."""
+        return cast("list[Record]", self._call("list_collections")["collections"])
+
+    def create_collection(
+        self, collection: str, *, chunk_size: int | None = None, chunk_overlap: int | None = None
+    ) -> Record:
+        """Make an empty collection; returns its description. Raises Conflict if there is one of that name."""
+        return self._call(
+            "create_collection",
+            collection=collection,
+            chunk_size=chunk_size,
+            chunk_overlap=chunk_overlap,
+        )
+
+    def get_collection(self, collection: str) -> Record:
+        """`{name, embedding_model, dimension, chunk_size, chunk_overlap, documents, chunks, created_at}`.
+
+        Raises NotFound.
+        """
+        return self._call("get_collection", collection=collection)
+
+    def delete_collection(self, collection: str) -> Record:
+        """Remove a collection with all its documents; returns `{deleted, documents}`. Raises NotFound."""
+        return self._call("delete_collection", collection=collection)
+
+    def list_documents(self, collection: str, *, limit: int | None = None) -> list[Record]:
+        """A collection's documents as `{id, chunks, metadata}`: all, or the first `limit`. Raises NotFound."""
+        documents: list[Record] = []
+        cursor: str | None = None
+        while limit is None or len(documents) < limit:
+            page = min(1000, 1000 if limit is None else limit - len(documents))
+            result = self._call("list_documents", collection=collection, limit=page, cursor=cursor)
+            documents += result["documents"]
+            cursor = result.get("cursor")
+            if cursor is None:
+                break
+        return documents
+
+    def delete_documents(self, collection: str, ids: Sequence[str]) -> Record:
+        """Remove documents by id; returns `{deleted}`, how many there were. Raises NotFound (the collection)."""
+        given = ids if isinstance(ids, str) else list(ids)
+        return self._call("delete_documents", collection=collection, ids=given)
+
+    # Analysis
+
+    def analyze_document(self, text: str) -> Record:
+        """What a document says: `{sentiment, sentiment_score, key_points, summary, model}`.
+
+        `sentiment` is positive, negative, neutral or mixed, `sentiment_score` from -1 (negative) to 1,
+        `key_points` a list of sentences. Raises InvalidRequest (empty text), BackendError.
+        """
+        return self._call("analyze_document", text=text)
+
+    # Jobs
+
+    def submit_job(self, job_type: str, params: Mapping[str, Any]) -> str:
+        """Hand over long work; returns the job's id at once. The job survives a restart.
+
+        Types: `batch_embed` (`{texts, model?}`), `rag_ingest` (as `rag_ingest`'s arguments) and
+        `analyze_documents` (`{documents}`). Raises InvalidRequest (unknown type, wrong params).
+        """
+        return str(self._call("submit_job", job_type=job_type, params=params)["id"])
+
+    def get_job_status(self, job_id: str) -> Record:
+        """`{id, type, status, progress: {done, total, stage}, attempts, result, error, created_at, finished_at}`.
+
+        `status` is queued, running, completed, failed or cancelled; `result` is there once completed and
+        `error` (`{code, message}`) once failed. Raises NotFound.
+        """
+        return _with_vectors(self._call("get_job_status", job_id=job_id))
+
+    def wait_for_job(
+        self, job_id: str, timeout: float | None = None, *, progress: bool | Progress | None = None
+    ) -> Any:
+        """The result of a job, once it is there.
+
+        Raises the job's own error if it failed, Conflict if it was cancelled, BackendTimeout if it is not
+        done after `timeout` seconds (it goes on), NotFound. `progress` as in `rag_ingest`.
+        """
+        report = _progress(progress)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = 0.02
+        while True:
+            job = self.get_job_status(job_id)
+            if report is not None:
+                report(job["progress"])
+            if job["status"] in ("completed", "failed", "cancelled"):
+                _finish(report)
+                break
+            if deadline is not None and time.monotonic() >= deadline:
+                _finish(report)
+                raise BackendTimeout(
+                    f"job {job_id} is still {job['status']} after {timeout} s; it goes on: wait again",
+                    details={"job_id": job_id, "status": job["status"]},
+                )
+            time.sleep(pause if deadline is None else max(0.0, min(pause, deadline - time.monotonic())))
+            pause = min(pause * 1.5, 1.0)
+        if job["status"] == "failed":
+            raise LLMBackendError.from_dict(job["error"])
+        if job["status"] == "cancelled":
+            raise Conflict(f"job {job_id} was cancelled", details={"job_id": job_id})
+        return job["result"]
+
+    def list_jobs(
+        self, *, status: str | None = None, job_type: str | None = None, limit: int = 50
+    ) -> list[Record]:
+        """The newest jobs as `get_job_status` gives them, without their results."""
+        result = self._call("list_jobs", status=status, job_type=job_type, limit=limit)
+        return cast("list[Record]", result["jobs"])
+
+    def cancel_job(self, job_id: str) -> Record:
+        """Stop a job before its next step; returns its status. One that has ended stays as it is. Raises NotFound."""
+        return _with_vectors(self._call("cancel_job", job_id=job_id))
+
+    # Health
+
+    def health(self) -> Record:
+        """`{status, version, chat, embeddings}`: "ok", and which models answer. Asks no model."""
+        return self._call("health")
+
+
+def _with_vectors(job: Record) -> Record:
+    """A batch_embed result carries its vectors as one block of base64; give them as Embeddings."""
+    result = job.get("result")
+    if job["type"] == "batch_embed" and result:
+        result["embeddings"] = Embeddings.decode(
+            result["embeddings"], result["dimension"], model=result["model"]
+        )
+    return job
+
+
+def _finish(report: Progress | None) -> None:
+    if isinstance(report, _ProgressBar):
+        report.close()
+
+
+def _jsonable(value: Any) -> Any:
+    """numpy scalars and arrays, and other sequences, as JSON; anything else is the caller's mistake."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _environment() -> dict[str, str | None]:
+    """LLM_BACKEND_* from the environment, else from `.env` in the working directory."""
+    names = ("LLM_BACKEND_URL", "LLM_BACKEND_API_KEY")
+    if os.path.isfile(".env"):
+        from dotenv import dotenv_values
+
+        return {**dotenv_values(".env"), **{name: os.environ[name] for name in names if name in os.environ}}
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _local_transport() -> Transport:
+    try:
+        from llmbackend.local import LocalTransport
+    except ModuleNotFoundError as error:
+        raise TransportError(
+            "nothing to talk to: pass api_url=... (or set LLM_BACKEND_URL), or, to run in this process, "
+            f"pip install 'llmbackend[embedded]' (missing: {error.name})"
+        ) from error
+    return LocalTransport()
