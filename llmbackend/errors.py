@@ -1,0 +1,46 @@
+"""The error tree is the SDK's (it must stand alone); the core raises the same classes, imported from here."""
+
+from __future__ import annotations
+
+import json
+
+from llm_client import (
+    BackendError,
+    BackendTimeout,
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    LLMBackendError,
+    NotFound,
+    Overloaded,
+    StreamInterrupted,
+    TooLarge,
+    TransportError,
+    Unauthorized,
+)
+
+from pydantic import ValidationError
+
+__all__ = [
+    "BackendError",
+    "BackendTimeout",
+    "Conflict",
+    "Forbidden",
+    "InvalidRequest",
+    "LLMBackendError",
+    "NotFound",
+    "Overloaded",
+    "StreamInterrupted",
+    "TooLarge",
+    "TransportError",
+    "Unauthorized",
+    "invalid",
+]
+
+
+def invalid(error: ValidationError, what: str) -> InvalidRequest:
+    """Pydantic's findings as an InvalidRequest that names each place. The input is not echoed: it may be private."""
+    found = json.loads(error.json(include_url=False, include_context=False, include_input=False))
+    places = [f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in found]
+    more = f" (and {len(places) - 5} more)" if len(places) > 5 else ""
+    return InvalidRequest(f"{what}: {'; '.join(places[:5])}{more}", details={"errors": found[:50]})
