@@ -1,0 +1,114 @@
+"""Chat models: OpenAI's wire in, OpenAI's wire out, whatever answers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+from ..errors import BackendError, NotFound
+from ..settings import Settings
+from .embedded import EmbeddedChat
+from .upstream import translate
+
+
+class ChatModel(Protocol):
+    """Completes conversations. Requests and completions are OpenAI's JSON objects."""
+
+    context: int
+    """How many tokens prompt and reply may have together."""
+
+    @property
+    def name(self) -> str | None:
+        """The model's name, as far as known without asking: None where there is none or none is known yet."""
+
+    async def models(self) -> list[str]:
+        """The names of the models that can be asked for."""
+
+    async def complete(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A chat.completion object; raises an LLMBackendError."""
+
+    def stream(self, request: dict[str, Any]) -> AsyncIterator[bytes]:
+        """The completion as server-sent events, up to and with [DONE]; raises before the first or breaks off."""
+
+    async def close(self) -> None: ...
+
+
+class OpenAICompatibleChat:
+    """vLLM, LiteLLM or anything else that speaks OpenAI's wire. Retries are the openai client's (two)."""
+
+    def __init__(self, backend: str, url: str, key: str | None, settings: Settings) -> None:
+        import openai
+
+        self.backend = backend
+        self.url = url
+        self.context = settings.chat_context
+        self._name = settings.chat_model
+        # Passing a key, even an empty one, keeps the client from taking OPENAI_API_KEY to another's server.
+        self._client = openai.AsyncOpenAI(
+            base_url=url, api_key=key or "none", timeout=settings.upstream_timeout, max_retries=2
+        )
+
+    @property
+    def name(self) -> str | None:
+        return self._name
+
+    async def models(self) -> list[str]:
+        with translate(self.backend, self.url):
+            return [model.id async for model in await self._client.models.list()]
+
+    async def complete(self, request: dict[str, Any]) -> dict[str, Any]:
+        request = await self._with_model(request)
+        with translate(self.backend, self.url):
+            completion = await self._client.chat.completions.create(**request)
+        result: dict[str, Any] = completion.model_dump(mode="json", exclude_unset=True)
+        if not result.get("choices"):
+            raise BackendError(
+                f"{self.backend} at {self.url} answered without any choice",
+                details={"backend": self.backend},
+            )
+        return result
+
+    async def stream(self, request: dict[str, Any]) -> AsyncIterator[bytes]:
+        request = await self._with_model(request)
+        with translate(self.backend, self.url):
+            # The upstream's bytes pass through unread: no piece is held back or written anew.
+            async with self._client.chat.completions.with_streaming_response.create(
+                **request, stream=True
+            ) as response:
+                async for chunk in response.iter_bytes():
+                    yield chunk
+
+    async def _with_model(self, request: dict[str, Any]) -> dict[str, Any]:
+        if request.get("model"):
+            return request
+        if self._name is None:
+            offered = await self.models()
+            if not offered:
+                raise NotFound(
+                    f"{self.backend} at {self.url} offers no model", details={"backend": self.backend}
+                )
+            self._name = offered[0]
+        return {**request, "model": self._name}
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+def connect(settings: Settings) -> ChatModel:
+    """The chat model that the settings name: vLLM, LiteLLM, another OpenAI-compatible server, else the embedded one."""
+    for backend, url, key in (
+        ("vLLM", settings.vllm_url, settings.vllm_api_key),
+        ("LiteLLM", settings.litellm_url, settings.litellm_api_key),
+        ("the OpenAI-compatible server", settings.openai_base_url, settings.openai_api_key),
+    ):
+        if url:
+            return OpenAICompatibleChat(
+                backend, versioned(url), key.get_secret_value() if key else None, settings
+            )
+    return EmbeddedChat(settings.models_path, settings.chat_model)
+
+
+def versioned(url: str) -> str:
+    """A base URL with the /v1 that people leave out."""
+    url = url.rstrip("/")
+    return url if url.endswith("/v1") else f"{url}/v1"

@@ -1,0 +1,256 @@
+"""The models that need nothing but this process: wordllama for embeddings, SmolLM2 on llama.cpp for chat."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anyio import to_thread
+
+from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
+from .weights import SMOLLM2, path_of
+
+if TYPE_CHECKING:
+    from .embeddings import Vectors
+
+
+class EmbeddedEmbedder:
+    """wordllama's static vectors: 256 dimensions, several thousand passages a second, weights inside its wheel."""
+
+    name = "wordllama-l2-supercat-256"
+
+    def __init__(self) -> None:
+        self._loading = threading.Lock()
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        return await to_thread.run_sync(self._embed, texts)
+
+    def _embed(self, texts: Sequence[str]) -> Vectors:
+        """The mean of a text's token vectors, scaled to unit length.
+
+        wordllama's own `embed` gives the same numbers; it pads a batch to its longest text, which takes three
+        times as long, and does not tell the token count.
+        """
+        import numpy as np
+
+        from .embeddings import Vectors
+
+        with self._loading:
+            model = self._model
+        table = model.embedding
+        values = np.zeros((len(texts), table.shape[1]), dtype=np.float32)
+        tokens = 0
+        for start in range(0, len(texts), 64):
+            encoded = model.tokenizer.encode_batch_fast(
+                list(texts[start : start + 64]), add_special_tokens=False
+            )
+            for row, encoding in enumerate(encoded, start):
+                ids = encoding.ids
+                tokens += len(ids)
+                values[row] = table[ids].sum(axis=0)
+        lengths = np.linalg.norm(values, axis=1, keepdims=True)
+        return Vectors(values / np.where(lengths > 0, lengths, 1), tokens)
+
+    @cached_property
+    def _model(self) -> Any:
+        root = logging.getLogger()
+        handlers, level = root.handlers[:], root.level
+        try:
+            import wordllama
+        except ModuleNotFoundError as error:
+            raise _not_installed(error) from error
+        finally:
+            # Importing wordllama configures the root logger, which belongs to the application.
+            root.handlers[:], root.level = handlers, level
+        model = wordllama.WordLlama.load(
+            cache_dir=Path(wordllama.__file__).parent, disable_download=True
+        )
+        model.tokenizer.no_padding()
+        return model
+
+    def warm_up(self) -> None:
+        """Load the weights now rather than at the first text."""
+        with self._loading:
+            _ = self._model
+
+    async def close(self) -> None:
+        pass
+
+
+class EmbeddedChat:
+    """SmolLM2-135M-Instruct, or any GGUF file, on llama.cpp in this process.
+
+    SmolLM2 is small: it copies facts well, but invents an answer where it has none and judges poorly.
+    """
+
+    context = 2048
+    _parallel = 2
+
+    def __init__(self, models_folder: Path, chat_model: str | None) -> None:
+        """`chat_model` is a path to a GGUF file, or None for SmolLM2 in the models folder."""
+        if chat_model and chat_model.endswith(".gguf"):
+            self.path, self._name = Path(chat_model), Path(chat_model).stem
+        elif chat_model in (None, SMOLLM2.model):
+            self.path, self._name = path_of(SMOLLM2, models_folder), SMOLLM2.model
+        else:
+            raise BackendError(
+                f"CHAT_MODEL is {chat_model!r} but no server is set for it: set VLLM_URL, LITELLM_URL or "
+                "OPENAI_BASE_URL, or give the path of a .gguf file",
+                details={"backend": "chat"},
+            )
+        self._loading = threading.Lock()
+
+    @property
+    def name(self) -> str | None:
+        return self._name if self.path.is_file() else None
+
+    async def models(self) -> list[str]:
+        return [self._name] if self.name else []
+
+    async def complete(self, request: dict[str, Any]) -> dict[str, Any]:
+        # Streaming underneath, so that a caller who goes away stops the model and not just the waiting.
+        content: list[str] = []
+        finish_reason = None
+        usage: dict[str, Any] = {}
+        if _needs_whole(request):
+            return await to_thread.run_sync(self._whole, self._prepared(request), abandon_on_cancel=True)
+        chunk: dict[str, Any] = {}
+        async for chunk in self._chunks({**request, "stream_options": {"include_usage": True}}):
+            usage = chunk.get("usage") or usage
+            for choice in chunk["choices"]:
+                content.append(choice["delta"].get("content") or "")
+                finish_reason = choice["finish_reason"] or finish_reason
+        message = {"role": "assistant", "content": "".join(content)}
+        return {
+            "id": chunk.get("id", ""),
+            "object": "chat.completion",
+            "created": chunk.get("created", 0),
+            "model": self._name,
+            "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
+            "usage": usage,
+        }
+
+    async def stream(self, request: dict[str, Any]) -> AsyncIterator[bytes]:
+        async for chunk in self._chunks(request):
+            yield b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
+        yield b"data: [DONE]\n\n"
+
+    async def _chunks(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """chat.completion.chunk objects. llama.cpp works in a thread; leaving this generator stops it."""
+        request = {**self._prepared(request), "stream": True}
+        loop = asyncio.get_running_loop()
+        chunks: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        stopped = threading.Event()
+
+        def deliver(chunk: dict[str, Any]) -> bool:
+            loop.call_soon_threadsafe(chunks.put_nowait, chunk)
+            return stopped.is_set()
+
+        def work() -> None:
+            try:
+                self._ask(request, deliver)
+            finally:
+                loop.call_soon_threadsafe(chunks.put_nowait, None)
+
+        working = asyncio.create_task(to_thread.run_sync(work))
+        try:
+            while (chunk := await chunks.get()) is not None:
+                if "error" in chunk:
+                    raise _error_of(chunk["error"], self._name)
+                chunk.pop("timings", None)
+                chunk["model"] = self._name
+                yield chunk
+            await working  # raises what kept the model from starting
+        finally:
+            stopped.set()
+
+    def _whole(self, request: dict[str, Any]) -> dict[str, Any]:
+        result = self._ask(request, None)
+        result.pop("timings", None)
+        result["model"] = self._name
+        return result
+
+    def _ask(
+        self, request: dict[str, Any], callback: Callable[[dict[str, Any]], bool] | None
+    ) -> dict[str, Any]:
+        with self._loading:
+            server = self._server
+        try:
+            result = server.handle_chat_completions(request, callback) or {}
+        except ValueError as error:
+            raise InvalidRequest(f"{self._name} refused the request: {error}") from error
+        except RuntimeError as error:
+            raise BackendError(f"{self._name} failed: {error}", details={"backend": self._name}) from error
+        if "error" in result:
+            raise _error_of(result["error"], self._name)
+        return dict(result)
+
+    def _prepared(self, request: dict[str, Any]) -> dict[str, Any]:
+        asked = request.get("model")
+        if asked not in (None, self._name):
+            raise NotFound(f"no model {asked!r} here: the embedded chat model is {self._name!r}")
+        messages = request["messages"]
+        if messages[0]["role"] not in ("system", "developer"):
+            # Without one, the model's template makes it introduce itself instead of answering.
+            messages = [{"role": "system", "content": "You are a helpful assistant."}, *messages]
+        return {"max_tokens": 512, **request, "messages": messages}
+
+    @cached_property
+    def _server(self) -> Any:
+        try:
+            import xllamacpp
+        except ModuleNotFoundError as error:
+            raise _not_installed(error) from error
+        if not self.path.is_file():
+            raise BackendError(
+                f"the embedded chat model is not here yet ({self.path.name}): run `llmbackend models pull` once, "
+                "or set VLLM_URL, LITELLM_URL or OPENAI_BASE_URL",
+                details={"backend": "chat", "path": str(self.path)},
+            )
+        parameters = xllamacpp.CommonParams()
+        parameters.model.path = str(self.path)
+        parameters.n_parallel = self._parallel
+        parameters.n_ctx = self.context * self._parallel
+        # llama.cpp's threads wait for one another spinning: on a busy machine, one fewer than cores is faster.
+        threads = max(1, (os.cpu_count() or 2) - 1)
+        parameters.cpuparams.n_threads = threads
+        parameters.cpuparams_batch.n_threads = threads
+        parameters.verbosity = 0
+        # It also listens on a loopback port, which nobody needs: a key nobody knows closes it.
+        parameters.ui = False
+        parameters.api_keys = [secrets.token_urlsafe(32)]
+        return xllamacpp.Server(parameters)
+
+    async def close(self) -> None:
+        self.__dict__.pop("_server", None)
+
+
+def _needs_whole(request: dict[str, Any]) -> bool:
+    """Several choices, tool calls and log probabilities are not put together from pieces here."""
+    return bool(request.get("tools") or request.get("logprobs") or (request.get("n") or 1) > 1)
+
+
+def _error_of(error: dict[str, Any], model: str) -> LLMBackendError:
+    if error.get("type") == "exceed_context_size_error":
+        tokens, context = error.get("n_prompt_tokens"), error.get("n_ctx")
+        return InvalidRequest(
+            f"the prompt has {tokens} tokens and {model} takes {context}: shorten it",
+            details={"tokens": tokens, "context": context},
+        )
+    kind = InvalidRequest if error.get("code") == 400 else BackendError
+    return kind(f"{model}: {error.get('message', 'failed')}", details={"backend": model})
+
+
+def _not_installed(error: ModuleNotFoundError) -> BackendError:
+    return BackendError(
+        f"the embedded models are not installed (missing: {error.name}): pip install 'llmbackend[embedded]'",
+        details={"backend": "embedded"},
+    )

@@ -1,0 +1,154 @@
+"""Embedding models: texts in, unit-length float32 vectors out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from ..errors import BackendError, BackendTimeout, Overloaded
+from ..settings import Settings
+from .embedded import EmbeddedEmbedder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Vectors(NamedTuple):
+    """`values` is (texts, dimension), float32, each row of unit length; `tokens` counts what was read."""
+
+    values: NDArray[np.float32]
+    tokens: int
+
+
+class Embedder(Protocol):
+    @property
+    def name(self) -> str:
+        """The model's name, as collections remember it."""
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """One vector a text, in order; raises an LLMBackendError."""
+
+    async def close(self) -> None: ...
+
+
+class OpenAICompatibleEmbedder:
+    """Any server with /v1/embeddings. Retries are the openai client's (two)."""
+
+    batch = 64
+
+    def __init__(self, backend: str, url: str, key: str | None, model: str, timeout: float) -> None:
+        import openai
+
+        self.backend, self.url, self.name = backend, url, model
+        self._client = openai.AsyncOpenAI(
+            base_url=url, api_key=key or "none", timeout=timeout, max_retries=2
+        )
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        from .upstream import translate
+
+        rows: list[Any] = []
+        tokens = 0
+        for start in range(0, len(texts), self.batch):
+            part = list(texts[start : start + self.batch])
+            with translate(self.backend, self.url):
+                reply = await self._client.embeddings.create(input=part, model=self.name)
+            rows += [item.embedding for item in sorted(reply.data, key=lambda item: item.index)]
+            tokens += reply.usage.prompt_tokens if reply.usage else 0
+        return Vectors(_checked(rows, len(texts), self.backend), tokens)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+class TEIEmbedder:
+    """Text Embeddings Inference by its own API (POST /embed): https://huggingface.github.io/text-embeddings-inference"""
+
+    batch = 32  # its default max_client_batch_size
+
+    def __init__(self, url: str, key: str | None, model: str | None, timeout: float) -> None:
+        import aiohttp
+
+        self.url = url.rstrip("/")
+        self.name = model or f"tei:{self.url}"
+        self._session = aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {key}"} if key else None,
+            timeout=aiohttp.ClientTimeout(total=timeout),
+        )
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        rows: list[Any] = []
+        for start in range(0, len(texts), self.batch):
+            rows += await self._post(list(texts[start : start + self.batch]))
+        return Vectors(_checked(rows, len(texts), "TEI"), 0)
+
+    async def _post(self, texts: list[str]) -> list[Any]:
+        import aiohttp
+
+        about = {"backend": "TEI"}
+        try:
+            async with self._session.post(
+                f"{self.url}/embed", json={"inputs": texts, "truncate": True}
+            ) as reply:
+                if reply.status == 429:
+                    raise Overloaded("TEI is busy: try again later", details=about)
+                if reply.status != 200:
+                    said = (await reply.text())[:200]
+                    raise BackendError(f"TEI at {self.url} failed with {reply.status}: {said}", details=about)
+                rows: list[Any] = await reply.json()
+                return rows
+        except asyncio.TimeoutError as error:
+            raise BackendTimeout(f"TEI at {self.url} did not answer in time", details=about) from error
+        except (aiohttp.ClientError, ValueError) as error:
+            raise BackendError(f"TEI at {self.url} cannot be reached or read: {error}", details=about) from error
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+def _checked(rows: list[Any], count: int, backend: str) -> NDArray[np.float32]:
+    """Rows as unit vectors, once they are as many as asked for, of one length, and finite."""
+    import numpy as np
+
+    about = {"backend": backend}
+    if len(rows) != count:
+        raise BackendError(f"{backend} sent {len(rows)} vectors for {count} texts", details=about)
+    try:
+        values = np.asarray(rows, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise BackendError(f"{backend} sent vectors of different lengths", details=about) from error
+    if values.ndim != 2 or not np.isfinite(values).all():
+        raise BackendError(f"{backend} sent vectors that are not finite numbers", details=about)
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    return values / np.where(lengths > 0, lengths, 1)
+
+
+def connect(settings: Settings) -> Embedder:
+    """The embedding model that the settings name: TEI, EMBEDDING_MODEL on the chat server, else the embedded one."""
+    from .chat import versioned
+
+    timeout = settings.upstream_timeout
+    if settings.tei_url:
+        key = settings.tei_api_key
+        return TEIEmbedder(
+            settings.tei_url, key.get_secret_value() if key else None, settings.embedding_model, timeout
+        )
+    if settings.embedding_model and settings.embedding_model != EmbeddedEmbedder.name:
+        for backend, url, key in (
+            ("LiteLLM", settings.litellm_url, settings.litellm_api_key),
+            ("the OpenAI-compatible server", settings.openai_base_url, settings.openai_api_key),
+            ("vLLM", settings.vllm_url, settings.vllm_api_key),
+        ):
+            if url:
+                secret = key.get_secret_value() if key else None
+                return OpenAICompatibleEmbedder(
+                    backend, versioned(url), secret, settings.embedding_model, timeout
+                )
+        raise BackendError(
+            f"EMBEDDING_MODEL is {settings.embedding_model!r} but no server is set for it: "
+            "set TEI_URL, LITELLM_URL, OPENAI_BASE_URL or VLLM_URL",
+            details={"backend": "embeddings"},
+        )
+    return EmbeddedEmbedder()
