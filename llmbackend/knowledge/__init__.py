@@ -1,0 +1,1 @@
+"""Collections of documents: chunking, storing, finding, and answering from what was found."""

@@ -1,0 +1,138 @@
+"""The seam to vector engines: what an index of chunks can do, in terms that belong to no engine.
+
+A document's version is a set of points, one a chunk, and its head (chunk 0) is written last: a version without a head
+does not count, so a crash leaves a document wholly old or wholly new. A point's id follows from collection, document,
+content hash and chunk number, so that writing again changes nothing.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from ..errors import InvalidRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Mode = Literal["hybrid", "dense", "sparse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A passage of one version of a document. `number` counts from 0 to `total` - 1."""
+
+    document_id: str
+    hash: str
+    number: int
+    total: int
+    text: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def point_id(self, namespace: uuid.UUID) -> uuid.UUID:
+        return point_id(namespace, self.document_id, self.hash, self.number)
+
+
+def point_id(namespace: uuid.UUID, document_id: str, content_hash: str, number: int) -> uuid.UUID:
+    return uuid.uuid5(namespace, f"{document_id}\0{content_hash}\0{number}")
+
+
+class Found(NamedTuple):
+    """A chunk that a search found; a higher score is better."""
+
+    chunk: Chunk
+    score: float
+
+
+class Page(NamedTuple):
+    """Heads of documents in a stable order, and where the next page starts (None after the last)."""
+
+    heads: list[Chunk]
+    cursor: str | None
+
+
+class Condition(NamedTuple):
+    """What one metadata field must be: equal to `equals`, one of `any_of`, or within `range`."""
+
+    key: str
+    equals: str | int | bool | None = None
+    any_of: list[str] | list[int] | None = None
+    range: dict[str, float] | None = None
+
+
+class VectorIndex(Protocol):
+    """One collection's chunks in a vector engine. Methods block and may be called from any thread."""
+
+    def upsert(self, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> None:
+        """Write chunks with their dense vectors; BM25 vectors are the index's business."""
+
+    def stored(self, versions: Sequence[tuple[str, str]]) -> set[str]:
+        """Of `(document id, content hash)` pairs, the ids of those stored whole."""
+
+    def known(self, document_ids: Sequence[str]) -> set[str]:
+        """Which of these documents are there, in whatever version."""
+
+    def keep_only(self, versions: Sequence[tuple[str, str]]) -> None:
+        """Of these documents, remove every version but the one named."""
+
+    def discard(self, versions: Sequence[tuple[str, str]]) -> None:
+        """Remove these versions."""
+
+    def delete(self, document_ids: Sequence[str]) -> int:
+        """Remove documents; returns how many there were."""
+
+    def search(
+        self,
+        text: str,
+        vector: NDArray[np.float32] | None,
+        *,
+        mode: Mode,
+        top_k: int,
+        conditions: Sequence[Condition] = (),
+    ) -> list[Found]:
+        """The best chunks for a query, best first. `vector` may be None in sparse mode only."""
+
+    def documents(self, limit: int, cursor: str | None) -> Page: ...
+
+    def count(self) -> tuple[int, int]:
+        """How many documents and how many chunks."""
+
+    def flush(self) -> None:
+        """Make everything written so far survive a power cut."""
+
+    def close(self) -> None: ...
+
+
+def conditions(filters: dict[str, Any] | None) -> list[Condition]:
+    """Conditions from `{"field": value | [values] | {"gte": number, ...}}`; raises InvalidRequest."""
+    return [_condition(key, value) for key, value in (filters or {}).items()]
+
+
+def _condition(key: str, value: Any) -> Condition:
+    if not key or '"' in key:
+        raise InvalidRequest(f"filters: {key!r} cannot be a metadata field's name")
+    match value:
+        case bool() | int() | str():
+            return Condition(key, equals=value)
+        case float():
+            return Condition(key, range={"gte": value, "lte": value})
+        case list() if value and (
+            all(isinstance(item, str) for item in value)
+            or all(isinstance(item, int) and not isinstance(item, bool) for item in value)
+        ):
+            return Condition(key, any_of=value)
+        case dict() if (
+            value
+            and value.keys() <= {"gt", "gte", "lt", "lte"}
+            and all(
+                isinstance(bound, int | float) and not isinstance(bound, bool) for bound in value.values()
+            )
+        ):
+            return Condition(key, range={name: float(bound) for name, bound in value.items()})
+    raise InvalidRequest(
+        f"filters: {key!r} takes a value, a list of texts or of whole numbers, "
+        "or bounds such as {'gte': 1, 'lt': 5}"
+    )
