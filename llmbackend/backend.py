@@ -1,0 +1,315 @@
+"""The core: one method an operation, each putting the rooms together. Knows nothing of HTTP, paths or JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from anyio import CancelScope, to_thread
+
+from . import __version__, database, schemas
+from .errors import InvalidRequest, NotFound
+from .holder import Holder
+from .inference import chat, embeddings
+from .jobs.ledger import Ledger
+from .jobs.types import Rooms, checked
+from .jobs.worker import Jobs
+from .knowledge import rag_model
+from .knowledge.collections import Collection, Collections
+from .knowledge.ingest import Progress, ingest
+from .knowledge.retrieval import search
+from .settings import Settings
+from .sse import DONE, event
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+
+class Backend:
+    """Open with `await Backend.open(settings)`, on the event loop that will use it; close when done."""
+
+    def __init__(self, settings: Settings, holder: Holder, engine: Engine) -> None:
+        self.settings = settings
+        self._holder = holder
+        self._engine = engine
+        self._chat = chat.connect(settings)
+        self._embedder = embeddings.connect(settings)
+        self._collections = Collections(engine, settings.data_dir / "collections", self._embedder)
+        rooms = Rooms(self._chat, self._embedder, self._collections)
+        self._jobs = Jobs(Ledger(engine), rooms)
+
+    @classmethod
+    async def open(cls, settings: Settings) -> Backend:
+        """Raises Conflict if another process holds the data directory, BackendError if a setting cannot work."""
+        holder = await to_thread.run_sync(Holder, settings.data_dir)
+        try:
+            engine = await to_thread.run_sync(database.connect, settings.database)
+            backend = cls(settings, holder, engine)
+            await backend._jobs.start(settings.data_dir / "queue.db", settings.workers)
+        except BaseException:
+            holder.release()
+            raise
+        return backend
+
+    async def close(self) -> None:
+        """Give running jobs back, and let go of every file and connection."""
+        await self._jobs.close()
+        await self._collections.close()
+        await self._chat.close()
+        await self._embedder.close()
+        self._engine.dispose()
+        self._holder.release()
+
+    # Chat
+
+    async def chat(self, request: schemas.ChatRequest) -> schemas.ChatCompletion:
+        """Reply to a conversation (OpenAI's chat completions; the model rag/<collection> answers from it)."""
+        if request.model and request.model.startswith(rag_model.PREFIX):
+            answer = await self.rag_query(self._as_query(request))
+            return schemas.ChatCompletion.model_validate(rag_model.completion(request.model, answer))
+        return schemas.ChatCompletion.model_validate(await self._chat.complete(_wire(request)))
+
+    def chat_stream(self, request: schemas.ChatRequest) -> AsyncIterator[bytes]:
+        if request.model and request.model.startswith(rag_model.PREFIX):
+            usage = bool(request.stream_options and request.stream_options.include_usage)
+            return rag_model.chunks(request.model, self._answer(self._as_query(request)), usage)
+        return self._chat.stream(_wire(request))
+
+    @staticmethod
+    def _as_query(request: schemas.ChatRequest) -> schemas.RagQueryRequest:
+        assert request.model is not None
+        name = request.model.removeprefix(rag_model.PREFIX)
+        return schemas.RagQueryRequest(question=rag_model.question(request), collection=name)
+
+    async def models(self, request: schemas.Empty) -> schemas.ModelList:
+        """List the models: chat, embedding, and rag/<collection> for each collection."""
+        chats = [schemas.Model(id=name, type="chat") for name in await self._chat.models()]
+        embedding = schemas.Model(id=self._embedder.name, type="embedding")
+        collections = [
+            schemas.Model(id=f"{rag_model.PREFIX}{manifest.name}", type="rag")
+            for manifest in await self._collections.list()
+        ]
+        return schemas.ModelList(data=[*chats, embedding, *collections])
+
+    # Embeddings
+
+    async def embed(self, request: schemas.EmbedRequest) -> schemas.EmbeddingList:
+        """Embed texts as unit-length vectors, in their order (OpenAI's embeddings)."""
+        if request.model not in (None, self._embedder.name):
+            raise NotFound(
+                f"no embedding model {request.model!r}: this backend has {self._embedder.name!r}",
+                details={"model": request.model},
+            )
+        for number, text in enumerate(request.texts):
+            if not text:
+                raise InvalidRequest(f"input.{number}: an empty text has no vector")
+        vectors = await self._embedder.embed(request.texts)
+        rows: list[Any]
+        if request.encoding_format == "base64":
+            rows = [base64.b64encode(row).decode() for row in vectors.values.astype("<f4")]
+        else:
+            rows = vectors.values.tolist()
+        # Built without validation: these are our own rows, and there may be a million numbers in them.
+        data = [
+            schemas.Embedding.model_construct(object="embedding", index=index, embedding=row)
+            for index, row in enumerate(rows)
+        ]
+        usage = schemas.EmbeddingUsage(prompt_tokens=vectors.tokens, total_tokens=vectors.tokens)
+        return schemas.EmbeddingList.model_construct(
+            object="list", data=data, model=self._embedder.name, usage=usage
+        )
+
+    # RAG
+
+    async def rag_ingest(self, request: schemas.RagIngestRequest) -> schemas.IngestReport:
+        """Put documents into a collection; what is stored already costs nothing."""
+        return await self._ingest(request, lambda done, total, stage: None)
+
+    async def rag_ingest_stream(self, request: schemas.RagIngestRequest) -> AsyncIterator[bytes]:
+        async for item in _with_progress(lambda progress: self._ingest(request, progress)):
+            yield event(item)
+        yield DONE
+
+    async def _ingest(
+        self, request: schemas.RagIngestRequest, progress: Progress
+    ) -> schemas.IngestReport:
+        collection = await self._collections.get_or_create(
+            request.collection, request.chunk_size, request.chunk_overlap
+        )
+        return await ingest(
+            collection, request.documents, self._embedder, sync=request.sync, progress=progress
+        )
+
+    async def rag_search(self, request: schemas.RagSearchRequest) -> schemas.SearchResult:
+        """Find the passages nearest to a query."""
+        hits = await search(
+            await self._named(request.collection),
+            request.query,
+            self._embedder,
+            top_k=request.top_k,
+            mode=request.mode,
+            filters=request.filters,
+        )
+        return schemas.SearchResult(hits=hits)
+
+    async def rag_query(self, request: schemas.RagQueryRequest) -> schemas.QueryAnswer:
+        """Answer a question from a collection's documents, with sources."""
+        from .knowledge import answers
+
+        return await answers.answer(self._chat, request.question, await self._hits(request))
+
+    async def rag_query_stream(self, request: schemas.RagQueryRequest) -> AsyncIterator[bytes]:
+        async for item in self._answer(request):
+            yield event(item)
+        yield DONE
+
+    async def _answer(self, request: schemas.RagQueryRequest) -> AsyncIterator[dict[str, Any]]:
+        from .knowledge import answers
+
+        async for item in answers.stream(self._chat, request.question, await self._hits(request)):
+            yield item
+
+    async def _hits(self, request: schemas.RagQueryRequest) -> list[schemas.Hit]:
+        return await search(
+            await self._named(request.collection),
+            request.question,
+            self._embedder,
+            top_k=request.top_k,
+            filters=request.filters,
+        )
+
+    async def _named(self, names: str | list[str]) -> list[Collection]:
+        names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
+        return [await self._collections.get(name) for name in names]
+
+    # Collections and documents
+
+    async def list_collections(self, request: schemas.Empty) -> schemas.CollectionList:
+        """List the collections."""
+        manifests = await self._collections.list()
+        return schemas.CollectionList(
+            collections=[await self._described(manifest.name) for manifest in manifests]
+        )
+
+    async def create_collection(
+        self, request: schemas.CreateCollectionRequest
+    ) -> schemas.CollectionInfo:
+        """Make an empty collection."""
+        await self._collections.create(request.collection, request.chunk_size, request.chunk_overlap)
+        return await self._described(request.collection)
+
+    async def get_collection(self, request: schemas.CollectionRequest) -> schemas.CollectionInfo:
+        """Describe a collection."""
+        return await self._described(request.collection)
+
+    async def _described(self, name: str) -> schemas.CollectionInfo:
+        collection = await self._collections.get(name)
+        documents, chunks = await collection.run(collection.index.count)
+        manifest = {**collection.manifest.__dict__}
+        del manifest["id"]
+        return schemas.CollectionInfo(**manifest, documents=documents, chunks=chunks)
+
+    async def delete_collection(
+        self, request: schemas.CollectionRequest
+    ) -> schemas.CollectionDeleted:
+        """Remove a collection with all its documents."""
+        documents = await self._collections.delete(request.collection)
+        return schemas.CollectionDeleted(deleted=request.collection, documents=documents)
+
+    async def list_documents(self, request: schemas.ListDocumentsRequest) -> schemas.DocumentList:
+        """List a collection's documents, a page at a time."""
+        collection = await self._collections.get(request.collection)
+        page = await collection.run(collection.index.documents, request.limit, request.cursor)
+        documents = [
+            schemas.DocumentInfo(id=head.document_id, chunks=head.total, metadata=head.metadata)
+            for head in page.heads
+        ]
+        return schemas.DocumentList(documents=documents, cursor=page.cursor)
+
+    async def delete_documents(
+        self, request: schemas.DeleteDocumentsRequest
+    ) -> schemas.DocumentsDeleted:
+        """Remove documents from a collection."""
+        collection = await self._collections.get(request.collection)
+        async with collection.writing:
+            deleted = await collection.run(collection.index.delete, request.ids)
+            await collection.run(collection.index.flush)
+        return schemas.DocumentsDeleted(deleted=deleted)
+
+    # Analysis
+
+    async def analyze_document(self, request: schemas.AnalyzeRequest) -> schemas.Analysis:
+        """Tell a document's sentiment, key points and summary."""
+        from .agents.analysis import analyze
+
+        return await analyze(self._chat, request.text)
+
+    # Jobs
+
+    async def submit_job(self, request: schemas.SubmitJobRequest) -> schemas.JobId:
+        """Hand over long work."""
+        params = checked(request.job_type, request.params)
+        return schemas.JobId(id=await self._jobs.submit(request.job_type, params))
+
+    async def get_job_status(self, request: schemas.JobRequest) -> schemas.JobStatus:
+        """Tell how far a job is, and its result once it is there."""
+        return await self._jobs.status(request.job_id)
+
+    async def list_jobs(self, request: schemas.ListJobsRequest) -> schemas.JobList:
+        """List the newest jobs, without their results."""
+        jobs = await self._jobs.list(request.status, request.job_type, request.limit)
+        return schemas.JobList(jobs=jobs)
+
+    async def cancel_job(self, request: schemas.JobRequest) -> schemas.JobStatus:
+        """Stop a job."""
+        return await self._jobs.cancel(request.job_id)
+
+    # Health
+
+    async def health(self, request: schemas.Empty) -> schemas.Health:
+        """Tell that the backend is ready, and which models it would ask."""
+        return schemas.Health(
+            status="ok",
+            version=__version__,
+            chat=self._chat.name,
+            embeddings=self._embedder.name,
+        )
+
+
+def _wire(request: schemas.ChatRequest) -> dict[str, Any]:
+    """The fields given, as OpenAI's wire has them; what only concerns us is left out."""
+    return request.model_dump(exclude_unset=True, exclude_none=True, exclude={"stream"})
+
+
+async def _with_progress(
+    work: Callable[[Progress], Awaitable[schemas.IngestReport]],
+) -> AsyncIterator[dict[str, Any]]:
+    """`{"progress": {…}}` while the work goes on, `{"report": {…}}` at its end. Leaving early cancels the work."""
+    items: asyncio.Queue[dict[str, Any] | BaseException] = asyncio.Queue()
+    scope = CancelScope()
+
+    def progress(done: int, total: int, stage: str) -> None:
+        items.put_nowait({"progress": {"done": done, "total": total, "stage": stage}})
+
+    async def run() -> None:
+        with scope:
+            try:
+                items.put_nowait({"report": (await work(progress)).model_dump()})
+            except Exception as error:
+                items.put_nowait(error)
+
+    running = asyncio.create_task(run())
+    try:
+        while True:
+            item = await items.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+            if "report" in item:
+                return
+    finally:
+        scope.cancel()
+        with CancelScope(shield=True):
+            await asyncio.wait([running])

@@ -1,0 +1,47 @@
+"""A data directory belongs to one process at a time; who comes second is told who holds it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from .errors import BackendError, Conflict
+
+
+class Holder:
+    """Holds a data directory, made if need be; raises Conflict that names the holder and the remedy."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BackendError(f"DATA_DIR {folder} cannot be used: {error.strerror}") from error
+        self._lock = FileLock(folder / "lock")
+        self._about = folder / "holder.json"
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            about = self._read()
+            raise Conflict(
+                f"data directory {folder} is in use by process {about.get('pid', '?')} "
+                f"({about.get('command', 'unknown')}): close that, talk to its server by api_url=..., "
+                "or set DATA_DIR to another folder",
+                details={"data_dir": str(folder), "pid": about.get("pid")},
+            ) from None
+        command = " ".join([Path(sys.argv[0] or "python").name, *sys.argv[1:2]])
+        self._about.write_text(json.dumps({"pid": os.getpid(), "command": command}))
+
+    def _read(self) -> dict[str, object]:
+        try:
+            about = json.loads(self._about.read_text())
+        except (OSError, ValueError):
+            return {}
+        return about if isinstance(about, dict) else {}
+
+    def release(self) -> None:
+        self._about.unlink(missing_ok=True)
+        self._lock.release()

@@ -1,0 +1,145 @@
+"""Operations in this process: a Backend on an event loop in a background thread, shared by all clients alike."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, aclosing
+from pathlib import Path
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from . import operations, settings
+from .backend import Backend
+from .errors import Conflict, TransportError
+from .settings import Settings
+
+
+class LocalTransport:
+    """Calls the core without HTTP. Clients of one data directory share one core; the last to close ends it."""
+
+    def __init__(self, options: Settings | None = None) -> None:
+        self._core: _Core | None = _Core.acquire(options or settings.load())
+
+    def __repr__(self) -> str:
+        where = self._core.settings.data_dir if self._core else "closed"
+        return f"LocalTransport({str(where)!r})"
+
+    def call(self, operation: str, body: bytes) -> bytes:
+        core = self._require()
+        return core.portal.call(operations.call, core.backend, operation, body)
+
+    def stream(self, operation: str, body: bytes) -> Iterator[bytes]:
+        return _Stream(self._require(), operation, body)
+
+    def close(self) -> None:
+        core, self._core = self._core, None
+        if core is not None:
+            core.release()
+
+    def _require(self) -> _Core:
+        if self._core is None:
+            raise TransportError("this client is closed: make a new one")
+        return self._core
+
+
+class _Core:
+    """A Backend with the thread its loop runs in, counted by its users."""
+
+    _all: dict[Path, _Core] = {}
+    _changing = threading.Lock()
+    _watch: threading.Thread | None = None
+
+    def __init__(self, options: Settings) -> None:
+        self.settings = options
+        self.users = 0
+        with ExitStack() as stack:
+            self.portal: BlockingPortal = stack.enter_context(start_blocking_portal(name="llmbackend"))
+            self.backend: Backend = self.portal.call(Backend.open, options)
+            self._stack = stack.pop_all()
+
+    @classmethod
+    def acquire(cls, options: Settings) -> _Core:
+        folder = options.data_dir.absolute()
+        with cls._changing:
+            core = cls._all.get(folder)
+            if core is None:
+                core = cls._all[folder] = cls(options)
+                cls._close_at_exit()
+                # LlamaIndex takes a second to import: begin now, while the caller prepares its first call.
+                threading.Thread(target=_warm_up, name="llmbackend-warm-up", daemon=True).start()
+            elif core.settings != options:
+                raise Conflict(
+                    f"this process already uses {folder} with other settings: close that client first, "
+                    "or set DATA_DIR to another folder",
+                    details={"data_dir": str(folder)},
+                )
+            core.users += 1
+        return core
+
+    def release(self) -> None:
+        with self._changing:
+            self.users -= 1
+            if self.users == 0:
+                self._close()
+
+    def _close(self) -> None:
+        self._all.pop(self.settings.data_dir.absolute(), None)
+        self.portal.call(self.backend.close)
+        self._stack.close()
+
+    @classmethod
+    def _close_at_exit(cls) -> None:
+        """Close what is still open when the main thread ends: `atexit` would be too late to use threads."""
+
+        def wait() -> None:
+            threading.main_thread().join()
+            with cls._changing:
+                for core in list(cls._all.values()):
+                    core._close()
+
+        if cls._watch is None:
+            cls._watch = threading.Thread(target=wait, name="llmbackend-exit", daemon=False)
+            cls._watch.start()
+
+
+def _warm_up() -> None:
+    import llama_index.core.node_parser  # noqa: F401
+
+
+_END = object()
+
+
+class _Stream(Iterator[bytes]):
+    """A streaming operation's events, carried from the loop's thread to the caller's."""
+
+    def __init__(self, core: _Core, operation: str, body: bytes) -> None:
+        self._items: queue.SimpleQueue[object] = queue.SimpleQueue()
+        events = core.portal.call(operations.stream, core.backend, operation, body)
+        self._pumping: Future[None] = core.portal.start_task_soon(self._pump, events)
+
+    async def _pump(self, events: AsyncIterator[bytes]) -> None:
+        try:
+            async with aclosing(events):  # type: ignore[type-var]
+                async for event in events:
+                    self._items.put(event)
+        finally:
+            self._items.put(_END)
+
+    def __next__(self) -> bytes:
+        item = self._items.get()
+        if isinstance(item, bytes):
+            return item
+        self._items.put(_END)  # for whoever asks again
+        raise StopIteration
+
+    def close(self) -> None:
+        """Cancel the operation, wherever it is."""
+        self._pumping.cancel()
+
+    def __del__(self) -> None:
+        self.close()
+
+

@@ -1,0 +1,130 @@
+"""The product on one page: every operation, where it lives, what it takes and gives.
+
+Local calls, HTTP routes, the OpenAPI document and the SDK's shape test are loops over this table. A new operation is a
+model in schemas.py, a method of Backend (and `<name>_stream` if it streams), a row here, and a method of the SDK.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from . import schemas, sse
+from .backend import Backend
+from .errors import InvalidRequest, LLMBackendError, TooLarge, invalid
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Operation:
+    name: str
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    request: type[schemas.Request]
+    response: type[schemas.Response]
+    scope: Literal["public", "read", "write", "jobs"]
+    streams: bool = False
+
+    @property
+    def summary(self) -> str:
+        """The first line of the Backend method's docstring."""
+        return (getattr(Backend, self.name).__doc__ or "").strip().split("\n")[0]
+
+
+def _row(*args: Any, streams: bool = False) -> Operation:
+    return Operation(*args, streams=streams)
+
+
+# fmt: off
+OPERATIONS: dict[str, Operation] = {row.name: row for row in (
+    _row("chat", "POST", "/v1/chat/completions", schemas.ChatRequest, schemas.ChatCompletion, "read", streams=True),
+    _row("embed", "POST", "/v1/embeddings", schemas.EmbedRequest, schemas.EmbeddingList, "read"),
+    _row("models", "GET", "/v1/models", schemas.Empty, schemas.ModelList, "read"),
+    _row("rag_ingest", "POST", "/v1/rag/ingest", schemas.RagIngestRequest, schemas.IngestReport, "write", streams=True),
+    _row("rag_search", "POST", "/v1/rag/search", schemas.RagSearchRequest, schemas.SearchResult, "read"),
+    _row("rag_query", "POST", "/v1/rag/query", schemas.RagQueryRequest, schemas.QueryAnswer, "read", streams=True),
+    _row("list_collections", "GET", "/v1/collections", schemas.Empty, schemas.CollectionList, "read"),
+    _row("create_collection", "POST", "/v1/collections", schemas.CreateCollectionRequest, schemas.CollectionInfo, "write"),
+    _row("get_collection", "GET", "/v1/collections/{collection}", schemas.CollectionRequest, schemas.CollectionInfo, "read"),
+    _row("delete_collection", "DELETE", "/v1/collections/{collection}", schemas.CollectionRequest, schemas.CollectionDeleted, "write"),
+    _row("list_documents", "GET", "/v1/collections/{collection}/documents", schemas.ListDocumentsRequest, schemas.DocumentList, "read"),
+    _row("delete_documents", "POST", "/v1/collections/{collection}/documents/delete", schemas.DeleteDocumentsRequest, schemas.DocumentsDeleted, "write"),
+    _row("analyze_document", "POST", "/v1/analyze", schemas.AnalyzeRequest, schemas.Analysis, "read"),
+    _row("submit_job", "POST", "/v1/jobs", schemas.SubmitJobRequest, schemas.JobId, "jobs"),
+    _row("get_job_status", "GET", "/v1/jobs/{job_id}", schemas.JobRequest, schemas.JobStatus, "jobs"),
+    _row("list_jobs", "GET", "/v1/jobs", schemas.ListJobsRequest, schemas.JobList, "jobs"),
+    _row("cancel_job", "POST", "/v1/jobs/{job_id}/cancel", schemas.JobRequest, schemas.JobStatus, "jobs"),
+    _row("health", "GET", "/health/ready", schemas.Empty, schemas.Health, "public"),
+)}
+# fmt: on
+
+
+async def call(backend: Backend, name: str, body: bytes) -> bytes:
+    """An operation's JSON result for a JSON body; whatever goes wrong is an LLMBackendError."""
+    try:
+        request = _request(backend, name, body)
+        result: schemas.Response = await getattr(backend, name)(request)
+        return result.model_dump_json().encode()
+    except Exception as error:
+        raise _ours(name, error) from error
+
+
+async def stream(backend: Backend, name: str, body: bytes) -> AsyncIterator[bytes]:
+    """A streaming operation's server-sent events.
+
+    What goes wrong before the first event is raised here; what goes wrong later comes as an error event.
+    """
+    try:
+        request = _request(backend, name, body)
+        events = getattr(backend, f"{name}_stream")(request)
+        first = await anext(events)
+    except Exception as error:
+        raise _ours(name, error) from error
+    return _rest(name, first, events)
+
+
+async def _rest(name: str, first: bytes, events: Any) -> AsyncIterator[bytes]:
+    async with aclosing(events):
+        yield first
+        try:
+            async for event in events:
+                yield event
+        except Exception as error:
+            yield sse.event({"error": _ours(name, error).to_dict()})
+
+
+def _request(backend: Backend, name: str, body: bytes) -> schemas.Request:
+    operation = OPERATIONS[name]
+    limit = backend.settings.max_body_bytes
+    if len(body) > limit:
+        raise TooLarge(
+            f"the request has {len(body)} bytes and {limit} are accepted: send less at a time, "
+            "or raise MAX_BODY_BYTES",
+            details={"limit": limit},
+        )
+    try:
+        if operation.method == "POST":
+            return operation.request.model_validate_json(body or b"{}")
+        # GET and DELETE carry their fields in the URL, as text.
+        fields = json.loads(body or b"{}")
+        return operation.request.model_validate_strings(fields, strict=False)
+    except ValidationError as error:
+        raise invalid(error, name) from error
+    except ValueError as error:
+        raise InvalidRequest(f"{name}: the body is not JSON: {error}") from error
+
+
+def _ours(name: str, error: Exception) -> LLMBackendError:
+    if isinstance(error, LLMBackendError):
+        return error
+    if isinstance(error, ValidationError):
+        return invalid(error, name)
+    log.error("%s failed unexpectedly", name, exc_info=error)
+    return LLMBackendError(f"{name} failed unexpectedly ({type(error).__name__}): please report this")
