@@ -89,7 +89,7 @@ class Backend:
         embedding = schemas.Model(id=self._embedder.name, type="embedding")
         collections = [
             schemas.Model(id=f"{rag_model.PREFIX}{manifest.name}", type="rag")
-            for manifest in await self._collections.list()
+            for manifest in await self._collections.manifests()
         ]
         return schemas.ModelList(data=[*chats, embedding, *collections])
 
@@ -132,9 +132,7 @@ class Backend:
             yield event(item)
         yield DONE
 
-    async def _ingest(
-        self, request: schemas.RagIngestRequest, progress: Progress
-    ) -> schemas.IngestReport:
+    async def _ingest(self, request: schemas.RagIngestRequest, progress: Progress) -> schemas.IngestReport:
         collection = await self._collections.get_or_create(
             request.collection, request.chunk_size, request.chunk_overlap
         )
@@ -158,7 +156,7 @@ class Backend:
         """Answer a question from a collection's documents, with sources."""
         from .knowledge import answers
 
-        return await answers.answer(self._chat, request.question, await self._hits(request))
+        return await answers.answer(self._chat, self._embedder, request.question, await self._hits(request))
 
     async def rag_query_stream(self, request: schemas.RagQueryRequest) -> AsyncIterator[bytes]:
         async for item in self._answer(request):
@@ -168,7 +166,8 @@ class Backend:
     async def _answer(self, request: schemas.RagQueryRequest) -> AsyncIterator[dict[str, Any]]:
         from .knowledge import answers
 
-        async for item in answers.stream(self._chat, request.question, await self._hits(request)):
+        hits = await self._hits(request)
+        async for item in answers.stream(self._chat, self._embedder, request.question, hits):
             yield item
 
     async def _hits(self, request: schemas.RagQueryRequest) -> list[schemas.Hit]:
@@ -188,14 +187,12 @@ class Backend:
 
     async def list_collections(self, request: schemas.Empty) -> schemas.CollectionList:
         """List the collections."""
-        manifests = await self._collections.list()
+        manifests = await self._collections.manifests()
         return schemas.CollectionList(
             collections=[await self._described(manifest.name) for manifest in manifests]
         )
 
-    async def create_collection(
-        self, request: schemas.CreateCollectionRequest
-    ) -> schemas.CollectionInfo:
+    async def create_collection(self, request: schemas.CreateCollectionRequest) -> schemas.CollectionInfo:
         """Make an empty collection."""
         await self._collections.create(request.collection, request.chunk_size, request.chunk_overlap)
         return await self._described(request.collection)
@@ -211,9 +208,7 @@ class Backend:
         del manifest["id"]
         return schemas.CollectionInfo(**manifest, documents=documents, chunks=chunks)
 
-    async def delete_collection(
-        self, request: schemas.CollectionRequest
-    ) -> schemas.CollectionDeleted:
+    async def delete_collection(self, request: schemas.CollectionRequest) -> schemas.CollectionDeleted:
         """Remove a collection with all its documents."""
         documents = await self._collections.delete(request.collection)
         return schemas.CollectionDeleted(deleted=request.collection, documents=documents)
@@ -228,9 +223,7 @@ class Backend:
         ]
         return schemas.DocumentList(documents=documents, cursor=page.cursor)
 
-    async def delete_documents(
-        self, request: schemas.DeleteDocumentsRequest
-    ) -> schemas.DocumentsDeleted:
+    async def delete_documents(self, request: schemas.DeleteDocumentsRequest) -> schemas.DocumentsDeleted:
         """Remove documents from a collection."""
         collection = await self._collections.get(request.collection)
         async with collection.writing:
@@ -244,7 +237,7 @@ class Backend:
         """Tell a document's sentiment, key points and summary."""
         from .agents.analysis import analyze
 
-        return await analyze(self._chat, request.text)
+        return await analyze(self._chat, self._embedder, request.text)
 
     # Jobs
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from pydantic import ValidationError
+
 from llm_client import (
     BackendError,
     BackendTimeout,
@@ -18,8 +20,6 @@ from llm_client import (
     TransportError,
     Unauthorized,
 )
-
-from pydantic import ValidationError
 
 __all__ = [
     "BackendError",

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, aclosing
 from pathlib import Path
+from typing import ClassVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -48,9 +49,9 @@ class LocalTransport:
 class _Core:
     """A Backend with the thread its loop runs in, counted by its users."""
 
-    _all: dict[Path, _Core] = {}
-    _changing = threading.Lock()
-    _watch: threading.Thread | None = None
+    _all: ClassVar[dict[Path, _Core]] = {}
+    _changing: ClassVar[threading.Lock] = threading.Lock()
+    _watch: ClassVar[threading.Thread | None] = None
 
     def __init__(self, options: Settings) -> None:
         self.settings = options
@@ -141,5 +142,3 @@ class _Stream(Iterator[bytes]):
 
     def __del__(self) -> None:
         self.close()
-
-

@@ -38,30 +38,26 @@ class Operation:
         return (getattr(Backend, self.name).__doc__ or "").strip().split("\n")[0]
 
 
-def _row(*args: Any, streams: bool = False) -> Operation:
-    return Operation(*args, streams=streams)
-
-
 # fmt: off
 OPERATIONS: dict[str, Operation] = {row.name: row for row in (
-    _row("chat", "POST", "/v1/chat/completions", schemas.ChatRequest, schemas.ChatCompletion, "read", streams=True),
-    _row("embed", "POST", "/v1/embeddings", schemas.EmbedRequest, schemas.EmbeddingList, "read"),
-    _row("models", "GET", "/v1/models", schemas.Empty, schemas.ModelList, "read"),
-    _row("rag_ingest", "POST", "/v1/rag/ingest", schemas.RagIngestRequest, schemas.IngestReport, "write", streams=True),
-    _row("rag_search", "POST", "/v1/rag/search", schemas.RagSearchRequest, schemas.SearchResult, "read"),
-    _row("rag_query", "POST", "/v1/rag/query", schemas.RagQueryRequest, schemas.QueryAnswer, "read", streams=True),
-    _row("list_collections", "GET", "/v1/collections", schemas.Empty, schemas.CollectionList, "read"),
-    _row("create_collection", "POST", "/v1/collections", schemas.CreateCollectionRequest, schemas.CollectionInfo, "write"),
-    _row("get_collection", "GET", "/v1/collections/{collection}", schemas.CollectionRequest, schemas.CollectionInfo, "read"),
-    _row("delete_collection", "DELETE", "/v1/collections/{collection}", schemas.CollectionRequest, schemas.CollectionDeleted, "write"),
-    _row("list_documents", "GET", "/v1/collections/{collection}/documents", schemas.ListDocumentsRequest, schemas.DocumentList, "read"),
-    _row("delete_documents", "POST", "/v1/collections/{collection}/documents/delete", schemas.DeleteDocumentsRequest, schemas.DocumentsDeleted, "write"),
-    _row("analyze_document", "POST", "/v1/analyze", schemas.AnalyzeRequest, schemas.Analysis, "read"),
-    _row("submit_job", "POST", "/v1/jobs", schemas.SubmitJobRequest, schemas.JobId, "jobs"),
-    _row("get_job_status", "GET", "/v1/jobs/{job_id}", schemas.JobRequest, schemas.JobStatus, "jobs"),
-    _row("list_jobs", "GET", "/v1/jobs", schemas.ListJobsRequest, schemas.JobList, "jobs"),
-    _row("cancel_job", "POST", "/v1/jobs/{job_id}/cancel", schemas.JobRequest, schemas.JobStatus, "jobs"),
-    _row("health", "GET", "/health/ready", schemas.Empty, schemas.Health, "public"),
+    Operation("chat", "POST", "/v1/chat/completions", schemas.ChatRequest, schemas.ChatCompletion, "read", streams=True),
+    Operation("embed", "POST", "/v1/embeddings", schemas.EmbedRequest, schemas.EmbeddingList, "read"),
+    Operation("models", "GET", "/v1/models", schemas.Empty, schemas.ModelList, "read"),
+    Operation("rag_ingest", "POST", "/v1/rag/ingest", schemas.RagIngestRequest, schemas.IngestReport, "write", streams=True),
+    Operation("rag_search", "POST", "/v1/rag/search", schemas.RagSearchRequest, schemas.SearchResult, "read"),
+    Operation("rag_query", "POST", "/v1/rag/query", schemas.RagQueryRequest, schemas.QueryAnswer, "read", streams=True),
+    Operation("list_collections", "GET", "/v1/collections", schemas.Empty, schemas.CollectionList, "read"),
+    Operation("create_collection", "POST", "/v1/collections", schemas.CreateCollectionRequest, schemas.CollectionInfo, "write"),
+    Operation("get_collection", "GET", "/v1/collections/{collection}", schemas.CollectionRequest, schemas.CollectionInfo, "read"),
+    Operation("delete_collection", "DELETE", "/v1/collections/{collection}", schemas.CollectionRequest, schemas.CollectionDeleted, "write"),
+    Operation("list_documents", "GET", "/v1/collections/{collection}/documents", schemas.ListDocumentsRequest, schemas.DocumentList, "read"),
+    Operation("delete_documents", "POST", "/v1/collections/{collection}/documents/delete", schemas.DeleteDocumentsRequest, schemas.DocumentsDeleted, "write"),
+    Operation("analyze_document", "POST", "/v1/analyze", schemas.AnalyzeRequest, schemas.Analysis, "read"),
+    Operation("submit_job", "POST", "/v1/jobs", schemas.SubmitJobRequest, schemas.JobId, "jobs"),
+    Operation("get_job_status", "GET", "/v1/jobs/{job_id}", schemas.JobRequest, schemas.JobStatus, "jobs"),
+    Operation("list_jobs", "GET", "/v1/jobs", schemas.ListJobsRequest, schemas.JobList, "jobs"),
+    Operation("cancel_job", "POST", "/v1/jobs/{job_id}/cancel", schemas.JobRequest, schemas.JobStatus, "jobs"),
+    Operation("health", "GET", "/health/ready", schemas.Empty, schemas.Health, "public"),
 )}
 # fmt: on
 

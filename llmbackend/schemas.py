@@ -292,7 +292,7 @@ class JobId(Response):
 
 
 class JobRequest(Request):
-    job_id: str
+    job_id: str = Field(pattern=r"^[A-Za-z0-9-]{1,64}$")
 
 
 class ListJobsRequest(Request):

@@ -53,18 +53,18 @@ __all__ = [
 class LLMBackendError(Exception):
     """Whatever goes wrong, on either transport, is one of these (branch on the class or on `code`, never on the text).
 
-        LLMBackendError        internal           500   unforeseen: a bug
-        ├ InvalidRequest       invalid_request    422   does not fit the operation's schema
-        ├ Unauthorized         unauthorized       401   no key, or a wrong one
-        ├ Forbidden            forbidden          403   the key does not allow this
-        ├ NotFound             not_found          404   no such collection, document, job or model
-        ├ Conflict             conflict           409   exists already, is held by someone else, does not match
-        ├ TooLarge             too_large          413   the request is larger than the server accepts
-        ├ Overloaded           overloaded         429   try again later (details: retry_after, seconds)
-        ├ BackendError         backend            502   a model or store behind us failed (details: backend)
-        │ └ BackendTimeout     backend_timeout    504   ... or did not answer in time
-        ├ TransportError       transport           -    the server was not reached (raised by the client only)
-        └ StreamInterrupted    stream_interrupted  -    a stream broke off; `.text` has what came before
+    LLMBackendError        internal           500   unforeseen: a bug
+    ├ InvalidRequest       invalid_request    422   does not fit the operation's schema
+    ├ Unauthorized         unauthorized       401   no key, or a wrong one
+    ├ Forbidden            forbidden          403   the key does not allow this
+    ├ NotFound             not_found          404   no such collection, document, job or model
+    ├ Conflict             conflict           409   exists already, is held by someone else, does not match
+    ├ TooLarge             too_large          413   the request is larger than the server accepts
+    ├ Overloaded           overloaded         429   try again later (details: retry_after, seconds)
+    ├ BackendError         backend            502   a model or store behind us failed (details: backend)
+    │ └ BackendTimeout     backend_timeout    504   ... or did not answer in time
+    ├ TransportError       transport           -    the server was not reached (raised by the client only)
+    └ StreamInterrupted    stream_interrupted  -    a stream broke off; `.text` has what came before
     """
 
     code: ClassVar[str] = "internal"
@@ -251,7 +251,9 @@ class Reply(str):
         return self
 
     def _repr_html_(self) -> str:
-        return f"<p style='white-space:pre-wrap'>{html.escape(self)}</p><small>{html.escape(self.model)}</small>"
+        return (
+            f"<p style='white-space:pre-wrap'>{html.escape(self)}</p><small>{html.escape(self.model)}</small>"
+        )
 
 
 class Answer(str):
@@ -364,9 +366,7 @@ def _events(chunks: Iterator[bytes]) -> Iterator[dict[str, Any]]:
         buffer += chunk
         *events, buffer = buffer.replace(b"\r\n", b"\n").split(b"\n\n")
         for event in events:
-            data = b"\n".join(
-                line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")
-            )
+            data = b"\n".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
             if not data:
                 continue  # a comment: servers send them to keep the connection open
             if data == b"[DONE]":
@@ -586,7 +586,10 @@ class HttpTransport:
         if "{" in path or method in ("GET", "DELETE"):
             fields = json.loads(body)
             for name in [part[1:-1] for part in path.split("/") if part.startswith("{")]:
-                path = path.replace("{" + name + "}", quote(str(fields.pop(name)), safe=""))
+                value = str(fields.pop(name))
+                if value in ("", ".", "..") or "/" in value:
+                    raise InvalidRequest(f"{operation}: {name} cannot be {value!r}")
+                path = path.replace("{" + name + "}", quote(value, safe=""))
             if method in ("GET", "DELETE"):
                 query, body = fields, b""
             else:

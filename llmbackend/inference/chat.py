@@ -17,6 +17,12 @@ class ChatModel(Protocol):
     context: int
     """How many tokens prompt and reply may have together."""
 
+    passage_tokens: int
+    """From how many tokens of passages it answers well."""
+
+    abstracts: bool
+    """Whether it can put a text into its own words, rather than only copy from it."""
+
     @property
     def name(self) -> str | None:
         """The model's name, as far as known without asking: None where there is none or none is known yet."""
@@ -36,12 +42,15 @@ class ChatModel(Protocol):
 class OpenAICompatibleChat:
     """vLLM, LiteLLM or anything else that speaks OpenAI's wire. Retries are the openai client's (two)."""
 
+    abstracts = True
+
     def __init__(self, backend: str, url: str, key: str | None, settings: Settings) -> None:
         import openai
 
         self.backend = backend
         self.url = url
         self.context = settings.chat_context
+        self.passage_tokens = self.context * 3 // 8
         self._name = settings.chat_model
         # Passing a key, even an empty one, keeps the client from taking OPENAI_API_KEY to another's server.
         self._client = openai.AsyncOpenAI(

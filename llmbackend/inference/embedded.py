@@ -41,7 +41,7 @@ class EmbeddedEmbedder:
         """
         import numpy as np
 
-        from .embeddings import Vectors
+        from .embeddings import Vectors, unit
 
         with self._loading:
             model = self._model
@@ -56,8 +56,7 @@ class EmbeddedEmbedder:
                 ids = encoding.ids
                 tokens += len(ids)
                 values[row] = table[ids].sum(axis=0)
-        lengths = np.linalg.norm(values, axis=1, keepdims=True)
-        return Vectors(values / np.where(lengths > 0, lengths, 1), tokens)
+        return Vectors(unit(values), tokens)
 
     @cached_property
     def _model(self) -> Any:
@@ -70,9 +69,7 @@ class EmbeddedEmbedder:
         finally:
             # Importing wordllama configures the root logger, which belongs to the application.
             root.handlers[:], root.level = handlers, level
-        model = wordllama.WordLlama.load(
-            cache_dir=Path(wordllama.__file__).parent, disable_download=True
-        )
+        model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
         model.tokenizer.no_padding()
         return model
 
@@ -92,6 +89,8 @@ class EmbeddedChat:
     """
 
     context = 2048
+    passage_tokens = 400
+    abstracts = False
     _parallel = 2
 
     def __init__(self, models_folder: Path, chat_model: str | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -42,9 +41,7 @@ class OpenAICompatibleEmbedder:
         import openai
 
         self.backend, self.url, self.name = backend, url, model
-        self._client = openai.AsyncOpenAI(
-            base_url=url, api_key=key or "none", timeout=timeout, max_retries=2
-        )
+        self._client = openai.AsyncOpenAI(base_url=url, api_key=key or "none", timeout=timeout, max_retries=2)
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         from .upstream import translate
@@ -99,10 +96,12 @@ class TEIEmbedder:
                     raise BackendError(f"TEI at {self.url} failed with {reply.status}: {said}", details=about)
                 rows: list[Any] = await reply.json()
                 return rows
-        except asyncio.TimeoutError as error:
+        except TimeoutError as error:
             raise BackendTimeout(f"TEI at {self.url} did not answer in time", details=about) from error
         except (aiohttp.ClientError, ValueError) as error:
-            raise BackendError(f"TEI at {self.url} cannot be reached or read: {error}", details=about) from error
+            raise BackendError(
+                f"TEI at {self.url} cannot be reached or read: {error}", details=about
+            ) from error
 
     async def close(self) -> None:
         await self._session.close()
@@ -121,8 +120,17 @@ def _checked(rows: list[Any], count: int, backend: str) -> NDArray[np.float32]:
         raise BackendError(f"{backend} sent vectors of different lengths", details=about) from error
     if values.ndim != 2 or not np.isfinite(values).all():
         raise BackendError(f"{backend} sent vectors that are not finite numbers", details=about)
+    return unit(values)
+
+
+def unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same rows, scaled to length 1; a row of zeros stays."""
+    import numpy as np
+
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    return values / np.where(lengths > 0, lengths, 1)
+    lengths[lengths == 0] = 1
+    values /= lengths
+    return values
 
 
 def connect(settings: Settings) -> Embedder:

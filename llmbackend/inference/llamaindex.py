@@ -17,7 +17,7 @@ from llama_index.core.base.llms.types import (
     LLMMetadata,
     MessageRole,
 )
-from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.llms.llm import LLM
 
 from ..sse import events
@@ -32,14 +32,13 @@ class ChatAdapter(LLM):
 
     max_tokens: int = 256
     temperature: float = 0.0
-    usage: dict[str, int] = {}
+    usage: dict[str, int] = Field(default_factory=dict)
     model: str = ""
     _chat: ChatModel = PrivateAttr()
 
     def __init__(self, chat: ChatModel, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._chat = chat
-        self.usage = {}
 
     @property
     def metadata(self) -> LLMMetadata:
@@ -110,9 +109,7 @@ class ChatAdapter(LLM):
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         raise NotImplementedError(_ASYNC_ONLY)
 
-    def stream_complete(
-        self, prompt: str, formatted: bool = False, **kwargs: Any
-    ) -> CompletionResponseGen:
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         raise NotImplementedError(_ASYNC_ONLY)
 
 

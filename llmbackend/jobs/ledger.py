@@ -62,9 +62,7 @@ class Ledger:
             )
             if claimed.rowcount != 1:
                 return None
-            row = connection.execute(
-                select(table.c.type, table.c.params).where(table.c.id == job_id)
-            ).one()
+            row = connection.execute(select(table.c.type, table.c.params).where(table.c.id == job_id)).one()
         return row.type, row.params
 
     def advance(self, job_id: str, progress: JobProgress) -> None:

@@ -75,9 +75,7 @@ async def rag_ingest(rooms: Rooms, params: RagIngestParams, progress: Progress) 
     collection = await rooms.collections.get_or_create(
         params.collection, params.chunk_size, params.chunk_overlap
     )
-    report = await ingest(
-        collection, params.documents, rooms.embedder, sync=params.sync, progress=progress
-    )
+    report = await ingest(collection, params.documents, rooms.embedder, sync=params.sync, progress=progress)
     return report.model_dump()
 
 
@@ -94,7 +92,8 @@ async def analyze_documents(
         progress(number, total, "analyze")
         name, text = (str(number), given) if isinstance(given, str) else (given.id, given.text)
         try:
-            analyses.append({"id": name, **(await analyze(rooms.chat, text)).model_dump()})
+            analysis = await analyze(rooms.chat, rooms.embedder, text)
+            analyses.append({"id": name, **analysis.model_dump()})
         except LLMBackendError as error:
             failed.append({"id": name, "error": error.message})
     progress(total, total, "done")

@@ -123,9 +123,7 @@ class Collections:
                     self._open[manifest.id] = await self._opened(manifest)
         return self._open[manifest.id]
 
-    async def get_or_create(
-        self, name: str, chunk_size: int | None, chunk_overlap: int | None
-    ) -> Collection:
+    async def get_or_create(self, name: str, chunk_size: int | None, chunk_overlap: int | None) -> Collection:
         """As `get`, making it first if need be; raises Conflict if it was made with another chunking."""
         if await self._find(name) is None:
             try:
@@ -146,7 +144,7 @@ class Collections:
                 )
         return collection
 
-    async def list(self) -> list[Manifest]:
+    async def manifests(self) -> list[Manifest]:
         return await to_thread.run_sync(self._all)
 
     async def delete(self, name: str) -> int:

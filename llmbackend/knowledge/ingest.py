@@ -51,9 +51,7 @@ async def ingest(
     return report
 
 
-def _distinct(
-    documents: Sequence[str | Document], report: IngestReport
-) -> dict[str, tuple[Document, str]]:
+def _distinct(documents: Sequence[str | Document], report: IngestReport) -> dict[str, tuple[Document, str]]:
     """Documents by id, with their content hash; the same document given twice counts as unchanged."""
     versions: dict[str, tuple[Document, str]] = {}
     for given in documents:

@@ -39,7 +39,7 @@ class EdgeIndex:
             self._bm25 = qdrant_edge.Bm25()
             made = (folder / "segments").exists()
             if made:
-                self._shard = qdrant_edge.EdgeShard.load(str(folder))
+                self._shard: Any = qdrant_edge.EdgeShard.load(str(folder))
             else:
                 self._shard = self._create(dimension)
             # Present while the shard is open: finding it on opening means that the last process was killed.
@@ -88,7 +88,7 @@ class EdgeIndex:
         heads = {point_id(self._namespace, name, digest, 0): name for name, digest in versions}
         with _translated():
             records = self._shard.retrieve(list(heads), with_payload=False, with_vector=False)
-        return {heads[record.id] for record in records}
+        return {heads[uuid.UUID(str(record.id))] for record in records}
 
     def known(self, document_ids: Sequence[str]) -> set[str]:
         return {record.payload["document_id"] for record in self._heads(list(document_ids))}
@@ -246,7 +246,8 @@ def _payload(chunk: Chunk) -> dict[str, Any]:
     }
 
 
-def _chunk(payload: dict[str, Any]) -> Chunk:
+def _chunk(payload: dict[str, Any] | None) -> Chunk:
+    assert payload is not None, "asked for with_payload"
     return Chunk(
         document_id=payload["document_id"],
         hash=payload["hash"],

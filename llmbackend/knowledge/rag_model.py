@@ -20,7 +20,9 @@ def question(request: ChatRequest) -> str:
         if message.role == "user":
             if isinstance(message.content, str):
                 return message.content
-            texts = [str(part.get("text", "")) for part in message.content or [] if part.get("type") == "text"]
+            texts = [
+                str(part.get("text", "")) for part in message.content or [] if part.get("type") == "text"
+            ]
             return "\n".join(texts)
     raise InvalidRequest(f"messages: {request.model} answers a user message, and there is none")
 

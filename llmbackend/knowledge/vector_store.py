@@ -41,11 +41,10 @@ _BOUNDS = {
 class CollectionStore(BasePydanticVectorStore):
     """Adds, queries and deletes nodes of one collection. Every node added counts as a document of one chunk."""
 
-    stores_text: bool = True
     _collection: Collection = PrivateAttr()
 
     def __init__(self, collection: Collection) -> None:
-        super().__init__()
+        super().__init__(stores_text=True)
         self._collection = collection
 
     @property
@@ -70,9 +69,7 @@ class CollectionStore(BasePydanticVectorStore):
         if mode is None:
             raise InvalidRequest(f"collections are not searched in mode {query.mode.value!r}")
         vector = (
-            None
-            if query.query_embedding is None
-            else np.asarray(query.query_embedding, dtype=np.float32)
+            None if query.query_embedding is None else np.asarray(query.query_embedding, dtype=np.float32)
         )
         found = await self._collection.run(
             lambda: self._collection.index.search(
@@ -121,9 +118,7 @@ def _conditions(filters: MetadataFilters | None) -> list[Condition]:
     for item in filters.filters:
         if not isinstance(item, MetadataFilter):
             found += _conditions(item)
-        elif item.operator == FilterOperator.EQ:
-            found += conditions({item.key: item.value})
-        elif item.operator == FilterOperator.IN:
+        elif item.operator in (FilterOperator.EQ, FilterOperator.IN):
             found += conditions({item.key: item.value})
         elif item.operator in _BOUNDS:
             found += conditions({item.key: {_BOUNDS[item.operator]: item.value}})

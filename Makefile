@@ -1,0 +1,46 @@
+# `make demo` and `make test` set up what they need; bare `make` prints this list.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+# The embedded chat model (98 MB) is downloaded once, for the demo and the tests alike.
+export LLMBACKEND_MODELS_DIR ?= $(CURDIR)/.models
+MODEL := $(LLMBACKEND_MODELS_DIR)/SmolLM2-135M-Instruct.Q4_1.gguf
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test serve check bench notebooks
+
+help:  ## Print this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED) $(MODEL)  ## Make .venv with the package, and fetch the embedded model
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(MODEL): | $(INSTALLED)
+	$(BIN)/llmbackend models pull
+
+demo: install  ## Run the main job on the shipped documents, in process and over HTTP
+	$(BIN)/llmbackend demo
+
+test: install  ## Run all tests
+	$(BIN)/pytest
+	$(MAKE) --no-print-directory notebooks
+
+serve: install  ## Serve on http://127.0.0.1:8888
+	$(BIN)/llmbackend serve
+
+check: $(INSTALLED)  ## Lint and type-check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install  ## Measure; DATA=folder adds a retrieval benchmark (corpus.jsonl, queries.jsonl)
+	$(BIN)/pytest tests/benchmarks -m benchmark -s $(if $(DATA),--data $(DATA))
+
+notebooks: install  ## Run the notebooks on both transports
+	$(BIN)/python tests/notebooks.py

@@ -1,0 +1,5 @@
+"""`python -m llmbackend` is the command `llmbackend`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,199 @@
+"""The command `llmbackend`: the server, the models, and the client's calls for the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from . import LLMBackendClient, LLMBackendError, __version__, settings
+
+app = typer.Typer(
+    help="Chat, embeddings, RAG and jobs: in this process, or on a server given by --url or LLM_BACKEND_URL.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+errors = Console(stderr=True)
+
+Url = Annotated[str | None, typer.Option(help="The server; without it, this process does the work.")]
+Key = Annotated[str | None, typer.Option(help="The server's API key.", envvar="LLM_BACKEND_API_KEY")]
+
+
+def main() -> None:
+    """Run the command; an error of ours is one line on stderr and exit code 1."""
+    try:
+        app()
+    except LLMBackendError as error:
+        errors.print(f"[red]{error.code}:[/red] {error.message}", highlight=False, markup=True)
+        raise SystemExit(1) from None
+
+
+@contextmanager
+def _client(url: str | None, key: str | None) -> Iterator[LLMBackendClient]:
+    with LLMBackendClient(url, key) as client:
+        yield client
+
+
+@contextmanager
+def _bar() -> Iterator[Any]:
+    """A progress bar, as the SDK's `progress=` wants it."""
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True) as progress:
+        task = progress.add_task("", total=None)
+
+        def step(state: Any) -> None:
+            progress.update(
+                task,
+                description=state["stage"],
+                completed=state["done"],
+                total=state["total"] or None,
+            )
+
+        yield step
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Beyond 127.0.0.1 only with an API_KEY set.")] = None,
+    port: Annotated[int | None, typer.Option(help="0 lets the system choose.")] = None,
+) -> None:
+    """Serve the operations over HTTP (port 8888 unless PORT says otherwise)."""
+    from .server.app import serve
+
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    options = settings.load(**given)
+
+    def started(url: str) -> None:
+        guarded = "with an API key" if options.api_key else "without an API key, for this machine only"
+        errors.print(f"llmbackend {__version__} answers at [bold]{url}[/bold] {guarded}", highlight=False)
+
+    asyncio.run(serve(options, started))
+
+
+@app.command()
+def demo() -> None:
+    """Show the main job on the documents that come along: in this process first, then over HTTP."""
+    from .demo import run
+
+    run(out)
+
+
+@app.command()
+def chat(
+    message: str,
+    system: Annotated[str | None, typer.Option(help="How the model should behave.")] = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Ask the chat model; the reply appears as it is written."""
+    with _client(url, key) as client:
+        for piece in client.chat(message, system=system, stream=True):
+            out.out(piece, end="", highlight=False)
+        out.line()
+
+
+@app.command()
+def ingest(
+    collection: str,
+    paths: Annotated[list[Path], typer.Argument(exists=True, help="Text files (.md .rst .txt), or folders.")],
+    sync: Annotated[bool, typer.Option(help="Remove documents that are not among these.")] = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Put files into a collection."""
+    from .knowledge.documents import SUFFIXES, read
+
+    documents, failed = read(paths)
+    if not documents:
+        raise typer.BadParameter(f"no {', '.join(SUFFIXES)} files there")
+    with _client(url, key) as client, _bar() as bar:
+        report = client.rag_ingest(documents, collection, sync=sync, progress=bar)
+    report["failed"] = [*report["failed"], *failed]
+    _print_record(report)
+
+
+@app.command()
+def query(
+    collection: str,
+    question: str,
+    top_k: Annotated[int, typer.Option(help="How many passages to find.")] = 5,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Answer a question from a collection, with sources."""
+    with _client(url, key) as client:
+        stream = client.rag_query(question, collection, top_k=top_k, stream=True)
+        for piece in stream:
+            out.out(piece, end="", highlight=False)
+        out.line(2)
+        for source in stream.sources:
+            out.print(f"[{source.number}] {source.document_id}", markup=False, style="bold", highlight=False)
+            out.print(f"    {source.quote}", markup=False, highlight=False)
+
+
+@app.command()
+def jobs(
+    status: Annotated[str | None, typer.Option(help="queued, running, completed, failed, cancelled")] = None,
+    limit: int = 20,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """List the newest jobs."""
+    table = Table("id", "type", "status", "progress", "created")
+    with _client(url, key) as client:
+        for job in client.list_jobs(status=status, limit=limit):
+            done = f"{job.progress.done}/{job.progress.total} {job.progress.stage}"
+            table.add_row(job.id, job.type, job.status, done, job.created_at)
+    out.print(table)
+
+
+models = typer.Typer(help="List the models, or download the embedded chat model.")
+app.add_typer(models, name="models")
+
+
+@models.callback(invoke_without_command=True)
+def _models(context: typer.Context, url: Url = None, key: Key = None) -> None:
+    if context.invoked_subcommand is None:
+        table = Table("id", "type")
+        with _client(url, key) as client:
+            for model in client.models():
+                table.add_row(model.id, model.type)
+        out.print(table)
+
+
+@models.command()
+def pull() -> None:
+    """Download the embedded chat model (98 MB, once) and verify it."""
+    from .inference.weights import SMOLLM2, pull
+
+    folder = settings.load().models_path
+    with errors.status(f"{SMOLLM2.model} ({SMOLLM2.license}) into {folder}"):
+        path = pull(SMOLLM2, folder)
+    out.print(f"{SMOLLM2.model} is at {path}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def openapi() -> None:
+    """Print the OpenAPI document."""
+    from .server.openapi import document
+
+    out.out(json.dumps(document(), indent=2), highlight=False)
+
+
+def _print_record(record: dict[str, Any]) -> None:
+    table = Table(show_header=False)
+    for name, value in record.items():
+        if isinstance(value, list):
+            value = "\n".join(f"{item['id']}: {item['error']}" for item in value) or "none"
+        table.add_row(name, str(value))
+    out.print(table)

@@ -1,0 +1,116 @@
+"""Sentences picked out of texts by their vectors: the closest to a question, and the most telling of a document.
+
+What is picked is always a verbatim part of the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .embeddings import Embedder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WORDS_WEIGHT = 1.5
+"""Of shared words beside the cosine: static vectors know the topic, words the detail asked for."""
+
+FRAGMENT_PENALTY = 0.3
+"""For headings, table lines and the like, which name a thing without saying anything of it."""
+
+PLACE_PENALTY = 0.03
+"""For each text that retrieval ranked before a sentence's own."""
+
+DIVERSITY = 0.4
+"""How much likeness to sentences already picked counts against one (maximal marginal relevance)."""
+
+# After a full stop, at an empty line, and before a line that begins a list item, heading, table row or directive;
+# not at every line end, which in wrapped prose means nothing.
+_BOUNDARY = re.compile(
+    r"(?<=[.!?])\s+|(?<=[。！？])\s*|\s*\n\s*\n\s*|\s*\n(?=\s*(?:[-*#|+=~]|\d+[.)]\s|\.\. ))"
+)
+# fmt: off
+_COMMON = frozenset((
+    "and", "are", "but", "can", "does", "for", "from", "get", "has", "have", "how", "into", "its", "many", "much",
+    "not", "our", "out", "that", "the", "their", "there", "this", "was", "were", "what", "when", "where", "which",
+    "who", "why", "will", "with", "you", "your",
+))
+# fmt: on
+
+
+def sentences(text: str) -> list[tuple[int, int]]:
+    """Where each sentence or line begins and ends in the text."""
+    cuts = [0, *(place for match in _BOUNDARY.finditer(text) for place in match.span()), len(text)]
+    spans = list(pairwise(cuts))[::2]
+    return [(start, end) for start, end in spans if text[start:end].strip()]
+
+
+class Quote(NamedTuple):
+    """A sentence: the number of its text and its place there; scores compare within one question."""
+
+    text: int
+    start: int
+    end: int
+    score: float
+
+
+async def fitting(embedder: Embedder, question: str, texts: Sequence[str]) -> list[Quote]:
+    """Every sentence of some texts, those first that fit the question best. The texts come best first, too."""
+    places = [
+        (number, start, end)
+        for number, text in enumerate(texts)
+        for start, end in sentences(text) or [(0, len(text))]
+    ]
+    written = [texts[number][start:end] for number, start, end in places]
+    values = (await embedder.embed([question, *written])).values
+    asked = _words(question)
+    quotes = [
+        Quote(
+            *place,
+            score=float(cosine)
+            + WORDS_WEIGHT * len(asked & _words(sentence)) / max(1, len(asked))
+            - FRAGMENT_PENALTY * _is_fragment(sentence)
+            - PLACE_PENALTY * place[0],
+        )
+        for place, sentence, cosine in zip(places, written, values[1:] @ values[0], strict=True)
+    ]
+    return sorted(quotes, key=lambda quote: -quote.score)
+
+
+async def telling(embedder: Embedder, text: str, count: int) -> list[str]:
+    """Up to `count` sentences, in the text's order, that are close to its middle and unlike each other."""
+    found = [text[start:end] for start, end in sentences(text)]
+    found = [sentence for sentence in found if not _is_fragment(sentence)] or found[:count]
+    found = list(dict.fromkeys(found))
+    if len(found) <= count:
+        return found
+    values = (await embedder.embed(found)).values
+    return [found[index] for index in sorted(_diverse(values, count))]
+
+
+def _diverse(values: NDArray[Any], count: int) -> list[int]:
+    """Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998), relevance being likeness to the mean."""
+    import numpy as np
+
+    middle = values.mean(axis=0)
+    relevance = values @ (middle / max(float(np.linalg.norm(middle)), 1e-9))
+    picked: list[int] = []
+    while len(picked) < count:
+        repeats = (values @ values[picked].T).max(axis=1) if picked else np.zeros(len(values))
+        scores = (1 - DIVERSITY) * relevance - DIVERSITY * repeats
+        scores[picked] = -np.inf
+        picked.append(int(np.argmax(scores)))
+    return picked
+
+
+def _is_fragment(sentence: str) -> bool:
+    return sentence.startswith(("#", "|", "=", "..", "---")) or len(sentence.split()) < 5
+
+
+def _words(text: str) -> set[str]:
+    """Words cut to six letters, so that 'resetting' and 'reset' are near enough; common ones left out."""
+    found = re.findall(r"\w[\w.'-]*\w", text.lower())
+    return {word[:6] for word in found if len(word) > 2 and word not in _COMMON}

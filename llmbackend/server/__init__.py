@@ -1,0 +1,1 @@
+"""The operations over HTTP: a Starlette application on port 8888."""

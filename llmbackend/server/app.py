@@ -1,0 +1,196 @@
+"""The table of operations as HTTP routes: a path and a body in, the operation's JSON or events out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .. import operations
+from ..backend import Backend
+from ..errors import InvalidRequest, LLMBackendError, NotFound, TooLarge
+from ..operations import OPERATIONS, Operation
+from ..settings import Settings
+from .access import Access
+from .openapi import document
+from .replies import error_response
+
+log = logging.getLogger(__name__)
+
+
+def create_app(backend: Backend) -> Starlette:
+    """The application that serves an open Backend."""
+    routes = [Route(row.path, _endpoint(backend, row), methods=[row.method]) for row in OPERATIONS.values()]
+    routes += [Route("/health/live", _live), Route("/openapi.json", _openapi)]
+    key = backend.settings.api_key
+    return Starlette(
+        routes=routes,
+        middleware=[
+            Middleware(RequestId),
+            Middleware(Access, key=key.get_secret_value() if key else None),
+        ],
+        exception_handlers={
+            LLMBackendError: _refuse,
+            HTTPException: _no_route,
+            ClientDisconnect: _gone,
+            Exception: _unforeseen,
+        },
+    )
+
+
+def _endpoint(backend: Backend, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        body = await _body(operation, request, backend.settings.max_body_bytes)
+        if operation.streams and _wants_stream(body):
+            events = await operations.stream(backend, operation.name, body)
+            return StreamingResponse(
+                events, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+            )
+        result = await operations.call(backend, operation.name, body)
+        return Response(result, media_type="application/json")
+
+    return endpoint
+
+
+async def _body(operation: Operation, request: Request, limit: int) -> bytes:
+    """The operation's JSON: the body, with what the path and query say."""
+    if operation.method != "POST":
+        return json.dumps({**request.query_params, **request.path_params}).encode()
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:  # counted as it comes: Content-Length may be missing, or wrong
+            raise TooLarge(
+                f"the request has more than {limit} bytes: send less at a time, or raise MAX_BODY_BYTES",
+                details={"limit": limit},
+            )
+        parts.append(part)
+    body = b"".join(parts)
+    if not request.path_params:
+        return body
+    try:
+        fields = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"{operation.name}: the body is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise InvalidRequest(f"{operation.name}: the body must be a JSON object")
+    return json.dumps({**fields, **request.path_params}).encode()
+
+
+def _wants_stream(body: bytes) -> bool:
+    if b'"stream"' not in body:  # spares reading a large body twice
+        return False
+    try:
+        return json.loads(body).get("stream") is True
+    except (ValueError, AttributeError, RecursionError):
+        return False  # validation will say what is wrong
+
+
+async def _live(request: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+async def _openapi(request: Request) -> Response:
+    return JSONResponse(document())
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LLMBackendError)
+    if error.status >= 500:
+        log.warning("%s %s: %s", request.method, request.scope["path"], error.message)
+    return error_response(error, request.scope.get("request_id"))
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    unknown = NotFound(f"there is no {request.method} {request.scope['path'][:200]}: see /openapi.json")
+    reply = error_response(unknown, request.scope.get("request_id"))
+    reply.status_code = error.status_code
+    return reply
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it
+
+
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed unexpectedly", request.method, request.scope["path"], exc_info=error)
+    return error_response(LLMBackendError("the server failed unexpectedly"), request.scope.get("request_id"))
+
+
+class RequestId:
+    """Gives every request an id, sent back as X-Request-Id and written into errors."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = scope["request_id"] = uuid.uuid4().hex
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+def check_exposure(settings: Settings) -> None:
+    """Refuse to listen beyond this machine without a key; raises InvalidRequest."""
+    if settings.api_key is None and settings.host not in ("127.0.0.1", "localhost", "::1"):
+        raise InvalidRequest(
+            f"HOST is {settings.host} and there is no API_KEY: set one, or listen on 127.0.0.1 only"
+        )
+
+
+async def serve(settings: Settings, started: Callable[[str], None] = lambda url: None) -> None:
+    """Serve until stopped (SIGINT, SIGTERM); calls `started` with the URL once requests are answered.
+
+    Raises InvalidRequest, Conflict or BackendError if it cannot start.
+    """
+    check_exposure(settings)
+    backend = await Backend.open(settings)
+    try:
+        config = uvicorn.Config(
+            create_app(backend),
+            host=settings.host,
+            port=settings.port,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=10,
+        )
+        await _Server(config, started).serve()
+    finally:
+        await backend.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, telling where it listens: port 0 lets the system choose."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._tell = started
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+            self._tell(f"http://{host}:{port}")
