@@ -33,7 +33,9 @@ class LocalTransport:
         return core.portal.call(operations.call, core.backend, operation, body)
 
     def stream(self, operation: str, body: bytes) -> Iterator[bytes]:
-        return _Stream(self._require(), operation, body)
+        core = self._require()
+        events = core.portal.call(operations.stream, core.backend, operation, body)
+        return _Stream(core.portal, events)
 
     def close(self) -> None:
         core, self._core = self._core, None
@@ -116,10 +118,9 @@ _END = object()
 class _Stream(Iterator[bytes]):
     """A streaming operation's events, carried from the loop's thread to the caller's."""
 
-    def __init__(self, core: _Core, operation: str, body: bytes) -> None:
+    def __init__(self, portal: BlockingPortal, events: AsyncIterator[bytes]) -> None:
         self._items: queue.SimpleQueue[object] = queue.SimpleQueue()
-        events = core.portal.call(operations.stream, core.backend, operation, body)
-        self._pumping: Future[None] = core.portal.start_task_soon(self._pump, events)
+        self._pumping: Future[None] = portal.start_task_soon(self._pump, events)
 
     async def _pump(self, events: AsyncIterator[bytes]) -> None:
         try:

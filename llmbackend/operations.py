@@ -68,6 +68,8 @@ async def call(backend: Backend, name: str, body: bytes) -> bytes:
         request = _request(backend, name, body)
         result: schemas.Response = await getattr(backend, name)(request)
         return result.model_dump_json().encode()
+    except LLMBackendError:
+        raise
     except Exception as error:
         raise _ours(name, error) from error
 
@@ -81,6 +83,8 @@ async def stream(backend: Backend, name: str, body: bytes) -> AsyncIterator[byte
         request = _request(backend, name, body)
         events = getattr(backend, f"{name}_stream")(request)
         first = await anext(events)
+    except LLMBackendError:
+        raise
     except Exception as error:
         raise _ours(name, error) from error
     return _rest(name, first, events)

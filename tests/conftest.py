@@ -1,0 +1,83 @@
+"""Real parts throughout: the embedded engine and models, SQLite, a server process on a real socket."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbackend import LLMBackendClient
+from llmbackend.inference.weights import SMOLLM2, pull
+from llmbackend.local import LocalTransport
+from llmbackend.settings import Settings, load
+from tests.server import KEY, serving
+
+# Nothing of the developer's own set-up may leak into the tests: no upstream, no server, no key.
+for name in set(Settings.model_fields) | {"llm_backend_url", "llm_backend_api_key"}:
+    for variable in (name.upper(), f"LLMBACKEND_{name.upper()}"):
+        if variable != "LLMBACKEND_MODELS_DIR":
+            os.environ.pop(variable, None)
+
+
+def _only_loopback(event: str, args: tuple[Any, ...]) -> None:
+    """Refuse any connection that leaves this machine, whoever makes it."""
+    if event == "socket.connect" and isinstance(args[1], tuple):
+        host = args[1][0]
+        if host not in ("localhost", "") and not ipaddress.ip_address(host).is_loopback:
+            raise AssertionError(f"a connection to {host} was attempted")
+    if event == "socket.getaddrinfo" and args[0] not in ("localhost", "127.0.0.1", "::1", "", None):
+        raise AssertionError(f"the name {args[0]!r} was looked up")
+
+
+sys.addaudithook(_only_loopback)
+
+
+@pytest.fixture(scope="session")
+def models_dir() -> Path:
+    """The folder with the embedded chat model, downloaded if it is not there yet."""
+    folder = load().models_path
+    pull(SMOLLM2, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _local(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[LLMBackendClient]:
+    options = Settings(data_dir=tmp_path_factory.mktemp("local"), models_dir=models_dir)
+    with LLMBackendClient(transport=LocalTransport(options)) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[str]:
+    """A server process with an API key (KEY)."""
+    folder = tmp_path_factory.mktemp("server")
+    with serving(folder, models_dir=models_dir, api_key=KEY) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def _http(server_url: str) -> Iterator[LLMBackendClient]:
+    with LLMBackendClient(server_url, KEY) as client:
+        yield client
+
+
+@pytest.fixture(params=["local", "http"])
+def client(request: pytest.FixtureRequest) -> LLMBackendClient:
+    """The client under test, on each transport in turn."""
+    result: LLMBackendClient = request.getfixturevalue(f"_{request.param}")
+    return result
+
+
+@pytest.fixture
+def collection(client: LLMBackendClient) -> Iterator[str]:
+    """A name no collection has yet; what is made under it is removed."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    yield name
+    if name in [one.name for one in client.list_collections()]:
+        client.delete_collection(name)

@@ -1,0 +1,62 @@
+"""A llmbackend server in a process of its own, for tests to call, kill and start again."""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+KEY = "your-secure-api-key"
+
+
+@dataclass
+class Server:
+    url: str
+    process: subprocess.Popen[str]
+
+
+@contextmanager
+def serving(data_dir: Path, **settings: Any) -> Iterator[Server]:
+    """`llmbackend serve` on a free port; settings become LLMBACKEND_* variables. Stopped with SIGTERM at the end."""
+    process = start(data_dir, **settings)
+    try:
+        yield Server(address(process), process)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def start(data_dir: Path, **settings: Any) -> subprocess.Popen[str]:
+    given = {"data_dir": data_dir, "host": "127.0.0.1", "port": 0, **settings}
+    variables = {f"LLMBACKEND_{name.upper()}": str(value) for name, value in given.items()}
+    return subprocess.Popen(
+        [sys.executable, "-m", "llmbackend", "serve"],
+        env={**os.environ, **variables},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def address(process: subprocess.Popen[str], timeout: float = 60) -> str:
+    """The URL that a starting server announces; fails with what it said instead."""
+    said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in process.stderr or ():
+            said.put(line)
+        said.put(None)
+
+    threading.Thread(target=listen, daemon=True).start()
+    lines: list[str] = []
+    while (line := said.get(timeout=timeout)) is not None:
+        lines.append(line)
+        if " at http" in line:
+            return line.split(" at ", 1)[1].split()[0]
+    raise AssertionError(f"the server did not start: {''.join(lines)}")
