@@ -12,7 +12,7 @@ from anyio import CancelScope, to_thread
 from . import __version__, database, schemas
 from .errors import InvalidRequest, NotFound
 from .holder import Holder
-from .inference import chat, embeddings
+from .inference import connect
 from .jobs.ledger import Ledger
 from .jobs.types import Rooms, checked
 from .jobs.worker import Jobs
@@ -34,8 +34,8 @@ class Backend:
         self.settings = settings
         self._holder = holder
         self._engine = engine
-        self._chat = chat.connect(settings)
-        self._embedder = embeddings.connect(settings)
+        self._chat = connect.chat_model(settings)
+        self._embedder = connect.embedder(settings)
         self._collections = Collections(engine, settings.data_dir / "collections", self._embedder)
         rooms = Rooms(self._chat, self._embedder, self._collections)
         self._jobs = Jobs(Ledger(engine), rooms)

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from ..errors import BackendError, NotFound
 from ..settings import Settings
-from .embedded import EmbeddedChat
 from .upstream import translate
 
 
@@ -101,23 +100,3 @@ class OpenAICompatibleChat:
 
     async def close(self) -> None:
         await self._client.close()
-
-
-def connect(settings: Settings) -> ChatModel:
-    """The chat model that the settings name: vLLM, LiteLLM, another OpenAI-compatible server, else the embedded one."""
-    for backend, url, key in (
-        ("vLLM", settings.vllm_url, settings.vllm_api_key),
-        ("LiteLLM", settings.litellm_url, settings.litellm_api_key),
-        ("the OpenAI-compatible server", settings.openai_base_url, settings.openai_api_key),
-    ):
-        if url:
-            return OpenAICompatibleChat(
-                backend, versioned(url), key.get_secret_value() if key else None, settings
-            )
-    return EmbeddedChat(settings.models_path, settings.chat_model)
-
-
-def versioned(url: str) -> str:
-    """A base URL with the /v1 that people leave out."""
-    url = url.rstrip("/")
-    return url if url.endswith("/v1") else f"{url}/v1"

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import BackendError, BackendTimeout, Overloaded
-from ..settings import Settings
-from .embedded import EmbeddedEmbedder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,32 +129,3 @@ def unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
     lengths[lengths == 0] = 1
     values /= lengths
     return values
-
-
-def connect(settings: Settings) -> Embedder:
-    """The embedding model that the settings name: TEI, EMBEDDING_MODEL on the chat server, else the embedded one."""
-    from .chat import versioned
-
-    timeout = settings.upstream_timeout
-    if settings.tei_url:
-        key = settings.tei_api_key
-        return TEIEmbedder(
-            settings.tei_url, key.get_secret_value() if key else None, settings.embedding_model, timeout
-        )
-    if settings.embedding_model and settings.embedding_model != EmbeddedEmbedder.name:
-        for backend, url, key in (
-            ("LiteLLM", settings.litellm_url, settings.litellm_api_key),
-            ("the OpenAI-compatible server", settings.openai_base_url, settings.openai_api_key),
-            ("vLLM", settings.vllm_url, settings.vllm_api_key),
-        ):
-            if url:
-                secret = key.get_secret_value() if key else None
-                return OpenAICompatibleEmbedder(
-                    backend, versioned(url), secret, settings.embedding_model, timeout
-                )
-        raise BackendError(
-            f"EMBEDDING_MODEL is {settings.embedding_model!r} but no server is set for it: "
-            "set TEI_URL, LITELLM_URL, OPENAI_BASE_URL or VLLM_URL",
-            details={"backend": "embeddings"},
-        )
-    return EmbeddedEmbedder()

@@ -96,7 +96,9 @@ class Collections:
             collection = await self._opened(manifest)
             try:
                 await to_thread.run_sync(self._insert, manifest)
-            except IntegrityError as error:
+            except IntegrityError as error:  # another process that shares the database was faster
+                await collection.run(collection.index.close)
+                await to_thread.run_sync(shutil.rmtree, self._folder / manifest.id)
                 raise Conflict(
                     f"there is a collection {name!r} already", details={"collection": name}
                 ) from error
