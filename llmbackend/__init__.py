@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llm_client import (
     Answer,
+    AnswerStream,
     BackendError,
     BackendTimeout,
     Conflict,
@@ -15,9 +16,12 @@ from llm_client import (
     NotFound,
     Overloaded,
     Record,
+    Records,
     Reply,
+    ReplyStream,
     StreamInterrupted,
     TooLarge,
+    Transport,
     TransportError,
     Unauthorized,
 )
@@ -26,6 +30,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
+    "AnswerStream",
     "BackendError",
     "BackendTimeout",
     "Conflict",
@@ -37,9 +42,12 @@ __all__ = [
     "NotFound",
     "Overloaded",
     "Record",
+    "Records",
     "Reply",
+    "ReplyStream",
     "StreamInterrupted",
     "TooLarge",
+    "Transport",
     "TransportError",
     "Unauthorized",
     "__version__",

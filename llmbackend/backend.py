@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope, to_thread
@@ -30,10 +31,9 @@ if TYPE_CHECKING:
 class Backend:
     """Open with `await Backend.open(settings)`, on the event loop that will use it; close when done."""
 
-    def __init__(self, settings: Settings, holder: Holder, engine: Engine) -> None:
+    def __init__(self, settings: Settings, engine: Engine) -> None:
         self.settings = settings
-        self._holder = holder
-        self._engine = engine
+        self._opened = AsyncExitStack()  # what to close, the last opened first
         self._chat = connect.chat_model(settings)
         self._embedder = connect.embedder(settings)
         self._collections = Collections(engine, settings.data_dir / "collections", self._embedder)
@@ -43,24 +43,21 @@ class Backend:
     @classmethod
     async def open(cls, settings: Settings) -> Backend:
         """Raises Conflict if another process holds the data directory, BackendError if a setting cannot work."""
-        holder = await to_thread.run_sync(Holder, settings.data_dir)
-        try:
+        async with AsyncExitStack() as opened:
+            holder = await to_thread.run_sync(Holder, settings.data_dir)
+            opened.callback(holder.release)
             engine = await to_thread.run_sync(database.connect, settings.database)
-            backend = cls(settings, holder, engine)
+            opened.callback(engine.dispose)
+            backend = cls(settings, engine)
+            for part in (backend._embedder, backend._chat, backend._collections, backend._jobs):
+                opened.push_async_callback(part.close)
             await backend._jobs.start(settings.data_dir / "queue.db", settings.workers)
-        except BaseException:
-            holder.release()
-            raise
+            backend._opened = opened.pop_all()
         return backend
 
     async def close(self) -> None:
         """Give running jobs back, and let go of every file and connection."""
-        await self._jobs.close()
-        await self._collections.close()
-        await self._chat.close()
-        await self._embedder.close()
-        self._engine.dispose()
-        self._holder.release()
+        await self._opened.aclose()
 
     # Chat
 

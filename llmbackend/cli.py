@@ -26,7 +26,7 @@ out = Console()
 errors = Console(stderr=True)
 
 Url = Annotated[str | None, typer.Option(help="The server; without it, this process does the work.")]
-Key = Annotated[str | None, typer.Option(help="The server's API key.", envvar="LLM_BACKEND_API_KEY")]
+Key = Annotated[str | None, typer.Option(help="The server's API key, if LLM_BACKEND_API_KEY does not tell.")]
 
 
 def main() -> None:
@@ -34,7 +34,8 @@ def main() -> None:
     try:
         app()
     except LLMBackendError as error:
-        errors.print(f"[red]{error.code}:[/red] {error.message}", highlight=False, markup=True)
+        line = f"{error.code}: {error.message}"
+        errors.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
 
 
@@ -60,6 +61,19 @@ def _bar() -> Iterator[Any]:
             )
 
         yield step
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, help="Print the version.")] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -115,7 +129,8 @@ def ingest(
 
     documents, failed = read(paths)
     if not documents:
-        raise typer.BadParameter(f"no {', '.join(SUFFIXES)} files there")
+        why = "; ".join(f"{item['id']}: {item['error']}" for item in failed)
+        raise typer.BadParameter(why or f"no {', '.join(SUFFIXES)} files there")
     with _client(url, key) as client, _bar() as bar:
         report = client.rag_ingest(documents, collection, sync=sync, progress=bar)
     report["failed"] = [*report["failed"], *failed]

@@ -41,6 +41,16 @@ __all__ = [
 def invalid(error: ValidationError, what: str) -> InvalidRequest:
     """Pydantic's findings as an InvalidRequest that names each place. The input is not echoed: it may be private."""
     found = json.loads(error.json(include_url=False, include_context=False, include_input=False))
-    places = [f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in found]
+    for item in found:
+        item["loc"] = [part for part in item["loc"] if not _names_a_type(part)]
+    places = [
+        f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg'].removeprefix('Value error, ')}"
+        for item in found
+    ]
     more = f" (and {len(places) - 5} more)" if len(places) > 5 else ""
     return InvalidRequest(f"{what}: {'; '.join(places[:5])}{more}", details={"errors": found[:50]})
+
+
+def _names_a_type(part: str | int) -> bool:
+    """Where a field takes one of several types, pydantic adds which it tried; that says nothing to a caller."""
+    return isinstance(part, str) and (part in ("str", "Document") or "[" in part or "-" in part)

@@ -20,7 +20,9 @@ class Holder:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BackendError(f"DATA_DIR {folder} cannot be used: {error.strerror}") from error
-        self._lock = FileLock(folder / "lock")
+        self._lock = FileLock(
+            folder / "lock", thread_local=False
+        )  # acquired in one thread, released in another
         self._about = folder / "holder.json"
         try:
             self._lock.acquire(timeout=0)

@@ -5,11 +5,21 @@ Requests are strict: an unknown field or a wrong type is refused, never guessed 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, field_validator
 
-CollectionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
+
+def _collection_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", name):
+        raise ValueError(
+            "a collection's name is 1 to 128 letters, digits, '_', '-' and '.', and begins with a letter or digit"
+        )
+    return name
+
+
+CollectionName = Annotated[str, AfterValidator(_collection_name)]
 DocumentId = Annotated[str, Field(min_length=1, max_length=512)]
 
 

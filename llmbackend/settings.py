@@ -5,8 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from .errors import InvalidRequest
 
@@ -17,47 +23,60 @@ def _home() -> Path:
     return user_data_path("llmbackend")
 
 
-def _named(name: str) -> AliasChoices:
-    """LLMBACKEND_NAME wins over the bare NAME, which other programs may use as well."""
-    return AliasChoices(f"LLMBACKEND_{name}", name)
-
-
 class Settings(BaseSettings):
     """Nothing set means the embedded stack: Qdrant Edge, wordllama, SmolLM2, SQLite, all in this process."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then LLMBACKEND_NAME from the environment and `.env`, then the bare NAME from both."""
+        return (
+            init_settings,
+            EnvSettingsSource(cls, env_prefix="LLMBACKEND_"),
+            DotEnvSettingsSource(cls, env_prefix="LLMBACKEND_"),
+            EnvSettingsSource(cls),
+            DotEnvSettingsSource(cls),
+        )
+
     # Where things are kept
-    data_dir: Path = Field(default_factory=_home, validation_alias=_named("DATA_DIR"))
-    models_dir: Path | None = Field(None, validation_alias=_named("MODELS_DIR"))
-    database_url: str | None = Field(None, validation_alias=_named("DATABASE_URL"))
+    data_dir: Path = Field(default_factory=_home)
+    models_dir: Path | None = None
+    database_url: SecretStr | None = None  # it may hold a password
 
     # Chat: the first of these that is set; otherwise the embedded model
-    vllm_url: str | None = Field(None, validation_alias=_named("VLLM_URL"))
-    vllm_api_key: SecretStr | None = Field(None, validation_alias=_named("VLLM_API_KEY"))
-    litellm_url: str | None = Field(None, validation_alias=_named("LITELLM_URL"))
-    litellm_api_key: SecretStr | None = Field(None, validation_alias=_named("LITELLM_API_KEY"))
-    openai_base_url: str | None = Field(None, validation_alias=_named("OPENAI_BASE_URL"))
-    openai_api_key: SecretStr | None = Field(None, validation_alias=_named("OPENAI_API_KEY"))
-    chat_model: str | None = Field(None, validation_alias=_named("CHAT_MODEL"))
-    chat_context: int = Field(8192, ge=512, validation_alias=_named("CHAT_CONTEXT"))
+    vllm_url: str | None = None
+    vllm_api_key: SecretStr | None = None
+    litellm_url: str | None = None
+    litellm_api_key: SecretStr | None = None
+    openai_base_url: str | None = None
+    openai_api_key: SecretStr | None = None
+    chat_model: str | None = None
+    chat_context: int = Field(8192, ge=512)
 
     # Embeddings: TEI, or EMBEDDING_MODEL on the chat server; otherwise the embedded model
-    tei_url: str | None = Field(None, validation_alias=_named("TEI_URL"))
-    tei_api_key: SecretStr | None = Field(None, validation_alias=_named("TEI_API_KEY"))
-    embedding_model: str | None = Field(None, validation_alias=_named("EMBEDDING_MODEL"))
+    tei_url: str | None = None
+    tei_api_key: SecretStr | None = None
+    embedding_model: str | None = None
 
     # The server
-    api_key: SecretStr | None = Field(None, validation_alias=_named("API_KEY"))
-    host: str = Field("127.0.0.1", validation_alias=_named("HOST"))
-    port: int = Field(8888, ge=0, le=65535, validation_alias=_named("PORT"))
+    api_key: SecretStr | None = Field(None, min_length=1)
+    host: str = "127.0.0.1"
+    port: int = Field(8888, ge=0, le=65535)
 
     # Limits
-    upstream_timeout: float = Field(120, gt=0, validation_alias=_named("UPSTREAM_TIMEOUT"))
-    max_body_bytes: int = Field(64 * 2**20, ge=1024, validation_alias=_named("MAX_BODY_BYTES"))
-    workers: int = Field(2, ge=1, le=64, validation_alias=_named("WORKERS"))
+    upstream_timeout: float = Field(120, gt=0)
+    max_body_bytes: int = Field(64 * 2**20, ge=1024)
+    workers: int = Field(2, ge=1, le=64)
 
     @property
     def models_path(self) -> Path:
@@ -67,7 +86,9 @@ class Settings(BaseSettings):
     @property
     def database(self) -> str:
         """DATABASE_URL, or SQLite in the data directory."""
-        return self.database_url or f"sqlite:///{self.data_dir / 'state.db'}"
+        if self.database_url:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.data_dir / 'state.db'}"
 
 
 def load(**overrides: Any) -> Settings:
@@ -75,5 +96,7 @@ def load(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
+        wrong = [f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_input=False)]
         raise InvalidRequest("wrong settings: " + "; ".join(wrong)) from None
+    except UnicodeDecodeError:
+        raise InvalidRequest("wrong settings: the file .env is not UTF-8 text") from None

@@ -30,8 +30,10 @@ async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
                 return
             try:
                 message = json.loads(data)
-            except ValueError as error:
-                raise StreamInterrupted("the model's server sent an event that is not JSON") from error
+            except ValueError:
+                message = None
+            if not isinstance(message, dict):
+                raise StreamInterrupted("the model's server sent something that is not an event")
             if "error" in message:
                 raise LLMBackendError.from_dict(message["error"])
             yield message

@@ -38,6 +38,7 @@ __all__ = [
     "NotFound",
     "Overloaded",
     "Record",
+    "Records",
     "Reply",
     "ReplyStream",
     "StreamInterrupted",
@@ -208,6 +209,23 @@ class Record(dict[str, Any]):
         return f"<table>{rows}</table>"
 
 
+class Records(list[Record]):
+    """Several results: a plain list, shown as one table in notebooks."""
+
+    def _repr_html_(self) -> str:
+        columns = list(dict.fromkeys(name for record in self for name in record))
+        head = "".join(f"<th style='text-align:left'>{html.escape(name)}</th>" for name in columns)
+        rows = "".join(
+            "<tr>"
+            + "".join(
+                f"<td style='text-align:left'>{_cell(record.get(name, ''), 200)}</td>" for name in columns
+            )
+            + "</tr>"
+            for record in self
+        )
+        return f"<table><tr>{head}</tr>{rows}</table>"
+
+
 def _cell(value: Any, limit: int = 400) -> str:
     if isinstance(value, list) and value and not isinstance(value[0], int | float):
         return "<ul>" + "".join(f"<li>{_cell(item, 200)}</li>" for item in value[:20]) + "</ul>"
@@ -218,11 +236,12 @@ def _cell(value: Any, limit: int = 400) -> str:
 
 
 def _records(value: Any) -> Any:
-    """JSON objects as Records, all the way down."""
+    """JSON objects as Record, lists of them as Records, all the way down."""
     if isinstance(value, dict):
         return Record({key: _records(item) for key, item in value.items()})
     if isinstance(value, list):
-        return [_records(item) for item in value]
+        items = [_records(item) for item in value]
+        return Records(items) if items and all(isinstance(item, Record) for item in items) else items
     return value
 
 
@@ -260,7 +279,7 @@ class Answer(str):
     """An answer from a collection: a `str`, with `sources` (numbered passages with a quote) and `found`."""
 
     found: bool
-    sources: list[Record]
+    sources: Records
     model: str
     usage: Record
 
@@ -275,7 +294,7 @@ class Answer(str):
     ) -> Answer:
         self = super().__new__(cls, text)
         self.found = found
-        self.sources = [_records(dict(source)) for source in sources]
+        self.sources = Records(_records(dict(source)) for source in sources)
         self.model = model
         self.usage = _records(dict(usage or {}))
         return self
@@ -306,7 +325,7 @@ class Embeddings(Sequence[list[float]]):
 
     @staticmethod
     def decode(data: str | Sequence[str], dimension: int | None = None, **about: Any) -> Embeddings:
-        """From base64 of little-endian float32: one string for all vectors, or one string a vector."""
+        """From base64 of little-endian float32: one string a vector, or, with a dimension, one for all."""
         values = array("f")
         try:
             for text in [data] if isinstance(data, str) else data:
@@ -315,8 +334,11 @@ class Embeddings(Sequence[list[float]]):
             raise TransportError("the server sent vectors that are not base64 float32") from error
         if sys.byteorder == "big":
             values.byteswap()
-        count = 0 if isinstance(data, str) else len(data)
-        return Embeddings(values, dimension or (len(values) // count if count else 0), **about)
+        if dimension is None:
+            dimension = len(values) // len(data) if data else 0
+        if dimension and len(values) % dimension:
+            raise TransportError("the server sent vectors of different lengths")
+        return Embeddings(values, dimension, **about)
 
     def numpy(self) -> Any:
         """A (count, dimension) float32 numpy array that shares this memory."""
@@ -371,7 +393,12 @@ def _events(chunks: Iterator[bytes]) -> Iterator[dict[str, Any]]:
                 continue  # a comment: servers send them to keep the connection open
             if data == b"[DONE]":
                 return
-            message = json.loads(data)
+            try:
+                message = json.loads(data)
+            except ValueError:
+                message = None
+            if not isinstance(message, dict):
+                raise StreamInterrupted("the stream carries something that is not an event")
             if "error" in message:
                 raise LLMBackendError.from_dict(message["error"])
             yield message
@@ -395,11 +422,10 @@ class _TextStream(Iterator[str]):
                     return piece
         except StopIteration:
             raise
-        except (LLMBackendError, ValueError) as error:
+        except LLMBackendError as error:
             self.close()
-            details = error.to_dict() if isinstance(error, LLMBackendError) else {}
             raise StreamInterrupted(
-                f"the stream broke off: {error}", text="".join(self._pieces), details=details
+                f"the stream broke off: {error}", text="".join(self._pieces), details=error.to_dict()
             ) from error
 
     def _take(self, event: dict[str, Any]) -> str:
@@ -454,8 +480,10 @@ class AnswerStream(_TextStream):
         super().__init__(chunks)
         self._final: dict[str, Any] = {}
         self._early: list[str] = []
-        first = next(self._events)  # the server sends the sources first
-        self.sources: list[Record] = _records(first.get("sources", []))
+        first = next(self._events, None)  # the server sends the sources first
+        if first is None or "sources" not in first:
+            raise StreamInterrupted("the stream does not begin with the answer's sources")
+        self.sources = Records(_records(first["sources"]))
 
     def _take(self, event: dict[str, Any]) -> str:
         if "answer" in event:
@@ -763,9 +791,9 @@ class LLMBackendClient:
             tool_calls=choice["message"].get("tool_calls") or (),
         )
 
-    def models(self) -> list[Record]:
+    def models(self) -> Records:
         """The models this backend offers, as `{id, type}`: chat and embedding models, and `rag/<collection>`."""
-        return cast("list[Record]", self._call("models")["data"])
+        return Records(self._call("models")["data"])
 
     # Embeddings
 
@@ -774,7 +802,7 @@ class LLMBackendClient:
 
         Raises InvalidRequest (an empty text, nothing to embed), NotFound (unknown model), BackendError.
         """
-        texts = texts if isinstance(texts, str) else list(texts)
+        texts = _as_list(texts)
         result = self._call("embed", input=texts, model=model, encoding_format="base64")
         vectors = [item["embedding"] for item in result["data"]]
         return Embeddings.decode(vectors, model=result["model"], usage=result["usage"])
@@ -808,7 +836,7 @@ class LLMBackendClient:
 
         Raises InvalidRequest, Conflict (made with another embedding model or chunking), BackendError.
         """
-        given = [documents] if isinstance(documents, str | Mapping) else list(documents)
+        given = [documents] if isinstance(documents, str | Mapping) else _as_list(documents)
         fields = {
             "documents": given,
             "collection": collection,
@@ -835,7 +863,7 @@ class LLMBackendClient:
         top_k: int = 5,
         filters: Mapping[str, Any] | None = None,
         mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
-    ) -> list[Record]:
+    ) -> Records:
         """The passages nearest to a query, best first, without asking a model.
 
         Each is `{text, score, document_id, chunk, collection, metadata}`; a higher score is better, and
@@ -844,11 +872,11 @@ class LLMBackendClient:
 
         Raises InvalidRequest, NotFound (no such collection), BackendError.
         """
-        names = collection if isinstance(collection, str) else list(collection)
+        names = _as_list(collection)
         result = self._call(
             "rag_search", query=query, collection=names, top_k=top_k, filters=filters, mode=mode
         )
-        return cast("list[Record]", result["hits"])
+        return Records(result["hits"])
 
     @overload
     def rag_query(
@@ -889,7 +917,7 @@ class LLMBackendClient:
 
         Raises as `rag_search` and `chat` do.
         """
-        names = collection if isinstance(collection, str) else list(collection)
+        names = _as_list(collection)
         fields = {"question": question, "collection": names, "top_k": top_k, "filters": filters}
         if stream:
             return AnswerStream(self._stream("rag_query", **fields))
@@ -904,9 +932,9 @@ class LLMBackendClient:
 
     # Collections and documents
 
-    def list_collections(self) -> list[Record]:
+    def list_collections(self) -> Records:
         """All collections, as `get_collection` describes each."""
-        return cast("list[Record]", self._call("list_collections")["collections"])
+        return Records(self._call("list_collections")["collections"])
 
     def create_collection(
         self, collection: str, *, chunk_size: int | None = None, chunk_overlap: int | None = None
@@ -930,9 +958,9 @@ class LLMBackendClient:
         """Remove a collection with all its documents; returns `{deleted, documents}`. Raises NotFound."""
         return self._call("delete_collection", collection=collection)
 
-    def list_documents(self, collection: str, *, limit: int | None = None) -> list[Record]:
+    def list_documents(self, collection: str, *, limit: int | None = None) -> Records:
         """A collection's documents as `{id, chunks, metadata}`: all, or the first `limit`. Raises NotFound."""
-        documents: list[Record] = []
+        documents = Records()
         cursor: str | None = None
         while limit is None or len(documents) < limit:
             page = min(1000, 1000 if limit is None else limit - len(documents))
@@ -945,7 +973,7 @@ class LLMBackendClient:
 
     def delete_documents(self, collection: str, ids: Sequence[str]) -> Record:
         """Remove documents by id; returns `{deleted}`, how many there were. Raises NotFound (the collection)."""
-        given = ids if isinstance(ids, str) else list(ids)
+        given = _as_list(ids)
         return self._call("delete_documents", collection=collection, ids=given)
 
     # Analysis
@@ -1010,10 +1038,10 @@ class LLMBackendClient:
 
     def list_jobs(
         self, *, status: str | None = None, job_type: str | None = None, limit: int = 50
-    ) -> list[Record]:
+    ) -> Records:
         """The newest jobs as `get_job_status` gives them, without their results."""
         result = self._call("list_jobs", status=status, job_type=job_type, limit=limit)
-        return cast("list[Record]", result["jobs"])
+        return Records(result["jobs"])
 
     def cancel_job(self, job_id: str) -> Record:
         """Stop a job before its next step; returns its status. One that has ended stays as it is. Raises NotFound."""
@@ -1041,6 +1069,11 @@ def _finish(report: Progress | None) -> None:
         report.close()
 
 
+def _as_list(value: Any) -> Any:
+    """Any iterable as a list. A text, and what is no iterable, stay as they are, for validation to judge."""
+    return value if isinstance(value, str | Mapping) or not hasattr(value, "__iter__") else list(value)
+
+
 def _jsonable(value: Any) -> Any:
     """numpy scalars and arrays, and other sequences, as JSON; anything else is the caller's mistake."""
     if hasattr(value, "tolist"):
@@ -1054,12 +1087,15 @@ def _jsonable(value: Any) -> Any:
 
 def _environment() -> dict[str, str | None]:
     """LLM_BACKEND_* from the environment, else from `.env` in the working directory."""
-    names = ("LLM_BACKEND_URL", "LLM_BACKEND_API_KEY")
+    found: dict[str, str | None] = {}
     if os.path.isfile(".env"):
         from dotenv import dotenv_values
 
-        return {**dotenv_values(".env"), **{name: os.environ[name] for name in names if name in os.environ}}
-    return {name: os.environ[name] for name in names if name in os.environ}
+        try:
+            found = dict(dotenv_values(".env", encoding="utf-8"))
+        except UnicodeDecodeError:
+            raise InvalidRequest("the file .env is not UTF-8 text") from None
+    return {**found, **os.environ}
 
 
 def _local_transport() -> Transport:

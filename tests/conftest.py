@@ -24,6 +24,8 @@ for name in set(Settings.model_fields) | {"llm_backend_url", "llm_backend_api_ke
         if variable != "LLMBACKEND_MODELS_DIR":
             os.environ.pop(variable, None)
 
+MODELS = load().models_path.absolute()
+
 
 def _only_loopback(event: str, args: tuple[Any, ...]) -> None:
     """Refuse any connection that leaves this machine, whoever makes it."""
@@ -38,12 +40,20 @@ def _only_loopback(event: str, args: tuple[Any, ...]) -> None:
 sys.addaudithook(_only_loopback)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run in an empty folder, where no developer's `.env` lies."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("cwd"))
+    yield
+    os.chdir(before)
+
+
 @pytest.fixture(scope="session")
 def models_dir() -> Path:
     """The folder with the embedded chat model, downloaded if it is not there yet."""
-    folder = load().models_path
-    pull(SMOLLM2, folder)
-    return folder
+    pull(SMOLLM2, MODELS)
+    return MODELS
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ def start(data_dir: Path, **settings: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "llmbackend", "serve"],
         env={**os.environ, **variables},
+        cwd=data_dir,  # where no developer's `.env` lies
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -226,7 +226,13 @@ class EmbeddedChat:
         # It also listens on a loopback port, which nobody needs: a key nobody knows closes it.
         parameters.ui = False
         parameters.api_keys = [secrets.token_urlsafe(32)]
-        return xllamacpp.Server(parameters)
+        try:
+            return xllamacpp.Server(parameters)
+        except RuntimeError as error:
+            raise BackendError(
+                f"{self.path} cannot be loaded: it is not a GGUF model that llama.cpp knows",
+                details={"backend": "chat", "path": str(self.path)},
+            ) from error
 
     async def close(self) -> None:
         self.__dict__.pop("_server", None)

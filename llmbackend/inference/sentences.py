@@ -30,7 +30,7 @@ DIVERSITY = 0.4
 # After a full stop, at an empty line, and before a line that begins a list item, heading, table row or directive;
 # not at every line end, which in wrapped prose means nothing.
 _BOUNDARY = re.compile(
-    r"(?<=[.!?])\s+|(?<=[。！？])\s*|\s*\n\s*\n\s*|\s*\n(?=\s*(?:[-*#|+=~]|\d+[.)]\s|\.\. ))"
+    r"(?<=[.!?])(?<!\A\d\.)(?<!\n\d\.)(?<!\n\d\d\.)\s+|(?<=[。！？])\s*|\s*\n\s*\n\s*|\s*\n(?=\s*(?:[-*#|+=~]|\d+[.)]\s|\.\. ))"
 )
 # fmt: off
 _COMMON = frozenset((
@@ -107,7 +107,7 @@ def _diverse(values: NDArray[Any], count: int) -> list[int]:
 
 
 def _is_fragment(sentence: str) -> bool:
-    return sentence.startswith(("#", "|", "=", "..", "---")) or len(sentence.split()) < 5
+    return sentence.lstrip().startswith(("#", "|", "=", "..", "---")) or len(sentence.split()) < 5
 
 
 def _words(text: str) -> set[str]:

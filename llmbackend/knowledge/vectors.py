@@ -115,21 +115,21 @@ def _condition(key: str, value: Any) -> Condition:
     if not key or '"' in key:
         raise InvalidRequest(f"filters: {key!r} cannot be a metadata field's name")
     match value:
+        case int() if abs(value) >= 2**63:
+            raise InvalidRequest(f"filters: {key!r}: {str(value)[:30]} is too large, 64 bits are the limit")
         case bool() | int() | str():
             return Condition(key, equals=value)
         case float():
             return Condition(key, range={"gte": value, "lte": value})
         case list() if value and (
             all(isinstance(item, str) for item in value)
-            or all(isinstance(item, int) and not isinstance(item, bool) for item in value)
+            or all(type(item) is int and abs(item) < 2**63 for item in value)
         ):
             return Condition(key, any_of=value)
         case dict() if (
             value
             and value.keys() <= {"gt", "gte", "lt", "lte"}
-            and all(
-                isinstance(bound, int | float) and not isinstance(bound, bool) for bound in value.values()
-            )
+            and all(type(bound) in (int, float) and abs(bound) < 1e300 for bound in value.values())
         ):
             return Condition(key, range={name: float(bound) for name, bound in value.items()})
     raise InvalidRequest(

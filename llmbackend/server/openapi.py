@@ -11,7 +11,6 @@ from pydantic.json_schema import models_json_schema
 from .. import __version__
 from ..errors import LLMBackendError
 from ..operations import OPERATIONS, Operation
-from ..schemas import Empty
 
 _JSON = "application/json"
 
@@ -67,8 +66,9 @@ def _operation(
     # Fields of the path, and of the query where there is no body.
     if row.method == "POST":
         named = in_path
-        if row.request is not Empty:
-            described["requestBody"] = {"required": True, "content": {_JSON: {"schema": request}}}
+        body = _without(definitions["$defs"][row.request.__name__], in_path) if in_path else request
+        if body.get("properties") or not in_path:
+            described["requestBody"] = {"required": True, "content": {_JSON: {"schema": body}}}
     else:
         named = list(fields)
     if named:
@@ -83,6 +83,13 @@ def _operation(
             for name in named
         ]
     return described
+
+
+def _without(schema: dict[str, Any], fields: list[str]) -> dict[str, Any]:
+    """The schema of a body whose other fields are in the path."""
+    properties = {name: field for name, field in schema["properties"].items() if name not in fields}
+    required = [name for name in schema.get("required", []) if name not in fields]
+    return {**schema, "properties": properties, "required": required}
 
 
 def _subclasses(kind: type[LLMBackendError]) -> list[type[LLMBackendError]]:

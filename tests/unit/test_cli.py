@@ -1,0 +1,133 @@
+"""The command, as a terminal sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmbackend.operations import OPERATIONS
+
+# Nobody listens there.
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def _run(*arguments: str | Path, data_dir: Path | None = None, **variables: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of `llmbackend` with some arguments."""
+    if data_dir is not None:
+        variables["LLMBACKEND_DATA_DIR"] = str(data_dir)
+    done = subprocess.run(
+        [sys.executable, "-m", "llmbackend", *map(str, arguments)],
+        env={**os.environ, "COLUMNS": "80", **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_help_lists_the_commands() -> None:
+    code, said, _ = _run("--help")
+    assert code == 0
+    for command in ("serve", "demo", "chat", "ingest", "query", "jobs", "models", "openapi"):
+        assert f" {command} " in said
+
+
+def test_openapi_prints_the_document() -> None:
+    code, said, errors = _run("openapi")
+    assert (code, errors) == (0, "")
+    assert {item["operationId"] for path in json.loads(said)["paths"].values() for item in path.values()} == (
+        set(OPERATIONS)
+    )
+
+
+def test_models_are_listed(data_dir: Path, models_dir: Path) -> None:
+    code, said, errors = _run("models", data_dir=data_dir, LLMBACKEND_MODELS_DIR=str(models_dir))
+    assert (code, errors) == (0, "")
+    assert "SmolLM2-135M-Instruct" in said
+    assert "wordllama" in said
+
+
+def test_files_are_ingested_and_asked(data_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "manual").mkdir()
+    (tmp_path / "manual" / "reset.md").write_text(
+        "# Reset\n\nThe router is reset by holding its red button for ten seconds.\n"
+    )
+    (tmp_path / "warranty.txt").write_text("The warranty covers defects for two years.")
+    (tmp_path / "broken.txt").write_bytes(b"\xff\xfe\xfa")
+    (tmp_path / "picture.png").write_bytes(b"not a text")
+    code, said, errors = _run("ingest", "manual", tmp_path, data_dir=data_dir)
+    assert code == 0, errors
+    rows = {
+        cells[0]: cells[1] for line in said.splitlines() if len(cells := line.strip("│┃ ").split("│")) == 2
+    }
+    rows = {name.strip(): value.strip() for name, value in rows.items()}
+    assert rows["added"] == "2"
+    assert rows["failed"] == "broken.txt: not UTF-8 text"
+
+    code, said, errors = _run("query", "manual", "How is the router reset?", data_dir=data_dir)
+    assert (code, errors) == (0, "")
+    assert "red button" in said
+    assert "[1] manual/reset.md" in said
+
+
+def test_an_unknown_collection_is_one_line_and_exit_code_1(data_dir: Path) -> None:
+    code, said, errors = _run("query", "nope", "anything?", data_dir=data_dir)
+    assert (code, said.strip()) == (1, "")
+    assert errors.startswith("not_found: ")
+    assert "'nope'" in errors
+    assert errors.count("\n") == 1, errors
+
+
+def test_a_long_error_is_one_line_too() -> None:
+    code, _, errors = _run("models", "--url", "ftp://" + "example." * 12 + "com")
+    assert code == 1
+    assert errors.count("\n") == 1, errors
+
+
+@pytest.mark.parametrize("said", ["[embedded]", "[/embedded]"])
+def test_brackets_in_an_error_are_shown_as_they_are(said: str) -> None:
+    code, _, errors = _run("models", "--url", f"ftp://{said}")
+    assert code == 1
+    assert "Traceback" not in errors
+    assert said in errors
+
+
+def test_a_server_that_does_not_answer_is_told() -> None:
+    code, _, errors = _run("jobs", "--url", NOWHERE)
+    assert code == 1
+    assert errors.startswith("transport: ")
+    assert NOWHERE in errors
+    assert "Traceback" not in errors
+
+
+def test_a_folder_without_texts_is_a_usage_error(data_dir: Path, tmp_path: Path) -> None:
+    code, _, errors = _run("ingest", "manual", tmp_path, data_dir=data_dir)
+    assert code == 2
+    assert ".md" in errors
+    assert "Traceback" not in errors
+
+
+def test_wrong_settings_are_told_without_a_traceback(data_dir: Path) -> None:
+    code, _, errors = _run("serve", data_dir=data_dir, LLMBACKEND_PORT="s3cret-value")
+    assert code == 1
+    assert errors.startswith("invalid_request: ")
+    assert "PORT" in errors
+    assert "s3cret-value" not in errors
+
+
+def test_serving_beyond_this_machine_without_a_key_is_refused(data_dir: Path) -> None:
+    code, _, errors = _run("serve", "--host", "0.0.0.0", "--port", "0", data_dir=data_dir)
+    assert code == 1
+    assert "API_KEY" in errors
+    assert "Traceback" not in errors

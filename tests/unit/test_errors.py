@@ -1,0 +1,82 @@
+"""The tree of errors: each travels as itself, and its table in the docstring is true."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+
+from llmbackend import LLMBackendError, StreamInterrupted, TransportError
+from llmbackend import errors as core
+
+
+def _tree(kind: type[LLMBackendError]) -> list[type[LLMBackendError]]:
+    return [kind, *(deeper for child in kind.__subclasses__() for deeper in _tree(child))]
+
+
+TREE = _tree(LLMBackendError)
+
+kinds = pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name__)
+
+
+@kinds
+def test_an_error_travels_as_itself(kind: type[LLMBackendError]) -> None:
+    sent = kind("it went wrong", details={"backend": "vLLM", "errors": [1]}, request_id="r-1")
+    assert sent.to_dict() == {
+        "code": kind.code,
+        "message": "it went wrong",
+        "details": {"backend": "vLLM", "errors": [1]},
+        "request_id": "r-1",
+    }
+    arrived = LLMBackendError.from_dict(sent.to_dict())
+    assert type(arrived) is kind
+    assert arrived.to_dict() == sent.to_dict()
+    assert str(arrived) == "it went wrong"
+
+
+def test_an_unknown_code_becomes_the_base_class() -> None:
+    error = LLMBackendError.from_dict({"code": "from_the_future", "message": "new"})
+    assert type(error) is LLMBackendError
+    assert error.message == "new"
+
+
+@pytest.mark.parametrize(
+    "sent", [{}, {"message": None}, {"code": None, "details": None}, {"code": 7, "details": "text"}], ids=str
+)
+def test_an_error_that_is_not_whole_is_still_an_error(sent: dict[str, object]) -> None:
+    error = LLMBackendError.from_dict(sent)
+    assert type(error) is LLMBackendError
+    assert error.details == {}
+
+
+@kinds
+def test_an_error_says_what_it_means(kind: type[LLMBackendError]) -> None:
+    assert vars(kind)["__doc__"]
+    assert kind.__name__ in core.__all__
+
+
+def test_codes_are_unique() -> None:
+    assert [code for code, count in Counter(kind.code for kind in TREE).items() if count > 1] == []
+
+
+def test_statuses_are_unique_where_an_error_has_one() -> None:
+    own = [kind.status for kind in TREE if "status" in vars(kind)]
+    assert len(own) == len(set(own))
+    without = {kind for kind in TREE if "status" not in vars(kind)}
+    assert without == {TransportError, StreamInterrupted}
+
+
+def test_the_table_in_the_docstring_is_the_tree() -> None:
+    rows = re.findall(r"^[ │├└]*(\w+) +([a-z_]+) +(\d+|-) ", LLMBackendError.__doc__ or "", re.MULTILINE)
+    told = {(name, code, status) for name, code, status in rows}
+    assert told == {
+        (kind.__name__, kind.code, str(kind.status) if "status" in vars(kind) else "-") for kind in TREE
+    }
+
+
+def test_details_are_the_errors_own() -> None:
+    given = {"a": 1}
+    error = LLMBackendError("x", details=given)
+    given["a"] = 2
+    assert error.details == {"a": 1}

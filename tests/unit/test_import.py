@@ -1,0 +1,82 @@
+"""A library minds its own business: importing it is cheap and silent, and logging belongs to the application."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+HEAVY = (
+    "llama_index",
+    "openai",
+    "qdrant_client",
+    "qdrant_edge",
+    "numpy",
+    "requests",
+    "pydantic",
+    "starlette",
+)
+
+
+def _run(program: str, **variables: str) -> str:
+    """What a program prints; on stderr it must print nothing."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_importing_loads_nothing_heavy_and_touches_nothing() -> None:
+    program = """
+        import logging, sys
+        root = logging.getLogger()
+        before = root.handlers[:], root.level
+        loaded = set(sys.modules)
+        import llmbackend
+        assert (root.handlers, root.level) == before
+        import json
+        print(json.dumps(sorted({name.split(".")[0] for name in set(sys.modules) - loaded})))
+    """
+    loaded = json.loads(_run(program))
+    assert "llm_client" in loaded
+    assert [name for name in HEAVY if name in loaded] == []
+
+
+SESSION = """
+    import logging
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, root.filters[:]
+    from llmbackend import LLMBackendClient
+    with LLMBackendClient() as client:
+        client.rag_ingest("The router is reset by holding its button.", "manual")
+        assert "button" in client.rag_query("How is the router reset?", "manual")
+        assert client.chat("What is the capital of France?", temperature=0, max_tokens=5)
+        assert (root.handlers, root.level, root.filters) == before, "while it is open"
+    assert (root.handlers, root.level, root.filters) == before, "after"
+"""
+
+
+def test_a_session_in_this_process_is_silent_and_leaves_logging_alone(
+    tmp_path: Path, models_dir: Path
+) -> None:
+    assert _run(SESSION, LLMBACKEND_DATA_DIR=str(tmp_path), LLMBACKEND_MODELS_DIR=str(models_dir)) == ""
+
+
+def test_a_program_that_forgets_to_close_ends_and_gives_its_data_back(tmp_path: Path) -> None:
+    program = """
+        from llmbackend import LLMBackendClient
+        print(LLMBackendClient().rag_ingest("The router is reset by holding its button.", "manual").{field})
+    """
+    for field in ("added", "unchanged"):
+        assert _run(program.format(field=field), LLMBACKEND_DATA_DIR=str(tmp_path)) == "1\n"
+    assert not (tmp_path / "holder.json").exists()

@@ -1,0 +1,310 @@
+"""What calls return, and how streams of events are read."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import math
+import pickle
+from array import array
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llm_client import AnswerStream, ReplyStream, _events
+from llmbackend import (
+    Answer,
+    BackendError,
+    Embeddings,
+    LLMBackendError,
+    NotFound,
+    Record,
+    Reply,
+    StreamInterrupted,
+    TransportError,
+)
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+# Records
+
+
+def test_a_record_is_a_dict_whose_keys_are_attributes() -> None:
+    record = Record(name="hr", chunks=3)
+    assert record.name == record["name"] == "hr"
+    assert json.loads(json.dumps(record)) == {"name": "hr", "chunks": 3}
+    assert {"name", "chunks", "keys"} <= set(dir(record))
+
+
+def test_an_attribute_a_record_does_not_have_tells_those_it_has() -> None:
+    with pytest.raises(AttributeError, match=r"'nmae'.*name, chunks"):
+        _ = Record(name="hr", chunks=3).nmae
+
+
+def test_a_record_is_copied_and_pickled_as_a_record() -> None:
+    record = Record(progress=Record(done=1))
+    for twin in (copy.deepcopy(record), pickle.loads(pickle.dumps(record))):
+        assert twin == record
+        assert twin.progress.done == 1
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Record({EVIL: 1}),
+        Record(value=EVIL),
+        Record(value={EVIL: {EVIL: EVIL}}),
+        Record(value=[EVIL, {EVIL: EVIL}, [EVIL]]),
+        Record(value=[1, EVIL]),
+        Record(value="x" * 390 + EVIL),
+    ],
+    ids=["key", "value", "mapping", "list", "mixed list", "cut"],
+)
+def test_a_record_in_a_notebook_runs_nothing(record: Record) -> None:
+    shown = record._repr_html_()
+    assert shown.startswith("<table>")
+    assert "<img" not in shown
+    assert "&lt;im" in shown
+
+
+def test_texts_in_a_notebook_run_nothing() -> None:
+    source = {"number": 1, "document_id": EVIL, "quote": EVIL}
+    for shown in (
+        Reply(EVIL, model=EVIL)._repr_html_(),
+        Answer(EVIL, sources=[source])._repr_html_(),
+    ):
+        assert "<img" not in shown
+        assert shown.count("&lt;img") >= 2
+
+
+# Replies and answers
+
+
+def test_a_reply_is_a_str_that_knows_its_model_and_usage() -> None:
+    reply = Reply("Paris", model="m", usage={"total_tokens": 3}, finish_reason="stop")
+    assert reply == "Paris"
+    assert reply.upper() == "PARIS"
+    assert (reply.model, reply.usage.total_tokens, reply.finish_reason) == ("m", 3, "stop")
+    assert reply.tool_calls == []
+    assert Reply("").usage == {}
+
+
+def test_a_reply_and_an_answer_survive_a_pickle() -> None:
+    reply = pickle.loads(pickle.dumps(Reply("Paris", model="m", usage={"total_tokens": 3})))
+    assert (reply, reply.model, reply.usage.total_tokens) == ("Paris", "m", 3)
+    answer = pickle.loads(pickle.dumps(Answer("30 days", sources=[{"number": 1}])))
+    assert (answer, answer.found, answer.sources[0].number) == ("30 days", True, 1)
+
+
+def test_an_answer_is_a_str_with_its_sources() -> None:
+    answer = Answer("30 days [1]", sources=[{"number": 1, "quote": "You get 30 days."}])
+    assert answer == "30 days [1]"
+    assert answer.found
+    assert answer.sources[0].quote == "You get 30 days."
+
+
+# Embeddings
+
+
+def _embeddings() -> Embeddings:
+    return Embeddings(array("f", [1, 2, 3, 4, 5, 6]), 2, model="m", usage={"total_tokens": 6})
+
+
+def test_embeddings_are_a_sequence_of_lists_of_floats() -> None:
+    vectors = _embeddings()
+    assert len(vectors) == 3
+    assert list(vectors) == [[1, 2], [3, 4], [5, 6]]
+    assert vectors[-1] == [5, 6]
+    assert [5, 6] in vectors
+    assert list(vectors[::-1]) == [[5, 6], [3, 4], [1, 2]]
+    assert (vectors[:1].model, vectors[:1].usage.total_tokens) == ("m", 6)
+    with pytest.raises(IndexError):
+        _ = vectors[3]
+
+
+def test_embeddings_are_a_numpy_array_without_copying() -> None:
+    vectors = _embeddings()
+    matrix = vectors.numpy()
+    assert matrix.shape == (3, 2)
+    assert matrix.dtype == np.float32
+    assert np.shares_memory(matrix, vectors.numpy())
+    assert np.asarray(vectors, dtype=np.float64).dtype == np.float64
+    assert not np.shares_memory(np.array(vectors), matrix), "np.array copies"
+
+
+def test_equal_embeddings_are_equal() -> None:
+    assert _embeddings() == _embeddings()
+    assert _embeddings() != _embeddings()[:2]
+    assert _embeddings() != [[1, 2], [3, 4], [5, 6]]
+
+
+def test_embeddings_are_shown_by_their_size() -> None:
+    assert repr(_embeddings()) == "<Embeddings: 3 vectors of 2 dimensions by 'm'>"
+
+
+def test_no_embeddings_are_an_empty_sequence() -> None:
+    assert list(Embeddings.decode([])) == []
+
+
+def test_embeddings_are_decoded_from_one_string_or_from_one_each() -> None:
+    block = "AACAPwAAAEAAAEBAAACAQA=="  # 1, 2, 3, 4
+    assert list(Embeddings.decode(block, 2)) == [[1, 2], [3, 4]]
+    assert list(Embeddings.decode([block, block])) == [[1, 2, 3, 4]] * 2
+
+
+@pytest.mark.parametrize("data", [["not base64!"], ["AAAA"], [None], [["0.1"]]], ids=str)
+def test_what_is_not_base64_of_floats_is_a_transport_error(data: Any) -> None:
+    with pytest.raises(TransportError, match="base64"):
+        Embeddings.decode(data)
+
+
+# Streams
+
+
+def _data(message: Any) -> bytes:
+    return b"data: " + json.dumps(message).encode() + b"\n\n"
+
+
+DONE = b"data: [DONE]\n\n"
+MESSAGES = [{"n": 1}, {"text": "ä\n\nb"}, {"n": 3}]
+WHOLE = b"".join(map(_data, MESSAGES)) + DONE
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+def test_events_are_the_same_however_they_are_cut(size: int, line_end: bytes) -> None:
+    sent = WHOLE.replace(b"\n", line_end)
+    pieces = [sent[start : start + size] for start in range(0, len(sent), size)]
+    assert list(_events(iter(pieces))) == MESSAGES
+
+
+def test_comments_and_other_fields_are_not_events() -> None:
+    sent = b": ping\n\nevent: message\nid: 7\n" + _data({"n": 1}) + b":\n\nretry: 10\n\n" + DONE
+    assert list(_events(iter([sent]))) == [{"n": 1}]
+
+
+def test_an_event_may_have_several_lines() -> None:
+    assert list(_events(iter([b'data: {"n":\ndata: 1}\n\n', DONE]))) == [{"n": 1}]
+
+
+def test_what_follows_done_is_not_read() -> None:
+    def chunks() -> Iterator[bytes]:
+        yield DONE
+        raise AssertionError("was read")
+
+    assert list(_events(chunks())) == []
+
+
+def test_an_error_event_is_raised_as_what_it_is() -> None:
+    error = BackendError("vLLM failed", details={"backend": "vLLM"})
+    with pytest.raises(BackendError, match="vLLM failed") as caught:
+        list(_events(iter([_data({"error": error.to_dict()})])))
+    assert caught.value.details == {"backend": "vLLM"}
+
+
+def test_a_stream_without_its_last_event_was_interrupted() -> None:
+    with pytest.raises(StreamInterrupted):
+        list(_events(iter([_data({"n": 1})])))
+
+
+def _piece(text: str) -> bytes:
+    return _data({"model": "m", "choices": [{"delta": {"content": text}, "finish_reason": None}]})
+
+
+BREAKS = {
+    "the connection ends": [],
+    "an error event": [_data({"error": NotFound("gone").to_dict()})],
+    "not JSON": [b"data: {oops\n\n"],
+    "not an object": [_data(5)],
+}
+
+
+@pytest.mark.parametrize("rest", BREAKS.values(), ids=list(BREAKS))
+def test_a_reply_that_breaks_off_keeps_its_text(rest: list[bytes]) -> None:
+    stream = ReplyStream(iter([_piece("Par"), _piece("is"), *rest]))
+    assert [next(stream), next(stream)] == ["Par", "is"]
+    with pytest.raises(StreamInterrupted) as caught:
+        next(stream)
+    assert caught.value.text == stream.reply == "Paris"
+
+
+def test_what_broke_a_reply_off_is_told() -> None:
+    stream = ReplyStream(iter([_piece("Par"), _data({"error": NotFound("no model here").to_dict()})]))
+    with pytest.raises(StreamInterrupted, match="no model here") as caught:
+        list(stream)
+    assert isinstance(caught.value.__cause__, NotFound)
+    assert caught.value.details["code"] == "not_found"
+
+
+def test_a_reply_stream_ends_with_model_usage_and_reason() -> None:
+    last = {"choices": [{"delta": {}, "finish_reason": "length"}]}
+    usage = {"choices": [], "usage": {"completion_tokens": 2}}
+    stream = ReplyStream(iter([_piece("Par"), _piece("is"), _data(last), _data(usage), DONE]))
+    assert "".join(stream) == "Paris"
+    reply = stream.reply
+    assert (reply, reply.model, reply.finish_reason) == ("Paris", "m", "length")
+    assert reply.usage.completion_tokens == 2
+    assert list(stream) == [], "it stays ended"
+
+
+def test_leaving_a_stream_closes_what_it_reads_from() -> None:
+    closed = []
+
+    def chunks() -> Iterator[bytes]:
+        try:
+            yield from map(_piece, "Paris")
+        finally:
+            closed.append(True)
+
+    with ReplyStream(chunks()) as stream:
+        assert next(stream) == "P"
+    assert closed == [True]
+
+
+SOURCE = {"number": 1, "document_id": "d", "quote": "q"}
+
+
+def test_an_answer_stream_has_its_sources_before_the_first_piece() -> None:
+    final = {"answer": "30 days", "found": True, "model": "m", "usage": {"total_tokens": 5}}
+    sent = [_data({"sources": [SOURCE]}), _data({"delta": "30 "}), _data({"delta": "days"})]
+    stream = AnswerStream(iter([*sent, _data({"answer": final}), DONE]))
+    assert stream.sources[0].document_id == "d"
+    assert list(stream) == ["30 ", "days"]
+    answer = stream.answer
+    assert (answer, answer.found, answer.model, answer.usage.total_tokens) == ("30 days", True, "m", 5)
+    assert answer.sources == stream.sources
+
+
+def test_an_answer_that_breaks_off_keeps_its_text_and_sources() -> None:
+    stream = AnswerStream(iter([_data({"sources": [SOURCE]}), _data({"delta": "30"})]))
+    with pytest.raises(StreamInterrupted) as caught:
+        list(stream)
+    assert caught.value.text == stream.answer == "30"
+    assert stream.sources[0].quote == "q"
+
+
+# A proxy in between may send anything at all.
+STRANGE = {
+    "nothing": [],
+    "only the end": [DONE],
+    "not JSON": [b"data: <html>\n\n"],
+    "not an object": [_data(5)],
+}
+
+
+@pytest.mark.parametrize("sent", STRANGE.values(), ids=list(STRANGE))
+def test_an_answer_stream_without_sources_is_an_error_of_ours(sent: list[bytes]) -> None:
+    with pytest.raises(LLMBackendError):
+        AnswerStream(iter(sent))
+
+
+def test_unit_vectors_stay_unit_vectors_over_the_wire() -> None:
+    values = np.random.default_rng(1).normal(size=(4, 8)).astype("<f4")
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    decoded = Embeddings.decode([base64.b64encode(row).decode() for row in values])
+    assert np.array_equal(decoded.numpy(), values)
+    assert all(math.isclose(math.hypot(*row), 1, abs_tol=1e-6) for row in decoded)

@@ -1,0 +1,108 @@
+"""Quotes: verbatim parts of the text, the right ones first."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from llmbackend.inference.embedded import EmbeddedEmbedder
+from llmbackend.inference.sentences import fitting, sentences, telling
+
+EMBEDDER = EmbeddedEmbedder()
+
+
+def _cut(text: str) -> list[str]:
+    return [text[start:end] for start, end in sentences(text)]
+
+
+CUTS = {
+    "full stops": ("One. Two! Three?", ["One.", "Two!", "Three?"]),
+    "numbers": ("It costs 3.50 euros. Version 2.1 is out.", ["It costs 3.50 euros.", "Version 2.1 is out."]),
+    "wrapped": ("The router has\na red button\non its back.", ["The router has\na red button\non its back."]),
+    "paragraphs": ("A heading\n\nSome text", ["A heading", "Some text"]),
+    "list": ("Steps:\n- press it\n- wait\n  a while", ["Steps:", "- press it", "- wait\n  a while"]),
+    "numbered": ("Steps:\n1. Press\n2) Wait", ["Steps:", "1. Press", "2) Wait"]),
+    "table": ("| a | b |\n|---|---|\n| 1 | 2 |", ["| a | b |", "|---|---|", "| 1 | 2 |"]),
+    "headings": ("Intro\n# Title\ntext", ["Intro", "# Title\ntext"]),
+    "CRLF": ("One two.\r\n\r\nThree four.", ["One two.", "Three four."]),
+    "Japanese": ("これはペンです。あれは本です。", ["これはペンです。", "あれは本です。"]),
+    "nothing": (" \n\n ", []),
+    "empty": ("", []),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), CUTS.values(), ids=list(CUTS))
+def test_a_text_is_cut_into_sentences(text: str, expected: list[str]) -> None:
+    assert _cut(text) == expected
+
+
+TEXT = """# Router manual
+
+The router has two antennas and four sockets on its
+back, and a small red button next to them.
+
+To reset the router to its factory settings, hold the red button for
+ten seconds until all lights blink. Your own settings are lost then!
+
+* The warranty covers defects of material for 24 months.
+* Return shipping is paid by the manufacturer within Europe.
+
+| light | meaning |
+| red   | no connection |
+"""
+
+
+def test_sentences_are_in_order_do_not_overlap_and_leave_out_nothing_but_space() -> None:
+    spans = sentences(TEXT)
+    assert spans == sorted(spans)
+    assert all(before[1] <= after[0] for before, after in pairwise(spans))
+    assert "".join("".join(_cut(TEXT)).split()) == "".join(TEXT.split())
+
+
+def test_the_sentence_that_fits_a_question_comes_first_and_is_verbatim() -> None:
+    texts = ["Vacation is 30 days a year. It is taken in agreement with the team.", TEXT]
+    quotes = asyncio.run(fitting(EMBEDDER, "How long do I hold the button to reset the router?", texts))
+    best = quotes[0]
+    assert texts[best.text][best.start : best.end] == (
+        "To reset the router to its factory settings, hold the red button for\n"
+        "ten seconds until all lights blink."
+    )
+    assert [quote.score for quote in quotes] == sorted((quote.score for quote in quotes), reverse=True)
+    assert {(quote.text, quote.start, quote.end) for quote in quotes} == {
+        (number, *span) for number, text in enumerate(texts) for span in sentences(text)
+    }
+
+
+def test_every_text_has_a_quote_even_without_words() -> None:
+    quotes = asyncio.run(fitting(EMBEDDER, "What is it?", ["A plain sentence is here.", " ", "!?"]))
+    assert {quote.text for quote in quotes} == {0, 1, 2}
+
+
+def test_a_heading_loses_to_the_sentence_that_says_something() -> None:
+    text = "# Resetting the router\n\nThe router is reset by holding its button for ten seconds."
+    best = asyncio.run(fitting(EMBEDDER, "How to reset the router?", [text]))[0]
+    assert text[best.start : best.end].startswith("The router is reset")
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_telling_sentences_are_verbatim_different_and_in_the_texts_order(count: int) -> None:
+    found = asyncio.run(telling(EMBEDDER, TEXT, count))
+    assert len(found) == len(set(found)) == count
+    places = [TEXT.index(sentence) for sentence in found]
+    assert places == sorted(places)
+    assert not any(sentence.startswith(("#", "|")) for sentence in found)
+
+
+def test_a_repeated_sentence_is_told_once() -> None:
+    text = "The router does not connect at all. " * 5 + "The support line never answers my calls."
+    assert asyncio.run(telling(EMBEDDER, text, 3)) == [
+        "The router does not connect at all.",
+        "The support line never answers my calls.",
+    ]
+
+
+def test_fragments_are_told_where_there_is_nothing_else() -> None:
+    assert asyncio.run(telling(EMBEDDER, "One\n\nTwo\n\nThree", 2)) == ["One", "Two"]
+    assert asyncio.run(telling(EMBEDDER, "", 2)) == []

