@@ -9,11 +9,13 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope, to_thread
+from pydantic import ValidationError
 
 from . import __version__, database, schemas
 from .errors import InvalidRequest, NotFound
 from .holder import Holder
 from .inference import connect
+from .inference.embeddings import require
 from .jobs.ledger import Ledger
 from .jobs.types import Rooms, checked
 from .jobs.worker import Jobs
@@ -37,8 +39,8 @@ class Backend:
         self._chat = connect.chat_model(settings)
         self._embedder = connect.embedder(settings)
         self._collections = Collections(engine, settings.data_dir / "collections", self._embedder)
-        rooms = Rooms(self._chat, self._embedder, self._collections)
-        self._jobs = Jobs(Ledger(engine), rooms)
+        self._rooms = Rooms(self._chat, self._embedder, self._collections)
+        self._jobs = Jobs(Ledger(engine), self._rooms)
 
     @classmethod
     async def open(cls, settings: Settings) -> Backend:
@@ -77,8 +79,12 @@ class Backend:
     @staticmethod
     def _as_query(request: schemas.ChatRequest) -> schemas.RagQueryRequest:
         assert request.model is not None
+        question = rag_model.question(request)
         name = request.model.removeprefix(rag_model.PREFIX)
-        return schemas.RagQueryRequest(question=rag_model.question(request), collection=name)
+        try:
+            return schemas.RagQueryRequest(question=question, collection=name)
+        except ValidationError:
+            raise NotFound(f"no model {request.model!r}: see the list of models") from None
 
     async def models(self, request: schemas.Empty) -> schemas.ModelList:
         """List the models: chat, embedding, and rag/<collection> for each collection."""
@@ -94,11 +100,7 @@ class Backend:
 
     async def embed(self, request: schemas.EmbedRequest) -> schemas.EmbeddingList:
         """Embed texts as unit-length vectors, in their order (OpenAI's embeddings)."""
-        if request.model not in (None, self._embedder.name):
-            raise NotFound(
-                f"no embedding model {request.model!r}: this backend has {self._embedder.name!r}",
-                details={"model": request.model},
-            )
+        require(self._embedder, request.model)
         for number, text in enumerate(request.texts):
             if not text:
                 raise InvalidRequest(f"input.{number}: an empty text has no vector")
@@ -240,7 +242,7 @@ class Backend:
 
     async def submit_job(self, request: schemas.SubmitJobRequest) -> schemas.JobId:
         """Hand over long work."""
-        params = checked(request.job_type, request.params)
+        params = checked(request.job_type, request.params, self._rooms)
         return schemas.JobId(id=await self._jobs.submit(request.job_type, params))
 
     async def get_job_status(self, request: schemas.JobRequest) -> schemas.JobStatus:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack, aclosing
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -16,6 +16,8 @@ from . import operations, settings
 from .backend import Backend
 from .errors import Conflict, TransportError
 from .settings import Settings
+
+_Result = TypeVar("_Result")
 
 
 class LocalTransport:
@@ -29,13 +31,12 @@ class LocalTransport:
         return f"LocalTransport({str(where)!r})"
 
     def call(self, operation: str, body: bytes) -> bytes:
-        core = self._require()
-        return core.portal.call(operations.call, core.backend, operation, body)
+        return self._require().run(operations.call, operation, body)
 
     def stream(self, operation: str, body: bytes) -> Iterator[bytes]:
         core = self._require()
-        events = core.portal.call(operations.stream, core.backend, operation, body)
-        return _Stream(core.portal, events)
+        events = core.run(operations.stream, operation, body)
+        return _Stream(core, events)
 
     def close(self) -> None:
         core, self._core = self._core, None
@@ -58,10 +59,30 @@ class _Core:
     def __init__(self, options: Settings) -> None:
         self.settings = options
         self.users = 0
+        self._under_way: set[Future[Any]] = set()
         with ExitStack() as stack:
             self.portal: BlockingPortal = stack.enter_context(start_blocking_portal(name="llmbackend"))
             self.backend: Backend = self.portal.call(Backend.open, options)
             self._stack = stack.pop_all()
+
+    def run(
+        self, work: Callable[[Backend, str, bytes], Awaitable[_Result]], operation: str, body: bytes
+    ) -> _Result:
+        """Do this on the loop and wait for it; an interrupted wait cancels it."""
+        future = self.start(work, self.backend, operation, body)
+        try:
+            return future.result()
+        except CancelledError:
+            raise TransportError("the client was closed before the answer came") from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    def start(self, work: Callable[..., Awaitable[_Result]], *args: Any) -> Future[_Result]:
+        future = self.portal.start_task_soon(work, *args)
+        self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+        return future
 
     @classmethod
     def acquire(cls, options: Settings) -> _Core:
@@ -90,6 +111,8 @@ class _Core:
 
     def _close(self) -> None:
         self._all.pop(self.settings.data_dir.absolute(), None)
+        for future in list(self._under_way):
+            future.cancel()
         self.portal.call(self.backend.close)
         self._stack.close()
 
@@ -118,9 +141,9 @@ _END = object()
 class _Stream(Iterator[bytes]):
     """A streaming operation's events, carried from the loop's thread to the caller's."""
 
-    def __init__(self, portal: BlockingPortal, events: AsyncIterator[bytes]) -> None:
+    def __init__(self, core: _Core, events: AsyncIterator[bytes]) -> None:
         self._items: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._pumping: Future[None] = portal.start_task_soon(self._pump, events)
+        self._pumping: Future[None] = core.start(self._pump, events)
 
     async def _pump(self, events: AsyncIterator[bytes]) -> None:
         try:

@@ -278,7 +278,7 @@ class DocumentsDeleted(Response):
 
 
 class AnalyzeRequest(Request):
-    text: str = Field(min_length=1)
+    text: str = Field(pattern=r"\S", description="not blank")
 
 
 class Analysis(Response):

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from .errors import LLMBackendError, StreamInterrupted
+from .errors import BackendError, LLMBackendError, StreamInterrupted
 
 DONE = b"data: [DONE]\n\n"
 
@@ -35,6 +35,7 @@ async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
             if not isinstance(message, dict):
                 raise StreamInterrupted("the model's server sent something that is not an event")
             if "error" in message:
-                raise LLMBackendError.from_dict(message["error"])
+                error = LLMBackendError.from_dict(message["error"])
+                raise BackendError(error.message) if type(error) is LLMBackendError else error
             yield message
     raise StreamInterrupted("the model's stream ended before its last event")

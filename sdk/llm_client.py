@@ -21,7 +21,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast, overload
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 __all__ = [
     "Answer",
@@ -102,7 +102,7 @@ class LLMBackendError(Exception):
 
 
 class InvalidRequest(LLMBackendError):
-    """The request does not fit the operation; `details["errors"]` lists each place and reason."""
+    """The request does not fit the operation; where its schema says so, `details["errors"]` lists each place."""
 
     code, status = "invalid_request", 422
 
@@ -571,10 +571,13 @@ class HttpTransport:
     def __init__(self, api_url: str, api_key: str | None = None, timeout: float = 600) -> None:
         import requests  # imported here so that in-process users do not wait for it
 
-        if not api_url.startswith(("http://", "https://")):
-            raise InvalidRequest(f"api_url must start with http:// or https://, not {api_url!r}")
+        if not _is_http_url(api_url):
+            raise InvalidRequest(f"api_url must be like http://host:port, not {api_url!r}")
+        if api_key and not (api_key.isascii() and api_key.isprintable()):
+            raise InvalidRequest("api_key has characters that an HTTP header cannot carry")
         self.api_url = api_url.rstrip("/")
         self.timeout = timeout
+        self._closed = False
         self._session = requests.Session()
         if api_key:
             self._session.headers["Authorization"] = f"Bearer {api_key}"
@@ -609,15 +612,14 @@ class HttpTransport:
     def _send(self, operation: str, body: bytes, *, stream: bool) -> Any:
         import requests
 
+        if self._closed:
+            raise TransportError("this client is closed: make a new one")
         method, path = ROUTES[operation]
         query: dict[str, Any] = {}
         if "{" in path or method in ("GET", "DELETE"):
             fields = json.loads(body)
             for name in [part[1:-1] for part in path.split("/") if part.startswith("{")]:
-                value = str(fields.pop(name))
-                if value in ("", ".", "..") or "/" in value:
-                    raise InvalidRequest(f"{operation}: {name} cannot be {value!r}")
-                path = path.replace("{" + name + "}", quote(value, safe=""))
+                path = path.replace("{" + name + "}", quote(str(fields.pop(name)), safe=""))
             if method in ("GET", "DELETE"):
                 query, body = fields, b""
             else:
@@ -642,7 +644,16 @@ class HttpTransport:
         return response
 
     def close(self) -> None:
+        self._closed = True
         self._session.close()
+
+
+def _is_http_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _error_of(status: int, content: bytes, url: str) -> LLMBackendError:
@@ -718,11 +729,18 @@ class LLMBackendClient:
     @staticmethod
     def _body(operation: str, fields: dict[str, Any]) -> bytes:
         given = {name: value for name, value in fields.items() if value is not None}
-        if ROUTES[operation][0] in ("GET", "DELETE"):  # these travel in the URL, as text
+        method, path = ROUTES[operation]
+        for name in [part[1:-1] for part in path.split("/") if part.startswith("{")]:
+            value = str(given.get(name, ""))
+            if value in ("", ".", "..") or "/" in value:
+                reason = f"it is part of a path, and cannot be {value!r}"
+                found = {"type": "path", "loc": [name], "msg": reason}
+                raise InvalidRequest(f"{operation}: {name}: {reason}", details={"errors": [found]})
+        if method in ("GET", "DELETE"):  # these travel in the URL, as text
             given = {name: str(value) for name, value in given.items()}
         try:
-            return json.dumps(given, allow_nan=False, default=_jsonable).encode()
-        except (TypeError, ValueError) as error:
+            return json.dumps(given, allow_nan=False, ensure_ascii=False, default=_jsonable).encode()
+        except (TypeError, ValueError, RecursionError) as error:
             raise InvalidRequest(f"{operation}: an argument is not JSON: {error}") from error
 
     # Chat
@@ -962,14 +980,17 @@ class LLMBackendClient:
         """A collection's documents as `{id, chunks, metadata}`: all, or the first `limit`. Raises NotFound."""
         documents = Records()
         cursor: str | None = None
-        while limit is None or len(documents) < limit:
-            page = min(1000, 1000 if limit is None else limit - len(documents))
+        page: Any = limit
+        while True:
+            if limit is None:
+                page = 1000
+            elif isinstance(limit, int) and limit > 0:  # anything else the operation itself refuses
+                page = min(1000, limit - len(documents))
             result = self._call("list_documents", collection=collection, limit=page, cursor=cursor)
             documents += result["documents"]
             cursor = result.get("cursor")
-            if cursor is None:
-                break
-        return documents
+            if cursor is None or len(documents) == limit:
+                return documents
 
     def delete_documents(self, collection: str, ids: Sequence[str]) -> Record:
         """Remove documents by id; returns `{deleted}`, how many there were. Raises NotFound (the collection)."""

@@ -9,7 +9,7 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Workflow, step
 from pydantic import BaseModel, Field, ValidationError
 
-from ..errors import BackendError
+from ..errors import BackendError, InvalidRequest
 from ..inference.chat import ChatModel
 from ..inference.embeddings import Embedder
 from ..inference.llamaindex import ChatAdapter
@@ -87,7 +87,12 @@ class NotesEvent(Event):
 
 
 async def analyze(chat: ChatModel, embedder: Embedder, text: str) -> Analysis:
-    """Sentiment, key points and a summary of a text; raises BackendError if the model's answers do not fit."""
+    """Sentiment, key points and a summary of a text.
+
+    Raises InvalidRequest for a blank text, BackendError if the model's answers do not fit.
+    """
+    if not text.strip():
+        raise InvalidRequest("text: a blank text says nothing to analyze")
     result: Analysis = await AnalysisWorkflow(chat, embedder).run(text=text)
     return result
 
@@ -152,6 +157,7 @@ class AnalysisWorkflow(Workflow):
             response = await self._llm.achat(
                 messages,
                 temperature=temperature,
+                seed=1,
                 response_format={"type": "json_schema", "json_schema": schema},
             )
             said = response.message.content or ""

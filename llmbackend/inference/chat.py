@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from ..errors import BackendError, NotFound
 from ..settings import Settings
-from .upstream import translate
+from .upstream import Upstream
 
 
 class ChatModel(Protocol):
@@ -43,17 +43,19 @@ class OpenAICompatibleChat:
 
     abstracts = True
 
-    def __init__(self, backend: str, url: str, key: str | None, settings: Settings) -> None:
+    def __init__(self, upstream: Upstream, settings: Settings) -> None:
         import openai
 
-        self.backend = backend
-        self.url = url
+        self._upstream = upstream
         self.context = settings.chat_context
         self.passage_tokens = self.context * 3 // 8
         self._name = settings.chat_model
         # Passing a key, even an empty one, keeps the client from taking OPENAI_API_KEY to another's server.
         self._client = openai.AsyncOpenAI(
-            base_url=url, api_key=key or "none", timeout=settings.upstream_timeout, max_retries=2
+            base_url=upstream.url,
+            api_key=upstream.secret or "none",
+            timeout=settings.upstream_timeout,
+            max_retries=2,
         )
 
     @property
@@ -61,24 +63,24 @@ class OpenAICompatibleChat:
         return self._name
 
     async def models(self) -> list[str]:
-        with translate(self.backend, self.url):
+        with self._upstream.translated():
             return [model.id async for model in await self._client.models.list()]
 
     async def complete(self, request: dict[str, Any]) -> dict[str, Any]:
         request = await self._with_model(request)
-        with translate(self.backend, self.url):
+        with self._upstream.translated():
             completion = await self._client.chat.completions.create(**request)
-        result: dict[str, Any] = completion.model_dump(mode="json", exclude_unset=True)
+            result: dict[str, Any] = completion.model_dump(mode="json", exclude_unset=True)
         if not result.get("choices"):
             raise BackendError(
-                f"{self.backend} at {self.url} answered without any choice",
-                details={"backend": self.backend},
+                f"{self._upstream.name} at {self._upstream.url} answered without any choice",
+                details={"backend": self._upstream.name},
             )
         return result
 
     async def stream(self, request: dict[str, Any]) -> AsyncIterator[bytes]:
         request = await self._with_model(request)
-        with translate(self.backend, self.url):
+        with self._upstream.translated():
             # The upstream's bytes pass through unread: no piece is held back or written anew.
             async with self._client.chat.completions.with_streaming_response.create(
                 **request, stream=True
@@ -93,7 +95,8 @@ class OpenAICompatibleChat:
             offered = await self.models()
             if not offered:
                 raise NotFound(
-                    f"{self.backend} at {self.url} offers no model", details={"backend": self.backend}
+                    f"{self._upstream.name} at {self._upstream.url} offers no model",
+                    details={"backend": self._upstream.name},
                 )
             self._name = offered[0]
         return {**request, "model": self._name}

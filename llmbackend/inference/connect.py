@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import SecretStr
-
 from ..errors import BackendError
 from ..settings import Settings
 from .chat import ChatModel, OpenAICompatibleChat
 from .embedded import EmbeddedChat, EmbeddedEmbedder
 from .embeddings import Embedder, OpenAICompatibleEmbedder, TEIEmbedder
+from .upstream import Upstream
 
 
 def chat_model(settings: Settings) -> ChatModel:
     """vLLM, LiteLLM or another OpenAI-compatible server, the first that is set; else the embedded model."""
-    for backend, url, key in _servers(settings):
-        if url:
-            return OpenAICompatibleChat(backend, _versioned(url), _secret(key), settings)
+    servers = _servers(settings)
+    if servers:
+        return OpenAICompatibleChat(servers[0], settings)
     return EmbeddedChat(settings.models_path, settings.chat_model)
 
 
@@ -23,13 +22,13 @@ def embedder(settings: Settings) -> Embedder:
     """TEI, or EMBEDDING_MODEL on one of the servers; else the embedded model."""
     model, timeout = settings.embedding_model, settings.upstream_timeout
     if settings.tei_url:
-        return TEIEmbedder(settings.tei_url, _secret(settings.tei_api_key), model, timeout)
-    if model in (None, EmbeddedEmbedder.name):
+        tei = Upstream("TEI", settings.tei_url.rstrip("/"), settings.tei_api_key)
+        return TEIEmbedder(tei, model, timeout)
+    if model is None or model == EmbeddedEmbedder.name:
         return EmbeddedEmbedder()
     # vLLM last: it serves one model, and VLLM_URL's is more often the chat model.
-    for backend, url, key in sorted(_servers(settings), key=lambda server: server[0] == "vLLM"):
-        if url:
-            return OpenAICompatibleEmbedder(backend, _versioned(url), _secret(key), model, timeout)
+    for server in sorted(_servers(settings), key=lambda server: server.name == "vLLM"):
+        return OpenAICompatibleEmbedder(server, model, timeout)
     raise BackendError(
         f"EMBEDDING_MODEL is {model!r} but no server is set for it: "
         "set TEI_URL, LITELLM_URL, OPENAI_BASE_URL or VLLM_URL",
@@ -37,11 +36,15 @@ def embedder(settings: Settings) -> Embedder:
     )
 
 
-def _servers(settings: Settings) -> list[tuple[str, str | None, SecretStr | None]]:
+def _servers(settings: Settings) -> list[Upstream]:
     return [
-        ("vLLM", settings.vllm_url, settings.vllm_api_key),
-        ("LiteLLM", settings.litellm_url, settings.litellm_api_key),
-        ("the OpenAI-compatible server", settings.openai_base_url, settings.openai_api_key),
+        Upstream(name, _versioned(url), key)
+        for name, url, key in (
+            ("vLLM", settings.vllm_url, settings.vllm_api_key),
+            ("LiteLLM", settings.litellm_url, settings.litellm_api_key),
+            ("the OpenAI-compatible server", settings.openai_base_url, settings.openai_api_key),
+        )
+        if url
     ]
 
 
@@ -49,7 +52,3 @@ def _versioned(url: str) -> str:
     """A base URL with the /v1 that people leave out."""
     url = url.rstrip("/")
     return url if url.endswith("/v1") else f"{url}/v1"
-
-
-def _secret(key: SecretStr | None) -> str | None:
-    return key.get_secret_value() if key else None

@@ -106,6 +106,7 @@ class EmbeddedChat:
                 details={"backend": "chat"},
             )
         self._loading = threading.Lock()
+        self._at_work: dict[asyncio.Task[None], threading.Event] = {}
 
     @property
     def name(self) -> str | None:
@@ -120,7 +121,7 @@ class EmbeddedChat:
         finish_reason = None
         usage: dict[str, Any] = {}
         if _needs_whole(request):
-            return await to_thread.run_sync(self._whole, self._prepared(request), abandon_on_cancel=True)
+            return await to_thread.run_sync(self._whole, self._prepared(request))
         chunk: dict[str, Any] = {}
         async for chunk in self._chunks({**request, "stream_options": {"include_usage": True}}):
             usage = chunk.get("usage") or usage
@@ -160,6 +161,8 @@ class EmbeddedChat:
                 loop.call_soon_threadsafe(chunks.put_nowait, None)
 
         working = asyncio.create_task(to_thread.run_sync(work))
+        self._at_work[working] = stopped
+        working.add_done_callback(self._at_work.pop)
         try:
             while (chunk := await chunks.get()) is not None:
                 if "error" in chunk:
@@ -235,6 +238,11 @@ class EmbeddedChat:
             ) from error
 
     async def close(self) -> None:
+        """Stop what is being written, and wait for it: a thread must not be inside llama.cpp when that goes away."""
+        for stopped in self._at_work.values():
+            stopped.set()
+        if self._at_work:
+            await asyncio.wait(self._at_work)
         self.__dict__.pop("_server", None)
 
 

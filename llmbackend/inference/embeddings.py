@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..errors import BackendError, BackendTimeout, Overloaded
+from ..errors import BackendError, NotFound
+from .upstream import Upstream
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,29 +31,38 @@ class Embedder(Protocol):
     async def close(self) -> None: ...
 
 
+def require(embedder: Embedder, model: str | None) -> None:
+    """Raise NotFound if a caller asks for another model than there is."""
+    if model not in (None, embedder.name):
+        raise NotFound(
+            f"no embedding model {model!r}: this backend has {embedder.name!r}", details={"model": model}
+        )
+
+
 class OpenAICompatibleEmbedder:
     """Any server with /v1/embeddings. Retries are the openai client's (two)."""
 
     batch = 64
 
-    def __init__(self, backend: str, url: str, key: str | None, model: str, timeout: float) -> None:
+    def __init__(self, upstream: Upstream, model: str, timeout: float) -> None:
         import openai
 
-        self.backend, self.url, self.name = backend, url, model
-        self._client = openai.AsyncOpenAI(base_url=url, api_key=key or "none", timeout=timeout, max_retries=2)
+        self.name = model
+        self._upstream = upstream
+        self._client = openai.AsyncOpenAI(
+            base_url=upstream.url, api_key=upstream.secret or "none", timeout=timeout, max_retries=2
+        )
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        from .upstream import translate
-
         rows: list[Any] = []
         tokens = 0
         for start in range(0, len(texts), self.batch):
             part = list(texts[start : start + self.batch])
-            with translate(self.backend, self.url):
+            with self._upstream.translated():
                 reply = await self._client.embeddings.create(input=part, model=self.name)
-            rows += [item.embedding for item in sorted(reply.data, key=lambda item: item.index)]
-            tokens += reply.usage.prompt_tokens if reply.usage else 0
-        return Vectors(_checked(rows, len(texts), self.backend), tokens)
+                rows += [item.embedding for item in sorted(reply.data, key=lambda item: item.index)]
+                tokens += reply.usage.prompt_tokens if reply.usage else 0
+        return Vectors(_checked(rows, len(texts), self._upstream.name), tokens)
 
     async def close(self) -> None:
         await self._client.close()
@@ -63,13 +73,13 @@ class TEIEmbedder:
 
     batch = 32  # its default max_client_batch_size
 
-    def __init__(self, url: str, key: str | None, model: str | None, timeout: float) -> None:
+    def __init__(self, upstream: Upstream, model: str | None, timeout: float) -> None:
         import aiohttp
 
-        self.url = url.rstrip("/")
-        self.name = model or f"tei:{self.url}"
+        self.name = model or f"tei:{upstream.url}"
+        self._upstream = upstream
         self._session = aiohttp.ClientSession(
-            headers={"Authorization": f"Bearer {key}"} if key else None,
+            headers={"Authorization": f"Bearer {upstream.secret}"} if upstream.secret else None,
             timeout=aiohttp.ClientTimeout(total=timeout),
         )
 
@@ -77,29 +87,17 @@ class TEIEmbedder:
         rows: list[Any] = []
         for start in range(0, len(texts), self.batch):
             rows += await self._post(list(texts[start : start + self.batch]))
-        return Vectors(_checked(rows, len(texts), "TEI"), 0)
+        return Vectors(_checked(rows, len(texts), self._upstream.name), 0)
 
     async def _post(self, texts: list[str]) -> list[Any]:
-        import aiohttp
-
-        about = {"backend": "TEI"}
-        try:
-            async with self._session.post(
-                f"{self.url}/embed", json={"inputs": texts, "truncate": True}
-            ) as reply:
-                if reply.status == 429:
-                    raise Overloaded("TEI is busy: try again later", details=about)
+        url = f"{self._upstream.url}/embed"
+        with self._upstream.translated():
+            async with self._session.post(url, json={"inputs": texts, "truncate": True}) as reply:
                 if reply.status != 200:
-                    said = (await reply.text())[:200]
-                    raise BackendError(f"TEI at {self.url} failed with {reply.status}: {said}", details=about)
+                    wait = reply.headers.get("Retry-After")
+                    raise self._upstream.refusal(reply.status, await reply.text(), wait)
                 rows: list[Any] = await reply.json()
                 return rows
-        except TimeoutError as error:
-            raise BackendTimeout(f"TEI at {self.url} did not answer in time", details=about) from error
-        except (aiohttp.ClientError, ValueError) as error:
-            raise BackendError(
-                f"TEI at {self.url} cannot be reached or read: {error}", details=about
-            ) from error
 
     async def close(self) -> None:
         await self._session.close()

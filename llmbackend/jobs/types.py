@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from ..errors import InvalidRequest, LLMBackendError, invalid
 from ..inference.chat import ChatModel
-from ..inference.embeddings import Embedder
+from ..inference.embeddings import Embedder, require
 from ..knowledge.collections import Collections
 from ..knowledge.ingest import ingest
 from ..schemas import Document, RagIngestRequest, Request
@@ -33,6 +33,8 @@ class Rooms:
 class JobType:
     params: type[Request]
     run: Callable[[Rooms, Any, Progress], Awaitable[dict[str, Any]]]
+    check: Callable[[Rooms, Any], None] = lambda rooms, params: None
+    """Raises what can be known at once to be wrong with valid params."""
 
 
 class BatchEmbedParams(Request):
@@ -101,20 +103,27 @@ async def analyze_documents(
 
 
 TYPES: dict[str, JobType] = {
-    "batch_embed": JobType(BatchEmbedParams, batch_embed),
+    "batch_embed": JobType(
+        BatchEmbedParams, batch_embed, lambda rooms, params: require(rooms.embedder, params.model)
+    ),
     "rag_ingest": JobType(RagIngestParams, rag_ingest),
     "analyze_documents": JobType(AnalyzeDocumentsParams, analyze_documents),
 }
 
 
-def checked(job_type: str, params: dict[str, Any]) -> Request:
-    """The params of a job, validated; raises InvalidRequest that names the type or the params that do not fit."""
+def checked(job_type: str, params: dict[str, Any], rooms: Rooms) -> Request:
+    """The params of a job, validated.
+
+    Raises InvalidRequest that names the type or the params that do not fit, NotFound for a model there is not.
+    """
     kind = TYPES.get(job_type)
     if kind is None:
         raise InvalidRequest(
             f"no job type {job_type!r}: there are {', '.join(TYPES)}", details={"job_type": job_type}
         )
     try:
-        return kind.params.model_validate(params)
+        valid = kind.params.model_validate(params)
     except ValidationError as error:
         raise invalid(error, f"params of a {job_type} job") from error
+    kind.check(rooms, valid)
+    return valid

@@ -74,12 +74,14 @@ class Jobs:
             asyncio.run_coroutine_threadsafe(self._run(job_id), self._loop).result()
 
     async def _run(self, job_id: str) -> None:
-        claimed = await to_thread.run_sync(self._ledger.claim, job_id)
-        if claimed is None:
+        if self._closing or job_id in self._running:
             return
+        # Known here before it is claimed, so that there is no moment in which it could not be cancelled.
         attempt = self._running[job_id] = _Attempt()
         try:
-            await self._attempt(attempt.scope, job_id, *claimed)
+            claimed = await to_thread.run_sync(self._ledger.claim, job_id)
+            if claimed is not None:
+                await self._attempt(attempt.scope, job_id, *claimed)
         finally:
             del self._running[job_id]
             attempt.ended.set()

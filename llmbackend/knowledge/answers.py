@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+from ..errors import BackendError, StreamInterrupted
 from ..inference.chat import ChatModel
 from ..inference.embeddings import Embedder
 from ..inference.sentences import Quote, fitting, sentences
@@ -29,11 +30,14 @@ REPLY_TOKENS = 256
 async def answer(chat: ChatModel, embedder: Embedder, question: str, hits: Sequence[Hit]) -> QueryAnswer:
     """An answer to a question from passages, best first; `found` is False where there are none."""
     sources: list[dict[str, Any]] = []
-    async for event in stream(chat, embedder, question, hits):
-        sources = event.get("sources", sources)
-        if "answer" in event:
-            return QueryAnswer(**event["answer"], sources=[Source(**source) for source in sources])
-    raise AssertionError("a stream of an answer ends with the answer")
+    answered: dict[str, Any] = {}
+    try:
+        async for event in stream(chat, embedder, question, hits):
+            sources = event.get("sources", sources)
+            answered = event.get("answer", answered)
+    except StreamInterrupted as error:  # to a caller who did not ask for a stream, a failure like others
+        raise BackendError(error.message, details=error.details) from error
+    return QueryAnswer(**answered, sources=[Source(**source) for source in sources])
 
 
 async def stream(

@@ -1,0 +1,179 @@
+"""Collections and their documents, on both transports."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+
+from llmbackend import Conflict, InvalidRequest, LLMBackendClient, NotFound
+
+BAD_NAMES = ["..", ".", "a/b", "", "ä", "x" * 200, "-a", "a b", "a\n", "a?b", "a%2Fb", "a#b"]
+
+
+def test_a_new_collection_is_described(client: LLMBackendClient, collection: str) -> None:
+    made = client.create_collection(collection)
+    assert set(made) == {
+        "name",
+        "embedding_model",
+        "dimension",
+        "chunk_size",
+        "chunk_overlap",
+        "documents",
+        "chunks",
+        "created_at",
+    }
+    assert made.name == collection
+    assert made.embedding_model == client.health().embeddings
+    assert made.dimension == len(client.embed_single("x"))
+    assert (made.documents, made.chunks) == (0, 0)
+    assert datetime.fromisoformat(made.created_at).tzinfo is not None
+    assert client.get_collection(collection) == made
+    assert made in client.list_collections()
+
+
+def test_chunking_is_kept(client: LLMBackendClient, collection: str) -> None:
+    made = client.create_collection(collection, chunk_size=64, chunk_overlap=0)
+    assert (made.chunk_size, made.chunk_overlap) == (64, 0)
+
+
+def test_a_small_chunk_size_brings_a_small_overlap(client: LLMBackendClient, collection: str) -> None:
+    assert client.create_collection(collection, chunk_size=32).chunk_overlap < 32
+
+
+def test_documents_and_chunks_are_counted(client: LLMBackendClient, collection: str) -> None:
+    client.create_collection(collection, chunk_size=32, chunk_overlap=0)
+    report = client.rag_ingest(["One short text.", "This is a sentence. " * 50], collection)
+    found = client.get_collection(collection)
+    assert found.documents == 2
+    assert found.chunks == report.chunks > 2
+
+
+def test_a_name_is_taken_once(client: LLMBackendClient, collection: str) -> None:
+    client.create_collection(collection)
+    with pytest.raises(Conflict, match=collection) as caught:
+        client.create_collection(collection)
+    assert caught.value.code == "conflict"
+    assert caught.value.details == {"collection": collection}
+
+
+def test_a_deleted_collection_is_gone(client: LLMBackendClient, collection: str) -> None:
+    client.rag_ingest(["one", "two"], collection)
+    assert client.delete_collection(collection) == {"deleted": collection, "documents": 2}
+    assert collection not in [one.name for one in client.list_collections()]
+    with pytest.raises(NotFound):
+        client.get_collection(collection)
+
+
+def test_a_collection_made_again_is_empty(client: LLMBackendClient, collection: str) -> None:
+    client.rag_ingest("old", collection)
+    client.delete_collection(collection)
+    client.create_collection(collection)
+    assert client.list_documents(collection) == []
+    assert client.rag_search("old", collection) == []
+
+
+def test_names_may_have_dots_dashes_and_underscores(client: LLMBackendClient, collection: str) -> None:
+    name = f"{collection}_v1.2"
+    try:
+        assert client.create_collection(name).name == name
+        assert client.get_collection(name).name == name
+    finally:
+        client.delete_collection(name)
+
+
+def test_an_unknown_collection_is_not_found(client: LLMBackendClient, collection: str) -> None:
+    for call in (
+        lambda: client.get_collection(collection),
+        lambda: client.delete_collection(collection),
+        lambda: client.list_documents(collection),
+        lambda: client.delete_documents(collection, ["x"]),
+        lambda: client.rag_search("x", collection),
+        lambda: client.rag_query("x", collection),
+        lambda: client.rag_query("x", collection, stream=True),
+    ):
+        with pytest.raises(NotFound, match=collection) as caught:
+            call()
+        assert caught.value.code == "not_found"
+        assert caught.value.details == {"collection": collection}
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_bad_name_is_refused_everywhere(client: LLMBackendClient, name: str) -> None:
+    for call in (
+        lambda: client.create_collection(name),
+        lambda: client.get_collection(name),
+        lambda: client.delete_collection(name),
+        lambda: client.list_documents(name),
+        lambda: client.delete_documents(name, ["x"]),
+        lambda: client.rag_ingest("x", name),
+        lambda: client.rag_search("x", name),
+        lambda: client.rag_query("x", name),
+        lambda: client.rag_query("x", [name]),
+    ):
+        with pytest.raises(InvalidRequest, match="collection"):
+            call()
+
+
+def test_chunk_overlap_must_be_smaller_than_chunk_size(client: LLMBackendClient, collection: str) -> None:
+    with pytest.raises(InvalidRequest, match="chunk_overlap"):
+        client.create_collection(collection, chunk_size=64, chunk_overlap=64)
+    with pytest.raises(InvalidRequest, match="chunk_overlap"):
+        client.rag_ingest("x", collection, chunk_size=64, chunk_overlap=65)
+    with pytest.raises(NotFound):
+        client.get_collection(collection)
+
+
+@pytest.mark.parametrize("size", [0, -1, 31, 8193])
+def test_chunk_sizes_have_bounds(client: LLMBackendClient, collection: str, size: int) -> None:
+    with pytest.raises(InvalidRequest, match="chunk_size"):
+        client.create_collection(collection, chunk_size=size)
+
+
+def test_documents_are_listed_with_chunks_and_metadata(client: LLMBackendClient, collection: str) -> None:
+    metadata = {"team": "hr", "tags": ["a", "b"], "nested": {"year": 2026}, "none": None}
+    client.rag_ingest({"id": "a", "text": "A text.", "metadata": metadata}, collection)
+    assert client.list_documents(collection) == [{"id": "a", "chunks": 1, "metadata": metadata}]
+
+
+def test_more_documents_than_a_page_are_all_listed(client: LLMBackendClient, collection: str) -> None:
+    names = [f"d{number}" for number in range(2050)]
+    client.rag_ingest([{"id": name, "text": name} for name in names], collection)
+    listed = [document.id for document in client.list_documents(collection)]
+    assert sorted(listed) == sorted(names)
+    for limit in (1, 999, 1000, 1001, 2050, 3000):
+        some = [document.id for document in client.list_documents(collection, limit=limit)]
+        assert some == listed[:limit]
+
+
+def test_a_cursor_that_no_page_gave_is_refused(client: LLMBackendClient, collection: str) -> None:
+    client.create_collection(collection)
+    with pytest.raises(InvalidRequest, match="cursor"):
+        client._call("list_documents", collection=collection, cursor="nonsense")
+
+
+def test_deleted_documents_are_found_no_more(client: LLMBackendClient, collection: str) -> None:
+    client.rag_ingest([{"id": name, "text": f"text {name}"} for name in "abc"], collection)
+    assert client.delete_documents(collection, ["a", "c", "unknown"]) == {"deleted": 2}
+    assert [document.id for document in client.list_documents(collection)] == ["b"]
+    assert {hit.document_id for hit in client.rag_search("text", collection)} == {"b"}
+    assert client.delete_documents(collection, ["a"]).deleted == 0
+
+
+def test_all_chunks_of_a_deleted_document_go(client: LLMBackendClient, collection: str) -> None:
+    long = {"id": "long", "text": "This is a sentence. " * 100}
+    client.rag_ingest(long, collection, chunk_size=32, chunk_overlap=0)
+    client.delete_documents(collection, ["long"])
+    assert client.get_collection(collection).chunks == 0
+
+
+def test_deleting_an_id_twice_in_one_call_counts_once(client: LLMBackendClient, collection: str) -> None:
+    client.rag_ingest({"id": "a", "text": "text"}, collection)
+    assert client.delete_documents(collection, ["a", "a"]).deleted == 1
+
+
+def test_deleting_no_ids_or_a_bare_text_is_refused(client: LLMBackendClient, collection: str) -> None:
+    client.create_collection(collection)
+    for ids in ([], "abc", [""]):
+        with pytest.raises(InvalidRequest, match="ids"):
+            client.delete_documents(collection, ids)

@@ -1,0 +1,86 @@
+"""Health, models and the client itself, on both transports."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import llmbackend
+from llmbackend import LLMBackendClient, TransportError
+from llmbackend.local import LocalTransport
+from llmbackend.settings import Settings
+from tests.server import KEY
+
+
+@pytest.fixture(params=["local", "http"])
+def closed(
+    request: pytest.FixtureRequest, tmp_path: Path, models_dir: Path, server_url: str
+) -> LLMBackendClient:
+    """A client that was closed, on each transport in turn."""
+    if request.param == "http":
+        client = LLMBackendClient(server_url, KEY)
+    else:
+        options = Settings(data_dir=tmp_path / "data", models_dir=models_dir)
+        client = LLMBackendClient(transport=LocalTransport(options))
+    with client:
+        assert client.health().status == "ok"
+    return client
+
+
+def test_health_tells_version_and_models(client: LLMBackendClient) -> None:
+    health = client.health()
+    assert set(health) == {"status", "version", "chat", "embeddings"}
+    assert health.status == "ok"
+    assert health.version == llmbackend.__version__
+    assert health.chat == "SmolLM2-135M-Instruct"
+
+
+def test_models_are_chat_embedding_and_one_per_collection(client: LLMBackendClient, collection: str) -> None:
+    client.create_collection(collection)
+    health = client.health()
+    types = {model.id: model.type for model in client.models()}
+    assert types[health.chat] == "chat"
+    assert types[health.embeddings] == "embedding"
+    assert types[f"rag/{collection}"] == "rag"
+    client.delete_collection(collection)
+    assert f"rag/{collection}" not in [model.id for model in client.models()]
+
+
+def test_a_closed_client_says_so(closed: LLMBackendClient) -> None:
+    with pytest.raises(TransportError, match="closed"):
+        closed.health()
+    with pytest.raises(TransportError, match="closed"):
+        closed.chat("hello", stream=True)
+
+
+def test_closing_twice_is_fine(closed: LLMBackendClient) -> None:
+    closed.close()
+
+
+def test_the_representation_has_no_key(client: LLMBackendClient) -> None:
+    assert KEY not in repr(client)
+
+
+def test_threads_may_share_a_client(client: LLMBackendClient, collection: str) -> None:
+    texts = [f"text number {number}" for number in range(40)]
+    expected = [client.embed_single(text) for text in texts]
+    client.rag_ingest("shared by threads", collection)
+    with ThreadPoolExecutor(2) as pool:
+        vectors = pool.map(client.embed_single, texts)
+        hits = pool.map(lambda _: client.rag_search("threads", collection), range(40))
+        assert list(vectors) == expected
+        assert all([hit.text for hit in found] == ["shared by threads"] for found in hits)
+
+
+def test_threads_may_ingest_into_one_collection(client: LLMBackendClient, collection: str) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(
+            pool.map(
+                lambda half: client.rag_ingest([f"{half} {n}" for n in range(100)], collection),
+                ["left", "right"],
+            )
+        )
+    assert [report.added for report in reports] == [100, 100]
+    assert client.get_collection(collection).documents == 200

@@ -1,0 +1,132 @@
+"""Bad and odd calls have the same outcome on both transports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmbackend import InvalidRequest, LLMBackendClient, LLMBackendError, NotFound
+
+Call = Callable[[Any], Any]
+NAME = "parity"
+LONG = "x" * 5000
+DEEP: list[Any] = []
+for _ in range(5000):
+    DEEP = [DEEP]
+
+CALLS: dict[str, Call] = {
+    "embed: a number": lambda c: c.embed([1]),
+    "embed: nothing": lambda c: c.embed([]),
+    "embed: an object": lambda c: c.embed([object()]),
+    "embed: not a number": lambda c: c.embed([float("nan")]),
+    "embed: bytes": lambda c: c.embed([b"abc"]),
+    "embed: a bare text": lambda c: list(c.embed("abc")),
+    "embed: NUL": lambda c: list(c.embed(["a\0b"])),
+    "embed: a lone surrogate": lambda c: list(c.embed(["\ud800"])),
+    "embed: emoji": lambda c: list(c.embed(["👩‍👩‍👧‍👦"])),
+    "embed: an unknown field": lambda c: c._call("embed", input=["a"], colour="red"),
+    "embed: a numpy array of texts": lambda c: list(c.embed(np.array(["a", "b"]))),
+    "chat: nothing": lambda c: c.chat([]),
+    "chat: a wrong role": lambda c: c.chat([{"role": "pope", "content": "x"}]),
+    "chat: a wrong temperature": lambda c: c.chat("x", temperature=3),
+    "chat: an infinite temperature": lambda c: c.chat("x", temperature=float("inf")),
+    "chat: a text as max_tokens": lambda c: c.chat("x", max_tokens="5"),
+    "chat: a numpy integer": lambda c: c.chat("x", max_tokens=np.int64(0)),
+    "chat: streamed and wrong": lambda c: c.chat("x", max_tokens=0, stream=True),
+    "chat: rag without a name": lambda c: c.chat("x", model="rag/"),
+    "chat: an empty question to rag": lambda c: c.chat("", model=f"rag/{NAME}"),
+    "ingest: nothing": lambda c: c.rag_ingest([], NAME),
+    "ingest: a number": lambda c: c.rag_ingest([1], NAME),
+    "ingest: an unknown key": lambda c: c.rag_ingest({"id": "a", "text": "b", "url": "c"}, NAME),
+    "ingest: a very long id": lambda c: c.rag_ingest({"id": LONG, "text": "b"}, NAME),
+    "ingest: NUL": lambda c: c.rag_ingest({"id": "a\0", "text": "b\0", "metadata": {"\0": "\0"}}, NAME),
+    "ingest: a lone surrogate": lambda c: c.rag_ingest("\udfff", NAME),
+    "ingest: emoji": lambda c: c.rag_ingest({"id": "🦆", "text": "🦆", "metadata": {"🦆": "🦆"}}, NAME),
+    "ingest: NaN in metadata": lambda c: c.rag_ingest(
+        {"id": "a", "text": "b", "metadata": {"n": float("nan")}}, NAME
+    ),
+    "ingest: numpy in metadata": lambda c: c.rag_ingest(
+        {"id": "n", "text": "b", "metadata": {"n": np.float32(0.5), "v": np.arange(3)}}, NAME
+    ),
+    "ingest: deeply nested metadata": lambda c: c.rag_ingest(
+        {"id": "a", "text": "b", "metadata": {"n": DEEP}}, NAME
+    ),
+    "ingest: a set": lambda c: c.rag_ingest({"id": "a", "text": "b", "metadata": {"n": {1, 2}}}, NAME),
+    "ingest: a text as sync": lambda c: c.rag_ingest("a", NAME, sync="yes"),
+    "ingest: a huge integer": lambda c: c.rag_ingest(
+        {"id": "huge", "text": "b", "metadata": {"n": 10**30}}, NAME
+    ),
+    "search: an enormous top_k": lambda c: c.rag_search("x", NAME, top_k=10**9),
+    "search: top_k beyond 64 bits": lambda c: c.rag_search("x", NAME, top_k=10**30),
+    "search: a numpy top_k": lambda c: len(c.rag_search("x", NAME, top_k=np.int32(1))),
+    "search: a fraction as top_k": lambda c: c.rag_search("x", NAME, top_k=1.5),
+    "search: True as top_k": lambda c: c.rag_search("x", NAME, top_k=True),
+    "search: NUL": lambda c: len(c.rag_search("\0", NAME)),
+    "search: a wrong filter": lambda c: c.rag_search("x", NAME, filters={"a": {"b": 1}}),
+    "search: a huge integer in a filter": lambda c: c.rag_search("x", NAME, filters={"n": 10**30}),
+    "search: a list as filters": lambda c: c.rag_search("x", NAME, filters=["a"]),
+    "search: too many collections": lambda c: c.rag_search("x", [NAME] * 33),
+    "query: streamed and unknown": lambda c: c.rag_query("x", "nowhere", stream=True),
+    "documents: limit 0": lambda c: c._call("list_documents", collection=NAME, limit=0),
+    "documents: a fraction as limit": lambda c: c.list_documents(NAME, limit=2.5),
+    "documents: a text as limit": lambda c: len(c.list_documents(NAME, limit="2")),
+    "documents: an unknown field": lambda c: c._call("list_documents", collection=NAME, colour="red"),
+    "documents: a lone surrogate as cursor": lambda c: c._call(
+        "list_documents", collection=NAME, cursor="\ud800"
+    ),
+    "documents: a number as collection": lambda c: c.list_documents(7),
+    "documents: None as collection": lambda c: c.get_collection(None),
+    "delete: nothing": lambda c: c.delete_documents(NAME, []),
+    "delete: a long id": lambda c: c.delete_documents(NAME, [LONG]),
+    "delete: an unknown field": lambda c: c._call("delete_documents", collection=NAME, ids=["a"], x=1),
+    "collection: a lone surrogate": lambda c: c.get_collection("\ud800"),
+    "collection: dots": lambda c: c.get_collection(".."),
+    "collection: a slash": lambda c: c.get_collection("a/b"),
+    "collection: empty": lambda c: c.get_collection(""),
+    "collection: percent": lambda c: c.get_collection("a%2fb"),
+    "collections: an unknown field": lambda c: c._call("list_collections", colour="red"),
+    "analyze: a number": lambda c: c.analyze_document(5),
+    "jobs: limit 0": lambda c: c.list_jobs(limit=0),
+    "jobs: True as limit": lambda c: c.list_jobs(limit=True),
+    "jobs: a numpy limit": lambda c: len(c.list_jobs(limit=np.int64(1))) <= 1,
+    "jobs: a long id": lambda c: c.get_job_status(LONG),
+    "jobs: dots as id": lambda c: c.get_job_status(".."),
+    "jobs: a list as params": lambda c: c.submit_job("batch_embed", ["a"]),
+    "jobs: NUL as type": lambda c: c.submit_job("\0", {}),
+    "jobs: NUL as filter": lambda c: c.list_jobs(job_type="\0"),
+    "cancel: an unknown field": lambda c: c._call("cancel_job", job_id="x", colour="red"),
+    "health: an unknown field": lambda c: c._call("health", colour="red"),
+}
+
+
+@pytest.fixture(scope="module")
+def both(_local: LLMBackendClient, _http: LLMBackendClient) -> tuple[LLMBackendClient, LLMBackendClient]:
+    """Both clients, each with the same small collection NAME."""
+    for client in (_local, _http):
+        client.rag_ingest(["alpha", "beta"], NAME)
+    return _local, _http
+
+
+def outcome(client: LLMBackendClient, call: Call) -> Any:
+    """What a call returns, or the class, code, message and details of its error."""
+    try:
+        return call(client)
+    except LLMBackendError as error:
+        return type(error), error.code, error.message, error.details
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_both_transports_agree(both: tuple[LLMBackendClient, LLMBackendClient], name: str) -> None:
+    local, http = (outcome(client, CALLS[name]) for client in both)
+    assert local == http
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_odd_call_is_unforeseen(both: tuple[LLMBackendClient, LLMBackendClient], name: str) -> None:
+    for client in both:
+        with suppress(InvalidRequest, NotFound):
+            CALLS[name](client)

@@ -1,0 +1,234 @@
+"""Processes that end in the middle of a job: what was accepted is done all the same, once."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbackend import Conflict, LLMBackendClient, LLMBackendError
+from llmbackend.jobs.ledger import Ledger
+from llmbackend.local import LocalTransport
+from llmbackend.settings import Settings
+from tests.server import Server, serving
+
+DOCUMENTS = 400
+
+
+def _documents(version: int = 1) -> list[dict[str, Any]]:
+    """Documents of one to about ten chunks."""
+    return [
+        {
+            "id": f"document-{number}",
+            "text": " ".join(
+                f"Section {section} of report {number}, edition {version}, is about case {number * 31 + section}."
+                for section in range(1 + (number * version) % 89)
+            ),
+            "metadata": {"number": number, "version": version},
+        }
+        for number in range(DOCUMENTS)
+    ]
+
+
+def _until(condition: Callable[[], bool], timeout: float = 60) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        time.sleep(0.01)
+
+
+def _until_under_way(client: LLMBackendClient, job_id: str, done: int = 1) -> None:
+    """Wait until a job has done something, and see that it is not through yet."""
+    _until(lambda: client.get_job_status(job_id).progress.done >= done)
+    assert client.get_job_status(job_id).status == "running"
+
+
+def _kill(server: Server) -> None:
+    server.process.kill()
+    server.process.wait()
+
+
+def _change_ledger(data_dir: Path, statement: str, *values: Any) -> list[Any]:
+    """Run SQL on the ledger while no process does."""
+    with closing(sqlite3.connect(data_dir / "state.db")) as connection, connection:
+        return connection.execute(statement, values).fetchall()
+
+
+def _assert_whole(client: LLMBackendClient, collection: str, documents: list[dict[str, Any]]) -> None:
+    """The collection is what an undisturbed ingest of the documents makes."""
+    report = client.rag_ingest(documents, "undisturbed")
+    assert report.added == len(documents)
+
+    def contents(name: str) -> list[tuple[str, int, Any]]:
+        return sorted((one.id, one.chunks, one.metadata) for one in client.list_documents(name))
+
+    assert contents(collection) == contents("undisturbed")
+    # Counted by points, not by what heads say: no chunk too many, none too few.
+    for name in (collection, "undisturbed"):
+        info = client.get_collection(name)
+        assert (info.documents, info.chunks) == (len(documents), report.chunks)
+    for document in documents[:: DOCUMENTS // 8]:
+        number = document["metadata"]["number"]
+        query = f"report {number}"
+        passages = [
+            sorted(
+                (hit.chunk, hit.text)
+                for hit in client.rag_search(
+                    query, name, top_k=1000, filters={"number": number}, mode="dense"
+                )
+            )
+            for name in (collection, "undisturbed")
+        ]
+        assert passages[0] == passages[1]
+        assert [chunk for chunk, _ in passages[0]] == list(range(len(passages[0])))
+
+
+@pytest.mark.parametrize("done", [1, DOCUMENTS // 2])
+def test_a_killed_ingest_job_runs_again_and_leaves_each_document_once(tmp_path: Path, done: int) -> None:
+    documents = _documents()
+    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+        job_id = client.submit_job("rag_ingest", {"documents": documents, "collection": "reports"})
+        _until_under_way(client, job_id, done)
+        _kill(server)
+    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+        report = client.wait_for_job(job_id, timeout=60)
+        assert report["added"] + report["unchanged"] == DOCUMENTS
+        assert report["unchanged"] > 0  # what the first attempt wrote was not done again
+        job = client.get_job_status(job_id)
+        assert (job.status, job.attempts) == ("completed", 2)
+        assert (job.progress.done, job.progress.total) == (DOCUMENTS, DOCUMENTS)
+        _assert_whole(client, "reports", documents)
+        [best, *_] = client.rag_search("report 300, edition 1", "reports", filters={"number": 300})
+        assert best.document_id == "document-300"
+
+
+def test_a_kill_while_documents_are_replaced_leaves_the_new_ones_only(tmp_path: Path) -> None:
+    documents = _documents(version=2)
+    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+        client.rag_ingest(_documents(version=1), "reports")
+        job_id = client.submit_job("rag_ingest", {"documents": documents, "collection": "reports"})
+        _until_under_way(client, job_id, DOCUMENTS // 3)
+        _kill(server)
+    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+        client.wait_for_job(job_id, timeout=60)
+        assert client.rag_search("edition 1", "reports", filters={"version": 1}) == []
+        _assert_whole(client, "reports", documents)
+
+
+def test_a_collection_is_whole_before_the_job_runs_again(tmp_path: Path) -> None:
+    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+        job = {"documents": _documents(), "collection": "reports"}
+        job_id = client.submit_job("rag_ingest", job)
+        _until_under_way(client, job_id, DOCUMENTS // 4)
+        _kill(server)
+    _change_ledger(tmp_path, "UPDATE jobs SET status = 'cancelled'")
+    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+        stored = client.list_documents("reports")
+        assert DOCUMENTS // 4 <= len(stored) < DOCUMENTS
+        assert len({one.id for one in stored}) == len(stored)
+        info = client.get_collection("reports")
+        assert (info.documents, info.chunks) == (len(stored), sum(one.chunks for one in stored))
+
+
+def test_a_killed_embedding_job_runs_again_and_has_the_right_vectors(tmp_path: Path) -> None:
+    texts = [
+        f"Report {number} is about case {number * 31} of the year {number % 97}." for number in range(20_000)
+    ]
+    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+        job_id = client.submit_job("batch_embed", {"texts": texts})
+        _until_under_way(client, job_id)
+        _kill(server)
+    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+        vectors = client.wait_for_job(job_id, timeout=60)["embeddings"]
+        assert client.get_job_status(job_id).attempts == 2
+        assert len(vectors) == len(texts)
+        sample = range(0, len(texts), 101)
+        expected = client.embed([texts[number] for number in sample])
+        assert [vectors[number] for number in sample] == list(expected)
+
+
+def test_a_job_that_was_lost_three_times_fails_and_the_others_go_on(tmp_path: Path) -> None:
+    documents = _documents()
+    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+        lost = client.submit_job("rag_ingest", {"documents": documents, "collection": "lost"})
+        other = client.submit_job("rag_ingest", {"documents": documents, "collection": "other"})
+        waiting = client.submit_job("batch_embed", {"texts": ["a text"]})
+        _until_under_way(client, lost)
+        _until_under_way(client, other)
+        _kill(server)
+    _change_ledger(tmp_path, "UPDATE jobs SET attempts = 3 WHERE id = ?", lost)
+    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+        with pytest.raises(LLMBackendError, match="killed") as caught:
+            client.wait_for_job(lost, timeout=10)
+        assert caught.value.details["reason"] == "lost"
+        job = client.get_job_status(lost)
+        assert (job.status, job.attempts) == ("failed", 3)
+        assert job.finished_at is not None
+        assert client.wait_for_job(waiting, timeout=60)["count"] == 1
+        report = client.wait_for_job(other, timeout=60)
+        assert report["added"] + report["unchanged"] == DOCUMENTS
+        assert client.get_job_status(other).attempts == 2
+        # What the lost job wrote before is whole, and its collection usable.
+        stored = client.list_documents("lost")
+        assert client.get_collection("lost").chunks == sum(one.chunks for one in stored)
+        assert client.rag_ingest(documents, "lost").failed == []
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_server_gives_its_jobs_back(tmp_path: Path, stop: signal.Signals) -> None:
+    documents = _documents()
+    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+        job_id = client.submit_job("rag_ingest", {"documents": documents, "collection": "reports"})
+        _until_under_way(client, job_id)
+        server.process.send_signal(stop)
+        server.process.wait(timeout=15)
+    [row] = _change_ledger(tmp_path, "SELECT status, attempts FROM jobs WHERE id = ?", job_id)
+    assert row == ("queued", 0)
+    assert not (tmp_path / "holder.json").exists()  # it closed what it had open
+    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+        client.wait_for_job(job_id, timeout=60)
+        assert client.get_job_status(job_id).attempts == 1
+        _assert_whole(client, "reports", documents)
+
+
+@pytest.fixture
+def slow_claims(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """A job's claim takes half a second, as on a busy disk; set once one has begun."""
+    begun = threading.Event()
+    claim = Ledger.claim
+
+    def slowly(self: Ledger, job_id: str) -> tuple[str, str] | None:
+        claimed = claim(self, job_id)
+        begun.set()
+        time.sleep(0.5)
+        return claimed
+
+    monkeypatch.setattr(Ledger, "claim", slowly)
+    return begun
+
+
+TEXTS = [f"Report {number} is about case {number * 31}." for number in range(20_000)]
+
+
+def test_closing_while_a_job_begins_gives_it_back(tmp_path: Path, slow_claims: threading.Event) -> None:
+    with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
+        job_id = client.submit_job("batch_embed", {"texts": TEXTS})
+        assert slow_claims.wait(5)
+    [row] = _change_ledger(tmp_path, "SELECT status, attempts FROM jobs WHERE id = ?", job_id)
+    assert row == ("queued", 0)
+
+
+def test_cancelling_while_a_job_begins_stops_it(tmp_path: Path, slow_claims: threading.Event) -> None:
+    with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
+        job_id = client.submit_job("batch_embed", {"texts": TEXTS})
+        assert slow_claims.wait(5)
+        assert client.cancel_job(job_id).status == "cancelled"
+        with pytest.raises(Conflict, match="cancelled"):
+            client.wait_for_job(job_id, timeout=30)

@@ -1,0 +1,190 @@
+"""A fake model server on loopback: OpenAI's chat, models and embeddings, and TEI's /embed.
+
+It behaves as the name of the model says (for TEI: the folder in the URL, as in `<url>/429/embed`):
+
+    ok           answers; chat with the next of `replies`, or with REPLY
+    401, 500, …  refuses with that status, quoting the key it was given, as real servers do (429: Retry-After 1)
+    hang         answers after HANG seconds
+    html         a web page, as a wrong address gives
+    not-json     JSON by its content type only
+    other-json   JSON of another service
+
+Chat streams and choices: `empty` (no choice), `truncated` (a stream without its end), `broken` (the connection drops
+in the stream), `stalling` (a stream that stops coming), `endless` (a stream that goes on until the reader leaves).
+Embeddings: `nan`, `too-few`, `unequal`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+import struct
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+KEY = "sk-upstream-secret"
+REPLY = "The harbour was dredged in 1911."
+HANG = 4.0
+USAGE = {"prompt_tokens": 20, "completion_tokens": 8, "total_tokens": 28}
+
+
+class Upstream:
+    def __init__(self) -> None:
+        self.url = ""
+        self.seen: list[dict[str, Any]] = []
+        """The body of each request, oldest first."""
+        self.replies: list[str] = []
+        self.left = threading.Event()
+        """Set once the reader of an endless stream has gone."""
+        self.app = Starlette(
+            routes=[
+                Route("/v1/models", self._models),
+                Route("/v1/chat/completions", self._chat, methods=["POST"]),
+                Route("/v1/embeddings", self._embeddings, methods=["POST"]),
+                Route("/{model}/embed", self._tei, methods=["POST"]),
+            ]
+        )
+
+    def reset(self) -> None:
+        self.seen.clear()
+        self.replies.clear()
+        self.left.clear()
+
+    async def _models(self, request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [{"id": "ok", "object": "model"}]})
+
+    async def _chat(self, request: Request) -> Response:
+        body = await self._note(request)
+        model = body["model"]
+        fault = await _fault(model, request)
+        if fault is not None:
+            return fault
+        text = self.replies.pop(0) if self.replies else REPLY
+        if body.get("stream"):
+            return StreamingResponse(self._stream(model, text), media_type="text/event-stream")
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        choices = [] if model == "empty" else [choice]
+        return JSONResponse(
+            {"id": "1", "object": "chat.completion", "model": model, "choices": choices, "usage": USAGE}
+        )
+
+    async def _stream(self, model: str, text: str) -> AsyncIterator[bytes]:
+        for word in text.split(" ")[:2]:
+            yield _piece(model, f"{word} ")
+        if model == "broken":
+            raise ConnectionError("the connection drops here")
+        if model == "stalling":
+            await asyncio.sleep(HANG)
+        if model == "truncated":
+            return
+        try:
+            while model == "endless":
+                yield _piece(model, "more ")
+                await asyncio.sleep(0.02)
+        finally:
+            self.left.set()
+        yield _piece(model, " ".join(text.split(" ")[2:]))
+        yield _event({"id": "1", "model": model, "choices": [], "usage": USAGE})
+        yield b"data: [DONE]\n\n"
+
+    async def _embeddings(self, request: Request) -> Response:
+        body = await self._note(request)
+        model = body["model"]
+        fault = await _fault(model, request)
+        if fault is not None:
+            return fault
+        rows = _rows(model, body["input"])
+        if body.get("encoding_format") == "base64":
+            rows = [base64.b64encode(struct.pack(f"<{len(row)}f", *row)).decode() for row in rows]
+        data = [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
+        # In another order: what counts is the index.
+        return JSONResponse({"object": "list", "model": model, "data": data[::-1], "usage": USAGE})
+
+    async def _tei(self, request: Request) -> Response:
+        body = await self._note(request)
+        model = request.path_params["model"]
+        return await _fault(model, request) or JSONResponse(_rows(model, body["inputs"]))
+
+    async def _note(self, request: Request) -> dict[str, Any]:
+        body: dict[str, Any] = await request.json()
+        self.seen.append(body)
+        return body
+
+
+async def _fault(model: str, request: Request) -> Response | None:
+    if model.isdigit():
+        said = f"{model} for you, {request.headers.get('authorization')}"
+        headers = {"Retry-After": "1"} if model == "429" else None
+        return JSONResponse({"error": {"message": said}}, status_code=int(model), headers=headers)
+    match model:
+        case "hang":
+            await asyncio.sleep(HANG)
+        case "html":
+            return HTMLResponse("<h1>It works!</h1>")
+        case "not-json":
+            return Response("It works!", media_type="application/json")
+        case "other-json":
+            return JSONResponse({"status": "ok"})
+    return None
+
+
+def _rows(model: str, texts: list[str]) -> list[Any]:
+    """A vector a text, telling texts apart by their length and first letter."""
+    rows = [[1.0, float(len(text)), float(ord(text[0]))] for text in texts]
+    match model:
+        case "nan":
+            rows[0][0] = float("nan")
+        case "too-few":
+            rows.pop()
+        case "unequal":
+            rows[0].append(1.0)
+    return rows
+
+
+def _piece(model: str, text: str) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    return _event({"id": "1", "object": "chat.completion.chunk", "model": model, "choices": [choice]})
+
+
+def _event(data: dict[str, Any]) -> bytes:
+    return f"data: {json.dumps(data)}\n\n".encode()
+
+
+@contextmanager
+def running() -> Iterator[Upstream]:
+    """The fake, on a free port, in a thread of this process."""
+    upstream = Upstream()
+    # The protocol named, or asyncio leaves Nagle's algorithm on, which costs 40 ms a request.
+    listener = socket.socket(proto=socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    upstream.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    config = uvicorn.Config(
+        upstream.app, log_level=100, lifespan="off", ws="none", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        yield upstream
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def closed_port() -> str:
+    """A URL where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
