@@ -107,7 +107,7 @@ def _diverse(values: NDArray[Any], count: int) -> list[int]:
 
 
 def _is_fragment(sentence: str) -> bool:
-    return sentence.lstrip().startswith(("#", "|", "=", "..", "---")) or len(sentence.split()) < 5
+    return sentence.lstrip().startswith(("#", "|", "=", "..", "---")) or len(sentence.split()) < 3
 
 
 def _words(text: str) -> set[str]:
