@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope, to_thread
@@ -15,7 +15,7 @@ from . import __version__, database, schemas
 from .errors import InvalidRequest, NotFound
 from .holder import Holder
 from .inference import connect
-from .inference.embeddings import require
+from .inference.embeddings import Vectors, require
 from .jobs.ledger import Ledger
 from .jobs.types import Rooms, checked
 from .jobs.worker import Jobs
@@ -48,7 +48,7 @@ class Backend:
         async with AsyncExitStack() as opened:
             holder = await to_thread.run_sync(Holder, settings.data_dir)
             opened.callback(holder.release)
-            engine = await to_thread.run_sync(database.connect, settings.database)
+            engine = await to_thread.run_sync(database.connect, settings.data_dir / "state.db")
             opened.callback(engine.dispose)
             backend = cls(settings, engine)
             for part in (backend._embedder, backend._chat, backend._collections, backend._jobs):
@@ -80,6 +80,8 @@ class Backend:
     def _as_query(request: schemas.ChatRequest) -> schemas.RagQueryRequest:
         assert request.model is not None
         question = rag_model.question(request)
+        if not question.strip():
+            raise InvalidRequest(f"messages: {request.model} answers the last user message, and it is empty")
         name = request.model.removeprefix(rag_model.PREFIX)
         try:
             return schemas.RagQueryRequest(question=question, collection=name)
@@ -91,8 +93,7 @@ class Backend:
         chats = [schemas.Model(id=name, type="chat") for name in await self._chat.models()]
         embedding = schemas.Model(id=self._embedder.name, type="embedding")
         collections = [
-            schemas.Model(id=f"{rag_model.PREFIX}{manifest.name}", type="rag")
-            for manifest in await self._collections.manifests()
+            schemas.Model(id=f"{rag_model.PREFIX}{name}", type="rag") for name in self._collections.names()
         ]
         return schemas.ModelList(data=[*chats, embedding, *collections])
 
@@ -105,8 +106,11 @@ class Backend:
             if not text:
                 raise InvalidRequest(f"input.{number}: an empty text has no vector")
         vectors = await self._embedder.embed(request.texts)
+        return await to_thread.run_sync(self._embedding_list, vectors, request.encoding_format)
+
+    def _embedding_list(self, vectors: Vectors, encoding: str) -> schemas.EmbeddingList:
         rows: list[Any]
-        if request.encoding_format == "base64":
+        if encoding == "base64":
             rows = [base64.b64encode(row).decode() for row in vectors.values.astype("<f4")]
         else:
             rows = vectors.values.tolist()
@@ -186,10 +190,11 @@ class Backend:
 
     async def list_collections(self, request: schemas.Empty) -> schemas.CollectionList:
         """List the collections."""
-        manifests = await self._collections.manifests()
-        return schemas.CollectionList(
-            collections=[await self._described(manifest.name) for manifest in manifests]
-        )
+        found: list[schemas.CollectionInfo] = []
+        for name in self._collections.names():
+            with suppress(NotFound):  # deleted meanwhile
+                found.append(await self._described(name))
+        return schemas.CollectionList(collections=found)
 
     async def create_collection(self, request: schemas.CreateCollectionRequest) -> schemas.CollectionInfo:
         """Make an empty collection."""
@@ -201,7 +206,7 @@ class Backend:
         return await self._described(request.collection)
 
     async def _described(self, name: str) -> schemas.CollectionInfo:
-        collection = await self._collections.get(name)
+        collection = await self._collections.open(name)
         documents, chunks = await collection.run(collection.index.count)
         manifest = {**collection.manifest.__dict__}
         del manifest["id"]
@@ -214,7 +219,7 @@ class Backend:
 
     async def list_documents(self, request: schemas.ListDocumentsRequest) -> schemas.DocumentList:
         """List a collection's documents, a page at a time."""
-        collection = await self._collections.get(request.collection)
+        collection = await self._collections.open(request.collection)
         page = await collection.run(collection.index.documents, request.limit, request.cursor)
         documents = [
             schemas.DocumentInfo(id=head.document_id, chunks=head.total, metadata=head.metadata)
@@ -224,8 +229,8 @@ class Backend:
 
     async def delete_documents(self, request: schemas.DeleteDocumentsRequest) -> schemas.DocumentsDeleted:
         """Remove documents from a collection."""
-        collection = await self._collections.get(request.collection)
-        async with collection.writing:
+        collection = await self._collections.open(request.collection)
+        async with collection.writing():
             deleted = await collection.run(collection.index.delete, request.ids)
             await collection.run(collection.index.flush)
         return schemas.DocumentsDeleted(deleted=deleted)

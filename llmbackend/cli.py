@@ -131,10 +131,15 @@ def ingest(
     if not documents:
         why = "; ".join(f"{item['id']}: {item['error']}" for item in failed)
         raise typer.BadParameter(why or f"no {', '.join(SUFFIXES)} files there")
+    if sync and failed:
+        names = ", ".join(item["id"] for item in failed)
+        raise typer.BadParameter(f"--sync would remove what cannot be read now: {names}")
     with _client(url, key) as client, _bar() as bar:
         report = client.rag_ingest(documents, collection, sync=sync, progress=bar)
     report["failed"] = [*report["failed"], *failed]
     _print_record(report)
+    if report["failed"]:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, MetaData, create_engine, event
+from sqlalchemy import URL, Engine, MetaData, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from .errors import BackendError
@@ -13,24 +14,21 @@ metadata = MetaData()
 """Every table of the package registers here."""
 
 
-def connect(url: str) -> Engine:
-    """An engine on the database at a URL, with every table made; raises BackendError."""
+def connect(file: Path) -> Engine:
+    """An engine on a SQLite file, with every table made; raises BackendError if it is no such file."""
+    engine = create_engine(URL.create("sqlite", database=str(file)))
+    event.listen(engine, "connect", _configure)
     try:
-        engine = create_engine(url)
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "connect", _configure_sqlite)
         metadata.create_all(engine)
-    except (SQLAlchemyError, ImportError) as error:
-        # The URL is not quoted: it may hold a password.
+    except SQLAlchemyError as error:
         raise BackendError(
-            f"the database cannot be used ({type(error).__name__}): check DATABASE_URL, "
-            "and that its driver is installed",
+            f"{file} cannot be used ({type(error).__name__}): restore it, or move it away to begin anew",
             details={"backend": "database"},
         ) from error
     return engine
 
 
-def _configure_sqlite(connection: Any, _: Any) -> None:
+def _configure(connection: Any, _: Any) -> None:
     # WAL lets readers go on beside the one writer, who waits its turn; FULL makes a commit survive a power cut.
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")

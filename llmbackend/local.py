@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, suppress
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -45,7 +46,12 @@ class LocalTransport:
 
     def _require(self) -> _Core:
         if self._core is None:
-            raise TransportError("this client is closed: make a new one")
+            raise TransportError("this client is closed: make a new one", details={"closed": True})
+        if self._core.pid != os.getpid():
+            raise TransportError(
+                "this client was made before the process was forked: make one in the child, "
+                "or start processes by 'spawn'"
+            )
         return self._core
 
 
@@ -59,6 +65,7 @@ class _Core:
     def __init__(self, options: Settings) -> None:
         self.settings = options
         self.users = 0
+        self.pid = os.getpid()
         self._under_way: set[Future[Any]] = set()
         with ExitStack() as stack:
             self.portal: BlockingPortal = stack.enter_context(start_blocking_portal(name="llmbackend"))
@@ -79,14 +86,17 @@ class _Core:
             raise
 
     def start(self, work: Callable[..., Awaitable[_Result]], *args: Any) -> Future[_Result]:
-        future = self.portal.start_task_soon(work, *args)
+        try:
+            future = self.portal.start_task_soon(work, *args)
+        except RuntimeError:
+            raise TransportError("this process is ending: the client is closed") from None
         self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
         return future
 
     @classmethod
     def acquire(cls, options: Settings) -> _Core:
-        folder = options.data_dir.absolute()
+        folder = options.data_dir
         with cls._changing:
             core = cls._all.get(folder)
             if core is None:
@@ -110,7 +120,8 @@ class _Core:
                 self._close()
 
     def _close(self) -> None:
-        self._all.pop(self.settings.data_dir.absolute(), None)
+        if self._all.pop(self.settings.data_dir, None) is not self:
+            return  # closed already, when the main thread ended; or made before a fork
         for future in list(self._under_way):
             future.cancel()
         self.portal.call(self.backend.close)
@@ -122,6 +133,9 @@ class _Core:
 
         def wait() -> None:
             threading.main_thread().join()
+            for thread in threading.enumerate():  # others may still be using their clients
+                if not thread.daemon and thread is not threading.current_thread():
+                    thread.join()
             with cls._changing:
                 for core in list(cls._all.values()):
                     core._close()
@@ -132,7 +146,21 @@ class _Core:
 
 
 def _warm_up() -> None:
-    import llama_index.core.node_parser  # noqa: F401
+    with suppress(
+        Exception
+    ):  # a program that ends at once ends this import too; others will see for themselves
+        import llama_index.core.node_parser  # noqa: F401
+
+
+def _forget_cores() -> None:
+    """In a forked child: the loop's thread exists in the parent only."""
+    _Core._all.clear()
+    _Core._changing = threading.Lock()
+    _Core._watch = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_cores)
 
 
 _END = object()

@@ -13,6 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from anyio import to_thread
 from pydantic import ValidationError
 
 from . import schemas, sse
@@ -20,6 +21,8 @@ from .backend import Backend
 from .errors import InvalidRequest, LLMBackendError, TooLarge, invalid
 
 log = logging.getLogger(__name__)
+
+LARGE = 2**17  # bytes of a body that is parsed in a thread
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Operation:
     response: type[schemas.Response]
     scope: Literal["public", "read", "write", "jobs"]
     streams: bool = False
+    bulky: bool = False  # its result may be megabytes
 
     @property
     def summary(self) -> str:
@@ -41,7 +45,7 @@ class Operation:
 # fmt: off
 OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("chat", "POST", "/v1/chat/completions", schemas.ChatRequest, schemas.ChatCompletion, "read", streams=True),
-    Operation("embed", "POST", "/v1/embeddings", schemas.EmbedRequest, schemas.EmbeddingList, "read"),
+    Operation("embed", "POST", "/v1/embeddings", schemas.EmbedRequest, schemas.EmbeddingList, "read", bulky=True),
     Operation("models", "GET", "/v1/models", schemas.Empty, schemas.ModelList, "read"),
     Operation("rag_ingest", "POST", "/v1/rag/ingest", schemas.RagIngestRequest, schemas.IngestReport, "write", streams=True),
     Operation("rag_search", "POST", "/v1/rag/search", schemas.RagSearchRequest, schemas.SearchResult, "read"),
@@ -54,7 +58,7 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("delete_documents", "POST", "/v1/collections/{collection}/documents/delete", schemas.DeleteDocumentsRequest, schemas.DocumentsDeleted, "write"),
     Operation("analyze_document", "POST", "/v1/analyze", schemas.AnalyzeRequest, schemas.Analysis, "read"),
     Operation("submit_job", "POST", "/v1/jobs", schemas.SubmitJobRequest, schemas.JobId, "jobs"),
-    Operation("get_job_status", "GET", "/v1/jobs/{job_id}", schemas.JobRequest, schemas.JobStatus, "jobs"),
+    Operation("get_job_status", "GET", "/v1/jobs/{job_id}", schemas.JobRequest, schemas.JobStatus, "jobs", bulky=True),
     Operation("list_jobs", "GET", "/v1/jobs", schemas.ListJobsRequest, schemas.JobList, "jobs"),
     Operation("cancel_job", "POST", "/v1/jobs/{job_id}/cancel", schemas.JobRequest, schemas.JobStatus, "jobs"),
     Operation("health", "GET", "/health/ready", schemas.Empty, schemas.Health, "public"),
@@ -65,8 +69,10 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
 async def call(backend: Backend, name: str, body: bytes) -> bytes:
     """An operation's JSON result for a JSON body; whatever goes wrong is an LLMBackendError."""
     try:
-        request = _request(backend, name, body)
+        request = await _request(backend, name, body)
         result: schemas.Response = await getattr(backend, name)(request)
+        if OPERATIONS[name].bulky:
+            return await to_thread.run_sync(lambda: result.model_dump_json().encode())
         return result.model_dump_json().encode()
     except LLMBackendError:
         raise
@@ -80,7 +86,7 @@ async def stream(backend: Backend, name: str, body: bytes) -> AsyncIterator[byte
     What goes wrong before the first event is raised here; what goes wrong later comes as an error event.
     """
     try:
-        request = _request(backend, name, body)
+        request = await _request(backend, name, body)
         events = getattr(backend, f"{name}_stream")(request)
         first = await anext(events)
     except LLMBackendError:
@@ -100,7 +106,7 @@ async def _rest(name: str, first: bytes, events: Any) -> AsyncIterator[bytes]:
             yield sse.event({"error": _ours(name, error).to_dict()})
 
 
-def _request(backend: Backend, name: str, body: bytes) -> schemas.Request:
+async def _request(backend: Backend, name: str, body: bytes) -> schemas.Request:
     operation = OPERATIONS[name]
     limit = backend.settings.max_body_bytes
     if len(body) > limit:
@@ -111,6 +117,8 @@ def _request(backend: Backend, name: str, body: bytes) -> schemas.Request:
         )
     try:
         if operation.method == "POST":
+            if len(body) > LARGE:  # would hold up the loop
+                return await to_thread.run_sync(operation.request.model_validate_json, body)
             return operation.request.model_validate_json(body or b"{}")
         # GET and DELETE carry their fields in the URL, as text.
         fields = json.loads(body or b"{}")

@@ -104,7 +104,7 @@ class ModelList(Response):
 
 
 class EmbedRequest(Request):
-    input: str | Annotated[list[str], Field(min_length=1)]
+    input: str | Annotated[list[str], Field(min_length=1, max_length=2048)]
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
     user: str | None = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -51,7 +52,6 @@ class Settings(BaseSettings):
     # Where things are kept
     data_dir: Path = Field(default_factory=_home)
     models_dir: Path | None = None
-    database_url: SecretStr | None = None  # it may hold a password
 
     # Chat: the first of these that is set; otherwise the embedded model
     vllm_url: str | None = None
@@ -83,12 +83,19 @@ class Settings(BaseSettings):
         """Where downloaded models are: MODELS_DIR, or `models` in the data directory."""
         return self.models_dir or self.data_dir / "models"
 
-    @property
-    def database(self) -> str:
-        """DATABASE_URL, or SQLite in the data directory."""
-        if self.database_url:
-            return self.database_url.get_secret_value()
-        return f"sqlite:///{self.data_dir / 'state.db'}"
+    @field_validator("data_dir", "models_dir")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        """So that a later change of the working directory changes nothing."""
+        return path.absolute() if path else None
+
+    @field_validator("vllm_url", "litellm_url", "openai_base_url", "tei_url")
+    @classmethod
+    def _without_password(cls, url: str | None) -> str | None:
+        """URLs are shown in messages; a password has a setting of its own, which is not."""
+        if url and "@" in urlsplit(url).netloc:
+            raise ValueError("a URL with a password in it is refused: set the key beside it instead")
+        return url
 
 
 def load(**overrides: Any) -> Settings:
@@ -96,7 +103,10 @@ def load(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        wrong = [f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_input=False)]
+        wrong = [
+            f"{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors(include_input=False)
+        ]
         raise InvalidRequest("wrong settings: " + "; ".join(wrong)) from None
     except UnicodeDecodeError:
         raise InvalidRequest("wrong settings: the file .env is not UTF-8 text") from None

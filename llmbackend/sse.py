@@ -35,7 +35,8 @@ async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
             if not isinstance(message, dict):
                 raise StreamInterrupted("the model's server sent something that is not an event")
             if "error" in message:
-                error = LLMBackendError.from_dict(message["error"])
+                said = message["error"]
+                error = LLMBackendError.from_dict(said if isinstance(said, dict) else {"message": said})
                 raise BackendError(error.message) if type(error) is LLMBackendError else error
             yield message
     raise StreamInterrupted("the model's stream ended before its last event")

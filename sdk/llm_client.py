@@ -246,12 +246,11 @@ def _records(value: Any) -> Any:
 
 
 class Reply(str):
-    """A model's answer: a `str`, with `model`, `usage` (token counts), `finish_reason` and `tool_calls` beside it."""
+    """A model's answer: a `str`, with `model`, `usage` (token counts) and `finish_reason` beside it."""
 
     model: str
     usage: Record
     finish_reason: str | None
-    tool_calls: list[Record]
 
     def __new__(
         cls,
@@ -260,13 +259,11 @@ class Reply(str):
         model: str = "",
         usage: Mapping[str, Any] | None = None,
         finish_reason: str | None = None,
-        tool_calls: Sequence[Mapping[str, Any]] = (),
     ) -> Reply:
         self = super().__new__(cls, text)
         self.model = model
         self.usage = _records(dict(usage or {}))
         self.finish_reason = finish_reason
-        self.tool_calls = [_records(dict(call)) for call in tool_calls]
         return self
 
     def _repr_html_(self) -> str:
@@ -276,7 +273,10 @@ class Reply(str):
 
 
 class Answer(str):
-    """An answer from a collection: a `str`, with `sources` (numbered passages with a quote) and `found`."""
+    """An answer from a collection: a `str`, with `sources` (numbered passages with a quote) and `found`.
+
+    `found` is False where the search gave no passage; whether the passages answer the question is not judged.
+    """
 
     found: bool
     sources: Records
@@ -400,7 +400,8 @@ def _events(chunks: Iterator[bytes]) -> Iterator[dict[str, Any]]:
             if not isinstance(message, dict):
                 raise StreamInterrupted("the stream carries something that is not an event")
             if "error" in message:
-                raise LLMBackendError.from_dict(message["error"])
+                error = message["error"]
+                raise LLMBackendError.from_dict(error if isinstance(error, dict) else {"message": error})
             yield message
     raise StreamInterrupted("the stream ended before its last event")
 
@@ -420,8 +421,6 @@ class _TextStream(Iterator[str]):
                 if piece:
                     self._pieces.append(piece)
                     return piece
-        except StopIteration:
-            raise
         except LLMBackendError as error:
             self.close()
             raise StreamInterrupted(
@@ -479,7 +478,6 @@ class AnswerStream(_TextStream):
     def __init__(self, chunks: Iterator[bytes]) -> None:
         super().__init__(chunks)
         self._final: dict[str, Any] = {}
-        self._early: list[str] = []
         first = next(self._events, None)  # the server sends the sources first
         if first is None or "sources" not in first:
             raise StreamInterrupted("the stream does not begin with the answer's sources")
@@ -579,8 +577,14 @@ class HttpTransport:
         self.timeout = timeout
         self._closed = False
         self._session = requests.Session()
-        if api_key:
-            self._session.headers["Authorization"] = f"Bearer {api_key}"
+
+        def authorize(request: Any) -> Any:
+            # Set here and not as a header, which requests would replace by what ~/.netrc says of this host.
+            if api_key:
+                request.headers["Authorization"] = f"Bearer {api_key}"
+            return request
+
+        self._session.auth = authorize
 
     def __repr__(self) -> str:
         return f"HttpTransport({self.api_url!r})"
@@ -595,25 +599,13 @@ class HttpTransport:
             raise TransportError(f"the connection to {self.api_url} broke: {error}") from error
 
     def stream(self, operation: str, body: bytes) -> Iterator[bytes]:
-        response = self._send(operation, body, stream=True)
-        return self._chunks(response)
-
-    def _chunks(self, response: Any) -> Iterator[bytes]:
-        import requests
-
-        try:
-            # No chunk size: each piece is handed on as it arrives, none is held back to fill a buffer.
-            yield from response.iter_content(chunk_size=None)
-        except requests.RequestException as error:
-            raise TransportError(f"the connection to {self.api_url} broke: {error}") from error
-        finally:
-            response.close()
+        return _HttpChunks(self._send(operation, body, stream=True), self.api_url)
 
     def _send(self, operation: str, body: bytes, *, stream: bool) -> Any:
         import requests
 
         if self._closed:
-            raise TransportError("this client is closed: make a new one")
+            raise TransportError("this client is closed: make a new one", details={"closed": True})
         method, path = ROUTES[operation]
         query: dict[str, Any] = {}
         if "{" in path or method in ("GET", "DELETE"):
@@ -637,6 +629,8 @@ class HttpTransport:
             )
             if response.status_code != 200:
                 raise _error_of(response.status_code, response.content, self.api_url)
+        except requests.ReadTimeout as error:
+            raise TransportError(f"no answer from {self.api_url} within {self.timeout} s") from error
         except requests.RequestException as error:
             raise TransportError(
                 f"no answer from {self.api_url} ({type(error).__name__}): is the server running there?"
@@ -646,6 +640,36 @@ class HttpTransport:
     def close(self) -> None:
         self._closed = True
         self._session.close()
+
+
+class _HttpChunks(Iterator[bytes]):
+    """A reply's body as it arrives. `close()` ends it, from whichever thread."""
+
+    def __init__(self, response: Any, url: str) -> None:
+        # No chunk size: each piece is handed on as it arrives, none is held back to fill a buffer.
+        self._pieces = response.iter_content(chunk_size=None)
+        self._response = response
+        self._url = url
+        self._closed = False
+
+    def __next__(self) -> bytes:
+        if self._closed:
+            raise StopIteration
+        try:
+            return cast(bytes, next(self._pieces))
+        except StopIteration:
+            raise
+        except Exception as error:  # once closed, whatever the reading thread trips over is the end
+            if self._closed:
+                raise StopIteration from None
+            raise TransportError(f"the connection to {self._url} broke: {error}") from error
+
+    def close(self) -> None:
+        self._closed = True
+        self._response.close()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _is_http_url(url: str) -> bool:
@@ -658,9 +682,8 @@ def _is_http_url(url: str) -> bool:
 
 def _error_of(status: int, content: bytes, url: str) -> LLMBackendError:
     try:
-        error = json.loads(content)["error"]
-        return LLMBackendError.from_dict(error)
-    except (ValueError, KeyError, TypeError):
+        return LLMBackendError.from_dict(json.loads(content)["error"])
+    except (ValueError, KeyError, TypeError, AttributeError):
         # Not our server: a proxy's page, or another service on that port.
         return TransportError(f"{url} answered {status} with something that is not llmbackend's")
 
@@ -668,6 +691,8 @@ def _error_of(status: int, content: bytes, url: str) -> LLMBackendError:
 # --------------------------------------------------------------------------------------------- the client
 
 Document = str | Mapping[str, Any]
+
+EMBED_PAGE = 2048  # texts in one request: OpenAI's limit, and the server's
 _Client = TypeVar("_Client", bound="LLMBackendClient")
 
 
@@ -692,9 +717,11 @@ class LLMBackendClient:
     ) -> None:
         if transport is None:
             environment = _environment()
-            api_url = api_url or environment.get("LLM_BACKEND_URL")
+            named = environment.get("LLM_BACKEND_URL")
+            api_url = api_url or named
             if api_url:
-                api_key = api_key or environment.get("LLM_BACKEND_API_KEY")
+                if api_key is None and api_url == named:  # the key is for that server, and for no other
+                    api_key = environment.get("LLM_BACKEND_API_KEY")
                 transport = HttpTransport(api_url, api_key, timeout)
             else:
                 transport = _local_transport()
@@ -721,6 +748,8 @@ class LLMBackendClient:
             result = json.loads(reply)
         except ValueError as error:
             raise TransportError("the answer was not JSON: is this an llmbackend server?") from error
+        if not isinstance(result, dict):
+            raise TransportError("the answer was no JSON object: is this an llmbackend server?")
         return cast(Record, _records(result))
 
     def _stream(self, operation: str, **fields: Any) -> Iterator[bytes]:
@@ -806,7 +835,6 @@ class LLMBackendClient:
             model=result["model"],
             usage=result.get("usage"),
             finish_reason=choice.get("finish_reason"),
-            tool_calls=choice["message"].get("tool_calls") or (),
         )
 
     def models(self) -> Records:
@@ -820,10 +848,18 @@ class LLMBackendClient:
 
         Raises InvalidRequest (an empty text, nothing to embed), NotFound (unknown model), BackendError.
         """
-        texts = _as_list(texts)
-        result = self._call("embed", input=texts, model=model, encoding_format="base64")
-        vectors = [item["embedding"] for item in result["data"]]
-        return Embeddings.decode(vectors, model=result["model"], usage=result["usage"])
+        given = _as_list(texts)
+        pages = [given]
+        if isinstance(given, list) and len(given) > EMBED_PAGE:
+            pages = [given[start : start + EMBED_PAGE] for start in range(0, len(given), EMBED_PAGE)]
+        vectors: list[str] = []
+        usage: dict[str, int] = {}
+        for page in pages:
+            result = self._call("embed", input=page, model=model, encoding_format="base64")
+            vectors += [item["embedding"] for item in result["data"]]
+            for name, count in result["usage"].items():
+                usage[name] = usage.get(name, 0) + count
+        return Embeddings.decode(vectors, model=result["model"], usage=usage)
 
     def embed_single(self, text: str, *, model: str | None = None) -> list[float]:
         """The unit-length vector of one text, as a list of floats. Raises as `embed` does."""
@@ -929,7 +965,7 @@ class LLMBackendClient:
     ) -> Answer | AnswerStream:
         """An answer from a collection's documents, with its sources.
 
-        Returns an Answer: a `str` with `found` (False: the collection has nothing on it) and `sources`,
+        Returns an Answer: a `str` with `found` (False: there was no passage at all) and `sources`,
         the passages `rag_search` finds with a `number` and the `quote` that fits best. With
         `stream=True`, an iterator of text pieces whose `sources` are there first, ending with `.answer`.
 
@@ -1031,13 +1067,23 @@ class LLMBackendClient:
         """The result of a job, once it is there.
 
         Raises the job's own error if it failed, Conflict if it was cancelled, BackendTimeout if it is not
-        done after `timeout` seconds (it goes on), NotFound. `progress` as in `rag_ingest`.
+        done after `timeout` seconds (it goes on), NotFound. A server that is away for up to a minute, to be
+        started again, is waited for. `progress` as in `rag_ingest`.
         """
         report = _progress(progress)
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = 0.02
+        seen: float | None = None
         while True:
-            job = self.get_job_status(job_id)
+            try:
+                job = self.get_job_status(job_id)
+            except TransportError as error:
+                now = time.monotonic()
+                if seen is None or now - seen > 60 or (deadline and now > deadline) or error.details:
+                    raise
+                time.sleep(1)
+                continue
+            seen = time.monotonic()
             if report is not None:
                 report(job["progress"])
             if job["status"] in ("completed", "failed", "cancelled"):

@@ -87,7 +87,7 @@ class NotesEvent(Event):
 
 
 async def analyze(chat: ChatModel, embedder: Embedder, text: str) -> Analysis:
-    """Sentiment, key points and a summary of a text.
+    """Sentiment, key points and a summary of a text. Of a very long one, twelve parts spread over it are read.
 
     Raises InvalidRequest for a blank text, BackendError if the model's answers do not fit.
     """
@@ -190,4 +190,4 @@ def _spread(items: list[str], most: int) -> list[str]:
     """At most so many items, taken evenly from beginning to end."""
     if len(items) <= most:
         return items
-    return [items[i * len(items) // most] for i in range(most)]
+    return [items[i * (len(items) - 1) // (most - 1)] for i in range(most)]

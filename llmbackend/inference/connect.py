@@ -15,7 +15,7 @@ def chat_model(settings: Settings) -> ChatModel:
     servers = _servers(settings)
     if servers:
         return OpenAICompatibleChat(servers[0], settings)
-    return EmbeddedChat(settings.models_path, settings.chat_model)
+    return EmbeddedChat(settings.models_path, settings.chat_model, settings.chat_context)
 
 
 def embedder(settings: Settings) -> Embedder:

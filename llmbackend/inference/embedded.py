@@ -9,11 +9,11 @@ import os
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
 from .weights import SMOLLM2, path_of
@@ -73,11 +73,6 @@ class EmbeddedEmbedder:
         model.tokenizer.no_padding()
         return model
 
-    def warm_up(self) -> None:
-        """Load the weights now rather than at the first text."""
-        with self._loading:
-            _ = self._model
-
     async def close(self) -> None:
         pass
 
@@ -88,17 +83,16 @@ class EmbeddedChat:
     SmolLM2 is small: it copies facts well, but invents an answer where it has none and judges poorly.
     """
 
-    context = 2048
-    passage_tokens = 400
-    abstracts = False
     _parallel = 2
 
-    def __init__(self, models_folder: Path, chat_model: str | None) -> None:
-        """`chat_model` is a path to a GGUF file, or None for SmolLM2 in the models folder."""
+    def __init__(self, models_folder: Path, chat_model: str | None, context: int) -> None:
+        """`chat_model` is a path to a GGUF file, of which `context` tokens are used; None is SmolLM2."""
         if chat_model and chat_model.endswith(".gguf"):
-            self.path, self._name = Path(chat_model), Path(chat_model).stem
+            self.path, self._name = Path(chat_model).absolute(), Path(chat_model).stem
+            self.context, self.passage_tokens, self.abstracts = context, context * 3 // 8, True
         elif chat_model in (None, SMOLLM2.model):
             self.path, self._name = path_of(SMOLLM2, models_folder), SMOLLM2.model
+            self.context, self.passage_tokens, self.abstracts = 2048, 400, False
         else:
             raise BackendError(
                 f"CHAT_MODEL is {chat_model!r} but no server is set for it: set VLLM_URL, LITELLM_URL or "
@@ -106,6 +100,8 @@ class EmbeddedChat:
                 details={"backend": "chat"},
             )
         self._loading = threading.Lock()
+        # Threads of its own: waiting for their turn in llama.cpp, chats would use up those that all share.
+        self._threads = CapacityLimiter(self._parallel)
         self._at_work: dict[asyncio.Task[None], threading.Event] = {}
 
     @property
@@ -121,7 +117,8 @@ class EmbeddedChat:
         finish_reason = None
         usage: dict[str, Any] = {}
         if _needs_whole(request):
-            return await to_thread.run_sync(self._whole, self._prepared(request))
+            whole = partial(self._whole, self._prepared(request))
+            return await to_thread.run_sync(whole, limiter=self._threads)
         chunk: dict[str, Any] = {}
         async for chunk in self._chunks({**request, "stream_options": {"include_usage": True}}):
             usage = chunk.get("usage") or usage
@@ -156,11 +153,12 @@ class EmbeddedChat:
 
         def work() -> None:
             try:
-                self._ask(request, deliver)
+                if not stopped.is_set():
+                    self._ask(request, deliver)
             finally:
                 loop.call_soon_threadsafe(chunks.put_nowait, None)
 
-        working = asyncio.create_task(to_thread.run_sync(work))
+        working = asyncio.create_task(to_thread.run_sync(work, limiter=self._threads))
         self._at_work[working] = stopped
         working.add_done_callback(self._at_work.pop)
         try:

@@ -76,7 +76,7 @@ class TEIEmbedder:
     def __init__(self, upstream: Upstream, model: str | None, timeout: float) -> None:
         import aiohttp
 
-        self.name = model or f"tei:{upstream.url}"
+        self.name = model or "tei"
         self._upstream = upstream
         self._session = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {upstream.secret}"} if upstream.secret else None,

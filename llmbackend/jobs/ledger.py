@@ -34,7 +34,8 @@ table = Table(
     Index("jobs_by_status", "status"),
 )
 
-_WITHOUT_RESULT = [column for column in table.c if column.name not in ("params", "result")]
+_WITHOUT_PARAMS = [column for column in table.c if column.name != "params"]
+_WITHOUT_RESULT = [column for column in _WITHOUT_PARAMS if column.name != "result"]
 
 
 class Ledger:
@@ -125,7 +126,7 @@ class Ledger:
     def get(self, job_id: str) -> JobStatus:
         """The job as callers see it; raises NotFound."""
         with self._engine.connect() as connection:
-            row = connection.execute(select(table).where(table.c.id == job_id)).mappings().first()
+            row = connection.execute(select(*_WITHOUT_PARAMS).where(table.c.id == job_id)).mappings().first()
         if row is None:
             raise NotFound(f"no job {job_id!r}", details={"job_id": job_id})
         return _status(row)

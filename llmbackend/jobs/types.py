@@ -38,7 +38,7 @@ class JobType:
 
 
 class BatchEmbedParams(Request):
-    texts: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    texts: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=500_000)]
     model: str | None = None
 
 

@@ -41,8 +41,9 @@ class Jobs:
 
     async def submit(self, job_type: str, params: Request) -> str:
         assert self._queue is not None, "jobs are submitted after start()"
-        job_id = await to_thread.run_sync(self._ledger.add, job_type, params.model_dump_json())
-        await to_thread.run_sync(self._queue.wake, job_id)
+        with CancelScope(shield=True):  # a job in the ledger is also in the queue
+            job_id = await to_thread.run_sync(self._ledger.add, job_type, params.model_dump_json())
+            await to_thread.run_sync(self._queue.wake, job_id)
         return job_id
 
     async def status(self, job_id: str) -> JobStatus:
@@ -88,12 +89,15 @@ class Jobs:
 
     async def _attempt(self, scope: CancelScope, job_id: str, job_type: str, params: str) -> None:
         progress = _Progress(self._ledger, job_id)
-        result, failure = None, None
+        failure: LLMBackendError | None = None
         try:
             with scope:
                 kind = TYPES[job_type]
                 given = kind.params.model_validate_json(params)
                 result = await kind.run(self._rooms, given, progress)
+            await progress.stop()
+            if not scope.cancelled_caught:
+                await to_thread.run_sync(self._ledger.complete, job_id, result, progress.latest)
         except LLMBackendError as error:
             failure = error
         except Exception:
@@ -102,11 +106,9 @@ class Jobs:
         await progress.stop()
         if failure is not None:
             await to_thread.run_sync(self._ledger.fail, job_id, failure.to_dict())
-        elif not scope.cancelled_caught:
-            await to_thread.run_sync(self._ledger.complete, job_id, result, progress.latest)
-        elif self._closing:
+        elif scope.cancelled_caught and self._closing:
             await to_thread.run_sync(self._ledger.requeue, job_id)
-        else:
+        elif scope.cancelled_caught:
             await to_thread.run_sync(self._ledger.cancel, job_id, "running")
 
 

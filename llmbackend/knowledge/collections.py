@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 from sqlalchemy import Column, Engine, Integer, String, Table, delete, insert, select
-from sqlalchemy.exc import IntegrityError
 
 from ..database import metadata
 from ..errors import Conflict, InvalidRequest, NotFound
@@ -51,15 +51,37 @@ class Manifest:
 
 @dataclass
 class Collection:
-    """An open collection. `writing` is held while a batch is written."""
+    """An open collection."""
 
     manifest: Manifest
     index: VectorIndex
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    closed: bool = False
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self, method: Callable[..., _Result], *args: Any) -> _Result:
         """One of the index's methods, in a thread."""
+        if self.closed:
+            raise missing(self.manifest.name)
         return await to_thread.run_sync(lambda: method(*args))
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """Held while a batch is written; raises NotFound if the collection was deleted meanwhile."""
+        async with self._writing:
+            if self.closed:
+                raise missing(self.manifest.name)
+            yield
+
+    async def close(self) -> None:
+        async with self.writing():
+            self.closed = True
+            await to_thread.run_sync(self.index.close)
+
+
+def missing(name: str) -> NotFound:
+    return NotFound(
+        f"no collection {name!r}: ingest documents into it, or create it", details={"collection": name}
+    )
 
 
 class Collections:
@@ -72,6 +94,8 @@ class Collections:
         self._open: dict[str, Collection] = {}
         self._changing = asyncio.Lock()
         self._finish_deletions()
+        # Read once: the data directory is this process's, so nobody else changes them.
+        self._manifests = {manifest.name: manifest for manifest in self._all()}
 
     async def create(self, name: str, chunk_size: int | None, chunk_overlap: int | None) -> Collection:
         """A new, empty collection; raises Conflict if there is one of that name."""
@@ -79,8 +103,10 @@ class Collections:
         overlap = min(DEFAULT_OVERLAP, size // 4) if chunk_overlap is None else chunk_overlap
         if overlap >= size:
             raise InvalidRequest(f"chunk_overlap ({overlap}) must be smaller than chunk_size ({size})")
+        from .qdrant_edge import EdgeIndex
+
         async with self._changing:
-            if await self._find(name) is not None:
+            if name in self._manifests:
                 raise Conflict(f"there is a collection {name!r} already", details={"collection": name})
             sample = (await self._embedder.embed(["a text, to learn the dimension"])).values
             manifest = Manifest(
@@ -93,41 +119,37 @@ class Collections:
                 created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             )
             # The index first: a kill in between leaves an empty folder, never a manifest without an index.
-            collection = await self._opened(manifest)
-            try:
-                await to_thread.run_sync(self._insert, manifest)
-            except IntegrityError as error:  # another process that shares the database was faster
-                await collection.run(collection.index.close)
-                await to_thread.run_sync(shutil.rmtree, self._folder / manifest.id)
-                raise Conflict(
-                    f"there is a collection {name!r} already", details={"collection": name}
-                ) from error
-            self._open[manifest.id] = collection
+            await to_thread.run_sync(EdgeIndex.create, self._folder / manifest.id, manifest.dimension)
+            await to_thread.run_sync(self._insert, manifest)
+            self._manifests[name] = manifest
+            self._open[name] = collection = await self._opened(manifest)
         return collection
 
-    async def get(self, name: str) -> Collection:
-        """The collection of that name, open; raises NotFound, or Conflict if another model made its vectors."""
-        manifest = await self._find(name)
-        if manifest is None:
-            raise NotFound(
-                f"no collection {name!r}: ingest documents into it, or create it",
-                details={"collection": name},
-            )
-        if manifest.embedding_model != self._embedder.name:
-            raise Conflict(
-                f"collection {name!r} was embedded by {manifest.embedding_model!r} and the model now is "
-                f"{self._embedder.name!r}: set that model again, or delete the collection and ingest anew",
-                details={"collection": name, "made_with": manifest.embedding_model},
-            )
-        if manifest.id not in self._open:
+    async def open(self, name: str) -> Collection:
+        """The collection of that name, whatever made its vectors; raises NotFound."""
+        if name not in self._open:
             async with self._changing:
-                if manifest.id not in self._open:
-                    self._open[manifest.id] = await self._opened(manifest)
-        return self._open[manifest.id]
+                if name not in self._manifests:
+                    raise missing(name)
+                if name not in self._open:
+                    self._open[name] = await self._opened(self._manifests[name])
+        return self._open[name]
+
+    async def get(self, name: str) -> Collection:
+        """As `open`, to embed for it; raises Conflict, too, if another model made its vectors."""
+        collection = await self.open(name)
+        made_with = collection.manifest.embedding_model
+        if made_with != self._embedder.name:
+            raise Conflict(
+                f"collection {name!r} was embedded by {made_with!r} and the model now is "
+                f"{self._embedder.name!r}: set that model again, or delete the collection and ingest anew",
+                details={"collection": name, "made_with": made_with},
+            )
+        return collection
 
     async def get_or_create(self, name: str, chunk_size: int | None, chunk_overlap: int | None) -> Collection:
         """As `get`, making it first if need be; raises Conflict if it was made with another chunking."""
-        if await self._find(name) is None:
+        if name not in self._manifests:
             try:
                 return await self.create(name, chunk_size, chunk_overlap)
             except Conflict:
@@ -146,47 +168,35 @@ class Collections:
                 )
         return collection
 
-    async def manifests(self) -> list[Manifest]:
-        return await to_thread.run_sync(self._all)
+    def names(self) -> list[str]:
+        return sorted(self._manifests)
 
     async def delete(self, name: str) -> int:
         """Remove a collection; returns how many documents it had. Raises NotFound."""
-        manifest = await self._find(name)
-        if manifest is None:
-            raise NotFound(f"no collection {name!r}", details={"collection": name})
+        collection = await self.open(name)
         async with self._changing:
-            collection = self._open.pop(manifest.id, None) or await self._opened(manifest)
-            async with collection.writing:
-                documents, _ = await collection.run(collection.index.count)
-                await collection.run(collection.index.close)
-            await to_thread.run_sync(self._delete, manifest.id)
+            documents, _ = await collection.run(collection.index.count)
+            with CancelScope(shield=True):
+                await collection.close()
+                del self._manifests[name], self._open[name]
+                await to_thread.run_sync(self._delete, collection.manifest.id)
         return documents
 
     async def close(self) -> None:
         for collection in self._open.values():
-            async with collection.writing:
-                await collection.run(collection.index.close)
+            await collection.close()
         self._open.clear()
 
     async def _opened(self, manifest: Manifest) -> Collection:
         from .qdrant_edge import EdgeIndex
 
-        index = await to_thread.run_sync(EdgeIndex, self._folder / manifest.id, manifest.dimension)
-        return Collection(manifest, index)
-
-    async def _find(self, name: str) -> Manifest | None:
-        return await to_thread.run_sync(self._select, name)
+        return Collection(manifest, await to_thread.run_sync(EdgeIndex, self._folder / manifest.id))
 
     # What follows blocks, and runs in threads.
 
-    def _select(self, name: str) -> Manifest | None:
-        with self._engine.connect() as connection:
-            row = connection.execute(select(table).where(table.c.name == name)).mappings().first()
-        return Manifest(**row) if row else None
-
     def _all(self) -> list[Manifest]:
         with self._engine.connect() as connection:
-            rows = connection.execute(select(table).order_by(table.c.name)).mappings()
+            rows = connection.execute(select(table)).mappings()
             return [Manifest(**row) for row in rows]
 
     def _insert(self, manifest: Manifest) -> None:

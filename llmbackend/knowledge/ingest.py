@@ -27,7 +27,7 @@ async def ingest(
     sync: bool = False,
     progress: Progress = lambda done, total, stage: None,
 ) -> IngestReport:
-    """Store documents; a batch is either written whole or not at all, and earlier batches stay.
+    """Store documents; if a batch fails, nothing of it stays, and what was stored before it does.
 
     `sync` also removes the collection's documents that are not among these. Embedding errors pass through.
     """
@@ -39,7 +39,7 @@ async def ingest(
     progress(skipped, total, "ingest")
     for start in range(0, len(given), DOCUMENTS_A_BATCH):
         batch = {name: versions[name] for name in given[start : start + DOCUMENTS_A_BATCH]}
-        async with collection.writing:
+        async with collection.writing():
             await _write(collection, batch, embedder, report)
         progress(skipped + start + len(batch), total, "ingest")
     if sync:
@@ -104,11 +104,11 @@ async def _write(
     with CancelScope(shield=True):  # a cancelled ingest leaves no version half written or half replaced
         try:
             await collection.run(index.upsert, chunks, vectors.values)
+            if replaced:
+                await collection.run(index.keep_only, replaced)
         except BaseException:
             await collection.run(index.discard, changed)
             raise
-        if replaced:
-            await collection.run(index.keep_only, replaced)
     report.added += len(changed) - len(replaced)
     report.updated += len(replaced)
     report.chunks += len(chunks)
@@ -125,6 +125,6 @@ async def _remove_others(collection: Collection, kept: set[str]) -> int:
             break
     deleted = 0
     for start in range(0, len(others), 1000):
-        async with collection.writing:
+        async with collection.writing():
             deleted += await collection.run(collection.index.delete, others[start : start + 1000])
     return deleted

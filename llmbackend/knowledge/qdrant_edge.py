@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DENSE, SPARSE = "dense", "bm25"
 WRITE_BATCH = 256
+SEARCH_THREADS = 2  # of each open collection; there may be hundreds
 
 # Reciprocal rank fusion (Cormack et al., SIGIR 2009). In Qdrant's weighted form a weight divides the rank, so 5 makes
 # the dense list a coarse vote, near the top or not, and BM25 decides among those: static token vectors find the right
@@ -28,43 +29,43 @@ RRF_WEIGHTS = [5.0, 1.0]
 class EdgeIndex:
     """A VectorIndex in a folder. The folder belongs to one process at a time."""
 
-    def __init__(self, folder: Path, dimension: int) -> None:
-        """Open the shard in a folder, or make it there."""
-        self._folder = folder
+    def __init__(self, folder: Path) -> None:
+        """Open the shard in a folder; raises BackendError if there is none."""
         self._namespace = uuid.UUID(folder.name)
+        # Present while the shard is open: finding it on opening means that the last process was killed.
+        self._in_use = folder / "in-use"
         with _translated():
             import qdrant_edge
 
             self._edge: Any = qdrant_edge
             self._bm25 = qdrant_edge.Bm25()
-            made = (folder / "segments").exists()
-            if made:
-                self._shard: Any = qdrant_edge.EdgeShard.load(str(folder))
-            else:
-                self._shard = self._create(dimension)
-            # Present while the shard is open: finding it on opening means that the last process was killed.
-            self._in_use = folder / "in-use"
-            if made and self._in_use.exists():
+            self._shard: Any = qdrant_edge.EdgeShard.load(str(folder))
+            if self._in_use.exists():
                 self._repair()
             self._in_use.touch()
 
-    def _create(self, dimension: int) -> Any:
-        edge = self._edge
-        self._folder.mkdir(parents=True, exist_ok=True)
-        shard = edge.EdgeShard.create(
-            str(self._folder),
-            edge.EdgeConfig(
-                vectors={DENSE: edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)},
-                sparse_vectors={SPARSE: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
-            ),
-        )
-        for name, schema in (
-            ("document_id", edge.PayloadSchemaType.Keyword),
-            ("chunk", edge.PayloadSchemaType.Integer),
-        ):
-            shard.update(edge.UpdateOperation.create_field_index(name, schema))
-        shard.flush()
-        return shard
+    @staticmethod
+    def create(folder: Path, dimension: int) -> None:
+        """Make an empty shard in a folder that is not there yet."""
+        with _translated():
+            import qdrant_edge as edge
+
+            folder.mkdir(parents=True)
+            shard = edge.EdgeShard.create(
+                str(folder),
+                edge.EdgeConfig(
+                    vectors={DENSE: edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)},
+                    sparse_vectors={SPARSE: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
+                    max_search_threads=SEARCH_THREADS,
+                ),
+            )
+            for name, schema in (
+                ("document_id", edge.PayloadSchemaType.Keyword),
+                ("chunk", edge.PayloadSchemaType.Integer),
+            ):
+                shard.update(edge.UpdateOperation.create_field_index(name, schema))
+            shard.flush()
+            shard.close()
 
     def upsert(self, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> None:
         edge = self._edge

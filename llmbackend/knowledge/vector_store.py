@@ -68,8 +68,9 @@ class CollectionStore(BasePydanticVectorStore):
             for number in [*range(1, len(parts)), 0]:
                 chunks.append(Chunk(name, digest, number, len(parts), texts[number], parts[number].metadata))
                 rows.append(parts[number].get_embedding())
-        index, versions = self._collection.index, [(chunk.document_id, chunk.hash) for chunk in chunks]
-        async with self._collection.writing:
+        index = self._collection.index
+        versions = [(chunk.document_id, chunk.hash) for chunk in chunks if chunk.number == 0]
+        async with self._collection.writing():
             await self._collection.run(index.upsert, chunks, np.asarray(rows, dtype=np.float32))
             await self._collection.run(index.keep_only, versions)
             await self._collection.run(index.flush)
@@ -107,7 +108,7 @@ class CollectionStore(BasePydanticVectorStore):
         )
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        async with self._collection.writing:
+        async with self._collection.writing():
             await self._collection.run(self._collection.index.delete, [ref_doc_id])
             await self._collection.run(self._collection.index.flush)
 

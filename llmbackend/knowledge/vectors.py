@@ -1,7 +1,7 @@
 """The seam to vector engines: what an index of chunks can do, in terms that belong to no engine.
 
-A document's version is a set of points, one a chunk, and its head (chunk 0) is written last: a version without a head
-does not count, so a crash leaves a document wholly old or wholly new. A point's id follows from collection, document,
+A document's version is a set of points, one a chunk, and its head (chunk 0) is written last. A version without a head
+is removed when an index is opened after a crash, so that a document is wholly old or wholly new again. A point's id follows from collection, document,
 content hash and chunk number, so that writing again changes nothing.
 """
 
@@ -112,7 +112,7 @@ def conditions(filters: dict[str, Any] | None) -> list[Condition]:
 
 
 def _condition(key: str, value: Any) -> Condition:
-    if not key or '"' in key:
+    if not key or '"' in key or "\\" in key:
         raise InvalidRequest(f"filters: {key!r} cannot be a metadata field's name")
     match value:
         case int() if abs(value) >= 2**63:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..errors import Unauthorized
+from ..errors import Forbidden, LLMBackendError, Unauthorized
 from ..operations import OPERATIONS
 from .replies import error_response
 
 PUBLIC = {"/health/live", "/openapi.json"} | {
     operation.path for operation in OPERATIONS.values() if operation.scope == "public"
 }
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Access:
@@ -26,23 +29,29 @@ class Access:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The path as the router will see it; a URL rebuilt from the Host header could tell another.
-        if scope["type"] == "http" and not self._allowed(scope):
-            refused = error_response(
-                Unauthorized("no valid API key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key'"),
-                scope.get("request_id"),
-            )
-            refused.headers["WWW-Authenticate"] = "Bearer"
+        if scope["type"] == "http" and (error := self._refusal(scope)) is not None:
+            refused = error_response(error, scope.get("request_id"))
+            if error.status == 401:
+                refused.headers["WWW-Authenticate"] = "Bearer"
             await refused(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _allowed(self, scope: Scope) -> bool:
-        if self._digest is None or scope["path"] in PUBLIC:
-            return True
+    def _refusal(self, scope: Scope) -> LLMBackendError | None:
         headers = Headers(scope=scope)
+        if scope["path"] in PUBLIC:
+            return None
+        if self._digest is None:
+            # A web page can point a name of its own at this machine; its requests then carry that name.
+            host = urlsplit(f"//{headers.get('host', '')}").hostname
+            if host in LOOPBACK:
+                return None
+            return Forbidden("without an API_KEY set, only requests to localhost are answered")
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        return hmac.compare_digest(_digest(given.encode()), self._digest)
+        if hmac.compare_digest(_digest(given.encode()), self._digest):
+            return None
+        return Unauthorized("no valid API key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key'")
 
 
 def _digest(key: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import signal
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from anyio import CancelScope
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -25,7 +27,7 @@ from ..backend import Backend
 from ..errors import InvalidRequest, LLMBackendError, NotFound, TooLarge
 from ..operations import OPERATIONS, Operation
 from ..settings import Settings
-from .access import Access
+from .access import LOOPBACK, Access
 from .openapi import document
 from .replies import error_response
 
@@ -60,16 +62,33 @@ def _endpoint(backend: Backend, operation: Operation) -> Callable[[Request], Awa
             return StreamingResponse(
                 events, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
             )
-        result = await operations.call(backend, operation.name, body)
-        return Response(result, media_type="application/json")
+        with CancelScope() as scope:
+            watching = asyncio.create_task(_cancel_when_gone(request, scope))
+            try:
+                result = await operations.call(backend, operation.name, body)
+                return Response(result, media_type="application/json")
+            finally:
+                watching.cancel()
+        raise ClientDisconnect
 
     return endpoint
+
+
+async def _cancel_when_gone(request: Request, scope: CancelScope) -> None:
+    """A caller who hangs up need not be worked for."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
 
 
 async def _body(operation: Operation, request: Request, limit: int) -> bytes:
     """The operation's JSON: the body, with what the path and query say."""
     if operation.method != "POST":
         return json.dumps({**request.query_params, **request.path_params}).encode()
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind and kind != "application/json":
+        # What web pages of other sites may send unasked is text or forms, never JSON.
+        raise InvalidRequest(f"{operation.name}: the body must be application/json, not {kind}")
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
@@ -156,7 +175,7 @@ class RequestId:
 
 def check_exposure(settings: Settings) -> None:
     """Refuse to listen beyond this machine without a key; raises InvalidRequest."""
-    if settings.api_key is None and settings.host not in ("127.0.0.1", "localhost", "::1"):
+    if settings.api_key is None and settings.host not in LOOPBACK:
         raise InvalidRequest(
             f"HOST is {settings.host} and there is no API_KEY: set one, or listen on 127.0.0.1 only"
         )

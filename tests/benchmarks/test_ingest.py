@@ -69,7 +69,7 @@ def _bare(texts: list[str], folder: Path) -> None:
     )
     bm25 = qdrant_edge.Bm25()
     embedder = EmbeddedEmbedder()
-    embedder.warm_up()
+    asyncio.run(embedder.embed(["a text, to load the weights"]))
 
     async def work() -> None:
         for start in range(0, len(texts), DOCUMENTS_A_BATCH):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import pytest
@@ -177,3 +179,32 @@ def test_deleting_no_ids_or_a_bare_text_is_refused(client: LLMBackendClient, col
     for ids in ([], "abc", [""]):
         with pytest.raises(InvalidRequest, match="ids"):
             client.delete_documents(collection, ids)
+
+
+def test_of_several_who_delete_a_collection_one_does(client: LLMBackendClient, collection: str) -> None:
+    client.rag_ingest(["one text", "another"], collection)
+
+    def delete(_: int) -> str:
+        try:
+            return str(client.delete_collection(collection).documents)
+        except NotFound:
+            return "not found"
+
+    with ThreadPoolExecutor(3) as pool:
+        outcomes = sorted(pool.map(delete, range(3)))
+    assert outcomes == ["2", "not found", "not found"]
+    assert collection not in [one.name for one in client.list_collections()]
+
+
+def test_deleting_during_an_ingest_ends_it(client: LLMBackendClient, collection: str) -> None:
+    documents = [f"Text {number} of many." for number in range(20_000)]
+    client.create_collection(collection)
+    with ThreadPoolExecutor(1) as pool:
+        ingest = pool.submit(client.rag_ingest, documents, collection)
+        while client.get_collection(collection).documents == 0:
+            time.sleep(0.01)
+        client.delete_collection(collection)
+        with pytest.raises(NotFound):
+            ingest.result()
+    with pytest.raises(NotFound):
+        client.get_collection(collection)

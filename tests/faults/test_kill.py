@@ -7,9 +7,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -179,6 +181,18 @@ def test_a_job_that_was_lost_three_times_fails_and_the_others_go_on(tmp_path: Pa
         stored = client.list_documents("lost")
         assert client.get_collection("lost").chunks == sum(one.chunks for one in stored)
         assert client.rag_ingest(documents, "lost").failed == []
+
+
+def test_who_waits_for_a_job_waits_through_a_restart(tmp_path: Path) -> None:
+    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+        job_id = client.submit_job("rag_ingest", {"documents": _documents(), "collection": "reports"})
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(client.wait_for_job, job_id, timeout=60)
+            _until_under_way(client, job_id)
+            server.process.terminate()
+            server.process.wait(timeout=15)
+            with serving(tmp_path, port=urlsplit(server.url).port):
+                assert waiting.result()["added"] > 0
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])

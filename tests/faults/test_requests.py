@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from llmbackend import LLMBackendClient, LLMBackendError
+from llmbackend import LLMBackendClient, LLMBackendError, Unauthorized
 from tests.server import KEY, serving
 
 WITH_KEY = {"Authorization": f"Bearer {KEY}"}
@@ -329,3 +329,53 @@ def test_what_is_not_http_is_refused(server_url: str, lines: list[bytes]) -> Non
     status, _ = raw(server_url, *lines)
     assert 400 <= status < 500
     assert requests.get(server_url + "/health/live", timeout=10).status_code == 200
+
+
+# Other people's web pages
+
+
+def test_a_body_that_is_not_json_by_its_type_is_refused(server_url: str) -> None:
+    reply = requests.post(
+        f"{server_url}/v1/collections",
+        data='{"collection": "planted"}',
+        headers={
+            "Authorization": f"Bearer {KEY}",
+            "Content-Type": "text/plain",
+            "Origin": "http://evil.example",
+        },
+        timeout=30,
+    )
+    assert (reply.status_code, reply.json()["error"]["code"]) == (422, "invalid_request")
+
+
+def test_without_a_key_only_requests_to_this_machines_names_are_answered(
+    tmp_path: Path, models_dir: Path
+) -> None:
+    with serving(tmp_path, models_dir=models_dir) as server:
+        assert requests.get(f"{server.url}/v1/collections", timeout=30).status_code == 200
+        rebound = requests.get(f"{server.url}/v1/collections", headers={"Host": "evil.example"}, timeout=30)
+        assert (rebound.status_code, rebound.json()["error"]["code"]) == (403, "forbidden")
+
+
+# The SDK's side
+
+
+def test_a_password_in_netrc_does_not_replace_the_key(
+    server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login bob password another\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with LLMBackendClient(server_url, KEY) as client:
+        assert client.list_collections() is not None
+
+
+def test_the_environments_key_goes_to_the_environments_server_only(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_BACKEND_API_KEY", KEY)
+    with LLMBackendClient(server_url) as client, pytest.raises(Unauthorized):
+        client.list_collections()
+    monkeypatch.setenv("LLM_BACKEND_URL", server_url)
+    with LLMBackendClient() as client:
+        assert client.list_collections() is not None

@@ -67,7 +67,7 @@ def test_files_are_ingested_and_asked(data_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.txt").write_bytes(b"\xff\xfe\xfa")
     (tmp_path / "picture.png").write_bytes(b"not a text")
     code, said, errors = _run("ingest", "manual", tmp_path, data_dir=data_dir)
-    assert code == 0, errors
+    assert (code, errors.strip()) == (1, ""), "something failed"
     rows = {
         cells[0]: cells[1] for line in said.splitlines() if len(cells := line.strip("│┃ ").split("│")) == 2
     }
@@ -79,6 +79,17 @@ def test_files_are_ingested_and_asked(data_dir: Path, tmp_path: Path) -> None:
     assert (code, errors) == (0, "")
     assert "red button" in said
     assert "[1] manual/reset.md" in said
+
+
+def test_what_cannot_be_read_is_not_removed_for_that(data_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "kept.txt").write_text("This text is kept.")
+    (tmp_path / "other.txt").write_text("This text stays readable.")
+    assert _run("ingest", "synced", tmp_path, data_dir=data_dir)[0] == 0
+    (tmp_path / "kept.txt").write_bytes(b"\xff\xfe\xfa")
+    code, _, errors = _run("ingest", "synced", tmp_path, "--sync", data_dir=data_dir)
+    assert code != 0
+    assert "kept.txt" in errors
+    assert "kept" in _run("query", "synced", "Which text is kept?", data_dir=data_dir)[1]
 
 
 def test_an_unknown_collection_is_one_line_and_exit_code_1(data_dir: Path) -> None:

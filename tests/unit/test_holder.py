@@ -110,12 +110,59 @@ def test_a_core_that_cannot_start_lets_go_of_the_data(tmp_path: Path) -> None:
     Holder(tmp_path).release()
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["garbage", "sqlite:////no/such/folder/x.db", "oracle9://user:s3cret-value@db/llm"],
-    ids=["not a URL", "no such folder", "unknown kind"],
-)
-def test_a_database_that_cannot_be_used_is_told_by_its_setting(tmp_path: Path, url: str) -> None:
-    with pytest.raises(BackendError, match="DATABASE_URL") as caught:
-        LocalTransport(Settings(data_dir=tmp_path, database_url=url))
-    assert "s3cret-value" not in str(caught.value.to_dict())
+def test_a_database_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "state.db").write_text("This is no database, and longer than its header would be." * 20)
+    with pytest.raises(BackendError, match=r"state\.db"):
+        LocalTransport(Settings(data_dir=tmp_path))
+
+
+def test_a_change_of_the_working_directory_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with LLMBackendClient(transport=LocalTransport(Settings(data_dir=Path("data")))) as client:
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir(tmp_path / "other")
+        client.rag_ingest("a text", "town")
+    assert list((tmp_path / "other").iterdir()) == []
+    assert (tmp_path / "data" / "state.db").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forking is for Unix")
+def test_a_client_in_a_forked_child_says_so_rather_than_hang(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "from llmbackend import LLMBackendClient, TransportError\n"
+        "client = LLMBackendClient()\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    try:\n"
+        "        client.health()\n"
+        "    except TransportError as error:\n"
+        "        os._exit(0 if 'forked' in error.message else 1)\n"
+        "    os._exit(2)\n"
+        "status = os.waitpid(pid, 0)[1]\n"
+        "assert client.health().status == 'ok'\n"
+        "sys.exit(os.waitstatus_to_exitcode(status))\n"
+    )
+    environment = {**os.environ, "LLMBACKEND_DATA_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=False)
+    assert done.returncode == 0
+
+
+def test_threads_may_use_a_client_after_the_main_thread_has_ended(tmp_path: Path) -> None:
+    code = (
+        "import threading, time\n"
+        "from llmbackend import LLMBackendClient\n"
+        "client = LLMBackendClient()\n"
+        "def late():\n"
+        "    time.sleep(0.5)\n"
+        "    print(len(client.embed_single('a text')))\n"
+        "    client.close()\n"
+        "threading.Thread(target=late).start()\n"
+    )
+    environment = {**os.environ, "LLMBACKEND_DATA_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, timeout=60, check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "256\n", "")

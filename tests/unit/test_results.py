@@ -89,7 +89,6 @@ def test_a_reply_is_a_str_that_knows_its_model_and_usage() -> None:
     assert reply == "Paris"
     assert reply.upper() == "PARIS"
     assert (reply.model, reply.usage.total_tokens, reply.finish_reason) == ("m", 3, "stop")
-    assert reply.tool_calls == []
     assert Reply("").usage == {}
 
 

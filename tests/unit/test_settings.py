@@ -61,10 +61,11 @@ def test_secrets_are_never_shown() -> None:
         assert secret not in shown
 
 
-def test_the_databases_password_is_never_shown() -> None:
-    options = load(database_url="postgresql://user:s3cret-value@db/llm")
-    assert options.database == "postgresql://user:s3cret-value@db/llm"
-    assert "s3cret-value" not in repr(options) + str(options)
+@pytest.mark.parametrize("name", ["vllm_url", "litellm_url", "openai_base_url", "tei_url"])
+def test_a_password_in_a_url_is_refused_and_not_repeated(name: str) -> None:
+    with pytest.raises(InvalidRequest, match=name.upper()) as caught:
+        load(**{name: "http://user:s3cret-value@models.example"})
+    assert "s3cret-value" not in str(caught.value.to_dict())
 
 
 WRONG = [
@@ -110,9 +111,7 @@ def test_listening_on_this_machine_takes_none(host: str) -> None:
     check_exposure(load(host=host))
 
 
-def test_the_database_is_in_the_data_directory_unless_set(tmp_path: Path) -> None:
-    assert load(data_dir=tmp_path).database == f"sqlite:///{tmp_path / 'state.db'}"
-    assert load(database_url="postgresql://db/llm").database == "postgresql://db/llm"
+def test_models_are_in_the_data_directory_unless_set(tmp_path: Path) -> None:
     assert load(data_dir=tmp_path, models_dir=None).models_path == tmp_path / "models"
     assert load(data_dir=tmp_path, models_dir=tmp_path).models_path == tmp_path
 

