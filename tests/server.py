@@ -34,6 +34,7 @@ def serving(data_dir: Path, **settings: Any) -> Iterator[Server]:
 
 
 def start(data_dir: Path, **settings: Any) -> subprocess.Popen[str]:
+    data_dir.mkdir(parents=True, exist_ok=True)
     given = {"data_dir": data_dir, "host": "127.0.0.1", "port": 0, **settings}
     variables = {f"LLMBACKEND_{name.upper()}": str(value) for name, value in given.items()}
     return subprocess.Popen(
