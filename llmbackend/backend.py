@@ -63,12 +63,12 @@ class Backend:
 
     # Chat
 
-    async def chat(self, request: schemas.ChatRequest) -> schemas.ChatCompletion:
+    async def chat(self, request: schemas.ChatRequest) -> schemas.ChatCompletion | bytes:
         """Reply to a conversation (OpenAI's chat completions; the model rag/<collection> answers from it)."""
         if request.model and request.model.startswith(rag_model.PREFIX):
             answer = await self.rag_query(self._as_query(request))
             return schemas.ChatCompletion.model_validate(rag_model.completion(request.model, answer))
-        return schemas.ChatCompletion.model_validate(await self._chat.complete(_wire(request)))
+        return await self._chat.complete(_wire(request))
 
     def chat_stream(self, request: schemas.ChatRequest) -> AsyncIterator[bytes]:
         if request.model and request.model.startswith(rag_model.PREFIX):

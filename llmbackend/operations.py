@@ -70,7 +70,9 @@ async def call(backend: Backend, name: str, body: bytes) -> bytes:
     """An operation's JSON result for a JSON body; whatever goes wrong is an LLMBackendError."""
     try:
         request = await _request(backend, name, body)
-        result: schemas.Response = await getattr(backend, name)(request)
+        result: schemas.Response | bytes = await getattr(backend, name)(request)
+        if isinstance(result, bytes):  # passed through from a model's server
+            return result
         if OPERATIONS[name].bulky:
             return await to_thread.run_sync(lambda: result.model_dump_json().encode())
         return result.model_dump_json().encode()

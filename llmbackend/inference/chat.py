@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Protocol
 
 from ..errors import BackendError, NotFound
@@ -29,34 +31,25 @@ class ChatModel(Protocol):
     async def models(self) -> list[str]:
         """The names of the models that can be asked for."""
 
-    async def complete(self, request: dict[str, Any]) -> dict[str, Any]:
-        """A chat.completion object; raises an LLMBackendError."""
+    async def complete(self, request: dict[str, Any]) -> bytes:
+        """A chat.completion object, as JSON; raises an LLMBackendError."""
 
-    def stream(self, request: dict[str, Any]) -> AsyncIterator[bytes]:
+    def stream(self, request: dict[str, Any]) -> AsyncGenerator[bytes, None]:
         """The completion as server-sent events, up to and with [DONE]; raises before the first or breaks off."""
 
     async def close(self) -> None: ...
 
 
 class OpenAICompatibleChat:
-    """vLLM, LiteLLM or anything else that speaks OpenAI's wire. Retries are the openai client's (two)."""
+    """vLLM, LiteLLM or anything else that speaks OpenAI's wire: requests and replies pass through as bytes."""
 
     abstracts = True
 
     def __init__(self, upstream: Upstream, settings: Settings) -> None:
-        import openai
-
         self._upstream = upstream
         self.context = settings.chat_context
         self.passage_tokens = self.context * 3 // 8
         self._name = settings.chat_model
-        # Passing a key, even an empty one, keeps the client from taking OPENAI_API_KEY to another's server.
-        self._client = openai.AsyncOpenAI(
-            base_url=upstream.url,
-            api_key=upstream.secret or "none",
-            timeout=settings.upstream_timeout,
-            max_retries=2,
-        )
 
     @property
     def name(self) -> str | None:
@@ -64,33 +57,29 @@ class OpenAICompatibleChat:
 
     async def models(self) -> list[str]:
         with self._upstream.translated():
-            return [model.id async for model in await self._client.models.list()]
+            return [str(model["id"]) for model in (await self._upstream.get("/models"))["data"]]
 
-    async def complete(self, request: dict[str, Any]) -> dict[str, Any]:
-        request = await self._with_model(request)
-        with self._upstream.translated():
-            completion = await self._client.chat.completions.create(**request)
-            result: dict[str, Any] = completion.model_dump(mode="json", exclude_unset=True)
-        if not result.get("choices"):
-            raise BackendError(
-                f"{self._upstream.name} at {self._upstream.url} answered without any choice",
-                details={"backend": self._upstream.name},
-            )
-        return result
+    async def complete(self, request: dict[str, Any]) -> bytes:
+        completion = await self._upstream.forward("/chat/completions", await self._body(request))
+        with self._upstream.translated():  # looked at, but handed on as it is
+            if not json.loads(completion)["choices"]:
+                raise BackendError(
+                    f"{self._upstream.name} at {self._upstream.url} answered without any choice",
+                    details={"backend": self._upstream.name},
+                )
+        return completion
 
-    async def stream(self, request: dict[str, Any]) -> AsyncIterator[bytes]:
-        request = await self._with_model(request)
-        with self._upstream.translated():
-            # The upstream's bytes pass through unread: no piece is held back or written anew.
-            async with self._client.chat.completions.with_streaming_response.create(
-                **request, stream=True
-            ) as response:
-                async for chunk in response.iter_bytes():
-                    yield chunk
+    async def stream(self, request: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+        body = await self._body({**request, "stream": True})
+        async with aclosing(self._upstream.stream("/chat/completions", body)) as pieces:
+            async for piece in pieces:
+                yield piece
 
-    async def _with_model(self, request: dict[str, Any]) -> dict[str, Any]:
-        if request.get("model"):
-            return request
+    async def _body(self, request: dict[str, Any]) -> bytes:
+        return json.dumps({**request, "model": request.get("model") or await self._first()}).encode()
+
+    async def _first(self) -> str:
+        """CHAT_MODEL, or the first model that the server offers."""
         if self._name is None:
             offered = await self.models()
             if not offered:
@@ -99,7 +88,7 @@ class OpenAICompatibleChat:
                     details={"backend": self._upstream.name},
                 )
             self._name = offered[0]
-        return {**request, "model": self._name}
+        return self._name
 
     async def close(self) -> None:
-        await self._client.close()
+        await self._upstream.close()

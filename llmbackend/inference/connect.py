@@ -22,13 +22,13 @@ def embedder(settings: Settings) -> Embedder:
     """TEI, or EMBEDDING_MODEL on one of the servers; else the embedded model."""
     model, timeout = settings.embedding_model, settings.upstream_timeout
     if settings.tei_url:
-        tei = Upstream("TEI", settings.tei_url.rstrip("/"), settings.tei_api_key)
-        return TEIEmbedder(tei, model, timeout)
+        tei = Upstream("TEI", settings.tei_url.rstrip("/"), settings.tei_api_key, timeout)
+        return TEIEmbedder(tei, model)
     if model is None or model == EmbeddedEmbedder.name:
         return EmbeddedEmbedder()
     # vLLM last: it serves one model, and VLLM_URL's is more often the chat model.
     for server in sorted(_servers(settings), key=lambda server: server.name == "vLLM"):
-        return OpenAICompatibleEmbedder(server, model, timeout)
+        return OpenAICompatibleEmbedder(server, model)
     raise BackendError(
         f"EMBEDDING_MODEL is {model!r} but no server is set for it: "
         "set TEI_URL, LITELLM_URL, OPENAI_BASE_URL or VLLM_URL",
@@ -38,7 +38,7 @@ def embedder(settings: Settings) -> Embedder:
 
 def _servers(settings: Settings) -> list[Upstream]:
     return [
-        Upstream(name, _versioned(url), key)
+        Upstream(name, _versioned(url), key, settings.upstream_timeout)
         for name, url, key in (
             ("vLLM", settings.vllm_url, settings.vllm_api_key),
             ("LiteLLM", settings.litellm_url, settings.litellm_api_key),

@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,14 +111,14 @@ class EmbeddedChat:
     async def models(self) -> list[str]:
         return [self._name] if self.name else []
 
-    async def complete(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def complete(self, request: dict[str, Any]) -> bytes:
         # Streaming underneath, so that a caller who goes away stops the model and not just the waiting.
         content: list[str] = []
         finish_reason = None
         usage: dict[str, Any] = {}
         if _needs_whole(request):
             whole = partial(self._whole, self._prepared(request))
-            return await to_thread.run_sync(whole, limiter=self._threads)
+            return json.dumps(await to_thread.run_sync(whole, limiter=self._threads)).encode()
         chunk: dict[str, Any] = {}
         async for chunk in self._chunks({**request, "stream_options": {"include_usage": True}}):
             usage = chunk.get("usage") or usage
@@ -126,7 +126,7 @@ class EmbeddedChat:
                 content.append(choice["delta"].get("content") or "")
                 finish_reason = choice["finish_reason"] or finish_reason
         message = {"role": "assistant", "content": "".join(content)}
-        return {
+        completion = {
             "id": chunk.get("id", ""),
             "object": "chat.completion",
             "created": chunk.get("created", 0),
@@ -134,13 +134,14 @@ class EmbeddedChat:
             "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
             "usage": usage,
         }
+        return json.dumps(completion, ensure_ascii=False).encode()
 
-    async def stream(self, request: dict[str, Any]) -> AsyncIterator[bytes]:
+    async def stream(self, request: dict[str, Any]) -> AsyncGenerator[bytes, None]:
         async for chunk in self._chunks(request):
             yield b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
         yield b"data: [DONE]\n\n"
 
-    async def _chunks(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def _chunks(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """chat.completion.chunk objects. llama.cpp works in a thread; leaving this generator stops it."""
         request = {**self._prepared(request), "stream": True}
         loop = asyncio.get_running_loop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import BackendError, NotFound
@@ -40,17 +41,18 @@ def require(embedder: Embedder, model: str | None) -> None:
 
 
 class OpenAICompatibleEmbedder:
-    """Any server with /v1/embeddings. Retries are the openai client's (two)."""
+    """Any server with /v1/embeddings, by the openai client, which lets vectors travel as base64."""
 
     batch = 64
 
-    def __init__(self, upstream: Upstream, model: str, timeout: float) -> None:
+    def __init__(self, upstream: Upstream, model: str) -> None:
         import openai
 
         self.name = model
         self._upstream = upstream
+        # A key is always given, lest the client send OPENAI_API_KEY to another's server; the tries are Upstream's.
         self._client = openai.AsyncOpenAI(
-            base_url=upstream.url, api_key=upstream.secret or "none", timeout=timeout, max_retries=2
+            base_url=upstream.url, api_key=upstream.secret or "none", timeout=upstream.timeout, max_retries=0
         )
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
@@ -58,8 +60,10 @@ class OpenAICompatibleEmbedder:
         tokens = 0
         for start in range(0, len(texts), self.batch):
             part = list(texts[start : start + self.batch])
+            reply = await self._upstream.persist(
+                partial(self._client.embeddings.create, input=part, model=self.name)
+            )
             with self._upstream.translated():
-                reply = await self._client.embeddings.create(input=part, model=self.name)
                 rows += [item.embedding for item in sorted(reply.data, key=lambda item: item.index)]
                 tokens += reply.usage.prompt_tokens if reply.usage else 0
         return Vectors(_checked(rows, len(texts), self._upstream.name), tokens)
@@ -73,34 +77,21 @@ class TEIEmbedder:
 
     batch = 32  # its default max_client_batch_size
 
-    def __init__(self, upstream: Upstream, model: str | None, timeout: float) -> None:
-        import aiohttp
-
+    def __init__(self, upstream: Upstream, model: str | None) -> None:
         self.name = model or "tei"
         self._upstream = upstream
-        self._session = aiohttp.ClientSession(
-            headers={"Authorization": f"Bearer {upstream.secret}"} if upstream.secret else None,
-            timeout=aiohttp.ClientTimeout(total=timeout),
-        )
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         rows: list[Any] = []
         for start in range(0, len(texts), self.batch):
-            rows += await self._post(list(texts[start : start + self.batch]))
+            body = {"inputs": list(texts[start : start + self.batch]), "truncate": True}
+            reply = await self._upstream.post("/embed", body)
+            with self._upstream.translated():
+                rows += list(reply)
         return Vectors(_checked(rows, len(texts), self._upstream.name), 0)
 
-    async def _post(self, texts: list[str]) -> list[Any]:
-        url = f"{self._upstream.url}/embed"
-        with self._upstream.translated():
-            async with self._session.post(url, json={"inputs": texts, "truncate": True}) as reply:
-                if reply.status != 200:
-                    wait = reply.headers.get("Retry-After")
-                    raise self._upstream.refusal(reply.status, await reply.text(), wait)
-                rows: list[Any] = await reply.json()
-                return rows
-
     async def close(self) -> None:
-        await self._session.close()
+        await self._upstream.close()
 
 
 def _checked(rows: list[Any], count: int, backend: str) -> NDArray[np.float32]:

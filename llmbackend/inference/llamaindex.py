@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -50,7 +51,7 @@ class ChatAdapter(LLM):
         )
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        completion = await self._chat.complete(self._request(messages, kwargs))
+        completion = json.loads(await self._chat.complete(self._request(messages, kwargs)))
         self._note(completion)
         text = completion["choices"][0]["message"].get("content") or ""
         return ChatResponse(message=ChatMessage(role=MessageRole.ASSISTANT, content=text), raw=completion)

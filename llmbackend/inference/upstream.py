@@ -1,61 +1,147 @@
-"""A model server behind us, and what goes wrong there in our terms: the one place where foreign errors become ours."""
+"""A model server behind us: one HTTP client, one retry loop, and the one place where its errors become ours.
+
+Bytes pass through as they come. What is worth trying again (no connection, 429, 5xx) is tried again within the
+deadline, waiting twice as long each time (with jitter), or as long as the server asks by Retry-After.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import json
+import random
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import SecretStr
 
 from ..errors import BackendError, BackendTimeout, InvalidRequest, LLMBackendError, NotFound, Overloaded
 
+if TYPE_CHECKING:
+    import aiohttp
 
-@dataclass(frozen=True)
+RETRIES = 2
+FIRST_PAUSE = 0.2  # seconds
+
+_Result = TypeVar("_Result")
+
+
 class Upstream:
-    name: str
-    url: str
-    key: SecretStr | None = None
+    """A server by its base URL. `timeout` (seconds) bounds each call with all its tries, and each pause of a stream."""
+
+    def __init__(self, name: str, url: str, key: SecretStr | None, timeout: float) -> None:
+        self.name = name
+        self.url = url
+        self.key = key
+        self.timeout = timeout
+        self._session: aiohttp.ClientSession | None = None
 
     @property
     def secret(self) -> str | None:
         return self.key.get_secret_value() if self.key else None
 
+    async def get(self, path: str) -> Any:
+        """The JSON at a path."""
+        return await self.persist(lambda: self._parsed("GET", path, None))
+
+    async def post(self, path: str, body: Any) -> Any:
+        """The JSON that comes back for a JSON body."""
+        return await self.persist(lambda: self._parsed("POST", path, json.dumps(body).encode()))
+
+    async def forward(self, path: str, body: bytes) -> bytes:
+        """The bytes that come back for a JSON body, unread."""
+        return await self.persist(lambda: self._read("POST", path, body))
+
+    async def stream(self, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
+        """The bytes that come back, each piece as it arrives. Nothing is tried again after the first."""
+        reply = await self.persist(lambda: self._open("POST", path, body))
+        try:
+            with self.translated():
+                async for piece in reply.content.iter_any():
+                    yield piece
+        finally:
+            reply.close()  # and with it the connection, so that the server stops its work
+
+    async def persist(self, attempt: Callable[[], Awaitable[_Result]]) -> _Result:
+        """The retry loop: what an attempt returns, or the last error once tries or time have run out."""
+        deadline = time.monotonic() + self.timeout
+        pause = FIRST_PAUSE
+        for tries_left in range(RETRIES, -1, -1):
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    with self.translated():
+                        return await attempt()
+            except TimeoutError as error:
+                raise self._too_late() from error
+            except LLMBackendError as error:
+                wait = float(error.details.get("retry_after") or pause * random.uniform(1, 1.5))
+                if not tries_left or not _worth_another_try(error) or time.monotonic() + wait >= deadline:
+                    raise
+            await asyncio.sleep(wait)
+            pause *= 2
+        raise AssertionError("the last try returns or raises")
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def _parsed(self, method: str, path: str, body: bytes | None) -> Any:
+        return json.loads(await self._read(method, path, body))
+
+    async def _read(self, method: str, path: str, body: bytes | None) -> bytes:
+        reply = await self._open(method, path, body)
+        try:
+            return await reply.read()
+        finally:
+            reply.release()
+
+    async def _open(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
+        """The reply, its body yet to be read; raises a refusal."""
+        import aiohttp
+
+        if self._session is None:
+            headers = {"Content-Type": "application/json"}
+            if self.secret:
+                headers["Authorization"] = f"Bearer {self.secret}"
+            self._session = aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0))
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=self.timeout)
+        reply = await self._session.request(
+            method, self.url + path, data=body, timeout=timeout, allow_redirects=False
+        )
+        if reply.status == 200:
+            return reply
+        try:
+            raise self.refusal(reply.status, await reply.read(), reply.headers.get("Retry-After"))
+        finally:
+            reply.release()
+
     @contextmanager
     def translated(self) -> Iterator[None]:
         """Within this block, whatever a client of the server raises becomes an LLMBackendError that names it."""
-        import openai
+        import aiohttp
 
         about = {"backend": self.name}
         try:
             yield
-        except LLMBackendError:
+        except aiohttp.ServerTimeoutError as error:
+            raise self._too_late() from error
+        except (LLMBackendError, TimeoutError):
             raise
-        except openai.APIStatusError as error:
-            raise self.refusal(
-                error.status_code, _said(error), error.response.headers.get("retry-after")
-            ) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._unreachable() from error
         except Exception as error:
-            # The HTTP client under openai differs by its version, hence names instead of classes.
-            names = {kind.__name__ for kind in type(error).__mro__}
-            if names & {"APITimeoutError", "TimeoutException", "TimeoutError"}:
-                raise BackendTimeout(
-                    f"{self.name} at {self.url} did not answer in time", details=about
-                ) from error
-            if names & {"APIConnectionError", "TransportError", "ClientError", "OSError"}:
-                raise BackendError(
-                    f"{self.name} at {self.url} cannot be reached, or broke off: is it running?",
-                    details=about,
-                ) from error
-            raise BackendError(
+            raise self._of_openai(error) or BackendError(
                 f"{self.name} at {self.url} gave an answer that does not fit ({type(error).__name__}): "
                 "is this the right URL?",
                 details=about,
             ) from error
 
-    def refusal(self, status: int, said: str, retry_after: str | None = None) -> LLMBackendError:
-        """The error for a reply with an error status and what its body said."""
-        about: dict[str, object] = {"backend": self.name, "status": status}
+    def refusal(self, status: int, body: bytes, retry_after: str | None = None) -> LLMBackendError:
+        """The error for a reply with an error status."""
+        about: dict[str, Any] = {"backend": self.name, "status": status}
+        said = _said(body)
         if self.secret:
             said = said.replace(self.secret, "***")  # servers have been seen to quote what they were sent
         said = said[:500] or f"HTTP {status}"
@@ -77,7 +163,51 @@ class Upstream:
             case _:
                 return BackendError(f"{self.name} at {self.url} failed with {status}: {said}", details=about)
 
+    def _of_openai(self, error: Exception) -> LLMBackendError | None:
+        """The same for what the openai client raises, where that is at work."""
+        openai = sys.modules.get("openai")
+        if openai is None or not isinstance(error, openai.OpenAIError):
+            return None
+        if isinstance(error, openai.APIStatusError):
+            reply = error.response
+            return self.refusal(error.status_code, reply.content, reply.headers.get("Retry-After"))
+        if isinstance(error, openai.APITimeoutError):
+            return self._too_late()
+        if isinstance(error, openai.APIConnectionError):
+            return self._unreachable()
+        return None
 
-def _said(error: object) -> str:
-    body = getattr(error, "body", None)
-    return str(body.get("message") or body.get("detail") or "") if isinstance(body, dict) else ""
+    def _unreachable(self) -> BackendError:
+        return BackendError(
+            f"{self.name} at {self.url} cannot be reached, or broke off: is it running?",
+            details={"backend": self.name},
+        )
+
+    def _too_late(self) -> BackendTimeout:
+        return BackendTimeout(
+            f"{self.name} at {self.url} did not answer in {self.timeout:g} s", details={"backend": self.name}
+        )
+
+
+def _worth_another_try(error: LLMBackendError) -> bool:
+    import aiohttp
+
+    status = error.details.get("status")
+    if status is not None:
+        return status in (408, 429) or status >= 500
+    if isinstance(error, BackendTimeout):
+        return False  # the time is used up
+    cause = error.__cause__
+    return isinstance(cause, aiohttp.ClientConnectionError) or type(cause).__name__ == "APIConnectionError"
+
+
+def _said(body: bytes) -> str:
+    """The message in an error reply: OpenAI's, LiteLLM's, Starlette's or TEI's shape."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return ""
+    if isinstance(said, dict):
+        error = said.get("error")
+        said = error.get("message") if isinstance(error, dict) else error or said.get("detail")
+    return said if isinstance(said, str) else ""

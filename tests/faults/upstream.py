@@ -44,6 +44,8 @@ class Upstream:
         self.seen: list[dict[str, Any]] = []
         """The body of each request, oldest first."""
         self.replies: list[str] = []
+        self.faults: list[str] = []
+        """Faults of the next requests, whatever their model."""
         self.left = threading.Event()
         """Set once the reader of an endless stream has gone."""
         self.app = Starlette(
@@ -58,6 +60,7 @@ class Upstream:
     def reset(self) -> None:
         self.seen.clear()
         self.replies.clear()
+        self.faults.clear()
         self.left.clear()
 
     async def _models(self, request: Request) -> Response:
@@ -66,7 +69,7 @@ class Upstream:
     async def _chat(self, request: Request) -> Response:
         body = await self._note(request)
         model = body["model"]
-        fault = await _fault(model, request)
+        fault = await _fault(self.faults.pop(0) if self.faults else model, request)
         if fault is not None:
             return fault
         text = self.replies.pop(0) if self.replies else REPLY
