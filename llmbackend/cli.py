@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,7 +81,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="0 lets the system choose.")] = None,
 ) -> None:
     """Serve the operations over HTTP (port 8888 unless PORT says otherwise)."""
-    from .server.app import serve
+    from .server.app import run
 
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     options = settings.load(**given)
@@ -91,7 +90,7 @@ def serve(
         guarded = "with an API key" if options.api_key else "without an API key, for this machine only"
         errors.print(f"llmbackend {__version__} answers at [bold]{url}[/bold] {guarded}", highlight=False)
 
-    asyncio.run(serve(options, started))
+    run(options, started)
 
 
 @app.command()

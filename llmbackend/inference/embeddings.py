@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import BackendError, NotFound
+from .batches import Answer, Limits, ask_in_batches
 from .upstream import Upstream
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def require(embedder: Embedder, model: str | None) -> None:
 class OpenAICompatibleEmbedder:
     """Any server with /v1/embeddings, by the openai client, which lets vectors travel as base64."""
 
-    batch = 64
+    limits = Limits(texts=64)
 
     def __init__(self, upstream: Upstream, model: str) -> None:
         import openai
@@ -56,17 +57,16 @@ class OpenAICompatibleEmbedder:
         )
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        rows: list[Any] = []
-        tokens = 0
-        for start in range(0, len(texts), self.batch):
-            part = list(texts[start : start + self.batch])
-            reply = await self._upstream.persist(
-                partial(self._client.embeddings.create, input=part, model=self.name)
-            )
-            with self._upstream.translated():
-                rows += [item.embedding for item in sorted(reply.data, key=lambda item: item.index)]
-                tokens += reply.usage.prompt_tokens if reply.usage else 0
-        return Vectors(_checked(rows, len(texts), self._upstream.name), tokens)
+        answer = await ask_in_batches(texts, self.limits, self._ask)
+        return Vectors(_checked(answer.rows, self._upstream.name), answer.tokens)
+
+    async def _ask(self, batch: list[str]) -> Answer:
+        create = partial(self._client.embeddings.create, input=batch, model=self.name)
+        reply = await self._upstream.persist(create)
+        with self._upstream.translated():
+            rows = [item.embedding for item in sorted(reply.data, key=lambda item: item.index)]
+            tokens = reply.usage.prompt_tokens if reply.usage else 0
+        return Answer(_one_each(rows, batch, self._upstream.name), tokens)
 
     async def close(self) -> None:
         await self._client.close()
@@ -75,32 +75,54 @@ class OpenAICompatibleEmbedder:
 class TEIEmbedder:
     """Text Embeddings Inference by its own API (POST /embed): https://huggingface.github.io/text-embeddings-inference"""
 
-    batch = 32  # its default max_client_batch_size
-
     def __init__(self, upstream: Upstream, model: str | None) -> None:
         self.name = model or "tei"
         self._upstream = upstream
+        self._limits: Limits | None = None
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        rows: list[Any] = []
-        for start in range(0, len(texts), self.batch):
-            body = {"inputs": list(texts[start : start + self.batch]), "truncate": True}
-            reply = await self._upstream.post("/embed", body)
-            with self._upstream.translated():
-                rows += list(reply)
-        return Vectors(_checked(rows, len(texts), self._upstream.name), 0)
+        # Callers who are first at the same time each read them: none has to wait for another's failure.
+        if self._limits is None:
+            self._limits = await self._read_limits()
+        answer = await ask_in_batches(texts, self._limits, self._ask)
+        return Vectors(_checked(answer.rows, self._upstream.name), answer.tokens)
+
+    async def _ask(self, batch: list[str]) -> Answer:
+        reply = await self._upstream.post("/embed", {"inputs": batch, "truncate": True})
+        with self._upstream.translated():
+            return Answer(_one_each(list(reply), batch, self._upstream.name), 0)
+
+    async def _read_limits(self) -> Limits:
+        """What the server says of itself; its default batch size where it says nothing."""
+        try:
+            info = await self._upstream.get("/info")
+        except NotFound:
+            return Limits(texts=32)
+        with self._upstream.translated():
+            return Limits(
+                texts=int(info["max_client_batch_size"]),
+                tokens=int(info["max_batch_tokens"]),
+                tokens_a_text=int(info["max_input_length"]),
+            )
 
     async def close(self) -> None:
         await self._upstream.close()
 
 
-def _checked(rows: list[Any], count: int, backend: str) -> NDArray[np.float32]:
-    """Rows as unit vectors, once they are as many as asked for, of one length, and finite."""
+def _one_each(rows: list[Any], batch: list[str], backend: str) -> list[Any]:
+    """The rows, once they are as many as the texts."""
+    if len(rows) != len(batch):
+        raise BackendError(
+            f"{backend} sent {len(rows)} vectors for {len(batch)} texts", details={"backend": backend}
+        )
+    return rows
+
+
+def _checked(rows: list[Any], backend: str) -> NDArray[np.float32]:
+    """Rows as unit vectors, once they are of one length, and finite."""
     import numpy as np
 
     about = {"backend": backend}
-    if len(rows) != count:
-        raise BackendError(f"{backend} sent {len(rows)} vectors for {count} texts", details=about)
     try:
         values = np.asarray(rows, dtype=np.float32)
     except (ValueError, TypeError) as error:

@@ -105,7 +105,9 @@ class Upstream:
             headers = {"Content-Type": "application/json"}
             if self.secret:
                 headers["Authorization"] = f"Bearer {self.secret}"
-            self._session = aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0))
+            # Idle connections are dropped before the usual server would (uvicorn: 5 s), not used as it does.
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4)
+            self._session = aiohttp.ClientSession(headers=headers, connector=connector)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=self.timeout)
         reply = await self._session.request(
             method, self.url + path, data=body, timeout=timeout, allow_redirects=False

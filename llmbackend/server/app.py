@@ -181,11 +181,17 @@ def check_exposure(settings: Settings) -> None:
         )
 
 
-async def serve(settings: Settings, started: Callable[[str], None] = lambda url: None) -> None:
+def run(settings: Settings, started: Callable[[str], None] = lambda url: None) -> None:
     """Serve until stopped (SIGINT, SIGTERM); calls `started` with the URL once requests are answered.
 
     Raises InvalidRequest, Conflict or BackendError if it cannot start.
     """
+    # uvicorn's choice of loop: uvloop where there is one.
+    with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
+        runner.run(_serve(settings, started))
+
+
+async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
     check_exposure(settings)
     backend = await Backend.open(settings)
     try:
@@ -198,6 +204,7 @@ async def serve(settings: Settings, started: Callable[[str], None] = lambda url:
             server_header=False,
             lifespan="off",
             timeout_graceful_shutdown=10,
+            timeout_keep_alive=75,  # longer than clients keep idle connections, so that they close first
         )
         await _Server(config, started).serve()
     finally:

@@ -17,6 +17,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FOLDER",
         help="retrieval benchmark: corpus.jsonl ({id, text}) and queries.jsonl ({id, question, gold})",
     )
+    parser.addoption(
+        "--litellm",
+        type=Path,
+        metavar="EXECUTABLE",
+        help="overhead benchmark: LiteLLM's proxy, to compare with",
+    )
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -22,9 +22,10 @@ from llmbackend import (
     Overloaded,
     StreamInterrupted,
 )
+from llmbackend.inference.batches import IN_FLIGHT
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
-from tests.faults.upstream import KEY, REPLY, Upstream, closed_port, running
+from tests.faults.upstream import KEY, REPLY, TEI_BYTES, Upstream, closed_port, running
 from tests.server import KEY as SERVER_KEY
 from tests.server import serving
 
@@ -306,10 +307,8 @@ def test_an_analysis_by_a_failing_model_is_its_error(connect: Connect, upstream:
 TEXTS = ["a ferry", "the harbour", "market"]
 
 
-def _check_vectors(client: LLMBackendClient) -> None:
-    vectors = client.embed(TEXTS)
-    assert len(vectors) == len(TEXTS)
-    for text, vector in zip(TEXTS, vectors, strict=True):
+def _check_vectors(client: LLMBackendClient, texts: list[str] = TEXTS) -> None:
+    for text, vector in zip(texts, client.embed(texts), strict=True):
         assert math.hypot(*vector) == pytest.approx(1)
         assert vector[1] / vector[0] == pytest.approx(len(text))
 
@@ -385,6 +384,91 @@ def test_embedding_servers_that_are_not_there_are_backend_errors(connect: Connec
     ):
         with fails(BackendError):
             connect(**settings).embed(TEXTS)
+
+
+# Many texts to embed
+
+MANY = [f"{number:x<{number}}" for number in range(1, 301)]
+
+
+@pytest.fixture(params=["OpenAI", "TEI"])
+def embedding(request: pytest.FixtureRequest, connect: Connect, upstream: Upstream) -> LLMBackendClient:
+    """A client with each kind of embedding server."""
+    if request.param == "TEI":
+        return connect(tei_url=f"{upstream.url}/ok")
+    return connect(embedding_model="ok")
+
+
+def _sent(upstream: Upstream) -> list[list[str]]:
+    """The texts of each request."""
+    return [body.get("inputs") or body["input"] for body in upstream.seen]
+
+
+def test_many_texts_go_in_batches_some_at_once_and_come_in_order(
+    embedding: LLMBackendClient, upstream: Upstream
+) -> None:
+    _check_vectors(embedding, MANY)
+    assert len(_sent(upstream)) > IN_FLIGHT
+    assert sorted((text for batch in _sent(upstream) for text in batch), key=len) == MANY
+    assert upstream.most_at_work == IN_FLIGHT
+
+
+def test_a_text_that_comes_again_is_sent_once(embedding: LLMBackendClient, upstream: Upstream) -> None:
+    _check_vectors(embedding, TEXTS * 50)
+    assert _sent(upstream) == [TEXTS]
+
+
+def test_the_first_failure_is_raised_and_ends_the_rest(
+    embedding: LLMBackendClient, upstream: Upstream
+) -> None:
+    upstream.faults = ["401"]
+    with fails(BackendError, status=401):
+        embedding.embed(MANY)
+    assert len(upstream.seen) <= IN_FLIGHT
+
+
+def test_long_texts_go_in_smaller_batches(connect: Connect, upstream: Upstream) -> None:
+    texts = [f"{number} " + "x" * 100_000 for number in range(9)]
+    connect(embedding_model="ok").embed(texts)
+    assert sorted(map(len, _sent(upstream))) == [1, 4, 4]
+
+
+def test_batches_are_as_large_as_tei_says(connect: Connect, upstream: Upstream) -> None:
+    client = connect(tei_url=f"{upstream.url}/ok")
+    upstream.tei_texts = 8
+    _check_vectors(client, MANY[:20])
+    assert sorted(map(len, _sent(upstream))) == [4, 8, 8]
+    # It is asked only once.
+    upstream.reset()
+    _check_vectors(client, MANY[:20])
+    assert sorted(map(len, _sent(upstream))) == [4, 8, 8]
+
+
+def test_a_tei_that_says_nothing_of_itself_is_sent_its_default(connect: Connect, upstream: Upstream) -> None:
+    _check_vectors(connect(tei_url=f"{upstream.url}/old"), MANY[:70])
+    assert sorted(map(len, _sent(upstream))) == [6, 32, 32]
+
+
+def test_a_batch_that_is_too_large_is_halved(connect: Connect, upstream: Upstream) -> None:
+    upstream.tei_texts = 8
+    _check_vectors(connect(tei_url=f"{upstream.url}/old"), MANY[:32])
+    assert sorted(map(len, _sent(upstream))) == [8, 8, 8, 8, 16, 16, 32]
+    upstream.reset()
+    texts = [f"{number} " + "x" * 5000 for number in range(32)]
+    _check_vectors(connect(tei_url=f"{upstream.url}/ok"), texts)
+    assert sorted(map(len, _sent(upstream))) == [16, 16, 32]
+
+
+def test_a_text_that_is_too_large_by_itself_is_named(connect: Connect, upstream: Upstream) -> None:
+    with fails(InvalidRequest, backend="TEI", text=2) as caught:
+        connect(tei_url=f"{upstream.url}/ok").embed(["a", "a", "x" * TEI_BYTES, "b"])
+    assert "text 2 " in str(caught.value)
+
+
+def test_a_busy_tei_is_asked_again(connect: Connect, upstream: Upstream) -> None:
+    upstream.faults = ["429"]
+    _check_vectors(connect(tei_url=f"{upstream.url}/ok", upstream_timeout=5))
+    assert _sent(upstream) == [TEXTS, TEXTS]
 
 
 # Trying again

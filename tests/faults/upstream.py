@@ -1,17 +1,18 @@
-"""A fake model server on loopback: OpenAI's chat, models and embeddings, and TEI's /embed.
+"""A fake model server on loopback: OpenAI's chat, models and embeddings, and TEI's /info and /embed.
 
 It behaves as the name of the model says (for TEI: the folder in the URL, as in `<url>/429/embed`):
 
     ok           answers; chat with the next of `replies`, or with REPLY
     401, 500, …  refuses with that status, quoting the key it was given, as real servers do (429: Retry-After 1)
-    hang         answers after HANG seconds
+    hang         says nothing for HANG seconds, and then nothing of use
     html         a web page, as a wrong address gives
     not-json     JSON by its content type only
     other-json   JSON of another service
 
 Chat streams and choices: `empty` (no choice), `truncated` (a stream without its end), `broken` (the connection drops
 in the stream), `stalling` (a stream that stops coming), `endless` (a stream that goes on until the reader leaves).
-Embeddings: `nan`, `too-few`, `unequal`.
+Embeddings: `nan`, `too-few`, `unequal`. TEI refuses more than `tei_texts` texts and TEI_BYTES bytes; as `old` it has
+no /info.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ from starlette.routing import Route
 KEY = "sk-upstream-secret"
 REPLY = "The harbour was dredged in 1911."
 HANG = 4.0
+WORK = 0.02
+"""Seconds that embedding takes."""
+TEI_TEXTS = 32
+TEI_BYTES = 100_000
 USAGE = {"prompt_tokens": 20, "completion_tokens": 8, "total_tokens": 28}
 
 
@@ -46,6 +51,10 @@ class Upstream:
         self.replies: list[str] = []
         self.faults: list[str] = []
         """Faults of the next requests, whatever their model."""
+        self.tei_texts = TEI_TEXTS
+        self.at_work = 0
+        self.most_at_work = 0
+        """How many requests for embeddings were worked at together."""
         self.left = threading.Event()
         """Set once the reader of an endless stream has gone."""
         self.app = Starlette(
@@ -53,6 +62,7 @@ class Upstream:
                 Route("/v1/models", self._models),
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
                 Route("/v1/embeddings", self._embeddings, methods=["POST"]),
+                Route("/{model}/info", self._tei_info),
                 Route("/{model}/embed", self._tei, methods=["POST"]),
             ]
         )
@@ -61,6 +71,8 @@ class Upstream:
         self.seen.clear()
         self.replies.clear()
         self.faults.clear()
+        self.tei_texts = TEI_TEXTS
+        self.most_at_work = 0
         self.left.clear()
 
     async def _models(self, request: Request) -> Response:
@@ -69,7 +81,7 @@ class Upstream:
     async def _chat(self, request: Request) -> Response:
         body = await self._note(request)
         model = body["model"]
-        fault = await _fault(self.faults.pop(0) if self.faults else model, request)
+        fault = await self._fault(model, request)
         if fault is not None:
             return fault
         text = self.replies.pop(0) if self.replies else REPLY
@@ -104,20 +116,41 @@ class Upstream:
     async def _embeddings(self, request: Request) -> Response:
         body = await self._note(request)
         model = body["model"]
-        fault = await _fault(model, request)
+        fault = await self._fault(model, request)
         if fault is not None:
             return fault
-        rows = _rows(model, body["input"])
+        rows = await self._rows(model, body["input"])
         if body.get("encoding_format") == "base64":
             rows = [base64.b64encode(struct.pack(f"<{len(row)}f", *row)).decode() for row in rows]
         data = [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
         # In another order: what counts is the index.
         return JSONResponse({"object": "list", "model": model, "data": data[::-1], "usage": USAGE})
 
+    async def _tei_info(self, request: Request) -> Response:
+        if request.path_params["model"] == "old":
+            return Response(status_code=404)
+        limits = {"max_client_batch_size": self.tei_texts, "max_batch_tokens": 16384, "max_input_length": 512}
+        return JSONResponse({"model_id": "fake", **limits})
+
     async def _tei(self, request: Request) -> Response:
         body = await self._note(request)
         model = request.path_params["model"]
-        return await _fault(model, request) or JSONResponse(_rows(model, body["inputs"]))
+        fault = await self._fault(model, request)
+        if fault is not None:
+            return fault
+        if len(body["inputs"]) > self.tei_texts or len(await request.body()) > TEI_BYTES:
+            return JSONResponse({"error": "too large", "error_type": "Validation"}, status_code=413)
+        return JSONResponse(await self._rows(model, body["inputs"]))
+
+    async def _rows(self, model: str, texts: list[str]) -> list[Any]:
+        self.at_work += 1
+        self.most_at_work = max(self.most_at_work, self.at_work)
+        await asyncio.sleep(WORK)
+        self.at_work -= 1
+        return _rows(model, texts)
+
+    async def _fault(self, model: str, request: Request) -> Response | None:
+        return await _fault(self.faults.pop(0) if self.faults else model, request)
 
     async def _note(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = await request.json()
@@ -133,6 +166,7 @@ async def _fault(model: str, request: Request) -> Response | None:
     match model:
         case "hang":
             await asyncio.sleep(HANG)
+            return Response()
         case "html":
             return HTMLResponse("<h1>It works!</h1>")
         case "not-json":
