@@ -8,10 +8,10 @@ export LLMBACKEND_MODELS_DIR ?= $(CURDIR)/.models
 MODEL := $(LLMBACKEND_MODELS_DIR)/SmolLM2-135M-Instruct.Q4_1.gguf
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test serve check bench notebooks
+.PHONY: help install demo test test-live serve check bench notebooks
 
 help:  ## Print this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(INSTALLED) $(MODEL)  ## Make .venv with the package, and fetch the embedded model
 
@@ -30,6 +30,9 @@ demo: install  ## Run the main job on the shipped documents, in process and over
 test: install  ## Run all tests
 	$(BIN)/pytest
 	$(MAKE) --no-print-directory notebooks
+
+test-live: $(INSTALLED)  ## Test against the servers named by LIVE_VLLM_URL, LIVE_LITELLM_URL and LIVE_LITELLM_KEY
+	$(BIN)/pytest tests/live -m live
 
 serve: install  ## Serve on http://127.0.0.1:8888
 	$(BIN)/llmbackend serve

@@ -147,6 +147,8 @@ class Upstream:
         if self.secret:
             said = said.replace(self.secret, "***")  # servers have been seen to quote what they were sent
         said = said[:500] or f"HTTP {status}"
+        if status == 400 and b"no_db_connection" in body:
+            status = 401  # how LiteLLM's proxy refuses a key where it has no database to look it up in
         match status:
             case 400 | 413 | 422:
                 return InvalidRequest(f"{self.name} refused the request: {said}", details=about)
