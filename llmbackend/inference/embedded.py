@@ -202,7 +202,8 @@ class EmbeddedChat:
         if messages[0]["role"] not in ("system", "developer"):
             # Without one, the model's template makes it introduce itself instead of answering.
             messages = [{"role": "system", "content": "You are a helpful assistant."}, *messages]
-        return {"max_tokens": 512, **request, "messages": messages}
+        # At llama.cpp's usual temperature so small a model wanders off.
+        return {"max_tokens": 512, "temperature": 0.2, **request, "messages": messages}
 
     @cached_property
     def _server(self) -> Any:
