@@ -8,10 +8,10 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
@@ -20,6 +20,9 @@ from .weights import SMOLLM2, path_of
 
 if TYPE_CHECKING:
     from .embeddings import Vectors
+
+
+_Result = TypeVar("_Result")
 
 
 class EmbeddedEmbedder:
@@ -102,7 +105,7 @@ class EmbeddedChat:
         self._loading = threading.Lock()
         # Threads of its own: waiting for their turn in llama.cpp, chats would use up those that all share.
         self._threads = CapacityLimiter(self._parallel)
-        self._at_work: dict[asyncio.Task[None], threading.Event] = {}
+        self._at_work: dict[asyncio.Task[Any], threading.Event] = {}
 
     @property
     def name(self) -> str | None:
@@ -118,7 +121,9 @@ class EmbeddedChat:
         usage: dict[str, Any] = {}
         if _needs_whole(request):
             whole = partial(self._whole, self._prepared(request))
-            return json.dumps(await to_thread.run_sync(whole, limiter=self._threads)).encode()
+            working = self._begin(to_thread.run_sync(whole, limiter=self._threads), threading.Event())
+            # Shielded, for the thread goes on all the same, and close() has to wait for it.
+            return json.dumps(await asyncio.shield(working)).encode()
         chunk: dict[str, Any] = {}
         async for chunk in self._chunks({**request, "stream_options": {"include_usage": True}}):
             usage = chunk.get("usage") or usage
@@ -159,9 +164,7 @@ class EmbeddedChat:
             finally:
                 loop.call_soon_threadsafe(chunks.put_nowait, None)
 
-        working = asyncio.create_task(to_thread.run_sync(work, limiter=self._threads))
-        self._at_work[working] = stopped
-        working.add_done_callback(self._at_work.pop)
+        working = self._begin(to_thread.run_sync(work, limiter=self._threads), stopped)
         try:
             while (chunk := await chunks.get()) is not None:
                 if "error" in chunk:
@@ -172,6 +175,13 @@ class EmbeddedChat:
             await working  # raises what kept the model from starting
         finally:
             stopped.set()
+
+    def _begin(self, work: Coroutine[Any, Any, _Result], stopped: threading.Event) -> asyncio.Task[_Result]:
+        """Work in a thread, which close() stops by the event, if it heeds it, and waits for."""
+        working = asyncio.create_task(work)
+        self._at_work[working] = stopped
+        working.add_done_callback(self._at_work.pop)
+        return working
 
     def _whole(self, request: dict[str, Any]) -> dict[str, Any]:
         result = self._ask(request, None)

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -23,17 +21,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="EXECUTABLE",
         help="overhead benchmark: LiteLLM's proxy, to compare with",
     )
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark every test of this folder, and leave them all out unless `-m` speaks of benchmarks."""
-    ours = [item for item in items if HERE in item.path.parents]
-    for item in ours:
-        item.add_marker("benchmark")
-    if "benchmark" not in config.getoption("-m"):
-        config.hook.pytest_deselected(items=ours)
-        items[:] = [item for item in items if item not in ours]
 
 
 @pytest.fixture(scope="session")

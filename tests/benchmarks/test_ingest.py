@@ -24,6 +24,8 @@ from llmbackend.knowledge.ingest import DOCUMENTS_A_BATCH
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 
+pytestmark = pytest.mark.benchmark
+
 Table = Callable[..., None]
 
 PASSAGES = 1500

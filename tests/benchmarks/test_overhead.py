@@ -20,6 +20,8 @@ import requests
 from tests.benchmarks.gateway import CHAT, PAUSE, PIECES
 from tests.server import serving
 
+pytestmark = pytest.mark.benchmark
+
 ROUNDS, STREAMS, REQUESTS, CONCURRENCY = 7, 10, 640, 64
 MESSAGE = {"model": "fake", "messages": [{"role": "user", "content": "Hi"}]}
 HEADERS = {"Authorization": "Bearer sk-bench"}

@@ -15,6 +15,8 @@ from llmbackend import LLMBackendClient
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 
+pytestmark = pytest.mark.benchmark
+
 Table = Callable[..., None]
 
 TOP = 10

@@ -17,6 +17,8 @@ from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.server import serving
 
+pytestmark = pytest.mark.benchmark
+
 Table = Callable[..., None]
 
 RUNS = 9

@@ -35,3 +35,10 @@ def test_a_prompt_beyond_the_context_tells_both_numbers(client: LLMBackendClient
     with pytest.raises(InvalidRequest) as caught:
         client.chat("word " * 5000)
     assert caught.value.details["tokens"] > caught.value.details["context"] == 2048
+
+
+def test_several_choices_come_whole(client: LLMBackendClient) -> None:
+    messages = [{"role": "user", "content": "Say hello."}]
+    completion = client._call("chat", messages=messages, n=2, max_tokens=8)
+    assert [choice["index"] for choice in completion["choices"]] == [0, 1]
+    assert all(choice["message"]["content"] for choice in completion["choices"])

@@ -28,6 +28,8 @@ from llmbackend.settings import Settings
 from tests.live.conftest import LITELLM_URL, VLLM_URL, ModelServer, needs
 from tests.server import KEY, serving
 
+pytestmark = pytest.mark.live
+
 HELLO = "Say hello."
 
 

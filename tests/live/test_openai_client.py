@@ -10,6 +10,8 @@ import pytest
 from tests.live.conftest import ModelServer
 from tests.server import KEY
 
+pytestmark = pytest.mark.live
+
 
 @pytest.fixture
 def official(server_url: str) -> Iterator[openai.OpenAI]:
