@@ -1,0 +1,96 @@
+"""A model server behind us that misbehaves: a client on each transport before the fake one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbackend import LLMBackendClient, LLMBackendError
+from llmbackend.local import LocalTransport
+from llmbackend.settings import Settings
+from tests.server import KEY as SERVER_KEY
+from tests.server import serving
+from tests.upstream.fake import KEY, Upstream, running
+
+TIMEOUT = 1
+DEADLINE = 3 * TIMEOUT + 4  # three attempts, and the waits between them
+ATTEMPTS = 3
+
+Connect = Callable[..., LLMBackendClient]
+
+
+@pytest.fixture(scope="module")
+def _upstream() -> Iterator[Upstream]:
+    with running() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def upstream(_upstream: Upstream) -> Upstream:
+    _upstream.reset()
+    return _upstream
+
+
+def _options(upstream: Upstream) -> dict[str, Any]:
+    return {
+        "openai_base_url": upstream.url,
+        "openai_api_key": KEY,
+        "chat_model": "ok",
+        "upstream_timeout": TIMEOUT,
+    }
+
+
+# The fixture `client` is made of these two, here with the fake for a chat model.
+
+
+@pytest.fixture(scope="module")
+def _local(_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLMBackendClient]:
+    options = Settings(data_dir=tmp_path_factory.mktemp("local"), **_options(_upstream))
+    with LLMBackendClient(transport=LocalTransport(options)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def _http(_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLMBackendClient]:
+    folder = tmp_path_factory.mktemp("server")
+    with (
+        serving(folder, api_key=SERVER_KEY, **_options(_upstream)) as server,
+        LLMBackendClient(server.url, SERVER_KEY) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def connect(upstream: Upstream, tmp_path: Path) -> Iterator[Connect]:
+    """A client in this process with settings of its own; closed at the end."""
+    opened: list[LLMBackendClient] = []
+
+    def open_one(**settings: Any) -> LLMBackendClient:
+        options = Settings(
+            data_dir=tmp_path / str(len(opened)), **{**_options(upstream), "tei_api_key": KEY, **settings}
+        )
+        opened.append(LLMBackendClient(transport=LocalTransport(options)))
+        return opened[-1]
+
+    yield open_one
+    for client in opened:
+        client.close()
+
+
+@contextmanager
+def fails(kind: type[LLMBackendError], **details: Any) -> Iterator[pytest.ExceptionInfo[LLMBackendError]]:
+    """This very class, in time, with these details, and without the upstream's key."""
+    began = time.monotonic()
+    with pytest.raises(LLMBackendError) as caught:
+        yield caught
+    assert time.monotonic() - began < DEADLINE
+    error = caught.value
+    assert type(error) is kind, repr(error)
+    assert {name: error.details.get(name) for name in details} == details
+    assert KEY not in f"{error!r} {error} {json.dumps(error.to_dict())}"

@@ -1,0 +1,69 @@
+"""Answers from documents, by a model server behind us."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmbackend import (
+    BackendError,
+    LLMBackendClient,
+    LLMBackendError,
+    Overloaded,
+    StreamInterrupted,
+)
+from tests.upstream.conftest import ATTEMPTS, Connect, fails
+from tests.upstream.fake import REPLY, Upstream
+
+DOCUMENTS = [
+    {"id": "harbour", "text": "The harbour of Aldersea was dredged in 1911 to let larger ships in."},
+    {"id": "market", "text": "The fish market opens at five in the morning, except on Sundays."},
+]
+QUESTION = "When was the harbour dredged?"
+
+
+def test_an_answer_is_the_models_words_from_the_passages(
+    client: LLMBackendClient, upstream: Upstream, collection: str
+) -> None:
+    client.rag_ingest(DOCUMENTS, collection)
+    answer = client.rag_query(QUESTION, collection)
+    assert (answer, answer.model, answer.usage.total_tokens) == (REPLY, "ok", 28)
+    assert [source.document_id for source in answer.sources] == ["harbour", "market"]
+    assert answer.sources[0].quote == DOCUMENTS[0]["text"]
+    [request] = upstream.seen
+    prompt = request["messages"][-1]["content"]
+    assert all(document["text"] in prompt for document in DOCUMENTS)
+    assert QUESTION in prompt
+
+
+def test_a_streamed_answer_has_its_sources_first(
+    client: LLMBackendClient, upstream: Upstream, collection: str
+) -> None:
+    client.rag_ingest(DOCUMENTS, collection)
+    stream = client.rag_query(QUESTION, collection, stream=True)
+    assert [source.document_id for source in stream.sources] == ["harbour", "market"]
+    assert len(list(stream)) > 1
+    assert (stream.answer, stream.answer.model, stream.answer.found) == (REPLY, "ok", True)
+    assert len(upstream.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "code_in_stream"),
+    [
+        ("401", BackendError, "backend"),
+        ("429", Overloaded, "overloaded"),
+        ("500", BackendError, "backend"),
+        ("truncated", BackendError, "stream_interrupted"),
+        ("broken", BackendError, "backend"),
+    ],
+)
+def test_a_question_to_a_failing_model_is_a_typed_error(
+    connect: Connect, upstream: Upstream, model: str, kind: type[LLMBackendError], code_in_stream: str
+) -> None:
+    client = connect(chat_model=model)
+    client.rag_ingest(DOCUMENTS, "town")
+    with fails(kind):
+        client.rag_query(QUESTION, "town")
+    stream = client.rag_query(QUESTION, "town", stream=True)
+    with fails(StreamInterrupted, code=code_in_stream):
+        list(stream)
+    assert len(upstream.seen) <= 2 * ATTEMPTS

@@ -1,0 +1,186 @@
+"""Embeddings by a server behind us, OpenAI-compatible or TEI, that may misbehave."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from llmbackend import (
+    BackendError,
+    BackendTimeout,
+    InvalidRequest,
+    LLMBackendClient,
+    LLMBackendError,
+    NotFound,
+    Overloaded,
+)
+from llmbackend.inference.batches import IN_FLIGHT
+from tests.upstream.conftest import ATTEMPTS, Connect, fails
+from tests.upstream.fake import TEI_BYTES, Upstream, closed_port
+
+TEXTS = ["a ferry", "the harbour", "market"]
+
+
+def _check_vectors(client: LLMBackendClient, texts: list[str] = TEXTS) -> None:
+    for text, vector in zip(texts, client.embed(texts), strict=True):
+        assert math.hypot(*vector) == pytest.approx(1)
+        assert vector[1] / vector[0] == pytest.approx(len(text))
+
+
+def test_vectors_come_in_the_order_of_the_texts(connect: Connect) -> None:
+    _check_vectors(connect(embedding_model="ok"))
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "requests"),
+    [
+        ("401", BackendError, 1),
+        ("404", NotFound, 1),
+        ("429", Overloaded, 1),
+        ("500", BackendError, ATTEMPTS),
+        ("hang", BackendTimeout, 1),
+        ("html", BackendError, 1),
+        ("not-json", BackendError, 1),
+        ("other-json", BackendError, 1),
+        ("nan", BackendError, 1),
+        ("too-few", BackendError, 1),
+        ("unequal", BackendError, 1),
+    ],
+)
+def test_a_failing_embedding_model_is_a_typed_error(
+    connect: Connect, upstream: Upstream, model: str, kind: type[LLMBackendError], requests: int
+) -> None:
+    client = connect(embedding_model=model)
+    with fails(kind, backend="the OpenAI-compatible server"):
+        client.embed(TEXTS)
+    assert len(upstream.seen) == requests
+
+
+def test_a_failed_ingest_leaves_no_collection_behind(connect: Connect) -> None:
+    client = connect(embedding_model="401")
+    with fails(BackendError):
+        client.rag_ingest("The harbour was dredged in 1911.", "town")
+    assert client.list_collections() == []
+
+
+def test_tei_gives_vectors(connect: Connect, upstream: Upstream) -> None:
+    _check_vectors(connect(tei_url=f"{upstream.url}/ok"))
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind"),
+    [
+        ("401", BackendError),
+        ("429", Overloaded),
+        ("500", BackendError),
+        ("hang", BackendTimeout),
+        ("html", BackendError),
+        ("not-json", BackendError),
+        ("other-json", BackendError),
+        ("nan", BackendError),
+        ("too-few", BackendError),
+        ("unequal", BackendError),
+    ],
+)
+def test_a_failing_tei_is_a_typed_error(
+    connect: Connect, upstream: Upstream, behaviour: str, kind: type[LLMBackendError]
+) -> None:
+    client = connect(tei_url=f"{upstream.url}/{behaviour}")
+    with fails(kind, backend="TEI"):
+        client.embed(TEXTS)
+    assert 1 <= len(upstream.seen) <= ATTEMPTS
+
+
+def test_embedding_servers_that_are_not_there_are_backend_errors(connect: Connect) -> None:
+    for settings in (
+        {"openai_base_url": closed_port(), "embedding_model": "ok"},
+        {"tei_url": closed_port()},
+    ):
+        with fails(BackendError):
+            connect(**settings).embed(TEXTS)
+
+
+# Many texts to embed
+
+MANY = [f"{number:x<{number}}" for number in range(1, 301)]
+
+
+@pytest.fixture(params=["OpenAI", "TEI"])
+def embedding(request: pytest.FixtureRequest, connect: Connect, upstream: Upstream) -> LLMBackendClient:
+    """A client with each kind of embedding server."""
+    if request.param == "TEI":
+        return connect(tei_url=f"{upstream.url}/ok")
+    return connect(embedding_model="ok")
+
+
+def _sent(upstream: Upstream) -> list[list[str]]:
+    """The texts of each request."""
+    return [body.get("inputs") or body["input"] for body in upstream.seen]
+
+
+def test_many_texts_go_in_batches_some_at_once_and_come_in_order(
+    embedding: LLMBackendClient, upstream: Upstream
+) -> None:
+    _check_vectors(embedding, MANY)
+    assert len(_sent(upstream)) > IN_FLIGHT
+    assert sorted((text for batch in _sent(upstream) for text in batch), key=len) == MANY
+    assert upstream.most_at_work == IN_FLIGHT
+
+
+def test_a_text_that_comes_again_is_sent_once(embedding: LLMBackendClient, upstream: Upstream) -> None:
+    _check_vectors(embedding, TEXTS * 50)
+    assert _sent(upstream) == [TEXTS]
+
+
+def test_the_first_failure_is_raised_and_ends_the_rest(
+    embedding: LLMBackendClient, upstream: Upstream
+) -> None:
+    upstream.faults = ["401"]
+    with fails(BackendError, status=401):
+        embedding.embed(MANY)
+    assert len(upstream.seen) <= IN_FLIGHT
+
+
+def test_long_texts_go_in_smaller_batches(connect: Connect, upstream: Upstream) -> None:
+    texts = [f"{number} " + "x" * 100_000 for number in range(9)]
+    connect(embedding_model="ok").embed(texts)
+    assert sorted(map(len, _sent(upstream))) == [1, 4, 4]
+
+
+def test_batches_are_as_large_as_tei_says(connect: Connect, upstream: Upstream) -> None:
+    client = connect(tei_url=f"{upstream.url}/ok")
+    upstream.tei_texts = 8
+    _check_vectors(client, MANY[:20])
+    assert sorted(map(len, _sent(upstream))) == [4, 8, 8]
+    # It is asked only once.
+    upstream.reset()
+    _check_vectors(client, MANY[:20])
+    assert sorted(map(len, _sent(upstream))) == [4, 8, 8]
+
+
+def test_a_tei_that_says_nothing_of_itself_is_sent_its_default(connect: Connect, upstream: Upstream) -> None:
+    _check_vectors(connect(tei_url=f"{upstream.url}/old"), MANY[:70])
+    assert sorted(map(len, _sent(upstream))) == [6, 32, 32]
+
+
+def test_a_batch_that_is_too_large_is_halved(connect: Connect, upstream: Upstream) -> None:
+    upstream.tei_texts = 8
+    _check_vectors(connect(tei_url=f"{upstream.url}/old"), MANY[:32])
+    assert sorted(map(len, _sent(upstream))) == [8, 8, 8, 8, 16, 16, 32]
+    upstream.reset()
+    texts = [f"{number} " + "x" * 5000 for number in range(32)]
+    _check_vectors(connect(tei_url=f"{upstream.url}/ok"), texts)
+    assert sorted(map(len, _sent(upstream))) == [16, 16, 32]
+
+
+def test_a_text_that_is_too_large_by_itself_is_named(connect: Connect, upstream: Upstream) -> None:
+    with fails(InvalidRequest, backend="TEI", text=2) as caught:
+        connect(tei_url=f"{upstream.url}/ok").embed(["a", "a", "x" * TEI_BYTES, "b"])
+    assert "text 2 " in str(caught.value)
+
+
+def test_a_busy_tei_is_asked_again(connect: Connect, upstream: Upstream) -> None:
+    upstream.faults = ["429"]
+    _check_vectors(connect(tei_url=f"{upstream.url}/ok", upstream_timeout=5))
+    assert _sent(upstream) == [TEXTS, TEXTS]
