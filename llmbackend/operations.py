@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from . import schemas, sse
 from .backend import Backend
 from .errors import InvalidRequest, LLMBackendError, TooLarge, invalid
+from .tracing import Trace, tracing
 
 log = logging.getLogger(__name__)
 
@@ -66,46 +67,67 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
 # fmt: on
 
 
-async def call(backend: Backend, name: str, body: bytes) -> bytes:
+async def call(backend: Backend, name: str, body: bytes, trace: Trace | None = None) -> bytes:
     """An operation's JSON result for a JSON body; whatever goes wrong is an LLMBackendError."""
-    try:
+    trace = trace or Trace(name)
+    with tracing(trace), _failing_as_ours(trace):
         request = await _request(backend, name, body)
         result: schemas.Response | bytes = await getattr(backend, name)(request)
         if isinstance(result, bytes):  # passed through from a model's server
-            return result
-        if OPERATIONS[name].bulky:
-            return await to_thread.run_sync(lambda: result.model_dump_json().encode())
-        return result.model_dump_json().encode()
-    except LLMBackendError:
-        raise
-    except Exception as error:
-        raise _ours(name, error) from error
+            reply = result
+        elif OPERATIONS[name].bulky:
+            reply = await to_thread.run_sync(lambda: result.model_dump_json().encode())
+        else:
+            reply = result.model_dump_json().encode()
+    trace.finish("ok")
+    return reply
 
 
-async def stream(backend: Backend, name: str, body: bytes) -> AsyncIterator[bytes]:
+async def stream(
+    backend: Backend, name: str, body: bytes, trace: Trace | None = None
+) -> AsyncIterator[bytes]:
     """A streaming operation's server-sent events.
 
     What goes wrong before the first event is raised here; what goes wrong later comes as an error event.
     """
-    try:
+    trace = trace or Trace(name)
+    with tracing(trace), _failing_as_ours(trace):
         request = await _request(backend, name, body)
         events = getattr(backend, f"{name}_stream")(request)
         first = await anext(events)
-    except LLMBackendError:
-        raise
+    return _rest(trace, first, events)
+
+
+async def _rest(trace: Trace, first: bytes, events: Any) -> AsyncIterator[bytes]:
+    outcome = "left"
+    try:
+        async with aclosing(events):
+            yield first
+            try:
+                async for event in events:
+                    yield event
+                outcome = "ok"
+            except Exception as error:
+                ours = _ours(trace, error)
+                outcome = ours.code
+                yield sse.event({"error": ours.to_dict()})
+    finally:
+        trace.finish(outcome)
+
+
+@contextmanager
+def _failing_as_ours(trace: Trace) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
-        raise _ours(name, error) from error
-    return _rest(name, first, events)
-
-
-async def _rest(name: str, first: bytes, events: Any) -> AsyncIterator[bytes]:
-    async with aclosing(events):
-        yield first
-        try:
-            async for event in events:
-                yield event
-        except Exception as error:
-            yield sse.event({"error": _ours(name, error).to_dict()})
+        ours = _ours(trace, error)
+        trace.finish(ours.code)
+        if ours is error:
+            raise
+        raise ours from error
+    except BaseException:  # cancelled: whoever asked has gone
+        trace.finish("left")
+        raise
 
 
 async def _request(backend: Backend, name: str, body: bytes) -> schemas.Request:
@@ -131,10 +153,14 @@ async def _request(backend: Backend, name: str, body: bytes) -> schemas.Request:
         raise InvalidRequest(f"{name}: the body is not JSON: {error}") from error
 
 
-def _ours(name: str, error: Exception) -> LLMBackendError:
+def _ours(trace: Trace, error: Exception) -> LLMBackendError:
     if isinstance(error, LLMBackendError):
-        return error
-    if isinstance(error, ValidationError):
-        return invalid(error, name)
-    log.error("%s failed unexpectedly", name, exc_info=error)
-    return LLMBackendError(f"{name} failed unexpectedly ({type(error).__name__}): please report this")
+        ours = error
+    elif isinstance(error, ValidationError):
+        ours = invalid(error, trace.operation)
+    else:
+        log.error("%s failed unexpectedly, id=%s", trace.operation, trace.request_id, exc_info=error)
+        name = type(error).__name__
+        ours = LLMBackendError(f"{trace.operation} failed unexpectedly ({name}): please report this")
+    ours.request_id = trace.request_id
+    return ours

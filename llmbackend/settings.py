@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=_home)
     models_dir: Path | None = None
 
-    # Chat: the first of these that is set; otherwise the embedded model
+    # Chat: these in turn, and each may be several URLs with commas between; otherwise the embedded model
     vllm_url: str | None = None
     vllm_api_key: SecretStr | None = None
     litellm_url: str | None = None
@@ -61,7 +61,8 @@ class Settings(BaseSettings):
     openai_base_url: str | None = None
     openai_api_key: SecretStr | None = None
     chat_model: str | None = None
-    chat_context: int = Field(8192, ge=512)
+    chat_context: int | None = Field(None, ge=512)
+    chat_cool_down: float = Field(30, ge=0)
 
     # Embeddings: TEI, or EMBEDDING_MODEL on the chat server; otherwise the embedded model
     tei_url: str | None = None
@@ -93,7 +94,7 @@ class Settings(BaseSettings):
     @classmethod
     def _without_password(cls, url: str | None) -> str | None:
         """URLs are shown in messages; a password has a setting of its own, which is not."""
-        if url and "@" in urlsplit(url).netloc:
+        if any("@" in urlsplit(one).netloc for one in (url or "").split(",")):
             raise ValueError("a URL with a password in it is refused: set the key beside it instead")
         return url
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from ..errors import BackendError
 from ..settings import Settings
-from .chat import ChatModel, OpenAICompatibleChat
+from .chat import CONTEXT, ChatModel, OpenAICompatibleChat
 from .embedded import EmbeddedChat, EmbeddedEmbedder
 from .embeddings import Embedder, OpenAICompatibleEmbedder, TEIEmbedder
 from .upstream import Upstream
 
 
 def chat_model(settings: Settings) -> ChatModel:
-    """vLLM, LiteLLM or another OpenAI-compatible server, the first that is set; else the embedded model."""
-    servers = _servers(settings)
-    if servers:
-        return OpenAICompatibleChat(servers[0], settings)
-    return EmbeddedChat(settings.models_path, settings.chat_model, settings.chat_context)
+    """The servers that are set: vLLM, then LiteLLM, then another OpenAI-compatible one; else the embedded model."""
+    upstreams = servers(settings)
+    if upstreams:
+        return OpenAICompatibleChat(upstreams, settings)
+    return EmbeddedChat(settings.models_path, settings.chat_model, settings.chat_context or CONTEXT)
 
 
 def embedder(settings: Settings) -> Embedder:
@@ -27,7 +27,7 @@ def embedder(settings: Settings) -> Embedder:
     if model is None or model == EmbeddedEmbedder.name:
         return EmbeddedEmbedder()
     # vLLM last: it serves one model, and VLLM_URL's is more often the chat model.
-    for server in sorted(_servers(settings), key=lambda server: server.name == "vLLM"):
+    for server in sorted(servers(settings), key=lambda server: server.name == "vLLM"):
         return OpenAICompatibleEmbedder(server, model)
     raise BackendError(
         f"EMBEDDING_MODEL is {model!r} but no server is set for it: "
@@ -36,19 +36,21 @@ def embedder(settings: Settings) -> Embedder:
     )
 
 
-def _servers(settings: Settings) -> list[Upstream]:
+def servers(settings: Settings) -> list[Upstream]:
+    """The OpenAI-compatible servers, in the order in which they are asked to chat."""
     return [
         Upstream(name, _versioned(url), key, settings.upstream_timeout)
-        for name, url, key in (
+        for name, urls, key in (
             ("vLLM", settings.vllm_url, settings.vllm_api_key),
             ("LiteLLM", settings.litellm_url, settings.litellm_api_key),
             ("the OpenAI-compatible server", settings.openai_base_url, settings.openai_api_key),
         )
-        if url
+        for url in (urls or "").split(",")
+        if url.strip()
     ]
 
 
 def _versioned(url: str) -> str:
     """A base URL with the /v1 that people leave out."""
-    url = url.rstrip("/")
+    url = url.strip().rstrip("/")
     return url if url.endswith("/v1") else f"{url}/v1"

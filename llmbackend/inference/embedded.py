@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
+from .. import tracing
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
+from .chat import Window, window
+from .overflow import too_long
 from .weights import SMOLLM2, path_of
 
 if TYPE_CHECKING:
@@ -34,7 +37,8 @@ class EmbeddedEmbedder:
         self._loading = threading.Lock()
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        return await to_thread.run_sync(self._embed, texts)
+        with tracing.current().waiting():
+            return await to_thread.run_sync(self._embed, texts)
 
     def _embed(self, texts: Sequence[str]) -> Vectors:
         """The mean of a text's token vectors, scaled to unit length.
@@ -92,10 +96,10 @@ class EmbeddedChat:
         """`chat_model` is a path to a GGUF file, of which `context` tokens are used; None is SmolLM2."""
         if chat_model and chat_model.endswith(".gguf"):
             self.path, self._name = Path(chat_model).absolute(), Path(chat_model).stem
-            self.context, self.passage_tokens, self.abstracts = context, context * 3 // 8, True
+            self._window, self.abstracts = window(context), True
         elif chat_model in (None, SMOLLM2.model):
             self.path, self._name = path_of(SMOLLM2, models_folder), SMOLLM2.model
-            self.context, self.passage_tokens, self.abstracts = 2048, 400, False
+            self._window, self.abstracts = Window(2048, 400), False
         else:
             raise BackendError(
                 f"CHAT_MODEL is {chat_model!r} but no server is set for it: set VLLM_URL, LITELLM_URL or "
@@ -114,7 +118,11 @@ class EmbeddedChat:
     async def models(self) -> list[str]:
         return [self._name] if self.name else []
 
+    async def window(self) -> Window:
+        return self._window
+
     async def complete(self, request: dict[str, Any]) -> bytes:
+        trace = tracing.current()
         # Streaming underneath, so that a caller who goes away stops the model and not just the waiting.
         content: list[str] = []
         finish_reason = None
@@ -123,7 +131,10 @@ class EmbeddedChat:
             whole = partial(self._whole, self._prepared(request))
             working = self._begin(to_thread.run_sync(whole, limiter=self._threads), threading.Event())
             # Shielded, for the thread goes on all the same, and close() has to wait for it.
-            return json.dumps(await asyncio.shield(working)).encode()
+            with trace.waiting():
+                completion = await asyncio.shield(working)
+            trace.used(self._name, completion.get("usage"))
+            return json.dumps(completion).encode()
         chunk: dict[str, Any] = {}
         async for chunk in self._chunks({**request, "stream_options": {"include_usage": True}}):
             usage = chunk.get("usage") or usage
@@ -148,6 +159,7 @@ class EmbeddedChat:
 
     async def _chunks(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """chat.completion.chunk objects. llama.cpp works in a thread; leaving this generator stops it."""
+        trace = tracing.current()
         request = {**self._prepared(request), "stream": True}
         loop = asyncio.get_running_loop()
         chunks: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
@@ -166,9 +178,15 @@ class EmbeddedChat:
 
         working = self._begin(to_thread.run_sync(work, limiter=self._threads), stopped)
         try:
-            while (chunk := await chunks.get()) is not None:
+            while True:
+                with trace.waiting():
+                    chunk = await chunks.get()
+                if chunk is None:
+                    break
                 if "error" in chunk:
                     raise _error_of(chunk["error"], self._name)
+                if chunk.get("usage"):
+                    trace.used(self._name, chunk["usage"])
                 chunk.pop("timings", None)
                 chunk["model"] = self._name
                 yield chunk
@@ -230,7 +248,7 @@ class EmbeddedChat:
         parameters = xllamacpp.CommonParams()
         parameters.model.path = str(self.path)
         parameters.n_parallel = self._parallel
-        parameters.n_ctx = self.context * self._parallel
+        parameters.n_ctx = self._window.context * self._parallel
         # llama.cpp's threads wait for one another spinning: on a busy machine, one fewer than cores is faster.
         threads = max(1, (os.cpu_count() or 2) - 1)
         parameters.cpuparams.n_threads = threads
@@ -263,11 +281,8 @@ def _needs_whole(request: dict[str, Any]) -> bool:
 
 def _error_of(error: dict[str, Any], model: str) -> LLMBackendError:
     if error.get("type") == "exceed_context_size_error":
-        tokens, context = error.get("n_prompt_tokens"), error.get("n_ctx")
-        return InvalidRequest(
-            f"the prompt has {tokens} tokens and {model} takes {context}: shorten it",
-            details={"tokens": tokens, "context": context},
-        )
+        tokens, context = error["n_prompt_tokens"], error["n_ctx"]
+        return too_long(str(tokens), model, context, {"tokens": tokens, "context": context})
     kind = InvalidRequest if error.get("code") == 400 else BackendError
     return kind(f"{model}: {error.get('message', 'failed')}", details={"backend": model})
 

@@ -22,7 +22,7 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.llms.llm import LLM
 
 from ..sse import events
-from .chat import ChatModel
+from .chat import CONTEXT, ChatModel
 from .embeddings import Embedder
 
 _ASYNC_ONLY = "llmbackend's models are asynchronous: use the method of the same name that starts with 'a'"
@@ -31,6 +31,7 @@ _ASYNC_ONLY = "llmbackend's models are asynchronous: use the method of the same 
 class ChatAdapter(LLM):
     """A ChatModel as a LlamaIndex LLM. `usage` adds up the tokens of its calls, `model` tells who answered."""
 
+    context: int = CONTEXT
     max_tokens: int = 256
     temperature: float = 0.0
     usage: dict[str, int] = Field(default_factory=dict)
@@ -44,7 +45,7 @@ class ChatAdapter(LLM):
     @property
     def metadata(self) -> LLMMetadata:
         return LLMMetadata(
-            context_window=self._chat.context,
+            context_window=self.context,
             num_output=self.max_tokens,
             is_chat_model=True,
             model_name=self._chat.name or "unknown",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import SecretStr
 
+from .. import tracing
 from ..errors import BackendError, BackendTimeout, InvalidRequest, LLMBackendError, NotFound, Overloaded
 
 if TYPE_CHECKING:
@@ -29,7 +31,11 @@ _Result = TypeVar("_Result")
 
 
 class Upstream:
-    """A server by its base URL. `timeout` (seconds) bounds each call with all its tries, and each pause of a stream."""
+    """A server by its base URL.
+
+    `timeout` (seconds) bounds each call with all its tries, and each pause of a stream. A call may be given less time
+    by a deadline (of `time.monotonic`), and fewer tries.
+    """
 
     def __init__(self, name: str, url: str, key: SecretStr | None, timeout: float) -> None:
         self.name = name
@@ -42,39 +48,62 @@ class Upstream:
     def secret(self) -> str | None:
         return self.key.get_secret_value() if self.key else None
 
-    async def get(self, path: str) -> Any:
+    async def get(self, path: str, deadline: float | None = None, retries: int = RETRIES) -> Any:
         """The JSON at a path."""
-        return await self.persist(lambda: self._parsed("GET", path, None))
+        return await self.persist(lambda: self._parsed("GET", path, None), deadline, retries)
 
-    async def post(self, path: str, body: Any) -> Any:
+    async def post(self, path: str, body: Any, retries: int = RETRIES) -> Any:
         """The JSON that comes back for a JSON body."""
-        return await self.persist(lambda: self._parsed("POST", path, json.dumps(body).encode()))
+        return await self.persist(
+            lambda: self._parsed("POST", path, json.dumps(body).encode()), retries=retries
+        )
 
-    async def forward(self, path: str, body: bytes) -> bytes:
+    async def forward(
+        self, path: str, body: bytes, deadline: float | None = None, retries: int = RETRIES
+    ) -> bytes:
         """The bytes that come back for a JSON body, unread."""
-        return await self.persist(lambda: self._read("POST", path, body))
+        return await self.persist(lambda: self._read("POST", path, body), deadline, retries)
 
-    async def stream(self, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
-        """The bytes that come back, each piece as it arrives. Nothing is tried again after the first."""
-        reply = await self.persist(lambda: self._open("POST", path, body))
+    async def stream(
+        self, path: str, body: bytes, deadline: float | None = None, retries: int = RETRIES
+    ) -> AsyncGenerator[bytes, None]:
+        """Once the server has accepted: the bytes that come back, each piece as it arrives.
+
+        Nothing is tried again after that. Close what this returns, read to the end or not.
+        """
+        return self._pieces(await self.persist(lambda: self._open("POST", path, body), deadline, retries))
+
+    async def _pieces(self, reply: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        trace = tracing.current()
+        pieces = reply.content.iter_any()
         try:
-            with self.translated():
-                async for piece in reply.content.iter_any():
-                    yield piece
+            while True:
+                with self.translated(), trace.waiting():
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    return
+                yield piece
         finally:
             reply.close()  # and with it the connection, so that the server stops its work
 
-    async def persist(self, attempt: Callable[[], Awaitable[_Result]]) -> _Result:
+    async def persist(
+        self,
+        attempt: Callable[[], Awaitable[_Result]],
+        deadline: float | None = None,
+        retries: int = RETRIES,
+    ) -> _Result:
         """The retry loop: what an attempt returns, or the last error once tries or time have run out."""
-        deadline = time.monotonic() + self.timeout
+        trace = tracing.current()
+        began = time.monotonic()
+        deadline = min(began + self.timeout, deadline or math.inf)
         pause = FIRST_PAUSE
-        for tries_left in range(RETRIES, -1, -1):
+        for tries_left in range(retries, -1, -1):
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
-                    with self.translated():
+                    with self.translated(), trace.waiting():
                         return await attempt()
             except TimeoutError as error:
-                raise self._too_late() from error
+                raise self._too_late(deadline - began) from error
             except LLMBackendError as error:
                 wait = float(error.details.get("retry_after") or pause * random.uniform(1, 1.5))
                 if not tries_left or not _worth_another_try(error) or time.monotonic() + wait >= deadline:
@@ -149,6 +178,8 @@ class Upstream:
         said = said[:500] or f"HTTP {status}"
         if status == 400 and b"no_db_connection" in body:
             status = 401  # how LiteLLM's proxy refuses a key where it has no database to look it up in
+        elif status == 400 and b"Invalid model name" in body:
+            status = 404  # how it says that there is no such model
         match status:
             case 400 | 413 | 422:
                 return InvalidRequest(f"{self.name} refused the request: {said}", details=about)
@@ -187,9 +218,10 @@ class Upstream:
             details={"backend": self.name},
         )
 
-    def _too_late(self) -> BackendTimeout:
+    def _too_late(self, seconds: float | None = None) -> BackendTimeout:
         return BackendTimeout(
-            f"{self.name} at {self.url} did not answer in {self.timeout:g} s", details={"backend": self.name}
+            f"{self.name} at {self.url} did not answer in {seconds or self.timeout:.3g} s",
+            details={"backend": self.name},
         )
 
 

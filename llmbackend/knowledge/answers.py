@@ -70,7 +70,8 @@ async def stream(
 
     from ..inference.llamaindex import ChatAdapter
 
-    llm = ChatAdapter(chat, max_tokens=REPLY_TOKENS)
+    window = await chat.window()
+    llm = ChatAdapter(chat, context=window.context, max_tokens=REPLY_TOKENS)
     synthesizer = get_response_synthesizer(
         llm=llm,
         response_mode=ResponseMode.SIMPLE_SUMMARIZE,
@@ -79,7 +80,7 @@ async def stream(
     )
     nodes = [
         NodeWithScore(node=TextNode(text=f"[{source.number}] {passage}"), score=source.score)
-        for source, passage in zip(sources, _passages(sources, best, chat.passage_tokens), strict=False)
+        for source, passage in zip(sources, _passages(sources, best, window.passages), strict=False)
     ]
     response = await synthesizer.asynthesize(question, nodes)
     pieces: list[str] = []

@@ -27,6 +27,7 @@ from ..backend import Backend
 from ..errors import InvalidRequest, LLMBackendError, NotFound, TooLarge
 from ..operations import OPERATIONS, Operation
 from ..settings import Settings
+from ..tracing import Trace
 from .access import LOOPBACK, Access
 from .openapi import document
 from .replies import error_response
@@ -57,15 +58,17 @@ def create_app(backend: Backend) -> Starlette:
 def _endpoint(backend: Backend, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         body = await _body(operation, request, backend.settings.max_body_bytes)
+        # From here on it is our time, or the models': what came before was the caller's.
+        trace = request.scope["trace"] = Trace(operation.name, request.scope["request_id"])
         if operation.streams and _wants_stream(body):
-            events = await operations.stream(backend, operation.name, body)
+            events = await operations.stream(backend, operation.name, body, trace)
             return StreamingResponse(
                 events, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
             )
         with CancelScope() as scope:
             watching = asyncio.create_task(_cancel_when_gone(request, scope))
             try:
-                result = await operations.call(backend, operation.name, body)
+                result = await operations.call(backend, operation.name, body, trace)
                 return Response(result, media_type="application/json")
             finally:
                 watching.cancel()
@@ -154,7 +157,10 @@ async def _unforeseen(request: Request, error: Exception) -> Response:
 
 
 class RequestId:
-    """Gives every request an id, sent back as X-Request-Id and written into errors."""
+    """Gives every request an id, sent back as X-Request-Id and written into errors and the log.
+
+    X-LLMBackend-Overhead-Ms tells the time until the reply began that no model took.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -168,6 +174,9 @@ class RequestId:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                if (trace := scope.get("trace")) is not None:
+                    overhead = f"{trace.overhead * 1000:.2f}".encode()
+                    message["headers"].append((b"x-llmbackend-overhead-ms", overhead))
             await send(message)
 
         await self._app(scope, receive, send_with_id)

@@ -145,10 +145,10 @@ def test_our_embedder_is_a_llamaindex_embedding_model() -> None:
 def test_our_chat_model_is_a_llamaindex_llm(models_dir: Path) -> None:
     async def run() -> None:
         chat = EmbeddedChat(models_dir, None, 8192)
-        llm = ChatAdapter(chat, max_tokens=20)
+        llm = ChatAdapter(chat, context=(await chat.window()).context, max_tokens=20)
         assert llm.metadata.is_chat_model
         assert llm.metadata.model_name == "SmolLM2-135M-Instruct"
-        assert llm.metadata.context_window == chat.context
+        assert llm.metadata.context_window == 2048
         turns = [ChatMessage(role="user", content="What is the capital of France?")]
         reply = await llm.achat(turns)
         assert "Paris" in (reply.message.content or "")

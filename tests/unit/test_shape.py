@@ -222,7 +222,7 @@ def test_an_operation_has_a_contract_test(row: Operation) -> None:
 # Imports
 
 STOREYS = (
-    {"", "errors", "schemas", "settings", "sse", "database", "holder"},
+    {"", "errors", "schemas", "settings", "sse", "database", "holder", "tracing"},
     {"inference"},
     {"knowledge"},
     {"agents"},

@@ -1,0 +1,99 @@
+"""What a call costs: how long it took, how much of that went by waiting for models, and the tokens they counted.
+
+One log line a call, on the logger `llmbackend.calls` at level INFO: numbers and names, never content.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+log = logging.getLogger("llmbackend.calls")
+
+
+class Trace:
+    """One call of an operation, from here to `finish`."""
+
+    def __init__(self, operation: str, request_id: str | None = None) -> None:
+        self.operation = operation
+        self.request_id = request_id or uuid.uuid4().hex
+        self.model = ""
+        self.tokens = {"prompt_tokens": 0, "completion_tokens": 0}
+        self._began = time.perf_counter()
+        self._waited = 0.0
+        self._waiting = 0
+        self._waiting_since = 0.0
+
+    @property
+    def upstream(self) -> float:
+        """Seconds in which at least one model was at work for this call."""
+        return self._waited + (time.perf_counter() - self._waiting_since if self._waiting else 0.0)
+
+    @property
+    def overhead(self) -> float:
+        """The other seconds, so far: ours."""
+        return max(0.0, time.perf_counter() - self._began - self.upstream)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Within this block, a model is at work."""
+        self._at_work(+1)
+        try:
+            yield
+        finally:
+            self._at_work(-1)
+
+    def _at_work(self, change: int) -> None:
+        now = time.perf_counter()
+        if self._waiting:  # several models at once take the time of one
+            self._waited += now - self._waiting_since
+        self._waiting += change
+        self._waiting_since = now
+
+    def used(self, model: str, usage: Mapping[str, Any] | None) -> None:
+        """Note who answered, and the tokens that it took."""
+        self.model = model or self.model
+        for name in self.tokens:
+            count = (usage or {}).get(name)
+            self.tokens[name] += count if isinstance(count, int) else 0
+
+    def finish(self, outcome: str) -> None:
+        """Write the call down; `outcome` is "ok" or an error's code."""
+        if log.isEnabledFor(logging.INFO):
+            total = time.perf_counter() - self._began
+            log.info(
+                "%s %s id=%s model=%s prompt_tokens=%d completion_tokens=%d total_ms=%.1f upstream_ms=%.1f "
+                "overhead_ms=%.1f",
+                self.operation,
+                outcome,
+                self.request_id,
+                self.model or "-",
+                self.tokens["prompt_tokens"],
+                self.tokens["completion_tokens"],
+                total * 1000,
+                self.upstream * 1000,
+                self.overhead * 1000,
+            )
+
+
+_current: ContextVar[Trace | None] = ContextVar("llmbackend_trace", default=None)
+
+
+@contextmanager
+def tracing(trace: Trace) -> Iterator[None]:
+    """Within this block, and the tasks it starts, what models do is noted in this trace."""
+    before = _current.set(trace)
+    try:
+        yield
+    finally:
+        _current.reset(before)
+
+
+def current() -> Trace:
+    """The trace of the call at work here; where there is none (a job), one that nobody reads."""
+    return _current.get() or Trace("")
