@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +86,8 @@ def serve(
 
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     options = settings.load(**given)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("llmbackend").setLevel(options.log_level.upper())
 
     def started(url: str) -> None:
         guarded = "with an API key" if options.api_key else "without an API key, for this machine only"

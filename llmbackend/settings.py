@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(None, min_length=1)
     host: str = "127.0.0.1"
     port: int = Field(8888, ge=0, le=65535)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     # Limits
     upstream_timeout: float = Field(120, gt=0)
@@ -89,6 +90,11 @@ class Settings(BaseSettings):
     def _absolute(cls, path: Path | None) -> Path | None:
         """So that a later change of the working directory changes nothing."""
         return path.absolute() if path else None
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_any_case(cls, level: Any) -> Any:
+        return level.lower() if isinstance(level, str) else level
 
     @field_validator("vllm_url", "litellm_url", "openai_base_url", "tei_url")
     @classmethod

@@ -196,21 +196,32 @@ def test_leaving_a_stream_stops_the_model(client: LLMBackendClient, upstream: Mo
 
 
 def test_an_unknown_model_is_a_typed_error(client: LLMBackendClient, upstream: ModelServer) -> None:
-    # LiteLLM answers 400 where vLLM and OpenAI answer 404.
-    kinds = [NotFound] if upstream.name == "vLLM" else [NotFound, InvalidRequest]
     for stream in (False, True):
-        with fails(*kinds) as caught:
+        with fails(NotFound) as caught:
             client.chat(HELLO, model="no-such-model", max_tokens=4, stream=stream)
         assert "no-such-model" in caught.value.message
         assert caught.value.details["backend"] == upstream.name
 
 
-def test_a_prompt_beyond_the_context_is_refused(client: LLMBackendClient, upstream: ModelServer) -> None:
+def test_a_prompt_beyond_the_context_tells_both_numbers(
+    client: LLMBackendClient, upstream: ModelServer
+) -> None:
     for stream in (False, True):
         with fails(InvalidRequest) as caught:
-            client.chat("word " * 200_000, max_tokens=4, stream=stream)
-        assert "context" in caught.value.message
-        assert caught.value.details["backend"] == upstream.name
+            client.chat("word " * 3000, max_tokens=4, stream=stream)
+        about = caught.value.details
+        assert about["backend"] == upstream.name
+        assert about["tokens"] > about["context"] >= 512
+        assert f"takes {about['context']}" in caught.value.message
+        if upstream.name == "vLLM":
+            assert about["tokens"] >= 3000  # it counts
+
+
+def test_a_reply_beyond_the_context_is_told_apart(client: LLMBackendClient, upstream: ModelServer) -> None:
+    with fails(InvalidRequest) as caught:
+        client.chat(HELLO, max_tokens=10_000_000)
+    assert caught.value.details["backend"] == upstream.name
+    assert "max_tokens=10000000" in caught.value.message
 
 
 WRONG_KEY = "sk-a-key-that-fits-no-lock"

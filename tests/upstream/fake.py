@@ -9,7 +9,8 @@ It behaves as the name of the model says (for TEI: the folder in the URL, as in 
     not-json     JSON by its content type only
     other-json   JSON of another service
 
-Chat streams and choices: `empty` (no choice), `truncated` (a stream without its end), `broken` (the connection drops
+Chat counts words for tokens, refuses more than CONTEXT of them in vLLM's words, and counts them at POST /tokenize
+unless it is `silent` there. Chat streams and choices: `empty` (no choice), `truncated` (a stream without its end), `broken` (the connection drops
 in the stream), `stalling` (a stream that stops coming), `endless` (a stream that goes on until the reader leaves).
 Embeddings: `nan`, `too-few`, `unequal`. TEI refuses more than `tei_texts` texts and TEI_BYTES bytes; as `old` it has
 no /info.
@@ -40,6 +41,8 @@ WORK = 0.02
 """Seconds that embedding takes."""
 TEI_TEXTS = 32
 TEI_BYTES = 100_000
+CONTEXT = 1000
+"""Tokens that the chat model takes."""
 USAGE = {"prompt_tokens": 20, "completion_tokens": 8, "total_tokens": 28}
 
 
@@ -52,6 +55,7 @@ class Upstream:
         self.faults: list[str] = []
         """Faults of the next requests, whatever their model."""
         self.tei_texts = TEI_TEXTS
+        self.models = ["ok"]
         self.at_work = 0
         self.most_at_work = 0
         """How many requests for embeddings were worked at together."""
@@ -61,6 +65,7 @@ class Upstream:
             routes=[
                 Route("/v1/models", self._models),
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
+                Route("/tokenize", self._tokenize, methods=["POST"]),
                 Route("/v1/embeddings", self._embeddings, methods=["POST"]),
                 Route("/{model}/info", self._tei_info),
                 Route("/{model}/embed", self._tei, methods=["POST"]),
@@ -72,11 +77,22 @@ class Upstream:
         self.replies.clear()
         self.faults.clear()
         self.tei_texts = TEI_TEXTS
+        self.models = ["ok"]
         self.most_at_work = 0
         self.left.clear()
 
     async def _models(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [{"id": "ok", "object": "model"}]})
+        fault = await self._fault("", request)
+        if fault is not None:
+            return fault
+        listed = [{"id": name, "object": "model", "max_model_len": CONTEXT} for name in self.models]
+        return JSONResponse({"object": "list", "data": listed})
+
+    async def _tokenize(self, request: Request) -> Response:
+        body = await request.json()
+        if body["model"] == "silent":
+            return JSONResponse({"detail": "Not Found"}, status_code=404)
+        return JSONResponse({"count": _tokens(body), "max_model_len": CONTEXT, "tokens": []})
 
     async def _chat(self, request: Request) -> Response:
         body = await self._note(request)
@@ -84,6 +100,10 @@ class Upstream:
         fault = await self._fault(model, request)
         if fault is not None:
             return fault
+        refusal = _beyond_context(body)
+        if refusal is not None:
+            error = {"message": refusal, "type": "BadRequestError", "param": "input_tokens", "code": 400}
+            return JSONResponse({"error": error}, status_code=400)
         text = self.replies.pop(0) if self.replies else REPLY
         if body.get("stream"):
             return StreamingResponse(self._stream(model, text), media_type="text/event-stream")
@@ -156,6 +176,22 @@ class Upstream:
         body: dict[str, Any] = await request.json()
         self.seen.append(body)
         return body
+
+
+def _tokens(body: dict[str, Any]) -> int:
+    return sum(len(str(message["content"]).split()) for message in body["messages"])
+
+
+def _beyond_context(body: dict[str, Any]) -> str | None:
+    """As vLLM puts it, which stops counting at its limit."""
+    if _tokens(body) >= CONTEXT:
+        return (
+            f"This model's maximum context length is {CONTEXT} tokens. However, your prompt contains at least "
+            f"{CONTEXT + 1} input tokens, which exceeds this limit. (parameter=input_tokens, value={CONTEXT + 1})"
+        )
+    if body.get("max_tokens", 0) > CONTEXT:
+        return f"max_tokens={body['max_tokens']} cannot be greater than max_model_len={CONTEXT}."
+    return None
 
 
 async def _fault(model: str, request: Request) -> Response | None:
