@@ -1,4 +1,5 @@
-"""What our server adds to a chat call, beside a bare forwarder and, with --litellm EXECUTABLE, LiteLLM's proxy."""
+"""What we add to a chat call: the server, beside a bare forwarder and, with --litellm EXECUTABLE, LiteLLM's proxy;
+and the client in process, beside the openai client."""
 
 from __future__ import annotations
 
@@ -14,15 +15,20 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import aiohttp
+import openai
 import pytest
 import requests
 
+from llmbackend import LLMBackendClient
+from llmbackend.local import LocalTransport
+from llmbackend.settings import Settings
 from tests.benchmarks.gateway import CHAT, PAUSE, PIECES
 from tests.server import serving
 
 pytestmark = pytest.mark.benchmark
 
 ROUNDS, STREAMS, REQUESTS, CONCURRENCY = 7, 10, 640, 64
+CALLS = 300
 MESSAGE = {"model": "fake", "messages": [{"role": "user", "content": "Hi"}]}
 HEADERS = {"Authorization": "Bearer sk-bench"}
 ROOT = Path(__file__).parents[2]
@@ -153,3 +159,36 @@ def test_chat_passes_through_at_little_cost(
     if "LiteLLM" in figures:
         assert ours[0] - base <= (figures["LiteLLM"][0] - base) / 3
         assert ours[2] >= 10 * figures["LiteLLM"][2]
+
+
+def test_a_call_in_process_costs_little_more_than_the_openai_client(
+    tmp_path: Path, table: Callable[..., None]
+) -> None:
+    port = _free_port()
+    with (
+        _process(*_python("upstream", port=port), port=port) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="sk-bench") as bare,
+        LLMBackendClient(
+            transport=LocalTransport(Settings(data_dir=tmp_path, openai_base_url=url, chat_model="fake"))
+        ) as client,
+    ):
+        calls: dict[str, Callable[[], object]] = {
+            "openai client": lambda: bare.chat.completions.create(
+                model="fake", messages=[{"role": "user", "content": "Hi"}]
+            ),
+            "llmbackend": lambda: client.chat("Hi"),
+        }
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        for lap in range(CALLS):
+            for name, call in calls.items():
+                began = time.perf_counter()
+                call()
+                if lap >= CALLS // 10:  # the first are a warm-up
+                    times[name].append((time.perf_counter() - began) * 1000)
+    medians = {name: statistics.median(found) for name, found in times.items()}
+    table(
+        f"chat in process, medians of {len(times['llmbackend'])} interleaved calls",
+        ("", "ms"),
+        *medians.items(),
+    )
+    assert medians["llmbackend"] - medians["openai client"] <= 0.5
