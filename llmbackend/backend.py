@@ -276,8 +276,8 @@ class Backend:
 
 
 def _wire(request: schemas.ChatRequest) -> dict[str, Any]:
-    """The fields given, as OpenAI's wire has them; what only concerns us is left out."""
-    return request.model_dump(exclude_unset=True, exclude_none=True, exclude={"stream"})
+    """The fields given that are passed on, as OpenAI's wire has them."""
+    return request.model_dump(exclude_unset=True, exclude_none=True, by_alias=True)
 
 
 async def _with_progress(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from itertools import takewhile
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -34,8 +36,24 @@ __all__ = [
     "TooLarge",
     "TransportError",
     "Unauthorized",
+    "as_json",
     "invalid",
 ]
+
+
+def as_json(error: LLMBackendError) -> dict[str, Any]:
+    """The error as replies and streams carry it, in one shape that both our SDK and OpenAI's clients read.
+
+    To `{code, message, details, request_id}` come OpenAI's `type`, and the field that is wrong as `param`.
+    """
+    places = [item["loc"] for item in error.details.get("errors", ())]
+    # Of several, what they are all part of.
+    place = takewhile(lambda parts: len(set(parts)) == 1, zip(*places, strict=False))
+    if isinstance(error, Overloaded):
+        kind = "rate_limit_error"
+    else:
+        kind = "invalid_request_error" if error.status < 500 else "server_error"
+    return {**error.to_dict(), "type": kind, "param": ".".join(str(parts[0]) for parts in place) or None}
 
 
 def invalid(error: ValidationError, what: str) -> InvalidRequest:
@@ -53,4 +71,4 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
 
 def _names_a_type(part: str | int) -> bool:
     """Where a field takes one of several types, pydantic adds which it tried; that says nothing to a caller."""
-    return isinstance(part, str) and (part in ("str", "Document") or "[" in part or "-" in part)
+    return isinstance(part, str) and (part in ("str", "Document", "ToolChoice") or "[" in part or "-" in part)

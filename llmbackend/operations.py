@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from . import schemas, sse
 from .backend import Backend
-from .errors import InvalidRequest, LLMBackendError, TooLarge, invalid
+from .errors import InvalidRequest, LLMBackendError, TooLarge, as_json, invalid
 from .tracing import Trace, tracing
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ async def _rest(trace: Trace, first: bytes, events: Any) -> AsyncIterator[bytes]
             except Exception as error:
                 ours = _ours(trace, error)
                 outcome = ours.code
-                yield sse.event({"error": ours.to_dict()})
+                yield sse.event({"error": as_json(ours)})
     finally:
         trace.finish(outcome)
 

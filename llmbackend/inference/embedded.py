@@ -226,12 +226,31 @@ class EmbeddedChat:
         asked = request.get("model")
         if asked not in (None, self._name):
             raise NotFound(f"no model {asked!r} here: the embedded chat model is {self._name!r}")
+        self._check(request)
+        request = {_LLAMA_CPP.get(name, name): value for name, value in request.items()}
         messages = request["messages"]
         if messages[0]["role"] not in ("system", "developer"):
             # Without one, the model's template makes it introduce itself instead of answering.
             messages = [{"role": "system", "content": "You are a helpful assistant."}, *messages]
         # At llama.cpp's usual temperature so small a model wanders off.
         return {"max_tokens": 512, "temperature": 0.2, **request, "messages": messages}
+
+    def _check(self, request: dict[str, Any]) -> None:
+        """Raise InvalidRequest for what llama.cpp would leave aside without a word, or fail at."""
+        if "structured_outputs" in request:
+            raise InvalidRequest(f"structured_outputs: {self._name} has response_format only")
+        for message in request["messages"]:
+            if isinstance(message.get("content"), list):
+                for part in message["content"]:
+                    if part["type"] != "text":
+                        raise InvalidRequest(f"messages: {self._name} reads text only, not {part['type']}")
+        for tool in request.get("tools") or ():
+            if tool["type"] != "function":
+                raise InvalidRequest(f"tools: {self._name} knows functions only, not {tool['type']}")
+        if self._name == SMOLLM2.model and request.get("tool_choice") not in (None, "none", "auto"):
+            raise InvalidRequest(
+                f"tool_choice: {self._name} was not taught to call tools: ask for JSON by response_format instead"
+            )
 
     @cached_property
     def _server(self) -> Any:
@@ -272,6 +291,10 @@ class EmbeddedChat:
         if self._at_work:
             await asyncio.wait(self._at_work)
         self.__dict__.pop("_server", None)
+
+
+_LLAMA_CPP = {"repetition_penalty": "repeat_penalty"}
+"""What llama.cpp calls by another name than vLLM."""
 
 
 def _needs_whole(request: dict[str, Any]) -> bool:

@@ -20,9 +20,13 @@ COUNTING = 10  # seconds
 
 
 def too_long(prompt: str, model: str, context: int, details: dict[str, Any]) -> InvalidRequest:
-    """The error for a prompt of `prompt` tokens, to a model that takes `context`."""
+    """The error for a prompt of `prompt` tokens, to a model that takes `context`.
+
+    LangChain knows it by the words "exceeds the context window", and then shortens the conversation.
+    """
     return InvalidRequest(
-        f"the prompt has {prompt} tokens and {model} takes {context}: shorten it", details=details
+        f"the prompt of {prompt} tokens exceeds the context window of {model}, which takes {context}: shorten it",
+        details=details,
     )
 
 

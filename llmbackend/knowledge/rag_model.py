@@ -20,10 +20,7 @@ def question(request: ChatRequest) -> str:
         if message.role == "user":
             if isinstance(message.content, str):
                 return message.content
-            texts = [
-                str(part.get("text", "")) for part in message.content or [] if part.get("type") == "text"
-            ]
-            return "\n".join(texts)
+            return "\n".join(part.text or "" for part in message.content or [] if part.type == "text")
     raise InvalidRequest(f"messages: {request.model} answers a user message, and there is none")
 
 

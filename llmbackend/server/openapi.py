@@ -112,7 +112,7 @@ _ERROR = {
                 "details": {"type": "object"},
                 "request_id": {"type": ["string", "null"]},
                 "type": {"type": "string"},
-                "param": {"type": "null"},
+                "param": {"type": ["string", "null"]},
             },
         }
     },

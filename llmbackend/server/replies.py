@@ -1,21 +1,16 @@
-"""Errors as HTTP replies, in one shape that both our SDK and OpenAI's clients read."""
+"""Errors as HTTP replies."""
 
 from __future__ import annotations
 
 from starlette.responses import JSONResponse
 
-from ..errors import LLMBackendError, Overloaded
+from ..errors import LLMBackendError, Overloaded, as_json
 
 
 def error_response(error: LLMBackendError, request_id: str | None = None) -> JSONResponse:
-    """`{"error": {code, message, details, request_id, type, param}}` with the error's status."""
-    body = {
-        **error.to_dict(),
-        "request_id": request_id,
-        "type": "invalid_request_error" if error.status < 500 else "server_error",
-        "param": None,
-    }
-    headers = {}
+    """`{"error": {…}}` with the error's status."""
+    # OpenAI's clients would repeat what failed, though it has been tried often enough here.
+    headers = {"X-Should-Retry": "false"}
     if isinstance(error, Overloaded):
-        headers["Retry-After"] = str(int(error.details.get("retry_after") or 1))
-    return JSONResponse({"error": body}, error.status, headers)
+        headers = {"Retry-After": str(int(error.details.get("retry_after") or 1))}
+    return JSONResponse({"error": {**as_json(error), "request_id": request_id}}, error.status, headers)
