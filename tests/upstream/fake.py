@@ -179,7 +179,7 @@ class Upstream:
 
 
 def _tokens(body: dict[str, Any]) -> int:
-    return sum(len(str(message["content"]).split()) for message in body["messages"])
+    return sum(len(str(message.get("content")).split()) for message in body["messages"])
 
 
 def _beyond_context(body: dict[str, Any]) -> str | None:
