@@ -63,10 +63,10 @@ class Difference:
 
 # fmt: off
 DIFFERENCES = {
-    # `system` becomes the first message; the rest is OpenAI's wire, for OpenAI's own clients.
-    "chat": Difference(sdk_only={"system"}, wire_only={
-        "top_p", "max_completion_tokens", "n", "stop", "seed", "frequency_penalty", "presence_penalty", "logprobs",
-        "top_logprobs", "tools", "tool_choice", "parallel_tool_calls", "response_format", "user", "stream_options",
+    # `system` and `images` become messages; the rest is OpenAI's wire, for OpenAI's own clients.
+    "chat": Difference(sdk_only={"system", "images"}, wire_only={
+        "max_completion_tokens", "n", "frequency_penalty", "presence_penalty", "logprobs", "top_logprobs",
+        "parallel_tool_calls", "response_format", "user", "stream_options",
     }),
     # The wire's names are OpenAI's; the encoding is the SDK's own business.
     "embed": Difference(renamed={"texts": "input"}, wire_only={"encoding_format", "user"}),
