@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 
 def _collection_name(name: str) -> str:
@@ -72,9 +72,24 @@ class ChatRequest(Request):
     tool_choice: str | dict[str, JsonValue] | None = None
     parallel_tool_calls: bool | None = None
     response_format: dict[str, JsonValue] | None = None
+    json_schema: dict[str, JsonValue] | None = Field(
+        None,
+        alias="schema",
+        description="JSON Schema that the reply's content has to fit; it is checked, and asked for once more",
+    )
     user: str | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
+
+    @model_validator(mode="after")
+    def _a_shape_is_for_one_whole_reply(self) -> ChatRequest:
+        if self.json_schema is not None:
+            for field in ("stream", "response_format"):
+                if getattr(self, field):
+                    raise ValueError(f"schema and {field} exclude each other: leave one of them out")
+            if (self.n or 1) > 1:
+                raise ValueError("schema is for one reply: leave out n")
+        return self
 
 
 class ChatCompletion(Response):

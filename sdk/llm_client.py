@@ -249,13 +249,14 @@ class Reply(str):
     """A model's answer: a `str`, with `model`, `usage` (token counts) and `finish_reason` beside it.
 
     `message` is the same as the assistant's message, to append to a conversation; a reasoning model's thoughts
-    are in it where its server sends them.
+    are in it where its server sends them. `parsed` is what a `schema` was given for, else None.
     """
 
     model: str
     usage: Record
     finish_reason: str | None
     message: Record
+    parsed: Any
 
     def __new__(
         cls,
@@ -265,12 +266,14 @@ class Reply(str):
         usage: Mapping[str, Any] | None = None,
         finish_reason: str | None = None,
         message: Mapping[str, Any] | None = None,
+        parsed: Any = None,
     ) -> Reply:
         self = super().__new__(cls, text)
         self.model = model
         self.usage = _records(dict(usage or {}))
         self.finish_reason = finish_reason
         self.message = _records(dict(message or {"role": "assistant", "content": text}))
+        self.parsed = parsed
         return self
 
     @property
@@ -849,6 +852,7 @@ class LLMBackendClient:
         seed: int | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         tool_choice: str | Mapping[str, Any] | None = None,
+        schema: Any = None,
         stream: Literal[False] = False,
     ) -> Reply: ...
 
@@ -884,6 +888,7 @@ class LLMBackendClient:
         seed: int | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         tool_choice: str | Mapping[str, Any] | None = None,
+        schema: Any = None,
         stream: bool = False,
     ) -> Reply | ReplyStream:
         """The model's reply to a message, or to a conversation: a list of OpenAI-style messages `{role, content}`.
@@ -894,6 +899,8 @@ class LLMBackendClient:
         `images` (URLs, paths or bytes of PNG, JPEG, GIF or WebP) go with the last message. `tools` are OpenAI's
         `{"type": "function", "function": {name, description, parameters}}`; what the model wants called is in the
         reply's `tool_calls`, and what comes of it is sent back as `{"role": "tool", "tool_call_id", "content"}`.
+        `schema` is a JSON Schema, or a pydantic class: the reply is JSON that fits, and its `parsed` that data, or
+        an instance. It is asked for once more if it does not fit; then BackendError has it in `details["text"]`.
         `temperature` is 0 to 2, `top_p` 0 to 1; `max_tokens` bounds the reply, which ends before a text of `stop`.
 
         Raises InvalidRequest, NotFound (unknown model), BackendError, BackendTimeout; while streaming,
@@ -916,18 +923,21 @@ class LLMBackendClient:
             "seed": seed,
             "tools": tools,
             "tool_choice": tool_choice,
+            "schema": _json_schema(schema),
         }
         if stream:
             usage = {"include_usage": True}
             return ReplyStream(self._stream("chat", **fields, stream_options=usage))
         result = self._call("chat", **fields)
         choice = result["choices"][0]
+        text, message = choice["message"].get("content") or "", _message(choice["message"])
         return Reply(
-            choice["message"].get("content") or "",
+            text,
             model=result["model"],
             usage=result.get("usage"),
             finish_reason=choice.get("finish_reason"),
-            message=_message(choice["message"]),
+            message=message,
+            parsed=None if schema is None or "tool_calls" in message else _parsed(text, schema),
         )
 
     def models(self) -> Records:
@@ -1232,6 +1242,27 @@ def _finish(report: Progress | None) -> None:
 def _as_list(value: Any) -> Any:
     """Any iterable as a list. A text, and what is no iterable, stay as they are, for validation to judge."""
     return value if isinstance(value, str | Mapping) or not hasattr(value, "__iter__") else list(value)
+
+
+def _json_schema(schema: Any) -> Any:
+    """What a pydantic class is in JSON Schema; anything else as it is, for validation to judge."""
+    if not hasattr(schema, "model_json_schema"):
+        return schema
+    try:
+        return schema.model_json_schema()
+    except Exception as error:  # pydantic's own, which this file does not know
+        raise InvalidRequest(f"chat: schema: {schema.__name__} has no JSON Schema: {error}") from error
+
+
+def _parsed(text: str, schema: Any) -> Any:
+    if not hasattr(schema, "model_validate_json"):
+        return _records(json.loads(text))
+    try:
+        return schema.model_validate_json(text)
+    except ValueError as error:  # a validator that JSON Schema cannot tell of
+        raise BackendError(
+            f"the reply fits the schema, but is no {schema.__name__}: {error}", details={"text": text}
+        ) from error
 
 
 def _with_images(turns: Any, images: Any) -> list[Any]:

@@ -84,19 +84,21 @@ def test_an_sdk_method_takes_what_its_request_has(row: Operation) -> None:
     parameters = dict(inspect.signature(getattr(LLMBackendClient, row.name)).parameters)
     del parameters["self"]
     assert differs.sdk_only <= parameters.keys()
-    assert differs.wire_only <= row.request.model_fields.keys()
+    fields = _fields(row)
+    assert differs.wire_only <= fields.keys()
     sdk = {
         differs.renamed.get(name, name): ... if parameter.default is parameter.empty else parameter.default
         for name, parameter in parameters.items()
         if name not in differs.sdk_only
     }
-    wire = {
-        name: _default(info)
-        for name, info in row.request.model_fields.items()
-        if name not in differs.wire_only
-    }
+    wire = {name: _default(info) for name, info in fields.items() if name not in differs.wire_only}
     assert sdk.keys() == wire.keys()
     assert {name for name in sdk if sdk[name] != wire[name]} == differs.other_default
+
+
+def _fields(row: Operation) -> dict[str, FieldInfo]:
+    """A request's fields by their names on the wire."""
+    return {info.alias or name: info for name, info in row.request.model_fields.items()}
 
 
 def _default(info: FieldInfo) -> Any:
@@ -148,7 +150,7 @@ def test_an_operation_is_in_the_openapi_document(row: Operation) -> None:
     in_path = set(re.findall(r"\{(\w+)\}", row.path))
     assert {name for name, one in parameters.items() if one["in"] == "path"} == in_path
     assert all(parameters[name]["required"] for name in in_path)
-    fields = set(row.request.model_fields)
+    fields = set(_fields(row))
     if row.method == "POST":
         assert set(parameters) == in_path
         assert ("requestBody" in described) == bool(fields - in_path)

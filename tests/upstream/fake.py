@@ -10,8 +10,9 @@ It behaves as the name of the model says (for TEI: the folder in the URL, as in 
     other-json   JSON of another service
 
 Chat counts words for tokens, refuses more than CONTEXT of them in vLLM's words, and counts them at POST /tokenize
-unless it is `silent` there. Chat streams and choices: `empty` (no choice), `truncated` (a stream without its end), `broken` (the connection drops
-in the stream), `stalling` (a stream that stops coming), `endless` (a stream that goes on until the reader leaves).
+unless it is `silent` there. Chat streams and choices: `empty` (no choice), `cut` (at the limit on tokens), `plain`
+(refuses response_format), `truncated` (a stream without its end), `broken` (the connection drops in the stream),
+`stalling` (a stream that stops coming), `endless` (a stream that goes on until the reader leaves).
 Embeddings: `nan`, `too-few`, `unequal`. TEI refuses more than `tei_texts` texts and TEI_BYTES bytes; as `old` it has
 no /info.
 """
@@ -101,12 +102,14 @@ class Upstream:
         if fault is not None:
             return fault
         refusal = _beyond_context(body)
+        if refusal is None and model == "plain" and "response_format" in body:
+            refusal = 'Grammar error: Unimplemented keys: ["uniqueItems"]'
         if refusal is not None:
-            error = {"message": refusal, "type": "BadRequestError", "param": "input_tokens", "code": 400}
+            error = {"message": refusal, "type": "BadRequestError", "param": None, "code": 400}
             return JSONResponse({"error": error}, status_code=400)
         said = self.replies.pop(0) if self.replies else REPLY
         message = {"role": "assistant", "content": said} if isinstance(said, str) else said
-        reason = "tool_calls" if message.get("tool_calls") else "stop"
+        reason = "tool_calls" if message.get("tool_calls") else "length" if model == "cut" else "stop"
         if body.get("stream"):
             pieces = self._in_pieces(message, reason) if isinstance(said, dict) else self._stream(model, said)
             return StreamingResponse(pieces, media_type="text/event-stream")
