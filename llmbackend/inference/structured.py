@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NoReturn
 
+from anyio import to_thread
+
 from ..errors import BackendError, InvalidRequest
 from .chat import ChatModel
 
@@ -25,7 +27,7 @@ async def complete(chat: ChatModel, request: dict[str, Any], schema: dict[str, A
     Raises InvalidRequest for what is no JSON Schema, BackendError for a reply that was cut off or does not fit at the
     second try (details: its `text`, and the `problem`), and whatever the chat model raises.
     """
-    shape = _Shape(schema)
+    shape = await to_thread.run_sync(_Shape, schema)  # large ones would hold up the loop
     # Not `strict`: OpenAI refuses most schemas then, and the check is ours anyway.
     wanted = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
     asked = {**request, "response_format": wanted}
@@ -38,7 +40,7 @@ async def complete(chat: ChatModel, request: dict[str, Any], schema: dict[str, A
         first = _Try(await chat.complete(asked))
     if request.get("tools") and first.message.get("tool_calls"):
         return first.completion
-    problem = shape.problem_of(first)
+    problem = await to_thread.run_sync(shape.problem_of, first)
     if problem is None:
         return first.completion
     if first.was_cut:
@@ -50,7 +52,7 @@ async def complete(chat: ChatModel, request: dict[str, Any], schema: dict[str, A
     except InvalidRequest as refusal:  # too long, with all that
         raise first.failure(problem) from refusal
     second.completion["usage"] = _sum(first.completion.get("usage"), second.completion.get("usage"))
-    problem = shape.problem_of(second)
+    problem = await to_thread.run_sync(shape.problem_of, second)
     if problem is not None:
         raise second.failure(problem)
     return second.completion
