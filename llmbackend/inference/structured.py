@@ -28,33 +28,37 @@ async def complete(chat: ChatModel, request: dict[str, Any], schema: dict[str, A
     second try (details: its `text`, and the `problem`), and whatever the chat model raises.
     """
     shape = await to_thread.run_sync(_Shape, schema)  # large ones would hold up the loop
+
+    async def ask(asked: dict[str, Any]) -> tuple[_Try, str | None]:
+        reply = _Try(await chat.complete(asked))
+        if request.get("tools") and reply.message.get("tool_calls"):
+            return reply, None
+        return reply, await to_thread.run_sync(shape.problem_of, reply)
+
     # Not `strict`: OpenAI refuses most schemas then, and the check is ours anyway.
     wanted = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
     asked = {**request, "response_format": wanted}
     try:
-        first = _Try(await chat.complete(asked))
+        first, problem = await ask(asked)
     except InvalidRequest as refusal:
         if "context" in refusal.details:  # it is the prompt that is too long
             raise
         asked = {**request, "messages": _adding(request["messages"], _in_words(schema))}
-        first = _Try(await chat.complete(asked))
-    if request.get("tools") and first.message.get("tool_calls"):
-        return first.completion
-    problem = await to_thread.run_sync(shape.problem_of, first)
+        first, problem = await ask(asked)
     if problem is None:
         return first.completion
+    failure = first.failure(problem)
     if first.was_cut:
-        raise first.failure(problem)
+        raise failure
     said = {"role": "assistant", "content": first.text or "(nothing)"}
     correction = {"role": "user", "content": f"That does not fit: {problem}. {_in_words(schema)}"}
     try:
-        second = _Try(await chat.complete({**asked, "messages": [*asked["messages"], said, correction]}))
+        second, problem = await ask({**asked, "messages": [*asked["messages"], said, correction]})
     except InvalidRequest as refusal:  # too long, with all that
-        raise first.failure(problem) from refusal
-    second.completion["usage"] = _sum(first.completion.get("usage"), second.completion.get("usage"))
-    problem = await to_thread.run_sync(shape.problem_of, second)
+        raise failure from refusal
     if problem is not None:
         raise second.failure(problem)
+    second.completion["usage"] = _sum(first.completion.get("usage"), second.completion.get("usage"))
     return second.completion
 
 

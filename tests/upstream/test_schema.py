@@ -178,16 +178,17 @@ def test_a_prompt_beyond_the_context_is_sent_once(client: LLMBackendClient, upst
     assert len(upstream.seen) == 1
 
 
-def test_tools_may_be_called_first(client: LLMBackendClient, upstream: Upstream) -> None:
+@pytest.mark.parametrize("before", [[], [MISFIT]], ids=["at once", "after a misfit"])
+def test_tools_may_be_called_first(client: LLMBackendClient, upstream: Upstream, before: list[str]) -> None:
     tools = [{"type": "function", "function": {"name": "tide"}}]
     call = {"id": "1", "type": "function", "function": {"name": "tide", "arguments": "{}"}}
-    upstream.replies = [{"role": "assistant", "content": None, "tool_calls": [call]}, FITS]
+    upstream.replies = [*before, {"role": "assistant", "content": None, "tool_calls": [call]}, FITS]
     reply = client.chat(PROMPT, schema=SCHEMA, tools=tools)
     assert (reply.tool_calls[0].name, reply.parsed) == ("tide", None)
     result = {"role": "tool", "tool_call_id": "1", "content": "high"}
     messages = [{"role": "user", "content": PROMPT}, reply.message, result]
     assert client.chat(messages, schema=SCHEMA, tools=tools).parsed == DATA
-    assert len(upstream.seen) == 2
+    assert len(upstream.seen) == len(before) + 2
 
 
 # Pydantic
