@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from . import __version__, database, schemas
 from .errors import InvalidRequest, NotFound
 from .holder import Holder
-from .inference import connect
+from .inference import connect, structured
 from .inference.embeddings import Vectors, require
 from .jobs.ledger import Ledger
 from .jobs.types import Rooms, checked
@@ -68,6 +69,9 @@ class Backend:
         if request.model and request.model.startswith(rag_model.PREFIX):
             answer = await self.rag_query(self._as_query(request))
             return schemas.ChatCompletion.model_validate(rag_model.completion(request.model, answer))
+        if request.json_schema is not None:
+            shaped = await structured.complete(self._chat, _wire(request), request.json_schema)
+            return json.dumps(shaped, ensure_ascii=False).encode()
         return await self._chat.complete(_wire(request))
 
     def chat_stream(self, request: schemas.ChatRequest) -> AsyncIterator[bytes]:
@@ -79,6 +83,8 @@ class Backend:
     @staticmethod
     def _as_query(request: schemas.ChatRequest) -> schemas.RagQueryRequest:
         assert request.model is not None
+        if request.json_schema is not None:
+            raise InvalidRequest(f"schema: {request.model} answers in words and quotes: ask a chat model")
         question = rag_model.question(request)
         if not question.strip():
             raise InvalidRequest(f"messages: {request.model} answers the last user message, and it is empty")

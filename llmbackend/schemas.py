@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     JsonValue,
     field_validator,
+    model_validator,
 )
 
 
@@ -234,6 +235,12 @@ class ChatRequest(Request):
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
+    json_schema: dict[str, JsonValue] | None = Field(
+        None,
+        alias="schema",
+        exclude=True,
+        description="JSON Schema that the reply's content has to fit; it is checked, and asked for once more",
+    )
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
     prediction: Prediction | None = None
@@ -263,6 +270,16 @@ class ChatRequest(Request):
     audio: Annotated[None, _refused("replies are text here, not speech")] = None
     web_search_options: Annotated[None, _refused("models do not search the web here: pass a tool")] = None
     moderation: Annotated[None, _refused("there is no moderation model here")] = None
+
+    @model_validator(mode="after")
+    def _a_shape_is_for_one_whole_reply(self) -> ChatRequest:
+        if self.json_schema is not None:
+            for field in ("stream", "response_format"):
+                if getattr(self, field):
+                    raise ValueError(f"schema and {field} exclude each other: leave one of them out")
+            if (self.n or 1) > 1:
+                raise ValueError("schema is for one reply: leave out n")
+        return self
 
 
 class ChatCompletion(Response):

@@ -246,11 +246,17 @@ def _records(value: Any) -> Any:
 
 
 class Reply(str):
-    """A model's answer: a `str`, with `model`, `usage` (token counts) and `finish_reason` beside it."""
+    """A model's answer: a `str`, with `model`, `usage` (token counts) and `finish_reason` beside it.
+
+    `message` is the same as the assistant's message, to append to a conversation; a reasoning model's thoughts
+    are in it where its server sends them. `parsed` is what a `schema` was given for, else None.
+    """
 
     model: str
     usage: Record
     finish_reason: str | None
+    message: Record
+    parsed: Any
 
     def __new__(
         cls,
@@ -259,17 +265,53 @@ class Reply(str):
         model: str = "",
         usage: Mapping[str, Any] | None = None,
         finish_reason: str | None = None,
+        message: Mapping[str, Any] | None = None,
+        parsed: Any = None,
     ) -> Reply:
         self = super().__new__(cls, text)
         self.model = model
         self.usage = _records(dict(usage or {}))
         self.finish_reason = finish_reason
+        self.message = _records(dict(message or {"role": "assistant", "content": text}))
+        self.parsed = parsed
         return self
+
+    @property
+    def tool_calls(self) -> Records:
+        """The tools that the model asks to be called, as `{id, name, arguments}`, the arguments a dict.
+
+        Raises BackendError where the model wrote arguments that are no JSON object; `message` has them as they are.
+        """
+        return Records(_tool_call(call) for call in self.message.get("tool_calls") or ())
 
     def _repr_html_(self) -> str:
         return (
             f"<p style='white-space:pre-wrap'>{html.escape(self)}</p><small>{html.escape(self.model)}</small>"
         )
+
+
+# What of a reply's message belongs into the conversation; servers refuse what else some of them put there.
+_MESSAGE = ("content", "tool_calls", "reasoning_content", "reasoning")
+
+
+def _message(said: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: said[name] for name in _MESSAGE if said.get(name)}
+    return {"role": "assistant", "content": None if "tool_calls" in kept else "", **kept}
+
+
+def _tool_call(call: Mapping[str, Any]) -> Record:
+    function = call.get("function") or {}
+    name, written = function.get("name", ""), function.get("arguments") or "{}"
+    try:
+        arguments = json.loads(written) if isinstance(written, str) else written
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, Mapping):
+        raise BackendError(
+            f"the model calls {name} with arguments that are no JSON object: ask it again",
+            details={"tool": name, "text": written},
+        )
+    return Record(id=call.get("id", ""), name=name, arguments=_records(dict(arguments)))
 
 
 class Answer(str):
@@ -451,6 +493,8 @@ class ReplyStream(_TextStream):
         self._model = ""
         self._usage: dict[str, Any] = {}
         self._finish_reason: str | None = None
+        self._thoughts: dict[str, str] = {}
+        self._tool_calls: dict[int, dict[str, Any]] = {}
 
     def _take(self, event: dict[str, Any]) -> str:
         self._model = event.get("model") or self._model
@@ -458,17 +502,35 @@ class ReplyStream(_TextStream):
         piece = ""
         for choice in event.get("choices") or ():
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
-            piece += (choice.get("delta") or {}).get("content") or ""
+            delta = choice.get("delta") or {}
+            piece += delta.get("content") or ""
+            for name in ("reasoning_content", "reasoning"):
+                self._thoughts[name] = self._thoughts.get(name, "") + (delta.get(name) or "")
+            for part in delta.get("tool_calls") or ():
+                self._take_call(part)
         return piece
+
+    def _take_call(self, part: dict[str, Any]) -> None:
+        """A tool call comes in parts: its id and name first, then its arguments bit by bit."""
+        call = self._tool_calls.setdefault(
+            part.get("index") or 0, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+        )
+        said = part.get("function") or {}
+        call["id"] = part.get("id") or call["id"]
+        call["function"]["name"] = said.get("name") or call["function"]["name"]
+        call["function"]["arguments"] += said.get("arguments") or ""
 
     @property
     def reply(self) -> Reply:
-        """The text so far, as a Reply; complete once the stream has ended."""
+        """What has come so far, as a Reply; complete once the stream has ended."""
+        text = "".join(self._pieces)
+        calls = [self._tool_calls[index] for index in sorted(self._tool_calls)]
         return Reply(
-            "".join(self._pieces),
+            text,
             model=self._model,
             usage=self._usage,
             finish_reason=self._finish_reason,
+            message=_message({**self._thoughts, "content": text, "tool_calls": calls}),
         )
 
 
@@ -691,6 +753,7 @@ def _error_of(status: int, content: bytes, url: str) -> LLMBackendError:
 # --------------------------------------------------------------------------------------------- the client
 
 Document = str | Mapping[str, Any]
+Image = str | os.PathLike[str] | bytes  # a URL or a path, a path, the file itself
 
 EMBED_PAGE = 2048  # texts in one request: OpenAI's limit, and the server's
 _Client = TypeVar("_Client", bound="LLMBackendClient")
@@ -780,9 +843,16 @@ class LLMBackendClient:
         messages: str | Sequence[Mapping[str, Any]],
         *,
         system: str | None = None,
+        images: Image | Sequence[Image] | None = None,
         model: str | None = None,
         temperature: float | None = None,
+        top_p: float | None = None,
         max_tokens: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        schema: Any = None,
         stream: Literal[False] = False,
     ) -> Reply: ...
 
@@ -792,9 +862,15 @@ class LLMBackendClient:
         messages: str | Sequence[Mapping[str, Any]],
         *,
         system: str | None = None,
+        images: Image | Sequence[Image] | None = None,
         model: str | None = None,
         temperature: float | None = None,
+        top_p: float | None = None,
         max_tokens: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
         stream: Literal[True],
     ) -> ReplyStream: ...
 
@@ -803,38 +879,65 @@ class LLMBackendClient:
         messages: str | Sequence[Mapping[str, Any]],
         *,
         system: str | None = None,
+        images: Image | Sequence[Image] | None = None,
         model: str | None = None,
         temperature: float | None = None,
+        top_p: float | None = None,
         max_tokens: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        schema: Any = None,
         stream: bool = False,
     ) -> Reply | ReplyStream:
-        """The model's reply to a message, or to a list of OpenAI-style messages `{role, content}`.
+        """The model's reply to a message, or to a conversation: a list of OpenAI-style messages `{role, content}`.
 
-        Returns a Reply (a `str` with `model`, `usage`, `finish_reason`); with `stream=True` an iterator
-        of text pieces that ends with `.reply`. `temperature` is 0 to 2; `max_tokens` bounds the reply.
+        Returns a Reply: a `str` with `model`, `usage`, `finish_reason`, and `message` to append to the
+        conversation. With `stream=True` an iterator of text pieces that ends with `.reply`.
+
+        `images` (URLs, paths or bytes of PNG, JPEG, GIF or WebP) go with the last message. `tools` are OpenAI's
+        `{"type": "function", "function": {name, description, parameters}}`; what the model wants called is in the
+        reply's `tool_calls`, and what comes of it is sent back as `{"role": "tool", "tool_call_id", "content"}`.
+        `schema` is a JSON Schema, or a pydantic class: the reply is JSON that fits, and its `parsed` that data, or
+        an instance. It is asked for once more if it does not fit; then BackendError has it in `details["text"]`.
+        `temperature` is 0 to 2, `top_p` 0 to 1; `max_tokens` bounds the reply, which ends before a text of `stop`.
 
         Raises InvalidRequest, NotFound (unknown model), BackendError, BackendTimeout; while streaming,
         StreamInterrupted with the text so far.
         """
-        turns: Any = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
-        if system is not None and not isinstance(turns, str | bytes):
+        turns: Any = (
+            [{"role": "user", "content": messages}] if isinstance(messages, str) else _as_list(messages)
+        )
+        if system is not None and isinstance(turns, list):
             turns = [{"role": "system", "content": system}, *turns]
+        if images is not None:
+            turns = _with_images(turns, images)
         fields = {
             "messages": turns,
             "model": model,
             "temperature": temperature,
+            "top_p": top_p,
             "max_tokens": max_tokens,
+            "stop": stop,
+            "seed": seed,
+            "tools": tools,
+            "tool_choice": tool_choice,
+            "schema": _json_schema(schema),
         }
         if stream:
             usage = {"include_usage": True}
             return ReplyStream(self._stream("chat", **fields, stream_options=usage))
         result = self._call("chat", **fields)
         choice = result["choices"][0]
+        text, message = choice["message"].get("content") or "", _message(choice["message"])
         return Reply(
-            choice["message"].get("content") or "",
+            text,
             model=result["model"],
             usage=result.get("usage"),
             finish_reason=choice.get("finish_reason"),
+            message=message,
+            parsed=None if schema is None or "tool_calls" in message else _parsed(text, schema),
         )
 
     def models(self) -> Records:
@@ -1139,6 +1242,82 @@ def _finish(report: Progress | None) -> None:
 def _as_list(value: Any) -> Any:
     """Any iterable as a list. A text, and what is no iterable, stay as they are, for validation to judge."""
     return value if isinstance(value, str | Mapping) or not hasattr(value, "__iter__") else list(value)
+
+
+def _json_schema(schema: Any) -> Any:
+    """What a pydantic class is in JSON Schema; anything else as it is, for validation to judge."""
+    if not hasattr(schema, "model_json_schema"):
+        return schema
+    try:
+        return schema.model_json_schema()
+    except Exception as error:  # pydantic's own, which this file does not know
+        raise InvalidRequest(f"chat: schema: {schema.__name__} has no JSON Schema: {error}") from error
+
+
+def _parsed(text: str, schema: Any) -> Any:
+    if not hasattr(schema, "model_validate_json"):
+        return _records(json.loads(text))
+    try:
+        return schema.model_validate_json(text)
+    except ValueError as error:  # a validator that JSON Schema cannot tell of
+        raise BackendError(
+            f"the reply fits the schema, but is no {schema.__name__}: {error}", details={"text": text}
+        ) from error
+
+
+def _with_images(turns: Any, images: Any) -> list[Any]:
+    """The conversation, with images in its last message."""
+    given = [images] if isinstance(images, str | bytes | os.PathLike) else _as_list(images)
+    if not isinstance(given, list):
+        raise _no_image(["images"], f"takes URLs, paths or bytes, not {type(images).__name__}")
+    if not isinstance(turns, list) or not turns or not isinstance(turns[-1], Mapping):
+        raise _no_image(["images"], "there is no message that they could go with")
+    last = turns[-1]
+    if last.get("role") != "user":
+        raise _no_image(
+            ["images"], f"they go with a user's message, and the last is of role {last.get('role')!r}"
+        )
+    text = last.get("content")
+    parts = [{"type": "text", "text": text}] if isinstance(text, str) else list(text or [])
+    urls = [_image_url(image, ["images", number]) for number, image in enumerate(given)]
+    parts += [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return [*turns[:-1], {**last, "content": parts}]
+
+
+# What an image's bytes have where.
+_IMAGE_MARKS = (
+    ("png", 0, b"\x89PNG\r\n\x1a\n"),
+    ("jpeg", 0, b"\xff\xd8\xff"),
+    ("gif", 0, b"GIF87a"),
+    ("gif", 0, b"GIF89a"),
+    ("webp", 8, b"WEBP"),
+)
+
+
+def _image_url(image: Any, place: list[str | int]) -> str:
+    """An image as a URL: a URL as it is, a file or bytes as a data: URL."""
+    if isinstance(image, str) and image.startswith(("http://", "https://", "data:")):
+        return image
+    if isinstance(image, str | os.PathLike):
+        try:
+            with open(image, "rb") as file:
+                data = file.read()
+        except (OSError, ValueError) as error:
+            raise _no_image(place, f"cannot be read: {error}") from error
+    elif isinstance(image, bytes):
+        data = image
+    else:
+        raise _no_image(place, f"must be a URL, a path or bytes, not {type(image).__name__}")
+    for kind, offset, mark in _IMAGE_MARKS:
+        if data.startswith(mark, offset):
+            return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    raise _no_image(place, "is no PNG, JPEG, GIF or WebP image")
+
+
+def _no_image(place: list[str | int], reason: str) -> InvalidRequest:
+    found = {"type": "image", "loc": place, "msg": reason}
+    where = ".".join(map(str, place))
+    return InvalidRequest(f"chat: {where}: {reason}", details={"errors": [found]})
 
 
 def _jsonable(value: Any) -> Any:

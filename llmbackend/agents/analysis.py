@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeVar
 
-from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Workflow, step
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
-from ..errors import BackendError, InvalidRequest
+from ..errors import InvalidRequest
+from ..inference import structured
 from ..inference.chat import ChatModel
 from ..inference.embeddings import Embedder
-from ..inference.llamaindex import ChatAdapter
 from ..inference.sentences import telling
 from ..schemas import Analysis
 
@@ -104,7 +103,7 @@ class AnalysisWorkflow(Workflow):
         super().__init__(timeout=None)
         self._chat = chat
         self._embedder = embedder
-        self._llm = ChatAdapter(chat, max_tokens=400)
+        self._model = ""
 
     @step
     async def split(self, context: Context, start: StartEvent) -> PartEvent | None:
@@ -120,7 +119,7 @@ class AnalysisWorkflow(Workflow):
     async def read(self, part: PartEvent) -> NotesEvent:
         if self._chat.abstracts:
             task = f"Text:\n\n{part.text}\n\nWrite down its 2 to 4 most important points."
-            points = (await self._ask(Notes, [_said("system", _READ), _said("user", task)])).key_points
+            points = (await self._ask(Notes, _said("system", _READ), _said("user", task))).key_points
         else:
             # A small model's own words would be wrong ones: the text's most telling sentences serve better.
             points = await telling(self._embedder, part.text, 5)
@@ -138,41 +137,27 @@ class AnalysisWorkflow(Workflow):
         messages = [_said("system", _CONCLUDE)]
         for example, judged in _EXAMPLES:
             messages += [_said("user", _task(example)), _said("assistant", judged.model_dump_json())]
-        conclusion = await self._ask(Conclusion, [*messages, _said("user", _task(points))])
+        conclusion = await self._ask(Conclusion, *messages, _said("user", _task(points)))
         return StopEvent(
             result=Analysis(
                 sentiment=conclusion.sentiment,
                 sentiment_score=_SIGN[conclusion.sentiment] * _STRENGTH[conclusion.strength],
                 key_points=points,
                 summary=_whole_sentences(conclusion.summary),
-                model=self._llm.model,
+                model=self._model,
             )
         )
 
-    async def _ask(self, shape: type[_Shape], messages: list[ChatMessage]) -> _Shape:
-        """The model's answer in a given shape; asked once more if the first does not fit."""
-        schema = {"name": shape.__name__, "schema": shape.model_json_schema(), "strict": True}
-        said = ""
-        for temperature in (0.0, 0.7):  # the same words at the same temperature would get the same answer
-            response = await self._llm.achat(
-                messages,
-                temperature=temperature,
-                seed=1,
-                response_format={"type": "json_schema", "json_schema": schema},
-            )
-            said = response.message.content or ""
-            try:
-                return shape.model_validate_json(said)
-            except ValidationError:
-                continue
-        raise BackendError(
-            f"{self._llm.model} did not answer in the shape asked for: try again, or use a larger model",
-            details={"backend": "chat", "text": said[:2000]},
-        )
+    async def _ask(self, shape: type[_Shape], *messages: dict[str, str]) -> _Shape:
+        """The model's answer in a given shape."""
+        request = {"messages": list(messages), "max_tokens": 400, "temperature": 0.0, "seed": 1}
+        completion = await structured.complete(self._chat, request, shape.model_json_schema())
+        self._model = completion.get("model") or ""
+        return shape.model_validate_json(completion["choices"][0]["message"]["content"])
 
 
-def _said(role: str, content: str) -> ChatMessage:
-    return ChatMessage(role=MessageRole(role), content=content)
+def _said(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
 
 
 def _task(points: list[str]) -> str:

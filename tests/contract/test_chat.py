@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any, Literal
 
-from llmbackend import InvalidRequest, LLMBackendClient, NotFound
+import pytest
+from pydantic import BaseModel, Field
+
+from llmbackend import BackendError, InvalidRequest, LLMBackendClient, LLMBackendError, NotFound
 
 
 def test_a_message_gets_a_reply(client: LLMBackendClient) -> None:
@@ -42,3 +45,121 @@ def test_several_choices_come_whole(client: LLMBackendClient) -> None:
     completion = client._call("chat", messages=messages, n=2, max_tokens=8)
     assert [choice["index"] for choice in completion["choices"]] == [0, 1]
     assert all(choice["message"]["content"] for choice in completion["choices"])
+
+
+# Settings, tools, images
+
+
+def test_a_conversation_is_continued_by_its_message(client: LLMBackendClient) -> None:
+    messages: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
+    reply = client.chat(messages, temperature=0, max_tokens=30)
+    assert reply.message == {"role": "assistant", "content": reply}
+    messages += [reply.message, {"role": "user", "content": "And of Italy?"}]
+    longer = client.chat(messages, temperature=0, max_tokens=30)
+    assert longer.usage.prompt_tokens > reply.usage.total_tokens
+
+
+def test_the_reply_ends_before_a_stop(client: LLMBackendClient) -> None:
+    question = "What is the capital of France?"
+    whole = client.chat(question, temperature=0, max_tokens=30)
+    reply = client.chat(question, temperature=0, max_tokens=30, stop=["Paris"])
+    assert reply == whole.partition("Paris")[0] != whole
+
+
+def test_the_same_seed_gives_the_same_reply(client: LLMBackendClient) -> None:
+    replies = [
+        client.chat("Tell me a story.", temperature=2, top_p=0.9, seed=seed, max_tokens=12)
+        for seed in (1, 1, 2)
+    ]
+    assert replies[0] == replies[1] != replies[2]
+
+
+TIDE = {"type": "function", "function": {"name": "tide", "parameters": {"type": "object", "properties": {}}}}
+
+
+def test_tools_may_be_left_alone(client: LLMBackendClient) -> None:
+    """The embedded model is too small to call any."""
+    reply = client.chat("Say hello.", tools=[TIDE], max_tokens=8)
+    assert reply
+    assert reply.tool_calls == []
+
+
+def test_what_a_tool_gave_is_read(client: LLMBackendClient) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "tide", "arguments": "{}"}}
+    asked = [{"role": "user", "content": "When is high tide?"}]
+    given = [
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "nine"},
+    ]
+    without = client.chat(asked, temperature=0, max_tokens=8)
+    assert (
+        client.chat(asked + given, temperature=0, max_tokens=8).usage.prompt_tokens
+        > without.usage.prompt_tokens
+    )
+
+
+def test_a_model_without_eyes_refuses_images(client: LLMBackendClient) -> None:
+    with pytest.raises(LLMBackendError, match="image"):
+        client.chat("What is this?", images=[b"\x89PNG\r\n\x1a\n"])
+
+
+# Replies in a shape
+
+TICKET = {
+    "type": "object",
+    "properties": {
+        "product": {"enum": ["router", "cable"]},
+        "urgency": {"type": "integer", "minimum": 1, "maximum": 5},
+    },
+    "required": ["product", "urgency"],
+    "additionalProperties": False,
+}
+COMPLAINT = "Sort this ticket: 'My router is broken, and nobody answers the phone!'"
+
+
+class Ticket(BaseModel):
+    product: Literal["router", "cable"]
+    urgency: int = Field(ge=1, le=5)
+
+
+def test_a_schema_gives_data_that_fits(client: LLMBackendClient) -> None:
+    reply = client.chat(COMPLAINT, schema=TICKET, temperature=0, max_tokens=60)
+    assert set(reply.parsed) == {"product", "urgency"}
+    assert reply.parsed.product in ("router", "cable")
+    assert reply.parsed.urgency in range(1, 6)
+    assert reply.usage.completion_tokens > 0
+    assert client.chat(COMPLAINT).parsed is None
+
+
+def test_a_pydantic_class_gives_an_instance(client: LLMBackendClient) -> None:
+    reply = client.chat(COMPLAINT, schema=Ticket, temperature=0, max_tokens=60)
+    assert isinstance(reply.parsed, Ticket)
+    assert Ticket.model_validate_json(reply) == reply.parsed
+
+
+def test_a_schema_that_the_grammar_cannot_express_is_checked_all_the_same(client: LLMBackendClient) -> None:
+    """What llama.cpp leaves out of its grammar is what jsonschema refuses: here, by chance, always."""
+    schema = {"type": "integer", "minimum": 1, "maximum": 3, "not": {"enum": [1, 2, 3]}}
+    with pytest.raises(BackendError) as caught:
+        client.chat("Give me a number.", schema=schema, temperature=0, max_tokens=20)
+    assert caught.value.details["text"] in ("1", "2", "3")
+    assert "should not be valid" in caught.value.details["problem"]
+
+
+def test_a_reply_cut_off_is_told_as_such(client: LLMBackendClient) -> None:
+    with pytest.raises(BackendError, match="max_tokens") as caught:
+        client.chat(COMPLAINT, schema=TICKET, temperature=0, max_tokens=12)
+    assert caught.value.details["text"].startswith("{")
+
+
+@pytest.mark.parametrize("schema", [{"type": "strnig"}, {"properties": {"a": {"type": "strnig"}}}])
+def test_what_is_no_schema_is_refused(client: LLMBackendClient, schema: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"schema.*type") as caught:
+        client.chat(COMPLAINT, schema=schema)
+    assert caught.value.details["errors"][0]["loc"][-1] == "type"
+
+
+def test_a_collection_does_not_answer_in_a_shape(client: LLMBackendClient, collection: str) -> None:
+    client.rag_ingest("The harbour was dredged in 1911.", collection)
+    with pytest.raises(InvalidRequest, match="schema"):
+        client.chat("When was the harbour dredged?", model=f"rag/{collection}", schema=TICKET)

@@ -92,9 +92,19 @@ def test_a_reply_is_a_str_that_knows_its_model_and_usage() -> None:
     assert Reply("").usage == {}
 
 
+def test_a_reply_is_its_message_too() -> None:
+    assert Reply("Paris").message == {"role": "assistant", "content": "Paris"}
+    assert (Reply("Paris").tool_calls, Reply("Paris").parsed) == ([], None)
+
+
 def test_a_reply_and_an_answer_survive_a_pickle() -> None:
-    reply = pickle.loads(pickle.dumps(Reply("Paris", model="m", usage={"total_tokens": 3})))
-    assert (reply, reply.model, reply.usage.total_tokens) == ("Paris", "m", 3)
+    call = {"id": "1", "type": "function", "function": {"name": "tide", "arguments": '{"day": 3}'}}
+    message = {"role": "assistant", "content": "Paris", "tool_calls": [call]}
+    reply = pickle.loads(
+        pickle.dumps(Reply("Paris", model="m", usage={"total_tokens": 3}, message=message, parsed=[1]))
+    )
+    assert (reply, reply.model, reply.usage.total_tokens, reply.parsed) == ("Paris", "m", 3, [1])
+    assert reply.tool_calls == [{"id": "1", "name": "tide", "arguments": {"day": 3}}]
     answer = pickle.loads(pickle.dumps(Answer("30 days", sources=[{"number": 1}])))
     assert (answer, answer.found, answer.sources[0].number) == ("30 days", True, 1)
 

@@ -93,6 +93,37 @@ def test_the_file_alone_does_the_main_job(folder: Path, server_url: str) -> None
     assert (done.stdout, done.stderr) == ("", "")
 
 
+def test_a_conversation_needs_no_package_either(folder: Path, server_url: str) -> None:
+    program = """
+        class Colour:
+            \"""As a pydantic class, seen from here.\"""
+            @classmethod
+            def model_json_schema(cls):
+                return {"enum": ["red", "blue"]}
+            @classmethod
+            def model_validate_json(cls, text):
+                colour = cls()
+                colour.name = text
+                return colour
+
+        with open("quay", "wb") as file:
+            file.write(b"\\xff\\xd8\\xff and so on")
+        with LLMBackendClient(url, key) as client:
+            reply = client.chat("Red or blue?", schema=Colour, max_tokens=20)
+            assert isinstance(reply.parsed, Colour) and reply.parsed.name in ('"red"', '"blue"'), reply
+            assert client.chat("Red or blue?", schema=Colour.model_json_schema(), max_tokens=20).parsed in ("red", "blue")
+            assert reply.tool_calls == [] and reply.message == {"role": "assistant", "content": reply}
+            try:
+                client.chat("What is this?", images=["quay"])
+            except LLMBackendError as error:
+                assert "image input is not supported" in error.message, error
+            else:
+                raise AssertionError("it has no eyes")
+    """
+    done = _run(folder, program, server_url)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_without_a_server_the_error_tells_both_remedies(folder: Path) -> None:
     program = """
         try:

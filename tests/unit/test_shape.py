@@ -63,10 +63,10 @@ class Difference:
 
 # fmt: off
 DIFFERENCES = {
-    # `system` becomes the first message; the rest is OpenAI's wire, for OpenAI's own clients.
-    "chat": Difference(sdk_only={"system"}, wire_only={
-        "top_p", "max_completion_tokens", "n", "stop", "seed", "frequency_penalty", "presence_penalty", "logit_bias",
-        "logprobs", "top_logprobs", "tools", "tool_choice", "parallel_tool_calls", "response_format",
+    # `system` and `images` become messages; the rest is OpenAI's wire, for OpenAI's own clients.
+    "chat": Difference(sdk_only={"system", "images"}, wire_only={
+        "max_completion_tokens", "n", "frequency_penalty", "presence_penalty", "logit_bias",
+        "logprobs", "top_logprobs", "parallel_tool_calls", "response_format",
         "reasoning_effort", "verbosity", "prediction", "modalities", "user", "safety_identifier", "prompt_cache_key",
         "stream_options", "top_k", "min_p", "repetition_penalty", "chat_template_kwargs", "structured_outputs",
         "metadata", "store", "service_tier", "prompt_cache_options", "prompt_cache_retention",
@@ -88,19 +88,21 @@ def test_an_sdk_method_takes_what_its_request_has(row: Operation) -> None:
     parameters = dict(inspect.signature(getattr(LLMBackendClient, row.name)).parameters)
     del parameters["self"]
     assert differs.sdk_only <= parameters.keys()
-    assert differs.wire_only <= row.request.model_fields.keys()
+    fields = _fields(row)
+    assert differs.wire_only <= fields.keys()
     sdk = {
         differs.renamed.get(name, name): ... if parameter.default is parameter.empty else parameter.default
         for name, parameter in parameters.items()
         if name not in differs.sdk_only
     }
-    wire = {
-        name: _default(info)
-        for name, info in row.request.model_fields.items()
-        if name not in differs.wire_only
-    }
+    wire = {name: _default(info) for name, info in fields.items() if name not in differs.wire_only}
     assert sdk.keys() == wire.keys()
     assert {name for name in sdk if sdk[name] != wire[name]} == differs.other_default
+
+
+def _fields(row: Operation) -> dict[str, FieldInfo]:
+    """A request's fields by their names on the wire."""
+    return {info.alias or name: info for name, info in row.request.model_fields.items()}
 
 
 def _default(info: FieldInfo) -> Any:
@@ -152,7 +154,7 @@ def test_an_operation_is_in_the_openapi_document(row: Operation) -> None:
     in_path = set(re.findall(r"\{(\w+)\}", row.path))
     assert {name for name, one in parameters.items() if one["in"] == "path"} == in_path
     assert all(parameters[name]["required"] for name in in_path)
-    fields = set(row.request.model_fields)
+    fields = set(_fields(row))
     if row.method == "POST":
         assert set(parameters) == in_path
         assert ("requestBody" in described) == bool(fields - in_path)

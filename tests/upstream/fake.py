@@ -2,7 +2,7 @@
 
 It behaves as the name of the model says (for TEI: the folder in the URL, as in `<url>/429/embed`):
 
-    ok           answers; chat with the next of `replies`, or with REPLY
+    ok           answers; chat with the next of `replies` (a text, or an assistant's message), or with REPLY
     401, 500, …  refuses with that status, quoting the key it was given, as real servers do (429: Retry-After 1)
     hang         says nothing for HANG seconds, and then nothing of use
     html         a web page, as a wrong address gives
@@ -10,8 +10,9 @@ It behaves as the name of the model says (for TEI: the folder in the URL, as in 
     other-json   JSON of another service
 
 Chat counts words for tokens, refuses more than CONTEXT of them in vLLM's words, and counts them at POST /tokenize
-unless it is `silent` there. Chat streams and choices: `empty` (no choice), `truncated` (a stream without its end), `broken` (the connection drops
-in the stream), `stalling` (a stream that stops coming), `endless` (a stream that goes on until the reader leaves).
+unless it is `silent` there. Chat streams and choices: `empty` (no choice), `cut` (at the limit on tokens), `plain`
+(refuses response_format), `truncated` (a stream without its end), `broken` (the connection drops in the stream),
+`stalling` (a stream that stops coming), `endless` (a stream that goes on until the reader leaves).
 Embeddings: `nan`, `too-few`, `unequal`. TEI refuses more than `tei_texts` texts and TEI_BYTES bytes; as `old` it has
 no /info.
 """
@@ -51,7 +52,7 @@ class Upstream:
         self.url = ""
         self.seen: list[dict[str, Any]] = []
         """The body of each request, oldest first."""
-        self.replies: list[str] = []
+        self.replies: list[str | dict[str, Any]] = []
         self.faults: list[str] = []
         """Faults of the next requests, whatever their model."""
         self.tei_texts = TEI_TEXTS
@@ -101,14 +102,18 @@ class Upstream:
         if fault is not None:
             return fault
         refusal = _beyond_context(body)
+        if refusal is None and model == "plain" and "response_format" in body:
+            refusal = 'Grammar error: Unimplemented keys: ["uniqueItems"]'
         if refusal is not None:
-            error = {"message": refusal, "type": "BadRequestError", "param": "input_tokens", "code": 400}
+            error = {"message": refusal, "type": "BadRequestError", "param": None, "code": 400}
             return JSONResponse({"error": error}, status_code=400)
-        text = self.replies.pop(0) if self.replies else REPLY
+        said = self.replies.pop(0) if self.replies else REPLY
+        message = {"role": "assistant", "content": said} if isinstance(said, str) else said
+        reason = "tool_calls" if message.get("tool_calls") else "length" if model == "cut" else "stop"
         if body.get("stream"):
-            return StreamingResponse(self._stream(model, text), media_type="text/event-stream")
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            pieces = self._in_pieces(message, reason) if isinstance(said, dict) else self._stream(model, said)
+            return StreamingResponse(pieces, media_type="text/event-stream")
+        choice = {"index": 0, "message": message, "finish_reason": reason}
         choices = [] if model == "empty" else [choice]
         return JSONResponse(
             {"id": "1", "object": "chat.completion", "model": model, "choices": choices, "usage": USAGE}
@@ -131,6 +136,23 @@ class Upstream:
             self.left.set()
         yield _piece(model, " ".join(text.split(" ")[2:]))
         yield _event({"id": "1", "model": model, "choices": [], "usage": USAGE})
+        yield b"data: [DONE]\n\n"
+
+    async def _in_pieces(self, message: dict[str, Any], reason: str) -> AsyncIterator[bytes]:
+        """A whole message as deltas: what is text in halves, each tool call's id and name before its arguments."""
+        yield _delta({"role": "assistant", "content": None})
+        for name, text in message.items():
+            if name != "role" and isinstance(text, str):
+                yield _delta({name: text[: len(text) // 2]})
+                yield _delta({name: text[len(text) // 2 :]})
+        for index, call in enumerate(message.get("tool_calls") or ()):
+            name, arguments = call["function"]["name"], call["function"]["arguments"]
+            begun = {**call, "index": index, "function": {"name": name, "arguments": ""}}
+            yield _delta({"tool_calls": [begun]})
+            for start in range(0, len(arguments), 5):
+                rest = {"index": index, "function": {"arguments": arguments[start : start + 5]}}
+                yield _delta({"tool_calls": [rest]})
+        yield _delta({}, reason)
         yield b"data: [DONE]\n\n"
 
     async def _embeddings(self, request: Request) -> Response:
@@ -226,7 +248,11 @@ def _rows(model: str, texts: list[str]) -> list[Any]:
 
 
 def _piece(model: str, text: str) -> bytes:
-    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    return _delta({"content": text}, model=model)
+
+
+def _delta(delta: dict[str, Any], reason: str | None = None, model: str = "ok") -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": reason}
     return _event({"id": "1", "object": "chat.completion.chunk", "model": model, "choices": [choice]})
 
 
