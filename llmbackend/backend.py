@@ -97,6 +97,15 @@ class Backend:
         ]
         return schemas.ModelList(data=[*chats, embedding, *collections])
 
+    async def get_model(self, request: schemas.ModelRequest) -> schemas.Model:
+        """Describe a model."""
+        for model in (await self.models(schemas.Empty())).data:
+            if model.id == request.model:
+                return model
+        raise NotFound(
+            f"no model {request.model!r}: see the list of models", details={"model": request.model}
+        )
+
     # Embeddings
 
     async def embed(self, request: schemas.EmbedRequest) -> schemas.EmbeddingList:

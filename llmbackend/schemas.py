@@ -100,6 +100,10 @@ class ModelList(Response):
     data: list[Model]
 
 
+class ModelRequest(Request):
+    model: str = Field(min_length=1)
+
+
 # Embeddings (OpenAI's wire)
 
 

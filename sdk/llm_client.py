@@ -532,6 +532,7 @@ ROUTES: dict[str, tuple[str, str]] = {
     "chat": ("POST", "/v1/chat/completions"),
     "embed": ("POST", "/v1/embeddings"),
     "models": ("GET", "/v1/models"),
+    "get_model": ("GET", "/v1/models/{model}"),
     "rag_ingest": ("POST", "/v1/rag/ingest"),
     "rag_search": ("POST", "/v1/rag/search"),
     "rag_query": ("POST", "/v1/rag/query"),
@@ -761,7 +762,7 @@ class LLMBackendClient:
         method, path = ROUTES[operation]
         for name in [part[1:-1] for part in path.split("/") if part.startswith("{")]:
             value = str(given.get(name, ""))
-            if value in ("", ".", "..") or "/" in value:
+            if value in ("", ".", "..") or ("/" in value and name != "model"):  # models' names have slashes
                 reason = f"it is part of a path, and cannot be {value!r}"
                 found = {"type": "path", "loc": [name], "msg": reason}
                 raise InvalidRequest(f"{operation}: {name}: {reason}", details={"errors": [found]})
@@ -840,6 +841,10 @@ class LLMBackendClient:
     def models(self) -> Records:
         """The models this backend offers, as `{id, type}`: chat and embedding models, and `rag/<collection>`."""
         return Records(self._call("models")["data"])
+
+    def get_model(self, model: str) -> Record:
+        """A model of `models()` by its id. Raises NotFound."""
+        return self._call("get_model", model=model)
 
     # Embeddings
 

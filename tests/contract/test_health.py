@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import requests
 
 import llmbackend
-from llmbackend import LLMBackendClient, TransportError
+from llmbackend import LLMBackendClient, NotFound, TransportError
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.server import KEY
@@ -46,6 +47,31 @@ def test_models_are_chat_embedding_and_one_per_collection(client: LLMBackendClie
     assert types[f"rag/{collection}"] == "rag"
     client.delete_collection(collection)
     assert f"rag/{collection}" not in [model.id for model in client.models()]
+
+
+def test_a_model_is_found_by_its_id(client: LLMBackendClient, collection: str) -> None:
+    client.create_collection(collection)
+    for model in client.models():
+        assert client.get_model(model.id) == model
+    assert client.get_model(f"rag/{collection}").type == "rag"
+
+
+@pytest.mark.parametrize("name", ["rag/no-such-collection", "org/no/such/model", "no-such-model", "rag%2Fx"])
+def test_an_unknown_model_is_not_found(client: LLMBackendClient, name: str) -> None:
+    with pytest.raises(NotFound, match=name) as caught:
+        client.get_model(name)
+    assert caught.value.details == {"model": name}
+
+
+@pytest.mark.parametrize("slash", ["/", "%2F", "%2f"])
+def test_a_models_path_may_have_its_slash_either_way(server_url: str, slash: str) -> None:
+    with LLMBackendClient(server_url, KEY) as client:
+        client.create_collection("a_path")
+        reply = requests.get(
+            f"{server_url}/v1/models/rag{slash}a_path", headers={"X-API-Key": KEY}, timeout=10
+        )
+        assert (reply.status_code, reply.json()["id"]) == (200, "rag/a_path")
+        client.delete_collection("a_path")
 
 
 def test_a_closed_client_says_so(closed: LLMBackendClient) -> None:
