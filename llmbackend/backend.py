@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from anyio import CancelScope, to_thread
 from pydantic import ValidationError
 
-from . import __version__, database, schemas
+from . import __version__, database, schemas, tracing
 from .errors import InvalidRequest, NotFound
 from .holder import Holder
 from .inference import connect
@@ -38,6 +38,7 @@ class Backend:
         self._opened = AsyncExitStack()  # what to close, the last opened first
         self._chat = connect.chat_model(settings)
         self._embedder = connect.embedder(settings)
+        self._reranker = connect.reranker(settings)
         self._collections = Collections(engine, settings.data_dir / "collections", self._embedder)
         self._rooms = Rooms(self._chat, self._embedder, self._collections)
         self._jobs = Jobs(Ledger(engine), self._rooms)
@@ -51,7 +52,13 @@ class Backend:
             engine = await to_thread.run_sync(database.connect, settings.data_dir / "state.db")
             opened.callback(engine.dispose)
             backend = cls(settings, engine)
-            for part in (backend._embedder, backend._chat, backend._collections, backend._jobs):
+            for part in (
+                backend._embedder,
+                backend._reranker,
+                backend._chat,
+                backend._collections,
+                backend._jobs,
+            ):
                 opened.push_async_callback(part.close)
             await backend._jobs.start(settings.data_dir / "queue.db", settings.workers)
             backend._opened = opened.pop_all()
@@ -132,6 +139,25 @@ class Backend:
         return schemas.EmbeddingList.model_construct(
             object="list", data=data, model=self._embedder.name, usage=usage
         )
+
+    # Rerank
+
+    async def rerank(self, request: schemas.RerankRequest) -> schemas.RerankResponse:
+        """Order texts by how well they answer a query (Jina's and Cohere's rerank)."""
+        texts = request.documents
+        ranks = await self._reranker.rerank(request.query, texts, request.model)
+        usage = schemas.RerankUsage(prompt_tokens=ranks.tokens, total_tokens=ranks.tokens)
+        tracing.current().used(ranks.model, usage.model_dump())
+        best = sorted(range(len(texts)), key=ranks.scores.__getitem__, reverse=True)[: request.top_n]
+        results = [
+            schemas.RerankResult(
+                index=index,
+                relevance_score=ranks.scores[index],
+                document=schemas.RerankDocument(text=texts[index]) if request.return_documents else None,
+            )
+            for index in best
+        ]
+        return schemas.RerankResponse(model=ranks.model, results=results, usage=usage)
 
     # RAG
 

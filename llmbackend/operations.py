@@ -47,6 +47,7 @@ class Operation:
 OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("chat", "POST", "/v1/chat/completions", schemas.ChatRequest, schemas.ChatCompletion, "read", streams=True),
     Operation("embed", "POST", "/v1/embeddings", schemas.EmbedRequest, schemas.EmbeddingList, "read", bulky=True),
+    Operation("rerank", "POST", "/v1/rerank", schemas.RerankRequest, schemas.RerankResponse, "read", bulky=True),
     Operation("models", "GET", "/v1/models", schemas.Empty, schemas.ModelList, "read"),
     Operation("get_model", "GET", "/v1/models/{model}", schemas.ModelRequest, schemas.Model, "read"),
     Operation("rag_ingest", "POST", "/v1/rag/ingest", schemas.RagIngestRequest, schemas.IngestReport, "write", streams=True),

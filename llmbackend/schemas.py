@@ -138,6 +138,38 @@ class EmbeddingList(Response):
     usage: EmbeddingUsage
 
 
+# Rerank (Jina's and Cohere's wire: https://jina.ai/reranker)
+
+
+class RerankRequest(Request):
+    query: str = Field(min_length=1)
+    documents: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, max_length=10_000)
+    top_n: int | None = Field(None, ge=1, description="how many of the best to answer; all, if not given")
+    model: str | None = None
+    return_documents: bool = True
+
+
+class RerankDocument(Response):
+    text: str
+
+
+class RerankResult(Response):
+    index: int
+    relevance_score: float
+    document: RerankDocument | None = None
+
+
+class RerankUsage(Response):
+    prompt_tokens: int = 0
+    total_tokens: int = 0
+
+
+class RerankResponse(Response):
+    model: str
+    results: list[RerankResult] = Field(description="best first")
+    usage: RerankUsage
+
+
 # RAG
 
 

@@ -531,6 +531,7 @@ def _progress(choice: bool | Progress | None) -> Progress | None:
 ROUTES: dict[str, tuple[str, str]] = {
     "chat": ("POST", "/v1/chat/completions"),
     "embed": ("POST", "/v1/embeddings"),
+    "rerank": ("POST", "/v1/rerank"),
     "models": ("GET", "/v1/models"),
     "get_model": ("GET", "/v1/models/{model}"),
     "rag_ingest": ("POST", "/v1/rag/ingest"),
@@ -869,6 +870,28 @@ class LLMBackendClient:
     def embed_single(self, text: str, *, model: str | None = None) -> list[float]:
         """The unit-length vector of one text, as a list of floats. Raises as `embed` does."""
         return self.embed([text], model=model)[0]
+
+    # Rerank
+
+    def rerank(
+        self, query: str, documents: Sequence[str], *, top_n: int | None = None, model: str | None = None
+    ) -> Records:
+        """Texts ordered by how well they answer a query, best first: `{index, score, text}`, all or `top_n` of them.
+
+        `index` is a text's place in `documents`, from 0. Scores are the model's, mostly from 0 to 1, and
+        compare within one answer only. Needs a rerank server behind llmbackend.
+
+        Raises InvalidRequest (an empty text or query, no documents), NotFound (unknown model), BackendError
+        (none is set, or it failed), BackendTimeout.
+        """
+        texts = _as_list(documents)
+        result = self._call(
+            "rerank", query=query, documents=texts, top_n=top_n, model=model, return_documents=False
+        )
+        return Records(
+            Record(index=one["index"], score=one["relevance_score"], text=texts[one["index"]])
+            for one in result["results"]
+        )
 
     # RAG
 
