@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from anyio import CancelScope, to_thread
 from pydantic import ValidationError
 
-from . import __version__, database, schemas, tracing
+from . import __version__, database, doctor, schemas, tracing
 from .errors import InvalidRequest, NotFound
 from .holder import Holder
 from .inference import connect
@@ -308,6 +308,11 @@ class Backend:
             chat=self._chat.name,
             embeddings=self._embedder.name,
         )
+
+    async def doctor(self, request: schemas.Empty) -> schemas.Diagnosis:
+        """Check each model server, the embedded models and the data directory."""
+        checks = await doctor.examine(self.settings, self._chat, self._embedder, self._reranker)
+        return schemas.Diagnosis(ok=all(check.ok for check in checks), version=__version__, checks=checks)
 
 
 def _wire(request: schemas.ChatRequest) -> dict[str, Any]:

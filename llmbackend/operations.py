@@ -65,6 +65,7 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("list_jobs", "GET", "/v1/jobs", schemas.ListJobsRequest, schemas.JobList, "jobs"),
     Operation("cancel_job", "POST", "/v1/jobs/{job_id}/cancel", schemas.JobRequest, schemas.JobStatus, "jobs"),
     Operation("health", "GET", "/health/ready", schemas.Empty, schemas.Health, "public"),
+    Operation("doctor", "GET", "/v1/doctor", schemas.Empty, schemas.Diagnosis, "read"),
 )}
 # fmt: on
 

@@ -549,6 +549,7 @@ ROUTES: dict[str, tuple[str, str]] = {
     "list_jobs": ("GET", "/v1/jobs"),
     "cancel_job": ("POST", "/v1/jobs/{job_id}/cancel"),
     "health": ("GET", "/health/ready"),
+    "doctor": ("GET", "/v1/doctor"),
 }
 
 
@@ -1147,6 +1148,14 @@ class LLMBackendClient:
     def health(self) -> Record:
         """`{status, version, chat, embeddings}`: "ok", and which models answer. Asks no model."""
         return self._call("health")
+
+    def doctor(self) -> Record:
+        """Whether everything behind llmbackend works: `{ok, version, checks}`, in a few seconds at most.
+
+        There is a check for each model server, embedded model and the data directory: `{name, server, ok,
+        url, models, version, limits, latency_ms, fix}`, where `fix` says what is wrong and what to do.
+        """
+        return self._call("doctor")
 
 
 def _with_vectors(job: Record) -> Record:

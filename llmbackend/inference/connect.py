@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import SecretStr
+
 from ..errors import BackendError
 from ..settings import Settings
 from .chat import CONTEXT, ChatModel, OpenAICompatibleChat
@@ -21,15 +23,25 @@ def chat_model(settings: Settings) -> ChatModel:
 
 def embedder(settings: Settings) -> Embedder:
     """TEI, or EMBEDDING_MODEL on one of the servers; else the embedded model."""
-    model, timeout = settings.embedding_model, settings.upstream_timeout
-    if settings.tei_url:
-        tei = Upstream("TEI", settings.tei_url.rstrip("/"), settings.tei_api_key, timeout, "TEI_API_KEY")
-        return TEIEmbedder(tei, model)
-    if model is None or model == EmbeddedEmbedder.name:
+    upstream, model = embedding_server(settings), settings.embedding_model
+    if upstream is None:
         return EmbeddedEmbedder()
+    if settings.tei_url:
+        return TEIEmbedder(upstream, model)
+    assert model is not None
+    return OpenAICompatibleEmbedder(upstream, model)
+
+
+def embedding_server(settings: Settings) -> Upstream | None:
+    """Where texts are embedded; None is in this process."""
+    model = settings.embedding_model
+    if settings.tei_url:
+        return _tei(settings.tei_url, settings.tei_api_key, "TEI_API_KEY", settings)
+    if model is None or model == EmbeddedEmbedder.name:
+        return None
     # vLLM last: it serves one model, and VLLM_URL's is more often the chat model.
     for server in sorted(servers(settings), key=lambda server: server.name == "vLLM"):
-        return OpenAICompatibleEmbedder(server, model)
+        return server
     raise BackendError(
         f"EMBEDDING_MODEL is {model!r} but no server is set for it: "
         "set TEI_URL, LITELLM_URL, OPENAI_BASE_URL or VLLM_URL",
@@ -48,13 +60,16 @@ def reranker(settings: Settings) -> Reranker:
 
 def rerank_server(settings: Settings) -> Upstream | None:
     """Where texts are reranked, if anywhere."""
-    for name, url, key, key_setting in (
-        ("TEI", settings.tei_rerank_url, settings.tei_rerank_api_key, "TEI_RERANK_API_KEY"),
-        ("the rerank server", settings.rerank_url, settings.rerank_api_key, "RERANK_API_KEY"),
-    ):
-        if url:
-            return Upstream(name, url.rstrip("/"), key, settings.upstream_timeout, key_setting)
+    if settings.tei_rerank_url:
+        return _tei(settings.tei_rerank_url, settings.tei_rerank_api_key, "TEI_RERANK_API_KEY", settings)
+    if settings.rerank_url:
+        url, key = settings.rerank_url.rstrip("/"), settings.rerank_api_key
+        return Upstream("the rerank server", url, key, settings.upstream_timeout, "RERANK_API_KEY")
     return None
+
+
+def _tei(url: str, key: SecretStr | None, key_setting: str, settings: Settings) -> Upstream:
+    return Upstream("TEI", url.rstrip("/"), key, settings.upstream_timeout, key_setting)
 
 
 def servers(settings: Settings) -> list[Upstream]:

@@ -38,6 +38,23 @@ def test_health_tells_version_and_models(client: LLMBackendClient) -> None:
     assert health.chat == "SmolLM2-135M-Instruct"
 
 
+def test_the_doctor_finds_the_embedded_stack_well(client: LLMBackendClient) -> None:
+    diagnosis = client.doctor()
+    assert set(diagnosis) == {"ok", "version", "checks"}
+    assert (diagnosis.ok, diagnosis.version) == (True, llmbackend.__version__)
+    assert [(check.name, check.server, check.ok, check.fix) for check in diagnosis.checks] == [
+        ("chat", "embedded", True, None),
+        ("embeddings", "embedded", True, None),
+        ("data", "embedded", True, None),
+    ]
+    chat, embeddings, data = diagnosis.checks
+    assert (chat.models, chat.limits) == ([client.health().chat], {"context": 2048})
+    assert (embeddings.models, embeddings.limits) == ([client.health().embeddings], {"dimension": 256})
+    assert data.url.startswith("file:///")
+    assert data.limits.free_mb > 0
+    assert all(check.latency_ms >= 0 for check in diagnosis.checks)
+
+
 def test_models_are_chat_embedding_and_one_per_collection(client: LLMBackendClient, collection: str) -> None:
     client.create_collection(collection)
     health = client.health()

@@ -107,6 +107,7 @@ CALLS: dict[str, Call] = {
     "jobs: NUL as type": lambda c: c.submit_job("\0", {}),
     "jobs: NUL as filter": lambda c: c.list_jobs(job_type="\0"),
     "cancel: an unknown field": lambda c: c._call("cancel_job", job_id="x", colour="red"),
+    "doctor: an unknown field": lambda c: c._call("doctor", colour="red"),
     "health: an unknown field": lambda c: c._call("health", colour="red"),
 }
 

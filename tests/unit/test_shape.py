@@ -227,7 +227,7 @@ STOREYS = (
     {"", "errors", "schemas", "settings", "sse", "database", "holder", "tracing"},
     {"inference"},
     {"knowledge"},
-    {"agents"},
+    {"agents", "doctor"},
     {"jobs"},
     {"backend"},
     {"operations"},

@@ -44,6 +44,7 @@ TEI_TEXTS = 32
 TEI_BYTES = 100_000
 CONTEXT = 1000
 """Tokens that the chat model takes."""
+VERSION = "0.0.1"
 USAGE = {"prompt_tokens": 20, "completion_tokens": 8, "total_tokens": 28}
 
 
@@ -65,6 +66,7 @@ class Upstream:
         self.app = Starlette(
             routes=[
                 Route("/v1/models", self._models),
+                Route("/version", self._version),
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
                 Route("/tokenize", self._tokenize, methods=["POST"]),
                 Route("/v1/embeddings", self._embeddings, methods=["POST"]),
@@ -90,6 +92,9 @@ class Upstream:
             return fault
         listed = [{"id": name, "object": "model", "max_model_len": CONTEXT} for name in self.models]
         return JSONResponse({"object": "list", "data": listed})
+
+    async def _version(self, request: Request) -> Response:
+        return JSONResponse({"version": VERSION})
 
     async def _tokenize(self, request: Request) -> Response:
         body = await request.json()
