@@ -31,7 +31,7 @@ test: install  ## Run all tests
 	$(BIN)/pytest
 	$(MAKE) --no-print-directory notebooks
 
-test-live: $(INSTALLED)  ## Test against the servers named by LIVE_VLLM_URL, LIVE_LITELLM_URL and LIVE_LITELLM_KEY
+test-live: $(INSTALLED)  ## Test against the servers named by LIVE_VLLM_URL, LIVE_LITELLM_URL, LIVE_LITELLM_KEY, LIVE_RERANK_URL
 	$(BIN)/pytest tests/live -m live
 
 serve: install  ## Serve on http://127.0.0.1:8888

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from anyio import CancelScope, to_thread
 from pydantic import ValidationError
 
-from . import __version__, database, schemas
+from . import __version__, database, doctor, schemas, tracing
 from .errors import InvalidRequest, NotFound
 from .holder import Holder
 from .inference import connect, structured
@@ -39,6 +39,7 @@ class Backend:
         self._opened = AsyncExitStack()  # what to close, the last opened first
         self._chat = connect.chat_model(settings)
         self._embedder = connect.embedder(settings)
+        self._reranker = connect.reranker(settings)
         self._collections = Collections(engine, settings.data_dir / "collections", self._embedder)
         self._rooms = Rooms(self._chat, self._embedder, self._collections)
         self._jobs = Jobs(Ledger(engine), self._rooms)
@@ -52,7 +53,13 @@ class Backend:
             engine = await to_thread.run_sync(database.connect, settings.data_dir / "state.db")
             opened.callback(engine.dispose)
             backend = cls(settings, engine)
-            for part in (backend._embedder, backend._chat, backend._collections, backend._jobs):
+            for part in (
+                backend._embedder,
+                backend._reranker,
+                backend._chat,
+                backend._collections,
+                backend._jobs,
+            ):
                 opened.push_async_callback(part.close)
             await backend._jobs.start(settings.data_dir / "queue.db", settings.workers)
             backend._opened = opened.pop_all()
@@ -103,6 +110,15 @@ class Backend:
         ]
         return schemas.ModelList(data=[*chats, embedding, *collections])
 
+    async def get_model(self, request: schemas.ModelRequest) -> schemas.Model:
+        """Describe a model."""
+        for model in (await self.models(schemas.Empty())).data:
+            if model.id == request.model:
+                return model
+        raise NotFound(
+            f"no model {request.model!r}: see the list of models", details={"model": request.model}
+        )
+
     # Embeddings
 
     async def embed(self, request: schemas.EmbedRequest) -> schemas.EmbeddingList:
@@ -129,6 +145,25 @@ class Backend:
         return schemas.EmbeddingList.model_construct(
             object="list", data=data, model=self._embedder.name, usage=usage
         )
+
+    # Rerank
+
+    async def rerank(self, request: schemas.RerankRequest) -> schemas.RerankResponse:
+        """Order texts by how well they answer a query (Jina's and Cohere's rerank)."""
+        texts = request.documents
+        ranks = await self._reranker.rerank(request.query, texts, request.model)
+        usage = schemas.RerankUsage(prompt_tokens=ranks.tokens, total_tokens=ranks.tokens)
+        tracing.current().used(ranks.model, usage.model_dump())
+        best = sorted(range(len(texts)), key=ranks.scores.__getitem__, reverse=True)[: request.top_n]
+        results = [
+            schemas.RerankResult(
+                index=index,
+                relevance_score=ranks.scores[index],
+                document=schemas.RerankDocument(text=texts[index]) if request.return_documents else None,
+            )
+            for index in best
+        ]
+        return schemas.RerankResponse(model=ranks.model, results=results, usage=usage)
 
     # RAG
 
@@ -279,6 +314,11 @@ class Backend:
             chat=self._chat.name,
             embeddings=self._embedder.name,
         )
+
+    async def doctor(self, request: schemas.Empty) -> schemas.Diagnosis:
+        """Check each model server, the embedded models and the data directory."""
+        checks = await doctor.examine(self.settings, self._chat, self._embedder, self._reranker)
+        return schemas.Diagnosis(ok=all(check.ok for check in checks), version=__version__, checks=checks)
 
 
 def _wire(request: schemas.ChatRequest) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from . import LLMBackendClient, LLMBackendError, __version__, settings
 
@@ -177,6 +178,30 @@ def jobs(
             done = f"{job.progress.done}/{job.progress.total} {job.progress.stage}"
             table.add_row(job.id, job.type, job.status, done, job.created_at)
     out.print(table)
+
+
+@app.command()
+def doctor(url: Url = None, key: Key = None) -> None:
+    """Check each model server, the embedded models and the data directory; exit code 1 if something is wrong."""
+    table = Table()
+    for heading in ("part", "server", "models", "limits", "ms", ""):
+        table.add_column(heading, overflow="fold")
+    with _client(url, key) as client:
+        result = client.doctor()
+    for check in result.checks:
+        server = f"{check.server} {check.version or ''}\n{check.url or ''}".strip()
+        limits = "\n".join(f"{name} {value}" for name, value in check.limits.items())
+        models = check.models[:5] + ["…"] * (len(check.models) > 5)
+        verdict = Text("ok", "green") if check.ok else Text("failed", "red")
+        row = (check.name, server, "\n".join(models), limits, f"{check.latency_ms:.0f}")
+        table.add_row(*map(Text, row), verdict)
+    out.print(table)
+    for check in result.checks:
+        if not check.ok:
+            line = f"{check.name}: {check.fix}"
+            out.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+    if not result.ok:
+        raise typer.Exit(1)
 
 
 models = typer.Typer(help="List the models, or download the embedded chat model.")

@@ -47,7 +47,9 @@ class Operation:
 OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("chat", "POST", "/v1/chat/completions", schemas.ChatRequest, schemas.ChatCompletion, "read", streams=True),
     Operation("embed", "POST", "/v1/embeddings", schemas.EmbedRequest, schemas.EmbeddingList, "read", bulky=True),
+    Operation("rerank", "POST", "/v1/rerank", schemas.RerankRequest, schemas.RerankResponse, "read", bulky=True),
     Operation("models", "GET", "/v1/models", schemas.Empty, schemas.ModelList, "read"),
+    Operation("get_model", "GET", "/v1/models/{model}", schemas.ModelRequest, schemas.Model, "read"),
     Operation("rag_ingest", "POST", "/v1/rag/ingest", schemas.RagIngestRequest, schemas.IngestReport, "write", streams=True),
     Operation("rag_search", "POST", "/v1/rag/search", schemas.RagSearchRequest, schemas.SearchResult, "read"),
     Operation("rag_query", "POST", "/v1/rag/query", schemas.RagQueryRequest, schemas.QueryAnswer, "read", streams=True),
@@ -63,6 +65,7 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("list_jobs", "GET", "/v1/jobs", schemas.ListJobsRequest, schemas.JobList, "jobs"),
     Operation("cancel_job", "POST", "/v1/jobs/{job_id}/cancel", schemas.JobRequest, schemas.JobStatus, "jobs"),
     Operation("health", "GET", "/health/ready", schemas.Empty, schemas.Health, "public"),
+    Operation("doctor", "GET", "/v1/doctor", schemas.Empty, schemas.Diagnosis, "read"),
 )}
 # fmt: on
 

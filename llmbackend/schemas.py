@@ -305,6 +305,10 @@ class ModelList(Response):
     data: list[Model]
 
 
+class ModelRequest(Request):
+    model: str = Field(min_length=1)
+
+
 # Embeddings (OpenAI's wire)
 
 
@@ -337,6 +341,38 @@ class EmbeddingList(Response):
     data: list[Embedding]
     model: str
     usage: EmbeddingUsage
+
+
+# Rerank (Jina's and Cohere's wire: https://jina.ai/reranker)
+
+
+class RerankRequest(Request):
+    query: str = Field(min_length=1)
+    documents: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, max_length=10_000)
+    top_n: int | None = Field(None, ge=1, description="how many of the best to answer; all, if not given")
+    model: str | None = None
+    return_documents: bool = True
+
+
+class RerankDocument(Response):
+    text: str
+
+
+class RerankResult(Response):
+    index: int
+    relevance_score: float
+    document: RerankDocument | None = None
+
+
+class RerankUsage(Response):
+    prompt_tokens: int = 0
+    total_tokens: int = 0
+
+
+class RerankResponse(Response):
+    model: str
+    results: list[RerankResult] = Field(description="best first")
+    usage: RerankUsage
 
 
 # RAG
@@ -546,3 +582,24 @@ class Health(Response):
     version: str
     chat: str | None = Field(description="the chat model, or null where none is set up")
     embeddings: str
+
+
+CheckName = Literal["chat", "embeddings", "rerank", "data"]
+
+
+class Check(Response):
+    name: CheckName
+    server: str = Field(description="who does it: a model server, or this process (embedded)")
+    ok: bool
+    url: str | None
+    models: list[str]
+    version: str | None
+    limits: dict[str, int] = Field(description="context, dimension, input (tokens), batch (texts), free_mb")
+    latency_ms: float
+    fix: str | None = Field(description="what is wrong, and what to do")
+
+
+class Diagnosis(Response):
+    ok: bool
+    version: str
+    checks: list[Check]

@@ -69,6 +69,13 @@ class Settings(BaseSettings):
     tei_api_key: SecretStr | None = None
     embedding_model: str | None = None
 
+    # Reranking: TEI, or a server with POST /rerank as Jina, Cohere and vLLM have it; otherwise none
+    tei_rerank_url: str | None = None
+    tei_rerank_api_key: SecretStr | None = None
+    rerank_url: str | None = None
+    rerank_api_key: SecretStr | None = None
+    rerank_model: str | None = None
+
     # The server
     api_key: SecretStr | None = Field(None, min_length=1)
     host: str = "127.0.0.1"
@@ -96,7 +103,7 @@ class Settings(BaseSettings):
     def _in_any_case(cls, level: Any) -> Any:
         return level.lower() if isinstance(level, str) else level
 
-    @field_validator("vllm_url", "litellm_url", "openai_base_url", "tei_url")
+    @field_validator("vllm_url", "litellm_url", "openai_base_url", "tei_url", "tei_rerank_url", "rerank_url")
     @classmethod
     def _without_password(cls, url: str | None) -> str | None:
         """URLs are shown in messages; a password has a setting of its own, which is not."""

@@ -593,7 +593,9 @@ def _progress(choice: bool | Progress | None) -> Progress | None:
 ROUTES: dict[str, tuple[str, str]] = {
     "chat": ("POST", "/v1/chat/completions"),
     "embed": ("POST", "/v1/embeddings"),
+    "rerank": ("POST", "/v1/rerank"),
     "models": ("GET", "/v1/models"),
+    "get_model": ("GET", "/v1/models/{model}"),
     "rag_ingest": ("POST", "/v1/rag/ingest"),
     "rag_search": ("POST", "/v1/rag/search"),
     "rag_query": ("POST", "/v1/rag/query"),
@@ -609,6 +611,7 @@ ROUTES: dict[str, tuple[str, str]] = {
     "list_jobs": ("GET", "/v1/jobs"),
     "cancel_job": ("POST", "/v1/jobs/{job_id}/cancel"),
     "health": ("GET", "/health/ready"),
+    "doctor": ("GET", "/v1/doctor"),
 }
 
 
@@ -824,7 +827,7 @@ class LLMBackendClient:
         method, path = ROUTES[operation]
         for name in [part[1:-1] for part in path.split("/") if part.startswith("{")]:
             value = str(given.get(name, ""))
-            if value in ("", ".", "..") or "/" in value:
+            if value in ("", ".", "..") or ("/" in value and name != "model"):  # models' names have slashes
                 reason = f"it is part of a path, and cannot be {value!r}"
                 found = {"type": "path", "loc": [name], "msg": reason}
                 raise InvalidRequest(f"{operation}: {name}: {reason}", details={"errors": [found]})
@@ -944,6 +947,10 @@ class LLMBackendClient:
         """The models this backend offers, as `{id, type}`: chat and embedding models, and `rag/<collection>`."""
         return Records(self._call("models")["data"])
 
+    def get_model(self, model: str) -> Record:
+        """A model of `models()` by its id. Raises NotFound."""
+        return self._call("get_model", model=model)
+
     # Embeddings
 
     def embed(self, texts: Sequence[str], *, model: str | None = None) -> Embeddings:
@@ -967,6 +974,28 @@ class LLMBackendClient:
     def embed_single(self, text: str, *, model: str | None = None) -> list[float]:
         """The unit-length vector of one text, as a list of floats. Raises as `embed` does."""
         return self.embed([text], model=model)[0]
+
+    # Rerank
+
+    def rerank(
+        self, query: str, documents: Sequence[str], *, top_n: int | None = None, model: str | None = None
+    ) -> Records:
+        """Texts ordered by how well they answer a query, best first: `{index, score, text}`, all or `top_n` of them.
+
+        `index` is a text's place in `documents`, from 0. Scores are the model's, mostly from 0 to 1, and
+        compare within one answer only. Needs a rerank server behind llmbackend.
+
+        Raises InvalidRequest (an empty text or query, no documents), NotFound (unknown model), BackendError
+        (none is set, or it failed), BackendTimeout.
+        """
+        texts = _as_list(documents)
+        result = self._call(
+            "rerank", query=query, documents=texts, top_n=top_n, model=model, return_documents=False
+        )
+        return Records(
+            Record(index=one["index"], score=one["relevance_score"], text=texts[one["index"]])
+            for one in result["results"]
+        )
 
     # RAG
 
@@ -1222,6 +1251,14 @@ class LLMBackendClient:
     def health(self) -> Record:
         """`{status, version, chat, embeddings}`: "ok", and which models answer. Asks no model."""
         return self._call("health")
+
+    def doctor(self) -> Record:
+        """Whether everything behind llmbackend works: `{ok, version, checks}`, in a few seconds at most.
+
+        There is a check for each model server, embedded model and the data directory: `{name, server, ok,
+        url, models, version, limits, latency_ms, fix}`, where `fix` says what is wrong and what to do.
+        """
+        return self._call("doctor")
 
 
 def _with_vectors(job: Record) -> Record:

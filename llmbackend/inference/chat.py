@@ -247,10 +247,15 @@ class _Server:
     async def offered(self, deadline: float | None = None, *, fresh: bool = False) -> dict[str, int | None]:
         """The models it offers, with the tokens each takes where it tells."""
         if fresh or not self._offered:
-            with self.upstream.translated():
-                listed = (await self.upstream.get("/models", deadline))["data"]
-                self._offered = {str(model["id"]): _context(model) for model in listed}
+            self._offered = await offered(self.upstream, deadline)
         return self._offered
+
+
+async def offered(upstream: Upstream, deadline: float | None = None) -> dict[str, int | None]:
+    """The models a server lists, with the tokens each takes where it tells."""
+    with upstream.translated():
+        listed = (await upstream.get("/models", deadline))["data"]
+        return {str(model["id"]): _context(model) for model in listed}
 
 
 def _context(model: dict[str, Any]) -> int | None:

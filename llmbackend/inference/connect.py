@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pydantic import SecretStr
+
 from ..errors import BackendError
 from ..settings import Settings
 from .chat import CONTEXT, ChatModel, OpenAICompatibleChat
 from .embedded import EmbeddedChat, EmbeddedEmbedder
 from .embeddings import Embedder, OpenAICompatibleEmbedder, TEIEmbedder
+from .rerank import JinaReranker, NoReranker, Reranker, TEIReranker
 from .upstream import Upstream
 
 
@@ -20,15 +23,25 @@ def chat_model(settings: Settings) -> ChatModel:
 
 def embedder(settings: Settings) -> Embedder:
     """TEI, or EMBEDDING_MODEL on one of the servers; else the embedded model."""
-    model, timeout = settings.embedding_model, settings.upstream_timeout
-    if settings.tei_url:
-        tei = Upstream("TEI", settings.tei_url.rstrip("/"), settings.tei_api_key, timeout)
-        return TEIEmbedder(tei, model)
-    if model is None or model == EmbeddedEmbedder.name:
+    upstream, model = embedding_server(settings), settings.embedding_model
+    if upstream is None:
         return EmbeddedEmbedder()
+    if settings.tei_url:
+        return TEIEmbedder(upstream, model)
+    assert model is not None
+    return OpenAICompatibleEmbedder(upstream, model)
+
+
+def embedding_server(settings: Settings) -> Upstream | None:
+    """Where texts are embedded; None is in this process."""
+    model = settings.embedding_model
+    if settings.tei_url:
+        return _tei(settings.tei_url, settings.tei_api_key, "TEI_API_KEY", settings)
+    if model is None or model == EmbeddedEmbedder.name:
+        return None
     # vLLM last: it serves one model, and VLLM_URL's is more often the chat model.
     for server in sorted(servers(settings), key=lambda server: server.name == "vLLM"):
-        return OpenAICompatibleEmbedder(server, model)
+        return server
     raise BackendError(
         f"EMBEDDING_MODEL is {model!r} but no server is set for it: "
         "set TEI_URL, LITELLM_URL, OPENAI_BASE_URL or VLLM_URL",
@@ -36,14 +49,42 @@ def embedder(settings: Settings) -> Embedder:
     )
 
 
+def reranker(settings: Settings) -> Reranker:
+    """TEI, or a server of Jina's wire; where neither is set, one that says so."""
+    upstream = rerank_server(settings)
+    if upstream is None:
+        return NoReranker()
+    kind = TEIReranker if settings.tei_rerank_url else JinaReranker
+    return kind(upstream, settings.rerank_model)
+
+
+def rerank_server(settings: Settings) -> Upstream | None:
+    """Where texts are reranked, if anywhere."""
+    if settings.tei_rerank_url:
+        return _tei(settings.tei_rerank_url, settings.tei_rerank_api_key, "TEI_RERANK_API_KEY", settings)
+    if settings.rerank_url:
+        url, key = settings.rerank_url.rstrip("/"), settings.rerank_api_key
+        return Upstream("the rerank server", url, key, settings.upstream_timeout, "RERANK_API_KEY")
+    return None
+
+
+def _tei(url: str, key: SecretStr | None, key_setting: str, settings: Settings) -> Upstream:
+    return Upstream("TEI", url.rstrip("/"), key, settings.upstream_timeout, key_setting)
+
+
 def servers(settings: Settings) -> list[Upstream]:
     """The OpenAI-compatible servers, in the order in which they are asked to chat."""
     return [
-        Upstream(name, _versioned(url), key, settings.upstream_timeout)
-        for name, urls, key in (
-            ("vLLM", settings.vllm_url, settings.vllm_api_key),
-            ("LiteLLM", settings.litellm_url, settings.litellm_api_key),
-            ("the OpenAI-compatible server", settings.openai_base_url, settings.openai_api_key),
+        Upstream(name, _versioned(url), key, settings.upstream_timeout, key_setting)
+        for name, urls, key, key_setting in (
+            ("vLLM", settings.vllm_url, settings.vllm_api_key, "VLLM_API_KEY"),
+            ("LiteLLM", settings.litellm_url, settings.litellm_api_key, "LITELLM_API_KEY"),
+            (
+                "the OpenAI-compatible server",
+                settings.openai_base_url,
+                settings.openai_api_key,
+                "OPENAI_API_KEY",
+            ),
         )
         for url in (urls or "").split(",")
         if url.strip()

@@ -252,10 +252,10 @@ class EmbeddedChat:
                 f"tool_choice: {self._name} was not taught to call tools: ask for JSON by response_format instead"
             )
 
-    @cached_property
-    def _server(self) -> Any:
+    def require(self) -> None:
+        """Raise a BackendError if llama.cpp or the weights are not here."""
         try:
-            import xllamacpp
+            import xllamacpp  # noqa: F401
         except ModuleNotFoundError as error:
             raise _not_installed(error) from error
         if not self.path.is_file():
@@ -264,6 +264,12 @@ class EmbeddedChat:
                 "or set VLLM_URL, LITELLM_URL or OPENAI_BASE_URL",
                 details={"backend": "chat", "path": str(self.path)},
             )
+
+    @cached_property
+    def _server(self) -> Any:
+        self.require()
+        import xllamacpp
+
         parameters = xllamacpp.CommonParams()
         parameters.model.path = str(self.path)
         parameters.n_parallel = self._parallel

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import BackendError, NotFound
 from .batches import Answer, Limits, ask_in_batches
+from .tei import read_info
 from .upstream import Upstream
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class TEIEmbedder:
     async def embed(self, texts: Sequence[str]) -> Vectors:
         # Callers who are first at the same time each read them: none has to wait for another's failure.
         if self._limits is None:
-            self._limits = await self._read_limits()
+            self._limits = (await read_info(self._upstream)).limits
         answer = await ask_in_batches(texts, self._limits, self._ask)
         return Vectors(_checked(answer.rows, self._upstream.name), answer.tokens)
 
@@ -91,19 +92,6 @@ class TEIEmbedder:
         reply = await self._upstream.post("/embed", {"inputs": batch, "truncate": True})
         with self._upstream.translated():
             return Answer(_one_each(list(reply), batch, self._upstream.name), 0)
-
-    async def _read_limits(self) -> Limits:
-        """What the server says of itself; its default batch size where it says nothing."""
-        try:
-            info = await self._upstream.get("/info")
-        except NotFound:
-            return Limits(texts=32)
-        with self._upstream.translated():
-            return Limits(
-                texts=int(info["max_client_batch_size"]),
-                tokens=int(info["max_batch_tokens"]),
-                tokens_a_text=int(info["max_input_length"]),
-            )
 
     async def close(self) -> None:
         await self._upstream.close()

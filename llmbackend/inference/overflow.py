@@ -60,7 +60,7 @@ async def overflow(
 
 async def _counted(upstream: Upstream, request: dict[str, Any]) -> int | None:
     """The tokens of the prompt, by the server's own count; None where it has none."""
-    root = Upstream(upstream.name, upstream.url.removesuffix("/v1"), upstream.key, COUNTING)
+    root = upstream.root(COUNTING)
     fields = {name: request[name] for name in ("model", "messages", "tools") if request.get(name)}
     try:
         count = (await root.post("/tokenize", fields, retries=0))["count"]

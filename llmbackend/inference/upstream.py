@@ -34,29 +34,35 @@ class Upstream:
     """A server by its base URL.
 
     `timeout` (seconds) bounds each call with all its tries, and each pause of a stream. A call may be given less time
-    by a deadline (of `time.monotonic`), and fewer tries.
+    by a deadline (of `time.monotonic`), and fewer tries. `key_setting` is where to set another key.
     """
 
-    def __init__(self, name: str, url: str, key: SecretStr | None, timeout: float) -> None:
+    def __init__(
+        self, name: str, url: str, key: SecretStr | None, timeout: float, key_setting: str = "its setting"
+    ) -> None:
         self.name = name
         self.url = url
         self.key = key
         self.timeout = timeout
+        self.key_setting = key_setting
         self._session: aiohttp.ClientSession | None = None
 
     @property
     def secret(self) -> str | None:
         return self.key.get_secret_value() if self.key else None
 
+    def root(self, timeout: float) -> Upstream:
+        """The same server without the /v1 of OpenAI's wire, for what it has beside that. Close it as well."""
+        return Upstream(self.name, self.url.removesuffix("/v1"), self.key, timeout, self.key_setting)
+
     async def get(self, path: str, deadline: float | None = None, retries: int = RETRIES) -> Any:
         """The JSON at a path."""
         return await self.persist(lambda: self._parsed("GET", path, None), deadline, retries)
 
-    async def post(self, path: str, body: Any, retries: int = RETRIES) -> Any:
+    async def post(self, path: str, body: Any, deadline: float | None = None, retries: int = RETRIES) -> Any:
         """The JSON that comes back for a JSON body."""
-        return await self.persist(
-            lambda: self._parsed("POST", path, json.dumps(body).encode()), retries=retries
-        )
+        sent = json.dumps(body).encode()
+        return await self.persist(lambda: self._parsed("POST", path, sent), deadline, retries)
 
     async def forward(
         self, path: str, body: bytes, deadline: float | None = None, retries: int = RETRIES
@@ -185,7 +191,8 @@ class Upstream:
                 return InvalidRequest(f"{self.name} refused the request: {said}", details=about)
             case 401 | 403:
                 return BackendError(
-                    f"{self.name} at {self.url} refused our API key: check its setting", details=about
+                    f"{self.name} at {self.url} refused our API key: check {self.key_setting}",
+                    details=about,
                 )
             case 404:
                 return NotFound(f"{self.name} has no such model: {said}", details=about)

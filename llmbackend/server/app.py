@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 def create_app(backend: Backend) -> Starlette:
     """The application that serves an open Backend."""
-    routes = [Route(row.path, _endpoint(backend, row), methods=[row.method]) for row in OPERATIONS.values()]
+    routes = [Route(_path(row), _endpoint(backend, row), methods=[row.method]) for row in OPERATIONS.values()]
     routes += [Route("/health/live", _live), Route("/openapi.json", _openapi)]
     key = backend.settings.api_key
     return Starlette(
@@ -53,6 +53,11 @@ def create_app(backend: Backend) -> Starlette:
             Exception: _unforeseen,
         },
     )
+
+
+def _path(operation: Operation) -> str:
+    """The path as Starlette has it: a model's name may have slashes in it, as it is or as %2F."""
+    return operation.path.replace("{model}", "{model:path}")
 
 
 def _endpoint(backend: Backend, operation: Operation) -> Callable[[Request], Awaitable[Response]]:

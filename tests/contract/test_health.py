@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import requests
 
 import llmbackend
-from llmbackend import LLMBackendClient, TransportError
+from llmbackend import LLMBackendClient, NotFound, TransportError
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.server import KEY
@@ -37,6 +38,23 @@ def test_health_tells_version_and_models(client: LLMBackendClient) -> None:
     assert health.chat == "SmolLM2-135M-Instruct"
 
 
+def test_the_doctor_finds_the_embedded_stack_well(client: LLMBackendClient) -> None:
+    diagnosis = client.doctor()
+    assert set(diagnosis) == {"ok", "version", "checks"}
+    assert (diagnosis.ok, diagnosis.version) == (True, llmbackend.__version__)
+    assert [(check.name, check.server, check.ok, check.fix) for check in diagnosis.checks] == [
+        ("chat", "embedded", True, None),
+        ("embeddings", "embedded", True, None),
+        ("data", "embedded", True, None),
+    ]
+    chat, embeddings, data = diagnosis.checks
+    assert (chat.models, chat.limits) == ([client.health().chat], {"context": 2048})
+    assert (embeddings.models, embeddings.limits) == ([client.health().embeddings], {"dimension": 256})
+    assert data.url.startswith("file:///")
+    assert data.limits.free_mb > 0
+    assert all(check.latency_ms >= 0 for check in diagnosis.checks)
+
+
 def test_models_are_chat_embedding_and_one_per_collection(client: LLMBackendClient, collection: str) -> None:
     client.create_collection(collection)
     health = client.health()
@@ -46,6 +64,31 @@ def test_models_are_chat_embedding_and_one_per_collection(client: LLMBackendClie
     assert types[f"rag/{collection}"] == "rag"
     client.delete_collection(collection)
     assert f"rag/{collection}" not in [model.id for model in client.models()]
+
+
+def test_a_model_is_found_by_its_id(client: LLMBackendClient, collection: str) -> None:
+    client.create_collection(collection)
+    for model in client.models():
+        assert client.get_model(model.id) == model
+    assert client.get_model(f"rag/{collection}").type == "rag"
+
+
+@pytest.mark.parametrize("name", ["rag/no-such-collection", "org/no/such/model", "no-such-model", "rag%2Fx"])
+def test_an_unknown_model_is_not_found(client: LLMBackendClient, name: str) -> None:
+    with pytest.raises(NotFound, match=name) as caught:
+        client.get_model(name)
+    assert caught.value.details == {"model": name}
+
+
+@pytest.mark.parametrize("slash", ["/", "%2F", "%2f"])
+def test_a_models_path_may_have_its_slash_either_way(server_url: str, slash: str) -> None:
+    with LLMBackendClient(server_url, KEY) as client:
+        client.create_collection("a_path")
+        reply = requests.get(
+            f"{server_url}/v1/models/rag{slash}a_path", headers={"X-API-Key": KEY}, timeout=10
+        )
+        assert (reply.status_code, reply.json()["id"]) == (200, "rag/a_path")
+        client.delete_collection("a_path")
 
 
 def test_a_closed_client_says_so(closed: LLMBackendClient) -> None:

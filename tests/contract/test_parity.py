@@ -104,6 +104,14 @@ CALLS: dict[str, Call] = {
     "collection: a slash": lambda c: c.get_collection("a/b"),
     "collection: empty": lambda c: c.get_collection(""),
     "collection: percent": lambda c: c.get_collection("a%2fb"),
+    "model: a lone surrogate": lambda c: c.get_model("\ud800"),
+    "model: dots": lambda c: c.get_model(".."),
+    "model: dots between slashes": lambda c: c.get_model("rag/../x"),
+    "model: slashes around": lambda c: c.get_model("//rag//"),
+    "model: empty": lambda c: c.get_model(""),
+    "model: percent": lambda c: c.get_model("rag%2fx"),
+    "model: a question mark": lambda c: c.get_model("a?b#c"),
+    "model: None": lambda c: c.get_model(None),
     "collections: an unknown field": lambda c: c._call("list_collections", colour="red"),
     "analyze: a number": lambda c: c.analyze_document(5),
     "jobs: limit 0": lambda c: c.list_jobs(limit=0),
@@ -115,6 +123,7 @@ CALLS: dict[str, Call] = {
     "jobs: NUL as type": lambda c: c.submit_job("\0", {}),
     "jobs: NUL as filter": lambda c: c.list_jobs(job_type="\0"),
     "cancel: an unknown field": lambda c: c._call("cancel_job", job_id="x", colour="red"),
+    "doctor: an unknown field": lambda c: c._call("doctor", colour="red"),
     "health: an unknown field": lambda c: c._call("health", colour="red"),
 }
 

@@ -1,7 +1,7 @@
 """Tests against real model servers, only when asked for: `pytest tests/live -m live`.
 
-LIVE_VLLM_URL names a vLLM with a chat model, LIVE_LITELLM_URL a LiteLLM proxy with one and LIVE_LITELLM_KEY its key.
-Both must be on this machine: tests connect nowhere else. What a model says is not judged, it may be a tiny one.
+LIVE_VLLM_URL names a vLLM with a chat model, LIVE_LITELLM_URL a LiteLLM proxy with one and LIVE_LITELLM_KEY its key,
+LIVE_RERANK_URL a vLLM with an embedding model or a reranker. All must be on this machine: tests connect nowhere else. What a model says is not judged, it may be a tiny one.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from llmbackend.operations import OPERATIONS
+from tests.server import KEY
 
 # Nobody listens there.
 NOWHERE = "http://127.0.0.1:9"
@@ -39,7 +40,7 @@ def _run(*arguments: str | Path, data_dir: Path | None = None, **variables: str)
 def test_help_lists_the_commands() -> None:
     code, said, _ = _run("--help")
     assert code == 0
-    for command in ("serve", "demo", "chat", "ingest", "query", "jobs", "models", "openapi"):
+    for command in ("serve", "demo", "chat", "ingest", "query", "jobs", "doctor", "models", "openapi"):
         assert f" {command} " in said
 
 
@@ -90,6 +91,37 @@ def test_what_cannot_be_read_is_not_removed_for_that(data_dir: Path, tmp_path: P
     assert code != 0
     assert "kept.txt" in errors
     assert "kept" in _run("query", "synced", "Which text is kept?", data_dir=data_dir)[1]
+
+
+def test_the_doctor_shows_each_part(data_dir: Path, models_dir: Path) -> None:
+    code, said, errors = _run("doctor", data_dir=data_dir, LLMBACKEND_MODELS_DIR=str(models_dir))
+    assert (code, errors) == (0, "")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines() if "│" in line]
+    assert [(row[0], row[-1]) for row in rows if row[0]] == [
+        ("chat", "ok"),
+        ("embeddings", "ok"),
+        ("data", "ok"),
+    ]
+    assert "SmolLM2-135M-Instruct" in "".join(row[2] for row in rows)
+
+
+def test_the_doctor_tells_what_to_do_and_exits_with_1(data_dir: Path) -> None:
+    key = "sk-s3cret-value"
+    code, said, errors = _run("doctor", data_dir=data_dir, VLLM_URL=NOWHERE, VLLM_API_KEY=key)
+    assert (code, errors) == (1, "")
+    assert (
+        said.splitlines()[-1] == f"chat: vLLM at {NOWHERE}/v1 cannot be reached, or broke off: is it running?"
+    )
+    assert key not in said
+
+
+def test_the_doctor_examines_a_server(server_url: str) -> None:
+    code, said, errors = _run("doctor", "--url", server_url, "--key", KEY)
+    assert (code, errors) == (0, "")
+    assert said.count(" ok ") == 3
+    code, _, errors = _run("doctor", "--url", NOWHERE)
+    assert code == 1
+    assert errors.startswith("transport: ")
 
 
 def test_an_unknown_collection_is_one_line_and_exit_code_1(data_dir: Path) -> None:

@@ -54,14 +54,16 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
 def test_secrets_are_never_shown() -> None:
     secret = "s3cret-value"
     names = [name for name in Settings.model_fields if name.endswith("api_key")]
-    assert len(names) == 5
+    assert len(names) == 7
     options = load(**dict.fromkeys(names, secret))
     assert all(isinstance(getattr(options, name), SecretStr) for name in names)
     for shown in (repr(options), str(options), options.model_dump_json(), repr(options.model_dump())):
         assert secret not in shown
 
 
-@pytest.mark.parametrize("name", ["vllm_url", "litellm_url", "openai_base_url", "tei_url"])
+@pytest.mark.parametrize(
+    "name", [name for name in Settings.model_fields if name.endswith("_url")], ids=str.upper
+)
 def test_a_password_in_a_url_is_refused_and_not_repeated(name: str) -> None:
     with pytest.raises(InvalidRequest, match=name.upper()) as caught:
         load(**{name: "http://user:s3cret-value@models.example"})

@@ -74,6 +74,8 @@ DIFFERENCES = {
     }),
     # The wire's names are OpenAI's; the encoding is the SDK's own business.
     "embed": Difference(renamed={"texts": "input"}, wire_only={"encoding_format", "user"}),
+    # The SDK has the texts itself.
+    "rerank": Difference(wire_only={"return_documents"}),
     # The SDK streams where progress is wanted.
     "rag_ingest": Difference(sdk_only={"progress"}, wire_only={"stream"}),
     # The SDK turns the pages itself, and by default gives all.
@@ -231,7 +233,7 @@ STOREYS = (
     {"", "errors", "schemas", "settings", "sse", "database", "holder", "tracing"},
     {"inference"},
     {"knowledge"},
-    {"agents"},
+    {"agents", "doctor"},
     {"jobs"},
     {"backend"},
     {"operations"},

@@ -1,4 +1,4 @@
-"""A fake model server on loopback: OpenAI's chat, models and embeddings, and TEI's /info and /embed.
+"""A fake model server on loopback: OpenAI's chat, models and embeddings, TEI's /info, /embed and /rerank, Jina's /rerank.
 
 It behaves as the name of the model says (for TEI: the folder in the URL, as in `<url>/429/embed`):
 
@@ -13,7 +13,9 @@ Chat counts words for tokens, refuses more than CONTEXT of them in vLLM's words,
 unless it is `silent` there. Chat streams and choices: `empty` (no choice), `cut` (at the limit on tokens), `plain`
 (refuses response_format), `truncated` (a stream without its end), `broken` (the connection drops in the stream),
 `stalling` (a stream that stops coming), `endless` (a stream that goes on until the reader leaves).
-Embeddings: `nan`, `too-few`, `unequal`. TEI refuses more than `tei_texts` texts and TEI_BYTES bytes; as `old` it has
+Embeddings: `nan`, `too-few`, `unequal`. Rerankers, whose score for a text is its length in thousands: `nan`, `too-few`,
+`too-many`, `twice` (a text ranked again, another not), `beyond` (an index where there is no text), `null`. TEI refuses
+more than `tei_texts` texts and TEI_BYTES bytes; as `old` it has
 no /info.
 """
 
@@ -39,11 +41,12 @@ KEY = "sk-upstream-secret"
 REPLY = "The harbour was dredged in 1911."
 HANG = 4.0
 WORK = 0.02
-"""Seconds that embedding takes."""
+"""Seconds that embedding and reranking take."""
 TEI_TEXTS = 32
 TEI_BYTES = 100_000
 CONTEXT = 1000
 """Tokens that the chat model takes."""
+VERSION = "0.0.1"
 USAGE = {"prompt_tokens": 20, "completion_tokens": 8, "total_tokens": 28}
 
 
@@ -59,17 +62,20 @@ class Upstream:
         self.models = ["ok"]
         self.at_work = 0
         self.most_at_work = 0
-        """How many requests for embeddings were worked at together."""
+        """How many requests for embeddings or ranks were worked at together."""
         self.left = threading.Event()
         """Set once the reader of an endless stream has gone."""
         self.app = Starlette(
             routes=[
                 Route("/v1/models", self._models),
+                Route("/version", self._version),
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
                 Route("/tokenize", self._tokenize, methods=["POST"]),
                 Route("/v1/embeddings", self._embeddings, methods=["POST"]),
+                Route("/v1/rerank", self._jina_rerank, methods=["POST"]),
                 Route("/{model}/info", self._tei_info),
                 Route("/{model}/embed", self._tei, methods=["POST"]),
+                Route("/{model}/rerank", self._tei_rerank, methods=["POST"]),
             ]
         )
 
@@ -88,6 +94,9 @@ class Upstream:
             return fault
         listed = [{"id": name, "object": "model", "max_model_len": CONTEXT} for name in self.models]
         return JSONResponse({"object": "list", "data": listed})
+
+    async def _version(self, request: Request) -> Response:
+        return JSONResponse({"version": VERSION})
 
     async def _tokenize(self, request: Request) -> Response:
         body = await request.json()
@@ -184,12 +193,43 @@ class Upstream:
             return JSONResponse({"error": "too large", "error_type": "Validation"}, status_code=413)
         return JSONResponse(await self._rows(model, body["inputs"]))
 
+    async def _tei_rerank(self, request: Request) -> Response:
+        body = await self._note(request)
+        model = request.path_params["model"]
+        fault = await self._fault(model, request)
+        if fault is not None:
+            return fault
+        if len(body["texts"]) > self.tei_texts or len(await request.body()) > TEI_BYTES:
+            return JSONResponse({"error": "too large", "error_type": "Validation"}, status_code=413)
+        ranks = await self._ranks(model, body["texts"])
+        return _json([{"index": index, "score": score} for index, score in ranks])
+
+    async def _jina_rerank(self, request: Request) -> Response:
+        body = await self._note(request)
+        model = body.get("model", "ok")
+        fault = await self._fault(model, request)
+        if fault is not None:
+            return fault
+        ranks = await self._ranks(model, body["documents"])
+        # vLLM sends the documents along even if they are not wanted.
+        results = [
+            {"index": index, "relevance_score": score, "document": {"text": "…"}} for index, score in ranks
+        ]
+        return _json({"id": "1", "model": model, "results": results, "usage": USAGE})
+
+    async def _ranks(self, model: str, texts: list[str]) -> list[tuple[int, Any]]:
+        await self._work()
+        return _ranks(model, texts)
+
     async def _rows(self, model: str, texts: list[str]) -> list[Any]:
+        await self._work()
+        return _rows(model, texts)
+
+    async def _work(self) -> None:
         self.at_work += 1
         self.most_at_work = max(self.most_at_work, self.at_work)
         await asyncio.sleep(WORK)
         self.at_work -= 1
-        return _rows(model, texts)
 
     async def _fault(self, model: str, request: Request) -> Response | None:
         return await _fault(self.faults.pop(0) if self.faults else model, request)
@@ -245,6 +285,31 @@ def _rows(model: str, texts: list[str]) -> list[Any]:
         case "unequal":
             rows[0].append(1.0)
     return rows
+
+
+def _ranks(model: str, texts: list[str]) -> list[tuple[int, Any]]:
+    """Places and scores, best first."""
+    ranks: list[tuple[int, Any]] = [(index, len(text) / 1000) for index, text in enumerate(texts)]
+    ranks.sort(key=lambda rank: rank[1], reverse=True)
+    match model:
+        case "nan":
+            ranks[0] = (ranks[0][0], float("nan"))
+        case "null":
+            ranks[0] = (ranks[0][0], None)
+        case "too-few":
+            ranks.pop()
+        case "too-many":
+            ranks.append(ranks[0])
+        case "twice":
+            ranks[-1] = ranks[0]
+        case "beyond":
+            ranks[0] = (len(texts), ranks[0][1])
+    return ranks
+
+
+def _json(data: Any) -> Response:
+    """With NaN, which Starlette's own would refuse."""
+    return Response(json.dumps(data), media_type="application/json")
 
 
 def _piece(model: str, text: str) -> bytes:

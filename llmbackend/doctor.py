@@ -1,0 +1,187 @@
+"""Whether what the settings name is there and works: each part asked once, all at the same time, each with little time.
+
+Chat servers are asked for their list of models, which costs nothing, and not for a reply. Embedding and rerank servers
+are sent one word. Models that are embedded in this process need to be there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from anyio import to_thread
+
+from . import schemas
+from .errors import BackendError, LLMBackendError, NotFound
+from .inference import connect
+from .inference.chat import ChatModel, offered
+from .inference.embedded import EmbeddedChat
+from .inference.embeddings import Embedder
+from .inference.rerank import Reranker
+from .inference.tei import Info, read_info
+from .inference.upstream import Upstream
+from .settings import Settings
+
+PATIENCE = 5.0  # seconds for a server
+
+_Checking = Coroutine[Any, Any, schemas.Check]
+
+
+class _Found(NamedTuple):
+    models: list[str]
+    limits: dict[str, int]
+    version: str | None = None
+
+
+async def examine(
+    settings: Settings, chat: ChatModel, embedder: Embedder, reranker: Reranker
+) -> list[schemas.Check]:
+    """A check a part. None raises: what is wrong stands in the check."""
+    import aiohttp  # noqa: F401  # now, lest a server seem slow for it
+
+    chats: list[_Checking] = [_chat_server(one, settings.chat_model) for one in connect.servers(settings)]
+    if isinstance(chat, EmbeddedChat):
+        chats = [_checked("chat", "embedded", None, lambda: _embedded_chat(chat))]
+    others = [_embeddings(settings, embedder), _data(settings.data_dir)]
+    rerank_server = connect.rerank_server(settings)
+    if rerank_server is not None:
+        others.insert(1, _rerank(settings, rerank_server, reranker))
+    checks = await asyncio.gather(*chats, *others)
+    _judge_chat_model(settings.chat_model, checks[: len(chats)])
+    return checks
+
+
+async def _checked(
+    name: schemas.CheckName,
+    server: str,
+    url: str | None,
+    probe: Callable[[], Awaitable[_Found]],
+    patience: float | None = None,
+) -> schemas.Check:
+    """What a probe finds, or why it does not."""
+    found, fix = _Found([], {}), None
+    began = time.perf_counter()
+    try:
+        async with asyncio.timeout(patience):
+            found = await probe()
+    except TimeoutError:
+        fix = f"{server} at {url} did not answer in {patience:g} s: is it starting, or busy?"
+    except LLMBackendError as error:
+        fix = error.message
+    return schemas.Check(
+        name=name,
+        server=server,
+        ok=fix is None,
+        url=url,
+        models=found.models,
+        version=found.version,
+        limits=found.limits,
+        latency_ms=round((time.perf_counter() - began) * 1000, 1),
+        fix=fix,
+    )
+
+
+async def _asked(
+    name: schemas.CheckName, upstream: Upstream, probe: Callable[[], Awaitable[_Found]]
+) -> schemas.Check:
+    try:
+        return await _checked(name, upstream.name, upstream.url, probe, PATIENCE)
+    finally:
+        await upstream.close()
+
+
+async def _chat_server(upstream: Upstream, model: str | None) -> schemas.Check:
+    async def probe() -> _Found:
+        try:
+            models = await offered(upstream)
+        except NotFound as error:
+            raise BackendError(
+                f"{upstream.name} at {upstream.url} has no list of models: is this the right URL?"
+            ) from error
+        if not models:
+            raise BackendError(f"{upstream.name} at {upstream.url} offers no model: start it with one")
+        context = models.get(model or next(iter(models)))
+        return _Found(list(models), {"context": context} if context else {}, await _version(upstream))
+
+    return await _asked("chat", upstream, probe)
+
+
+async def _version(upstream: Upstream) -> str | None:
+    """What vLLM has at /version."""
+    root = upstream.root(upstream.timeout)
+    try:
+        with suppress(LLMBackendError), root.translated():
+            return str((await root.get("/version", retries=0))["version"])
+        return None
+    finally:
+        await root.close()
+
+
+def _judge_chat_model(model: str | None, checks: list[schemas.Check]) -> None:
+    """One of the servers must offer CHAT_MODEL."""
+    if model is None or any(model in check.models for check in checks):
+        return
+    for check in checks:
+        if check.ok:
+            check.ok = False
+            check.fix = f"CHAT_MODEL {model!r} is not offered: it has {', '.join(check.models[:10])}"
+
+
+async def _embedded_chat(chat: EmbeddedChat) -> _Found:
+    await to_thread.run_sync(chat.require)
+    return _Found(await chat.models(), {"context": (await chat.window()).context})
+
+
+async def _embeddings(settings: Settings, embedder: Embedder) -> schemas.Check:
+    async def probe(tei: Upstream | None = None) -> _Found:
+        vectors = await embedder.embed(["word"])
+        info = await read_info(tei) if tei else Info()
+        limits = {"dimension": vectors.values.shape[1], **_limits(info)}
+        return _Found([info.model or embedder.name], limits, info.version)
+
+    upstream = connect.embedding_server(settings)
+    if upstream is None:
+        return await _checked("embeddings", "embedded", None, probe)
+    tei = upstream if settings.tei_url else None
+    return await _asked("embeddings", upstream, lambda: probe(tei))
+
+
+async def _rerank(settings: Settings, upstream: Upstream, reranker: Reranker) -> schemas.Check:
+    async def probe() -> _Found:
+        ranks = await reranker.rerank("word", ["word"])
+        info = await read_info(upstream) if settings.tei_rerank_url else Info()
+        return _Found([info.model or ranks.model], _limits(info), info.version)
+
+    return await _asked("rerank", upstream, probe)
+
+
+def _limits(info: Info) -> dict[str, int]:
+    """As TEI tells them."""
+    if info.model is None:
+        return {}
+    return {"input": int(info.limits.tokens_a_text), "batch": info.limits.texts}
+
+
+async def _data(folder: Path) -> schemas.Check:
+    async def probe() -> _Found:
+        return _Found([], {"free_mb": await to_thread.run_sync(_free, folder) // 2**20})
+
+    return await _checked("data", "embedded", folder.as_uri(), probe)
+
+
+def _free(folder: Path) -> int:
+    """The bytes that are free, once some could be written."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+        return shutil.disk_usage(folder).free
+    except OSError as error:
+        raise BackendError(
+            f"DATA_DIR {folder} cannot be written to: {error.strerror}", details={"data_dir": str(folder)}
+        ) from error

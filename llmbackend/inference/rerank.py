@@ -1,0 +1,127 @@
+"""Rerankers: how well each of some texts answers a query, judged by a model that reads both together."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from ..errors import BackendError, NotFound
+from .batches import Answer, Limits, ask_in_batches
+from .tei import Info, read_info
+from .upstream import Upstream
+
+
+class Ranks(NamedTuple):
+    """`scores` has one a text, in their order, higher is better; `tokens` counts what was read, where known."""
+
+    model: str
+    scores: list[float]
+    tokens: int
+
+
+class Reranker(Protocol):
+    async def rerank(self, query: str, texts: Sequence[str], model: str | None = None) -> Ranks:
+        """All within the server's timeout; raises an LLMBackendError."""
+
+    async def close(self) -> None: ...
+
+
+class NoReranker:
+    """Where none is set: says so when asked."""
+
+    async def rerank(self, query: str, texts: Sequence[str], model: str | None = None) -> Ranks:
+        raise BackendError(
+            "no reranker is set: set TEI_RERANK_URL, or RERANK_URL and RERANK_MODEL",
+            details={"backend": "rerank"},
+        )
+
+    async def close(self) -> None:
+        pass
+
+
+class TEIReranker:
+    """Text Embeddings Inference by its own API (POST /rerank). Longer texts than its model reads are cut by it."""
+
+    def __init__(self, upstream: Upstream, model: str | None) -> None:
+        self._upstream = upstream
+        self._model = model
+        self._info: Info | None = None
+
+    async def rerank(self, query: str, texts: Sequence[str], model: str | None = None) -> Ranks:
+        deadline = time.monotonic() + self._upstream.timeout
+        if self._info is None:
+            self._info = await read_info(self._upstream, deadline)
+        name = self._model or self._info.model or "tei"
+        if model not in (None, name):
+            raise NotFound(f"no reranker {model!r}: this backend has {name!r}", details={"model": model})
+
+        async def ask(batch: list[str]) -> Answer:
+            body = {"query": query, "texts": batch, "truncate": True, "raw_scores": False}
+            reply = await self._upstream.post("/rerank", body, deadline)
+            with self._upstream.translated():
+                ranks = [(rank["index"], rank["score"]) for rank in reply]
+                return Answer(_scores(ranks, batch, self._upstream), 0)
+
+        answer = await ask_in_batches(texts, self._info.limits, ask)
+        return Ranks(name, answer.rows, answer.tokens)
+
+    async def close(self) -> None:
+        await self._upstream.close()
+
+
+class JinaReranker:
+    """Jina's and Cohere's wire (POST /rerank), which vLLM, LiteLLM and llama.cpp speak too."""
+
+    # Few requests, for some models compare the texts of one, and some services charge by the request.
+    limits = Limits(texts=1000)
+
+    def __init__(self, upstream: Upstream, model: str | None) -> None:
+        self._upstream = upstream
+        self._model = model
+
+    async def rerank(self, query: str, texts: Sequence[str], model: str | None = None) -> Ranks:
+        deadline = time.monotonic() + self._upstream.timeout
+        name = model or self._model
+        # Where none is named, a server of one model takes that.
+        fields = {"query": query, "return_documents": False, **({"model": name} if name else {})}
+        answered_by = name or ""
+
+        async def ask(batch: list[str]) -> Answer:
+            nonlocal answered_by
+            reply = await self._upstream.post("/rerank", {**fields, "documents": batch}, deadline)
+            with self._upstream.translated():
+                ranks = [(rank["index"], rank["relevance_score"]) for rank in reply["results"]]
+                answered_by = str(reply.get("model") or answered_by)
+                return Answer(_scores(ranks, batch, self._upstream), _tokens(reply.get("usage")))
+
+        answer = await ask_in_batches(texts, self.limits, ask)
+        return Ranks(answered_by, answer.rows, answer.tokens)
+
+    async def close(self) -> None:
+        await self._upstream.close()
+
+
+def _scores(ranks: list[tuple[Any, Any]], batch: list[str], upstream: Upstream) -> list[float]:
+    """The scores in the order of the texts, once there is one for each, and a finite one."""
+    about = {"backend": upstream.name}
+    scores = dict(ranks)
+    if len(ranks) != len(batch) or scores.keys() != set(range(len(batch))):
+        raise BackendError(
+            f"{upstream.name} at {upstream.url} did not give each of {len(batch)} texts one score",
+            details=about,
+        )
+    if not all(isinstance(score, int | float) and math.isfinite(score) for score in scores.values()):
+        raise BackendError(
+            f"{upstream.name} at {upstream.url} sent scores that are not finite numbers", details=about
+        )
+    return [float(scores[index]) for index in range(len(batch))]
+
+
+def _tokens(usage: Any) -> int:
+    """Of vLLM's usage, or Jina's."""
+    if not isinstance(usage, dict):
+        return 0
+    tokens = usage.get("prompt_tokens", usage.get("total_tokens"))
+    return tokens if isinstance(tokens, int) else 0

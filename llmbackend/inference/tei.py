@@ -1,0 +1,32 @@
+"""What Text Embeddings Inference tells of itself: https://huggingface.github.io/text-embeddings-inference"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..errors import NotFound
+from .batches import Limits
+from .upstream import Upstream
+
+
+class Info(NamedTuple):
+    """Without answers, what is known of any: its default batch size."""
+
+    model: str | None = None
+    version: str | None = None
+    limits: Limits = Limits(texts=32)
+
+
+async def read_info(upstream: Upstream, deadline: float | None = None) -> Info:
+    """What is at GET /info; an empty Info where there is nothing."""
+    try:
+        info = await upstream.get("/info", deadline)
+    except NotFound:
+        return Info()
+    with upstream.translated():
+        limits = Limits(
+            texts=int(info["max_client_batch_size"]),
+            tokens=int(info["max_batch_tokens"]),
+            tokens_a_text=int(info["max_input_length"]),
+        )
+        return Info(info.get("model_id"), info.get("version"), limits)
