@@ -10,10 +10,10 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from anyio import to_thread
 
@@ -30,8 +30,6 @@ from .settings import Settings
 
 PATIENCE = 5.0  # seconds for a server
 
-_Checking = Coroutine[Any, Any, schemas.Check]
-
 
 class _Found(NamedTuple):
     models: list[str]
@@ -45,15 +43,15 @@ async def examine(
     """A check a part. None raises: what is wrong stands in the check."""
     import aiohttp  # noqa: F401  # now, lest a server seem slow for it
 
-    chats: list[_Checking] = [_chat_server(one, settings.chat_model) for one in connect.servers(settings)]
+    parts = [_chat_server(server, settings.chat_model) for server in connect.servers(settings)]
     if isinstance(chat, EmbeddedChat):
-        chats = [_checked("chat", "embedded", None, lambda: _embedded_chat(chat))]
-    others = [_embeddings(settings, embedder), _data(settings.data_dir)]
-    rerank_server = connect.rerank_server(settings)
-    if rerank_server is not None:
-        others.insert(1, _rerank(settings, rerank_server, reranker))
-    checks = await asyncio.gather(*chats, *others)
-    _judge_chat_model(settings.chat_model, checks[: len(chats)])
+        parts.append(_checked("chat", "embedded", None, lambda: _embedded_chat(chat)))
+    parts.append(_embeddings(settings, embedder))
+    if (rerank_server := connect.rerank_server(settings)) is not None:
+        parts.append(_rerank(settings, rerank_server, reranker))
+    parts.append(_data(settings.data_dir))
+    checks = await asyncio.gather(*parts)
+    _judge_chat_model(settings.chat_model, [check for check in checks if check.name == "chat"])
     return checks
 
 

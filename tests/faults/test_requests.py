@@ -19,6 +19,8 @@ WITH_KEY = {"Authorization": f"Bearer {KEY}"}
 LIMIT = 4096
 PROTECTED = [
     ("GET", "/v1/models"),
+    ("GET", "/v1/models/rag/x"),
+    ("GET", "/v1/doctor"),
     ("GET", "/v1/collections"),
     ("DELETE", "/v1/collections/x"),
     ("POST", "/v1/embeddings"),

@@ -71,6 +71,21 @@ def test_its_models_are_listed(client: LLMBackendClient, upstream: ModelServer) 
     assert listed
 
 
+def test_the_doctor_finds_it_well(client: LLMBackendClient, upstream: ModelServer, model: str) -> None:
+    diagnosis = client.doctor()
+    assert diagnosis.ok, diagnosis
+    [chat] = [check for check in diagnosis.checks if check.name == "chat"]
+    assert chat.server == upstream.name
+    assert model in chat.models
+    if upstream.name == "vLLM":
+        assert chat.version
+        assert chat.limits.context >= 512
+
+
+def test_a_model_is_found_by_its_name(client: LLMBackendClient, model: str) -> None:
+    assert client.get_model(model).type == "chat"
+
+
 def test_a_message_gets_a_reply(client: LLMBackendClient, model: str) -> None:
     reply = client.chat(HELLO, temperature=0, max_tokens=8)
     assert isinstance(reply, Reply)

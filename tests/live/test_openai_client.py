@@ -30,6 +30,12 @@ def test_models_are_listed(official: openai.OpenAI) -> None:
     assert all(one.object == "model" for one in listed)
 
 
+def test_a_model_is_retrieved(official: openai.OpenAI, name: str) -> None:
+    assert official.models.retrieve(name).id == name
+    with pytest.raises(openai.NotFoundError, match="rag/no-such-collection"):
+        official.models.retrieve("rag/no-such-collection")
+
+
 def test_a_message_gets_a_completion(official: openai.OpenAI, name: str) -> None:
     completion = official.chat.completions.create(
         model=name, messages=[{"role": "user", "content": "Say hello."}], temperature=0, max_tokens=8

@@ -56,6 +56,12 @@ def test_model_and_usage_come_along(client: LLMBackendClient) -> None:
     assert client.rerank(QUERY, TEXTS, model=answer.model)[0].index == 1
 
 
+def test_the_doctor_finds_it_well(client: LLMBackendClient) -> None:
+    [rerank] = [check for check in client.doctor().checks if check.name == "rerank"]
+    assert rerank.ok, rerank.fix
+    assert rerank.models
+
+
 def test_many_texts_are_ranked(client: LLMBackendClient) -> None:
     many = [f"Note {number}: nothing of interest." for number in range(200)]
     ranked = client.rerank(QUERY, [*many, TEXTS[1]])
