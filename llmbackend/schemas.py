@@ -212,7 +212,8 @@ class Source(Hit):
 
 class QueryAnswer(Response):
     answer: str
-    found: bool
+    found: bool = Field(description="whether the passages tell")
+    citations: list[int] = Field(description="numbers of the sources that the answer cites")
     sources: list[Source]
     model: str
     usage: dict[str, Any]

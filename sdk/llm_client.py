@@ -275,10 +275,12 @@ class Reply(str):
 class Answer(str):
     """An answer from a collection: a `str`, with `sources` (numbered passages with a quote) and `found`.
 
-    `found` is False where the search gave no passage; whether the passages answer the question is not judged.
+    `citations` are the numbers of the sources that it cites, as in "[1]". `found` is False where the passages do not
+    tell: by the model's own word, or, of the small embedded model, by how well the best quote fits the question.
     """
 
     found: bool
+    citations: list[int]
     sources: Records
     model: str
     usage: Record
@@ -288,12 +290,14 @@ class Answer(str):
         text: str,
         *,
         found: bool = True,
+        citations: Sequence[int] = (),
         sources: Sequence[Mapping[str, Any]] = (),
         model: str = "",
         usage: Mapping[str, Any] | None = None,
     ) -> Answer:
         self = super().__new__(cls, text)
         self.found = found
+        self.citations = list(citations)
         self.sources = Records(_records(dict(source)) for source in sources)
         self.model = model
         self.usage = _records(dict(usage or {}))
@@ -494,6 +498,7 @@ class AnswerStream(_TextStream):
         return Answer(
             self._final.get("answer", "".join(self._pieces)),
             found=self._final.get("found", bool(self.sources)),
+            citations=self._final.get("citations", ()),
             sources=self.sources,
             model=self._final.get("model", ""),
             usage=self._final.get("usage"),
@@ -965,7 +970,7 @@ class LLMBackendClient:
     ) -> Answer | AnswerStream:
         """An answer from a collection's documents, with its sources.
 
-        Returns an Answer: a `str` with `found` (False: there was no passage at all) and `sources`,
+        Returns an Answer: a `str` with `found` (False: the passages do not tell), `citations` and `sources`,
         the passages `rag_search` finds with a `number` and the `quote` that fits best. With
         `stream=True`, an iterator of text pieces whose `sources` are there first, ending with `.answer`.
 
@@ -979,6 +984,7 @@ class LLMBackendClient:
         return Answer(
             result["answer"],
             found=result["found"],
+            citations=result["citations"],
             sources=result["sources"],
             model=result["model"],
             usage=result["usage"],

@@ -312,6 +312,7 @@ def test_an_answer_has_numbered_sources_with_quotes(client: LLMBackendClient, fi
     assert all(source.quote and source.quote in source.text for source in answer.sources)
     assert {source.document_id for source in answer.sources} == {"holiday", "wifi", "lunch"}
     assert answer.sources[0].document_id == "holiday"
+    assert answer.citations == [1]
     assert "30 days" in answer.sources[0].quote
 
 
@@ -352,6 +353,19 @@ def test_an_empty_collection_knows_nothing(client: LLMBackendClient, collection:
     stream = client.rag_query(QUESTION, collection, stream=True)
     assert "".join(stream) == answer
     assert (stream.answer.found, stream.sources) == (False, [])
+
+
+@pytest.mark.parametrize("question", ["Who painted the Mona Lisa?", "How tall is the Eiffel Tower in Paris?"])
+def test_what_the_documents_do_not_tell_is_not_found(
+    client: LLMBackendClient, filled: str, question: str
+) -> None:
+    answer = client.rag_query(question, filled)
+    assert (answer.found, answer.citations) == (False, [])
+    assert "nothing" in answer
+    assert len(answer.sources) == 3  # for whoever wants to look
+    stream = client.rag_query(question, filled, stream=True)
+    assert "".join(stream) == stream.answer == answer
+    assert not stream.answer.found
 
 
 # A collection as a chat model
