@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 NOT_THERE = "NOT IN THE DOCUMENTS"
 """What the model is told to answer where the passages do not tell."""
@@ -17,43 +17,34 @@ def cited(text: str) -> list[int]:
     return list(dict.fromkeys(int(number) for number in _CITATION.findall(text)))
 
 
-class Checked:
-    """The pieces of an answer without citations of sources that there are not (`count` are).
+async def checked(pieces: AsyncIterator[str], count: int) -> AsyncGenerator[str, None]:
+    """The pieces of an answer without citations of sources that there are not (there are `count`).
 
-    Nothing comes, and `found` is False, where the answer is that the passages do not tell.
+    Nothing comes where the answer is that the passages do not tell.
     """
 
-    def __init__(self, pieces: AsyncIterator[str], count: int) -> None:
-        self.found = True
-        self._pieces = pieces
-        self._count = count
+    def known(text: str) -> str:
+        return _CITATION.sub(lambda match: match[0] if 1 <= int(match[1]) <= count else "", text)
 
-    async def __aiter__(self) -> AsyncIterator[str]:
-        held = ""
-        begun = False
-        async for piece in self._pieces:
-            held += piece
-            if not begun:
-                beginning = _plain(held)
-                if NOT_THERE.startswith(beginning) and beginning != NOT_THERE:
-                    continue  # it may become that
-                if beginning.startswith(NOT_THERE):
-                    self.found = False
-                    return
-                begun = True
-                held = held.lstrip()
-            ready = _BEGUN.search(held)
-            assert ready is not None
-            if ready.start():
-                yield self._without_strangers(held[: ready.start()])
-                held = held[ready.start() :]
-        if not begun and not held.strip():
-            self.found = False
-        elif held.rstrip():
-            yield self._without_strangers(held.rstrip())
-
-    def _without_strangers(self, text: str) -> str:
-        return _CITATION.sub(lambda match: match[0] if 1 <= int(match[1]) <= self._count else "", text)
+    held = ""
+    begun = False
+    async for piece in pieces:
+        held += piece
+        if not begun:
+            beginning = _plain(held)
+            if beginning.startswith(NOT_THERE):
+                return
+            if NOT_THERE.startswith(beginning):
+                continue  # it may become that
+            begun = True
+            held = held.lstrip()
+        incomplete = _BEGUN.search(held)
+        assert incomplete is not None
+        if incomplete.start():
+            yield known(held[: incomplete.start()])
+            held = held[incomplete.start() :]
+    if held := held.strip() if not begun else held.rstrip():
+        yield known(held)
 
 
 def _plain(text: str) -> str:

@@ -7,19 +7,18 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from llmbackend.knowledge.citations import Checked, cited
+from llmbackend.knowledge.citations import checked, cited
 
 
-def _read(text: str, size: int, count: int = 2) -> tuple[str, bool]:
-    """What is left of a text that comes in pieces of some letters, and whether something was found."""
+def _read(text: str, size: int, count: int = 2) -> str:
+    """What is left of a text that comes in pieces of some letters."""
 
     async def pieces() -> AsyncIterator[str]:
         for start in range(0, len(text), size):
             yield text[start : start + size]
 
-    async def run() -> tuple[str, bool]:
-        checked = Checked(pieces(), count)
-        return "".join([piece async for piece in checked]), checked.found
+    async def run() -> str:
+        return "".join([piece async for piece in checked(pieces(), count)])
 
     return asyncio.run(run())
 
@@ -42,7 +41,7 @@ sizes = pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
     ],
 )
 def test_only_citations_of_sources_that_are_there_come_through(size: int, text: str, left: str) -> None:
-    assert _read(text, size) == (left, True)
+    assert _read(text, size) == left
 
 
 @sizes
@@ -58,7 +57,7 @@ def test_only_citations_of_sources_that_are_there_come_through(size: int, text: 
     ],
 )
 def test_a_model_that_finds_nothing_says_nothing(size: int, text: str) -> None:
-    assert _read(text, size) == ("", False)
+    assert _read(text, size) == ""
 
 
 def test_a_source_is_cited_once() -> None:

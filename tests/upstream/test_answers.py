@@ -111,3 +111,36 @@ def test_a_passage_cannot_end_its_own_delimiter(
     client.rag_query(QUESTION, collection)
     [request] = upstream.seen
     assert request["messages"][-1]["content"].count("</passage>") == 1
+
+
+def test_a_model_makes_a_follow_up_question_stand_alone(
+    client: LLMBackendClient, upstream: Upstream, collection: str
+) -> None:
+    client.rag_ingest(DOCUMENTS, collection)
+    upstream.replies = ["When was the harbour of Aldersea dredged?", "In 1911 [1]."]
+    history = [
+        {"role": "user", "content": "Is there a harbour in Aldersea?"},
+        {"role": "assistant", "content": "Yes."},
+    ]
+    answer = client.rag_query("When was it dredged?", collection, history=history, explain=True)
+    rewriting, answering = upstream.seen
+    assert "Is there a harbour in Aldersea?" in rewriting["messages"][-1]["content"]
+    assert "When was the harbour of Aldersea dredged?" in answering["messages"][-1]["content"]
+    assert answer == "In 1911 [1]."
+    assert answer.usage.total_tokens == 2 * 28
+    assert answer.explanation is not None
+    assert answer.explanation.question == "When was the harbour of Aldersea dredged?"
+    assert answer.explanation.prompt_tokens == 2 * 20
+
+
+def test_passages_that_the_context_has_no_room_for_are_not_read(connect: Connect, upstream: Upstream) -> None:
+    client = connect(chat_context=512)
+    long = " ".join(f"The harbour has a quay number {number} for ships." for number in range(30))
+    client.rag_ingest([{"id": str(n), "text": f"Part {n}. {long}"} for n in range(8)], "town")
+    answer = client.rag_query(QUESTION, "town", top_k=8, explain=True)
+    assert answer.explanation is not None
+    read = [candidate.read for candidate in answer.explanation.candidates]
+    assert read == sorted(read, reverse=True)
+    assert set(read) == {True, False}
+    [request] = upstream.seen
+    assert request["messages"][-1]["content"].count("<passage ") == sum(read)
