@@ -7,10 +7,10 @@ import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope, to_thread
-from pydantic import ValidationError
 
 from . import __version__, database, doctor, schemas, tracing
 from .errors import InvalidRequest, NotFound
@@ -74,7 +74,7 @@ class Backend:
     async def chat(self, request: schemas.ChatRequest) -> schemas.ChatCompletion | bytes:
         """Reply to a conversation (OpenAI's chat completions; the model rag/<collection> answers from it)."""
         if request.model and request.model.startswith(rag_model.PREFIX):
-            answer = await self.rag_query(self._as_query(request))
+            answer = await self.rag_query(rag_model.query(request))
             return schemas.ChatCompletion.model_validate(rag_model.completion(request.model, answer))
         if request.json_schema is not None:
             shaped = await structured.complete(self._chat, _wire(request), request.json_schema)
@@ -84,22 +84,8 @@ class Backend:
     def chat_stream(self, request: schemas.ChatRequest) -> AsyncIterator[bytes]:
         if request.model and request.model.startswith(rag_model.PREFIX):
             usage = bool(request.stream_options and request.stream_options.include_usage)
-            return rag_model.chunks(request.model, self._answer(self._as_query(request)), usage)
+            return rag_model.chunks(request.model, self._answer(rag_model.query(request)), usage)
         return self._chat.stream(_wire(request))
-
-    @staticmethod
-    def _as_query(request: schemas.ChatRequest) -> schemas.RagQueryRequest:
-        assert request.model is not None
-        if request.json_schema is not None:
-            raise InvalidRequest(f"schema: {request.model} answers in words and quotes: ask a chat model")
-        question = rag_model.question(request)
-        if not question.strip():
-            raise InvalidRequest(f"messages: {request.model} answers the last user message, and it is empty")
-        name = request.model.removeprefix(rag_model.PREFIX)
-        try:
-            return schemas.RagQueryRequest(question=question, collection=name)
-        except ValidationError:
-            raise NotFound(f"no model {request.model!r}: see the list of models") from None
 
     async def models(self, request: schemas.Empty) -> schemas.ModelList:
         """List the models: chat, embedding, and rag/<collection> for each collection."""
@@ -200,7 +186,14 @@ class Backend:
         """Answer a question from a collection's documents, with sources."""
         from .knowledge import answers
 
-        return await answers.answer(self._chat, self._embedder, request.question, await self._hits(request))
+        return await answers.answer(
+            self._chat,
+            self._embedder,
+            request.question,
+            partial(self._look, request),
+            history=request.history or (),
+            explain=request.explain,
+        )
 
     async def rag_query_stream(self, request: schemas.RagQueryRequest) -> AsyncIterator[bytes]:
         async for item in self._answer(request):
@@ -210,14 +203,21 @@ class Backend:
     async def _answer(self, request: schemas.RagQueryRequest) -> AsyncIterator[dict[str, Any]]:
         from .knowledge import answers
 
-        hits = await self._hits(request)
-        async for item in answers.stream(self._chat, self._embedder, request.question, hits):
+        events = answers.stream(
+            self._chat,
+            self._embedder,
+            request.question,
+            partial(self._look, request),
+            history=request.history or (),
+            explain=request.explain,
+        )
+        async for item in events:
             yield item
 
-    async def _hits(self, request: schemas.RagQueryRequest) -> list[schemas.Hit]:
+    async def _look(self, request: schemas.RagQueryRequest, question: str) -> list[schemas.Hit]:
         return await search(
             await self._named(request.collection),
-            request.question,
+            question,
             self._embedder,
             top_k=request.top_k,
             filters=request.filters,

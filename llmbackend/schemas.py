@@ -216,6 +216,10 @@ class StructuredOutputs(Request):
     grammar: str | None = None
 
 
+HISTORY = 100
+"""Turns of a conversation that a question may come with."""
+
+
 class ChatRequest(Request):
     messages: list[Message] = Field(min_length=1)
     model: str | None = None
@@ -443,6 +447,8 @@ class RagQueryRequest(Request):
     collection: CollectionName | Annotated[list[CollectionName], Field(min_length=1, max_length=32)]
     top_k: int = Field(5, ge=1, le=100)
     filters: Filters | None = None
+    history: list[Message] | None = Field(None, max_length=HISTORY, description="what was said before")
+    explain: bool = Field(False, description="tell how the answer came about")
     stream: bool = Field(False, description="answer with the sources, then pieces of text, then the whole")
 
 
@@ -451,12 +457,31 @@ class Source(Hit):
     quote: str
 
 
+class Candidate(Response):
+    number: int
+    collection: str
+    document_id: str
+    chunk: int
+    score: float
+    quote_score: float = Field(description="how well its best sentence fits the question")
+    read: bool = Field(description="false where there was no room for it in the model's context")
+
+
+class Explanation(Response):
+    question: str = Field(description="as it was searched for")
+    candidates: list[Candidate]
+    prompt_tokens: int
+    ms: dict[str, float] = Field(description="milliseconds of each step")
+
+
 class QueryAnswer(Response):
     answer: str
-    found: bool
+    found: bool = Field(description="whether the passages tell")
+    citations: list[int] = Field(description="numbers of the sources that the answer cites")
     sources: list[Source]
     model: str
     usage: dict[str, Any]
+    explanation: Explanation | None = None
 
 
 # Collections

@@ -317,28 +317,36 @@ def _tool_call(call: Mapping[str, Any]) -> Record:
 class Answer(str):
     """An answer from a collection: a `str`, with `sources` (numbered passages with a quote) and `found`.
 
-    `found` is False where the search gave no passage; whether the passages answer the question is not judged.
+    `citations` are the numbers of the sources that it cites, as in "[1]". `found` is False where the passages do not
+    tell: by the model's own word, or, of the small embedded model, by how well the best quote fits the question.
+    `explanation` is there where `explain=True` asked for it.
     """
 
     found: bool
+    citations: list[int]
     sources: Records
     model: str
     usage: Record
+    explanation: Record | None
 
     def __new__(
         cls,
         text: str,
         *,
         found: bool = True,
+        citations: Sequence[int] = (),
         sources: Sequence[Mapping[str, Any]] = (),
         model: str = "",
         usage: Mapping[str, Any] | None = None,
+        explanation: Mapping[str, Any] | None = None,
     ) -> Answer:
         self = super().__new__(cls, text)
         self.found = found
+        self.citations = list(citations)
         self.sources = Records(_records(dict(source)) for source in sources)
         self.model = model
         self.usage = _records(dict(usage or {}))
+        self.explanation = _records(dict(explanation)) if explanation else None
         return self
 
     def _repr_html_(self) -> str:
@@ -556,9 +564,11 @@ class AnswerStream(_TextStream):
         return Answer(
             self._final.get("answer", "".join(self._pieces)),
             found=self._final.get("found", bool(self.sources)),
+            citations=self._final.get("citations", ()),
             sources=self.sources,
             model=self._final.get("model", ""),
             usage=self._final.get("usage"),
+            explanation=self._final.get("explanation"),
         )
 
 
@@ -1072,6 +1082,8 @@ class LLMBackendClient:
         *,
         top_k: int = 5,
         filters: Mapping[str, Any] | None = None,
+        history: Sequence[Mapping[str, Any]] | None = None,
+        explain: bool = False,
         stream: Literal[False] = False,
     ) -> Answer: ...
 
@@ -1083,6 +1095,8 @@ class LLMBackendClient:
         *,
         top_k: int = 5,
         filters: Mapping[str, Any] | None = None,
+        history: Sequence[Mapping[str, Any]] | None = None,
+        explain: bool = False,
         stream: Literal[True],
     ) -> AnswerStream: ...
 
@@ -1093,27 +1107,42 @@ class LLMBackendClient:
         *,
         top_k: int = 5,
         filters: Mapping[str, Any] | None = None,
+        history: Sequence[Mapping[str, Any]] | None = None,
+        explain: bool = False,
         stream: bool = False,
     ) -> Answer | AnswerStream:
         """An answer from a collection's documents, with its sources.
 
-        Returns an Answer: a `str` with `found` (False: there was no passage at all) and `sources`,
+        Returns an Answer: a `str` with `found` (False: the passages do not tell), `citations` and `sources`,
         the passages `rag_search` finds with a `number` and the `quote` that fits best. With
         `stream=True`, an iterator of text pieces whose `sources` are there first, ending with `.answer`.
+
+        `history` is the conversation so far, as `chat` takes it, for questions such as "And in winter?".
+        `explain=True` adds `.explanation`: the question as searched for, each candidate with its scores
+        and whether the model read it, prompt tokens, and milliseconds by step.
 
         Raises as `rag_search` and `chat` do.
         """
         names = _as_list(collection)
-        fields = {"question": question, "collection": names, "top_k": top_k, "filters": filters}
+        fields = {
+            "question": question,
+            "collection": names,
+            "top_k": top_k,
+            "filters": filters,
+            "history": _as_list(history),
+            "explain": explain,
+        }
         if stream:
             return AnswerStream(self._stream("rag_query", **fields))
         result = self._call("rag_query", **fields)
         return Answer(
             result["answer"],
             found=result["found"],
+            citations=result["citations"],
             sources=result["sources"],
             model=result["model"],
             usage=result["usage"],
+            explanation=result.get("explanation"),
         )
 
     # Collections and documents

@@ -21,11 +21,19 @@ def content_hash(document: Document) -> str:
 
 def split(document: Document, digest: str, size: int, overlap: int) -> list[Chunk]:
     """A document's chunks, in order, each of at most `size` tokens; none for a text without words."""
-    texts = [text for text in _splitter(size, overlap).split_text(document.text) if text.strip()]
+    texts = [text for text in _split(document.text, size, overlap) if text.strip()]
     return [
         Chunk(document.id, digest, number, len(texts), text, document.metadata)
         for number, text in enumerate(texts)
     ]
+
+
+def _split(text: str, size: int, overlap: int) -> list[str]:
+    splitter = _splitter(size, overlap)
+    # The splitter answers the same, and takes twice as long to find out.
+    if len(splitter._tokenizer(text)) <= size:
+        return [text.strip()]
+    return list(splitter.split_text(text))
 
 
 @lru_cache(maxsize=16)

@@ -7,21 +7,38 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-from ..errors import InvalidRequest
-from ..schemas import ChatRequest, QueryAnswer
+from pydantic import ValidationError
+
+from ..errors import InvalidRequest, NotFound
+from ..schemas import HISTORY, ChatRequest, QueryAnswer, RagQueryRequest
 from ..sse import DONE, event
+from .conversation import text
 
 PREFIX = "rag/"
 
 
-def question(request: ChatRequest) -> str:
-    """What is asked: the text of the last user message; raises InvalidRequest if there is none."""
-    for message in reversed(request.messages):
-        if message.role == "user":
-            if isinstance(message.content, str):
-                return message.content
-            return "\n".join(part.text or "" for part in message.content or [] if part.type == "text")
-    raise InvalidRequest(f"messages: {request.model} answers a user message, and there is none")
+def query(request: ChatRequest) -> RagQueryRequest:
+    """What is asked of which collection: the last user message, with what was said before as its history.
+
+    Raises InvalidRequest if there is none or it is empty, NotFound for a name that no collection has.
+    """
+    model = request.model or ""
+    if request.json_schema is not None:
+        raise InvalidRequest(f"schema: {model} answers in words and quotes: ask a chat model")
+    turns = [message for message in request.messages if message.role in ("user", "assistant")]
+    while turns and turns[-1].role != "user":
+        turns.pop()
+    if not turns:
+        raise InvalidRequest(f"messages: {model} answers a user message, and there is none")
+    question = text(turns[-1])
+    if not question.strip():
+        raise InvalidRequest(f"messages: {model} answers the last user message, and it is empty")
+    try:
+        return RagQueryRequest(
+            question=question, collection=model.removeprefix(PREFIX), history=turns[:-1][-HISTORY:]
+        )
+    except ValidationError:
+        raise NotFound(f"no model {model!r}: see the list of models") from None
 
 
 def completion(model: str, answer: QueryAnswer) -> dict[str, Any]:

@@ -312,6 +312,7 @@ def test_an_answer_has_numbered_sources_with_quotes(client: LLMBackendClient, fi
     assert all(source.quote and source.quote in source.text for source in answer.sources)
     assert {source.document_id for source in answer.sources} == {"holiday", "wifi", "lunch"}
     assert answer.sources[0].document_id == "holiday"
+    assert answer.citations == [1]
     assert "30 days" in answer.sources[0].quote
 
 
@@ -352,6 +353,49 @@ def test_an_empty_collection_knows_nothing(client: LLMBackendClient, collection:
     stream = client.rag_query(QUESTION, collection, stream=True)
     assert "".join(stream) == answer
     assert (stream.answer.found, stream.sources) == (False, [])
+
+
+@pytest.mark.parametrize("question", ["Who painted the Mona Lisa?", "How tall is the Eiffel Tower in Paris?"])
+def test_what_the_documents_do_not_tell_is_not_found(
+    client: LLMBackendClient, filled: str, question: str
+) -> None:
+    answer = client.rag_query(question, filled)
+    assert (answer.found, answer.citations) == (False, [])
+    assert "nothing" in answer
+    assert len(answer.sources) == 3  # for whoever wants to look
+    stream = client.rag_query(question, filled, stream=True)
+    assert "".join(stream) == stream.answer == answer
+    assert not stream.answer.found
+
+
+def test_a_follow_up_question_is_understood_by_what_was_said_before(
+    client: LLMBackendClient, filled: str
+) -> None:
+    history = [
+        {"role": "user", "content": "What does the canteen serve for lunch on Mondays?"},
+        {"role": "assistant", "content": "Soup."},
+    ]
+    assert not client.rag_query("And what does it cost?", filled).found
+    answer = client.rag_query("And what does it cost?", filled, history=history)
+    assert answer.found
+    assert answer.sources[0].document_id == "lunch"
+    turns = [*history, {"role": "user", "content": "And what does it cost?"}]
+    assert client.chat(turns, model=f"rag/{filled}") == answer
+
+
+def test_an_explained_answer_tells_what_it_came_from(client: LLMBackendClient, filled: str) -> None:
+    answer = client.rag_query(QUESTION, filled, explain=True)
+    explanation = answer.explanation
+    assert explanation is not None
+    assert explanation.question == QUESTION
+    assert [one.document_id for one in explanation.candidates] == [one.document_id for one in answer.sources]
+    assert explanation.candidates[0].quote_score == max(one.quote_score for one in explanation.candidates)
+    assert all(explanation.ms[step] >= 0 for step in ("search", "quotes", "answer"))
+    stream = client.rag_query(QUESTION, filled, explain=True, stream=True)
+    list(stream)
+    assert stream.answer.explanation is not None
+    assert stream.answer.explanation.candidates == explanation.candidates
+    assert client.rag_query(QUESTION, filled).explanation is None
 
 
 # A collection as a chat model

@@ -1,0 +1,64 @@
+"""What a model writes, checked as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from llmbackend.knowledge.citations import checked, cited
+
+
+def _read(text: str, size: int, count: int = 2) -> str:
+    """What is left of a text that comes in pieces of some letters."""
+
+    async def pieces() -> AsyncIterator[str]:
+        for start in range(0, len(text), size):
+            yield text[start : start + size]
+
+    async def run() -> str:
+        return "".join([piece async for piece in checked(pieces(), count)])
+
+    return asyncio.run(run())
+
+
+sizes = pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+
+
+@sizes
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("28 days [1]. Ask first [2].", "28 days [1]. Ask first [2]."),
+        ("28 days [3]. Ask [0] first [12][1].", "28 days. Ask first[1]."),
+        ("No, it is not [1].", "No, it is not [1]."),
+        ("Not in the docks, but in the town [1].", "Not in the docks, but in the town [1]."),
+        ("NOT", "NOT"),
+        ("\n The answer.\n", "The answer."),
+        ("an array a[i] and [", "an array a[i] and ["),
+        ("[1", "[1"),
+    ],
+)
+def test_only_citations_of_sources_that_are_there_come_through(size: int, text: str, left: str) -> None:
+    assert _read(text, size) == left
+
+
+@sizes
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NOT IN THE DOCUMENTS",
+        "Not in the documents.",
+        ' "Not in the documents" [1]',
+        "\n**NOT IN THE DOCUMENTS**\n",
+        "",
+        "  ",
+    ],
+)
+def test_a_model_that_finds_nothing_says_nothing(size: int, text: str) -> None:
+    assert _read(text, size) == ""
+
+
+def test_a_source_is_cited_once() -> None:
+    assert cited("Days [2], weeks [1] and months [2].") == [2, 1]
