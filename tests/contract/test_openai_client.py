@@ -194,7 +194,7 @@ def test_models_are_listed(official: openai.OpenAI) -> None:
 
 
 def test_a_collection_is_a_model(official: openai.OpenAI, server_url: str) -> None:
-    asked = {**ASKED, "model": "rag/openai-client"}
+    asked = {"model": "rag/openai-client", "messages": [{"role": "user", "content": "When is high tide?"}]}
     with LLMBackendClient(server_url, KEY) as ours:
         ours.rag_ingest("High tide in Aldersea is at noon.", "openai-client")
         try:
