@@ -8,7 +8,7 @@ export LLMBACKEND_MODELS_DIR ?= $(CURDIR)/.models
 MODEL := $(LLMBACKEND_MODELS_DIR)/SmolLM2-135M-Instruct.Q4_1.gguf
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-live serve check bench notebooks
+.PHONY: help install demo test test-live test-clients serve check bench notebooks
 
 help:  ## Print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,22 @@ test: install  ## Run all tests
 
 test-live: $(INSTALLED)  ## Test against the servers named by LIVE_VLLM_URL, LIVE_LITELLM_URL, LIVE_LITELLM_KEY, LIVE_RERANK_URL
 	$(BIN)/pytest tests/live -m live
+
+# Not all can be installed together: LlamaIndex's classes need openai 2.
+CLIENTS := .venv-clients
+OPENAI2 := llama-index-llms-openai-like llama-index-embeddings-openai-like
+OPENAI3 := langchain-openai langchain-tests llm
+LANGCHAIN := -o asyncio_mode=auto -o asyncio_default_test_loop_scope=session -o asyncio_default_fixture_loop_scope=session
+BY_CLIENTS := tests/contract/test_openai_client.py tests/upstream/test_openai_client.py tests/live/test_openai_client.py tests/live/clients
+
+test-clients: $(MODEL) $(CLIENTS)/2/installed $(CLIENTS)/3/installed  ## Test by openai 2 and 3, LangChain, LlamaIndex and llm, before LIVE_VLLM_URL
+	$(CLIENTS)/2/bin/pytest $(BY_CLIENTS) -m ''
+	$(CLIENTS)/3/bin/pytest $(BY_CLIENTS) -m '' $(LANGCHAIN)
+
+$(CLIENTS)/%/installed: pyproject.toml Makefile
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --editable '.[embedded,server]' 'openai==$*.*' $(OPENAI$*) pytest pytest-timeout
+	@touch $@
 
 serve: install  ## Serve on http://127.0.0.1:8888
 	$(BIN)/llmbackend serve
