@@ -116,7 +116,7 @@ def test_a_conversation_needs_no_package_either(folder: Path, server_url: str) -
             try:
                 client.chat("What is this?", images=["quay"])
             except LLMBackendError as error:
-                assert "image input is not supported" in error.message, error
+                assert "reads text only" in error.message, error
             else:
                 raise AssertionError("it has no eyes")
     """
