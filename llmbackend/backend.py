@@ -119,7 +119,8 @@ class Backend:
             schemas.Embedding.model_construct(object="embedding", index=index, embedding=row)
             for index, row in enumerate(rows)
         ]
-        usage = schemas.EmbeddingUsage(prompt_tokens=vectors.tokens, total_tokens=vectors.tokens)
+        tokens = sum(vectors.tokens)
+        usage = schemas.EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens)
         return schemas.EmbeddingList.model_construct(
             object="list", data=data, model=self._embedder.name, usage=usage
         )

@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     tei_url: str | None = None
     tei_api_key: SecretStr | None = None
     embedding_model: str | None = None
+    embedding_cache_mb: int = Field(256, ge=0)
 
     # The server
     api_key: SecretStr | None = Field(None, min_length=1)

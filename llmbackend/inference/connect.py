@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from ..errors import BackendError
 from ..settings import Settings
+from .cache import Cache, CachedEmbedder
 from .chat import CONTEXT, ChatModel, OpenAICompatibleChat
 from .embedded import EmbeddedChat, EmbeddedEmbedder
-from .embeddings import Embedder, OpenAICompatibleEmbedder, TEIEmbedder
+from .embeddings import Embedder
+from .served import OpenAICompatibleEmbedder, TEIEmbedder
 from .upstream import Upstream
 
 
@@ -19,7 +21,13 @@ def chat_model(settings: Settings) -> ChatModel:
 
 
 def embedder(settings: Settings) -> Embedder:
-    """TEI, or EMBEDDING_MODEL on one of the servers; else the embedded model."""
+    """TEI, or EMBEDDING_MODEL on one of the servers; else the embedded model. Before it, the cache of vectors."""
+    megabytes = settings.embedding_cache_mb
+    cache = Cache(settings.data_dir / "embeddings.db", megabytes) if megabytes else None
+    return CachedEmbedder(_embedding_model(settings), cache)
+
+
+def _embedding_model(settings: Settings) -> Embedder:
     model, timeout = settings.embedding_model, settings.upstream_timeout
     if settings.tei_url:
         tei = Upstream("TEI", settings.tei_url.rstrip("/"), settings.tei_api_key, timeout)

@@ -155,7 +155,7 @@ def test_batches_are_as_large_as_tei_says(connect: Connect, upstream: Upstream) 
     assert sorted(map(len, _sent(upstream))) == [4, 8, 8]
     # It is asked only once.
     upstream.reset()
-    _check_vectors(client, MANY[:20])
+    _check_vectors(client, MANY[20:40])
     assert sorted(map(len, _sent(upstream))) == [4, 8, 8]
 
 
@@ -175,9 +175,9 @@ def test_a_batch_that_is_too_large_is_halved(connect: Connect, upstream: Upstrea
 
 
 def test_a_text_that_is_too_large_by_itself_is_named(connect: Connect, upstream: Upstream) -> None:
-    with fails(InvalidRequest, backend="TEI", text=2) as caught:
-        connect(tei_url=f"{upstream.url}/ok").embed(["a", "a", "x" * TEI_BYTES, "b"])
-    assert "text 2 " in str(caught.value)
+    with fails(InvalidRequest, backend="TEI", index=2) as caught:
+        connect(tei_url=f"{upstream.url}/old").embed(["a", "a", "x" * TEI_BYTES, "b"])
+    assert "input.2:" in str(caught.value)
 
 
 def test_a_busy_tei_is_asked_again(connect: Connect, upstream: Upstream) -> None:
