@@ -6,6 +6,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope, to_thread
@@ -102,10 +103,14 @@ class Backend:
     async def embed(self, request: schemas.EmbedRequest) -> schemas.EmbeddingList:
         """Embed texts as unit-length vectors, in their order (OpenAI's embeddings)."""
         require(self._embedder, request.model)
-        for number, text in enumerate(request.texts):
-            if not text:
-                raise InvalidRequest(f"input.{number}: an empty text has no vector")
-        vectors = await self._embedder.embed(request.texts)
+        texts, dimensions = request.texts, request.dimensions
+        if "" in texts:
+            index = texts.index("")
+            raise InvalidRequest(f"input.{index}: an empty text has no vector", details={"index": index})
+        if texts:
+            vectors = await self._embedder.embed(texts, dimensions=dimensions, too_long=request.too_long)
+        else:
+            vectors = await self._embedder.embed_tokens(request.token_ids, dimensions=dimensions)
         return await to_thread.run_sync(self._embedding_list, vectors, request.encoding_format)
 
     def _embedding_list(self, vectors: Vectors, encoding: str) -> schemas.EmbeddingList:
@@ -122,7 +127,11 @@ class Backend:
         tokens = sum(vectors.tokens)
         usage = schemas.EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens)
         return schemas.EmbeddingList.model_construct(
-            object="list", data=data, model=self._embedder.name, usage=usage
+            object="list",
+            data=data,
+            model=self._embedder.name,
+            usage=usage,
+            cut=[schemas.CutText(**asdict(cut)) for cut in vectors.cut],
         )
 
     # RAG

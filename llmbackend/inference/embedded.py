@@ -48,7 +48,7 @@ class EmbeddedEmbedder:
         if dimensions is not None and dimensions not in self.dimensions:
             raise InvalidRequest(
                 f"dimensions: {self.name} has 64, 128 or 256, not {dimensions}",
-                details={"dimensions": dimensions, "possible": self.dimensions},
+                details={"dimensions": dimensions, "possible": [*self.dimensions]},
             )
         with tracing.current().waiting():
             return await to_thread.run_sync(self._embed, texts, dimensions)
