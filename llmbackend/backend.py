@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -110,10 +111,14 @@ class Backend:
     async def embed(self, request: schemas.EmbedRequest) -> schemas.EmbeddingList:
         """Embed texts as unit-length vectors, in their order (OpenAI's embeddings)."""
         require(self._embedder, request.model)
-        for number, text in enumerate(request.texts):
-            if not text:
-                raise InvalidRequest(f"input.{number}: an empty text has no vector")
-        vectors = await self._embedder.embed(request.texts)
+        texts, dimensions = request.texts, request.dimensions
+        if "" in texts:
+            index = texts.index("")
+            raise InvalidRequest(f"input.{index}: an empty text has no vector", details={"index": index})
+        if texts:
+            vectors = await self._embedder.embed(texts, dimensions=dimensions, too_long=request.too_long)
+        else:
+            vectors = await self._embedder.embed_tokens(request.token_ids, dimensions=dimensions)
         return await to_thread.run_sync(self._embedding_list, vectors, request.encoding_format)
 
     def _embedding_list(self, vectors: Vectors, encoding: str) -> schemas.EmbeddingList:
@@ -127,9 +132,14 @@ class Backend:
             schemas.Embedding.model_construct(object="embedding", index=index, embedding=row)
             for index, row in enumerate(rows)
         ]
-        usage = schemas.EmbeddingUsage(prompt_tokens=vectors.tokens, total_tokens=vectors.tokens)
+        tokens = sum(vectors.tokens)
+        usage = schemas.EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens)
         return schemas.EmbeddingList.model_construct(
-            object="list", data=data, model=self._embedder.name, usage=usage
+            object="list",
+            data=data,
+            model=self._embedder.name,
+            usage=usage,
+            cut=[schemas.CutText(**asdict(cut)) for cut in vectors.cut],
         )
 
     # Rerank
@@ -317,7 +327,7 @@ class Backend:
 
     async def doctor(self, request: schemas.Empty) -> schemas.Diagnosis:
         """Check each model server, the embedded models and the data directory."""
-        checks = await doctor.examine(self.settings, self._chat, self._embedder, self._reranker)
+        checks = await doctor.examine(self.settings, self._chat, self._embedder.model, self._reranker)
         return schemas.Diagnosis(ok=all(check.ok for check in checks), version=__version__, checks=checks)
 
 

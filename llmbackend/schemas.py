@@ -13,8 +13,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     JsonValue,
+    Tag,
     field_validator,
     model_validator,
 )
@@ -316,15 +318,54 @@ class ModelRequest(Request):
 # Embeddings (OpenAI's wire)
 
 
+_MANY = 2048
+
+
+def _kind_of_input(value: Any) -> str:
+    """Which of the types below is meant, so that an error speaks of that one only."""
+    if not isinstance(value, list):
+        return "str"
+    match value[:1]:
+        case [list()]:
+            return "list[list[int]]"
+        case [int()]:
+            return "list[int]"
+    return "list[str]"
+
+
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+EmbedInput = Annotated[
+    Annotated[str, Tag("str")]
+    | Annotated[list[str], Field(min_length=1, max_length=_MANY), Tag("list[str]")]
+    | Annotated[TokenIds, Tag("list[int]")]
+    | Annotated[list[TokenIds], Field(max_length=_MANY), Tag("list[list[int]]")],
+    Discriminator(_kind_of_input),
+]
+
+
 class EmbedRequest(Request):
-    input: str | Annotated[list[str], Field(min_length=1, max_length=2048)]
+    input: EmbedInput = Field(
+        description="one or several texts; or token ids of the model's own vocabulary, for a model that takes them"
+    )
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, ge=1, description="for a model whose vectors can be shortened")
+    too_long: Literal["split", "truncate", "error"] = Field(
+        "split",
+        description="a text longer than the model takes is the mean of its parts, is cut off, or is refused",
+    )
     user: str | None = None
 
     @property
     def texts(self) -> list[str]:
-        return [self.input] if isinstance(self.input, str) else self.input
+        """What is to be embedded, unless there are `token_ids`."""
+        given: Any = [self.input] if isinstance(self.input, str) else self.input
+        return given if isinstance(given[0], str) else []
+
+    @property
+    def token_ids(self) -> list[tuple[int, ...]]:
+        given: Any = [self.input] if _kind_of_input(self.input) == "list[int]" else self.input
+        return [tuple(ids) for ids in given] if isinstance(given[0], list) else []
 
 
 class Embedding(Response):
@@ -340,11 +381,21 @@ class EmbeddingUsage(Response):
     total_tokens: int = 0
 
 
+class CutText(Response):
+    """A text longer than the model takes."""
+
+    index: int
+    tokens: int | None = Field(description="null where the model's server does not tell")
+    limit: int = Field(description="tokens that the model takes")
+    parts: int = Field(description="how many parts of it are in the vector; 1 is its beginning")
+
+
 class EmbeddingList(Response):
     object: Literal["list"] = "list"
     data: list[Embedding]
     model: str
     usage: EmbeddingUsage
+    cut: list[CutText] = []
 
 
 # Rerank (Jina's and Cohere's wire: https://jina.ai/reranker)

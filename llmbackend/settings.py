@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     tei_url: str | None = None
     tei_api_key: SecretStr | None = None
     embedding_model: str | None = None
+    embedding_cache_mb: int = Field(256, ge=0)
 
     # Reranking: TEI, or a server with POST /rerank as Jina, Cohere and vLLM have it; otherwise none
     tei_rerank_url: str | None = None

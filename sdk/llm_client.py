@@ -362,16 +362,24 @@ class Embeddings(Sequence[list[float]]):
     """Vectors of several texts, in their order, in one block of float32.
 
     Indexing and iterating give a list of floats each; `numpy()` gives a (count, dimension) float32 array
-    without copying. Vectors have unit length, so a dot product is the cosine similarity.
+    without copying. Vectors have unit length, so a dot product is the cosine similarity. `cut` tells of
+    texts longer than the model takes: `{index, tokens, limit, parts}`.
     """
 
     def __init__(
-        self, values: array[float], dimension: int, *, model: str = "", usage: Mapping[str, Any] | None = None
+        self,
+        values: array[float],
+        dimension: int,
+        *,
+        model: str = "",
+        usage: Mapping[str, Any] | None = None,
+        cut: Sequence[Mapping[str, Any]] = (),
     ):
         self.values = values
         self.dimension = dimension
         self.model = model
         self.usage = _records(dict(usage or {}))
+        self.cut = Records(_records(dict(one)) for one in cut)
 
     @staticmethod
     def decode(data: str | Sequence[str], dimension: int | None = None, **about: Any) -> Embeddings:
@@ -413,7 +421,8 @@ class Embeddings(Sequence[list[float]]):
             values = array("f")
             for row in rows:
                 values.extend(self.values[row * self.dimension : (row + 1) * self.dimension])
-            return Embeddings(values, self.dimension, model=self.model, usage=self.usage)
+            cut = [{**one, "index": rows.index(one["index"])} for one in self.cut if one["index"] in rows]
+            return Embeddings(values, self.dimension, model=self.model, usage=self.usage, cut=cut)
         row = range(len(self))[index]
         return self.values[row * self.dimension : (row + 1) * self.dimension].tolist()
 
@@ -963,27 +972,53 @@ class LLMBackendClient:
 
     # Embeddings
 
-    def embed(self, texts: Sequence[str], *, model: str | None = None) -> Embeddings:
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        too_long: Literal["split", "truncate", "error"] = "split",
+    ) -> Embeddings:
         """Unit-length vectors of texts, in their order: a sequence of lists of floats, or `.numpy()`.
 
-        Raises InvalidRequest (an empty text, nothing to embed), NotFound (unknown model), BackendError.
+        A text longer than the model takes is embedded in parts whose mean is its vector, cut off
+        ("truncate"), or refused ("error"); `.cut` tells which were cut. `dimensions` shortens the
+        vectors, where the model is made for it.
+
+        Raises InvalidRequest (an empty or refused text: `details["index"]` is its place; nothing to
+        embed), NotFound (unknown model), BackendError.
         """
         given = _as_list(texts)
         pages = [given]
         if isinstance(given, list) and len(given) > EMBED_PAGE:
             pages = [given[start : start + EMBED_PAGE] for start in range(0, len(given), EMBED_PAGE)]
+        fields = {"model": model, "dimensions": dimensions, "too_long": too_long, "encoding_format": "base64"}
         vectors: list[str] = []
         usage: dict[str, int] = {}
-        for page in pages:
-            result = self._call("embed", input=page, model=model, encoding_format="base64")
+        cut = Records()
+        for number, page in enumerate(pages):
+            start = number * EMBED_PAGE
+            try:
+                result = self._call("embed", input=page, **fields)
+            except InvalidRequest as error:
+                raise _further_on(error, start) from error.__cause__
             vectors += [item["embedding"] for item in result["data"]]
+            cut += [Record({**one, "index": one["index"] + start}) for one in result["cut"]]
             for name, count in result["usage"].items():
                 usage[name] = usage.get(name, 0) + count
-        return Embeddings.decode(vectors, model=result["model"], usage=usage)
+        return Embeddings.decode(vectors, model=result["model"], usage=usage, cut=cut)
 
-    def embed_single(self, text: str, *, model: str | None = None) -> list[float]:
-        """The unit-length vector of one text, as a list of floats. Raises as `embed` does."""
-        return self.embed([text], model=model)[0]
+    def embed_single(
+        self,
+        text: str,
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        too_long: Literal["split", "truncate", "error"] = "split",
+    ) -> list[float]:
+        """The unit-length vector of one text, as a list of floats. Takes and raises what `embed` does."""
+        return self.embed([text], model=model, dimensions=dimensions, too_long=too_long)[0]
 
     # Rerank
 
@@ -1288,6 +1323,16 @@ class LLMBackendClient:
         url, models, version, limits, latency_ms, fix}`, where `fix` says what is wrong and what to do.
         """
         return self._call("doctor")
+
+
+def _further_on(error: InvalidRequest, start: int) -> InvalidRequest:
+    """An error of a page of texts that begins at `start`: a text's index, of the page, becomes that of the whole."""
+    index = error.details.get("index")
+    if not start or index is None:
+        return error
+    message = error.message.replace(f"input.{index}:", f"input.{start + index}:", 1)
+    details = {**error.details, "index": start + index}
+    return InvalidRequest(message, details=details, request_id=error.request_id)
 
 
 def _with_vectors(job: Record) -> Record:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from math import inf
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ..errors import InvalidRequest
+from .embeddings import TextRefused, TokenIds
+from .overflow import Length, told
+
+_Text = TypeVar("_Text", str, TokenIds)
+_Row = TypeVar("_Row")
 
 IN_FLIGHT = 4
 BYTES_A_TOKEN = 3  # in most languages a token has more, so that tokens are rather overestimated
@@ -22,47 +27,39 @@ class Limits(NamedTuple):
     bytes: int = 500_000
     tokens: float = inf
     tokens_a_text: float = inf
-    """What the server cuts a longer text down to."""
-
-
-class Answer(NamedTuple):
-    rows: list[Any]
-    tokens: int
+    """More than that the server does not read of a text."""
 
 
 async def ask_in_batches(
-    texts: Sequence[str], limits: Limits, ask: Callable[[list[str]], Awaitable[Answer]]
-) -> Answer:
-    """What `ask` answers for these texts: a row a text, in their order, and the tokens of all requests.
+    texts: Iterable[_Text], limits: Limits, ask: Callable[[list[_Text]], Awaitable[list[_Row]]]
+) -> dict[_Text, _Row | Length]:
+    """What `ask` answers for these texts: a row for each; for one that the model refuses as too long, its length.
 
-    A text that is there several times is sent once. A batch refused as too large (413) is sent again in halves; a
-    text refused by itself is an InvalidRequest that tells its place, from 0. Any other error is raised as `ask`
-    raised it: the first, upon which the other requests are cancelled.
+    A batch refused as too large (413, or a text in it too long) is sent again in halves; a text too large by itself
+    (413) is TextRefused. Any other error is raised as `ask` raised it: the first, upon which the other requests are
+    cancelled.
     """
     waiting = deque(_batches(dict.fromkeys(texts), limits))
-    rows: dict[str, Any] = {}
-    tokens = 0
+    rows: dict[_Text, _Row | Length] = {}
 
     async def work() -> None:
-        nonlocal tokens
         while waiting:
             batch = waiting.popleft()
             try:
                 answer = await ask(batch)
             except InvalidRequest as error:
-                if error.details.get("status") != 413:
+                length = told(error.message)
+                if length is None and error.details.get("status") != 413:
                     raise
-                if len(batch) == 1:
-                    place = texts.index(batch[0])
-                    raise InvalidRequest(
-                        f"text {place} (counted from 0) is too long: {error}",
-                        details={**error.details, "text": place},
-                    ) from error
-                middle = len(batch) // 2
-                waiting.extendleft([batch[middle:], batch[:middle]])
+                if len(batch) > 1:
+                    middle = len(batch) // 2
+                    waiting.extendleft([batch[middle:], batch[:middle]])
+                elif length is not None:
+                    rows[batch[0]] = length
+                else:
+                    raise TextRefused(batch[0], f"the text is too long: {error}", error.details) from error
             else:
-                rows.update(zip(batch, answer.rows, strict=True))
-                tokens += answer.tokens
+                rows.update(zip(batch, answer, strict=True))
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -71,23 +68,28 @@ async def ask_in_batches(
     except ExceptionGroup as failures:
         first = failures.exceptions[0]  # they come in the order of their time
         raise first from first.__cause__
-    return Answer([rows[text] for text in texts], tokens)
+    return rows
 
 
-def _batches(texts: Iterable[str], limits: Limits) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size, tokens = 0, 0.0
+def size(text: str | TokenIds) -> int:
+    """Bytes of UTF-8; those of an id are what JSON may make of it."""
+    # A lone surrogate, which a str may hold and UTF-8 may not, is the server's to refuse.
+    return len(text.encode(errors="surrogatepass")) if isinstance(text, str) else 7 * len(text)
+
+
+def _batches(texts: Iterable[_Text], limits: Limits) -> Iterator[list[_Text]]:
+    batch: list[_Text] = []
+    length, tokens = 0, 0.0
     for text in texts:
-        # A lone surrogate, which a str may hold and UTF-8 may not, is the server's to refuse.
-        length = len(text.encode(errors="surrogatepass"))
-        to_read = min(length / BYTES_A_TOKEN, limits.tokens_a_text)
+        more = size(text)
+        to_read = min(more / BYTES_A_TOKEN, limits.tokens_a_text)
         if batch and (
-            len(batch) >= limits.texts or size + length > limits.bytes or tokens + to_read > limits.tokens
+            len(batch) >= limits.texts or length + more > limits.bytes or tokens + to_read > limits.tokens
         ):
             yield batch
-            batch, size, tokens = [], 0, 0.0
+            batch, length, tokens = [], 0, 0.0
         batch.append(text)
-        size += length
+        length += more
         tokens += to_read
     if batch:
         yield batch

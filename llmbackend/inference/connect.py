@@ -6,10 +6,12 @@ from pydantic import SecretStr
 
 from ..errors import BackendError
 from ..settings import Settings
+from .cache import Cache, CachedEmbedder
 from .chat import CONTEXT, ChatModel, OpenAICompatibleChat
 from .embedded import EmbeddedChat, EmbeddedEmbedder
-from .embeddings import Embedder, OpenAICompatibleEmbedder, TEIEmbedder
+from .embeddings import Embedder
 from .rerank import JinaReranker, NoReranker, Reranker, TEIReranker
+from .served import OpenAICompatibleEmbedder, TEIEmbedder
 from .upstream import Upstream
 
 
@@ -22,7 +24,13 @@ def chat_model(settings: Settings) -> ChatModel:
 
 
 def embedder(settings: Settings) -> Embedder:
-    """TEI, or EMBEDDING_MODEL on one of the servers; else the embedded model."""
+    """TEI, or EMBEDDING_MODEL on one of the servers; else the embedded model. Before it, the cache of vectors."""
+    megabytes = settings.embedding_cache_mb
+    cache = Cache(settings.data_dir / "embeddings.db", megabytes) if megabytes else None
+    return CachedEmbedder(_embedding_model(settings), cache)
+
+
+def _embedding_model(settings: Settings) -> Embedder:
     upstream, model = embedding_server(settings), settings.embedding_model
     if upstream is None:
         return EmbeddedEmbedder()

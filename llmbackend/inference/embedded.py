@@ -22,7 +22,7 @@ from .overflow import too_long
 from .weights import SMOLLM2, path_of
 
 if TYPE_CHECKING:
-    from .embeddings import Vectors
+    from .embeddings import TokenIds, TooLong, Vectors
 
 
 _Result = TypeVar("_Result")
@@ -32,15 +32,33 @@ class EmbeddedEmbedder:
     """wordllama's static vectors: 256 dimensions, several thousand passages a second, weights inside its wheel."""
 
     name = "wordllama-l2-supercat-256"
+    dimensions = (64, 128, 256)
+    """It was trained to be cut off there (Matryoshka)."""
 
     def __init__(self) -> None:
         self._loading = threading.Lock()
 
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        with tracing.current().waiting():
-            return await to_thread.run_sync(self._embed, texts)
+    async def identity(self) -> str:
+        return self.name
 
-    def _embed(self, texts: Sequence[str]) -> Vectors:
+    async def embed(
+        self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
+    ) -> Vectors:
+        """No text is too long."""
+        if dimensions is not None and dimensions not in self.dimensions:
+            raise InvalidRequest(
+                f"dimensions: {self.name} has 64, 128 or 256, not {dimensions}",
+                details={"dimensions": dimensions, "possible": [*self.dimensions]},
+            )
+        with tracing.current().waiting():
+            return await to_thread.run_sync(self._embed, texts, dimensions)
+
+    async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
+        from .embeddings import no_tokens
+
+        raise no_tokens(self.name)
+
+    def _embed(self, texts: Sequence[str], dimensions: int | None) -> Vectors:
         """The mean of a text's token vectors, scaled to unit length.
 
         wordllama's own `embed` gives the same numbers; it pads a batch to its longest text, which takes three
@@ -52,16 +70,16 @@ class EmbeddedEmbedder:
 
         with self._loading:
             model = self._model
-        table = model.embedding
+        table = model.embedding[:, :dimensions]
         values = np.zeros((len(texts), table.shape[1]), dtype=np.float32)
-        tokens = 0
+        tokens: list[int] = []
         for start in range(0, len(texts), 64):
             encoded = model.tokenizer.encode_batch_fast(
                 list(texts[start : start + 64]), add_special_tokens=False
             )
             for row, encoding in enumerate(encoded, start):
                 ids = encoding.ids
-                tokens += len(ids)
+                tokens.append(len(ids))
                 values[row] = table[ids].sum(axis=0)
         return Vectors(unit(values), tokens)
 

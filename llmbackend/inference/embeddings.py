@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from ..errors import BackendError, NotFound
-from .batches import Answer, Limits, ask_in_batches
-from .tei import read_info
-from .upstream import Upstream
+from ..errors import BackendError, InvalidRequest, NotFound
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+TooLong = Literal["split", "truncate", "error"]
+"""What becomes of a text longer than the model takes: the mean of its parts' vectors, its beginning, or an error."""
+
+TokenIds = tuple[int, ...]
+"""A text as ids of the model's own vocabulary."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A text longer than the model takes; `index` is its place, from 0, `parts` how many of it were embedded."""
+
+    index: int
+    tokens: int | None
+    """None where the server did not tell."""
+    limit: int
+    parts: int
+
 
 class Vectors(NamedTuple):
-    """`values` is (texts, dimension), float32, each row of unit length; `tokens` counts what was read."""
+    """`values` is (texts, dimension), float32, each row of unit length; `tokens` counts what was read of each."""
 
     values: NDArray[np.float32]
-    tokens: int
+    tokens: list[int]
+    cut: Sequence[Cut] = ()
 
 
 class Embedder(Protocol):
@@ -28,10 +43,28 @@ class Embedder(Protocol):
     def name(self) -> str:
         """The model's name, as collections remember it."""
 
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        """One vector a text, in order; raises an LLMBackendError."""
+    async def identity(self) -> str:
+        """What tells this model's vectors from those of any other."""
+
+    async def embed(
+        self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
+    ) -> Vectors:
+        """One vector a text, in order; raises an LLMBackendError, or TextRefused."""
+
+    async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
+        """As `embed`, of token ids; raises InvalidRequest where the model takes none."""
 
     async def close(self) -> None: ...
+
+
+class TextRefused(Exception):
+    """A text that cannot be embedded: for whoever knows its place to tell, as an InvalidRequest."""
+
+    def __init__(self, text: str | TokenIds, reason: str, details: dict[str, Any]) -> None:
+        super().__init__(reason)
+        self.text = text
+        self.reason = reason
+        self.details = details
 
 
 def require(embedder: Embedder, model: str | None) -> None:
@@ -42,80 +75,29 @@ def require(embedder: Embedder, model: str | None) -> None:
         )
 
 
-class OpenAICompatibleEmbedder:
-    """Any server with /v1/embeddings, by the openai client, which lets vectors travel as base64."""
-
-    limits = Limits(texts=64)
-
-    def __init__(self, upstream: Upstream, model: str) -> None:
-        import openai
-
-        self.name = model
-        self._upstream = upstream
-        # A key is always given, lest the client send OPENAI_API_KEY to another's server; the tries are Upstream's.
-        self._client = openai.AsyncOpenAI(
-            base_url=upstream.url, api_key=upstream.secret or "none", timeout=upstream.timeout, max_retries=0
-        )
-
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        answer = await ask_in_batches(texts, self.limits, self._ask)
-        return Vectors(_checked(answer.rows, self._upstream.name), answer.tokens)
-
-    async def _ask(self, batch: list[str]) -> Answer:
-        create = partial(self._client.embeddings.create, input=batch, model=self.name)
-        reply = await self._upstream.persist(create)
-        with self._upstream.translated():
-            rows = [item.embedding for item in sorted(reply.data, key=lambda item: item.index)]
-            tokens = reply.usage.prompt_tokens if reply.usage else 0
-        return Answer(_one_each(rows, batch, self._upstream.name), tokens)
-
-    async def close(self) -> None:
-        await self._client.close()
+def no_tokens(name: str) -> InvalidRequest:
+    """The error for token ids to a model that takes text only."""
+    return InvalidRequest(
+        f"input: {name} takes text, not token ids: send the texts themselves "
+        "(LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False)"
+    )
 
 
-class TEIEmbedder:
-    """Text Embeddings Inference by its own API (POST /embed): https://huggingface.github.io/text-embeddings-inference"""
-
-    def __init__(self, upstream: Upstream, model: str | None) -> None:
-        self.name = model or "tei"
-        self._upstream = upstream
-        self._limits: Limits | None = None
-
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        # Callers who are first at the same time each read them: none has to wait for another's failure.
-        if self._limits is None:
-            self._limits = (await read_info(self._upstream)).limits
-        answer = await ask_in_batches(texts, self._limits, self._ask)
-        return Vectors(_checked(answer.rows, self._upstream.name), answer.tokens)
-
-    async def _ask(self, batch: list[str]) -> Answer:
-        reply = await self._upstream.post("/embed", {"inputs": batch, "truncate": True})
-        with self._upstream.translated():
-            return Answer(_one_each(list(reply), batch, self._upstream.name), 0)
-
-    async def close(self) -> None:
-        await self._upstream.close()
-
-
-def _one_each(rows: list[Any], batch: list[str], backend: str) -> list[Any]:
-    """The rows, once they are as many as the texts."""
-    if len(rows) != len(batch):
-        raise BackendError(
-            f"{backend} sent {len(rows)} vectors for {len(batch)} texts", details={"backend": backend}
-        )
-    return rows
-
-
-def _checked(rows: list[Any], backend: str) -> NDArray[np.float32]:
-    """Rows as unit vectors, once they are of one length, and finite."""
+def checked(rows: list[Any], count: int, backend: str) -> NDArray[np.float32]:
+    """A server's rows as unit vectors, once they are `count`, of one length, and finite."""
     import numpy as np
 
     about = {"backend": backend}
+    if len(rows) != count:
+        raise BackendError(f"{backend} sent {len(rows)} vectors for {count} texts", details=about)
     try:
-        values = np.asarray(rows, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            values = np.array(rows, dtype=np.float32)
     except (ValueError, TypeError) as error:
-        raise BackendError(f"{backend} sent vectors of different lengths", details=about) from error
-    if values.ndim != 2 or not np.isfinite(values).all():
+        raise BackendError(
+            f"{backend} sent vectors of different lengths, or that are none", details=about
+        ) from error
+    if values.ndim != 2 or not values.size or not np.isfinite(values).all():
         raise BackendError(f"{backend} sent vectors that are not finite numbers", details=about)
     return unit(values)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from ..errors import BackendError, NotFound
-from .batches import Answer, Limits, ask_in_batches
+from ..errors import BackendError, InvalidRequest, NotFound
+from .batches import Limits, ask_in_batches
+from .embeddings import TextRefused
+from .overflow import Length
 from .tei import Info, read_info
 from .upstream import Upstream
 
@@ -57,15 +59,14 @@ class TEIReranker:
         if model not in (None, name):
             raise NotFound(f"no reranker {model!r}: this backend has {name!r}", details={"model": model})
 
-        async def ask(batch: list[str]) -> Answer:
+        async def ask(batch: list[str]) -> list[float]:
             body = {"query": query, "texts": batch, "truncate": True, "raw_scores": False}
             reply = await self._upstream.post("/rerank", body, deadline)
             with self._upstream.translated():
                 ranks = [(rank["index"], rank["score"]) for rank in reply]
-                return Answer(_scores(ranks, batch, self._upstream), 0)
+                return _scores(ranks, batch, self._upstream)
 
-        answer = await ask_in_batches(texts, self._info.limits, ask)
-        return Ranks(name, answer.rows, answer.tokens)
+        return Ranks(name, await _each(texts, self._info.limits, ask), 0)
 
     async def close(self) -> None:
         await self._upstream.close()
@@ -86,21 +87,44 @@ class JinaReranker:
         name = model or self._model
         # Where none is named, a server of one model takes that.
         fields = {"query": query, "return_documents": False, **({"model": name} if name else {})}
-        answered_by = name or ""
+        answered_by, tokens = name or "", 0
 
-        async def ask(batch: list[str]) -> Answer:
-            nonlocal answered_by
+        async def ask(batch: list[str]) -> list[float]:
+            nonlocal answered_by, tokens
             reply = await self._upstream.post("/rerank", {**fields, "documents": batch}, deadline)
             with self._upstream.translated():
                 ranks = [(rank["index"], rank["relevance_score"]) for rank in reply["results"]]
                 answered_by = str(reply.get("model") or answered_by)
-                return Answer(_scores(ranks, batch, self._upstream), _tokens(reply.get("usage")))
+                tokens += _tokens(reply.get("usage"))
+                return _scores(ranks, batch, self._upstream)
 
-        answer = await ask_in_batches(texts, self.limits, ask)
-        return Ranks(answered_by, answer.rows, answer.tokens)
+        scores = await _each(texts, self.limits, ask)
+        return Ranks(answered_by, scores, tokens)
 
     async def close(self) -> None:
         await self._upstream.close()
+
+
+async def _each(
+    texts: Sequence[str], limits: Limits, ask: Callable[[list[str]], Awaitable[list[float]]]
+) -> list[float]:
+    """The score of each text; raises InvalidRequest that tells the place of one that the server does not read."""
+    try:
+        scores = await ask_in_batches(texts, limits, ask)
+    except TextRefused as refused:
+        place = texts.index(str(refused.text))
+        details = {**refused.details, "index": place}
+        raise InvalidRequest(f"documents.{place}: {refused.reason}", details=details) from refused
+    found: list[float] = []
+    for place, text in enumerate(texts):
+        score = scores[text]
+        if isinstance(score, Length):
+            raise InvalidRequest(
+                f"documents.{place}: the text and the query are longer than the {score.limit} tokens that the model takes",
+                details={**score._asdict(), "index": place},
+            )
+        found.append(score)
+    return found
 
 
 def _scores(ranks: list[tuple[Any, Any]], batch: list[str], upstream: Upstream) -> list[float]:

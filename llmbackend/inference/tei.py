@@ -13,6 +13,7 @@ class Info(NamedTuple):
     """Without answers, what is known of any: its default batch size."""
 
     model: str | None = None
+    sha: str | None = None
     version: str | None = None
     limits: Limits = Limits(texts=32)
 
@@ -29,4 +30,4 @@ async def read_info(upstream: Upstream, deadline: float | None = None) -> Info:
             tokens=int(info["max_batch_tokens"]),
             tokens_a_text=int(info["max_input_length"]),
         )
-        return Info(info.get("model_id"), info.get("version"), limits)
+        return Info(info.get("model_id"), info.get("model_sha"), info.get("version"), limits)

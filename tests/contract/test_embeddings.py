@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,3 +126,54 @@ def test_nothing_to_embed_is_refused(client: LLMBackendClient) -> None:
         client.embed([])
     assert caught.value.code == "invalid_request"
     assert caught.value.details["errors"]
+
+
+def test_vectors_may_be_shorter_where_the_model_was_made_for_it(client: LLMBackendClient) -> None:
+    whole = client.embed(TEXTS).numpy()
+    for dimensions in (64, 128, 256):
+        vectors = client.embed(TEXTS, dimensions=dimensions)
+        assert vectors.dimension == dimensions
+        beginning = whole[:, :dimensions]
+        expected = beginning / np.linalg.norm(beginning, axis=1, keepdims=True)
+        np.testing.assert_allclose(vectors.numpy(), expected, atol=1e-5)
+    assert client.embed_single(TEXTS[0], dimensions=64) == client.embed(TEXTS, dimensions=64)[0]
+
+
+@pytest.mark.parametrize("dimensions", [63, 512])
+def test_dimensions_that_the_model_has_not_are_refused(client: LLMBackendClient, dimensions: int) -> None:
+    with pytest.raises(InvalidRequest, match="64, 128 or 256") as caught:
+        client.embed(TEXTS, dimensions=dimensions)
+    assert caught.value.details == {"dimensions": dimensions, "possible": [64, 128, 256]}
+
+
+@pytest.mark.parametrize("too_long", ["split", "truncate", "error"])
+def test_no_text_is_too_long_for_the_embedded_model(client: LLMBackendClient, too_long: Any) -> None:
+    vectors = client.embed([TEXTS[0], "a long text " * 20_000], too_long=too_long)
+    assert vectors.cut == []
+    assert vectors[0] == client.embed_single(TEXTS[0])
+
+
+def test_another_way_with_long_texts_is_refused(client: LLMBackendClient) -> None:
+    with pytest.raises(InvalidRequest, match="too_long"):
+        client.embed(TEXTS, too_long="shorten")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ids", [[1, 2, 3], [[1, 2], [3]]])
+def test_token_ids_are_refused_with_the_remedy(client: LLMBackendClient, ids: Any) -> None:
+    """LangChain's OpenAIEmbeddings sends them unless told otherwise."""
+    with pytest.raises(InvalidRequest, match="check_embedding_ctx_length=False"):
+        client.embed(ids)
+
+
+def test_a_second_call_gives_the_same_bits(client: LLMBackendClient) -> None:
+    texts = ["kept from the first call", *TEXTS]
+    first, again = client.embed(texts), client.embed(texts)
+    assert first.values.tobytes() == again.values.tobytes()
+    assert first.usage == again.usage
+
+
+def test_an_error_names_the_place_of_a_text_in_the_whole_list(client: LLMBackendClient) -> None:
+    texts = [f"text {number}" for number in range(2050)] + [""]
+    with pytest.raises(InvalidRequest, match=r"input\.2050:") as caught:
+        client.embed(texts)
+    assert caught.value.details == {"index": 2050}

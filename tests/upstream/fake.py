@@ -13,10 +13,13 @@ Chat counts words for tokens, refuses more than CONTEXT of them in vLLM's words,
 unless it is `silent` there. Chat streams and choices: `empty` (no choice), `cut` (at the limit on tokens), `plain`
 (refuses response_format), `truncated` (a stream without its end), `broken` (the connection drops in the stream),
 `stalling` (a stream that stops coming), `endless` (a stream that goes on until the reader leaves).
-Embeddings: `nan`, `too-few`, `unequal`. Rerankers, whose score for a text is its length in thousands: `nan`, `too-few`,
-`too-many`, `twice` (a text ranked again, another not), `beyond` (an index where there is no text), `null`. TEI refuses
-more than `tei_texts` texts and TEI_BYTES bytes; as `old` it has
-no /info.
+Embeddings: `nan`, `null`, `null-row`, `infinite`, `empty`, `text`, `too-few`, `too-many`, `unequal`, `numbered` (all
+of them 0), and `changed`, whose vectors are longer from the second request on; `short` gives as many dimensions as
+asked. Words count for tokens, and more than CONTEXT in a text are refused, by the OpenAI-compatible server in vLLM's
+words (as `silent` it does not tell how many there are), by TEI unless it is told to truncate. TEI refuses more than
+`tei_texts` texts and TEI_BYTES bytes; as `old` it has no /info and no /tokenize.
+Rerankers, whose score for a text is its length in thousands: `nan`, `too-few`, `too-many`, `twice` (a text ranked
+again, another not), `beyond` (an index where there is no text), `null`.
 """
 
 from __future__ import annotations
@@ -45,8 +48,10 @@ WORK = 0.02
 TEI_TEXTS = 32
 TEI_BYTES = 100_000
 CONTEXT = 1000
-"""Tokens that the chat model takes."""
+"""Tokens that the chat model takes, and the embedding model of a text."""
 VERSION = "0.0.1"
+AS_FLOATS = {"floats", "null", "null-row", "infinite", "text"}
+"""Models whose vectors are lists of numbers though base64 was asked for."""
 USAGE = {"prompt_tokens": 20, "completion_tokens": 8, "total_tokens": 28}
 
 
@@ -59,6 +64,8 @@ class Upstream:
         self.faults: list[str] = []
         """Faults of the next requests, whatever their model."""
         self.tei_texts = TEI_TEXTS
+        self.counted: list[str] = []
+        """The texts that were to be counted."""
         self.models = ["ok"]
         self.at_work = 0
         self.most_at_work = 0
@@ -76,6 +83,7 @@ class Upstream:
                 Route("/{model}/info", self._tei_info),
                 Route("/{model}/embed", self._tei, methods=["POST"]),
                 Route("/{model}/rerank", self._tei_rerank, methods=["POST"]),
+                Route("/{model}/tokenize", self._tei_tokenize, methods=["POST"]),
             ]
         )
 
@@ -84,6 +92,7 @@ class Upstream:
         self.replies.clear()
         self.faults.clear()
         self.tei_texts = TEI_TEXTS
+        self.counted.clear()
         self.models = ["ok"]
         self.most_at_work = 0
         self.left.clear()
@@ -102,6 +111,9 @@ class Upstream:
         body = await request.json()
         if body["model"] == "silent":
             return JSONResponse({"detail": "Not Found"}, status_code=404)
+        if "prompt" in body:
+            self.counted.append(body["prompt"])
+            return JSONResponse({"count": _words(body["prompt"]), "max_model_len": CONTEXT, "tokens": []})
         return JSONResponse({"count": _tokens(body), "max_model_len": CONTEXT, "tokens": []})
 
     async def _chat(self, request: Request) -> Response:
@@ -170,17 +182,31 @@ class Upstream:
         fault = await self._fault(model, request)
         if fault is not None:
             return fault
-        rows = await self._rows(model, body["input"])
-        if body.get("encoding_format") == "base64":
+        longest = max(map(_words, body["input"]))
+        if longest > CONTEXT:
+            said = f"This model's maximum context length is {CONTEXT} tokens."
+            if model != "silent":
+                said += f" However, you requested {longest} tokens in the input for embedding generation."
+            return JSONResponse({"error": {"message": said, "type": "BadRequestError"}}, status_code=400)
+        rows = await self._rows(model, body["input"], body.get("dimensions"))
+        if body.get("encoding_format") == "base64" and model not in AS_FLOATS:
             rows = [base64.b64encode(struct.pack(f"<{len(row)}f", *row)).decode() for row in rows]
-        data = [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
+        numbers = [0] * len(rows) if model == "numbered" else range(len(rows))
+        data = [
+            {"object": "embedding", "index": number, "embedding": row}
+            for number, row in zip(numbers, rows, strict=True)
+        ]
         # In another order: what counts is the index.
         return JSONResponse({"object": "list", "model": model, "data": data[::-1], "usage": USAGE})
 
     async def _tei_info(self, request: Request) -> Response:
         if request.path_params["model"] == "old":
             return Response(status_code=404)
-        limits = {"max_client_batch_size": self.tei_texts, "max_batch_tokens": 16384, "max_input_length": 512}
+        limits = {
+            "max_client_batch_size": self.tei_texts,
+            "max_batch_tokens": 32 * CONTEXT,
+            "max_input_length": CONTEXT,
+        }
         return JSONResponse({"model_id": "fake", **limits})
 
     async def _tei(self, request: Request) -> Response:
@@ -191,7 +217,12 @@ class Upstream:
             return fault
         if len(body["inputs"]) > self.tei_texts or len(await request.body()) > TEI_BYTES:
             return JSONResponse({"error": "too large", "error_type": "Validation"}, status_code=413)
-        return JSONResponse(await self._rows(model, body["inputs"]))
+        longest = max(map(_words, body["inputs"]))
+        if longest > CONTEXT and not body.get("truncate"):
+            said = f"Input validation error: `inputs` must have less than {CONTEXT} tokens. Given: {longest}"
+            return JSONResponse({"error": said, "error_type": "Validation"}, status_code=413)
+        texts = [" ".join(text.split(" ")[:CONTEXT]) for text in body["inputs"]]
+        return JSONResponse(await self._rows(model, texts, body.get("dimensions")))
 
     async def _tei_rerank(self, request: Request) -> Response:
         body = await self._note(request)
@@ -221,9 +252,22 @@ class Upstream:
         await self._work()
         return _ranks(model, texts)
 
-    async def _rows(self, model: str, texts: list[str]) -> list[Any]:
+    async def _tei_tokenize(self, request: Request) -> Response:
+        texts = (await request.json())["inputs"]
+        if request.path_params["model"] == "old":
+            return Response(status_code=404)
+        self.counted += texts
+        token = {"id": 1, "text": "a", "special": False, "start": 0, "stop": 1}
+        return JSONResponse([[token] * _words(text) for text in texts])
+
+    async def _rows(self, model: str, texts: list[str], dimensions: int | None) -> list[Any]:
         await self._work()
-        return _rows(model, texts)
+        rows = _rows(model, texts)
+        if model == "short" and dimensions:
+            rows = [row[:dimensions] for row in rows]
+        if model == "changed" and len(self.seen) > 1:
+            rows = [[*row, 1.0] for row in rows]
+        return rows
 
     async def _work(self) -> None:
         self.at_work += 1
@@ -238,6 +282,10 @@ class Upstream:
         body: dict[str, Any] = await request.json()
         self.seen.append(body)
         return body
+
+
+def _words(text: str | list[int]) -> int:
+    return len(text.split() if isinstance(text, str) else text)
 
 
 def _tokens(body: dict[str, Any]) -> int:
@@ -275,13 +323,27 @@ async def _fault(model: str, request: Request) -> Response | None:
 
 
 def _rows(model: str, texts: list[str]) -> list[Any]:
-    """A vector a text, telling texts apart by their length and first letter."""
-    rows = [[1.0, float(len(text)), float(ord(text[0]))] for text in texts]
+    """A vector a text, telling texts apart by their length and first letter (token ids: by the first of them)."""
+    rows: list[Any] = [
+        [1.0, float(len(text)), float(ord(text[0]) if isinstance(text, str) else text[0])] for text in texts
+    ]
     match model:
         case "nan":
             rows[0][0] = float("nan")
+        case "null":
+            rows[0][0] = None
+        case "null-row":
+            rows[0] = None
+        case "infinite":
+            rows[0][0] = 1e300
+        case "empty":
+            rows = [[] for _ in rows]
+        case "text":
+            rows[0][0] = "one"
         case "too-few":
             rows.pop()
+        case "too-many":
+            rows.append(rows[0])
         case "unequal":
             rows[0].append(1.0)
     return rows

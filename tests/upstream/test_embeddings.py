@@ -17,7 +17,7 @@ from llmbackend import (
 )
 from llmbackend.inference.batches import IN_FLIGHT
 from tests.upstream.conftest import ATTEMPTS, Connect, fails
-from tests.upstream.fake import TEI_BYTES, Upstream, closed_port
+from tests.upstream.fake import CONTEXT, TEI_BYTES, Upstream, closed_port
 
 TEXTS = ["a ferry", "the harbour", "market"]
 
@@ -44,8 +44,15 @@ def test_vectors_come_in_the_order_of_the_texts(connect: Connect) -> None:
         ("not-json", BackendError, 1),
         ("other-json", BackendError, 1),
         ("nan", BackendError, 1),
+        ("null", BackendError, 1),
+        ("null-row", BackendError, 1),
+        ("infinite", BackendError, 1),
+        ("empty", BackendError, 1),
+        ("text", BackendError, 1),
         ("too-few", BackendError, 1),
+        ("too-many", BackendError, 1),
         ("unequal", BackendError, 1),
+        ("numbered", BackendError, 1),
     ],
 )
 def test_a_failing_embedding_model_is_a_typed_error(
@@ -55,6 +62,24 @@ def test_a_failing_embedding_model_is_a_typed_error(
     with fails(kind, backend="the OpenAI-compatible server"):
         client.embed(TEXTS)
     assert len(upstream.seen) == requests
+
+
+@pytest.mark.parametrize("server", ["OpenAI", "TEI"])
+def test_vectors_of_another_length_than_before_are_refused(
+    connect: Connect, upstream: Upstream, server: str
+) -> None:
+    settings = (
+        {"embedding_model": "changed"} if server == "OpenAI" else {"tei_url": f"{upstream.url}/changed"}
+    )
+    client = connect(**settings)
+    _check_vectors(client)
+    with fails(BackendError, dimension=4, before=3):
+        client.embed(["another"])
+    _check_vectors(client)  # kept from before
+
+
+def test_a_server_may_give_numbers_where_base64_was_asked_for(connect: Connect) -> None:
+    _check_vectors(connect(embedding_model="floats"))
 
 
 def test_a_failed_ingest_leaves_no_collection_behind(connect: Connect) -> None:
@@ -79,7 +104,13 @@ def test_tei_gives_vectors(connect: Connect, upstream: Upstream) -> None:
         ("not-json", BackendError),
         ("other-json", BackendError),
         ("nan", BackendError),
+        ("null", BackendError),
+        ("null-row", BackendError),
+        ("infinite", BackendError),
+        ("empty", BackendError),
+        ("text", BackendError),
         ("too-few", BackendError),
+        ("too-many", BackendError),
         ("unequal", BackendError),
     ],
 )
@@ -155,7 +186,7 @@ def test_batches_are_as_large_as_tei_says(connect: Connect, upstream: Upstream) 
     assert sorted(map(len, _sent(upstream))) == [4, 8, 8]
     # It is asked only once.
     upstream.reset()
-    _check_vectors(client, MANY[:20])
+    _check_vectors(client, MANY[20:40])
     assert sorted(map(len, _sent(upstream))) == [4, 8, 8]
 
 
@@ -175,12 +206,59 @@ def test_a_batch_that_is_too_large_is_halved(connect: Connect, upstream: Upstrea
 
 
 def test_a_text_that_is_too_large_by_itself_is_named(connect: Connect, upstream: Upstream) -> None:
-    with fails(InvalidRequest, backend="TEI", text=2) as caught:
-        connect(tei_url=f"{upstream.url}/ok").embed(["a", "a", "x" * TEI_BYTES, "b"])
-    assert "text 2 " in str(caught.value)
+    with fails(InvalidRequest, backend="TEI", index=2) as caught:
+        connect(tei_url=f"{upstream.url}/old").embed(["a", "a", "x" * TEI_BYTES, "b"])
+    assert "input.2:" in str(caught.value)
 
 
 def test_a_busy_tei_is_asked_again(connect: Connect, upstream: Upstream) -> None:
     upstream.faults = ["429"]
     _check_vectors(connect(tei_url=f"{upstream.url}/ok", upstream_timeout=5))
     assert _sent(upstream) == [TEXTS, TEXTS]
+
+
+# Dimensions
+
+
+@pytest.mark.parametrize("server", ["OpenAI", "TEI"])
+def test_dimensions_are_asked_of_the_server(connect: Connect, upstream: Upstream, server: str) -> None:
+    settings = {"embedding_model": "short"} if server == "OpenAI" else {"tei_url": f"{upstream.url}/short"}
+    client = connect(**settings)
+    vectors = client.embed(TEXTS, dimensions=2)
+    assert (vectors.dimension, len(vectors)) == (2, 3)
+    assert upstream.seen[-1]["dimensions"] == 2
+    assert math.hypot(*vectors[0]) == pytest.approx(1)
+    _check_vectors(client)  # the whole ones are others
+    assert "dimensions" not in upstream.seen[-1]
+
+
+@pytest.mark.parametrize("server", ["OpenAI", "TEI"])
+def test_dimensions_that_a_server_does_not_heed_are_refused(
+    connect: Connect, upstream: Upstream, server: str
+) -> None:
+    settings = {"embedding_model": "ok"} if server == "OpenAI" else {"tei_url": f"{upstream.url}/ok"}
+    with fails(InvalidRequest, dimensions=2, possible=[3]):
+        connect(**settings).embed(TEXTS, dimensions=2)
+
+
+# Token ids, as LangChain's OpenAIEmbeddings sends unless told otherwise
+
+IDS = [[101, 2023, 102], [7, 8], [101, 2023, 102]]
+
+
+def test_token_ids_pass_to_an_openai_compatible_server(connect: Connect, upstream: Upstream) -> None:
+    client = connect(embedding_model="ok")
+    vectors = client.embed(IDS)  # type: ignore[arg-type]
+    assert [round(row[2] / row[0]) for row in vectors] == [101, 7, 101]
+    assert [body["input"] for body in upstream.seen] == [[[101, 2023, 102], [7, 8]]]
+    assert client.embed([101, 2023, 102])[0] == vectors[0]  # type: ignore[list-item]
+    with fails(InvalidRequest, index=1, limit=CONTEXT) as caught:
+        client.embed([[1], [2] * (CONTEXT + 1)])  # type: ignore[list-item]
+    assert "input.1: " in str(caught.value)
+
+
+def test_token_ids_to_tei_are_refused_with_the_remedy(connect: Connect, upstream: Upstream) -> None:
+    with fails(InvalidRequest) as caught:
+        connect(tei_url=f"{upstream.url}/ok").embed(IDS)  # type: ignore[arg-type]
+    assert "check_embedding_ctx_length=False" in str(caught.value)
+    assert upstream.seen == []

@@ -1,0 +1,302 @@
+"""Vectors kept from one call to the next, by the content of their texts: what was embedded once costs no model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sqlite3
+import threading
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from anyio import to_thread
+
+from .. import tracing
+from ..errors import InvalidRequest
+from .embeddings import Cut, Embedder, TextRefused, TokenIds, TooLong, Vectors
+
+if TYPE_CHECKING:
+    import numpy as np
+
+log = logging.getLogger(__name__)
+
+Key = tuple[int, bytes]
+"""The hash of what a vector depends on: the part it is looked up by, and the rest."""
+
+
+class Entry(NamedTuple):
+    vector: bytes
+    """Little-endian float32."""
+    tokens: int
+    cut: str | None
+    """The fields of its Cut after the index, as JSON."""
+
+
+class CachedEmbedder:
+    """An embedder that asks its model only for what the cache does not have; without a cache, for everything.
+
+    It is the one all others use: here is told where a refused text stands, and noted what the model read.
+    """
+
+    def __init__(self, model: Embedder, cache: Cache | None) -> None:
+        self.model = model
+        self._cache = cache
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    async def identity(self) -> str:
+        return await self.model.identity()
+
+    async def embed(
+        self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
+    ) -> Vectors:
+        """One vector a text, in order; raises an LLMBackendError: for a refused text InvalidRequest with its `index`."""
+        ask = partial(self.model.embed, dimensions=dimensions, too_long=too_long)
+        try:
+            if self._cache is None:
+                return self._noted(await ask(texts))
+            seed = json.dumps([await self.identity(), dimensions, too_long]).encode()
+            return await self._embed(self._cache, _Keys(seed), texts, ask)
+        except TextRefused as refused:
+            raise _placed(refused, texts) from refused.__cause__
+
+    async def _embed(self, cache: Cache, keys_of: _Keys, texts: Sequence[str], ask: Any) -> Vectors:
+        keys, entries, vectors = await to_thread.run_sync(_look_up, cache, keys_of, texts)
+        if vectors is not None:
+            tracing.current().used(self.name, None)
+            return vectors
+        missing = {key: text for key, text, entry in zip(keys, texts, entries, strict=True) if entry is None}
+        new = self._noted(await ask(list(missing.values())))
+        if any(entry and len(entry.vector) != 4 * new.values.shape[1] for entry in entries):
+            # What is kept is of another model by the same name.
+            missing, entries = dict(zip(keys, texts, strict=True)), [None] * len(keys)
+            new = self._noted(await ask(list(missing.values())))
+        return await to_thread.run_sync(_keep, cache, list(missing), new, keys, entries)
+
+    async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
+        """As `embed`, of token ids, which are not kept."""
+        try:
+            return self._noted(await self.model.embed_tokens(texts, dimensions=dimensions))
+        except TextRefused as refused:
+            raise _placed(refused, texts) from refused.__cause__
+
+    def _noted(self, vectors: Vectors) -> Vectors:
+        tracing.current().used(self.name, {"prompt_tokens": sum(vectors.tokens)})
+        return vectors
+
+    async def close(self) -> None:
+        await self.model.close()
+        if self._cache is not None:
+            await to_thread.run_sync(self._cache.close)
+
+
+def _placed(refused: TextRefused, texts: Sequence[str] | Sequence[TokenIds]) -> InvalidRequest:
+    index = list(texts).index(refused.text)
+    return InvalidRequest(f"input.{index}: {refused.reason}", details={**refused.details, "index": index})
+
+
+class _Keys:
+    def __init__(self, seed: bytes) -> None:
+        self._seed = hashlib.blake2b(seed, digest_size=24)
+
+    def __call__(self, text: str) -> Key:
+        hashed = self._seed.copy()
+        hashed.update(text.encode(errors="surrogatepass"))
+        digest = hashed.digest()
+        return int.from_bytes(digest[:8], "big", signed=True), digest[8:]
+
+
+def _look_up(
+    cache: Cache, keys_of: _Keys, texts: Sequence[str]
+) -> tuple[list[Key], list[Entry | None], Vectors | None]:
+    """The texts' keys and entries, and the vectors if nothing is missing."""
+    keys = [keys_of(text) for text in texts]
+    entries = cache.get(keys)
+    found = [entry for entry in entries if entry is not None]
+    whole = len(found) == len(keys) and len({len(entry.vector) for entry in found}) == 1
+    return keys, entries, _vectors(found) if whole else None
+
+
+def _keep(
+    cache: Cache, missing: list[Key], new: Vectors, keys: list[Key], entries: list[Entry | None]
+) -> Vectors:
+    """The vectors of `keys`, of what was there and what is new, which is kept."""
+    fresh = dict(zip(missing, _entries(new), strict=True))
+    cache.put(fresh)
+    return _vectors([entry or fresh[key] for key, entry in zip(keys, entries, strict=True)])
+
+
+def _entries(vectors: Vectors) -> list[Entry]:
+    cuts = {cut.index: json.dumps([cut.tokens, cut.limit, cut.parts]) for cut in vectors.cut}
+    return [
+        Entry(row.tobytes(), tokens, cuts.get(index))
+        for index, (row, tokens) in enumerate(zip(vectors.values.astype("<f4"), vectors.tokens, strict=True))
+    ]
+
+
+def _vectors(entries: list[Entry]) -> Vectors:
+    import numpy as np
+
+    block, tokens, cuts = zip(*entries, strict=True)
+    values: np.ndarray[Any, Any] = np.frombuffer(b"".join(block), "<f4").reshape(len(entries), -1)
+    cut = [Cut(index, *json.loads(fields)) for index, fields in enumerate(cuts) if fields]
+    return Vectors(values, list(tokens), cut)
+
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS vectors (
+    place INTEGER PRIMARY KEY, id INTEGER NOT NULL UNIQUE, key BLOB NOT NULL,
+    checksum INTEGER NOT NULL, vector BLOB NOT NULL, tokens INTEGER NOT NULL, cut TEXT
+)
+"""
+# A commit survives a kill, though perhaps not a power cut. Of its pages, 32 MB are kept in memory (in KiB, negative).
+_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "journal_size_limit=4194304", "cache_size=-32768")
+_GET = (
+    "SELECT id, key, checksum, vector, tokens, cut FROM vectors WHERE id IN (SELECT value FROM json_each(?))"
+)
+_PUT = "INSERT OR REPLACE INTO vectors (id, key, checksum, vector, tokens, cut) VALUES (?, ?, ?, ?, ?, ?)"
+_MOVE = "UPDATE vectors SET place = (SELECT max(place) + 1 FROM vectors) WHERE place = ?"
+
+# A disk that is full or a file that may not be written; other errors mean that the file is not what it was.
+_PASSING = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
+
+
+class Cache:
+    """Entries by key in a SQLite file of at most `megabytes`, of which those not used for the longest time go first.
+
+    It never fails: what cannot be read is missing, what cannot be written is not kept, and the log tells. Rows lie in
+    the order of their writing; those read since then are noted in memory, and moved to the end when their turn to go
+    has come. Safe to share by threads; the file belongs to one process.
+    """
+
+    def __init__(self, file: Path, megabytes: int) -> None:
+        self._file = file
+        self._limit = megabytes * 2**20
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._read: set[int] = set()
+        self._failing = False
+
+    def get(self, keys: Sequence[Key]) -> list[Entry | None]:
+        with self._lock:
+            try:
+                asked = json.dumps([number for number, _ in keys])
+                rows = {row[0]: row for row in self._open().execute(_GET, [asked])}
+                entries = [_entry(rows.get(number), key) for number, key in keys]
+            except (sqlite3.Error, _Damaged) as error:
+                self._failed(error)
+                return [None] * len(keys)
+            self._read.update(rows)
+            return entries
+
+    def put(self, entries: dict[Key, Entry]) -> None:
+        with self._lock:
+            try:
+                connection = self._open()
+                with connection:
+                    kept = self._make_room(connection, entries)
+                    connection.executemany(
+                        _PUT,
+                        [
+                            (number, rest, zlib.crc32(entry.vector), *entry)
+                            for (number, rest), entry in kept.items()
+                        ],
+                    )
+                self._failing = False
+            except sqlite3.Error as error:
+                self._failed(error)
+
+    def close(self) -> None:
+        with self._lock:
+            self._disconnect()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            # Threads take turns by our lock.
+            self._connection = connection = sqlite3.connect(self._file, check_same_thread=False)
+            for pragma in _PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}")
+            connection.execute(_TABLE)
+            connection.execute(f"PRAGMA max_page_count={self._limit // _pragma(connection, 'page_size')}")
+            if _pragma(connection, "page_count") * _pragma(connection, "page_size") > self._limit:
+                raise _Damaged("it is larger than EMBEDDING_CACHE_MB")
+        return self._connection
+
+    def _make_room(self, connection: sqlite3.Connection, entries: dict[Key, Entry]) -> dict[Key, Entry]:
+        """Let the oldest go until these fit, a tenth of all at a time; of more than could fit at all, the last do."""
+        kept: dict[Key, Entry] = {}
+        needed = 0.0
+        for key, entry in reversed(entries.items()):
+            needed += 1.5 * len(entry.vector) + 200  # pages are not full
+            if needed > 0.8 * self._limit:
+                break
+            kept[key] = entry
+        size = _pragma(connection, "page_size")
+        while True:
+            pages = _pragma(connection, "page_count") - _pragma(connection, "freelist_count")
+            if pages * size + needed <= self._limit:
+                return kept
+            count = connection.execute("SELECT count(*) FROM vectors").fetchone()[0]
+            oldest = connection.execute(
+                "SELECT place, id FROM vectors ORDER BY place LIMIT ?", [count // 10 + 1]
+            ).fetchall()
+            if not oldest:
+                return kept
+            again = [[place] for place, number in oldest if number in self._read]
+            connection.executemany(_MOVE, again)
+            self._read.difference_update(number for _, number in oldest)
+            connection.execute("DELETE FROM vectors WHERE place <= ?", [oldest[-1][0]])
+
+    def _failed(self, error: Exception) -> None:
+        """Tell; and begin anew if the file is not what it should be."""
+        passing = isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in _PASSING
+        if not self._failing or not passing:
+            remedy = "vectors are not kept for now" if passing else "it begins anew"
+            log.warning("the cache of embeddings %s cannot be used (%s): %s", self._file, error, remedy)
+        self._failing = True
+        self._disconnect()
+        if not passing:
+            for end in ("", "-wal", "-shm"):
+                with suppress(OSError):
+                    self._file.with_name(self._file.name + end).unlink(missing_ok=True)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+        self._connection = None
+        self._read.clear()
+
+
+class _Damaged(Exception):
+    """The file is a database, but not as we left it."""
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
+
+
+def _entry(row: tuple[Any, ...] | None, key: bytes) -> Entry | None:
+    if row is None or row[1] != key:
+        return None
+    if not isinstance(row[3], bytes) or zlib.crc32(row[3]) != row[2]:
+        raise _Damaged("a vector in it is damaged")
+    return Entry(*row[3:])

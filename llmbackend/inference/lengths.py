@@ -1,0 +1,57 @@
+"""Texts longer than an embedding model takes: cut into parts that it takes, and the parts' vectors into one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from math import ceil
+from typing import TYPE_CHECKING
+
+from .embeddings import TextRefused, TooLong, unit
+from .overflow import Length
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SPARE = 0.95
+"""How full parts are made by their characters: tokens are not spread evenly over them."""
+
+_LAST_SPACE = re.compile(r"\s+\S*$")
+
+
+def shorter(text: str, length: Length, too_long: TooLong) -> list[str]:
+    """What is sent in place of a text: its parts, or its beginning.
+
+    Each is sure to be shorter, not sure to fit: whether it does the server tells. Raises TextRefused for "error", and
+    if there is nothing to cut.
+    """
+    if too_long == "error" or len(text) < 2:
+        raise TextRefused(
+            text,
+            f"the text has {length.tokens or 'more'} tokens and the model takes {length.limit}: shorten it, "
+            'or have it cut by too_long="split" or "truncate"',
+            {"tokens": length.tokens, "limit": length.limit},
+        )
+    times = (length.tokens or 2 * length.limit) / length.limit / SPARE
+    if too_long == "truncate":
+        return [text[: _between_words(text, min(int(len(text) / times), len(text) - 1))]]
+    number = min(max(2, ceil(times)), len(text))
+    places = [_between_words(text, len(text) * part // number) for part in range(1, number)]
+    parts = [text[start:end] for start, end in zip([0, *places], [*places, len(text)], strict=True)]
+    return [part for part in parts if part.strip()] or parts[:1]
+
+
+def _between_words(text: str, place: int) -> int:
+    """The place, or that of the last white space before it if there is some near."""
+    near = max(1, place - 50)
+    space = _LAST_SPACE.search(text, near, place)
+    return space.start() if space else max(1, place)
+
+
+def mean(vectors: Sequence[NDArray[np.float32]], weights: Sequence[int]) -> NDArray[np.float32]:
+    """The weighted mean, scaled to unit length."""
+    import numpy as np
+
+    whole: NDArray[np.float32] = np.average(vectors, axis=0, weights=weights).astype(np.float32)
+    return unit(whole.reshape(1, -1)).reshape(-1)

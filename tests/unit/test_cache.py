@@ -1,0 +1,274 @@
+"""Vectors kept by the content of their texts: right, bounded, and never in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmbackend import InvalidRequest, LLMBackendClient
+from llmbackend.inference.cache import Cache, CachedEmbedder
+from llmbackend.inference.embedded import EmbeddedEmbedder
+from llmbackend.inference.embeddings import Cut, TextRefused, TokenIds, TooLong, Vectors, no_tokens, unit
+from llmbackend.local import LocalTransport
+from llmbackend.settings import Settings
+
+TEXTS = ["a cat sat on the mat", "the quarterly report is late", "naïve café ☕", "a\0b", "\ud800"]
+
+
+class Counting:
+    """A model that makes vectors up and counts the texts it is asked for."""
+
+    def __init__(self, name: str = "counting", dimension: int = 256) -> None:
+        self.name = name
+        self.dimension = dimension
+        self.asked: list[str] = []
+
+    async def identity(self) -> str:
+        return self.name
+
+    async def embed(
+        self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
+    ) -> Vectors:
+        self.asked += texts
+        for text in texts:
+            if text == "refused":
+                raise TextRefused(text, "it is refused", {})
+        seeds = [sum(text.encode(errors="surrogatepass")) + len(self.name) for text in texts]
+        rows = [np.random.default_rng(seed).normal(size=dimensions or self.dimension) for seed in seeds]
+        cut = [Cut(index, 900, 512, 2) for index, text in enumerate(texts) if text == "long"]
+        return Vectors(unit(np.array(rows, dtype=np.float32)), [len(text) for text in texts], cut)
+
+    async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
+        raise no_tokens(self.name)
+
+    async def close(self) -> None:
+        pass
+
+
+def _embed(model: Counting | EmbeddedEmbedder, file: Path, texts: list[str], **how: object) -> Vectors:
+    """Through a cache on this file, which is opened for it and closed."""
+    embedder = CachedEmbedder(model, Cache(file, 256))
+
+    async def work() -> Vectors:
+        try:
+            return await embedder.embed(texts, **how)  # type: ignore[arg-type]
+        finally:
+            await embedder.close()
+
+    return asyncio.run(work())
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "embeddings.db"
+
+
+def test_what_was_embedded_once_is_not_embedded_again(file: Path) -> None:
+    model = Counting()
+    first = _embed(model, file, TEXTS)
+    assert model.asked == TEXTS
+    again = _embed(model, file, [*TEXTS[::-1], "one more"])
+    assert model.asked == [*TEXTS, "one more"]
+    assert np.array_equal(again.values[:5], first.values[::-1])
+    assert again.tokens == [*first.tokens[::-1], 8]
+
+
+def test_kept_vectors_are_the_same_bits(file: Path) -> None:
+    model = EmbeddedEmbedder()
+    texts = TEXTS[:4]
+    plain = asyncio.run(model.embed(texts))
+    for _ in range(2):
+        cached = _embed(model, file, texts)
+        assert cached.values.tobytes() == plain.values.tobytes()
+        assert cached.tokens == plain.tokens
+
+
+def test_a_text_that_comes_again_is_asked_for_once(file: Path) -> None:
+    model = Counting()
+    vectors = _embed(model, file, ["a", "b", "a"])
+    assert model.asked == ["a", "b"]
+    assert np.array_equal(vectors.values[0], vectors.values[2])
+    assert vectors.tokens == [1, 1, 1]
+
+
+def test_models_dimensions_and_ways_of_cutting_do_not_mix(file: Path) -> None:
+    one, other = Counting("one"), Counting("the other")
+    mixed = [_embed(one, file, TEXTS).values, _embed(other, file, TEXTS).values]
+    assert not np.array_equal(*mixed)
+    assert _embed(one, file, TEXTS, dimensions=64).values.shape[1] == 64
+    _embed(one, file, TEXTS, too_long="truncate")
+    assert (len(one.asked), len(other.asked)) == (3 * len(TEXTS), len(TEXTS))
+    assert np.array_equal(_embed(one, file, TEXTS).values, mixed[0])
+
+
+def test_what_was_cut_is_told_again(file: Path) -> None:
+    for texts in (["long", "short"], ["short", "long"]):
+        assert _embed(Counting(), file, texts).cut == [Cut(texts.index("long"), 900, 512, 2)]
+
+
+def test_a_refused_text_is_named_by_its_place_among_all(file: Path) -> None:
+    _embed(Counting(), file, TEXTS)
+    with pytest.raises(InvalidRequest, match=r"input\.6: it is refused") as caught:
+        _embed(Counting(), file, [*TEXTS, "new", "refused"])
+    assert caught.value.details == {"index": 6}
+
+
+def test_vectors_of_another_length_are_not_mixed_with_those_kept(file: Path) -> None:
+    _embed(Counting(dimension=256), file, ["a", "b"])
+    vectors = _embed(Counting(dimension=384), file, ["a", "b", "c"])
+    assert vectors.values.shape == (3, 384)
+    assert _embed(Counting(dimension=384), file, ["a", "b", "c"]).values.shape == (3, 384)
+
+
+# Its size
+
+
+def _texts(start: int, count: int) -> list[str]:
+    return [f"text {number}" for number in range(start, start + count)]
+
+
+def test_the_bound_holds_and_the_least_recently_used_go_first(file: Path) -> None:
+    model, cache = Counting(), Cache(file, 1)
+    embedder = CachedEmbedder(model, cache)
+
+    async def asked(texts: list[str]) -> int:
+        before = len(model.asked)
+        await embedder.embed(texts)
+        return len(model.asked) - before
+
+    async def work() -> None:
+        favourite, rival = _texts(0, 20), _texts(20, 20)
+        await embedder.embed(favourite)
+        await embedder.embed(rival)
+        for start in range(100, 3000, 100):
+            await embedder.embed(_texts(start, 100))
+            assert await asked(favourite) == 0
+        assert await asked(_texts(2700, 300)) == 0
+        assert await asked(rival) == len(rival)
+
+    asyncio.run(work())
+    cache.close()
+    assert file.stat().st_size <= 2**20
+
+
+def test_more_at_once_than_fits_is_answered(file: Path) -> None:
+    model, cache = Counting(), Cache(file, 1)
+    embedder = CachedEmbedder(model, cache)
+    texts = _texts(0, 3000)
+    plain = asyncio.run(model.embed(texts))
+    assert np.array_equal(asyncio.run(embedder.embed(texts)).values, plain.values)
+    cache.close()
+    assert 2**19 < file.stat().st_size <= 2**20
+
+
+def test_a_smaller_bound_than_before_holds_at_once(file: Path) -> None:
+    _embed(Counting(), file, _texts(0, 3000))
+    assert file.stat().st_size > 2**20
+    cache = Cache(file, 1)
+    embedder = CachedEmbedder(Counting(), cache)
+    for _ in range(2):
+        asyncio.run(embedder.embed(["a"]))
+    cache.close()
+    assert file.stat().st_size <= 2**20
+
+
+def test_none_is_kept_if_so_set(tmp_path: Path) -> None:
+    options = Settings(data_dir=tmp_path, embedding_cache_mb=0)
+    with LLMBackendClient(transport=LocalTransport(options)) as client:
+        assert client.embed(["a text"]) == client.embed(["a text"])
+    assert not (tmp_path / "embeddings.db").exists()
+
+
+# Its faults
+
+
+def _scrambled(file: Path, start: int) -> None:
+    whole = bytearray(file.read_bytes())
+    noise = np.random.default_rng(0).bytes(len(whole) - start)
+    file.write_bytes(whole[:start] + noise)
+
+
+def _overwrite_a_vector(file: Path) -> None:
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE vectors SET vector = zeroblob(length(vector)) WHERE place = 2")
+    database.close()
+
+
+def _another_table(file: Path) -> None:
+    file.unlink()
+    with sqlite3.connect(file) as database:
+        database.execute("CREATE TABLE vectors (something INTEGER)")
+    database.close()
+
+
+DAMAGES = {
+    "not a database": lambda file: file.write_text("not a database at all, but a text" * 100),
+    "its end is missing": lambda file: file.write_bytes(file.read_bytes()[:5000]),
+    "noise from the second page on": lambda file: _scrambled(file, 4096),
+    "a vector is another": _overwrite_a_vector,
+    "another program's table": _another_table,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_begun_anew(file: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+    texts = _texts(0, 50)
+    first = _embed(Counting(), file, texts)
+    DAMAGES[damage](file)
+    for _ in range(2):  # what is thrown away while reading is written again, at the second call at the latest
+        assert np.array_equal(_embed(Counting(), file, texts).values, first.values)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert str(file) in caplog.text
+    model = Counting()
+    assert np.array_equal(_embed(model, file, texts).values, first.values)
+    assert model.asked == []
+
+
+def test_damage_while_it_is_open_is_no_error_of_a_call(file: Path) -> None:
+    cache = Cache(file, 256)
+    embedder = CachedEmbedder(Counting(), cache)
+    expected = asyncio.run(embedder.embed(TEXTS)).values
+    file.write_bytes(b"nonsense" * 1000)
+    for _ in range(3):
+        assert np.array_equal(asyncio.run(embedder.embed(TEXTS)).values, expected)
+        asyncio.run(embedder.embed(_texts(0, 2000)))
+    cache.close()
+
+
+def test_a_file_that_cannot_be_written_costs_no_result(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file.mkdir()
+    for _ in range(3):
+        assert len(_embed(Counting(), file, TEXTS).values) == len(TEXTS)
+    assert file.is_dir()
+    cache = Cache(file, 256)
+    embedder = CachedEmbedder(Counting(), cache)
+    caplog.clear()
+    for _ in range(3):
+        asyncio.run(embedder.embed(TEXTS))
+    assert len(caplog.records) == 1, "it is told once"
+
+
+def test_threads_may_share_it(file: Path) -> None:
+    model, cache = Counting(), Cache(file, 1)
+    embedder = CachedEmbedder(model, cache)
+    expected = asyncio.run(model.embed(_texts(0, 600))).values
+    together = threading.Barrier(6)
+
+    def work(number: int) -> None:
+        together.wait()
+        for start in range(0, 500, 50):
+            start = (start + number * 130) % 500
+            vectors = asyncio.run(embedder.embed(_texts(start, 100)))
+            assert np.array_equal(vectors.values, expected[start : start + 100])
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(work, range(6)))
+    cache.close()
