@@ -45,6 +45,7 @@ class CachedEmbedder:
 
     def __init__(self, model: Embedder, cache: Cache | None) -> None:
         self.model = model
+        """For whoever has to know that the model itself answers."""
         self._cache = cache
 
     @property

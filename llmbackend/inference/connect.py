@@ -23,7 +23,7 @@ def chat_model(settings: Settings) -> ChatModel:
     return EmbeddedChat(settings.models_path, settings.chat_model, settings.chat_context or CONTEXT)
 
 
-def embedder(settings: Settings) -> Embedder:
+def embedder(settings: Settings) -> CachedEmbedder:
     """TEI, or EMBEDDING_MODEL on one of the servers; else the embedded model. Before it, the cache of vectors."""
     megabytes = settings.embedding_cache_mb
     cache = Cache(settings.data_dir / "embeddings.db", megabytes) if megabytes else None
