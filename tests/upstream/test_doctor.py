@@ -81,7 +81,7 @@ def test_all_is_well(examine: Examine, upstream: Upstream) -> None:
     ]
     chat, _, embeddings, rerank, _ = diagnosis.checks
     assert (chat.models, chat.limits, chat.version) == (["ok"], {"context": CONTEXT}, VERSION)
-    limits = {"input": 512, "batch": TEI_TEXTS}
+    limits = {"input": CONTEXT, "batch": TEI_TEXTS}
     assert (embeddings.models, embeddings.limits) == (["fake"], {"dimension": 3, **limits})
     assert (rerank.models, rerank.limits) == (["fake"], limits)
     # No chat model was asked for a reply.
