@@ -11,7 +11,7 @@ MODEL := $(LLMBACKEND_MODELS_DIR)/SmolLM2-135M-Instruct.Q4_1.gguf
 .PHONY: help install demo test test-live test-clients serve check bench notebooks
 
 help:  ## Print this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(INSTALLED) $(MODEL)  ## Make .venv with the package, and fetch the embedded model
 
