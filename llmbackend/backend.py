@@ -108,7 +108,7 @@ class Backend:
 
     # Embeddings
 
-    async def embed(self, request: schemas.EmbedRequest) -> schemas.EmbeddingList:
+    async def embed(self, request: schemas.EmbedRequest) -> schemas.EmbeddingList | schemas.Block:
         """Embed texts as unit-length vectors, in their order (OpenAI's embeddings)."""
         require(self._embedder, request.model)
         texts, dimensions = request.texts, request.dimensions
@@ -121,26 +121,25 @@ class Backend:
             vectors = await self._embedder.embed_tokens(request.token_ids, dimensions=dimensions)
         return await to_thread.run_sync(self._embedding_list, vectors, request.encoding_format)
 
-    def _embedding_list(self, vectors: Vectors, encoding: str) -> schemas.EmbeddingList:
-        rows: list[Any]
-        if encoding == "base64":
-            rows = [base64.b64encode(row).decode() for row in vectors.values.astype("<f4")]
-        else:
-            rows = vectors.values.tolist()
+    def _embedding_list(self, vectors: Vectors, encoding: str) -> schemas.EmbeddingList | schemas.Block:
+        tokens = sum(vectors.tokens)
+        result = schemas.EmbeddingList(
+            data=[],
+            model=self._embedder.name,
+            usage=schemas.EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens),
+            cut=[schemas.CutText(**asdict(cut)) for cut in vectors.cut],
+        )
+        values = vectors.values.astype("<f4", copy=False)
+        if encoding == "bytes":
+            head = {**result.model_dump(exclude={"data"}), "dimension": values.shape[1]}
+            return schemas.Block(json.dumps(head).encode() + b"\n" + values.tobytes())
+        rows = [base64.b64encode(row).decode() for row in values] if encoding == "base64" else values.tolist()
         # Built without validation: these are our own rows, and there may be a million numbers in them.
-        data = [
+        result.data = [
             schemas.Embedding.model_construct(object="embedding", index=index, embedding=row)
             for index, row in enumerate(rows)
         ]
-        tokens = sum(vectors.tokens)
-        usage = schemas.EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens)
-        return schemas.EmbeddingList.model_construct(
-            object="list",
-            data=data,
-            model=self._embedder.name,
-            usage=usage,
-            cut=[schemas.CutText(**asdict(cut)) for cut in vectors.cut],
-        )
+        return result
 
     # Rerank
 

@@ -71,12 +71,12 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
 
 
 async def call(backend: Backend, name: str, body: bytes, trace: Trace | None = None) -> bytes:
-    """An operation's JSON result for a JSON body; whatever goes wrong is an LLMBackendError."""
+    """An operation's JSON result (or a Block) for a JSON body; whatever goes wrong is an LLMBackendError."""
     trace = trace or Trace(name)
     with tracing(trace), _failing_as_ours(trace):
         request = await _request(backend, name, body)
         result: schemas.Response | bytes = await getattr(backend, name)(request)
-        if isinstance(result, bytes):  # passed through from a model's server
+        if isinstance(result, bytes):  # passed through from a model's server, or a Block
             reply = result
         elif OPERATIONS[name].bulky:
             reply = await to_thread.run_sync(lambda: result.model_dump_json().encode())

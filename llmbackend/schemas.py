@@ -348,7 +348,11 @@ class EmbedRequest(Request):
         description="one or several texts; or token ids of the model's own vocabulary, for a model that takes them"
     )
     model: str | None = None
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64", "bytes"] = Field(
+        "float",
+        description="bytes: not JSON, but a line of JSON (`data` left out, `dimension` added), then the vectors, one "
+        "after the other, as little-endian float32",
+    )
     dimensions: int | None = Field(None, ge=1, description="for a model whose vectors can be shortened")
     too_long: Literal["split", "truncate", "error"] = Field(
         "split",
@@ -379,6 +383,10 @@ class Embedding(Response):
 class EmbeddingUsage(Response):
     prompt_tokens: int = 0
     total_tokens: int = 0
+
+
+class Block(bytes):
+    """A reply that is not JSON."""
 
 
 class CutText(Response):

@@ -382,19 +382,18 @@ class Embeddings(Sequence[list[float]]):
         self.cut = Records(_records(dict(one)) for one in cut)
 
     @staticmethod
-    def decode(data: str | Sequence[str], dimension: int | None = None, **about: Any) -> Embeddings:
-        """From base64 of little-endian float32: one string a vector, or, with a dimension, one for all."""
+    def decode(data: bytes | str, dimension: int, **about: Any) -> Embeddings:
+        """From little-endian float32, one vector after the other, or from the base64 of that."""
         values = array("f")
         try:
-            for text in [data] if isinstance(data, str) else data:
-                values.frombytes(base64.b64decode(text, validate=True))
+            values.frombytes(data if isinstance(data, bytes) else base64.b64decode(data, validate=True))
         except (binascii.Error, ValueError, TypeError) as error:
-            raise TransportError("the server sent vectors that are not base64 float32") from error
+            raise TransportError(
+                "the server sent vectors that are neither float32 nor base64 of it"
+            ) from error
         if sys.byteorder == "big":
             values.byteswap()
-        if dimension is None:
-            dimension = len(values) // len(data) if data else 0
-        if dimension and len(values) % dimension:
+        if len(values) % (dimension or 1):
             raise TransportError("the server sent vectors of different lengths")
         return Embeddings(values, dimension, **about)
 
@@ -828,14 +827,7 @@ class LLMBackendClient:
     # Every operation passes through one of these two.
 
     def _call(self, operation: str, **fields: Any) -> Record:
-        reply = self._transport.call(operation, self._body(operation, fields))
-        try:
-            result = json.loads(reply)
-        except ValueError as error:
-            raise TransportError("the answer was not JSON: is this an llmbackend server?") from error
-        if not isinstance(result, dict):
-            raise TransportError("the answer was no JSON object: is this an llmbackend server?")
-        return cast(Record, _records(result))
+        return _parsed(self._transport.call(operation, self._body(operation, fields)))
 
     def _stream(self, operation: str, **fields: Any) -> Iterator[bytes]:
         return self._transport.stream(operation, self._body(operation, {**fields, "stream": True}))
@@ -853,7 +845,10 @@ class LLMBackendClient:
         if method in ("GET", "DELETE"):  # these travel in the URL, as text
             given = {name: str(value) for name, value in given.items()}
         try:
-            return json.dumps(given, allow_nan=False, ensure_ascii=False, default=_jsonable).encode()
+            text = json.dumps(given, allow_nan=False, default=_jsonable)
+            if "\\u" in text:  # ASCII is written twice as fast; other characters take less room as they are
+                text = json.dumps(given, allow_nan=False, ensure_ascii=False, default=_jsonable)
+            return text.encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidRequest(f"{operation}: an argument is not JSON: {error}") from error
 
@@ -993,21 +988,25 @@ class LLMBackendClient:
         pages = [given]
         if isinstance(given, list) and len(given) > EMBED_PAGE:
             pages = [given[start : start + EMBED_PAGE] for start in range(0, len(given), EMBED_PAGE)]
-        fields = {"model": model, "dimensions": dimensions, "too_long": too_long, "encoding_format": "base64"}
-        vectors: list[str] = []
+        fields = {"model": model, "dimensions": dimensions, "too_long": too_long, "encoding_format": "bytes"}
+        blocks: list[bytes] = []
         usage: dict[str, int] = {}
         cut = Records()
         for number, page in enumerate(pages):
             start = number * EMBED_PAGE
             try:
-                result = self._call("embed", input=page, **fields)
+                reply = self._transport.call("embed", self._body("embed", {"input": page, **fields}))
             except InvalidRequest as error:
                 raise _further_on(error, start) from error.__cause__
-            vectors += [item["embedding"] for item in result["data"]]
+            head, _, block = reply.partition(b"\n")
+            result = _parsed(head)
+            blocks.append(block)
             cut += [Record({**one, "index": one["index"] + start}) for one in result["cut"]]
             for name, count in result["usage"].items():
                 usage[name] = usage.get(name, 0) + count
-        return Embeddings.decode(vectors, model=result["model"], usage=usage, cut=cut)
+        return Embeddings.decode(
+            b"".join(blocks), result["dimension"], model=result["model"], usage=usage, cut=cut
+        )
 
     def embed_single(
         self,
@@ -1323,6 +1322,16 @@ class LLMBackendClient:
         url, models, version, limits, latency_ms, fix}`, where `fix` says what is wrong and what to do.
         """
         return self._call("doctor")
+
+
+def _parsed(reply: bytes) -> Record:
+    try:
+        result = json.loads(reply)
+    except ValueError as error:
+        raise TransportError("the answer was not JSON: is this an llmbackend server?") from error
+    if not isinstance(result, dict):
+        raise TransportError("the answer was no JSON object: is this an llmbackend server?")
+    return cast(Record, _records(result))
 
 
 def _further_on(error: InvalidRequest, start: int) -> InvalidRequest:

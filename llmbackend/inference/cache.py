@@ -8,6 +8,7 @@ import logging
 import sqlite3
 import threading
 import zlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Key = tuple[int, bytes]
-"""The hash of what a vector depends on: the part it is looked up by, and the rest."""
+MEMORY = 32 * 2**20
+"""Bytes of the vectors that are in memory, too: those read or written last."""
 
 
 class Entry(NamedTuple):
@@ -64,12 +65,12 @@ class CachedEmbedder:
             if self._cache is None:
                 return self._noted(await ask(texts))
             seed = json.dumps([await self.identity(), dimensions, too_long]).encode()
-            return await self._embed(self._cache, _Keys(seed), texts, ask)
+            return await self._embed(self._cache, _Key(seed), texts, ask)
         except TextRefused as refused:
             raise _placed(refused, texts) from refused.__cause__
 
-    async def _embed(self, cache: Cache, keys_of: _Keys, texts: Sequence[str], ask: Any) -> Vectors:
-        keys, entries, vectors = await to_thread.run_sync(_look_up, cache, keys_of, texts)
+    async def _embed(self, cache: Cache, key_of: _Key, texts: Sequence[str], ask: Any) -> Vectors:
+        keys, entries, vectors = await to_thread.run_sync(_look_up, cache, key_of, texts)
         if vectors is not None:
             tracing.current().used(self.name, None)
             return vectors
@@ -99,34 +100,38 @@ class CachedEmbedder:
 
 
 def _placed(refused: TextRefused, texts: Sequence[str] | Sequence[TokenIds]) -> InvalidRequest:
-    index = list(texts).index(refused.text)
+    # It may be a part of the text that is meant.
+    places = [index for index, text in enumerate(texts) if text == refused.text]
+    places += [index for index, text in enumerate(texts) if refused.text in text]
+    index = places[0]
     return InvalidRequest(f"input.{index}: {refused.reason}", details={**refused.details, "index": index})
 
 
-class _Keys:
+class _Key:
     def __init__(self, seed: bytes) -> None:
         self._seed = hashlib.blake2b(seed, digest_size=24)
 
-    def __call__(self, text: str) -> Key:
+    def __call__(self, text: str) -> bytes:
+        """The hash of all that the text's vector depends on."""
         hashed = self._seed.copy()
         hashed.update(text.encode(errors="surrogatepass"))
-        digest = hashed.digest()
-        return int.from_bytes(digest[:8], "big", signed=True), digest[8:]
+        return hashed.digest()
 
 
 def _look_up(
-    cache: Cache, keys_of: _Keys, texts: Sequence[str]
-) -> tuple[list[Key], list[Entry | None], Vectors | None]:
+    cache: Cache, key_of: _Key, texts: Sequence[str]
+) -> tuple[list[bytes], list[Entry | None], Vectors | None]:
     """The texts' keys and entries, and the vectors if nothing is missing."""
-    keys = [keys_of(text) for text in texts]
+    keys = [key_of(text) for text in texts]
     entries = cache.get(keys)
     found = [entry for entry in entries if entry is not None]
-    whole = len(found) == len(keys) and len({len(entry.vector) for entry in found}) == 1
-    return keys, entries, _vectors(found) if whole else None
+    if len({len(entry.vector) for entry in found}) > 1:  # of several models by the same name
+        found, entries = [], [None] * len(keys)
+    return keys, entries, _vectors(found) if len(found) == len(keys) else None
 
 
 def _keep(
-    cache: Cache, missing: list[Key], new: Vectors, keys: list[Key], entries: list[Entry | None]
+    cache: Cache, missing: list[bytes], new: Vectors, keys: list[bytes], entries: list[Entry | None]
 ) -> Vectors:
     """The vectors of `keys`, of what was there and what is new, which is kept."""
     fresh = dict(zip(missing, _entries(new), strict=True))
@@ -157,11 +162,9 @@ CREATE TABLE IF NOT EXISTS vectors (
     checksum INTEGER NOT NULL, vector BLOB NOT NULL, tokens INTEGER NOT NULL, cut TEXT
 )
 """
-# A commit survives a kill, though perhaps not a power cut. Of its pages, 32 MB are kept in memory (in KiB, negative).
-_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "journal_size_limit=4194304", "cache_size=-32768")
-_GET = (
-    "SELECT id, key, checksum, vector, tokens, cut FROM vectors WHERE id IN (SELECT value FROM json_each(?))"
-)
+# A commit survives a kill, though perhaps not a power cut.
+_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "journal_size_limit=4194304")
+_GET = "SELECT key, checksum, vector, tokens, cut FROM vectors WHERE id IN (SELECT value FROM json_each(?))"
 _PUT = "INSERT OR REPLACE INTO vectors (id, key, checksum, vector, tokens, cut) VALUES (?, ?, ?, ?, ?, ?)"
 _MOVE = "UPDATE vectors SET place = (SELECT max(place) + 1 FROM vectors) WHERE place = ?"
 
@@ -191,23 +194,31 @@ class Cache:
         self._limit = megabytes * 2**20
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._read: set[int] = set()
+        self._recent: OrderedDict[bytes, Entry] = OrderedDict()
+        self._recent_bytes = 0
+        self._read: set[bytes] = set()
         self._failing = False
 
-    def get(self, keys: Sequence[Key]) -> list[Entry | None]:
+    def get(self, keys: Sequence[bytes]) -> list[Entry | None]:
         with self._lock:
+            entries = [self._recent.get(key) for key in keys]
+            if None not in entries:
+                self._read.update(keys)
+                return entries
+            missing = [key for key, entry in zip(keys, entries, strict=True) if entry is None]
             try:
-                asked = json.dumps([number for number, _ in keys])
-                rows = {row[0]: row for row in self._open().execute(_GET, [asked])}
-                entries = [_entry(rows.get(number), key) for number, key in keys]
+                found = self._select(missing)
             except (sqlite3.Error, _Damaged) as error:
                 self._failed(error)
-                return [None] * len(keys)
-            self._read.update(rows)
+                return entries
+            self._remember(found)
+            entries = [entry or found.get(key) for key, entry in zip(keys, entries, strict=True)]
+            self._read.update(key for key, entry in zip(keys, entries, strict=True) if entry)
             return entries
 
-    def put(self, entries: dict[Key, Entry]) -> None:
+    def put(self, entries: dict[bytes, Entry]) -> None:
         with self._lock:
+            self._remember(entries)
             try:
                 connection = self._open()
                 with connection:
@@ -215,8 +226,8 @@ class Cache:
                     connection.executemany(
                         _PUT,
                         [
-                            (number, rest, zlib.crc32(entry.vector), *entry)
-                            for (number, rest), entry in kept.items()
+                            (_number(key), key, zlib.crc32(entry.vector), *entry)
+                            for key, entry in kept.items()
                         ],
                     )
                 self._failing = False
@@ -240,9 +251,28 @@ class Cache:
                 raise _Damaged("it is larger than EMBEDDING_CACHE_MB")
         return self._connection
 
-    def _make_room(self, connection: sqlite3.Connection, entries: dict[Key, Entry]) -> dict[Key, Entry]:
+    def _select(self, keys: list[bytes]) -> dict[bytes, Entry]:
+        found: dict[bytes, Entry] = {}
+        asked = json.dumps([_number(key) for key in keys])
+        for key, checksum, *fields in self._open().execute(_GET, [asked]):
+            entry = Entry(*fields)
+            if not isinstance(entry.vector, bytes) or zlib.crc32(entry.vector) != checksum:
+                raise _Damaged("a vector in it is damaged")
+            found[key] = entry
+        return found
+
+    def _remember(self, entries: dict[bytes, Entry]) -> None:
+        for key, entry in entries.items():
+            before = self._recent.pop(key, None)
+            self._recent[key] = entry
+            self._recent_bytes += len(entry.vector) - (len(before.vector) if before else 0)
+        while self._recent_bytes > min(MEMORY, self._limit):
+            _, entry = self._recent.popitem(last=False)
+            self._recent_bytes -= len(entry.vector)
+
+    def _make_room(self, connection: sqlite3.Connection, entries: dict[bytes, Entry]) -> dict[bytes, Entry]:
         """Let the oldest go until these fit, a tenth of all at a time; of more than could fit at all, the last do."""
-        kept: dict[Key, Entry] = {}
+        kept: dict[bytes, Entry] = {}
         needed = 0.0
         for key, entry in reversed(entries.items()):
             needed += 1.5 * len(entry.vector) + 200  # pages are not full
@@ -256,13 +286,12 @@ class Cache:
                 return kept
             count = connection.execute("SELECT count(*) FROM vectors").fetchone()[0]
             oldest = connection.execute(
-                "SELECT place, id FROM vectors ORDER BY place LIMIT ?", [count // 10 + 1]
+                "SELECT place, key FROM vectors ORDER BY place LIMIT ?", [count // 10 + 1]
             ).fetchall()
             if not oldest:
                 return kept
-            again = [[place] for place, number in oldest if number in self._read]
-            connection.executemany(_MOVE, again)
-            self._read.difference_update(number for _, number in oldest)
+            connection.executemany(_MOVE, [[place] for place, key in oldest if key in self._read])
+            self._read.difference_update(key for _, key in oldest)
             connection.execute("DELETE FROM vectors WHERE place <= ?", [oldest[-1][0]])
 
     def _failed(self, error: Exception) -> None:
@@ -295,9 +324,6 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return value
 
 
-def _entry(row: tuple[Any, ...] | None, key: bytes) -> Entry | None:
-    if row is None or row[1] != key:
-        return None
-    if not isinstance(row[3], bytes) or zlib.crc32(row[3]) != row[2]:
-        raise _Damaged("a vector in it is damaged")
-    return Entry(*row[3:])
+def _number(key: bytes) -> int:
+    """What a key is looked up by; the whole key, which is in the row as well, tells whether it is that one."""
+    return int.from_bytes(key[:8], "big", signed=True)

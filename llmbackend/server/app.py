@@ -30,7 +30,7 @@ from ..settings import Settings
 from ..tracing import Trace
 from .access import LOOPBACK, Access
 from .openapi import document
-from .replies import error_response
+from .replies import error_response, result_response
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def _endpoint(backend: Backend, operation: Operation) -> Callable[[Request], Awa
             watching = asyncio.create_task(_cancel_when_gone(request, scope))
             try:
                 result = await operations.call(backend, operation.name, body, trace)
-                return Response(result, media_type="application/json")
+                return await result_response(request, operation, result)
             finally:
                 watching.cancel()
         raise ClientDisconnect

@@ -1,10 +1,45 @@
-"""Errors as HTTP replies."""
+"""Results and errors as HTTP replies."""
 
 from __future__ import annotations
 
-from starlette.responses import JSONResponse
+import zlib
+
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from ..errors import LLMBackendError, Overloaded, as_json
+from ..operations import Operation
+from ..schemas import Block
+
+WORTH_PACKING = 2**15  # bytes
+
+
+async def result_response(request: Request, operation: Operation, result: bytes) -> Response:
+    """The result; packed if it is one of those that may be megabytes, and the caller unpacks (requests does)."""
+    if isinstance(result, Block):
+        return Response(result, media_type="application/octet-stream")
+    if not operation.bulky:
+        return Response(result, media_type="application/json")
+    headers = {"Vary": "Accept-Encoding"}
+    if len(result) >= WORTH_PACKING and _unpacks_gzip(request):
+        result = await to_thread.run_sync(_packed, result)
+        headers["Content-Encoding"] = "gzip"
+    return Response(result, media_type="application/json", headers=headers)
+
+
+def _unpacks_gzip(request: Request) -> bool:
+    accepted = request.headers.get("accept-encoding", "").lower().replace(" ", "")
+    return any(
+        coding.partition(";")[0] == "gzip" and coding.partition(";")[2] not in ("q=0", "q=0.0")
+        for coding in accepted.split(",")
+    )
+
+
+def _packed(content: bytes) -> bytes:
+    """gzip by Huffman codes only: numbers and base64 hold no repetitions, and looking for some takes most of the time."""
+    packer = zlib.compressobj(level=1, wbits=31, strategy=zlib.Z_HUFFMAN_ONLY)
+    return packer.compress(content) + packer.flush()
 
 
 def error_response(error: LLMBackendError, request_id: str | None = None) -> JSONResponse:

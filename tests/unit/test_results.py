@@ -156,19 +156,24 @@ def test_embeddings_are_shown_by_their_size() -> None:
 
 
 def test_no_embeddings_are_an_empty_sequence() -> None:
-    assert list(Embeddings.decode([])) == []
+    assert list(Embeddings.decode(b"", 2)) == []
 
 
-def test_embeddings_are_decoded_from_one_string_or_from_one_each() -> None:
+def test_embeddings_are_decoded_from_bytes_or_from_base64() -> None:
     block = "AACAPwAAAEAAAEBAAACAQA=="  # 1, 2, 3, 4
     assert list(Embeddings.decode(block, 2)) == [[1, 2], [3, 4]]
-    assert list(Embeddings.decode([block, block])) == [[1, 2, 3, 4]] * 2
+    assert list(Embeddings.decode(base64.b64decode(block), 4)) == [[1, 2, 3, 4]]
 
 
-@pytest.mark.parametrize("data", [["not base64!"], ["AAAA"], [None], [["0.1"]]], ids=str)
+@pytest.mark.parametrize("data", ["not base64!", "AAAA", b"123", None, 0.1], ids=str)
 def test_what_is_not_base64_of_floats_is_a_transport_error(data: Any) -> None:
     with pytest.raises(TransportError, match="base64"):
-        Embeddings.decode(data)
+        Embeddings.decode(data, 2)
+
+
+def test_vectors_of_different_lengths_are_a_transport_error() -> None:
+    with pytest.raises(TransportError, match="lengths"):
+        Embeddings.decode("AACAPwAAAEAAAEBAAACAQA==", 3)
 
 
 # Streams
@@ -314,6 +319,6 @@ def test_an_answer_stream_without_sources_is_an_error_of_ours(sent: list[bytes])
 def test_unit_vectors_stay_unit_vectors_over_the_wire() -> None:
     values = np.random.default_rng(1).normal(size=(4, 8)).astype("<f4")
     values /= np.linalg.norm(values, axis=1, keepdims=True)
-    decoded = Embeddings.decode([base64.b64encode(row).decode() for row in values])
+    decoded = Embeddings.decode(values.tobytes(), values.shape[1])
     assert np.array_equal(decoded.numpy(), values)
     assert all(math.isclose(math.hypot(*row), 1, abs_tol=1e-6) for row in decoded)
