@@ -827,7 +827,7 @@ class LLMBackendClient:
     # Every operation passes through one of these two.
 
     def _call(self, operation: str, **fields: Any) -> Record:
-        return _parsed(self._transport.call(operation, self._body(operation, fields)))
+        return _result(self._transport.call(operation, self._body(operation, fields)))
 
     def _stream(self, operation: str, **fields: Any) -> Iterator[bytes]:
         return self._transport.stream(operation, self._body(operation, {**fields, "stream": True}))
@@ -999,7 +999,7 @@ class LLMBackendClient:
             except InvalidRequest as error:
                 raise _further_on(error, start) from error.__cause__
             head, _, block = reply.partition(b"\n")
-            result = _parsed(head)
+            result = _result(head)
             blocks.append(block)
             cut += [Record({**one, "index": one["index"] + start}) for one in result["cut"]]
             for name, count in result["usage"].items():
@@ -1324,7 +1324,7 @@ class LLMBackendClient:
         return self._call("doctor")
 
 
-def _parsed(reply: bytes) -> Record:
+def _result(reply: bytes) -> Record:
     try:
         result = json.loads(reply)
     except ValueError as error:
