@@ -176,7 +176,13 @@ class OpenAICompatibleEmbedder(ServedEmbedder):
     """Any server with /v1/embeddings. Vectors are asked for as base64, which not every server gives."""
 
     def __init__(self, upstream: Upstream, model: str) -> None:
+        import openai
+
         super().__init__(upstream, model, Limits(texts=64))
+        # A key is always given, lest the client send OPENAI_API_KEY to another's server; the tries are Upstream's.
+        self._client = openai.AsyncOpenAI(
+            base_url=upstream.url, api_key=upstream.secret or "none", timeout=upstream.timeout, max_retries=0
+        )
         self._root = upstream.root(COUNTING)
         self._read = False
 
@@ -206,15 +212,21 @@ class OpenAICompatibleEmbedder(ServedEmbedder):
             self._limit = limit if isinstance(limit, int) else None
 
     async def _ask(self, batch: list[Any], *, dimensions: int | None, truncate: bool = False) -> list[Row]:
-        asked: dict[str, Any] = {"model": self.name, "input": batch, "encoding_format": "base64"}
-        if dimensions is not None:
-            asked["dimensions"] = dimensions
-        reply = await self._upstream.post("/embeddings", asked)
+        import openai
+
+        create = partial(
+            self._client.embeddings.create,
+            model=self.name,
+            input=batch,
+            encoding_format="base64",
+            dimensions=openai.omit if dimensions is None else dimensions,
+        )
+        reply = await self._upstream.persist(create)
         with self._upstream.translated():
-            data = sorted(reply["data"], key=lambda item: item["index"])
-            rows = [_floats(item["embedding"]) for item in data]
-            total = (reply.get("usage") or {}).get("prompt_tokens")
-            if [item["index"] for item in data] != list(range(len(data))):
+            data = sorted(reply.data, key=lambda item: item.index)
+            rows = [_floats(item.embedding) for item in data]
+            total = reply.usage.prompt_tokens if reply.usage else None
+            if [item.index for item in data] != list(range(len(data))):
                 raise BackendError(
                     f"{self._upstream.name} sent vectors whose numbers do not fit the texts",
                     details={"backend": self._upstream.name},
@@ -231,6 +243,7 @@ class OpenAICompatibleEmbedder(ServedEmbedder):
         return {text: tokens for text, tokens in counts.items() if isinstance(tokens, int)}
 
     async def close(self) -> None:
+        await self._client.close()
         await self._root.close()
         await super().close()
 

@@ -10,6 +10,7 @@ import asyncio
 import json
 import math
 import random
+import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -168,7 +169,7 @@ class Upstream:
         except (aiohttp.ClientError, OSError) as error:
             raise self._unreachable() from error
         except Exception as error:
-            raise BackendError(
+            raise self._of_openai(error) or BackendError(
                 f"{self.name} at {self.url} gave an answer that does not fit ({type(error).__name__}): "
                 "is this the right URL?",
                 details=about,
@@ -204,6 +205,20 @@ class Upstream:
             case _:
                 return BackendError(f"{self.name} at {self.url} failed with {status}: {said}", details=about)
 
+    def _of_openai(self, error: Exception) -> LLMBackendError | None:
+        """The same for what the openai client raises, where that is at work."""
+        openai = sys.modules.get("openai")
+        if openai is None or not isinstance(error, openai.OpenAIError):
+            return None
+        if isinstance(error, openai.APIStatusError):
+            reply = error.response
+            return self.refusal(error.status_code, reply.content, reply.headers.get("Retry-After"))
+        if isinstance(error, openai.APITimeoutError):
+            return self._too_late()
+        if isinstance(error, openai.APIConnectionError):
+            return self._unreachable()
+        return None
+
     def _unreachable(self) -> BackendError:
         return BackendError(
             f"{self.name} at {self.url} cannot be reached, or broke off: is it running?",
@@ -225,7 +240,8 @@ def _worth_another_try(error: LLMBackendError) -> bool:
         return status in (408, 429) or status >= 500
     if isinstance(error, BackendTimeout):
         return False  # the time is used up
-    return isinstance(error.__cause__, aiohttp.ClientConnectionError)
+    cause = error.__cause__
+    return isinstance(cause, aiohttp.ClientConnectionError) or type(cause).__name__ == "APIConnectionError"
 
 
 def _said(body: bytes) -> str:
