@@ -11,8 +11,10 @@ from pydantic import BaseModel
 
 from tests.live.clients.conftest import EMBEDDINGS, TOOL, can, offered
 
-pytest.importorskip("llama_index.llms.openai_like", reason="run by `make test-clients`")
-pytest.importorskip("llama_index.embeddings.openai_like", reason="run by `make test-clients`")
+pytest.importorskip("llama_index.llms.openai_like", reason="needs LlamaIndex: run by `make test-clients`")
+pytest.importorskip(
+    "llama_index.embeddings.openai_like", reason="needs LlamaIndex: run by `make test-clients`"
+)
 
 from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.llms import ChatMessage
