@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -48,6 +49,7 @@ class CachedEmbedder:
         self.model = model
         """For whoever has to know that the model itself answers."""
         self._cache = cache
+        self._writing: set[asyncio.Task[None]] = set()
 
     @property
     def name(self) -> str:
@@ -80,7 +82,13 @@ class CachedEmbedder:
             # What is kept is of another model by the same name.
             missing, entries = dict(zip(keys, texts, strict=True)), [None] * len(keys)
             new = self._noted(await ask(list(missing.values())))
-        return await to_thread.run_sync(_keep, cache, list(missing), new, keys, entries)
+        fresh, merged = await to_thread.run_sync(_merged, list(missing), new, keys, entries)
+        cache.remember(fresh)
+        # Nobody waits for the file: until it is written, the entries are in memory.
+        writing = asyncio.create_task(to_thread.run_sync(cache.write, fresh))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        return merged
 
     async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
         """As `embed`, of token ids, which are not kept."""
@@ -96,6 +104,7 @@ class CachedEmbedder:
     async def close(self) -> None:
         await self.model.close()
         if self._cache is not None:
+            await asyncio.gather(*self._writing)
             await to_thread.run_sync(self._cache.close)
 
 
@@ -130,13 +139,14 @@ def _look_up(
     return keys, entries, _vectors(found) if len(found) == len(keys) else None
 
 
-def _keep(
-    cache: Cache, missing: list[bytes], new: Vectors, keys: list[bytes], entries: list[Entry | None]
-) -> Vectors:
-    """The vectors of `keys`, of what was there and what is new, which is kept."""
+def _merged(
+    missing: list[bytes], new: Vectors, keys: list[bytes], entries: list[Entry | None]
+) -> tuple[dict[bytes, Entry], Vectors]:
+    """The new entries, and the vectors of all keys: of those that were there and those that are new."""
     fresh = dict(zip(missing, _entries(new), strict=True))
-    cache.put(fresh)
-    return _vectors([entry or fresh[key] for key, entry in zip(keys, entries, strict=True)])
+    if len(missing) == len(keys):
+        return fresh, new
+    return fresh, _vectors([entry or fresh[key] for key, entry in zip(keys, entries, strict=True)])
 
 
 def _entries(vectors: Vectors) -> list[Entry]:
@@ -192,83 +202,81 @@ class Cache:
     def __init__(self, file: Path, megabytes: int) -> None:
         self._file = file
         self._limit = megabytes * 2**20
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
+        # A connection each, so that reading does not wait for writing. The first also guards what is in memory; who
+        # needs both takes them in this order.
+        self._reading, self._writing = threading.Lock(), threading.Lock()
+        self._reader: sqlite3.Connection | None = None
+        self._writer: sqlite3.Connection | None = None
         self._recent: OrderedDict[bytes, Entry] = OrderedDict()
         self._recent_bytes = 0
         self._read: set[bytes] = set()
         self._failing = False
 
     def get(self, keys: Sequence[bytes]) -> list[Entry | None]:
-        with self._lock:
+        with self._reading:
             entries = [self._recent.get(key) for key in keys]
-            if None not in entries:
-                self._read.update(keys)
-                return entries
-            missing = [key for key, entry in zip(keys, entries, strict=True) if entry is None]
-            try:
-                found = self._select(missing)
-            except (sqlite3.Error, _Damaged) as error:
-                self._failed(error)
-                return entries
-            self._remember(found)
-            entries = [entry or found.get(key) for key, entry in zip(keys, entries, strict=True)]
-            self._read.update(key for key, entry in zip(keys, entries, strict=True) if entry)
+        if None not in entries:
+            self._read.update(keys)
             return entries
+        missing = [key for key, entry in zip(keys, entries, strict=True) if entry is None]
+        try:
+            with self._reading:
+                if self._reader is None:
+                    self._reader = self._connected()
+                found = _selected(self._reader, missing)
+        except (sqlite3.Error, _Damaged) as error:
+            self._failed(error)
+            return entries
+        self.remember(found)
+        entries = [entry or found.get(key) for key, entry in zip(keys, entries, strict=True)]
+        self._read.update(key for key, entry in zip(keys, entries, strict=True) if entry)
+        return entries
 
-    def put(self, entries: dict[bytes, Entry]) -> None:
-        with self._lock:
-            self._remember(entries)
-            try:
-                connection = self._open()
-                with connection:
-                    kept = self._make_room(connection, entries)
-                    connection.executemany(
-                        _PUT,
-                        [
-                            (_number(key), key, zlib.crc32(entry.vector), *entry)
-                            for key, entry in kept.items()
-                        ],
-                    )
-                self._failing = False
-            except sqlite3.Error as error:
-                self._failed(error)
+    def remember(self, entries: dict[bytes, Entry]) -> None:
+        """Keep these in memory; `write` keeps them for longer."""
+        with self._reading:
+            for key, entry in entries.items():
+                before = self._recent.pop(key, None)
+                self._recent[key] = entry
+                self._recent_bytes += len(entry.vector) - (len(before.vector) if before else 0)
+            while self._recent_bytes > min(MEMORY, self._limit):
+                _, entry = self._recent.popitem(last=False)
+                self._recent_bytes -= len(entry.vector)
+
+    def write(self, entries: dict[bytes, Entry]) -> None:
+        try:
+            with self._writing:
+                if self._writer is None:
+                    self._writer = self._connected()
+                with self._writer:
+                    kept = self._make_room(self._writer, entries)
+                    rows = [
+                        (_number(key), key, zlib.crc32(entry.vector), *entry) for key, entry in kept.items()
+                    ]
+                    self._writer.executemany(_PUT, rows)
+            self._failing = False
+        except (sqlite3.Error, _Damaged) as error:
+            self._failed(error)
 
     def close(self) -> None:
-        with self._lock:
+        with self._reading, self._writing:
             self._disconnect()
 
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            # Threads take turns by our lock.
-            self._connection = connection = sqlite3.connect(self._file, check_same_thread=False)
+    def _connected(self) -> sqlite3.Connection:
+        # Threads take turns by our locks.
+        connection = sqlite3.connect(self._file, check_same_thread=False)
+        try:
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
             connection.execute(_TABLE)
-            connection.execute(f"PRAGMA max_page_count={self._limit // _pragma(connection, 'page_size')}")
-            if _pragma(connection, "page_count") * _pragma(connection, "page_size") > self._limit:
+            size = _pragma(connection, "page_size")
+            connection.execute(f"PRAGMA max_page_count={self._limit // size}")
+            if _pragma(connection, "page_count") * size > self._limit:
                 raise _Damaged("it is larger than EMBEDDING_CACHE_MB")
-        return self._connection
-
-    def _select(self, keys: list[bytes]) -> dict[bytes, Entry]:
-        found: dict[bytes, Entry] = {}
-        asked = json.dumps([_number(key) for key in keys])
-        for key, checksum, *fields in self._open().execute(_GET, [asked]):
-            entry = Entry(*fields)
-            if not isinstance(entry.vector, bytes) or zlib.crc32(entry.vector) != checksum:
-                raise _Damaged("a vector in it is damaged")
-            found[key] = entry
-        return found
-
-    def _remember(self, entries: dict[bytes, Entry]) -> None:
-        for key, entry in entries.items():
-            before = self._recent.pop(key, None)
-            self._recent[key] = entry
-            self._recent_bytes += len(entry.vector) - (len(before.vector) if before else 0)
-        while self._recent_bytes > min(MEMORY, self._limit):
-            _, entry = self._recent.popitem(last=False)
-            self._recent_bytes -= len(entry.vector)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _make_room(self, connection: sqlite3.Connection, entries: dict[bytes, Entry]) -> dict[bytes, Entry]:
         """Let the oldest go until these fit, a tenth of all at a time; of more than could fit at all, the last do."""
@@ -301,22 +309,33 @@ class Cache:
             remedy = "vectors are not kept for now" if passing else "it begins anew"
             log.warning("the cache of embeddings %s cannot be used (%s): %s", self._file, error, remedy)
         self._failing = True
-        self._disconnect()
-        if not passing:
-            for end in ("", "-wal", "-shm"):
+        with self._reading, self._writing:
+            self._disconnect()
+            for end in () if passing else ("", "-wal", "-shm"):
                 with suppress(OSError):
                     self._file.with_name(self._file.name + end).unlink(missing_ok=True)
 
     def _disconnect(self) -> None:
-        if self._connection is not None:
-            with suppress(sqlite3.Error):
-                self._connection.close()
-        self._connection = None
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                with suppress(sqlite3.Error):
+                    connection.close()
+        self._reader = self._writer = None
         self._read.clear()
 
 
 class _Damaged(Exception):
     """The file is a database, but not as we left it."""
+
+
+def _selected(connection: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, Entry]:
+    found: dict[bytes, Entry] = {}
+    for key, checksum, *fields in connection.execute(_GET, [json.dumps([_number(key) for key in keys])]):
+        entry = Entry(*fields)
+        if not isinstance(entry.vector, bytes) or zlib.crc32(entry.vector) != checksum:
+            raise _Damaged("a vector in it is damaged")
+        found[key] = entry
+    return found
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

@@ -49,7 +49,7 @@ def _between_words(text: str, place: int) -> int:
     return space.start() if space else max(1, place)
 
 
-def mean(vectors: Sequence[NDArray[np.float32]], weights: Sequence[int]) -> NDArray[np.float32]:
+def mean(vectors: NDArray[np.float32], weights: Sequence[int]) -> NDArray[np.float32]:
     """The weighted mean, scaled to unit length."""
     import numpy as np
 

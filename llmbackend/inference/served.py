@@ -40,7 +40,8 @@ LONGEST = 100
 
 
 class Row(NamedTuple):
-    vector: NDArray[np.float32]
+    vector: bytes
+    """As float32: thousands are joined faster than arrays are."""
     tokens: int
 
 
@@ -149,8 +150,6 @@ class ServedEmbedder(ABC):
 def _assembled(
     texts: Sequence[str], rows: dict[str, Row], long: dict[str, Length], parts: dict[str, list[str]]
 ) -> Vectors:
-    import numpy as np
-
     def whole(text: str) -> tuple[Row, int]:
         """A text's row, and how many parts it was made of."""
         leaves = [text]
@@ -159,8 +158,8 @@ def _assembled(
         if len(leaves) == 1:
             return rows[leaves[0]], 1
         found = [rows[leaf] for leaf in leaves]
-        vector = mean([row.vector for row in found], [size(leaf) for leaf in leaves])
-        return Row(vector, sum(row.tokens for row in found)), len(leaves)
+        vector = mean(_matrix(found), [size(leaf) for leaf in leaves])
+        return Row(vector.tobytes(), sum(row.tokens for row in found)), len(leaves)
 
     made = {text: whole(text) for text in long if text in parts}
     cut = [
@@ -169,7 +168,13 @@ def _assembled(
         if (length := long.get(text)) is not None
     ]
     found = [made[text][0] if text in made else rows[text] for text in texts]
-    return Vectors(np.stack([row.vector for row in found]), [row.tokens for row in found], cut)
+    return Vectors(_matrix(found), [row.tokens for row in found], cut)
+
+
+def _matrix(rows: list[Row]) -> NDArray[np.float32]:
+    import numpy as np
+
+    return np.frombuffer(b"".join([row.vector for row in rows]), np.float32).reshape(len(rows), -1)
 
 
 class OpenAICompatibleEmbedder(ServedEmbedder):
@@ -190,8 +195,6 @@ class OpenAICompatibleEmbedder(ServedEmbedder):
         return f"{self._upstream.url} {self.name}"
 
     async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
-        import numpy as np
-
         rows = await ask_in_batches(texts, self._limits, partial(self._ask, dimensions=dimensions))
         for text, row in rows.items():
             if isinstance(row, Length):
@@ -199,7 +202,7 @@ class OpenAICompatibleEmbedder(ServedEmbedder):
                     text, f"there are {len(text)} token ids and the model takes {row.limit}", row._asdict()
                 )
         found = [row for text in texts if isinstance(row := rows[text], Row)]
-        return Vectors(np.stack([row.vector for row in found]), [row.tokens for row in found])
+        return Vectors(_matrix(found), [row.tokens for row in found])
 
     async def _prepare(self, texts: Sequence[str]) -> None:
         """Read once how much the model takes, where the server's list tells (vLLM's does)."""
@@ -232,8 +235,8 @@ class OpenAICompatibleEmbedder(ServedEmbedder):
                     details={"backend": self._upstream.name},
                 )
         values = self._vectors(rows, len(batch), dimensions)
-        tokens = _shares(total if isinstance(total, int) else 0, [size(text) for text in batch])
-        return [Row(*row) for row in zip(values, tokens, strict=True)]
+        tokens = _shares(total if isinstance(total, int) else 0, [len(text) for text in batch])
+        return [Row(vector.tobytes(), count) for vector, count in zip(values, tokens, strict=True)]
 
     async def _count(self, texts: list[str]) -> dict[str, int]:
         async def count(batch: list[str]) -> list[int | None]:
@@ -255,7 +258,7 @@ def _floats(embedding: Any) -> Any:
 
 
 def _shares(total: int, sizes: list[int]) -> list[int]:
-    """A batch's tokens told in one sum, dealt out by the texts' sizes."""
+    """A batch's tokens, told in one sum, dealt out by the texts' sizes."""
     whole = sum(sizes)
     return [
         after - before for before, after in pairwise(total * end // whole for end in [0, *accumulate(sizes)])
@@ -296,7 +299,7 @@ class TEIEmbedder(ServedEmbedder):
         reply = await self._upstream.post("/embed", asked)
         with self._upstream.translated():
             rows = list(reply)
-        return [Row(vector, 0) for vector in self._vectors(rows, len(batch), dimensions)]
+        return [Row(vector.tobytes(), 0) for vector in self._vectors(rows, len(batch), dimensions)]
 
     async def _count(self, texts: list[str]) -> dict[str, int]:
         step = LONGEST * (self._limit or SHORT)

@@ -9,9 +9,11 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from anyio import to_thread
 
 from llmbackend import InvalidRequest, LLMBackendClient
 from llmbackend.inference.cache import Cache, CachedEmbedder
@@ -53,17 +55,21 @@ class Counting:
         pass
 
 
-def _embed(model: Counting | EmbeddedEmbedder, file: Path, texts: list[str], **how: object) -> Vectors:
-    """Through a cache on this file, which is opened for it and closed."""
-    embedder = CachedEmbedder(model, Cache(file, 256))
+def _through(embedder: CachedEmbedder, texts: list[str], **how: Any) -> Vectors:
+    """Embedded, and what is new written to the file."""
 
     async def work() -> Vectors:
         try:
-            return await embedder.embed(texts, **how)  # type: ignore[arg-type]
+            return await embedder.embed(texts, **how)
         finally:
             await embedder.close()
 
     return asyncio.run(work())
+
+
+def _embed(model: Counting | EmbeddedEmbedder, file: Path, texts: list[str], **how: Any) -> Vectors:
+    """Through a cache of its own on this file."""
+    return _through(CachedEmbedder(model, Cache(file, 256)), texts, **how)
 
 
 @pytest.fixture
@@ -153,30 +159,27 @@ def test_the_bound_holds_and_the_least_recently_used_go_first(file: Path) -> Non
             assert await asked(favourite) == 0
         assert await asked(_texts(2700, 300)) == 0
         assert await asked(rival) == len(rival)
+        await embedder.close()
 
     asyncio.run(work())
-    cache.close()
     assert file.stat().st_size <= 2**20
 
 
 def test_more_at_once_than_fits_is_answered(file: Path) -> None:
-    model, cache = Counting(), Cache(file, 1)
-    embedder = CachedEmbedder(model, cache)
+    model = Counting()
+    embedder = CachedEmbedder(model, Cache(file, 1))
     texts = _texts(0, 3000)
     plain = asyncio.run(model.embed(texts))
-    assert np.array_equal(asyncio.run(embedder.embed(texts)).values, plain.values)
-    cache.close()
+    assert np.array_equal(_through(embedder, texts).values, plain.values)
     assert 2**19 < file.stat().st_size <= 2**20
 
 
 def test_a_smaller_bound_than_before_holds_at_once(file: Path) -> None:
     _embed(Counting(), file, _texts(0, 3000))
     assert file.stat().st_size > 2**20
-    cache = Cache(file, 1)
-    embedder = CachedEmbedder(Counting(), cache)
+    embedder = CachedEmbedder(Counting(), Cache(file, 1))
     for _ in range(2):
-        asyncio.run(embedder.embed(["a"]))
-    cache.close()
+        _through(embedder, ["a"])
     assert file.stat().st_size <= 2**20
 
 
@@ -233,14 +236,17 @@ def test_a_damaged_file_is_begun_anew(file: Path, caplog: pytest.LogCaptureFixtu
 
 
 def test_damage_while_it_is_open_is_no_error_of_a_call(file: Path) -> None:
-    cache = Cache(file, 256)
-    embedder = CachedEmbedder(Counting(), cache)
-    expected = asyncio.run(embedder.embed(TEXTS)).values
-    file.write_bytes(b"nonsense" * 1000)
-    for _ in range(3):
-        assert np.array_equal(asyncio.run(embedder.embed(TEXTS)).values, expected)
-        asyncio.run(embedder.embed(_texts(0, 2000)))
-    cache.close()
+    embedder = CachedEmbedder(Counting(), Cache(file, 256))
+
+    async def work() -> None:
+        expected = (await embedder.embed(TEXTS)).values
+        for start in range(0, 9000, 3000):
+            await embedder.embed(_texts(start, 1000))
+            await to_thread.run_sync(file.write_bytes, b"nonsense" * 1000)
+            assert np.array_equal((await embedder.embed(TEXTS)).values, expected)
+        await embedder.close()
+
+    asyncio.run(work())
 
 
 def test_a_file_that_cannot_be_written_costs_no_result(file: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -248,11 +254,10 @@ def test_a_file_that_cannot_be_written_costs_no_result(file: Path, caplog: pytes
     for _ in range(3):
         assert len(_embed(Counting(), file, TEXTS).values) == len(TEXTS)
     assert file.is_dir()
-    cache = Cache(file, 256)
-    embedder = CachedEmbedder(Counting(), cache)
     caplog.clear()
-    for _ in range(3):
-        asyncio.run(embedder.embed(TEXTS))
+    embedder = CachedEmbedder(Counting(), Cache(file, 256))
+    for number in range(3):
+        _through(embedder, [f"text {number}"])
     assert len(caplog.records) == 1, "it is told once"
 
 

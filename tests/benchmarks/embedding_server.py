@@ -1,0 +1,92 @@
+"""What the embedding benchmark compares with: a model server that only waits, and a loop by hand that asks it.
+
+`python -m tests.benchmarks.embedding_server PORT` speaks TEI's API and OpenAI's. A request takes LATENCY, whatever is in
+it, which is about what a small model on a small GPU takes for a batch; the vectors are made beforehand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import aiohttp
+import numpy as np
+import uvicorn
+from numpy.typing import NDArray
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+LATENCY = 0.05
+DIMENSION = 256
+TEI_BATCH, OPENAI_BATCH, IN_FLIGHT = 32, 64, 4
+MODEL = "bench"
+
+
+def app() -> Starlette:
+    values = np.random.default_rng(0).normal(size=(OPENAI_BATCH, DIMENSION)).astype(np.float32)
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    lists = [json.dumps([round(float(number), 9) for number in row]) for row in values]
+    items = [
+        json.dumps({"object": "embedding", "index": index, "embedding": base64.b64encode(row).decode()})
+        for index, row in enumerate(values)
+    ]
+
+    async def info(request: Request) -> Response:
+        return JSONResponse(
+            {"max_client_batch_size": TEI_BATCH, "max_batch_tokens": 16384, "max_input_length": 8192}
+        )
+
+    async def tei(request: Request) -> Response:
+        count = len(json.loads(await request.body())["inputs"])
+        await asyncio.sleep(LATENCY)
+        return Response(f"[{','.join(lists[:count])}]", media_type="application/json")
+
+    async def openai(request: Request) -> Response:
+        count = len(json.loads(await request.body())["input"])
+        await asyncio.sleep(LATENCY)
+        data = ",".join(items[:count])
+        usage = f'{{"prompt_tokens":{100 * count},"total_tokens":{100 * count}}}'
+        reply = f'{{"object":"list","model":"{MODEL}","data":[{data}],"usage":{usage}}}'
+        return Response(reply, media_type="application/json")
+
+    return Starlette(
+        routes=[
+            Route("/info", info),
+            Route("/embed", tei, methods=["POST"]),
+            Route("/v1/embeddings", openai, methods=["POST"]),
+        ]
+    )
+
+
+async def by_hand(url: str, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
+    """A matrix of the texts' vectors, by the same batches and as many at once as llmbackend asks."""
+    size = TEI_BATCH if kind == "TEI" else OPENAI_BATCH
+    turns = asyncio.Semaphore(IN_FLIGHT)
+
+    async with aiohttp.ClientSession() as session:
+
+        async def ask(batch: Sequence[str]) -> Any:
+            body: dict[str, Any] = {"inputs": batch, "truncate": True}
+            if kind == "OpenAI":
+                body = {"model": MODEL, "input": batch, "encoding_format": "base64"}
+            path = "/embed" if kind == "TEI" else "/v1/embeddings"
+            async with turns, session.post(url + path, json=body) as reply:
+                return json.loads(await reply.read())
+
+        replies = await asyncio.gather(
+            *(ask(texts[start : start + size]) for start in range(0, len(texts), size))
+        )
+    if kind == "TEI":
+        return np.array([row for reply in replies for row in reply], dtype=np.float32)
+    blocks = [base64.b64decode(item["embedding"]) for reply in replies for item in reply["data"]]
+    return np.frombuffer(b"".join(blocks), "<f4").reshape(len(texts), -1)
+
+
+if __name__ == "__main__":
+    uvicorn.run(app(), port=int(sys.argv[1]), log_level="error")
