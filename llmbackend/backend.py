@@ -48,6 +48,8 @@ class Backend:
     @classmethod
     async def open(cls, settings: Settings) -> Backend:
         """Raises Conflict if another process holds the data directory, BackendError if a setting cannot work."""
+        import numpy  # noqa: F401  # before threads do: at the same time, one may get it half imported
+
         async with AsyncExitStack() as opened:
             holder = await to_thread.run_sync(Holder, settings.data_dir)
             opened.callback(holder.release)

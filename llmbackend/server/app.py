@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import signal
@@ -208,6 +209,8 @@ def run(settings: Settings, started: Callable[[str], None] = lambda url: None) -
 async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
     check_exposure(settings)
     backend = await Backend.open(settings)
+    gc.collect()
+    gc.freeze()  # what is there by now stays: looking through it time and again is left out
     try:
         config = uvicorn.Config(
             create_app(backend),
