@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+import openai
 import uvicorn
 from numpy.typing import NDArray
 from starlette.applications import Starlette
@@ -47,7 +48,7 @@ def app() -> Starlette:
         await asyncio.sleep(LATENCY)
         return Response(f"[{','.join(lists[:count])}]", media_type="application/json")
 
-    async def openai(request: Request) -> Response:
+    async def embeddings(request: Request) -> Response:
         count = len(json.loads(await request.body())["input"])
         await asyncio.sleep(LATENCY)
         data = ",".join(items[:count])
@@ -59,33 +60,39 @@ def app() -> Starlette:
         routes=[
             Route("/info", info),
             Route("/embed", tei, methods=["POST"]),
-            Route("/v1/embeddings", openai, methods=["POST"]),
+            Route("/v1/embeddings", embeddings, methods=["POST"]),
         ]
     )
 
 
-async def by_hand(url: str, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
+async def tei_by_hand(url: str, texts: Sequence[str]) -> NDArray[np.float32]:
     """A matrix of the texts' vectors, by the same batches and as many at once as llmbackend asks."""
-    size = TEI_BATCH if kind == "TEI" else OPENAI_BATCH
     turns = asyncio.Semaphore(IN_FLIGHT)
 
     async with aiohttp.ClientSession() as session:
 
         async def ask(batch: Sequence[str]) -> Any:
-            body: dict[str, Any] = {"inputs": batch, "truncate": True}
-            if kind == "OpenAI":
-                body = {"model": MODEL, "input": batch, "encoding_format": "base64"}
-            path = "/embed" if kind == "TEI" else "/v1/embeddings"
-            async with turns, session.post(url + path, json=body) as reply:
-                return json.loads(await reply.read())
+            async with turns, session.post(url + "/embed", json={"inputs": batch}) as reply:
+                return await reply.json()
 
-        replies = await asyncio.gather(
-            *(ask(texts[start : start + size]) for start in range(0, len(texts), size))
-        )
-    if kind == "TEI":
-        return np.array([row for reply in replies for row in reply], dtype=np.float32)
-    blocks = [base64.b64decode(item["embedding"]) for reply in replies for item in reply["data"]]
-    return np.frombuffer(b"".join(blocks), "<f4").reshape(len(texts), -1)
+        starts = range(0, len(texts), TEI_BATCH)
+        replies = await asyncio.gather(*(ask(texts[start : start + TEI_BATCH]) for start in starts))
+    return np.array([row for reply in replies for row in reply], dtype=np.float32)
+
+
+async def openai_by_hand(url: str, texts: Sequence[str]) -> NDArray[np.float32]:
+    """The same by the openai client."""
+    turns = asyncio.Semaphore(IN_FLIGHT)
+
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as client:
+
+        async def ask(batch: Sequence[str]) -> Any:
+            async with turns:
+                return await client.embeddings.create(model=MODEL, input=list(batch))
+
+        starts = range(0, len(texts), OPENAI_BATCH)
+        replies = await asyncio.gather(*(ask(texts[start : start + OPENAI_BATCH]) for start in starts))
+    return np.array([item.embedding for reply in replies for item in reply.data], dtype=np.float32)
 
 
 if __name__ == "__main__":
