@@ -57,12 +57,19 @@ class Collection:
     index: VectorIndex
     closed: bool = False
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _at_work: set[asyncio.Future[None]] = field(default_factory=set)
 
     async def run(self, method: Callable[..., _Result], *args: Any) -> _Result:
-        """One of the index's methods, in a thread."""
+        """One of the index's methods, in a thread; raises NotFound if the collection was deleted meanwhile."""
         if self.closed:
             raise missing(self.manifest.name)
-        return await to_thread.run_sync(lambda: method(*args))
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._at_work.add(ended)
+        try:
+            return await to_thread.run_sync(lambda: method(*args))
+        finally:
+            self._at_work.discard(ended)
+            ended.set_result(None)
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
@@ -75,6 +82,8 @@ class Collection:
     async def close(self) -> None:
         async with self.writing():
             self.closed = True
+            if self._at_work:  # an engine is not closed under the hands of those who still read
+                await asyncio.wait(self._at_work)
             await to_thread.run_sync(self.index.close)
 
 

@@ -127,7 +127,7 @@ async def _split(collection: Collection, versions: Sequence[_Version]) -> AsyncG
 async def _embedded(embedder: Embedder, batches: AsyncIterator[_Batch]) -> AsyncGenerator[_Batch, None]:
     async for batch in batches:
         if batch.chunks:
-            batch.vectors = (await embedder.embed([chunk.text for chunk in batch.chunks])).values
+            batch.vectors = (await embedder.embed([chunk.in_context for chunk in batch.chunks])).values
         yield batch
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendError, InvalidRequest
-from .vectors import Chunk, Condition, Found, Mode, Page, point_id
+from .vectors import PLACE, Chunk, Condition, Found, Mode, Page, point_id
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +74,7 @@ class EdgeIndex:
                 points = [
                     edge.Point(
                         id=chunk.point_id(self._namespace),
-                        vector={DENSE: vector.tolist(), SPARSE: self._bm25.embed_document(chunk.text)},
+                        vector={DENSE: vector.tolist(), SPARSE: self._bm25.embed_document(chunk.in_context)},
                         payload=_payload(chunk),
                     )
                     for chunk, vector in zip(
@@ -227,10 +227,16 @@ class EdgeIndex:
             self._shard.update(self._edge.UpdateOperation.delete_points_by_filter(where))
 
     def _condition(self, condition: Condition) -> Any:
+        edge = self._edge
+        keys = [f'metadata."{condition.key}"']
+        if condition.key in PLACE:
+            keys.append(f"place.{condition.key}")
+        return edge.Filter(should=[self._field(key, condition) for key in keys])
+
+    def _field(self, key: str, condition: Condition) -> Any:
         import numpy as np
 
         edge = self._edge
-        key = f'metadata."{condition.key}"'
         if condition.range is not None:
             return edge.FieldCondition(key, range=edge.RangeFloat(**condition.range))
         if condition.any_of is not None:
@@ -253,6 +259,7 @@ def _payload(chunk: Chunk) -> dict[str, Any]:
         "written": time.time_ns(),
         "text": chunk.text,
         "metadata": chunk.metadata,
+        "place": chunk.place,
     }
 
 
@@ -265,6 +272,7 @@ def _chunk(payload: dict[str, Any] | None) -> Chunk:
         total=payload["chunks"],
         text=payload["text"],
         metadata=payload["metadata"],
+        place=payload.get("place", {}),
     )
 
 

@@ -35,7 +35,7 @@ async def search(
                     document_id=chunk.document_id,
                     chunk=chunk.number,
                     collection=collection.manifest.name,
-                    metadata=chunk.metadata,
+                    metadata={**chunk.place, **chunk.metadata},
                 )
                 for chunk, score in found
             ]

@@ -23,7 +23,11 @@ Mode = Literal["hybrid", "dense", "sparse"]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A passage of one version of a document. `number` counts from 0 to `total` - 1."""
+    """A passage of one version of a document. `number` counts from 0 to `total` - 1.
+
+    `place` is where in its document it stands: `page`, from 1, and `headings`, the titles above it, outermost first,
+    where the document has such.
+    """
 
     document_id: str
     hash: str
@@ -31,6 +35,13 @@ class Chunk:
     total: int
     text: str
     metadata: dict[str, Any] = field(default_factory=dict)
+    place: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def in_context(self) -> str:
+        """The text below the headings it stands under: what is embedded and indexed."""
+        headings = " > ".join(self.place.get("headings", ()))
+        return f"{headings}\n\n{self.text}" if headings else self.text
 
     def point_id(self, namespace: uuid.UUID) -> uuid.UUID:
         return point_id(namespace, self.document_id, self.hash, self.number)
@@ -52,6 +63,10 @@ class Page(NamedTuple):
 
     heads: list[Chunk]
     cursor: str | None
+
+
+PLACE = ("page", "headings")
+"""What filters find in a chunk's place, beside its metadata."""
 
 
 class Condition(NamedTuple):
