@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
 
-from tests.live.conftest import VLLM_URL, ModelServer
-from tests.server import KEY
+from tests.live.conftest import VLLM_URL
+from tests.server import KEY, serving
 
 EMBEDDINGS = "wordllama-l2-supercat-256"
 
@@ -39,10 +40,12 @@ IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{DOT}
 
 
 @pytest.fixture(scope="session")
-def upstream() -> ModelServer:
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A llmbackend server process of their own in front of the vLLM, whatever else is tested in this run."""
     if not VLLM_URL:
         pytest.skip("set LIVE_VLLM_URL to run this")
-    return ModelServer("vLLM", VLLM_URL, {"vllm_url": VLLM_URL})
+    with serving(tmp_path_factory.mktemp("clients"), api_key=KEY, vllm_url=VLLM_URL) as server:
+        yield server.url
 
 
 @pytest.fixture(autouse=True)

@@ -25,11 +25,14 @@ pytestmark = pytest.mark.live
 
 COLLECTION = "langchain"
 
+# What the small model behind cannot do; asked directly, without us in between, it fails at the same.
 EXPECTED = {
     "test_serdes": "compares LangChain's class with a picture of it that LangChain keeps",
     "test_json_mode": "SmolLM2-135M gives JSON, but does not find the keys that are asked for",
     "test_agent_loop": "SmolLM2-135M calls no tool unless it has to",
     "test_structured_output_optional_param": "SmolLM2-135M may go in circles within a string, up to the limit",
+    "test_tool_calling_with_no_arguments": "SmolLM2-135M may go in circles between the braces, up to the limit",
+    "test_unicode_tool_call_integration": "SmolLM2-135M does not copy Japanese",
 }
 BY_TOOLS = {
     "test_structured_output_pydantic_2_v1": "of such classes LangChain makes tools, and this vLLM calls none",
