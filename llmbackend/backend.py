@@ -24,7 +24,7 @@ from .jobs.worker import Jobs
 from .knowledge import rag_model
 from .knowledge.collections import Collection, Collections
 from .knowledge.ingest import Progress, ingest
-from .knowledge.retrieval import search
+from .knowledge.retrieval import Candidate, retrieve
 from .settings import Settings
 from .sse import DONE, event
 
@@ -183,15 +183,21 @@ class Backend:
 
     async def rag_search(self, request: schemas.RagSearchRequest) -> schemas.SearchResult:
         """Find the passages nearest to a query."""
-        hits = await search(
-            await self._named(request.collection),
-            request.query,
-            self._embedder,
-            top_k=request.top_k,
-            mode=request.mode,
-            filters=request.filters,
+        candidates = await self._retrieve(request, request.query)
+        return schemas.SearchResult(hits=[it.hit for it in candidates if it.dropped is None])
+
+    async def _retrieve(
+        self,
+        wanted: schemas.Retrieval,
+        text: str,
+        clock: tracing.Clock | None = None,
+        *,
+        trace: bool = False,
+    ) -> list[Candidate]:
+        collections = await self._named(wanted.collection)
+        return await retrieve(
+            collections, text, wanted, self._embedder, self._reranker, clock=clock, trace=trace
         )
-        return schemas.SearchResult(hits=hits)
 
     async def rag_query(self, request: schemas.RagQueryRequest) -> schemas.QueryAnswer:
         """Answer a question from a collection's documents, with sources."""
@@ -201,7 +207,7 @@ class Backend:
             self._chat,
             self._embedder,
             request.question,
-            partial(self._look, request),
+            partial(self._retrieve, request, trace=request.explain),
             history=request.history or (),
             explain=request.explain,
         )
@@ -218,21 +224,12 @@ class Backend:
             self._chat,
             self._embedder,
             request.question,
-            partial(self._look, request),
+            partial(self._retrieve, request, trace=request.explain),
             history=request.history or (),
             explain=request.explain,
         )
         async for item in events:
             yield item
-
-    async def _look(self, request: schemas.RagQueryRequest, question: str) -> list[schemas.Hit]:
-        return await search(
-            await self._named(request.collection),
-            question,
-            self._embedder,
-            top_k=request.top_k,
-            filters=request.filters,
-        )
 
     async def _named(self, names: str | list[str]) -> list[Collection]:
         names = [names] if isinstance(names, str) else list(dict.fromkeys(names))

@@ -480,32 +480,48 @@ class IngestReport(Response):
 Filters = dict[str, JsonValue]
 
 
-class RagSearchRequest(Request):
-    query: str = Field(min_length=1)
+class Retrieval(Request):
+    """Which passages are wanted."""
+
     collection: CollectionName | Annotated[list[CollectionName], Field(min_length=1, max_length=32)]
     top_k: int = Field(5, ge=1, le=1000)
     filters: Filters | None = None
     mode: Literal["hybrid", "dense", "sparse"] = "hybrid"
+    rerank: bool | Annotated[str, Field(min_length=1)] = Field(
+        False, description="true, or a reranker's model"
+    )
+    min_score: float | None = Field(None, description="leave out what scores lower, on the scale of `score`")
+
+
+class RagSearchRequest(Retrieval):
+    query: str = Field(min_length=1)
+
+
+class Place(Response):
+    collection: str
+    document_id: str
+    chunk: int
 
 
 class Hit(Response):
     text: str
-    score: float
+    score: float = Field(
+        description="a cosine (dense), BM25 (sparse), reciprocal rank fusion (hybrid) or the reranker's score"
+    )
     document_id: str
     chunk: int
     collection: str
     metadata: dict[str, JsonValue]
+    duplicates: list[Place] = Field([], description="where the same text is found, too")
 
 
 class SearchResult(Response):
     hits: list[Hit]
 
 
-class RagQueryRequest(Request):
+class RagQueryRequest(Retrieval):
     question: str = Field(min_length=1)
-    collection: CollectionName | Annotated[list[CollectionName], Field(min_length=1, max_length=32)]
     top_k: int = Field(5, ge=1, le=100)
-    filters: Filters | None = None
     history: list[Message] | None = Field(None, max_length=HISTORY, description="what was said before")
     explain: bool = Field(False, description="tell how the answer came about")
     stream: bool = Field(False, description="answer with the sources, then pieces of text, then the whole")
@@ -516,21 +532,32 @@ class Source(Hit):
     quote: str
 
 
-class Candidate(Response):
-    number: int
-    collection: str
-    document_id: str
-    chunk: int
-    score: float
-    quote_score: float = Field(description="how well its best sentence fits the question")
-    read: bool = Field(description="false where there was no room for it in the model's context")
+class Candidate(Place):
+    """A passage that retrieval came upon, and what became of it."""
+
+    number: int | None = Field(description="of the source that it is; null where it was dropped before")
+    text: str = Field(description="its beginning")
+    score: float = Field(description="what it was ordered by, the last of the following that there is")
+    dense: float | None = Field(None, description="cosine; null beyond the list's end")
+    sparse: float | None = Field(None, description="BM25; null beyond the list's end")
+    fused: float | None = Field(None, description="reciprocal rank fusion of both lists")
+    rerank: float | None = Field(None, description="the reranker's")
+    quote_score: float | None = Field(None, description="how well its best sentence fits the question")
+    dropped: Literal["duplicate", "min_score", "top_k", "budget"] | None = Field(
+        None, description="why the answer was not written from it"
+    )
 
 
 class Explanation(Response):
     question: str = Field(description="as it was searched for")
-    candidates: list[Candidate]
+    candidates: list[Candidate] = Field(
+        description="best first; those that were dropped before the others last"
+    )
+    fit: float | None = Field(description="how well the passages fit the question; null where a model judged")
+    found: bool
+    model: str
     prompt_tokens: int
-    ms: dict[str, float] = Field(description="milliseconds of each step")
+    ms: dict[str, float] = Field(description="milliseconds of each step, in their order")
 
 
 class QueryAnswer(Response):
@@ -541,6 +568,59 @@ class QueryAnswer(Response):
     model: str
     usage: dict[str, Any]
     explanation: Explanation | None = None
+
+
+# Evaluation
+
+
+class GoldQuestion(Request):
+    question: str = Field(min_length=1)
+    gold: (
+        DocumentId
+        | Annotated[list[DocumentId], Field(min_length=1)]
+        | Annotated[dict[DocumentId, Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    ) = Field(description="the document that answers it, several, or each with how relevant it is")
+
+    @property
+    def relevance(self) -> dict[str, int]:
+        """The gold documents, each with how relevant it is."""
+        if isinstance(self.gold, dict):
+            return self.gold
+        return dict.fromkeys([self.gold] if isinstance(self.gold, str) else self.gold, 1)
+
+
+class EvaluateRequest(Request):
+    collection: CollectionName
+    questions: list[GoldQuestion] = Field(min_length=1, max_length=10_000)
+    k: int = Field(10, ge=1, le=100)
+    stream: bool = Field(False, description="answer with progress events, then the evaluation")
+
+
+class ModeScores(Response):
+    """The means over all questions."""
+
+    mode: str = Field(description="dense, sparse, hybrid, or hybrid+rerank where a reranker is set")
+    recall: float = Field(description="share of the gold documents among the first k")
+    mrr: float = Field(description="mean reciprocal rank of the first gold document among the first k")
+    ndcg: float = Field(description="normalised discounted cumulative gain of the first k")
+    ms: float = Field(description="milliseconds a search")
+
+
+class QuestionScores(Response):
+    question: str
+    gold: list[str]
+    ranks: dict[str, int | None] = Field(
+        description="by mode, where the first gold document stands; null if not among the first k"
+    )
+    ndcg: dict[str, float] = Field(description="by mode")
+    first: dict[str, str | None] = Field(description="by mode, the document that stands first")
+
+
+class Evaluation(Response):
+    collection: str
+    k: int
+    scores: list[ModeScores]
+    questions: list[QuestionScores]
 
 
 # Collections

@@ -97,3 +97,19 @@ def tracing(trace: Trace) -> Iterator[None]:
 def current() -> Trace:
     """The trace of the call at work here; where there is none (a job), one that nobody reads."""
     return _current.get() or Trace("")
+
+
+class Clock:
+    """How many milliseconds each step of a call took, in the order in which they began."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        self.ms.setdefault(step, 0.0)
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.ms[step] += (time.perf_counter() - began) * 1000

@@ -1093,18 +1093,32 @@ class LLMBackendClient:
         top_k: int = 5,
         filters: Mapping[str, Any] | None = None,
         mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
+        rerank: bool | str = False,
+        min_score: float | None = None,
     ) -> Records:
         """The passages nearest to a query, best first, without asking a model.
 
-        Each is `{text, score, document_id, chunk, collection, metadata}`; a higher score is better, and
-        scores compare within one answer only. `filters` selects on metadata: `{"year": 2026}`,
-        `{"team": ["hr", "it"]}` (any of), `{"year": {"gte": 2020}}` (also gt, lt, lte).
+        Each is `{text, score, document_id, chunk, collection, metadata, duplicates}`. `filters` selects on
+        metadata: `{"year": 2026}`, `{"team": ["hr", "it"]}` (any of), `{"year": {"gte": 2020}}` (also gt, lt,
+        lte). Of passages with the same text only the best comes, and its `duplicates` tell where else it is.
 
-        Raises InvalidRequest, NotFound (no such collection), BackendError.
+        A higher `score` is better: in mode "dense" the cosine (at most 1), in "sparse" BM25 (from 0, no
+        limit), in "hybrid" reciprocal rank fusion of both (0 to 0.21: a matter of ranks, not of likeness),
+        with `rerank` the reranker's (mostly 0 to 1). `rerank` is True, or the name of a model: the configured
+        reranker orders the 50 best. `min_score` leaves out what scores lower, on that same scale.
+
+        Raises InvalidRequest, NotFound (no such collection), Conflict (embedded by another model than the one
+        in use), BackendError (also: no reranker is set).
         """
-        names = _as_list(collection)
         result = self._call(
-            "rag_search", query=query, collection=names, top_k=top_k, filters=filters, mode=mode
+            "rag_search",
+            query=query,
+            collection=_as_list(collection),
+            top_k=top_k,
+            filters=filters,
+            mode=mode,
+            rerank=rerank,
+            min_score=min_score,
         )
         return Records(result["hits"])
 
@@ -1116,6 +1130,9 @@ class LLMBackendClient:
         *,
         top_k: int = 5,
         filters: Mapping[str, Any] | None = None,
+        mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
+        rerank: bool | str = False,
+        min_score: float | None = None,
         history: Sequence[Mapping[str, Any]] | None = None,
         explain: bool = False,
         stream: Literal[False] = False,
@@ -1129,6 +1146,9 @@ class LLMBackendClient:
         *,
         top_k: int = 5,
         filters: Mapping[str, Any] | None = None,
+        mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
+        rerank: bool | str = False,
+        min_score: float | None = None,
         history: Sequence[Mapping[str, Any]] | None = None,
         explain: bool = False,
         stream: Literal[True],
@@ -1141,6 +1161,9 @@ class LLMBackendClient:
         *,
         top_k: int = 5,
         filters: Mapping[str, Any] | None = None,
+        mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
+        rerank: bool | str = False,
+        min_score: float | None = None,
         history: Sequence[Mapping[str, Any]] | None = None,
         explain: bool = False,
         stream: bool = False,
@@ -1153,7 +1176,7 @@ class LLMBackendClient:
 
         `history` is the conversation so far, as `chat` takes it, for questions such as "And in winter?".
         `explain=True` adds `.explanation`: the question as searched for, each candidate with its scores
-        and whether the model read it, prompt tokens, and milliseconds by step.
+        and why it was dropped if it was, prompt tokens, and milliseconds by step; a picture in notebooks.
 
         Raises as `rag_search` and `chat` do.
         """
@@ -1163,6 +1186,9 @@ class LLMBackendClient:
             "collection": names,
             "top_k": top_k,
             "filters": filters,
+            "mode": mode,
+            "rerank": rerank,
+            "min_score": min_score,
             "history": _as_list(history),
             "explain": explain,
         }

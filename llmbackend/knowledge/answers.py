@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from ..errors import BackendError, StreamInterrupted
 from ..inference.chat import ChatModel
 from ..inference.embeddings import Embedder
 from ..schemas import Candidate, Explanation, Message, QueryAnswer, Source
+from ..tracing import Clock
 from .citations import cited
 from .conversation import last_question, standalone
 from .passages import Look, Passages, number
-from .writing import writer
+from .writing import Quotation, Synthesis, Writer
 
 NOTHING_FOUND = "There is nothing on this in the collection."
+SHOWN = 200  # letters of a passage that an explanation shows
 
 
 async def answer(
@@ -58,71 +59,79 @@ async def stream(
     """
     clock = Clock()
     usage: dict[str, int] = {}
-    if history and chat.abstracts:
-        with clock("rewrite"):
-            question, usage = await standalone(chat, question, history)
-    passages = await _find(embedder, question, look, clock)
-    if history and not chat.abstracts and not passages.answer:
-        # Nobody can rewrite it: the question before may hold what this one leaves unsaid.
-        passages = await _find(embedder, f"{last_question(history)} {question}".strip(), look, clock)
+    written: Writer
+    if chat.abstracts:
+        if history:
+            with clock("rewrite"):
+                question, usage = await standalone(chat, question, history)
+        passages = await _find(embedder, question, look, clock)
+        written = Synthesis(chat, passages)
+    else:
+        passages = await _find(embedder, question, look, clock)
+        written = await _quotation(embedder, passages, clock)
+        if history and not written.found:
+            # Nobody can rewrite it: the question before may hold what this one leaves unsaid.
+            passages = await _find(embedder, f"{last_question(history)} {question}".strip(), look, clock)
+            written = await _quotation(embedder, passages, clock)
     yield {"sources": [source.model_dump() for source in passages.sources]}
-    written = writer(chat, passages)
     text = ""
     with clock("answer"):
         async with aclosing(written.pieces()) as pieces:
             async for piece in pieces:
                 text += piece
                 yield {"delta": piece}
-    found = bool(text)
-    if not found:
+    if not text:
         text = NOTHING_FOUND
         yield {"delta": text}
     for name, count in written.usage.items():
         usage[name] = usage.get(name, 0) + count
-    whole = {"answer": text, "found": found, "citations": cited(text), "model": written.model, "usage": usage}
+    whole = {
+        "answer": text,
+        "found": written.found,
+        "citations": cited(text) if written.found else [],
+        "model": written.model,
+        "usage": usage,
+    }
     if explain:
-        whole["explanation"] = _explained(passages, written.read, usage, clock).model_dump()
+        whole["explanation"] = _explained(passages, written, usage, clock)
     yield {"answer": whole}
 
 
 async def _find(embedder: Embedder, question: str, look: Look, clock: Clock) -> Passages:
-    with clock("search"):
-        hits = await look(question)
+    candidates = await look(question, clock)
     with clock("quotes"):
-        return await number(embedder, question, hits)
+        return await number(embedder, question, candidates)
 
 
-def _explained(passages: Passages, read: int, usage: dict[str, int], clock: Clock) -> Explanation:
+async def _quotation(embedder: Embedder, passages: Passages, clock: Clock) -> Quotation:
+    with clock("fit"):
+        return await Quotation.of(embedder, passages)
+
+
+def _explained(passages: Passages, written: Writer, usage: dict[str, int], clock: Clock) -> dict[str, Any]:
     best = passages.best
+    candidates: list[dict[str, Any]] = []
+    sources = 0
+    for candidate in passages.candidates:
+        told = {
+            **candidate.place.model_dump(),
+            "text": candidate.chunk.text[:SHOWN],
+            "score": candidate.score,
+            **candidate.scores,
+            "dropped": candidate.dropped,
+            "number": None,
+        }
+        if candidate.dropped is None:
+            told["quote_score"] = round(best[sources].score, 4)
+            told["dropped"] = "budget" if sources >= written.read else None
+            told["number"] = sources = sources + 1
+        candidates.append(told)
     return Explanation(
         question=passages.question,
-        candidates=[
-            Candidate(
-                number=source.number,
-                collection=source.collection,
-                document_id=source.document_id,
-                chunk=source.chunk,
-                score=source.score,
-                quote_score=round(best[index].score, 4),
-                read=index < read,
-            )
-            for index, source in enumerate(passages.sources)
-        ],
+        candidates=[Candidate.model_validate(told) for told in candidates],
+        fit=written.fit,
+        found=written.found,
+        model=written.model,
         prompt_tokens=usage.get("prompt_tokens", 0),
         ms={step: round(ms, 2) for step, ms in clock.ms.items()},
-    )
-
-
-class Clock:
-    """How many milliseconds each step took."""
-
-    def __init__(self) -> None:
-        self.ms: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.ms[step] = self.ms.get(step, 0.0) + (time.perf_counter() - began) * 1000
+    ).model_dump()

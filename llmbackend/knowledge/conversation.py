@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..inference.chat import ChatModel
 from ..schemas import Message
+from .delimiters import delimited
 
 TURNS = 6
 TURN_CHARACTERS = 2000
@@ -23,15 +24,13 @@ async def standalone(
     chat: ChatModel, question: str, history: Sequence[Message]
 ) -> tuple[str, dict[str, int]]:
     """The question with what it leaves unsaid, by the model, and the tokens that took."""
-    said = [f"{turn.role}: {text(turn)[:TURN_CHARACTERS]}" for turn in history[-TURNS:]]
+    said = "\n".join(f"{turn.role}: {text(turn)[:TURN_CHARACTERS]}" for turn in history[-TURNS:])
     request = {
         "messages": [
             {"role": "system", "content": _SYSTEM},
             {
                 "role": "user",
-                "content": "\n".join(
-                    ["<conversation>", *said, "</conversation>", f"Last question: {question}"]
-                ),
+                "content": f"{delimited('conversation', said)}\nLast question: {question}",
             },
         ],
         "max_tokens": QUESTION_TOKENS,

@@ -7,30 +7,22 @@ from dataclasses import dataclass
 
 from ..inference.embeddings import Embedder
 from ..inference.sentences import Quote, fitting, sentences
-from ..schemas import Hit, Source
+from ..schemas import Source
+from ..tracing import Clock
+from .retrieval import Candidate
 
-Look = Callable[[str], Awaitable[list[Hit]]]
-"""Finds the hits for a question, best first."""
-
-ANSWERED = 0.95
-"""From which score of the best quote a question counts as answered, where no model judges that.
-
-Of 500 questions on 1,500 encyclopedia paragraphs 93 % reach it; of 300 of them put to two manuals 4 %, and of the 500
-after the paragraph with the answer was taken away, with its neighbours of the same article left in, 35 %.
-"""
+Look = Callable[[str, Clock], Awaitable[list[Candidate]]]
+"""Finds the hits for a question, best first, and what was dropped on the way."""
 
 
 @dataclass(frozen=True)
 class Passages:
     question: str
+    candidates: list[Candidate]
+    """The hits, which the sources are of, and what was dropped."""
     sources: list[Source]
     quotes: list[Quote]
     """Every sentence of the sources, those first that fit the question best."""
-
-    @property
-    def answer(self) -> bool:
-        """Whether they seem to answer the question."""
-        return bool(self.quotes) and self.quotes[0].score >= ANSWERED
 
     @property
     def best(self) -> dict[int, Quote]:
@@ -38,11 +30,11 @@ class Passages:
         return {quote.text: quote for quote in reversed(self.quotes)}
 
 
-async def number(embedder: Embedder, question: str, hits: list[Hit]) -> Passages:
-    """Hits as numbered sources with their quotes."""
-    if not hits:
-        return Passages(question, [], [])
-    passages = Passages(question, [], await fitting(embedder, question, [hit.text for hit in hits]))
+async def number(embedder: Embedder, question: str, candidates: list[Candidate]) -> Passages:
+    """The hits among the candidates as numbered sources, each with its quote: a verbatim part of its text."""
+    hits = [candidate.hit for candidate in candidates if candidate.dropped is None]
+    quotes = await fitting(embedder, question, [hit.text for hit in hits]) if hits else []
+    passages = Passages(question, candidates, [], quotes)
     best = passages.best
     passages.sources.extend(
         Source(**hit.model_dump(), number=index + 1, quote=hit.text[best[index].start : best[index].end])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendError, InvalidRequest
-from .vectors import PLACE, Chunk, Condition, Found, Mode, Page, point_id
+from .vectors import PLACE, RRF_K, RRF_WEIGHTS, Chunk, Condition, Found, Mode, Page, fusion_depth, point_id
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 DENSE, SPARSE = "dense", "bm25"
 WRITE_BATCH = 256
 SEARCH_THREADS = 2  # of each open collection; there may be hundreds
-
-# Reciprocal rank fusion (Cormack et al., SIGIR 2009). In Qdrant's weighted form a weight divides the rank, so 5 makes
-# the dense list a coarse vote, near the top or not, and BM25 decides among those: static token vectors find the right
-# neighbourhood but order it poorly. On the retrieval benchmark this beats either list alone; equal weights do not.
-RRF_K = 10
-RRF_WEIGHTS = [5.0, 1.0]
 
 
 class EdgeIndex:
@@ -127,7 +121,7 @@ class EdgeIndex:
             if mode == "dense":
                 request = edge.QueryRequest(limit=top_k, query=dense, filter=where, with_payload=True)
             else:
-                depth = max(50, 2 * top_k)
+                depth = fusion_depth(top_k)
                 request = edge.QueryRequest(
                     limit=top_k,
                     query=edge.Fusion.Rrf(k=RRF_K, weights=RRF_WEIGHTS),

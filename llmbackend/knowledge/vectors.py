@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 
 Mode = Literal["hybrid", "dense", "sparse"]
 
+# Reciprocal rank fusion (Cormack et al., SIGIR 2009). In Qdrant's weighted form a weight divides the rank, so 5 makes
+# the dense list a coarse vote, near the top or not, and BM25 decides among those: static token vectors find the right
+# neighbourhood but order it poorly. On the retrieval benchmark this beats either list alone; equal weights do not.
+RRF_K = 10
+RRF_WEIGHTS = [5.0, 1.0]
+"""Of the dense and the sparse list."""
+
+
+def fusion_depth(top_k: int) -> int:
+    """How many of each list are fused for the `top_k` best."""
+    return max(50, 2 * top_k)
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:

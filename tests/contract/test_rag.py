@@ -190,7 +190,7 @@ def test_a_conflict_comes_through_progress_too(client: LLMBackendClient, filled:
 def test_every_mode_finds_the_passage(client: LLMBackendClient, filled: str, mode: Any) -> None:
     hits = client.rag_search(QUESTION, filled, mode=mode)
     best = hits[0]
-    assert set(best) == {"text", "score", "document_id", "chunk", "collection", "metadata"}
+    assert set(best) == {"text", "score", "document_id", "chunk", "collection", "metadata", "duplicates"}
     assert (best.document_id, best.chunk, best.collection) == ("holiday", 0, filled)
     assert best.metadata == DOCUMENTS[0]["metadata"]
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)

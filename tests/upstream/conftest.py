@@ -73,8 +73,8 @@ def connect(upstream: Upstream, tmp_path: Path) -> Iterator[Connect]:
 
     def open_one(**settings: Any) -> LLMBackendClient:
         options = Settings(
-            data_dir=tmp_path / str(len(opened)),
             **{
+                "data_dir": tmp_path / str(len(opened)),
                 **_options(upstream),
                 "tei_api_key": KEY,
                 "tei_rerank_api_key": KEY,

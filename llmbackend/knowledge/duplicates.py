@@ -1,0 +1,53 @@
+"""Passages that say the same: equal texts, and copies of one text cut at slightly different places."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+SHARE = 0.9
+"""Of the longer text, in words, that two texts must have in common in one run."""
+
+WORDS = 40
+"""From which length on a text that goes on a little further is a copy: in a short one, a word changes the meaning."""
+
+
+def originals(texts: Iterable[str]) -> list[int]:
+    """For each text the index of the first one that it repeats, its own if there is none.
+
+    Texts are equal whatever their spaces and capitals. One that differs within, be it in one word, is no copy: it may
+    be another version, or another record of the same form.
+    """
+    found: list[int] = []
+    seen: defaultdict[str, list[tuple[int, list[str]]]] = defaultdict(list)
+    for index, text in enumerate(texts):
+        words = text.casefold().split()
+        # Copies share their longest word, which few other texts do: so not each has to be compared with each.
+        alike = seen[max(words, key=len, default="")]
+        original = next((other for other, its in alike if _repeats(words, its)), index)
+        if original == index:
+            alike.append((index, words))
+        found.append(original)
+    return found
+
+
+def _repeats(one: list[str], other: list[str]) -> bool:
+    """Whether they are the same, but for what one of them has before or after."""
+    if one == other:
+        return True
+    longer = max(len(one), len(other))
+    least = SHARE * longer
+    if longer < WORDS or min(len(one), len(other)) < least:
+        return False
+    return _continues(one, other, least) or _continues(other, one, least)
+
+
+def _continues(one: list[str], other: list[str], least: float) -> bool:
+    """Whether `other` begins with a run of `one`, of that length at least, up to the end of one of them."""
+    for start in range(len(one)):
+        run = min(len(one) - start, len(other))
+        if run < least:
+            return False
+        if one[start : start + run] == other[:run]:
+            return True
+    return False

@@ -1,0 +1,55 @@
+"""How well passages fit a question: what decides whether they answer it, where no model judges that."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ..inference.embeddings import Embedder
+
+PASSAGES = 5
+"""How many of the best are looked at: the more, the likelier that one fits by chance."""
+
+ANSWERED = 1.07
+"""From which fit on a question counts as answered."""
+
+_WORD = re.compile(r"\w[\w.'-]*\w|\w")
+# fmt: off
+_COMMON = frozenset((
+    "a", "about", "an", "and", "any", "are", "as", "at", "be", "by", "can", "could", "did", "do", "does", "for", "from",
+    "had", "has", "have", "how", "i", "if", "in", "is", "it", "its", "many", "may", "me", "much", "must", "my", "not",
+    "of", "on", "or", "our", "should", "so", "that", "the", "their", "them", "there", "they", "this", "to", "us", "was",
+    "we", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would", "you",
+    "your",
+))
+# fmt: on
+
+
+async def fit(embedder: Embedder, question: str, passages: Sequence[str]) -> float:
+    """How well the best of the first passages fits; 0 if there is none.
+
+    Each word of the question is likened to the passage's nearest word, so that other words for the same count too
+    (greedy matching: Rus and Lintean, BEA 2012); their mean, and the cosine of the whole texts, are added.
+    """
+    import numpy as np
+
+    passages = passages[:PASSAGES]
+    if not passages:
+        return 0.0
+    asked = [word for word in _words(question) if word not in _COMMON] or _words(question) or [question]
+    told = [_words(passage) for passage in passages]
+    every = list(dict.fromkeys([*asked, *(word for words in told for word in words)]))
+    values = (await embedder.embed([question, *passages, *every])).values
+    topics = values[1 : 1 + len(passages)] @ values[0]
+    words = values[1 + len(passages) :]
+    place = {word: number for number, word in enumerate(every)}
+    likeness = words[: len(asked)] @ words.T
+    best = 0.0
+    for topic, its in zip(topics, told, strict=True):
+        nearest = likeness[:, [place[word] for word in its]].max(axis=1, initial=0.0)
+        best = max(best, float(np.mean(nearest)) + float(topic))
+    return best
+
+
+def _words(text: str) -> list[str]:
+    return list(dict.fromkeys(_WORD.findall(text.lower())))
