@@ -23,8 +23,13 @@ from .jobs.types import Rooms, checked
 from .jobs.worker import Jobs
 from .knowledge import rag_model
 from .knowledge.collections import Collection, Collections
+from .knowledge.index_building import IndexBuilder
 from .knowledge.ingest import Progress, ingest
+from .knowledge.qdrant_edge import QdrantEdge
+from .knowledge.qdrant_server import QdrantServer
+from .knowledge.rebuild import reindex
 from .knowledge.retrieval import Candidate, retrieve
+from .knowledge.vectors import VectorEngine
 from .settings import Settings
 from .sse import DONE, event
 
@@ -41,7 +46,11 @@ class Backend:
         self._chat = connect.chat_model(settings)
         self._embedder = connect.embedder(settings)
         self._reranker = connect.reranker(settings)
-        self._collections = Collections(engine, settings.data_dir / "collections", self._embedder)
+        edge = QdrantEdge(settings.data_dir / "collections")
+        self._qdrant = _qdrant_server(settings)
+        engines: list[VectorEngine] = [self._qdrant, edge] if self._qdrant else [edge]
+        self._collections = Collections(engine, engines, self._embedder)
+        self._index_builder = IndexBuilder(self._collections, edge)
         self._rooms = Rooms(self._chat, self._embedder, self._collections)
         self._jobs = Jobs(Ledger(engine), self._rooms)
 
@@ -61,9 +70,11 @@ class Backend:
                 backend._reranker,
                 backend._chat,
                 backend._collections,
+                backend._index_builder,
                 backend._jobs,
             ):
                 opened.push_async_callback(part.close)
+            await backend._collections.tidy()
             await backend._jobs.start(settings.data_dir / "queue.db", settings.workers)
             backend._opened = opened.pop_all()
         return backend
@@ -257,14 +268,24 @@ class Backend:
     async def _described(self, name: str) -> schemas.CollectionInfo:
         collection = await self._collections.open(name)
         documents, chunks = await collection.run(collection.index.count)
-        manifest = {**collection.manifest.__dict__}
-        del manifest["id"]
-        return schemas.CollectionInfo(**manifest, documents=documents, chunks=chunks)
+        return schemas.CollectionInfo(**collection.manifest.public, documents=documents, chunks=chunks)
 
     async def delete_collection(self, request: schemas.CollectionRequest) -> schemas.CollectionDeleted:
         """Remove a collection with all its documents."""
         documents = await self._collections.delete(request.collection)
         return schemas.CollectionDeleted(deleted=request.collection, documents=documents)
+
+    async def reindex_collection(self, request: schemas.ReindexRequest) -> schemas.ReindexReport:
+        """Embed a collection's texts anew, with the model set now."""
+        return await reindex(self._collections, request.collection, model=request.model)
+
+    async def reindex_collection_stream(self, request: schemas.ReindexRequest) -> AsyncIterator[bytes]:
+        def work(progress: Progress) -> Awaitable[schemas.ReindexReport]:
+            return reindex(self._collections, request.collection, model=request.model, progress=progress)
+
+        async for item in _with_progress(work):
+            yield event(item)
+        yield DONE
 
     async def list_documents(self, request: schemas.ListDocumentsRequest) -> schemas.DocumentList:
         """List a collection's documents, a page at a time."""
@@ -325,8 +346,18 @@ class Backend:
 
     async def doctor(self, request: schemas.Empty) -> schemas.Diagnosis:
         """Check each model server, the embedded models and the data directory."""
-        checks = await doctor.examine(self.settings, self._chat, self._embedder.model, self._reranker)
+        checks = await doctor.examine(
+            self.settings, self._chat, self._embedder.model, self._reranker, self._qdrant
+        )
         return schemas.Diagnosis(ok=all(check.ok for check in checks), version=__version__, checks=checks)
+
+
+def _qdrant_server(settings: Settings) -> QdrantServer | None:
+    if settings.qdrant_url is None:
+        return None
+    key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
+    marks = settings.data_dir / "collections"
+    return QdrantServer(settings.qdrant_url, key, settings.upstream_timeout, marks)
 
 
 def _wire(request: schemas.ChatRequest) -> dict[str, Any]:
@@ -335,7 +366,7 @@ def _wire(request: schemas.ChatRequest) -> dict[str, Any]:
 
 
 async def _with_progress(
-    work: Callable[[Progress], Awaitable[schemas.IngestReport]],
+    work: Callable[[Progress], Awaitable[schemas.Response]],
 ) -> AsyncIterator[dict[str, Any]]:
     """`{"progress": {…}}` while the work goes on, `{"report": {…}}` at its end. Leaving early cancels the work."""
     items: asyncio.Queue[dict[str, Any] | BaseException] = asyncio.Queue()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Engine, MetaData, create_engine, event
+from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from .errors import BackendError
@@ -19,13 +20,28 @@ def connect(file: Path) -> Engine:
     engine = create_engine(URL.create("sqlite", database=str(file)))
     event.listen(engine, "connect", _configure)
     try:
-        metadata.create_all(engine)
+        with engine.begin() as connection:
+            for migrate in migrations:
+                migrate(connection)
+            metadata.create_all(connection)
     except SQLAlchemyError as error:
         raise BackendError(
             f"{file} cannot be used ({type(error).__name__}): restore it, or move it away to begin anew",
             details={"backend": "database"},
         ) from error
     return engine
+
+
+migrations: list[Callable[[Connection], None]] = []
+"""Called before tables are made: what changes those of older versions. Each finds out whether it has anything to do."""
+
+
+def columns(connection: Connection, table: str) -> set[str]:
+    """The names of a table's columns; none where there is no such table."""
+    inspector = inspect(connection)
+    return (
+        {column["name"] for column in inspector.get_columns(table)} if inspector.has_table(table) else set()
+    )
 
 
 def _configure(connection: Any, _: Any) -> None:

@@ -1,7 +1,7 @@
 """Whether what the settings name is there and works: each part asked once, all at the same time, each with little time.
 
 Chat servers are asked for their list of models, which costs nothing, and not for a reply. Embedding and rerank servers
-are sent one word. Models that are embedded in this process need to be there.
+are sent one word, a Qdrant server is asked what it is. Models that are embedded in this process need to be there.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .inference.embeddings import Embedder
 from .inference.rerank import Reranker
 from .inference.tei import Info, read_info
 from .inference.upstream import Upstream
+from .knowledge.qdrant_server import QdrantServer
 from .settings import Settings
 
 PATIENCE = 5.0  # seconds for a server
@@ -38,7 +39,11 @@ class _Found(NamedTuple):
 
 
 async def examine(
-    settings: Settings, chat: ChatModel, embedder: Embedder, reranker: Reranker
+    settings: Settings,
+    chat: ChatModel,
+    embedder: Embedder,
+    reranker: Reranker,
+    qdrant: QdrantServer | None,
 ) -> list[schemas.Check]:
     """A check a part. None raises: what is wrong stands in the check."""
     import aiohttp  # noqa: F401  # now, lest a server seem slow for it
@@ -49,6 +54,8 @@ async def examine(
     parts.append(_embeddings(settings, embedder))
     if (rerank_server := connect.rerank_server(settings)) is not None:
         parts.append(_rerank(settings, rerank_server, reranker))
+    if qdrant is not None:
+        parts.append(_vectors(qdrant))
     parts.append(_data(settings.data_dir))
     checks = await asyncio.gather(*parts)
     _judge_chat_model(settings.chat_model, [check for check in checks if check.name == "chat"])
@@ -164,6 +171,14 @@ def _limits(info: Info) -> dict[str, int]:
     if info.model is None:
         return {}
     return {"input": int(info.limits.tokens_a_text), "batch": info.limits.texts}
+
+
+async def _vectors(server: QdrantServer) -> schemas.Check:
+    async def probe() -> _Found:
+        about = await to_thread.run_sync(server.about, abandon_on_cancel=True)
+        return _Found([], {"collections": about.collections}, about.version)
+
+    return await _checked("vectors", "Qdrant", server.url, probe, PATIENCE)
 
 
 async def _data(folder: Path) -> schemas.Check:

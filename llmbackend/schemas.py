@@ -477,7 +477,14 @@ class IngestReport(Response):
     chunks: int = 0
 
 
-Filters = dict[str, JsonValue]
+Filters = Annotated[
+    dict[str, JsonValue],
+    Field(
+        description="on metadata, all of them: {field: value}, {field: [any of these]}, {field: {gte, gt, lte, lt}}, "
+        "{field: {exists: true or false}}, {field: {not: …}}; and {and: [filters, …]}, {or: [filters, …]}, "
+        "{not: filters}"
+    ),
+]
 
 
 class Retrieval(Request):
@@ -638,6 +645,7 @@ class CreateCollectionRequest(CollectionRequest):
 class CollectionInfo(Response):
     name: str
     embedding_model: str
+    sparse_model: str
     dimension: int
     chunk_size: int
     chunk_overlap: int
@@ -653,6 +661,20 @@ class CollectionList(Response):
 class CollectionDeleted(Response):
     deleted: str
     documents: int
+
+
+class ReindexRequest(CollectionRequest):
+    model: str | None = Field(None, description="the embedding model that is set, lest it be another one")
+    stream: bool = Field(False, description="answer with progress events, then the report")
+
+
+class ReindexReport(Response):
+    collection: str
+    from_model: str
+    to_model: str
+    documents: int
+    chunks: int
+    seconds: float
 
 
 class ListDocumentsRequest(CollectionRequest):
@@ -748,7 +770,7 @@ class Health(Response):
     embeddings: str
 
 
-CheckName = Literal["chat", "embeddings", "rerank", "data"]
+CheckName = Literal["chat", "embeddings", "rerank", "vectors", "data"]
 
 
 class Check(Response):
@@ -758,7 +780,9 @@ class Check(Response):
     url: str | None
     models: list[str]
     version: str | None
-    limits: dict[str, int] = Field(description="context, dimension, input (tokens), batch (texts), free_mb")
+    limits: dict[str, int] = Field(
+        description="context, dimension, input (tokens), batch (texts), collections, free_mb"
+    )
     latency_ms: float
     fix: str | None = Field(description="what is wrong, and what to do")
 

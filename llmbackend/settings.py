@@ -70,6 +70,10 @@ class Settings(BaseSettings):
     embedding_model: str | None = None
     embedding_cache_mb: int = Field(256, ge=0)
 
+    # Vectors: a Qdrant server; otherwise Qdrant Edge in this process
+    qdrant_url: str | None = None
+    qdrant_api_key: SecretStr | None = None
+
     # Reranking: TEI, or a server with POST /rerank as Jina, Cohere and vLLM have it; otherwise none
     tei_rerank_url: str | None = None
     tei_rerank_api_key: SecretStr | None = None
@@ -104,7 +108,9 @@ class Settings(BaseSettings):
     def _in_any_case(cls, level: Any) -> Any:
         return level.lower() if isinstance(level, str) else level
 
-    @field_validator("vllm_url", "litellm_url", "openai_base_url", "tei_url", "tei_rerank_url", "rerank_url")
+    @field_validator(
+        "vllm_url", "litellm_url", "openai_base_url", "tei_url", "tei_rerank_url", "rerank_url", "qdrant_url"
+    )
     @classmethod
     def _without_password(cls, url: str | None) -> str | None:
         """URLs are shown in messages; a password has a setting of its own, which is not."""

@@ -621,6 +621,7 @@ ROUTES: dict[str, tuple[str, str]] = {
     "create_collection": ("POST", "/v1/collections"),
     "get_collection": ("GET", "/v1/collections/{collection}"),
     "delete_collection": ("DELETE", "/v1/collections/{collection}"),
+    "reindex_collection": ("POST", "/v1/collections/{collection}/reindex"),
     "list_documents": ("GET", "/v1/collections/{collection}/documents"),
     "delete_documents": ("POST", "/v1/collections/{collection}/documents/delete"),
     "analyze_document": ("POST", "/v1/analyze"),
@@ -1074,11 +1075,15 @@ class LLMBackendClient:
             "chunk_overlap": chunk_overlap,
             "sync": sync,
         }
+        return self._watched("rag_ingest", progress, **fields)
+
+    def _watched(self, operation: str, progress: bool | Progress | None, **fields: Any) -> Record:
+        """The report of a long operation, whose progress is told on the way."""
         report = _progress(progress)
         if report is None:
-            return self._call("rag_ingest", **fields)
+            return self._call(operation, **fields)
         result = Record()
-        for event in _events(self._stream("rag_ingest", **fields)):
+        for event in _events(self._stream(operation, **fields)):
             if "progress" in event:
                 report(_records(event["progress"]))
             result = _records(event.get("report", {})) or result
@@ -1100,7 +1105,9 @@ class LLMBackendClient:
 
         Each is `{text, score, document_id, chunk, collection, metadata, duplicates}`. `filters` selects on
         metadata: `{"year": 2026}`, `{"team": ["hr", "it"]}` (any of), `{"year": {"gte": 2020}}` (also gt, lt,
-        lte). Of passages with the same text only the best comes, and its `duplicates` tell where else it is.
+        lte), `{"team": {"exists": True}}`, `{"team": {"not": "hr"}}`, all of them; and `{"or": [filters, …]}`,
+        `{"and": [filters, …]}`, `{"not": filters}`. Of passages with the same text only the best comes, and its
+        `duplicates` tell where else it is.
 
         A higher `score` is better: in mode "dense" the cosine (at most 1), in "sparse" BM25 (from 0, no
         limit), in "hybrid" reciprocal rank fusion of both (0 to 0.21: a matter of ranks, not of likeness),
@@ -1223,7 +1230,7 @@ class LLMBackendClient:
         )
 
     def get_collection(self, collection: str) -> Record:
-        """`{name, embedding_model, dimension, chunk_size, chunk_overlap, documents, chunks, created_at}`.
+        """`{name, embedding_model, sparse_model, dimension, chunk_size, chunk_overlap, documents, chunks, created_at}`.
 
         Raises NotFound.
         """
@@ -1232,6 +1239,20 @@ class LLMBackendClient:
     def delete_collection(self, collection: str) -> Record:
         """Remove a collection with all its documents; returns `{deleted, documents}`. Raises NotFound."""
         return self._call("delete_collection", collection=collection)
+
+    def reindex_collection(
+        self, collection: str, *, model: str | None = None, progress: bool | Progress | None = None
+    ) -> Record:
+        """Embed a collection's stored texts anew with the embedding model that is set now.
+
+        For a collection that another model made, which is neither searched nor added to until then. It goes on
+        being used meanwhile, and stays as it was if this fails. `model`, where given, must be the one that is set.
+        `progress` as in `rag_ingest`, in chunks.
+
+        Returns `{collection, from_model, to_model, documents, chunks, seconds}`. Raises NotFound, Conflict (it is
+        being reindexed already), InvalidRequest (another `model`), BackendError.
+        """
+        return self._watched("reindex_collection", progress, collection=collection, model=model)
 
     def list_documents(self, collection: str, *, limit: int | None = None) -> Records:
         """A collection's documents as `{id, chunks, metadata}`: all, or the first `limit`. Raises NotFound."""

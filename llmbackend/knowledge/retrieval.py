@@ -13,7 +13,8 @@ from ..schemas import Hit, Place, Retrieval
 from ..tracing import Clock
 from .collections import Collection
 from .duplicates import originals
-from .vectors import RRF_K, RRF_WEIGHTS, Chunk, Condition, Mode, conditions, fusion_depth
+from .filters import Condition, conditions
+from .vectors import RRF_K, RRF_WEIGHTS, Chunk, Mode, fusion_depth
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from llama_index.core.bridge.pydantic import PrivateAttr
@@ -23,7 +23,8 @@ from ..errors import InvalidRequest
 from ..schemas import Document
 from .chunking import content_hash
 from .collections import Collection
-from .vectors import Chunk, Condition, Mode, conditions
+from .filters import Combination, Condition, conditions
+from .vectors import Chunk, Mode
 
 _MODES: dict[VectorStoreQueryMode, Mode] = {
     VectorStoreQueryMode.DEFAULT: "dense",
@@ -35,6 +36,11 @@ _BOUNDS = {
     FilterOperator.GTE: "gte",
     FilterOperator.LT: "lt",
     FilterOperator.LTE: "lte",
+}
+_COMBINATIONS: dict[FilterCondition, Literal["all", "any", "none"]] = {
+    FilterCondition.AND: "all",
+    FilterCondition.OR: "any",
+    FilterCondition.NOT: "none",
 }
 
 
@@ -129,16 +135,21 @@ def _node_id(chunk: Chunk) -> str:
 def _conditions(filters: MetadataFilters | None) -> list[Condition]:
     if filters is None:
         return []
-    if filters.condition not in (None, FilterCondition.AND):
-        raise InvalidRequest("collections combine filters with 'and' only")
-    found: list[Condition] = []
-    for item in filters.filters:
-        if not isinstance(item, MetadataFilter):
-            found += _conditions(item)
-        elif item.operator in (FilterOperator.EQ, FilterOperator.IN):
-            found += conditions({item.key: item.value})
-        elif item.operator in _BOUNDS:
-            found += conditions({item.key: {_BOUNDS[item.operator]: item.value}})
-        else:
-            raise InvalidRequest(f"collections cannot filter by {item.operator.value!r}")
-    return found
+    found = [
+        Combination("all", _field(item) if isinstance(item, MetadataFilter) else _conditions(item))
+        for item in filters.filters
+    ]
+    return [Combination(_COMBINATIONS[filters.condition or FilterCondition.AND], list(found))]
+
+
+def _field(item: MetadataFilter) -> list[Condition]:
+    operator = item.operator
+    if operator in (FilterOperator.EQ, FilterOperator.IN):
+        return conditions({item.key: item.value})
+    if operator in (FilterOperator.NE, FilterOperator.NIN):
+        return conditions({item.key: {"not": item.value}})
+    if operator == FilterOperator.IS_EMPTY:
+        return conditions({item.key: {"exists": False}})
+    if operator in _BOUNDS:
+        return conditions({item.key: {_BOUNDS[operator]: item.value}})
+    raise InvalidRequest(f"collections cannot filter by {operator.value!r}")

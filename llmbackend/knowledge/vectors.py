@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from ..errors import InvalidRequest
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from .filters import Condition
 
 Mode = Literal["hybrid", "dense", "sparse"]
 
@@ -77,17 +77,12 @@ class Page(NamedTuple):
     cursor: str | None
 
 
-PLACE = ("page", "headings")
-"""What filters find in a chunk's place, beside its metadata."""
+class Stored(NamedTuple):
+    """Chunks with their dense vectors, in no order, and where the next page starts (None after the last)."""
 
-
-class Condition(NamedTuple):
-    """What one metadata field must be: equal to `equals`, one of `any_of`, or within `range`."""
-
-    key: str
-    equals: str | int | bool | None = None
-    any_of: list[str] | list[int] | None = None
-    range: dict[str, float] | None = None
+    chunks: list[Chunk]
+    vectors: NDArray[np.float32]
+    cursor: str | None
 
 
 class VectorIndex(Protocol):
@@ -124,6 +119,9 @@ class VectorIndex(Protocol):
 
     def documents(self, limit: int, cursor: str | None) -> Page: ...
 
+    def read(self, limit: int, cursor: str | None, document_ids: Sequence[str] | None = None) -> Stored:
+        """Everything, or of these documents everything, a page at a time."""
+
     def count(self) -> tuple[int, int]:
         """How many documents and how many chunks."""
 
@@ -133,33 +131,29 @@ class VectorIndex(Protocol):
     def close(self) -> None: ...
 
 
-def conditions(filters: dict[str, Any] | None) -> list[Condition]:
-    """Conditions from `{"field": value | [values] | {"gte": number, ...}}`; raises InvalidRequest."""
-    return [_condition(key, value) for key, value in (filters or {}).items()]
+class Physical(NamedTuple):
+    """A physical collection: what it is called in its engine, and what opening it takes.
+
+    Points' ids follow from `namespace`, which stays when a collection moves to another physical one.
+    """
+
+    id: str
+    namespace: uuid.UUID
+    sparse_model: str
 
 
-def _condition(key: str, value: Any) -> Condition:
-    if not key or '"' in key or "\\" in key:
-        raise InvalidRequest(f"filters: {key!r} cannot be a metadata field's name")
-    match value:
-        case int() if abs(value) >= 2**63:
-            raise InvalidRequest(f"filters: {key!r}: {str(value)[:30]} is too large, 64 bits are the limit")
-        case bool() | int() | str():
-            return Condition(key, equals=value)
-        case float():
-            return Condition(key, range={"gte": value, "lte": value})
-        case list() if value and (
-            all(isinstance(item, str) for item in value)
-            or all(type(item) is int and abs(item) < 2**63 for item in value)
-        ):
-            return Condition(key, any_of=value)
-        case dict() if (
-            value
-            and value.keys() <= {"gt", "gte", "lt", "lte"}
-            and all(type(bound) in (int, float) and abs(bound) < 1e300 for bound in value.values())
-        ):
-            return Condition(key, range={name: float(bound) for name, bound in value.items()})
-    raise InvalidRequest(
-        f"filters: {key!r} takes a value, a list of texts or of whole numbers, "
-        "or bounds such as {'gte': 1, 'lt': 5}"
-    )
+class VectorEngine(Protocol):
+    """Where indexes are kept. Methods block and may be called from any thread."""
+
+    name: str
+
+    def create(self, physical_id: str, dimension: int) -> None:
+        """Make an empty index."""
+
+    def open(self, physical: Physical) -> VectorIndex:
+        """An index that is there, repaired if need be. It has one user at a time."""
+
+    def drop(self, physical_id: str) -> None:
+        """Remove an index that nobody has open; nothing happens if there is none."""
+
+    def close(self) -> None: ...

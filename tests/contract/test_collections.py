@@ -18,6 +18,7 @@ def test_a_new_collection_is_described(client: LLMBackendClient, collection: str
     assert set(made) == {
         "name",
         "embedding_model",
+        "sparse_model",
         "dimension",
         "chunk_size",
         "chunk_overlap",

@@ -11,6 +11,7 @@ import pytest
 
 from llmbackend import NotFound
 from llmbackend.knowledge.collections import Collection, Manifest
+from llmbackend.knowledge.live_index import LiveIndex
 from llmbackend.knowledge.qdrant_edge import EdgeIndex
 
 
@@ -21,7 +22,7 @@ def test_closing_waits_for_those_who_still_read(tmp_path: Path) -> None:
 async def _closed_while_read(tmp_path: Path) -> None:
     manifest = Manifest("notes", str(uuid.uuid4()), "a-model", 4, 256, 32, "2026-01-01T00:00:00+00:00")
     EdgeIndex.create(tmp_path / manifest.id, manifest.dimension)
-    collection = Collection(manifest, EdgeIndex(tmp_path / manifest.id))
+    collection = Collection(manifest, LiveIndex(EdgeIndex(tmp_path / manifest.id)))
     reading, may_end = threading.Event(), threading.Event()
 
     def read() -> tuple[int, int]:

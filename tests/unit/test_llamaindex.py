@@ -90,10 +90,14 @@ def test_a_retriever_filters_as_rag_search_does(tmp_path: Path) -> None:
         assert await found(index, year([2024, 2025], FilterOperator.IN)) == {"vacation", "warranty"}
         between = year(2025, FilterOperator.GTE), year(2026, FilterOperator.LT)
         assert await found(index, *between) == {"warranty"}
-        with pytest.raises(InvalidRequest, match="'!='"):
-            await found(index, year(2026, FilterOperator.NE))
-        with pytest.raises(InvalidRequest, match="'and'"):
-            await found(index, *between, condition=FilterCondition.OR)
+        assert await found(index, year(2026, FilterOperator.NE)) == {"vacation", "warranty"}
+        assert await found(index, year([2024, 2026], FilterOperator.NIN)) == {"warranty"}
+        assert await found(index, year(None, FilterOperator.IS_EMPTY)) == set()
+        either = year(2024, FilterOperator.EQ), year(2025, FilterOperator.EQ)
+        assert await found(index, *either, condition=FilterCondition.OR) == {"vacation", "warranty"}
+        assert await found(index, *either, condition=FilterCondition.NOT) == {"router", "office"}
+        with pytest.raises(InvalidRequest, match="'text_match'"):
+            await found(index, year("x", FilterOperator.TEXT_MATCH))
 
     _in_a_backend(tmp_path, work)
 

@@ -54,7 +54,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
 def test_secrets_are_never_shown() -> None:
     secret = "s3cret-value"
     names = [name for name in Settings.model_fields if name.endswith("api_key")]
-    assert len(names) == 7
+    assert len(names) == 8
     options = load(**dict.fromkeys(names, secret))
     assert all(isinstance(getattr(options, name), SecretStr) for name in names)
     for shown in (repr(options), str(options), options.model_dump_json(), repr(options.model_dump())):

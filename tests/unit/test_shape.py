@@ -78,6 +78,7 @@ DIFFERENCES = {
     "rerank": Difference(wire_only={"return_documents"}),
     # The SDK streams where progress is wanted.
     "rag_ingest": Difference(sdk_only={"progress"}, wire_only={"stream"}),
+    "reindex_collection": Difference(sdk_only={"progress"}, wire_only={"stream"}),
     # The SDK turns the pages itself, and by default gives all.
     "list_documents": Difference(wire_only={"cursor"}, other_default={"limit"}),
 }

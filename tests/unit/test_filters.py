@@ -1,0 +1,114 @@
+"""Filters as callers write them: what is understood, and what is refused, naming the place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmbackend import InvalidRequest
+from llmbackend.knowledge.filters import DEPTH, Combination, FieldCondition, conditions
+
+UNDERSTOOD: list[tuple[Any, FieldCondition]] = [
+    ("hr", FieldCondition("key", equals="hr")),
+    (2026, FieldCondition("key", equals=2026)),
+    (True, FieldCondition("key", equals=True)),
+    (1.5, FieldCondition("key", range={"gte": 1.5, "lte": 1.5})),
+    (["hr", "it"], FieldCondition("key", any_of=["hr", "it"])),
+    ([1, 2], FieldCondition("key", any_of=[1, 2])),
+    ({"gte": 1, "lt": 5}, FieldCondition("key", range={"gte": 1.0, "lt": 5.0})),
+]
+
+
+@pytest.mark.parametrize(("value", "expected"), UNDERSTOOD, ids=str)
+def test_a_filter_is_understood(value: Any, expected: FieldCondition) -> None:
+    assert conditions({"key": value}) == [expected]
+
+
+# fmt: off
+REFUSED: list[Any] = [
+    None, [], {}, [1, "a"], [1.5], [True], [None], {"gte": "a"}, {"gte": True}, {"gte": None}, {"near": 1}, {"gte": 1, "x": 2},
+    {"exists": 1}, {"exists": None}, {"not": None}, {"not": {}}, {"not": [1.5]}, {"not": {"near": 1}},
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("value", REFUSED, ids=str)
+def test_a_filter_that_makes_no_sense_is_refused_by_its_name(value: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"'key['.]"):
+        conditions({"key": value})
+
+
+@pytest.mark.parametrize("key", ["", 'a"b'])
+def test_a_filter_on_a_name_no_field_can_have_is_refused(key: str) -> None:
+    with pytest.raises(InvalidRequest, match="filters"):
+        conditions({key: 1})
+
+
+def test_no_filters_are_no_conditions() -> None:
+    assert conditions(None) == conditions({}) == []
+
+
+YEAR, TEAM = FieldCondition("year", equals=2026), FieldCondition("team", equals="hr")
+
+
+def _all(*parts: Any) -> Combination:
+    return Combination("all", list(parts))
+
+
+COMBINED: list[tuple[dict[str, Any], list[Any]]] = [
+    ({"year": 2026, "team": "hr"}, [YEAR, TEAM]),
+    ({"or": [{"year": 2026}, {"team": "hr"}]}, [Combination("any", [_all(YEAR), _all(TEAM)])]),
+    ({"and": [{"year": 2026}], "team": "hr"}, [_all(_all(YEAR)), TEAM]),
+    ({"not": {"year": 2026, "team": "hr"}}, [Combination("none", [_all(YEAR, TEAM)])]),
+    ({"year": {"not": 2026}}, [Combination("none", [_all(YEAR)])]),
+    ({"year": {"exists": True}}, [FieldCondition("year")]),
+    ({"year": {"exists": False}}, [Combination("none", [FieldCondition("year")])]),
+    (
+        {"year": {"gte": 1, "exists": True}},
+        [FieldCondition("year", range={"gte": 1.0}), FieldCondition("year")],
+    ),
+]
+
+
+@pytest.mark.parametrize(("filters", "expected"), COMBINED, ids=str)
+def test_filters_combine(filters: dict[str, Any], expected: list[Any]) -> None:
+    assert conditions(filters) == expected
+
+
+NAMED: list[tuple[dict[str, Any], str]] = [
+    ({"or": []}, "'or'"),
+    ({"and": {"year": 1}}, "'and'"),
+    ({"or": [{"year": 1}, {}]}, "'or.1'"),
+    ({"or": [{"year": 1}, 5]}, "'or.1'"),
+    ({"not": []}, "'not'"),
+    ({"not": {"or": [{"year": None}]}}, "'not.or.0.year'"),
+    ({"year": {"not": {"near": 1}}}, "'year.not'"),
+    ({"and": [{"year": {"exists": "no"}}]}, "'and.0.year.exists'"),
+]
+
+
+@pytest.mark.parametrize(("filters", "place"), NAMED, ids=str)
+def test_what_makes_no_sense_is_refused_by_its_place(filters: dict[str, Any], place: str) -> None:
+    with pytest.raises(InvalidRequest, match=place):
+        conditions(filters)
+
+
+@pytest.mark.parametrize("deeper", [lambda inner: {"not": inner}, lambda inner: {"or": [inner]}])
+def test_filters_nest_so_far_and_no_further(deeper: Any) -> None:
+    filters: dict[str, Any] = {"year": 1}
+    for _ in range(DEPTH // 2):
+        filters = deeper(filters)
+    conditions(filters)
+    for _ in range(1000):
+        filters = deeper(filters)
+    with pytest.raises(InvalidRequest, match="levels"):
+        conditions(filters)
+
+
+def test_nots_nest_so_far_and_no_further() -> None:
+    value: Any = 1
+    for _ in range(1000):
+        value = {"not": value}
+    with pytest.raises(InvalidRequest, match="levels"):
+        conditions({"year": value})

@@ -1,0 +1,223 @@
+"""Graphs built in the background, data directories of older versions, and what a kill left loose."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmbackend import BackendError, Conflict, LLMBackendClient, schemas
+from llmbackend.backend import Backend
+from llmbackend.knowledge import bm25
+from llmbackend.knowledge.edge_build import optimized
+from llmbackend.knowledge.index_building import IndexBuilder
+from llmbackend.knowledge.qdrant_edge import QdrantEdge
+from llmbackend.knowledge.vectors import Chunk, Physical
+from llmbackend.local import LocalTransport
+from llmbackend.settings import Settings
+
+
+def _in_a_backend(folder: Path, work: Callable[[Backend], Awaitable[None]]) -> None:
+    async def run() -> None:
+        backend = await Backend.open(Settings(data_dir=folder))
+        try:
+            await work(backend)
+        finally:
+            await backend.close()
+
+    asyncio.run(run())
+
+
+def _documents(count: int, edition: int = 1) -> list[Any]:
+    return [
+        schemas.Document(id=f"d{number}", text=f"Machine {number}, edition {edition}, hall {number % 97}.")
+        for number in range(count)
+    ]
+
+
+async def _ingest(backend: Backend, documents: list[Any]) -> schemas.IngestReport:
+    return await backend.rag_ingest(schemas.RagIngestRequest(documents=documents, collection="machines"))
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        await asyncio.sleep(0.02)
+
+
+def _folders(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "collections").iterdir() if path.is_dir())
+
+
+GROWN = 6_000  # 256 dimensions: enough for the engine to build a graph
+
+
+async def _eager(backend: Backend) -> IndexBuilder:
+    """The backend's builder, which takes less for large."""
+    builder = backend._index_builder
+    builder._grown = GROWN
+    return builder
+
+
+def test_a_large_ingest_gets_a_graph_in_the_background(tmp_path: Path) -> None:
+    async def work(backend: Backend) -> None:
+        await _eager(backend)
+        collection = await backend._collections.create("machines", None, None)
+        first = collection.manifest
+        await _ingest(backend, _documents(GROWN - 1))
+        assert collection.manifest == first  # not yet
+        await _ingest(backend, _documents(GROWN))
+        # While it is being built, documents are changed and deleted.
+        await _ingest(backend, _documents(50, edition=2))
+        await backend.delete_documents(
+            schemas.DeleteDocumentsRequest(collection="machines", ids=[f"d{n}" for n in range(100, 200)])
+        )
+        await _until(lambda: collection.manifest != first)
+        built = collection.manifest
+        assert (built.id, built.engine, built.indexed) == (first.id, "edge", GROWN)
+        await _until(lambda: _folders(tmp_path) == [built.place.id])
+        assert await collection.run(collection.index.count) == (GROWN - 100, GROWN - 100)
+        edge_dir = tmp_path / "collections" / built.place.id
+        assert list(edge_dir.glob("segments/*/vector_index-dense/*graph*")), "there is a graph"
+        assert (await _ingest(backend, _documents(50, edition=2))).unchanged == 50
+        hits = await backend.rag_search(
+            schemas.RagSearchRequest(query="Machine 7, edition 2", collection="machines", top_k=1)
+        )
+        assert hits.hits[0].text.startswith("Machine 7, edition 2")
+
+    _in_a_backend(tmp_path, work)
+    _in_a_backend(tmp_path, _is_whole)
+
+
+async def _is_whole(backend: Backend) -> None:
+    described = await backend.get_collection(schemas.CollectionRequest(collection="machines"))
+    assert described.documents == described.chunks == GROWN - 100
+
+
+def test_closing_ends_the_building_and_leaves_nothing(tmp_path: Path) -> None:
+    async def work(backend: Backend) -> None:
+        await _eager(backend)
+        await _ingest(backend, _documents(GROWN))
+        await _until(lambda: len(_folders(tmp_path)) == 2)
+
+    _in_a_backend(tmp_path, work)
+    assert len(_folders(tmp_path)) == 1
+
+    async def again(backend: Backend) -> None:
+        described = await backend.get_collection(schemas.CollectionRequest(collection="machines"))
+        assert described.documents == GROWN
+
+    _in_a_backend(tmp_path, again)
+
+
+def test_what_is_no_shard_gets_no_graph(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BackendError, match="graph"):
+        asyncio.run(optimized(tmp_path / "file", 2))
+
+
+def test_a_copy_has_everything_and_can_be_written_to(tmp_path: Path) -> None:
+    edge = QdrantEdge(tmp_path)
+    original = Physical(str(uuid.uuid4()), uuid.uuid4(), bm25.NAME)
+    edge.create(original.id, 2)
+    index = edge.open(original)
+    chunks = [Chunk(f"d{number}", "v1", 0, 1, f"text {number}") for number in range(300)]
+    index.upsert(chunks, np.ones((300, 2), dtype=np.float32))
+    index.flush()
+    copied = original._replace(id=str(uuid.uuid4()))
+    edge.copy(original.id, copied.id)
+    index.close()
+    copy = edge.open(copied)
+    assert copy.count() == (300, 300)
+    assert copy.stored([("d7", "v1")]) == {"d7"}
+    assert copy.delete(["d7", "d8"]) == 2
+    copy.upsert([Chunk("d8", "v2", 0, 1, "text 8, changed")], np.ones((1, 2), dtype=np.float32))
+    assert copy.count() == (299, 299)
+    copy.close()
+
+
+# Data directories of before
+
+OLD_TABLE = """CREATE TABLE collections (name VARCHAR(128) PRIMARY KEY, id VARCHAR(36) NOT NULL UNIQUE,
+embedding_model VARCHAR(512) NOT NULL, dimension INTEGER NOT NULL, chunk_size INTEGER NOT NULL,
+chunk_overlap INTEGER NOT NULL, created_at VARCHAR(32) NOT NULL)"""
+
+
+def _as_version_0_1(folder: Path) -> None:
+    """Make a data directory what the first version would have left: its table, Edge's own BM25, no `place`."""
+    import qdrant_edge as edge
+
+    with closing(sqlite3.connect(folder / "state.db")) as connection, connection:
+        rows = connection.execute(
+            "SELECT name, id, embedding_model, dimension, chunk_size, chunk_overlap, created_at FROM collections"
+        ).fetchall()
+        connection.execute("DROP TABLE collections")
+        connection.execute("DROP TABLE loose_collections")
+        connection.execute(OLD_TABLE)
+        connection.executemany("INSERT INTO collections VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+    shard = edge.EdgeShard.load(str(folder / "collections" / rows[0][1]))
+    records, _ = shard.scroll(edge.ScrollRequest(limit=100, with_payload=True, with_vector=True))
+    old = edge.Bm25()
+    for record in records:
+        vector = {"dense": record.vector["dense"], "bm25": old.embed_document(record.payload["text"])}
+        payload = {name: value for name, value in record.payload.items() if name != "place"}
+        point = edge.Point(id=record.id, vector=vector, payload=payload)
+        shard.update(edge.UpdateOperation.upsert_points([point]))
+    shard.flush()
+    shard.close()
+
+
+def test_a_data_directory_of_the_first_version_opens(tmp_path: Path) -> None:
+    texts = ["The router has four ports.", "Running water is found in the hall.", "Nothing else."]
+    with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
+        client.rag_ingest(texts, "old")
+    _as_version_0_1(tmp_path)
+    with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
+        info = client.get_collection("old")
+        assert (info.sparse_model, info.documents) == ("bm25-english", 3)
+        for mode in ("sparse", "hybrid", "dense"):
+            assert client.rag_search("runs", "old", mode=mode)[0].text == texts[1]  # type: ignore[arg-type]
+        assert client.rag_ingest([*texts, "Waters run deep."], "old").unchanged == 3
+        assert len(client.rag_search("run", "old", mode="sparse")) == 2
+        client.reindex_collection("old")
+        assert client.get_collection("old").sparse_model == "bm25-multilingual"
+        assert len(client.rag_search("run", "old", mode="sparse")) == 2
+
+
+def test_what_a_kill_left_loose_goes_at_the_next_start(tmp_path: Path) -> None:
+    with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
+        client.rag_ingest("A text.", "notes")
+    [folder] = _folders(tmp_path)
+    for name in ("unfinished", "unknown"):
+        shutil.copytree(tmp_path / "collections" / folder, tmp_path / "collections" / name)
+    with closing(sqlite3.connect(tmp_path / "state.db")) as connection, connection:
+        rows = [("unfinished", "edge"), ("never-made", "edge"), ("elsewhere", "qdrant")]
+        connection.executemany("INSERT INTO loose_collections (physical, engine) VALUES (?, ?)", rows)
+    with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
+        assert client.get_collection("notes").documents == 1
+    assert _folders(tmp_path) == sorted([folder, "unknown"]), "what nobody called loose is not ours to remove"
+    with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
+        left = connection.execute("SELECT physical FROM loose_collections").fetchall()
+    assert left == [("elsewhere",)], "it is removed once that engine is there again"
+
+
+def test_a_collection_on_a_server_that_is_not_set_is_told(tmp_path: Path) -> None:
+    with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
+        client.rag_ingest("A text.", "notes")
+    with closing(sqlite3.connect(tmp_path / "state.db")) as connection, connection:
+        connection.execute("UPDATE collections SET engine = 'qdrant'")
+    with (
+        LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client,
+        pytest.raises(Conflict, match="QDRANT_URL"),
+    ):
+        client.rag_search("text", "notes")
