@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,9 +62,11 @@ class QdrantServer:
             if self._client is None:
                 from qdrant_client import QdrantClient
 
-                self._client = QdrantClient(
-                    url=self.url, api_key=self._api_key, timeout=self._timeout, check_compatibility=False
-                )
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of a key without TLS, as in a network of one's own
+                    self._client = QdrantClient(
+                        url=self.url, api_key=self._api_key, timeout=self._timeout, check_compatibility=False
+                    )
         return self._client
 
     def create(self, physical_id: str, dimension: int) -> None:

@@ -1,14 +1,12 @@
 """What an index of chunks does, on each engine: written, found, replaced, paged, repaired after a kill.
 
-There is no Qdrant server to be had for tests: its engine runs on qdrant-client's own in-memory mode, one call at a time,
-which stands in for the server beyond the client.
+The server's engine runs on a stand-in for the server (tests/qdrant.py).
 """
 
 from __future__ import annotations
 
 import threading
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from qdrant_client import QdrantClient
 
 from llmbackend import BackendError, InvalidRequest
 from llmbackend.knowledge import bm25
@@ -27,6 +24,7 @@ from llmbackend.knowledge.qdrant import QdrantIndex
 from llmbackend.knowledge.qdrant_edge import QdrantEdge
 from llmbackend.knowledge.qdrant_server import QdrantServer
 from llmbackend.knowledge.vectors import Chunk, Physical, VectorEngine, VectorIndex
+from tests.qdrant import OneAtATime
 
 # The index
 
@@ -53,24 +51,6 @@ def _write(index: VectorIndex, chunks: list[Chunk]) -> None:
 def _everything(index: VectorIndex) -> set[tuple[str, str, int]]:
     found = index.search("", _vectors(1)[0], mode="dense", top_k=1000)
     return {(chunk.document_id, chunk.hash, chunk.number) for chunk, _ in found}
-
-
-class OneAtATime:
-    """A client whose methods wait for one another: qdrant-client's in-memory mode takes no two calls at once."""
-
-    def __init__(self) -> None:
-        self._client = QdrantClient(":memory:")
-        self._lock = threading.Lock()
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._client, name)
-
-        def called(*args: Any, **options: Any) -> Any:
-            with self._lock, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that indexes have no effect there
-                return method(*args, **options)
-
-        return called
 
 
 def _engine(kind: str, folder: Path) -> VectorEngine:
