@@ -235,6 +235,23 @@ class Backend:
         names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
         return [await self._collections.get(name) for name in names]
 
+    async def evaluate(self, request: schemas.EvaluateRequest) -> schemas.Evaluation:
+        """Measure how well a collection's search finds the documents that answer some questions."""
+        return await self._evaluate(request, lambda done, total, stage: None)
+
+    async def evaluate_stream(self, request: schemas.EvaluateRequest) -> AsyncIterator[bytes]:
+        async for item in _with_progress(lambda progress: self._evaluate(request, progress)):
+            yield event(item)
+        yield DONE
+
+    async def _evaluate(self, request: schemas.EvaluateRequest, progress: Progress) -> schemas.Evaluation:
+        from .knowledge.evaluation import evaluate
+
+        collection = await self._collections.get(request.collection)
+        return await evaluate(
+            collection, request.questions, request.k, self._embedder, self._reranker, progress
+        )
+
     # Collections and documents
 
     async def list_collections(self, request: schemas.Empty) -> schemas.CollectionList:
@@ -335,7 +352,7 @@ def _wire(request: schemas.ChatRequest) -> dict[str, Any]:
 
 
 async def _with_progress(
-    work: Callable[[Progress], Awaitable[schemas.IngestReport]],
+    work: Callable[[Progress], Awaitable[schemas.Response]],
 ) -> AsyncIterator[dict[str, Any]]:
     """`{"progress": {…}}` while the work goes on, `{"report": {…}}` at its end. Leaving early cancels the work."""
     items: asyncio.Queue[dict[str, Any] | BaseException] = asyncio.Queue()

@@ -30,6 +30,8 @@ __all__ = [
     "BackendTimeout",
     "Conflict",
     "Embeddings",
+    "Evaluation",
+    "Explanation",
     "Forbidden",
     "HttpTransport",
     "InvalidRequest",
@@ -327,7 +329,7 @@ class Answer(str):
     sources: Records
     model: str
     usage: Record
-    explanation: Record | None
+    explanation: Explanation | None
 
     def __new__(
         cls,
@@ -346,7 +348,7 @@ class Answer(str):
         self.sources = Records(_records(dict(source)) for source in sources)
         self.model = model
         self.usage = _records(dict(usage or {}))
-        self.explanation = _records(dict(explanation)) if explanation else None
+        self.explanation = Explanation(_records(dict(explanation))) if explanation else None
         return self
 
     def _repr_html_(self) -> str:
@@ -356,6 +358,160 @@ class Answer(str):
             for source in self.sources
         )
         return f"<p style='white-space:pre-wrap'>{html.escape(self)}</p><ol>{items}</ol>"
+
+
+_SCORES = ("dense", "sparse", "fused", "rerank", "quote_score")
+_COLOURS = ("#4878a8", "#e49444", "#6a9f58", "#a87c9f", "#d1615d", "#85b6b2", "#967662")
+
+
+class Explanation(Record):
+    """How an answer came about: `{question, candidates, fit, found, model, prompt_tokens, ms}`; a picture in notebooks.
+
+    `candidates` are the passages that retrieval came upon: `{number, collection, document_id, chunk, text, score,
+    dense, sparse, fused, rerank, quote_score, dropped}`, best first. `number` is the source's, None where it was
+    dropped before. `dropped` is why the answer was not written from it: "duplicate" (of a better one), "min_score",
+    "top_k" (not among the best), "budget" (no room in the model's context), else None. `fit` is what decides on
+    `found` where no model judges. `ms` has the milliseconds of each step.
+    """
+
+    @property
+    def dropped(self) -> Records:
+        """The candidates that the answer was not written from."""
+        return Records(one for one in self["candidates"] if one["dropped"])
+
+    def _verdict(self) -> str:
+        fit = "" if self["fit"] is None else f", fit {self['fit']:.2f}"
+        tokens = f", {self['prompt_tokens']} prompt tokens" if self["prompt_tokens"] else ""
+        return f"{'found' if self['found'] else 'not found'} by {self['model'] or 'search'}{fit}{tokens}"
+
+    def _columns(self) -> list[str]:
+        return [name for name in _SCORES if any(one[name] is not None for one in self["candidates"])]
+
+    def __repr__(self) -> str:
+        lines = [f"{self['question']}  ({self._verdict()})"]
+        for one in self["candidates"]:
+            scores = [f"{name} {one[name]:.3f}" for name in self._columns() if one[name] is not None]
+            scores += [f"dropped: {one['dropped']}"] if one["dropped"] else []
+            place = f"{one['document_id']} #{one['chunk']}"
+            lines.append(f"{one['number'] or '-':>4}  {place:<30}  {'  '.join(scores)}")
+        return "\n".join([*lines, "  ".join(f"{step} {ms:.1f} ms" for step, ms in self["ms"].items())])
+
+    def _repr_html_(self) -> str:
+        columns = self._columns()
+        most = {name: max((one[name] or 0 for one in self["candidates"]), default=0) for name in columns}
+        head = "".join(f"<th style='text-align:left'>{name.replace('_', ' ')}</th>" for name in columns)
+        rows = ""
+        for one in self["candidates"]:
+            cells = "".join(
+                _bar(one[name], most[name], colour) for name, colour in zip(columns, _COLOURS, strict=False)
+            )
+            faded = "opacity:.5" if one["dropped"] else ""
+            rows += (
+                f"<tr style='{faded}'><td>{one['number'] or ''}</td><td style='text-align:left;white-space:nowrap'>"
+                f"{_cell(one['document_id'], 60)} #{int(one['chunk'])}<br><small>{_cell(one['collection'])}</small></td>"
+                f"{cells}<td>{_cell(one['dropped'] or '')}</td>"
+                f"<td style='text-align:left'><small>{_cell(one['text'], 160)}</small></td></tr>"
+            )
+        return (
+            f"<p><b>{html.escape(self['question'])}</b><br>{html.escape(self._verdict())}</p>{_timeline(self['ms'])}"
+            f"<table><tr><th></th><th style='text-align:left'>passage</th>{head}<th>dropped</th>"
+            f"<th style='text-align:left'>text</th></tr>{rows}</table>"
+        )
+
+
+class Evaluation(Record):
+    """How well search finds what it should: `{collection, k, scores, questions}`, and `worst()` and `plot()`.
+
+    `scores` has for each mode `{mode, recall, mrr, ndcg, ms}`, the means over all questions; `questions` has for each
+    `{question, gold, ranks, ndcg, first}`: by mode, the rank of the first gold document (None: not among the first
+    `k`), the nDCG, and the document that stands first.
+    """
+
+    def worst(self, count: int = 10, mode: str = "hybrid") -> Records:
+        """The questions that a mode does worst at."""
+        return Records(sorted(self["questions"], key=lambda one: one["ndcg"][mode])[:count])
+
+    def plot(self, axes: Any = None) -> Any:
+        """Bars of each mode's scores, on matplotlib's axes, which are returned."""
+        if axes is None:
+            from matplotlib import pyplot  # the caller wants a plot, so the caller has it
+
+            axes = pyplot.subplots(figsize=(7, 3), layout="constrained")[1]
+        names = [one["mode"] for one in self["scores"]]
+        for place, (measure, label) in enumerate(_MEASURES.items()):
+            values = [one[measure] for one in self["scores"]]
+            at = [number + (place - 1) * 0.27 for number in range(len(names))]
+            bars = axes.bar(at, values, width=0.25, label=label.format(k=self["k"]), color=_COLOURS[place])
+            axes.bar_label(bars, fmt="%.2f", fontsize=8)
+        axes.set_xticks(range(len(names)), names)
+        axes.set_ylim(0, 1.1)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+        return axes
+
+    def __repr__(self) -> str:
+        lines = [f"{self['collection']}: {len(self['questions'])} questions, first {self['k']} documents"]
+        for one in self["scores"]:
+            told = "  ".join(f"{measure} {one[measure]:.3f}" for measure in _MEASURES)
+            lines.append(f"{one['mode']:<14}  {told}  {one['ms']:.1f} ms")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        head = "".join(
+            f"<th style='text-align:left'>{name.format(k=self['k'])}</th>" for name in _MEASURES.values()
+        )
+        rows = "".join(
+            f"<tr><td style='text-align:left'>{_cell(one['mode'])}</td>"
+            + "".join(
+                _bar(one[measure], 1, colour) for measure, colour in zip(_MEASURES, _COLOURS, strict=False)
+            )
+            + f"<td>{one['ms']:.1f}</td></tr>"
+            for one in self["scores"]
+        )
+        missed = [one for one in self.worst() if one["ndcg"]["hybrid"] < 1]
+        worst = "".join(
+            f"<tr><td style='text-align:left'>{_cell(one['question'], 120)}</td>"
+            f"<td style='text-align:left'>{_cell(', '.join(one['gold']), 80)}</td>"
+            f"<td>{one['ranks']['hybrid'] or '-'}</td><td style='text-align:left'>{_cell(one['first']['hybrid'] or '')}</td></tr>"
+            for one in missed
+        )
+        return (
+            f"<p>{html.escape(self['collection'])}: {len(self['questions'])} questions</p>"
+            f"<table><tr><th style='text-align:left'>mode</th>{head}<th>ms</th></tr>{rows}</table>"
+            + (
+                "<p>hybrid's worst</p><table><tr><th style='text-align:left'>question</th><th style='text-align:left'>"
+                f"gold</th><th>rank</th><th style='text-align:left'>first instead</th></tr>{worst}</table>"
+                if worst
+                else ""
+            )
+        )
+
+
+_MEASURES = {"recall": "recall@{k}", "mrr": "MRR@{k}", "ndcg": "nDCG@{k}"}
+
+
+def _bar(value: float | None, most: float, colour: str) -> str:
+    """A table cell with a number, and a bar below it."""
+    if value is None:
+        return "<td></td>"
+    width = round(80 * max(0.0, value) / most, 1) if most > 0 else 0
+    return (
+        f"<td style='text-align:left'>{value:.3f}<br><svg width='80' height='6' role='img'>"
+        f"<rect width='80' height='6' fill='#888' opacity='.2'/><rect width='{width}' height='6' fill='{colour}'/></svg></td>"
+    )
+
+
+def _timeline(ms: Mapping[str, float]) -> str:
+    """Steps one after the other, as wide as they took long, and a legend."""
+    total = sum(ms.values()) or 1.0
+    rects, legend, at = "", "", 0.0
+    for number, (step, took) in enumerate(ms.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        width = 600 * took / total
+        rects += f"<rect x='{at:.1f}' width='{width:.1f}' height='14' fill='{colour}'/>"
+        legend += f"<span style='color:{colour}'>&#9632;</span> {html.escape(step)} {took:.1f} ms &ensp;"
+        at += width
+    return f"<svg width='600' height='14' role='img'>{rects}</svg><br><small>{legend}total {total:.1f} ms</small>"
 
 
 class Embeddings(Sequence[list[float]]):
@@ -617,6 +773,7 @@ ROUTES: dict[str, tuple[str, str]] = {
     "rag_ingest": ("POST", "/v1/rag/ingest"),
     "rag_search": ("POST", "/v1/rag/search"),
     "rag_query": ("POST", "/v1/rag/query"),
+    "evaluate": ("POST", "/v1/rag/evaluate"),
     "list_collections": ("GET", "/v1/collections"),
     "create_collection": ("POST", "/v1/collections"),
     "get_collection": ("GET", "/v1/collections/{collection}"),
@@ -824,13 +981,23 @@ class LLMBackendClient:
         """Let go of connections, files and threads; the client is not usable afterwards."""
         self._transport.close()
 
-    # Every operation passes through one of these two.
+    # Every operation passes through one of these.
 
     def _call(self, operation: str, **fields: Any) -> Record:
         return _result(self._transport.call(operation, self._body(operation, fields)))
 
     def _stream(self, operation: str, **fields: Any) -> Iterator[bytes]:
         return self._transport.stream(operation, self._body(operation, {**fields, "stream": True}))
+
+    def _with_progress(self, operation: str, report: Progress, fields: Mapping[str, Any]) -> Record:
+        """The operation's report, after its progress."""
+        result = Record()
+        for event in _events(self._stream(operation, **fields)):
+            if "progress" in event:
+                report(_records(event["progress"]))
+            result = _records(event.get("report", {})) or result
+        _finish(report)
+        return result
 
     @staticmethod
     def _body(operation: str, fields: dict[str, Any]) -> bytes:
@@ -1077,13 +1244,7 @@ class LLMBackendClient:
         report = _progress(progress)
         if report is None:
             return self._call("rag_ingest", **fields)
-        result = Record()
-        for event in _events(self._stream("rag_ingest", **fields)):
-            if "progress" in event:
-                report(_records(event["progress"]))
-            result = _records(event.get("report", {})) or result
-        _finish(report)
-        return result
+        return self._with_progress("rag_ingest", report, fields)
 
     def rag_search(
         self,
@@ -1204,6 +1365,32 @@ class LLMBackendClient:
             usage=result["usage"],
             explanation=result.get("explanation"),
         )
+
+    # Evaluation
+
+    def evaluate(
+        self,
+        collection: str,
+        questions: Sequence[Mapping[str, Any]],
+        *,
+        k: int = 10,
+        progress: bool | Progress | None = None,
+    ) -> Evaluation:
+        """How well search finds the documents that answer some questions, in each mode.
+
+        A question is `{question, gold}`: the id of the document that answers it, a list of ids, or a dict of
+        them with how relevant each is (1, 2, …). Returns an Evaluation: a dict whose `scores` have recall, MRR
+        and nDCG of the first `k` documents for dense, sparse and hybrid search, and for hybrid with rerank
+        where a reranker is set; `questions` has what became of each, `worst()` those to look into, `plot()` a
+        picture. `progress` as in `rag_ingest`, counting searches.
+
+        Raises InvalidRequest (also: gold that is not in the collection), NotFound, Conflict, BackendError.
+        """
+        fields = {"collection": collection, "questions": _as_list(questions), "k": k}
+        report = _progress(progress)
+        if report is None:
+            return Evaluation(self._call("evaluate", **fields))
+        return Evaluation(self._with_progress("evaluate", report, fields))
 
     # Collections and documents
 
