@@ -361,6 +361,7 @@ class Answer(str):
 
 
 _SCORES = ("dense", "sparse", "fused", "rerank", "quote_score")
+SHOWN = 5  # dropped candidates that an explanation shows
 _COLOURS = ("#4878a8", "#e49444", "#6a9f58", "#a87c9f", "#d1615d", "#85b6b2", "#967662")
 
 
@@ -384,38 +385,47 @@ class Explanation(Record):
         tokens = f", {self['prompt_tokens']} prompt tokens" if self["prompt_tokens"] else ""
         return f"{'found' if self['found'] else 'not found'} by {self['model'] or 'search'}{fit}{tokens}"
 
-    def _columns(self) -> list[str]:
-        return [name for name in _SCORES if any(one[name] is not None for one in self["candidates"])]
+    def _shown(self) -> tuple[list[Record], list[str], str]:
+        """Candidates to look at, the scores that they have, and what of the others there is to say."""
+        kept = [one for one in self["candidates"] if not one["dropped"]]
+        shown = [*kept, *self.dropped[:SHOWN]]
+        columns = [name for name in _SCORES if any(one[name] is not None for one in shown)]
+        more = len(self["candidates"]) - len(shown)
+        return shown, columns, f"and {more} more that were dropped" if more else ""
 
     def __repr__(self) -> str:
+        shown, columns, more = self._shown()
         lines = [f"{self['question']}  ({self._verdict()})"]
-        for one in self["candidates"]:
-            scores = [f"{name} {one[name]:.3f}" for name in self._columns() if one[name] is not None]
-            scores += [f"dropped: {one['dropped']}"] if one["dropped"] else []
-            place = f"{one['document_id']} #{one['chunk']}"
-            lines.append(f"{one['number'] or '-':>4}  {place:<30}  {'  '.join(scores)}")
+        for one in shown:
+            told = [f"{name} {one[name]:.3f}" for name in columns if one[name] is not None]
+            told += [f"dropped: {one['dropped']}"] if one["dropped"] else []
+            place = f"{_ending(one['document_id'])} #{one['chunk']}"
+            lines.append(f"{one['number'] or '-':>4}  {place:<48}  {'  '.join(told)}")
+        lines += [f"      {more}"] if more else []
         return "\n".join([*lines, "  ".join(f"{step} {ms:.1f} ms" for step, ms in self["ms"].items())])
 
     def _repr_html_(self) -> str:
-        columns = self._columns()
-        most = {name: max((one[name] or 0 for one in self["candidates"]), default=0) for name in columns}
-        head = "".join(f"<th style='text-align:left'>{name.replace('_', ' ')}</th>" for name in columns)
+        shown, columns, more = self._shown()
+        most = {name: max(one[name] or 0 for one in shown) for name in columns}
+        several = len({one["collection"] for one in shown}) > 1
         rows = ""
-        for one in self["candidates"]:
-            cells = "".join(
+        for one in shown:
+            bars = "".join(
                 _bar(one[name], most[name], colour) for name, colour in zip(columns, _COLOURS, strict=False)
             )
-            faded = "opacity:.5" if one["dropped"] else ""
+            place = f"{_ending(one['document_id'])} #{one['chunk']}"
             rows += (
-                f"<tr style='{faded}'><td>{one['number'] or ''}</td><td style='text-align:left;white-space:nowrap'>"
-                f"{_cell(one['document_id'], 60)} #{int(one['chunk'])}<br><small>{_cell(one['collection'])}</small></td>"
-                f"{cells}<td>{_cell(one['dropped'] or '')}</td>"
-                f"<td style='text-align:left'><small>{_cell(one['text'], 160)}</small></td></tr>"
+                f"<tr style='{'opacity:.5' if one['dropped'] else ''}'><td>{int(one['number']) if one['number'] else ''}</td>"
+                f"<td style='text-align:left;white-space:nowrap' title='{html.escape(one['document_id'])}'>"
+                + (f"<small>{html.escape(one['collection'])}</small><br>" if several else "")
+                + f"{html.escape(place)}</td>{bars}<td>{html.escape(one['dropped'] or '')}</td>"
+                f"<td style='text-align:left'><small>{_cell(one['text'], 120)}</small></td></tr>"
             )
+        heads = ("", "passage", *(name.replace("_", " ") for name in columns), "dropped", "text")
+        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in heads)
         return (
-            f"<p><b>{html.escape(self['question'])}</b><br>{html.escape(self._verdict())}</p>{_timeline(self['ms'])}"
-            f"<table><tr><th></th><th style='text-align:left'>passage</th>{head}<th>dropped</th>"
-            f"<th style='text-align:left'>text</th></tr>{rows}</table>"
+            f"<p><b>{html.escape(self['question'])}</b><br>{html.escape(self._verdict())}</p>"
+            f"{_timeline(self['ms'])}<table><tr>{head}</tr>{rows}</table><small>{more}</small>"
         )
 
 
@@ -488,6 +498,11 @@ class Evaluation(Record):
 
 
 _MEASURES = {"recall": "recall@{k}", "mrr": "MRR@{k}", "ndcg": "nDCG@{k}"}
+
+
+def _ending(name: str) -> str:
+    """A long name by its end, which tells most."""
+    return name if len(name) <= 44 else f"…{name[-43:]}"
 
 
 def _bar(value: float | None, most: float, colour: str) -> str:
