@@ -23,11 +23,13 @@ def originals(texts: Iterable[str]) -> list[int]:
     seen: defaultdict[str, list[tuple[int, list[str]]]] = defaultdict(list)
     for index, text in enumerate(texts):
         words = text.casefold().split()
-        # Copies share the word that is last in the alphabet: so not each has to be compared with each.
-        alike = seen[max(words, default="")]
-        original = next((other for other, its in alike if _repeats(words, its)), index)
+        # Copies share the first or the last of their words in the alphabet: not each has to be compared with each.
+        keys = (min(words), max(words)) if words else ("",)
+        its = (other for key in keys for other in seen[key])
+        original = next((other for other, told in its if _repeats(words, told)), index)
         if original == index:
-            alike.append((index, words))
+            for key in keys:
+                seen[key].append((index, words))
         found.append(original)
     return found
 
