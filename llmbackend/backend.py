@@ -246,6 +246,23 @@ class Backend:
         names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
         return [await self._collections.get(name) for name in names]
 
+    async def evaluate(self, request: schemas.EvaluateRequest) -> schemas.Evaluation:
+        """Measure how well a collection's search finds the documents that answer some questions."""
+        return await self._evaluate(request, lambda done, total, stage: None)
+
+    async def evaluate_stream(self, request: schemas.EvaluateRequest) -> AsyncIterator[bytes]:
+        async for item in _with_progress(lambda progress: self._evaluate(request, progress)):
+            yield event(item)
+        yield DONE
+
+    async def _evaluate(self, request: schemas.EvaluateRequest, progress: Progress) -> schemas.Evaluation:
+        from .knowledge.evaluation import evaluate
+
+        collection = await self._collections.get(request.collection)
+        return await evaluate(
+            collection, request.questions, request.k, self._embedder, self._reranker, progress
+        )
+
     # Collections and documents
 
     async def list_collections(self, request: schemas.Empty) -> schemas.CollectionList:

@@ -165,6 +165,34 @@ def query(
 
 
 @app.command()
+def evaluate(
+    collection: str,
+    questions: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, help='Lines such as {"question": "…", "gold": "id"}.'),
+    ],
+    k: Annotated[int, typer.Option(help="How many documents count.")] = 10,
+    worst: Annotated[int, typer.Option(help="How many of the worst questions to show.")] = 5,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Measure how well a collection's search finds what answers some questions."""
+    with _client(url, key) as client, _bar() as bar:
+        result = client.evaluate(collection, _lines(questions), k=k, progress=bar)
+    table = Table("mode", f"recall@{k}", f"MRR@{k}", f"nDCG@{k}", "ms")
+    for one in result.scores:
+        table.add_row(
+            one.mode, *(f"{value:.3f}" for value in (one.recall, one.mrr, one.ndcg)), f"{one.ms:.1f}"
+        )
+    out.print(table)
+    for one in result.worst(worst):
+        if one.ndcg.hybrid < 1:
+            rank = one.ranks.hybrid or f"not in {k}"
+            line = f"{one.question}  {', '.join(one.gold)}: {rank}, first is {one.first.hybrid or 'nothing'}"
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def jobs(
     status: Annotated[str | None, typer.Option(help="queued, running, completed, failed, cancelled")] = None,
     limit: int = 20,
@@ -235,6 +263,24 @@ def openapi() -> None:
     from .server.openapi import document
 
     out.out(json.dumps(document(), indent=2), highlight=False)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The questions in a file: one JSON object a line, of which `question` and `gold` count."""
+    found: list[dict[str, Any]] = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"{path} is not UTF-8 text") from None
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                one = json.loads(line)
+                found.append({"question": one["question"], "gold": one["gold"]})
+            except (ValueError, KeyError, TypeError):
+                message = f'{path}, line {number}: needs {{"question": "…", "gold": "a document\'s id"}}'
+                raise typer.BadParameter(message) from None
+    return found
 
 
 def _print_record(record: dict[str, Any]) -> None:

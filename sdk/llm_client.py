@@ -30,6 +30,8 @@ __all__ = [
     "BackendTimeout",
     "Conflict",
     "Embeddings",
+    "Evaluation",
+    "Explanation",
     "Forbidden",
     "HttpTransport",
     "InvalidRequest",
@@ -327,7 +329,7 @@ class Answer(str):
     sources: Records
     model: str
     usage: Record
-    explanation: Record | None
+    explanation: Explanation | None
 
     def __new__(
         cls,
@@ -346,7 +348,7 @@ class Answer(str):
         self.sources = Records(_records(dict(source)) for source in sources)
         self.model = model
         self.usage = _records(dict(usage or {}))
-        self.explanation = _records(dict(explanation)) if explanation else None
+        self.explanation = Explanation(_records(dict(explanation))) if explanation else None
         return self
 
     def _repr_html_(self) -> str:
@@ -356,6 +358,175 @@ class Answer(str):
             for source in self.sources
         )
         return f"<p style='white-space:pre-wrap'>{html.escape(self)}</p><ol>{items}</ol>"
+
+
+_SCORES = ("dense", "sparse", "fused", "rerank", "quote_score")
+SHOWN = 5  # dropped candidates that an explanation shows
+_COLOURS = ("#4878a8", "#e49444", "#6a9f58", "#a87c9f", "#d1615d", "#85b6b2", "#967662")
+
+
+class Explanation(Record):
+    """How an answer came about: `{question, candidates, fit, found, model, prompt_tokens, ms}`; a picture in notebooks.
+
+    `candidates` are the passages that retrieval came upon: `{number, collection, document_id, chunk, text, score,
+    dense, sparse, fused, rerank, quote_score, dropped}`, best first. `number` is the source's, None where it was
+    dropped before. `dropped` is why the answer was not written from it: "duplicate" (of a better one), "min_score",
+    "top_k" (not among the best), "budget" (no room in the model's context), else None. `fit` is what decides on
+    `found` where no model judges. `ms` has the milliseconds of each step.
+    """
+
+    @property
+    def dropped(self) -> Records:
+        """The candidates that the answer was not written from."""
+        return Records(one for one in self["candidates"] if one["dropped"])
+
+    def _verdict(self) -> str:
+        fit = "" if self["fit"] is None else f", fit {self['fit']:.2f}"
+        tokens = f", {self['prompt_tokens']} prompt tokens" if self["prompt_tokens"] else ""
+        return f"{'found' if self['found'] else 'not found'} by {self['model'] or 'search'}{fit}{tokens}"
+
+    def _shown(self) -> tuple[list[Record], list[str], str]:
+        """Candidates to look at, the scores that they have, and what of the others there is to say."""
+        kept = [one for one in self["candidates"] if not one["dropped"]]
+        shown = [*kept, *self.dropped[:SHOWN]]
+        columns = [name for name in _SCORES if any(one[name] is not None for one in shown)]
+        more = len(self["candidates"]) - len(shown)
+        return shown, columns, f"and {more} more that were dropped" if more else ""
+
+    def __repr__(self) -> str:
+        shown, columns, more = self._shown()
+        lines = [f"{self['question']}  ({self._verdict()})"]
+        for one in shown:
+            told = [f"{name} {one[name]:.3f}" for name in columns if one[name] is not None]
+            told += [f"dropped: {one['dropped']}"] if one["dropped"] else []
+            place = f"{_ending(one['document_id'])} #{one['chunk']}"
+            lines.append(f"{one['number'] or '-':>4}  {place:<48}  {'  '.join(told)}")
+        lines += [f"      {more}"] if more else []
+        return "\n".join([*lines, "  ".join(f"{step} {ms:.1f} ms" for step, ms in self["ms"].items())])
+
+    def _repr_html_(self) -> str:
+        shown, columns, more = self._shown()
+        most = {name: max(one[name] or 0 for one in shown) for name in columns}
+        several = len({one["collection"] for one in shown}) > 1
+        rows = ""
+        for one in shown:
+            bars = "".join(
+                _bar(one[name], most[name], colour) for name, colour in zip(columns, _COLOURS, strict=False)
+            )
+            place = f"{_ending(one['document_id'])} #{one['chunk']}"
+            rows += (
+                f"<tr style='{'opacity:.5' if one['dropped'] else ''}'><td>{int(one['number']) if one['number'] else ''}</td>"
+                f"<td style='text-align:left;white-space:nowrap' title='{html.escape(one['document_id'])}'>"
+                + (f"<small>{html.escape(one['collection'])}</small><br>" if several else "")
+                + f"{html.escape(place)}</td>{bars}<td>{html.escape(one['dropped'] or '')}</td>"
+                f"<td style='text-align:left'><small>{_cell(one['text'], 120)}</small></td></tr>"
+            )
+        heads = ("", "passage", *(name.replace("_", " ") for name in columns), "dropped", "text")
+        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in heads)
+        return (
+            f"<p><b>{html.escape(self['question'])}</b><br>{html.escape(self._verdict())}</p>"
+            f"{_timeline(self['ms'])}<table><tr>{head}</tr>{rows}</table><small>{more}</small>"
+        )
+
+
+class Evaluation(Record):
+    """How well search finds what it should: `{collection, k, scores, questions}`, and `worst()` and `plot()`.
+
+    `scores` has for each mode `{mode, recall, mrr, ndcg, ms}`, the means over all questions; `questions` has for each
+    `{question, gold, ranks, ndcg, first}`: by mode, the rank of the first gold document (None: not among the first
+    `k`), the nDCG, and the document that stands first.
+    """
+
+    def worst(self, count: int = 10, mode: str = "hybrid") -> Records:
+        """The questions that a mode does worst at."""
+        return Records(sorted(self["questions"], key=lambda one: one["ndcg"][mode])[:count])
+
+    def plot(self, axes: Any = None) -> Any:
+        """Bars of each mode's scores, on matplotlib's axes, which are returned."""
+        if axes is None:
+            from matplotlib import pyplot  # the caller wants a plot, so the caller has it
+
+            axes = pyplot.subplots(figsize=(7, 3), layout="constrained")[1]
+        names = [one["mode"] for one in self["scores"]]
+        for place, (measure, label) in enumerate(_MEASURES.items()):
+            values = [one[measure] for one in self["scores"]]
+            at = [number + (place - 1) * 0.27 for number in range(len(names))]
+            bars = axes.bar(at, values, width=0.25, label=label.format(k=self["k"]), color=_COLOURS[place])
+            axes.bar_label(bars, fmt="%.2f", fontsize=8)
+        axes.set_xticks(range(len(names)), names)
+        axes.set_ylim(0, 1.1)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+        return axes
+
+    def __repr__(self) -> str:
+        lines = [f"{self['collection']}: {len(self['questions'])} questions, first {self['k']} documents"]
+        for one in self["scores"]:
+            told = "  ".join(f"{measure} {one[measure]:.3f}" for measure in _MEASURES)
+            lines.append(f"{one['mode']:<14}  {told}  {one['ms']:.1f} ms")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        head = "".join(
+            f"<th style='text-align:left'>{name.format(k=self['k'])}</th>" for name in _MEASURES.values()
+        )
+        rows = "".join(
+            f"<tr><td style='text-align:left'>{_cell(one['mode'])}</td>"
+            + "".join(
+                _bar(one[measure], 1, colour) for measure, colour in zip(_MEASURES, _COLOURS, strict=False)
+            )
+            + f"<td>{one['ms']:.1f}</td></tr>"
+            for one in self["scores"]
+        )
+        missed = [one for one in self.worst() if one["ndcg"]["hybrid"] < 1]
+        worst = "".join(
+            f"<tr><td style='text-align:left'>{_cell(one['question'], 120)}</td>"
+            f"<td style='text-align:left'>{_cell(', '.join(one['gold']), 80)}</td>"
+            f"<td>{one['ranks']['hybrid'] or '-'}</td><td style='text-align:left'>{_cell(one['first']['hybrid'] or '')}</td></tr>"
+            for one in missed
+        )
+        return (
+            f"<p>{html.escape(self['collection'])}: {len(self['questions'])} questions</p>"
+            f"<table><tr><th style='text-align:left'>mode</th>{head}<th>ms</th></tr>{rows}</table>"
+            + (
+                "<p>hybrid's worst</p><table><tr><th style='text-align:left'>question</th><th style='text-align:left'>"
+                f"gold</th><th>rank</th><th style='text-align:left'>first instead</th></tr>{worst}</table>"
+                if worst
+                else ""
+            )
+        )
+
+
+_MEASURES = {"recall": "recall@{k}", "mrr": "MRR@{k}", "ndcg": "nDCG@{k}"}
+
+
+def _ending(name: str) -> str:
+    """A long name by its end, which tells most."""
+    return name if len(name) <= 44 else f"…{name[-43:]}"
+
+
+def _bar(value: float | None, most: float, colour: str) -> str:
+    """A table cell with a number, and a bar below it."""
+    if value is None:
+        return "<td></td>"
+    width = round(80 * max(0.0, value) / most, 1) if most > 0 else 0
+    return (
+        f"<td style='text-align:left'>{value:.3f}<br><svg width='80' height='6' role='img'>"
+        f"<rect width='80' height='6' fill='#888' opacity='.2'/><rect width='{width}' height='6' fill='{colour}'/></svg></td>"
+    )
+
+
+def _timeline(ms: Mapping[str, float]) -> str:
+    """Steps one after the other, as wide as they took long, and a legend."""
+    total = sum(ms.values()) or 1.0
+    rects, legend, at = "", "", 0.0
+    for number, (step, took) in enumerate(ms.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        width = 600 * took / total
+        rects += f"<rect x='{at:.1f}' width='{width:.1f}' height='14' fill='{colour}'/>"
+        legend += f"<span style='color:{colour}'>&#9632;</span> {html.escape(step)} {took:.1f} ms &ensp;"
+        at += width
+    return f"<svg width='600' height='14' role='img'>{rects}</svg><br><small>{legend}total {total:.1f} ms</small>"
 
 
 class Embeddings(Sequence[list[float]]):
@@ -617,6 +788,7 @@ ROUTES: dict[str, tuple[str, str]] = {
     "rag_ingest": ("POST", "/v1/rag/ingest"),
     "rag_search": ("POST", "/v1/rag/search"),
     "rag_query": ("POST", "/v1/rag/query"),
+    "evaluate": ("POST", "/v1/rag/evaluate"),
     "list_collections": ("GET", "/v1/collections"),
     "create_collection": ("POST", "/v1/collections"),
     "get_collection": ("GET", "/v1/collections/{collection}"),
@@ -825,13 +997,26 @@ class LLMBackendClient:
         """Let go of connections, files and threads; the client is not usable afterwards."""
         self._transport.close()
 
-    # Every operation passes through one of these two.
+    # Every operation passes through one of these.
 
     def _call(self, operation: str, **fields: Any) -> Record:
         return _result(self._transport.call(operation, self._body(operation, fields)))
 
     def _stream(self, operation: str, **fields: Any) -> Iterator[bytes]:
         return self._transport.stream(operation, self._body(operation, {**fields, "stream": True}))
+
+    def _watched(self, operation: str, progress: bool | Progress | None, **fields: Any) -> Record:
+        """The report of a long operation, whose progress is told on the way."""
+        tell = _progress(progress)
+        if tell is None:
+            return self._call(operation, **fields)
+        result = Record()
+        for event in _events(self._stream(operation, **fields)):
+            if "progress" in event:
+                tell(_records(event["progress"]))
+            result = _records(event.get("report", {})) or result
+        _finish(tell)
+        return result
 
     @staticmethod
     def _body(operation: str, fields: dict[str, Any]) -> bytes:
@@ -1077,19 +1262,6 @@ class LLMBackendClient:
         }
         return self._watched("rag_ingest", progress, **fields)
 
-    def _watched(self, operation: str, progress: bool | Progress | None, **fields: Any) -> Record:
-        """The report of a long operation, whose progress is told on the way."""
-        report = _progress(progress)
-        if report is None:
-            return self._call(operation, **fields)
-        result = Record()
-        for event in _events(self._stream(operation, **fields)):
-            if "progress" in event:
-                report(_records(event["progress"]))
-            result = _records(event.get("report", {})) or result
-        _finish(report)
-        return result
-
     def rag_search(
         self,
         query: str,
@@ -1211,6 +1383,29 @@ class LLMBackendClient:
             usage=result["usage"],
             explanation=result.get("explanation"),
         )
+
+    # Evaluation
+
+    def evaluate(
+        self,
+        collection: str,
+        questions: Sequence[Mapping[str, Any]],
+        *,
+        k: int = 10,
+        progress: bool | Progress | None = None,
+    ) -> Evaluation:
+        """How well search finds the documents that answer some questions, in each mode.
+
+        A question is `{question, gold}`: the id of the document that answers it, a list of ids, or a dict of
+        them with how relevant each is (1, 2, …). Returns an Evaluation: a dict whose `scores` have recall, MRR
+        and nDCG of the first `k` documents for dense, sparse and hybrid search, and for hybrid with rerank
+        where a reranker is set; `questions` has what became of each, `worst()` those to look into, `plot()` a
+        picture. `progress` as in `rag_ingest`, counting searches.
+
+        Raises InvalidRequest (also: gold that is not in the collection), NotFound, Conflict, BackendError.
+        """
+        fields = {"collection": collection, "questions": _as_list(questions), "k": k}
+        return Evaluation(self._watched("evaluate", progress, **fields))
 
     # Collections and documents
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from math import ceil
 
 SHARE = 0.9
 """Of the longer text, in words, that two texts must have in common in one run."""
@@ -22,11 +23,13 @@ def originals(texts: Iterable[str]) -> list[int]:
     seen: defaultdict[str, list[tuple[int, list[str]]]] = defaultdict(list)
     for index, text in enumerate(texts):
         words = text.casefold().split()
-        # Copies share their longest word, which few other texts do: so not each has to be compared with each.
-        alike = seen[max(words, key=len, default="")]
-        original = next((other for other, its in alike if _repeats(words, its)), index)
+        # Copies share the first or the last of their words in the alphabet: not each has to be compared with each.
+        keys = (min(words), max(words)) if words else ("",)
+        its = (other for key in keys for other in seen[key])
+        original = next((other for other, told in its if _repeats(words, told)), index)
         if original == index:
-            alike.append((index, words))
+            for key in keys:
+                seen[key].append((index, words))
         found.append(original)
     return found
 
@@ -44,10 +47,11 @@ def _repeats(one: list[str], other: list[str]) -> bool:
 
 def _continues(one: list[str], other: list[str], least: float) -> bool:
     """Whether `other` begins with a run of `one`, of that length at least, up to the end of one of them."""
-    for start in range(len(one)):
-        run = min(len(one) - start, len(other))
-        if run < least:
-            return False
-        if one[start : start + run] == other[:run]:
-            return True
+    first = other[0]
+    for start in range(len(one) - ceil(least) + 1):
+        if one[start] == first:
+            run = min(len(one) - start, len(other))
+            # The last words first: texts of the same form often differ there only.
+            if one[start + run - 1] == other[run - 1] and one[start : start + run] == other[:run]:
+                return True
     return False

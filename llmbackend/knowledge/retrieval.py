@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 RERANK_DEPTH = 50
 """How many passages a reranker reads for an answer of up to as many."""
 
+SPARE = 2
+
 NEXT_BEST = 10
 """How many that are no hits a trace shows."""
 
@@ -86,8 +88,8 @@ async def retrieve(
         with clock("embed"):
             vector = (await embedder.embed([text])).values[0]
     searching = _Searching(collections, text, vector, wanted.mode, where, trace)
-    # Somewhat more than are wanted: where some turn out to be copies, one search still does.
-    limit = max(RERANK_DEPTH, wanted.top_k) if wanted.rerank else wanted.top_k + wanted.top_k // 2 + 1
+    # A few more than are wanted: where some turn out to be copies, one search still does.
+    limit = max(RERANK_DEPTH, wanted.top_k) if wanted.rerank else wanted.top_k + SPARE
     with clock("search"):
         found = await searching.best(max(limit, NEXT_BEST) if trace else limit, enough=wanted.top_k)
     if wanted.rerank:
@@ -150,9 +152,9 @@ class _Searching:
 
     async def _list(self, mode: Mode, limit: int) -> list[Candidate]:
         """The `limit` best of all collections: a cosine is a cosine, BM25's scores compare well enough."""
+        if len(self.collections) == 1:
+            return await self._of(self.collections[0], mode, limit)
         lists = await gather(*(self._of(collection, mode, limit) for collection in self.collections))
-        if len(lists) == 1:
-            return lists[0]
         return sorted((it for its in lists for it in its), key=lambda it: -it.score)[:limit]
 
     async def _of(self, collection: Collection, mode: Mode, limit: int) -> list[Candidate]:

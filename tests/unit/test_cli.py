@@ -40,7 +40,18 @@ def _run(*arguments: str | Path, data_dir: Path | None = None, **variables: str)
 def test_help_lists_the_commands() -> None:
     code, said, _ = _run("--help")
     assert code == 0
-    for command in ("serve", "demo", "chat", "ingest", "query", "jobs", "doctor", "models", "openapi"):
+    for command in (
+        "serve",
+        "demo",
+        "chat",
+        "ingest",
+        "query",
+        "evaluate",
+        "jobs",
+        "doctor",
+        "models",
+        "openapi",
+    ):
         assert f" {command} " in said
 
 
@@ -80,6 +91,27 @@ def test_files_are_ingested_and_asked(data_dir: Path, tmp_path: Path) -> None:
     assert (code, errors) == (0, "")
     assert "red button" in said
     assert "[1] manual/reset.md" in said
+
+
+def test_a_collection_is_evaluated(data_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "reset.md").write_text("The router is reset by holding its red button for ten seconds.\n")
+    (tmp_path / "ports.md").write_text("The router has four LAN ports and one for fibre.\n")
+    assert _run("ingest", "router", tmp_path, data_dir=data_dir)[0] == 0
+    questions = tmp_path / "questions.jsonl"
+    right = {"question": "How is the router reset?", "gold": "reset.md", "note": "more may be there"}
+    wrong = {"question": "Which ports are there for fibre?", "gold": ["reset.md"]}
+    questions.write_text("\n".join(map(json.dumps, [right, wrong])) + "\n\n")
+    code, said, errors = _run("evaluate", "router", questions, "--k", "1", data_dir=data_dir)
+    assert (code, errors.strip()) == (0, "")
+    rows = {cells[1].strip(): cells[2:-1] for line in said.splitlines() if len(cells := line.split("│")) == 7}
+    assert [float(cell) for cell in rows["hybrid"][:3]] == [0.5, 0.5, 0.5]
+    assert "Which ports are there for fibre?  reset.md: not in 1, first is ports.md" in said
+
+    questions.write_text('{"question": "How?"}\n')
+    code, _, errors = _run("evaluate", "router", questions, data_dir=data_dir)
+    assert code == 2
+    assert "line 1" in errors
+    assert "Traceback" not in errors
 
 
 def test_what_cannot_be_read_is_not_removed_for_that(data_dir: Path, tmp_path: Path) -> None:

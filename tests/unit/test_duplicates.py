@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from llmbackend.knowledge.duplicates import originals
 
-LONG = [f"word{number}" for number in range(100)]
+LONG = random.Random(1).sample([f"word{number}" for number in range(100)], 100)
 
 
 def _text(words: list[str]) -> str:

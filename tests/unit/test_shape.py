@@ -79,6 +79,7 @@ DIFFERENCES = {
     # The SDK streams where progress is wanted.
     "rag_ingest": Difference(sdk_only={"progress"}, wire_only={"stream"}),
     "reindex_collection": Difference(sdk_only={"progress"}, wire_only={"stream"}),
+    "evaluate": Difference(sdk_only={"progress"}, wire_only={"stream"}),
     # The SDK turns the pages itself, and by default gives all.
     "list_documents": Difference(wire_only={"cursor"}, other_default={"limit"}),
 }
@@ -292,7 +293,7 @@ def test_the_sdk_imports_the_standard_library_requests_and_dotenv_only() -> None
             assert node.level == 0, "the file stands alone"
             names = [node.module or ""]
         found |= {(function, name) for name in names if name.split(".")[0] not in sys.stdlib_module_names}
-    assert {name for _, name in found} == {"requests", "dotenv", "numpy", "llmbackend.local"}
+    assert {name for _, name in found} == {"requests", "dotenv", "numpy", "matplotlib", "llmbackend.local"}
     assert {function for function, name in found if name == "llmbackend.local"} == {"_local_transport"}
     assert "" not in {function for function, _ in found}, "all of them where they are needed"
 

@@ -89,3 +89,11 @@ def test_collections_of_different_models_are_not_searched_together(
         client.rag_search(QUESTION, ["by-ours", "by-tei"])
     assert "'tei'" in str(caught.value)
     assert "wordllama" in str(caught.value)
+
+
+def test_an_evaluation_has_a_row_for_the_reranker(town: LLMBackendClient) -> None:
+    result = town.evaluate("town", [{"question": QUESTION, "gold": "harbour"}])
+    assert [one.mode for one in result.scores] == ["dense", "sparse", "hybrid", "hybrid+rerank"]
+    assert [one.ndcg for one in result.scores] == [1, 1, 1, 0.5], "the fake prefers the longest"
+    assert result.questions[0].ranks["hybrid+rerank"] == 3
+    assert result.questions[0].first["hybrid+rerank"] == "market"
