@@ -8,12 +8,13 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BackendError
 from .parsing import Parsed, Unreadable
-from .parsing_process import LENGTHS, TOO_MUCH_MEMORY, frame
+from .parsing_process import LENGTHS, OUT_OF_MEMORY, frame
 
 FILES_A_PROCESS = 500
 """After which it is replaced, with the memory that it has not given back."""
@@ -44,13 +45,21 @@ class ParsingPool:
         Raises Unreadable with the reason if it has none, BackendError if a parser is not installed.
         """
         async with self._turns:
-            parser = await self._parser()
+            if self._idle:
+                with suppress(_Ended):  # perhaps by what it read before: this file gets another
+                    return await self._read(self._idle.pop(), name, data)
             try:
-                head, body = await parser.parse(name, data)
-            except BaseException:  # also a cancelled call: its file is still being read
-                await parser.end()
-                raise
-            if parser.files < FILES_A_PROCESS and head.get("error") != TOO_MUCH_MEMORY:
+                return await self._read(await _Parser.start(self._limits), name, data)
+            except _Ended as error:
+                raise Unreadable(str(error)) from None
+
+    async def _read(self, parser: _Parser, name: str, data: bytes) -> Parsed:
+        kept = False
+        try:
+            head, text = await parser.parse(name, data)
+            kept = parser.files < FILES_A_PROCESS
+        finally:  # also where the call is cancelled: its file is still being read
+            if kept:
                 self._idle.append(parser)
             else:
                 await parser.end()
@@ -62,19 +71,16 @@ class ParsingPool:
             )
         if "error" in head:
             raise Unreadable(head["error"])
-        return Parsed(body.decode(), head["syntax"])
-
-    async def _parser(self) -> _Parser:
-        while self._idle:
-            parser = self._idle.pop()
-            if parser.alive:
-                return parser
-        return await _Parser.start(self._limits)
+        return Parsed(text, head["syntax"])
 
     async def close(self) -> None:
         """End the idle processes; files being read are their callers' to give up."""
         while self._idle:
             await self._idle.pop().end()
+
+
+class _Ended(Exception):
+    """A process ended while it was reading a file; the message is the likely reason."""
 
 
 class _Parser:
@@ -96,11 +102,7 @@ class _Parser:
         )
         return cls(process, limits)
 
-    @property
-    def alive(self) -> bool:
-        return self._process.returncode is None
-
-    async def parse(self, name: str, data: bytes) -> tuple[dict[str, Any], bytes]:
+    async def parse(self, name: str, data: bytes) -> tuple[dict[str, Any], str]:
         files, texts = self._process.stdin, self._process.stdout
         assert files is not None
         assert texts is not None
@@ -108,26 +110,29 @@ class _Parser:
         try:
             async with asyncio.timeout(self._limits.seconds):
                 files.write(frame({"name": name}, data))
-                await files.drain()
+                with suppress(ConnectionError):  # it may say why it took no more, before it ended
+                    await files.drain()
                 lengths = LENGTHS.unpack(await texts.readexactly(LENGTHS.size))
                 if max(lengths) > self._limits.text:
                     raise Unreadable("its parser misbehaved")
-                head = await texts.readexactly(lengths[0])
-                body = await texts.readexactly(lengths[1])
+                head = json.loads(await texts.readexactly(lengths[0]))
+                text = (await texts.readexactly(lengths[1])).decode()
         except TimeoutError:
             raise Unreadable(f"took too long: more than {self._limits.seconds:g} s") from None
         except (asyncio.IncompleteReadError, ConnectionError):
-            raise Unreadable(_ENDED.get(await self._process.wait(), "broken: its parser crashed")) from None
-        return json.loads(head), body
+            code = await self._process.wait()
+            raise _Ended(_REASONS.get(code, "broken: its parser crashed")) from None
+        return head, text
 
     async def end(self) -> None:
-        if self.alive:
+        if self._process.returncode is None:
             self._process.kill()
         await self._process.wait()
 
 
-_ENDED = {
-    -signal.SIGKILL: TOO_MUCH_MEMORY,  # by the system
+_REASONS = {
+    OUT_OF_MEMORY: "took too much memory",
+    -signal.SIGKILL: "took too much memory",  # for the whole system
     -getattr(signal, "SIGXCPU", 24): "took too long",
     -getattr(signal, "SIGALRM", 14): "took too long",
 }

@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 from .parsing import Unreadable, parse
 
 LENGTHS = struct.Struct(">II")
+OUT_OF_MEMORY = 3
+"""The exit code of a process that ran out of memory."""
 GRACE = 5
 """Seconds after which it ends itself, if whoever should have ended it is gone."""
 
@@ -34,17 +36,15 @@ def main() -> None:
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)  # what parsers print is no frame
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # is for whoever started this
-    _limit(memory)
-    sys.addaudithook(_refuse)
+    restrict(memory)
     try:
         while (taken := _take(files)) is not None:
             _limit_time(seconds)
             texts.write(frame(*_read(*taken, most)))
             texts.flush()
             _limit_time(0)
-    except MemoryError:  # what is left of it is in no good state
-        texts.write(frame({"error": TOO_MUCH_MEMORY}))
-        texts.flush()
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)  # what is left of it is in no good state
 
 
 def _take(files: BinaryIO) -> tuple[str, bytes] | None:
@@ -53,9 +53,6 @@ def _take(files: BinaryIO) -> tuple[str, bytes] | None:
         return None
     head, body = LENGTHS.unpack(lengths)
     return json.loads(files.read(head))["name"], files.read(body)
-
-
-TOO_MUCH_MEMORY = "took too much memory"
 
 
 def _read(name: str, data: bytes, most: int) -> tuple[dict[str, Any], bytes]:
@@ -72,7 +69,9 @@ def _read(name: str, data: bytes, most: int) -> tuple[dict[str, Any], bytes]:
     return {"syntax": syntax}, body
 
 
-def _limit(memory: int) -> None:
+def restrict(memory: int) -> None:
+    """From here on, this process has so many bytes of memory, and no file, network or process to start."""
+    sys.addaudithook(_refuse)
     with suppress(ImportError):  # Windows has no such limits
         import resource
 
