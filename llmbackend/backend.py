@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,10 @@ from .jobs.types import Rooms, checked
 from .jobs.worker import Jobs
 from .knowledge import rag_model
 from .knowledge.collections import Collection, Collections
+from .knowledge.documents import from_files
 from .knowledge.index_building import IndexBuilder
 from .knowledge.ingest import Progress, ingest
+from .knowledge.parsing_pool import Limits, ParsingPool
 from .knowledge.qdrant_edge import QdrantEdge
 from .knowledge.qdrant_server import QdrantServer
 from .knowledge.rebuild import reindex
@@ -51,6 +53,7 @@ class Backend:
         engines: list[VectorEngine] = [self._qdrant, edge] if self._qdrant else [edge]
         self._collections = Collections(engine, engines, self._embedder)
         self._index_builder = IndexBuilder(self._collections, edge)
+        self._parsers = ParsingPool(Limits(settings.file_seconds, settings.file_memory_mb * 2**20))
         self._rooms = Rooms(self._chat, self._embedder, self._collections)
         self._jobs = Jobs(Ledger(engine), self._rooms)
 
@@ -71,6 +74,7 @@ class Backend:
                 backend._chat,
                 backend._collections,
                 backend._index_builder,
+                backend._parsers,
                 backend._jobs,
             ):
                 opened.push_async_callback(part.close)
@@ -190,6 +194,40 @@ class Backend:
         )
         return await ingest(
             collection, request.documents, self._embedder, sync=request.sync, progress=progress
+        )
+
+    async def rag_ingest_files(self, request: schemas.RagIngestFilesRequest) -> schemas.IngestReport:
+        """Put files into a collection: text, Markdown, HTML, PDF, Office, tables, notebooks and mail."""
+        return await self._ingest_files(request, lambda done, total, stage: None)
+
+    async def rag_ingest_files_stream(self, request: schemas.RagIngestFilesRequest) -> AsyncIterator[bytes]:
+        async for item in _with_progress(lambda progress: self._ingest_files(request, progress)):
+            yield event(item)
+        yield DONE
+
+    async def _ingest_files(
+        self, request: schemas.RagIngestFilesRequest, progress: Progress
+    ) -> schemas.IngestReport:
+        collection = await self._collections.get_or_create(
+            request.collection, request.chunk_size, request.chunk_overlap
+        )
+        documents: list[schemas.Document] = []
+        failed: list[schemas.Failure] = []
+        async with aclosing(from_files(self._parsers, request.files)) as parsed:
+            async for one in parsed:
+                if isinstance(one, schemas.Failure):
+                    failed.append(one)
+                else:
+                    documents.append(one)
+                progress(len(documents) + len(failed), len(request.files), "parse")
+        return await ingest(
+            collection,
+            documents,
+            self._embedder,
+            sync=request.sync,
+            keep=request.keep,
+            failed=failed,
+            progress=progress,
         )
 
     async def rag_search(self, request: schemas.RagSearchRequest) -> schemas.SearchResult:

@@ -122,24 +122,14 @@ def chat(
 @app.command()
 def ingest(
     collection: str,
-    paths: Annotated[list[Path], typer.Argument(exists=True, help="Text files (.md .rst .txt), or folders.")],
+    paths: Annotated[list[Path], typer.Argument(exists=True, help="Files, or folders of files.")],
     sync: Annotated[bool, typer.Option(help="Remove documents that are not among these.")] = False,
     url: Url = None,
     key: Key = None,
 ) -> None:
     """Put files into a collection."""
-    from .knowledge.documents import SUFFIXES, read
-
-    documents, failed = read(paths)
-    if not documents:
-        why = "; ".join(f"{item['id']}: {item['error']}" for item in failed)
-        raise typer.BadParameter(why or f"no {', '.join(SUFFIXES)} files there")
-    if sync and failed:
-        names = ", ".join(item["id"] for item in failed)
-        raise typer.BadParameter(f"--sync would remove what cannot be read now: {names}")
     with _client(url, key) as client, _bar() as bar:
-        report = client.rag_ingest(documents, collection, sync=sync, progress=bar)
-    report["failed"] = [*report["failed"], *failed]
+        report = client.rag_ingest_files(paths, collection, sync=sync, progress=bar)
     _print_record(report)
     if report["failed"]:
         raise typer.Exit(1)

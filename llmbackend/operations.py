@@ -51,6 +51,7 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("models", "GET", "/v1/models", schemas.Empty, schemas.ModelList, "read"),
     Operation("get_model", "GET", "/v1/models/{model}", schemas.ModelRequest, schemas.Model, "read"),
     Operation("rag_ingest", "POST", "/v1/rag/ingest", schemas.RagIngestRequest, schemas.IngestReport, "write", streams=True),
+    Operation("rag_ingest_files", "POST", "/v1/rag/ingest/files", schemas.RagIngestFilesRequest, schemas.IngestReport, "write", streams=True),
     Operation("rag_search", "POST", "/v1/rag/search", schemas.RagSearchRequest, schemas.SearchResult, "read"),
     Operation("rag_query", "POST", "/v1/rag/query", schemas.RagQueryRequest, schemas.QueryAnswer, "read", streams=True),
     Operation("evaluate", "POST", "/v1/rag/evaluate", schemas.EvaluateRequest, schemas.Evaluation, "read", streams=True, bulky=True),

@@ -5,7 +5,9 @@ Requests are strict: an unknown field or a wrong type is refused, never guessed 
 
 from __future__ import annotations
 
+import base64
 import re
+import unicodedata
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -17,6 +19,7 @@ from pydantic import (
     Field,
     JsonValue,
     Tag,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -32,6 +35,7 @@ def _collection_name(name: str) -> str:
 
 CollectionName = Annotated[str, AfterValidator(_collection_name)]
 DocumentId = Annotated[str, Field(min_length=1, max_length=512)]
+_BASE64 = {"type": "string", "contentEncoding": "base64"}
 
 
 class Request(BaseModel):
@@ -459,6 +463,52 @@ class RagIngestRequest(Request):
     @classmethod
     def _one_is_a_list_of_one(cls, value: Any) -> Any:
         return [value] if isinstance(value, str | dict) else value
+
+
+def _file_name(name: str) -> str:
+    """A path that leads nowhere but down, the same on every system."""
+    printable = "".join(letter for letter in unicodedata.normalize("NFC", name) if letter.isprintable())
+    parts = [part for part in printable.replace("\\", "/").split("/") if part.strip(" .")]
+    if parts and re.fullmatch("[A-Za-z]:", parts[0]):
+        del parts[0]
+    if not parts:
+        raise ValueError("a file needs a name")
+    return "/".join(parts)
+
+
+def _from_base64(value: Any) -> Any:
+    try:
+        return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError("must be base64") from None
+
+
+FileName = Annotated[DocumentId, AfterValidator(_file_name)]
+
+
+class File(Request):
+    name: FileName = Field(
+        description="a path below the folder ingested: the document's id; its end tells the type"
+    )
+    content: Annotated[bytes, BeforeValidator(_from_base64), WithJsonSchema(_BASE64)]
+
+
+class RagIngestFilesRequest(Request):
+    files: list[File]
+    collection: CollectionName
+    chunk_size: int | None = Field(None, ge=32, le=8192, description="tokens")
+    chunk_overlap: int | None = Field(None, ge=0, le=4096, description="tokens")
+    sync: bool = False
+    keep: list[FileName] = Field(
+        [], description="what sync is to leave, beside these files: those sent before"
+    )
+    stream: bool = Field(False, description="answer with progress events, then the report")
+
+    @model_validator(mode="after")
+    def _something_is_given(self) -> RagIngestFilesRequest:
+        if not self.files and not self.keep:  # with sync, it would remove everything
+            raise ValueError("there are no files")
+        return self
 
 
 class Failure(Response):

@@ -89,6 +89,8 @@ class Settings(BaseSettings):
 
     # Limits
     upstream_timeout: float = Field(120, gt=0)
+    file_seconds: float = Field(60, gt=0)
+    file_memory_mb: int = Field(1024, ge=512)
     max_body_bytes: int = Field(64 * 2**20, ge=1024)
     workers: int = Field(2, ge=1, le=64)
 

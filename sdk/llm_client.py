@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import glob
 import html
 import json
 import os
+import re
 import sys
 import time
 from array import array
@@ -786,6 +788,7 @@ ROUTES: dict[str, tuple[str, str]] = {
     "models": ("GET", "/v1/models"),
     "get_model": ("GET", "/v1/models/{model}"),
     "rag_ingest": ("POST", "/v1/rag/ingest"),
+    "rag_ingest_files": ("POST", "/v1/rag/ingest/files"),
     "rag_search": ("POST", "/v1/rag/search"),
     "rag_query": ("POST", "/v1/rag/query"),
     "evaluate": ("POST", "/v1/rag/evaluate"),
@@ -948,6 +951,10 @@ def _error_of(status: int, content: bytes, url: str) -> LLMBackendError:
 
 Document = str | Mapping[str, Any]
 Image = str | os.PathLike[str] | bytes  # a URL or a path, a path, the file itself
+File = str | os.PathLike[str] | tuple[str, bytes]  # a file, a folder or a pattern; a file's name and content
+
+FILE_TYPES = ".txt .md .markdown .rst .html .htm .pdf .docx .pptx .xlsx .csv .tsv .json .jsonl .ipynb .eml"
+UPLOAD_BYTES = 16 * 2**20  # of files in one request, unless one of them alone has more
 
 EMBED_PAGE = 2048  # texts in one request: OpenAI's limit, and the server's
 _Client = TypeVar("_Client", bound="LLMBackendClient")
@@ -1006,17 +1013,22 @@ class LLMBackendClient:
         return self._transport.stream(operation, self._body(operation, {**fields, "stream": True}))
 
     def _watched(self, operation: str, progress: bool | Progress | None, **fields: Any) -> Record:
-        """The report of a long operation, whose progress is told on the way."""
+        """The report of a long operation, with a bar or whatever else shows its progress."""
         tell = _progress(progress)
+        report = self._reported(operation, tell, fields)
+        _finish(tell)
+        return report
+
+    def _reported(self, operation: str, tell: Progress | None, fields: Mapping[str, Any]) -> Record:
+        """The report of a long operation; where somebody wants to know, its progress on the way."""
         if tell is None:
             return self._call(operation, **fields)
-        result = Record()
+        report = Record()
         for event in _events(self._stream(operation, **fields)):
             if "progress" in event:
                 tell(_records(event["progress"]))
-            result = _records(event.get("report", {})) or result
-        _finish(tell)
-        return result
+            report = _records(event.get("report", {})) or report
+        return report
 
     @staticmethod
     def _body(operation: str, fields: dict[str, Any]) -> bytes:
@@ -1261,6 +1273,68 @@ class LLMBackendClient:
             "sync": sync,
         }
         return self._watched("rag_ingest", progress, **fields)
+
+    def rag_ingest_files(
+        self,
+        paths: File | Sequence[File],
+        collection: str,
+        *,
+        chunk_size: int | None = None,
+        chunk_overlap: int | None = None,
+        sync: bool = False,
+        progress: bool | Progress | None = None,
+    ) -> Record:
+        """Put files into a collection: txt, md, rst, html, pdf, docx, pptx, xlsx, csv, json, jsonl, ipynb and eml.
+
+        `paths` are files, folders, patterns such as "docs/**/*.pdf", and `(name, bytes)`. They are read here, where
+        the caller is, and sent; a folder's hidden files are left out. A document's id is the file's path below the
+        folder given, or below what of a pattern is fixed, or its name; its metadata have it as `source`. Passages
+        of a PDF or of slides have a `page`, and those below headings `headings`, for filters too.
+
+        Returns a report as `rag_ingest` does; a file that cannot be read is one of `failed`, with the reason, and
+        the others go on. `sync=True` removes documents that are not among these files, but none whose file failed.
+
+        Raises InvalidRequest (no such file, nothing there), and as `rag_ingest` does.
+        """
+        found = _find_files(paths)
+        if not found:
+            raise _no_file(["paths"], "there are no files in it")
+        failed = Records()
+        batches = _batches(found, failed)
+        total = Record(added=0, updated=0, unchanged=0, deleted=0, failed=failed, chunks=0)
+        fields = {"collection": collection, "chunk_size": chunk_size, "chunk_overlap": chunk_overlap}
+        report = _progress(progress)
+        done = len(failed)
+        while batches:
+            batch = batches.pop(0)
+            files = [{"name": name, "content": content} for name, content in _contents(batch, failed)]
+            last = {"sync": sync, "keep": [name for name, _ in found]} if sync and not batches else {}
+            if files or last:
+
+                def onward(state: Record, before: int = done) -> None:
+                    state.update(done=before + state["done"], total=len(found))
+                    if report is not None:
+                        report(state)
+
+                try:
+                    part = self._reported(
+                        "rag_ingest_files", report and onward, {"files": files, **fields, **last}
+                    )
+                except TooLarge as error:
+                    middle = len(batch) // 2
+                    if middle:
+                        batches[:0] = [batch[:middle], batch[middle:]]
+                        continue
+                    failed.append(Record(id=batch[0][0], error=error.message))
+                    if last:
+                        batches.append([])
+                else:
+                    for name in ("added", "updated", "unchanged", "deleted", "chunks"):
+                        total[name] += part[name]
+                    failed += part["failed"]
+            done += len(batch)
+        _finish(report)
+        return total
 
     def rag_search(
         self,
@@ -1680,6 +1754,96 @@ def _no_image(place: list[str | int], reason: str) -> InvalidRequest:
     found = {"type": "image", "loc": place, "msg": reason}
     where = ".".join(map(str, place))
     return InvalidRequest(f"chat: {where}: {reason}", details={"errors": [found]})
+
+
+def _find_files(paths: Any) -> list[tuple[str, Any]]:
+    """Files by the names that their documents get: each a path, or its content."""
+    given = [paths] if _is_named_content(paths) or isinstance(paths, str | os.PathLike) else _as_list(paths)
+    if not isinstance(given, list):
+        raise _no_file(["paths"], f"takes paths, not {type(paths).__name__}")
+    found: list[tuple[str, Any]] = []
+    for number, one in enumerate(given):
+        if _is_named_content(one):
+            found.append((one[0], bytes(one[1])))
+        elif isinstance(one, str | os.PathLike):
+            found += _find(os.path.expanduser(os.fsdecode(one)), ["paths", number])
+        else:
+            raise _no_file(["paths", number], f"must be a path, or (name, bytes), not {type(one).__name__}")
+    return found
+
+
+def _is_named_content(one: Any) -> bool:
+    match one:
+        case str(), bytes() | bytearray() | memoryview():
+            return True
+    return False
+
+
+def _find(path: str, place: list[str | int]) -> Iterator[tuple[str, str]]:
+    if os.path.isdir(path):
+        for folder, folders, names in os.walk(path):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for file in (os.path.join(folder, name) for name in sorted(names) if not name.startswith(".")):
+                if os.path.isfile(file):  # and no pipe, which would never end
+                    yield _below(path, file), file
+    elif os.path.isfile(path):
+        yield os.path.basename(path), path
+    elif glob.has_magic(path):
+        fixed = path[: re.search(r"[*?\[]", path).start()]  # type: ignore[union-attr]
+        matches = [file for file in sorted(glob.glob(path, recursive=True)) if os.path.isfile(file)]
+        if not matches:
+            raise _no_file(place, f"no file matches {path!r}")
+        for file in matches:
+            yield _below(os.path.dirname(fixed) or ".", file), file
+    elif "://" in path:
+        raise _no_file(place, "URLs are not fetched: download it, and pass the file")
+    else:
+        raise _no_file(place, f"there is no file or folder {path!r}")
+
+
+def _below(folder: str, file: str) -> str:
+    return os.path.relpath(file, folder).replace(os.sep, "/")
+
+
+def _batches(found: Sequence[tuple[str, Any]], failed: Records) -> list[list[tuple[str, Any]]]:
+    """Files in the lots in which they are sent, without those that nobody could read."""
+    batches: list[list[tuple[str, Any]]] = [[]]
+    room = UPLOAD_BYTES
+    for name, file in found:
+        suffix = os.path.splitext(name)[1].lower()
+        if suffix and suffix not in FILE_TYPES.split():
+            failed.append(Record(id=name, error=f"unsupported type {suffix}"))
+            continue
+        try:
+            size = len(file) if isinstance(file, bytes) else os.path.getsize(file)
+        except OSError:
+            size = 0  # gone meanwhile, as reading it will tell
+        if batches[-1] and size > room:
+            batches.append([])
+            room = UPLOAD_BYTES
+        batches[-1].append((name, file))
+        room -= size
+    return batches
+
+
+def _contents(batch: Sequence[tuple[str, Any]], failed: Records) -> Iterator[tuple[str, str]]:
+    """Names and contents, in base64, of what can be read."""
+    for name, file in batch:
+        content = file
+        if not isinstance(file, bytes):
+            try:
+                with open(file, "rb") as opened:
+                    content = opened.read()
+            except OSError as error:
+                failed.append(Record(id=name, error=f"cannot be read: {error.strerror}"))
+                continue
+        yield name, base64.b64encode(content).decode()
+
+
+def _no_file(place: list[str | int], reason: str) -> InvalidRequest:
+    found = {"type": "file", "loc": place, "msg": reason}
+    where = ".".join(map(str, place))
+    return InvalidRequest(f"rag_ingest_files: {where}: {reason}", details={"errors": [found]})
 
 
 def _jsonable(value: Any) -> Any:

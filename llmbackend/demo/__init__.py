@@ -21,7 +21,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from .. import LLMBackendClient, LLMBackendError, settings
-from ..knowledge.documents import read
 from ..local import LocalTransport
 
 DOCUMENTS = Path(__file__).parent / "documents"
@@ -58,9 +57,8 @@ def _main_job(client: LLMBackendClient, console: Console) -> dict[str, Any]:
     """Everything once; returns what must be equal on both transports."""
     results: dict[str, Any] = {}
     for collection, folder in COLLECTIONS.items():
-        documents, _ = read([DOCUMENTS / folder])
         with _progress(console) as step:
-            report = client.rag_ingest(documents, collection, progress=step)
+            report = client.rag_ingest_files(DOCUMENTS / folder, collection, progress=step)
         console.print(
             f"[green]ingested[/green] {report.added} documents into {collection}: {report.chunks} chunks"
         )

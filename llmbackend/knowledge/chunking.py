@@ -1,43 +1,99 @@
-"""Documents into chunks, by LlamaIndex's sentence splitter: whole sentences, up to a number of tokens."""
+"""Documents into chunks: by page and heading, then by LlamaIndex's sentence splitter, up to a number of tokens."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from itertools import takewhile
+from typing import Any, NamedTuple
 
 from ..schemas import Document
+from .documents import syntax
+from .structure import Section, sections
 from .vectors import Chunk
 
 DEFAULT_SIZE, DEFAULT_OVERLAP = 256, 32
+VERSION = 1
+"""Of what follows: raise it when the same document gets other chunks, so that it is not taken for unchanged."""
 
 
 def content_hash(document: Document) -> str:
-    """Tells versions of a document apart: text and metadata, whatever the order of its keys."""
-    content = json.dumps([document.text, document.metadata], sort_keys=True, ensure_ascii=False)
+    """Tells versions of a document apart: text, metadata (whatever the order of its keys), and how it is split."""
+    content = json.dumps(
+        [document.text, document.metadata, syntax(document), VERSION], sort_keys=True, ensure_ascii=False
+    )
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def split(document: Document, digest: str, size: int, overlap: int) -> list[Chunk]:
     """A document's chunks, in order, each of at most `size` tokens; none for a text without words."""
-    texts = [text for text in _split(document.text, size, overlap) if text.strip()]
+    text = document.text
+    parts = [
+        (piece, group.place)
+        for group in _groups(text, sections(text, syntax(document)), size)
+        for piece in _split(text[group.start : group.end], size, overlap, group.tokens)
+        if piece.strip()
+    ]
     return [
-        Chunk(document.id, digest, number, len(texts), text, document.metadata)
-        for number, text in enumerate(texts)
+        Chunk(document.id, digest, number, len(parts), piece, document.metadata, place)
+        for number, (piece, place) in enumerate(parts)
     ]
 
 
-def _split(text: str, size: int, overlap: int) -> list[str]:
-    splitter = _splitter(size, overlap)
-    # The splitter answers the same, and takes twice as long to find out.
-    if len(splitter._tokenizer(text)) <= size:
+class _Group(NamedTuple):
+    """Neighbouring sections that make one chunk, or one section that makes several: `text[start:end]`."""
+
+    start: int
+    end: int
+    tokens: int
+    place: dict[str, Any]
+
+
+def _groups(text: str, found: list[Section], size: int) -> Iterator[_Group]:
+    """Sections, put together as long as they fit into a chunk, on the same page and below the same first heading."""
+    group: list[Section] = []
+    tokens = 0
+    for section in found:
+        count = _count(text[section.start : section.end], size)
+        if group and (
+            tokens + count > size
+            or section.page != group[0].page
+            or section.headings[:1] != group[0].headings[:1]
+        ):
+            yield _group(group, tokens)
+            group, tokens = [], 0
+        group.append(section)
+        tokens += count
+    if group:
+        yield _group(group, tokens)
+
+
+def _group(group: list[Section], tokens: int) -> _Group:
+    first = group[0]
+    levels = zip(*(section.headings for section in group), strict=False)
+    above = [titles[0] for titles in takewhile(lambda titles: len(set(titles)) == 1, levels)]
+    place: dict[str, Any] = {} if first.page is None else {"page": first.page}
+    if above:
+        place["headings"] = above
+    # A heading that is above all of it is told by its place, and the others are part of its text.
+    start = first.body if len(above) == len(first.headings) else first.start
+    return _Group(start, group[-1].end, tokens, place)
+
+
+def _split(text: str, size: int, overlap: int, tokens: int) -> list[str]:
+    if tokens <= size:
         return [text.strip()]
-    return list(splitter.split_text(text))
+    return list(_splitter(size, overlap).split_text(text))
+
+
+def _count(text: str, size: int) -> int:
+    return len(_splitter(size, 0)._tokenizer(text))
 
 
 @lru_cache(maxsize=16)
 def _splitter(size: int, overlap: int) -> Any:
     from llama_index.core.node_parser import SentenceSplitter
 
-    return SentenceSplitter(chunk_size=size, chunk_overlap=overlap)
+    return SentenceSplitter(chunk_size=size, chunk_overlap=overlap, paragraph_separator="\n\n")

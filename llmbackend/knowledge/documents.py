@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import PurePosixPath
 
-SUFFIXES = (".md", ".rst", ".txt")
-
-
-def read(paths: Sequence[Path]) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Documents `{id, text, metadata}` of text files and of those in folders, and failures `{id, error}`.
-
-    A document's id is its path below the folder given (its name, for a single file), so that ingesting the folder
-    again, from wherever it lies by then, finds the same documents.
-    """
-    documents: list[dict[str, Any]] = []
-    failed: list[dict[str, str]] = []
-    for name, path in _files(paths):
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            failed.append({"id": name, "error": "not UTF-8 text"})
-        except OSError as error:
-            failed.append({"id": name, "error": error.strerror or "cannot be read"})
-        else:
-            documents.append({"id": name, "text": text, "metadata": {"source": name}})
-    return documents, failed
+from ..schemas import Document, Failure, File
+from .parsing import Unreadable
+from .parsing_pool import ParsingPool
+from .structure import Syntax
 
 
-def _files(paths: Sequence[Path]) -> Iterator[tuple[str, Path]]:
-    for path in paths:
-        if path.is_dir():
-            for file in sorted(path.rglob("*")):
-                if file.is_file() and file.suffix.lower() in SUFFIXES:
-                    yield file.relative_to(path).as_posix(), file
-        else:
-            yield path.name, path
+class ParsedDocument(Document):
+    """A document whose text comes from a file, in a syntax that its name does not tell."""
+
+    syntax: Syntax
+
+
+_SYNTAXES: dict[str, Syntax] = {".md": "markdown", ".markdown": "markdown", ".rst": "rst"}
+
+
+def syntax(document: Document) -> Syntax:
+    """How the document's text is marked up: as its id or its `source` ends, unless it was parsed."""
+    if isinstance(document, ParsedDocument):
+        return document.syntax
+    for name in (document.id, document.metadata.get("source")):
+        if isinstance(name, str) and (found := _SYNTAXES.get(PurePosixPath(name).suffix.lower())):
+            return found
+    return "plain"
+
+
+async def from_files(pool: ParsingPool, files: Sequence[File]) -> AsyncGenerator[Document | Failure, None]:
+    """A document, or why there is none, for each file in its turn; a few are read in advance."""
+    waiting: deque[asyncio.Task[Document | Failure]] = deque()
+    try:
+        for file in files:
+            waiting.append(asyncio.create_task(_from_file(pool, file)))
+            if len(waiting) > 2 * pool.size:
+                yield await waiting.popleft()
+        while waiting:
+            yield await waiting.popleft()
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def _from_file(pool: ParsingPool, file: File) -> Document | Failure:
+    try:
+        parsed = await pool.parse(file.name, file.content)
+    except Unreadable as error:
+        return Failure(id=file.name, error=str(error))
+    return ParsedDocument(
+        id=file.name, text=parsed.text, metadata={"source": file.name}, syntax=parsed.syntax
+    )

@@ -50,15 +50,18 @@ async def ingest(
     embedder: Embedder,
     *,
     sync: bool = False,
+    keep: Sequence[str] = (),
+    failed: Sequence[Failure] = (),
     progress: Progress = lambda done, total, stage: None,
 ) -> IngestReport:
     """Store documents; if a batch fails, nothing of it stays, and what was stored before it does.
 
     One batch is being written while the next is being embedded and the one after that split: what is in memory beside
     the documents themselves does not grow with their number. `sync` also removes the collection's documents that are
-    not among these. Embedding errors pass through.
+    not among these; those to `keep`, and those that have `failed` before they could become documents, stay.
+    Embedding errors pass through.
     """
-    report = IngestReport()
+    report = IngestReport(failed=list(failed))
     versions = await to_thread.run_sync(_distinct, documents, report)
     total = len(documents)
     done = total - len(versions)
@@ -73,8 +76,8 @@ async def ingest(
             progress(done, total, "ingest")
     if sync:
         progress(total, total, "sync")
-        failed = {failure.id for failure in report.failed}
-        report.deleted = await _remove_others(collection, set(versions) | failed)
+        not_stored = {failure.id for failure in report.failed}
+        report.deleted = await _remove_others(collection, {*versions, *keep, *not_stored})
     await collection.run(collection.index.flush)
     progress(total, total, "done")
     return report

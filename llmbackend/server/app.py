@@ -9,12 +9,12 @@ import logging
 import signal
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
-from anyio import CancelScope
+from anyio import CancelScope, to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -26,9 +26,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .. import operations
 from ..backend import Backend
 from ..errors import InvalidRequest, LLMBackendError, NotFound, TooLarge
-from ..operations import OPERATIONS, Operation
+from ..operations import LARGE, OPERATIONS, Operation
 from ..settings import Settings
 from ..tracing import Trace
+from . import uploads
 from .access import LOOPBACK, Access
 from .openapi import document
 from .replies import error_response, result_response
@@ -63,10 +64,10 @@ def _path(operation: Operation) -> str:
 
 def _endpoint(backend: Backend, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        body = await _body(operation, request, backend.settings.max_body_bytes)
+        body = await _body(operation, request, backend.settings)
         # From here on it is our time, or the models': what came before was the caller's.
         trace = request.scope["trace"] = Trace(operation.name, request.scope["request_id"])
-        if operation.streams and _wants_stream(body):
+        if operation.streams and await _wants_stream(body):
             events = await operations.stream(backend, operation.name, body, trace)
             return StreamingResponse(
                 events, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
@@ -90,25 +91,18 @@ async def _cancel_when_gone(request: Request, scope: CancelScope) -> None:
     scope.cancel()
 
 
-async def _body(operation: Operation, request: Request, limit: int) -> bytes:
+async def _body(operation: Operation, request: Request, settings: Settings) -> bytes:
     """The operation's JSON: the body, with what the path and query say."""
     if operation.method != "POST":
         return json.dumps({**request.query_params, **request.path_params}).encode()
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content = _counted(request, settings.max_body_bytes)
+    if kind == uploads.FORM and uploads.takes(operation):
+        return await uploads.as_json(operation, request, content, guarded=settings.api_key is not None)
     if kind and kind != "application/json":
         # What web pages of other sites may send unasked is text or forms, never JSON.
         raise InvalidRequest(f"{operation.name}: the body must be application/json, not {kind}")
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:  # counted as it comes: Content-Length may be missing, or wrong
-            raise TooLarge(
-                f"the request has more than {limit} bytes: send less at a time, or raise MAX_BODY_BYTES",
-                details={"limit": limit},
-            )
-        parts.append(part)
-    body = b"".join(parts)
+    body = b"".join([part async for part in content])
     if not request.path_params:
         return body
     try:
@@ -120,11 +114,25 @@ async def _body(operation: Operation, request: Request, limit: int) -> bytes:
     return json.dumps({**fields, **request.path_params}).encode()
 
 
-def _wants_stream(body: bytes) -> bool:
+async def _counted(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    """The body as it comes; raises TooLarge once it is more than `limit` bytes."""
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:  # counted, because Content-Length may be missing, or wrong
+            raise TooLarge(
+                f"the request has more than {limit} bytes: send less at a time, or raise MAX_BODY_BYTES",
+                details={"limit": limit},
+            )
+        yield part
+
+
+async def _wants_stream(body: bytes) -> bool:
     if b'"stream"' not in body:  # spares reading a large body twice
         return False
     try:
-        return json.loads(body).get("stream") is True
+        fields = await to_thread.run_sync(json.loads, body) if len(body) > LARGE else json.loads(body)
+        return fields.get("stream") is True
     except (ValueError, AttributeError, RecursionError):
         return False  # validation will say what is wrong
 

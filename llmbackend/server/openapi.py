@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from .. import __version__
 from ..errors import LLMBackendError
 from ..operations import OPERATIONS, Operation
+from . import uploads
 
 _JSON = "application/json"
 
@@ -69,6 +70,8 @@ def _operation(
         body = _without(definitions["$defs"][row.request.__name__], in_path) if in_path else request
         if body.get("properties") or not in_path:
             described["requestBody"] = {"required": True, "content": {_JSON: {"schema": body}}}
+            if uploads.takes(row):
+                described["requestBody"]["content"][uploads.FORM] = {"schema": body}
     else:
         named = list(fields)
     if named:

@@ -85,7 +85,8 @@ def test_files_are_ingested_and_asked(data_dir: Path, tmp_path: Path) -> None:
     }
     rows = {name.strip(): value.strip() for name, value in rows.items()}
     assert rows["added"] == "2"
-    assert rows["failed"] == "broken.txt: not UTF-8 text"
+    assert rows["failed"] == "picture.png: unsupported type .png"
+    assert "broken.txt: broken" in said
 
     code, said, errors = _run("query", "manual", "How is the router reset?", data_dir=data_dir)
     assert (code, errors) == (0, "")
@@ -119,9 +120,12 @@ def test_what_cannot_be_read_is_not_removed_for_that(data_dir: Path, tmp_path: P
     (tmp_path / "other.txt").write_text("This text stays readable.")
     assert _run("ingest", "synced", tmp_path, data_dir=data_dir)[0] == 0
     (tmp_path / "kept.txt").write_bytes(b"\xff\xfe\xfa")
-    code, _, errors = _run("ingest", "synced", tmp_path, "--sync", data_dir=data_dir)
-    assert code != 0
-    assert "kept.txt" in errors
+    (tmp_path / "other.txt").unlink()
+    (tmp_path / "new.txt").write_text("This text is new.")
+    code, said, _ = _run("ingest", "synced", tmp_path, "--sync", data_dir=data_dir)
+    assert code == 1
+    assert "kept.txt: " in said
+    assert "other" not in _run("query", "synced", "Which text stays readable?", data_dir=data_dir)[1]
     assert "kept" in _run("query", "synced", "Which text is kept?", data_dir=data_dir)[1]
 
 
@@ -186,10 +190,10 @@ def test_a_server_that_does_not_answer_is_told() -> None:
     assert "Traceback" not in errors
 
 
-def test_a_folder_without_texts_is_a_usage_error(data_dir: Path, tmp_path: Path) -> None:
+def test_a_folder_without_files_is_told(data_dir: Path, tmp_path: Path) -> None:
     code, _, errors = _run("ingest", "manual", tmp_path, data_dir=data_dir)
-    assert code == 2
-    assert ".md" in errors
+    assert code == 1
+    assert "there are no files" in errors
     assert "Traceback" not in errors
 
 

@@ -80,6 +80,10 @@ DIFFERENCES = {
     "rag_ingest": Difference(sdk_only={"progress"}, wire_only={"stream"}),
     "reindex_collection": Difference(sdk_only={"progress"}, wire_only={"stream"}),
     "evaluate": Difference(sdk_only={"progress"}, wire_only={"stream"}),
+    # The SDK finds the files, and sends them in several requests: `keep` are those of the others.
+    "rag_ingest_files": Difference(
+        renamed={"paths": "files"}, sdk_only={"progress"}, wire_only={"stream", "keep"}
+    ),
     # The SDK turns the pages itself, and by default gives all.
     "list_documents": Difference(wire_only={"cursor"}, other_default={"limit"}),
 }

@@ -1,0 +1,70 @@
+"""Files as browsers and `curl -F` send them (multipart/form-data), as the JSON of an operation that takes files."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from anyio import to_thread
+from pydantic import TypeAdapter, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from ..errors import Forbidden, InvalidRequest
+from ..operations import Operation
+
+FORM = "multipart/form-data"
+MOST_FILES = 10_000
+
+
+def takes(operation: Operation) -> bool:
+    return "files" in operation.request.model_fields
+
+
+async def as_json(
+    operation: Operation, request: Request, content: AsyncGenerator[bytes, None], guarded: bool
+) -> bytes:
+    """The operation's JSON for a form. Large files wait on the disk until the form is complete.
+
+    Raises InvalidRequest if it is no such form, and, unless a key guards the server, Forbidden if it is another
+    site's: browsers send forms there without asking.
+    """
+    origin = request.headers.get("origin")
+    if not guarded and origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise Forbidden("without an API_KEY set, forms of other sites are refused")
+    try:
+        form = await MultiPartParser(request.headers, content, max_files=MOST_FILES).parse()
+    except MultiPartException as error:
+        raise InvalidRequest(f"{operation.name}: the form cannot be read: {error.message}") from error
+    try:
+        return await to_thread.run_sync(_fields, operation, form)
+    finally:
+        await form.close()
+
+
+def _fields(operation: Operation, form: FormData) -> bytes:
+    files: list[dict[str, str]] = []
+    fields: dict[str, Any] = {}
+    for name, value in form.multi_items():
+        if not isinstance(value, UploadFile):
+            fields[name] = _value(operation, name, value)
+        elif value.filename or value.size:  # a form's empty field is a file without a name
+            content = base64.b64encode(value.file.read()).decode()
+            files.append({"name": value.filename or "", "content": content})
+    return json.dumps({**fields, "files": files}).encode()
+
+
+def _value(operation: Operation, name: str, text: str) -> Any:
+    """A field's value in the type that the operation has for it; a wrong one stays as it is, to be refused."""
+    field = operation.request.model_fields.get(name)
+    if field is None:
+        return text
+    kind: Any = Annotated[field.annotation, field]
+    try:
+        return TypeAdapter(kind).validate_strings(text, strict=False)
+    except ValidationError:
+        return text

@@ -1,0 +1,343 @@
+"""Putting files into a collection, on both transports."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+import llm_client
+from llmbackend import InvalidRequest, LLMBackendClient
+from tests import files
+from tests.files import FACT
+from tests.server import KEY
+
+QUESTION = "When was the lighthouse painted?"
+
+
+def _ids(client: LLMBackendClient, collection: str) -> set[str]:
+    return {document.id for document in client.list_documents(collection)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with files of some types, in folders, and hidden ones."""
+    for name, content in {
+        "index.md": b"# Aldersea\n\nA town by the sea.",
+        "history/lighthouse.html": files.of_each_type()["page.html"],
+        "history/harbour.rst": b"Harbour\n=======\n\nThe harbour has two moles.",
+        "history/.draft.txt": b"not to be found",
+        ".git/config": b"not to be found",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+
+# What is read
+
+
+def test_files_of_each_type_are_found_by_what_they_say(client: LLMBackendClient, collection: str) -> None:
+    given = files.of_each_type()
+    report = client.rag_ingest_files(list(given.items()), collection)
+    assert report == {
+        "added": len(given),
+        "updated": 0,
+        "unchanged": 0,
+        "deleted": 0,
+        "failed": [],
+        "chunks": len(given),
+    }
+    for name in given:
+        (hit,) = client.rag_search(QUESTION, collection, filters={"source": name})
+        assert (hit.document_id, FACT in hit.text) == (name, True)
+
+
+def test_each_type_that_is_sent_is_read() -> None:
+    names = {os.path.splitext(name)[1] for name in files.of_each_type()}
+    assert names == {"", *llm_client.FILE_TYPES.split()}
+
+
+def test_passages_know_their_page_and_headings(client: LLMBackendClient, collection: str) -> None:
+    text = b"---\ntitle: Guide\n---\n\n# Lights\n\n## Lighthouse\n\nPainted green in 1931."
+    given = [
+        ("paper.pdf", files.pdf("An empty first page.", FACT)),
+        (
+            "slides.pptx",
+            files.pptx(("Welcome", "Nothing yet"), ("Aldersea", "The lighthouse was painted again in 1952.")),
+        ),
+        ("guide.md", text),
+    ]
+    assert client.rag_ingest_files(given, collection).chunks == 5
+    hits = {hit.document_id: hit for hit in reversed(client.rag_search(QUESTION, collection, top_k=10))}
+    assert hits["paper.pdf"].metadata == {"page": 2, "source": "paper.pdf"}
+    assert hits["slides.pptx"].metadata == {"page": 2, "headings": ["Aldersea"], "source": "slides.pptx"}
+    assert hits["guide.md"].metadata == {
+        "headings": ["Guide", "Lights", "Lighthouse"],
+        "source": "guide.md",
+    }
+    assert hits["guide.md"].text == "Painted green in 1931."
+    on_page_2 = client.rag_search(QUESTION, collection, top_k=10, filters={"page": 2})
+    assert {hit.document_id for hit in on_page_2} == {"paper.pdf", "slides.pptx"}
+    below = client.rag_search(QUESTION, collection, filters={"headings": "Lights"})
+    assert [hit.document_id for hit in below] == ["guide.md"]
+
+
+# What cannot be read
+
+
+BAD = {
+    "locked.pdf": (files.encrypted_pdf(FACT, "secret"), "encrypted"),
+    "scanned.pdf": (files.pdf("", ""), "scanned"),
+    "empty.txt": (b"", "empty"),
+    "blank.md": (b" \n\n ", "empty"),
+    "broken.docx": (b"PK\x03\x04 and no more", "broken"),
+    "cut.pdf": (files.pdf(FACT)[:200], "broken"),
+    "binary.txt": (bytes(range(256)) * 20, "binary"),
+    "picture.png": (b"\x89PNG\r\n\x1a\n", "unsupported type .png"),
+    "deep.json": (files.deep_json(), "nested too deeply"),
+    "bomb.docx": (files.zip_bomb(), "too large"),
+}
+
+
+def test_a_file_that_cannot_be_read_is_reported_and_the_rest_goes_on(
+    client: LLMBackendClient, collection: str
+) -> None:
+    given = [(name, content) for name, (content, _) in BAD.items()]
+    given[3:3] = files.of_each_type().items()
+    report = client.rag_ingest_files(given, collection)
+    assert report.added == len(files.of_each_type())
+    reasons = {failure.id: failure.error for failure in report.failed}
+    assert reasons.keys() == BAD.keys()
+    for name, (_, reason) in BAD.items():
+        assert reason in reasons[name]
+
+
+def test_nothing_but_bad_files_is_a_report_too(client: LLMBackendClient, collection: str) -> None:
+    report = client.rag_ingest_files([("picture.png", b"\x89PNG")], collection)
+    assert (report.added, [failure.id for failure in report.failed]) == (0, ["picture.png"])
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs a file whose reading fails")
+def test_a_file_that_fails_while_it_is_read_is_reported(
+    client: LLMBackendClient, collection: str, folder: Path
+) -> None:
+    (folder / "memory.txt").symlink_to("/proc/self/mem")
+    report = client.rag_ingest_files(folder, collection)
+    assert (report.added, [failure.id for failure in report.failed]) == (3, ["memory.txt"])
+    assert report.failed[0].error.startswith("cannot be read: ")
+
+
+def test_an_encrypted_pdf_without_a_password_is_read(client: LLMBackendClient, collection: str) -> None:
+    report = client.rag_ingest_files(("open.pdf", files.encrypted_pdf(FACT, "")), collection)
+    assert (report.added, report.failed) == (1, [])
+
+
+# Where files come from
+
+
+def test_a_folder_is_read_with_those_below_it(
+    client: LLMBackendClient, collection: str, folder: Path
+) -> None:
+    assert client.rag_ingest_files(folder, collection).added == 3
+    assert _ids(client, collection) == {"index.md", "history/lighthouse.html", "history/harbour.rst"}
+    again = client.rag_ingest_files(str(folder), collection)
+    assert (again.added, again.unchanged) == (0, 3)
+
+
+def test_files_and_patterns_are_read(client: LLMBackendClient, collection: str, folder: Path) -> None:
+    given = [folder / "index.md", f"{folder}/**/*.rst", ("letter.eml", files.of_each_type()["letter.eml"])]
+    assert client.rag_ingest_files(given, collection).added == 3
+    assert _ids(client, collection) == {"index.md", "history/harbour.rst", "letter.eml"}
+
+
+@pytest.mark.parametrize(
+    ("paths", "reason"),
+    [
+        ("/no/such/file.pdf", "no file or folder"),
+        ("/no/such/*.pdf", "no file matches"),
+        ("https://example.org/page.html", "not fetched"),
+        ([], "there are no files"),
+        (17, "takes paths"),
+        ([17], "must be a path"),
+    ],
+)
+def test_a_wrong_path_is_refused(client: LLMBackendClient, collection: str, paths: Any, reason: str) -> None:
+    with pytest.raises(InvalidRequest, match=reason) as caught:
+        client.rag_ingest_files(paths, collection)
+    assert caught.value.details["errors"][0]["loc"][0] == "paths"
+    assert collection not in [one.name for one in client.list_collections()]
+
+
+def test_an_empty_folder_is_refused_and_removes_nothing(
+    client: LLMBackendClient, collection: str, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    client.rag_ingest_files(folder, collection)
+    with pytest.raises(InvalidRequest, match="no files"):
+        client.rag_ingest_files(tmp_path_factory.mktemp("empty"), collection, sync=True)
+    assert len(_ids(client, collection)) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "id"),
+    [
+        ("Straße/日本語 – ü.txt", "Straße/日本語 – ü.txt"),
+        ("u\N{COMBINING DIAERESIS}.txt", "ü.txt"),
+        ("../../etc/passwd", "etc/passwd"),
+        ("/etc/passwd", "etc/passwd"),
+        ("C:\\Users\\ada\\notes.txt", "Users/ada/notes.txt"),
+        ("a/./b//c\n.txt", "a/b/c.txt"),
+    ],
+)
+def test_a_name_is_a_path_that_leads_down(
+    client: LLMBackendClient, collection: str, name: str, id: str
+) -> None:
+    assert client.rag_ingest_files((name, FACT.encode()), collection).added == 1
+    assert _ids(client, collection) == {id}
+
+
+@pytest.mark.parametrize("name", ["", "..", "/", "a" * 600])
+def test_a_file_without_a_name_is_refused(client: LLMBackendClient, collection: str, name: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"files\.0\.name"):
+        client.rag_ingest_files((name, FACT.encode()), collection)
+
+
+# Syncing, in one request and in several
+
+
+@pytest.fixture(params=[llm_client.UPLOAD_BYTES, 30])
+def in_lots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are sent all at once, or one in a request."""
+    monkeypatch.setattr(llm_client, "UPLOAD_BYTES", request.param)
+
+
+@pytest.mark.usefixtures("in_lots")
+def test_syncing_removes_what_is_gone_but_not_what_failed(client: LLMBackendClient, collection: str) -> None:
+    given = {f"{name}.txt": f"This is the text of {name}.".encode() for name in "abcde"}
+    client.rag_ingest_files(list(given.items()), collection)
+    del given["b.txt"]
+    given["c.txt"] = b"\x89PNG is what this has become"
+    given["d.txt"] = b"This is another text."
+    given["f.png"] = b""
+    given["e.txt"] = b""
+    report = client.rag_ingest_files(list(given.items()), collection, sync=True)
+    assert (report.added, report.updated, report.unchanged, report.deleted) == (0, 1, 1, 1)
+    assert {failure.id for failure in report.failed} == {"c.txt", "e.txt", "f.png"}
+    assert _ids(client, collection) == {"a.txt", "c.txt", "d.txt", "e.txt"}
+
+
+@pytest.mark.usefixtures("in_lots")
+def test_progress_counts_files(client: LLMBackendClient, collection: str) -> None:
+    seen: list[tuple[int, int, str]] = []
+    given = [(f"{name}.txt", f"This is the text of {name}.".encode()) for name in "abc"]
+    report = client.rag_ingest_files(
+        given, collection, progress=lambda state: seen.append((state.done, state.total, state.stage))
+    )
+    assert report.added == 3
+    assert {total for _, total, _ in seen} == {3}
+    assert (3, 3, "parse") in seen
+    assert seen[-1] == (3, 3, "done")
+
+
+# What travels
+
+
+def _post(server_url: str, **given: Any) -> requests.Response:
+    return requests.post(
+        f"{server_url}/v1/rag/ingest/files", headers={"Authorization": f"Bearer {KEY}"}, timeout=60, **given
+    )
+
+
+@pytest.fixture
+def on_server(server_url: str) -> Iterator[LLMBackendClient]:
+    """A client of the server; the collection `test-form` is removed from it at the end."""
+    with LLMBackendClient(server_url, KEY) as client:
+        yield client
+        if "test-form" in [one.name for one in client.list_collections()]:
+            client.delete_collection("test-form")
+
+
+def test_a_form_with_files_does_the_same(on_server: LLMBackendClient, server_url: str) -> None:
+    given = files.of_each_type()
+    form = {"collection": "test-form", "chunk_size": "100", "sync": "true"}
+    reply = _post(
+        server_url, data=form, files=[("files", (name, content)) for name, content in given.items()]
+    )
+    assert (reply.status_code, reply.json()["added"], reply.json()["failed"]) == (200, len(given), [])
+    assert _ids(on_server, "test-form") == set(given)
+    assert on_server.get_collection("test-form").chunk_size == 100
+    assert on_server.rag_ingest_files(list(given.items()), "test-form").unchanged == len(given)
+    name, content = "../Straße ü.txt", FACT.encode()
+    reply = _post(server_url, data=form, files={"file": (name, content)})
+    assert (reply.json()["added"], reply.json()["deleted"]) == (1, len(given))
+    assert _ids(on_server, "test-form") == {"Straße ü.txt"}
+
+
+@pytest.mark.usefixtures("on_server")
+def test_a_form_can_be_watched(server_url: str) -> None:
+    form = {"collection": "test-form", "stream": "true"}
+    reply = _post(server_url, data=form, files={"file": ("a.txt", FACT.encode())})
+    assert reply.headers["Content-Type"].startswith("text/event-stream")
+    assert b'"stage":"parse"' in reply.content.replace(b" ", b"")
+    assert reply.content.rstrip().endswith(b"[DONE]")
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ({"data": {"collection": "test-form"}, "files": {"file": ("", b"")}}, "files"),
+        ({"data": {}, "files": {"file": ("a.txt", b"a")}}, "collection"),
+        ({"data": {"collection": "test-form", "sync": "perhaps"}, "files": {"f": ("a.txt", b"a")}}, "sync"),
+        ({"data": {"collection": "test-form", "colour": "red"}, "files": {"f": ("a.txt", b"a")}}, "colour"),
+        ({"json": {"collection": "test-form", "files": []}}, "files"),
+        ({"json": {"collection": "test-form", "files": [{"name": "a.txt", "content": "é"}]}}, "base64"),
+        ({"json": {"collection": "test-form", "files": [{"name": "/etc/passwd"}]}}, "content"),
+    ],
+)
+def test_a_form_that_does_not_fit_is_refused(server_url: str, given: dict[str, Any], place: str) -> None:
+    reply = _post(server_url, **given)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (422, "invalid_request")
+    assert place in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "multipart/form-data",
+        "multipart/form-data; boundary=b",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+    ],
+)
+def test_a_body_that_is_no_form_is_refused(server_url: str, content_type: str) -> None:
+    reply = requests.post(
+        f"{server_url}/v1/rag/ingest/files",
+        data=b"no form at all",
+        headers={"Authorization": f"Bearer {KEY}", "Content-Type": content_type},
+        timeout=60,
+    )
+    assert (reply.status_code, reply.json()["error"]["code"]) == (422, "invalid_request")
+
+
+def test_forms_are_for_files_only(server_url: str) -> None:
+    reply = requests.post(
+        f"{server_url}/v1/rag/search",
+        files={"query": ("a.txt", b"a")},
+        headers={"Authorization": f"Bearer {KEY}"},
+        timeout=60,
+    )
+    assert (reply.status_code, reply.json()["error"]["code"]) == (422, "invalid_request")
+
+
+@pytest.mark.usefixtures("on_server")
+def test_a_file_travels_as_base64(server_url: str) -> None:
+    content = base64.b64encode(FACT.encode()).decode()
+    reply = _post(
+        server_url, json={"collection": "test-form", "files": [{"name": "a.txt", "content": content}]}
+    )
+    assert (reply.status_code, reply.json()["added"]) == (200, 1)

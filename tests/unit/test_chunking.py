@@ -1,0 +1,234 @@
+"""Documents into chunks: where they are cut, and what they know of their place."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbackend.knowledge.chunking import content_hash, split
+from llmbackend.knowledge.documents import ParsedDocument, syntax
+from llmbackend.knowledge.structure import Syntax, sections
+from llmbackend.knowledge.vectors import Chunk
+from llmbackend.schemas import Document
+
+DEMO = Path(__file__).parents[2] / "llmbackend" / "demo" / "documents"
+
+
+def _outline(text: str, syntax: Syntax) -> list[tuple[tuple[str, ...], str]]:
+    return [(one.headings, text[one.body : one.end].strip()) for one in sections(text, syntax)]
+
+
+def _chunks(text: str, name: str = "a.md", size: int = 256, overlap: int = 32) -> list[Chunk]:
+    document = Document(id=name, text=text)
+    return split(document, content_hash(document), size, overlap)
+
+
+def _places(chunks: list[Chunk]) -> list[tuple[dict[str, Any], str]]:
+    return [(chunk.place, chunk.text) for chunk in chunks]
+
+
+# Headings
+
+
+def test_markdown_is_cut_at_its_headings() -> None:
+    text = """Before all.
+
+# Tides of [Aldersea](https://example.org) #
+
+About *tides*.
+
+## `High`
+High tide.
+
+Low
+---
+Low tide.
+1. # not a heading of the whole
+
+```sh
+# no heading
+```
+    # code, and no heading
+
+# Boats
+"""
+    assert _outline(text, "markdown") == [
+        ((), "Before all."),
+        (("Tides of Aldersea",), "About *tides*."),
+        (("Tides of Aldersea", "High"), "High tide."),
+        (
+            ("Tides of Aldersea", "Low"),
+            "Low tide.\n1. # not a heading of the whole\n\n```sh\n# no heading\n```\n    # code, and no heading",
+        ),
+        ((), "# Boats"),
+    ]
+
+
+def test_the_title_in_front_matter_is_above_all() -> None:
+    text = "---\nlayout: page\ntitle: 'Sick leave'\n---\nCall us.\n\n# Sick leave\nStay at home.\n\n## When\nAt once.\n"
+    assert _outline(text, "markdown") == [
+        (("Sick leave",), "Call us."),
+        (("Sick leave",), "Stay at home."),
+        (("Sick leave", "When"), "At once."),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["---\ntitle: a\n---\n", "---\ntitle: a", "text\n---\ntitle: a\n---\n", "---\n"]
+)
+def test_front_matter_alone_is_a_text(text: str) -> None:
+    assert "".join(text[one.start : one.end] for one in sections(text, "markdown")).strip()
+
+
+def test_restructured_text_is_cut_at_its_titles() -> None:
+    text = """.. _tides:
+
+=======
+ Tides
+=======
+
+About tides.
+
+High
+----
+High tide.
+A line that
+is no title
+
+------
+
+More of it::
+
+    Code
+    ====
+
+=====  =====
+Table  Head
+=====  =====
+
+Low
+---
+
+Neap
+~~~~
+
+Neap tide.
+
+Boats
+-----
+"""
+    found = _outline(text, "rst")
+    assert [headings for headings, _ in found] == [
+        (),
+        ("Tides",),
+        ("Tides", "High"),
+        ("Tides", "Low", "Neap"),
+        ("Tides",),
+    ]
+    assert found[2][1].startswith("High tide.\nA line that\nis no title\n\n------\n\nMore of it::")
+    assert found[2][1].endswith("Table  Head\n=====  =====")
+    assert found[4][1] == "Boats\n-----"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("kind", ["markdown", "rst"])
+def test_lines_may_end_in_each_way(end: str, kind: Syntax) -> None:
+    text = end.join(["Tides", "=====", "", "High", "----", "", "High tide."])
+    assert _outline(text, kind) == [(("Tides", "High"), "High tide.")]
+
+
+def test_plain_text_has_no_headings() -> None:
+    assert _outline("# one\n\ntwo\n---\n", "plain") == [((), "# one\n\ntwo\n---")]
+
+
+def test_the_name_tells_how_a_text_is_marked_up() -> None:
+    def of(name: str, **metadata: Any) -> Syntax:
+        return syntax(Document(id=name, text="a", metadata=metadata))
+
+    assert (of("a/b.md"), of("a.RST"), of("a.txt"), of("a.html")) == ("markdown", "rst", "plain", "plain")
+    assert of("1", source="a.markdown") == "markdown"
+    assert of("1", source=7) == "plain"
+    assert syntax(ParsedDocument(id="a.docx", text="a", syntax="markdown")) == "markdown"
+
+
+# Chunks
+
+
+def test_small_sections_below_one_heading_make_one_chunk() -> None:
+    text = (
+        "# Tides\n\nAbout tides.\n\n## High\n\nHigh tide.\n\n## Low\n\nLow tide.\n\n# Boats\n\nAbout boats."
+    )
+    assert _places(_chunks(text)) == [
+        ({"headings": ["Tides"]}, "About tides.\n\n## High\n\nHigh tide.\n\n## Low\n\nLow tide."),
+        ({"headings": ["Boats"]}, "About boats."),
+    ]
+    text = "# Tides\n## High\n\nHigh tide.\n\n## Low\n\nLow tide."
+    assert _places(_chunks(text)) == [
+        ({"headings": ["Tides"]}, "# Tides\n## High\n\nHigh tide.\n\n## Low\n\nLow tide."),
+    ]
+
+
+def test_large_sections_are_cut_below_their_headings() -> None:
+    sentences = "".join(f"This is sentence number {number} about the tide. " for number in range(60))
+    chunks = _chunks(f"# Tides\n\n{sentences}\n\n## Low\n\n{sentences}", size=100, overlap=10)
+    below = [tuple(chunk.place["headings"]) for chunk in chunks]
+    assert [headings for headings, _ in itertools.groupby(below)] == [("Tides",), ("Tides", "Low")]
+    assert len(chunks) > 10
+    assert chunks[-1].in_context.startswith("Tides > Low\n\nThis is")
+
+
+def test_pages_are_never_put_together() -> None:
+    chunks = _chunks("First page.\fSecond page.\f\f \fFifth page.", "a.pdf")
+    assert _places(chunks) == [
+        ({"page": 1}, "First page."),
+        ({"page": 2}, "Second page."),
+        ({"page": 5}, "Fifth page."),
+    ]
+
+
+TEXTS = {
+    "chinese.txt": "".join(f"重置路由器需要按住第{number}个按钮然后松开。" for number in range(500)),
+    "no-ends.txt": "".join(f"重置第{number}个路由器" for number in range(1000)),
+    "one-word.txt": "".join(f"{number}x" for number in range(3000)),
+    "lines.txt": "\n".join(f"row {number}" for number in range(3000)),
+    "headings.md": "\n".join(f"{'#' * (number % 6 + 1)} Heading {number}" for number in range(500)),
+    "spaces.md": " \n# One\n\n \n\n# Two\n\n\n",
+    **{path.name: path.read_text() for path in DEMO.rglob("*.md")},
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("size", [32, 256])
+def test_chunks_are_slices_of_the_text_in_order_and_nothing_is_left_out(name: str, size: int) -> None:
+    from llama_index.core.utils import get_tokenizer
+
+    text = TEXTS[name]
+    chunks = _chunks(text, name, size, size // 8)
+    numbers = [(chunk.number, chunk.total) for chunk in chunks]
+    assert numbers == [(number, len(chunks)) for number in range(len(chunks))]
+    headings = {title for chunk in chunks for title in chunk.place.get("headings", ())}
+    covered = 0
+    for chunk in chunks:
+        assert chunk.text.strip()
+        assert len(get_tokenizer()(chunk.text)) <= size
+        start = text.index(chunk.text, max(0, covered - len(chunk.text)))
+        left_out = [line.strip("# ") for line in text[covered:start].splitlines()]
+        assert set(filter(None, left_out)) <= headings
+        covered = max(covered, start + len(chunk.text))
+    assert not text[covered:].strip()
+
+
+def test_what_changes_chunks_changes_the_hash() -> None:
+    one = Document(id="a.txt", text="# One\n\ntext", metadata={"a": 1, "b": 2})
+    same = Document(id="b.txt", text="# One\n\ntext", metadata={"b": 2, "a": 1})
+    assert content_hash(one) == content_hash(same)
+    others = [
+        one.model_copy(update={"text": "# Two\n\ntext"}),
+        one.model_copy(update={"metadata": {"a": 1}}),
+        one.model_copy(update={"id": "a.md"}),
+        ParsedDocument(**one.model_dump(), syntax="markdown"),
+    ]
+    assert content_hash(one) not in map(content_hash, others)

@@ -1,0 +1,178 @@
+"""Reading files in processes of their own: what each may take, and what becomes of one that fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import psutil
+import pytest
+
+from llmbackend.errors import BackendError
+from llmbackend.knowledge.parsing import Parsed, Unreadable
+from llmbackend.knowledge.parsing_pool import Limits, ParsingPool
+from tests import files
+from tests.files import FACT
+
+TEXT = ("a.txt", FACT.encode())
+
+
+@asynccontextmanager
+async def _pool(**limits: float) -> AsyncIterator[ParsingPool]:
+    pool = ParsingPool(Limits(**limits))  # type: ignore[arg-type]
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+def _children() -> dict[int, psutil.Process]:
+    found = psutil.Process().children()
+    return {one.pid: one for one in found if any("parsing_process" in part for part in one.cmdline())}
+
+
+def _run(work: Callable[[], Awaitable[None]]) -> None:
+    anyio.run(work)
+    assert _children() == {}, "a process was left behind"
+
+
+def test_processes_are_kept_for_the_next_file() -> None:
+    async def work() -> None:
+        async with _pool() as pool:
+            assert _children() == {}, "started when there is something to do"
+            assert await pool.parse(*TEXT) == Parsed(FACT, "plain")
+            kept = _children().keys()
+            assert len(kept) == 1
+            for _ in range(5):
+                await pool.parse(*TEXT)
+            assert _children().keys() == kept
+            async with anyio.create_task_group() as group:
+                for _ in range(20):
+                    group.start_soon(pool.parse, *TEXT)
+            assert 1 <= len(_children()) <= pool.size
+
+    _run(work)
+
+
+def test_a_file_that_takes_too_long_is_given_up_and_the_next_is_read() -> None:
+    async def work() -> None:
+        async with _pool(seconds=1.5) as pool:
+            with pytest.raises(Unreadable, match=r"took too long: more than 1\.5 s"):
+                await pool.parse("endless.pdf", files.endless_pdf())
+            assert _children() == {}
+        async with _pool() as pool:
+            assert await pool.parse(*TEXT) == Parsed(FACT, "plain")
+
+    _run(work)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit memory")
+def test_a_file_that_takes_too_much_memory_is_given_up_and_the_next_is_read() -> None:
+    async def work() -> None:
+        async with _pool(memory=256 * 2**20) as pool:
+            for name, data in (
+                ("large.json", b"[" + b"{}," * 10_000_000 + b"{}]"),
+                ("large.txt", bytes(300 * 2**20)),  # is too large to be taken at all
+            ):
+                with pytest.raises(Unreadable, match="took too much memory"):
+                    await pool.parse(name, data)
+                assert await pool.parse(*TEXT) == Parsed(FACT, "plain")
+
+    _run(work)
+
+
+def test_a_text_that_is_too_large_is_given_up() -> None:
+    async def work() -> None:
+        async with _pool(text=2**20) as pool:
+            with pytest.raises(Unreadable, match="too large: it has 2 MB of text, and 1 are read"):
+                await pool.parse("a.txt", b"a" * 2**21)
+            assert await pool.parse(*TEXT) == Parsed(FACT, "plain")
+
+    _run(work)
+
+
+def test_a_process_that_dies_is_replaced() -> None:
+    async def work() -> None:
+        async with _pool() as pool:
+            await pool.parse(*TEXT)
+            (idle,) = _children().values()
+            idle.kill()
+            assert await pool.parse(*TEXT) == Parsed(FACT, "plain")
+
+        async with _pool() as pool, anyio.create_task_group() as group:
+
+            async def fails() -> None:
+                with pytest.raises(Unreadable, match="took too much memory"):
+                    await pool.parse("endless.pdf", files.endless_pdf())
+
+            group.start_soon(fails)
+            while not (at_work := _children()):  # noqa: ASYNC110
+                await anyio.sleep(0.05)
+            for one in at_work.values():
+                one.kill()  # as a system does that runs out of memory
+
+    _run(work)
+
+
+def test_a_call_that_is_left_leaves_no_process_behind() -> None:
+    async def work() -> None:
+        async with _pool() as pool:
+            with anyio.move_on_after(1.5):
+                await pool.parse("endless.pdf", files.endless_pdf())
+            assert _children() == {}
+            assert await pool.parse(*TEXT) == Parsed(FACT, "plain")
+
+    _run(work)
+
+
+def test_processes_know_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "s3cret-value")
+
+    async def work() -> None:
+        async with _pool() as pool:
+            await pool.parse(*TEXT)
+            (process,) = _children().values()
+            assert process.environ().keys() <= {"PYTHONPATH", "LC_CTYPE"}
+
+    _run(work)
+
+
+# What a parser must not do, run in a process that is limited as its own.
+FORBIDDEN = {
+    "reach the network": "import socket; socket.create_connection(('127.0.0.1', 9), 1)",
+    "look up a name": "import socket; socket.getaddrinfo('localhost', 80)",
+    "start a process": "import subprocess; subprocess.run(['true'])",
+    "start a shell": "import os; os.system('true')",
+    "write a file": "import tempfile; file = tempfile.TemporaryFile(buffering=0); file.write(b'a')",
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limits")
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_a_parser_cannot(what: str) -> None:
+    limited = (
+        "import signal; from llmbackend.knowledge import parsing_process as process; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); process.restrict(2**30); "
+    )
+    code = f"{limited}\ntry:\n    {FORBIDDEN[what]}\nexcept OSError as error:\n    print('refused')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("refused\n", "")
+
+
+def test_a_parser_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "pypdf.py").write_text("raise ModuleNotFoundError('it is not there', name='pypdf')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    async def work() -> None:
+        async with _pool() as pool:
+            with pytest.raises(
+                BackendError, match=r"pip install 'llmbackend\[documents\]' \(missing: pypdf\)"
+            ):
+                await pool.parse("a.pdf", files.pdf(FACT))
+            assert await pool.parse(*TEXT) == Parsed(FACT, "plain")
+
+    _run(work)
