@@ -321,9 +321,9 @@ class Backend:
 
     async def submit_job(self, request: schemas.SubmitJobRequest) -> schemas.JobId:
         """Hand over long work."""
-        kind, params = await to_thread.run_sync(
-            registry.checked, request.job_type, request.params, self._rooms
-        )
+        check = partial(registry.checked, request.job_type, request.params, self._rooms)
+        large = any(isinstance(value, list) and len(value) > 1000 for value in request.params.values())
+        kind, params = await to_thread.run_sync(check) if large else check()  # would hold up the loop
         job = NewJob(
             type=kind.name,
             params=params,

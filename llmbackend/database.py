@@ -90,7 +90,10 @@ def _configure(connection: Any, _: Any) -> None:
 def _begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get("llmbackend_write")
     if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(f"PRAGMA synchronous={'NORMAL' if writes == 'quick' else 'FULL'}")
+        level = "NORMAL" if writes == "quick" else "FULL"
+        if writes and connection.info.get("synchronous") != level:
+            connection.exec_driver_sql(f"PRAGMA synchronous={level}")
+            connection.info["synchronous"] = level
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
     elif writes == "quick":
         connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
@@ -113,6 +116,7 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        self._kept: Connection | None = None
         self._thread = threading.Thread(target=self._run, name="llmbackend-writer", daemon=True)
         self._thread.start()
 
@@ -125,11 +129,13 @@ class Database:
 
         return await to_thread.run_sync(run)
 
-    async def write(self, work: Callable[..., _Result], *args: Any, durable: bool = True) -> _Result:
-        """As `read`, once it is committed."""
+    def write(
+        self, work: Callable[..., _Result], *args: Any, durable: bool = True
+    ) -> asyncio.Future[_Result]:
+        """As `read`, once it is committed; asked for at once, in the order of the calls."""
         done: Future[_Result] = Future()
         self._asked.put(_Asked(lambda connection: work(connection, *args), durable, done))
-        return await asyncio.shield(asyncio.wrap_future(done))
+        return asyncio.shield(asyncio.wrap_future(done))
 
     async def close(self) -> None:
         """Write what was asked for, and end."""
@@ -137,6 +143,14 @@ class Database:
         await to_thread.run_sync(self._thread.join)
 
     def _run(self) -> None:
+        # A file does not go away as a server does: its connection is kept, which saves a third of a small write.
+        if self.engine.dialect.name == "sqlite":
+            with self.engine.connect() as self._kept:
+                self._serve()
+        else:
+            self._serve()
+
+    def _serve(self) -> None:
         at_work = True
         while at_work:
             batch = [self._asked.get()]
@@ -145,11 +159,21 @@ class Database:
             at_work = None not in batch
             self._commit([one for one in batch if one is not None])
 
+    @contextmanager
+    def _transaction(self, *, durable: bool) -> Iterator[Connection]:
+        if self._kept is None:
+            with transaction(self.engine, durable=durable) as connection:
+                yield connection
+        else:
+            self._kept.execution_options(llmbackend_write="durable" if durable else "quick")
+            with self._kept.begin():
+                yield self._kept
+
     def _commit(self, batch: list[_Asked]) -> None:
         if not batch:
             return
         try:
-            with transaction(self.engine, durable=any(one.durable for one in batch)) as connection:
+            with self._transaction(durable=any(one.durable for one in batch)) as connection:
                 results = [one.work(connection) for one in batch]
         except Exception as error:
             if len(batch) == 1:

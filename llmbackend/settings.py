@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     upstream_timeout: float = Field(120, gt=0)
     max_body_bytes: int = Field(64 * 2**20, ge=1024)
     workers: int = Field(2, ge=0, le=64)
-    jobs_per_owner: int = Field(1000, ge=1)
+    jobs_per_owner: int | None = Field(None, ge=1)
     job_lease: float = Field(30, ge=1)
     job_result_days: float = Field(30, gt=0)
 

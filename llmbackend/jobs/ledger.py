@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, literal, select, text, update
+from sqlalchemy import Connection, bindparam, func, insert, literal, select, text, update
 
 from ..errors import Conflict, LLMBackendError, NotFound
 from .tables import dependencies, jobs, now, params, stamp
@@ -53,11 +53,12 @@ class Claim:
     id: str
     owner: str
     type: str
-    token: str
     attempts: int
     checkpoint: str | None
     row_count: int
     row_bytes: int
+    token: str
+    params: str
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Hands:
     worker: str
     places: Sequence[str]
     types: Sequence[str]
-    per_owner: int
+    per_owner: int | None
     lease: float
 
 
@@ -90,35 +91,30 @@ def add(connection: Connection, job: NewJob) -> str:
                 )
             return str(known.id)
     waits_for = _waited_for(connection, job.depends_on)
-    number = connection.execute(
-        insert(jobs)
-        .values(
-            id=job.id,
-            owner=job.owner,
-            type=job.type,
-            status="queued",
-            place=job.place,
-            priority=job.priority,
-            run_at=job.run_at,
-            blocked=sum(1 for done in waits_for.values() if not done),
-            attempts=0,
-            done=0,
-            total=0,
-            stage="",
-            version=1,
-            row_count=0,
-            row_bytes=0,
-            idempotency_key=job.idempotency_key,
-            fingerprint=job.fingerprint,
-            created_at=stamp(),
-        )
-        .returning(jobs.c.number)
-    ).scalar_one()
-    connection.execute(insert(params).values(job=number, params=job.params))
+    values = {
+        "id": job.id,
+        "owner": job.owner,
+        "type": job.type,
+        "place": job.place,
+        "priority": job.priority,
+        "run_at": job.run_at,
+        "blocked": sum(1 for done in waits_for.values() if not done),
+        "idempotency_key": job.idempotency_key,
+        "fingerprint": job.fingerprint if job.idempotency_key is not None else None,
+        "created_at": stamp(),
+    }
+    number = connection.execute(_ADD, values).scalar_one()
+    connection.execute(_ADD_PARAMS, {"job": number, "params": job.params})
     if waits_for:
         pairs = [{"job": number, "waits_for": other} for other in waits_for]
         connection.execute(insert(dependencies), pairs)
+        connection.execute(update(jobs).where(jobs.c.number.in_(waits_for)).values(is_waited_for=1))
     return job.id
+
+
+# Statements of every job's way are made once: that takes longer than to execute them.
+_ADD = insert(jobs).returning(jobs.c.number)
+_ADD_PARAMS = insert(params)
 
 
 def _waited_for(connection: Connection, ids: Sequence[str]) -> dict[int, bool]:
@@ -153,12 +149,11 @@ def claim(connection: Connection, hands: Hands, last_turn: Mapping[str, float]) 
     ):  # one claims at a time, or the limit per owner could be passed
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7238002)")
     waiting = connection.execute(_OWNERS).scalars().all()
-    if not waiting:
-        return None
-    at_work = select(jobs.c.owner, func.count()).where(jobs.c.status == "running").group_by(jobs.c.owner)
-    running: dict[str, int] = {owner: count for owner, count in connection.execute(at_work)}
+    running: dict[str, int] = {}
+    if len(waiting) > 1 or (waiting and hands.per_owner is not None):
+        running = {owner: count for owner, count in connection.execute(_AT_WORK)}
     for owner in sorted(waiting, key=lambda name: (running.get(name, 0), last_turn.get(name, 0.0))):
-        if running.get(owner, 0) < hands.per_owner:
+        if hands.per_owner is None or running.get(owner, 0) < hands.per_owner:
             claimed = _claim_of(connection, hands, owner)
             if claimed is not None:
                 return claimed
@@ -177,107 +172,117 @@ _OWNERS = text(  # each owner with queued jobs, by jumping from one to the next 
     """
 )
 
-_CLAIMED = (
-    jobs.c.number,
-    jobs.c.id,
-    jobs.c.owner,
-    jobs.c.type,
-    jobs.c.attempts,
-    jobs.c.checkpoint,
-    jobs.c.row_count,
-    jobs.c.row_bytes,
+_AT_WORK = select(jobs.c.owner, func.count()).where(jobs.c.status == "running").group_by(jobs.c.owner)
+
+_NEXT = (
+    select(jobs.c.number)
+    .where(
+        jobs.c.status == "queued",
+        jobs.c.owner == bindparam("of_owner"),
+        jobs.c.blocked == 0,
+        jobs.c.run_at <= bindparam("moment"),
+        jobs.c.place.in_(bindparam("places", expanding=True)),
+        jobs.c.type.in_(bindparam("types", expanding=True)),
+    )
+    .order_by(jobs.c.priority.desc(), jobs.c.number)
+    .limit(1)
+    .with_for_update(skip_locked=True)
 )
+
+_CLAIM = (
+    update(jobs)
+    .where(jobs.c.number == _NEXT.scalar_subquery(), jobs.c.status == "queued")
+    .values(status="running", attempts=jobs.c.attempts + 1, rate=None, version=jobs.c.version + 1)
+    .returning(
+        jobs.c.number,
+        jobs.c.id,
+        jobs.c.owner,
+        jobs.c.type,
+        jobs.c.attempts,
+        jobs.c.checkpoint,
+        jobs.c.row_count,
+        jobs.c.row_bytes,
+    )
+)
+
+_PARAMS = select(params.c.params).where(params.c.job == bindparam("number"))
 
 
 def _claim_of(connection: Connection, hands: Hands, owner: str) -> Claim | None:
-    moment = now()
-    row = (
-        connection.execute(
-            select(*_CLAIMED)
-            .where(
-                jobs.c.status == "queued",
-                jobs.c.owner == owner,
-                jobs.c.blocked == 0,
-                jobs.c.run_at <= moment,
-                jobs.c.place.in_(hands.places),
-                jobs.c.type.in_(hands.types),
-            )
-            .order_by(jobs.c.priority.desc(), jobs.c.number)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        .mappings()
-        .first()
-    )
+    moment, token = now(), str(uuid.uuid4())
+    values = {
+        "of_owner": owner,
+        "moment": moment,
+        "places": hands.places,
+        "types": hands.types,
+        "worker": hands.worker,
+        "token": token,
+        "lease": moment + hands.lease,
+        "started_at": stamp(moment),
+    }
+    row = connection.execute(_CLAIM, values).first()
     if row is None:
         return None
-    token = str(uuid.uuid4())
-    connection.execute(
-        update(jobs)
-        .where(jobs.c.number == row["number"], jobs.c.status == "queued")
-        .values(
-            status="running",
-            attempts=jobs.c.attempts + 1,
-            worker=hands.worker,
-            token=token,
-            lease=moment + hands.lease,
-            rate=None,
-            started_at=stamp(moment),
-            version=jobs.c.version + 1,
-        )
-    )
-    return Claim(token=token, **{**row, "attempts": row["attempts"] + 1})
+    given = connection.execute(_PARAMS, {"number": row.number}).scalar_one()
+    return Claim(**row._mapping, token=token, params=given)
 
 
 def runnable(connection: Connection, hands: Hands) -> bool:
     """Whether a job waits that these hands could do, were its owner's limit no matter."""
-    waiting = select(literal(1)).where(
+    given = {"moment": now(), "places": hands.places, "types": hands.types}
+    return connection.execute(_RUNNABLE, given).first() is not None
+
+
+_RUNNABLE = (
+    select(literal(1))
+    .where(
         jobs.c.status == "queued",
         jobs.c.blocked == 0,
-        jobs.c.run_at <= now(),
-        jobs.c.place.in_(hands.places),
-        jobs.c.type.in_(hands.types),
+        jobs.c.run_at <= bindparam("moment"),
+        jobs.c.place.in_(bindparam("places", expanding=True)),
+        jobs.c.type.in_(bindparam("types", expanding=True)),
     )
-    return connection.execute(waiting.limit(1)).first() is not None
+    .limit(1)
+)
 
 
 # Of an attempt
 
 
-def advance(connection: Connection, job: Claim, values: Mapping[str, Any]) -> None:
-    """Note progress or a checkpoint; raises LostAttempt."""
-    changed = connection.execute(
-        update(jobs)
-        .where(jobs.c.number == job.number, jobs.c.token == job.token)
-        .values(version=jobs.c.version + 1, **values)
-    )
-    if changed.rowcount != 1:
+def advance(connection: Connection, job: Claim, values: Mapping[str, Any]) -> bool:
+    """Change the attempt's job; tells whether others wait for it. Raises LostAttempt."""
+    own = {"of_number": job.number, "by_token": job.token}
+    changed = connection.execute(_ADVANCE, {**own, **values}).first()
+    if changed is None:
         raise LostAttempt
+    return bool(changed.is_waited_for)
 
 
-def complete(connection: Connection, job: Claim, result: Any, values: Mapping[str, Any]) -> None:
-    """Raises LostAttempt."""
-    advance(
-        connection,
-        job,
-        {**values, **_ENDED, "status": "completed", "result": json.dumps(result), "finished_at": stamp()},
-    )
-    _release_dependants(connection, job.number)
+_ADVANCE = (
+    update(jobs)
+    .where(jobs.c.number == bindparam("of_number"), jobs.c.token == bindparam("by_token"))
+    .values(version=jobs.c.version + 1)
+    .returning(jobs.c.is_waited_for)
+)
+
+
+def complete(connection: Connection, job: Claim, result: str, values: Mapping[str, Any]) -> None:
+    """`result` is JSON; raises LostAttempt."""
+    ended = {**_ENDED, "status": "completed", "finished_at": stamp(), "result": result}
+    if advance(connection, job, {**values, **ended}):
+        _release_dependants(connection, job.number)
 
 
 def fail(connection: Connection, job: Claim, error: LLMBackendError) -> None:
     """Raises LostAttempt."""
-    advance(
-        connection,
-        job,
-        {**_ENDED, "status": "failed", "error": json.dumps(error.to_dict()), "finished_at": stamp()},
-    )
-    _give_up_dependants(connection, [job.number])
+    ended = {**_ENDED, "status": "failed", "finished_at": stamp(), "error": json.dumps(error.to_dict())}
+    if advance(connection, job, {**ended}):
+        _give_up_dependants(connection, [job.number])
 
 
 def hand_back(connection: Connection, job: Claim) -> None:
     """Queued again, as if this attempt had not been; raises LostAttempt."""
-    advance(connection, job, {**_ENDED, "status": "queued", "attempts": jobs.c.attempts - 1})
+    advance(connection, job, {**_ENDED, "status": "queued", "attempts": job.attempts - 1})
 
 
 _ENDED: dict[str, Any] = {"worker": None, "token": None, "lease": None}

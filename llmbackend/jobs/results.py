@@ -63,7 +63,10 @@ class Results:
 
 def store(connection: Connection, job: int, chunks: Sequence[Chunk]) -> None:
     if chunks:
-        connection.execute(insert(table), [{"job": job, **asdict(chunk)} for chunk in chunks])
+        connection.execute(_STORE, [{"job": job, **asdict(chunk)} for chunk in chunks])
+
+
+_STORE = insert(table)
 
 
 def forget(connection: Connection, jobs: Sequence[int]) -> None:

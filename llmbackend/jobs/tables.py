@@ -28,28 +28,29 @@ jobs = Table(
     Column("id", String(36), nullable=False, unique=True),
     Column("owner", String(128), nullable=False),
     Column("type", String(64), nullable=False),
-    Column("status", String(16), nullable=False),
+    Column("status", String(16), nullable=False, default="queued"),
     Column("place", String(64), nullable=False),  # where alone it can be done: "" anywhere
     # When its turn is
     Column("priority", Integer, nullable=False),
     Column("run_at", Float, nullable=False),  # not before, in seconds since 1970
     Column("blocked", Integer, nullable=False),  # how many jobs it still waits for
+    Column("is_waited_for", Integer, nullable=False, default=0),
     # Who is at it
-    Column("attempts", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
     Column("worker", String(64)),
     Column("token", String(36)),
     Column("lease", Float),  # until when the attempt counts as alive
     # How far it is
-    Column("done", Integer, nullable=False),
-    Column("total", Integer, nullable=False),
-    Column("stage", String(64), nullable=False),
+    Column("done", Integer, nullable=False, default=0),
+    Column("total", Integer, nullable=False, default=0),
+    Column("stage", String(64), nullable=False, default=""),
     Column("rate", Float),  # a second
     Column("checkpoint", Text),
-    Column("version", Integer, nullable=False),  # grows with each change that a watcher may see
+    Column("version", Integer, nullable=False, default=1),  # grows with each change that a watcher may see
     # What came out
     Column("result", Text),
-    Column("row_count", Integer, nullable=False),
-    Column("row_bytes", Integer, nullable=False),
+    Column("row_count", Integer, nullable=False, default=0),
+    Column("row_bytes", Integer, nullable=False, default=0),
     Column("error", Text),
     # Who asked for it
     Column("idempotency_key", String(255)),
@@ -105,8 +106,8 @@ def _from_0_1(connection: Connection) -> None:
     metadata.create_all(connection, tables=[jobs, params])
     kept = "number, id, type, status, done, total, stage, attempts, result, error, created_at, finished_at"
     connection.exec_driver_sql(
-        f"INSERT INTO jobs ({kept}, owner, place, priority, run_at, blocked, version, row_count, row_bytes) "
-        f"SELECT {kept}, 'local', '', 0, 0, 0, 0, 0, 0 FROM jobs_0_1"
+        f"INSERT INTO jobs ({kept}, owner, place, priority, run_at, blocked, is_waited_for, version, "
+        f"row_count, row_bytes) SELECT {kept}, 'local', '', 0, 0, 0, 0, 0, 0, 0 FROM jobs_0_1"
     )
     connection.exec_driver_sql("INSERT INTO job_params SELECT number, params FROM jobs_0_1")
     connection.exec_driver_sql("DROP TABLE jobs_0_1")

@@ -6,12 +6,10 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
-from anyio import CancelScope
-from pydantic import BaseModel
-from sqlalchemy import Connection, select
+from anyio import CancelScope, to_thread
+from sqlalchemy import Connection
 
 from ..database import Database
 from ..errors import LLMBackendError
@@ -19,12 +17,13 @@ from . import ledger, results
 from .context import Context, Rooms
 from .ledger import Claim, Hands, LostAttempt
 from .registry import TYPES
-from .tables import params as params_table
 
 log = logging.getLogger(__name__)
 
 TICK = 0.5
 """Seconds between two looks at the ledger: for lost wake-ups, jobs whose time has come, cancelled and lost attempts."""
+LARGE = 2**17
+"""Bytes of params that are parsed in a thread."""
 
 
 class Attempt:
@@ -49,6 +48,8 @@ class Worker:
         self._at_work: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._last_turn: dict[str, float] = {}
+        self._busy = 0  # attempts whose function is at work
+        self._left_some = False  # whether there may be jobs that were not taken up for want of a hand
         self._wanted = asyncio.Event()
         self._free = asyncio.Event()
         self._closing = False
@@ -64,7 +65,7 @@ class Worker:
     @property
     def free(self) -> bool:
         """Whether there is a hand free."""
-        return len(self.attempts) < self._slots and not self._closing
+        return self._busy < self._slots and not self._closing
 
     def wake(self) -> None:
         """Look for work now."""
@@ -100,12 +101,14 @@ class Worker:
     async def _begin_next(self) -> bool:
         # Not durable: claimed or not, after a power cut the job is done anew.
         job = await self._database.write(ledger.claim, self._hands, self._last_turn, durable=False)
+        self._left_some = job is not None or self._hands.per_owner is not None
         if job is None:
             return False
         self._last_turn[job.owner] = time.monotonic()
         attempt = self.attempts[job.id] = Attempt(job)
         if self._closing:
             attempt.scope.cancel()
+        self._busy += 1
         task = asyncio.create_task(self._attempt(attempt))
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
@@ -115,58 +118,62 @@ class Worker:
 
     async def _attempt(self, attempt: Attempt) -> None:
         try:
-            await self._do(attempt)
+            end = await self._run(attempt)
+            # The next job can be claimed in the same transaction.
+            noting = self._database.write(*end) if end is not None else None
+            self._hand_free()
+            if noting is not None:  # else it was cancelled, or lost: the ledger knows
+                await noting
         except LostAttempt:
             log.info("job %s is not this attempt's any more", attempt.job.id)
         except Exception:  # the ledger could not be written: once the lease is over, the job is done anew
             log.exception("the end of job %s was not noted", attempt.job.id)
         finally:
-            del self.attempts[attempt.job.id]
+            if self.attempts.get(attempt.job.id) is attempt:
+                del self.attempts[attempt.job.id]
             attempt.ended.set()
-            self._free.set()
+
+    def _hand_free(self) -> None:
+        self._busy -= 1
+        self._free.set()
+        if self._left_some:
             self._wanted.set()
 
-    async def _do(self, attempt: Attempt) -> None:
-        job, write = attempt.job, self._database.write
-        ended: Callable[..., None] | None = None
-        args: tuple[Any, ...] = ()
-        stored = results.Results(job.row_count, job.row_bytes)
+    async def _run(self, attempt: Attempt) -> tuple[Any, ...] | None:
+        """Do the job; what is to be noted of its end, as arguments of `Database.write`."""
+        job = attempt.job
+        rows = results.Results(job.row_count, job.row_bytes)
 
         async def save(values: dict[str, Any], chunks: list[results.Chunk]) -> None:
             try:
-                await write(_advance, job, values, chunks, durable=False)
+                await self._database.write(_advance, job, values, chunks, durable=False)
             except LostAttempt:
                 attempt.scope.cancel()
-                raise
 
         resume = json.loads(job.checkpoint) if job.checkpoint else None
-        context = Context(job.id, job.owner, job.attempts, self._rooms, resume, stored, save)
+        context = Context(job.id, job.owner, job.attempts, self._rooms, resume, rows, save)
+        end: tuple[Any, ...] | None = None
         try:
             with attempt.scope:
                 kind = TYPES[job.type]
-                given = await self._database.read(_params, job.number, kind.params)
-                result = await kind.run(context, given)
+                parse = kind.params.model_validate_json
+                large = len(job.params) > LARGE  # would hold up the loop
+                given = await to_thread.run_sync(parse, job.params) if large else parse(job.params)
+                result = json.dumps(await kind.run(context, given) or {})
                 await context.settle()
-                json.dumps(result)
-                values = {**context.last_progress, **context.counts()}
-                ended, args = _complete, (job, result or {}, values, stored.take())
-        except LostAttempt:
-            raise
-        except LLMBackendError as error:
-            ended, args = ledger.fail, (job, error)
+                end = _complete, job, result, {**context.last_progress, **context.counts()}, rows.take()
         except Exception as error:
-            told = _only(error)
-            if told is None:
+            failure = _only(error)
+            if failure is None:
                 log.exception("job %s (%s) failed unexpectedly", job.id, job.type)
-                told = LLMBackendError(
+                failure = LLMBackendError(
                     f"the job failed unexpectedly ({type(error).__name__}); the log has the details"
                 )
-            ended, args = ledger.fail, (job, told)
-        if ended is None and self._closing:
-            ended, args = ledger.hand_back, (job,)
+            end = ledger.fail, job, failure
+        if end is None and self._closing:
+            end = ledger.hand_back, job
         await context.settle()
-        if ended is not None:  # else it was cancelled, or lost: the ledger knows
-            await write(ended, *args)
+        return end
 
     async def _look_around(self) -> None:
         while not self._closing:
@@ -191,18 +198,13 @@ class Worker:
             self._wanted.set()
 
 
-def _params(connection: Connection, number: int, model: type[BaseModel]) -> BaseModel:
-    text = connection.execute(select(params_table.c.params).where(params_table.c.job == number)).scalar_one()
-    return model.model_validate_json(text)
-
-
 def _advance(connection: Connection, job: Claim, values: dict[str, Any], chunks: list[results.Chunk]) -> None:
     ledger.advance(connection, job, values)
     results.store(connection, job.number, chunks)
 
 
 def _complete(
-    connection: Connection, job: Claim, result: Any, values: dict[str, Any], chunks: list[results.Chunk]
+    connection: Connection, job: Claim, result: str, values: dict[str, Any], chunks: list[results.Chunk]
 ) -> None:
     ledger.complete(connection, job, result, values)
     results.store(connection, job.number, chunks)
