@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import asdict
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,12 @@ from .errors import InvalidRequest, NotFound
 from .holder import Holder
 from .inference import connect, structured
 from .inference.embeddings import Vectors, require
-from .jobs.ledger import Ledger
-from .jobs.types import Rooms, checked
-from .jobs.worker import Jobs
+from .jobs import registry, results, types  # noqa: F401  # types: registers those that are built in
+from .jobs.context import Rooms
+from .jobs.ledger import Hands, NewJob
+from .jobs.queue import Queue
+from .jobs.service import Jobs
+from .jobs.worker import Worker
 from .knowledge import rag_model
 from .knowledge.collections import Collection, Collections
 from .knowledge.documents import from_files
@@ -42,8 +46,9 @@ if TYPE_CHECKING:
 class Backend:
     """Open with `await Backend.open(settings)`, on the event loop that will use it; close when done."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    def __init__(self, settings: Settings, engine: Engine, holder: Holder) -> None:
         self.settings = settings
+        self._holder = holder
         self._opened = AsyncExitStack()  # what to close, the last opened first
         self._chat = connect.chat_model(settings)
         self._embedder = connect.embedder(settings)
@@ -55,7 +60,7 @@ class Backend:
         self._index_builder = IndexBuilder(self._collections, edge)
         self._parsers = ParsingPool(Limits(settings.file_seconds, settings.file_memory_mb * 2**20))
         self._rooms = Rooms(self._chat, self._embedder, self._collections)
-        self._jobs = Jobs(Ledger(engine), self._rooms)
+        self._jobs = self._open_jobs(engine)
 
     @classmethod
     async def open(cls, settings: Settings) -> Backend:
@@ -65,9 +70,12 @@ class Backend:
         async with AsyncExitStack() as opened:
             holder = await to_thread.run_sync(Holder, settings.data_dir)
             opened.callback(holder.release)
-            engine = await to_thread.run_sync(database.connect, settings.data_dir / "state.db")
+            registry.load()
+            url = settings.database_url
+            where = url.get_secret_value() if url else settings.data_dir / "state.db"
+            engine = await to_thread.run_sync(database.connect, where)
             opened.callback(engine.dispose)
-            backend = cls(settings, engine)
+            backend = cls(settings, engine, holder)
             for part in (
                 backend._embedder,
                 backend._reranker,
@@ -79,9 +87,23 @@ class Backend:
             ):
                 opened.push_async_callback(part.close)
             await backend._collections.tidy()
-            await backend._jobs.start(settings.data_dir / "queue.db", settings.workers)
+            await backend._jobs.start()
             backend._opened = opened.pop_all()
         return backend
+
+    def _open_jobs(self, engine: Engine) -> Jobs:
+        settings, name = self.settings, self._holder.name
+        redis = settings.redis_url.get_secret_value() if settings.redis_url else None
+        jobs = database.Database(engine)
+        hands = Hands(
+            worker=name,
+            places=("", name),  # collections are in this data directory
+            types=list(registry.TYPES),
+            per_owner=settings.jobs_per_owner,
+            lease=settings.job_lease,
+        )
+        worker = Worker(jobs, self._rooms, hands, settings.workers) if settings.workers else None
+        return Jobs(jobs, Queue(engine.url, redis), worker, settings.job_result_days)
 
     async def close(self) -> None:
         """Give running jobs back, and let go of every file and connection."""
@@ -372,8 +394,20 @@ class Backend:
 
     async def submit_job(self, request: schemas.SubmitJobRequest) -> schemas.JobId:
         """Hand over long work."""
-        params = checked(request.job_type, request.params, self._rooms)
-        return schemas.JobId(id=await self._jobs.submit(request.job_type, params))
+        check = partial(registry.checked, request.job_type, request.params, self._rooms)
+        large = any(isinstance(value, list) and len(value) > 1000 for value in request.params.values())
+        kind, params = await to_thread.run_sync(check) if large else check()  # would hold up the loop
+        job = NewJob(
+            type=kind.name,
+            params=params,
+            owner=tracing.current().caller,
+            place=self._holder.name if kind.collections else "",
+            priority=request.priority,
+            run_at=datetime.fromisoformat(request.run_at).timestamp() if request.run_at else 0.0,
+            depends_on=request.depends_on or (),
+            idempotency_key=request.idempotency_key,
+        )
+        return schemas.JobId(id=await self._jobs.submit(job))
 
     async def get_job_status(self, request: schemas.JobRequest) -> schemas.JobStatus:
         """Tell how far a job is, and its result once it is there."""
@@ -381,12 +415,49 @@ class Backend:
 
     async def list_jobs(self, request: schemas.ListJobsRequest) -> schemas.JobList:
         """List the newest jobs, without their results."""
-        jobs = await self._jobs.list(request.status, request.job_type, request.limit)
+        jobs = await self._jobs.listed(request.status, request.job_type, request.limit)
         return schemas.JobList(jobs=jobs)
+
+    async def get_job_result(self, request: schemas.JobResultRequest) -> schemas.JobResult | schemas.Block:
+        """Read a completed job's result, a page of rows at a time."""
+        head, total, chunks = await self._jobs.page(request.job_id, request.offset, request.limit)
+        if request.encoding_format == "bytes" and chunks and chunks[0].dimension:
+            about = {
+                "result": head,
+                "offset": request.offset,
+                "total": total,
+                "dimension": chunks[0].dimension,
+            }
+            vectors = b"".join(chunk.data for chunk in chunks)
+            return schemas.Block(json.dumps(about).encode() + b"\n" + vectors)
+        rows = [json.loads(line) for chunk in chunks for line in results.lines(chunk)]
+        return schemas.JobResult(result=head, offset=request.offset, total=total, rows=rows)
+
+    async def get_job_result_stream(self, request: schemas.JobResultRequest) -> AsyncIterator[bytes]:
+        offset, total = request.offset, request.offset + 1
+        while offset < total:
+            _, total, chunks = await self._jobs.page(request.job_id, offset, request.limit)
+            yield b"".join(line + b"\n" for chunk in chunks for line in results.lines(chunk))
+            offset += request.limit
+
+    async def job_events(self, request: schemas.JobEventsRequest) -> schemas.JobEvents:
+        """Watch a job: server-sent events, one each time that it has changed, until it ends."""
+        version, job = await self._jobs.look(request.job_id)
+        events = [schemas.JobEvent(id=version, job=job)] if version > request.last_event_id else []
+        return schemas.JobEvents(events=events)
+
+    async def job_events_stream(self, request: schemas.JobEventsRequest) -> AsyncIterator[bytes]:
+        async for version, job in self._jobs.watch(request.job_id, request.last_event_id):
+            yield event({"id": version, "job": job.model_dump()}, version)
+        yield DONE
 
     async def cancel_job(self, request: schemas.JobRequest) -> schemas.JobStatus:
         """Stop a job."""
         return await self._jobs.cancel(request.job_id)
+
+    async def retry_job(self, request: schemas.JobRequest) -> schemas.JobStatus:
+        """Have a job that failed or was cancelled go on from its last checkpoint."""
+        return await self._jobs.retry(request.job_id)
 
     # Health
 

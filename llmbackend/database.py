@@ -2,31 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, inspect
-from sqlalchemy.exc import SQLAlchemyError
+from anyio import to_thread
+from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, inspect, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from .errors import BackendError
 
 metadata = MetaData()
 """Every table of the package registers here."""
 
+_Result = TypeVar("_Result")
 
-def connect(file: Path) -> Engine:
-    """An engine on a SQLite file, with every table made; raises BackendError if it is no such file."""
-    engine = create_engine(URL.create("sqlite", database=str(file)))
-    event.listen(engine, "connect", _configure)
+
+def connect(where: Path | str) -> Engine:
+    """An engine on a SQLite file, or on the database of a URL (SQLite, PostgreSQL), with every table made.
+
+    Raises BackendError if it cannot be used.
+    """
     try:
-        with engine.begin() as connection:
+        url = URL.create("sqlite", database=str(where)) if isinstance(where, Path) else make_url(where)
+        if url.drivername in ("postgresql", "postgres"):
+            url = url.set(drivername="postgresql+psycopg")
+        name = url.render_as_string(hide_password=True) if isinstance(where, str) else str(where)
+        engine = create_engine(url, pool_size=10, max_overflow=20, pool_pre_ping=url.host is not None)
+    except (ArgumentError, ImportError) as error:
+        reason = f"pip install 'llmbackend[postgres]' ({error})" if isinstance(error, ImportError) else error
+        raise BackendError(
+            f"DATABASE_URL cannot be used: {reason}", details={"backend": "database"}
+        ) from error
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _configure)
+    event.listen(engine, "begin", _begin)
+    try:
+        with transaction(engine) as connection:
+            if (
+                engine.dialect.name == "postgresql"
+            ):  # two who start at once make the tables one after the other
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7238001)")
             for migrate in migrations:
                 migrate(connection)
             metadata.create_all(connection)
     except SQLAlchemyError as error:
         raise BackendError(
-            f"{file} cannot be used ({type(error).__name__}): restore it, or move it away to begin anew",
+            f"{name} cannot be used ({type(error).__name__}): restore it, or move it away to begin anew",
             details={"backend": "database"},
         ) from error
     return engine
@@ -44,7 +71,115 @@ def columns(connection: Connection, table: str) -> set[str]:
     )
 
 
+@contextmanager
+def transaction(engine: Engine, *, durable: bool = True) -> Iterator[Connection]:
+    """A transaction that writes. One that is not durable outlives the process, but not a power cut."""
+    options = {"llmbackend_write": "durable" if durable else "quick"}
+    with engine.connect().execution_options(**options) as connection, connection.begin():
+        yield connection
+
+
 def _configure(connection: Any, _: Any) -> None:
+    # The driver's own BEGIN comes too late: a transaction that reads first could then be refused its first write.
+    connection.isolation_level = None
     # WAL lets readers go on beside the one writer, who waits its turn; FULL makes a commit survive a power cut.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("llmbackend_write")
+    if connection.dialect.name == "sqlite":
+        level = "NORMAL" if writes == "quick" else "FULL"
+        if writes and connection.info.get("synchronous") != level:
+            connection.exec_driver_sql(f"PRAGMA synchronous={level}")
+            connection.info["synchronous"] = level
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    elif writes == "quick":
+        connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
+
+
+class _Asked(NamedTuple):
+    work: Callable[[Connection], Any]
+    durable: bool
+    done: Future[Any]
+
+
+class Database:
+    """Reads in threads, and writes in one: what is asked for while it commits goes into its next transaction together.
+
+    So many who wait share the price of a commit, and threads do not queue up before SQLite's lock. Both take a function
+    of a connection. One that writes does nothing but SQL, because it is run again, alone, if another of its transaction
+    fails; once asked for it is done, even if whoever asked is cancelled.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        self._kept: Connection | None = None
+        self._thread = threading.Thread(target=self._run, name="llmbackend-writer", daemon=True)
+        self._thread.start()
+
+    async def read(self, work: Callable[..., _Result], *args: Any) -> _Result:
+        """What `work(connection, *args)` returns."""
+
+        def run() -> _Result:
+            with self.engine.connect() as connection:
+                return work(connection, *args)
+
+        return await to_thread.run_sync(run)
+
+    def write(
+        self, work: Callable[..., _Result], *args: Any, durable: bool = True
+    ) -> asyncio.Future[_Result]:
+        """As `read`, once it is committed; asked for at once, in the order of the calls."""
+        done: Future[_Result] = Future()
+        self._asked.put(_Asked(lambda connection: work(connection, *args), durable, done))
+        return asyncio.shield(asyncio.wrap_future(done))
+
+    async def close(self) -> None:
+        """Write what was asked for, and end."""
+        self._asked.put(None)
+        await to_thread.run_sync(self._thread.join)
+
+    def _run(self) -> None:
+        # A file does not go away as a server does: its connection is kept, which saves a third of a small write.
+        if self.engine.dialect.name == "sqlite":
+            with self.engine.connect() as self._kept:
+                self._serve()
+        else:
+            self._serve()
+
+    def _serve(self) -> None:
+        at_work = True
+        while at_work:
+            batch = [self._asked.get()]
+            while not self._asked.empty() and len(batch) < 200:
+                batch.append(self._asked.get())
+            at_work = None not in batch
+            self._commit([one for one in batch if one is not None])
+
+    @contextmanager
+    def _transaction(self, *, durable: bool) -> Iterator[Connection]:
+        if self._kept is None:
+            with transaction(self.engine, durable=durable) as connection:
+                yield connection
+        else:
+            self._kept.execution_options(llmbackend_write="durable" if durable else "quick")
+            with self._kept.begin():
+                yield self._kept
+
+    def _commit(self, batch: list[_Asked]) -> None:
+        if not batch:
+            return
+        try:
+            with self._transaction(durable=any(one.durable for one in batch)) as connection:
+                results = [one.work(connection) for one in batch]
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0].done.set_exception(error)
+            for one in batch if len(batch) > 1 else ():
+                self._commit([one])
+        else:
+            for one, result in zip(batch, results, strict=True):
+                one.done.set_result(result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import uuid
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -36,6 +37,17 @@ class Holder:
             ) from None
         command = " ".join([Path(sys.argv[0] or "python").name, *sys.argv[1:2]])
         self._about.write_text(json.dumps({"pid": os.getpid(), "command": command}))
+        self.name = self._named(folder / "name")
+
+    def _named(self, file: Path) -> str:
+        """A name that is this directory's own, and so, as long as the lock is held, this process's."""
+        try:
+            if name := file.read_text().strip():
+                return name
+        except OSError:
+            pass
+        file.write_text(name := uuid.uuid4().hex)
+        return name
 
     def _read(self) -> dict[str, object]:
         try:

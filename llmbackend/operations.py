@@ -35,6 +35,7 @@ class Operation:
     response: type[schemas.Response]
     scope: Literal["public", "read", "write", "jobs"]
     streams: bool = False
+    media: str = "text/event-stream"  # of what it streams
     bulky: bool = False  # its result may be megabytes
 
     @property
@@ -66,6 +67,9 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("submit_job", "POST", "/v1/jobs", schemas.SubmitJobRequest, schemas.JobId, "jobs"),
     Operation("get_job_status", "GET", "/v1/jobs/{job_id}", schemas.JobRequest, schemas.JobStatus, "jobs", bulky=True),
     Operation("list_jobs", "GET", "/v1/jobs", schemas.ListJobsRequest, schemas.JobList, "jobs"),
+    Operation("get_job_result", "GET", "/v1/jobs/{job_id}/result", schemas.JobResultRequest, schemas.JobResult, "jobs", streams=True, media="application/jsonl", bulky=True),
+    Operation("job_events", "GET", "/v1/jobs/{job_id}/events", schemas.JobEventsRequest, schemas.JobEvents, "jobs", streams=True),
+    Operation("retry_job", "POST", "/v1/jobs/{job_id}/retry", schemas.JobRequest, schemas.JobStatus, "jobs"),
     Operation("cancel_job", "POST", "/v1/jobs/{job_id}/cancel", schemas.JobRequest, schemas.JobStatus, "jobs"),
     Operation("health", "GET", "/health/ready", schemas.Empty, schemas.Health, "public"),
     Operation("doctor", "GET", "/v1/doctor", schemas.Empty, schemas.Diagnosis, "read"),
@@ -92,7 +96,7 @@ async def call(backend: Backend, name: str, body: bytes, trace: Trace | None = N
 async def stream(
     backend: Backend, name: str, body: bytes, trace: Trace | None = None
 ) -> AsyncIterator[bytes]:
-    """A streaming operation's server-sent events.
+    """A streaming operation's server-sent events, or lines.
 
     What goes wrong before the first event is raised here; what goes wrong later comes as an error event.
     """
@@ -100,11 +104,11 @@ async def stream(
     with tracing(trace), _failing_as_ours(trace):
         request = await _request(backend, name, body)
         events = getattr(backend, f"{name}_stream")(request)
-        first = await anext(events)
-    return _rest(trace, first, events)
+        first = await anext(events, b"")
+    return _rest(OPERATIONS[name], trace, first, events)
 
 
-async def _rest(trace: Trace, first: bytes, events: Any) -> AsyncIterator[bytes]:
+async def _rest(operation: Operation, trace: Trace, first: bytes, events: Any) -> AsyncIterator[bytes]:
     outcome = "left"
     try:
         async with aclosing(events):
@@ -116,7 +120,11 @@ async def _rest(trace: Trace, first: bytes, events: Any) -> AsyncIterator[bytes]
             except Exception as error:
                 ours = _ours(trace, error)
                 outcome = ours.code
-                yield sse.event({"error": as_json(ours)})
+                error_event = {"error": as_json(ours)}
+                if operation.media == "application/jsonl":
+                    yield json.dumps(error_event).encode() + b"\n"
+                else:
+                    yield sse.event(error_event)
     finally:
         trace.finish(outcome)
 

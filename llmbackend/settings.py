@@ -53,6 +53,10 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=_home)
     models_dir: Path | None = None
 
+    # Jobs and manifests in a database that several processes share; otherwise in the data directory
+    database_url: SecretStr | None = None
+    redis_url: SecretStr | None = None
+
     # Chat: these in turn, and each may be several URLs with commas between; otherwise the embedded model
     vllm_url: str | None = None
     vllm_api_key: SecretStr | None = None
@@ -92,7 +96,10 @@ class Settings(BaseSettings):
     file_seconds: float = Field(60, gt=0)
     file_memory_mb: int = Field(1024, ge=512)
     max_body_bytes: int = Field(64 * 2**20, ge=1024)
-    workers: int = Field(2, ge=1, le=64)
+    workers: int = Field(2, ge=0, le=64)
+    jobs_per_owner: int | None = Field(None, ge=1)
+    job_lease: float = Field(30, ge=1)
+    job_result_days: float = Field(30, gt=0)
 
     @property
     def models_path(self) -> Path:

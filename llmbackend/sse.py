@@ -11,9 +11,10 @@ from .errors import BackendError, LLMBackendError, StreamInterrupted
 DONE = b"data: [DONE]\n\n"
 
 
-def event(data: dict[str, Any]) -> bytes:
-    """One event, ready to send."""
-    return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+def event(data: dict[str, Any], number: int | None = None) -> bytes:
+    """One event, ready to send; its number is what a reader who comes back sends as Last-Event-ID."""
+    begin = b"" if number is None else b"id: %d\n" % number
+    return begin + b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
 async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:

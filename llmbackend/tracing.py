@@ -19,8 +19,10 @@ log = logging.getLogger("llmbackend.calls")
 class Trace:
     """One call of an operation, from here to `finish`."""
 
-    def __init__(self, operation: str, request_id: str | None = None) -> None:
+    def __init__(self, operation: str, request_id: str | None = None, caller: str = "local") -> None:
         self.operation = operation
+        self.caller = caller
+        """Whose key it came with."""
         self.request_id = request_id or uuid.uuid4().hex
         self.model = ""
         self.tokens = {"prompt_tokens": 0, "completion_tokens": 0}

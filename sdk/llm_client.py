@@ -37,6 +37,8 @@ __all__ = [
     "Forbidden",
     "HttpTransport",
     "InvalidRequest",
+    "Job",
+    "JobExpired",
     "LLMBackendClient",
     "LLMBackendError",
     "NotFound",
@@ -64,6 +66,7 @@ class LLMBackendError(Exception):
     ├ Forbidden            forbidden          403   the key does not allow this
     ├ NotFound             not_found          404   no such collection, document, job or model
     ├ Conflict             conflict           409   exists already, is held by someone else, does not match
+    ├ JobExpired           job_expired        410   a job's result was kept for its time, and is no more
     ├ TooLarge             too_large          413   the request is larger than the server accepts
     ├ Overloaded           overloaded         429   try again later (details: retry_after, seconds)
     ├ BackendError         backend            502   a model or store behind us failed (details: backend)
@@ -133,6 +136,12 @@ class Conflict(LLMBackendError):
     """It exists already, is held by another process, or does not match what is stored."""
 
     code, status = "conflict", 409
+
+
+class JobExpired(LLMBackendError):
+    """A job's result was kept for its time (JOB_RESULT_DAYS on the server), and is no more."""
+
+    code, status = "job_expired", 410
 
 
 class TooLarge(LLMBackendError):
@@ -228,6 +237,36 @@ class Records(list[Record]):
             for record in self
         )
         return f"<table><tr>{head}</tr>{rows}</table>"
+
+
+class Job(Record):
+    """A job as it was when asked for; in notebooks, with a bar."""
+
+    def __repr__(self) -> str:
+        return f"<Job {self['id']}: {self['type']}, {self['status']}, {_progress_text(self['progress'])}>"
+
+    def _repr_html_(self) -> str:
+        error = self.get("error") or {}
+        return (
+            f"<b>{html.escape(self['type'])}</b> {html.escape(self['status'])} "
+            f"<small>{html.escape(self['id'])}</small><br>{_progress_html(self['progress'])}"
+            f"<br>{html.escape(str(error.get('message', '')))}"
+        )
+
+
+def _progress_text(progress: Mapping[str, Any]) -> str:
+    text = f"{progress.get('done') or 0}/{progress.get('total') or '?'} {progress.get('stage') or ''}".strip()
+    if progress.get("rate"):
+        text += f", {progress['rate']:.3g}/s"
+    if progress.get("eta") is not None:
+        text += f", {progress['eta']:.0f} s left"
+    return text
+
+
+def _progress_html(progress: Mapping[str, Any]) -> str:
+    done, total = int(progress.get("done") or 0), int(progress.get("total") or 0)
+    text = html.escape(_progress_text(progress))
+    return f"<progress value='{done}' max='{total or 1}' style='width:20em'></progress> {text}"
 
 
 def _cell(value: Any, limit: int = 400) -> str:
@@ -759,11 +798,25 @@ class _ProgressBar:
     def __call__(self, progress: Mapping[str, Any]) -> None:
         done, total = int(progress.get("done") or 0), int(progress.get("total") or 0)
         filled = 30 * done // total if total else 0
-        line = f"{progress.get('stage') or '':<12} [{'#' * filled:<30}] {done}/{total or '?'}"
-        print(f"\r{line}", end="", file=sys.stderr, flush=True)
+        line = f"[{'#' * filled:<30}] {_progress_text(progress)}"
+        print(f"\r{line:<78}", end="", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         print(file=sys.stderr)
+
+
+class _NotebookBar(_ProgressBar):
+    """A bar below the cell that runs."""
+
+    def __init__(self, display: Any) -> None:
+        self._handle = display({"text/html": "", "text/plain": ""}, raw=True, display_id=True)
+
+    def __call__(self, progress: Mapping[str, Any]) -> None:
+        shown = {"text/html": _progress_html(progress), "text/plain": _progress_text(progress)}
+        self._handle.update(shown, raw=True)
+
+    def close(self) -> None:
+        """It stays as it was last."""
 
 
 Progress = Callable[[Record], None]
@@ -773,9 +826,19 @@ def _progress(choice: bool | Progress | None) -> Progress | None:
     """True: a bar. None: a bar if somebody is looking at a terminal. A function is called with each step."""
     if callable(choice):
         return choice
+    display = _notebook()
     if choice is None:
-        choice = sys.stderr is not None and sys.stderr.isatty()
-    return _ProgressBar() if choice else None
+        choice = display is not None or (sys.stderr is not None and sys.stderr.isatty())
+    if not choice:
+        return None
+    return _ProgressBar() if display is None else _NotebookBar(display)
+
+
+def _notebook() -> Any:
+    """IPython's `display`, where this code runs in a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return ipython.display.display if ipython is not None and hasattr(shell, "kernel") else None
 
 
 # -------------------------------------------------------------------------------------------- transports
@@ -803,6 +866,9 @@ ROUTES: dict[str, tuple[str, str]] = {
     "submit_job": ("POST", "/v1/jobs"),
     "get_job_status": ("GET", "/v1/jobs/{job_id}"),
     "list_jobs": ("GET", "/v1/jobs"),
+    "get_job_result": ("GET", "/v1/jobs/{job_id}/result"),
+    "job_events": ("GET", "/v1/jobs/{job_id}/events"),
+    "retry_job": ("POST", "/v1/jobs/{job_id}/retry"),
     "cancel_job": ("POST", "/v1/jobs/{job_id}/cancel"),
     "health": ("GET", "/health/ready"),
     "doctor": ("GET", "/v1/doctor"),
@@ -957,6 +1023,8 @@ FILE_TYPES = ".txt .md .markdown .rst .html .htm .pdf .docx .pptx .xlsx .csv .ts
 UPLOAD_BYTES = 16 * 2**20  # of files in one request, unless one of them alone has more
 
 EMBED_PAGE = 2048  # texts in one request: OpenAI's limit, and the server's
+ROWS_PAGE = 2048  # rows of a job's result in one answer
+ENDED = ("completed", "failed", "cancelled")  # a job's last status
 _Client = TypeVar("_Client", bound="LLMBackendClient")
 
 
@@ -1010,6 +1078,7 @@ class LLMBackendClient:
         return _result(self._transport.call(operation, self._body(operation, fields)))
 
     def _stream(self, operation: str, **fields: Any) -> Iterator[bytes]:
+        """A streaming operation's events, or lines."""
         return self._transport.stream(operation, self._body(operation, {**fields, "stream": True}))
 
     def _watched(self, operation: str, progress: bool | Progress | None, **fields: Any) -> Record:
@@ -1556,29 +1625,137 @@ class LLMBackendClient:
 
     # Jobs
 
-    def submit_job(self, job_type: str, params: Mapping[str, Any]) -> str:
+    def submit_job(
+        self,
+        job_type: str,
+        params: Mapping[str, Any],
+        *,
+        priority: int = 0,
+        run_at: Any = None,
+        depends_on: str | Sequence[str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> str:
         """Hand over long work; returns the job's id at once. The job survives a restart.
 
-        Types: `batch_embed` (`{texts, model?}`), `rag_ingest` (as `rag_ingest`'s arguments) and
-        `analyze_documents` (`{documents}`). Raises InvalidRequest (unknown type, wrong params).
-        """
-        return str(self._call("submit_job", job_type=job_type, params=params)["id"])
+        Types: `batch_embed` (`{texts, model?}`), `batch_chat` (`{prompts, system?, model?, temperature?,
+        max_tokens?}`, a prompt being a text or messages), `rag_ingest` (as `rag_ingest`'s arguments),
+        `analyze_documents` (`{documents}`), and a project's own.
 
-    def get_job_status(self, job_id: str) -> Record:
-        """`{id, type, status, progress: {done, total, stage}, attempts, result, error, created_at, finished_at}`.
+        Of an owner's jobs, those of higher `priority` (-100 to 100) go first. `run_at`, a datetime or ISO
+        8601 text with its offset from UTC, is the earliest moment; `depends_on` are ids of jobs to be
+        completed before: if one fails or is cancelled, this one fails. Submitting again with the same
+        `idempotency_key` gives the same job, so that a call whose answer was lost can be repeated.
 
-        `status` is queued, running, completed, failed or cancelled; `result` is there once completed and
-        `error` (`{code, message}`) once failed. Raises NotFound.
+        Raises InvalidRequest (unknown type, wrong params), NotFound (a job that it depends on), Conflict (one
+        that failed; a key that was another job's).
         """
-        return _with_vectors(self._call("get_job_status", job_id=job_id))
+        others = [depends_on] if isinstance(depends_on, str) else _as_list(depends_on)
+        moment = run_at.astimezone().isoformat() if hasattr(run_at, "astimezone") else run_at
+        return str(
+            self._call(
+                "submit_job",
+                job_type=job_type,
+                params=params,
+                priority=priority,
+                run_at=moment,
+                depends_on=others,
+                idempotency_key=idempotency_key,
+            )["id"]
+        )
+
+    def get_job_status(self, job_id: str) -> Job:
+        """A job: `{id, type, status, owner, progress, attempts, result, error, priority, created_at, …}`.
+
+        `status` is queued, running, completed, failed or cancelled, `progress` `{done, total, stage, rate,
+        eta}` (a second, seconds). `result` is there once completed, with all its rows however many
+        (`get_job_result` reads them in pages), until it has `expired`; `error` (`{code, message, details}`)
+        once failed. Raises NotFound.
+        """
+        return self._with_rows(self._call("get_job_status", job_id=job_id))
+
+    @overload
+    def get_job_result(
+        self, job_id: str, *, offset: int = 0, limit: int = 1000, stream: Literal[False] = False
+    ) -> Record: ...
+
+    @overload
+    def get_job_result(
+        self, job_id: str, *, offset: int = 0, limit: int = 1000, stream: Literal[True]
+    ) -> Iterator[Any]: ...
+
+    def get_job_result(
+        self, job_id: str, *, offset: int = 0, limit: int = 1000, stream: bool = False
+    ) -> Record | Iterator[Any]:
+        """A page of a completed job's result: `{result, offset, total, rows}`, as often as you like.
+
+        `rows` are the `limit` rows from `offset` on: Embeddings, where they are vectors. With
+        `stream=True`, an iterator of all rows from `offset` on, one after the other, of which only a page
+        is in memory; vectors come as `{index, embedding}`.
+
+        Raises NotFound, Conflict (not completed), JobExpired.
+        """
+        fields = {"job_id": job_id, "offset": offset, "limit": limit}
+        if stream:
+            return _rows(self._stream("get_job_result", **fields))
+        body = self._body("get_job_result", {**fields, "encoding_format": "bytes"})
+        head, has_block, block = self._transport.call("get_job_result", body).partition(b"\n")
+        page = _result(head)
+        if has_block:
+            page["rows"] = Embeddings.decode(block, page["dimension"], model=page.result.get("model", ""))
+        return page
+
+    def _with_rows(self, job: Record) -> Job:
+        """With the rows of its result as a caller wants them: all there, and vectors as Embeddings."""
+        result, rows = job["result"], job["rows"]
+        if result is not None and rows is not None:
+            if not rows["inline"]:
+                result[rows["name"]] = self._all_rows(job["id"], rows["count"])
+            elif rows["dimension"]:
+                packed, model = result[rows["name"]], result.get("model", "")
+                result[rows["name"]] = Embeddings.decode(packed, rows["dimension"], model=model)
+        return Job(job)
+
+    def _all_rows(self, job_id: str, count: int) -> Any:
+        values: array[float] = array("f")
+        others: list[Any] = []
+        for offset in range(0, count, ROWS_PAGE):
+            page = self.get_job_result(job_id, offset=offset, limit=ROWS_PAGE)
+            if isinstance(page["rows"], Embeddings):
+                values.extend(page["rows"].values)
+            else:
+                others += page["rows"]
+        if values:
+            return Embeddings(values, page["dimension"], model=page["result"].get("model", ""))
+        return _records(others)
+
+    def job_events(self, job_id: str, *, last_event_id: int = 0) -> Iterator[Record]:
+        """Watch a job: `{id, job}` now, and each time that it has changed, until it has ended.
+
+        `job` is as in `list_jobs`. What comes between two looks is told as one; with `last_event_id`, the
+        `id` of the last event seen, nothing is told twice. A server that is away for up to a minute, to be
+        started again, is waited for. Raises NotFound.
+        """
+        away: float | None = None
+        while True:
+            try:
+                for event in _events(self._stream("job_events", job_id=job_id, last_event_id=last_event_id)):
+                    away = None
+                    last_event_id = event["id"]
+                    yield Record(id=last_event_id, job=Job(_records(event["job"])))
+                return
+            except (TransportError, StreamInterrupted) as error:
+                away = away or time.monotonic()
+                if error.details.get("closed") or time.monotonic() - away > 60:
+                    raise
+                time.sleep(0.5)
 
     def wait_for_job(
         self, job_id: str, timeout: float | None = None, *, progress: bool | Progress | None = None
     ) -> Any:
         """The result of a job, once it is there.
 
-        Raises the job's own error if it failed, Conflict if it was cancelled, BackendTimeout if it is not
-        done after `timeout` seconds (it goes on), NotFound. A server that is away for up to a minute, to be
+        Raises the job's own error if it failed, Conflict if it was cancelled, JobExpired, BackendTimeout if it
+        is not done after `timeout` seconds (it goes on), NotFound. A server that is away for up to a minute, to be
         started again, is waited for. `progress` as in `rag_ingest`.
         """
         report = _progress(progress)
@@ -1597,7 +1774,7 @@ class LLMBackendClient:
             seen = time.monotonic()
             if report is not None:
                 report(job["progress"])
-            if job["status"] in ("completed", "failed", "cancelled"):
+            if job["status"] in ENDED:
                 _finish(report)
                 break
             if deadline is not None and time.monotonic() >= deadline:
@@ -1612,6 +1789,11 @@ class LLMBackendClient:
             raise LLMBackendError.from_dict(job["error"])
         if job["status"] == "cancelled":
             raise Conflict(f"job {job_id} was cancelled", details={"job_id": job_id})
+        if job["expired"]:
+            raise JobExpired(
+                f"the result of job {job_id} was kept for its time, and is no more: submit it again",
+                details={"job_id": job_id},
+            )
         return job["result"]
 
     def list_jobs(
@@ -1619,11 +1801,18 @@ class LLMBackendClient:
     ) -> Records:
         """The newest jobs as `get_job_status` gives them, without their results."""
         result = self._call("list_jobs", status=status, job_type=job_type, limit=limit)
-        return Records(result["jobs"])
+        return Records(Job(job) for job in result["jobs"])
 
-    def cancel_job(self, job_id: str) -> Record:
+    def cancel_job(self, job_id: str) -> Job:
         """Stop a job before its next step; returns its status. One that has ended stays as it is. Raises NotFound."""
-        return _with_vectors(self._call("cancel_job", job_id=job_id))
+        return self._with_rows(self._call("cancel_job", job_id=job_id))
+
+    def retry_job(self, job_id: str) -> Job:
+        """Have a job that failed or was cancelled go on from its last checkpoint; returns its status.
+
+        Raises NotFound, Conflict (it did neither, or one that it depends on did).
+        """
+        return self._with_rows(self._call("retry_job", job_id=job_id))
 
     # Health
 
@@ -1650,6 +1839,18 @@ def _result(reply: bytes) -> Record:
     return cast(Record, _records(result))
 
 
+def _rows(chunks: Iterator[bytes]) -> Iterator[Any]:
+    """The values of JSON lines; raises what a line that is an error carries."""
+    buffer = b""
+    for chunk in chunks:
+        *lines, buffer = (buffer + chunk).split(b"\n")
+        for line in lines:
+            row = json.loads(line)
+            if isinstance(row, dict) and row.keys() == {"error"} and isinstance(row["error"], dict):
+                raise LLMBackendError.from_dict(row["error"])
+            yield _records(row)
+
+
 def _further_on(error: InvalidRequest, start: int) -> InvalidRequest:
     """An error of a page of texts that begins at `start`: a text's index, of the page, becomes that of the whole."""
     index = error.details.get("index")
@@ -1658,16 +1859,6 @@ def _further_on(error: InvalidRequest, start: int) -> InvalidRequest:
     message = error.message.replace(f"input.{index}:", f"input.{start + index}:", 1)
     details = {**error.details, "index": start + index}
     return InvalidRequest(message, details=details, request_id=error.request_id)
-
-
-def _with_vectors(job: Record) -> Record:
-    """A batch_embed result carries its vectors as one block of base64; give them as Embeddings."""
-    result = job.get("result")
-    if job["type"] == "batch_embed" and result:
-        result["embeddings"] = Embeddings.decode(
-            result["embeddings"], result["dimension"], model=result["model"]
-        )
-    return job
 
 
 def _finish(report: Progress | None) -> None:

@@ -16,13 +16,15 @@ from llmbackend import LLMBackendClient
 from llmbackend.inference.weights import SMOLLM2, pull
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings, load
-from tests.server import KEY, serving
+from tests.server import KEY, PLUGIN, serving
 
 # Nothing of the developer's own set-up may leak into the tests: no upstream, no server, no key.
 for name in set(Settings.model_fields) | {"llm_backend_url", "llm_backend_api_key"}:
     for variable in (name.upper(), f"LLMBACKEND_{name.upper()}"):
         if variable != "LLMBACKEND_MODELS_DIR":
             os.environ.pop(variable, None)
+
+sys.path.append(str(PLUGIN))
 
 MODELS = load().models_path.absolute()
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 KEY = "your-secure-api-key"
+PLUGIN = Path(__file__).parent / "plugin"
+"""Where a package lies that has job types of its own."""
 
 
 @dataclass
@@ -39,7 +41,7 @@ def start(data_dir: Path, **settings: Any) -> subprocess.Popen[str]:
     variables = {f"LLMBACKEND_{name.upper()}": str(value) for name, value in given.items()}
     return subprocess.Popen(
         [sys.executable, "-m", "llmbackend", "serve"],
-        env={**os.environ, **variables},
+        env={**os.environ, **variables, "PYTHONPATH": str(PLUGIN)},
         cwd=data_dir,  # where no developer's `.env` lies
         stderr=subprocess.PIPE,
         text=True,

@@ -1,1 +1,6 @@
 """Long work that is handed over. The ledger (SQL) is the truth about jobs; the queue (huey) only wakes workers."""
+
+from .context import Context
+from .registry import job_type
+
+__all__ = ["Context", "job_type"]

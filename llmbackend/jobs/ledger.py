@@ -1,170 +1,443 @@
-"""One row a job, in SQL: what was asked, how far it is, what came out. Everything here blocks."""
+"""The truth about jobs: each change of a job's state is one function here, a compare-and-set on its row.
+
+All take the connection of a transaction that writes. A write of an attempt carries the token that it was given when it
+claimed the job; once the job is somebody else's (its lease ran out, it was cancelled), such a write raises LostAttempt.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Column, Engine, Index, Integer, RowMapping, String, Table, Text, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, literal, select, text, update
 
-from ..database import metadata
-from ..errors import NotFound
-from ..schemas import JobProgress, JobStatus
+from ..errors import Conflict, LLMBackendError, NotFound
+from .tables import dependencies, jobs, now, params, stamp
 
 MAX_ATTEMPTS = 3
+LONGEST_BACKOFF = 60.0
 
-table = Table(
-    "jobs",
-    metadata,
-    Column("number", Integer, primary_key=True),  # the order of arrival
-    Column("id", String(36), nullable=False, unique=True),
-    Column("type", String(64), nullable=False),
-    Column("params", Text, nullable=False),
-    Column("status", String(16), nullable=False),
-    Column("done", Integer, nullable=False, default=0),
-    Column("total", Integer, nullable=False, default=0),
-    Column("stage", String(64), nullable=False, default=""),
-    Column("attempts", Integer, nullable=False, default=0),
-    Column("result", Text),
-    Column("error", Text),
-    Column("created_at", String(32), nullable=False),
-    Column("finished_at", String(32)),
-    Index("jobs_by_status", "status"),
+
+class LostAttempt(Exception):
+    """The job is not this attempt's any more."""
+
+
+@dataclass(frozen=True)
+class NewJob:
+    type: str
+    params: str
+    owner: str = "local"
+    place: str = ""
+    priority: int = 0
+    run_at: float = 0.0
+    depends_on: Sequence[str] = ()
+    idempotency_key: str | None = None
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells another job from this one given once more."""
+        given = [self.type, self.params, self.priority, sorted(self.depends_on)]
+        return hashlib.sha256(json.dumps(given).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job that is now this attempt's."""
+
+    number: int
+    id: str
+    owner: str
+    type: str
+    attempts: int
+    checkpoint: str | None
+    row_count: int
+    row_bytes: int
+    token: str
+    params: str
+
+
+@dataclass(frozen=True)
+class Hands:
+    """Who claims: where and what it can do, and how many jobs of one owner may run at once, everywhere."""
+
+    worker: str
+    places: Sequence[str]
+    types: Sequence[str]
+    per_owner: int | None
+    lease: float
+
+
+def add(connection: Connection, job: NewJob) -> str:
+    """Accept a job; its id, or that of the job which was accepted under the same key.
+
+    Raises Conflict if the key was another job's, or a job that it depends on can no longer complete, and NotFound.
+    """
+    if job.idempotency_key is not None:
+        known = connection.execute(
+            select(jobs.c.id, jobs.c.fingerprint).where(
+                jobs.c.owner == job.owner, jobs.c.idempotency_key == job.idempotency_key
+            )
+        ).first()
+        if known is not None:
+            if known.fingerprint != job.fingerprint:
+                raise Conflict(
+                    f"idempotency_key {job.idempotency_key!r} was given with another job: use a new key for this one",
+                    details={"job_id": known.id},
+                )
+            return str(known.id)
+    waits_for = _waited_for(connection, job.depends_on)
+    values = {
+        "id": job.id,
+        "owner": job.owner,
+        "type": job.type,
+        "place": job.place,
+        "priority": job.priority,
+        "run_at": job.run_at,
+        "blocked": sum(1 for done in waits_for.values() if not done),
+        "idempotency_key": job.idempotency_key,
+        "fingerprint": job.fingerprint if job.idempotency_key is not None else None,
+        "created_at": stamp(),
+    }
+    number = connection.execute(_ADD, values).scalar_one()
+    connection.execute(_ADD_PARAMS, {"job": number, "params": job.params})
+    if waits_for:
+        pairs = [{"job": number, "waits_for": other} for other in waits_for]
+        connection.execute(insert(dependencies), pairs)
+        connection.execute(update(jobs).where(jobs.c.number.in_(waits_for)).values(is_waited_for=1))
+    return job.id
+
+
+# Statements of every job's way are made once: that takes longer than to execute them.
+_ADD = insert(jobs).returning(jobs.c.number)
+_ADD_PARAMS = insert(params)
+
+
+def _waited_for(connection: Connection, ids: Sequence[str]) -> dict[int, bool]:
+    """The numbers of these jobs, and whether each is completed."""
+    if not ids:
+        return {}
+    # Locked where there is more than one writer, so that none of them ends unseen meanwhile.
+    found = connection.execute(
+        select(jobs.c.id, jobs.c.number, jobs.c.status).where(jobs.c.id.in_(ids)).with_for_update(read=True)
+    ).all()
+    missing = set(ids) - {row.id for row in found}
+    if missing:
+        name = sorted(missing)[0]
+        raise NotFound(f"depends_on: no job {name!r}", details={"job_id": name})
+    for row in found:
+        if row.status in ("failed", "cancelled"):
+            raise Conflict(
+                f"depends_on: job {row.id} is {row.status}: retry it first",
+                details={"job_id": row.id, "status": row.status},
+            )
+    return {row.number: row.status == "completed" for row in found}
+
+
+def claim(connection: Connection, hands: Hands, last_turn: Mapping[str, float]) -> Claim | None:
+    """The next job for these hands, now running; None if there is none.
+
+    Owners take turns: whoever has the fewest jobs running, then whose last turn (by this worker) is longest ago.
+    Among an owner's jobs the highest priority goes first, then the oldest.
+    """
+    if (
+        connection.dialect.name == "postgresql"
+    ):  # one claims at a time, or the limit per owner could be passed
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7238002)")
+    waiting = connection.execute(_OWNERS).scalars().all()
+    running: dict[str, int] = {}
+    if len(waiting) > 1 or (waiting and hands.per_owner is not None):
+        running = {owner: count for owner, count in connection.execute(_AT_WORK)}
+    for owner in sorted(waiting, key=lambda name: (running.get(name, 0), last_turn.get(name, 0.0))):
+        if hands.per_owner is None or running.get(owner, 0) < hands.per_owner:
+            claimed = _claim_of(connection, hands, owner)
+            if claimed is not None:
+                return claimed
+    return None
+
+
+_OWNERS = text(  # each owner with queued jobs, by jumping from one to the next in the index
+    """
+    WITH RECURSIVE waiting(owner) AS (
+        SELECT min(owner) FROM jobs WHERE status = 'queued'
+        UNION ALL
+        SELECT (SELECT min(owner) FROM jobs WHERE status = 'queued' AND owner > waiting.owner)
+        FROM waiting WHERE owner IS NOT NULL
+    )
+    SELECT owner FROM waiting WHERE owner IS NOT NULL
+    """
 )
 
-_WITHOUT_PARAMS = [column for column in table.c if column.name != "params"]
-_WITHOUT_RESULT = [column for column in _WITHOUT_PARAMS if column.name != "result"]
+_AT_WORK = select(jobs.c.owner, func.count()).where(jobs.c.status == "running").group_by(jobs.c.owner)
+
+_NEXT = (
+    select(jobs.c.number)
+    .where(
+        jobs.c.status == "queued",
+        jobs.c.owner == bindparam("of_owner"),
+        jobs.c.blocked == 0,
+        jobs.c.run_at <= bindparam("moment"),
+        jobs.c.place.in_(bindparam("places", expanding=True)),
+        jobs.c.type.in_(bindparam("types", expanding=True)),
+    )
+    .order_by(jobs.c.priority.desc(), jobs.c.number)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+)
+
+_CLAIM = (
+    update(jobs)
+    .where(jobs.c.number == _NEXT.scalar_subquery(), jobs.c.status == "queued")
+    .values(status="running", attempts=jobs.c.attempts + 1, rate=None, version=jobs.c.version + 1)
+    .returning(
+        jobs.c.number,
+        jobs.c.id,
+        jobs.c.owner,
+        jobs.c.type,
+        jobs.c.attempts,
+        jobs.c.checkpoint,
+        jobs.c.row_count,
+        jobs.c.row_bytes,
+    )
+)
+
+_PARAMS = select(params.c.params).where(params.c.job == bindparam("number"))
 
 
-class Ledger:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def add(self, job_type: str, params: str) -> str:
-        """A new queued job, durable once this returns; returns its id."""
-        job_id = str(uuid.uuid4())
-        with self._engine.begin() as connection:
-            connection.execute(
-                insert(table).values(
-                    id=job_id, type=job_type, params=params, status="queued", created_at=_now()
-                )
-            )
-        return job_id
-
-    def claim(self, job_id: str) -> tuple[str, str] | None:
-        """Type and params of a queued job, now running; None if it is not queued (any more)."""
-        with self._engine.begin() as connection:
-            claimed = connection.execute(
-                update(table)
-                .where(table.c.id == job_id, table.c.status == "queued")
-                .values(status="running", attempts=table.c.attempts + 1, done=0, total=0, stage="")
-            )
-            if claimed.rowcount != 1:
-                return None
-            row = connection.execute(select(table.c.type, table.c.params).where(table.c.id == job_id)).one()
-        return row.type, row.params
-
-    def advance(self, job_id: str, progress: JobProgress) -> None:
-        with self._engine.begin() as connection:
-            connection.execute(
-                update(table)
-                .where(table.c.id == job_id, table.c.status == "running")
-                .values(done=progress.done, total=progress.total, stage=progress.stage)
-            )
-
-    def complete(self, job_id: str, result: Any, progress: JobProgress) -> None:
-        self._end(
-            job_id,
-            "running",
-            status="completed",
-            result=json.dumps(result),
-            done=progress.done,
-            total=progress.total,
-            stage=progress.stage,
-        )
-
-    def fail(self, job_id: str, error: dict[str, Any]) -> None:
-        self._end(job_id, "running", status="failed", error=json.dumps(error))
-
-    def cancel(self, job_id: str, was: str) -> bool:
-        """Mark a job cancelled if its status still is `was`; tells whether it did."""
-        return self._end(job_id, was, status="cancelled")
-
-    def requeue(self, job_id: str) -> None:
-        """Give a running job back, as if this attempt had not been."""
-        with self._engine.begin() as connection:
-            connection.execute(
-                update(table)
-                .where(table.c.id == job_id, table.c.status == "running")
-                .values(status="queued", attempts=table.c.attempts - 1)
-            )
-
-    def recover(self) -> list[str]:
-        """What a killed process left: running jobs are queued again, or failed after too many attempts.
-
-        Returns the ids of all queued jobs, in order of arrival. To be called while no worker runs.
-        """
-        lost = {
-            "code": "internal",
-            "message": f"lost: its process was killed in each of {MAX_ATTEMPTS} attempts",
-            "details": {"reason": "lost"},
-        }
-        with self._engine.begin() as connection:
-            connection.execute(
-                update(table)
-                .where(table.c.status == "running", table.c.attempts >= MAX_ATTEMPTS)
-                .values(status="failed", error=json.dumps(lost), finished_at=_now())
-            )
-            connection.execute(update(table).where(table.c.status == "running").values(status="queued"))
-            queued = connection.execute(
-                select(table.c.id).where(table.c.status == "queued").order_by(table.c.number)
-            )
-            return [row.id for row in queued]
-
-    def get(self, job_id: str) -> JobStatus:
-        """The job as callers see it; raises NotFound."""
-        with self._engine.connect() as connection:
-            row = connection.execute(select(*_WITHOUT_PARAMS).where(table.c.id == job_id)).mappings().first()
-        if row is None:
-            raise NotFound(f"no job {job_id!r}", details={"job_id": job_id})
-        return _status(row)
-
-    def list(self, status: str | None, job_type: str | None, limit: int) -> list[JobStatus]:
-        """The newest jobs first, without their results."""
-        query = select(*_WITHOUT_RESULT).order_by(table.c.number.desc()).limit(limit)
-        if status is not None:
-            query = query.where(table.c.status == status)
-        if job_type is not None:
-            query = query.where(table.c.type == job_type)
-        with self._engine.connect() as connection:
-            return [_status(row) for row in connection.execute(query).mappings()]
-
-    def _end(self, job_id: str, was: str, **values: Any) -> bool:
-        with self._engine.begin() as connection:
-            ended = connection.execute(
-                update(table)
-                .where(table.c.id == job_id, table.c.status == was)
-                .values(finished_at=_now(), **values)
-            )
-        return ended.rowcount == 1
+def _claim_of(connection: Connection, hands: Hands, owner: str) -> Claim | None:
+    moment, token = now(), str(uuid.uuid4())
+    values = {
+        "of_owner": owner,
+        "moment": moment,
+        "places": hands.places,
+        "types": hands.types,
+        "worker": hands.worker,
+        "token": token,
+        "lease": moment + hands.lease,
+        "started_at": stamp(moment),
+    }
+    row = connection.execute(_CLAIM, values).first()
+    if row is None:
+        return None
+    given = connection.execute(_PARAMS, {"number": row.number}).scalar_one()
+    return Claim(**row._mapping, token=token, params=given)
 
 
-def _status(row: RowMapping) -> JobStatus:
-    result, error = row.get("result"), row["error"]
-    return JobStatus(
-        id=row["id"],
-        type=row["type"],
-        status=row["status"],
-        progress=JobProgress(done=row["done"], total=row["total"], stage=row["stage"]),
-        attempts=row["attempts"],
-        result=json.loads(result) if result else None,
-        error=json.loads(error) if error else None,
-        created_at=row["created_at"],
-        finished_at=row["finished_at"],
+def runnable(connection: Connection, hands: Hands) -> bool:
+    """Whether a job waits that these hands could do, were its owner's limit no matter."""
+    given = {"moment": now(), "places": hands.places, "types": hands.types}
+    return connection.execute(_RUNNABLE, given).first() is not None
+
+
+_RUNNABLE = (
+    select(literal(1))
+    .where(
+        jobs.c.status == "queued",
+        jobs.c.blocked == 0,
+        jobs.c.run_at <= bindparam("moment"),
+        jobs.c.place.in_(bindparam("places", expanding=True)),
+        jobs.c.type.in_(bindparam("types", expanding=True)),
+    )
+    .limit(1)
+)
+
+
+# Of an attempt
+
+
+def advance(connection: Connection, job: Claim, values: Mapping[str, Any]) -> bool:
+    """Change the attempt's job; tells whether others wait for it. Raises LostAttempt."""
+    own = {"of_number": job.number, "by_token": job.token}
+    changed = connection.execute(_ADVANCE, {**own, **values}).first()
+    if changed is None:
+        raise LostAttempt
+    return bool(changed.is_waited_for)
+
+
+_ADVANCE = (
+    update(jobs)
+    .where(jobs.c.number == bindparam("of_number"), jobs.c.token == bindparam("by_token"))
+    .values(version=jobs.c.version + 1)
+    .returning(jobs.c.is_waited_for)
+)
+
+
+def complete(connection: Connection, job: Claim, result: str, values: Mapping[str, Any]) -> None:
+    """`result` is JSON; raises LostAttempt."""
+    ended = {**_ENDED, "status": "completed", "finished_at": stamp(), "result": result}
+    if advance(connection, job, {**values, **ended}):
+        _release_dependants(connection, job.number)
+
+
+def fail(connection: Connection, job: Claim, error: LLMBackendError) -> None:
+    """Raises LostAttempt."""
+    ended = {**_ENDED, "status": "failed", "finished_at": stamp(), "error": json.dumps(error.to_dict())}
+    if advance(connection, job, {**ended}):
+        _give_up_dependants(connection, [job.number])
+
+
+def hand_back(connection: Connection, job: Claim) -> None:
+    """Queued again, as if this attempt had not been; raises LostAttempt."""
+    advance(connection, job, {**_ENDED, "status": "queued", "attempts": job.attempts - 1})
+
+
+_ENDED: dict[str, Any] = {"worker": None, "token": None, "lease": None}
+
+
+def extend(connection: Connection, tokens: Iterable[str], lease: float) -> None:
+    """The attempts' heartbeat."""
+    connection.execute(update(jobs).where(jobs.c.token.in_(tokens)).values(lease=now() + lease))
+
+
+def alive(connection: Connection, tokens: Iterable[str]) -> set[str]:
+    """Those of the tokens that still are their jobs'."""
+    return set(connection.execute(select(jobs.c.token).where(jobs.c.token.in_(tokens))).scalars())
+
+
+# Of jobs whose worker is gone
+
+
+def expired(connection: Connection) -> bool:
+    """Whether the lease of a running job has run out."""
+    late = select(literal(1)).where(jobs.c.status == "running", jobs.c.lease < now())
+    return connection.execute(late.limit(1)).first() is not None
+
+
+def reap(connection: Connection) -> None:
+    """Queue again, after a while, what ran out of its lease; what did so in its last attempt has failed as lost."""
+    moment = now()
+    late = (jobs.c.status == "running", jobs.c.lease < moment)
+    _fail_lost(connection, *late)
+    for row in connection.execute(select(jobs.c.number, jobs.c.attempts).where(*late)).all():
+        _queue_again(connection, jobs.c.number == row.number, *late, run_at=moment + backoff(row.attempts))
+
+
+def recover(connection: Connection, worker: str) -> None:
+    """As `reap`, at once, for what a worker left that is known to be dead."""
+    # Jobs of version 0.1 do not tell who was at them: it was whoever held this data directory.
+    left = (jobs.c.status == "running", jobs.c.worker.is_(None) | (jobs.c.worker == worker))
+    _fail_lost(connection, *left)
+    _queue_again(connection, *left)
+
+
+def backoff(attempts: int) -> float:
+    """Seconds until a lost job is tried again."""
+    return float(min(2**attempts, LONGEST_BACKOFF))
+
+
+def _queue_again(connection: Connection, *which: Any, **values: Any) -> None:
+    connection.execute(
+        update(jobs).where(*which).values(status="queued", version=jobs.c.version + 1, **_ENDED, **values)
     )
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def _fail_lost(connection: Connection, *which: Any) -> None:
+    error = LLMBackendError(
+        f"lost: its process was killed in each of {MAX_ATTEMPTS} attempts", details={"reason": "lost"}
+    )
+    last = select(jobs.c.number).where(*which, jobs.c.attempts >= MAX_ATTEMPTS)
+    _fail_all(connection, list(connection.execute(last).scalars()), error)
+
+
+def _fail_all(connection: Connection, numbers: Sequence[int], error: LLMBackendError) -> None:
+    if numbers:
+        connection.execute(
+            update(jobs)
+            .where(jobs.c.number.in_(numbers))
+            .values(
+                status="failed",
+                error=json.dumps(error.to_dict()),
+                finished_at=stamp(),
+                version=jobs.c.version + 1,
+                **_ENDED,
+            )
+        )
+        _give_up_dependants(connection, numbers)
+
+
+# Of callers
+
+
+def cancel(connection: Connection, job_id: str) -> bool:
+    """Tells whether the job was waiting or running, and now is cancelled. Whoever is at it finds out and stops."""
+    row = connection.execute(
+        update(jobs)
+        .where(jobs.c.id == job_id, jobs.c.status.in_(("queued", "running")))
+        .values(status="cancelled", finished_at=stamp(), version=jobs.c.version + 1, **_ENDED)
+        .returning(jobs.c.number)
+    ).first()
+    if row is not None:
+        _give_up_dependants(connection, [row.number])
+    return row is not None
+
+
+def retry(connection: Connection, job_id: str) -> None:
+    """Queue a failed or cancelled job again, to go on from its last checkpoint; raises NotFound and Conflict."""
+    row = connection.execute(
+        select(jobs.c.number, jobs.c.status).where(jobs.c.id == job_id).with_for_update()
+    ).first()
+    if row is None:
+        raise missing(job_id)
+    if row.status not in ("failed", "cancelled"):
+        raise Conflict(
+            f"job {job_id} is {row.status}: only one that failed or was cancelled can be tried again",
+            details={"job_id": job_id, "status": row.status},
+        )
+    others = connection.execute(
+        select(jobs.c.id)
+        .join(dependencies, dependencies.c.waits_for == jobs.c.number)
+        .where(dependencies.c.job == row.number)
+    ).scalars()
+    waits_for = _waited_for(connection, list(others))
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.number == row.number)
+        .values(
+            status="queued",
+            attempts=0,
+            run_at=0.0,
+            blocked=sum(1 for done in waits_for.values() if not done),
+            error=None,
+            started_at=None,
+            finished_at=None,
+            version=jobs.c.version + 1,
+        )
+    )
+
+
+def missing(job_id: str) -> NotFound:
+    return NotFound(f"no job {job_id!r}", details={"job_id": job_id})
+
+
+# Dependants
+
+
+def _release_dependants(connection: Connection, number: int) -> None:
+    waiting = select(dependencies.c.job).where(dependencies.c.waits_for == number)
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.number.in_(waiting), jobs.c.status == "queued", jobs.c.blocked > 0)
+        .values(blocked=jobs.c.blocked - 1, version=jobs.c.version + 1)
+    )
+
+
+def _give_up_dependants(connection: Connection, numbers: Sequence[int]) -> None:
+    """What waits for a job that will not complete has failed, and what waits for that."""
+    for row in connection.execute(
+        select(jobs.c.number, jobs.c.id, jobs.c.status).where(jobs.c.number.in_(numbers))
+    ).all():
+        waiting = connection.execute(
+            select(jobs.c.number)
+            .join(dependencies, dependencies.c.job == jobs.c.number)
+            .where(dependencies.c.waits_for == row.number, jobs.c.status == "queued")
+        ).scalars()
+        what = "was cancelled" if row.status == "cancelled" else "failed"
+        error = Conflict(
+            f"job {row.id}, which this one waited for, {what}: retry that, then this",
+            details={"reason": "dependency", "job_id": row.id},
+        )
+        _fail_all(connection, list(waiting), error)

@@ -1,4 +1,4 @@
-"""huey on SQLite: wakes a worker thread with a job's id, and knows nothing else."""
+"""huey wakes workers of other processes. It carries a job's id as JSON, and knows nothing else: the ledger does."""
 
 from __future__ import annotations
 
@@ -8,43 +8,67 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from huey import SqliteHuey
+from huey import Huey, PostgresHuey, RedisHuey, SqliteHuey
 from huey.consumer import Consumer
 from huey.registry import Message
 from huey.serializer import Serializer
+from sqlalchemy import URL
+
+from ..errors import BackendError
 
 # huey reports every start and stop; a library keeps such things to those who ask for them.
 logging.getLogger("huey").addHandler(logging.NullHandler())
 
+NAME = "llmbackend"
+
 
 class Queue:
-    """Job ids on disk, handed one by one to `work` in worker threads."""
+    """On Redis if there is a URL of one, else where the ledger is: in PostgreSQL, or in a SQLite file beside it."""
 
-    def __init__(self, file: Path, workers: int, work: Callable[[str], None]) -> None:
-        self._huey = SqliteHuey(
-            "llmbackend", filename=str(file), results=False, serializer=_Json(), timeout=10
-        )
-        # huey is at-most-once: what was in the queue when a process died is not reliable, the ledger is.
-        self._huey.flush()
-        self._task = self._huey.task(name="work")(work)
-        self._consumer = _Workers(
-            self._huey, workers=workers, periodic=False, initial_delay=0.01, backoff=1.1, max_delay=0.05
-        )
-
-    def start(self) -> None:
-        self._consumer.start()
+    def __init__(self, database: URL, redis_url: str | None) -> None:
+        self._huey = _huey(database, redis_url)
+        self._task = self._huey.task(name="work")(self._woken)
+        self._consumer: _Listener | None = None
 
     def wake(self, job_id: str) -> None:
-        """Have a worker take up this job. Blocks for one durable write."""
+        """Have whoever listens first, and has a hand free, look for work. Blocks."""
         self._task(job_id)
 
+    def listen(self, woken: Callable[[str], None]) -> None:
+        """Call this in a thread for each waking, one after the other."""
+        self._call = woken
+        self._consumer = _Listener(
+            self._huey, workers=1, periodic=False, initial_delay=0.01, backoff=1.1, max_delay=0.03
+        )
+        self._consumer.start()
+
+    def _woken(self, job_id: str) -> None:
+        self._call(job_id)
+
     def stop(self) -> None:
-        """Wait until each worker has ended what it is at, then let go of the file."""
-        self._consumer.stop(graceful=True)
+        """Wait until the listener has ended what it is at, then let go of the file or connection."""
+        if self._consumer is not None:
+            self._consumer.stop(graceful=True)
         self._huey.storage.close()
 
 
-class _Workers(Consumer):  # type: ignore[misc]
+def _huey(database: URL, redis_url: str | None) -> Huey:
+    options: dict[str, Any] = {"results": False, "serializer": _Json()}
+    try:
+        if redis_url is not None:
+            return RedisHuey(NAME, url=redis_url, **options)
+        if database.get_backend_name() == "postgresql":
+            dsn = database.set(drivername="postgresql").render_as_string(hide_password=False)
+            return PostgresHuey(NAME, dsn=dsn, **options)
+    except Exception as error:  # of huey, redis and psycopg, or of their not being installed
+        name = "REDIS_URL" if redis_url else "DATABASE_URL"
+        raise BackendError(f"no queue by {name}: {error}", details={"backend": "queue"}) from error
+    file = Path(database.database or "").with_name("queue.db")
+    # Nothing is lost with it, so nobody waits for the disk.
+    return SqliteHuey(NAME, filename=str(file), fsync=False, timeout=30, **options)
+
+
+class _Listener(Consumer):  # type: ignore[misc]
     def _set_signal_handlers(self) -> None:
         """None: this process's signals belong to the application."""
 

@@ -1,40 +1,23 @@
-"""The kinds of job: the params each takes, and the function that does the work."""
+"""The kinds of job that are built in: long forms of what the operations do, batch by batch."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import json
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+import anyio
+from pydantic import Field
 
-from ..errors import InvalidRequest, LLMBackendError, invalid
-from ..inference.chat import ChatModel
-from ..inference.embeddings import Embedder, require
-from ..knowledge.collections import Collections
+from ..errors import LLMBackendError
+from ..inference.embeddings import require
 from ..knowledge.ingest import ingest
-from ..schemas import Document, RagIngestRequest, Request
+from ..schemas import ChatRequest, Document, Message, RagIngestRequest, Request
+from .context import Context
+from .registry import job_type
 
-Progress = Callable[[int, int, str], None]
-"""Called with steps done, steps in all, and the stage."""
-
-
-@dataclass(frozen=True)
-class Rooms:
-    """What a job may use."""
-
-    chat: ChatModel
-    embedder: Embedder
-    collections: Collections
-
-
-@dataclass(frozen=True)
-class JobType:
-    params: type[Request]
-    run: Callable[[Rooms, Any, Progress], Awaitable[dict[str, Any]]]
-    check: Callable[[Rooms, Any], None] = lambda rooms, params: None
-    """Raises what can be known at once to be wrong with valid params."""
+EMBED_BATCH = 512
+CHAT_BATCH = 32
+CHATS_AT_ONCE = 8
 
 
 class BatchEmbedParams(Request):
@@ -42,88 +25,117 @@ class BatchEmbedParams(Request):
     model: str | None = None
 
 
+@job_type(
+    "batch_embed",
+    BatchEmbedParams,
+    rows="embeddings",
+    check=lambda rooms, params: require(rooms.embedder, params.model),
+)
+async def batch_embed(context: Context, params: BatchEmbedParams) -> dict[str, Any]:
+    """`{model, dimension, count, embeddings}`: a vector a text, in order."""
+    embedder, results, total = context.rooms.embedder, context.results, len(params.texts)
+    state: dict[str, Any] = context.resume or {"dimension": 0}
+    while results.count < total:
+        context.progress(results.count, total, "embed")
+        vectors = await embedder.embed(params.texts[results.count : results.count + EMBED_BATCH])
+        results.append_vectors(vectors.values)
+        state = {"dimension": int(vectors.values.shape[1])}
+        if results.count < total:
+            await context.checkpoint(state)
+    context.progress(total, total, "done")
+    return {"model": embedder.name, **state, "count": total}
+
+
+class BatchChatParams(Request):
+    prompts: Annotated[list[str | list[Message]], Field(min_length=1, max_length=100_000)]
+    system: str | None = None
+    model: str | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    max_tokens: int | None = Field(None, ge=1)
+
+
+@job_type("batch_chat", BatchChatParams, rows="replies")
+async def batch_chat(context: Context, params: BatchChatParams) -> dict[str, Any]:
+    """`{count, failed, replies: [{index, reply, model, usage, error}]}`, in order; one that fails leaves the others."""
+    results, total = context.results, len(params.prompts)
+    failed: int = (context.resume or {}).get("failed", 0)
+    limit = anyio.CapacityLimiter(CHATS_AT_ONCE)
+
+    async def ask(index: int, into: list[Any], place: int) -> None:
+        async with limit:
+            into[place] = await _reply(context, params, index)
+        context.progress(results.count + sum(one is not None for one in into), total, "chat")
+
+    while results.count < total:
+        context.progress(results.count, total, "chat")
+        indexes = range(results.count, min(results.count + CHAT_BATCH, total))
+        replies: list[Any] = [None] * len(indexes)
+        async with anyio.create_task_group() as asking:
+            for place, index in enumerate(indexes):
+                asking.start_soon(ask, index, replies, place)
+        results.append(replies)
+        failed += sum(one["error"] is not None for one in replies)
+        if results.count < total:
+            await context.checkpoint({"failed": failed})
+    context.progress(total, total, "done")
+    return {"count": total, "failed": failed}
+
+
+async def _reply(context: Context, params: BatchChatParams, index: int) -> dict[str, Any]:
+    prompt = params.prompts[index]
+    turns = [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
+    if params.system is not None:
+        turns = [Message(role="system", content=params.system), *turns]
+    asked = {name: getattr(params, name) for name in ("model", "temperature", "max_tokens")}
+    told: dict[str, Any] = {"index": index, "reply": None, "model": None, "usage": None, "error": None}
+    try:
+        request = ChatRequest(messages=turns, **{name: one for name, one in asked.items() if one is not None})
+        wire = request.model_dump(exclude_unset=True, exclude_none=True, by_alias=True)
+        said = json.loads(await context.rooms.chat.complete(wire))
+    except LLMBackendError as error:
+        return {**told, "error": {"code": error.code, "message": error.message}}
+    reply = said["choices"][0]["message"].get("content")
+    return {**told, "reply": reply, "model": said.get("model"), "usage": said.get("usage")}
+
+
 class RagIngestParams(RagIngestRequest):
     stream: Annotated[bool, Field(exclude=True)] = False
+
+
+@job_type("rag_ingest", RagIngestParams, collections=True)
+async def rag_ingest(context: Context, params: RagIngestParams) -> dict[str, Any]:
+    """An ingest report. What an earlier attempt stored is unchanged, and costs nothing: no checkpoint is needed."""
+    rooms = context.rooms
+    collection = await rooms.collections.get_or_create(
+        params.collection, params.chunk_size, params.chunk_overlap
+    )
+    report = await ingest(
+        collection, params.documents, rooms.embedder, sync=params.sync, progress=context.progress
+    )
+    return report.model_dump()
 
 
 class AnalyzeDocumentsParams(Request):
     documents: Annotated[list[str | Document], Field(min_length=1)]
 
 
-EMBED_BATCH = 512
-
-
-async def batch_embed(rooms: Rooms, params: BatchEmbedParams, progress: Progress) -> dict[str, Any]:
-    """`{model, dimension, count, embeddings}`: the vectors as one base64 block of float32, row by row."""
-    blocks: list[bytes] = []
-    dimension = 0
-    total = len(params.texts)
-    for start in range(0, total, EMBED_BATCH):
-        progress(start, total, "embed")
-        vectors = await rooms.embedder.embed(params.texts[start : start + EMBED_BATCH])
-        dimension = int(vectors.values.shape[1])
-        blocks.append(vectors.values.astype("<f4").tobytes())
-    progress(total, total, "done")
-    return {
-        "model": rooms.embedder.name,
-        "dimension": dimension,
-        "count": total,
-        "embeddings": base64.b64encode(b"".join(blocks)).decode(),
-    }
-
-
-async def rag_ingest(rooms: Rooms, params: RagIngestParams, progress: Progress) -> dict[str, Any]:
-    """An ingest report."""
-    collection = await rooms.collections.get_or_create(
-        params.collection, params.chunk_size, params.chunk_overlap
-    )
-    report = await ingest(collection, params.documents, rooms.embedder, sync=params.sync, progress=progress)
-    return report.model_dump()
-
-
-async def analyze_documents(
-    rooms: Rooms, params: AnalyzeDocumentsParams, progress: Progress
-) -> dict[str, Any]:
-    """`{analyses: [{id, sentiment, …}], failed: [{id, error}]}`; a bare text's id is its place in the list."""
+@job_type("analyze_documents", AnalyzeDocumentsParams, rows="analyses")
+async def analyze_documents(context: Context, params: AnalyzeDocumentsParams) -> dict[str, Any]:
+    """`{failed: [{id, error}], analyses: [{id, sentiment, …}]}`; a bare text's id is its place in the list."""
     from ..agents.analysis import analyze  # LlamaIndex, which takes a second to import
 
-    analyses: list[dict[str, Any]] = []
-    failed: list[dict[str, Any]] = []
+    state: dict[str, Any] = context.resume or {"done": 0, "failed": []}
     total = len(params.documents)
-    for number, given in enumerate(params.documents):
-        progress(number, total, "analyze")
+    for number in range(state["done"], total):
+        context.progress(number, total, "analyze")
+        given = params.documents[number]
         name, text = (str(number), given) if isinstance(given, str) else (given.id, given.text)
         try:
-            analysis = await analyze(rooms.chat, rooms.embedder, text)
-            analyses.append({"id": name, **analysis.model_dump()})
+            analysis = await analyze(context.rooms.chat, context.rooms.embedder, text)
+            context.results.append([{"id": name, **analysis.model_dump()}])
         except LLMBackendError as error:
-            failed.append({"id": name, "error": error.message})
-    progress(total, total, "done")
-    return {"analyses": analyses, "failed": failed}
-
-
-TYPES: dict[str, JobType] = {
-    "batch_embed": JobType(
-        BatchEmbedParams, batch_embed, lambda rooms, params: require(rooms.embedder, params.model)
-    ),
-    "rag_ingest": JobType(RagIngestParams, rag_ingest),
-    "analyze_documents": JobType(AnalyzeDocumentsParams, analyze_documents),
-}
-
-
-def checked(job_type: str, params: dict[str, Any], rooms: Rooms) -> Request:
-    """The params of a job, validated.
-
-    Raises InvalidRequest that names the type or the params that do not fit, NotFound for a model there is not.
-    """
-    kind = TYPES.get(job_type)
-    if kind is None:
-        raise InvalidRequest(
-            f"no job type {job_type!r}: there are {', '.join(TYPES)}", details={"job_type": job_type}
-        )
-    try:
-        valid = kind.params.model_validate(params)
-    except ValidationError as error:
-        raise invalid(error, f"params of a {job_type} job") from error
-    kind.check(rooms, valid)
-    return valid
+            state["failed"].append({"id": name, "error": error.message})
+        state["done"] = number + 1
+        await context.checkpoint(state)
+    context.progress(total, total, "done")
+    return {"failed": state["failed"]}

@@ -1,146 +1,217 @@
-"""Jobs from acceptance to their end: the ledger records, the queue wakes, the core's loop does the work."""
+"""The hands: take up jobs from the ledger, do them on the core's event loop, and look after what others left."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
-from pathlib import Path
+from typing import Any
 
 from anyio import CancelScope, to_thread
+from sqlalchemy import Connection
 
+from ..database import Database
 from ..errors import LLMBackendError
-from ..schemas import JobProgress, JobStatus, Request
-from .ledger import Ledger
-from .queue import Queue
-from .types import TYPES, Rooms
+from . import ledger, results
+from .context import Context, Rooms
+from .ledger import Claim, Hands, LostAttempt
+from .registry import TYPES
 
 log = logging.getLogger(__name__)
 
-PROGRESS_SECONDS = 0.2  # between two writes of a job's progress
+TICK = 0.5
+"""Seconds between two looks at the ledger: for lost wake-ups, jobs whose time has come, cancelled and lost attempts."""
+LARGE = 2**17
+"""Bytes of params that are parsed in a thread."""
 
 
-class Jobs:
-    """Accepts jobs and runs them in this process. Made and used on the core's event loop."""
+class Attempt:
+    """A job at work here: `scope` cancels it, `ended` tells that its end is in the ledger."""
 
-    def __init__(self, ledger: Ledger, rooms: Rooms) -> None:
-        self._ledger = ledger
-        self._rooms = rooms
-        self._queue: Queue | None = None
-        self._loop = asyncio.get_running_loop()
-        self._running: dict[str, _Attempt] = {}
-        self._closing = False
-
-    async def start(self, queue_file: Path, workers: int) -> None:
-        """Begin working; jobs that a killed process left are taken up first."""
-        waiting = await to_thread.run_sync(self._ledger.recover)
-        self._queue = queue = await to_thread.run_sync(Queue, queue_file, workers, self._work)
-        for job_id in waiting:
-            await to_thread.run_sync(queue.wake, job_id)
-        queue.start()
-
-    async def submit(self, job_type: str, params: Request) -> str:
-        assert self._queue is not None, "jobs are submitted after start()"
-        with CancelScope(shield=True):  # a job in the ledger is also in the queue
-            job_id = await to_thread.run_sync(self._ledger.add, job_type, params.model_dump_json())
-            await to_thread.run_sync(self._queue.wake, job_id)
-        return job_id
-
-    async def status(self, job_id: str) -> JobStatus:
-        return await to_thread.run_sync(self._ledger.get, job_id)
-
-    async def list(self, status: str | None, job_type: str | None, limit: int) -> list[JobStatus]:
-        return await to_thread.run_sync(self._ledger.list, status, job_type, limit)
-
-    async def cancel(self, job_id: str) -> JobStatus:
-        """Stop a job at its next await; one that has ended stays as it is. Raises NotFound."""
-        await to_thread.run_sync(self._ledger.cancel, job_id, "queued")
-        attempt = self._running.get(job_id)
-        if attempt is not None:
-            attempt.scope.cancel()
-            await attempt.ended.wait()
-        return await self.status(job_id)
-
-    async def close(self) -> None:
-        """Give running jobs back to the ledger and stop the workers."""
-        self._closing = True
-        for attempt in self._running.values():
-            attempt.scope.cancel()
-        if self._queue is not None:
-            await to_thread.run_sync(self._queue.stop)
-
-    def _work(self, job_id: str) -> None:
-        """In a worker thread: the job runs on the core's loop, and the thread waits for it."""
-        if not self._closing:
-            asyncio.run_coroutine_threadsafe(self._run(job_id), self._loop).result()
-
-    async def _run(self, job_id: str) -> None:
-        if self._closing or job_id in self._running:
-            return
-        # Known here before it is claimed, so that there is no moment in which it could not be cancelled.
-        attempt = self._running[job_id] = _Attempt()
-        try:
-            claimed = await to_thread.run_sync(self._ledger.claim, job_id)
-            if claimed is not None:
-                await self._attempt(attempt.scope, job_id, *claimed)
-        finally:
-            del self._running[job_id]
-            attempt.ended.set()
-
-    async def _attempt(self, scope: CancelScope, job_id: str, job_type: str, params: str) -> None:
-        progress = _Progress(self._ledger, job_id)
-        failure: LLMBackendError | None = None
-        try:
-            with scope:
-                kind = TYPES[job_type]
-                given = kind.params.model_validate_json(params)
-                result = await kind.run(self._rooms, given, progress)
-            await progress.stop()
-            if not scope.cancelled_caught:
-                await to_thread.run_sync(self._ledger.complete, job_id, result, progress.latest)
-        except LLMBackendError as error:
-            failure = error
-        except Exception:
-            log.exception("job %s (%s) failed unexpectedly", job_id, job_type)
-            failure = LLMBackendError("the job failed unexpectedly; the log has the details")
-        await progress.stop()
-        if failure is not None:
-            await to_thread.run_sync(self._ledger.fail, job_id, failure.to_dict())
-        elif scope.cancelled_caught and self._closing:
-            await to_thread.run_sync(self._ledger.requeue, job_id)
-        elif scope.cancelled_caught:
-            await to_thread.run_sync(self._ledger.cancel, job_id, "running")
-
-
-class _Attempt:
-    """A job while it runs here: `scope` cancels it, `ended` tells that its end is in the ledger."""
-
-    def __init__(self) -> None:
+    def __init__(self, job: Claim) -> None:
+        self.job = job
         self.scope = CancelScope()
         self.ended = asyncio.Event()
 
 
-class _Progress:
-    """Keeps the latest progress and writes it now and then, in the background: work never waits for it."""
+class Worker:
+    """Made, used and closed on the core's event loop."""
 
-    def __init__(self, ledger: Ledger, job_id: str) -> None:
-        self.latest = JobProgress()
-        self._ledger = ledger
-        self._job_id = job_id
-        self._written = 0.0
-        self._writing: asyncio.Task[None] | None = None
+    def __init__(self, database: Database, rooms: Rooms, hands: Hands, slots: int) -> None:
+        self._database = database
+        self._rooms = rooms
+        self._hands = hands
+        self._slots = slots
+        self.attempts: dict[str, Attempt] = {}
+        """By the job's id."""
+        self._at_work: set[asyncio.Task[None]] = set()
+        self._loops: list[asyncio.Task[None]] = []
+        self._last_turn: dict[str, float] = {}
+        self._busy = 0  # attempts whose function is at work
+        self._left_some = False  # whether there may be jobs that were not taken up for want of a hand
+        self._wanted = asyncio.Event()
+        self._free = asyncio.Event()
+        self._closing = False
+        self._beat = time.monotonic()
 
-    def __call__(self, done: int, total: int, stage: str) -> None:
-        new_stage = stage != self.latest.stage
-        self.latest = JobProgress(done=done, total=total, stage=stage)
-        due = new_stage or time.monotonic() - self._written >= PROGRESS_SECONDS
-        if due and (self._writing is None or self._writing.done()):
-            self._written = time.monotonic()
-            self._writing = asyncio.create_task(self._write(self.latest))
+    async def start(self) -> None:
+        """Take up what a dead process of the same name left, then whatever comes."""
+        await self._database.write(ledger.recover, self._hands.worker)
+        self._free.set()
+        self._wanted.set()
+        self._loops = [asyncio.create_task(self._take_up()), asyncio.create_task(self._look_around())]
 
-    async def _write(self, progress: JobProgress) -> None:
-        await to_thread.run_sync(self._ledger.advance, self._job_id, progress)
+    @property
+    def free(self) -> bool:
+        """Whether there is a hand free."""
+        return self._busy < self._slots and not self._closing
 
-    async def stop(self) -> None:
-        if self._writing is not None:
-            await asyncio.wait([self._writing])
+    def wake(self) -> None:
+        """Look for work now."""
+        self._wanted.set()
+
+    async def until_free(self) -> None:
+        """Wait until work can be taken up, or none will be any more."""
+        await self._free.wait()
+
+    async def close(self) -> None:
+        """Give back what is at work, to go on from its last checkpoint elsewhere or later."""
+        self._closing = True
+        self._free.set()
+        self._wanted.set()
+        for attempt in self.attempts.values():
+            attempt.scope.cancel()
+        if self._loops:
+            self._loops[1].cancel()
+            await asyncio.wait(self._loops)  # once no more is begun, ...
+        if self._at_work:
+            await asyncio.wait(self._at_work)
+
+    async def _take_up(self) -> None:
+        while not self._closing:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                while self.free and await self._begin_next():
+                    pass
+            except Exception:
+                log.exception("no job could be taken up")  # the next look around tries again
+
+    async def _begin_next(self) -> bool:
+        # Not durable: claimed or not, after a power cut the job is done anew.
+        job = await self._database.write(ledger.claim, self._hands, self._last_turn, durable=False)
+        self._left_some = job is not None or self._hands.per_owner is not None
+        if job is None:
+            return False
+        self._last_turn[job.owner] = time.monotonic()
+        attempt = self.attempts[job.id] = Attempt(job)
+        if self._closing:
+            attempt.scope.cancel()
+        self._busy += 1
+        task = asyncio.create_task(self._attempt(attempt))
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+        if not self.free:
+            self._free.clear()
+        return True
+
+    async def _attempt(self, attempt: Attempt) -> None:
+        try:
+            end = await self._run(attempt)
+            # The next job can be claimed in the same transaction.
+            noting = self._database.write(*end) if end is not None else None
+            self._hand_free()
+            if noting is not None:  # else it was cancelled, or lost: the ledger knows
+                await noting
+        except LostAttempt:
+            log.info("job %s is not this attempt's any more", attempt.job.id)
+        except Exception:  # the ledger could not be written: once the lease is over, the job is done anew
+            log.exception("the end of job %s was not noted", attempt.job.id)
+        finally:
+            if self.attempts.get(attempt.job.id) is attempt:
+                del self.attempts[attempt.job.id]
+            attempt.ended.set()
+
+    def _hand_free(self) -> None:
+        self._busy -= 1
+        self._free.set()
+        if self._left_some:
+            self._wanted.set()
+
+    async def _run(self, attempt: Attempt) -> tuple[Any, ...] | None:
+        """Do the job; what is to be noted of its end, as arguments of `Database.write`."""
+        job = attempt.job
+        rows = results.Results(job.row_count, job.row_bytes)
+
+        async def save(values: dict[str, Any], chunks: list[results.Chunk]) -> None:
+            try:
+                await self._database.write(_advance, job, values, chunks, durable=False)
+            except LostAttempt:
+                attempt.scope.cancel()
+
+        resume = json.loads(job.checkpoint) if job.checkpoint else None
+        context = Context(job.id, job.owner, job.attempts, self._rooms, resume, rows, save)
+        end: tuple[Any, ...] | None = None
+        try:
+            with attempt.scope:
+                kind = TYPES[job.type]
+                parse = kind.params.model_validate_json
+                large = len(job.params) > LARGE  # would hold up the loop
+                given = await to_thread.run_sync(parse, job.params) if large else parse(job.params)
+                result = json.dumps(await kind.run(context, given) or {})
+                await context.settle()
+                end = _complete, job, result, {**context.last_progress, **context.counts()}, rows.take()
+        except Exception as error:
+            failure = _only(error)
+            if failure is None:
+                log.exception("job %s (%s) failed unexpectedly", job.id, job.type)
+                failure = LLMBackendError(
+                    f"the job failed unexpectedly ({type(error).__name__}); the log has the details"
+                )
+            end = ledger.fail, job, failure
+        if end is None and self._closing:
+            end = ledger.hand_back, job
+        await context.settle()
+        return end
+
+    async def _look_around(self) -> None:
+        while not self._closing:
+            await asyncio.sleep(TICK)
+            try:
+                await self._look()
+            except Exception:
+                log.exception("the ledger could not be read")
+
+    async def _look(self) -> None:
+        read, write = self._database.read, self._database.write
+        tokens = {attempt.job.token: attempt for attempt in self.attempts.values()}
+        if tokens:
+            if time.monotonic() - self._beat >= self._hands.lease / 3:
+                self._beat = time.monotonic()
+                await write(ledger.extend, list(tokens), self._hands.lease, durable=False)
+            for token in tokens.keys() - await read(ledger.alive, list(tokens)):
+                tokens[token].scope.cancel()
+        if await read(ledger.expired):
+            await write(ledger.reap)
+        if self.free and await read(ledger.runnable, self._hands):
+            self._wanted.set()
+
+
+def _advance(connection: Connection, job: Claim, values: dict[str, Any], chunks: list[results.Chunk]) -> None:
+    ledger.advance(connection, job, values)
+    results.store(connection, job.number, chunks)
+
+
+def _complete(
+    connection: Connection, job: Claim, result: str, values: dict[str, Any], chunks: list[results.Chunk]
+) -> None:
+    ledger.complete(connection, job, result, values)
+    results.store(connection, job.number, chunks)
+
+
+def _only(error: Exception) -> LLMBackendError | None:
+    """Of a task group's errors, the one of ours, if there is no other."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error if isinstance(error, LLMBackendError) else None

@@ -35,6 +35,8 @@ class Access:
                 refused.headers["WWW-Authenticate"] = "Bearer"
             await refused(scope, receive, send)
             return
+        # Jobs belong to the key that they came with.
+        scope["caller"] = "local" if self._digest is None else "default"
         await self._app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> LLMBackendError | None:

@@ -66,11 +66,12 @@ def _endpoint(backend: Backend, operation: Operation) -> Callable[[Request], Awa
     async def endpoint(request: Request) -> Response:
         body = await _body(operation, request, backend.settings)
         # From here on it is our time, or the models': what came before was the caller's.
-        trace = request.scope["trace"] = Trace(operation.name, request.scope["request_id"])
-        if operation.streams and await _wants_stream(body):
+        caller = request.scope["caller"]
+        trace = request.scope["trace"] = Trace(operation.name, request.scope["request_id"], caller)
+        if operation.streams and await _wants_stream(operation, request, body):
             events = await operations.stream(backend, operation.name, body, trace)
             return StreamingResponse(
-                events, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+                events, media_type=operation.media, headers={"Cache-Control": "no-store"}
             )
         with CancelScope() as scope:
             watching = asyncio.create_task(_cancel_when_gone(request, scope))
@@ -94,7 +95,11 @@ async def _cancel_when_gone(request: Request, scope: CancelScope) -> None:
 async def _body(operation: Operation, request: Request, settings: Settings) -> bytes:
     """The operation's JSON: the body, with what the path and query say."""
     if operation.method != "POST":
-        return json.dumps({**request.query_params, **request.path_params}).encode()
+        fields = {**request.query_params, **request.path_params}
+        # Sent by readers of events who come back.
+        if "last_event_id" in operation.request.model_fields and "last-event-id" in request.headers:
+            fields["last_event_id"] = request.headers["last-event-id"]
+        return json.dumps(fields).encode()
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     content = _counted(request, settings.max_body_bytes)
     if kind == uploads.FORM and uploads.takes(operation):
@@ -127,7 +132,11 @@ async def _counted(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
         yield part
 
 
-async def _wants_stream(body: bytes) -> bool:
+async def _wants_stream(operation: Operation, request: Request, body: bytes) -> bool:
+    if operation.method != "POST":
+        default = operation.request.model_fields["stream"].default
+        asked = request.query_params.get("stream", str(default)).lower()
+        return asked in ("true", "1") or operation.media in request.headers.get("accept", "")
     if b'"stream"' not in body:  # spares reading a large body twice
         return False
     try:

@@ -49,7 +49,7 @@ def _operation(
     in_path = [part[1:-1] for part in row.path.split("/") if part.startswith("{")]
     content: dict[str, Any] = {_JSON: {"schema": response}}
     if row.streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content[row.media] = {"schema": {"type": "string"}}
     described: dict[str, Any] = {
         "operationId": row.name,
         "summary": row.summary,

@@ -68,15 +68,22 @@ def test_a_completed_job_is_described(client: LLMBackendClient) -> None:
         "id",
         "type",
         "status",
+        "owner",
         "progress",
         "attempts",
         "result",
+        "rows",
+        "expired",
         "error",
+        "priority",
+        "run_at",
+        "depends_on",
         "created_at",
+        "started_at",
         "finished_at",
     }
     assert (job.id, job.type, job.status) == (job_id, "batch_embed", "completed")
-    assert job.progress == {"done": 2, "total": 2, "stage": "done"}
+    assert (job.progress.done, job.progress.total, job.progress.stage) == (2, 2, "done")
     assert (job.attempts, job.error) == (1, None)
     assert job.result == result
     assert job.created_at <= job.finished_at
@@ -87,7 +94,7 @@ def test_waiting_reports_progress(client: LLMBackendClient, collection: str) -> 
     documents = [f"document {number}" for number in range(300)]
     job_id = client.submit_job("rag_ingest", {"documents": documents, "collection": collection})
     client.wait_for_job(job_id, 60, progress=steps.append)
-    assert steps[-1] == {"done": 300, "total": 300, "stage": "done"}
+    assert (steps[-1].done, steps[-1].total, steps[-1].stage) == (300, 300, "done")
     assert [step.done for step in steps] == sorted(step.done for step in steps)
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from llmbackend import Conflict, LLMBackendClient, LLMBackendError
-from llmbackend.jobs.ledger import Ledger
+from llmbackend.jobs import ledger
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.server import Server, serving
@@ -216,15 +216,16 @@ def test_a_stopped_server_gives_its_jobs_back(tmp_path: Path, stop: signal.Signa
 def slow_claims(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """A job's claim takes half a second, as on a busy disk; set once one has begun."""
     begun = threading.Event()
-    claim = Ledger.claim
+    claim = ledger.claim
 
-    def slowly(self: Ledger, job_id: str) -> tuple[str, str] | None:
-        claimed = claim(self, job_id)
-        begun.set()
-        time.sleep(0.5)
+    def slowly(*args: Any) -> ledger.Claim | None:
+        claimed = claim(*args)
+        if claimed is not None:
+            begun.set()
+            time.sleep(0.5)
         return claimed
 
-    monkeypatch.setattr(Ledger, "claim", slowly)
+    monkeypatch.setattr(ledger, "claim", slowly)
     return begun
 
 

@@ -1,0 +1,86 @@
+"""What a job's function is given: the rooms it may use, and its side of progress, checkpoints and results."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from ..inference.chat import ChatModel
+from ..inference.embeddings import Embedder
+from ..knowledge.collections import Collections
+from .results import Chunk, Results
+
+PROGRESS_SECONDS = 0.2
+"""Between two writes of a job's progress."""
+
+Save = Callable[[dict[str, Any], list[Chunk]], Coroutine[Any, Any, None]]
+"""Writes values of the job's row together with chunks of its result."""
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """What a job may use."""
+
+    chat: ChatModel
+    embedder: Embedder
+    collections: Collections
+
+
+class Context:
+    """A job at work. Cancelling it cancels the function at its next await, as anyio and asyncio do."""
+
+    def __init__(
+        self, job_id: str, owner: str, attempt: int, rooms: Rooms, resume: Any, results: Results, save: Save
+    ) -> None:
+        self.job_id = job_id
+        self.owner = owner
+        self.attempt = attempt
+        """1 for the first."""
+        self.rooms = rooms
+        self.resume = resume
+        """What the last attempt saved by `checkpoint`; None if it saved nothing, or there was none."""
+        self.results = results
+        """Rows of the result, any number: `results.append([…])` or `results.append_vectors(matrix)`."""
+        self._save = save
+        self._began = time.monotonic()
+        self._first: int | None = None
+        self._state: dict[str, Any] = {}
+        self._written = 0.0
+        self._writing: asyncio.Task[None] | None = None
+
+    def progress(self, done: int, total: int, stage: str = "") -> None:
+        """Tell how far the work is. Written now and then, in the background: work never waits for it."""
+        if self._first is None:
+            self._first = done
+        took = time.monotonic() - self._began
+        rate = (done - self._first) / took if took > 0 and done > self._first else None
+        new_stage = stage != self._state.get("stage")
+        self._state = {"done": done, "total": total, "stage": stage[:64], "rate": rate}
+        due = new_stage or time.monotonic() - self._written >= PROGRESS_SECONDS
+        if due and (self._writing is None or self._writing.done()):
+            self._written = time.monotonic()
+            self._writing = asyncio.create_task(self._save(self._state, []))
+
+    async def checkpoint(self, state: Any) -> None:
+        """Save what is done: `state` (JSON, small) is `resume` of a later attempt, rows appended so far are stored."""
+        await self.settle()
+        values = {**self._state, "checkpoint": json.dumps(state), **self.counts()}
+        await self._save(values, self.results.take())
+
+    def counts(self) -> dict[str, Any]:
+        return {"row_count": self.results.count, "row_bytes": self.results.size}
+
+    @property
+    def last_progress(self) -> dict[str, Any]:
+        return self._state
+
+    async def settle(self) -> None:
+        """Wait until no progress is being written; what went wrong with it will go wrong with the next write, too."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+            if not self._writing.cancelled():
+                self._writing.exception()

@@ -1,0 +1,112 @@
+"""Jobs as callers see them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select
+
+from ..errors import Conflict, JobExpired
+from ..schemas import JobProgress, JobRows, JobStatus
+from . import results
+from .ledger import missing
+from .registry import TYPES
+from .tables import dependencies, jobs, now, stamp
+
+_SHOWN = [column for column in jobs.c if column.name not in ("token", "lease", "checkpoint", "result")]
+
+
+def status(connection: Connection, job_id: str, keep_days: float) -> JobStatus:
+    """The job with its result, the rows of it as far as they are small; raises NotFound."""
+    row = connection.execute(select(*_SHOWN, jobs.c.result).where(jobs.c.id == job_id)).mappings().first()
+    if row is None:
+        raise missing(job_id)
+    other = select(jobs.c.id).join(dependencies, dependencies.c.waits_for == jobs.c.number)
+    waits_for = connection.execute(other.where(dependencies.c.job == row["number"])).scalars()
+    seen = _seen(row, keep_days, depends_on=list(waits_for))
+    if row["result"] is not None and not seen.expired:
+        seen.result = json.loads(row["result"])
+        if seen.rows is not None and row["row_bytes"] <= results.INLINE_BYTES:
+            chunks = list(results.read(connection, row["number"]))
+            # Results of version 0.1 have theirs already.
+            seen.result.setdefault(seen.rows.name, results.whole(chunks))
+            dimension = chunks[0].dimension if chunks else seen.result.get("dimension")
+            seen.rows = seen.rows.model_copy(update={"inline": True, "dimension": dimension or None})
+    return seen
+
+
+def watched(connection: Connection, job_id: str, keep_days: float) -> tuple[int, JobStatus]:
+    """The job's version, which grows with each change, and the job without its result; raises NotFound."""
+    row = connection.execute(select(*_SHOWN).where(jobs.c.id == job_id)).mappings().first()
+    if row is None:
+        raise missing(job_id)
+    return row["version"], _seen(row, keep_days)
+
+
+def listed(
+    connection: Connection, state: str | None, job_type: str | None, limit: int, keep_days: float
+) -> list[JobStatus]:
+    """The newest jobs first, without their results."""
+    query = select(*_SHOWN).order_by(jobs.c.number.desc()).limit(limit)
+    if state is not None:
+        query = query.where(jobs.c.status == state)
+    if job_type is not None:
+        query = query.where(jobs.c.type == job_type)
+    return [_seen(row, keep_days) for row in connection.execute(query).mappings()]
+
+
+def completed(connection: Connection, job_id: str, keep_days: float) -> RowMapping:
+    """Number, result and row_count of a completed job; raises NotFound, JobExpired, and Conflict if it is not."""
+    shown = (jobs.c.number, jobs.c.status, jobs.c.result, jobs.c.row_count, jobs.c.finished_at)
+    row = connection.execute(select(*shown).where(jobs.c.id == job_id)).mappings().first()
+    if row is None:
+        raise missing(job_id)
+    if row["status"] != "completed":
+        raise Conflict(
+            f"job {job_id} is {row['status']}: there is no result",
+            details={"job_id": job_id, "status": row["status"]},
+        )
+    if row["result"] is None or row["finished_at"] < oldest(keep_days):
+        raise JobExpired(
+            f"the result of job {job_id} was kept for {keep_days:g} days (JOB_RESULT_DAYS): submit it again",
+            details={"job_id": job_id},
+        )
+    return row
+
+
+def oldest(keep_days: float) -> str:
+    """The moment before which results are not kept."""
+    return stamp(now() - keep_days * 86400)
+
+
+def _seen(row: RowMapping, keep_days: float, **more: Any) -> JobStatus:
+    error, rate = row["error"], row["rate"]
+    running = row["status"] == "running"
+    left = max(0, row["total"] - row["done"])
+    kind = TYPES.get(row["type"])
+    finished = row["finished_at"]
+    name = (kind.rows if kind else None) or ("rows" if row["row_count"] else None)
+    return JobStatus(
+        id=row["id"],
+        type=row["type"],
+        status=row["status"],
+        owner=row["owner"],
+        progress=JobProgress(
+            done=row["done"],
+            total=row["total"],
+            stage=row["stage"],
+            rate=round(rate, 3) if rate else None,
+            eta=round(left / rate, 1) if rate and running else None,
+        ),
+        attempts=row["attempts"],
+        error=json.loads(error) if error else None,
+        priority=row["priority"],
+        run_at=stamp(row["run_at"]) if row["run_at"] else None,
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=finished,
+        expired=row["status"] == "completed" and finished < oldest(keep_days),
+        rows=JobRows(name=name, count=row["row_count"]) if name and row["status"] == "completed" else None,
+        **more,
+    )

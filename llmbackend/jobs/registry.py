@@ -1,0 +1,92 @@
+"""The kinds of job: built in, a project's own by `@job_type`, or an installed package's by an entry point."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ..errors import InvalidRequest, invalid
+from .context import Context, Rooms
+
+log = logging.getLogger(__name__)
+
+ENTRY_POINTS = "llmbackend.jobs"
+
+Run = Callable[[Context, Any], Awaitable[dict[str, Any] | None]]
+_Run = TypeVar("_Run", bound=Run)
+
+
+@dataclass(frozen=True)
+class JobType:
+    name: str
+    params: type[BaseModel]
+    run: Run
+    rows: str | None = None
+    """Under which name a result has the rows that were appended to `context.results`."""
+    collections: bool = False
+    """Whether it works on collections, and so only where they are."""
+    check: Callable[[Rooms, Any], None] = lambda rooms, params: None
+    """Raises what can be known at once to be wrong with valid params."""
+
+
+TYPES: dict[str, JobType] = {}
+
+
+def job_type(
+    name: str,
+    params: type[BaseModel],
+    *,
+    rows: str | None = None,
+    collections: bool = False,
+    check: Callable[[Rooms, Any], None] = lambda rooms, params: None,
+) -> Callable[[_Run], _Run]:
+    """Register an `async def run(context, params)` as a kind of job; what it returns, a dict, is the job's result.
+
+    It may be run more than once: the process that is at it may be killed, and `context.resume` then tells what
+    `context.checkpoint` saved. See Context for progress, checkpoints and results of any size. Raises ValueError if
+    there is another kind of that name.
+    """
+
+    def register(run: _Run) -> _Run:
+        known = TYPES.get(name)
+        if known is not None and (known.run.__module__, known.run.__qualname__) != (
+            run.__module__,
+            run.__qualname__,
+        ):
+            raise ValueError(f"there is a job type {name!r} already, by {known.run.__module__}")
+        TYPES[name] = JobType(name, params, run, rows, collections, check)
+        return run
+
+    return register
+
+
+def load() -> None:
+    """Import what installed packages name as entry points. One that fails is logged, and the others go on."""
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            entry.load()
+        except Exception:
+            log.exception("the job types of %s (%s) could not be loaded", entry.name, entry.value)
+
+
+def checked(name: str, params: dict[str, Any], rooms: Rooms) -> tuple[JobType, str]:
+    """The kind of a job and its params as JSON, validated.
+
+    Raises InvalidRequest that names the type or the params that do not fit, NotFound for a model there is not.
+    """
+    kind = TYPES.get(name)
+    if kind is None:
+        raise InvalidRequest(
+            f"no job type {name!r}: there are {', '.join(TYPES)}", details={"job_type": name}
+        )
+    try:
+        valid = kind.params.model_validate(params)
+    except ValidationError as error:
+        raise invalid(error, f"params of a {name} job") from error
+    kind.check(rooms, valid)
+    return kind, valid.model_dump_json()

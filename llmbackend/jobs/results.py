@@ -1,0 +1,119 @@
+"""Rows of a job's result: written in chunks as the work goes on, read in pages, never held as a whole."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, delete, func, insert, select
+
+from .tables import rows as table
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+INLINE_BYTES = 2**20
+"""Rows of more than this do not come along with a job's status: they are read in pages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows one after the other: JSON lines, or, where there is a dimension, little-endian float32."""
+
+    first: int
+    count: int
+    dimension: int
+    data: bytes
+
+
+class Results:
+    """An attempt's side of it. What is appended is stored with the next checkpoint, or at the end of the job."""
+
+    def __init__(self, count: int = 0, size: int = 0) -> None:
+        self.count = count
+        """Rows so far, those of earlier attempts included."""
+        self.size = size
+        self._waiting: list[Chunk] = []
+
+    def append(self, rows: Sequence[Any]) -> None:
+        """Rows of JSON."""
+        lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows]
+        self._add(len(rows), 0, "\n".join(lines).encode("utf-8", "surrogatepass"))
+
+    def append_vectors(self, vectors: NDArray[np.float32]) -> None:
+        """Rows that are vectors: a (count, dimension) matrix."""
+        count, dimension = vectors.shape
+        self._add(count, dimension, vectors.astype("<f4", copy=False).tobytes())
+
+    def _add(self, count: int, dimension: int, data: bytes) -> None:
+        if count:
+            self._waiting.append(Chunk(self.count, count, dimension, data))
+            self.count += count
+            self.size += len(data)
+
+    def take(self) -> list[Chunk]:
+        """What is not stored yet, for whoever stores it."""
+        taken, self._waiting = self._waiting, []
+        return taken
+
+
+def store(connection: Connection, job: int, chunks: Sequence[Chunk]) -> None:
+    if chunks:
+        connection.execute(_STORE, [{"job": job, **asdict(chunk)} for chunk in chunks])
+
+
+_STORE = insert(table)
+
+
+def forget(connection: Connection, jobs: Sequence[int]) -> None:
+    connection.execute(delete(table).where(table.c.job.in_(jobs)))
+
+
+def read(connection: Connection, job: int, offset: int = 0, limit: int | None = None) -> Iterator[Chunk]:
+    """The chunks with the rows from `offset` on, cut to those asked for."""
+    start = (
+        select(func.max(table.c.first)).where(table.c.job == job, table.c.first <= offset).scalar_subquery()
+    )
+    query = select(table.c.first, table.c.count, table.c.dimension, table.c.data).where(
+        table.c.job == job, table.c.first >= start, table.c.first + table.c.count > offset
+    )
+    if limit is not None:
+        query = query.where(table.c.first < offset + limit)
+    for row in connection.execute(query.order_by(table.c.first)):
+        chunk = Chunk(*row)
+        stop = chunk.count if limit is None else min(chunk.count, offset + limit - chunk.first)
+        yield _cut(chunk, max(0, offset - chunk.first), stop)
+
+
+def _cut(chunk: Chunk, start: int, stop: int) -> Chunk:
+    if (start, stop) == (0, chunk.count):
+        return chunk
+    if chunk.dimension:
+        width = 4 * chunk.dimension
+        data = chunk.data[start * width : stop * width]
+    else:
+        data = b"\n".join(chunk.data.split(b"\n")[start:stop])
+    return Chunk(chunk.first + start, stop - start, chunk.dimension, data)
+
+
+def lines(chunk: Chunk) -> list[bytes]:
+    """A line of JSON a row; a vector as `{index, embedding}`, the base64 of its float32, as OpenAI has it."""
+    if not chunk.dimension:
+        return chunk.data.split(b"\n")
+    width = 4 * chunk.dimension
+    return [
+        b'{"index":%d,"embedding":"%s"}'
+        % (chunk.first + row, base64.b64encode(chunk.data[row * width : (row + 1) * width]))
+        for row in range(chunk.count)
+    ]
+
+
+def whole(chunks: Sequence[Chunk]) -> Any:
+    """All rows as they are part of a small result: a list, or the base64 of all vectors, one after the other."""
+    if chunks and chunks[0].dimension:
+        return base64.b64encode(b"".join(chunk.data for chunk in chunks)).decode()
+    return [json.loads(line) for chunk in chunks for line in lines(chunk)]

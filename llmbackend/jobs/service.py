@@ -1,0 +1,146 @@
+"""What the core asks of jobs: accept them, tell about them, stop them. Made and used on the core's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+from anyio import to_thread
+
+from ..database import Database
+from ..schemas import JobStatus
+from . import ledger, reading, results
+from .ledger import NewJob
+from .queue import Queue
+from .worker import Worker
+
+log = logging.getLogger(__name__)
+
+WATCH_SECONDS = 0.2
+"""Between two looks at a job that somebody watches."""
+ANNOUNCE_SECONDS = 0.02
+"""Between two wakings of other processes: each takes up all that it can."""
+
+
+class Jobs:
+    def __init__(self, database: Database, queue: Queue, worker: Worker | None, keep_days: float) -> None:
+        """`worker` is this process's own; None if all work is done by others."""
+        self._database = database
+        self._queue = queue
+        self._worker = worker
+        self._keep_days = keep_days
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self._newest = ""
+        self._announcing: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._announcing = asyncio.create_task(self._announce())
+        if self._worker is not None:
+            await self._worker.start()
+            await to_thread.run_sync(self._queue.listen, self._woken)
+
+    async def close(self) -> None:
+        """Give running jobs back to the ledger, and let go of the queue."""
+        if self._announcing is not None:
+            self._announcing.cancel()
+            await asyncio.wait([self._announcing])
+        if self._worker is not None:
+            await self._worker.close()
+        await to_thread.run_sync(self._queue.stop)
+        await self._database.close()
+
+    async def submit(self, job: NewJob) -> str:
+        """The id of the job, durable once this returns; as `ledger.add`."""
+        job_id = await self._database.write(ledger.add, job)
+        self._tell(job_id)
+        return job_id
+
+    async def status(self, job_id: str) -> JobStatus:
+        return await self._database.read(reading.status, job_id, self._keep_days)
+
+    async def listed(self, status: str | None, job_type: str | None, limit: int) -> list[JobStatus]:
+        return await self._database.read(reading.listed, status, job_type, limit, self._keep_days)
+
+    async def cancel(self, job_id: str) -> JobStatus:
+        """Stop a job at its next await; one that has ended stays as it is. Raises NotFound."""
+        await self._database.write(ledger.cancel, job_id)
+        attempt = self._worker.attempts.get(job_id) if self._worker is not None else None
+        if attempt is not None:  # elsewhere, it is found out within a second
+            attempt.scope.cancel()
+            await attempt.ended.wait()
+        return await self.status(job_id)
+
+    async def retry(self, job_id: str) -> JobStatus:
+        """Have a job that failed, or was cancelled, go on from its last checkpoint; raises NotFound and Conflict."""
+        await self._database.write(ledger.retry, job_id)
+        self._tell(job_id)
+        return await self.status(job_id)
+
+    async def page(
+        self, job_id: str, offset: int, limit: int
+    ) -> tuple[dict[str, Any], int, list[results.Chunk]]:
+        """Of a completed job: the result without its rows, how many rows there are, and those of a page.
+
+        Raises NotFound, Conflict if it is not completed, and JobExpired.
+        """
+
+        def read(connection: Any) -> tuple[dict[str, Any], int, list[results.Chunk]]:
+            row = reading.completed(connection, job_id, self._keep_days)
+            chunks = list(results.read(connection, row["number"], offset, limit))
+            return json.loads(row["result"]), row["row_count"], chunks
+
+        return await self._database.read(read)
+
+    async def look(self, job_id: str) -> tuple[int, JobStatus]:
+        """The job's version, and the job without its result; raises NotFound."""
+        return await self._database.read(reading.watched, job_id, self._keep_days)
+
+    async def watch(self, job_id: str, after: int) -> AsyncIterator[tuple[int, JobStatus]]:
+        """The job's version and, without its result, the job, each time that it has changed; ends with the job.
+
+        Raises NotFound.
+        """
+        while True:
+            version, job = await self.look(job_id)
+            if version > after:
+                after = version
+                yield version, job
+                if job.status in ("completed", "failed", "cancelled"):
+                    return
+            await asyncio.sleep(WATCH_SECONDS)
+
+    def _tell(self, job_id: str) -> None:
+        """Have a job taken up: here if there is a hand free, else by another process."""
+        if self._worker is not None and self._worker.free:
+            self._worker.wake()
+        else:
+            self._newest = job_id
+            self._news.set()
+
+    async def _announce(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            try:
+                await to_thread.run_sync(self._queue.wake, self._newest)
+            except Exception as error:  # nothing is lost: workers look for themselves, too
+                log.warning("other processes could not be woken for job %s: %s", self._newest, error)
+            await asyncio.sleep(ANNOUNCE_SECONDS)
+
+    def _woken(self, job_id: str) -> None:
+        """In the queue's thread; while no hand is free here, further wakings are left to other processes."""
+        with suppress(RuntimeError):  # the loop has ended
+            asyncio.run_coroutine_threadsafe(self._look_for_work(job_id), self._loop).result()
+
+    async def _look_for_work(self, job_id: str) -> None:
+        assert self._worker is not None
+        self._worker.wake()
+        await asyncio.sleep(ANNOUNCE_SECONDS)
+        if not self._worker.free:
+            self._tell(job_id)  # there may be more than this process has hands for
+            await self._worker.until_free()

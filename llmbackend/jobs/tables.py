@@ -1,0 +1,116 @@
+"""The tables of jobs. What is large stands apart from what changes: SQLite writes a changed row anew, all of it."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+from ..database import columns, metadata, migrations
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("number", Integer, primary_key=True),  # the order of arrival
+    Column("id", String(36), nullable=False, unique=True),
+    Column("owner", String(128), nullable=False),
+    Column("type", String(64), nullable=False),
+    Column("status", String(16), nullable=False, default="queued"),
+    Column("place", String(64), nullable=False),  # where alone it can be done: "" anywhere
+    # When its turn is
+    Column("priority", Integer, nullable=False),
+    Column("run_at", Float, nullable=False),  # not before, in seconds since 1970
+    Column("blocked", Integer, nullable=False),  # how many jobs it still waits for
+    Column("is_waited_for", Integer, nullable=False, default=0),
+    # Who is at it
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("worker", String(64)),
+    Column("token", String(36)),
+    Column("lease", Float),  # until when the attempt counts as alive
+    # How far it is
+    Column("done", Integer, nullable=False, default=0),
+    Column("total", Integer, nullable=False, default=0),
+    Column("stage", String(64), nullable=False, default=""),
+    Column("rate", Float),  # a second
+    Column("checkpoint", Text),
+    Column("version", Integer, nullable=False, default=1),  # grows with each change that a watcher may see
+    # What came out
+    Column("result", Text),
+    Column("row_count", Integer, nullable=False, default=0),
+    Column("row_bytes", Integer, nullable=False, default=0),
+    Column("error", Text),
+    # Who asked for it
+    Column("idempotency_key", String(255)),
+    Column("fingerprint", String(64)),
+    Column("created_at", String(32), nullable=False),
+    Column("started_at", String(32)),
+    Column("finished_at", String(32)),
+    Index("jobs_by_owner", "status", "owner", text("priority DESC"), "number"),
+    Index("jobs_by_key", "owner", "idempotency_key", unique=True),
+)
+
+params = Table(
+    "job_params",
+    metadata,
+    Column("job", ForeignKey("jobs.number"), primary_key=True),
+    Column("params", Text, nullable=False),
+)
+
+rows = Table(
+    "job_rows",
+    metadata,
+    Column("job", ForeignKey("jobs.number"), primary_key=True),
+    Column("first", Integer, primary_key=True),
+    Column("count", Integer, nullable=False),
+    Column("dimension", Integer, nullable=False),  # 0: JSON lines; else so many float32 a row
+    Column("data", LargeBinary, nullable=False),
+)
+
+dependencies = Table(
+    "job_dependencies",
+    metadata,
+    Column("job", ForeignKey("jobs.number"), primary_key=True),
+    Column("waits_for", ForeignKey("jobs.number"), primary_key=True, index=True),
+)
+
+
+def now() -> float:
+    return time.time()
+
+
+def stamp(seconds: float | None = None) -> str:
+    """A moment (the present one) in ISO 8601, so that texts sort as moments do."""
+    moment = datetime.now(UTC) if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds")
+
+
+def _from_0_1(connection: Connection) -> None:
+    """The table of version 0.1 had params and result in a job's row."""
+    if "params" not in columns(connection, "jobs"):
+        return
+    connection.exec_driver_sql("DROP INDEX IF EXISTS jobs_by_status")
+    connection.exec_driver_sql("ALTER TABLE jobs RENAME TO jobs_0_1")
+    metadata.create_all(connection, tables=[jobs, params])
+    kept = "number, id, type, status, done, total, stage, attempts, result, error, created_at, finished_at"
+    connection.exec_driver_sql(
+        f"INSERT INTO jobs ({kept}, owner, place, priority, run_at, blocked, is_waited_for, version, "
+        f"row_count, row_bytes) SELECT {kept}, 'local', '', 0, 0, 0, 0, 0, 0, 0 FROM jobs_0_1"
+    )
+    connection.exec_driver_sql("INSERT INTO job_params SELECT number, params FROM jobs_0_1")
+    connection.exec_driver_sql("DROP TABLE jobs_0_1")
+
+
+migrations.append(_from_0_1)

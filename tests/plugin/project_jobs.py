@@ -1,0 +1,89 @@
+"""A project's own kinds of job, as an installed package offers them; tests use them to see jobs at work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+from pydantic import BaseModel, Field
+
+from llmbackend import InvalidRequest
+from llmbackend.jobs import Context, job_type
+
+
+class CountWords(BaseModel):
+    texts: list[str] = Field(min_length=1)
+    batch: int = 10
+    pause: float = 0
+    """Seconds between batches."""
+    stumble: str | None = None
+    """A file without which the job fails half way."""
+
+
+@job_type("count_words", CountWords, rows="words")
+async def count_words(context: Context, params: CountWords) -> dict[str, Any]:
+    results, total = context.results, len(params.texts)
+    while results.count < total:
+        context.progress(results.count, total, "count")
+        if results.count >= total // 2 and not _there(params.stumble):
+            raise InvalidRequest(f"there is no {params.stumble}")
+        batch = params.texts[results.count : results.count + params.batch]
+        results.append([{"text": text, "words": len(text.split())} for text in batch])
+        await context.checkpoint(results.count)
+        await anyio.sleep(params.pause)
+    return {"resumed_from": context.resume, "attempt": context.attempt, "owner": context.owner}
+
+
+def _there(file: str | None) -> bool:
+    return file is None or Path(file).exists()
+
+
+class Vectors(BaseModel):
+    count: int
+    dimension: int
+
+
+@job_type("vectors", Vectors)
+async def vectors(context: Context, params: Vectors) -> dict[str, Any]:
+    context.results.append_vectors(
+        np.arange(params.count * params.dimension, dtype=np.float32).reshape(params.count, params.dimension)
+    )
+    return {}
+
+
+class Note(BaseModel):
+    file: str
+    text: str = ""
+    seconds: float = 0
+
+
+@job_type("note", Note)
+async def note(context: Context, params: Note) -> None:
+    """Writes when it began, sleeps, and writes when it ended, or that it was cancelled."""
+    _write(params.file, f"began {params.text} {time.time()}")
+    try:
+        await anyio.sleep(params.seconds)
+    except BaseException:
+        _write(params.file, f"cancelled {params.text} {time.time()}")
+        raise
+    _write(params.file, f"ended {params.text} {time.time()}")
+
+
+def _write(file: str, line: str) -> None:
+    with open(file, "a") as out:
+        out.write(line + "\n")
+
+
+class Kill(BaseModel):
+    pass
+
+
+@job_type("kill", Kill)
+async def kill(context: Context, params: Kill) -> None:
+    """Kills its process, whenever it is tried."""
+    os.kill(os.getpid(), signal.SIGKILL)
