@@ -121,10 +121,14 @@ class Settings(BaseSettings):
         "vllm_url", "litellm_url", "openai_base_url", "tei_url", "tei_rerank_url", "rerank_url", "qdrant_url"
     )
     @classmethod
-    def _without_password(cls, url: str | None) -> str | None:
+    def _is_url(cls, url: str | None) -> str | None:
         """URLs are shown in messages; a password has a setting of its own, which is not."""
-        if any("@" in urlsplit(one).netloc for one in (url or "").split(",")):
-            raise ValueError("a URL with a password in it is refused: set the key beside it instead")
+        for one in (url or "").split(","):
+            parts = urlsplit(one.strip())
+            if "@" in parts.netloc:
+                raise ValueError("a URL with a password in it is refused: set the key beside it instead")
+            if one.strip() and not (parts.scheme in ("http", "https") and parts.hostname):
+                raise ValueError("a URL is like http://host:port")
         return url
 
 

@@ -70,6 +70,14 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(name: str) -> None:
     assert "s3cret-value" not in str(caught.value.to_dict())
 
 
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "ftp://models.example", "http://", "http://a.example,b.example"]
+)
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(InvalidRequest, match="VLLM_URL"):
+        load(vllm_url=url)
+
+
 WRONG = [
     ("LLMBACKEND_PORT", "s3cret-value"),
     ("PORT", "s3cret-value"),
