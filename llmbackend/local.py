@@ -171,15 +171,8 @@ class _Stream(Iterator[bytes]):
 
     def __init__(self, core: _Core, events: AsyncIterator[bytes]) -> None:
         self._items: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._pumping: Future[None] = core.start(self._pump, events)
-
-    async def _pump(self, events: AsyncIterator[bytes]) -> None:
-        try:
-            async with aclosing(events):  # type: ignore[type-var]
-                async for event in events:
-                    self._items.put(event)
-        finally:
-            self._items.put(_END)
+        # Of its own, or it would keep this alive and a stream that nobody holds any more would go on.
+        self._pumping: Future[None] = core.start(_pump, events, self._items)
 
     def __next__(self) -> bytes:
         item = self._items.get()
@@ -194,3 +187,12 @@ class _Stream(Iterator[bytes]):
 
     def __del__(self) -> None:
         self.close()
+
+
+async def _pump(events: AsyncIterator[bytes], items: queue.SimpleQueue[object]) -> None:
+    try:
+        async with aclosing(events):  # type: ignore[type-var]
+            async for event in events:
+                items.put(event)
+    finally:
+        items.put(_END)

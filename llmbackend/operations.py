@@ -109,7 +109,7 @@ async def stream(
 
 
 async def _rest(operation: Operation, trace: Trace, first: bytes, events: Any) -> AsyncIterator[bytes]:
-    outcome = "left"
+    outcome, event = "left", first
     try:
         async with aclosing(events):
             yield first
@@ -124,7 +124,8 @@ async def _rest(operation: Operation, trace: Trace, first: bytes, events: Any) -
                 if operation.media == "application/jsonl":
                     yield json.dumps(error_event).encode() + b"\n"
                 else:
-                    yield sse.event(error_event)
+                    cut = b"" if event.endswith(b"\n") else b"\n\n"  # what broke off within an event
+                    yield cut + sse.event(error_event)
     finally:
         trace.finish(outcome)
 

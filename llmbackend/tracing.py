@@ -57,11 +57,11 @@ class Trace:
         self._waiting += change
         self._waiting_since = now
 
-    def used(self, model: str, usage: Mapping[str, Any] | None) -> None:
-        """Note who answered, and the tokens that it took."""
+    def used(self, model: str, usage: Any) -> None:
+        """Note who answered, and the tokens that it took, where `usage` is a mapping that tells."""
         self.model = model or self.model
         for name in self.tokens:
-            count = (usage or {}).get(name)
+            count = usage.get(name) if isinstance(usage, Mapping) else None
             self.tokens[name] += count if isinstance(count, int) else 0
 
     def finish(self, outcome: str) -> None:

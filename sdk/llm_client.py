@@ -22,6 +22,7 @@ import sys
 import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast, overload
 from urllib.parse import quote, urlsplit
 
@@ -687,7 +688,11 @@ class _TextStream(Iterator[str]):
     def __next__(self) -> str:
         try:
             while True:
-                piece = self._take(next(self._events))
+                event = next(self._events)
+                try:
+                    piece = self._take(event)
+                except (AttributeError, TypeError, ValueError) as error:
+                    raise StreamInterrupted("the stream carries something that is no reply") from error
                 if piece:
                     self._pieces.append(piece)
                     return piece
@@ -726,7 +731,7 @@ class ReplyStream(_TextStream):
 
     def _take(self, event: dict[str, Any]) -> str:
         self._model = event.get("model") or self._model
-        self._usage = event.get("usage") or self._usage
+        self._usage = dict(event.get("usage") or self._usage)
         piece = ""
         for choice in event.get("choices") or ():
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
@@ -991,6 +996,8 @@ class _HttpChunks(Iterator[bytes]):
 
     def close(self) -> None:
         self._closed = True
+        with suppress(Exception):  # as far as this urllib3 can, and if there is more to come
+            self._response.raw.shutdown()  # wakes a thread that is waiting for it
         self._response.close()
 
     def __del__(self) -> None:
@@ -1217,7 +1224,7 @@ class LLMBackendClient:
         text, message = choice["message"].get("content") or "", _message(choice["message"])
         return Reply(
             text,
-            model=result["model"],
+            model=result.get("model") or "",
             usage=result.get("usage"),
             finish_reason=choice.get("finish_reason"),
             message=message,

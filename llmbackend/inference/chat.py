@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -32,6 +33,9 @@ class Window(NamedTuple):
 class ChatModel(Protocol):
     """Completes conversations. Requests and completions are OpenAI's JSON objects."""
 
+    timeout: float
+    """Seconds that a call takes at most, with all that is asked again."""
+
     abstracts: bool
     """Whether it can put a text into its own words, rather than only copy from it."""
 
@@ -45,8 +49,8 @@ class ChatModel(Protocol):
     async def window(self) -> Window:
         """How much the model reads, where none is named."""
 
-    async def complete(self, request: dict[str, Any]) -> bytes:
-        """A chat.completion object, as JSON; raises an LLMBackendError."""
+    async def complete(self, request: dict[str, Any], deadline: float | None = None) -> bytes:
+        """A chat.completion object, as JSON, by a time of `time.monotonic`; raises an LLMBackendError."""
 
     def stream(self, request: dict[str, Any]) -> AsyncGenerator[bytes, None]:
         """The completion as server-sent events, up to and with [DONE]; raises before the first or breaks off."""
@@ -81,7 +85,7 @@ class OpenAICompatibleChat:
 
     def __init__(self, upstreams: Sequence[Upstream], settings: Settings) -> None:
         self._servers = [_Server(upstream, settings.chat_cool_down) for upstream in upstreams]
-        self._timeout = settings.upstream_timeout
+        self.timeout = settings.upstream_timeout
         self._context = settings.chat_context
         self._name = settings.chat_model
 
@@ -109,20 +113,21 @@ class OpenAICompatibleChat:
                     return window(offered.get(self._name or server.first or "") or CONTEXT)
         return window(self._context or CONTEXT)
 
-    async def complete(self, request: dict[str, Any]) -> bytes:
+    async def complete(self, request: dict[str, Any], deadline: float | None = None) -> bytes:
         async def ask(upstream: Upstream, body: bytes, deadline: float, retries: int) -> bytes:
             reply = await upstream.forward(_PATH, body, deadline, retries)
             with upstream.translated():  # looked at, but handed on as it is
                 completion = json.loads(reply)
-                if not completion["choices"]:
+                choices = completion["choices"]
+                if not choices or not all(isinstance(choice["message"], dict) for choice in choices):
                     raise BackendError(
-                        f"{upstream.name} at {upstream.url} answered without any choice",
+                        f"{upstream.name} at {upstream.url} answered without any message",
                         details={"backend": upstream.name},
                     )
                 tracing.current().used(completion.get("model") or "", completion.get("usage"))
             return reply
 
-        return await self._ask(request, ask)
+        return await self._ask(request, ask, deadline)
 
     async def stream(self, request: dict[str, Any]) -> AsyncGenerator[bytes, None]:
         trace = tracing.current()
@@ -135,28 +140,38 @@ class OpenAICompatibleChat:
         if not _DONE.search(tail):
             # OpenAI's clients take a connection's end for the reply's: only an error event tells them otherwise.
             raise StreamInterrupted("the model's server ended its stream before the last event")
+        if not tail.endswith((b"\n\n", b"\r\n\r\n")):
+            yield b"\n\n"  # an event without its empty line is none
         trace.used(*_last_usage(tail))
 
     async def _ask(
         self,
         request: dict[str, Any],
         ask: Callable[[Upstream, bytes, float, int], Awaitable[_Result]],
+        deadline: float | None = None,
     ) -> _Result:
         """What the first server answers that can, all within one deadline; raises what the last one said."""
-        deadline = time.monotonic() + self._timeout
-        servers = await self._in_order(request.get("model"))
+        deadline = deadline or time.monotonic() + self.timeout
+        named = request.get("model") or self._name
+        servers = await self._in_order(named)
         while True:
             server = servers.pop(0)
             now = time.monotonic()
             until = now + (deadline - now) / (len(servers) + 1)  # one that hangs must leave the others time
             try:
-                model = request.get("model") or self._name or await server.default(until)
-                asked = {**request, "model": model}
-                return await ask(
-                    server.upstream, json.dumps(asked).encode(), until, 0 if servers else RETRIES
-                )
-            except InvalidRequest as error:
-                raise await overflow(error, server.upstream, {**request, "model": model}) or error from error
+                asked = {**request, "model": named or await server.default(until)}
+                try:
+                    return await ask(
+                        server.upstream, json.dumps(asked).encode(), until, 0 if servers else RETRIES
+                    )
+                except NotFound:
+                    # It may have been started with another model since its list was read.
+                    if named is None and await server.default(until, fresh=True) != asked["model"]:
+                        servers.insert(0, server)
+                    elif not servers:
+                        raise
+                except InvalidRequest as error:
+                    raise await overflow(error, server.upstream, asked) or error from error
             except _FAILURES as error:
                 server.rest(error)
                 if not servers:
@@ -165,10 +180,11 @@ class OpenAICompatibleChat:
 
     async def _in_order(self, model: str | None) -> list[_Server]:
         """The servers to ask for a model: those that offer it, those that failed of late at the end."""
-        if len(self._servers) == 1:
-            return self._servers[:]  # it knows best itself
-        model = model or self._name
-        able = [server for server in self._servers if model is None or await server.may_offer(model)]
+        able = self._servers
+        if model is not None and len(able) > 1:  # one alone knows best itself
+            patience = min(_Server.LISTING, self.timeout / 4)
+            offers = await asyncio.gather(*(server.may_offer(model, patience) for server in able))
+            able = [server for server, offer in zip(able, offers, strict=True) if offer]
         if not able:
             names = ", ".join(server.upstream.name for server in self._servers)
             raise NotFound(f"no model {model!r} on any of {names}", details={"model": model})
@@ -199,7 +215,7 @@ class _Server:
     """A server in the order: what it offers, and whether it is better left alone for now."""
 
     LIST_AGE = 60.0  # seconds after which an unknown model is looked for anew
-    LISTING = 5.0  # seconds that this may take
+    LISTING = 2.0  # seconds that a call may have to wait for this
 
     def __init__(self, upstream: Upstream, cool_down: float) -> None:
         self.upstream = upstream
@@ -221,23 +237,31 @@ class _Server:
         """The first model it offers, if it has been asked."""
         return next(iter(self._offered), None)
 
-    async def default(self, deadline: float) -> str:
-        """The first model it offers."""
-        offered = await self.offered(deadline)
+    async def default(self, deadline: float, *, fresh: bool = False) -> str:
+        """The first model it offers; raises BackendError or Overloaded."""
+        about = {"backend": self.upstream.name}
+        try:
+            offered = await self.offered(deadline, fresh=fresh)
+        except (NotFound, InvalidRequest) as error:
+            raise BackendError(
+                f"{self.upstream.name} at {self.upstream.url} does not list its models: correct the URL, "
+                f"or name one by CHAT_MODEL ({error.message})",
+                details=about,
+            ) from error
         if not offered:
-            raise NotFound(
-                f"{self.upstream.name} at {self.upstream.url} offers no model",
-                details={"backend": self.upstream.name},
+            raise BackendError(
+                f"{self.upstream.name} at {self.upstream.url} offers no model: start it with one",
+                details=about,
             )
         return next(iter(offered))
 
-    async def may_offer(self, model: str) -> bool:
+    async def may_offer(self, model: str, patience: float) -> bool:
         """Whether to ask it for this model: unless it is known not to have it."""
         now = time.monotonic()
         if model not in self._offered and not self.resting and now >= self._read_at + self.LIST_AGE:
             self._read_at = now
             try:
-                await self.offered(now + self.LISTING, fresh=True)
+                self._offered = await offered(self.upstream, now + patience, retries=0)
             except NotFound:
                 pass  # it has no list
             except LLMBackendError as error:
@@ -251,10 +275,12 @@ class _Server:
         return self._offered
 
 
-async def offered(upstream: Upstream, deadline: float | None = None) -> dict[str, int | None]:
+async def offered(
+    upstream: Upstream, deadline: float | None = None, retries: int = RETRIES
+) -> dict[str, int | None]:
     """The models a server lists, with the tokens each takes where it tells."""
     with upstream.translated():
-        listed = (await upstream.get("/models", deadline))["data"]
+        listed = (await upstream.get("/models", deadline, retries))["data"]
         return {str(model["id"]): _context(model) for model in listed}
 
 

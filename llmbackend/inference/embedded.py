@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
 import secrets
 import threading
@@ -108,6 +109,8 @@ class EmbeddedChat:
     SmolLM2 is small: it copies facts well, but invents an answer where it has none and judges poorly.
     """
 
+    timeout = math.inf
+
     _parallel = 2
 
     def __init__(self, models_folder: Path, chat_model: str | None, context: int) -> None:
@@ -139,7 +142,7 @@ class EmbeddedChat:
     async def window(self) -> Window:
         return self._window
 
-    async def complete(self, request: dict[str, Any]) -> bytes:
+    async def complete(self, request: dict[str, Any], deadline: float | None = None) -> bytes:
         trace = tracing.current()
         # Streaming underneath, so that a caller who goes away stops the model and not just the waiting.
         content: list[str] = []

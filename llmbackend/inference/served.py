@@ -186,7 +186,11 @@ class OpenAICompatibleEmbedder(ServedEmbedder):
         super().__init__(upstream, model, Limits(texts=64))
         # A key is always given, lest the client send OPENAI_API_KEY to another's server; the tries are Upstream's.
         self._client = openai.AsyncOpenAI(
-            base_url=upstream.url, api_key=upstream.secret or "none", timeout=upstream.timeout, max_retries=0
+            base_url=upstream.url,
+            api_key=upstream.secret or "none",
+            timeout=upstream.timeout,
+            max_retries=0,
+            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
         )
         self._root = upstream.root(COUNTING)
         self._read = False

@@ -8,6 +8,7 @@ is sent back once, with what is wrong. Of prose or a fence around an object or a
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -15,7 +16,7 @@ from typing import Any, NoReturn
 
 from anyio import to_thread
 
-from ..errors import BackendError, InvalidRequest
+from ..errors import BackendError, BackendTimeout, InvalidRequest
 from .chat import ChatModel
 
 
@@ -27,10 +28,11 @@ async def complete(chat: ChatModel, request: dict[str, Any], schema: dict[str, A
     Raises InvalidRequest for what is no JSON Schema, BackendError for a reply that was cut off or does not fit at the
     second try (details: its `text`, and the `problem`), and whatever the chat model raises.
     """
+    deadline = time.monotonic() + chat.timeout
     shape = await to_thread.run_sync(_Shape, schema)  # large ones would hold up the loop
 
     async def ask(asked: dict[str, Any]) -> tuple[_Try, str | None]:
-        reply = _Try(await chat.complete(asked))
+        reply = _Try(await chat.complete(asked, deadline))
         if request.get("tools") and reply.message.get("tool_calls"):
             return reply, None
         return reply, await to_thread.run_sync(shape.problem_of, reply)
@@ -54,7 +56,7 @@ async def complete(chat: ChatModel, request: dict[str, Any], schema: dict[str, A
     correction = {"role": "user", "content": f"That does not fit: {problem}. {_in_words(schema)}"}
     try:
         second, problem = await ask({**asked, "messages": [*asked["messages"], said, correction]})
-    except InvalidRequest as refusal:  # too long, with all that
+    except (InvalidRequest, BackendTimeout) as refusal:  # too long, with all that, or too late
         raise failure from refusal
     if problem is not None:
         raise second.failure(problem)
@@ -73,7 +75,8 @@ class _Try:
         self.completion: dict[str, Any] = json.loads(completion)
         choice = self.completion["choices"][0]
         self.message: dict[str, Any] = choice.get("message") or {}
-        self.text: str = self.message.get("content") or self.message.get("refusal") or ""
+        said = self.message.get("content") or self.message.get("refusal")
+        self.text = said if isinstance(said, str) else ""
         self.was_cut = choice.get("finish_reason") == "length"
 
     def json(self) -> Any:

@@ -1,7 +1,8 @@
 """A model server behind us: one HTTP client, one retry loop, and the one place where its errors become ours.
 
 Bytes pass through as they come. What is worth trying again (no connection, 429, 5xx) is tried again within the
-deadline, waiting twice as long each time (with jitter), or as long as the server asks by Retry-After.
+deadline, waiting twice as long each time (with jitter), or as long as the server asks by Retry-After. A stream may
+be tried again until its first bytes are there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import SecretStr
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 RETRIES = 2
 FIRST_PAUSE = 0.2  # seconds
+
+# What lines of server-sent events begin with: data, event, id, retry, a comment's colon.
+_OF_EVENTS = (b"d", b"e", b"i", b"r", b":")
 
 _Result = TypeVar("_Result")
 
@@ -73,22 +78,36 @@ class Upstream:
     async def stream(
         self, path: str, body: bytes, deadline: float | None = None, retries: int = RETRIES
     ) -> AsyncGenerator[bytes, None]:
-        """Once the server has accepted: the bytes that come back, each piece as it arrives.
+        """Once the first bytes of events are there: all of them, each piece as it arrives.
 
         Nothing is tried again after that. Close what this returns, read to the end or not.
         """
-        return self._pieces(await self.persist(lambda: self._open("POST", path, body), deadline, retries))
+        reply, first = await self.persist(lambda: self._begin(path, body), deadline, retries)
+        return self._pieces(reply, first)
 
-    async def _pieces(self, reply: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-        trace = tracing.current()
-        pieces = reply.content.iter_any()
+    async def _begin(self, path: str, body: bytes) -> tuple[aiohttp.ClientResponse, bytes]:
+        reply = await self._open("POST", path, body)
         try:
-            while True:
+            first = await reply.content.readany()
+            if first.lstrip()[:1] not in _OF_EVENTS:
+                raise BackendError(
+                    f"{self.name} at {self.url} sent no stream of events: is this the right URL?",
+                    details={"backend": self.name},
+                )
+        except BaseException:
+            reply.close()
+            raise
+        return reply, first
+
+    async def _pieces(self, reply: aiohttp.ClientResponse, piece: bytes) -> AsyncGenerator[bytes, None]:
+        trace = tracing.current()
+        secret = (self.secret or "").encode()
+        try:
+            while piece:
+                # An error in the stream may quote the key.
+                yield piece.replace(secret, b"***") if secret and secret in piece else piece
                 with self.translated(), trace.waiting():
-                    piece = await anext(pieces, None)
-                if piece is None:
-                    return
-                yield piece
+                    piece = await reply.content.readany()
         finally:
             reply.close()  # and with it the connection, so that the server stops its work
 
@@ -162,11 +181,13 @@ class Upstream:
         about = {"backend": self.name}
         try:
             yield
-        except aiohttp.ServerTimeoutError as error:
+        except aiohttp.SocketTimeoutError as error:
             raise self._too_late() from error
+        except aiohttp.ClientError as error:
+            raise self._unreachable() from error
         except (LLMBackendError, TimeoutError):
             raise
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             raise self._unreachable() from error
         except Exception as error:
             raise self._of_openai(error) or BackendError(
@@ -178,6 +199,8 @@ class Upstream:
     def refusal(self, status: int, body: bytes, retry_after: str | None = None) -> LLMBackendError:
         """The error for a reply with an error status."""
         about: dict[str, Any] = {"backend": self.name, "status": status}
+        if _passing(status) and (seconds := _seconds(retry_after)) is not None:
+            about["retry_after"] = seconds
         said = _said(body)
         if self.secret:
             said = said.replace(self.secret, "***")  # servers have been seen to quote what they were sent
@@ -195,12 +218,10 @@ class Upstream:
                     details=about,
                 )
             case 404:
-                return NotFound(f"{self.name} has no such model: {said}", details=about)
+                return NotFound(f"{self.name} at {self.url} has no such model or path: {said}", details=about)
             case 408 | 504:
                 return BackendTimeout(f"{self.name} at {self.url} did not answer in time", details=about)
             case 429:
-                if retry_after is not None and retry_after.replace(".", "", 1).isdigit():
-                    about["retry_after"] = float(retry_after)
                 return Overloaded(f"{self.name} is busy: try again later", details=about)
             case _:
                 return BackendError(f"{self.name} at {self.url} failed with {status}: {said}", details=about)
@@ -237,11 +258,28 @@ def _worth_another_try(error: LLMBackendError) -> bool:
 
     status = error.details.get("status")
     if status is not None:
-        return status in (408, 429) or status >= 500
+        return _passing(status)
     if isinstance(error, BackendTimeout):
         return False  # the time is used up
     cause = error.__cause__
     return isinstance(cause, aiohttp.ClientConnectionError) or type(cause).__name__ == "APIConnectionError"
+
+
+def _passing(status: int) -> bool:
+    """Whether what is refused with this status may be accepted later."""
+    return status in (408, 429) or status >= 500
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """What a Retry-After header asks for, in seconds or as a date (RFC 9110, section 10.2.3)."""
+    try:
+        seconds = float(retry_after or "")
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(retry_after or "").timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _said(body: bytes) -> str:

@@ -68,14 +68,14 @@ def _endpoint(backend: Backend, operation: Operation) -> Callable[[Request], Awa
         # From here on it is our time, or the models': what came before was the caller's.
         caller = request.scope["caller"]
         trace = request.scope["trace"] = Trace(operation.name, request.scope["request_id"], caller)
-        if operation.streams and await _wants_stream(operation, request, body):
-            events = await operations.stream(backend, operation.name, body, trace)
-            return StreamingResponse(
-                events, media_type=operation.media, headers={"Cache-Control": "no-store"}
-            )
         with CancelScope() as scope:
             watching = asyncio.create_task(_cancel_when_gone(request, scope))
             try:
+                if operation.streams and await _wants_stream(operation, request, body):
+                    events = await operations.stream(backend, operation.name, body, trace)
+                    return StreamingResponse(
+                        events, media_type=operation.media, headers={"Cache-Control": "no-store"}
+                    )
                 result = await operations.call(backend, operation.name, body, trace)
                 return await result_response(request, operation, result)
             finally:
@@ -157,7 +157,9 @@ async def _openapi(request: Request) -> Response:
 async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, LLMBackendError)
     if error.status >= 500:
-        log.warning("%s %s: %s", request.method, request.scope["path"], error.message)
+        # Where there is a text by a model in it, the message quotes that.
+        what = error.code if "text" in error.details else error.message
+        log.warning("%s %s: %s", request.method, request.scope["path"], what)
     return error_response(error, request.scope.get("request_id"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 
 from anyio import to_thread
@@ -47,5 +48,5 @@ def error_response(error: LLMBackendError, request_id: str | None = None) -> JSO
     # OpenAI's clients would repeat what failed, though it has been tried often enough here.
     headers = {"X-Should-Retry": "false"}
     if isinstance(error, Overloaded):
-        headers = {"Retry-After": str(int(error.details.get("retry_after") or 1))}
+        headers = {"Retry-After": str(math.ceil(error.details.get("retry_after") or 1))}
     return JSONResponse({"error": {**as_json(error), "request_id": request_id}}, error.status, headers)

@@ -18,7 +18,7 @@ from tests.server import KEY as SERVER_KEY
 from tests.server import serving
 from tests.upstream.fake import KEY, Upstream, running
 
-TIMEOUT = 1
+TIMEOUT = 1.5  # three attempts with their pauses, of 0.9 s at most, fit into it
 DEADLINE = 3 * TIMEOUT + 4  # three attempts, and the waits between them
 ATTEMPTS = 3
 

@@ -3,16 +3,22 @@
 It behaves as the name of the model says (for TEI: the folder in the URL, as in `<url>/429/embed`):
 
     ok           answers; chat with the next of `replies` (a text, or an assistant's message), or with REPLY
-    401, 500, …  refuses with that status, quoting the key it was given, as real servers do (429: Retry-After 1)
+    401, 500, …  refuses with that status, quoting the key it was given, as real servers do (429: Retry-After 2)
     hang         says nothing for HANG seconds, and then nothing of use
     html         a web page, as a wrong address gives
     not-json     JSON by its content type only
     other-json   JSON of another service
+    no-stream    a stream of events without any
+    late         a stream whose first event comes after HANG seconds
+    waiting      says nothing until the caller has gone
+    slow         answers after SLOW seconds
 
 Chat counts words for tokens, refuses more than CONTEXT of them in vLLM's words, and counts them at POST /tokenize
 unless it is `silent` there. Chat streams and choices: `empty` (no choice), `cut` (at the limit on tokens), `plain`
-(refuses response_format), `truncated` (a stream without its end), `broken` (the connection drops in the stream),
-`stalling` (a stream that stops coming), `endless` (a stream that goes on until the reader leaves).
+(refuses response_format), `bare` (a choice without a message), `truncated` (a stream without its end), `broken` (the
+connection drops in the stream), `stalling` (a stream that stops coming), `endless` (a stream that goes on until the
+reader leaves), `quiet` (one that says no more until then), `abrupt` (no empty line after the last event), `failing` (an
+error with the key amid the stream), `junk` (an event that is no chunk), `torn` (ends within a line).
 Embeddings: `nan`, `null`, `null-row`, `infinite`, `empty`, `text`, `too-few`, `too-many`, `unequal`, `numbered` (all
 of them 0), and `changed`, whose vectors are longer from the second request on; `short` gives as many dimensions as
 asked. Words count for tokens, and more than CONTEXT in a text are refused, by the OpenAI-compatible server in vLLM's
@@ -43,6 +49,7 @@ from starlette.routing import Route
 KEY = "sk-upstream-secret"
 REPLY = "The harbour was dredged in 1911."
 HANG = 4.0
+SLOW = 2.0
 WORK = 0.02
 """Seconds that embedding and reranking take."""
 TEI_TEXTS = 32
@@ -63,6 +70,8 @@ class Upstream:
         self.replies: list[str | dict[str, Any]] = []
         self.faults: list[str] = []
         """Faults of the next requests, whatever their model."""
+        self.headers: dict[str, str] = {}
+        """What faults come with."""
         self.tei_texts = TEI_TEXTS
         self.counted: list[str] = []
         """The texts that were to be counted."""
@@ -71,7 +80,7 @@ class Upstream:
         self.most_at_work = 0
         """How many requests for embeddings or ranks were worked at together."""
         self.left = threading.Event()
-        """Set once the reader of an endless stream has gone."""
+        """Set once the reader of a stream that does not end, or of no reply, has gone."""
         self.app = Starlette(
             routes=[
                 Route("/v1/models", self._models),
@@ -91,6 +100,7 @@ class Upstream:
         self.seen.clear()
         self.replies.clear()
         self.faults.clear()
+        self.headers.clear()
         self.tei_texts = TEI_TEXTS
         self.counted.clear()
         self.models = ["ok"]
@@ -135,7 +145,7 @@ class Upstream:
             pieces = self._in_pieces(message, reason) if isinstance(said, dict) else self._stream(model, said)
             return StreamingResponse(pieces, media_type="text/event-stream")
         choice = {"index": 0, "message": message, "finish_reason": reason}
-        choices = [] if model == "empty" else [choice]
+        choices: list[dict[str, Any]] = [] if model == "empty" else [{}] if model == "bare" else [choice]
         return JSONResponse(
             {"id": "1", "object": "chat.completion", "model": model, "choices": choices, "usage": USAGE}
         )
@@ -147,17 +157,24 @@ class Upstream:
             raise ConnectionError("the connection drops here")
         if model == "stalling":
             await asyncio.sleep(HANG)
-        if model == "truncated":
+        if model == "torn":
+            yield b"dat"
+        if model in ("truncated", "torn"):
             return
+        if model == "junk":
+            yield _event({"choices": ["junk"]})
+        if model == "failing":
+            yield _event({"error": {"message": f"the engine died of {KEY}"}})
         try:
-            while model == "endless":
-                yield _piece(model, "more ")
+            while model in ("endless", "quiet"):
+                if model == "endless":
+                    yield _piece(model, "more ")
                 await asyncio.sleep(0.02)
         finally:
             self.left.set()
         yield _piece(model, " ".join(text.split(" ")[2:]))
         yield _event({"id": "1", "model": model, "choices": [], "usage": USAGE})
-        yield b"data: [DONE]\n\n"
+        yield b"data: [DONE]" if model == "abrupt" else b"data: [DONE]\n\n"
 
     async def _in_pieces(self, message: dict[str, Any], reason: str) -> AsyncIterator[bytes]:
         """A whole message as deltas: what is text in halves, each tool call's id and name before its arguments."""
@@ -276,7 +293,15 @@ class Upstream:
         self.at_work -= 1
 
     async def _fault(self, model: str, request: Request) -> Response | None:
-        return await _fault(self.faults.pop(0) if self.faults else model, request)
+        name = self.faults.pop(0) if self.faults else model
+        if name == "waiting":
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            self.left.set()
+        reply = await _fault(name, request)
+        if reply is not None:
+            reply.headers.update(self.headers)
+        return reply
 
     async def _note(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = await request.json()
@@ -307,12 +332,20 @@ def _beyond_context(body: dict[str, Any]) -> str | None:
 async def _fault(model: str, request: Request) -> Response | None:
     if model.isdigit():
         said = f"{model} for you, {request.headers.get('authorization')}"
-        headers = {"Retry-After": "1"} if model == "429" else None
+        headers = {"Retry-After": "2"} if model == "429" else None
         return JSONResponse({"error": {"message": said}}, status_code=int(model), headers=headers)
     match model:
         case "hang":
             await asyncio.sleep(HANG)
             return Response()
+        case "slow":
+            await asyncio.sleep(SLOW)
+        case "waiting":
+            return Response()
+        case "no-stream" | "late":
+            return StreamingResponse(
+                _no_events(HANG if model == "late" else 0), media_type="text/event-stream"
+            )
         case "html":
             return HTMLResponse("<h1>It works!</h1>")
         case "not-json":
@@ -320,6 +353,12 @@ async def _fault(model: str, request: Request) -> Response | None:
         case "other-json":
             return JSONResponse({"status": "ok"})
     return None
+
+
+async def _no_events(seconds: float) -> AsyncIterator[bytes]:
+    await asyncio.sleep(seconds)
+    for nothing in ():
+        yield nothing
 
 
 def _rows(model: str, texts: list[str]) -> list[Any]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+import requests
 
 from llmbackend import (
     BackendError,
@@ -14,12 +19,31 @@ from llmbackend import (
     Overloaded,
     StreamInterrupted,
 )
-from tests.upstream.conftest import ATTEMPTS, Connect, fails
+from tests.server import KEY as SERVER_KEY
+from tests.server import serving
+from tests.upstream.conftest import ATTEMPTS, Connect, _options, fails
 from tests.upstream.fake import REPLY, Upstream, closed_port
 
 
+@pytest.fixture(scope="module")
+def patient_server(_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One that by itself would wait for the model longer than a test does."""
+    options = {**_options(_upstream), "upstream_timeout": 100}
+    with serving(tmp_path_factory.mktemp("patient"), api_key=SERVER_KEY, **options) as server:
+        yield server.url
+
+
+@pytest.fixture(params=["local", "http"])
+def patient(request: pytest.FixtureRequest, connect: Connect) -> Iterator[LLMBackendClient]:
+    if request.param == "local":
+        yield connect(upstream_timeout=100)
+    else:
+        with LLMBackendClient(request.getfixturevalue("patient_server"), SERVER_KEY) as client:
+            yield client
+
+
 @pytest.mark.parametrize(
-    ("model", "kind", "requests"),
+    ("model", "kind", "attempts"),
     [
         ("400", InvalidRequest, 1),
         ("401", BackendError, 1),
@@ -35,50 +59,54 @@ from tests.upstream.fake import REPLY, Upstream, closed_port
         ("not-json", BackendError, 1),
         ("other-json", BackendError, 1),
         ("empty", BackendError, 1),
+        ("bare", BackendError, 1),
     ],
 )
 def test_a_failing_chat_model_is_a_typed_error(
-    client: LLMBackendClient, upstream: Upstream, model: str, kind: type[LLMBackendError], requests: int
+    client: LLMBackendClient, upstream: Upstream, model: str, kind: type[LLMBackendError], attempts: int
 ) -> None:
     with fails(kind, backend="the OpenAI-compatible server"):
         client.chat("hello", model=model)
-    assert len(upstream.seen) == requests
+    assert len(upstream.seen) == attempts
 
 
 @pytest.mark.parametrize(
-    ("model", "kind", "requests"),
+    ("model", "kind", "attempts"),
     [
         ("401", BackendError, 1),
         ("404", NotFound, 1),
         ("429", Overloaded, 1),
         ("500", BackendError, ATTEMPTS),
         ("hang", BackendTimeout, 1),
+        ("late", BackendTimeout, 1),
+        ("no-stream", BackendError, 1),
+        ("html", BackendError, 1),
+        ("not-json", BackendError, 1),
+        ("other-json", BackendError, 1),
     ],
 )
 def test_a_stream_that_cannot_begin_is_the_same_error(
-    client: LLMBackendClient, upstream: Upstream, model: str, kind: type[LLMBackendError], requests: int
+    client: LLMBackendClient, upstream: Upstream, model: str, kind: type[LLMBackendError], attempts: int
 ) -> None:
     with fails(kind, backend="the OpenAI-compatible server"):
         client.chat("hello", model=model, stream=True)
-    assert len(upstream.seen) == requests
+    assert len(upstream.seen) == attempts
 
 
 def test_a_busy_model_tells_when_to_come_back(client: LLMBackendClient, upstream: Upstream) -> None:
-    with fails(Overloaded, retry_after=1):
+    with fails(Overloaded, retry_after=2):
         client.chat("hello", model="429")
-
-
-@pytest.mark.parametrize("model", ["html", "not-json", "other-json"])
-def test_a_stream_that_is_none_breaks_off(client: LLMBackendClient, upstream: Upstream, model: str) -> None:
-    with fails(StreamInterrupted) as caught:
-        list(client.chat("hello", model=model, stream=True))
-    assert isinstance(caught.value, StreamInterrupted)
-    assert caught.value.text == ""
 
 
 @pytest.mark.parametrize(
     ("model", "code"),
-    [("truncated", "stream_interrupted"), ("broken", "backend"), ("stalling", "backend_timeout")],
+    [
+        ("truncated", "stream_interrupted"),
+        ("torn", "stream_interrupted"),
+        ("junk", "stream_interrupted"),
+        ("broken", "backend"),
+        ("stalling", "backend_timeout"),
+    ],
 )
 def test_a_stream_that_breaks_off_keeps_its_text_and_tells_why(
     client: LLMBackendClient, upstream: Upstream, model: str, code: str
@@ -96,11 +124,81 @@ def test_leaving_a_stream_stops_the_model(client: LLMBackendClient, upstream: Up
     assert upstream.left.wait(2)
 
 
+def test_a_stream_that_nobody_holds_any_more_stops_the_model(
+    client: LLMBackendClient, upstream: Upstream
+) -> None:
+    assert next(client.chat("hello", model="endless", stream=True)) == "The "
+    assert upstream.left.wait(5)
+
+
+def test_a_stream_is_left_from_another_thread_while_it_is_waited_for(
+    patient: LLMBackendClient, upstream: Upstream
+) -> None:
+    stream = patient.chat("hello", model="quiet", stream=True)
+    with ThreadPoolExecutor() as threads:
+        reading = threads.submit(lambda: list(stream))
+        while not upstream.seen or (reading.running() and stream.reply == ""):
+            time.sleep(0.01)
+        stream.close()
+        with pytest.raises(StreamInterrupted):
+            reading.result(20)
+    assert upstream.left.wait(5)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_caller_who_hangs_up_before_the_answer_stops_the_model(
+    patient_server: str, upstream: Upstream, stream: bool
+) -> None:
+    asked = {"model": "waiting", "messages": [{"role": "user", "content": "hello"}], "stream": stream}
+    with pytest.raises(requests.ReadTimeout):
+        requests.post(
+            f"{patient_server}/v1/chat/completions",
+            json=asked,
+            headers={"Authorization": f"Bearer {SERVER_KEY}"},
+            timeout=1,
+        )
+    assert upstream.left.wait(5)
+
+
+def test_a_stream_whose_last_event_lacks_its_empty_line_is_whole(
+    client: LLMBackendClient, upstream: Upstream
+) -> None:
+    assert "".join(client.chat("hello", model="abrupt", stream=True)) == REPLY
+
+
+def test_an_error_amid_a_stream_does_not_tell_the_key(client: LLMBackendClient, upstream: Upstream) -> None:
+    with fails(StreamInterrupted) as caught:
+        list(client.chat("hello", model="failing", stream=True))
+    assert "the engine died of ***" in caught.value.message
+
+
 def test_a_chat_model_that_is_not_there_is_a_backend_error(connect: Connect) -> None:
     client = connect(openai_base_url=closed_port())
     for stream in (False, True):
         with fails(BackendError, backend="the OpenAI-compatible server"):
             client.chat("hello", stream=stream)
+
+
+def test_a_server_started_with_another_model_is_asked_for_that(connect: Connect, upstream: Upstream) -> None:
+    client = connect(chat_model=None)
+    client.chat("hello")
+    upstream.models, upstream.faults = ["other"], ["404"]
+    assert client.chat("hello").model == "other"
+    upstream.faults = ["404"]  # though its list says otherwise
+    with fails(NotFound):
+        client.chat("hello")
+
+
+@pytest.mark.parametrize("fault", ["400", "404", "html"])
+def test_a_server_without_a_list_of_models_is_a_backend_error(
+    connect: Connect, upstream: Upstream, fault: str
+) -> None:
+    upstream.faults = [fault]
+    with fails(BackendError, backend="the OpenAI-compatible server"):
+        connect(chat_model=None).chat("hello")
+    upstream.models = []
+    with fails(BackendError, backend="the OpenAI-compatible server"):
+        connect(chat_model=None).chat("hello")
 
 
 def test_the_first_model_offered_is_asked_where_none_is_named(connect: Connect, upstream: Upstream) -> None:

@@ -17,7 +17,7 @@ from llmbackend import (
 )
 from llmbackend.inference.batches import IN_FLIGHT
 from tests.upstream.conftest import ATTEMPTS, Connect, fails
-from tests.upstream.fake import CONTEXT, TEI_BYTES, Upstream, closed_port
+from tests.upstream.fake import CONTEXT, TEI_BYTES, Upstream, closed_port, running
 
 TEXTS = ["a ferry", "the harbour", "market"]
 
@@ -62,6 +62,19 @@ def test_a_failing_embedding_model_is_a_typed_error(
     with fails(kind, backend="the OpenAI-compatible server"):
         client.embed(TEXTS)
     assert len(upstream.seen) == requests
+
+
+def test_a_server_that_points_elsewhere_is_not_followed(connect: Connect, upstream: Upstream) -> None:
+    client = connect(embedding_model="ok")
+    with running() as other:
+        for call, path in (
+            (lambda: client.embed(["a"]), "embeddings"),
+            (lambda: client.chat("hello"), "chat/completions"),
+        ):
+            upstream.faults, upstream.headers = ["307"], {"Location": f"{other.url}/v1/{path}"}
+            with fails(BackendError, status=307):
+                call()
+        assert other.seen == []
 
 
 @pytest.mark.parametrize("server", ["OpenAI", "TEI"])
@@ -156,7 +169,7 @@ def test_many_texts_go_in_batches_some_at_once_and_come_in_order(
     _check_vectors(embedding, MANY)
     assert len(_sent(upstream)) > IN_FLIGHT
     assert sorted((text for batch in _sent(upstream) for text in batch), key=len) == MANY
-    assert upstream.most_at_work == IN_FLIGHT
+    assert 1 < upstream.most_at_work <= IN_FLIGHT
 
 
 def test_a_text_that_comes_again_is_sent_once(embedding: LLMBackendClient, upstream: Upstream) -> None:

@@ -77,6 +77,34 @@ def test_an_answer_that_does_not_fit_is_a_failure_too(
     assert _asked(upstream, second) == [2, 1]
 
 
+@pytest.mark.parametrize("fault", ["late", "no-stream", "html", "other-json"])
+def test_a_stream_that_does_not_begin_is_a_failure_too(
+    both: LLMBackendClient, upstream: Upstream, second: Upstream, fault: str
+) -> None:
+    both.chat("hello")
+    upstream.faults = [fault]
+    assert "".join(both.chat("hello", stream=True)) == REPLY
+    assert _asked(upstream, second) == [2, 1]
+
+
+def test_one_that_hangs_does_not_keep_the_others_from_answering(
+    both: LLMBackendClient, upstream: Upstream, second: Upstream
+) -> None:
+    second.faults = ["hang"]  # when it is asked for its models
+    assert both.chat("hello") == REPLY
+    assert _asked(upstream, second) == [1, 0]
+
+
+@pytest.mark.parametrize("fault", [None, "400", "404", "html"])
+def test_one_that_lists_no_models_is_passed_over(
+    connect: Connect, upstream: Upstream, second: Upstream, fault: str | None
+) -> None:
+    client = connect(vllm_url=upstream.url, openai_base_url=second.url, chat_model=None)
+    upstream.models, upstream.faults = [], [fault] if fault else []
+    assert client.chat("hello") == REPLY
+    assert _asked(upstream, second) == [0, 1]
+
+
 def test_it_is_asked_again_after_its_cool_down(
     connect: Connect, upstream: Upstream, second: Upstream
 ) -> None:

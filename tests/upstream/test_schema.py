@@ -10,8 +10,8 @@ import pytest
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from llmbackend import BackendError, InvalidRequest, LLMBackendClient, StreamInterrupted
-from tests.upstream.conftest import ATTEMPTS, fails
-from tests.upstream.fake import CONTEXT, USAGE, Upstream
+from tests.upstream.conftest import ATTEMPTS, Connect, fails
+from tests.upstream.fake import CONTEXT, SLOW, USAGE, Upstream
 
 SCHEMA = {
     "type": "object",
@@ -94,6 +94,20 @@ def test_what_is_around_the_json_is_left_out(
     reply = client.chat(PROMPT, schema=SCHEMA)
     assert (reply, reply.parsed, reply.message.content) == (FITS, DATA, FITS)
     assert len(upstream.seen) == 1
+
+
+def test_the_second_try_has_what_the_first_left_of_the_time(connect: Connect, upstream: Upstream) -> None:
+    upstream.replies, upstream.faults = ["first", "second"], ["slow", "slow"]
+    with fails(BackendError, text="first", problem="it is not JSON"):
+        connect(upstream_timeout=1.5 * SLOW).chat(PROMPT, schema=SCHEMA)
+
+
+def test_a_reply_of_something_other_than_text_does_not_fit(
+    client: LLMBackendClient, upstream: Upstream
+) -> None:
+    upstream.replies = [{"role": "assistant", "content": [{"type": "text", "text": FITS}]}] * 2
+    with fails(BackendError, problem="it is not JSON"):
+        client.chat(PROMPT, schema=SCHEMA)
 
 
 def test_a_reply_that_was_cut_off_is_told_as_such(client: LLMBackendClient, upstream: Upstream) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import requests
 
 from llmbackend import InvalidRequest, LLMBackendClient
+from llmbackend.backend import Backend
 from llmbackend.local import LocalTransport
+from llmbackend.server.app import create_app
 from llmbackend.settings import Settings
 from tests.server import KEY as SERVER_KEY
 from tests.server import serving
@@ -89,6 +93,27 @@ def test_a_failed_call_is_logged_under_the_id_that_its_error_has(
     first, second = _lines(log)
     assert (first["outcome"], second["outcome"]) == ("invalid_request", "invalid_request")
     assert first["id"] == caught.value.request_id
+
+
+def test_the_servers_log_does_not_quote_what_a_model_wrote(
+    upstream: Upstream, tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    asked = {"messages": [{"role": "user", "content": QUESTION}], "schema": {"type": "array"}}
+    upstream.replies = ['"The harbour"'] * 2
+
+    async def post() -> str:
+        options = Settings(data_dir=tmp_path, openai_base_url=upstream.url, chat_model="ok")
+        backend = await Backend.open(options)
+        try:
+            transport = httpx.ASGITransport(create_app(backend))
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                return (await client.post("/v1/chat/completions", json=asked)).text
+        finally:
+            await backend.close()
+
+    assert "The harbour" in asyncio.run(post())
+    assert "/v1/chat/completions: backend" in log.text
+    assert "The harbour" not in log.text
 
 
 def test_several_requests_at_once_count_as_the_time_they_took(
