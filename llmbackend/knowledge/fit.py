@@ -10,8 +10,10 @@ from ..inference.embeddings import Embedder
 PASSAGES = 5
 """How many of the best are looked at: the more, the likelier that one fits by chance."""
 
-ANSWERED = 1.07
-"""From which fit on a question counts as answered."""
+ANSWERED = 1.05
+"""From which fit on, of at most 2, a question counts as answered; set for the embedded embedding model.
+
+"""
 
 _WORD = re.compile(r"\w[\w.'-]*\w|\w")
 # fmt: off
@@ -21,6 +23,9 @@ _COMMON = frozenset((
     "of", "on", "or", "our", "should", "so", "that", "the", "their", "them", "there", "they", "this", "to", "us", "was",
     "we", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would", "you",
     "your",
+    # Such as say that something is asked for, and not what.
+    "describe", "details", "explain", "give", "information", "list", "need", "please", "policies", "policy", "show",
+    "tell", "want",
 ))
 # fmt: on
 
