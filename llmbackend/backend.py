@@ -236,11 +236,9 @@ class Backend:
         documents: list[schemas.Document] = []
         failed: list[schemas.Failure] = []
         async with aclosing(from_files(self._parsers, request.files)) as parsed:
-            async for one in parsed:
-                if isinstance(one, schemas.Failure):
-                    failed.append(one)
-                else:
-                    documents.append(one)
+            async for part in parsed:
+                failed += [one for one in part if isinstance(one, schemas.Failure)]
+                documents += [one for one in part if isinstance(one, schemas.Document)]
                 progress(len(documents) + len(failed), len(request.files), "parse")
         return await ingest(
             collection,

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
+from itertools import islice, takewhile
 from pathlib import PurePosixPath
 
 from ..schemas import Document, Failure, File
 from .parsing import Unreadable
 from .parsing_pool import ParsingPool
 from .structure import Syntax
+
+IN_ADVANCE = 64
+"""Files that are read, or wait to be, while the first of them is."""
 
 
 class ParsedDocument(Document):
@@ -32,20 +36,24 @@ def syntax(document: Document) -> Syntax:
     return "plain"
 
 
-async def from_files(pool: ParsingPool, files: Sequence[File]) -> AsyncGenerator[Document | Failure, None]:
-    """A document, or why there is none, for each file in its turn; a few are read in advance."""
-    waiting: deque[asyncio.Task[Document | Failure]] = deque()
+async def from_files(
+    pool: ParsingPool, files: Sequence[File]
+) -> AsyncGenerator[Sequence[Document | Failure], None]:
+    """A document, or why there is none, for each file in its turn: as many at a time as are there by then."""
+    left = iter(files)
+    reading = deque(asyncio.create_task(_from_file(pool, file)) for file in islice(left, IN_ADVANCE))
     try:
-        for file in files:
-            waiting.append(asyncio.create_task(_from_file(pool, file)))
-            if len(waiting) > 2 * pool.size:
-                yield await waiting.popleft()
-        while waiting:
-            yield await waiting.popleft()
+        while reading:
+            await asyncio.wait([reading[0]])
+            ready = [task.result() for task in takewhile(asyncio.Task.done, reading)]
+            for _ in ready:
+                reading.popleft()
+            reading.extend(asyncio.create_task(_from_file(pool, file)) for file in islice(left, len(ready)))
+            yield ready
     finally:
-        for task in waiting:
+        for task in reading:
             task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+        await asyncio.gather(*reading, return_exceptions=True)
 
 
 async def _from_file(pool: ParsingPool, file: File) -> Document | Failure:
