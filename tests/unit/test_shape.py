@@ -79,6 +79,11 @@ DIFFERENCES = {
     # The SDK streams where progress is wanted.
     "rag_ingest": Difference(sdk_only={"progress"}, wire_only={"stream"}),
     "reindex_collection": Difference(sdk_only={"progress"}, wire_only={"stream"}),
+    # The SDK turns the pages, to and from a file.
+    "export_collection": Difference(sdk_only={"path"}, wire_only={"limit", "cursor"}),
+    "import_collection": Difference(
+        sdk_only={"path"}, wire_only={"manifest", "chunks", "token", "last", "abort"}, other_default={"collection"}
+    ),
     # The SDK turns the pages itself, and by default gives all.
     "list_documents": Difference(wire_only={"cursor"}, other_default={"limit"}),
 }
