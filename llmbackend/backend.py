@@ -35,6 +35,7 @@ from .knowledge.qdrant_edge import QdrantEdge
 from .knowledge.qdrant_server import QdrantServer
 from .knowledge.rebuild import reindex
 from .knowledge.retrieval import Candidate, retrieve
+from .knowledge.transfer import Imports, export_page
 from .knowledge.vectors import VectorEngine
 from .settings import Settings
 from .sse import DONE, event
@@ -59,6 +60,7 @@ class Backend:
         self._collections = Collections(engine, engines, self._embedder)
         self._index_builder = IndexBuilder(self._collections, edge)
         self._parsers = ParsingPool(Limits(settings.file_seconds, settings.file_memory_mb * 2**20))
+        self._imports = Imports(self._collections)
         self._rooms = Rooms(self._chat, self._embedder, self._collections)
         self._jobs = self._open_jobs(engine)
 
@@ -83,6 +85,7 @@ class Backend:
                 backend._collections,
                 backend._index_builder,
                 backend._parsers,
+                backend._imports,
                 backend._jobs,
             ):
                 opened.push_async_callback(part.close)
@@ -361,6 +364,14 @@ class Backend:
         async for item in _with_progress(work):
             yield event(item)
         yield DONE
+
+    async def export_collection(self, request: schemas.ExportRequest) -> schemas.CollectionExport:
+        """Give a collection's chunks with their vectors, a page at a time."""
+        return await export_page(self._collections, request.collection, request.limit, request.cursor)
+
+    async def import_collection(self, request: schemas.ImportRequest) -> schemas.ImportedCollection:
+        """Take in an exported collection, a page at a time; it is there with the last."""
+        return await self._imports.take(request)
 
     async def list_documents(self, request: schemas.ListDocumentsRequest) -> schemas.DocumentList:
         """List a collection's documents, a page at a time."""

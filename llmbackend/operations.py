@@ -61,6 +61,8 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("get_collection", "GET", "/v1/collections/{collection}", schemas.CollectionRequest, schemas.CollectionInfo, "read"),
     Operation("delete_collection", "DELETE", "/v1/collections/{collection}", schemas.CollectionRequest, schemas.CollectionDeleted, "write"),
     Operation("reindex_collection", "POST", "/v1/collections/{collection}/reindex", schemas.ReindexRequest, schemas.ReindexReport, "write", streams=True),
+    Operation("export_collection", "GET", "/v1/collections/{collection}/export", schemas.ExportRequest, schemas.CollectionExport, "read", bulky=True),
+    Operation("import_collection", "POST", "/v1/collections/{collection}/import", schemas.ImportRequest, schemas.ImportedCollection, "write"),
     Operation("list_documents", "GET", "/v1/collections/{collection}/documents", schemas.ListDocumentsRequest, schemas.DocumentList, "read"),
     Operation("delete_documents", "POST", "/v1/collections/{collection}/documents/delete", schemas.DeleteDocumentsRequest, schemas.DocumentsDeleted, "write"),
     Operation("analyze_document", "POST", "/v1/analyze", schemas.AnalyzeRequest, schemas.Analysis, "read"),

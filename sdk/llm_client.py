@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import glob
 import html
 import json
@@ -865,6 +866,8 @@ ROUTES: dict[str, tuple[str, str]] = {
     "get_collection": ("GET", "/v1/collections/{collection}"),
     "delete_collection": ("DELETE", "/v1/collections/{collection}"),
     "reindex_collection": ("POST", "/v1/collections/{collection}/reindex"),
+    "export_collection": ("GET", "/v1/collections/{collection}/export"),
+    "import_collection": ("POST", "/v1/collections/{collection}/import"),
     "list_documents": ("GET", "/v1/collections/{collection}/documents"),
     "delete_documents": ("POST", "/v1/collections/{collection}/documents/delete"),
     "analyze_document": ("POST", "/v1/analyze"),
@@ -1599,6 +1602,85 @@ class LLMBackendClient:
         """
         return self._watched("reindex_collection", progress, collection=collection, model=model)
 
+    def export_collection(self, collection: str, path: str | os.PathLike[str]) -> Record:
+        """Write a collection to a file: JSON Lines, what it was made with first, then its chunks with their vectors.
+
+        It is to be taken in by `import_collection`, here or elsewhere, whatever engine is behind. A file of that name
+        is replaced once all has come. Returns `{collection, chunks}`. Raises NotFound, InvalidRequest (the file
+        cannot be written).
+        """
+        target = os.fspath(path)
+        partial = f"{target}.part"
+        manifest: Record | None = None
+        count = 0
+        try:
+            with open(partial, "w", encoding="utf-8") as file:
+                cursor: str | None = None
+                while manifest is None or cursor:
+                    page = self._call("export_collection", collection=collection, cursor=cursor)
+                    if manifest is None:
+                        manifest = page["manifest"]
+                        file.write(
+                            json.dumps({"format": _EXPORT, "collection": collection, **manifest}) + "\n"
+                        )
+                    for chunk in page["chunks"]:
+                        file.write(json.dumps(chunk, ensure_ascii=False) + "\n")
+                    count += len(page["chunks"])
+                    cursor = page.get("cursor")
+                file.write(json.dumps({"chunks": count}) + "\n")
+            os.replace(partial, target)
+        except OSError as error:
+            raise InvalidRequest(
+                f"export_collection: {target} cannot be written: {error.strerror}"
+            ) from error
+        finally:
+            if os.path.exists(partial):
+                os.remove(partial)
+        return Record(collection=collection, chunks=count)
+
+    def import_collection(self, path: str | os.PathLike[str], *, collection: str | None = None) -> Record:
+        """Make a collection of a file that `export_collection` wrote, under its old name or another.
+
+        It is there once all of it has come, and not before. Where another embedding model made it, it can be listed,
+        and searched after `reindex_collection`. Returns `{collection, documents, chunks}`. Raises Conflict (there is
+        one of that name), InvalidRequest (no such file, or not a whole export).
+        """
+        source = os.fspath(path)
+        try:
+            with open(source, encoding="utf-8") as file:
+                head = _exported(file.readline(), source, 1)
+                if head.pop("format", None) != _EXPORT:
+                    raise InvalidRequest(f"import_collection: {source} is no exported collection")
+                exported = str(head.pop("collection", ""))
+                given: dict[str, Any] = {"collection": collection or exported}
+                token = self._call("import_collection", manifest=head, **given)["token"]
+                given["token"] = token
+                try:
+                    chunks: list[Any] = []
+                    size = count = 0
+                    end: Any = None
+                    for number, line in enumerate(file, start=2):
+                        record = _exported(line, source, number)
+                        if record.keys() == {"chunks"}:
+                            end = record["chunks"]
+                            break
+                        chunks.append(record)
+                        count += 1
+                        size += len(line)
+                        if len(chunks) == 500 or size > 4_000_000:
+                            self._call("import_collection", chunks=chunks, **given)
+                            chunks, size = [], 0
+                    if end != count:
+                        raise InvalidRequest(f"import_collection: {source} ends too early: export it again")
+                    done = self._call("import_collection", chunks=chunks, last=True, **given)
+                except BaseException:
+                    with contextlib.suppress(LLMBackendError):
+                        self._call("import_collection", abort=True, **given)
+                    raise
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidRequest(f"import_collection: {source} cannot be read: {error}") from error
+        return Record(collection=given["collection"], documents=done["documents"], chunks=done["chunks"])
+
     def list_documents(self, collection: str, *, limit: int | None = None) -> Records:
         """A collection's documents as `{id, chunks, metadata}`: all, or the first `limit`. Raises NotFound."""
         documents = Records()
@@ -1834,6 +1916,20 @@ class LLMBackendClient:
         url, models, version, limits, latency_ms, fix}`, where `fix` says what is wrong and what to do.
         """
         return self._call("doctor")
+
+
+_EXPORT = "llmbackend-collection-1"
+
+
+def _exported(line: str, source: str, number: int) -> dict[str, Any]:
+    """A line of an exported collection."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"import_collection: line {number} of {source} is no JSON object")
+    return value
 
 
 def _result(reply: bytes) -> Record:

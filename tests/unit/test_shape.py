@@ -88,6 +88,11 @@ DIFFERENCES = {
     "get_job_result": Difference(wire_only={"encoding_format"}),
     # The SDK always streams.
     "job_events": Difference(wire_only={"stream"}),
+    # The SDK turns the pages, to and from a file.
+    "export_collection": Difference(sdk_only={"path"}, wire_only={"limit", "cursor"}),
+    "import_collection": Difference(
+        sdk_only={"path"}, wire_only={"manifest", "chunks", "token", "last", "abort"}, other_default={"collection"}
+    ),
     # The SDK turns the pages itself, and by default gives all.
     "list_documents": Difference(wire_only={"cursor"}, other_default={"limit"}),
 }
