@@ -64,6 +64,11 @@ def _bar() -> Iterator[Any]:
         yield step
 
 
+def _log(level: str) -> None:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("llmbackend").setLevel(level.upper())
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         out.print(__version__, highlight=False)
@@ -87,12 +92,30 @@ def serve(
 
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     options = settings.load(**given)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("llmbackend").setLevel(options.log_level.upper())
+    _log(options.log_level)
 
     def started(url: str) -> None:
         guarded = "with an API key" if options.api_key else "without an API key, for this machine only"
         errors.print(f"llmbackend {__version__} answers at [bold]{url}[/bold] {guarded}", highlight=False)
+
+    run(options, started)
+
+
+@app.command()
+def worker(
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Jobs at work at once (WORKERS, else 2).")
+    ] = None,
+) -> None:
+    """Do jobs of the server on the same DATA_DIR, or of all on the same DATABASE_URL."""
+    from .worker import run
+
+    options = settings.load()
+    options = options.model_copy(update={"workers": concurrency or options.workers or 2})
+    _log(options.log_level)
+
+    def started(folder: str) -> None:
+        errors.print(f"llmbackend {__version__} works on jobs, in {folder}", highlight=False, soft_wrap=True)
 
     run(options, started)
 

@@ -35,12 +35,24 @@ def serving(data_dir: Path, **settings: Any) -> Iterator[Server]:
         process.wait(timeout=30)
 
 
-def start(data_dir: Path, **settings: Any) -> subprocess.Popen[str]:
+@contextmanager
+def working(data_dir: Path, **settings: Any) -> Iterator[subprocess.Popen[str]]:
+    """`llmbackend worker`, once it works. Stopped with SIGTERM at the end."""
+    process = start(data_dir, "worker", **settings)
+    try:
+        announced(process, " works on jobs")
+        yield process
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def start(data_dir: Path, command: str = "serve", **settings: Any) -> subprocess.Popen[str]:
     data_dir.mkdir(parents=True, exist_ok=True)
     given = {"data_dir": data_dir, "host": "127.0.0.1", "port": 0, **settings}
     variables = {f"LLMBACKEND_{name.upper()}": str(value) for name, value in given.items()}
     return subprocess.Popen(
-        [sys.executable, "-m", "llmbackend", "serve"],
+        [sys.executable, "-m", "llmbackend", command],
         env={**os.environ, **variables, "PYTHONPATH": str(PLUGIN)},
         cwd=data_dir,  # where no developer's `.env` lies
         stderr=subprocess.PIPE,
@@ -50,6 +62,11 @@ def start(data_dir: Path, **settings: Any) -> subprocess.Popen[str]:
 
 def address(process: subprocess.Popen[str], timeout: float = 60) -> str:
     """The URL that a starting server announces; fails with what it said instead."""
+    return announced(process, " at http", timeout).split(" at ", 1)[1].split()[0]
+
+
+def announced(process: subprocess.Popen[str], what: str, timeout: float = 60) -> str:
+    """The line in which a starting process says that it is there; fails with what it said instead."""
     said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def listen() -> None:
@@ -61,6 +78,6 @@ def address(process: subprocess.Popen[str], timeout: float = 60) -> str:
     lines: list[str] = []
     while (line := said.get(timeout=timeout)) is not None:
         lines.append(line)
-        if " at http" in line:
-            return line.split(" at ", 1)[1].split()[0]
-    raise AssertionError(f"the server did not start: {''.join(lines)}")
+        if what in line:
+            return line
+    raise AssertionError(f"it did not start: {''.join(lines)}")

@@ -12,6 +12,7 @@ from typing import Any
 from ..inference.chat import ChatModel
 from ..inference.embeddings import Embedder
 from ..knowledge.collections import Collections
+from .ledger import Claim
 from .results import Chunk, Results
 
 PROGRESS_SECONDS = 0.2
@@ -33,12 +34,10 @@ class Rooms:
 class Context:
     """A job at work. Cancelling it cancels the function at its next await, as anyio and asyncio do."""
 
-    def __init__(
-        self, job_id: str, owner: str, attempt: int, rooms: Rooms, resume: Any, results: Results, save: Save
-    ) -> None:
-        self.job_id = job_id
-        self.owner = owner
-        self.attempt = attempt
+    def __init__(self, job: Claim, rooms: Rooms, resume: Any, results: Results, save: Save) -> None:
+        self.job_id = job.id
+        self.owner = job.owner
+        self.attempt = job.attempts
         """1 for the first."""
         self.rooms = rooms
         self.resume = resume
@@ -46,9 +45,12 @@ class Context:
         self.results = results
         """Rows of the result, any number: `results.append([…])` or `results.append_vectors(matrix)`."""
         self._save = save
+        self._reached = job.reached
+        self._checkpoint = job.checkpoint
         self._began = time.monotonic()
         self._first: int | None = None
         self._state: dict[str, Any] = {}
+        self._headway: dict[str, Any] = {}
         self._written = 0.0
         self._writing: asyncio.Task[None] | None = None
 
@@ -58,9 +60,13 @@ class Context:
             self._first = done
         took = time.monotonic() - self._began
         rate = (done - self._first) / took if took > 0 and done > self._first else None
-        new_stage = stage != self._state.get("stage")
-        self._state = {"done": done, "total": total, "stage": stage[:64], "rate": rate}
-        due = new_stage or time.monotonic() - self._written >= PROGRESS_SECONDS
+        news = stage != self._state.get("stage")
+        if done > self._reached:  # further than any attempt before: this one was not in vain
+            news = news or not self._headway
+            self._reached = done
+            self._headway = {"reached": done, "tries": 0}
+        self._state = {"done": done, "total": total, "stage": stage[:64], "rate": rate, **self._headway}
+        due = news or time.monotonic() - self._written >= PROGRESS_SECONDS
         if due and (self._writing is None or self._writing.done()):
             self._written = time.monotonic()
             self._writing = asyncio.create_task(self._save(self._state, []))
@@ -68,8 +74,17 @@ class Context:
     async def checkpoint(self, state: Any) -> None:
         """Save what is done: `state` (JSON, small) is `resume` of a later attempt, rows appended so far are stored."""
         await self.settle()
-        values = {**self._state, "checkpoint": json.dumps(state), **self.counts()}
+        saved = json.dumps(state)
+        if saved != self._checkpoint:
+            self._headway = {"tries": 0, **self._headway}
+        self._checkpoint = saved
+        values = {**self._state, **self._headway, "checkpoint": saved, **self.counts()}
         await self._save(values, self.results.take())
+
+    @property
+    def came_further(self) -> bool:
+        """Whether this attempt has done what none before it had."""
+        return bool(self._headway)
 
     def counts(self) -> dict[str, Any]:
         return {"row_count": self.results.count, "row_bytes": self.results.size}

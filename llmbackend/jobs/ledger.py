@@ -18,7 +18,10 @@ from sqlalchemy import Connection, bindparam, func, insert, literal, select, tex
 from ..errors import Conflict, LLMBackendError, NotFound
 from .tables import dependencies, jobs, now, params, stamp
 
-MAX_ATTEMPTS = 3
+MAX_ATTEMPTS = 5
+"""After so many that were lost, and came no further than others before, a job is not tried again."""
+ALONE_WITHIN = 60.0
+"""Seconds for which a job that may have killed its process waits for one where it is alone."""
 LONGEST_BACKOFF = 60.0
 
 
@@ -54,6 +57,8 @@ class Claim:
     owner: str
     type: str
     attempts: int
+    tries: int
+    reached: int
     checkpoint: str | None
     row_count: int
     row_bytes: int
@@ -70,6 +75,8 @@ class Hands:
     types: Sequence[str]
     per_owner: int | None
     lease: float
+    alone: bool = True
+    """Whether these hands have nothing else to do."""
 
 
 def add(connection: Connection, job: NewJob) -> str:
@@ -183,6 +190,7 @@ _NEXT = (
         jobs.c.run_at <= bindparam("moment"),
         jobs.c.place.in_(bindparam("places", expanding=True)),
         jobs.c.type.in_(bindparam("types", expanding=True)),
+        (jobs.c.tries <= bindparam("tries")) | (jobs.c.run_at < bindparam("moment") - ALONE_WITHIN),
     )
     .order_by(jobs.c.priority.desc(), jobs.c.number)
     .limit(1)
@@ -192,13 +200,21 @@ _NEXT = (
 _CLAIM = (
     update(jobs)
     .where(jobs.c.number == _NEXT.scalar_subquery(), jobs.c.status == "queued")
-    .values(status="running", attempts=jobs.c.attempts + 1, rate=None, version=jobs.c.version + 1)
+    .values(
+        status="running",
+        attempts=jobs.c.attempts + 1,
+        tries=jobs.c.tries + 1,
+        rate=None,
+        version=jobs.c.version + 1,
+    )
     .returning(
         jobs.c.number,
         jobs.c.id,
         jobs.c.owner,
         jobs.c.type,
         jobs.c.attempts,
+        jobs.c.tries,
+        jobs.c.reached,
         jobs.c.checkpoint,
         jobs.c.row_count,
         jobs.c.row_bytes,
@@ -215,6 +231,7 @@ def _claim_of(connection: Connection, hands: Hands, owner: str) -> Claim | None:
         "moment": moment,
         "places": hands.places,
         "types": hands.types,
+        "tries": MAX_ATTEMPTS if hands.alone else 0,
         "worker": hands.worker,
         "token": token,
         "lease": moment + hands.lease,
@@ -229,7 +246,8 @@ def _claim_of(connection: Connection, hands: Hands, owner: str) -> Claim | None:
 
 def runnable(connection: Connection, hands: Hands) -> bool:
     """Whether a job waits that these hands could do, were its owner's limit no matter."""
-    given = {"moment": now(), "places": hands.places, "types": hands.types}
+    tries = MAX_ATTEMPTS if hands.alone else 0
+    given = {"moment": now(), "places": hands.places, "types": hands.types, "tries": tries}
     return connection.execute(_RUNNABLE, given).first() is not None
 
 
@@ -241,6 +259,7 @@ _RUNNABLE = (
         jobs.c.run_at <= bindparam("moment"),
         jobs.c.place.in_(bindparam("places", expanding=True)),
         jobs.c.type.in_(bindparam("types", expanding=True)),
+        (jobs.c.tries <= bindparam("tries")) | (jobs.c.run_at < bindparam("moment") - ALONE_WITHIN),
     )
     .limit(1)
 )
@@ -282,7 +301,7 @@ def fail(connection: Connection, job: Claim, error: LLMBackendError) -> None:
 
 def hand_back(connection: Connection, job: Claim) -> None:
     """Queued again, as if this attempt had not been; raises LostAttempt."""
-    advance(connection, job, {**_ENDED, "status": "queued", "attempts": job.attempts - 1})
+    advance(connection, job, {**_ENDED, "status": "queued", "attempts": job.attempts - 1, "tries": 0})
 
 
 _ENDED: dict[str, Any] = {"worker": None, "token": None, "lease": None}
@@ -308,12 +327,15 @@ def expired(connection: Connection) -> bool:
 
 
 def reap(connection: Connection) -> None:
-    """Queue again, after a while, what ran out of its lease; what did so in its last attempt has failed as lost."""
+    """Queue again, after a while, what ran out of its lease.
+
+    What did so in MAX_ATTEMPTS attempts, none of which came further than any before, has failed as lost.
+    """
     moment = now()
     late = (jobs.c.status == "running", jobs.c.lease < moment)
     _fail_lost(connection, *late)
-    for row in connection.execute(select(jobs.c.number, jobs.c.attempts).where(*late)).all():
-        _queue_again(connection, jobs.c.number == row.number, *late, run_at=moment + backoff(row.attempts))
+    for row in connection.execute(select(jobs.c.number, jobs.c.tries).where(*late)).all():
+        _queue_again(connection, jobs.c.number == row.number, *late, run_at=moment + backoff(row.tries))
 
 
 def recover(connection: Connection, worker: str) -> None:
@@ -321,12 +343,12 @@ def recover(connection: Connection, worker: str) -> None:
     # Jobs of version 0.1 do not tell who was at them: it was whoever held this data directory.
     left = (jobs.c.status == "running", jobs.c.worker.is_(None) | (jobs.c.worker == worker))
     _fail_lost(connection, *left)
-    _queue_again(connection, *left)
+    _queue_again(connection, *left, run_at=now())
 
 
-def backoff(attempts: int) -> float:
+def backoff(tries: int) -> float:
     """Seconds until a lost job is tried again."""
-    return float(min(2**attempts, LONGEST_BACKOFF))
+    return float(min(2 ** max(tries, 1) / 2, LONGEST_BACKOFF))
 
 
 def _queue_again(connection: Connection, *which: Any, **values: Any) -> None:
@@ -339,7 +361,7 @@ def _fail_lost(connection: Connection, *which: Any) -> None:
     error = LLMBackendError(
         f"lost: its process was killed in each of {MAX_ATTEMPTS} attempts", details={"reason": "lost"}
     )
-    last = select(jobs.c.number).where(*which, jobs.c.attempts >= MAX_ATTEMPTS)
+    last = select(jobs.c.number).where(*which, jobs.c.tries >= MAX_ATTEMPTS)
     _fail_all(connection, list(connection.execute(last).scalars()), error)
 
 
@@ -399,6 +421,7 @@ def retry(connection: Connection, job_id: str) -> None:
         .values(
             status="queued",
             attempts=0,
+            tries=0,
             run_at=0.0,
             blocked=sum(1 for done in waits_for.values() if not done),
             error=None,

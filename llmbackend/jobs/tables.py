@@ -37,6 +37,9 @@ jobs = Table(
     Column("is_waited_for", Integer, nullable=False, default=0),
     # Who is at it
     Column("attempts", Integer, nullable=False, default=0),
+    Column(
+        "tries", Integer, nullable=False, default=0
+    ),  # attempts since it last came further than ever before
     Column("worker", String(64)),
     Column("token", String(36)),
     Column("lease", Float),  # until when the attempt counts as alive
@@ -44,6 +47,7 @@ jobs = Table(
     Column("done", Integer, nullable=False, default=0),
     Column("total", Integer, nullable=False, default=0),
     Column("stage", String(64), nullable=False, default=""),
+    Column("reached", Integer, nullable=False, default=0),  # the most that was ever done
     Column("rate", Float),  # a second
     Column("checkpoint", Text),
     Column("version", Integer, nullable=False, default=1),  # grows with each change that a watcher may see
@@ -107,7 +111,7 @@ def _from_0_1(connection: Connection) -> None:
     kept = "number, id, type, status, done, total, stage, attempts, result, error, created_at, finished_at"
     connection.exec_driver_sql(
         f"INSERT INTO jobs ({kept}, owner, place, priority, run_at, blocked, is_waited_for, version, "
-        f"row_count, row_bytes) SELECT {kept}, 'local', '', 0, 0, 0, 0, 0, 0, 0 FROM jobs_0_1"
+        f"row_count, row_bytes, tries, reached) SELECT {kept}, 'local', '', 0, 0, 0, 0, 1, 0, 0, attempts, 0 FROM jobs_0_1"
     )
     connection.exec_driver_sql("INSERT INTO job_params SELECT number, params FROM jobs_0_1")
     connection.exec_driver_sql("DROP TABLE jobs_0_1")

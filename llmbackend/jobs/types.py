@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Annotated, Any
 
 import anyio
@@ -16,6 +17,8 @@ from .context import Context
 from .registry import job_type
 
 EMBED_BATCH = 512
+FIRST_BATCH = 64
+"""Small, so that an attempt soon has something to show; grows while batches take less than a second."""
 CHAT_BATCH = 32
 CHATS_AT_ONCE = 8
 
@@ -35,9 +38,13 @@ async def batch_embed(context: Context, params: BatchEmbedParams) -> dict[str, A
     """`{model, dimension, count, embeddings}`: a vector a text, in order."""
     embedder, results, total = context.rooms.embedder, context.results, len(params.texts)
     state: dict[str, Any] = context.resume or {"dimension": 0}
+    size = FIRST_BATCH
     while results.count < total:
         context.progress(results.count, total, "embed")
-        vectors = await embedder.embed(params.texts[results.count : results.count + EMBED_BATCH])
+        began = time.monotonic()
+        vectors = await embedder.embed(params.texts[results.count : results.count + size])
+        if time.monotonic() - began < 1:
+            size = min(2 * size, EMBED_BATCH)
         results.append_vectors(vectors.values)
         state = {"dimension": int(vectors.values.shape[1])}
         if results.count < total:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 from anyio import CancelScope, to_thread
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 TICK = 0.5
 """Seconds between two looks at the ledger: for lost wake-ups, jobs whose time has come, cancelled and lost attempts."""
+SUSPECT_SECONDS = 10
+"""For so long, a job whose last attempt was lost is alone, unless it comes further: it may kill its process again."""
 LARGE = 2**17
 """Bytes of params that are parsed in a thread."""
 
@@ -33,6 +36,14 @@ class Attempt:
         self.job = job
         self.scope = CancelScope()
         self.ended = asyncio.Event()
+        self.context: Context | None = None
+        self._began = time.monotonic()
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it may be what killed the last process that was at it."""
+        proven = self.context is not None and self.context.came_further
+        return self.job.tries > 1 and not proven and time.monotonic() - self._began < SUSPECT_SECONDS
 
 
 class Worker:
@@ -65,7 +76,9 @@ class Worker:
     @property
     def free(self) -> bool:
         """Whether there is a hand free."""
-        return self._busy < self._slots and not self._closing
+        if self._busy >= self._slots or self._closing:
+            return False
+        return not any(attempt.suspect for attempt in self.attempts.values())
 
     def wake(self) -> None:
         """Look for work now."""
@@ -98,9 +111,12 @@ class Worker:
             except Exception:
                 log.exception("no job could be taken up")  # the next look around tries again
 
+    def _now(self) -> Hands:
+        return replace(self._hands, alone=not self.attempts)
+
     async def _begin_next(self) -> bool:
         # Not durable: claimed or not, after a power cut the job is done anew.
-        job = await self._database.write(ledger.claim, self._hands, self._last_turn, durable=False)
+        job = await self._database.write(ledger.claim, self._now(), self._last_turn, durable=False)
         self._left_some = job is not None or self._hands.per_owner is not None
         if job is None:
             return False
@@ -151,7 +167,7 @@ class Worker:
                 attempt.scope.cancel()
 
         resume = json.loads(job.checkpoint) if job.checkpoint else None
-        context = Context(job.id, job.owner, job.attempts, self._rooms, resume, rows, save)
+        context = attempt.context = Context(job, self._rooms, resume, rows, save)
         end: tuple[Any, ...] | None = None
         try:
             with attempt.scope:
@@ -194,7 +210,9 @@ class Worker:
                 tokens[token].scope.cancel()
         if await read(ledger.expired):
             await write(ledger.reap)
-        if self.free and await read(ledger.runnable, self._hands):
+        if self.free:
+            self._free.set()
+        if self.free and await read(ledger.runnable, self._now()):
             self._wanted.set()
 
 

@@ -165,13 +165,13 @@ def test_a_job_that_was_lost_three_times_fails_and_the_others_go_on(tmp_path: Pa
         _until_under_way(client, lost)
         _until_under_way(client, other)
         _kill(server)
-    _change_ledger(tmp_path, "UPDATE jobs SET attempts = 3 WHERE id = ?", lost)
+    _change_ledger(tmp_path, "UPDATE jobs SET attempts = 5, tries = 5 WHERE id = ?", lost)
     with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
         with pytest.raises(LLMBackendError, match="killed") as caught:
             client.wait_for_job(lost, timeout=10)
         assert caught.value.details["reason"] == "lost"
         job = client.get_job_status(lost)
-        assert (job.status, job.attempts) == ("failed", 3)
+        assert (job.status, job.attempts) == ("failed", 5)
         assert job.finished_at is not None
         assert client.wait_for_job(waiting, timeout=60)["count"] == 1
         report = client.wait_for_job(other, timeout=60)

@@ -35,7 +35,6 @@ def test_jobs_of_version_0_1_are_kept_and_done(tmp_path: Path) -> None:
         ("done", "completed", 1, json.dumps(result), None, moment),
         ("failed", "failed", 1, None, json.dumps({"code": "backend", "message": "away"}), moment),
         ("running", "running", 1, None, None, None),
-        ("lost", "running", 3, None, None, None),
         ("queued", "queued", 0, None, None, None),
     ]
     with closing(sqlite3.connect(tmp_path / "state.db")) as connection, connection:
@@ -52,10 +51,9 @@ def test_jobs_of_version_0_1_are_kept_and_done(tmp_path: Path) -> None:
         assert client.get_job_status("running").attempts == 2
         assert np.array_equal(client.wait_for_job("done").embeddings.numpy(), vectors)
         assert client.get_job_status("failed").error.message == "away"
-        assert client.get_job_status("lost").error.details.reason == "lost"
         assert [job.id for job in client.list_jobs()] == [row[0] for row in reversed(rows)]
         client.wait_for_job(client.submit_job("batch_embed", {"texts": ["new"]}), 60)
     with LLMBackendClient(
         transport=LocalTransport(Settings(data_dir=tmp_path))
     ) as client:  # nothing more to do
-        assert len(client.list_jobs()) == 6
+        assert len(client.list_jobs()) == 5

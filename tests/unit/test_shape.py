@@ -252,7 +252,7 @@ STOREYS = (
     {"jobs"},
     {"backend"},
     {"operations"},
-    {"local", "server"},
+    {"local", "server", "worker"},
     {"cli", "demo", "__main__"},
 )
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}

@@ -76,6 +76,7 @@ class Upstream:
         self.counted: list[str] = []
         """The texts that were to be counted."""
         self.models = ["ok"]
+        self.work = WORK
         self.at_work = 0
         self.most_at_work = 0
         """How many requests for embeddings or ranks were worked at together."""
@@ -105,6 +106,7 @@ class Upstream:
         self.counted.clear()
         self.models = ["ok"]
         self.most_at_work = 0
+        self.work = WORK
         self.left.clear()
 
     async def _models(self, request: Request) -> Response:
@@ -289,7 +291,7 @@ class Upstream:
     async def _work(self) -> None:
         self.at_work += 1
         self.most_at_work = max(self.most_at_work, self.at_work)
-        await asyncio.sleep(WORK)
+        await asyncio.sleep(self.work)
         self.at_work -= 1
 
     async def _fault(self, model: str, request: Request) -> Response | None:

@@ -1,0 +1,54 @@
+"""A process that does jobs and nothing else: `llmbackend worker`, any number of them on one database."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+from pydantic import SecretStr
+
+from .backend import Backend
+from .errors import Conflict
+from .settings import Settings
+
+MOST = 1000
+"""Workers on one data directory."""
+
+
+def run(settings: Settings, started: Callable[[str], None] = lambda folder: None) -> None:
+    """Do up to `settings.workers` jobs at once until stopped (SIGINT, SIGTERM), then hand back what is not done.
+
+    The jobs are those of DATABASE_URL, or of the server on the same DATA_DIR. Raises BackendError if it cannot start.
+    """
+    asyncio.run(_run(settings, started))
+
+
+async def _run(settings: Settings, started: Callable[[str], None]) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    backend = await _open(settings)
+    try:
+        started(str(backend.settings.data_dir))
+        await stopped.wait()
+    finally:
+        await backend.close()
+
+
+async def _open(settings: Settings) -> Backend:
+    """On a folder of its own, the first that no other worker holds: the data directory itself is the server's."""
+    shared = settings.database_url or SecretStr(f"sqlite:///{settings.data_dir / 'state.db'}")
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    for number in range(1, MOST):
+        changed = {
+            "data_dir": settings.data_dir / "workers" / str(number),
+            "models_dir": settings.models_path,
+            "database_url": shared,
+        }
+        try:
+            return await Backend.open(settings.model_copy(update=changed))
+        except Conflict:
+            continue
+    raise Conflict(f"there are {MOST} workers on {settings.data_dir} already", details={})
