@@ -171,7 +171,7 @@ class OpenAICompatibleChat:
                     elif not servers:
                         raise
                 except InvalidRequest as error:
-                    raise await overflow(error, server.upstream, asked) or error from error
+                    raise await overflow(error, server.upstream, asked, until) or error from error
             except _FAILURES as error:
                 server.rest(error)
                 if not servers:

@@ -57,7 +57,7 @@ def too_long(prompt: str, model: str, context: int, details: dict[str, Any]) -> 
 
 
 async def overflow(
-    refusal: InvalidRequest, upstream: Upstream, request: dict[str, Any]
+    refusal: InvalidRequest, upstream: Upstream, request: dict[str, Any], deadline: float
 ) -> InvalidRequest | None:
     """The refusal as an error with `tokens` and `context` in its details; None if it is about something else."""
     length = told(refusal.message)
@@ -67,7 +67,9 @@ async def overflow(
     root = upstream.root(COUNTING)
     try:
         tokens = await counted(
-            root, {name: request[name] for name in ("model", "messages", "tools") if request.get(name)}
+            root,
+            {name: request[name] for name in ("model", "messages", "tools") if request.get(name)},
+            deadline,
         )
     finally:
         await root.close()
@@ -87,10 +89,10 @@ async def overflow(
     )
 
 
-async def counted(root: Upstream, fields: dict[str, Any]) -> int | None:
+async def counted(root: Upstream, fields: dict[str, Any], deadline: float | None = None) -> int | None:
     """The tokens of a chat or a text, by the server's own count; None where it has none."""
     try:
-        count = (await root.post("/tokenize", fields, retries=0))["count"]
+        count = (await root.post("/tokenize", fields, deadline, retries=0))["count"]
         return count if isinstance(count, int) else None
     except (LLMBackendError, KeyError, TypeError):
         return None

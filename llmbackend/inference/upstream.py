@@ -128,7 +128,7 @@ class Upstream:
                     with self.translated(), trace.waiting():
                         return await attempt()
             except TimeoutError as error:
-                raise self._too_late(deadline - began) from error
+                raise self._too_late(max(0.0, deadline - began)) from error
             except LLMBackendError as error:
                 wait = float(error.details.get("retry_after") or pause * random.uniform(1, 1.5))
                 if not tries_left or not _worth_another_try(error) or time.monotonic() + wait >= deadline:

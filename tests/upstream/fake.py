@@ -14,7 +14,7 @@ It behaves as the name of the model says (for TEI: the folder in the URL, as in 
     slow         answers after SLOW seconds
 
 Chat counts words for tokens, refuses more than CONTEXT of them in vLLM's words, and counts them at POST /tokenize
-unless it is `silent` there. Chat streams and choices: `empty` (no choice), `cut` (at the limit on tokens), `plain`
+unless it is `silent` there, and after HANG seconds if it is `lost`. Chat streams and choices: `empty` (no choice), `cut` (at the limit on tokens), `plain`
 (refuses response_format), `bare` (a choice without a message), `truncated` (a stream without its end), `broken` (the
 connection drops in the stream), `stalling` (a stream that stops coming), `endless` (a stream that goes on until the
 reader leaves), `quiet` (one that says no more until then), `abrupt` (no empty line after the last event), `failing` (an
@@ -123,6 +123,8 @@ class Upstream:
         body = await request.json()
         if body["model"] == "silent":
             return JSONResponse({"detail": "Not Found"}, status_code=404)
+        if body["model"] == "lost":
+            await asyncio.sleep(HANG)
         if "prompt" in body:
             self.counted.append(body["prompt"])
             return JSONResponse({"count": _words(body["prompt"]), "max_model_len": CONTEXT, "tokens": []})

@@ -27,9 +27,10 @@ def test_the_system_message_is_counted_too(client: LLMBackendClient) -> None:
         client.chat("word " * CONTEXT, system="Be brief.")
 
 
-def test_a_server_that_does_not_count_is_quoted(client: LLMBackendClient) -> None:
+@pytest.mark.parametrize("model", ["silent", "lost"])
+def test_a_server_that_does_not_count_in_time_is_quoted(client: LLMBackendClient, model: str) -> None:
     with fails(InvalidRequest, tokens=CONTEXT + 1, context=CONTEXT) as caught:
-        client.chat("word " * 5000, model="silent")
+        client.chat("word " * 5000, model=model)
     assert f"at least {CONTEXT + 1} tokens" in caught.value.message
 
 
