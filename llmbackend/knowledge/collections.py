@@ -313,4 +313,5 @@ class Collections:
         collection: Collection
         live = LiveIndex(index or await self.opened(manifest), lambda: self.after_flush(collection))
         collection = Collection(manifest, live)
+        self.after_flush(collection)  # it may have ended before it got its graph
         return collection

@@ -166,9 +166,8 @@ class Imports:
             )
         await to_thread.run_sync(running.index.flush)
         with CancelScope(shield=True):
-            collection = await self._collections.add(running.manifest, running.index)
+            await self._collections.add(running.manifest, running.index)
             del self._under_way[token]
-            self._collections.after_flush(collection)
         return ImportedCollection(documents=documents, chunks=chunks)
 
     async def _drop(self, token: str) -> None:

@@ -16,6 +16,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="retrieval benchmark: corpus.jsonl ({id, text}) and queries.jsonl ({id, question, gold})",
     )
     parser.addoption(
+        "--points",
+        type=int,
+        action="append",
+        metavar="NUMBER",
+        help="search benchmark: how many chunks (default: 10000 and 100000; a million takes an hour and 6 GB of disk)",
+    )
+    parser.addoption(
         "--litellm",
         type=Path,
         metavar="EXECUTABLE",

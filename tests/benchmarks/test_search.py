@@ -1,0 +1,191 @@
+"""A search in process beside the bare engine's query of the same kind, and how much approximate search misses."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from numpy.typing import NDArray
+
+from llmbackend import LLMBackendClient
+from llmbackend.knowledge.index_building import GROWN
+from llmbackend.knowledge.qdrant import DENSE, SPARSE
+from llmbackend.knowledge.qdrant_edge import EdgeIndex
+from llmbackend.knowledge.vectors import RRF_K, RRF_WEIGHTS, Chunk, fusion_depth
+from llmbackend.local import LocalTransport
+from llmbackend.settings import Settings
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(3 * 3600)]
+
+Table = Callable[..., None]
+
+BATCH, CLUSTER = 2_000, 100  # chunks
+WORDS, VOCABULARY = 60, 50_000
+TOP, QUERIES, ROUNDS = 10, 100, 3
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "points" in metafunc.fixturenames:
+        metafunc.parametrize("points", metafunc.config.getoption("--points", None) or [10_000, 100_000])
+
+
+class Corpus:
+    """Clustered unit vectors (a centre, and noise as long as two thirds of it) and texts of words as frequent as in language."""
+
+    def __init__(self, points: int, dimension: int) -> None:
+        self._random = np.random.default_rng(7)
+        self._centres = self._random.normal(size=(max(1, points // CLUSTER), dimension)).astype(np.float32)
+        names = random.Random(7)
+        letters = "bcdfghjklmnprstvw"
+        self._words = np.array(
+            [
+                "".join(names.choice(letters) + names.choice("aeiou") for _ in range(4))
+                for _ in range(VOCABULARY)
+            ]
+        )
+        frequency = 1 / np.arange(1, VOCABULARY + 1)
+        self._frequency = frequency / frequency.sum()
+
+    def vectors(self, count: int) -> NDArray[np.float32]:
+        centres = self._centres[self._random.integers(0, len(self._centres), count)]
+        noise = self._random.normal(scale=2 / 3, size=centres.shape).astype(np.float32)
+        vectors = centres + noise
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+
+    def texts(self, count: int, words: int = WORDS) -> list[str]:
+        chosen = self._random.choice(self._words, size=(count, words), p=self._frequency)
+        return [" ".join(row) for row in chosen]
+
+
+def _milliseconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - began)
+
+
+def _disk(folder: Path) -> float:
+    """Megabytes that the files take."""
+    return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file()) / 2**20
+
+
+@pytest.fixture
+def transport(tmp_path: Path) -> Iterator[LocalTransport]:
+    transport = LocalTransport(Settings(data_dir=tmp_path))
+    yield transport
+    transport.close()
+
+
+def test_search_beside_the_bare_engine(
+    transport: LocalTransport, tmp_path: Path, points: int, table: Table
+) -> None:
+    client = LLMBackendClient(transport=transport)
+    core = transport._core
+    assert core is not None
+    collections = core.backend._collections
+    client.create_collection("corpus")
+    collection = core.portal.call(collections.open, "corpus")
+    corpus = Corpus(points, collection.manifest.dimension)
+
+    began = time.perf_counter()
+    for start in range(0, points, BATCH):
+        size = min(BATCH, points - start)
+        texts = corpus.texts(size)
+        chunks = [Chunk(f"d{start + number}", "v1", 0, 1, text) for number, text in enumerate(texts)]
+        core.portal.call(collection.run, collection.index.upsert, chunks, corpus.vectors(size))
+    core.portal.call(collection.run, collection.index.flush)
+    written = time.perf_counter() - began
+    queries = corpus.texts(QUERIES, words=6)
+
+    def medians() -> tuple[float, float]:
+        """Of ours, without looking up the query's vector, and the bare engine's, in milliseconds, taking turns."""
+        index = collection.index.now
+        assert isinstance(index, EdgeIndex)
+        requests = [_request(index, query, _vector(core, query)) for query in queries]
+        for query, request in zip(queries, requests, strict=True):  # what was asked once is cached
+            assert client.rag_search(query, "corpus", top_k=TOP) != []
+            index._shard.query(request)
+        ours, bare = [], []
+        looking_up = core.portal.call(_looking_up, core, queries)
+        for _ in range(ROUNDS):
+            for query, request in zip(queries, requests, strict=True):
+                ours.append(_milliseconds(lambda query=query: client.rag_search(query, "corpus", top_k=TOP)))  # type: ignore[misc]
+                bare.append(_milliseconds(lambda index=index, request=request: index._shard.query(request)))  # type: ignore[misc]
+        return statistics.median(ours) - looking_up, statistics.median(bare)
+
+    rows: list[tuple[object, ...]] = [("", "rag_search ms", "bare query ms", "ratio", f"recall@{TOP}")]
+    graph = points >= GROWN
+    if graph:  # before the builder is through; it is nice
+        ours, bare = medians() if collection.manifest.indexed == 0 else (0.0, 0.0)
+        rows.append(("while the graph is built", ours, bare, ours / bare if bare else "-", "-"))
+        began = time.perf_counter()
+        while collection.manifest.indexed == 0 or len(list((tmp_path / "collections").iterdir())) > 1:
+            time.sleep(0.2)
+        built = time.perf_counter() - began
+    ours, bare = medians()
+    recall = _recall(collection, corpus)
+    rows.append(("with a graph" if graph else "without a graph", ours, bare, ours / bare, recall))
+    table(f"{points:,} chunks of {collection.manifest.dimension} dimensions and {WORDS} words", *rows)
+    memory = psutil.Process().memory_info().rss / 2**20
+    print(f"    written in {written:.0f} s{f', graph after {built:.0f} s more' if graph else ''}")
+    print(f"    {memory:,.0f} MB of memory (with pages of files), {_disk(tmp_path):,.0f} MB of disk")
+    assert ours / bare <= 1.5
+    assert recall >= 0.97
+
+
+async def _looking_up(core: Any, queries: list[str]) -> float:
+    """Milliseconds for the vector of a query that was embedded before."""
+    taken = []
+    for query in queries:
+        began = time.perf_counter()
+        await core.backend._embedder.embed([query])
+        taken.append(1000 * (time.perf_counter() - began))
+    return statistics.median(taken)
+
+
+def _vector(core: Any, query: str) -> NDArray[np.float32]:
+    async def embedded() -> NDArray[np.float32]:
+        vector: NDArray[np.float32] = (await core.backend._embedder.embed([query])).values[0]
+        return vector
+
+    vector: NDArray[np.float32] = core.portal.call(embedded)
+    return vector
+
+
+def _request(index: EdgeIndex, query: str, vector: NDArray[np.float32]) -> Any:
+    """The same search by the engine alone, made beforehand."""
+    edge = index._edge
+    lists = (
+        edge.Query.Nearest(vector.tolist(), using=DENSE),
+        edge.Query.Nearest(edge.SparseVector(*index._encoder.query(query)), using=SPARSE),
+    )
+    return edge.QueryRequest(
+        limit=TOP,
+        query=edge.Fusion.Rrf(k=RRF_K, weights=RRF_WEIGHTS),
+        prefetches=[edge.Prefetch(limit=fusion_depth(TOP), query=one) for one in lists],
+        with_payload=True,
+    )
+
+
+def _recall(collection: Any, corpus: Corpus) -> float:
+    """Of the nearest by exact search, how many a dense search finds."""
+    index = collection.index.now
+    edge = index._edge
+    found = 0
+    for vector in corpus.vectors(QUERIES):
+        query = edge.Query.Nearest(vector.tolist(), using=DENSE)
+        exact = index._shard.query(
+            edge.QueryRequest(
+                limit=TOP, query=query, params=edge.SearchParams(exact=True), with_payload=["document_id"]
+            )
+        )
+        nearest = {point.payload["document_id"] for point in exact}
+        hits = index.search("", vector, mode="dense", top_k=TOP)
+        found += len(nearest & {hit.chunk.document_id for hit in hits})
+    return found / (QUERIES * TOP)
