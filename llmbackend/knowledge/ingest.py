@@ -42,6 +42,9 @@ BATCH_CHARACTERS = 2**17
 BATCH_SECONDS = 0.5
 """What files were parsed in such a time goes on, however little it is."""
 
+FLUSH_CHUNKS = 2048
+"""Written at most before they are flushed: a flush of many would hold up everybody."""
+
 SAMPLE = 64
 """Chunks that are embedded to tell how long an ingest will take."""
 
@@ -94,6 +97,7 @@ async def ingest(
     report = IngestReport()
     stages = _Stages(documents, progress)
     seen: dict[str, str] = {}
+    flushed = 0
     async with (
         ahead(_given(documents, stages)) as given,
         ahead(_chunked(collection, given, seen, stages)) as chunked,
@@ -103,6 +107,9 @@ async def ingest(
             await _write(collection, batch, report)
             stages.written(batch)
             stages.through(batch)
+            if report.chunks - flushed >= FLUSH_CHUNKS:
+                await collection.run(collection.index.flush)
+                flushed = report.chunks
     if sync:
         stages.tell("sync")
         kept = {*seen, *keep, *(failure.id for failure in report.failed)}
