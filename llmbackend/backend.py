@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
@@ -26,14 +26,14 @@ from .jobs.queue import Queue
 from .jobs.service import Jobs
 from .jobs.worker import Worker
 from .knowledge import rag_model
-from .knowledge.collections import Collection, Collections
+from .knowledge.collections import Collection, Collections, chunking
 from .knowledge.documents import from_files
 from .knowledge.index_building import IndexBuilder
-from .knowledge.ingest import Progress, ingest
+from .knowledge.ingest import Incoming, Stages, StagesProgress, ingest, plan, silent
 from .knowledge.parsing_pool import Limits, ParsingPool
 from .knowledge.qdrant_edge import QdrantEdge
 from .knowledge.qdrant_server import QdrantServer
-from .knowledge.rebuild import reindex
+from .knowledge.rebuild import Progress, reindex
 from .knowledge.retrieval import Candidate, retrieve
 from .knowledge.transfer import Imports, export_page
 from .knowledge.vectors import VectorEngine
@@ -206,50 +206,49 @@ class Backend:
 
     async def rag_ingest(self, request: schemas.RagIngestRequest) -> schemas.IngestReport:
         """Put documents into a collection; what is stored already costs nothing."""
-        return await self._ingest(request, lambda done, total, stage: None)
+        return await self._ingest(request, request.documents)
 
     async def rag_ingest_stream(self, request: schemas.RagIngestRequest) -> AsyncIterator[bytes]:
-        async for item in _with_progress(lambda progress: self._ingest(request, progress)):
+        async for item in _with_progress(lambda tell: self._ingest(request, request.documents, (), tell)):
             yield event(item)
         yield DONE
-
-    async def _ingest(self, request: schemas.RagIngestRequest, progress: Progress) -> schemas.IngestReport:
-        collection = await self._collections.get_or_create(
-            request.collection, request.chunk_size, request.chunk_overlap
-        )
-        return await ingest(
-            collection, request.documents, self._embedder, sync=request.sync, progress=progress
-        )
 
     async def rag_ingest_files(self, request: schemas.RagIngestFilesRequest) -> schemas.IngestReport:
         """Put files into a collection: text, Markdown, HTML, PDF, Office, tables, notebooks and mail."""
-        return await self._ingest_files(request, lambda done, total, stage: None)
+        return await self._ingest(request, self._incoming(request), request.keep)
 
     async def rag_ingest_files_stream(self, request: schemas.RagIngestFilesRequest) -> AsyncIterator[bytes]:
-        async for item in _with_progress(lambda progress: self._ingest_files(request, progress)):
+        parsed = self._incoming(request)
+        async for item in _with_progress(lambda tell: self._ingest(request, parsed, request.keep, tell)):
             yield event(item)
         yield DONE
 
-    async def _ingest_files(
-        self, request: schemas.RagIngestFilesRequest, progress: Progress
+    def _incoming(self, request: schemas.RagIngestFilesRequest) -> Incoming:
+        return Incoming(from_files(self._parsers, request.files), len(request.files))
+
+    async def _ingest(
+        self,
+        request: schemas.RagIngestRequest | schemas.RagIngestFilesRequest,
+        documents: list[str | schemas.Document] | Incoming,
+        keep: Sequence[str] = (),
+        progress: StagesProgress = silent,
     ) -> schemas.IngestReport:
-        collection = await self._collections.get_or_create(
-            request.collection, request.chunk_size, request.chunk_overlap
-        )
-        documents: list[schemas.Document] = []
-        failed: list[schemas.Failure] = []
-        async with aclosing(from_files(self._parsers, request.files)) as parsed:
-            async for part in parsed:
-                failed += [one for one in part if isinstance(one, schemas.Failure)]
-                documents += [one for one in part if isinstance(one, schemas.Document)]
-                progress(len(documents) + len(failed), len(request.files), "parse")
-        return await ingest(
-            collection,
+        asked = (request.collection, request.chunk_size, request.chunk_overlap)
+        if not request.plan:
+            collection = await self._collections.get_or_create(*asked)
+            return await ingest(
+                collection, documents, self._embedder, sync=request.sync, keep=keep, progress=progress
+            )
+        there: Collection | None = None
+        with suppress(NotFound):
+            there = await self._collections.matching(*asked)
+        return await plan(
+            there,
             documents,
-            self._embedder,
+            self._embedder.model,  # its speed, not the cache's
+            chunking=there.chunking if there else chunking(request.chunk_size, request.chunk_overlap),
             sync=request.sync,
-            keep=request.keep,
-            failed=failed,
+            keep=keep,
             progress=progress,
         )
 
@@ -501,14 +500,15 @@ def _wire(request: schemas.ChatRequest) -> dict[str, Any]:
 
 
 async def _with_progress(
-    work: Callable[[Progress], Awaitable[schemas.Response]],
+    work: Callable[[Callable[..., None]], Awaitable[schemas.Response]],
 ) -> AsyncIterator[dict[str, Any]]:
     """`{"progress": {…}}` while the work goes on, `{"report": {…}}` at its end. Leaving early cancels the work."""
     items: asyncio.Queue[dict[str, Any] | BaseException] = asyncio.Queue()
     scope = CancelScope()
 
-    def progress(done: int, total: int, stage: str) -> None:
-        items.put_nowait({"progress": {"done": done, "total": total, "stage": stage}})
+    def progress(done: int, total: int, stage: str, stages: Stages | None = None) -> None:
+        further = {} if stages is None else {"stages": stages}
+        items.put_nowait({"progress": {"done": done, "total": total, "stage": stage, **further}})
 
     async def run() -> None:
         with scope:

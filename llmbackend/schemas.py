@@ -458,6 +458,7 @@ class RagIngestRequest(Request):
     chunk_size: int | None = Field(None, ge=32, le=8192, description="tokens")
     chunk_overlap: int | None = Field(None, ge=0, le=4096, description="tokens")
     sync: bool = False
+    plan: bool = Field(False, description="tell what would be done, and do nothing")
     stream: bool = Field(False, description="answer with progress events, then the report")
 
     @field_validator("documents", mode="before")
@@ -503,6 +504,7 @@ class RagIngestFilesRequest(Request):
     keep: list[FileName] = Field(
         [], description="what sync is to leave, beside these files: those sent before"
     )
+    plan: bool = Field(False, description="tell what would be done, and do nothing")
     stream: bool = Field(False, description="answer with progress events, then the report")
 
     @model_validator(mode="after")
@@ -526,6 +528,14 @@ class IngestReport(Response):
     deleted: int = 0
     failed: list[Failure] = []
     chunks: int = 0
+
+
+class IngestPlan(IngestReport):
+    """What a report would say, of so many documents in all; `tokens` and `seconds` are estimates."""
+
+    documents: int = 0
+    tokens: int = 0
+    seconds: float = 0
 
 
 Filters = Annotated[

@@ -258,6 +258,8 @@ class Job(Record):
 
 def _progress_text(progress: Mapping[str, Any]) -> str:
     text = f"{progress.get('done') or 0}/{progress.get('total') or '?'} {progress.get('stage') or ''}".strip()
+    if stages := progress.get("stages"):
+        text += f" ({', '.join(name + ' ' + str(stage['done']) for name, stage in stages.items())})"
     if progress.get("rate"):
         text += f", {progress['rate']:.3g}/s"
     if progress.get("eta") is not None:
@@ -678,6 +680,12 @@ def _events(chunks: Iterator[bytes]) -> Iterator[dict[str, Any]]:
     raise StreamInterrupted("the stream ended before its last event")
 
 
+def _close(chunks: Iterator[bytes]) -> None:
+    close = getattr(chunks, "close", None)
+    if close is not None:
+        close()
+
+
 class _TextStream(Iterator[str]):
     """Pieces of text as they come; `close()` (or leaving a `with` block) stops the model's work too."""
 
@@ -708,9 +716,7 @@ class _TextStream(Iterator[str]):
 
     def close(self) -> None:
         """Stop reading and tell the other side to stop."""
-        close = getattr(self._chunks, "close", None)
-        if close is not None:
-            close()
+        _close(self._chunks)
 
     def __enter__(self) -> Any:
         return self
@@ -1094,19 +1100,24 @@ class LLMBackendClient:
     def _watched(self, operation: str, progress: bool | Progress | None, **fields: Any) -> Record:
         """The report of a long operation, with a bar or whatever else shows its progress."""
         tell = _progress(progress)
-        report = self._reported(operation, tell, fields)
-        _finish(tell)
-        return report
+        try:
+            return self._reported(operation, tell, fields)
+        finally:
+            _finish(tell)
 
     def _reported(self, operation: str, tell: Progress | None, fields: Mapping[str, Any]) -> Record:
         """The report of a long operation; where somebody wants to know, its progress on the way."""
         if tell is None:
             return self._call(operation, **fields)
         report = Record()
-        for event in _events(self._stream(operation, **fields)):
-            if "progress" in event:
-                tell(_records(event["progress"]))
-            report = _records(event.get("report", {})) or report
+        stream = self._stream(operation, **fields)
+        try:
+            for event in _events(stream):
+                if "progress" in event:
+                    tell(_records(event["progress"]))
+                report = _records(event.get("report", {})) or report
+        finally:  # one who interrupts it does not leave it running
+            _close(stream)
         return report
 
     @staticmethod
@@ -1328,6 +1339,7 @@ class LLMBackendClient:
         chunk_size: int | None = None,
         chunk_overlap: int | None = None,
         sync: bool = False,
+        plan: bool = False,
         progress: bool | Progress | None = None,
     ) -> Record:
         """Put documents into a collection (made if there is none) so that they can be searched.
@@ -1338,8 +1350,12 @@ class LLMBackendClient:
         `chunk_overlap` (tokens) are fixed when the collection is made.
 
         Returns `{added, updated, unchanged, deleted, failed: [{id, error}], chunks}`: the first four
-        count documents, `chunks` those written now. `progress` is True for a bar, or a function called
-        with `{done, total, stage}`.
+        count documents, `chunks` those written now. With `plan=True` nothing is written: the report tells
+        what would be, with `documents` in all, and `tokens` and `seconds` estimated from some chunks.
+
+        `progress` is True for a bar, or a function called with `{done, total, stage, stages}`: documents
+        done and in all, the first stage that is not through, and for each (parse, of files; chunk; embed;
+        write) its own `{done, total}`, of documents in the first two, of chunks in the others.
 
         Raises InvalidRequest, Conflict (made with another embedding model or chunking), BackendError.
         """
@@ -1350,6 +1366,7 @@ class LLMBackendClient:
             "chunk_size": chunk_size,
             "chunk_overlap": chunk_overlap,
             "sync": sync,
+            "plan": plan,
         }
         return self._watched("rag_ingest", progress, **fields)
 
@@ -1361,6 +1378,7 @@ class LLMBackendClient:
         chunk_size: int | None = None,
         chunk_overlap: int | None = None,
         sync: bool = False,
+        plan: bool = False,
         progress: bool | Progress | None = None,
     ) -> Record:
         """Put files into a collection: txt, md, rst, html, pdf, docx, pptx, xlsx, csv, json, jsonl, ipynb and eml.
@@ -1372,6 +1390,7 @@ class LLMBackendClient:
 
         Returns a report as `rag_ingest` does; a file that cannot be read is one of `failed`, with the reason, and
         the others go on. `sync=True` removes documents that are not among these files, but none whose file failed.
+        With `plan=True` the files are read, and nothing is written.
 
         Raises InvalidRequest (no such file, nothing there), and as `rag_ingest` does.
         """
@@ -1381,7 +1400,14 @@ class LLMBackendClient:
         failed = Records()
         batches = _batches(found, failed)
         total = Record(added=0, updated=0, unchanged=0, deleted=0, failed=failed, chunks=0)
-        fields = {"collection": collection, "chunk_size": chunk_size, "chunk_overlap": chunk_overlap}
+        if plan:
+            total.update(documents=0, tokens=0, seconds=0.0)
+        fields = {
+            "collection": collection,
+            "chunk_size": chunk_size,
+            "chunk_overlap": chunk_overlap,
+            "plan": plan,
+        }
         report = _progress(progress)
         done = len(failed)
         while batches:
@@ -1408,10 +1434,12 @@ class LLMBackendClient:
                     if last:
                         batches.append([])
                 else:
-                    for name in ("added", "updated", "unchanged", "deleted", "chunks"):
+                    for name in total.keys() - {"failed"}:
                         total[name] += part[name]
                     failed += part["failed"]
             done += len(batch)
+        if plan:
+            total["documents"] = len(found)
         _finish(report)
         return total
 

@@ -9,7 +9,7 @@ import math
 import os
 import secrets
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -70,18 +70,20 @@ class EmbeddedEmbedder:
         from .embeddings import Vectors, unit
 
         with self._loading:
-            model = self._model
-        table = model.embedding[:, :dimensions]
+            model, table = self._model, self._table[:, :dimensions]
         values = np.zeros((len(texts), table.shape[1]), dtype=np.float32)
         tokens: list[int] = []
-        for start in range(0, len(texts), 64):
+        for start in range(0, len(texts), 256):
             encoded = model.tokenizer.encode_batch_fast(
-                list(texts[start : start + 64]), add_special_tokens=False
+                list(texts[start : start + 256]), add_special_tokens=False
             )
-            for row, encoding in enumerate(encoded, start):
-                ids = encoding.ids
-                tokens.append(len(ids))
-                values[row] = table[ids].sum(axis=0)
+            ids = [encoding.ids for encoding in encoded]
+            tokens += map(len, ids)
+            for group in _of_similar_length(ids):
+                padded = np.full((len(group), len(ids[group[-1]])), len(table) - 1)
+                for row, index in zip(padded, group, strict=True):
+                    row[: len(ids[index])] = ids[index]
+                values[np.add(group, start)] = table[padded].sum(axis=1)
         return Vectors(unit(values), tokens)
 
     @cached_property
@@ -99,8 +101,27 @@ class EmbeddedEmbedder:
         model.tokenizer.no_padding()
         return model
 
+    @cached_property
+    def _table(self) -> Any:
+        """A vector for each token, and one of zeros to pad with."""
+        import numpy as np
+
+        return np.vstack([self._model.embedding, np.zeros((1, 256), np.float32)])
+
     async def close(self) -> None:
         pass
+
+
+def _of_similar_length(ids: Sequence[Sequence[int]], most: int = 4096) -> Iterator[list[int]]:
+    """Places of texts, shortest first, so many together that they have at most so many tokens, one at least."""
+    group: list[int] = []
+    for index in sorted(range(len(ids)), key=lambda index: len(ids[index])):
+        if group and (len(group) + 1) * len(ids[index]) > most:
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group
 
 
 class EmbeddedChat:

@@ -117,7 +117,11 @@ async def rag_ingest(context: Context, params: RagIngestParams) -> dict[str, Any
         params.collection, params.chunk_size, params.chunk_overlap
     )
     report = await ingest(
-        collection, params.documents, rooms.embedder, sync=params.sync, progress=context.progress
+        collection,
+        params.documents,
+        rooms.embedder,
+        sync=params.sync,
+        progress=lambda done, total, stage, stages: context.progress(done, total, stage),
     )
     return report.model_dump()
 

@@ -51,6 +51,11 @@ class Collection:
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _at_work: set[asyncio.Future[None]] = field(default_factory=set)
 
+    @property
+    def chunking(self) -> tuple[int, int]:
+        """Size and overlap of its chunks, in tokens."""
+        return self.manifest.chunk_size, self.manifest.chunk_overlap
+
     async def run(self, method: Callable[..., _Result], *args: Any) -> _Result:
         """One of the index's methods, in a thread; raises NotFound if the collection was deleted meanwhile."""
         if self.closed:
@@ -118,6 +123,15 @@ def missing(name: str) -> NotFound:
     )
 
 
+def chunking(chunk_size: int | None, chunk_overlap: int | None) -> tuple[int, int]:
+    """Size and overlap of a new collection's chunks, in tokens; raises InvalidRequest if they cannot be."""
+    size = chunk_size or DEFAULT_SIZE
+    overlap = min(DEFAULT_OVERLAP, size // 4) if chunk_overlap is None else chunk_overlap
+    if overlap >= size:
+        raise InvalidRequest(f"chunk_overlap ({overlap}) must be smaller than chunk_size ({size})")
+    return size, overlap
+
+
 class Collections:
     """All collections of one data directory.
 
@@ -142,10 +156,7 @@ class Collections:
 
     async def create(self, name: str, chunk_size: int | None, chunk_overlap: int | None) -> Collection:
         """A new, empty collection; raises Conflict if there is one of that name."""
-        size = chunk_size or DEFAULT_SIZE
-        overlap = min(DEFAULT_OVERLAP, size // 4) if chunk_overlap is None else chunk_overlap
-        if overlap >= size:
-            raise InvalidRequest(f"chunk_overlap ({overlap}) must be smaller than chunk_size ({size})")
+        size, overlap = chunking(chunk_size, chunk_overlap)
         async with self._changing:
             self.require_free(name)
             manifest = self.manifest(name, await self.dimension(), size, overlap)
@@ -230,6 +241,10 @@ class Collections:
                 return await self.create(name, chunk_size, chunk_overlap)
             except Conflict:
                 pass  # somebody else made it meanwhile
+        return await self.matching(name, chunk_size, chunk_overlap)
+
+    async def matching(self, name: str, chunk_size: int | None, chunk_overlap: int | None) -> Collection:
+        """As `get`; raises Conflict, too, if it was made with another chunking."""
         collection = await self.get(name)
         made = collection.manifest
         for what, asked, is_now in (

@@ -6,6 +6,7 @@ of its own (edge_build.py).
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
@@ -74,6 +75,7 @@ class EdgeIndex(QdrantIndex):
 
     def __init__(self, folder: Path, physical: Physical | None = None) -> None:
         """Open the shard in a folder; raises BackendError if there is none."""
+        self._folder = folder
         physical = physical or Physical(folder.name, uuid.UUID(folder.name), BM25)
         with _translated():
             import qdrant_edge
@@ -163,6 +165,10 @@ class EdgeIndex(QdrantIndex):
         return found
 
     def flush(self) -> None:
+        # Edge holds the interpreter's lock while it waits for the disk: let the disk have most of it before.
+        for file in self._folder.rglob("*"):
+            with suppress(OSError), file.open("rb+") as opened:  # some are folders, and some are gone by now
+                os.fsync(opened.fileno())
         with _translated():
             self._shard.flush()
 

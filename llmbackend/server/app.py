@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import signal
+import sys
 import threading
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -230,6 +231,9 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
     backend = await Backend.open(settings)
     gc.collect()
     gc.freeze()  # what is there by now stays: looking through it time and again is left out
+    sys.setswitchinterval(
+        0.001
+    )  # seconds that a thread at work may keep the loop from its turn; Python's are 5 ms
     try:
         config = uvicorn.Config(
             create_app(backend),

@@ -20,7 +20,6 @@ import qdrant_edge
 
 from llmbackend import LLMBackendClient
 from llmbackend.inference.embedded import EmbeddedEmbedder
-from llmbackend.knowledge.ingest import DOCUMENTS_A_BATCH
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 
@@ -29,6 +28,7 @@ pytestmark = pytest.mark.benchmark
 Table = Callable[..., None]
 
 PASSAGES = 1500
+DOCUMENTS_A_BATCH = 256
 WORDS = 75
 RUNS = 3
 
