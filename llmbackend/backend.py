@@ -7,7 +7,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from .errors import InvalidRequest, NotFound
 from .holder import Holder
 from .inference import connect, structured
 from .inference.embeddings import Vectors, require
-from .jobs import registry, results, types  # noqa: F401  # types: registers those that are built in
+from .jobs import registry, results, schedules, types, webhooks  # noqa: F401  # types: registers those that are built in
 from .jobs.context import Rooms
 from .jobs.ledger import Hands, NewJob
 from .jobs.queue import Queue
@@ -97,7 +97,11 @@ class Backend:
     def _open_jobs(self, engine: Engine) -> Jobs:
         settings, name = self.settings, self._holder.name
         redis = settings.redis_url.get_secret_value() if settings.redis_url else None
-        jobs = database.Database(engine)
+        secret = webhooks.key(settings.webhook_secret.get_secret_value()) if settings.webhook_secret else None
+        self._database = database.Database(engine)
+        deliveries = webhooks.Deliveries(
+            self._database, secret, settings.webhook_private, settings.job_result_days
+        )
         hands = Hands(
             worker=name,
             places=("", name),  # collections are in this data directory
@@ -105,8 +109,18 @@ class Backend:
             per_owner=settings.jobs_per_owner,
             lease=settings.job_lease,
         )
-        worker = Worker(jobs, self._rooms, hands, settings.workers) if settings.workers else None
-        return Jobs(jobs, Queue(engine.url, redis), worker, settings.job_result_days)
+        worker = None
+        if settings.workers:
+            worker = Worker(
+                self._database,
+                self._rooms,
+                hands,
+                settings.workers,
+                deliveries,
+                settings.job_result_days,
+            )
+        queue = Queue(engine.url, redis)
+        return Jobs(self._database, queue, worker, deliveries, settings.job_result_days)
 
     async def close(self) -> None:
         """Give running jobs back, and let go of every file and connection."""
@@ -402,20 +416,29 @@ class Backend:
 
     async def submit_job(self, request: schemas.SubmitJobRequest) -> schemas.JobId:
         """Hand over long work."""
-        check = partial(registry.checked, request.job_type, request.params, self._rooms)
-        large = any(isinstance(value, list) and len(value) > 1000 for value in request.params.values())
-        kind, params = await to_thread.run_sync(check) if large else check()  # would hold up the loop
-        job = NewJob(
-            type=kind.name,
-            params=params,
-            owner=tracing.current().caller,
-            place=self._holder.name if kind.collections else "",
-            priority=request.priority,
+        if request.webhook is not None:
+            secret = self._jobs.deliveries.secret
+            webhooks.check(request.webhook, secret, self.settings.webhook_private)
+        job = replace(
+            await self._new_job(request.job_type, request.params, request.priority),
             run_at=datetime.fromisoformat(request.run_at).timestamp() if request.run_at else 0.0,
             depends_on=request.depends_on or (),
             idempotency_key=request.idempotency_key,
+            webhook=request.webhook,
         )
         return schemas.JobId(id=await self._jobs.submit(job))
+
+    async def _new_job(self, job_type: str, params: dict[str, Any], priority: int) -> NewJob:
+        check = partial(registry.checked, job_type, params, self._rooms)
+        large = any(isinstance(value, list) and len(value) > 1000 for value in params.values())
+        kind, valid = await to_thread.run_sync(check) if large else check()  # would hold up the loop
+        return NewJob(
+            type=kind.name,
+            params=valid,
+            owner=tracing.current().caller,
+            place=self._holder.name if kind.collections else "",
+            priority=priority,
+        )
 
     async def get_job_status(self, request: schemas.JobRequest) -> schemas.JobStatus:
         """Tell how far a job is, and its result once it is there."""
@@ -466,6 +489,23 @@ class Backend:
     async def retry_job(self, request: schemas.JobRequest) -> schemas.JobStatus:
         """Have a job that failed or was cancelled go on from its last checkpoint."""
         return await self._jobs.retry(request.job_id)
+
+    # Schedules
+
+    async def set_schedule(self, request: schemas.SetScheduleRequest) -> schemas.Schedule:
+        """Submit a job again and again, at the times of a cron line; replaces a schedule of that name."""
+        job = await self._new_job(request.job_type, request.params, request.priority)
+        return await self._database.write(schedules.put, request.name, request.cron, request.timezone, job)
+
+    async def list_schedules(self, request: schemas.Empty) -> schemas.ScheduleList:
+        """List the caller's schedules."""
+        found = await self._database.read(schedules.listed, tracing.current().caller)
+        return schemas.ScheduleList(schedules=found)
+
+    async def delete_schedule(self, request: schemas.ScheduleRequest) -> schemas.ScheduleDeleted:
+        """End a schedule; jobs that it has submitted go on."""
+        await self._database.write(schedules.remove, tracing.current().caller, request.name)
+        return schemas.ScheduleDeleted(deleted=request.name)
 
     # Health
 

@@ -95,7 +95,7 @@ def serve(
     _log(options.log_level)
 
     def started(url: str) -> None:
-        guarded = "with an API key" if options.api_key else "without an API key, for this machine only"
+        guarded = "with an API key" if options.keys else "without an API key, for this machine only"
         errors.print(f"llmbackend {__version__} answers at [bold]{url}[/bold] {guarded}", highlight=False)
 
     run(options, started)

@@ -73,6 +73,9 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("job_events", "GET", "/v1/jobs/{job_id}/events", schemas.JobEventsRequest, schemas.JobEvents, "jobs", streams=True),
     Operation("retry_job", "POST", "/v1/jobs/{job_id}/retry", schemas.JobRequest, schemas.JobStatus, "jobs"),
     Operation("cancel_job", "POST", "/v1/jobs/{job_id}/cancel", schemas.JobRequest, schemas.JobStatus, "jobs"),
+    Operation("set_schedule", "POST", "/v1/schedules", schemas.SetScheduleRequest, schemas.Schedule, "jobs"),
+    Operation("list_schedules", "GET", "/v1/schedules", schemas.Empty, schemas.ScheduleList, "jobs"),
+    Operation("delete_schedule", "DELETE", "/v1/schedules/{name}", schemas.ScheduleRequest, schemas.ScheduleDeleted, "jobs"),
     Operation("health", "GET", "/health/ready", schemas.Empty, schemas.Health, "public"),
     Operation("doctor", "GET", "/v1/doctor", schemas.Empty, schemas.Diagnosis, "read"),
 )}

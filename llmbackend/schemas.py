@@ -854,6 +854,9 @@ class SubmitJobRequest(Request):
     idempotency_key: str | None = Field(
         None, min_length=1, max_length=255, description="submitting again with the same key is the same job"
     )
+    webhook: str | None = Field(
+        None, max_length=2000, description="a URL that is told of the job's end, signed with WEBHOOK_SECRET"
+    )
 
 
 class JobId(Response):
@@ -907,6 +910,13 @@ class JobRows(Response):
     )
 
 
+class JobWebhook(Response):
+    url: str
+    tries: int
+    delivered_at: str | None
+    error: str | None
+
+
 class JobStatus(Response):
     id: str
     type: str
@@ -921,6 +931,7 @@ class JobStatus(Response):
     priority: int
     run_at: str | None = None
     depends_on: list[str] | None = None
+    webhook: JobWebhook | None = None
     created_at: str
     started_at: str | None = None
     finished_at: str | None = None
@@ -944,6 +955,44 @@ class JobResult(Response):
     offset: int
     total: int
     rows: list[Any]
+
+
+# Schedules
+
+
+_ScheduleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+
+
+class SetScheduleRequest(Request):
+    name: _ScheduleName
+    cron: str = Field(
+        max_length=100, description="minute, hour, day, month, weekday; six fields begin with seconds"
+    )
+    job_type: str
+    params: dict[str, JsonValue]
+    timezone: str = Field("UTC", max_length=64)
+    priority: int = Field(0, ge=-100, le=100)
+
+
+class ScheduleRequest(Request):
+    name: _ScheduleName
+
+
+class Schedule(Response):
+    name: str
+    cron: str
+    timezone: str
+    job_type: str
+    priority: int
+    next_at: str
+
+
+class ScheduleList(Response):
+    schedules: list[Schedule]
+
+
+class ScheduleDeleted(Response):
+    deleted: str
 
 
 # Health

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -87,6 +88,7 @@ class Settings(BaseSettings):
 
     # The server
     api_key: SecretStr | None = Field(None, min_length=1)
+    api_keys: SecretStr | None = None
     host: str = "127.0.0.1"
     port: int = Field(8888, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -100,6 +102,26 @@ class Settings(BaseSettings):
     jobs_per_owner: int | None = Field(None, ge=1)
     job_lease: float = Field(30, ge=1)
     job_result_days: float = Field(30, gt=0)
+    webhook_secret: SecretStr | None = Field(None, min_length=8)
+    webhook_private: bool = False
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The keys that callers may have, by their owners' names: API_KEY is `default`'s."""
+        found = {"default": self.api_key.get_secret_value()} if self.api_key else {}
+        for pair in (self.api_keys.get_secret_value() if self.api_keys else "").split(","):
+            name, _, key = pair.strip().partition(":")
+            if name and key:
+                found[name] = key
+        return found
+
+    @field_validator("api_keys")
+    @classmethod
+    def _named(cls, keys: SecretStr | None) -> SecretStr | None:
+        for pair in (keys.get_secret_value() if keys else "").split(","):
+            if pair.strip() and not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}:\S+", pair.strip()):
+                raise ValueError("it is like hr:key,support:another-key")
+        return keys
 
     @property
     def models_path(self) -> Path:

@@ -884,6 +884,9 @@ ROUTES: dict[str, tuple[str, str]] = {
     "job_events": ("GET", "/v1/jobs/{job_id}/events"),
     "retry_job": ("POST", "/v1/jobs/{job_id}/retry"),
     "cancel_job": ("POST", "/v1/jobs/{job_id}/cancel"),
+    "set_schedule": ("POST", "/v1/schedules"),
+    "list_schedules": ("GET", "/v1/schedules"),
+    "delete_schedule": ("DELETE", "/v1/schedules/{name}"),
     "health": ("GET", "/health/ready"),
     "doctor": ("GET", "/v1/doctor"),
 }
@@ -1751,6 +1754,7 @@ class LLMBackendClient:
         run_at: Any = None,
         depends_on: str | Sequence[str] | None = None,
         idempotency_key: str | None = None,
+        webhook: str | None = None,
     ) -> str:
         """Hand over long work; returns the job's id at once. The job survives a restart.
 
@@ -1762,6 +1766,7 @@ class LLMBackendClient:
         8601 text with its offset from UTC, is the earliest moment; `depends_on` are ids of jobs to be
         completed before: if one fails or is cancelled, this one fails. Submitting again with the same
         `idempotency_key` gives the same job, so that a call whose answer was lost can be repeated.
+        `webhook` is a URL that is told of the job's end (https://www.standardwebhooks.com), until it takes it.
 
         Raises InvalidRequest (unknown type, wrong params), NotFound (a job that it depends on), Conflict (one
         that failed; a key that was another job's).
@@ -1777,6 +1782,7 @@ class LLMBackendClient:
                 run_at=moment,
                 depends_on=others,
                 idempotency_key=idempotency_key,
+                webhook=webhook,
             )["id"]
         )
 
@@ -1930,6 +1936,42 @@ class LLMBackendClient:
         Raises NotFound, Conflict (it did neither, or one that it depends on did).
         """
         return self._with_rows(self._call("retry_job", job_id=job_id))
+
+    # Schedules
+
+    def set_schedule(
+        self,
+        name: str,
+        cron: str,
+        job_type: str,
+        params: Mapping[str, Any],
+        *,
+        timezone: str = "UTC",
+        priority: int = 0,
+    ) -> Record:
+        """Submit a job again and again, at the times of a cron line such as "30 2 * * MON-FRI".
+
+        Times are those of the clocks in `timezone` ("Europe/Berlin"); a moment at which no process ran is made
+        up for once. A schedule of that name is replaced. Returns `{name, cron, timezone, job_type, priority,
+        next_at}`. Raises InvalidRequest, as `submit_job` does.
+        """
+        return self._call(
+            "set_schedule",
+            name=name,
+            cron=cron,
+            job_type=job_type,
+            params=params,
+            timezone=timezone,
+            priority=priority,
+        )
+
+    def list_schedules(self) -> Records:
+        """The schedules that came with this key, as `set_schedule` returns each."""
+        return Records(self._call("list_schedules")["schedules"])
+
+    def delete_schedule(self, name: str) -> Record:
+        """End a schedule; jobs that it has submitted go on. Returns `{deleted}`. Raises NotFound."""
+        return self._call("delete_schedule", name=name)
 
     # Health
 

@@ -13,16 +13,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, literal, select, text, update
+from sqlalchemy import BindParameter, Connection, bindparam, func, insert, literal, select, text, update
 
-from ..errors import Conflict, LLMBackendError, NotFound
-from .tables import dependencies, jobs, now, params, stamp
+from ..errors import Conflict, JobExpired, LLMBackendError, NotFound
+from .tables import dependencies, jobs, now, params, stamp, webhooks
 
 MAX_ATTEMPTS = 5
 """After so many that were lost, and came no further than others before, a job is not tried again."""
 ALONE_WITHIN = 60.0
 """Seconds for which a job that may have killed its process waits for one where it is alone."""
 LONGEST_BACKOFF = 60.0
+
+
+MOMENT: BindParameter[float] = bindparam("moment")
 
 
 class LostAttempt(Exception):
@@ -39,6 +42,7 @@ class NewJob:
     run_at: float = 0.0
     depends_on: Sequence[str] = ()
     idempotency_key: str | None = None
+    webhook: str | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     @property
@@ -107,15 +111,18 @@ def add(connection: Connection, job: NewJob) -> str:
         "run_at": job.run_at,
         "blocked": sum(1 for done in waits_for.values() if not done),
         "idempotency_key": job.idempotency_key,
+        "followed": int(job.webhook is not None),
         "fingerprint": job.fingerprint if job.idempotency_key is not None else None,
         "created_at": stamp(),
     }
     number = connection.execute(_ADD, values).scalar_one()
     connection.execute(_ADD_PARAMS, {"job": number, "params": job.params})
+    if job.webhook is not None:
+        connection.execute(insert(webhooks).values(job=number, url=job.webhook))
     if waits_for:
         pairs = [{"job": number, "waits_for": other} for other in waits_for]
         connection.execute(insert(dependencies), pairs)
-        connection.execute(update(jobs).where(jobs.c.number.in_(waits_for)).values(is_waited_for=1))
+        connection.execute(update(jobs).where(jobs.c.number.in_(waits_for)).values(followed=1))
     return job.id
 
 
@@ -187,10 +194,10 @@ _NEXT = (
         jobs.c.status == "queued",
         jobs.c.owner == bindparam("of_owner"),
         jobs.c.blocked == 0,
-        jobs.c.run_at <= bindparam("moment"),
+        jobs.c.run_at <= MOMENT,
         jobs.c.place.in_(bindparam("places", expanding=True)),
         jobs.c.type.in_(bindparam("types", expanding=True)),
-        (jobs.c.tries <= bindparam("tries")) | (jobs.c.run_at < bindparam("moment") - ALONE_WITHIN),
+        (jobs.c.tries <= bindparam("tries")) | (jobs.c.run_at < MOMENT - ALONE_WITHIN),
     )
     .order_by(jobs.c.priority.desc(), jobs.c.number)
     .limit(1)
@@ -256,10 +263,10 @@ _RUNNABLE = (
     .where(
         jobs.c.status == "queued",
         jobs.c.blocked == 0,
-        jobs.c.run_at <= bindparam("moment"),
+        jobs.c.run_at <= MOMENT,
         jobs.c.place.in_(bindparam("places", expanding=True)),
         jobs.c.type.in_(bindparam("types", expanding=True)),
-        (jobs.c.tries <= bindparam("tries")) | (jobs.c.run_at < bindparam("moment") - ALONE_WITHIN),
+        (jobs.c.tries <= bindparam("tries")) | (jobs.c.run_at < MOMENT - ALONE_WITHIN),
     )
     .limit(1)
 )
@@ -269,19 +276,19 @@ _RUNNABLE = (
 
 
 def advance(connection: Connection, job: Claim, values: Mapping[str, Any]) -> bool:
-    """Change the attempt's job; tells whether others wait for it. Raises LostAttempt."""
+    """Change the attempt's job; tells whether its end is to be told. Raises LostAttempt."""
     own = {"of_number": job.number, "by_token": job.token}
     changed = connection.execute(_ADVANCE, {**own, **values}).first()
     if changed is None:
         raise LostAttempt
-    return bool(changed.is_waited_for)
+    return bool(changed.followed)
 
 
 _ADVANCE = (
     update(jobs)
     .where(jobs.c.number == bindparam("of_number"), jobs.c.token == bindparam("by_token"))
     .values(version=jobs.c.version + 1)
-    .returning(jobs.c.is_waited_for)
+    .returning(jobs.c.followed)
 )
 
 
@@ -290,6 +297,7 @@ def complete(connection: Connection, job: Claim, result: str, values: Mapping[st
     ended = {**_ENDED, "status": "completed", "finished_at": stamp(), "result": result}
     if advance(connection, job, {**values, **ended}):
         _release_dependants(connection, job.number)
+        _tell(connection, [job.number])
 
 
 def fail(connection: Connection, job: Claim, error: LLMBackendError) -> None:
@@ -398,7 +406,7 @@ def cancel(connection: Connection, job_id: str) -> bool:
 
 
 def retry(connection: Connection, job_id: str) -> None:
-    """Queue a failed or cancelled job again, to go on from its last checkpoint; raises NotFound and Conflict."""
+    """Queue a failed or cancelled job again, to go on from its last checkpoint; raises NotFound, Conflict and JobExpired."""
     row = connection.execute(
         select(jobs.c.number, jobs.c.status).where(jobs.c.id == job_id).with_for_update()
     ).first()
@@ -408,6 +416,10 @@ def retry(connection: Connection, job_id: str) -> None:
         raise Conflict(
             f"job {job_id} is {row.status}: only one that failed or was cancelled can be tried again",
             details={"job_id": job_id, "status": row.status},
+        )
+    if connection.execute(_PARAMS, {"number": row.number}).first() is None:
+        raise JobExpired(
+            f"the params of job {job_id} are no more: submit it again", details={"job_id": job_id}
         )
     others = connection.execute(
         select(jobs.c.id)
@@ -436,7 +448,13 @@ def missing(job_id: str) -> NotFound:
     return NotFound(f"no job {job_id!r}", details={"job_id": job_id})
 
 
-# Dependants
+# Those who are to know of a job's end
+
+
+def _tell(connection: Connection, numbers: Sequence[int]) -> None:
+    """Have their webhooks delivered."""
+    which = (webhooks.c.job.in_(numbers), webhooks.c.due_at.is_(None))
+    connection.execute(update(webhooks).where(*which).values(due_at=now(), tries=0, delivered_at=None))
 
 
 def _release_dependants(connection: Connection, number: int) -> None:
@@ -449,7 +467,8 @@ def _release_dependants(connection: Connection, number: int) -> None:
 
 
 def _give_up_dependants(connection: Connection, numbers: Sequence[int]) -> None:
-    """What waits for a job that will not complete has failed, and what waits for that."""
+    """What waits for a job that will not complete has failed, and what waits for that; their URLs are told."""
+    _tell(connection, numbers)
     for row in connection.execute(
         select(jobs.c.number, jobs.c.id, jobs.c.status).where(jobs.c.number.in_(numbers))
     ).all():

@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, select
 
 from ..errors import Conflict, JobExpired
-from ..schemas import JobProgress, JobRows, JobStatus
+from ..schemas import JobProgress, JobRows, JobStatus, JobWebhook
 from . import results
 from .ledger import missing
 from .registry import TYPES
-from .tables import dependencies, jobs, now, stamp
+from .tables import dependencies, jobs, now, stamp, webhooks
 
 _SHOWN = [column for column in jobs.c if column.name not in ("token", "lease", "checkpoint", "result")]
 
@@ -24,7 +24,9 @@ def status(connection: Connection, job_id: str, keep_days: float) -> JobStatus:
         raise missing(job_id)
     other = select(jobs.c.id).join(dependencies, dependencies.c.waits_for == jobs.c.number)
     waits_for = connection.execute(other.where(dependencies.c.job == row["number"])).scalars()
-    seen = _seen(row, keep_days, depends_on=list(waits_for))
+    told = connection.execute(select(webhooks).where(webhooks.c.job == row["number"])).mappings().first()
+    hook = JobWebhook(**{name: told[name] for name in JobWebhook.model_fields}) if told else None
+    seen = _seen(row, keep_days, depends_on=list(waits_for), webhook=hook)
     if row["result"] is not None and not seen.expired:
         seen.result = json.loads(row["result"])
         if seen.rows is not None and row["row_bytes"] <= results.INLINE_BYTES:

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, select, update
 
+from .tables import jobs, params
 from .tables import rows as table
 
 if TYPE_CHECKING:
@@ -69,8 +70,22 @@ def store(connection: Connection, job: int, chunks: Sequence[Chunk]) -> None:
 _STORE = insert(table)
 
 
-def forget(connection: Connection, jobs: Sequence[int]) -> None:
-    connection.execute(delete(table).where(table.c.job.in_(jobs)))
+def expire(connection: Connection, oldest: str) -> int:
+    """Remove what jobs that ended before that moment gave and were given; returns how many, up to 100."""
+    old = (
+        select(jobs.c.number)
+        .join(params, params.c.job == jobs.c.number)
+        .where(jobs.c.finished_at < oldest)
+        .limit(100)
+    )
+    numbers = list(connection.execute(old).scalars())
+    if numbers:
+        connection.execute(delete(table).where(table.c.job.in_(numbers)))
+        connection.execute(delete(params).where(params.c.job.in_(numbers)))
+        connection.execute(
+            update(jobs).where(jobs.c.number.in_(numbers)).values(result=None, checkpoint=None)
+        )
+    return len(numbers)
 
 
 def read(connection: Connection, job: int, offset: int = 0, limit: int | None = None) -> Iterator[Chunk]:

@@ -16,6 +16,7 @@ from ..schemas import JobStatus
 from . import ledger, reading, results
 from .ledger import NewJob
 from .queue import Queue
+from .webhooks import Deliveries
 from .worker import Worker
 
 log = logging.getLogger(__name__)
@@ -27,11 +28,19 @@ ANNOUNCE_SECONDS = 0.02
 
 
 class Jobs:
-    def __init__(self, database: Database, queue: Queue, worker: Worker | None, keep_days: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        queue: Queue,
+        worker: Worker | None,
+        deliveries: Deliveries,
+        keep_days: float,
+    ) -> None:
         """`worker` is this process's own; None if all work is done by others."""
         self._database = database
         self._queue = queue
         self._worker = worker
+        self.deliveries = deliveries
         self._keep_days = keep_days
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()

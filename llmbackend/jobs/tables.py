@@ -34,7 +34,9 @@ jobs = Table(
     Column("priority", Integer, nullable=False),
     Column("run_at", Float, nullable=False),  # not before, in seconds since 1970
     Column("blocked", Integer, nullable=False),  # how many jobs it still waits for
-    Column("is_waited_for", Integer, nullable=False, default=0),
+    Column(
+        "followed", Integer, nullable=False, default=0
+    ),  # whether its end is to be told: to jobs, to a URL
     # Who is at it
     Column("attempts", Integer, nullable=False, default=0),
     Column(
@@ -90,6 +92,17 @@ dependencies = Table(
     Column("waits_for", ForeignKey("jobs.number"), primary_key=True, index=True),
 )
 
+webhooks = Table(
+    "job_webhooks",
+    metadata,
+    Column("job", ForeignKey("jobs.number"), primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("due_at", Float, index=True),  # null before the job's end, and once there is nothing more to do
+    Column("tries", Integer, nullable=False, default=0),
+    Column("delivered_at", String(32)),
+    Column("error", Text),
+)
+
 
 def now() -> float:
     return time.time()
@@ -110,7 +123,7 @@ def _from_0_1(connection: Connection) -> None:
     metadata.create_all(connection, tables=[jobs, params])
     kept = "number, id, type, status, done, total, stage, attempts, result, error, created_at, finished_at"
     connection.exec_driver_sql(
-        f"INSERT INTO jobs ({kept}, owner, place, priority, run_at, blocked, is_waited_for, version, "
+        f"INSERT INTO jobs ({kept}, owner, place, priority, run_at, blocked, followed, version, "
         f"row_count, row_bytes, tries, reached) SELECT {kept}, 'local', '', 0, 0, 0, 0, 1, 0, 0, attempts, 0 FROM jobs_0_1"
     )
     connection.exec_driver_sql("INSERT INTO job_params SELECT number, params FROM jobs_0_1")

@@ -7,17 +7,18 @@ import json
 import logging
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from anyio import CancelScope, to_thread
 from sqlalchemy import Connection
 
 from ..database import Database
 from ..errors import LLMBackendError
-from . import ledger, results
+from . import ledger, reading, results, schedules, webhooks
 from .context import Context, Rooms
 from .ledger import Claim, Hands, LostAttempt
 from .registry import TYPES
+from .webhooks import Deliveries
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ TICK = 0.5
 """Seconds between two looks at the ledger: for lost wake-ups, jobs whose time has come, cancelled and lost attempts."""
 SUSPECT_SECONDS = 10
 """For so long, a job whose last attempt was lost is alone, unless it comes further: it may kill its process again."""
+EXPIRE_SECONDS = 600
+"""Between two times that results which were kept for their days are removed."""
 LARGE = 2**17
 """Bytes of params that are parsed in a thread."""
 
@@ -49,11 +52,22 @@ class Attempt:
 class Worker:
     """Made, used and closed on the core's event loop."""
 
-    def __init__(self, database: Database, rooms: Rooms, hands: Hands, slots: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        rooms: Rooms,
+        hands: Hands,
+        slots: int,
+        deliveries: Deliveries,
+        keep_days: float,
+    ) -> None:
         self._database = database
         self._rooms = rooms
         self._hands = hands
         self._slots = slots
+        self._deliveries = deliveries
+        self._keep_days = keep_days
+        self._delivering: asyncio.Task[None] | None = None
         self.attempts: dict[str, Attempt] = {}
         """By the job's id."""
         self._at_work: set[asyncio.Task[None]] = set()
@@ -65,6 +79,7 @@ class Worker:
         self._free = asyncio.Event()
         self._closing = False
         self._beat = time.monotonic()
+        self._expired = 0.0
 
     async def start(self) -> None:
         """Take up what a dead process of the same name left, then whatever comes."""
@@ -98,6 +113,9 @@ class Worker:
         if self._loops:
             self._loops[1].cancel()
             await asyncio.wait(self._loops)  # once no more is begun, ...
+        if self._delivering is not None:
+            self._delivering.cancel()  # it is due again before long
+            await asyncio.wait([self._delivering])
         if self._at_work:
             await asyncio.wait(self._at_work)
 
@@ -200,20 +218,54 @@ class Worker:
                 log.exception("the ledger could not be read")
 
     async def _look(self) -> None:
-        read, write = self._database.read, self._database.write
+        write = self._database.write
         tokens = {attempt.job.token: attempt for attempt in self.attempts.values()}
-        if tokens:
-            if time.monotonic() - self._beat >= self._hands.lease / 3:
-                self._beat = time.monotonic()
-                await write(ledger.extend, list(tokens), self._hands.lease, durable=False)
-            for token in tokens.keys() - await read(ledger.alive, list(tokens)):
-                tokens[token].scope.cancel()
-        if await read(ledger.expired):
+        if tokens and time.monotonic() - self._beat >= self._hands.lease / 3:
+            self._beat = time.monotonic()
+            await write(ledger.extend, list(tokens), self._hands.lease, durable=False)
+        sight = await self._database.read(_seen, list(tokens), self._now())
+        for token in tokens.keys() - sight.alive:
+            tokens[token].scope.cancel()
+        if sight.expired:
             await write(ledger.reap)
+        if sight.scheduled:
+            await write(schedules.submit_due)
+        if sight.deliverable and (self._delivering is None or self._delivering.done()):
+            self._delivering = asyncio.create_task(self._deliver())
+        if time.monotonic() - self._expired >= EXPIRE_SECONDS:
+            while await write(results.expire, reading.oldest(self._keep_days), durable=False):
+                pass
+            self._expired = time.monotonic()
         if self.free:
             self._free.set()
-        if self.free and await read(ledger.runnable, self._now()):
-            self._wanted.set()
+            if sight.runnable or sight.scheduled:
+                self._wanted.set()
+
+    async def _deliver(self) -> None:
+        try:
+            await self._deliveries.deliver_due()
+        except Exception:
+            log.exception("webhooks could not be delivered")
+
+
+class _Sight(NamedTuple):
+    """What there is to look after."""
+
+    alive: set[str]
+    expired: bool
+    runnable: bool
+    scheduled: bool
+    deliverable: bool
+
+
+def _seen(connection: Connection, tokens: list[str], hands: Hands) -> _Sight:
+    return _Sight(
+        alive=ledger.alive(connection, tokens) if tokens else set(),
+        expired=ledger.expired(connection),
+        runnable=ledger.runnable(connection, hands),
+        scheduled=schedules.any_due(connection),
+        deliverable=webhooks.any_due(connection),
+    )
 
 
 def _advance(connection: Connection, job: Claim, values: dict[str, Any], chunks: list[results.Chunk]) -> None:

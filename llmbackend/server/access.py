@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -21,11 +22,11 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Access:
-    """Refuses requests without the key, if there is one. Only a hash of the key is kept."""
+    """Refuses requests without a key, if there is any. Only hashes of the keys are kept, with their owners' names."""
 
-    def __init__(self, app: ASGIApp, key: str | None) -> None:
+    def __init__(self, app: ASGIApp, keys: Mapping[str, str]) -> None:
         self._app = app
-        self._digest = _digest(key.encode()) if key else None
+        self._owners = {_digest(key.encode()): name for name, key in keys.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The path as the router will see it; a URL rebuilt from the Host header could tell another.
@@ -35,15 +36,14 @@ class Access:
                 refused.headers["WWW-Authenticate"] = "Bearer"
             await refused(scope, receive, send)
             return
-        # Jobs belong to the key that they came with.
-        scope["caller"] = "local" if self._digest is None else "default"
         await self._app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> LLMBackendError | None:
         headers = Headers(scope=scope)
+        scope["caller"] = "local"
         if scope["path"] in PUBLIC:
             return None
-        if self._digest is None:
+        if not self._owners:
             # A web page can point a name of its own at this machine; its requests then carry that name.
             host = urlsplit(f"//{headers.get('host', '')}").hostname
             if host in LOOPBACK:
@@ -51,8 +51,11 @@ class Access:
             return Forbidden("without an API_KEY set, only requests to localhost are answered")
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        if hmac.compare_digest(_digest(given.encode()), self._digest):
-            return None
+        digest = _digest(given.encode())
+        for known, owner in self._owners.items():
+            if hmac.compare_digest(digest, known):
+                scope["caller"] = owner  # jobs are the owner's whose key they came with
+                return None
         return Unauthorized("no valid API key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key'")
 
 

@@ -42,12 +42,11 @@ def create_app(backend: Backend) -> Starlette:
     """The application that serves an open Backend."""
     routes = [Route(_path(row), _endpoint(backend, row), methods=[row.method]) for row in OPERATIONS.values()]
     routes += [Route("/health/live", _live), Route("/openapi.json", _openapi)]
-    key = backend.settings.api_key
     return Starlette(
         routes=routes,
         middleware=[
             Middleware(RequestId),
-            Middleware(Access, key=key.get_secret_value() if key else None),
+            Middleware(Access, keys=backend.settings.keys),
         ],
         exception_handlers={
             LLMBackendError: _refuse,
@@ -210,7 +209,7 @@ class RequestId:
 
 def check_exposure(settings: Settings) -> None:
     """Refuse to listen beyond this machine without a key; raises InvalidRequest."""
-    if settings.api_key is None and settings.host not in LOOPBACK:
+    if not settings.keys and settings.host not in LOOPBACK:
         raise InvalidRequest(
             f"HOST is {settings.host} and there is no API_KEY: set one, or listen on 127.0.0.1 only"
         )

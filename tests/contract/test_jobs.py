@@ -78,6 +78,7 @@ def test_a_completed_job_is_described(client: LLMBackendClient) -> None:
         "priority",
         "run_at",
         "depends_on",
+        "webhook",
         "created_at",
         "started_at",
         "finished_at",

@@ -1,0 +1,106 @@
+"""PostgreSQL and Redis for a while, where they are installed (on Debian: postgresql, redis-server)."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class Missing(Exception):
+    """It is not installed."""
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _until_open(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except OSError:
+            assert process.poll() is None, f"{process.args} ended"
+            assert time.monotonic() < deadline, f"{process.args} does not answer"
+            time.sleep(0.05)
+
+
+@contextmanager
+def _running(command: list[str], port: int, **options: Any) -> Iterator[None]:
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
+    ) as process:
+        try:
+            _until_open(port, process)
+            yield
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[str]:
+    """The URL of a server's database that may be dropped and made by whoever connects; raises Missing."""
+    found = [shutil.which("initdb"), *sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), reverse=True)]
+    initdb = next((path for path in found if path), None)
+    if initdb is None:
+        raise Missing("PostgreSQL is not installed")
+    # It refuses to run as root.
+    options: dict[str, Any] = {"user": "postgres"} if os.geteuid() == 0 else {}
+    data = folder / "postgres"
+    data.mkdir()
+    if options:
+        shutil.chown(data, options["user"])
+        for parent in (folder, *folder.parents):
+            if parent.stat().st_uid == 0 and parent != Path("/"):
+                parent.chmod(parent.stat().st_mode | 0o011)
+    subprocess.run(
+        [initdb, "-D", str(data), "-A", "trust", "-U", "test"],
+        check=True,
+        capture_output=True,
+        cwd="/",
+        **options,
+    )
+    port = _free_port()
+    server = [str(Path(initdb).with_name("postgres")), "-D", str(data), "-p", str(port)]
+    server += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
+    with _running(server, port, cwd="/", **options):
+        yield f"postgresql://test@127.0.0.1:{port}/postgres"
+
+
+@contextmanager
+def redis(folder: Path) -> Iterator[str]:
+    """The URL of a server; raises Missing."""
+    executable = shutil.which("redis-server") or shutil.which("valkey-server")
+    if executable is None:
+        raise Missing("Redis is not installed")
+    port = _free_port()
+    with _running(
+        [executable, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)], port
+    ):
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+def database(url: str, name: str) -> str:
+    """A new database on that server; its URL."""
+    import psycopg
+
+    for attempt in range(100):
+        try:
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]
+            return url.rsplit("/", 1)[0] + f"/{name}"
+        except psycopg.OperationalError:  # it is still starting
+            if attempt == 99:
+                raise
+            time.sleep(0.1)
+    raise AssertionError
