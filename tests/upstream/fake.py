@@ -14,11 +14,12 @@ It behaves as the name of the model says (for TEI: the folder in the URL, as in 
     slow         answers after SLOW seconds
 
 Chat counts words for tokens, refuses more than CONTEXT of them in vLLM's words, and counts them at POST /tokenize
-unless it is `silent` there, and after HANG seconds if it is `lost`. Chat streams and choices: `empty` (no choice), `cut` (at the limit on tokens), `plain`
-(refuses response_format), `bare` (a choice without a message), `truncated` (a stream without its end), `broken` (the
-connection drops in the stream), `stalling` (a stream that stops coming), `endless` (a stream that goes on until the
-reader leaves), `quiet` (one that says no more until then), `abrupt` (no empty line after the last event), `failing` (an
-error with the key amid the stream), `junk` (an event that is no chunk), `torn` (ends within a line).
+unless it is `silent` there, and after HANG seconds if it is `lost`. Chat streams and choices: `empty` (no choice),
+`cut` (at the limit on tokens), `plain` (refuses response_format), `bare` (a choice without a message), `truncated` (a
+stream without its end), `broken` (the connection drops in the stream), `stalling` (a stream that stops coming),
+`endless` (a stream that goes on until the reader leaves), `quiet` (one that says no more until then), `abrupt` (no
+empty line after the last event), `failing` (an error with the key amid the stream), `junk` (an event that is no
+chunk), `torn` (ends within a line).
 Embeddings: `nan`, `null`, `null-row`, `infinite`, `empty`, `text`, `too-few`, `too-many`, `unequal`, `numbered` (all
 of them 0), and `changed`, whose vectors are longer from the second request on; `short` gives as many dimensions as
 asked. Words count for tokens, and more than CONTEXT in a text are refused, by the OpenAI-compatible server in vLLM's

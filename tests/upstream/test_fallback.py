@@ -40,6 +40,7 @@ def both(connect: Connect, upstream: Upstream, second: Upstream) -> LLMBackendCl
         litellm_url=second.url,
         litellm_api_key=KEY,
         openai_base_url=None,
+        upstream_timeout=4,  # of which a quarter has to do for the lists of models
     )
 
 

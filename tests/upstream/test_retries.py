@@ -13,9 +13,11 @@ from tests.upstream.conftest import ATTEMPTS, Connect, fails
 from tests.upstream.fake import REPLY, Upstream
 
 
-def test_a_server_that_recovers_is_asked_again(client: LLMBackendClient, upstream: Upstream) -> None:
+def test_a_server_that_recovers_is_asked_again(
+    client: LLMBackendClient, connect: Connect, upstream: Upstream
+) -> None:
     upstream.faults = ["503", "500"]
-    assert client.chat("hello") == REPLY
+    assert connect(upstream_timeout=20).chat("hello") == REPLY
     assert len(upstream.seen) == 3
     upstream.reset()
     upstream.faults = ["503"]
