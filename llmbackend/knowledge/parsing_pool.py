@@ -18,6 +18,8 @@ from .parsing_process import LENGTHS, OUT_OF_MEMORY, frame
 
 FILES_A_PROCESS = 500
 """After which it is replaced, with the memory that it has not given back."""
+IDLE_SECONDS = 60
+"""After which those that have nothing to do are ended."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class ParsingPool:
         self._limits = limits
         self._turns = asyncio.Semaphore(self.size)
         self._idle: list[_Parser] = []
+        self._ending: asyncio.TimerHandle | None = None
 
     async def parse(self, name: str, data: bytes) -> Parsed:
         """The text of a file; its name tells what it is.
@@ -60,7 +63,7 @@ class ParsingPool:
             kept = parser.files < FILES_A_PROCESS
         finally:  # also where the call is cancelled: its file is still being read
             if kept:
-                self._idle.append(parser)
+                self._keep(parser)
             else:
                 await parser.end()
         if "missing" in head:
@@ -73,10 +76,24 @@ class ParsingPool:
             raise Unreadable(head["error"])
         return Parsed(text, head["syntax"])
 
+    def _keep(self, parser: _Parser) -> None:
+        self._idle.append(parser)
+        if self._ending is not None:
+            self._ending.cancel()
+        self._ending = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end_idle)
+
+    def _end_idle(self) -> list[_Parser]:
+        idle, self._idle = self._idle, []
+        for parser in idle:
+            parser.kill()
+        return idle
+
     async def close(self) -> None:
         """End the idle processes; files being read are their callers' to give up."""
-        while self._idle:
-            await self._idle.pop().end()
+        if self._ending is not None:
+            self._ending.cancel()
+        for parser in self._end_idle():
+            await parser.end()
 
 
 class _Ended(Exception):
@@ -124,9 +141,12 @@ class _Parser:
             raise _Ended(_REASONS.get(code, "broken: its parser crashed")) from None
         return head, text
 
-    async def end(self) -> None:
+    def kill(self) -> None:
         if self._process.returncode is None:
             self._process.kill()
+
+    async def end(self) -> None:
+        self.kill()
         await self._process.wait()
 
 

@@ -14,6 +14,8 @@ from typing import Any, Literal, NamedTuple
 
 Syntax = Literal["plain", "markdown", "rst"]
 PAGE_END = "\f"
+LONGEST = 200
+"""Characters of a title: it goes with every chunk below it."""
 
 
 class Section(NamedTuple):
@@ -102,7 +104,7 @@ def _front_matter(text: str) -> tuple[str, int]:
     if block is None or not text[block.end() :].strip():
         return "", 0
     title = _TITLE.search(block[1] or "")
-    return (title[1].strip("\"'") if title else ""), block.end()
+    return (_short(title[1].strip("\"'")) if title else ""), block.end()
 
 
 def _of_markdown(text: str, begin: int) -> Iterator[_Heading]:
@@ -124,11 +126,15 @@ def _markdown() -> Any:
 
 
 _LINK = re.compile(r"!?\[([^\]\[]*)\](?:\([^()]*\)|\[[^\]\[]*\])")
-_MARKS = re.compile(r"[*`]+|(?<!\w)_+|_+(?!\w)|\{[#:][^}]*\}")
+_MARKS = re.compile(r"[*`]+|(?<!\w)_+|_+(?!\w)|\{[#:][^{}]*\}")
 
 
 def _as_text(title: str) -> str:
-    return " ".join(_MARKS.sub("", _LINK.sub(r"\1", title)).split())
+    return _short(_MARKS.sub("", _LINK.sub(r"\1", title[: 4 * LONGEST])))
+
+
+def _short(title: str) -> str:
+    return " ".join(title.split())[:LONGEST]
 
 
 # reStructuredText
@@ -162,7 +168,7 @@ def _of_rst(text: str) -> Iterator[_Heading]:
             style = (under[1], over is not None)
             if style not in styles:
                 styles.append(style)
-            name = " ".join(title.replace("`", "").replace("*", "").split())
+            name = _short(title.replace("`", "").replace("*", ""))
             yield _Heading(starts[number], starts[last + 1], styles.index(style) + 1, name)
             number = last + 1
         else:

@@ -140,6 +140,11 @@ def test_lines_may_end_in_each_way(end: str, kind: Syntax) -> None:
     assert _outline(text, kind) == [(("Tides", "High"), "High tide.")]
 
 
+def test_a_title_that_never_ends_is_cut() -> None:
+    (found,) = sections("# " + "{#" * 500_000 + "\n\ntext", "markdown")
+    assert len(found.headings[0]) == 200
+
+
 def test_plain_text_has_no_headings() -> None:
     assert _outline("# one\n\ntwo\n---\n", "plain") == [((), "# one\n\ntwo\n---")]
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from llmbackend.errors import BackendError
+from llmbackend.knowledge import parsing_pool
 from llmbackend.knowledge.parsing import Parsed, Unreadable
 from llmbackend.knowledge.parsing_pool import Limits, ParsingPool
 from tests import files
@@ -54,6 +55,20 @@ def test_processes_are_kept_for_the_next_file() -> None:
                 for _ in range(20):
                     group.start_soon(pool.parse, *TEXT)
             assert 1 <= len(_children()) <= pool.size
+
+    _run(work)
+
+
+def test_processes_with_nothing_to_do_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parsing_pool, "IDLE_SECONDS", 0.2)
+
+    async def work() -> None:
+        async with _pool() as pool:
+            await pool.parse(*TEXT)
+            with anyio.fail_after(30):
+                while _children():  # noqa: ASYNC110
+                    await anyio.sleep(0.05)
+            assert await pool.parse(*TEXT) == Parsed(FACT, "plain")
 
     _run(work)
 
