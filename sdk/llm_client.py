@@ -1400,51 +1400,49 @@ class LLMBackendClient:
         found = _find_files(paths)
         if not found:
             raise _no_file(["paths"], "there are no files in it")
-        failed = Records()
-        batches = _batches(found, failed)
-        total = Record(added=0, updated=0, unchanged=0, deleted=0, failed=failed, chunks=0)
-        if plan:
-            total.update(documents=0, tokens=0, seconds=0.0)
-        fields = {
+        fields: dict[str, Any] = {
             "collection": collection,
             "chunk_size": chunk_size,
             "chunk_overlap": chunk_overlap,
             "plan": plan,
         }
+        total = Record(added=0, updated=0, unchanged=0, deleted=0, failed=Records(), chunks=0)
+        if plan:
+            total.update(documents=0, tokens=0, seconds=0.0)
+        lots = _lots(found, total["failed"])
         report = _progress(progress)
-        done = len(failed)
-        while batches:
-            batch = batches.pop(0)
-            files = [{"name": name, "content": content} for name, content in _contents(batch, failed)]
-            last = {"sync": sync, "keep": [name for name, _ in found]} if sync and not batches else {}
-            if files or last:
-
-                def onward(state: Record, before: int = done) -> None:
-                    state.update(done=before + state["done"], total=len(found))
-                    if report is not None:
-                        report(state)
-
-                try:
-                    part = self._reported(
-                        "rag_ingest_files", report and onward, {"files": files, **fields, **last}
-                    )
-                except TooLarge as error:
-                    middle = len(batch) // 2
-                    if middle:
-                        batches[:0] = [batch[:middle], batch[middle:]]
-                        continue
-                    failed.append(Record(id=batch[0][0], error=error.message))
-                    if last:
-                        batches.append([])
-                else:
-                    for name in total.keys() - {"failed"}:
+        done = len(total["failed"])
+        for lot in lots:
+            files = list(_contents(lot, total["failed"]))
+            if sync and lot is lots[-1]:
+                fields |= {"sync": True, "keep": [name for name, _ in found]}
+            if files or "sync" in fields:
+                for part in self._sent(files, fields, _of_all(report, done, len(found))):
+                    for name in part:
                         total[name] += part[name]
-                    failed += part["failed"]
-            done += len(batch)
+            done += len(lot)
         if plan:
             total["documents"] = len(found)
         _finish(report)
         return total
+
+    def _sent(
+        self, files: Sequence[Any], fields: Mapping[str, Any], progress: Progress | None
+    ) -> Iterator[Record]:
+        """The reports on files, which go in parts where the server takes less at a time; only the last part syncs."""
+        try:
+            yield self._reported("rag_ingest_files", progress, {**fields, "files": files})
+        except TooLarge as error:
+            if not files:
+                raise
+            middle = len(files) // 2
+            if middle:
+                yield from self._sent(files[:middle], {**fields, "sync": False}, progress)
+                yield from self._sent(files[middle:], fields, progress)
+                return
+            yield Record(failed=[Record(id=files[0]["name"], error=error.message)])
+            if fields.get("sync"):
+                yield from self._sent([], fields, progress)
 
     def rag_search(
         self,
@@ -2169,9 +2167,16 @@ def _below(folder: str, file: str) -> str:
     return os.path.relpath(file, folder).replace(os.sep, "/")
 
 
-def _batches(found: Sequence[tuple[str, Any]], failed: Records) -> list[list[tuple[str, Any]]]:
+def _of_all(report: Progress | None, before: int, total: int) -> Progress | None:
+    """Tells of the files of one lot as some of all."""
+    if report is None:
+        return None
+    return lambda state: report(Record({**state, "done": before + state["done"], "total": total}))
+
+
+def _lots(found: Sequence[tuple[str, Any]], failed: Records) -> list[list[tuple[str, Any]]]:
     """Files in the lots in which they are sent, without those that nobody could read."""
-    batches: list[list[tuple[str, Any]]] = [[]]
+    lots: list[list[tuple[str, Any]]] = [[]]
     room = UPLOAD_BYTES
     for name, file in found:
         suffix = os.path.splitext(name)[1].lower()
@@ -2182,17 +2187,17 @@ def _batches(found: Sequence[tuple[str, Any]], failed: Records) -> list[list[tup
             size = len(file) if isinstance(file, bytes) else os.path.getsize(file)
         except OSError:
             size = 0  # gone meanwhile, as reading it will tell
-        if batches[-1] and size > room:
-            batches.append([])
+        if lots[-1] and size > room:
+            lots.append([])
             room = UPLOAD_BYTES
-        batches[-1].append((name, file))
+        lots[-1].append((name, file))
         room -= size
-    return batches
+    return lots
 
 
-def _contents(batch: Sequence[tuple[str, Any]], failed: Records) -> Iterator[tuple[str, str]]:
-    """Names and contents, in base64, of what can be read."""
-    for name, file in batch:
+def _contents(lot: Sequence[tuple[str, Any]], failed: Records) -> Iterator[dict[str, str]]:
+    """What can be read of them, as it is sent."""
+    for name, file in lot:
         content = file
         if not isinstance(file, bytes):
             try:
@@ -2201,7 +2206,7 @@ def _contents(batch: Sequence[tuple[str, Any]], failed: Records) -> Iterator[tup
             except OSError as error:
                 failed.append(Record(id=name, error=f"cannot be read: {error.strerror}"))
                 continue
-        yield name, base64.b64encode(content).decode()
+        yield {"name": name, "content": base64.b64encode(content).decode()}
 
 
 def _no_file(place: list[str | int], reason: str) -> InvalidRequest:

@@ -15,7 +15,7 @@ import llm_client
 from llmbackend import InvalidRequest, LLMBackendClient
 from tests import files
 from tests.files import FACT
-from tests.server import KEY
+from tests.server import KEY, serving
 
 QUESTION = "When was the lighthouse painted?"
 
@@ -229,6 +229,21 @@ def test_syncing_removes_what_is_gone_but_not_what_failed(client: LLMBackendClie
     assert (report.added, report.updated, report.unchanged, report.deleted) == (0, 1, 1, 1)
     assert {failure.id for failure in report.failed} == {"c.txt", "e.txt", "f.png"}
     assert _ids(client, collection) == {"a.txt", "c.txt", "d.txt", "e.txt"}
+
+
+def test_a_server_that_takes_less_gets_less_at_a_time(tmp_path: Path, models_dir: Path) -> None:
+    given = {f"{name}.txt": f"This is the text of {name}. ".encode() * 20 for name in "abcde"}
+    given["large.txt"] = b"a" * 5000
+    limit = {"api_key": KEY, "max_body_bytes": 3000, "models_dir": models_dir}
+    with serving(tmp_path, **limit) as server, LLMBackendClient(server.url, KEY) as client:
+        for name in ("large.txt", "a.txt"):  # what is too large comes last, and is the first of two halves
+            given[name] = given.pop(name)
+            report = client.rag_ingest_files(list(given.items()), "small", sync=True)
+            assert [failure.id for failure in report.failed] == ["large.txt"]
+            assert "3000 are accepted" in report.failed[0].error or "more than 3000" in report.failed[0].error
+            assert _ids(client, "small") == given.keys() - {"large.txt"}
+        del given["b.txt"]
+        assert client.rag_ingest_files(list(given.items()), "small", sync=True).deleted == 1
 
 
 @pytest.mark.usefixtures("in_lots")
