@@ -58,8 +58,8 @@ check: $(INSTALLED)  ## Lint and type-check
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install  ## Measure; DATA=folder adds a retrieval benchmark (corpus.jsonl, queries.jsonl)
-	$(BIN)/pytest tests/benchmarks -m benchmark -s $(if $(DATA),--data $(DATA))
+bench: install  ## Measure; DATA=folder adds retrieval (corpus.jsonl, queries.jsonl), FILES=folder parsing (expected.jsonl)
+	$(BIN)/pytest tests/benchmarks -m benchmark -s $(if $(DATA),--data $(DATA)) $(if $(FILES),--files $(FILES))
 
 notebooks: install  ## Run the notebooks on both transports
 	$(BIN)/python tests/notebooks.py

@@ -16,6 +16,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="retrieval benchmark: corpus.jsonl ({id, text}) and queries.jsonl ({id, question, gold})",
     )
     parser.addoption(
+        "--files",
+        type=Path,
+        metavar="FOLDER",
+        help="files benchmark: files, and expected.jsonl ({file, expect: text|error|empty|text_or_error, "
+        "must_contain, must_not_contain})",
+    )
+    parser.addoption(
         "--points",
         type=int,
         action="append",

@@ -12,7 +12,10 @@ import pytest
 import requests
 
 import llm_client
+import llmbackend
 from llmbackend import InvalidRequest, LLMBackendClient
+from llmbackend.knowledge.chunking import split
+from llmbackend.schemas import Document
 from tests import files
 from tests.files import FACT
 from tests.server import KEY, serving
@@ -56,6 +59,18 @@ def test_files_of_each_type_are_found_by_what_they_say(client: LLMBackendClient,
     for name in given:
         (hit,) = client.rag_search(QUESTION, collection, filters={"source": name})
         assert (hit.document_id, FACT in hit.text) == (name, True)
+
+
+def test_each_chunk_that_is_made_is_stored(client: LLMBackendClient, collection: str) -> None:
+    folder = Path(llmbackend.__file__).parent / "demo" / "documents"
+    texts = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.md")}
+    texts["chinese.txt"] = "".join(f"重置路由器需要按住第{number}个按钮然后松开。" for number in range(500))
+    report = client.rag_ingest_files(
+        [(name, text.encode()) for name, text in texts.items()], collection, chunk_size=64
+    )
+    made = {name: len(split(Document(id=name, text=text), "", 64, 16)) for name, text in texts.items()}
+    assert {document.id: document.chunks for document in client.list_documents(collection)} == made
+    assert report.chunks == client.get_collection(collection).chunks == sum(made.values())
 
 
 def test_each_type_that_is_sent_is_read() -> None:
