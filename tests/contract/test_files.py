@@ -354,6 +354,24 @@ def test_a_body_that_is_no_form_is_refused(server_url: str, content_type: str) -
     assert (reply.status_code, reply.json()["error"]["code"]) == (422, "invalid_request")
 
 
+def test_forms_of_other_sites_are_refused_where_no_key_guards(tmp_path: Path, models_dir: Path) -> None:
+    with serving(tmp_path, models_dir=models_dir) as server:
+
+        def status(origin: str | None) -> int:
+            return requests.post(
+                f"{server.url}/v1/rag/ingest/files",
+                data={"collection": "test-form"},
+                files={"file": ("a.txt", FACT.encode())},
+                headers={"Origin": origin} if origin else {},
+                timeout=60,
+            ).status_code
+
+        assert [status(origin) for origin in ("https://example.org", "null", "http://localhost:1")] == [
+            403
+        ] * 3
+        assert [status(origin) for origin in (None, server.url)] == [200, 200]
+
+
 def test_forms_are_for_files_only(server_url: str) -> None:
     reply = requests.post(
         f"{server_url}/v1/rag/search",
