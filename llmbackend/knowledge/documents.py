@@ -9,7 +9,7 @@ from itertools import islice, takewhile
 from pathlib import PurePosixPath
 
 from ..schemas import Document, Failure, File
-from .parsing import Unreadable
+from .decoding import Unreadable
 from .parsing_pool import ParsingPool
 from .structure import Syntax
 

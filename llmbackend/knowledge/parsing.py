@@ -14,14 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+from .decoding import Unreadable, clean, decoded
 from .structure import PAGE_END, Syntax
 
 UNPACKED = 256 * 2**20
 """Bytes that an Office file, which is a zip archive, may have in it."""
-
-
-class Unreadable(Exception):
-    """A file that gives no text; the message is the reason, for a person."""
 
 
 class Parsed(NamedTuple):
@@ -45,107 +42,32 @@ def parse(name: str, data: bytes) -> Parsed:
     except Exception as error:  # whatever the parsers come up with
         said = " ".join(str(error).split())[:200]
         raise Unreadable(f"broken, or no {suffix} file: {said or type(error).__name__}") from error
-    text = _clean(text)
+    text = clean(text)
     if not text.strip():
         raise Unreadable("scanned: its pages have no text, only images" if suffix == ".pdf" else "empty")
     return Parsed(text, syntax)
 
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]+")
-
-
-def _clean(text: str) -> str:
-    text = _CONTROLS.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
-    return text.encode("utf-8", "replace").decode()  # without halves of surrogate pairs
-
-
 # Text
 
 
-_BOMS = (
-    (b"\xef\xbb\xbf", "utf-8"),
-    (b"\xff\xfe\0\0", "utf-32-le"),
-    (b"\0\0\xfe\xff", "utf-32-be"),
-    (b"\xff\xfe", "utf-16-le"),
-    (b"\xfe\xff", "utf-16-be"),
-)
-# Those in use; among all that Python knows, a short text fits many.
-_ENCODINGS = [f"cp125{number}" for number in range(7)] + [
-    "koi8_r",
-    "cp932",
-    "euc_jp",
-    "gb18030",
-    "big5",
-    "cp949",
-]
-_MAGIC = (
-    b"%PDF-",
-    b"PK\x03\x04",
-    b"\x89PNG",
-    b"\xff\xd8\xff",
-    b"GIF8",
-    b"\x1f\x8b",
-    b"\x7fELF",
-    b"\xd0\xcf\x11\xe0",
-)
-
-
-def _decoded(data: bytes, declared: str | None = None) -> str:
-    """Text by its byte order mark, as UTF-8, as declared, or by what its bytes look like."""
-    for mark, encoding in _BOMS:
-        if data.startswith(mark):
-            try:
-                return data[len(mark) :].decode(encoding)
-            except UnicodeDecodeError:
-                raise Unreadable(f"broken: it is not {encoding}, as its first bytes say") from None
-    if data.startswith(_MAGIC):
-        raise Unreadable("binary, not text")
-    nuls = data.count(0)
-    if nuls > len(data) // 4:  # UTF-16 without a mark: every other byte of most languages' texts
-        high = data[1::2].count(0)
-        encoding = "utf-16-le" if high > nuls - high else "utf-16-be"
-        text = data.decode(encoding, "replace")
-    else:
-        text = _by_looks(data, declared)
-    odd = sum(len(run) for run in _CONTROLS.findall(text)) + text.count("\ufffd")
-    if odd > max(4, len(text) // 30):
-        raise Unreadable("binary, not text")
-    return text
-
-
-def _by_looks(data: bytes, declared: str | None) -> str:
-    for encoding in ("utf-8", declared):
-        try:
-            return data.decode(encoding or "utf-8")
-        except (UnicodeDecodeError, LookupError):
-            pass
-    from charset_normalizer import from_bytes
-
-    matches = from_bytes(data, cp_isolation=_ENCODINGS)
-    possible = {name for match in matches for name in (match.encoding, *match.could_be_from_charset)}
-    best = matches.best()
-    if best is None or "cp1252" in possible:  # in doubt, western European: by far the most frequent
-        return data.decode("cp1252", "replace")
-    return str(best)
-
-
 def _plain(data: bytes) -> Parsed:
-    return Parsed(_decoded(data))
+    return Parsed(decoded(data))
 
 
 def _markdown(data: bytes) -> Parsed:
-    return Parsed(_decoded(data), "markdown")
+    return Parsed(decoded(data), "markdown")
 
 
 def _rst(data: bytes) -> Parsed:
-    return Parsed(_decoded(data), "rst")
+    return Parsed(decoded(data), "rst")
 
 
 # Tables: each row stands for itself, with its columns' names, because it may be found without the table's head.
 
 
 def _csv(data: bytes) -> Parsed:
-    text = _decoded(data)
+    text = decoded(data)
     csv.field_size_limit(2**30)
     try:
         dialect: Any = csv.Sniffer().sniff(text[: 2**16], ",;\t|")
@@ -208,12 +130,12 @@ def _is_number(cell: str) -> bool:
 
 
 def _json(data: bytes) -> Parsed:
-    return Parsed("\n".join(_lines(json.loads(_decoded(data)))))
+    return Parsed("\n".join(_lines(json.loads(decoded(data)))))
 
 
 def _jsonl(data: bytes) -> Parsed:
     records: list[str] = []
-    for number, line in enumerate(_decoded(data).split("\n"), 1):
+    for number, line in enumerate(decoded(data).split("\n"), 1):
         if line.strip():
             try:
                 records.append("\n".join(_lines(json.loads(line))))
@@ -239,7 +161,7 @@ def _lines(value: Any, name: str = "") -> Iterator[str]:
 
 def _notebook(data: bytes) -> Parsed:
     """Its texts and its code, without what came of running it."""
-    book = json.loads(_decoded(data))
+    book = json.loads(decoded(data))
     if not isinstance(book, dict) or not isinstance(book.get("cells"), list):
         raise Unreadable("broken: a notebook has cells, and this has none")
     language = book.get("metadata", {}).get("kernelspec", {}).get("language", "python")
@@ -268,7 +190,7 @@ def _mail(data: bytes) -> Parsed:
         if part.get_filename() or part.get_content_disposition() == "attachment":
             attached.append(part.get_filename() or kind)
         elif kind in ("text/plain", "text/html"):
-            texts.setdefault(kind, _decoded(part.get_payload(decode=True), part.get_content_charset()))
+            texts.setdefault(kind, decoded(part.get_payload(decode=True), part.get_content_charset()))
     body = texts.get("text/plain", "")
     if not body.strip() and "text/html" in texts:
         body = _from_html(texts["text/html"])
@@ -283,7 +205,7 @@ def _mail(data: bytes) -> Parsed:
 def _html(data: bytes) -> Parsed:
     from bs4.dammit import EncodingDetector
 
-    return Parsed(_from_html(_decoded(data, EncodingDetector.find_declared_encoding(data))), "markdown")
+    return Parsed(_from_html(decoded(data, EncodingDetector.find_declared_encoding(data))), "markdown")
 
 
 _NO_TEXT = (

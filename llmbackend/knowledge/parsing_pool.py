@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BackendError
-from .parsing import Parsed, Unreadable
+from .decoding import Unreadable
+from .parsing import Parsed
 from .parsing_process import LENGTHS, OUT_OF_MEMORY, frame
 
 FILES_A_PROCESS = 500

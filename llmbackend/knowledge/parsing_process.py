@@ -15,7 +15,8 @@ import sys
 from contextlib import suppress
 from typing import Any, BinaryIO
 
-from .parsing import Unreadable, parse
+from .decoding import Unreadable
+from .parsing import parse
 
 LENGTHS = struct.Struct(">II")
 OUT_OF_MEMORY = 3

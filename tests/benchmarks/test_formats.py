@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from llmbackend.knowledge.parsing import Unreadable
+from llmbackend.knowledge.decoding import Unreadable
 from llmbackend.knowledge.parsing_pool import Limits, ParsingPool
 
 pytestmark = pytest.mark.benchmark

@@ -7,7 +7,8 @@ import json
 import pytest
 
 import llm_client
-from llmbackend.knowledge.parsing import FORMATS, Parsed, Unreadable, parse
+from llmbackend.knowledge.decoding import Unreadable
+from llmbackend.knowledge.parsing import FORMATS, Parsed, _without_ligatures, parse
 from tests import files
 from tests.files import FACT
 
@@ -155,11 +156,6 @@ def test_a_mail_is_its_head_and_its_text() -> None:
 
 
 def test_ligatures_are_letters() -> None:
-    import pypdf
-
-    from llmbackend.knowledge.parsing import _without_ligatures
-
-    assert pypdf
     assert _without_ligatures("mis\ufb01ts, ½") == "misfits, ½"
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from llmbackend.errors import BackendError
 from llmbackend.knowledge import parsing_pool
-from llmbackend.knowledge.parsing import Parsed, Unreadable
+from llmbackend.knowledge.decoding import Unreadable
+from llmbackend.knowledge.parsing import Parsed
 from llmbackend.knowledge.parsing_pool import Limits, ParsingPool
 from tests import files
 from tests.files import FACT
