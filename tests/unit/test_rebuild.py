@@ -194,6 +194,24 @@ def test_a_data_directory_of_the_first_version_opens(tmp_path: Path) -> None:
         assert len(client.rag_search("run", "old", mode="sparse")) == 2
 
 
+def test_another_sparse_model_is_refused_and_repaired(tmp_path: Path) -> None:
+    with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
+        client.rag_ingest("The router has four ports.", "notes")
+    with closing(sqlite3.connect(tmp_path / "state.db")) as connection, connection:
+        connection.execute("UPDATE collections SET sparse_model = 'bm25-of-tomorrow'")
+    with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
+        for refused in (
+            lambda: client.rag_search("ports", "notes"),
+            lambda: client.rag_ingest("More.", "notes"),
+        ):
+            with pytest.raises(Conflict, match="reindex_collection") as caught:
+                refused()
+            assert "bm25-of-tomorrow" in caught.value.message
+        assert client.get_collection("notes").documents == 1
+        client.reindex_collection("notes")
+        assert len(client.rag_search("ports", "notes", mode="sparse")) == 1
+
+
 def test_what_a_kill_left_loose_goes_at_the_next_start(tmp_path: Path) -> None:
     with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
         client.rag_ingest("A text.", "notes")
