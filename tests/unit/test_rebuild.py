@@ -71,7 +71,7 @@ async def _eager(backend: Backend) -> IndexBuilder:
 
 def test_a_large_ingest_gets_a_graph_in_the_background(tmp_path: Path) -> None:
     async def work(backend: Backend) -> None:
-        await _eager(backend)
+        builder = await _eager(backend)
         collection = await backend._collections.create("machines", None, None)
         first = collection.manifest
         await _ingest(backend, _documents(GROWN - 1))
@@ -94,6 +94,9 @@ def test_a_large_ingest_gets_a_graph_in_the_background(tmp_path: Path) -> None:
             schemas.RagSearchRequest(query="Machine 7, edition 2", collection="machines", top_k=1)
         )
         assert hits.hits[0].text.startswith("Machine 7, edition 2")
+        builder._grown = 1000  # a reindexed collection gets its graph, too
+        await backend.reindex_collection(schemas.ReindexRequest(collection="machines"))
+        await _until(lambda: collection.manifest.indexed == GROWN - 100)
 
     _in_a_backend(tmp_path, work)
     _in_a_backend(tmp_path, _is_whole)
