@@ -1980,8 +1980,8 @@ class LLMBackendClient:
     def doctor(self) -> Record:
         """Whether everything behind llmbackend works: `{ok, version, checks}`, in a few seconds at most.
 
-        There is a check for each model server, embedded model and the data directory: `{name, server, ok,
-        url, models, version, limits, latency_ms, fix}`, where `fix` says what is wrong and what to do.
+        There is a check for each model server, embedded model, a Qdrant server and the data directory: `{name,
+        server, ok, url, models, version, limits, latency_ms, fix}`, where `fix` says what is wrong and what to do.
         """
         return self._call("doctor")
 

@@ -7,7 +7,6 @@ import logging
 
 from anyio import CancelScope
 
-from ..errors import LLMBackendError
 from .collections import Collection, Collections
 from .qdrant_edge import QdrantEdge
 from .rebuild import build_graph
@@ -43,8 +42,8 @@ class IndexBuilder:
                 try:
                     if await self._due(collection):
                         await build_graph(self._collections, collection, self._edge)
-                except LLMBackendError as error:  # deleted, reindexed meanwhile, or the engine's own
-                    log.warning("no graph was built for %r: %s", collection.manifest.name, error)
+                except Exception as error:  # deleted or reindexed meanwhile, no room on the disk, …
+                    log.warning("no graph was built for %r: %r", collection.manifest.name, error)
 
     async def _due(self, collection: Collection) -> bool:
         manifest = collection.manifest

@@ -9,11 +9,12 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import InvalidRequest
-from .bm25 import Sparse, encoder
+from .bm25 import Encoder, Sparse, encoder
 from .filters import PLACE, Combination, Condition, FieldCondition
 from .vectors import Chunk, Found, Mode, Page, Physical, Stored, point_id
 
@@ -57,9 +58,14 @@ class QdrantIndex(ABC):
 
     def __init__(self, physical: Physical, syntax: Syntax, in_use: Path) -> None:
         self._namespace = physical.namespace
-        self._encoder = encoder(physical.sparse_model)
+        self._sparse_model = physical.sparse_model
         self._syntax = syntax
         self._in_use = in_use
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        """Found when needed: an index whose sparse model there is not any more can be read, and so reindexed."""
+        return encoder(self._sparse_model)
 
     def _begin(self) -> None:
         """Called when the engine is ready. A file found then means that the last process was killed."""

@@ -61,12 +61,12 @@ async def reindex(
             details={"model": embedder.name},
         )
     collection = await collections.open(name)
-    old = collection.manifest
 
     async def embedded(stored: Stored) -> NDArray[np.float32]:
         return (await embedder.embed([chunk.in_context for chunk in stored.chunks])).values
 
     async with collection.rebuilding("reindexed"):
+        old = collection.manifest
         _, total = await collection.run(collection.index.count)
         progress(0, total, "embed")
         new = moved(
@@ -92,6 +92,7 @@ async def reindex(
                     progress(min(done, total), total, "embed")
 
         await _replace(collections, collection, new, begin=begin, opened=opened, fill=fill, embed=embedded)
+    collections.after_flush(collection)  # it has no graph yet
     documents, chunks = await collection.run(collection.index.count)
     progress(chunks, chunks, "done")
     return ReindexReport(
@@ -106,8 +107,8 @@ async def reindex(
 
 async def build_graph(collections: Collections, collection: Collection, edge: QdrantEdge) -> None:
     """Build the graph for approximate search over what a collection has now: in a copy, by a process of its own."""
-    old = collection.manifest
     async with collection.rebuilding(GRAPH):
+        old = collection.manifest
         _, chunks = await collection.run(collection.index.count)
         new = moved(old, edge.name, indexed=chunks)
 

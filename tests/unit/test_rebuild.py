@@ -71,7 +71,7 @@ async def _eager(backend: Backend) -> IndexBuilder:
 
 def test_a_large_ingest_gets_a_graph_in_the_background(tmp_path: Path) -> None:
     async def work(backend: Backend) -> None:
-        await _eager(backend)
+        builder = await _eager(backend)
         collection = await backend._collections.create("machines", None, None)
         first = collection.manifest
         await _ingest(backend, _documents(GROWN - 1))
@@ -94,6 +94,9 @@ def test_a_large_ingest_gets_a_graph_in_the_background(tmp_path: Path) -> None:
             schemas.RagSearchRequest(query="Machine 7, edition 2", collection="machines", top_k=1)
         )
         assert hits.hits[0].text.startswith("Machine 7, edition 2")
+        builder._grown = 1000  # a reindexed collection gets its graph, too
+        await backend.reindex_collection(schemas.ReindexRequest(collection="machines"))
+        await _until(lambda: collection.manifest.indexed == GROWN - 100)
 
     _in_a_backend(tmp_path, work)
     _in_a_backend(tmp_path, _is_whole)
@@ -192,6 +195,24 @@ def test_a_data_directory_of_the_first_version_opens(tmp_path: Path) -> None:
         client.reindex_collection("old")
         assert client.get_collection("old").sparse_model == "bm25-multilingual"
         assert len(client.rag_search("run", "old", mode="sparse")) == 2
+
+
+def test_another_sparse_model_is_refused_and_repaired(tmp_path: Path) -> None:
+    with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
+        client.rag_ingest("The router has four ports.", "notes")
+    with closing(sqlite3.connect(tmp_path / "state.db")) as connection, connection:
+        connection.execute("UPDATE collections SET sparse_model = 'bm25-of-tomorrow'")
+    with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
+        for refused in (
+            lambda: client.rag_search("ports", "notes"),
+            lambda: client.rag_ingest("More.", "notes"),
+        ):
+            with pytest.raises(Conflict, match="reindex_collection") as caught:
+                refused()
+            assert "bm25-of-tomorrow" in caught.value.message
+        assert client.get_collection("notes").documents == 1
+        client.reindex_collection("notes")
+        assert len(client.rag_search("ports", "notes", mode="sparse")) == 1
 
 
 def test_what_a_kill_left_loose_goes_at_the_next_start(tmp_path: Path) -> None:
