@@ -19,11 +19,12 @@ VERSION = 1
 """Of what follows: raise it when the same document gets other chunks, so that it is not taken for unchanged."""
 
 
+_AS_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
+
+
 def content_hash(document: Document) -> str:
     """Tells versions of a document apart: text, metadata (whatever the order of its keys), and how it is split."""
-    content = json.dumps(
-        [document.text, document.metadata, syntax(document), VERSION], sort_keys=True, ensure_ascii=False
-    )
+    content = _AS_JSON.encode([document.text, document.metadata, syntax(document), VERSION])
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from itertools import islice, takewhile
-from pathlib import PurePosixPath
+from posixpath import splitext
 
 from ..schemas import Document, Failure, File
 from .decoding import Unreadable
@@ -31,7 +31,7 @@ def syntax(document: Document) -> Syntax:
     if isinstance(document, ParsedDocument):
         return document.syntax
     for name in (document.id, document.metadata.get("source")):
-        if isinstance(name, str) and (found := _SYNTAXES.get(PurePosixPath(name).suffix.lower())):
+        if isinstance(name, str) and (found := _SYNTAXES.get(splitext(name)[1].lower())):
             return found
     return "plain"
 

@@ -35,6 +35,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="EXECUTABLE",
         help="overhead benchmark: LiteLLM's proxy, to compare with",
     )
+    parser.addoption(
+        "--txtai",
+        type=Path,
+        metavar="PYTHON",
+        help="ingest benchmark: a Python that has txtai and wordllama, to compare with",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +50,13 @@ def data(request: pytest.FixtureRequest) -> Path:
     if folder is None:
         pytest.skip("needs --data FOLDER")
     return folder
+
+
+@pytest.fixture
+def txtai(request: pytest.FixtureRequest) -> Path | None:
+    """The Python given with --txtai."""
+    python: Path | None = request.config.getoption("--txtai", default=None)
+    return python
 
 
 @pytest.fixture

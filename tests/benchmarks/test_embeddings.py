@@ -20,8 +20,8 @@ from llmbackend import LLMBackendClient
 from llmbackend.inference.embedded import EmbeddedEmbedder
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
+from tests.benchmarks.corpus import passages
 from tests.benchmarks.embedding_server import MODEL, openai_by_hand, tei_by_hand
-from tests.benchmarks.test_ingest import passages
 from tests.server import KEY, serving
 
 pytestmark = pytest.mark.benchmark
@@ -60,7 +60,7 @@ def _client(folder: Path, **settings: object) -> LLMBackendClient:
 @pytest.mark.parametrize("kind", ["TEI", "OpenAI"])
 def test_embed_is_as_fast_as_a_loop_by_hand(tmp_path: Path, table: Table, kind: str) -> None:
     """The same batches, as many at once, by a server that takes 50 ms for each; the cache is off."""
-    texts = [f"{number} {text}" for number, text in enumerate(passages() * 5)][:TEXTS]
+    texts = [f"{number} {text}" for number, text in enumerate(passages(1500) * 5)][:TEXTS]
     with _embedding_server() as url:
         where = {"tei_url": url} if kind == "TEI" else {"openai_base_url": url, "embedding_model": MODEL}
         by_hand = tei_by_hand if kind == "TEI" else openai_by_hand
@@ -87,7 +87,7 @@ def test_a_warm_cache_beats_the_embedded_model(tmp_path: Path, table: Table, wor
     """Once as the core sees it (an embedder, with and without a cache), once through the client, JSON included."""
     from llmbackend.inference.connect import embedder
 
-    short = passages()
+    short = passages(1500)
     texts = [" ".join(short[start : start + words // 75]) for start in range(0, len(short), words // 75)]
 
     async def rates() -> tuple[float, float]:
@@ -157,7 +157,7 @@ class _Counter:
 
 
 def test_vectors_cost_little_more_than_their_own_bytes(tmp_path: Path, table: Table) -> None:
-    texts = [f"{number} {text}" for number, text in enumerate(passages() * 7)][:10_000]
+    texts = [f"{number} {text}" for number, text in enumerate(passages(1500) * 7)][:10_000]
     with serving(tmp_path, api_key=KEY) as server:
         port = int(server.url.rsplit(":", 1)[1])
         counter = _Counter(port)

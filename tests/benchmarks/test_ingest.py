@@ -1,51 +1,57 @@
-"""How fast documents get into a collection, against its two engines with nothing around them."""
+"""How fast documents get into a collection, against its two engines with nothing around them, and other pipelines."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
 import statistics
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-import qdrant_edge
 
 from llmbackend import LLMBackendClient
 from llmbackend.inference.embedded import EmbeddedEmbedder
+from llmbackend.knowledge.chunking import content_hash, split
+from llmbackend.knowledge.qdrant_edge import EdgeIndex
+from llmbackend.knowledge.vectors import Chunk
 from llmbackend.local import LocalTransport
+from llmbackend.schemas import Document
 from llmbackend.settings import Settings
+
+from .corpus import passages
 
 pytestmark = pytest.mark.benchmark
 
 Table = Callable[..., None]
 
-PASSAGES = 1500
-DOCUMENTS_A_BATCH = 256
-WORDS = 75
+CHUNKS = 10_000
+BATCH = 300  # about what ingest makes of such passages
 RUNS = 3
 
 
-def passages(seed: int = 0) -> list[str]:
-    """Sentences of made-up words, common ones more often, as in a language."""
-    chance = random.Random(seed)
-    syllables = [a + b for a in "bdfgklmnprst" for b in ("a", "e", "i", "o", "u", "an", "er", "is")]
-    words = ["".join(chance.choices(syllables, k=chance.randint(1, 3))) for _ in range(4000)]
-    weights = [1 / rank for rank in range(1, len(words) + 1)]
+class Measured:
+    """Seconds, and seconds of processor time, of an action in several runs."""
 
-    def passage() -> str:
-        drawn = chance.choices(words, weights, k=WORDS)
-        sentences = [drawn[start : start + 15] for start in range(0, WORDS, 15)]
-        return " ".join(" ".join(sentence).capitalize() + "." for sentence in sentences)
+    def __init__(self) -> None:
+        self.wall: list[float] = []
+        self.processor: list[float] = []
 
-    return [passage() for _ in range(PASSAGES)]
+    def __call__(self, action: Callable[[], Any]) -> None:
+        wall, processor = time.perf_counter(), time.process_time()
+        action()
+        self.wall.append(time.perf_counter() - wall)
+        self.processor.append(time.process_time() - processor)
+
+    def row(self, name: str, count: int = CHUNKS) -> tuple[object, ...]:
+        wall, processor = statistics.median(self.wall), statistics.median(self.processor)
+        return name, count / wall, 1e6 * processor / count
 
 
 def _client(folder: Path) -> LLMBackendClient:
@@ -53,50 +59,120 @@ def _client(folder: Path) -> LLMBackendClient:
     return LLMBackendClient(transport=LocalTransport(Settings(data_dir=folder, embedding_cache_mb=0)))
 
 
-def _speed(action: Callable[[], Any], count: int = PASSAGES) -> float:
-    """Passages a second."""
-    began = time.perf_counter()
-    action()
-    return count / (time.perf_counter() - began)
+def _batches(count: int) -> list[slice]:
+    return [slice(start, start + BATCH) for start in range(0, count, BATCH)]
 
 
-def _bare(texts: list[str], folder: Path) -> None:
-    """Embeddings and points of the same batches, straight into Qdrant Edge."""
-    folder.mkdir()
-    shard = qdrant_edge.EdgeShard.create(
-        str(folder),
-        qdrant_edge.EdgeConfig(
-            vectors={"dense": qdrant_edge.EdgeVectorParams(size=256, distance=qdrant_edge.Distance.Cosine)},
-            sparse_vectors={"bm25": qdrant_edge.EdgeSparseVectorParams(modifier=qdrant_edge.Modifier.Idf)},
-        ),
+def _chunks(texts: list[str]) -> list[Chunk]:
+    documents = [Document(id=uuid.uuid4().hex, text=text) for text in texts]
+    return [chunk for one in documents for chunk in split(one, content_hash(one), 256, 32)]
+
+
+class Bare:
+    """The two engines by themselves, with the batches and the points that an ingest has."""
+
+    def __init__(self, texts: list[str], folder: Path) -> None:
+        self._texts, self._folder = texts, folder
+        self._chunks = _chunks(texts)
+        self._embedder = EmbeddedEmbedder()
+        self._vectors = asyncio.run(self._embedder.embed(texts)).values
+
+    def embed(self) -> None:
+        async def work() -> None:
+            for batch in _batches(len(self._texts)):
+                await self._embedder.embed(self._texts[batch])
+
+        asyncio.run(work())
+
+    def index(self) -> EdgeIndex:
+        """An empty one."""
+        folder = self._folder / str(uuid.uuid4())
+        EdgeIndex.create(folder, 256)
+        return EdgeIndex(folder)
+
+    def upsert(self, index: EdgeIndex) -> None:
+        for batch in _batches(len(self._chunks)):
+            index.upsert(self._chunks[batch], self._vectors[batch])
+        index.flush()
+
+
+def _by_llamaindex(texts: list[str], folder: Path) -> float:
+    """Seconds of LlamaIndex's pipeline with the same splitter, embeddings and collections."""
+    from llama_index.core import Document as LlamaDocument
+    from llama_index.core.ingestion import IngestionPipeline
+    from llama_index.core.node_parser import SentenceSplitter
+
+    from llmbackend import schemas
+    from llmbackend.backend import Backend
+    from llmbackend.inference.llamaindex import EmbeddingAdapter
+    from llmbackend.knowledge.vector_store import CollectionStore
+
+    async def run() -> float:
+        backend = await Backend.open(Settings(data_dir=folder, embedding_cache_mb=0))
+        try:
+            await backend.create_collection(schemas.CreateCollectionRequest(collection="corpus"))
+            pipeline = IngestionPipeline(
+                transformations=[
+                    SentenceSplitter(chunk_size=256, chunk_overlap=32),
+                    EmbeddingAdapter(backend._embedder, embed_batch_size=BATCH),
+                ],
+                vector_store=CollectionStore(await backend._collections.get("corpus")),
+            )
+            documents = [LlamaDocument(text=text) for text in texts]
+            began = time.perf_counter()
+            await pipeline.arun(documents=documents)
+            seconds = time.perf_counter() - began
+            described = schemas.CollectionRequest(collection="corpus")
+            assert (await backend.get_collection(described)).chunks == len(texts)
+        finally:
+            await backend.close()
+        return seconds
+
+    return asyncio.run(run())
+
+
+TXTAI = """
+import json, sys, time
+from pathlib import Path
+
+import numpy, wordllama
+from txtai.embeddings import Embeddings
+
+texts = json.loads(Path(sys.argv[1]).read_text())
+model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+
+def vectors(batch):
+    return numpy.asarray(model.embed(list(batch), norm=True), dtype=numpy.float32)
+
+def ingest(texts):
+    embeddings = Embeddings(
+        method="external", transform=vectors, content=True, hybrid=True, encodebatch=int(sys.argv[2])
     )
-    bm25 = qdrant_edge.Bm25()
-    embedder = EmbeddedEmbedder()
-    asyncio.run(embedder.embed(["a text, to load the weights"]))
+    embeddings.index(enumerate(texts))
+    embeddings.save(sys.argv[3])
+    assert embeddings.count() == len(texts)
 
-    async def work() -> None:
-        for start in range(0, len(texts), DOCUMENTS_A_BATCH):
-            batch = texts[start : start + DOCUMENTS_A_BATCH]
-            vectors = (await embedder.embed(batch)).values
-            points = [
-                qdrant_edge.Point(
-                    id=uuid.uuid4(),
-                    vector={"dense": vector.tolist(), "bm25": bm25.embed_document(text)},
-                    payload={"text": text},
-                )
-                for text, vector in zip(batch, vectors, strict=True)
-            ]
-            shard.update(qdrant_edge.UpdateOperation.upsert_points(points))
-        shard.flush()
+ingest(texts[:100])
+began = time.perf_counter()
+ingest(texts)
+print(time.perf_counter() - began)
+"""
 
-    asyncio.run(work())
-    shard.close()
+
+def _by_txtai(python: Path, texts: list[str], folder: Path) -> float:
+    """Seconds of txtai with the same vectors, BM25 and texts stored, in a Python that has it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "texts.json").write_text(json.dumps(texts))
+    command = [str(python), "-c", TXTAI, str(folder / "texts.json"), str(BATCH), str(folder / "index")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
 
 
 def test_ingesting_keeps_up_and_repeating_costs_no_embedding(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: Table
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: Table, txtai: Path | None
 ) -> None:
-    texts = passages()
+    texts = passages(CHUNKS)
+    bare = Bare(texts, tmp_path)
     embedded = 0
     embed = EmbeddedEmbedder.embed
 
@@ -106,25 +182,98 @@ def test_ingesting_keeps_up_and_repeating_costs_no_embedding(
         return await embed(self, given, **how)
 
     monkeypatch.setattr(EmbeddedEmbedder, "embed", counting)
+    embedding, upserting, ingesting, again = Measured(), Measured(), Measured(), Measured()
+    llamaindex: list[float] = []
+    by_txtai: list[float] = []
     with _client(tmp_path / "data") as client:
-        client.rag_ingest(passages(seed=1)[:200], "warm-up")
-        names = [f"run-{number}" for number in range(RUNS)]
-        speeds = [_speed(partial(client.rag_ingest, texts, name)) for name in names]
-        info = client.get_collection(names[0])
-        assert (info.documents, info.chunks) == (PASSAGES, PASSAGES)
-        embedded = 0
-        again = _speed(lambda: client.rag_ingest(texts, names[0]))
-        assert embedded == 0
-        bare = [_speed(partial(_bare, texts, tmp_path / f"bare-{run}")) for run in range(RUNS)]
-    warm, engines = statistics.median(speeds), statistics.median(bare)
+        client.rag_ingest(passages(200, seed=1), "warm-up")
+        for run in range(RUNS):
+            embedding(bare.embed)
+            index = bare.index()
+            upserting(lambda index=index: bare.upsert(index))
+            index.close()
+            ingesting(lambda run=run: client.rag_ingest(texts, f"run-{run}"))
+            info = client.get_collection(f"run-{run}")
+            assert (info.documents, info.chunks) == (CHUNKS, CHUNKS)
+            embedded = 0
+            again(lambda run=run: client.rag_ingest(texts, f"run-{run}"))
+            assert embedded == 0
+            llamaindex.append(_by_llamaindex(texts, tmp_path / f"llamaindex-{run}"))
+            if txtai is not None:
+                by_txtai.append(_by_txtai(txtai, texts, tmp_path / f"txtai-{run}"))
+    ours = statistics.median(ingesting.wall)
+    slower = max(statistics.median(embedding.wall), statistics.median(upserting.wall))
     table(
-        f"ingest, {PASSAGES} passages of {WORDS} words, median of {RUNS} (passages/s)",
-        ("warm client, in process", warm),
-        ("bare embedding and bare Qdrant Edge", engines),
-        ("ratio", warm / engines),
-        ("second time, unchanged (0 embeddings)", again),
+        f"ingest of {CHUNKS} chunks in process, medians of {RUNS}",
+        ("", "chunks/s", "processor µs a chunk"),
+        embedding.row("bare embedding"),
+        upserting.row("bare upsert: dense, BM25, payload"),
+        ingesting.row("ingest"),
+        again.row("ingest again, unchanged: 0 embeddings"),
+        ("LlamaIndex's pipeline", CHUNKS / statistics.median(llamaindex), ""),
+        *([("txtai", CHUNKS / statistics.median(by_txtai), "")] if by_txtai else []),
     )
-    assert warm >= 1000
+    table(
+        "ratios",
+        ("ingest / slower of the bare parts", slower / ours),
+        ("ingest / bare parts one after the other", (_median(embedding) + _median(upserting)) / ours),
+        ("again / first", ours / _median(again)),
+    )
+    assert ours < statistics.median(llamaindex)
+
+
+def _median(measured: Measured) -> float:
+    return statistics.median(measured.wall)
+
+
+def test_memory_does_not_grow_with_the_number_of_documents(tmp_path: Path, table: Table) -> None:
+    rows: list[tuple[object, ...]] = []
+    for count in (10_000, 40_000):
+        command = [sys.executable, "-c", MEMORY, str(tmp_path / str(count)), str(count)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdin is not None
+            assert process.stdout.readline() == "ready\n"
+            watched = psutil.Process(process.pid)
+            before = peak = _held(watched)
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            while process.poll() is None:
+                try:
+                    peak = max(peak, _held(watched))
+                except psutil.NoSuchProcess:
+                    break
+                time.sleep(0.02)
+        assert process.returncode == 0
+        rows.append((count, before / 2**20, (peak - before) / 2**20))
+    table(
+        "memory of the process (MB), files that are mapped not counted",
+        ("chunks", "before", "grows by"),
+        *rows,
+    )
+
+
+def _held(process: psutil.Process) -> int:
+    memory = process.memory_info()
+    return int(memory.rss - memory.shared)
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+from llmbackend import LLMBackendClient
+from llmbackend.local import LocalTransport
+from llmbackend.settings import Settings
+from tests.benchmarks.corpus import passages
+
+folder, count = Path(sys.argv[1]), int(sys.argv[2])
+texts = passages(count)
+with LLMBackendClient(transport=LocalTransport(Settings(data_dir=folder))) as client:
+    client.rag_ingest(texts[:1000], "warm-up")
+    print("ready", flush=True)
+    sys.stdin.readline()
+    assert client.rag_ingest(texts, "corpus").chunks == count
+"""
 
 
 FIRST = """
@@ -142,7 +291,8 @@ with LLMBackendClient(transport=LocalTransport(Settings(data_dir=folder / "data"
 
 
 def test_a_first_ingest_in_a_fresh_process(tmp_path: Path, table: Table) -> None:
-    (tmp_path / "texts.json").write_text(json.dumps(passages()))
+    count = 1500
+    (tmp_path / "texts.json").write_text(json.dumps(passages(count)))
 
     began = time.perf_counter()
     command = [sys.executable, "-c", FIRST, str(tmp_path)]
@@ -151,7 +301,7 @@ def test_a_first_ingest_in_a_fresh_process(tmp_path: Path, table: Table) -> None
         assert process.stdout.readline() == "done\n"
         seconds = time.perf_counter() - began
     table(
-        f"first ingest of a fresh process, imports included, {PASSAGES} passages",
+        f"first ingest of a fresh process, imports included, {count} passages",
         ("seconds", seconds),
-        ("passages/s", PASSAGES / seconds),
+        ("passages/s", count / seconds),
     )

@@ -291,3 +291,35 @@ def test_a_plan_has_progress_too(client: LLMBackendClient, collection: str) -> N
     assert plan.chunks == 1500
     assert (steps[0].done, steps[-1].done, steps[-1].stage) == (0, 1500, "done")
     assert steps[-1].stages.write == {"done": 0, "total": 1500}
+
+
+def test_files_go_through_all_stages(client: LLMBackendClient, collection: str) -> None:
+    files = [(f"report-{number}.txt", f"This is report {number}.".encode()) for number in range(20)]
+    files.append(("broken.pdf", b"not a PDF"))
+    steps: list[Record] = []
+    report = client.rag_ingest_files(files, collection, progress=steps.append)
+    assert (report.added, [failure.id for failure in report.failed]) == (20, ["broken.pdf"])
+    assert steps[-1].stages == {
+        "parse": {"done": 21, "total": 21},
+        "chunk": {"done": 21, "total": 21},
+        "embed": {"done": 20, "total": 20},
+        "write": {"done": 20, "total": 20},
+    }
+
+
+def test_a_plan_for_files_writes_nothing(client: LLMBackendClient, collection: str) -> None:
+    files = [("kept.txt", b"The first report."), ("changed.txt", b"The second."), ("gone.txt", b"The third.")]
+    client.rag_ingest_files(files, collection)
+    given = [files[0], ("changed.txt", b"Quite another text."), ("new.md", b"# News\n\nAll is well.")]
+    given.append(("broken.pdf", b"not a PDF"))
+    plan = client.rag_ingest_files(given, collection, sync=True, plan=True)
+    assert sorted(one.id for one in client.list_documents(collection)) == [
+        "changed.txt",
+        "gone.txt",
+        "kept.txt",
+    ]
+    assert plan.documents == 4
+    assert plan.tokens > 0
+    report = client.rag_ingest_files(given, collection, sync=True)
+    assert {name: plan[name] for name in report} == report
+    assert (report.added, report.updated, report.unchanged, report.deleted) == (1, 1, 1, 1)
