@@ -6,8 +6,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -102,11 +101,11 @@ def _begin(connection: Connection) -> None:
 class _Asked(NamedTuple):
     work: Callable[[Connection], Any]
     durable: bool
-    done: Future[Any]
+    done: asyncio.Future[Any]
 
 
 class Database:
-    """Reads in threads, and writes in one: what is asked for while it commits goes into its next transaction together.
+    """Made on the event loop that uses it. Reads in threads, and writes in one: what is asked for while it commits goes into its next transaction together.
 
     So many who wait share the price of a commit, and threads do not queue up before SQLite's lock. Both take a function
     of a connection. One that writes does nothing but SQL, because it is run again, alone, if another of its transaction
@@ -117,6 +116,7 @@ class Database:
         self.engine = engine
         self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._kept: Connection | None = None
+        self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="llmbackend-writer", daemon=True)
         self._thread.start()
 
@@ -133,9 +133,9 @@ class Database:
         self, work: Callable[..., _Result], *args: Any, durable: bool = True
     ) -> asyncio.Future[_Result]:
         """As `read`, once it is committed; asked for at once, in the order of the calls."""
-        done: Future[_Result] = Future()
+        done: asyncio.Future[_Result] = self._loop.create_future()
         self._asked.put(_Asked(lambda connection: work(connection, *args), durable, done))
-        return asyncio.shield(asyncio.wrap_future(done))
+        return done
 
     async def close(self) -> None:
         """Write what was asked for, and end."""
@@ -174,12 +174,22 @@ class Database:
             return
         try:
             with self._transaction(durable=any(one.durable for one in batch)) as connection:
-                results = [one.work(connection) for one in batch]
+                outcomes: list[Any] = [one.work(connection) for one in batch]
         except Exception as error:
-            if len(batch) == 1:
-                batch[0].done.set_exception(error)
-            for one in batch if len(batch) > 1 else ():
-                self._commit([one])
+            if len(batch) > 1:
+                for one in batch:
+                    self._commit([one])
+                return
+            outcomes = [error]
+        with suppress(RuntimeError):  # the loop has ended: nobody waits any more
+            self._loop.call_soon_threadsafe(_settle, batch, outcomes)
+
+
+def _settle(batch: list[_Asked], outcomes: list[Any]) -> None:
+    for one, outcome in zip(batch, outcomes, strict=True):
+        if one.done.done():  # whoever asked has been cancelled
+            continue
+        if isinstance(outcome, Exception):
+            one.done.set_exception(outcome)
         else:
-            for one, result in zip(batch, results, strict=True):
-                one.done.set_result(result)
+            one.done.set_result(outcome)
