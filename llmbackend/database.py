@@ -104,6 +104,9 @@ class _Asked(NamedTuple):
     done: asyncio.Future[Any]
 
 
+_END = _Asked(lambda connection: None, False, None)  # type: ignore[arg-type]
+
+
 class Database:
     """Made on the event loop that uses it. Reads in threads, and writes in one: what is asked for while it commits goes into its next transaction together.
 
@@ -151,13 +154,22 @@ class Database:
             self._serve()
 
     def _serve(self) -> None:
-        at_work = True
-        while at_work:
-            batch = [self._asked.get()]
-            while not self._asked.empty() and len(batch) < 200:
-                batch.append(self._asked.get())
-            at_work = None not in batch
-            self._commit([one for one in batch if one is not None])
+        left: _Asked | None = None
+        while (one := left or self._asked.get()) is not None:
+            left = self._commit([one], joinable=True)
+            if left is _END:
+                return
+
+    def _join(self, batch: list[_Asked], durable: bool) -> _Asked | None:
+        """Add what has been asked for meanwhile; returns what cannot be part of this transaction."""
+        while len(batch) < 200 and not self._asked.empty():
+            one = self._asked.get()
+            if one is None:
+                return _END
+            if one.durable and not durable:
+                return one
+            batch.append(one)
+        return None
 
     @contextmanager
     def _transaction(self, *, durable: bool) -> Iterator[Connection]:
@@ -169,20 +181,26 @@ class Database:
             with self._kept.begin():
                 yield self._kept
 
-    def _commit(self, batch: list[_Asked]) -> None:
-        if not batch:
-            return
+    def _commit(self, batch: list[_Asked], joinable: bool = False) -> _Asked | None:
+        """Do these, and, if it is joinable, what is asked for until they are done; returns as `_join`."""
+        left: _Asked | None = None
+        durable = batch[0].durable
+        outcomes: list[Any] = []
         try:
-            with self._transaction(durable=any(one.durable for one in batch)) as connection:
-                outcomes: list[Any] = [one.work(connection) for one in batch]
+            with self._transaction(durable=durable) as connection:
+                for one in batch:
+                    outcomes.append(one.work(connection))
+                    if joinable and one is batch[-1] and left is None:
+                        left = self._join(batch, durable)  # the loop goes on with them
         except Exception as error:
+            outcomes = [error]
             if len(batch) > 1:
                 for one in batch:
                     self._commit([one])
-                return
-            outcomes = [error]
+                return left
         with suppress(RuntimeError):  # the loop has ended: nobody waits any more
             self._loop.call_soon_threadsafe(_settle, batch, outcomes)
+        return left
 
 
 def _settle(batch: list[_Asked], outcomes: list[Any]) -> None:
