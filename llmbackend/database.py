@@ -6,8 +6,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -102,11 +101,14 @@ def _begin(connection: Connection) -> None:
 class _Asked(NamedTuple):
     work: Callable[[Connection], Any]
     durable: bool
-    done: Future[Any]
+    done: asyncio.Future[Any]
+
+
+_END = _Asked(lambda connection: None, False, None)  # type: ignore[arg-type]
 
 
 class Database:
-    """Reads in threads, and writes in one: what is asked for while it commits goes into its next transaction together.
+    """Made on the event loop that uses it. Reads in threads, and writes in one: what is asked for while it commits goes into its next transaction together.
 
     So many who wait share the price of a commit, and threads do not queue up before SQLite's lock. Both take a function
     of a connection. One that writes does nothing but SQL, because it is run again, alone, if another of its transaction
@@ -117,6 +119,7 @@ class Database:
         self.engine = engine
         self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._kept: Connection | None = None
+        self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="llmbackend-writer", daemon=True)
         self._thread.start()
 
@@ -133,9 +136,9 @@ class Database:
         self, work: Callable[..., _Result], *args: Any, durable: bool = True
     ) -> asyncio.Future[_Result]:
         """As `read`, once it is committed; asked for at once, in the order of the calls."""
-        done: Future[_Result] = Future()
+        done: asyncio.Future[_Result] = self._loop.create_future()
         self._asked.put(_Asked(lambda connection: work(connection, *args), durable, done))
-        return asyncio.shield(asyncio.wrap_future(done))
+        return done
 
     async def close(self) -> None:
         """Write what was asked for, and end."""
@@ -151,13 +154,22 @@ class Database:
             self._serve()
 
     def _serve(self) -> None:
-        at_work = True
-        while at_work:
-            batch = [self._asked.get()]
-            while not self._asked.empty() and len(batch) < 200:
-                batch.append(self._asked.get())
-            at_work = None not in batch
-            self._commit([one for one in batch if one is not None])
+        left: _Asked | None = None
+        while (one := left or self._asked.get()) is not None:
+            left = self._commit([one], joinable=True)
+            if left is _END:
+                return
+
+    def _join(self, batch: list[_Asked], durable: bool) -> _Asked | None:
+        """Add what has been asked for meanwhile; returns what cannot be part of this transaction."""
+        while len(batch) < 200 and not self._asked.empty():
+            one = self._asked.get()
+            if one is None:
+                return _END
+            if one.durable and not durable:
+                return one
+            batch.append(one)
+        return None
 
     @contextmanager
     def _transaction(self, *, durable: bool) -> Iterator[Connection]:
@@ -169,17 +181,33 @@ class Database:
             with self._kept.begin():
                 yield self._kept
 
-    def _commit(self, batch: list[_Asked]) -> None:
-        if not batch:
-            return
+    def _commit(self, batch: list[_Asked], joinable: bool = False) -> _Asked | None:
+        """Do these, and, if it is joinable, what is asked for until they are done; returns as `_join`."""
+        left: _Asked | None = None
+        durable = batch[0].durable
+        outcomes: list[Any] = []
         try:
-            with self._transaction(durable=any(one.durable for one in batch)) as connection:
-                results = [one.work(connection) for one in batch]
+            with self._transaction(durable=durable) as connection:
+                for one in batch:
+                    outcomes.append(one.work(connection))
+                    if joinable and one is batch[-1] and left is None:
+                        left = self._join(batch, durable)  # the loop goes on with them
         except Exception as error:
-            if len(batch) == 1:
-                batch[0].done.set_exception(error)
-            for one in batch if len(batch) > 1 else ():
-                self._commit([one])
+            outcomes = [error]
+            if len(batch) > 1:
+                for one in batch:
+                    self._commit([one])
+                return left
+        with suppress(RuntimeError):  # the loop has ended: nobody waits any more
+            self._loop.call_soon_threadsafe(_settle, batch, outcomes)
+        return left
+
+
+def _settle(batch: list[_Asked], outcomes: list[Any]) -> None:
+    for one, outcome in zip(batch, outcomes, strict=True):
+        if one.done.done():  # whoever asked has been cancelled
+            continue
+        if isinstance(outcome, Exception):
+            one.done.set_exception(outcome)
         else:
-            for one, result in zip(batch, results, strict=True):
-                one.done.set_result(result)
+            one.done.set_result(outcome)

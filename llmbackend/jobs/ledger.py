@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import BindParameter, Connection, bindparam, func, insert, literal, select, text, update
@@ -79,6 +80,7 @@ class Hands:
     types: Sequence[str]
     per_owner: int | None
     lease: float
+    free: int = 1
     alone: bool = True
     """Whether these hands have nothing else to do."""
 
@@ -152,8 +154,8 @@ def _waited_for(connection: Connection, ids: Sequence[str]) -> dict[int, bool]:
     return {row.number: row.status == "completed" for row in found}
 
 
-def claim(connection: Connection, hands: Hands, last_turn: Mapping[str, float]) -> Claim | None:
-    """The next job for these hands, now running; None if there is none.
+def claim(connection: Connection, hands: Hands, last_turn: Mapping[str, float]) -> list[Claim]:
+    """The next jobs for these hands, now running; fewer than there are hands free if there are no more.
 
     Owners take turns: whoever has the fewest jobs running, then whose last turn (by this worker) is longest ago.
     Among an owner's jobs the highest priority goes first, then the oldest.
@@ -162,16 +164,26 @@ def claim(connection: Connection, hands: Hands, last_turn: Mapping[str, float]) 
         connection.dialect.name == "postgresql"
     ):  # one claims at a time, or the limit per owner could be passed
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7238002)")
-    waiting = connection.execute(_OWNERS).scalars().all()
-    running: dict[str, int] = {}
+    waiting = list(connection.execute(_OWNERS).scalars())
+    running: Counter[str] = Counter()
     if len(waiting) > 1 or (waiting and hands.per_owner is not None):
-        running = {owner: count for owner, count in connection.execute(_AT_WORK)}
-    for owner in sorted(waiting, key=lambda name: (running.get(name, 0), last_turn.get(name, 0.0))):
-        if hands.per_owner is None or running.get(owner, 0) < hands.per_owner:
-            claimed = _claim_of(connection, hands, owner)
-            if claimed is not None:
-                return claimed
-    return None
+        running.update({owner: count for owner, count in connection.execute(_AT_WORK)})
+    turns = dict(last_turn)
+    claimed: list[Claim] = []
+    while waiting and len(claimed) < hands.free:
+        owner = min(waiting, key=lambda name: (running[name], turns.get(name, 0.0)))
+        job = None
+        if hands.per_owner is None or running[owner] < hands.per_owner:
+            job = _claim_of(connection, replace(hands, alone=hands.alone and not claimed), owner)
+        if job is None:
+            waiting.remove(owner)
+            continue
+        claimed.append(job)
+        running[owner] += 1
+        turns[owner] = now()
+        if job.tries > 1:
+            break  # it may have killed its last process: let it be alone
+    return claimed
 
 
 _OWNERS = text(  # each owner with queued jobs, by jumping from one to the next in the index

@@ -38,7 +38,7 @@ class Queue:
         """Call this in a thread for each waking, one after the other."""
         self._call = woken
         self._consumer = _Listener(
-            self._huey, workers=1, periodic=False, initial_delay=0.01, backoff=1.1, max_delay=0.03
+            self._huey, workers=1, periodic=False, initial_delay=0.01, backoff=1.1, max_delay=0.02
         )
         self._consumer.start()
 

@@ -65,8 +65,13 @@ class Jobs:
 
     async def submit(self, job: NewJob) -> str:
         """The id of the job, durable once this returns; as `ledger.add`."""
-        job_id = await self._database.write(ledger.add, job)
-        self._tell(job_id)
+        adding = self._database.write(ledger.add, job)
+        here = self._worker is not None and self._worker.free
+        if here:
+            self._tell(job.id)  # at once, so that it is claimed in the transaction that accepts it
+        job_id = await adding
+        if not here:
+            self._tell(job_id)
         return job_id
 
     async def status(self, job_id: str) -> JobStatus:

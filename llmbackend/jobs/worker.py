@@ -18,6 +18,7 @@ from . import ledger, reading, results, schedules, webhooks
 from .context import Context, Rooms
 from .ledger import Claim, Hands, LostAttempt
 from .registry import TYPES
+from .tables import now
 from .webhooks import Deliveries
 
 log = logging.getLogger(__name__)
@@ -124,31 +125,32 @@ class Worker:
             await self._wanted.wait()
             self._wanted.clear()
             try:
-                while self.free and await self._begin_next():
+                while self.free and await self._begin():
                     pass
             except Exception:
                 log.exception("no job could be taken up")  # the next look around tries again
 
     def _now(self) -> Hands:
-        return replace(self._hands, alone=not self.attempts)
+        return replace(self._hands, free=self._slots - self._busy, alone=not self.attempts)
 
-    async def _begin_next(self) -> bool:
-        # Not durable: claimed or not, after a power cut the job is done anew.
-        job = await self._database.write(ledger.claim, self._now(), self._last_turn, durable=False)
-        self._left_some = job is not None or self._hands.per_owner is not None
-        if job is None:
-            return False
-        self._last_turn[job.owner] = time.monotonic()
-        attempt = self.attempts[job.id] = Attempt(job)
-        if self._closing:
-            attempt.scope.cancel()
-        self._busy += 1
-        task = asyncio.create_task(self._attempt(attempt))
-        self._at_work.add(task)
-        task.add_done_callback(self._at_work.discard)
+    async def _begin(self) -> bool:
+        """Begin the next jobs; tells whether there may be more."""
+        hands = self._now()
+        # Not durable: claimed or not, after a power cut a job is done anew.
+        claimed = await self._database.write(ledger.claim, hands, self._last_turn, durable=False)
+        for job in claimed:
+            self._last_turn[job.owner] = now()
+            attempt = self.attempts[job.id] = Attempt(job)
+            if self._closing:
+                attempt.scope.cancel()
+            self._busy += 1
+            task = asyncio.create_task(self._attempt(attempt))
+            self._at_work.add(task)
+            task.add_done_callback(self._at_work.discard)
         if not self.free:
             self._free.clear()
-        return True
+        self._left_some = len(claimed) == hands.free or self._hands.per_owner is not None
+        return len(claimed) == hands.free
 
     async def _attempt(self, attempt: Attempt) -> None:
         try:

@@ -218,9 +218,9 @@ def slow_claims(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     begun = threading.Event()
     claim = ledger.claim
 
-    def slowly(*args: Any) -> ledger.Claim | None:
+    def slowly(*args: Any) -> list[ledger.Claim]:
         claimed = claim(*args)
-        if claimed is not None:
+        if claimed:
             begun.set()
             time.sleep(0.5)
         return claimed
