@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 class Backend:
     """Open with `await Backend.open(settings)`, on the event loop that will use it; close when done."""
 
-    def __init__(self, settings: Settings, engine: Engine, holder: Holder) -> None:
+    def __init__(self, settings: Settings, state: Engine, jobs: Engine, holder: Holder) -> None:
+        """`state` is of what belongs to the data directory, `jobs` of what several processes may share."""
         self.settings = settings
         self._holder = holder
         self._opened = AsyncExitStack()  # what to close, the last opened first
@@ -57,12 +58,12 @@ class Backend:
         edge = QdrantEdge(settings.data_dir / "collections")
         self._qdrant = _qdrant_server(settings)
         engines: list[VectorEngine] = [self._qdrant, edge] if self._qdrant else [edge]
-        self._collections = Collections(engine, engines, self._embedder)
+        self._collections = Collections(state, engines, self._embedder)
         self._index_builder = IndexBuilder(self._collections, edge)
         self._parsers = ParsingPool(Limits(settings.file_seconds, settings.file_memory_mb * 2**20))
         self._imports = Imports(self._collections)
         self._rooms = Rooms(self._chat, self._embedder, self._collections)
-        self._jobs = self._open_jobs(engine)
+        self._jobs = self._open_jobs(jobs)
 
     @classmethod
     async def open(cls, settings: Settings) -> Backend:
@@ -73,11 +74,13 @@ class Backend:
             holder = await to_thread.run_sync(Holder, settings.data_dir)
             opened.callback(holder.release)
             registry.load()
-            url = settings.database_url
-            where = url.get_secret_value() if url else settings.data_dir / "state.db"
-            engine = await to_thread.run_sync(database.connect, where)
-            opened.callback(engine.dispose)
-            backend = cls(settings, engine, holder)
+            state = jobs = await to_thread.run_sync(database.connect, settings.data_dir / "state.db")
+            opened.callback(state.dispose)
+            if settings.database_url is not None:
+                url = settings.database_url.get_secret_value()
+                jobs = await to_thread.run_sync(database.connect, url)
+                opened.callback(jobs.dispose)
+            backend = cls(settings, state, jobs, holder)
             for part in (
                 backend._embedder,
                 backend._reranker,
