@@ -29,7 +29,7 @@ from tests.upstream.fake import KEY, Upstream, running
 TEXTS = [f"text number {number}" for number in range(40)]
 
 
-def _until(condition: Callable[[], Any], timeout: float = 60) -> None:
+def _until(condition: Callable[[], Any], timeout: float = 180) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that in time"
