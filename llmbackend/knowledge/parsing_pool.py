@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from anyio import CancelScope
+
 from ..errors import BackendError
 from .decoding import Unreadable
 from .parsing import Parsed
@@ -147,8 +149,10 @@ class _Parser:
             self._process.kill()
 
     async def end(self) -> None:
+        """Once this is through, there is neither process nor pipe; it takes no longer than that."""
         self.kill()
-        await self._process.wait()
+        with CancelScope(shield=True):
+            await self._process.communicate()
 
 
 _REASONS = {
