@@ -37,7 +37,7 @@ def silent(done: int, total: int, stage: str, stages: Stages) -> None:
 
 # A batch is what goes from stage to stage: so many documents, or fewer if they are long.
 BATCH_DOCUMENTS = 512
-BATCH_CHARACTERS = 2**17
+BATCH_CHARACTERS = 2**18
 
 BATCH_SECONDS = 0.5
 """What files were parsed in such a time goes on, however little it is."""
@@ -97,19 +97,18 @@ async def ingest(
     report = IngestReport()
     stages = _Stages(documents, progress)
     seen: dict[str, str] = {}
-    flushed = 0
+    unflushed = 0
     async with (
         ahead(_given(documents, stages)) as given,
         ahead(_chunked(collection, given, seen, stages)) as chunked,
         ahead(_embedded(embedder, chunked, stages)) as embedded,
+        ahead(_written(collection, embedded, report, stages)) as written,
     ):
-        async for batch in embedded:
-            await _write(collection, batch, report)
-            stages.written(batch)
-            stages.through(batch)
-            if report.chunks - flushed >= FLUSH_CHUNKS:
+        async for chunks in written:
+            unflushed += chunks
+            if unflushed >= FLUSH_CHUNKS:
                 await collection.run(collection.index.flush)
-                flushed = report.chunks
+                unflushed = 0
     if sync:
         stages.tell("sync")
         kept = {*seen, *keep, *(failure.id for failure in report.failed)}
@@ -199,6 +198,7 @@ class _Stages:
 
     def written(self, batch: _Batch) -> None:
         self._done["write"] += len(batch.chunks)
+        self.through(batch)
 
     def through(self, batch: _Batch) -> None:
         """Nothing remains to be done for these documents."""
@@ -271,15 +271,21 @@ async def _embedded(
         yield batch
 
 
-async def _write(collection: Collection, batch: _Batch, report: IngestReport) -> None:
-    replaced = 0
-    if batch.changed:
-        async with collection.writing():
-            with CancelScope(
-                shield=True
-            ):  # a cancelled ingest leaves no version half written or half replaced
-                replaced = await collection.run(_store, collection.index, batch)
-    _count(report, batch, replaced)
+async def _written(
+    collection: Collection, batches: AsyncIterator[_Batch], report: IngestReport, stages: _Stages
+) -> AsyncGenerator[int, None]:
+    """How many chunks were written, batch by batch."""
+    async for batch in batches:
+        replaced = 0
+        if batch.changed:
+            async with collection.writing():
+                with CancelScope(
+                    shield=True
+                ):  # a cancelled ingest leaves nothing half written or half replaced
+                    replaced = await collection.run(_store, collection.index, batch)
+        _count(report, batch, replaced)
+        stages.written(batch)
+        yield len(batch.chunks)
 
 
 def _count(report: IngestReport, batch: _Batch, replaced: int) -> None:
