@@ -25,18 +25,18 @@ from .jobs.ledger import Hands, NewJob
 from .jobs.queue import Queue
 from .jobs.service import Jobs
 from .jobs.worker import Worker
-from .knowledge import rag_model
-from .knowledge.collections import Collection, Collections, chunking
-from .knowledge.documents import from_files
-from .knowledge.index_building import IndexBuilder
-from .knowledge.ingest import Incoming, Stages, StagesProgress, ingest, plan, silent
-from .knowledge.parsing_pool import Limits, ParsingPool
-from .knowledge.qdrant_edge import QdrantEdge
-from .knowledge.qdrant_server import QdrantServer
-from .knowledge.rebuild import Progress, reindex
-from .knowledge.retrieval import Candidate, retrieve
-from .knowledge.transfer import Imports, export_page
-from .knowledge.vectors import VectorEngine
+from .knowledge.answers import rag_model
+from .knowledge.collections.collections import Collection, Collections, chunking
+from .knowledge.collections.index_building import IndexBuilder
+from .knowledge.collections.rebuild import Progress, reindex
+from .knowledge.collections.transfer import Imports, export_page
+from .knowledge.engines.qdrant_edge import QdrantEdge
+from .knowledge.engines.qdrant_server import QdrantServer
+from .knowledge.engines.vectors import VectorEngine
+from .knowledge.files.documents import from_files
+from .knowledge.files.pool import Limits, ParsingPool
+from .knowledge.ingest.ingest import Incoming, Stages, StagesProgress, ingest, plan, silent
+from .knowledge.retrieval.retrieval import Candidate, retrieve
 from .settings import Settings
 from .sse import DONE, event
 
@@ -289,7 +289,7 @@ class Backend:
 
     async def rag_query(self, request: schemas.RagQueryRequest) -> schemas.QueryAnswer:
         """Answer a question from a collection's documents, with sources."""
-        from .knowledge import answers
+        from .knowledge.answers import answers
 
         return await answers.answer(
             self._chat,
@@ -306,7 +306,7 @@ class Backend:
         yield DONE
 
     async def _answer(self, request: schemas.RagQueryRequest) -> AsyncIterator[dict[str, Any]]:
-        from .knowledge import answers
+        from .knowledge.answers import answers
 
         events = answers.stream(
             self._chat,
@@ -333,7 +333,7 @@ class Backend:
         yield DONE
 
     async def _evaluate(self, request: schemas.EvaluateRequest, progress: Progress) -> schemas.Evaluation:
-        from .knowledge.evaluation import evaluate
+        from .knowledge.retrieval.evaluation import evaluate
 
         collection = await self._collections.get(request.collection)
         return await evaluate(

@@ -26,7 +26,7 @@ from .inference.embeddings import Embedder
 from .inference.rerank import Reranker
 from .inference.tei import Info, read_info
 from .inference.upstream import Upstream
-from .knowledge.qdrant_server import QdrantServer
+from .knowledge.engines.qdrant_server import QdrantServer
 from .settings import Settings
 
 PATIENCE = 5.0  # seconds for a server

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..inference.chat import ChatModel
 from ..inference.embeddings import Embedder
-from ..knowledge.collections import Collections
+from ..knowledge.collections.collections import Collections
 from .ledger import Claim
 from .results import Chunk, Results
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ..errors import LLMBackendError
 from ..inference.embeddings import require
-from ..knowledge.ingest import ingest
+from ..knowledge.ingest.ingest import ingest
 from ..schemas import ChatRequest, Document, Message, RagIngestRequest, Request
 from .context import Context
 from .registry import job_type

@@ -21,10 +21,10 @@ from llama_index.core.vector_stores.types import (
 
 from ..errors import InvalidRequest
 from ..schemas import Document
-from .chunking import content_hash
-from .collections import Collection
-from .filters import Combination, Condition, conditions
-from .vectors import Chunk, Mode
+from .chunks.chunking import content_hash
+from .collections.collections import Collection
+from .engines.filters import Combination, Condition, conditions
+from .engines.vectors import Chunk, Mode
 
 _MODES: dict[VectorStoreQueryMode, Mode] = {
     VectorStoreQueryMode.DEFAULT: "dense",

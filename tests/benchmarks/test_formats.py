@@ -11,8 +11,8 @@ from typing import Any
 import anyio
 import pytest
 
-from llmbackend.knowledge.decoding import Unreadable
-from llmbackend.knowledge.parsing_pool import Limits, ParsingPool
+from llmbackend.knowledge.files.decoding import Unreadable
+from llmbackend.knowledge.files.pool import Limits, ParsingPool
 
 pytestmark = pytest.mark.benchmark
 

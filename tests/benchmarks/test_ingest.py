@@ -18,9 +18,9 @@ import pytest
 
 from llmbackend import LLMBackendClient
 from llmbackend.inference.embedded import EmbeddedEmbedder
-from llmbackend.knowledge.chunking import content_hash, split
-from llmbackend.knowledge.qdrant_edge import EdgeIndex
-from llmbackend.knowledge.vectors import Chunk
+from llmbackend.knowledge.chunks.chunking import content_hash, split
+from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
+from llmbackend.knowledge.engines.vectors import Chunk
 from llmbackend.local import LocalTransport
 from llmbackend.schemas import Document
 from llmbackend.settings import Settings

@@ -16,10 +16,10 @@ import pytest
 from numpy.typing import NDArray
 
 from llmbackend import LLMBackendClient
-from llmbackend.knowledge.index_building import GROWN
-from llmbackend.knowledge.qdrant import DENSE, SPARSE
-from llmbackend.knowledge.qdrant_edge import EdgeIndex
-from llmbackend.knowledge.vectors import RRF_K, RRF_WEIGHTS, Chunk, fusion_depth
+from llmbackend.knowledge.collections.index_building import GROWN
+from llmbackend.knowledge.engines.qdrant import DENSE, SPARSE
+from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
+from llmbackend.knowledge.engines.vectors import RRF_K, RRF_WEIGHTS, Chunk, fusion_depth
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 

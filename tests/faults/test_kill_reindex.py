@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from llmbackend import LLMBackendClient, LLMBackendError
-from llmbackend.knowledge.index_building import GROWN
+from llmbackend.knowledge.collections.index_building import GROWN
 from tests.server import Server, serving
 
 DOCUMENTS = 450

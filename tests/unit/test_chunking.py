@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from llmbackend.knowledge.chunking import content_hash, split
-from llmbackend.knowledge.documents import ParsedDocument, syntax
-from llmbackend.knowledge.structure import Syntax, sections
-from llmbackend.knowledge.vectors import Chunk
+from llmbackend.knowledge.chunks.chunking import content_hash, split
+from llmbackend.knowledge.chunks.structure import sections
+from llmbackend.knowledge.chunks.syntax import ParsedDocument, Syntax, syntax
+from llmbackend.knowledge.engines.vectors import Chunk
 from llmbackend.schemas import Document
 
 DEMO = Path(__file__).parents[2] / "llmbackend" / "demo" / "documents"

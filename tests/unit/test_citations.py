@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from llmbackend.knowledge.citations import Checked, cited
+from llmbackend.knowledge.answers.citations import Checked, cited
 
 
 def _read(text: str, size: int, count: int = 2) -> tuple[str, bool]:

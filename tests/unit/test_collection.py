@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from llmbackend import NotFound
-from llmbackend.knowledge.collections import Collection, Manifest
-from llmbackend.knowledge.live_index import LiveIndex
-from llmbackend.knowledge.qdrant_edge import EdgeIndex
+from llmbackend.knowledge.collections.collections import Collection, Manifest
+from llmbackend.knowledge.collections.live_index import LiveIndex
+from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
 
 
 def test_closing_waits_for_those_who_still_read(tmp_path: Path) -> None:

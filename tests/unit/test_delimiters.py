@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from llmbackend.knowledge.delimiters import delimited
+from llmbackend.knowledge.answers.delimiters import delimited
 
 
 @pytest.mark.parametrize("tag", ["passage", "conversation"])

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from llmbackend.knowledge.duplicates import originals
+from llmbackend.knowledge.retrieval.duplicates import originals
 
 LONG = random.Random(1).sample([f"word{number}" for number in range(100)], 100)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llmbackend import InvalidRequest
-from llmbackend.knowledge.filters import DEPTH, Combination, FieldCondition, conditions
+from llmbackend.knowledge.engines.filters import DEPTH, Combination, FieldCondition, conditions
 
 UNDERSTOOD: list[tuple[Any, FieldCondition]] = [
     ("hr", FieldCondition("key", equals="hr")),

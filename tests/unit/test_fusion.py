@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from llmbackend.knowledge.qdrant_edge import EdgeIndex
-from llmbackend.knowledge.retrieval import Candidate, fuse
-from llmbackend.knowledge.vectors import Chunk, Mode
+from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
+from llmbackend.knowledge.engines.vectors import Chunk, Mode
+from llmbackend.knowledge.retrieval.retrieval import Candidate, fuse
 
 
 def test_our_fusion_is_the_engines(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import json
 import pytest
 
 import llm_client
-from llmbackend.knowledge.decoding import Unreadable
-from llmbackend.knowledge.parsing import FORMATS, Parsed, _without_ligatures, parse
+from llmbackend.knowledge.files.decoding import Unreadable
+from llmbackend.knowledge.files.parsing import FORMATS, Parsed, _without_ligatures, parse
 from tests import files
 from tests.files import FACT
 

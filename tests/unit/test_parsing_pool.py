@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from llmbackend.errors import BackendError
-from llmbackend.knowledge import parsing_pool
-from llmbackend.knowledge.decoding import Unreadable
-from llmbackend.knowledge.parsing import Parsed
-from llmbackend.knowledge.parsing_pool import Limits, ParsingPool
+from llmbackend.knowledge.files import pool as parsing_pool
+from llmbackend.knowledge.files.decoding import Unreadable
+from llmbackend.knowledge.files.parsing import Parsed
+from llmbackend.knowledge.files.pool import Limits, ParsingPool
 from tests import files
 from tests.files import FACT
 
@@ -34,7 +34,7 @@ async def _pool(**limits: float) -> AsyncIterator[ParsingPool]:
 
 def _children() -> dict[int, psutil.Process]:
     found = psutil.Process().children()
-    return {one.pid: one for one in found if any("parsing_process" in part for part in one.cmdline())}
+    return {one.pid: one for one in found if any("knowledge.files.process" in part for part in one.cmdline())}
 
 
 def _run(work: Callable[[], Awaitable[None]]) -> None:
@@ -171,7 +171,7 @@ FORBIDDEN = {
 @pytest.mark.parametrize("what", FORBIDDEN)
 def test_a_parser_cannot(what: str) -> None:
     limited = (
-        "import signal; from llmbackend.knowledge import parsing_process as process; "
+        "import signal; from llmbackend.knowledge.files import process; "
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); process.restrict(2**30); "
     )
     code = f"{limited}\ntry:\n    {FORBIDDEN[what]}\nexcept OSError as error:\n    print('refused')"

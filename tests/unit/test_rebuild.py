@@ -17,11 +17,11 @@ import pytest
 
 from llmbackend import BackendError, Conflict, LLMBackendClient, schemas
 from llmbackend.backend import Backend
-from llmbackend.knowledge import bm25
-from llmbackend.knowledge.edge_build import optimized
-from llmbackend.knowledge.index_building import IndexBuilder
-from llmbackend.knowledge.qdrant_edge import QdrantEdge
-from llmbackend.knowledge.vectors import Chunk, Physical
+from llmbackend.knowledge.collections.index_building import IndexBuilder
+from llmbackend.knowledge.engines import bm25
+from llmbackend.knowledge.engines.edge_build import optimized
+from llmbackend.knowledge.engines.qdrant_edge import QdrantEdge
+from llmbackend.knowledge.engines.vectors import Chunk, Physical
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 

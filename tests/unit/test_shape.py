@@ -257,6 +257,14 @@ STOREYS = (
     {"local", "server", "worker"},
     {"cli", "demo", "__main__"},
 )
+# Within knowledge/, the same of its folders.
+KNOWLEDGE = (
+    {"engines", "pipeline"},
+    {"chunks"},
+    {"files", "collections"},
+    {"ingest", "retrieval", "vector_store"},
+    {"answers"},
+)
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -290,6 +298,18 @@ def test_imports_go_down_only(path: Path) -> None:
             other = ".".join(name.split(".")[1:2])
             assert other in STOREY, name
             assert STOREY[other] <= STOREY[room], f"{room or 'llmbackend'} imports {name}, which is above it"
+
+
+def test_imports_within_knowledge_go_down_only() -> None:
+    storey = {folder: number for number, folders in enumerate(KNOWLEDGE) for folder in folders}
+    for path in MODULES:
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts[0] != "knowledge" or parts[1] == "__init__":
+            continue
+        for name in _imports(path):
+            _, _, inside = name.partition("llmbackend.knowledge.")
+            if inside and (other := inside.split(".")[0]) != parts[1]:
+                assert storey[other] < storey[parts[1]], f"knowledge/{parts[1]} imports {name}"
 
 
 def test_every_storey_is_there() -> None:

@@ -18,12 +18,12 @@ import pytest
 from numpy.typing import NDArray
 
 from llmbackend import BackendError, InvalidRequest
-from llmbackend.knowledge import bm25
-from llmbackend.knowledge.filters import conditions
-from llmbackend.knowledge.qdrant import QdrantIndex
-from llmbackend.knowledge.qdrant_edge import QdrantEdge
-from llmbackend.knowledge.qdrant_server import QdrantServer
-from llmbackend.knowledge.vectors import Chunk, Physical, VectorEngine, VectorIndex
+from llmbackend.knowledge.engines import bm25
+from llmbackend.knowledge.engines.filters import conditions
+from llmbackend.knowledge.engines.qdrant import QdrantIndex
+from llmbackend.knowledge.engines.qdrant_edge import QdrantEdge
+from llmbackend.knowledge.engines.qdrant_server import QdrantServer
+from llmbackend.knowledge.engines.vectors import Chunk, Physical, VectorEngine, VectorIndex
 from tests.qdrant import OneAtATime
 
 # The index

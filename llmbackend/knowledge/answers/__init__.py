@@ -1,0 +1,1 @@
+"""Passages into answers that cite them."""

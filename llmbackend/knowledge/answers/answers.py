@@ -1,0 +1,137 @@
+"""A question into an answer: find passages, number and quote them, have them answer, tell how that came about."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from ...errors import BackendError, StreamInterrupted
+from ...inference.chat import ChatModel
+from ...inference.embeddings import Embedder
+from ...schemas import Candidate, Explanation, Message, QueryAnswer, Source
+from ...tracing import Clock
+from .citations import cited
+from .conversation import last_question, standalone
+from .passages import Look, Passages, number
+from .writing import Quotation, Synthesis, Writer
+
+NOTHING_FOUND = "There is nothing on this in the collection."
+SHOWN = 200  # letters of a passage that an explanation shows
+
+
+async def answer(
+    chat: ChatModel,
+    embedder: Embedder,
+    question: str,
+    look: Look,
+    *,
+    history: Sequence[Message] = (),
+    explain: bool = False,
+) -> QueryAnswer:
+    """An answer to a question from the passages that `look` finds; `found` is False where they do not tell.
+
+    A question that leans on a conversation's `history` is made to stand alone first.
+    """
+    sources: list[dict[str, Any]] = []
+    answered: dict[str, Any] = {}
+    try:
+        async for event in stream(chat, embedder, question, look, history=history, explain=explain):
+            sources = event.get("sources", sources)
+            answered = event.get("answer", answered)
+    except StreamInterrupted as error:  # to a caller who did not ask for a stream, a failure like others
+        raise BackendError(error.message, details=error.details) from error
+    return QueryAnswer(**answered, sources=[Source(**source) for source in sources])
+
+
+async def stream(
+    chat: ChatModel,
+    embedder: Embedder,
+    question: str,
+    look: Look,
+    *,
+    history: Sequence[Message] = (),
+    explain: bool = False,
+) -> AsyncIterator[dict[str, Any]]:
+    """The same piecewise: `{"sources": […]}`, any number of `{"delta": text}`, then `{"answer": {…}}` with the rest.
+
+    The sources come first, for a person to read while the answer is being written.
+    """
+    clock = Clock()
+    usage: dict[str, int] = {}
+    written: Writer
+    if chat.abstracts:
+        if history:
+            with clock("rewrite"):
+                question, usage = await standalone(chat, question, history)
+        passages = await _find(embedder, question, look, clock)
+        written = Synthesis(chat, passages)
+    else:
+        passages = await _find(embedder, question, look, clock)
+        written = await _quotation(embedder, passages, clock)
+        if history and not written.found:
+            # Nobody can rewrite it: the question before may hold what this one leaves unsaid.
+            passages = await _find(embedder, f"{last_question(history)} {question}".strip(), look, clock)
+            written = await _quotation(embedder, passages, clock)
+    yield {"sources": [source.model_dump() for source in passages.sources]}
+    text = ""
+    with clock("answer"):
+        async with aclosing(written.pieces()) as pieces:
+            async for piece in pieces:
+                text += piece
+                yield {"delta": piece}
+    if not text:
+        text = NOTHING_FOUND
+        yield {"delta": text}
+    for name, count in written.usage.items():
+        usage[name] = usage.get(name, 0) + count
+    whole = {
+        "answer": text,
+        "found": written.found,
+        "citations": cited(text) if written.found else [],
+        "model": written.model,
+        "usage": usage,
+    }
+    if explain:
+        whole["explanation"] = _explained(passages, written, usage, clock)
+    yield {"answer": whole}
+
+
+async def _find(embedder: Embedder, question: str, look: Look, clock: Clock) -> Passages:
+    candidates = await look(question, clock)
+    with clock("quotes"):
+        return await number(embedder, question, candidates)
+
+
+async def _quotation(embedder: Embedder, passages: Passages, clock: Clock) -> Quotation:
+    with clock("fit"):
+        return await Quotation.of(embedder, passages)
+
+
+def _explained(passages: Passages, written: Writer, usage: dict[str, int], clock: Clock) -> dict[str, Any]:
+    best = passages.best
+    candidates: list[dict[str, Any]] = []
+    sources = 0
+    for candidate in passages.candidates:
+        told = {
+            **candidate.place.model_dump(),
+            "text": candidate.chunk.text[:SHOWN],
+            "score": candidate.score,
+            **candidate.scores,
+            "dropped": candidate.dropped,
+            "number": None,
+        }
+        if candidate.dropped is None:
+            told["quote_score"] = round(best[sources].score, 4)
+            told["dropped"] = "budget" if sources >= written.read else None
+            told["number"] = sources = sources + 1
+        candidates.append(told)
+    return Explanation(
+        question=passages.question,
+        candidates=[Candidate.model_validate(told) for told in candidates],
+        fit=written.fit,
+        found=written.found,
+        model=written.model,
+        prompt_tokens=usage.get("prompt_tokens", 0),
+        ms={step: round(ms, 2) for step, ms in clock.ms.items()},
+    ).model_dump()

@@ -1,0 +1,89 @@
+"""The passages that a question is answered from: numbered, each with the quote that fits best, cut to a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from ...inference.embeddings import Embedder
+from ...inference.sentences import Quote, fitting, sentences
+from ...schemas import Source
+from ...tracing import Clock
+from ..retrieval.retrieval import Candidate
+
+Look = Callable[[str, Clock], Awaitable[list[Candidate]]]
+"""Finds the hits for a question, best first, and what was dropped on the way."""
+
+
+@dataclass(frozen=True)
+class Passages:
+    question: str
+    candidates: list[Candidate]
+    """The hits, which the sources are of, and what was dropped."""
+    sources: list[Source]
+    quotes: list[Quote]
+    """Every sentence of the sources, those first that fit the question best."""
+
+    @property
+    def best(self) -> dict[int, Quote]:
+        """Of each source, from 0, the quote that fits best."""
+        return {quote.text: quote for quote in reversed(self.quotes)}
+
+
+async def number(embedder: Embedder, question: str, candidates: list[Candidate]) -> Passages:
+    """The hits among the candidates as numbered sources, each with its quote: a verbatim part of its text."""
+    hits = [candidate.hit for candidate in candidates if candidate.dropped is None]
+    quotes = await fitting(embedder, question, [hit.text for hit in hits]) if hits else []
+    passages = Passages(question, candidates, [], quotes)
+    best = passages.best
+    passages.sources.extend(
+        Source(**hit.model_dump(), number=index + 1, quote=hit.text[best[index].start : best[index].end])
+        for index, hit in enumerate(hits)
+    )
+    return passages
+
+
+def within(passages: Passages, budget: int) -> list[str]:
+    """What the model gets to read, within a budget of tokens.
+
+    Whole passages if they fit; else each cut to the sentences around its quote, best sources first, and the weakest
+    left out. The best source's quote is always there.
+    """
+    from llama_index.core.utils import get_tokenizer
+
+    count = get_tokenizer()
+    best = passages.best
+    whole = [source.text for source in passages.sources]
+    if sum(len(count(text)) for text in whole) <= budget:
+        return whole
+    share = max(budget // len(whole), 80)
+
+    def fits(part: str) -> bool:
+        return len(count(part)) <= share
+
+    cut: list[str] = []
+    for index, text in enumerate(whole):
+        passage = _around(text, best[index], fits)
+        budget -= len(count(passage))
+        if budget < 0 and cut:
+            break
+        cut.append(passage)
+    return cut
+
+
+def _around(text: str, quote: Quote, fits: Callable[[str], bool]) -> str:
+    """The quote with as many neighbouring sentences, after and before it in turn, as fit."""
+    start, end = quote.start, quote.end
+    spans = sentences(text)
+    after = [span_end for _, span_end in spans if span_end > end]
+    before = [span_start for span_start, _ in spans if span_start < start]
+    while after or before:
+        if after and fits(text[start : after[0]]):
+            end = after.pop(0)
+        else:
+            after = []
+        if before and fits(text[before[-1] : end]):
+            start = before.pop()
+        else:
+            before = []
+    return text[start:end]

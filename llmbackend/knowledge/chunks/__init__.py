@@ -1,0 +1,1 @@
+"""Texts into chunks: the passages that are embedded and found."""

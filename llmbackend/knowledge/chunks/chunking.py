@@ -1,0 +1,100 @@
+"""Documents into chunks: by page and heading, then by LlamaIndex's sentence splitter, up to a number of tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import takewhile
+from typing import Any, NamedTuple
+
+from ...schemas import Document
+from ..engines.vectors import Chunk
+from .structure import Section, sections
+from .syntax import syntax
+
+DEFAULT_SIZE, DEFAULT_OVERLAP = 256, 32
+VERSION = 1
+"""Of what follows: raise it when the same document gets other chunks, so that it is not taken for unchanged."""
+
+
+_AS_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
+
+
+def content_hash(document: Document) -> str:
+    """Tells versions of a document apart: text, metadata (whatever the order of its keys), and how it is split."""
+    content = _AS_JSON.encode([document.text, document.metadata, syntax(document), VERSION])
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def split(document: Document, digest: str, size: int, overlap: int) -> list[Chunk]:
+    """A document's chunks, in order, each of at most `size` tokens; none for a text without words."""
+    text = document.text
+    parts = [
+        (piece, group.place)
+        for group in _groups(text, sections(text, syntax(document)), size)
+        for piece in _split(text[group.start : group.end], size, overlap, group.tokens)
+        if piece.strip()
+    ]
+    return [
+        Chunk(document.id, digest, number, len(parts), piece, document.metadata, place)
+        for number, (piece, place) in enumerate(parts)
+    ]
+
+
+class _Group(NamedTuple):
+    """Neighbouring sections that make one chunk, or one section that makes several: `text[start:end]`."""
+
+    start: int
+    end: int
+    tokens: int
+    place: dict[str, Any]
+
+
+def _groups(text: str, found: list[Section], size: int) -> Iterator[_Group]:
+    """Sections, put together as long as they fit into a chunk, on the same page and below the same first heading."""
+    group: list[Section] = []
+    tokens = 0
+    for section in found:
+        count = _count(text[section.start : section.end], size)
+        if group and (
+            tokens + count > size
+            or section.page != group[0].page
+            or section.headings[:1] != group[0].headings[:1]
+        ):
+            yield _group(group, tokens)
+            group, tokens = [], 0
+        group.append(section)
+        tokens += count
+    if group:
+        yield _group(group, tokens)
+
+
+def _group(group: list[Section], tokens: int) -> _Group:
+    first = group[0]
+    levels = zip(*(section.headings for section in group), strict=False)
+    above = [titles[0] for titles in takewhile(lambda titles: len(set(titles)) == 1, levels)]
+    place: dict[str, Any] = {} if first.page is None else {"page": first.page}
+    if above:
+        place["headings"] = above
+    # A heading that is above all of it is told by its place, and the others are part of its text.
+    start = first.body if len(above) == len(first.headings) else first.start
+    return _Group(start, group[-1].end, tokens, place)
+
+
+def _split(text: str, size: int, overlap: int, tokens: int) -> list[str]:
+    if tokens <= size:
+        return [text.strip()]
+    return list(_splitter(size, overlap).split_text(text))
+
+
+def _count(text: str, size: int) -> int:
+    return len(_splitter(size, 0)._tokenizer(text))
+
+
+@lru_cache(maxsize=16)
+def _splitter(size: int, overlap: int) -> Any:
+    from llama_index.core.node_parser import SentenceSplitter
+
+    return SentenceSplitter(chunk_size=size, chunk_overlap=overlap, paragraph_separator="\n\n")

@@ -1,0 +1,31 @@
+"""How a document's text is marked up."""
+
+from __future__ import annotations
+
+from posixpath import splitext
+from typing import Literal
+
+from ...schemas import Document
+
+Syntax = Literal["plain", "markdown", "rst"]
+PAGE_END = "\f"
+"""Between the pages of a text, as in the output of pdftotext."""
+
+
+class ParsedDocument(Document):
+    """A document whose text comes from a file, in a syntax that its name does not tell."""
+
+    syntax: Syntax
+
+
+_SYNTAXES: dict[str, Syntax] = {".md": "markdown", ".markdown": "markdown", ".rst": "rst"}
+
+
+def syntax(document: Document) -> Syntax:
+    """How the document's text is marked up: as its id or its `source` ends, unless it was parsed."""
+    if isinstance(document, ParsedDocument):
+        return document.syntax
+    for name in (document.id, document.metadata.get("source")):
+        if isinstance(name, str) and (found := _SYNTAXES.get(splitext(name)[1].lower())):
+            return found
+    return "plain"

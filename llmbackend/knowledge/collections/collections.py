@@ -1,0 +1,332 @@
+"""Collections: a manifest each in the database, an index each in a vector engine, opened when first used."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from anyio import CancelScope, to_thread
+from sqlalchemy import Engine
+
+from ...errors import Conflict, InvalidRequest, LLMBackendError, NotFound
+from ...inference.embeddings import Embedder
+from ..chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE
+from ..engines.vectors import VectorEngine, VectorIndex
+from .live_index import LiveIndex
+from .manifests import Manifest, Manifests
+
+log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+
+GRAPH = "indexed"
+
+
+class _Rebuilding:
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.scope = CancelScope()
+        self.ended = asyncio.Event()
+
+    async def end(self) -> None:
+        self.scope.cancel()
+        await self.ended.wait()
+
+
+@dataclass
+class Collection:
+    """An open collection."""
+
+    manifest: Manifest
+    index: LiveIndex
+    closed: bool = False
+    _rebuilding: _Rebuilding | None = None
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _at_work: set[asyncio.Future[None]] = field(default_factory=set)
+
+    @property
+    def chunking(self) -> tuple[int, int]:
+        """Size and overlap of its chunks, in tokens."""
+        return self.manifest.chunk_size, self.manifest.chunk_overlap
+
+    async def run(self, method: Callable[..., _Result], *args: Any) -> _Result:
+        """One of the index's methods, in a thread; raises NotFound if the collection was deleted meanwhile."""
+        if self.closed:
+            raise missing(self.manifest.name)
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._at_work.add(ended)
+        try:
+            return await to_thread.run_sync(lambda: method(*args))
+        finally:
+            self._at_work.discard(ended)
+            ended.set_result(None)
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """Held while a batch is written; raises NotFound if the collection was deleted meanwhile."""
+        async with self._writing:
+            if self.closed:
+                raise missing(self.manifest.name)
+            yield
+
+    async def idle(self) -> None:
+        """Return when those who are at work now have ended."""
+        if self._at_work:
+            await asyncio.wait(set(self._at_work))
+
+    @asynccontextmanager
+    async def rebuilding(self, what: str) -> AsyncIterator[None]:
+        """Held by the one who makes a physical collection to take the place of this one's.
+
+        Building the graph gives way to what somebody asked for. Raises Conflict if another is at it, or if it is ended
+        from elsewhere.
+        """
+        if self._rebuilding is not None and self._rebuilding.what == GRAPH != what:
+            await self._rebuilding.end()
+        if self._rebuilding is not None:
+            raise Conflict(
+                f"collection {self.manifest.name!r} is being {self._rebuilding.what}: wait until that is done",
+                details={"collection": self.manifest.name},
+            )
+        rebuilding = self._rebuilding = _Rebuilding(what)
+        try:
+            with rebuilding.scope:
+                yield
+        finally:
+            self._rebuilding = None
+            rebuilding.ended.set()
+        if rebuilding.scope.cancelled_caught:
+            raise Conflict(
+                f"collection {self.manifest.name!r} was closed or deleted while it was being {what}",
+                details={"collection": self.manifest.name},
+            )
+
+    async def close(self) -> None:
+        if self._rebuilding is not None:
+            await self._rebuilding.end()
+        async with self.writing():
+            self.closed = True
+            await self.idle()  # an engine is not closed under the hands of those who still read
+            await to_thread.run_sync(self.index.close)
+
+
+def missing(name: str) -> NotFound:
+    return NotFound(
+        f"no collection {name!r}: ingest documents into it, or create it", details={"collection": name}
+    )
+
+
+def chunking(chunk_size: int | None, chunk_overlap: int | None) -> tuple[int, int]:
+    """Size and overlap of a new collection's chunks, in tokens; raises InvalidRequest if they cannot be."""
+    size = chunk_size or DEFAULT_SIZE
+    overlap = min(DEFAULT_OVERLAP, size // 4) if chunk_overlap is None else chunk_overlap
+    if overlap >= size:
+        raise InvalidRequest(f"chunk_overlap ({overlap}) must be smaller than chunk_size ({size})")
+    return size, overlap
+
+
+class Collections:
+    """All collections of one data directory.
+
+    New ones are made in the first of the engines; those made before stay in the engine they are in.
+    """
+
+    def __init__(self, engine: Engine, engines: list[VectorEngine], embedder: Embedder) -> None:
+        self.rows = Manifests(engine)
+        self.embedder = embedder
+        self._engines = {one.name: one for one in engines}
+        self._default = engines[0]
+        self._open: dict[str, Collection] = {}
+        self._changing = asyncio.Lock()
+        # Read once: the data directory is this process's, so nobody else changes them.
+        self._manifests = {manifest.name: manifest for manifest in self.rows.all()}
+        self.after_flush: Callable[[Collection], None] = lambda collection: None
+        """Called, in a thread, when what was written to a collection is safe."""
+
+    @property
+    def default_engine(self) -> VectorEngine:
+        return self._default
+
+    async def create(self, name: str, chunk_size: int | None, chunk_overlap: int | None) -> Collection:
+        """A new, empty collection; raises Conflict if there is one of that name."""
+        size, overlap = chunking(chunk_size, chunk_overlap)
+        async with self._changing:
+            self.require_free(name)
+            manifest = self.manifest(name, await self.dimension(), size, overlap)
+            await self.make(manifest)
+            return await self._added(manifest)
+
+    def require_free(self, name: str) -> None:
+        """Raises Conflict if there is a collection of that name."""
+        if name in self._manifests:
+            raise Conflict(f"there is a collection {name!r} already", details={"collection": name})
+
+    async def dimension(self) -> int:
+        """Of the vectors that are made now."""
+        sample = (await self.embedder.embed(["a text, to learn the dimension"])).values
+        return int(sample.shape[1])
+
+    def manifest(
+        self,
+        name: str,
+        dimension: int,
+        chunk_size: int,
+        chunk_overlap: int,
+        embedding_model: str | None = None,
+    ) -> Manifest:
+        """Of a collection that is not there yet."""
+        return Manifest(
+            name=name,
+            id=str(uuid.uuid4()),
+            embedding_model=embedding_model or self.embedder.name,
+            dimension=dimension,
+            chunk_size=chunk_size,
+            chunk_overlap=chunk_overlap,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            engine=self._default.name,
+        )
+
+    async def make(self, manifest: Manifest) -> None:
+        """The physical collection of a manifest, which is loose until somebody stores the manifest."""
+        await to_thread.run_sync(self.rows.begin, manifest.place.id, manifest.engine)
+        await to_thread.run_sync(self.engine(manifest).create, manifest.place.id, manifest.dimension)
+
+    async def add(self, manifest: Manifest, index: VectorIndex) -> Collection:
+        """Make a filled index a collection, all at once; raises Conflict if there is one of that name by now."""
+        async with self._changing:
+            self.require_free(manifest.name)
+            return await self._added(manifest, index)
+
+    async def _added(self, manifest: Manifest, index: VectorIndex | None = None) -> Collection:
+        with CancelScope(shield=True):
+            await to_thread.run_sync(self.rows.insert, manifest)
+            self._manifests[manifest.name] = manifest
+            self._open[manifest.name] = collection = await self._opened(manifest, index)
+        return collection
+
+    async def open(self, name: str) -> Collection:
+        """The collection of that name, whatever made its vectors; raises NotFound."""
+        if name not in self._open:
+            async with self._changing:
+                if name not in self._manifests:
+                    raise missing(name)
+                if name not in self._open:
+                    self._open[name] = await self._opened(self._manifests[name])
+        return self._open[name]
+
+    async def get(self, name: str) -> Collection:
+        """As `open`, to embed for it; raises Conflict, too, if another model made its vectors."""
+        collection = await self.open(name)
+        made_with = collection.manifest.embedding_model
+        if made_with != self.embedder.name:
+            raise Conflict(
+                f"collection {name!r} was embedded by {made_with!r} and the model now is "
+                f"{self.embedder.name!r}: set that model again, or embed its texts anew by "
+                f"reindex_collection({name!r})",
+                details={"collection": name, "made_with": made_with, "model": self.embedder.name},
+            )
+        return collection
+
+    async def get_or_create(self, name: str, chunk_size: int | None, chunk_overlap: int | None) -> Collection:
+        """As `get`, making it first if need be; raises Conflict if it was made with another chunking."""
+        if name not in self._manifests:
+            try:
+                return await self.create(name, chunk_size, chunk_overlap)
+            except Conflict:
+                pass  # somebody else made it meanwhile
+        return await self.matching(name, chunk_size, chunk_overlap)
+
+    async def matching(self, name: str, chunk_size: int | None, chunk_overlap: int | None) -> Collection:
+        """As `get`; raises Conflict, too, if it was made with another chunking."""
+        collection = await self.get(name)
+        made = collection.manifest
+        for what, asked, is_now in (
+            ("chunk_size", chunk_size, made.chunk_size),
+            ("chunk_overlap", chunk_overlap, made.chunk_overlap),
+        ):
+            if asked is not None and asked != is_now:
+                raise Conflict(
+                    f"collection {name!r} was made with {what} {is_now}, not {asked}: leave it out, "
+                    "or delete the collection and ingest anew",
+                    details={"collection": name, what: is_now},
+                )
+        return collection
+
+    def names(self) -> list[str]:
+        return sorted(self._manifests)
+
+    async def delete(self, name: str) -> int:
+        """Remove a collection; returns how many documents it had. Raises NotFound."""
+        collection = await self.open(name)
+        async with self._changing:
+            documents, _ = await collection.run(collection.index.count)
+            with CancelScope(shield=True):
+                await collection.close()
+                del self._manifests[name], self._open[name]
+                await to_thread.run_sync(self.rows.delete, collection.manifest)
+                await self.drop(collection.manifest)
+        return documents
+
+    async def swap(self, collection: Collection, new: Manifest, index: VectorIndex) -> None:
+        """Put another index in the place of a collection's, while its write lock is held; the old one goes."""
+        old, before = collection.manifest, collection.index.now
+        with CancelScope(shield=True):
+            await to_thread.run_sync(self.rows.swap, old, new)
+            collection.index.now = index
+            collection.manifest = self._manifests[new.name] = new
+            await collection.idle()  # readers of the old one
+            await to_thread.run_sync(before.close)
+            await self.drop(old)
+
+    async def drop(self, manifest: Manifest) -> None:
+        """Remove a loose physical collection; what cannot be removed now is at the next start."""
+        with CancelScope(shield=True):
+            await to_thread.run_sync(self._drop, manifest.place.id, manifest.engine)
+
+    async def tidy(self) -> None:
+        """Remove what a process that was killed left unfinished, or had no time to remove."""
+        for physical_id, engine in await to_thread.run_sync(self.rows.loose):
+            await to_thread.run_sync(self._drop, physical_id, engine)
+
+    def _drop(self, physical_id: str, engine: str) -> None:
+        try:
+            self._engines[engine].drop(physical_id)
+        except (KeyError, OSError, LLMBackendError) as error:
+            log.warning("vectors of %s in %s could not be removed yet: %r", physical_id, engine, error)
+        else:
+            self.rows.removed(physical_id)
+
+    async def close(self) -> None:
+        for collection in self._open.values():
+            await collection.close()
+        self._open.clear()
+        for engine in self._engines.values():
+            await to_thread.run_sync(engine.close)
+
+    def engine(self, manifest: Manifest) -> VectorEngine:
+        """The engine that a collection is in; raises Conflict if it is not set any more."""
+        engine = self._engines.get(manifest.engine)
+        if engine is None:
+            raise Conflict(
+                f"collection {manifest.name!r} is on a Qdrant server: set QDRANT_URL to it again",
+                details={"collection": manifest.name},
+            )
+        return engine
+
+    async def opened(self, manifest: Manifest) -> VectorIndex:
+        """The index of a manifest, whether a collection has it yet or not."""
+        return await to_thread.run_sync(self.engine(manifest).open, manifest.place)
+
+    async def _opened(self, manifest: Manifest, index: VectorIndex | None = None) -> Collection:
+        collection: Collection
+        live = LiveIndex(index or await self.opened(manifest), lambda: self.after_flush(collection))
+        collection = Collection(manifest, live)
+        self.after_flush(collection)  # it may have ended before it got its graph
+        return collection

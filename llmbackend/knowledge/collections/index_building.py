@@ -1,0 +1,57 @@
+"""Graphs for approximate search, built in the background where a collection has grown, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from anyio import CancelScope
+
+from ..engines.qdrant_edge import QdrantEdge
+from .collections import Collection, Collections
+from .rebuild import build_graph
+
+log = logging.getLogger(__name__)
+
+GROWN = 20_000
+"""Chunks without a graph that are worth building one: searching them one by one takes a few milliseconds."""
+SHARE = 0.2
+"""... and as a share of those that have one, lest a large collection be copied again and again."""
+
+
+class IndexBuilder:
+    """Builds what is due after something was written. Made on the event loop; a Qdrant server does it by itself."""
+
+    def __init__(self, collections: Collections, edge: QdrantEdge, grown: int = GROWN) -> None:
+        self._collections = collections
+        self._edge = edge
+        self._grown = grown
+        self._written: asyncio.Queue[Collection] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._scope = CancelScope()
+        self._working = asyncio.create_task(self._work())
+        collections.after_flush = self._note
+
+    def _note(self, collection: Collection) -> None:
+        self._loop.call_soon_threadsafe(self._written.put_nowait, collection)
+
+    async def _work(self) -> None:
+        with self._scope:
+            while True:
+                collection = await self._written.get()
+                try:
+                    if await self._due(collection):
+                        await build_graph(self._collections, collection, self._edge)
+                except Exception as error:  # deleted or reindexed meanwhile, no room on the disk, …
+                    log.warning("no graph was built for %r: %r", collection.manifest.name, error)
+
+    async def _due(self, collection: Collection) -> bool:
+        manifest = collection.manifest
+        if manifest.engine != self._edge.name or collection.closed:
+            return False
+        _, chunks = await collection.run(collection.index.count)
+        return chunks - manifest.indexed >= max(self._grown, SHARE * manifest.indexed)
+
+    async def close(self) -> None:
+        self._scope.cancel()
+        await asyncio.wait([self._working])

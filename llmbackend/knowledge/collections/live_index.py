@@ -1,0 +1,77 @@
+"""An index that may be exchanged for another while it is in use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ..engines.vectors import Chunk, Found, Mode, Page, Stored, VectorIndex
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..engines.filters import Condition
+
+
+class LiveIndex:
+    """A VectorIndex that passes everything on to the one it has now, and can tell which documents are written to."""
+
+    def __init__(self, now: VectorIndex, after_flush: Callable[[], None] = lambda: None) -> None:
+        self.now = now
+        self.changed: set[str] | None = None
+        """Documents written to since this was set to an empty set."""
+        self._after_flush = after_flush
+
+    def _note(self, document_ids: Sequence[str]) -> None:
+        if self.changed is not None:
+            self.changed.update(document_ids)
+
+    def upsert(self, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> None:
+        self._note([chunk.document_id for chunk in chunks])
+        self.now.upsert(chunks, vectors)
+
+    def keep_only(self, versions: Sequence[tuple[str, str]]) -> None:
+        self._note([name for name, _ in versions])
+        self.now.keep_only(versions)
+
+    def discard(self, versions: Sequence[tuple[str, str]]) -> None:
+        self._note([name for name, _ in versions])
+        self.now.discard(versions)
+
+    def delete(self, document_ids: Sequence[str]) -> int:
+        self._note(document_ids)
+        return self.now.delete(document_ids)
+
+    def flush(self) -> None:
+        self.now.flush()
+        self._after_flush()
+
+    def stored(self, versions: Sequence[tuple[str, str]]) -> set[str]:
+        return self.now.stored(versions)
+
+    def known(self, document_ids: Sequence[str]) -> set[str]:
+        return self.now.known(document_ids)
+
+    def search(
+        self,
+        text: str,
+        vector: NDArray[np.float32] | None,
+        *,
+        mode: Mode,
+        top_k: int,
+        conditions: Sequence[Condition] = (),
+    ) -> list[Found]:
+        return self.now.search(text, vector, mode=mode, top_k=top_k, conditions=conditions)
+
+    def documents(self, limit: int, cursor: str | None) -> Page:
+        return self.now.documents(limit, cursor)
+
+    def read(self, limit: int, cursor: str | None, document_ids: Sequence[str] | None = None) -> Stored:
+        return self.now.read(limit, cursor, document_ids)
+
+    def count(self) -> tuple[int, int]:
+        return self.now.count()
+
+    def close(self) -> None:
+        self.now.close()

@@ -1,0 +1,208 @@
+"""A new physical collection in the place of a collection's: to embed it anew, or to build its graph for search.
+
+It is made beside the old one, which goes on answering and being written to. What is written meanwhile is copied once
+more, the last of it while writers wait; then the manifest names the new one, and the old one goes. Whatever ends this
+early, a kill included, leaves the old one as it was: the new one is loose until the end (manifests.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from anyio import CancelScope, to_thread
+
+from ...errors import InvalidRequest
+from ...schemas import ReindexReport
+from ..engines.bm25 import NAME as BM25
+from ..engines.edge_build import optimized
+from ..engines.qdrant_edge import QdrantEdge
+from ..engines.vectors import Chunk, Stored, VectorIndex
+from ..pipeline import ahead
+from .collections import GRAPH, Collection, Collections
+from .manifests import Manifest, moved
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Embed = Callable[[Stored], Awaitable[NDArray[np.float32]]]
+    """The vectors that stored chunks get in the new physical collection."""
+
+Progress = Callable[[int, int, str], None]
+"""Called with chunks done, chunks in all, and the stage."""
+
+PAGE = 256
+FEW = 500  # documents that are copied while writers wait
+ROUNDS = 5  # of copying without making them wait, at most
+
+
+async def reindex(
+    collections: Collections,
+    name: str,
+    *,
+    model: str | None = None,
+    progress: Progress = lambda done, total, stage: None,
+) -> ReindexReport:
+    """Embed a collection's texts anew, with the models set now, whatever made its vectors.
+
+    Documents may be written and deleted meanwhile. Raises NotFound, Conflict if somebody does it already,
+    InvalidRequest for a `model` other than the one set, and what embedding raises; then, and when cancelled,
+    everything is as before.
+    """
+    began = time.perf_counter()
+    embedder = collections.embedder
+    if model is not None and model != embedder.name:
+        raise InvalidRequest(
+            f"the embedding model is {embedder.name!r}, not {model!r}: set EMBEDDING_MODEL (or TEI_URL) to it first, "
+            "for questions are embedded by it too",
+            details={"model": embedder.name},
+        )
+    collection = await collections.open(name)
+
+    async def embedded(stored: Stored) -> NDArray[np.float32]:
+        return (await embedder.embed([chunk.in_context for chunk in stored.chunks])).values
+
+    async with collection.rebuilding("reindexed"):
+        old = collection.manifest
+        _, total = await collection.run(collection.index.count)
+        progress(0, total, "embed")
+        new = moved(
+            old,
+            collections.default_engine.name,
+            embedding_model=embedder.name,
+            dimension=await collections.dimension(),
+            sparse_model=BM25,
+            indexed=0,
+        )
+
+        async def begin() -> None:
+            await collections.make(new)
+
+        async def opened() -> VectorIndex:
+            return await collections.opened(new)
+
+        async def fill(index: VectorIndex) -> None:
+            done = 0
+            async with aclosing(_copied(collection, index, embedded)) as copying:
+                async for chunks in copying:
+                    done += chunks
+                    progress(min(done, total), total, "embed")
+
+        await _replace(collections, collection, new, begin=begin, opened=opened, fill=fill, embed=embedded)
+    collections.after_flush(collection)  # it has no graph yet
+    documents, chunks = await collection.run(collection.index.count)
+    progress(chunks, chunks, "done")
+    return ReindexReport(
+        collection=name,
+        from_model=old.embedding_model,
+        to_model=new.embedding_model,
+        documents=documents,
+        chunks=chunks,
+        seconds=round(time.perf_counter() - began, 3),
+    )
+
+
+async def build_graph(collections: Collections, collection: Collection, edge: QdrantEdge) -> None:
+    """Build the graph for approximate search over what a collection has now: in a copy, by a process of its own."""
+    async with collection.rebuilding(GRAPH):
+        old = collection.manifest
+        _, chunks = await collection.run(collection.index.count)
+        new = moved(old, edge.name, indexed=chunks)
+
+        async def begin() -> None:
+            await to_thread.run_sync(collections.rows.begin, new.place.id, new.engine)
+            await collection.run(collection.index.now.flush)
+            await to_thread.run_sync(edge.copy, old.place.id, new.place.id)
+
+        async def opened() -> VectorIndex:
+            await optimized(edge.folder(new.place.id), new.dimension)
+            return await collections.opened(new)
+
+        async def fill(index: VectorIndex) -> None:
+            """The copy has everything."""
+
+        async def as_it_is(stored: Stored) -> NDArray[np.float32]:
+            return stored.vectors
+
+        await _replace(collections, collection, new, begin=begin, opened=opened, fill=fill, embed=as_it_is)
+
+
+async def _replace(
+    collections: Collections,
+    collection: Collection,
+    new: Manifest,
+    *,
+    begin: Callable[[], Awaitable[None]],
+    opened: Callable[[], Awaitable[VectorIndex]],
+    fill: Callable[[VectorIndex], Awaitable[None]],
+    embed: Embed,
+) -> None:
+    """Make the new physical collection (`begin`, while writers wait; then `opened` and `fill`), and swap."""
+    live = collection.index
+    index: VectorIndex | None = None
+    try:
+        async with collection.writing():
+            live.changed = set()
+            await begin()
+        index = await opened()
+        await fill(index)
+        for _ in range(ROUNDS):
+            if len(live.changed) <= FEW:
+                break
+            async with collection.writing():
+                changed, live.changed = live.changed, set()
+            await _copy_again(collection, index, changed, embed)
+        async with collection.writing():
+            await _copy_again(collection, index, live.changed, embed)
+            await to_thread.run_sync(index.flush)
+            await collections.swap(collection, new, index)
+    except BaseException:
+        with CancelScope(shield=True):
+            if index is not None and index is not live.now:
+                await to_thread.run_sync(index.close)
+            if collection.manifest is not new:
+                await collections.drop(new)
+        raise
+    finally:
+        live.changed = None
+
+
+async def _copied(
+    collection: Collection, index: VectorIndex, embed: Embed, document_ids: Sequence[str] | None = None
+) -> AsyncGenerator[int, None]:
+    """Copy a collection's chunks, all or those of some documents; tells how many, as they are written."""
+
+    async def pages() -> AsyncGenerator[Stored, None]:
+        cursor: str | None = None
+        while True:
+            page = await collection.run(collection.index.read, PAGE, cursor, document_ids)
+            if page.chunks:
+                yield page
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def with_vectors(
+        pages: AsyncIterator[Stored],
+    ) -> AsyncGenerator[tuple[list[Chunk], NDArray[np.float32]], None]:
+        async for page in pages:
+            yield page.chunks, await embed(page)
+
+    async with ahead(pages()) as read, ahead(with_vectors(read)) as batches:
+        async for chunks, vectors in batches:
+            await to_thread.run_sync(index.upsert, chunks, vectors)
+            yield len(chunks)
+
+
+async def _copy_again(collection: Collection, index: VectorIndex, changed: set[str], embed: Embed) -> None:
+    """Make these documents in the copy what they are now, deleted ones included."""
+    names = sorted(changed)
+    for start in range(0, len(names), FEW):
+        some = names[start : start + FEW]
+        await to_thread.run_sync(index.delete, some)
+        async with aclosing(_copied(collection, index, embed, some)) as copying:
+            async for _ in copying:
+                pass

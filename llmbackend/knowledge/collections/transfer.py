@@ -1,0 +1,198 @@
+"""Collections as pages that any other place can take in: another machine, the other engine.
+
+An export reads what is there, page by page. An import fills a physical collection that nobody sees, which becomes a
+collection with its last page; until then, and if that never comes, it is loose (manifests.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+
+import anyio
+from anyio import CancelScope, to_thread
+
+from ...errors import InvalidRequest, NotFound
+from ...schemas import CollectionExport, CollectionManifest, ImportedCollection, ImportRequest, StoredChunk
+from ..engines.vectors import Chunk, Stored, VectorIndex
+from .collections import Collections
+from .manifests import Manifest
+
+PATIENCE = 600.0
+"""Seconds for which an import waits for its next page."""
+
+
+async def export_page(
+    collections: Collections, name: str, limit: int, cursor: str | None
+) -> CollectionExport:
+    """A page of a collection. What is written meanwhile may be in it or not; raises NotFound."""
+    collection = await collections.open(name)
+    stored: Stored = await collection.run(collection.index.read, limit, cursor)
+    public = collection.manifest.public
+    return CollectionExport(
+        manifest=CollectionManifest(**{name: public[name] for name in CollectionManifest.model_fields}),
+        chunks=await to_thread.run_sync(_encoded, stored),
+        cursor=stored.cursor,
+    )
+
+
+def _encoded(stored: Stored) -> list[StoredChunk]:
+    rows = stored.vectors.astype("<f4", copy=False)
+    return [
+        StoredChunk.model_construct(
+            document_id=chunk.document_id,
+            hash=chunk.hash,
+            number=chunk.number,
+            total=chunk.total,
+            text=chunk.text,
+            metadata=chunk.metadata,
+            place=chunk.place,
+            vector=base64.b64encode(row.tobytes()).decode(),
+        )
+        for chunk, row in zip(stored.chunks, rows, strict=True)
+    ]
+
+
+@dataclass
+class _Import:
+    manifest: Manifest
+    index: VectorIndex
+    at_work: asyncio.Lock = field(default_factory=asyncio.Lock)
+    last_used: float = field(default_factory=time.monotonic)
+    came: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    """Chunks by document, hash and total."""
+
+    def whole(self, documents: int, chunks: int) -> bool:
+        """Whether each document came in one version, with all its chunks, none of them twice."""
+        return (
+            documents == len(self.came) == len({name for name, _, _ in self.came})
+            and chunks == self.came.total()
+            and all(count == total for (_, _, total), count in self.came.items())
+        )
+
+
+class Imports:
+    """Imports under way. Made on the event loop; those that end unfinished leave nothing."""
+
+    def __init__(self, collections: Collections) -> None:
+        self._collections = collections
+        self._under_way: dict[str, _Import] = {}
+        self._scope = CancelScope()
+        self._waiting = asyncio.create_task(self._give_up())
+
+    async def take(self, request: ImportRequest) -> ImportedCollection:
+        """A page of an import; the first has the manifest, and the last is `last`.
+
+        Raises Conflict if there is a collection of that name, NotFound for an import there is not (any more),
+        InvalidRequest for chunks that do not fit the manifest or are not all there at the end. An import is over then.
+        """
+        token = request.token or await self._begin(request)
+        running = self._under_way.get(token)
+        if running is None or running.manifest.name != request.collection:
+            raise NotFound(
+                f"no such import into {request.collection!r}: it has ended, or waited too long for its next page; "
+                "begin anew",
+                details={"token": token},
+            )
+        async with running.at_work:
+            running.last_used = time.monotonic()
+            try:
+                await self._write(running, request.chunks)
+                if request.abort:
+                    await self._drop(token)
+                elif request.last:
+                    return await self._finish(token, running)
+            except BaseException:
+                await self._drop(token)
+                raise
+        return ImportedCollection(token=token)
+
+    async def close(self) -> None:
+        self._scope.cancel()
+        await asyncio.wait([self._waiting])
+        for token in list(self._under_way):
+            await self._drop(token)
+
+    async def _begin(self, request: ImportRequest) -> str:
+        made = request.manifest
+        if made is None:
+            raise InvalidRequest("import_collection: the first page has a manifest", details={})
+        collections = self._collections
+        collections.require_free(request.collection)
+        manifest = collections.manifest(
+            request.collection, made.dimension, made.chunk_size, made.chunk_overlap, made.embedding_model
+        )
+        with CancelScope(shield=True):
+            await collections.make(manifest)
+            try:
+                index = await collections.opened(manifest)
+            except BaseException:
+                await collections.drop(manifest)
+                raise
+        token = str(uuid.uuid4())
+        self._under_way[token] = _Import(manifest, index)
+        return token
+
+    async def _write(self, running: _Import, given: list[StoredChunk]) -> None:
+        def write() -> None:
+            import numpy as np
+
+            rows = [np.frombuffer(_decoded(one, number), dtype="<f4") for number, one in enumerate(given)]
+            for number, row in enumerate(rows):
+                if len(row) != running.manifest.dimension:
+                    raise InvalidRequest(
+                        f"import_collection: chunks.{number}.vector has {len(row)} dimensions and the manifest "
+                        f"says {running.manifest.dimension}"
+                    )
+            chunks = [
+                Chunk(one.document_id, one.hash, one.number, one.total, one.text, one.metadata, one.place)
+                for one in given
+            ]
+            running.index.upsert(chunks, np.stack(rows).astype(np.float32, copy=False))
+
+        if given:
+            await to_thread.run_sync(write)
+            running.came.update((one.document_id, one.hash, one.total) for one in given)
+
+    async def _finish(self, token: str, running: _Import) -> ImportedCollection:
+        documents, chunks = await to_thread.run_sync(running.index.count)
+        if not running.whole(documents, chunks):
+            raise InvalidRequest(
+                "import_collection: not every document has all its chunks once: export it again"
+            )
+        await to_thread.run_sync(running.index.flush)
+        with CancelScope(shield=True):
+            await self._collections.add(running.manifest, running.index)
+            del self._under_way[token]
+        return ImportedCollection(documents=documents, chunks=chunks)
+
+    async def _drop(self, token: str) -> None:
+        running = self._under_way.pop(token, None)
+        if running is not None:
+            with CancelScope(shield=True):
+                await to_thread.run_sync(running.index.close)
+                await self._collections.drop(running.manifest)
+
+    async def _give_up(self) -> None:
+        """Drop those whose next page does not come."""
+        with self._scope:
+            while True:
+                await anyio.sleep(PATIENCE / 10)
+                for token, running in list(self._under_way.items()):
+                    idle = time.monotonic() - running.last_used
+                    if idle > PATIENCE and not running.at_work.locked():
+                        await self._drop(token)
+
+
+def _decoded(given: StoredChunk, number: int) -> bytes:
+    try:
+        data = base64.b64decode(given.vector, validate=True)
+    except ValueError:
+        data = b"?"
+    if len(data) % 4:
+        raise InvalidRequest(f"import_collection: chunks.{number}.vector is not base64 of float32")
+    return data

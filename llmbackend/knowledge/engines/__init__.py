@@ -1,0 +1,1 @@
+"""Vector engines: the seam, and what stands behind it."""

@@ -1,0 +1,225 @@
+"""BM25 as sparse vectors, made here so that every engine gets the same: for English, German, Arabic, and scripts
+written without spaces.
+
+A dimension is a term's hash. A document's value is the term's saturated frequency in it (Robertson and Zaragoza, The
+Probabilistic Relevance Framework, 2009), the engine multiplies by the term's rarity among what is stored. What a word's
+terms are follows from its script; of Latin words also from the language that the function words around it tell. A query
+is too short for that, so it asks for the stems of every language: those of the wrong one find nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import chain
+from typing import Any, NamedTuple, Protocol
+
+from ...errors import Conflict
+
+NAME = "bm25-multilingual"
+K, B, USUAL_LENGTH = 1.2, 0.75, 256
+
+# Letters that run on without spaces between words: Thai to Myanmar, Khmer, kana, Han, Hangul.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
+_RUN = re.compile(f"[{_UNSPACED}]")
+_WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
+_ARABIC_MARKS = re.compile("[\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06ed]")
+_ARABIC_LETTERS = str.maketrans("أإآٱىة", "اااايه")
+
+GRAM = 5  # letters; McNamee and Mayfield (2004) find 4 and 5 best for languages that compound
+GRAMS_SHARE = 0.5  # of a word's weight in a query, for all its grams together
+
+
+class Sparse(NamedTuple):
+    """A sparse vector: its dimensions, each once, and their values."""
+
+    indices: list[int]
+    values: list[float]
+
+
+class Encoder(Protocol):
+    """Texts as sparse vectors."""
+
+    def document(self, text: str) -> Sparse: ...
+
+    def query(self, text: str) -> Sparse: ...
+
+
+def encoder(name: str) -> Encoder:
+    """The encoder of that name; raises Conflict if this version has none."""
+    if name == NAME:
+        return Multilingual()
+    if name == EnglishOfEdge.NAME:
+        return EnglishOfEdge()
+    raise Conflict(
+        f"this version knows no sparse model {name!r}, only {NAME!r}: embed the collection's texts anew by "
+        "reindex_collection",
+        details={"made_with": name, "model": NAME},
+    )
+
+
+class Multilingual:
+    """The encoder of new collections."""
+
+    def document(self, text: str) -> Sparse:
+        words = _words(text)
+        languages = _languages(words)
+        kept = [word for word in words if word not in _STOP_WORDS]
+        counts = Counter(chain.from_iterable([_terms(word, languages) for word in kept]))
+        if GERMAN in languages:
+            counts.update(chain.from_iterable([_grams(word) for word in kept]))
+        norm = K * (1 - B + B * len(kept) / USUAL_LENGTH)
+        return Sparse(list(counts), [count * (K + 1) / (count + norm) for count in counts.values()])
+
+    def query(self, text: str) -> Sparse:
+        words = _words(text)
+        compounds = GERMAN in _languages(words)
+        kept = [word for word in words if word not in _STOP_WORDS] or words
+        weights: dict[int, float] = {}
+        for word in kept:
+            for term in _terms(word, EITHER, asked=True):
+                weights[term] = 1.0
+            grams = _grams(word) if compounds else ()
+            for term in grams:
+                weights[term] = max(weights.get(term, 0.0), GRAMS_SHARE / len(grams))
+        return Sparse(list(weights), list(weights.values()))
+
+
+class EnglishOfEdge:
+    """The encoder of collections made before there was another: Qdrant Edge's own, with English stems."""
+
+    NAME = "bm25-english"
+
+    def __init__(self) -> None:
+        from qdrant_edge import Bm25
+
+        self._bm25: Any = Bm25()
+
+    def document(self, text: str) -> Sparse:
+        return self._sparse(self._bm25.embed_document(text))
+
+    def query(self, text: str) -> Sparse:
+        return self._sparse(self._bm25.embed_query(text))
+
+    @staticmethod
+    def _sparse(vector: Any) -> Sparse:
+        return Sparse(list(vector.indices), list(vector.values))
+
+
+def _words(text: str) -> list[str]:
+    if not text.isascii():
+        text = _ARABIC_MARKS.sub("", unicodedata.normalize("NFKC", text))
+    return _WORD.findall(text.casefold())
+
+
+# Languages: those of Latin script whose stems differ; no vote means that it may be either.
+
+ENGLISH, GERMAN = "english", "german"
+EITHER = (ENGLISH, GERMAN)
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.casefold().split())
+
+
+_FUNCTION_WORDS = {
+    ENGLISH: _set(
+        "a about above after again against all also am an and any are as at be because been before being below "
+        "between both but by can could did do does doing don down during each few for from further had has have having "
+        "he her here hers him his how i if in into is it its itself just me more most my no nor not now of off on once "
+        "only or other our ours out over own s same she should so some such t than that the their theirs them then "
+        "there these they this those through to too under until up very was we were what when where which while who "
+        "whom why will with would you your yours"
+    ),
+    GERMAN: _set(
+        "aber alle als am an auch auf aus bei beim bin bis bist da dann das dass dem den der des die dies diese diesem "
+        "diesen dieser dieses du durch ein eine einem einen einer eines er es für gegen hat hatte hatten ich ihm ihn "
+        "ihr ihre im in ist ja jede jeder kann kein keine können man mein mich mir mit muss nach nicht noch nur ob "
+        "oder ohne sehr sein seine sich sie sind so sollte über um und uns unter vom von vor war waren was wenn werden "
+        "wer wie wir wird wo wurde wurden zu zum zur zwischen"
+    ),
+}
+_TELLING = {
+    ENGLISH: _FUNCTION_WORDS[ENGLISH] - _FUNCTION_WORDS[GERMAN],
+    GERMAN: _FUNCTION_WORDS[GERMAN] - _FUNCTION_WORDS[ENGLISH],
+}
+_STOP_WORDS = (
+    _FUNCTION_WORDS[ENGLISH]
+    | _FUNCTION_WORDS[GERMAN]
+    # to, from, about, on, in, with, this, that, which, what, not, or, and, if, was, he, she, how, when, where, whether
+    | _set(
+        "الى إلى من عن على في مع هذا هذه ذلك تلك التي الذي ما لا لم لن او أو و ان أن إن كان كانت هو هي كيف متى اين أين هل"
+    )
+)
+
+
+def _languages(words: list[str]) -> tuple[str, ...]:
+    english, german = (sum(map(_TELLING[language].__contains__, words)) for language in EITHER)
+    return EITHER if english == german else (ENGLISH,) if english > german else (GERMAN,)
+
+
+# Terms
+
+
+@lru_cache(maxsize=2**17)
+def _terms(word: str, languages: tuple[str, ...], asked: bool = False) -> tuple[int, ...]:
+    """A word's dimensions; those of a query, if `asked` for."""
+    if _RUN.match(word):
+        pairs = [word[place : place + 2] for place in range(len(word) - 1)]
+        # A query of one letter finds it in longer words; in a longer query it would only be noise.
+        letters = list(word) if not asked or len(word) == 1 else []
+        return tuple({_hash(term) for term in [*pairs, *letters]})
+    if "\u0600" <= word[0] <= "\u06ff":
+        return (_hash(_arabic(word)),)
+    return tuple({_hash(_stemmer(language)(word)) for language in languages})
+
+
+@lru_cache(maxsize=2**17)
+def _grams(word: str) -> tuple[int, ...]:
+    """Dimensions of what compounds have in common with their parts: each run of GRAM letters, umlauts as they stem."""
+    if len(word) < GRAM or not ("a" <= word[0] <= "\u024f" and word.isalpha()):
+        return ()
+    plain = word.translate(_UMLAUTS)
+    return tuple({_hash(f"~{plain[place : place + GRAM]}") for place in range(len(plain) - GRAM + 1)})
+
+
+_UMLAUTS = str.maketrans("äöü", "aou")
+
+
+def _hash(term: str) -> int:
+    return zlib.crc32(term.encode("utf-8", "surrogatepass"))
+
+
+@lru_cache
+def _stemmer(language: str) -> Callable[[str], str]:
+    """Snowball's (Porter 2001)."""
+    from Stemmer import Stemmer
+
+    stemmer = Stemmer(language)
+    stemmer.maxCacheSize = 0
+    stem: Callable[[str], str] = stemmer.stemWord
+    return stem
+
+
+_ARTICLES = ("وال", "بال", "كال", "فال", "ال", "لل")
+_SUFFIXES = ("ها", "ان", "ات", "ون", "ين", "يه", "ه", "ي")
+
+
+def _arabic(word: str) -> str:
+    """Light stemming: without conjunction, article and ending (light10: Larkey, Ballesteros and Connell, 2007)."""
+    word = word.translate(_ARABIC_LETTERS)
+    for article in _ARTICLES:
+        if word.startswith(article) and len(word) >= len(article) + 2:
+            word = word[len(article) :]
+            break
+    else:
+        if word.startswith("و") and len(word) > 3:
+            word = word[1:]
+    for suffix in _SUFFIXES:
+        if word.endswith(suffix) and len(word) >= len(suffix) + 2:
+            word = word[: -len(suffix)]
+    return word

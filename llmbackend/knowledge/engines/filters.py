@@ -1,0 +1,120 @@
+"""Filters as callers write them, understood: conditions on metadata, and their combinations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+from ...errors import InvalidRequest
+
+PLACE = ("page", "headings")
+"""What filters find in a chunk's place, beside its metadata."""
+
+DEPTH = 16
+"""How deep `and`, `or` and `not` may lie in one another."""
+
+_BOUNDS = ("gt", "gte", "lt", "lte")
+
+
+class FieldCondition(NamedTuple):
+    """What one metadata field must be: equal to `equals`, one of `any_of`, within `range`; else it must be there."""
+
+    key: str
+    equals: str | int | bool | None = None
+    any_of: list[str] | list[int] | None = None
+    range: dict[str, float] | None = None
+
+
+class Combination(NamedTuple):
+    """All, any or none of several conditions."""
+
+    of: Literal["all", "any", "none"]
+    conditions: list[Condition]
+
+
+Condition = FieldCondition | Combination
+
+
+def conditions(filters: dict[str, Any] | None) -> list[Condition]:
+    """What all must be true for `filters`; raises InvalidRequest that names the place.
+
+    `{field: value | [values] | {"gte": number, …} | {"exists": bool} | {"not": any of these}}`, and
+    `{"and": [filters, …]}`, `{"or": [filters, …]}`, `{"not": filters}`, all beside and in one another.
+    """
+    return list(_all(filters or {}, ()))
+
+
+def _all(filters: dict[str, Any], place: tuple[str, ...]) -> Iterator[Condition]:
+    if len(place) > DEPTH:
+        raise InvalidRequest(f"filters: more than {DEPTH} levels of and, or, not")
+    for key, value in filters.items():
+        here = (*place, key)
+        if key == "not":
+            yield Combination("none", [_one(value, here)])
+        elif key in ("and", "or"):
+            if not isinstance(value, list) or not value:
+                raise _wrong(here, 'takes a list of filters, such as [{"year": 2026}, {"team": "hr"}]')
+            parts = [_one(part, (*here, str(number))) for number, part in enumerate(value)]
+            yield Combination("all" if key == "and" else "any", parts)
+        else:
+            if not key or '"' in key or "\\" in key:
+                raise _wrong(here, "cannot be a metadata field's name")
+            yield from _field(key, value, here)
+
+
+def _one(filters: Any, place: tuple[str, ...]) -> Condition:
+    if not isinstance(filters, dict) or not filters:
+        raise _wrong(place, 'takes filters, such as {"year": 2026}')
+    return Combination("all", list(_all(filters, place)))
+
+
+def _field(key: str, value: Any, place: tuple[str, ...]) -> Iterator[Condition]:
+    match value:
+        case int() if abs(value) >= 2**63:
+            raise _wrong(place, f"{str(value)[:30]} is too large, 64 bits are the limit")
+        case bool() | int() | str():
+            yield FieldCondition(key, equals=value)
+        case float():
+            yield FieldCondition(key, range={"gte": value, "lte": value})
+        case list() if value and (
+            all(isinstance(item, str) for item in value)
+            or all(type(item) is int and abs(item) < 2**63 for item in value)
+        ):
+            yield FieldCondition(key, any_of=value)
+        case dict() if value:
+            yield from _operators(key, dict(value), place)
+        case _:
+            raise _makes_no_sense(place)
+
+
+def _operators(key: str, given: dict[str, Any], place: tuple[str, ...]) -> Iterator[Condition]:
+    bounds = {name: given.pop(name) for name in _BOUNDS if name in given}
+    if bounds:
+        if not all(type(bound) in (int, float) and abs(bound) < 1e300 for bound in bounds.values()):
+            raise _makes_no_sense(place)
+        yield FieldCondition(key, range={name: float(bound) for name, bound in bounds.items()})
+    if "not" in given:
+        if len(place) > DEPTH:
+            raise InvalidRequest(f"filters: more than {DEPTH} levels of and, or, not")
+        refused = list(_field(key, given.pop("not"), (*place, "not")))
+        yield Combination("none", [Combination("all", refused)])
+    if "exists" in given:
+        exists = given.pop("exists")
+        if not isinstance(exists, bool):
+            raise _wrong((*place, "exists"), "takes true or false")
+        there = FieldCondition(key)
+        yield there if exists else Combination("none", [there])
+    if given:
+        raise _makes_no_sense(place)
+
+
+def _wrong(place: tuple[str, ...], reason: str) -> InvalidRequest:
+    return InvalidRequest(f"filters: {'.'.join(place)!r} {reason}")
+
+
+def _makes_no_sense(place: tuple[str, ...]) -> InvalidRequest:
+    return _wrong(
+        place,
+        "takes a value, a list of texts or of whole numbers, bounds such as {'gte': 1, 'lt': 5}, "
+        "{'exists': true}, or {'not': …} of these",
+    )

@@ -1,0 +1,277 @@
+"""What Qdrant's two engines have in common: how chunks lie in points, what conditions and versions are as filters.
+
+An engine adds how points are written and asked for, in its own library's terms.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from ...errors import InvalidRequest
+from .bm25 import Encoder, Sparse, encoder
+from .filters import PLACE, Combination, Condition, FieldCondition
+from .vectors import Chunk, Found, Mode, Page, Physical, Stored, point_id
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+DENSE, SPARSE = "dense", "bm25"
+INDEXED_FIELDS = {"document_id": "keyword", "chunk": "integer"}
+
+# The graph for approximate search (HNSW: Malkov and Yashunin, 2018).
+HNSW_M, HNSW_EF_CONSTRUCT = 16, 128
+
+
+class Point(NamedTuple):
+    id: uuid.UUID
+    dense: list[float]
+    sparse: Sparse
+    payload: dict[str, Any]
+
+
+class Syntax(Protocol):
+    """An engine's filters."""
+
+    def group(
+        self, *, must: Sequence[Any] = (), should: Sequence[Any] = (), must_not: Sequence[Any] = ()
+    ) -> Any: ...
+
+    def equals(self, key: str, value: str | int | bool) -> Any: ...
+
+    def any_of(self, key: str, values: list[str] | list[int]) -> Any: ...
+
+    def range(self, key: str, bounds: dict[str, float]) -> Any: ...
+
+    def empty(self, key: str) -> Any:
+        """The field is not there, null, or a list of nothing."""
+
+
+class QdrantIndex(ABC):
+    """A VectorIndex in Qdrant's points. `in_use` is a file that is there while the index is open."""
+
+    def __init__(self, physical: Physical, syntax: Syntax, in_use: Path) -> None:
+        self._namespace = physical.namespace
+        self._sparse_model = physical.sparse_model
+        self._syntax = syntax
+        self._in_use = in_use
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        """Found when needed: an index whose sparse model there is not any more can be read, and so reindexed."""
+        return encoder(self._sparse_model)
+
+    def _begin(self) -> None:
+        """Called when the engine is ready. A file found then means that the last process was killed."""
+        if self._in_use.exists():
+            self._repair()
+        self._in_use.touch()
+
+    # What an engine adds. Records have `id`, `payload` and `vector`; those found also a `score`.
+
+    @abstractmethod
+    def _write(self, points: Sequence[Point]) -> None: ...
+
+    @abstractmethod
+    def _retrieve(self, ids: list[uuid.UUID]) -> Sequence[Any]:
+        """Points of these ids, without anything else."""
+
+    @abstractmethod
+    def _scroll(
+        self, where: Any, limit: int, offset: Any, payload: bool | list[str], vectors: bool = False
+    ) -> tuple[Sequence[Any], Any]:
+        """Records in a stable order, and the next page's offset."""
+
+    @abstractmethod
+    def _count(self, where: Any = None) -> int: ...
+
+    @abstractmethod
+    def _delete(self, where: Any) -> None: ...
+
+    @abstractmethod
+    def _query(
+        self, dense: list[float] | None, sparse: Sparse | None, top_k: int, where: Any
+    ) -> Sequence[Any]:
+        """The nearest to one vector, or to both, fused."""
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+    # The index
+
+    def upsert(self, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> None:
+        self._write(
+            [
+                Point(
+                    chunk.point_id(self._namespace),
+                    vector.tolist(),
+                    self._encoder.document(chunk.in_context),
+                    _payload(chunk),
+                )
+                for chunk, vector in zip(chunks, vectors, strict=True)
+            ]
+        )
+
+    def stored(self, versions: Sequence[tuple[str, str]]) -> set[str]:
+        heads = {point_id(self._namespace, name, digest, 0): name for name, digest in versions}
+        return {heads[uuid.UUID(str(record.id))] for record in self._retrieve(list(heads))}
+
+    def known(self, document_ids: Sequence[str]) -> set[str]:
+        # A document being replaced has two heads for a moment, hence twice the number.
+        heads, _ = self._scroll(
+            self._syntax.group(must=[self._head(), self._of(document_ids)]),
+            2 * len(document_ids) + 1,
+            None,
+            ["document_id"],
+        )
+        return {record.payload["document_id"] for record in heads}
+
+    def keep_only(self, versions: Sequence[tuple[str, str]]) -> None:
+        names = [name for name, _ in versions]
+        self._delete(self._syntax.group(must=[self._of(names)], must_not=self._these(versions)))
+
+    def discard(self, versions: Sequence[tuple[str, str]]) -> None:
+        self._delete(self._syntax.group(should=self._these(versions)))
+
+    def delete(self, document_ids: Sequence[str]) -> int:
+        there = len(self.known(document_ids))
+        self._delete(self._syntax.group(must=[self._of(document_ids)]))
+        return there
+
+    def search(
+        self,
+        text: str,
+        vector: NDArray[np.float32] | None,
+        *,
+        mode: Mode,
+        top_k: int,
+        conditions: Sequence[Condition] = (),
+    ) -> list[Found]:
+        assert mode == "sparse" or vector is not None, "dense and hybrid searches come with a vector"
+        dense = vector.tolist() if vector is not None and mode != "sparse" else None
+        sparse = self._encoder.query(text) if mode != "dense" else None
+        where = self._syntax.group(must=[self._condition(one) for one in conditions]) if conditions else None
+        return [
+            Found(_chunk(point.payload), point.score) for point in self._query(dense, sparse, top_k, where)
+        ]
+
+    def documents(self, limit: int, cursor: str | None) -> Page:
+        records, following = self._scroll(
+            self._syntax.group(must=[self._head()]), limit, _offset(cursor), True
+        )
+        return Page([_chunk(record.payload) for record in records], str(following) if following else None)
+
+    def read(self, limit: int, cursor: str | None, document_ids: Sequence[str] | None = None) -> Stored:
+        import numpy as np
+
+        where = None if document_ids is None else self._syntax.group(must=[self._of(document_ids)])
+        records, following = self._scroll(where, limit, _offset(cursor), True, vectors=True)
+        return Stored(
+            [_chunk(record.payload) for record in records],
+            np.asarray([record.vector[DENSE] for record in records], dtype=np.float32),
+            str(following) if following else None,
+        )
+
+    def count(self) -> tuple[int, int]:
+        return self._count(self._syntax.group(must=[self._head()])), self._count()
+
+    @abstractmethod
+    def flush(self) -> None: ...
+
+    def close(self) -> None:
+        self.flush()
+        self._close()
+        self._in_use.unlink(missing_ok=True)
+
+    def _repair(self) -> None:
+        """After a kill: of each document keep the newest version that has its head, and nothing else."""
+        newest: dict[str, tuple[int, str]] = {}
+        every: set[tuple[str, str]] = set()
+        for record in self._every(["document_id", "hash", "chunk", "written"]):
+            name, digest = record["document_id"], record["hash"]
+            every.add((name, digest))
+            if record["chunk"] == 0:
+                newest[name] = max(newest.get(name, (0, "")), (record["written"], digest))
+        for name, digest in every:
+            if name not in newest or newest[name][1] != digest:
+                self.discard([(name, digest)])
+
+    def _every(self, payload: list[str]) -> Iterator[dict[str, Any]]:
+        offset: Any = None
+        while True:
+            records, offset = self._scroll(None, 1000, offset, payload)
+            yield from (record.payload for record in records)
+            if offset is None:
+                return
+
+    # Filters
+
+    def _head(self) -> Any:
+        return self._syntax.equals("chunk", 0)
+
+    def _of(self, document_ids: Sequence[str]) -> Any:
+        return self._syntax.any_of("document_id", list(document_ids))
+
+    def _these(self, versions: Sequence[tuple[str, str]]) -> list[Any]:
+        """Conditions that a point is of one of these versions: pairs, for two documents may have equal content."""
+        return [
+            self._syntax.group(must=[self._of([name]), self._syntax.equals("hash", digest)])
+            for name, digest in versions
+        ]
+
+    def _condition(self, condition: Condition) -> Any:
+        if isinstance(condition, Combination):
+            parts = [self._condition(one) for one in condition.conditions]
+            group = {"all": "must", "any": "should", "none": "must_not"}[condition.of]
+            return self._syntax.group(**{group: parts})
+        keys = [f'metadata."{condition.key}"']
+        if condition.key in PLACE:
+            keys.append(f"place.{condition.key}")
+        return self._syntax.group(should=[self._field(key, condition) for key in keys])
+
+    def _field(self, key: str, condition: FieldCondition) -> Any:
+        if condition.range is not None:
+            return self._syntax.range(key, condition.range)
+        if condition.any_of is not None:
+            return self._syntax.any_of(key, condition.any_of)
+        if condition.equals is not None:
+            return self._syntax.equals(key, condition.equals)
+        return self._syntax.group(must_not=[self._syntax.empty(key)])
+
+
+def _offset(cursor: str | None) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(cursor) if cursor else None
+    except ValueError:
+        raise InvalidRequest("cursor: not one that an earlier page gave") from None
+
+
+def _payload(chunk: Chunk) -> dict[str, Any]:
+    return {
+        "document_id": chunk.document_id,
+        "hash": chunk.hash,
+        "chunk": chunk.number,
+        "chunks": chunk.total,
+        "written": time.time_ns(),
+        "text": chunk.text,
+        "metadata": chunk.metadata,
+        "place": chunk.place,
+    }
+
+
+def _chunk(payload: dict[str, Any]) -> Chunk:
+    return Chunk(
+        document_id=payload["document_id"],
+        hash=payload["hash"],
+        number=payload["chunk"],
+        total=payload["chunks"],
+        text=payload["text"],
+        metadata=payload["metadata"],
+        place=payload.get("place", {}),
+    )

@@ -1,0 +1,1 @@
+"""Files of many formats into texts, by processes with little memory and time."""

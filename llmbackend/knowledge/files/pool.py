@@ -1,0 +1,163 @@
+"""Files into texts, several at once, by processes that are kept, and replaced when one fails (process.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from anyio import CancelScope
+
+from ...errors import BackendError
+from .decoding import Unreadable
+from .parsing import Parsed
+from .process import LENGTHS, OUT_OF_MEMORY, frame
+
+FILES_A_PROCESS = 500
+"""After which it is replaced, with the memory that it has not given back."""
+IDLE_SECONDS = 60
+"""After which those that have nothing to do are ended."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What reading one file may take."""
+
+    seconds: float = 60
+    memory: int = 2**30
+    text: int = 64 * 2**20
+    """Bytes, as UTF-8."""
+
+
+class ParsingPool:
+    """Belongs to one event loop. Processes are started when there are files for them."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.size = min(os.cpu_count() or 1, 4)
+        self._limits = limits
+        self._turns = asyncio.Semaphore(self.size)
+        self._idle: list[_Parser] = []
+        self._ending: asyncio.TimerHandle | None = None
+
+    async def parse(self, name: str, data: bytes) -> Parsed:
+        """The text of a file; its name tells what it is.
+
+        Raises Unreadable with the reason if it has none, BackendError if a parser is not installed.
+        """
+        async with self._turns:
+            if self._idle:
+                with suppress(_Ended):  # perhaps by what it read before: this file gets another
+                    return await self._read(self._idle.pop(), name, data)
+            try:
+                return await self._read(await _Parser.start(self._limits), name, data)
+            except _Ended as error:
+                raise Unreadable(str(error)) from None
+
+    async def _read(self, parser: _Parser, name: str, data: bytes) -> Parsed:
+        kept = False
+        try:
+            head, text = await parser.parse(name, data)
+            kept = parser.files < FILES_A_PROCESS
+        finally:  # also where the call is cancelled: its file is still being read
+            if kept:
+                self._keep(parser)
+            else:
+                await parser.end()
+        if "missing" in head:
+            raise BackendError(
+                f"a package is not installed that reads files such as {name}: "
+                f"pip install 'llmbackend[documents]' (missing: {head['missing']})",
+                details={"backend": "documents"},
+            )
+        if "error" in head:
+            raise Unreadable(head["error"])
+        return Parsed(text, head["syntax"])
+
+    def _keep(self, parser: _Parser) -> None:
+        self._idle.append(parser)
+        if self._ending is not None:
+            self._ending.cancel()
+        self._ending = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end_idle)
+
+    def _end_idle(self) -> list[_Parser]:
+        idle, self._idle = self._idle, []
+        for parser in idle:
+            parser.kill()
+        return idle
+
+    async def close(self) -> None:
+        """End the idle processes; files being read are their callers' to give up."""
+        if self._ending is not None:
+            self._ending.cancel()
+        for parser in self._end_idle():
+            await parser.end()
+
+
+class _Ended(Exception):
+    """A process ended while it was reading a file; the message is the likely reason."""
+
+
+class _Parser:
+    def __init__(self, process: Process, limits: Limits) -> None:
+        self.files = 0
+        self._process = process
+        self._limits = limits
+
+    @classmethod
+    async def start(cls, limits: Limits) -> _Parser:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "llmbackend.knowledge.files.process"),
+            *map(str, (limits.seconds, limits.memory, limits.text)),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=DEVNULL,
+            env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # and no key of ours
+        )
+        return cls(process, limits)
+
+    async def parse(self, name: str, data: bytes) -> tuple[dict[str, Any], str]:
+        files, texts = self._process.stdin, self._process.stdout
+        assert files is not None
+        assert texts is not None
+        self.files += 1
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                files.write(frame({"name": name}, data))
+                with suppress(ConnectionError):  # it may say why it took no more, before it ended
+                    await files.drain()
+                lengths = LENGTHS.unpack(await texts.readexactly(LENGTHS.size))
+                if max(lengths) > self._limits.text:
+                    raise Unreadable("its parser misbehaved")
+                head = json.loads(await texts.readexactly(lengths[0]))
+                text = (await texts.readexactly(lengths[1])).decode()
+        except TimeoutError:
+            raise Unreadable(f"took too long: more than {self._limits.seconds:g} s") from None
+        except (asyncio.IncompleteReadError, ConnectionError):
+            code = await self._process.wait()
+            raise _Ended(_REASONS.get(code, "broken: its parser crashed")) from None
+        return head, text
+
+    def kill(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+
+    async def end(self) -> None:
+        """Once this is through, there is neither process nor pipe; it takes no longer than that."""
+        self.kill()
+        with CancelScope(shield=True):
+            await self._process.communicate()
+
+
+_REASONS = {
+    OUT_OF_MEMORY: "took too much memory",
+    -signal.SIGKILL: "took too much memory",  # for the whole system
+    -getattr(signal, "SIGXCPU", 24): "took too long",
+    -getattr(signal, "SIGALRM", 14): "took too long",
+}

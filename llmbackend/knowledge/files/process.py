@@ -1,0 +1,108 @@
+"""The process that reads files: `python -m llmbackend.knowledge.files.process SECONDS MEMORY TEXT`.
+
+Files come in on its standard input, texts go out on its standard output, each in a frame: the lengths of its head and
+its body, the head as JSON, the body. Files may be hostile, and the parsers have flaws: so this process has little
+memory and time, writes no file, reaches no network, starts no process, and knows no secret.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import sys
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+from .decoding import Unreadable
+from .parsing import parse
+
+LENGTHS = struct.Struct(">II")
+OUT_OF_MEMORY = 3
+"""The exit code of a process that ran out of memory."""
+GRACE = 5
+"""Seconds after which it ends itself, if whoever should have ended it is gone."""
+
+
+def frame(head: dict[str, Any], body: bytes = b"") -> bytes:
+    about = json.dumps(head).encode()
+    return LENGTHS.pack(len(about), len(body)) + about + body
+
+
+def main() -> None:
+    seconds, memory, most = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    files, texts = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)  # what parsers print is no frame
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # is for whoever started this
+    restrict(memory)
+    try:
+        while (taken := _take(files)) is not None:
+            _limit_time(seconds)
+            texts.write(frame(*_read(*taken, most)))
+            texts.flush()
+            _limit_time(0)
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)  # what is left of it is in no good state
+
+
+def _take(files: BinaryIO) -> tuple[str, bytes] | None:
+    lengths = files.read(LENGTHS.size)
+    if len(lengths) < LENGTHS.size:
+        return None
+    head, body = LENGTHS.unpack(lengths)
+    return json.loads(files.read(head))["name"], files.read(body)
+
+
+def _read(name: str, data: bytes, most: int) -> tuple[dict[str, Any], bytes]:
+    """A frame's head, which tells what went wrong if something did, and its body, the text."""
+    try:
+        text, syntax = parse(name, data)
+        body = text.encode()
+    except Unreadable as error:
+        return {"error": str(error)}, b""
+    except ImportError as error:
+        return {"missing": error.name or str(error)}, b""
+    if len(body) > most:
+        return {"error": f"too large: it has {len(body) >> 20} MB of text, and {most >> 20} are read"}, b""
+    return {"syntax": syntax}, body
+
+
+def restrict(memory: int) -> None:
+    """From here on, this process has so many bytes of memory, and no file, network or process to start."""
+    sys.addaudithook(_refuse)
+    with suppress(ImportError):  # Windows has no such limits
+        import resource
+
+        for what, most in (
+            (resource.RLIMIT_AS, memory),
+            (resource.RLIMIT_FSIZE, 0),
+            (resource.RLIMIT_CORE, 0),
+        ):
+            with suppress(ValueError, OSError):  # a system may allow less already
+                resource.setrlimit(what, (most, most))
+
+
+def _limit_time(seconds: float) -> None:
+    """End this process after so many seconds, on the clock or at work; 0 is no limit."""
+    with suppress(ImportError, AttributeError):
+        import resource
+
+        signal.setitimer(signal.ITIMER_REAL, seconds + GRACE if seconds else 0)
+        used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+        most = int(used + seconds) + GRACE if seconds else resource.RLIM_INFINITY
+        resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
+
+
+_REFUSED = ("socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn")
+
+
+def _refuse(event: str, args: tuple[Any, ...]) -> None:
+    if event.startswith(_REFUSED):
+        raise PermissionError(f"{event} is not for parsers")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,383 @@
+"""Documents into a collection: unchanged ones cost nothing, changed ones replace their old version."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from anyio import CancelScope, to_thread
+
+from ...inference.embeddings import Embedder
+from ...schemas import Document, Failure, IngestPlan, IngestReport
+from ..chunks.chunking import content_hash, split
+from ..collections.collections import Collection
+from ..engines.vectors import Chunk, VectorIndex
+from ..pipeline import ahead
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Stages = dict[str, dict[str, int]]
+"""Of each stage what is `done`, and the `total` there is so far."""
+
+StagesProgress = Callable[[int, int, str, Stages], None]
+"""Called with documents done, documents in all, the first stage that is not through, and how far each is."""
+
+
+def silent(done: int, total: int, stage: str, stages: Stages) -> None:
+    """Progress that nobody wants to know."""
+
+
+# A batch is what goes from stage to stage: so many documents, or fewer if they are long.
+BATCH_DOCUMENTS = 512
+BATCH_CHARACTERS = 2**18
+
+BATCH_SECONDS = 0.5
+"""What files were parsed in such a time goes on, however little it is."""
+
+FLUSH_CHUNKS = 2048
+"""Written at most before they are flushed: a flush of many would hold up everybody."""
+
+SAMPLE = 64
+"""Chunks that are embedded to tell how long an ingest will take."""
+
+
+_Given = TypeVar("_Given", str | Document, Document | Failure)
+
+
+class Incoming(NamedTuple):
+    """Documents that are still being read, and how many there will be; a Failure takes the place of one."""
+
+    documents: AsyncGenerator[Sequence[Document | Failure], None]
+    total: int
+
+
+class _Version(NamedTuple):
+    """A document as given, and the hash of its content."""
+
+    document: Document
+    digest: str
+
+
+@dataclass
+class _Batch:
+    """Some documents on their way: how many were given, which are not stored as they are, their chunks and vectors."""
+
+    given: int
+    unchanged: int = 0
+    failed: list[Failure] = field(default_factory=list)
+    changed: list[tuple[str, str]] = field(default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)
+    vectors: NDArray[np.float32] | None = None
+
+
+async def ingest(
+    collection: Collection,
+    documents: Sequence[str | Document] | Incoming,
+    embedder: Embedder,
+    *,
+    sync: bool = False,
+    keep: Sequence[str] = (),
+    progress: StagesProgress = silent,
+) -> IngestReport:
+    """Store documents; if a batch fails, nothing of it stays, and what was stored before it does.
+
+    One batch is being written while the next is being embedded, the one after that split and more are being parsed:
+    what is in memory beside the documents themselves does not grow with their number. `sync` also removes the
+    collection's documents that are not among these; those to `keep`, and those that failed, stay. Embedding errors pass
+    through.
+    """
+    report = IngestReport()
+    stages = _Stages(documents, progress)
+    seen: dict[str, str] = {}
+    unflushed = 0
+    async with (
+        ahead(_given(documents, stages)) as given,
+        ahead(_chunked(collection, given, seen, stages)) as chunked,
+        ahead(_embedded(embedder, chunked, stages)) as embedded,
+        ahead(_written(collection, embedded, report, stages)) as written,
+    ):
+        async for chunks in written:
+            unflushed += chunks
+            if unflushed >= FLUSH_CHUNKS:
+                await collection.run(collection.index.flush)
+                unflushed = 0
+    if sync:
+        stages.tell("sync")
+        kept = {*seen, *keep, *(failure.id for failure in report.failed)}
+        report.deleted = await _remove(collection, await _others(collection, kept))
+    await collection.run(collection.index.flush)
+    stages.tell("done")
+    return report
+
+
+async def plan(
+    collection: Collection | None,
+    documents: Sequence[str | Document] | Incoming,
+    model: Embedder,
+    *,
+    chunking: tuple[int, int],
+    sync: bool = False,
+    keep: Sequence[str] = (),
+    progress: StagesProgress = silent,
+) -> IngestPlan:
+    """What `ingest` would do and about how long it would take; nothing is written, some chunks are embedded.
+
+    Without a `collection` all documents are new. `chunking` is size and overlap in tokens. `model` must be one that
+    remembers nothing, for its speed to be told.
+    """
+    report = IngestPlan()
+    stages = _Stages(documents, progress)
+    seen: dict[str, str] = {}
+    sample: list[str] = []
+    characters = 0
+    began = time.monotonic()
+    async with ahead(_given(documents, stages)) as given:
+        async for part in given:
+            index = collection.index if collection else None
+            batch = await to_thread.run_sync(_chunk, index, part, seen, chunking)
+            names = [name for name, _ in batch.changed]
+            older = await collection.run(collection.index.known, names) if collection and names else set()
+            _count(report, batch, len(older))
+            report.documents += batch.given
+            texts = [chunk.in_context for chunk in batch.chunks]
+            characters += sum(map(len, texts))
+            sample += texts[: SAMPLE - len(sample)]
+            stages.chunked(batch)
+            stages.through(batch)
+    if collection and sync:
+        kept = {*seen, *keep, *(failure.id for failure in report.failed)}
+        report.deleted = len(await _others(collection, kept))
+    report.seconds = time.monotonic() - began
+    if sample:
+        await model.embed(sample[:1])  # what comes before the first text, such as loading, is not counted
+        began = time.monotonic()
+        tokens = (await model.embed(sample)).tokens
+        share = sum(map(len, sample)) / characters
+        report.tokens = round(sum(tokens) / share)
+        report.seconds += (time.monotonic() - began) / share
+    report.seconds = math.ceil(report.seconds * 10) / 10
+    stages.tell("done")
+    return report
+
+
+class _Stages:
+    """How far each stage is, told whenever one gets on."""
+
+    def __init__(self, documents: Sequence[str | Document] | Incoming, tell: StagesProgress) -> None:
+        parsed = isinstance(documents, Incoming)
+        self._tell = tell
+        self._through = 0
+        self._total = documents.total if isinstance(documents, Incoming) else len(documents)
+        # Documents are counted by the first two, chunks by the others, whose total grows until all is chunked.
+        self._done = {"parse": 0, "chunk": 0, "embed": 0, "write": 0}
+        self._of = {"parse": self._total, "chunk": self._total, "embed": 0, "write": 0}
+        if not parsed:
+            del self._done["parse"], self._of["parse"]
+        self.tell()
+
+    def parsed(self, count: int) -> None:
+        self._done["parse"] += count
+
+    def chunked(self, batch: _Batch) -> None:
+        self._done["chunk"] += batch.given
+        self._of["embed"] += len(batch.chunks)
+        self._of["write"] += len(batch.chunks)
+        self.tell()
+
+    def embedded(self, batch: _Batch) -> None:
+        self._done["embed"] += len(batch.chunks)
+        self.tell()
+
+    def written(self, batch: _Batch) -> None:
+        self._done["write"] += len(batch.chunks)
+        self.through(batch)
+
+    def through(self, batch: _Batch) -> None:
+        """Nothing remains to be done for these documents."""
+        self._through += batch.given
+        self.tell()
+
+    def tell(self, stage: str | None = None) -> None:
+        """`stage` is the first that is not through, unless it is given."""
+        stages = {name: {"done": done, "total": self._of[name]} for name, done in self._done.items()}
+        first = next((name for name, one in stages.items() if one["done"] < one["total"]), "write")
+        self._tell(self._through, self._total, stage or first, stages)
+
+
+async def _given(
+    documents: Sequence[str | Document] | Incoming, stages: _Stages
+) -> AsyncGenerator[Sequence[str | Document | Failure], None]:
+    """The documents, as many at a time as go through the stages together."""
+    if not isinstance(documents, Incoming):
+        for part in _parts(documents):
+            yield part
+        return
+    waiting: list[Document | Failure] = []
+    since = time.monotonic()
+    async with aclosing(documents.documents) as parsed:
+        async for ready in parsed:
+            stages.parsed(len(ready))
+            stages.tell()
+            waiting += ready
+            size = sum(len(each.text) for each in waiting if isinstance(each, Document))
+            if size > BATCH_CHARACTERS or time.monotonic() - since > BATCH_SECONDS:
+                for group in _parts(waiting):
+                    yield group
+                waiting, since = [], time.monotonic()
+    for group in _parts(waiting):
+        yield group
+
+
+def _parts(documents: Sequence[_Given]) -> Iterator[Sequence[_Given]]:
+    start = 0
+    while start < len(documents):
+        end, characters = start, 0
+        for one in islice(documents, start, start + BATCH_DOCUMENTS):
+            characters += len(one if isinstance(one, str) else one.text if isinstance(one, Document) else "")
+            if end > start and characters > BATCH_CHARACTERS:
+                break
+            end += 1
+        yield documents[start:end]
+        start = end
+
+
+async def _chunked(
+    collection: Collection,
+    parts: AsyncIterator[Sequence[str | Document | Failure]],
+    seen: dict[str, str],
+    stages: _Stages,
+) -> AsyncGenerator[_Batch, None]:
+    async for part in parts:
+        batch = await collection.run(_chunk, collection.index, part, seen, collection.chunking)
+        stages.chunked(batch)
+        yield batch
+
+
+async def _embedded(
+    embedder: Embedder, batches: AsyncIterator[_Batch], stages: _Stages
+) -> AsyncGenerator[_Batch, None]:
+    async for batch in batches:
+        if batch.chunks:
+            batch.vectors = (await embedder.embed([chunk.in_context for chunk in batch.chunks])).values
+            stages.embedded(batch)
+        yield batch
+
+
+async def _written(
+    collection: Collection, batches: AsyncIterator[_Batch], report: IngestReport, stages: _Stages
+) -> AsyncGenerator[int, None]:
+    """How many chunks were written, batch by batch."""
+    async for batch in batches:
+        replaced = 0
+        if batch.changed:
+            async with collection.writing():
+                with CancelScope(
+                    shield=True
+                ):  # a cancelled ingest leaves nothing half written or half replaced
+                    replaced = await collection.run(_store, collection.index, batch)
+        _count(report, batch, replaced)
+        stages.written(batch)
+        yield len(batch.chunks)
+
+
+def _count(report: IngestReport, batch: _Batch, replaced: int) -> None:
+    report.added += len(batch.changed) - replaced
+    report.updated += replaced
+    report.unchanged += batch.unchanged
+    report.failed += batch.failed
+    report.chunks += len(batch.chunks)
+
+
+async def _others(collection: Collection, kept: set[str]) -> list[str]:
+    """The documents of a collection that are not among these."""
+    others: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = await collection.run(collection.index.documents, 1000, cursor)
+        others += [head.document_id for head in page.heads if head.document_id not in kept]
+        cursor = page.cursor
+        if cursor is None:
+            return others
+
+
+async def _remove(collection: Collection, names: Sequence[str]) -> int:
+    deleted = 0
+    for start in range(0, len(names), 1000):
+        async with collection.writing():
+            with CancelScope(shield=True):
+                deleted += await collection.run(collection.index.delete, names[start : start + 1000])
+    return deleted
+
+
+# What follows blocks, and runs in threads.
+
+
+def _chunk(
+    index: VectorIndex | None,
+    part: Sequence[str | Document | Failure],
+    seen: dict[str, str],
+    chunking: tuple[int, int],
+) -> _Batch:
+    """A batch of what is not stored yet, in chunks; `seen` has the hashes of documents that were given before, by id.
+
+    The same document given twice counts as unchanged.
+    """
+    batch = _Batch(given=len(part))
+    versions: list[_Version] = []
+    for given in part:
+        if isinstance(given, Failure):
+            batch.failed.append(given)
+            continue
+        document = given if isinstance(given, Document) else _named(given)
+        digest = content_hash(document)
+        if not document.text.strip():
+            batch.failed.append(Failure(id=document.id, error="the document is empty"))
+        elif document.id not in seen:
+            seen[document.id] = digest
+            versions.append(_Version(document, digest))
+        elif seen[document.id] == digest:
+            batch.unchanged += 1
+        else:
+            error = "another document in this request has the same id"
+            batch.failed.append(Failure(id=document.id, error=error))
+    stored = index.stored([(one.document.id, one.digest) for one in versions]) if index and versions else ()
+    for version in versions:
+        if version.document.id in stored:
+            batch.unchanged += 1
+        elif chunks := split(*version, *chunking):
+            batch.changed.append((version.document.id, version.digest))
+            # A document's head, its chunk 0, goes last: it makes the version count (see vectors.py).
+            batch.chunks += [*chunks[1:], chunks[0]]
+        else:
+            batch.failed.append(Failure(id=version.document.id, error="the document has no text"))
+    return batch
+
+
+def _named(text: str) -> Document:
+    """A bare text's id is the hash of its content."""
+    return Document(id=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32], text=text)
+
+
+def _store(index: VectorIndex, batch: _Batch) -> int:
+    """Write a batch's versions, then remove the older ones; returns how many documents had such."""
+    assert batch.vectors is not None, "a batch is embedded before it is written"
+    # Since the batch was split, others may have written the same documents.
+    stored = index.stored(batch.changed)
+    older = index.known([name for name, _ in batch.changed])
+    replaced = [version for version in batch.changed if version[0] in older]
+    try:
+        index.upsert(batch.chunks, batch.vectors)
+        if replaced:
+            index.keep_only(replaced)
+    except BaseException:
+        index.discard([version for version in batch.changed if version[0] not in stored])
+        raise
+    return len(replaced)

@@ -1,0 +1,1 @@
+"""Questions into passages, and how well that works."""

@@ -1,0 +1,121 @@
+"""How well a collection's search finds what it should, by mode; measured by ir-measures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from anyio import to_thread
+
+from ...errors import InvalidRequest
+from ...inference.embeddings import Embedder
+from ...inference.rerank import NoReranker, Reranker
+from ...schemas import Evaluation, GoldQuestion, ModeScores, QuestionScores, Retrieval
+from ..collections.collections import Collection
+from .retrieval import retrieve
+
+Progress = Callable[[int, int, str], None]
+"""Called with searches done, searches in all, and the mode at work."""
+
+CHUNKS = 5
+"""How many passages are found for each document wanted: a long one may be found by several of its own."""
+
+
+async def evaluate(
+    collection: Collection,
+    questions: Sequence[GoldQuestion],
+    k: int,
+    embedder: Embedder,
+    reranker: Reranker,
+    progress: Progress = lambda done, total, stage: None,
+) -> Evaluation:
+    """Each mode's scores over all questions, and each question's; hybrid search reranked, too, where that is set up.
+
+    Documents are ranked by their best passage. Raises InvalidRequest for gold documents that are not there.
+    """
+    await _require_gold(collection, questions)
+    name = collection.manifest.name
+    modes = {
+        mode: Retrieval(collection=name, top_k=CHUNKS * k, mode=mode)
+        for mode in ("dense", "sparse", "hybrid")
+    }
+    if not isinstance(reranker, NoReranker):
+        modes["hybrid+rerank"] = modes["hybrid"].model_copy(update={"rerank": True})
+    scores: list[ModeScores] = []
+    each = [
+        QuestionScores(
+            question=one.question,
+            gold=[name for name, relevance in one.relevance.items() if relevance],
+            ranks={},
+            ndcg={},
+            first={},
+        )
+        for one in questions
+    ]
+    total = len(modes) * len(questions)
+    progress(0, total, next(iter(modes)))
+    for number, (mode, wanted) in enumerate(modes.items()):
+        began = time.perf_counter()
+        rankings: list[list[str]] = []
+        async for ranked in _rankings(collection, questions, wanted, embedder, reranker):
+            rankings.append(ranked[:k])
+            progress(number * len(questions) + len(rankings), total, mode)
+        ms = 1000 * (time.perf_counter() - began) / len(questions)
+        recall, mrr, ndcg, by_question = await to_thread.run_sync(_measured, questions, rankings, k)
+        scores.append(ModeScores(mode=mode, recall=recall, mrr=mrr, ndcg=ndcg, ms=round(ms, 2)))
+        for row, ranked, its in zip(each, rankings, by_question, strict=True):
+            row.ndcg[mode] = its
+            row.first[mode] = ranked[0] if ranked else None
+            row.ranks[mode] = next((rank for rank, it in enumerate(ranked, 1) if it in row.gold), None)
+    return Evaluation(collection=name, k=k, scores=scores, questions=each)
+
+
+async def _require_gold(collection: Collection, questions: Sequence[GoldQuestion]) -> None:
+    gold = list(dict.fromkeys(name for question in questions for name in question.relevance))
+    there = await collection.run(collection.index.known, gold)
+    if absent := [name for name in gold if name not in there]:
+        some = ", ".join(map(repr, absent[:3])) + (", …" if len(absent) > 3 else "")
+        raise InvalidRequest(
+            f"evaluate: {len(absent)} of {len(gold)} gold documents are not in {collection.manifest.name!r}: "
+            f"{some}: gold is the id of a document, as list_documents gives it",
+            details={"collection": collection.manifest.name, "missing": absent[:100]},
+        )
+
+
+async def _rankings(
+    collection: Collection,
+    questions: Sequence[GoldQuestion],
+    wanted: Retrieval,
+    embedder: Embedder,
+    reranker: Reranker,
+) -> AsyncIterator[list[str]]:
+    """For each question the documents that it finds, best first."""
+    for question in questions:
+        found = await retrieve([collection], question.question, wanted, embedder, reranker)
+        hits = [it for it in found if it.dropped is None]
+        # A copy of a passage stands where the passage stands.
+        yield list(dict.fromkeys(it.chunk.document_id for hit in hits for it in [hit, *hit.copies]))
+
+
+def _measured(
+    questions: Sequence[GoldQuestion], rankings: Sequence[Sequence[str]], k: int
+) -> tuple[float, float, float, list[float]]:
+    """Recall, MRR and nDCG, all of the first k, and the last of each question."""
+    from ir_measures import RR, Measure, Qrel, R, ScoredDoc, iter_calc, nDCG
+
+    gold = [
+        Qrel(str(number), name, relevance)
+        for number, question in enumerate(questions)
+        for name, relevance in question.relevance.items()
+    ]
+    run = [
+        ScoredDoc(str(number), name, float(-rank))
+        for number, ranked in enumerate(rankings)
+        for rank, name in enumerate(ranked)
+    ]
+    measures: list[Measure] = [R @ k, RR @ k, nDCG @ k]
+    values: dict[Measure, list[float]] = {measure: [0.0] * len(questions) for measure in measures}
+    for one in iter_calc(measures, gold, run):
+        values[one.measure][int(one.query_id)] = float(one.value)
+    recall, mrr, ndcg = (sum(values[measure]) / len(questions) for measure in measures)
+    return recall, mrr, ndcg, values[measures[2]]
