@@ -23,6 +23,7 @@ from .jobs import registry, results, schedules, types, webhooks  # noqa: F401  #
 from .jobs.context import Rooms
 from .jobs.ledger import Hands, NewJob
 from .jobs.queue import Queue
+from .jobs.registry import Where
 from .jobs.service import Jobs
 from .jobs.worker import Worker
 from .knowledge.answers import rag_model
@@ -47,8 +48,7 @@ if TYPE_CHECKING:
 class Backend:
     """Open with `await Backend.open(settings)`, on the event loop that will use it; close when done."""
 
-    def __init__(self, settings: Settings, state: Engine, jobs: Engine, holder: Holder) -> None:
-        """`state` is of what belongs to the data directory, `jobs` of what several processes may share."""
+    def __init__(self, settings: Settings, engine: Engine, manifests: Engine, holder: Holder) -> None:
         self.settings = settings
         self._holder = holder
         self._opened = AsyncExitStack()  # what to close, the last opened first
@@ -58,29 +58,35 @@ class Backend:
         edge = QdrantEdge(settings.data_dir / "collections")
         self._qdrant = _qdrant_server(settings)
         engines: list[VectorEngine] = [self._qdrant, edge] if self._qdrant else [edge]
-        self._collections = Collections(state, engines, self._embedder)
+        self._collections = Collections(manifests, engines, self._embedder)
         self._index_builder = IndexBuilder(self._collections, edge)
         self._parsers = ParsingPool(Limits(settings.file_seconds, settings.file_memory_mb * 2**20))
         self._imports = Imports(self._collections)
         self._rooms = Rooms(self._chat, self._embedder, self._collections)
-        self._jobs = self._open_jobs(jobs)
+        self._jobs = self._open_jobs(engine)
 
     @classmethod
-    async def open(cls, settings: Settings) -> Backend:
-        """Raises Conflict if another process holds the data directory, BackendError if a setting cannot work."""
+    async def open(cls, settings: Settings, *, tidy: bool = True) -> Backend:
+        """Raises Conflict if another process holds the data directory, BackendError if a setting cannot work.
+
+        `tidy` removes what a killed process left of collections: only one process on a database does so.
+        """
         import numpy  # noqa: F401  # before threads do: at the same time, one may get it half imported
 
         async with AsyncExitStack() as opened:
             holder = await to_thread.run_sync(Holder, settings.data_dir)
             opened.callback(holder.release)
             registry.load()
-            state = jobs = await to_thread.run_sync(database.connect, settings.data_dir / "state.db")
-            opened.callback(state.dispose)
-            if settings.database_url is not None:
-                url = settings.database_url.get_secret_value()
-                jobs = await to_thread.run_sync(database.connect, url)
-                opened.callback(jobs.dispose)
-            backend = cls(settings, state, jobs, holder)
+            url = settings.database_url
+            where = url.get_secret_value() if url else settings.data_dir / "state.db"
+            engine = await to_thread.run_sync(database.connect, where)
+            opened.callback(engine.dispose)
+            manifests = engine
+            if url and settings.qdrant_url is None:
+                # Collections in this data directory are nobody else's.
+                manifests = await to_thread.run_sync(database.connect, settings.data_dir / "state.db")
+                opened.callback(manifests.dispose)
+            backend = cls(settings, engine, manifests, holder)
             for part in (
                 backend._embedder,
                 backend._reranker,
@@ -92,7 +98,8 @@ class Backend:
                 backend._jobs,
             ):
                 opened.push_async_callback(part.close)
-            await backend._collections.tidy()
+            if tidy:
+                await backend._collections.tidy()
             await backend._jobs.start()
             backend._opened = opened.pop_all()
         return backend
@@ -107,7 +114,7 @@ class Backend:
         )
         hands = Hands(
             worker=name,
-            places=("", name),  # collections are in this data directory
+            places=("", name, self._place("collections")),
             types=list(registry.TYPES),
             per_owner=settings.jobs_per_owner,
             lease=settings.job_lease,
@@ -345,6 +352,7 @@ class Backend:
     async def list_collections(self, request: schemas.Empty) -> schemas.CollectionList:
         """List the collections."""
         found: list[schemas.CollectionInfo] = []
+        await self._collections.learn()
         for name in self._collections.names():
             with suppress(NotFound):  # deleted meanwhile
                 found.append(await self._described(name))
@@ -439,9 +447,16 @@ class Backend:
             type=kind.name,
             params=valid,
             owner=tracing.current().caller,
-            place=self._holder.name if kind.collections else "",
+            place=self._place(kind.where),
             priority=priority,
         )
+
+    def _place(self, where: Where) -> str:
+        """The name of the place that a job of this kind is bound to."""
+        if where == "anywhere":
+            return ""
+        shared = where == "collections" and self.settings.qdrant_url is not None
+        return "qdrant" if shared else self._holder.name
 
     async def get_job_status(self, request: schemas.JobRequest) -> schemas.JobStatus:
         """Tell how far a job is, and its result once it is there."""

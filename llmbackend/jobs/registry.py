@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,6 +16,9 @@ from .context import Context, Rooms
 log = logging.getLogger(__name__)
 
 ENTRY_POINTS = "llmbackend.jobs"
+
+Where = Literal["anywhere", "collections", "here"]
+"""In any process; in any that has the collections (all, where they are on a Qdrant server); in that which accepts it."""
 
 Run = Callable[[Context, Any], Awaitable[dict[str, Any] | None]]
 _Run = TypeVar("_Run", bound=Run)
@@ -28,8 +31,7 @@ class JobType:
     run: Run
     rows: str | None = None
     """Under which name a result has the rows that were appended to `context.results`."""
-    collections: bool = False
-    """Whether it works on collections, and so only where they are."""
+    where: Where = "anywhere"
     check: Callable[[Rooms, Any], None] = lambda rooms, params: None
     """Raises what can be known at once to be wrong with valid params."""
 
@@ -42,7 +44,7 @@ def job_type(
     params: type[BaseModel],
     *,
     rows: str | None = None,
-    collections: bool = False,
+    where: Where = "anywhere",
     check: Callable[[Rooms, Any], None] = lambda rooms, params: None,
 ) -> Callable[[_Run], _Run]:
     """Register an `async def run(context, params)` as a kind of job; what it returns, a dict, is the job's result.
@@ -59,7 +61,7 @@ def job_type(
             run.__qualname__,
         ):
             raise ValueError(f"there is a job type {name!r} already, by {known.run.__module__}")
-        TYPES[name] = JobType(name, params, run, rows, collections, check)
+        TYPES[name] = JobType(name, params, run, rows, where, check)
         return run
 
     return register

@@ -11,8 +11,9 @@ from pydantic import Field
 
 from ..errors import LLMBackendError
 from ..inference.embeddings import require
+from ..knowledge.collections import rebuild
 from ..knowledge.ingest.ingest import ingest
-from ..schemas import ChatRequest, Document, Message, RagIngestRequest, Request
+from ..schemas import ChatRequest, CollectionName, Document, Message, RagIngestRequest, Request
 from .context import Context
 from .registry import job_type
 
@@ -109,10 +110,11 @@ class RagIngestParams(RagIngestRequest):
     stream: Annotated[bool, Field(exclude=True)] = False
 
 
-@job_type("rag_ingest", RagIngestParams, collections=True)
+@job_type("rag_ingest", RagIngestParams, where="collections")
 async def rag_ingest(context: Context, params: RagIngestParams) -> dict[str, Any]:
     """An ingest report. What an earlier attempt stored is unchanged, and costs nothing: no checkpoint is needed."""
     rooms = context.rooms
+    await rooms.collections.learn()
     collection = await rooms.collections.get_or_create(
         params.collection, params.chunk_size, params.chunk_overlap
     )
@@ -122,6 +124,20 @@ async def rag_ingest(context: Context, params: RagIngestParams) -> dict[str, Any
         rooms.embedder,
         sync=params.sync,
         progress=lambda done, total, stage, stages: context.progress(done, total, stage),
+    )
+    return report.model_dump()
+
+
+class ReindexParams(Request):
+    collection: CollectionName
+    model: str | None = None
+
+
+@job_type("reindex", ReindexParams, where="here")
+async def reindex(context: Context, params: ReindexParams) -> dict[str, Any]:
+    """A reindex report. The new vectors are in a copy until the end: an attempt that was lost begins anew, by cached vectors."""
+    report = await rebuild.reindex(
+        context.rooms.collections, params.collection, model=params.model, progress=context.progress
     )
     return report.model_dump()
 

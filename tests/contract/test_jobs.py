@@ -42,6 +42,15 @@ def test_a_job_ingests_as_a_call_does(client: LLMBackendClient, collection: str)
     assert client.get_collection(collection).documents == 2
 
 
+def test_a_job_embeds_a_collection_anew(client: LLMBackendClient, collection: str) -> None:
+    client.rag_ingest(["one", "two"], collection)
+    report = client.wait_for_job(client.submit_job("reindex", {"collection": collection}), 60)
+    assert (report.collection, report.documents, report.chunks) == (collection, 2, 2)
+    assert len(client.rag_search("two", collection)) == 2
+    with pytest.raises(NotFound):
+        client.wait_for_job(client.submit_job("reindex", {"collection": f"{collection}-2"}), 60)
+
+
 def test_a_job_analyses_documents(client: LLMBackendClient) -> None:
     documents = ["The train was late.", {"id": "b", "text": "The soup was very good."}]
     result = client.wait_for_job(client.submit_job("analyze_documents", {"documents": documents}), 60)

@@ -259,6 +259,13 @@ class Collections:
                 )
         return collection
 
+    async def learn(self) -> None:
+        """Know of collections that another process on the same database and Qdrant server has made."""
+        if len(self._engines) > 1:  # else they are in this process's data directory
+            async with self._changing:
+                for manifest in await to_thread.run_sync(self.rows.all):
+                    self._manifests.setdefault(manifest.name, manifest)
+
     def names(self) -> list[str]:
         return sorted(self._manifests)
 
