@@ -106,6 +106,7 @@ class _Ended(Exception):
 class _Parser:
     def __init__(self, process: Process, limits: Limits) -> None:
         self.files = 0
+        self._killed = False
         self._process = process
         self._limits = limits
 
@@ -145,7 +146,9 @@ class _Parser:
         return head, text
 
     def kill(self) -> None:
-        if self._process.returncode is None:
+        # Once only: again, it would find out the exit code, which asyncio waits for.
+        if not self._killed and self._process.returncode is None:
+            self._killed = True
             self._process.kill()
 
     async def end(self) -> None:
