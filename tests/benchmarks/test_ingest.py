@@ -228,8 +228,13 @@ def _median(measured: Measured) -> float:
 
 def test_memory_does_not_grow_with_the_number_of_documents(tmp_path: Path, table: Table) -> None:
     rows: list[tuple[object, ...]] = []
-    for count in (10_000, 40_000):
-        command = [sys.executable, "-c", MEMORY, str(tmp_path / str(count)), str(count)]
+    for name, program, count in (
+        ("the index alone", BARE_MEMORY, 10_000),
+        ("the index alone", BARE_MEMORY, 40_000),
+        ("ingest", MEMORY, 10_000),
+        ("ingest", MEMORY, 40_000),
+    ):
+        command = [sys.executable, "-c", program, str(tmp_path / f"{name} {count}"), str(count)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert process.stdin is not None
@@ -245,10 +250,10 @@ def test_memory_does_not_grow_with_the_number_of_documents(tmp_path: Path, table
                     break
                 time.sleep(0.02)
         assert process.returncode == 0
-        rows.append((count, before / 2**20, (peak - before) / 2**20))
+        rows.append((name, count, before / 2**20, (peak - before) / 2**20))
     table(
         "memory of the process (MB), files that are mapped not counted",
-        ("chunks", "before", "grows by"),
+        ("", "chunks", "before", "grows by"),
         *rows,
     )
 
@@ -273,6 +278,27 @@ with LLMBackendClient(transport=LocalTransport(Settings(data_dir=folder))) as cl
     print("ready", flush=True)
     sys.stdin.readline()
     assert client.rag_ingest(texts, "corpus").chunks == count
+"""
+
+
+BARE_MEMORY = """
+import sys, uuid
+from pathlib import Path
+import numpy
+from llmbackend.knowledge.qdrant_edge import EdgeIndex
+from llmbackend.knowledge.vectors import Chunk
+from tests.benchmarks.corpus import passages
+
+folder, count = Path(sys.argv[1]) / str(uuid.uuid4()), int(sys.argv[2])
+texts = passages(count)
+EdgeIndex.create(folder, 256)
+index = EdgeIndex(folder)
+print("ready", flush=True)
+sys.stdin.readline()
+vectors = numpy.random.default_rng(0).normal(size=(500, 256)).astype(numpy.float32)
+for start in range(0, count, 500):
+    index.upsert([Chunk(str(n), "", 0, 1, texts[n]) for n in range(start, start + 500)], vectors)
+index.close()
 """
 
 
