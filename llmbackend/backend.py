@@ -21,7 +21,8 @@ from .inference import connect, structured
 from .inference.embeddings import Vectors, require
 from .jobs import registry, results, schedules, types, webhooks  # noqa: F401  # types: registers those that are built in
 from .jobs.context import Rooms
-from .jobs.ledger import Hands, NewJob
+from .jobs.leases import Hands
+from .jobs.ledger import NewJob
 from .jobs.queue import Queue
 from .jobs.registry import Where
 from .jobs.service import Jobs

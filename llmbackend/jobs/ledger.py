@@ -9,22 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, func, insert, literal, select, text, update
+from sqlalchemy import BindParameter, Connection, bindparam, insert, select, update
 
 from ..errors import Conflict, JobExpired, LLMBackendError, NotFound
 from .tables import dependencies, jobs, now, params, stamp, webhooks
-
-MAX_ATTEMPTS = 5
-"""After so many that were lost, and came no further than others before, a job is not tried again."""
-ALONE_WITHIN = 60.0
-"""Seconds for which a job that may have killed its process waits for one where it is alone."""
-LONGEST_BACKOFF = 60.0
-
 
 MOMENT: BindParameter[float] = bindparam("moment")
 
@@ -69,20 +61,6 @@ class Claim:
     row_bytes: int
     token: str
     params: str
-
-
-@dataclass(frozen=True)
-class Hands:
-    """Who claims: where and what it can do, and how many jobs of one owner may run at once, everywhere."""
-
-    worker: str
-    places: Sequence[str]
-    types: Sequence[str]
-    per_owner: int | None
-    lease: float
-    free: int = 1
-    alone: bool = True
-    """Whether these hands have nothing else to do."""
 
 
 def add(connection: Connection, job: NewJob) -> str:
@@ -154,136 +132,6 @@ def _waited_for(connection: Connection, ids: Sequence[str]) -> dict[int, bool]:
     return {row.number: row.status == "completed" for row in found}
 
 
-def claim(connection: Connection, hands: Hands, last_turn: Mapping[str, float]) -> list[Claim]:
-    """The next jobs for these hands, now running; fewer than there are hands free if there are no more.
-
-    Owners take turns: whoever has the fewest jobs running, then whose last turn (by this worker) is longest ago.
-    Among an owner's jobs the highest priority goes first, then the oldest.
-    """
-    if (
-        connection.dialect.name == "postgresql"
-    ):  # one claims at a time, or the limit per owner could be passed
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7238002)")
-    waiting = list(connection.execute(_OWNERS).scalars())
-    running: Counter[str] = Counter()
-    if len(waiting) > 1 or (waiting and hands.per_owner is not None):
-        running.update({owner: count for owner, count in connection.execute(_AT_WORK)})
-    turns = dict(last_turn)
-    claimed: list[Claim] = []
-    while waiting and len(claimed) < hands.free:
-        owner = min(waiting, key=lambda name: (running[name], turns.get(name, 0.0)))
-        job = None
-        if hands.per_owner is None or running[owner] < hands.per_owner:
-            job = _claim_of(connection, replace(hands, alone=hands.alone and not claimed), owner)
-        if job is None:
-            waiting.remove(owner)
-            continue
-        claimed.append(job)
-        running[owner] += 1
-        turns[owner] = now()
-        if job.tries > 1:
-            break  # it may have killed its last process: let it be alone
-    return claimed
-
-
-_OWNERS = text(  # each owner with queued jobs, by jumping from one to the next in the index
-    """
-    WITH RECURSIVE waiting(owner) AS (
-        SELECT min(owner) FROM jobs WHERE status = 'queued'
-        UNION ALL
-        SELECT (SELECT min(owner) FROM jobs WHERE status = 'queued' AND owner > waiting.owner)
-        FROM waiting WHERE owner IS NOT NULL
-    )
-    SELECT owner FROM waiting WHERE owner IS NOT NULL
-    """
-)
-
-_AT_WORK = select(jobs.c.owner, func.count()).where(jobs.c.status == "running").group_by(jobs.c.owner)
-
-_NEXT = (
-    select(jobs.c.number)
-    .where(
-        jobs.c.status == "queued",
-        jobs.c.owner == bindparam("of_owner"),
-        jobs.c.blocked == 0,
-        jobs.c.run_at <= MOMENT,
-        jobs.c.place.in_(bindparam("places", expanding=True)),
-        jobs.c.type.in_(bindparam("types", expanding=True)),
-        (jobs.c.tries <= bindparam("tries")) | (jobs.c.run_at < MOMENT - ALONE_WITHIN),
-    )
-    .order_by(jobs.c.priority.desc(), jobs.c.number)
-    .limit(1)
-    .with_for_update(skip_locked=True)
-)
-
-_CLAIM = (
-    update(jobs)
-    .where(jobs.c.number == _NEXT.scalar_subquery(), jobs.c.status == "queued")
-    .values(
-        status="running",
-        attempts=jobs.c.attempts + 1,
-        tries=jobs.c.tries + 1,
-        rate=None,
-        version=jobs.c.version + 1,
-    )
-    .returning(
-        jobs.c.number,
-        jobs.c.id,
-        jobs.c.owner,
-        jobs.c.type,
-        jobs.c.attempts,
-        jobs.c.tries,
-        jobs.c.reached,
-        jobs.c.checkpoint,
-        jobs.c.row_count,
-        jobs.c.row_bytes,
-    )
-)
-
-_PARAMS = select(params.c.params).where(params.c.job == bindparam("number"))
-
-
-def _claim_of(connection: Connection, hands: Hands, owner: str) -> Claim | None:
-    moment, token = now(), str(uuid.uuid4())
-    values = {
-        "of_owner": owner,
-        "moment": moment,
-        "places": hands.places,
-        "types": hands.types,
-        "tries": MAX_ATTEMPTS if hands.alone else 0,
-        "worker": hands.worker,
-        "token": token,
-        "lease": moment + hands.lease,
-        "started_at": stamp(moment),
-    }
-    row = connection.execute(_CLAIM, values).first()
-    if row is None:
-        return None
-    given = connection.execute(_PARAMS, {"number": row.number}).scalar_one()
-    return Claim(**row._mapping, token=token, params=given)
-
-
-def runnable(connection: Connection, hands: Hands) -> bool:
-    """Whether a job waits that these hands could do, were its owner's limit no matter."""
-    tries = MAX_ATTEMPTS if hands.alone else 0
-    given = {"moment": now(), "places": hands.places, "types": hands.types, "tries": tries}
-    return connection.execute(_RUNNABLE, given).first() is not None
-
-
-_RUNNABLE = (
-    select(literal(1))
-    .where(
-        jobs.c.status == "queued",
-        jobs.c.blocked == 0,
-        jobs.c.run_at <= MOMENT,
-        jobs.c.place.in_(bindparam("places", expanding=True)),
-        jobs.c.type.in_(bindparam("types", expanding=True)),
-        (jobs.c.tries <= bindparam("tries")) | (jobs.c.run_at < MOMENT - ALONE_WITHIN),
-    )
-    .limit(1)
-)
-
-
 # Of an attempt
 
 
@@ -306,7 +154,7 @@ _ADVANCE = (
 
 def complete(connection: Connection, job: Claim, result: str, values: Mapping[str, Any]) -> None:
     """`result` is JSON; raises LostAttempt."""
-    ended = {**_ENDED, "status": "completed", "finished_at": stamp(), "result": result}
+    ended = {**ENDED, "status": "completed", "finished_at": stamp(), "result": result}
     if advance(connection, job, {**values, **ended}):
         _release_dependants(connection, job.number)
         _tell(connection, [job.number])
@@ -314,91 +162,20 @@ def complete(connection: Connection, job: Claim, result: str, values: Mapping[st
 
 def fail(connection: Connection, job: Claim, error: LLMBackendError) -> None:
     """Raises LostAttempt."""
-    ended = {**_ENDED, "status": "failed", "finished_at": stamp(), "error": json.dumps(error.to_dict())}
+    ended = {**ENDED, "status": "failed", "finished_at": stamp(), "error": json.dumps(error.to_dict())}
     if advance(connection, job, {**ended}):
         _give_up_dependants(connection, [job.number])
 
 
 def hand_back(connection: Connection, job: Claim) -> None:
     """Queued again, as if this attempt had not been; raises LostAttempt."""
-    advance(connection, job, {**_ENDED, "status": "queued", "attempts": job.attempts - 1, "tries": 0})
+    advance(connection, job, {**ENDED, "status": "queued", "attempts": job.attempts - 1, "tries": 0})
 
 
-_ENDED: dict[str, Any] = {"worker": None, "token": None, "lease": None}
+ENDED: dict[str, Any] = {"worker": None, "token": None, "lease": None}
 
 
-def extend(connection: Connection, tokens: Iterable[str], lease: float) -> None:
-    """The attempts' heartbeat."""
-    connection.execute(update(jobs).where(jobs.c.token.in_(tokens)).values(lease=now() + lease))
-
-
-def alive(connection: Connection, tokens: Iterable[str]) -> set[str]:
-    """Those of the tokens that still are their jobs'."""
-    return set(connection.execute(select(jobs.c.token).where(jobs.c.token.in_(tokens))).scalars())
-
-
-# Of jobs whose worker is gone
-
-
-def expired(connection: Connection) -> bool:
-    """Whether the lease of a running job has run out."""
-    late = select(literal(1)).where(jobs.c.status == "running", jobs.c.lease < now())
-    return connection.execute(late.limit(1)).first() is not None
-
-
-def reap(connection: Connection) -> None:
-    """Queue again, after a while, what ran out of its lease.
-
-    What did so in MAX_ATTEMPTS attempts, none of which came further than any before, has failed as lost.
-    """
-    moment = now()
-    late = (jobs.c.status == "running", jobs.c.lease < moment)
-    _fail_lost(connection, *late)
-    for row in connection.execute(select(jobs.c.number, jobs.c.tries).where(*late)).all():
-        _queue_again(connection, jobs.c.number == row.number, *late, run_at=moment + backoff(row.tries))
-
-
-def recover(connection: Connection, worker: str) -> None:
-    """As `reap`, at once, for what a worker left that is known to be dead."""
-    # Jobs of version 0.1 do not tell who was at them: it was whoever held this data directory.
-    left = (jobs.c.status == "running", jobs.c.worker.is_(None) | (jobs.c.worker == worker))
-    _fail_lost(connection, *left)
-    _queue_again(connection, *left, run_at=now())
-
-
-def backoff(tries: int) -> float:
-    """Seconds until a lost job is tried again."""
-    return float(min(2 ** max(tries, 1) / 2, LONGEST_BACKOFF))
-
-
-def _queue_again(connection: Connection, *which: Any, **values: Any) -> None:
-    connection.execute(
-        update(jobs).where(*which).values(status="queued", version=jobs.c.version + 1, **_ENDED, **values)
-    )
-
-
-def _fail_lost(connection: Connection, *which: Any) -> None:
-    error = LLMBackendError(
-        f"lost: its process was killed in each of {MAX_ATTEMPTS} attempts", details={"reason": "lost"}
-    )
-    last = select(jobs.c.number).where(*which, jobs.c.tries >= MAX_ATTEMPTS)
-    _fail_all(connection, list(connection.execute(last).scalars()), error)
-
-
-def _fail_all(connection: Connection, numbers: Sequence[int], error: LLMBackendError) -> None:
-    if numbers:
-        connection.execute(
-            update(jobs)
-            .where(jobs.c.number.in_(numbers))
-            .values(
-                status="failed",
-                error=json.dumps(error.to_dict()),
-                finished_at=stamp(),
-                version=jobs.c.version + 1,
-                **_ENDED,
-            )
-        )
-        _give_up_dependants(connection, numbers)
+GIVEN_PARAMS = select(params.c.params).where(params.c.job == bindparam("number"))
 
 
 # Of callers
@@ -409,7 +186,7 @@ def cancel(connection: Connection, job_id: str) -> bool:
     row = connection.execute(
         update(jobs)
         .where(jobs.c.id == job_id, jobs.c.status.in_(("queued", "running")))
-        .values(status="cancelled", finished_at=stamp(), version=jobs.c.version + 1, **_ENDED)
+        .values(status="cancelled", finished_at=stamp(), version=jobs.c.version + 1, **ENDED)
         .returning(jobs.c.number)
     ).first()
     if row is not None:
@@ -429,7 +206,7 @@ def retry(connection: Connection, job_id: str) -> None:
             f"job {job_id} is {row.status}: only one that failed or was cancelled can be tried again",
             details={"job_id": job_id, "status": row.status},
         )
-    if connection.execute(_PARAMS, {"number": row.number}).first() is None:
+    if connection.execute(GIVEN_PARAMS, {"number": row.number}).first() is None:
         raise JobExpired(
             f"the params of job {job_id} are no more: submit it again", details={"job_id": job_id}
         )
@@ -494,4 +271,21 @@ def _give_up_dependants(connection: Connection, numbers: Sequence[int]) -> None:
             f"job {row.id}, which this one waited for, {what}: retry that, then this",
             details={"reason": "dependency", "job_id": row.id},
         )
-        _fail_all(connection, list(waiting), error)
+        fail_all(connection, list(waiting), error)
+
+
+def fail_all(connection: Connection, numbers: Sequence[int], error: LLMBackendError) -> None:
+    """Mark these jobs failed, and what waits for them."""
+    if numbers:
+        connection.execute(
+            update(jobs)
+            .where(jobs.c.number.in_(numbers))
+            .values(
+                status="failed",
+                error=json.dumps(error.to_dict()),
+                finished_at=stamp(),
+                version=jobs.c.version + 1,
+                **ENDED,
+            )
+        )
+        _give_up_dependants(connection, numbers)

@@ -14,9 +14,10 @@ from sqlalchemy import Connection
 
 from ..database import Database
 from ..errors import LLMBackendError
-from . import ledger, reading, results, schedules, webhooks
+from . import leases, ledger, reading, results, schedules, webhooks
 from .context import Context, Rooms
-from .ledger import Claim, Hands, LostAttempt
+from .leases import Hands
+from .ledger import Claim, LostAttempt
 from .registry import TYPES
 from .tables import now
 from .webhooks import Deliveries
@@ -84,7 +85,7 @@ class Worker:
 
     async def start(self) -> None:
         """Take up what a dead process of the same name left, then whatever comes."""
-        await self._database.write(ledger.recover, self._hands.worker)
+        await self._database.write(leases.recover, self._hands.worker)
         self._free.set()
         self._wanted.set()
         self._loops = [asyncio.create_task(self._take_up()), asyncio.create_task(self._look_around())]
@@ -137,7 +138,7 @@ class Worker:
         """Begin the next jobs; tells whether there may be more."""
         hands = self._now()
         # Not durable: claimed or not, after a power cut a job is done anew.
-        claimed = await self._database.write(ledger.claim, hands, self._last_turn, durable=False)
+        claimed = await self._database.write(leases.claim, hands, self._last_turn, durable=False)
         for job in claimed:
             self._last_turn[job.owner] = now()
             attempt = self.attempts[job.id] = Attempt(job)
@@ -224,12 +225,12 @@ class Worker:
         tokens = {attempt.job.token: attempt for attempt in self.attempts.values()}
         if tokens and time.monotonic() - self._beat >= self._hands.lease / 3:
             self._beat = time.monotonic()
-            await write(ledger.extend, list(tokens), self._hands.lease, durable=False)
+            await write(leases.extend, list(tokens), self._hands.lease, durable=False)
         sight = await self._database.read(_seen, list(tokens), self._now())
         for token in tokens.keys() - sight.alive:
             tokens[token].scope.cancel()
         if sight.expired:
-            await write(ledger.reap)
+            await write(leases.reap)
         if sight.scheduled:
             await write(schedules.submit_due)
         if sight.deliverable and (self._delivering is None or self._delivering.done()):
@@ -262,9 +263,9 @@ class _Sight(NamedTuple):
 
 def _seen(connection: Connection, tokens: list[str], hands: Hands) -> _Sight:
     return _Sight(
-        alive=ledger.alive(connection, tokens) if tokens else set(),
-        expired=ledger.expired(connection),
-        runnable=ledger.runnable(connection, hands),
+        alive=leases.alive(connection, tokens) if tokens else set(),
+        expired=leases.expired(connection),
+        runnable=leases.runnable(connection, hands),
         scheduled=schedules.any_due(connection),
         deliverable=webhooks.any_due(connection),
     )

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from llmbackend import Conflict, LLMBackendClient, LLMBackendError
-from llmbackend.jobs import ledger
+from llmbackend.jobs import leases
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.server import Server, serving
@@ -216,16 +216,16 @@ def test_a_stopped_server_gives_its_jobs_back(tmp_path: Path, stop: signal.Signa
 def slow_claims(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """A job's claim takes half a second, as on a busy disk; set once one has begun."""
     begun = threading.Event()
-    claim = ledger.claim
+    claim = leases.claim
 
-    def slowly(*args: Any) -> list[ledger.Claim]:
+    def slowly(*args: Any) -> list[leases.Claim]:
         claimed = claim(*args)
         if claimed:
             begun.set()
             time.sleep(0.5)
         return claimed
 
-    monkeypatch.setattr(ledger, "claim", slowly)
+    monkeypatch.setattr(leases, "claim", slowly)
     return begun
 
 

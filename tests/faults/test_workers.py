@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from llmbackend import LLMBackendClient
-from llmbackend.jobs.ledger import MAX_ATTEMPTS
+from llmbackend.jobs.leases import MAX_ATTEMPTS
 from llmbackend.jobs.types import EMBED_BATCH
 from tests.server import Server, serving, start, working
 from tests.upstream.fake import KEY, Upstream, running

@@ -1,0 +1,83 @@
+"""Many jobs of several owners at once; results that are kept for their time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from llmbackend import Conflict, JobExpired, LLMBackendClient, NotFound, Unauthorized
+from llmbackend.local import LocalTransport
+from llmbackend.settings import Settings
+from tests.server import serving
+
+CLIENTS, EACH = 10, 100
+
+
+@pytest.mark.timeout(600)
+def test_none_of_many_jobs_is_lost_or_done_twice(tmp_path: Path) -> None:
+    """Ten clients with two keys hand over a hundred jobs each, all at once."""
+    file = tmp_path / "notes"
+    with serving(tmp_path / "data", api_keys="loud:key-1,quiet:key-2") as server:
+
+        def hand_over(number: int) -> list[str]:
+            with LLMBackendClient(server.url, f"key-{1 + number % 2}") as client:
+                return [
+                    client.submit_job("note", {"file": str(file), "text": f"{number}.{count}"})
+                    for count in range(EACH)
+                ]
+
+        with ThreadPoolExecutor(CLIENTS) as threads:
+            ids = [job_id for found in threads.map(hand_over, range(CLIENTS)) for job_id in found]
+        assert len(set(ids)) == CLIENTS * EACH
+        with LLMBackendClient(server.url, "key-1") as client:
+            owners: Counter[str] = Counter()
+            for job_id in ids:
+                client.wait_for_job(job_id, 300)
+                job = client.get_job_status(job_id)
+                owners[job.owner] += 1
+                assert job.attempts == 1
+    assert owners == {"loud": CLIENTS * EACH // 2, "quiet": CLIENTS * EACH // 2}
+    ended = Counter(line.split()[1] for line in file.read_text().splitlines() if line.startswith("ended"))
+    assert ended == {f"{number}.{count}": 1 for number in range(CLIENTS) for count in range(EACH)}
+
+
+def test_keys_and_schedules_are_their_owners(tmp_path: Path) -> None:
+    params = {"texts": ["a"]}
+    with (
+        serving(tmp_path, api_key="first-key", api_keys="hr:key-1,support:key-2") as server,
+        LLMBackendClient(server.url, "key-1") as hr,
+        LLMBackendClient(server.url, "key-2") as support,
+        LLMBackendClient(server.url, "first-key") as default,
+        LLMBackendClient(server.url, "key-3") as unknown,
+    ):
+        ids = [
+            client.submit_job("count_words", params, idempotency_key="one")
+            for client in (hr, support, default)
+        ]
+        assert len(set(ids)) == 3
+        assert [hr.get_job_status(job_id).owner for job_id in ids] == ["hr", "support", "default"]
+        hr.set_schedule("nightly", "0 2 * * *", "count_words", params)
+        assert support.list_schedules() == []
+        with pytest.raises(NotFound):
+            support.delete_schedule("nightly")
+        with pytest.raises(Unauthorized):
+            unknown.submit_job("count_words", params)
+
+
+def test_results_are_kept_for_their_time(tmp_path: Path) -> None:
+    with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
+        job_id = client.submit_job("count_words", {"texts": ["a b"]})
+        client.wait_for_job(job_id, 60)
+    options = Settings(data_dir=tmp_path, job_result_days=1e-9)
+    with LLMBackendClient(transport=LocalTransport(options)) as client:
+        job = client.get_job_status(job_id)
+        assert (job.status, job.expired, job.result) == ("completed", True, None)
+        with pytest.raises(JobExpired, match="JOB_RESULT_DAYS"):
+            client.get_job_result(job_id)
+        with pytest.raises(JobExpired):
+            client.wait_for_job(job_id)
+        with pytest.raises(Conflict):
+            client.retry_job(job_id)
