@@ -1,7 +1,7 @@
 """The product on one page: every operation, where it lives, what it takes and gives.
 
 Local calls, HTTP routes, the OpenAPI document and the SDK's shape test are loops over this table. A new operation is a
-model in schemas.py, a method of Backend (and `<name>_stream` if it streams), a row here, and a method of the SDK.
+model in schemas/, a method of Backend (and `<name>_stream` if it streams), a row here, and a method of the SDK.
 """
 
 from __future__ import annotations

@@ -1,0 +1,15 @@
+"""What travels between client and core: the request and response of every operation.
+
+Requests are strict: an unknown field or a wrong type is refused, never guessed at, on both transports alike.
+"""
+
+from __future__ import annotations
+
+from .analysis import *
+from .base import *
+from .chat import *
+from .collections import *
+from .embeddings import *
+from .health import *
+from .jobs import *
+from .rag import *

@@ -1,0 +1,40 @@
+"""What requests and responses have in common."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+)
+
+
+def _collection_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", name):
+        raise ValueError(
+            "a collection's name is 1 to 128 letters, digits, '_', '-' and '.', and begins with a letter or digit"
+        )
+    return name
+
+
+CollectionName = Annotated[str, AfterValidator(_collection_name)]
+DocumentId = Annotated[str, Field(min_length=1, max_length=512)]
+BASE64 = {"type": "string", "contentEncoding": "base64"}
+
+
+class Request(BaseModel):
+    """Base of everything a caller sends."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Response(BaseModel):
+    """Base of everything the core answers."""
+
+
+class Empty(Request):
+    """An operation that takes nothing."""

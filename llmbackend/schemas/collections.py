@@ -1,0 +1,130 @@
+"""Collections and what is in them."""
+
+from __future__ import annotations
+
+from pydantic import (
+    Field,
+    JsonValue,
+    model_validator,
+)
+
+from .base import CollectionName, DocumentId, Request, Response
+
+
+class CollectionRequest(Request):
+    collection: CollectionName
+
+
+class CreateCollectionRequest(CollectionRequest):
+    chunk_size: int | None = Field(None, ge=32, le=8192, description="tokens")
+    chunk_overlap: int | None = Field(None, ge=0, le=4096, description="tokens")
+
+
+class CollectionInfo(Response):
+    name: str
+    embedding_model: str
+    sparse_model: str
+    dimension: int
+    chunk_size: int
+    chunk_overlap: int
+    documents: int
+    chunks: int
+    created_at: str
+
+
+class CollectionList(Response):
+    collections: list[CollectionInfo]
+
+
+class CollectionDeleted(Response):
+    deleted: str
+    documents: int
+
+
+class ReindexRequest(CollectionRequest):
+    model: str | None = Field(None, description="the embedding model that is set, lest it be another one")
+    stream: bool = Field(False, description="answer with progress events, then the report")
+
+
+class ReindexReport(Response):
+    collection: str
+    from_model: str
+    to_model: str
+    documents: int
+    chunks: int
+    seconds: float
+
+
+class CollectionManifest(Request):
+    """What an exported collection was made with."""
+
+    embedding_model: str = Field(min_length=1, max_length=512)
+    dimension: int = Field(ge=1, le=65_536)
+    chunk_size: int = Field(ge=32, le=8192)
+    chunk_overlap: int = Field(ge=0, le=4096)
+
+
+class StoredChunk(Request):
+    document_id: DocumentId
+    hash: str = Field(min_length=1, max_length=64, description="of the document's content")
+    number: int = Field(ge=0)
+    total: int = Field(ge=1, description="chunks of the document")
+    text: str
+    metadata: dict[str, JsonValue] = {}
+    place: dict[str, JsonValue] = {}
+    vector: str = Field(description="base64 of little-endian float32")
+
+    @model_validator(mode="after")
+    def _within_its_document(self) -> StoredChunk:
+        if self.number >= self.total:
+            raise ValueError("number must be less than total")
+        return self
+
+
+class ExportRequest(CollectionRequest):
+    limit: int = Field(500, ge=1, le=5000)
+    cursor: str | None = None
+
+
+class CollectionExport(Response):
+    manifest: CollectionManifest
+    chunks: list[StoredChunk]
+    cursor: str | None = Field(None, description="where the next page starts; null after the last")
+
+
+class ImportRequest(CollectionRequest):
+    manifest: CollectionManifest | None = Field(None, description="with the first page")
+    chunks: list[StoredChunk] = Field([], max_length=5000)
+    token: str | None = Field(None, description="what the first page was answered with, with all others")
+    last: bool = Field(False, description="make it a collection")
+    abort: bool = Field(False, description="forget what came")
+
+
+class ImportedCollection(Response):
+    token: str | None = Field(None, description="to send the next page with; null after the last")
+    documents: int = 0
+    chunks: int = 0
+
+
+class ListDocumentsRequest(CollectionRequest):
+    limit: int = Field(100, ge=1, le=1000)
+    cursor: str | None = None
+
+
+class DocumentInfo(Response):
+    id: str
+    chunks: int
+    metadata: dict[str, JsonValue]
+
+
+class DocumentList(Response):
+    documents: list[DocumentInfo]
+    cursor: str | None = Field(None, description="where the next page starts; null after the last")
+
+
+class DeleteDocumentsRequest(CollectionRequest):
+    ids: list[DocumentId] = Field(min_length=1, max_length=10_000)
+
+
+class DocumentsDeleted(Response):
+    deleted: int

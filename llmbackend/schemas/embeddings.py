@@ -1,0 +1,135 @@
+"""Embeddings on OpenAI's wire, reranking on Jina's and Cohere's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Discriminator,
+    Field,
+    Tag,
+)
+
+from .base import Request, Response
+
+# Embeddings (OpenAI's wire)
+
+
+_MANY = 2048
+
+
+def _kind_of_input(value: Any) -> str:
+    """Which of the types below is meant, so that an error speaks of that one only."""
+    if not isinstance(value, list):
+        return "str"
+    match value[:1]:
+        case [list()]:
+            return "list[list[int]]"
+        case [int()]:
+            return "list[int]"
+    return "list[str]"
+
+
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+EmbedInput = Annotated[
+    Annotated[str, Tag("str")]
+    | Annotated[list[str], Field(min_length=1, max_length=_MANY), Tag("list[str]")]
+    | Annotated[TokenIds, Tag("list[int]")]
+    | Annotated[list[TokenIds], Field(max_length=_MANY), Tag("list[list[int]]")],
+    Discriminator(_kind_of_input),
+]
+
+
+class EmbedRequest(Request):
+    input: EmbedInput = Field(
+        description="one or several texts; or token ids of the model's own vocabulary, for a model that takes them"
+    )
+    model: str | None = None
+    encoding_format: Literal["float", "base64", "bytes"] = Field(
+        "float",
+        description="bytes: not JSON, but a line of JSON (`data` left out, `dimension` added), then the vectors, one "
+        "after the other, as little-endian float32",
+    )
+    dimensions: int | None = Field(None, ge=1, description="for a model whose vectors can be shortened")
+    too_long: Literal["split", "truncate", "error"] = Field(
+        "split",
+        description="a text longer than the model takes is the mean of its parts, is cut off, or is refused",
+    )
+    user: str | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """What is to be embedded, unless there are `token_ids`."""
+        given: Any = [self.input] if isinstance(self.input, str) else self.input
+        return given if isinstance(given[0], str) else []
+
+    @property
+    def token_ids(self) -> list[tuple[int, ...]]:
+        given: Any = [self.input] if _kind_of_input(self.input) == "list[int]" else self.input
+        return [tuple(ids) for ids in given] if isinstance(given[0], list) else []
+
+
+class Embedding(Response):
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str = Field(
+        description="floats, or base64 of little-endian float32 where encoding_format is base64"
+    )
+
+
+class EmbeddingUsage(Response):
+    prompt_tokens: int = 0
+    total_tokens: int = 0
+
+
+class Block(bytes):
+    """A reply that is not JSON."""
+
+
+class CutText(Response):
+    """A text longer than the model takes."""
+
+    index: int
+    tokens: int | None = Field(description="null where the model's server does not tell")
+    limit: int = Field(description="tokens that the model takes")
+    parts: int = Field(description="how many parts of it are in the vector; 1 is its beginning")
+
+
+class EmbeddingList(Response):
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+    cut: list[CutText] = []
+
+
+# Rerank (Jina's and Cohere's wire: https://jina.ai/reranker)
+
+
+class RerankRequest(Request):
+    query: str = Field(min_length=1)
+    documents: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, max_length=10_000)
+    top_n: int | None = Field(None, ge=1, description="how many of the best to answer; all, if not given")
+    model: str | None = None
+    return_documents: bool = True
+
+
+class RerankDocument(Response):
+    text: str
+
+
+class RerankResult(Response):
+    index: int
+    relevance_score: float
+    document: RerankDocument | None = None
+
+
+class RerankUsage(Response):
+    prompt_tokens: int = 0
+    total_tokens: int = 0
+
+
+class RerankResponse(Response):
+    model: str
+    results: list[RerankResult] = Field(description="best first")
+    usage: RerankUsage

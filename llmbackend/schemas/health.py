@@ -1,0 +1,41 @@
+"""Whether everything works."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import (
+    Field,
+)
+
+from .base import Response
+
+
+class Health(Response):
+    status: Literal["ok"]
+    version: str
+    chat: str | None = Field(description="the chat model, or null where none is set up")
+    embeddings: str
+
+
+CheckName = Literal["chat", "embeddings", "rerank", "vectors", "data"]
+
+
+class Check(Response):
+    name: CheckName
+    server: str = Field(description="who does it: a model server, or this process (embedded)")
+    ok: bool
+    url: str | None
+    models: list[str]
+    version: str | None
+    limits: dict[str, int] = Field(
+        description="context, dimension, input (tokens), batch (texts), collections, free_mb"
+    )
+    latency_ms: float
+    fix: str | None = Field(description="what is wrong, and what to do")
+
+
+class Diagnosis(Response):
+    ok: bool
+    version: str
+    checks: list[Check]

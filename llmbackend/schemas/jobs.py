@@ -1,0 +1,180 @@
+"""Long work, once or by the clock."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+)
+
+from .base import Request, Response
+
+# Jobs
+
+
+_JobId = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+
+
+def _moment(value: str) -> str:
+    moment = datetime.fromisoformat(value)
+    if moment.tzinfo is None:
+        raise ValueError("a time needs its offset from UTC, as in 2030-01-31T09:00:00+01:00")
+    return value
+
+
+class SubmitJobRequest(Request):
+    job_type: str
+    params: dict[str, JsonValue]
+    priority: int = Field(0, ge=-100, le=100, description="among the owner's jobs; higher is sooner")
+    run_at: Annotated[str, AfterValidator(_moment)] | None = Field(
+        None, description="not before; ISO 8601 with an offset from UTC"
+    )
+    depends_on: list[_JobId] | None = Field(
+        None, max_length=1000, description="jobs that are to be completed first"
+    )
+    idempotency_key: str | None = Field(
+        None, min_length=1, max_length=255, description="submitting again with the same key is the same job"
+    )
+    webhook: str | None = Field(
+        None, max_length=2000, description="a URL that is told of the job's end, signed with WEBHOOK_SECRET"
+    )
+
+
+class JobId(Response):
+    id: str
+
+
+class JobRequest(Request):
+    job_id: _JobId
+
+
+class JobEventsRequest(JobRequest):
+    last_event_id: int = Field(0, ge=0, description="the last seen: what has changed since is told")
+    stream: bool = Field(True, description="false: at most one event, what has changed so far")
+
+
+class JobResultRequest(JobRequest):
+    offset: int = Field(0, ge=0, description="rows to leave out")
+    limit: int = Field(1000, ge=1, le=10_000, description="rows in one answer")
+    encoding_format: Literal["json", "bytes"] = Field(
+        "json",
+        description="bytes: where rows are vectors, a line of JSON (`rows` left out, `count` and `dimension` added), then "
+        "the vectors, one after the other, as little-endian float32",
+    )
+    stream: bool = Field(False, description="JSON lines, a row each, from offset to the last")
+
+
+class ListJobsRequest(Request):
+    status: Literal["queued", "running", "completed", "failed", "cancelled"] | None = None
+    job_type: str | None = None
+    limit: int = Field(50, ge=1, le=1000)
+
+
+class JobProgress(Response):
+    done: int = 0
+    total: int = 0
+    stage: str = ""
+    rate: float | None = Field(None, description="a second")
+    eta: float | None = Field(None, description="seconds that are left, at this rate")
+
+
+class JobRows(Response):
+    """What of a result comes in rows, from none to millions of them."""
+
+    name: str
+    count: int
+    inline: bool = Field(
+        False, description="whether they are in the result here; else they are read in pages"
+    )
+    dimension: int | None = Field(
+        None, description="inline rows that are vectors: base64 of float32, all in one"
+    )
+
+
+class JobWebhook(Response):
+    url: str
+    tries: int
+    delivered_at: str | None
+    error: str | None
+
+
+class JobStatus(Response):
+    id: str
+    type: str
+    status: Literal["queued", "running", "completed", "failed", "cancelled"]
+    owner: str
+    progress: JobProgress
+    attempts: int
+    result: Any = None
+    rows: JobRows | None = None
+    expired: bool = Field(False, description="the result was kept for its time, and is no more")
+    error: dict[str, Any] | None = None
+    priority: int
+    run_at: str | None = None
+    depends_on: list[str] | None = None
+    webhook: JobWebhook | None = None
+    created_at: str
+    started_at: str | None = None
+    finished_at: str | None = None
+
+
+class JobList(Response):
+    jobs: list[JobStatus]
+
+
+class JobEvent(Response):
+    id: int
+    job: JobStatus
+
+
+class JobEvents(Response):
+    events: list[JobEvent]
+
+
+class JobResult(Response):
+    result: dict[str, Any] = Field(description="without its rows")
+    offset: int
+    total: int
+    rows: list[Any]
+
+
+# Schedules
+
+
+_ScheduleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+
+
+class SetScheduleRequest(Request):
+    name: _ScheduleName
+    cron: str = Field(
+        max_length=100, description="minute, hour, day, month, weekday; six fields begin with seconds"
+    )
+    job_type: str
+    params: dict[str, JsonValue]
+    timezone: str = Field("UTC", max_length=64)
+    priority: int = Field(0, ge=-100, le=100)
+
+
+class ScheduleRequest(Request):
+    name: _ScheduleName
+
+
+class Schedule(Response):
+    name: str
+    cron: str
+    timezone: str
+    job_type: str
+    priority: int
+    next_at: str
+
+
+class ScheduleList(Response):
+    schedules: list[Schedule]
+
+
+class ScheduleDeleted(Response):
+    deleted: str

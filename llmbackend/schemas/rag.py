@@ -1,0 +1,268 @@
+"""Documents and files in, passages and answers out; how good those are."""
+
+from __future__ import annotations
+
+import base64
+import re
+import unicodedata
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from .base import BASE64, CollectionName, DocumentId, Request, Response
+from .chat import HISTORY, Message
+
+# RAG
+
+
+class Document(Request):
+    id: DocumentId
+    text: str
+    metadata: dict[str, JsonValue] = {}
+
+
+class RagIngestRequest(Request):
+    documents: list[str | Document] = Field(min_length=1)
+    collection: CollectionName
+    chunk_size: int | None = Field(None, ge=32, le=8192, description="tokens")
+    chunk_overlap: int | None = Field(None, ge=0, le=4096, description="tokens")
+    sync: bool = False
+    plan: bool = Field(False, description="tell what would be done, and do nothing")
+    stream: bool = Field(False, description="answer with progress events, then the report")
+
+    @field_validator("documents", mode="before")
+    @classmethod
+    def _one_is_a_list_of_one(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | dict) else value
+
+
+def _file_name(name: str) -> str:
+    """A path that leads nowhere but down, the same on every system."""
+    printable = "".join(letter for letter in unicodedata.normalize("NFC", name) if letter.isprintable())
+    parts = [part for part in printable.replace("\\", "/").split("/") if part.strip(" .")]
+    if parts and re.fullmatch("[A-Za-z]:", parts[0]):
+        del parts[0]
+    if not parts:
+        raise ValueError("a file needs a name")
+    return "/".join(parts)
+
+
+def _from_base64(value: Any) -> Any:
+    try:
+        return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError("must be base64") from None
+
+
+FileName = Annotated[DocumentId, AfterValidator(_file_name)]
+
+
+class File(Request):
+    name: FileName = Field(
+        description="a path below the folder ingested: the document's id; its end tells the type"
+    )
+    content: Annotated[bytes, BeforeValidator(_from_base64), WithJsonSchema(BASE64)]
+
+
+class RagIngestFilesRequest(Request):
+    files: list[File]
+    collection: CollectionName
+    chunk_size: int | None = Field(None, ge=32, le=8192, description="tokens")
+    chunk_overlap: int | None = Field(None, ge=0, le=4096, description="tokens")
+    sync: bool = False
+    keep: list[FileName] = Field(
+        [], description="what sync is to leave, beside these files: those sent before"
+    )
+    plan: bool = Field(False, description="tell what would be done, and do nothing")
+    stream: bool = Field(False, description="answer with progress events, then the report")
+
+    @model_validator(mode="after")
+    def _something_is_given(self) -> RagIngestFilesRequest:
+        if not self.files and not self.keep:  # with sync, it would remove everything
+            raise ValueError("there are no files")
+        return self
+
+
+class Failure(Response):
+    id: str
+    error: str
+
+
+class IngestReport(Response):
+    """The first four count documents; chunks, those written."""
+
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    failed: list[Failure] = []
+    chunks: int = 0
+
+
+class IngestPlan(IngestReport):
+    """What a report would say, of so many documents in all; `tokens` and `seconds` are estimates."""
+
+    documents: int = 0
+    tokens: int = 0
+    seconds: float = 0
+
+
+Filters = Annotated[
+    dict[str, JsonValue],
+    Field(
+        description="on metadata, all of them: {field: value}, {field: [any of these]}, {field: {gte, gt, lte, lt}}, "
+        "{field: {exists: true or false}}, {field: {not: …}}; and {and: [filters, …]}, {or: [filters, …]}, "
+        "{not: filters}"
+    ),
+]
+
+
+class Retrieval(Request):
+    """Which passages are wanted."""
+
+    collection: CollectionName | Annotated[list[CollectionName], Field(min_length=1, max_length=32)]
+    top_k: int = Field(5, ge=1, le=1000)
+    filters: Filters | None = None
+    mode: Literal["hybrid", "dense", "sparse"] = "hybrid"
+    rerank: bool | Annotated[str, Field(min_length=1)] = Field(
+        False, description="true, or a reranker's model"
+    )
+    min_score: float | None = Field(None, description="leave out what scores lower, on the scale of `score`")
+
+
+class RagSearchRequest(Retrieval):
+    query: str = Field(min_length=1)
+
+
+class Place(Response):
+    collection: str
+    document_id: str
+    chunk: int
+
+
+class Hit(Response):
+    text: str
+    score: float = Field(
+        description="a cosine (dense), BM25 (sparse), reciprocal rank fusion (hybrid) or the reranker's score"
+    )
+    document_id: str
+    chunk: int
+    collection: str
+    metadata: dict[str, JsonValue]
+    duplicates: list[Place] = Field([], description="where the same text is found, too")
+
+
+class SearchResult(Response):
+    hits: list[Hit]
+
+
+class RagQueryRequest(Retrieval):
+    question: str = Field(min_length=1)
+    top_k: int = Field(5, ge=1, le=100)
+    history: list[Message] | None = Field(None, max_length=HISTORY, description="what was said before")
+    explain: bool = Field(False, description="tell how the answer came about")
+    stream: bool = Field(False, description="answer with the sources, then pieces of text, then the whole")
+
+
+class Source(Hit):
+    number: int
+    quote: str
+
+
+class Candidate(Place):
+    """A passage that retrieval came upon, and what became of it."""
+
+    number: int | None = Field(description="of the source that it is; null where it was dropped before")
+    text: str = Field(description="its beginning")
+    score: float = Field(description="what it was ordered by, the last of the following that there is")
+    dense: float | None = Field(None, description="cosine; null beyond the list's end")
+    sparse: float | None = Field(None, description="BM25; null beyond the list's end")
+    fused: float | None = Field(None, description="reciprocal rank fusion of both lists")
+    rerank: float | None = Field(None, description="the reranker's")
+    quote_score: float | None = Field(None, description="how well its best sentence fits the question")
+    dropped: Literal["duplicate", "min_score", "top_k", "budget"] | None = Field(
+        None, description="why the answer was not written from it"
+    )
+
+
+class Explanation(Response):
+    question: str = Field(description="as it was searched for")
+    candidates: list[Candidate] = Field(
+        description="best first; those that were dropped before the others last"
+    )
+    fit: float | None = Field(description="how well the passages fit the question; null where a model judged")
+    found: bool
+    model: str
+    prompt_tokens: int
+    ms: dict[str, float] = Field(description="milliseconds of each step, in their order")
+
+
+class QueryAnswer(Response):
+    answer: str
+    found: bool = Field(description="whether the passages tell")
+    citations: list[int] = Field(description="numbers of the sources that the answer cites")
+    sources: list[Source]
+    model: str
+    usage: dict[str, Any]
+    explanation: Explanation | None = None
+
+
+# Evaluation
+
+
+class GoldQuestion(Request):
+    question: str = Field(min_length=1)
+    gold: (
+        DocumentId
+        | Annotated[list[DocumentId], Field(min_length=1)]
+        | Annotated[dict[DocumentId, Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    ) = Field(description="the document that answers it, several, or each with how relevant it is")
+
+    @property
+    def relevance(self) -> dict[str, int]:
+        """The gold documents, each with how relevant it is."""
+        if isinstance(self.gold, dict):
+            return self.gold
+        return dict.fromkeys([self.gold] if isinstance(self.gold, str) else self.gold, 1)
+
+
+class EvaluateRequest(Request):
+    collection: CollectionName
+    questions: list[GoldQuestion] = Field(min_length=1, max_length=10_000)
+    k: int = Field(10, ge=1, le=100)
+    stream: bool = Field(False, description="answer with progress events, then the evaluation")
+
+
+class ModeScores(Response):
+    """The means over all questions."""
+
+    mode: str = Field(description="dense, sparse, hybrid, or hybrid+rerank where a reranker is set")
+    recall: float = Field(description="share of the gold documents among the first k")
+    mrr: float = Field(description="mean reciprocal rank of the first gold document among the first k")
+    ndcg: float = Field(description="normalised discounted cumulative gain of the first k")
+    ms: float = Field(description="milliseconds a search")
+
+
+class QuestionScores(Response):
+    question: str
+    gold: list[str]
+    ranks: dict[str, int | None] = Field(
+        description="by mode, where the first gold document stands; null if not among the first k"
+    )
+    ndcg: dict[str, float] = Field(description="by mode")
+    first: dict[str, str | None] = Field(description="by mode, the document that stands first")
+
+
+class Evaluation(Response):
+    collection: str
+    k: int
+    scores: list[ModeScores]
+    questions: list[QuestionScores]
