@@ -1667,7 +1667,7 @@ class LLMBackendClient:
                 os.remove(partial)
         return Record(collection=collection, chunks=count)
 
-    def import_collection(self, path: str | os.PathLike[str], collection: str | None = None) -> Record:
+    def import_collection(self, path: str | os.PathLike[str], *, collection: str | None = None) -> Record:
         """Make a collection of a file that `export_collection` wrote, under its old name or another.
 
         It is there once all of it has come, and not before. Where another embedding model made it, it can be listed,
