@@ -10,6 +10,7 @@ import tomllib
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +339,26 @@ def _with_function(node: ast.AST, function: str) -> Iterator[tuple[str, ast.AST]
         yield function, child
         inside = child.name if isinstance(child, ast.FunctionDef) else function
         yield from _with_function(child, inside)
+
+
+def test_what_is_imported_is_declared() -> None:
+    """What a user installs is what the package needs: nothing of it comes along with the developers' tools only."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [
+        line for name, lines in project["optional-dependencies"].items() if name != "dev" for line in lines
+    ]
+    declared = {
+        re.split(r"[\[<>=;! ]", line)[0].lower().replace("_", "-")
+        for line in project["dependencies"] + extras
+    }
+    distributions = packages_distributions()
+    for path in MODULES:
+        for name in _imports(path):
+            top = name.split(".")[0]
+            if top in sys.stdlib_module_names or top in ("llmbackend", "llm_client", ""):
+                continue
+            of = {one.lower().replace("_", "-") for one in distributions.get(top, [top])}
+            assert of & declared, f"{path.relative_to(ROOT)} imports {name}, of {of}"
 
 
 @modules
