@@ -16,6 +16,8 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from .errors import BackendError
 
+PATIENCE = 0.002  # seconds
+
 metadata = MetaData()
 """Every table of the package registers here."""
 
@@ -101,10 +103,11 @@ def _begin(connection: Connection) -> None:
 class _Asked(NamedTuple):
     work: Callable[[Connection], Any]
     durable: bool
+    patient: bool
     done: asyncio.Future[Any]
 
 
-_END = _Asked(lambda connection: None, False, None)  # type: ignore[arg-type]
+_END = _Asked(lambda connection: None, False, False, None)  # type: ignore[arg-type]
 
 
 class Database:
@@ -133,11 +136,14 @@ class Database:
         return await to_thread.run_sync(run)
 
     def write(
-        self, work: Callable[..., _Result], *args: Any, durable: bool = True
+        self, work: Callable[..., _Result], *args: Any, durable: bool = True, patient: bool = False
     ) -> asyncio.Future[_Result]:
-        """As `read`, once it is committed; asked for at once, in the order of the calls."""
+        """As `read`, once it is committed; asked for at once, in the order of the calls.
+
+        What is patient waits a moment for others to share its commit with.
+        """
         done: asyncio.Future[_Result] = self._loop.create_future()
-        self._asked.put(_Asked(lambda connection: work(connection, *args), durable, done))
+        self._asked.put(_Asked(lambda connection: work(connection, *args), durable, patient, done))
         return done
 
     async def close(self) -> None:
@@ -156,7 +162,16 @@ class Database:
     def _serve(self) -> None:
         left: _Asked | None = None
         while (one := left or self._asked.get()) is not None:
-            left = self._commit([one], joinable=True)
+            left = None
+            if one.patient and self._asked.empty():
+                with suppress(queue.Empty):
+                    left = self._asked.get(timeout=PATIENCE) or _END
+                if left is not None and left is not _END and (one.durable or not left.durable):
+                    left = self._commit([one, left], joinable=True)
+                else:
+                    self._commit([one])
+            else:
+                left = self._commit([one], joinable=True)
             if left is _END:
                 return
 

@@ -157,7 +157,7 @@ class Worker:
         try:
             end = await self._run(attempt)
             # The next job can be claimed in the same transaction.
-            noting = self._database.write(*end) if end is not None else None
+            noting = self._database.write(*end, patient=True) if end is not None else None
             self._hand_free()
             if noting is not None:  # else it was cancelled, or lost: the ledger knows
                 await noting
