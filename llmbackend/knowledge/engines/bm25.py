@@ -15,7 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, filterfalse, repeat
 from typing import Any, NamedTuple, Protocol
 
 from ...errors import Conflict
@@ -27,6 +27,7 @@ K, B, USUAL_LENGTH = 1.2, 0.75, 256
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
 _RUN = re.compile(f"[{_UNSPACED}]")
 _WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
+_ASCII_GAPS = str.maketrans({letter: " " for letter in map(chr, range(128)) if not letter.isalnum()})
 _ARABIC_MARKS = re.compile("[\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06ed]")
 _ARABIC_LETTERS = str.maketrans("أإآٱىة", "اااايه")
 
@@ -68,12 +69,11 @@ class Multilingual:
     def document(self, text: str) -> Sparse:
         words = _words(text)
         languages = _languages(words)
-        kept = [word for word in words if word not in _STOP_WORDS]
-        counts = Counter(chain.from_iterable([_terms(word, languages) for word in kept]))
-        if GERMAN in languages:
-            counts.update(chain.from_iterable([_grams(word) for word in kept]))
+        kept = list(filterfalse(_STOP_WORDS.__contains__, words))
+        counts = Counter(chain.from_iterable(map(_terms_and_grams, kept, repeat(languages))))
         norm = K * (1 - B + B * len(kept) / USUAL_LENGTH)
-        return Sparse(list(counts), [count * (K + 1) / (count + norm) for count in counts.values()])
+        values = {count: count * (K + 1) / (count + norm) for count in set(counts.values())}
+        return Sparse(list(counts), list(map(values.__getitem__, counts.values())))
 
     def query(self, text: str) -> Sparse:
         words = _words(text)
@@ -111,8 +111,9 @@ class EnglishOfEdge:
 
 
 def _words(text: str) -> list[str]:
-    if not text.isascii():
-        text = _ARABIC_MARKS.sub("", unicodedata.normalize("NFKC", text))
+    if text.isascii():  # the same, in half the time
+        return text.lower().translate(_ASCII_GAPS).split()
+    text = _ARABIC_MARKS.sub("", unicodedata.normalize("NFKC", text))
     return _WORD.findall(text.casefold())
 
 
@@ -158,7 +159,8 @@ _STOP_WORDS = (
 
 
 def _languages(words: list[str]) -> tuple[str, ...]:
-    english, german = (sum(map(_TELLING[language].__contains__, words)) for language in EITHER)
+    telling = list(filter(_STOP_WORDS.__contains__, words))
+    english, german = (sum(map(_TELLING[language].__contains__, telling)) for language in EITHER)
     return EITHER if english == german else (ENGLISH,) if english > german else (GERMAN,)
 
 
@@ -176,6 +178,12 @@ def _terms(word: str, languages: tuple[str, ...], asked: bool = False) -> tuple[
     if "\u0600" <= word[0] <= "\u06ff":
         return (_hash(_arabic(word)),)
     return tuple({_hash(_stemmer(language)(word)) for language in languages})
+
+
+@lru_cache(maxsize=2**17)
+def _terms_and_grams(word: str, languages: tuple[str, ...]) -> tuple[int, ...]:
+    """All dimensions of a word in a document."""
+    return _terms(word, languages) + (_grams(word) if GERMAN in languages else ())
 
 
 @lru_cache(maxsize=2**17)

@@ -31,7 +31,7 @@ HNSW_M, HNSW_EF_CONSTRUCT = 16, 128
 
 class Point(NamedTuple):
     id: uuid.UUID
-    dense: list[float]
+    dense: NDArray[np.float32]
     sparse: Sparse
     payload: dict[str, Any]
 
@@ -110,7 +110,7 @@ class QdrantIndex(ABC):
             [
                 Point(
                     chunk.point_id(self._namespace),
-                    vector.tolist(),
+                    vector,
                     self._encoder.document(chunk.in_context),
                     _payload(chunk),
                 )
@@ -253,16 +253,20 @@ def _offset(cursor: str | None) -> uuid.UUID | None:
 
 
 def _payload(chunk: Chunk) -> dict[str, Any]:
-    return {
+    payload: dict[str, Any] = {
         "document_id": chunk.document_id,
         "hash": chunk.hash,
         "chunk": chunk.number,
         "chunks": chunk.total,
         "written": time.time_ns(),
         "text": chunk.text,
-        "metadata": chunk.metadata,
-        "place": chunk.place,
     }
+    # Edge takes its time to convert dictionaries, even those without anything.
+    if chunk.metadata:
+        payload["metadata"] = chunk.metadata
+    if chunk.place:
+        payload["place"] = chunk.place
+    return payload
 
 
 def _chunk(payload: dict[str, Any]) -> Chunk:
@@ -272,6 +276,6 @@ def _chunk(payload: dict[str, Any]) -> Chunk:
         number=payload["chunk"],
         total=payload["chunks"],
         text=payload["text"],
-        metadata=payload["metadata"],
+        metadata=payload.get("metadata", {}),
         place=payload.get("place", {}),
     )

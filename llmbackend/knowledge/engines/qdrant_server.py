@@ -165,7 +165,7 @@ class QdrantServerIndex(QdrantIndex):
                     models.PointStruct(
                         id=str(point.id),
                         vector={
-                            DENSE: point.dense,
+                            DENSE: point.dense.tolist(),
                             SPARSE: models.SparseVector(
                                 indices=point.sparse.indices, values=point.sparse.values
                             ),
