@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Generic, NamedTuple, TypeVar
+
+from anyio import CancelScope
 
 _Item = TypeVar("_Item")
 
@@ -29,13 +31,16 @@ async def ahead(
     """
     waiting: asyncio.Queue[_Put[_Item]] = asyncio.Queue(depth)
 
+    scope = CancelScope()
+
     async def make() -> None:
-        try:
-            async for item in items:
-                await waiting.put(_Put([item]))
-            await waiting.put(_Put([]))
-        except Exception as error:
-            await waiting.put(_Put([], error))
+        with scope:
+            try:
+                async for item in items:
+                    await waiting.put(_Put([item]))
+                await waiting.put(_Put([]))
+            except Exception as error:
+                await waiting.put(_Put([], error))
 
     async def use() -> AsyncGenerator[_Item, None]:
         while True:
@@ -46,11 +51,15 @@ async def ahead(
                 return
             yield put.items[0]
 
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(items.aclose)
-        making = asyncio.create_task(make())
-        stack.push_async_callback(asyncio.wait, [making])
-        stack.callback(making.cancel)
-        used = use()
-        stack.push_async_callback(used.aclose)
+    making = asyncio.create_task(make())
+    used = use()
+    try:
         yield used
+    finally:
+        # By its scope, and not by the task's own cancel(), which does not heed what is shielded: what a thread has begun
+        # has ended when this block is left.
+        scope.cancel()
+        with CancelScope(shield=True):
+            await used.aclose()
+            await asyncio.wait([making])
+            await items.aclose()

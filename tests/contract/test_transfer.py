@@ -103,6 +103,11 @@ def _damaged(lines: list[str], line: int, /, **changes: Any) -> list[str]:
     return [*lines[:line], json.dumps({**json.loads(lines[line]), **changes}), *lines[line + 1 :]]
 
 
+def _of_several(lines: list[str]) -> int:
+    """The first line with a chunk of a document that has others."""
+    return next(number for number, line in enumerate(lines) if json.loads(line).get("total", 1) > 1)
+
+
 DAMAGE: dict[str, Any] = {
     "nothing": lambda lines: [],
     "no manifest": lambda lines: lines[1:],
@@ -116,7 +121,7 @@ DAMAGE: dict[str, Any] = {
     "its end missing": lambda lines: lines[:-1],
     "a chunk missing": lambda lines: [*lines[:-2], lines[-1]],
     "a chunk twice in place of another": lambda lines: [*lines[:3], lines[4], *lines[4:]],
-    "two versions of a document": lambda lines: _damaged(lines, 3, hash="another"),
+    "two versions of a document": lambda lines: _damaged(lines, _of_several(lines), hash="another"),
     "a chunk without its head": lambda lines: _damaged(lines, 3, document_id="new", number=1, total=2),
 }
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator
 
 import pytest
+from anyio import to_thread
 
 from llmbackend.knowledge.pipeline import ahead
 
@@ -104,5 +106,38 @@ def test_cancelling_ends_every_stage() -> None:
             await using
         assert source.closed
         assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(run())
+
+
+def test_what_a_thread_has_begun_has_ended_when_the_block_is_left() -> None:
+    async def run() -> None:
+        begun, may_end = threading.Event(), threading.Event()
+        ended: list[int] = []
+
+        def work(number: int) -> int:
+            begun.set()
+            assert may_end.wait(10)
+            ended.append(number)
+            return number
+
+        async def written() -> AsyncGenerator[int, None]:
+            for number in range(100):
+                yield await to_thread.run_sync(work, number)
+
+        async def use() -> None:
+            async with ahead(written()) as items:
+                async for _ in items:
+                    pass
+
+        using = asyncio.create_task(use())
+        assert await asyncio.to_thread(begun.wait, 10)
+        using.cancel()
+        await _settled()
+        assert not using.done()
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await using
+        assert ended == [0]
 
     asyncio.run(run())

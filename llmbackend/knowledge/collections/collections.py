@@ -60,12 +60,31 @@ class Collection:
         """One of the index's methods, in a thread; raises NotFound if the collection was deleted meanwhile."""
         if self.closed:
             raise missing(self.manifest.name)
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
         self._at_work.add(ended)
+        begun = through = given_up = False
+
+        def work() -> _Result:
+            nonlocal begun, through
+            begun = True
+            try:
+                return method(*args)
+            finally:
+                through = True
+                if given_up:
+                    loop.call_soon_threadsafe(self._end, ended)
+
         try:
-            return await to_thread.run_sync(lambda: method(*args))
+            return await to_thread.run_sync(work)
         finally:
-            self._at_work.discard(ended)
+            given_up = True
+            if through or not begun:  # else nobody waits for the thread any more, which goes on all the same
+                self._end(ended)
+
+    def _end(self, ended: asyncio.Future[None]) -> None:
+        self._at_work.discard(ended)
+        if not ended.done():
             ended.set_result(None)
 
     @asynccontextmanager
