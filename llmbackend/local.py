@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import queue
 import threading
@@ -11,6 +12,7 @@ from contextlib import ExitStack, aclosing, suppress
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from anyio import CancelScope
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from . import operations, settings
@@ -67,8 +69,10 @@ class _Core:
         self.users = 0
         self.pid = os.getpid()
         self._under_way: set[Future[Any]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         with ExitStack() as stack:
             self.portal: BlockingPortal = stack.enter_context(start_blocking_portal(name="llmbackend"))
+            self._loop: asyncio.AbstractEventLoop = self.portal.call(asyncio.get_running_loop)
             self.backend: Backend = self.portal.call(Backend.open, options)
             self._stack = stack.pop_all()
 
@@ -86,13 +90,49 @@ class _Core:
             raise
 
     def start(self, work: Callable[..., Awaitable[_Result]], *args: Any) -> Future[_Result]:
+        """Begin this on the loop. The portal would have the caller wait until it has begun, too."""
+        future: Future[_Result] = Future()
         try:
-            future = self.portal.start_task_soon(work, *args)
+            self._loop.call_soon_threadsafe(self._begin, future, work, args)
         except RuntimeError:
             raise TransportError("this process is ending: the client is closed") from None
         self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
         return future
+
+    def _begin(self, future: Future[Any], work: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
+        task = self._loop.create_task(self._answer(future, work, args))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(
+        self, future: Future[_Result], work: Callable[..., Awaitable[_Result]], args: tuple[Any, ...]
+    ) -> None:
+        with CancelScope() as scope:
+
+            def cancel(future: Future[_Result]) -> None:
+                if future.cancelled():
+                    with suppress(RuntimeError):  # the loop has ended, and all that ran on it
+                        self._loop.call_soon_threadsafe(scope.cancel)
+
+            future.add_done_callback(cancel)
+            try:
+                result = await work(*args)
+            except asyncio.CancelledError:
+                future.cancel()
+                raise
+            except BaseException as error:
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                if future.set_running_or_notify_cancel():
+                    future.set_result(result)
+
+    async def _ended(self) -> None:
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
 
     @classmethod
     def acquire(cls, options: Settings) -> _Core:
@@ -125,7 +165,10 @@ class _Core:
         for future in list(self._under_way):
             future.cancel()
         self.portal.call(self.backend.close)
+        self.portal.call(self._ended)
         self._stack.close()
+        for future in list(self._under_way):  # they came too late to begin
+            future.cancel()
 
     @classmethod
     def _close_at_exit(cls) -> None:

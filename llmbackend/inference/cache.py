@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 MEMORY = 32 * 2**20
 """Bytes of the vectors that are in memory, too: those read or written last."""
 
+LONG = 2**16
+"""Characters of a text that is looked up in a thread: hashing it would hold up the loop."""
+
 
 class Entry(NamedTuple):
     vector: bytes
@@ -72,6 +75,9 @@ class CachedEmbedder:
             raise _placed(refused, texts) from refused.__cause__
 
     async def _embed(self, cache: Cache, key_of: _Key, texts: Sequence[str], ask: Any) -> Vectors:
+        if len(texts) == 1 and len(texts[0]) < LONG and (entry := cache.at_hand(key_of(texts[0]))):
+            tracing.current().used(self.name, None)
+            return _vectors([entry])
         keys, entries, vectors = await to_thread.run_sync(_look_up, cache, key_of, texts)
         if vectors is not None:
             tracing.current().used(self.name, None)
@@ -211,6 +217,18 @@ class Cache:
         self._recent_bytes = 0
         self._read: set[bytes] = set()
         self._failing = False
+
+    def at_hand(self, key: bytes) -> Entry | None:
+        """What can be told at once, without waiting for a thread or the file."""
+        if not self._reading.acquire(blocking=False):
+            return None
+        try:
+            entry = self._recent.get(key)
+        finally:
+            self._reading.release()
+        if entry is not None:
+            self._read.add(key)
+        return entry
 
     def get(self, keys: Sequence[bytes]) -> list[Entry | None]:
         with self._reading:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from math import ceil
 
@@ -20,16 +19,16 @@ def originals(texts: Iterable[str]) -> list[int]:
     be another version, or another record of the same form.
     """
     found: list[int] = []
-    seen: defaultdict[str, list[tuple[int, list[str]]]] = defaultdict(list)
+    seen: dict[str, list[tuple[int, list[str]]]] = {}
     for index, text in enumerate(texts):
         words = text.casefold().split()
         # Copies share the first or the last of their words in the alphabet: not each has to be compared with each.
         keys = (min(words), max(words)) if words else ("",)
-        its = (other for key in keys for other in seen[key])
-        original = next((other for other, told in its if _repeats(words, told)), index)
+        its = [other for key in keys if key in seen for other in seen[key]]
+        original = next((other for other, told in its if _repeats(words, told)), index) if its else index
         if original == index:
             for key in keys:
-                seen[key].append((index, words))
+                seen.setdefault(key, []).append((index, words))
         found.append(original)
     return found
 
