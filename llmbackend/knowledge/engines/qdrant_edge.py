@@ -106,7 +106,7 @@ class EdgeIndex(QdrantIndex):
                 batch = [
                     edge.Point(
                         id=point.id,
-                        vector={DENSE: memoryview(point.dense), SPARSE: edge.SparseVector(*point.sparse)},
+                        vector={DENSE: point.dense.data, SPARSE: edge.SparseVector(*point.sparse)},
                         payload=point.payload,
                     )
                     for point in points[start : start + WRITE_BATCH]
