@@ -216,7 +216,7 @@ def test_tools_are_passed_on(client: LLMBackendClient) -> None:
         lambda: client.chat(
             "When is high tide in Aldersea?",
             temperature=0,
-            max_tokens=60,
+            max_tokens=200,
             tools=[{"type": "function", "function": tool}],
             tool_choice={"type": "function", "function": {"name": "tide_table"}},
         )
