@@ -87,6 +87,30 @@ def test_what_was_embedded_once_is_not_embedded_again(file: Path) -> None:
     assert again.tokens == [*first.tokens[::-1], 8]
 
 
+def test_a_vector_in_memory_waits_for_no_thread(file: Path) -> None:
+    async def work() -> tuple[Vectors, Vectors]:
+        embedder = CachedEmbedder(Counting(), Cache(file, 256))
+        try:
+            first = await embedder.embed(["long"])
+            limiter = to_thread.current_default_thread_limiter()
+            free = int(limiter.available_tokens)
+            holders = [object() for _ in range(free)]
+            for holder in holders:
+                limiter.acquire_on_behalf_of_nowait(holder)
+            try:
+                again = await asyncio.wait_for(embedder.embed(["long"]), 20)
+            finally:
+                for holder in holders:
+                    limiter.release_on_behalf_of(holder)
+            return first, again
+        finally:
+            await embedder.close()
+
+    first, again = asyncio.run(work())
+    assert again.values.tobytes() == first.values.tobytes()
+    assert (again.tokens, again.cut) == (first.tokens, first.cut)
+
+
 def test_kept_vectors_are_the_same_bits(file: Path) -> None:
     model = EmbeddedEmbedder()
     texts = TEXTS[:4]

@@ -18,6 +18,7 @@ from llmbackend import (
     NotFound,
     Overloaded,
     StreamInterrupted,
+    TransportError,
 )
 from tests.server import KEY as SERVER_KEY
 from tests.server import serving
@@ -157,6 +158,18 @@ def test_a_caller_who_hangs_up_before_the_answer_stops_the_model(
             headers={"Authorization": f"Bearer {SERVER_KEY}"},
             timeout=1,
         )
+    assert upstream.left.wait(5)
+
+
+def test_closing_a_client_ends_a_call_of_another_thread(connect: Connect, upstream: Upstream) -> None:
+    client = connect(upstream_timeout=60)
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(client.chat, "hello", model="waiting")
+        while not upstream.seen:
+            time.sleep(0.01)
+        client.close()
+        with pytest.raises(TransportError, match="closed before the answer"):
+            waiting.result(20)
     assert upstream.left.wait(5)
 
 
