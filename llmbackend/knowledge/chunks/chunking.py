@@ -13,6 +13,7 @@ from ...schemas import Document
 from ..engines.vectors import Chunk
 from .structure import Section, sections
 from .syntax import syntax
+from .tokens import tokens_of
 
 DEFAULT_SIZE, DEFAULT_OVERLAP = 256, 32
 VERSION = 1
@@ -57,7 +58,7 @@ def _groups(text: str, found: list[Section], size: int) -> Iterator[_Group]:
     group: list[Section] = []
     tokens = 0
     for section in found:
-        count = _count(text[section.start : section.end], size)
+        count = len(tokens_of(text[section.start : section.end]))
         if group and (
             tokens + count > size
             or section.page != group[0].page
@@ -89,12 +90,10 @@ def _split(text: str, size: int, overlap: int, tokens: int) -> list[str]:
     return list(_splitter(size, overlap).split_text(text))
 
 
-def _count(text: str, size: int) -> int:
-    return len(_splitter(size, 0)._tokenizer(text))
-
-
 @lru_cache(maxsize=16)
 def _splitter(size: int, overlap: int) -> Any:
     from llama_index.core.node_parser import SentenceSplitter
 
-    return SentenceSplitter(chunk_size=size, chunk_overlap=overlap, paragraph_separator="\n\n")
+    return SentenceSplitter(
+        chunk_size=size, chunk_overlap=overlap, paragraph_separator="\n\n", tokenizer=tokens_of
+    )
