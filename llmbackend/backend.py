@@ -59,7 +59,7 @@ class Backend:
         edge = QdrantEdge(settings.data_dir / "collections")
         self._qdrant = _qdrant_server(settings)
         engines: list[VectorEngine] = [self._qdrant, edge] if self._qdrant else [edge]
-        self._collections = Collections(manifests, engines, self._embedder)
+        self._collections = Collections(manifests, engines, self._embedder, holder.name)
         self._index_builder = IndexBuilder(self._collections, edge)
         self._parsers = ParsingPool(Limits(settings.file_seconds, settings.file_memory_mb * 2**20))
         self._imports = Imports(self._collections)
@@ -67,11 +67,8 @@ class Backend:
         self._jobs = self._open_jobs(engine)
 
     @classmethod
-    async def open(cls, settings: Settings, *, tidy: bool = True) -> Backend:
-        """Raises Conflict if another process holds the data directory, BackendError if a setting cannot work.
-
-        `tidy` removes what a killed process left of collections: only one process on a database does so.
-        """
+    async def open(cls, settings: Settings) -> Backend:
+        """Raises Conflict if another process holds the data directory, BackendError if a setting cannot work."""
         import numpy  # noqa: F401  # before threads do: at the same time, one may get it half imported
 
         async with AsyncExitStack() as opened:
@@ -99,8 +96,7 @@ class Backend:
                 backend._jobs,
             ):
                 opened.push_async_callback(part.close)
-            if tidy:
-                await backend._collections.tidy()
+            await backend._collections.tidy()
             await backend._jobs.start()
             backend._opened = opened.pop_all()
         return backend

@@ -48,7 +48,7 @@ async def _open(settings: Settings) -> Backend:
             "database_url": shared,
         }
         try:
-            return await Backend.open(settings.model_copy(update=changed), tidy=False)
+            return await Backend.open(settings.model_copy(update=changed))
         except Conflict:
             continue
     raise Conflict(f"there are {MOST} workers on {settings.data_dir} already", details={})

@@ -114,7 +114,6 @@ class RagIngestParams(RagIngestRequest):
 async def rag_ingest(context: Context, params: RagIngestParams) -> dict[str, Any]:
     """An ingest report. What an earlier attempt stored is unchanged, and costs nothing: no checkpoint is needed."""
     rooms = context.rooms
-    await rooms.collections.learn()
     collection = await rooms.collections.get_or_create(
         params.collection, params.chunk_size, params.chunk_overlap
     )

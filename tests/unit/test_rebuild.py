@@ -222,14 +222,22 @@ def test_what_a_kill_left_loose_goes_at_the_next_start(tmp_path: Path) -> None:
     for name in ("unfinished", "unknown"):
         shutil.copytree(tmp_path / "collections" / folder, tmp_path / "collections" / name)
     with closing(sqlite3.connect(tmp_path / "state.db")) as connection, connection:
-        rows = [("unfinished", "edge"), ("never-made", "edge"), ("elsewhere", "qdrant")]
-        connection.executemany("INSERT INTO loose_collections (physical, engine) VALUES (?, ?)", rows)
+        holder = (tmp_path / "name").read_text()
+        rows = [
+            ("unfinished", "edge", holder),
+            ("never-made", "edge", holder),
+            ("elsewhere", "qdrant", holder),
+            ("unknown", "edge", "another"),
+        ]
+        connection.executemany(
+            "INSERT INTO loose_collections (physical, engine, holder) VALUES (?, ?, ?)", rows
+        )
     with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
         assert client.get_collection("notes").documents == 1
-    assert _folders(tmp_path) == sorted([folder, "unknown"]), "what nobody called loose is not ours to remove"
+    assert _folders(tmp_path) == sorted([folder, "unknown"]), "what others are at is not ours to remove"
     with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
-        left = connection.execute("SELECT physical FROM loose_collections").fetchall()
-    assert left == [("elsewhere",)], "it is removed once that engine is there again"
+        left = connection.execute("SELECT physical FROM loose_collections ORDER BY physical").fetchall()
+    assert left == [("elsewhere",), ("unknown",)], "the former is removed once that engine is there again"
 
 
 def test_a_collection_on_a_server_that_is_not_set_is_told(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ...inference.embeddings import Embedder
 from ..chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE
 from ..engines.vectors import VectorEngine, VectorIndex
 from .live_index import LiveIndex
-from .manifests import Manifest, Manifests
+from .manifests import Manifest, Manifests, taken
 
 log = logging.getLogger(__name__)
 
@@ -157,8 +157,8 @@ class Collections:
     New ones are made in the first of the engines; those made before stay in the engine they are in.
     """
 
-    def __init__(self, engine: Engine, engines: list[VectorEngine], embedder: Embedder) -> None:
-        self.rows = Manifests(engine)
+    def __init__(self, engine: Engine, engines: list[VectorEngine], embedder: Embedder, holder: str) -> None:
+        self.rows = Manifests(engine, holder)
         self.embedder = embedder
         self._engines = {one.name: one for one in engines}
         self._default = engines[0]
@@ -177,6 +177,7 @@ class Collections:
         """A new, empty collection; raises Conflict if there is one of that name."""
         size, overlap = chunking(chunk_size, chunk_overlap)
         async with self._changing:
+            await self._learn()
             self.require_free(name)
             manifest = self.manifest(name, await self.dimension(), size, overlap)
             await self.make(manifest)
@@ -185,7 +186,7 @@ class Collections:
     def require_free(self, name: str) -> None:
         """Raises Conflict if there is a collection of that name."""
         if name in self._manifests:
-            raise Conflict(f"there is a collection {name!r} already", details={"collection": name})
+            raise taken(name)
 
     async def dimension(self) -> int:
         """Of the vectors that are made now."""
@@ -235,6 +236,8 @@ class Collections:
         if name not in self._open:
             async with self._changing:
                 if name not in self._manifests:
+                    await self._learn()
+                if name not in self._manifests:
                     raise missing(name)
                 if name not in self._open:
                     self._open[name] = await self._opened(self._manifests[name])
@@ -280,10 +283,13 @@ class Collections:
 
     async def learn(self) -> None:
         """Know of collections that another process on the same database and Qdrant server has made."""
+        async with self._changing:
+            await self._learn()
+
+    async def _learn(self) -> None:
         if len(self._engines) > 1:  # else they are in this process's data directory
-            async with self._changing:
-                for manifest in await to_thread.run_sync(self.rows.all):
-                    self._manifests.setdefault(manifest.name, manifest)
+            for manifest in await to_thread.run_sync(self.rows.all):
+                self._manifests.setdefault(manifest.name, manifest)
 
     def names(self) -> list[str]:
         return sorted(self._manifests)

@@ -6,10 +6,24 @@ import uuid
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, Integer, String, Table, delete, insert, select, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Insert,
+    Integer,
+    String,
+    Table,
+    delete,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateColumn
 
 from ...database import columns, metadata, migrations
+from ...errors import Conflict
 from ..engines.bm25 import NAME as BM25
 from ..engines.bm25 import EnglishOfEdge
 from ..engines.vectors import Physical
@@ -35,8 +49,9 @@ loose = Table(
     metadata,
     Column("physical", String(36), primary_key=True),
     Column("engine", String(16), nullable=False),
+    Column("holder", String(64), nullable=False),
 )
-"""Physical collections that no manifest names: unfinished, or replaced and not removed yet."""
+"""Physical collections that no manifest names, unfinished or replaced and not removed yet, and who has to remove them."""
 
 
 def _add_columns(connection: Connection) -> None:
@@ -82,25 +97,32 @@ class Manifest:
         return {name: value for name, value in asdict(self).items() if name not in hidden}
 
 
+def taken(name: str) -> Conflict:
+    return Conflict(f"there is a collection {name!r} already", details={"collection": name})
+
+
 class Manifests:
     """The rows. Each method is one transaction, and blocks."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, holder: str) -> None:
+        """`holder` is this process among those that share the database, the same after a restart."""
         self._engine = engine
+        self._holder = holder
 
     def all(self) -> list[Manifest]:
         with self._engine.connect() as connection:
             return [Manifest(**row) for row in connection.execute(select(table)).mappings()]
 
     def loose(self) -> list[tuple[str, str]]:
-        """Physical collections to remove, and the engine of each."""
+        """This process's physical collections to remove, and the engine of each."""
         with self._engine.connect() as connection:
-            return [(row.physical, row.engine) for row in connection.execute(select(loose))]
+            mine = select(loose).where(loose.c.holder == self._holder)
+            return [(row.physical, row.engine) for row in connection.execute(mine)]
 
     def begin(self, physical_id: str, engine: str) -> None:
         """A physical collection is going to be made: should that end here, it is loose."""
         with self._engine.begin() as connection:
-            connection.execute(insert(loose).values(physical=physical_id, engine=engine))
+            connection.execute(self._loosen(physical_id, engine))
 
     def removed(self, physical_id: str) -> None:
         """A loose physical collection is gone."""
@@ -108,23 +130,29 @@ class Manifests:
             connection.execute(delete(loose).where(loose.c.physical == physical_id))
 
     def insert(self, manifest: Manifest) -> None:
-        """A new collection, whose physical one was begun."""
-        with self._engine.begin() as connection:
-            connection.execute(delete(loose).where(loose.c.physical == manifest.place.id))
-            connection.execute(insert(table).values(asdict(manifest)))
+        """A new collection, whose physical one was begun; raises Conflict if another process was faster."""
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(delete(loose).where(loose.c.physical == manifest.place.id))
+                connection.execute(insert(table).values(asdict(manifest)))
+        except IntegrityError as error:
+            raise taken(manifest.name) from error
 
     def swap(self, old: Manifest, new: Manifest) -> None:
         """Another physical collection, which was begun, in place of the old one, which is loose from now on."""
         with self._engine.begin() as connection:
             connection.execute(delete(loose).where(loose.c.physical == new.place.id))
             connection.execute(update(table).where(table.c.id == old.id).values(asdict(new)))
-            connection.execute(insert(loose).values(physical=old.place.id, engine=old.engine))
+            connection.execute(self._loosen(old.place.id, old.engine))
 
     def delete(self, manifest: Manifest) -> None:
         """A collection is no more; its physical one is loose."""
         with self._engine.begin() as connection:
             connection.execute(delete(table).where(table.c.id == manifest.id))
-            connection.execute(insert(loose).values(physical=manifest.place.id, engine=manifest.engine))
+            connection.execute(self._loosen(manifest.place.id, manifest.engine))
+
+    def _loosen(self, physical_id: str, engine: str) -> Insert:
+        return insert(loose).values(physical=physical_id, engine=engine, holder=self._holder)
 
 
 def moved(manifest: Manifest, engine: str, **changes: Any) -> Manifest:
