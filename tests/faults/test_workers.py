@@ -213,7 +213,7 @@ def test_jobs_outlive_twenty_kills(tmp_path: Path) -> None:
     documents = [{"id": f"d{number}", "text": f"document {number:05d}"} for number in range(1500)]
     random.seed(5)
     with running() as upstream:
-        upstream.work = 0.25
+        upstream.work = 0.5  # so slow that neither is through before the last kill
         options = {"tei_url": f"{upstream.url}/ok", "tei_api_key": KEY, "embedding_cache_mb": 0}
         with serving(tmp_path, **options) as server, LLMBackendClient(server.url) as client:
             embed = client.submit_job("batch_embed", {"texts": texts})
