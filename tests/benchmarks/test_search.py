@@ -142,7 +142,7 @@ def test_search_beside_the_bare_engine(
     memory = psutil.Process().memory_info().rss / 2**20
     print(f"    written in {written:.0f} s{f', graph after {built:.0f} s more' if graph else ''}")
     print(f"    {memory:,.0f} MB of memory (with pages of files), {_disk(tmp_path):,.0f} MB of disk")
-    assert ours / bare <= (2 if graph else 3)
+    assert ours / bare <= (1.75 if graph else 2.6)
     assert recall >= 0.97
 
 
