@@ -230,6 +230,8 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
     backend = await Backend.open(settings)
     gc.collect()
     gc.freeze()  # what is there by now stays: looking through it time and again is left out
+    # What is imported later stays as well: it is looked through more seldom, for that takes a tenth of a second.
+    gc.set_threshold(5000)
     sys.setswitchinterval(
         0.001
     )  # seconds that a thread at work may keep the loop from its turn; Python's are 5 ms

@@ -79,8 +79,8 @@ class QdrantIndex(ABC):
     def _write(self, points: Sequence[Point]) -> None: ...
 
     @abstractmethod
-    def _retrieve(self, ids: list[uuid.UUID]) -> Sequence[Any]:
-        """Points of these ids, without anything else."""
+    def _there(self, ids: list[uuid.UUID]) -> list[uuid.UUID]:
+        """Which of these points there are."""
 
     @abstractmethod
     def _scroll(
@@ -120,7 +120,7 @@ class QdrantIndex(ABC):
 
     def stored(self, versions: Sequence[tuple[str, str]]) -> set[str]:
         heads = {point_id(self._namespace, name, digest, 0): name for name, digest in versions}
-        return {heads[uuid.UUID(str(record.id))] for record in self._retrieve(list(heads))}
+        return {heads[there] for there in self._there(list(heads))}
 
     def known(self, document_ids: Sequence[str]) -> set[str]:
         # A document being replaced has two heads for a moment, hence twice the number.

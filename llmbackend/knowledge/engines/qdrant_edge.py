@@ -113,10 +113,10 @@ class EdgeIndex(QdrantIndex):
                 ]
                 self._shard.update(edge.UpdateOperation.upsert_points(batch))
 
-    def _retrieve(self, ids: list[uuid.UUID]) -> Sequence[Any]:
+    def _there(self, ids: list[uuid.UUID]) -> list[uuid.UUID]:
         with _translated():
             found: Sequence[Any] = self._shard.retrieve(ids, with_payload=False, with_vector=False)
-        return found
+        return [record.id for record in found]
 
     def _scroll(
         self, where: Any, limit: int, offset: Any, payload: bool | list[str], vectors: bool = False

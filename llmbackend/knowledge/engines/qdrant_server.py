@@ -176,12 +176,12 @@ class QdrantServerIndex(QdrantIndex):
                 ]
                 self._server.client.upsert(self._name, batch, wait=True)
 
-    def _retrieve(self, ids: list[uuid.UUID]) -> Sequence[Any]:
+    def _there(self, ids: list[uuid.UUID]) -> list[uuid.UUID]:
         with self._server.translated():
             found: Sequence[Any] = self._server.client.retrieve(
                 self._name, [str(one) for one in ids], with_payload=False, with_vectors=False
             )
-        return found
+        return [uuid.UUID(record.id) for record in found]
 
     def _scroll(
         self, where: Any, limit: int, offset: Any, payload: bool | list[str], vectors: bool = False

@@ -369,10 +369,10 @@ def _named(text: str) -> Document:
 def _store(index: VectorIndex, batch: _Batch) -> int:
     """Write a batch's versions, then remove the older ones; returns how many documents had such."""
     assert batch.vectors is not None, "a batch is embedded before it is written"
-    # Since the batch was split, others may have written the same documents.
-    stored = index.stored(batch.changed)
     older = index.known([name for name, _ in batch.changed])
     replaced = [version for version in batch.changed if version[0] in older]
+    # Since the batch was split, others may have written the same documents.
+    stored = index.stored(replaced) if replaced else set()
     try:
         index.upsert(batch.chunks, batch.vectors)
         if replaced:
