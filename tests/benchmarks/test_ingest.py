@@ -285,8 +285,8 @@ BARE_MEMORY = """
 import sys, uuid
 from pathlib import Path
 import numpy
-from llmbackend.knowledge.qdrant_edge import EdgeIndex
-from llmbackend.knowledge.vectors import Chunk
+from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
+from llmbackend.knowledge.engines.vectors import Chunk
 from tests.benchmarks.corpus import passages
 
 folder, count = Path(sys.argv[1]) / str(uuid.uuid4()), int(sys.argv[2])
