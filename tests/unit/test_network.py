@@ -36,7 +36,10 @@ def test_a_whole_session_connects_to_nobody_though_an_openai_key_is_set(
     environment = {
         **os.environ,
         "OPENAI_API_KEY": "sk-somebody",
-        "LLMBACKEND_DATA_DIR": str(tmp_path),
+        "HOME": str(
+            tmp_path
+        ),  # where the user's data folder is; tests.conftest takes LLMBACKEND_DATA_DIR away
+        "XDG_DATA_HOME": str(tmp_path / "data"),
         "LLMBACKEND_MODELS_DIR": str(models_dir),
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
@@ -49,3 +52,4 @@ def test_a_whole_session_connects_to_nobody_though_an_openai_key_is_set(
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
+    assert list(tmp_path.rglob("state.db")), "it kept its data here"

@@ -49,18 +49,19 @@ loose = Table(
     metadata,
     Column("physical", String(36), primary_key=True),
     Column("engine", String(16), nullable=False),
-    Column("holder", String(64), nullable=False),
+    Column("holder", String(64), nullable=False, server_default=""),
 )
 """Physical collections that no manifest names, unfinished or replaced and not removed yet, and who has to remove them."""
 
 
 def _add_columns(connection: Connection) -> None:
     """Version 0.1's table had the columns up to `created_at`."""
-    there = columns(connection, table.name)
-    for column in table.columns if there else ():
-        if column.name not in there:
-            declared = CreateColumn(column).compile(dialect=connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {declared}")
+    for made in (table, loose):
+        there = columns(connection, made.name)
+        for column in made.columns if there else ():
+            if column.name not in there:
+                declared = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {made.name} ADD COLUMN {declared}")
 
 
 migrations.append(_add_columns)
@@ -116,7 +117,7 @@ class Manifests:
     def loose(self) -> list[tuple[str, str]]:
         """This process's physical collections to remove, and the engine of each."""
         with self._engine.connect() as connection:
-            mine = select(loose).where(loose.c.holder == self._holder)
+            mine = select(loose).where(loose.c.holder.in_(["", self._holder]))
             return [(row.physical, row.engine) for row in connection.execute(mine)]
 
     def begin(self, physical_id: str, engine: str) -> None:
