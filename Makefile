@@ -8,7 +8,7 @@ export LLMBACKEND_MODELS_DIR ?= $(CURDIR)/.models
 MODEL := $(LLMBACKEND_MODELS_DIR)/SmolLM2-135M-Instruct.Q4_1.gguf
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-live test-clients serve check bench notebooks
+.PHONY: help install demo test test-long test-live test-clients serve check bench notebooks
 
 help:  ## Print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ demo: install  ## Run the main job on the shipped documents, in process and over
 test: install  ## Run all tests
 	$(BIN)/pytest
 	$(MAKE) --no-print-directory notebooks
+
+test-long: install  ## Run the tests that take more than a minute
+	$(BIN)/pytest -m long
 
 test-live: $(INSTALLED)  ## Test against the servers named by LIVE_VLLM_URL, LIVE_LITELLM_URL, LIVE_LITELLM_KEY, LIVE_RERANK_URL
 	$(BIN)/pytest tests/live -m live

@@ -206,6 +206,7 @@ def test_a_lost_waking_is_made_up_for(client: LLMBackendClient, tmp_path: Path) 
 KILLS = 20
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_jobs_outlive_twenty_kills(tmp_path: Path) -> None:
     """An embedding job of 5,000 texts and an ingest, killed together at random moments, with an upstream that counts."""
