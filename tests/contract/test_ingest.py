@@ -1,9 +1,8 @@
-"""What ingest promises while others write, read, watch or give up, and when it is only asked for a plan."""
+"""What ingest promises while others write, read or watch, and when it is only asked for a plan."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -155,61 +154,6 @@ def test_several_who_write_the_same_documents_leave_each_once(
         [given] = [document for document in editions[one.metadata["edition"]] if document["id"] == one.id]
         assert one.chunks == len(split(Document(**given), "", 32, 0))
     assert client.get_collection(collection).chunks == sum(one.chunks for one in listed)
-
-
-# Giving up
-
-
-class _Enough(Exception):
-    pass
-
-
-def test_who_gives_up_leaves_whole_documents_only(client: LLMBackendClient, collection: str) -> None:
-    client.create_collection(collection, chunk_size=32, chunk_overlap=0)
-    documents = [_document(f"report-{number}", 1, 1 + number % 20) for number in range(2000)]
-
-    def give_up(step: Record) -> None:
-        if step.done:
-            raise _Enough
-
-    with pytest.raises(_Enough):
-        client.rag_ingest(documents, collection, progress=give_up)
-    settled = _settled(client, collection)
-    assert 0 < settled < len(documents)
-    listed = client.list_documents(collection)
-    expected = {one["id"]: len(split(Document(**one), "", 32, 0)) for one in documents}
-    assert all(one.chunks == expected[one.id] for one in listed)
-    assert client.get_collection(collection).chunks == sum(one.chunks for one in listed)
-    report = client.rag_ingest(documents, collection)
-    assert (report.unchanged, report.added) == (len(listed), len(documents) - len(listed))
-
-
-def test_a_cancelled_job_leaves_whole_documents_only(client: LLMBackendClient, collection: str) -> None:
-    client.create_collection(collection, chunk_size=32, chunk_overlap=0)
-    documents = [_document(f"report-{number}", 1, 1 + number % 20) for number in range(2000)]
-    job_id = client.submit_job("rag_ingest", {"documents": documents, "collection": collection})
-    deadline = time.monotonic() + 60
-    while client.get_job_status(job_id).progress.done == 0:
-        assert time.monotonic() < deadline, "nothing was done in time"
-    assert client.cancel_job(job_id).status == "cancelled"
-    listed = client.list_documents(collection)
-    assert 0 < len(listed) < len(documents)
-    info = client.get_collection(collection)
-    assert (info.documents, info.chunks) == (len(listed), sum(one.chunks for one in listed))
-
-
-def _settled(client: LLMBackendClient, collection: str) -> int:
-    """How many documents there are, once that does not change any more."""
-    deadline = time.monotonic() + 60
-    before, since = -1, time.monotonic()
-    while time.monotonic() < deadline:
-        now = client.get_collection(collection).documents
-        if now != before:
-            before, since = now, time.monotonic()
-        elif time.monotonic() - since > 1:
-            return now
-        time.sleep(0.05)
-    raise AssertionError("it went on and on")
 
 
 # Progress

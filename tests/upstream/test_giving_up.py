@@ -1,0 +1,111 @@
+"""Who gives up an ingest, by an exception or by cancelling its job, leaves whole documents only.
+
+The embedding server takes its time, so that no machine is fast enough to be through before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from llmbackend import LLMBackendClient, Record
+from llmbackend.knowledge.chunks.chunking import split
+from llmbackend.local import LocalTransport
+from llmbackend.schemas import Document
+from llmbackend.settings import Settings
+from tests.server import KEY as SERVER_KEY
+from tests.server import serving
+from tests.upstream.fake import KEY, Upstream
+
+WORK = 0.2
+"""Seconds that each request for embeddings takes: some 160 of them, a few at a time."""
+
+
+def _options(upstream: Upstream) -> dict[str, Any]:
+    return {"tei_url": f"{upstream.url}/ok", "tei_api_key": KEY, "upstream_timeout": 60}
+
+
+@pytest.fixture(scope="module")
+def _local(_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLMBackendClient]:
+    options = Settings(data_dir=tmp_path_factory.mktemp("local"), **_options(_upstream))
+    with LLMBackendClient(transport=LocalTransport(options)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def _http(_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLMBackendClient]:
+    folder = tmp_path_factory.mktemp("server")
+    with (
+        serving(folder, api_key=SERVER_KEY, **_options(_upstream)) as server,
+        LLMBackendClient(server.url, SERVER_KEY) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def documents(client: LLMBackendClient, collection: str, upstream: Upstream) -> list[dict[str, Any]]:
+    """What to ingest into a collection that is there already."""
+    client.create_collection(collection, chunk_size=32, chunk_overlap=0)
+    upstream.work = WORK
+    return [
+        {"id": f"report-{number}", "text": f"A sentence of report {number} is here. " * (1 + number % 20)}
+        for number in range(1000)
+    ]
+
+
+def _check_whole(client: LLMBackendClient, collection: str, documents: list[dict[str, Any]]) -> int:
+    """How many documents are stored: some, not all, and each with all its chunks."""
+    listed = client.list_documents(collection)
+    assert 0 < len(listed) < len(documents)
+    chunks = {one["id"]: len(split(Document(**one), "", 32, 0)) for one in documents}
+    assert all(one.chunks == chunks[one.id] for one in listed)
+    info = client.get_collection(collection)
+    assert (info.documents, info.chunks) == (len(listed), sum(one.chunks for one in listed))
+    return len(listed)
+
+
+class _Enough(Exception):
+    pass
+
+
+def test_who_gives_up_leaves_whole_documents_only(
+    client: LLMBackendClient, collection: str, documents: list[dict[str, Any]], upstream: Upstream
+) -> None:
+    def give_up(step: Record) -> None:
+        if step.done:
+            raise _Enough
+
+    with pytest.raises(_Enough):
+        client.rag_ingest(documents, collection, progress=give_up)
+    _until_settled(client, collection)
+    stored = _check_whole(client, collection, documents)
+    upstream.work = 0
+    report = client.rag_ingest(documents, collection)
+    assert (report.unchanged, report.added) == (stored, len(documents) - stored)
+
+
+def test_a_cancelled_job_leaves_whole_documents_only(
+    client: LLMBackendClient, collection: str, documents: list[dict[str, Any]]
+) -> None:
+    job_id = client.submit_job("rag_ingest", {"documents": documents, "collection": collection})
+    deadline = time.monotonic() + 60
+    while client.get_collection(collection).documents == 0:
+        assert time.monotonic() < deadline, "nothing was done in time"
+        time.sleep(0.01)
+    assert client.cancel_job(job_id).status == "cancelled"
+    _check_whole(client, collection, documents)
+
+
+def _until_settled(client: LLMBackendClient, collection: str) -> None:
+    """Wait until the number of documents has not changed for a second."""
+    deadline = time.monotonic() + 60
+    before, since = -1, time.monotonic()
+    while time.monotonic() - since < 1:
+        assert time.monotonic() < deadline, "it went on and on"
+        now = client.get_collection(collection).documents
+        if now != before:
+            before, since = now, time.monotonic()
+        time.sleep(0.05)
