@@ -215,7 +215,7 @@ def described(
     index.close()
 
 
-@pytest.mark.parametrize(("filters", "expected"), FILTERS, ids=str)
+@pytest.mark.parametrize(("filters", "expected"), FILTERS, ids=[str(filters) for filters, _ in FILTERS])
 @pytest.mark.parametrize("mode", ["hybrid", "dense", "sparse"])
 def test_filters_select_on_metadata(
     described: VectorIndex, mode: Any, filters: dict[str, Any], expected: set[str]
