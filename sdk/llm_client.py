@@ -258,13 +258,19 @@ class Job(Record):
 
 def _progress_text(progress: Mapping[str, Any]) -> str:
     text = f"{progress.get('done') or 0}/{progress.get('total') or '?'} {progress.get('stage') or ''}".strip()
-    if stages := progress.get("stages"):
-        text += f" ({', '.join(name + ' ' + str(stage['done']) for name, stage in stages.items())})"
+    if stages := _stages_text(progress):
+        text += f" ({stages})"
     if progress.get("rate"):
         text += f", {progress['rate']:.3g}/s"
     if progress.get("eta") is not None:
         text += f", {progress['eta']:.0f} s left"
     return text
+
+
+def _stages_text(progress: Mapping[str, Any]) -> str:
+    """How far each stage is, where there are some: `chunk 100, embed 64, write 0`."""
+    stages: Mapping[str, Mapping[str, Any]] = progress.get("stages") or {}
+    return ", ".join(f"{name} {stage['done']}" for name, stage in stages.items())
 
 
 def _progress_html(progress: Mapping[str, Any]) -> str:
@@ -805,22 +811,36 @@ class AnswerStream(_TextStream):
 
 
 class _ProgressBar:
-    """A one-line bar on stderr."""
+    """A bar on stderr: tqdm's, or a line of text where this file came without it."""
+
+    def __init__(self) -> None:
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            self._bar: Any = None
+        else:
+            self._bar = tqdm(file=sys.stderr, dynamic_ncols=True)
 
     def __call__(self, progress: Mapping[str, Any]) -> None:
-        done, total = int(progress.get("done") or 0), int(progress.get("total") or 0)
-        filled = 30 * done // total if total else 0
-        line = f"[{'#' * filled:<30}] {_progress_text(progress)}"
-        print(f"\r{line:<78}", end="", file=sys.stderr, flush=True)
+        if self._bar is None:
+            print(f"\r{_progress_text(progress):<78.78}", end="", file=sys.stderr, flush=True)
+            return
+        self._bar.total = progress.get("total") or None
+        self._bar.n = progress.get("done") or 0
+        self._bar.set_description_str(progress.get("stage") or None, refresh=False)
+        self._bar.set_postfix_str(_stages_text(progress))
 
     def close(self) -> None:
-        print(file=sys.stderr)
+        if self._bar is None:
+            print(file=sys.stderr)
+        else:
+            self._bar.close()
 
 
 class _NotebookBar(_ProgressBar):
     """A bar below the cell that runs."""
 
-    def __init__(self, display: Any) -> None:
+    def __init__(self, display: Any) -> None:  # tqdm's needs ipywidgets
         self._handle = display({"text/html": "", "text/plain": ""}, raw=True, display_id=True)
 
     def __call__(self, progress: Mapping[str, Any]) -> None:

@@ -187,6 +187,16 @@ def test_progress_tells_how_far_each_stage_is(client: LLMBackendClient, collecti
     assert told == sorted(told)
 
 
+def test_a_bar_shows_progress(
+    client: LLMBackendClient, collection: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = client.rag_ingest([_document("report", 1, 4)], collection, progress=True)
+    last = capsys.readouterr().err.rstrip("\n").rpartition("\r")[2]
+    assert last.startswith("done: 100%|█")
+    assert "1/1 [" in last
+    assert f"chunk 1, embed {report.chunks}, write {report.chunks}]" in last
+
+
 # Plans
 
 

@@ -329,7 +329,8 @@ def test_the_sdk_imports_the_standard_library_requests_and_dotenv_only() -> None
             assert node.level == 0, "the file stands alone"
             names = [node.module or ""]
         found |= {(function, name) for name in names if name.split(".")[0] not in sys.stdlib_module_names}
-    assert {name for _, name in found} == {"requests", "dotenv", "numpy", "matplotlib", "llmbackend.local"}
+    optional = {"numpy", "matplotlib", "tqdm", "llmbackend.local"}
+    assert {name for _, name in found} == {"requests", "dotenv", *optional}
     assert {function for function, name in found if name == "llmbackend.local"} == {"_local_transport"}
     assert "" not in {function for function, _ in found}, "all of them where they are needed"
 
