@@ -147,12 +147,13 @@ def ingest(
     collection: str,
     paths: Annotated[list[Path], typer.Argument(exists=True, help="Files, or folders of files.")],
     sync: Annotated[bool, typer.Option(help="Remove documents that are not among these.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only tell what would be done.")] = False,
     url: Url = None,
     key: Key = None,
 ) -> None:
     """Put files into a collection."""
     with _client(url, key) as client, _bar() as bar:
-        report = client.rag_ingest_files(paths, collection, sync=sync, progress=bar)
+        report = client.rag_ingest_files(paths, collection, sync=sync, plan=plan, progress=bar)
     _print_record(report)
     if report["failed"]:
         raise typer.Exit(1)

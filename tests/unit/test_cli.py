@@ -122,6 +122,10 @@ def test_what_cannot_be_read_is_not_removed_for_that(data_dir: Path, tmp_path: P
     (tmp_path / "kept.txt").write_bytes(b"\xff\xfe\xfa")
     (tmp_path / "other.txt").unlink()
     (tmp_path / "new.txt").write_text("This text is new.")
+    code, said, _ = _run("ingest", "synced", tmp_path, "--sync", "--plan", data_dir=data_dir)
+    assert code == 1
+    assert "tokens" in said
+    assert "other" in _run("query", "synced", "Which text stays readable?", data_dir=data_dir)[1]
     code, said, _ = _run("ingest", "synced", tmp_path, "--sync", data_dir=data_dir)
     assert code == 1
     assert "kept.txt: " in said
