@@ -28,7 +28,7 @@ demo: install  ## Run the main job on the shipped documents, in process and over
 	$(BIN)/llmbackend demo
 
 test: install  ## Run all tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 	$(MAKE) --no-print-directory notebooks
 
 test-long: install  ## Run the tests that take more than a minute

@@ -32,9 +32,22 @@ async def _pool(**limits: float) -> AsyncIterator[ParsingPool]:
         await pool.close()
 
 
+_OTHERS: set[int] = set()
+"""Processes of clients that other tests keep open."""
+
+
+@pytest.fixture(autouse=True)
+def _know_others() -> None:
+    _OTHERS.update(_children())
+
+
 def _children() -> dict[int, psutil.Process]:
-    found = psutil.Process().children()
-    return {one.pid: one for one in found if any("knowledge.files.process" in part for part in one.cmdline())}
+    found = {one.pid: one for one in psutil.Process().children() if one.pid not in _OTHERS}
+    return {
+        pid: one
+        for pid, one in found.items()
+        if any("knowledge.files.process" in part for part in one.cmdline())
+    }
 
 
 def _run(work: Callable[[], Awaitable[None]]) -> None:

@@ -25,7 +25,9 @@ WORK = 0.2
 
 
 def _options(upstream: Upstream) -> dict[str, Any]:
-    return {"tei_url": f"{upstream.url}/ok", "tei_api_key": KEY, "upstream_timeout": 60}
+    # Without the cache of vectors, which knows the texts of the test before.
+    server = {"tei_url": f"{upstream.url}/ok", "tei_api_key": KEY, "upstream_timeout": 60}
+    return {**server, "embedding_cache_mb": 0}
 
 
 @pytest.fixture(scope="module")
