@@ -46,21 +46,26 @@ def _options(upstream: Upstream) -> dict[str, Any]:
     }
 
 
-# The fixture `client` is made of these two, here with the fake for a chat model.
+# The fixture `client` is made of these, here with the fake for a chat model.
 
 
 @pytest.fixture(scope="module")
-def _local(_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLMBackendClient]:
-    options = Settings(data_dir=tmp_path_factory.mktemp("local"), **_options(_upstream))
+def _settings(_upstream: Upstream) -> dict[str, Any]:
+    return _options(_upstream)
+
+
+@pytest.fixture(scope="module")
+def _local(_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLMBackendClient]:
+    options = Settings(data_dir=tmp_path_factory.mktemp("local"), **_settings)
     with LLMBackendClient(transport=LocalTransport(options)) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def _http(_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLMBackendClient]:
+def _http(_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLMBackendClient]:
     folder = tmp_path_factory.mktemp("server")
     with (
-        serving(folder, api_key=SERVER_KEY, **_options(_upstream)) as server,
+        serving(folder, api_key=SERVER_KEY, **_settings) as server,
         LLMBackendClient(server.url, SERVER_KEY) as client,
     ):
         yield client

@@ -6,45 +6,24 @@ The embedding server takes its time, so that no machine is fast enough to be thr
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from llmbackend import LLMBackendClient, Record
 from llmbackend.knowledge.chunks.chunking import split
-from llmbackend.local import LocalTransport
 from llmbackend.schemas import Document
-from llmbackend.settings import Settings
-from tests.server import KEY as SERVER_KEY
-from tests.server import serving
 from tests.upstream.fake import KEY, Upstream
 
 WORK = 0.2
 """Seconds that each request for embeddings takes: some 160 of them, a few at a time."""
 
 
-def _options(upstream: Upstream) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def _settings(_upstream: Upstream) -> dict[str, Any]:
     # Without the cache of vectors, which knows the texts of the test before.
-    server = {"tei_url": f"{upstream.url}/ok", "tei_api_key": KEY, "upstream_timeout": 60}
+    server = {"tei_url": f"{_upstream.url}/ok", "tei_api_key": KEY, "upstream_timeout": 60}
     return {**server, "embedding_cache_mb": 0}
-
-
-@pytest.fixture(scope="module")
-def _local(_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLMBackendClient]:
-    options = Settings(data_dir=tmp_path_factory.mktemp("local"), **_options(_upstream))
-    with LLMBackendClient(transport=LocalTransport(options)) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def _http(_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLMBackendClient]:
-    folder = tmp_path_factory.mktemp("server")
-    with (
-        serving(folder, api_key=SERVER_KEY, **_options(_upstream)) as server,
-        LLMBackendClient(server.url, SERVER_KEY) as client,
-    ):
-        yield client
 
 
 @pytest.fixture
