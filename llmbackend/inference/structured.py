@@ -71,9 +71,9 @@ class _NotJson(Exception):
 class _Try:
     """A completion, and what of it matters here."""
 
-    def __init__(self, completion: bytes) -> None:
-        self.completion: dict[str, Any] = json.loads(completion)
-        choice = self.completion["choices"][0]
+    def __init__(self, completion: dict[str, Any]) -> None:
+        self.completion = completion
+        choice = completion["choices"][0]
         self.message: dict[str, Any] = choice.get("message") or {}
         said = self.message.get("content") or self.message.get("refusal")
         self.text = said if isinstance(said, str) else ""
