@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from .. import tracing
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound, Overloaded, StreamInterrupted
@@ -19,9 +19,6 @@ from ..sse import DONE, Tail, event
 from .fallback import Server
 from .overflow import overflow
 from .upstream import RETRIES, Upstream
-
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +35,6 @@ class Window(NamedTuple):
 
 class ChatModel(ABC):
     """Completes conversations. Requests, completions and their chunks are OpenAI's JSON objects."""
-
-    timeout: float
-    """Seconds that a call takes at most, with all that is asked again."""
 
     abstracts: bool
     """Whether it can put a text into its own words, rather than only copy from it."""
@@ -59,8 +53,12 @@ class ChatModel(ABC):
         """How much the model reads, where none is named."""
 
     @abstractmethod
+    async def deadline(self) -> float:
+        """Until when, by `time.monotonic`, a call that begins now may take, with all that is asked again."""
+
+    @abstractmethod
     async def complete(self, request: dict[str, Any], deadline: float | None = None) -> dict[str, Any]:
-        """A chat.completion, by a time of `time.monotonic`; raises an LLMBackendError."""
+        """A chat.completion, by a deadline; raises an LLMBackendError."""
 
     @abstractmethod
     def stream(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
@@ -89,8 +87,6 @@ def window(context: int) -> Window:
 CONTEXT = 8192
 """What a server's model is taken to read where neither it nor CHAT_CONTEXT tells."""
 
-PATH = "/chat/completions"
-
 # What another server may do better.
 _FAILURES = (BackendError, Overloaded)
 
@@ -106,7 +102,7 @@ class OpenAICompatibleChat(ChatModel):
 
     def __init__(self, upstreams: Sequence[Upstream], settings: Settings) -> None:
         self._servers = [Server(upstream, settings.chat_cool_down) for upstream in upstreams]
-        self.timeout = settings.upstream_timeout
+        self._timeout = settings.upstream_timeout
         self._context = settings.chat_context
         self._name = settings.chat_model
 
@@ -134,11 +130,17 @@ class OpenAICompatibleChat(ChatModel):
                     return window(offered.get(self._name or server.first or "") or CONTEXT)
         return window(self._context or CONTEXT)
 
+    async def deadline(self) -> float:
+        for server in self._servers:
+            await server.upstream.openai()  # before the time runs: the first takes most of a second
+        return time.monotonic() + self._timeout
+
     async def complete(self, request: dict[str, Any], deadline: float | None = None) -> dict[str, Any]:
-        return await self._ask(request, _complete, deadline)
+        return await self._ask(request, _complete, deadline or await self.deadline())
 
     async def stream(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        async with aclosing(await self._ask({**request, "stream": True}, _stream)) as chunks:
+        chunks = await self._ask({**request, "stream": True}, _stream, await self.deadline())
+        async with aclosing(chunks):
             async for chunk in chunks:
                 yield chunk
 
@@ -146,10 +148,9 @@ class OpenAICompatibleChat(ChatModel):
         self,
         request: dict[str, Any],
         ask: Callable[[Upstream, dict[str, Any], float, int], Awaitable[_Result]],
-        deadline: float | None = None,
+        deadline: float,
     ) -> _Result:
         """What the first server answers that can, all within one deadline; raises what the last one said."""
-        deadline = deadline or time.monotonic() + self.timeout
         named = request.get("model") or self._name
         servers = await self._in_order(named)
         while True:
@@ -178,7 +179,7 @@ class OpenAICompatibleChat(ChatModel):
         """The servers to ask for a model: those that offer it, those that failed of late at the end."""
         able = self._servers
         if model is not None and len(able) > 1:  # one alone knows best itself
-            patience = min(Server.LISTING, self.timeout / 4)
+            patience = min(Server.LISTING, self._timeout / 4)
             offers = await asyncio.gather(*(server.may_offer(model, patience) for server in able))
             able = [server for server, offer in zip(able, offers, strict=True) if offer]
         if not able:
@@ -195,7 +196,7 @@ async def _complete(
     upstream: Upstream, asked: dict[str, Any], deadline: float, retries: int
 ) -> dict[str, Any]:
     client = await upstream.openai()
-    completion = await upstream.persist(partial(_post, client, asked), deadline, retries)
+    completion = await upstream.persist(partial(client.complete, asked), deadline, retries)
     with upstream.translated():
         return noted(upstream, completion.to_dict(warnings=False))
 
@@ -207,9 +208,8 @@ async def _stream(
     client = await upstream.openai()
 
     async def begin() -> tuple[Any, Any, Tail]:
-        stream = await _post(client, asked)
+        stream, tail = await client.stream(asked)
         try:
-            tail = _watched(stream.response)
             first = await anext(stream, None)
             if first is None and not tail.done:
                 raise upstream.no_events()
@@ -230,8 +230,8 @@ async def _chunks(
         while chunk is not None:
             with upstream.translated():
                 said = chunk.to_dict(warnings=False)
-            if not all(isinstance(choice, dict) for choice in said.get("choices") or ()):
-                raise StreamInterrupted("the model's server sent something that is no chunk of a reply")
+                if not all(map(_is_piece, said.get("choices") or ())):
+                    raise StreamInterrupted("the model's server sent something that is no chunk of a reply")
             if said.get("usage"):
                 last = said
             yield said
@@ -244,32 +244,8 @@ async def _chunks(
     trace.used(last.get("model") or "", last.get("usage"))
 
 
-async def _post(client: AsyncOpenAI, asked: dict[str, Any]) -> Any:
-    """The typed reply: a ChatCompletion, or a stream of its chunks."""
-    from openai import AsyncStream
-    from openai.types.chat import ChatCompletion, ChatCompletionChunk
-
-    # Not by `chat.completions.create`: that takes apart what is on OpenAI's wire already, which takes 0.2 ms.
-    return await client.post(
-        PATH,
-        body=asked,
-        cast_to=ChatCompletion,
-        stream=bool(asked.get("stream")),
-        stream_cls=AsyncStream[ChatCompletionChunk],
-    )
-
-
-def _watched(response: Any) -> Tail:
-    """The end of what is read of a reply from here on: OpenAI's client does not tell whether [DONE] came."""
-    tail, read = Tail(), response.aiter_bytes
-
-    async def aiter_bytes() -> AsyncGenerator[bytes, None]:
-        async for piece in read():
-            tail.add(piece)
-            yield piece
-
-    response.aiter_bytes = aiter_bytes
-    return tail
+def _is_piece(choice: Any) -> bool:
+    return isinstance(choice, dict) and isinstance(choice.get("delta") or {}, dict)
 
 
 def noted(upstream: Upstream, completion: dict[str, Any]) -> dict[str, Any]:

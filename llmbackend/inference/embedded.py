@@ -129,8 +129,6 @@ class EmbeddedChat(ChatModel):
     SmolLM2 is small: it copies facts well, but invents an answer where it has none and judges poorly.
     """
 
-    timeout = math.inf
-
     _parallel = 2
 
     def __init__(self, models_folder: Path, chat_model: str | None, context: int) -> None:
@@ -161,6 +159,9 @@ class EmbeddedChat(ChatModel):
 
     async def window(self) -> Window:
         return self._window
+
+    async def deadline(self) -> float:
+        return math.inf
 
     async def complete(self, request: dict[str, Any], deadline: float | None = None) -> dict[str, Any]:
         trace = tracing.current()

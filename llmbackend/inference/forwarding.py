@@ -6,14 +6,17 @@ That forwards several times as many calls a second as reading replies and writin
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Any
 
 from .. import tracing
 from ..sse import Tail
-from .chat import PATH, OpenAICompatibleChat, interrupted, noted
+from .chat import OpenAICompatibleChat, interrupted, noted
 from .upstream import Upstream
+
+_PATH = "/chat/completions"
 
 
 class ForwardingChat(OpenAICompatibleChat):
@@ -21,22 +24,23 @@ class ForwardingChat(OpenAICompatibleChat):
 
     async def reply(self, request: dict[str, Any]) -> bytes:
         async def ask(upstream: Upstream, asked: dict[str, Any], deadline: float, retries: int) -> bytes:
-            said = await upstream.forward(PATH, asked, deadline, retries)
+            said = await upstream.forward(_PATH, asked, deadline, retries)
             with upstream.translated():
                 noted(upstream, json.loads(said))
             return said
 
-        return await self._ask(request, ask)
+        return await self._ask(request, ask, time.monotonic() + self._timeout)
 
     async def events(self, request: dict[str, Any]) -> AsyncGenerator[bytes, None]:
         async def ask(
             upstream: Upstream, asked: dict[str, Any], deadline: float, retries: int
         ) -> AsyncGenerator[bytes, None]:
-            return await upstream.stream(PATH, asked, deadline, retries)
+            return await upstream.stream(_PATH, asked, deadline, retries)
 
         trace = tracing.current()
         tail = Tail()
-        async with aclosing(await self._ask({**request, "stream": True}, ask)) as pieces:
+        pieces = await self._ask({**request, "stream": True}, ask, time.monotonic() + self._timeout)
+        async with aclosing(pieces):
             async for piece in pieces:
                 tail.add(piece)
                 yield piece

@@ -8,7 +8,6 @@ is sent back once, with what is wrong. Of prose or a fence around an object or a
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -28,8 +27,8 @@ async def complete(chat: ChatModel, request: dict[str, Any], schema: dict[str, A
     Raises InvalidRequest for what is no JSON Schema, BackendError for a reply that was cut off or does not fit at the
     second try (details: its `text`, and the `problem`), and whatever the chat model raises.
     """
-    deadline = time.monotonic() + chat.timeout
     shape = await to_thread.run_sync(_Shape, schema)  # large ones would hold up the loop
+    deadline = await chat.deadline()
 
     async def ask(asked: dict[str, Any]) -> tuple[_Try, str | None]:
         reply = _Try(await chat.complete(asked, deadline))

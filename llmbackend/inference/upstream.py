@@ -11,7 +11,6 @@ import asyncio
 import json
 import math
 import random
-import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -27,7 +26,8 @@ from ..errors import BackendError, BackendTimeout, InvalidRequest, LLMBackendErr
 
 if TYPE_CHECKING:
     import aiohttp
-    from openai import AsyncOpenAI
+
+    from .openai_client import OpenAIClient
 
 RETRIES = 2
 FIRST_PAUSE = 0.2  # seconds
@@ -55,7 +55,7 @@ class Upstream:
         self.timeout = timeout
         self.key_setting = key_setting
         self._session: aiohttp.ClientSession | None = None
-        self._openai: AsyncOpenAI | None = None
+        self._openai: OpenAIClient | None = None
         self._opening = threading.Lock()
 
     @property
@@ -118,13 +118,13 @@ class Upstream:
         finally:
             reply.close()  # and with it the connection, so that the server stops its work
 
-    async def openai(self) -> AsyncOpenAI:
+    async def openai(self) -> OpenAIClient:
         """OpenAI's client of this server, for calls within `persist`: it tries nothing again."""
         if self._openai is None:
             return await to_thread.run_sync(self._open_openai)
         return self._openai
 
-    def _open_openai(self) -> AsyncOpenAI:
+    def _open_openai(self) -> OpenAIClient:
         from .openai_client import OpenAIClient
 
         with self._opening:
@@ -247,16 +247,19 @@ class Upstream:
                 return BackendError(f"{self.name} at {self.url} failed with {status}: {said}", details=about)
 
     def _of_openai(self, error: Exception) -> LLMBackendError | None:
-        """The same for what the openai client raises, where that is at work."""
-        openai = sys.modules.get("openai")
-        if openai is None or not isinstance(error, openai.OpenAIError):
+        """The same for what OpenAI's client raises, where that is at work."""
+        if self._openai is None:
             return None
+        import openai
+
+        from .openai_client import TIMEOUTS, UNREACHABLE
+
         if isinstance(error, openai.APIStatusError):
             reply = error.response
             return self.refusal(error.status_code, reply.content, reply.headers.get("Retry-After"))
-        if isinstance(error, openai.APITimeoutError):
+        if isinstance(error, TIMEOUTS):
             return self._too_late()
-        if isinstance(error, openai.APIConnectionError):
+        if isinstance(error, UNREACHABLE):
             return self._unreachable()
         if isinstance(error, openai.APIError):  # an event of a stream
             return self._gave_up(error.body)
