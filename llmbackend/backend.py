@@ -49,11 +49,13 @@ if TYPE_CHECKING:
 class Backend:
     """Open with `await Backend.open(settings)`, on the event loop that will use it; close when done."""
 
-    def __init__(self, settings: Settings, engine: Engine, manifests: Engine, holder: Holder) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, manifests: Engine, holder: Holder, *, forwards: bool
+    ) -> None:
         self.settings = settings
         self._holder = holder
         self._opened = AsyncExitStack()  # what to close, the last opened first
-        self._chat = connect.chat_model(settings)
+        self._chat = connect.chat_model(settings, forwards=forwards)
         self._embedder = connect.embedder(settings)
         self._reranker = connect.reranker(settings)
         edge = QdrantEdge(settings.data_dir / "collections")
@@ -67,8 +69,11 @@ class Backend:
         self._jobs = self._open_jobs(engine)
 
     @classmethod
-    async def open(cls, settings: Settings) -> Backend:
-        """Raises Conflict if another process holds the data directory, BackendError if a setting cannot work."""
+    async def open(cls, settings: Settings, *, forwards: bool = False) -> Backend:
+        """One that `forwards` hands chat on as its server sends it, unread: for callers over HTTP.
+
+        Raises Conflict if another process holds the data directory, BackendError if a setting cannot work.
+        """
         import numpy  # noqa: F401  # before threads do: at the same time, one may get it half imported
 
         async with AsyncExitStack() as opened:
@@ -84,7 +89,7 @@ class Backend:
                 # Collections in this data directory are nobody else's.
                 manifests = await to_thread.run_sync(database.connect, settings.data_dir / "state.db")
                 opened.callback(manifests.dispose)
-            backend = cls(settings, engine, manifests, holder)
+            backend = cls(settings, engine, manifests, holder, forwards=forwards)
             for part in (
                 backend._embedder,
                 backend._reranker,
@@ -142,14 +147,14 @@ class Backend:
             return schemas.ChatCompletion.model_validate(rag_model.completion(request.model, answer))
         if request.json_schema is not None:
             shaped = await structured.complete(self._chat, _wire(request), request.json_schema)
-            return json.dumps(shaped, ensure_ascii=False).encode()
-        return await self._chat.complete(_wire(request))
+            return json.dumps(shaped).encode()
+        return await self._chat.reply(_wire(request))
 
     def chat_stream(self, request: schemas.ChatRequest) -> AsyncIterator[bytes]:
         if request.model and request.model.startswith(rag_model.PREFIX):
             usage = bool(request.stream_options and request.stream_options.include_usage)
             return rag_model.chunks(request.model, self._answer(rag_model.query(request)), usage)
-        return self._chat.stream(_wire(request))
+        return self._chat.events(_wire(request))
 
     async def models(self, request: schemas.Empty) -> schemas.ModelList:
         """List the models: chat, embedding, and rag/<collection> for each collection."""

@@ -20,9 +20,10 @@ from anyio import to_thread
 from . import schemas
 from .errors import BackendError, LLMBackendError, NotFound
 from .inference import connect
-from .inference.chat import ChatModel, offered
+from .inference.chat import ChatModel
 from .inference.embedded import EmbeddedChat
 from .inference.embeddings import Embedder
+from .inference.fallback import offered
 from .inference.rerank import Reranker
 from .inference.tei import Info, read_info
 from .inference.upstream import Upstream

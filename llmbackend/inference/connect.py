@@ -10,16 +10,18 @@ from .cache import Cache, CachedEmbedder
 from .chat import CONTEXT, ChatModel, OpenAICompatibleChat
 from .embedded import EmbeddedChat, EmbeddedEmbedder
 from .embeddings import Embedder
+from .forwarding import ForwardingChat
 from .rerank import JinaReranker, NoReranker, Reranker, TEIReranker
 from .served import OpenAICompatibleEmbedder, TEIEmbedder
 from .upstream import Upstream
 
 
-def chat_model(settings: Settings) -> ChatModel:
+def chat_model(settings: Settings, *, forwards: bool = False) -> ChatModel:
     """The servers that are set: vLLM, then LiteLLM, then another OpenAI-compatible one; else the embedded model."""
     upstreams = servers(settings)
     if upstreams:
-        return OpenAICompatibleChat(upstreams, settings)
+        kind = ForwardingChat if forwards else OpenAICompatibleChat
+        return kind(upstreams, settings)
     return EmbeddedChat(settings.models_path, settings.chat_model, settings.chat_context or CONTEXT)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import os
@@ -18,7 +17,7 @@ from anyio import CapacityLimiter, to_thread
 
 from .. import tracing
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
-from .chat import Window, window
+from .chat import ChatModel, Window, window
 from .overflow import too_long
 from .weights import SMOLLM2, path_of
 
@@ -124,13 +123,11 @@ def _of_similar_length(ids: Sequence[Sequence[int]], most: int = 4096) -> Iterat
         yield group
 
 
-class EmbeddedChat:
+class EmbeddedChat(ChatModel):
     """SmolLM2-135M-Instruct, or any GGUF file, on llama.cpp in this process.
 
     SmolLM2 is small: it copies facts well, but invents an answer where it has none and judges poorly.
     """
-
-    timeout = math.inf
 
     _parallel = 2
 
@@ -163,7 +160,10 @@ class EmbeddedChat:
     async def window(self) -> Window:
         return self._window
 
-    async def complete(self, request: dict[str, Any], deadline: float | None = None) -> bytes:
+    async def deadline(self) -> float:
+        return math.inf
+
+    async def complete(self, request: dict[str, Any], deadline: float | None = None) -> dict[str, Any]:
         trace = tracing.current()
         # Streaming underneath, so that a caller who goes away stops the model and not just the waiting.
         content: list[str] = []
@@ -176,15 +176,15 @@ class EmbeddedChat:
             with trace.waiting():
                 completion = await asyncio.shield(working)
             trace.used(self._name, completion.get("usage"))
-            return json.dumps(completion).encode()
+            return completion
         chunk: dict[str, Any] = {}
-        async for chunk in self._chunks({**request, "stream_options": {"include_usage": True}}):
+        async for chunk in self.stream({**request, "stream_options": {"include_usage": True}}):
             usage = chunk.get("usage") or usage
             for choice in chunk["choices"]:
                 content.append(choice["delta"].get("content") or "")
                 finish_reason = choice["finish_reason"] or finish_reason
         message = {"role": "assistant", "content": "".join(content)}
-        completion = {
+        return {
             "id": chunk.get("id", ""),
             "object": "chat.completion",
             "created": chunk.get("created", 0),
@@ -192,15 +192,9 @@ class EmbeddedChat:
             "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
             "usage": usage,
         }
-        return json.dumps(completion, ensure_ascii=False).encode()
 
-    async def stream(self, request: dict[str, Any]) -> AsyncGenerator[bytes, None]:
-        async for chunk in self._chunks(request):
-            yield b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
-        yield b"data: [DONE]\n\n"
-
-    async def _chunks(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """chat.completion.chunk objects. llama.cpp works in a thread; leaving this generator stops it."""
+    async def stream(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """llama.cpp works in a thread; leaving this generator stops it."""
         trace = tracing.current()
         request = {**self._prepared(request), "stream": True}
         loop = asyncio.get_running_loop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -21,7 +20,6 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.llms.llm import LLM
 
-from ..sse import events
 from .chat import CONTEXT, ChatModel
 from .embeddings import Embedder
 
@@ -52,7 +50,7 @@ class ChatAdapter(LLM):
         )
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        completion = json.loads(await self._chat.complete(self._request(messages, kwargs)))
+        completion = await self._chat.complete(self._request(messages, kwargs))
         self._note(completion)
         text = completion["choices"][0]["message"].get("content") or ""
         return ChatResponse(message=ChatMessage(role=MessageRole.ASSISTANT, content=text), raw=completion)
@@ -62,7 +60,7 @@ class ChatAdapter(LLM):
 
         async def pieces() -> AsyncGenerator[ChatResponse, None]:
             text = ""
-            async for chunk in events(self._chat.stream(request)):
+            async for chunk in self._chat.stream(request):
                 self._note(chunk)
                 for choice in chunk.get("choices") or ():
                     delta = (choice.get("delta") or {}).get("content") or ""

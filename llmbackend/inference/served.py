@@ -181,17 +181,7 @@ class OpenAICompatibleEmbedder(ServedEmbedder):
     """Any server with /v1/embeddings. Vectors are asked for as base64, which not every server gives."""
 
     def __init__(self, upstream: Upstream, model: str) -> None:
-        import openai
-
         super().__init__(upstream, model, Limits(texts=64))
-        # A key is always given, lest the client send OPENAI_API_KEY to another's server; the tries are Upstream's.
-        self._client = openai.AsyncOpenAI(
-            base_url=upstream.url,
-            api_key=upstream.secret or "none",
-            timeout=upstream.timeout,
-            max_retries=0,
-            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
-        )
         self._root = upstream.root(COUNTING)
         self._read = False
 
@@ -219,10 +209,11 @@ class OpenAICompatibleEmbedder(ServedEmbedder):
             self._limit = limit if isinstance(limit, int) else None
 
     async def _ask(self, batch: list[Any], *, dimensions: int | None, truncate: bool = False) -> list[Row]:
-        import openai
+        client = await self._upstream.openai()
+        import openai  # now that it is there
 
         create = partial(
-            self._client.embeddings.create,
+            client.embeddings.create,
             model=self.name,
             input=batch,
             encoding_format="base64",
@@ -250,7 +241,6 @@ class OpenAICompatibleEmbedder(ServedEmbedder):
         return {text: tokens for text, tokens in counts.items() if isinstance(tokens, int)}
 
     async def close(self) -> None:
-        await self._client.close()
         await self._root.close()
         await super().close()
 

@@ -8,7 +8,6 @@ is sent back once, with what is wrong. Of prose or a fence around an object or a
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -28,8 +27,8 @@ async def complete(chat: ChatModel, request: dict[str, Any], schema: dict[str, A
     Raises InvalidRequest for what is no JSON Schema, BackendError for a reply that was cut off or does not fit at the
     second try (details: its `text`, and the `problem`), and whatever the chat model raises.
     """
-    deadline = time.monotonic() + chat.timeout
     shape = await to_thread.run_sync(_Shape, schema)  # large ones would hold up the loop
+    deadline = await chat.deadline()
 
     async def ask(asked: dict[str, Any]) -> tuple[_Try, str | None]:
         reply = _Try(await chat.complete(asked, deadline))
@@ -71,9 +70,9 @@ class _NotJson(Exception):
 class _Try:
     """A completion, and what of it matters here."""
 
-    def __init__(self, completion: bytes) -> None:
-        self.completion: dict[str, Any] = json.loads(completion)
-        choice = self.completion["choices"][0]
+    def __init__(self, completion: dict[str, Any]) -> None:
+        self.completion = completion
+        choice = completion["choices"][0]
         self.message: dict[str, Any] = choice.get("message") or {}
         said = self.message.get("content") or self.message.get("refusal")
         self.text = said if isinstance(said, str) else ""

@@ -11,13 +11,14 @@ import asyncio
 import json
 import math
 import random
-import sys
+import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from anyio import to_thread
 from pydantic import SecretStr
 
 from .. import tracing
@@ -26,8 +27,11 @@ from ..errors import BackendError, BackendTimeout, InvalidRequest, LLMBackendErr
 if TYPE_CHECKING:
     import aiohttp
 
+    from .openai_client import OpenAIClient
+
 RETRIES = 2
 FIRST_PAUSE = 0.2  # seconds
+CONNECTING = 10.0  # seconds at most
 
 # What lines of server-sent events begin with: data, event, id, retry, a comment's colon.
 _OF_EVENTS = (b"d", b"e", b"i", b"r", b":")
@@ -51,6 +55,8 @@ class Upstream:
         self.timeout = timeout
         self.key_setting = key_setting
         self._session: aiohttp.ClientSession | None = None
+        self._openai: OpenAIClient | None = None
+        self._opening = threading.Lock()
 
     @property
     def secret(self) -> str | None:
@@ -70,19 +76,21 @@ class Upstream:
         return await self.persist(lambda: self._parsed("POST", path, sent), deadline, retries)
 
     async def forward(
-        self, path: str, body: bytes, deadline: float | None = None, retries: int = RETRIES
+        self, path: str, body: Any, deadline: float | None = None, retries: int = RETRIES
     ) -> bytes:
         """The bytes that come back for a JSON body, unread."""
-        return await self.persist(lambda: self._read("POST", path, body), deadline, retries)
+        sent = json.dumps(body).encode()
+        return await self.persist(lambda: self._read("POST", path, sent), deadline, retries)
 
     async def stream(
-        self, path: str, body: bytes, deadline: float | None = None, retries: int = RETRIES
+        self, path: str, body: Any, deadline: float | None = None, retries: int = RETRIES
     ) -> AsyncGenerator[bytes, None]:
         """Once the first bytes of events are there: all of them, each piece as it arrives.
 
         Nothing is tried again after that. Close what this returns, read to the end or not.
         """
-        reply, first = await self.persist(lambda: self._begin(path, body), deadline, retries)
+        sent = json.dumps(body).encode()
+        reply, first = await self.persist(lambda: self._begin(path, sent), deadline, retries)
         return self._pieces(reply, first)
 
     async def _begin(self, path: str, body: bytes) -> tuple[aiohttp.ClientResponse, bytes]:
@@ -90,10 +98,9 @@ class Upstream:
         try:
             first = await reply.content.readany()
             if first.lstrip()[:1] not in _OF_EVENTS:
-                raise BackendError(
-                    f"{self.name} at {self.url} sent no stream of events: is this the right URL?",
-                    details={"backend": self.name},
-                )
+                raise self.no_events()
+            if (error := _error_event(first)) is not None:
+                raise self._gave_up(error)
         except BaseException:
             reply.close()
             raise
@@ -110,6 +117,20 @@ class Upstream:
                     piece = await reply.content.readany()
         finally:
             reply.close()  # and with it the connection, so that the server stops its work
+
+    async def openai(self) -> OpenAIClient:
+        """OpenAI's client of this server, for calls within `persist`: it tries nothing again."""
+        if self._openai is None:
+            return await to_thread.run_sync(self._open_openai)
+        return self._openai
+
+    def _open_openai(self) -> OpenAIClient:
+        from .openai_client import OpenAIClient
+
+        with self._opening:
+            if self._openai is None:
+                self._openai = OpenAIClient(self.url, self.secret, self.timeout, CONNECTING)
+        return self._openai
 
     async def persist(
         self,
@@ -140,6 +161,8 @@ class Upstream:
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+        if self._openai is not None:
+            await self._openai.close()
 
     async def _parsed(self, method: str, path: str, body: bytes | None) -> Any:
         return json.loads(await self._read(method, path, body))
@@ -162,7 +185,7 @@ class Upstream:
             # Idle connections are dropped before the usual server would (uvicorn: 5 s), not used as it does.
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4)
             self._session = aiohttp.ClientSession(headers=headers, connector=connector)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=self.timeout)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECTING, sock_read=self.timeout)
         reply = await self._session.request(
             method, self.url + path, data=body, timeout=timeout, allow_redirects=False
         )
@@ -201,10 +224,7 @@ class Upstream:
         about: dict[str, Any] = {"backend": self.name, "status": status}
         if _passing(status) and (seconds := _seconds(retry_after)) is not None:
             about["retry_after"] = seconds
-        said = _said(body)
-        if self.secret:
-            said = said.replace(self.secret, "***")  # servers have been seen to quote what they were sent
-        said = said[:500] or f"HTTP {status}"
+        said = self._said(_json(body)) or f"HTTP {status}"
         if status == 400 and b"no_db_connection" in body:
             status = 401  # how LiteLLM's proxy refuses a key where it has no database to look it up in
         elif status == 400 and b"Invalid model name" in body:
@@ -227,18 +247,45 @@ class Upstream:
                 return BackendError(f"{self.name} at {self.url} failed with {status}: {said}", details=about)
 
     def _of_openai(self, error: Exception) -> LLMBackendError | None:
-        """The same for what the openai client raises, where that is at work."""
-        openai = sys.modules.get("openai")
-        if openai is None or not isinstance(error, openai.OpenAIError):
+        """The same for what OpenAI's client raises, where that is at work."""
+        if self._openai is None:
             return None
+        import openai
+
+        from .openai_client import TIMEOUTS, UNREACHABLE
+
         if isinstance(error, openai.APIStatusError):
             reply = error.response
             return self.refusal(error.status_code, reply.content, reply.headers.get("Retry-After"))
-        if isinstance(error, openai.APITimeoutError):
+        if isinstance(error, TIMEOUTS):
             return self._too_late()
-        if isinstance(error, openai.APIConnectionError):
+        if isinstance(error, UNREACHABLE):
             return self._unreachable()
+        if isinstance(error, openai.APIError):  # an event of a stream
+            return self._gave_up(error.body)
         return None
+
+    def no_events(self) -> BackendError:
+        return BackendError(
+            f"{self.name} at {self.url} sent no stream of events: is this the right URL?",
+            details={"backend": self.name},
+        )
+
+    def _gave_up(self, error: Any) -> BackendError:
+        said = self._said({"error": error}) or "no reason given"
+        return BackendError(f"{self.name} at {self.url} gave up: {said}", details={"backend": self.name})
+
+    def _said(self, reply: Any) -> str:
+        """The message in an error reply: OpenAI's, LiteLLM's, Starlette's or TEI's shape."""
+        said = reply
+        if isinstance(reply, dict):
+            error = reply.get("error")
+            said = error.get("message") if isinstance(error, dict) else error or reply.get("detail")
+        if not isinstance(said, str):
+            return ""
+        if self.secret:
+            said = said.replace(self.secret, "***")  # servers have been seen to quote what they were sent
+        return said[:500]
 
     def _unreachable(self) -> BackendError:
         return BackendError(
@@ -282,13 +329,16 @@ def _seconds(retry_after: str | None) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def _said(body: bytes) -> str:
-    """The message in an error reply: OpenAI's, LiteLLM's, Starlette's or TEI's shape."""
+def _json(body: bytes) -> Any:
+    """What a body says, if it is JSON."""
     try:
-        said = json.loads(body)
+        return json.loads(body)
     except ValueError:
-        return ""
-    if isinstance(said, dict):
-        error = said.get("error")
-        said = error.get("message") if isinstance(error, dict) else error or said.get("detail")
-    return said if isinstance(said, str) else ""
+        return None
+
+
+def _error_event(piece: bytes) -> Any:
+    """The error in a stream's first event, if it is one."""
+    first = piece.lstrip().partition(b"\n")[0]
+    said = _json(first.removeprefix(b"data:")) if b'"error"' in first else None
+    return said.get("error") if isinstance(said, dict) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Annotated, Any
 
@@ -99,7 +98,7 @@ async def _reply(context: Context, params: BatchChatParams, index: int) -> dict[
     try:
         request = ChatRequest(messages=turns, **{name: one for name, one in asked.items() if one is not None})
         wire = request.model_dump(exclude_unset=True, exclude_none=True, by_alias=True)
-        said = json.loads(await context.rooms.chat.complete(wire))
+        said = await context.rooms.chat.complete(wire)
     except LLMBackendError as error:
         return {**told, "error": {"code": error.code, "message": error.message}}
     reply = said["choices"][0]["message"].get("content")

@@ -227,7 +227,7 @@ def run(settings: Settings, started: Callable[[str], None] = lambda url: None) -
 
 async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
     check_exposure(settings)
-    backend = await Backend.open(settings)
+    backend = await Backend.open(settings, forwards=True)
     gc.collect()
     gc.freeze()  # what is there by now stays: looking through it time and again is left out
     # What is imported later stays as well: it is looked through more seldom, for that takes a tenth of a second.

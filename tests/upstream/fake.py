@@ -9,6 +9,7 @@ It behaves as the name of the model says (for TEI: the folder in the URL, as in 
     not-json     JSON by its content type only
     other-json   JSON of another service
     no-stream    a stream of events without any
+    doomed       one whose first event is an error with the key
     late         a stream whose first event comes after HANG seconds
     waiting      says nothing until the caller has gone
     slow         answers after SLOW seconds
@@ -68,6 +69,8 @@ class Upstream:
         self.url = ""
         self.seen: list[dict[str, Any]] = []
         """The body of each request, oldest first."""
+        self.sent: list[dict[str, str]] = []
+        """The headers that it came with."""
         self.replies: list[str | dict[str, Any]] = []
         self.faults: list[str] = []
         """Faults of the next requests, whatever their model."""
@@ -100,6 +103,7 @@ class Upstream:
 
     def reset(self) -> None:
         self.seen.clear()
+        self.sent.clear()
         self.replies.clear()
         self.faults.clear()
         self.headers.clear()
@@ -151,7 +155,7 @@ class Upstream:
             return StreamingResponse(pieces, media_type="text/event-stream")
         choice = {"index": 0, "message": message, "finish_reason": reason}
         choices: list[dict[str, Any]] = [] if model == "empty" else [{}] if model == "bare" else [choice]
-        return JSONResponse(
+        return _json(
             {"id": "1", "object": "chat.completion", "model": model, "choices": choices, "usage": USAGE}
         )
 
@@ -169,7 +173,7 @@ class Upstream:
         if model == "junk":
             yield _event({"choices": ["junk"]})
         if model == "failing":
-            yield _event({"error": {"message": f"the engine died of {KEY}"}})
+            yield _DIED
         try:
             while model in ("endless", "quiet"):
                 if model == "endless":
@@ -311,6 +315,7 @@ class Upstream:
     async def _note(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = await request.json()
         self.seen.append(body)
+        self.sent.append(dict(request.headers))
         return body
 
 
@@ -351,6 +356,8 @@ async def _fault(model: str, request: Request) -> Response | None:
             return StreamingResponse(
                 _no_events(HANG if model == "late" else 0), media_type="text/event-stream"
             )
+        case "doomed":
+            return Response(_DIED, media_type="text/event-stream")
         case "html":
             return HTMLResponse("<h1>It works!</h1>")
         case "not-json":
@@ -414,7 +421,7 @@ def _ranks(model: str, texts: list[str]) -> list[tuple[int, Any]]:
 
 
 def _json(data: Any) -> Response:
-    """With NaN, which Starlette's own would refuse."""
+    """With NaN and halves of characters, which Starlette's own would refuse."""
     return Response(json.dumps(data), media_type="application/json")
 
 
@@ -429,6 +436,9 @@ def _delta(delta: dict[str, Any], reason: str | None = None, model: str = "ok") 
 
 def _event(data: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(data)}\n\n".encode()
+
+
+_DIED = _event({"error": {"message": f"the engine died of {KEY}"}})
 
 
 @contextmanager

@@ -81,6 +81,7 @@ def test_a_failing_chat_model_is_a_typed_error(
         ("hang", BackendTimeout, 1),
         ("late", BackendTimeout, 1),
         ("no-stream", BackendError, 1),
+        ("doomed", BackendError, 1),
         ("html", BackendError, 1),
         ("not-json", BackendError, 1),
         ("other-json", BackendError, 1),
@@ -183,6 +184,42 @@ def test_an_error_amid_a_stream_does_not_tell_the_key(client: LLMBackendClient, 
     with fails(StreamInterrupted) as caught:
         list(client.chat("hello", model="failing", stream=True))
     assert "the engine died of ***" in caught.value.message
+
+
+def test_a_stream_that_begins_with_an_error_tells_which(client: LLMBackendClient) -> None:
+    with fails(BackendError) as caught:
+        client.chat("hello", model="doomed", stream=True)
+    assert "the engine died of ***" in caught.value.message
+
+
+@pytest.mark.parametrize("said", [{"content": "\ud83d"}, {"content": "Glück: \U0001f600"}])
+def test_whatever_text_a_model_writes_arrives(
+    client: LLMBackendClient, upstream: Upstream, said: dict[str, str]
+) -> None:
+    upstream.replies = [{"role": "assistant", **said}, {"role": "assistant", **said}]
+    assert client.chat("hello") == said["content"]
+    assert "".join(client.chat("hello", stream=True)) == said["content"]
+
+
+def test_a_reply_arrives_with_all_that_its_server_put_in(
+    client: LLMBackendClient, upstream: Upstream
+) -> None:
+    """Known to OpenAI's client or not, null, and of another type than it has there."""
+    message = {
+        "role": "assistant",
+        "content": None,
+        "refusal": None,
+        "reasoning_content": "hm",
+        "annotations": [{"type": "url_citation", "url_citation": {"url": "https://tides.example"}}],
+        "tool_calls": [
+            {"id": 1, "type": "function", "function": {"name": "tide", "arguments": "{}", "x": 1}}
+        ],
+        "provider_specific_fields": {"thinking_blocks": [{"signature": None}]},
+        "score": 0.1,
+    }
+    upstream.replies = [message]
+    completion = client._call("chat", model="ok", messages=[{"role": "user", "content": "hello"}])
+    assert completion["choices"] == [{"index": 0, "message": message, "finish_reason": "tool_calls"}]
 
 
 def test_a_chat_model_that_is_not_there_is_a_backend_error(connect: Connect) -> None:

@@ -78,7 +78,7 @@ def test_an_answer_that_does_not_fit_is_a_failure_too(
     assert _asked(upstream, second) == [2, 1]
 
 
-@pytest.mark.parametrize("fault", ["late", "no-stream", "html", "other-json"])
+@pytest.mark.parametrize("fault", ["late", "no-stream", "doomed", "html", "other-json"])
 def test_a_stream_that_does_not_begin_is_a_failure_too(
     both: LLMBackendClient, upstream: Upstream, second: Upstream, fault: str
 ) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from llmbackend import InvalidRequest, LLMBackendClient
 from llmbackend.schemas import ChatRequest
-from tests.upstream.fake import Upstream
+from tests.upstream.conftest import Connect
+from tests.upstream.fake import REPLY, Upstream
 
 ASKED: dict[str, Any] = {"model": "ok", "messages": [{"role": "user", "content": "hello"}]}
 ELSEWHERE = "http://elsewhere.example/v1"
@@ -240,3 +241,20 @@ def test_a_reply_may_be_sent_back_as_it_came(client: LLMBackendClient, upstream:
     client._call("chat", model="ok", messages=[*ASKED["messages"], reply])
     [seen] = upstream.seen
     assert seen["messages"][1] == {"role": "assistant", "content": "hello", "tool_calls": []}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_server_is_sent_nothing_that_the_environment_has_for_openai(
+    connect: Connect, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    for name in ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID"):
+        monkeypatch.setenv(f"OPENAI_{name}", "planted")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Planted: planted\nAuthorization: planted")
+    monkeypatch.setenv("OPENAI_BASE_URL", ELSEWHERE)
+    monkeypatch.setenv("HTTP_PROXY", ELSEWHERE)
+    client = connect(openai_api_key=None, embedding_model="ok")
+    assert "".join(client.chat("hello", stream=stream)) == REPLY
+    client.embed("hello")
+    assert len(upstream.sent) == 2
+    assert "planted" not in str(upstream.sent)
+    assert "linux" not in str(upstream.sent).lower()

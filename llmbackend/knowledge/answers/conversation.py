@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from ...inference.chat import ChatModel
@@ -36,7 +35,7 @@ async def standalone(
         "max_tokens": QUESTION_TOKENS,
         "temperature": 0.0,
     }
-    completion = json.loads(await chat.complete(request))
+    completion = await chat.complete(request)
     rewritten = (completion["choices"][0]["message"].get("content") or "").strip()
     usage = {name: count for name, count in (completion.get("usage") or {}).items() if isinstance(count, int)}
     return rewritten or question, usage

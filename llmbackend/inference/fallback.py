@@ -1,0 +1,85 @@
+"""A chat server in an order of fallback: which models it offers, and whether it is better left alone for now."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
+from .upstream import RETRIES, Upstream
+
+
+class Server:
+    LIST_AGE = 60.0  # seconds after which an unknown model is looked for anew
+    LISTING = 2.0  # seconds that a call may have to wait for this
+
+    def __init__(self, upstream: Upstream, cool_down: float) -> None:
+        self.upstream = upstream
+        self._cool_down = cool_down
+        self._rests_until = 0.0
+        self._offered: dict[str, int | None] = {}
+        self._read_at = -self.LIST_AGE
+
+    @property
+    def resting(self) -> bool:
+        return time.monotonic() < self._rests_until
+
+    def rest(self, failure: LLMBackendError) -> None:
+        """Leave it alone: as long as it says, or for the cool-down."""
+        self._rests_until = time.monotonic() + (failure.details.get("retry_after") or self._cool_down)
+
+    @property
+    def first(self) -> str | None:
+        """The first model it offers, if it has been asked."""
+        return next(iter(self._offered), None)
+
+    async def default(self, deadline: float, *, fresh: bool = False) -> str:
+        """The first model it offers; raises BackendError or Overloaded."""
+        about = {"backend": self.upstream.name}
+        try:
+            offered = await self.offered(deadline, fresh=fresh)
+        except (NotFound, InvalidRequest) as error:
+            raise BackendError(
+                f"{self.upstream.name} at {self.upstream.url} does not list its models: correct the URL, "
+                f"or name one by CHAT_MODEL ({error.message})",
+                details=about,
+            ) from error
+        if not offered:
+            raise BackendError(
+                f"{self.upstream.name} at {self.upstream.url} offers no model: start it with one",
+                details=about,
+            )
+        return next(iter(offered))
+
+    async def may_offer(self, model: str, patience: float) -> bool:
+        """Whether to ask it for this model: unless it is known not to have it."""
+        now = time.monotonic()
+        if model not in self._offered and not self.resting and now >= self._read_at + self.LIST_AGE:
+            self._read_at = now
+            try:
+                self._offered = await offered(self.upstream, now + patience, retries=0)
+            except NotFound:
+                pass  # it has no list
+            except LLMBackendError as error:
+                self.rest(error)
+        return model in self._offered or not self._offered
+
+    async def offered(self, deadline: float | None = None, *, fresh: bool = False) -> dict[str, int | None]:
+        """The models it offers, with the tokens each takes where it tells."""
+        if fresh or not self._offered:
+            self._offered = await offered(self.upstream, deadline)
+        return self._offered
+
+
+async def offered(
+    upstream: Upstream, deadline: float | None = None, retries: int = RETRIES
+) -> dict[str, int | None]:
+    """The models a server lists, with the tokens each takes where it tells."""
+    with upstream.translated():
+        listed = (await upstream.get("/models", deadline, retries))["data"]
+        return {str(model["id"]): _context(model) for model in listed}
+
+
+def _context(model: dict[str, Any]) -> int | None:
+    context = model.get("max_model_len")  # vLLM's
+    return context if isinstance(context, int) else None
