@@ -9,6 +9,7 @@ import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from anyio import CancelScope, to_thread
@@ -20,7 +21,7 @@ from . import leases, ledger, reading, results, schedules, webhooks
 from .context import Context, Rooms
 from .leases import Hands
 from .ledger import Claim, LostAttempt, NewJob
-from .registry import TYPES
+from .registry import TYPES, JobType
 from .tables import now
 from .webhooks import Deliveries
 
@@ -200,6 +201,7 @@ class Worker:
         except Exception:  # the ledger could not be written: once the lease is over, the job is done anew
             log.exception("the end of job %s was not noted", attempt.job.id)
         finally:
+            await self._tidy(TYPES[attempt.job.type])
             if self.attempts.get(attempt.job.id) is attempt:
                 del self.attempts[attempt.job.id]
             attempt.ended.set()
@@ -272,11 +274,20 @@ class Worker:
         if time.monotonic() - self._expired >= EXPIRE_SECONDS:
             while await write(results.expire, reading.oldest(self._keep_days), durable=False):
                 pass
+            for kind in TYPES.values():
+                await self._tidy(kind)
             self._expired = time.monotonic()
         if self.free:
             self._free.set()
             if sight.runnable or sight.scheduled:
                 self.wake()
+
+    async def _tidy(self, kind: JobType) -> None:
+        if kind.tidy is not None:
+            try:
+                await kind.tidy(self._rooms, partial(self._database.read, reading.unfinished))
+            except Exception:
+                log.exception("what %s jobs left could not be removed", kind.name)
 
     async def _deliver(self) -> None:
         try:

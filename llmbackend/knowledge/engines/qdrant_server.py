@@ -21,7 +21,7 @@ from .qdrant import (
     Point,
     QdrantIndex,
 )
-from .vectors import RRF_K, RRF_WEIGHTS, Physical, fusion_depth
+from .vectors import RRF_K, RRF_WEIGHTS, Gone, Physical, fusion_depth
 
 WRITE_BATCH = 256
 
@@ -39,6 +39,7 @@ class QdrantServer:
     """
 
     name = "qdrant"
+    shared = True
 
     def __init__(
         self,
@@ -83,8 +84,8 @@ class QdrantServer:
             for field, kind in INDEXED_FIELDS.items():
                 self.client.create_payload_index(name, field, models.PayloadSchemaType(kind), wait=True)
 
-    def open(self, physical: Physical) -> QdrantServerIndex:
-        return QdrantServerIndex(self, physical, self._mark(physical.id))
+    def open(self, physical: Physical, *, repair: bool = True) -> QdrantServerIndex:
+        return QdrantServerIndex(self, physical, self._mark(physical.id), repair)
 
     def drop(self, physical_id: str) -> None:
         with self.translated():
@@ -127,7 +128,8 @@ class QdrantServer:
             else:
                 said = error.content.decode(errors="replace")[:300]
                 reason = f"{where} answered {error.status_code}: {said}"
-            raise BackendError(reason, details={**about, "status": error.status_code}) from error
+            kind = Gone if error.status_code == 404 else BackendError
+            raise kind(reason, details={**about, "status": error.status_code}) from error
         except ResponseHandlingException as error:
             if isinstance(error.source, httpx.TimeoutException):
                 raise BackendTimeout(f"{where} did not answer in {self._timeout} s", details=about) from error
@@ -142,19 +144,19 @@ class QdrantServer:
 class QdrantServerIndex(QdrantIndex):
     """A VectorIndex in a collection of a server. Whatever is written is there for the next call."""
 
-    def __init__(self, server: QdrantServer, physical: Physical, in_use: Path) -> None:
-        """Open it; raises BackendError if it is not there."""
+    def __init__(self, server: QdrantServer, physical: Physical, in_use: Path, repair: bool) -> None:
+        """Open it; raises Gone if it is not there."""
         self._server = server
         self._name = _named(physical.id)
         super().__init__(physical, _Syntax(), in_use)
         with server.translated():
             if not server.client.collection_exists(self._name):
-                raise BackendError(
+                raise Gone(
                     f"the Qdrant server at {server.url} has no collection {self._name!r} any more: delete the "
                     "collection and ingest anew",
                     details={"backend": "Qdrant", "url": server.url},
                 )
-        self._begin()
+        self._begin(repair)
 
     def _write(self, points: Sequence[Point]) -> None:
         with self._server.translated():
