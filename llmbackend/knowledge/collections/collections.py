@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 from anyio import CancelScope, to_thread
 from sqlalchemy import Engine
 
-from ...errors import Conflict, InvalidRequest, LLMBackendError, NotFound
+from ...errors import BackendError, Conflict, InvalidRequest, LLMBackendError, NotFound
 from ...inference.embeddings import Embedder
 from ..chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE
-from ..engines.vectors import Gone, VectorEngine, VectorIndex
+from ..engines.vectors import VectorEngine, VectorIndex, gone
 from .live_index import LiveIndex
 from .manifests import Manifest, Manifests, exchanged, taken
 
@@ -66,16 +66,16 @@ class Collection:
 
     async def run(self, method: Callable[..., _Result], *args: Any) -> _Result:
         """One of the index's methods, in a thread; raises NotFound if the collection was deleted meanwhile."""
-        used = self.index.now
-        try:
-            return await self._run(method, *args)
-        except Gone:
-            if self.look is None:
-                raise
-            await self.look(self)
-            if self.index.now is used:
-                raise
-            return await self._run(method, *args)
+        while True:
+            used = self.index.now
+            try:
+                return await self._run(method, *args)
+            except BackendError as error:
+                if self.look is None or not gone(error):
+                    raise
+                await self.look(self)
+                if self.index.now is used:
+                    raise
 
     async def _run(self, method: Callable[..., _Result], *args: Any) -> _Result:
         if self.closed:
@@ -297,6 +297,7 @@ class Collections:
 
     async def get_or_create(self, name: str, chunk_size: int | None, chunk_overlap: int | None) -> Collection:
         """As `get`, making it first if need be; raises Conflict if it was made with another chunking."""
+        await self.learn()
         if name not in self._manifests:
             try:
                 return await self.create(name, chunk_size, chunk_overlap)
@@ -349,7 +350,7 @@ class Collections:
                 await to_thread.run_sync(collection.index.close)
                 raise missing(was.name)
             if now.place != was.place:
-                index = await self.opened(now)
+                now, index = await self._opened_as_it_is(now)
                 before, collection.index.now = collection.index.now, index
                 collection.manifest = self._manifests[was.name] = now
                 collection.reopened += 1
@@ -451,12 +452,26 @@ class Collections:
         return engine
 
     async def opened(self, manifest: Manifest, *, repair: bool = True) -> VectorIndex:
-        """The index of a manifest, whether a collection has it yet or not; raises Gone."""
+        """The index of a manifest, whether a collection has it yet or not."""
         return await to_thread.run_sync(partial(self.engine(manifest).open, manifest.place, repair=repair))
+
+    async def _opened_as_it_is(self, manifest: Manifest) -> tuple[Manifest, VectorIndex]:
+        """Its index, or, if another process exchanges it meanwhile, that in its place, with the manifest of that."""
+        while True:
+            try:
+                return manifest, await self.opened(manifest)
+            except BackendError as error:
+                now, _ = await to_thread.run_sync(self.rows.find, manifest.name)
+                if not gone(error) or now is None or now.place == manifest.place:
+                    raise
+                manifest = now
 
     async def _opened(self, manifest: Manifest, index: VectorIndex | None = None) -> Collection:
         collection: Collection
-        live = LiveIndex(index or await self.opened(manifest), lambda: self.after_flush(collection))
+        if index is None:
+            manifest, index = await self._opened_as_it_is(manifest)
+            self._manifests[manifest.name] = manifest
+        live = LiveIndex(index, lambda: self.after_flush(collection))
         look = self._look if self.engine(manifest).shared else None
         collection = Collection(manifest, live, look)
         self.after_flush(collection)  # it may have ended before it got its graph

@@ -26,7 +26,7 @@ from .qdrant import (
     Point,
     QdrantIndex,
 )
-from .vectors import RRF_K, RRF_WEIGHTS, Gone, Physical, fusion_depth
+from .vectors import RRF_K, RRF_WEIGHTS, Physical, fusion_depth
 
 WRITE_BATCH = 128
 GRAPH_FROM = 5_000  # kilobytes of vectors; fewer are searched as fast without
@@ -75,9 +75,7 @@ class EdgeIndex(QdrantIndex):
     """A VectorIndex in a folder. The folder belongs to one process at a time."""
 
     def __init__(self, folder: Path, physical: Physical | None = None, repair: bool = True) -> None:
-        """Open the shard in a folder; raises Gone if there is none."""
-        if not folder.is_dir():
-            raise Gone(f"Qdrant Edge: there is no {folder}", details={"backend": "Qdrant Edge"})
+        """Open the shard in a folder; raises BackendError if there is none."""
         self._folder = folder
         physical = physical or Physical(folder.name, uuid.UUID(folder.name), BM25)
         with _translated():

@@ -21,7 +21,7 @@ from .qdrant import (
     Point,
     QdrantIndex,
 )
-from .vectors import RRF_K, RRF_WEIGHTS, Gone, Physical, fusion_depth
+from .vectors import RRF_K, RRF_WEIGHTS, Physical, fusion_depth
 
 WRITE_BATCH = 256
 
@@ -113,7 +113,7 @@ class QdrantServer:
         from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
         where = f"the Qdrant server at {self.url}"
-        about = {"backend": "Qdrant", "url": self.url}
+        about: dict[str, Any] = {"backend": "Qdrant", "url": self.url}
         try:
             yield
         except LLMBackendError:
@@ -128,8 +128,10 @@ class QdrantServer:
             else:
                 said = error.content.decode(errors="replace")[:300]
                 reason = f"{where} answered {error.status_code}: {said}"
-            kind = Gone if error.status_code == 404 else BackendError
-            raise kind(reason, details={**about, "status": error.status_code}) from error
+            details = {**about, "status": error.status_code}
+            if error.status_code == 404:
+                details["gone"] = True
+            raise BackendError(reason, details=details) from error
         except ResponseHandlingException as error:
             if isinstance(error.source, httpx.TimeoutException):
                 raise BackendTimeout(f"{where} did not answer in {self._timeout} s", details=about) from error
@@ -145,16 +147,16 @@ class QdrantServerIndex(QdrantIndex):
     """A VectorIndex in a collection of a server. Whatever is written is there for the next call."""
 
     def __init__(self, server: QdrantServer, physical: Physical, in_use: Path, repair: bool) -> None:
-        """Open it; raises Gone if it is not there."""
+        """Open it; raises BackendError if it is not there."""
         self._server = server
         self._name = _named(physical.id)
         super().__init__(physical, _Syntax(), in_use)
         with server.translated():
             if not server.client.collection_exists(self._name):
-                raise Gone(
+                raise BackendError(
                     f"the Qdrant server at {server.url} has no collection {self._name!r} any more: delete the "
                     "collection and ingest anew",
-                    details={"backend": "Qdrant", "url": server.url},
+                    details={"backend": "Qdrant", "url": server.url, "gone": True},
                 )
         self._begin(repair)
 

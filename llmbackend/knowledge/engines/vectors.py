@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from ...errors import BackendError
+from ...errors import LLMBackendError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,8 +87,9 @@ class Stored(NamedTuple):
     cursor: str | None
 
 
-class Gone(BackendError):
-    """An index is not there (any more): another process may have removed it."""
+def gone(error: LLMBackendError) -> bool:
+    """Whether the reason is that an index is not there (any more): another process may have removed it."""
+    return error.details.get("gone") is True
 
 
 class Ids(NamedTuple):
@@ -171,7 +172,7 @@ class VectorEngine(Protocol):
         """Make an empty index."""
 
     def open(self, physical: Physical, *, repair: bool = True) -> VectorIndex:
-        """An index that is there, repaired if need be; raises Gone if it is not. It has one user at a time.
+        """An index that is there, repaired if need be; raises BackendError, of which `gone` is true, if it is not. It has one user at a time.
 
         One that is half filled with parts of documents is not to be repaired: they would go.
         """
