@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, literal, select, text, update
 
 from ..errors import LLMBackendError
-from .ledger import ENDED, GIVEN_PARAMS, MOMENT, Claim, fail_all
+from .ledger import ENDED, GIVEN_PARAMS, MOMENT, Claim, NewJob, accepted, fail_all, store
 from .tables import jobs, now, stamp
 
 MAX_ATTEMPTS = 5
@@ -36,6 +36,16 @@ class Hands:
     free: int = 1
     alone: bool = True
     """Whether these hands have nothing else to do."""
+
+
+def accept(connection: Connection, job: NewJob, hands: Hands) -> tuple[str, Claim | None]:
+    """As `ledger.add`, of a job that has to wait for nothing: it is these hands' at once, if it is new."""
+    known = accepted(connection, job)
+    if known is not None:
+        return known, None
+    attempt = _attempt(hands, now())
+    number = store(connection, job, status="running", attempts=1, tries=1, **attempt)
+    return job.id, Claim(number, job.id, job.owner, job.type, attempt["token"], job.params)
 
 
 def claim(connection: Connection, hands: Hands, last_turn: Mapping[str, float]) -> list[Claim]:
@@ -126,20 +136,22 @@ _CLAIM = (
 
 
 def _claim_of(connection: Connection, hands: Hands, owner: str) -> Claim | None:
-    moment, token = now(), str(uuid.uuid4())
-    values = {
-        **_given(hands, moment),
-        "of_owner": owner,
-        "worker": hands.worker,
-        "token": token,
-        "lease": moment + hands.lease,
-        "started_at": stamp(moment),
-    }
-    row = connection.execute(_CLAIM, values).first()
+    moment = now()
+    attempt = _attempt(hands, moment)
+    row = connection.execute(_CLAIM, {**_given(hands, moment), **attempt, "of_owner": owner}).first()
     if row is None:
         return None
     given = connection.execute(GIVEN_PARAMS, {"number": row.number}).scalar_one()
-    return Claim(**row._mapping, token=token, params=given)
+    return Claim(**row._mapping, token=attempt["token"], params=given)
+
+
+def _attempt(hands: Hands, moment: float) -> dict[str, Any]:
+    return {
+        "worker": hands.worker,
+        "token": str(uuid.uuid4()),
+        "lease": moment + hands.lease,
+        "started_at": stamp(moment),
+    }
 
 
 def runnable(connection: Connection, hands: Hands) -> bool:

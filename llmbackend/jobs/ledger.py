@@ -53,14 +53,14 @@ class Claim:
     id: str
     owner: str
     type: str
-    attempts: int
-    tries: int
-    reached: int
-    checkpoint: str | None
-    row_count: int
-    row_bytes: int
     token: str
     params: str
+    attempts: int = 1
+    tries: int = 1
+    reached: int = 0
+    checkpoint: str | None = None
+    row_count: int = 0
+    row_bytes: int = 0
 
 
 def add(connection: Connection, job: NewJob) -> str:
@@ -68,19 +68,31 @@ def add(connection: Connection, job: NewJob) -> str:
 
     Raises Conflict if the key was another job's, or a job that it depends on can no longer complete, and NotFound.
     """
-    if job.idempotency_key is not None:
-        known = connection.execute(
-            select(jobs.c.id, jobs.c.fingerprint).where(
-                jobs.c.owner == job.owner, jobs.c.idempotency_key == job.idempotency_key
-            )
-        ).first()
-        if known is not None:
-            if known.fingerprint != job.fingerprint:
-                raise Conflict(
-                    f"idempotency_key {job.idempotency_key!r} was given with another job: use a new key for this one",
-                    details={"job_id": known.id},
-                )
-            return str(known.id)
+    known = accepted(connection, job)
+    if known is None:
+        store(connection, job)
+    return known or job.id
+
+
+def accepted(connection: Connection, job: NewJob) -> str | None:
+    """The id of the job that was accepted under the same key; raises Conflict if that is another one."""
+    if job.idempotency_key is None:
+        return None
+    known = connection.execute(
+        select(jobs.c.id, jobs.c.fingerprint).where(
+            jobs.c.owner == job.owner, jobs.c.idempotency_key == job.idempotency_key
+        )
+    ).first()
+    if known is not None and known.fingerprint != job.fingerprint:
+        raise Conflict(
+            f"idempotency_key {job.idempotency_key!r} was given with another job: use a new key for this one",
+            details={"job_id": known.id},
+        )
+    return None if known is None else str(known.id)
+
+
+def store(connection: Connection, job: NewJob, **attempt: Any) -> int:
+    """Store a job, queued or with an `attempt` at it; its number. Raises as `add`."""
     waits_for = _waited_for(connection, job.depends_on)
     values = {
         "id": job.id,
@@ -94,6 +106,7 @@ def add(connection: Connection, job: NewJob) -> str:
         "followed": int(job.webhook is not None),
         "fingerprint": job.fingerprint if job.idempotency_key is not None else None,
         "created_at": stamp(),
+        **attempt,
     }
     number = connection.execute(_ADD, values).scalar_one()
     connection.execute(_ADD_PARAMS, {"job": number, "params": job.params})
@@ -103,7 +116,7 @@ def add(connection: Connection, job: NewJob) -> str:
         pairs = [{"job": number, "waits_for": other} for other in waits_for]
         connection.execute(insert(dependencies), pairs)
         connection.execute(update(jobs).where(jobs.c.number.in_(waits_for)).values(followed=1))
-    return job.id
+    return int(number)
 
 
 # Statements of every job's way are made once: that takes longer than to execute them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, select
@@ -44,6 +45,12 @@ def watched(connection: Connection, job_id: str, keep_days: float) -> tuple[int,
     if row is None:
         raise missing(job_id)
     return row["version"], _seen(row, keep_days)
+
+
+def unfinished(connection: Connection, job_ids: Sequence[str]) -> set[str]:
+    """Those of these jobs that wait or run."""
+    going_on = jobs.c.status.in_(("queued", "running"))
+    return set(connection.execute(select(jobs.c.id).where(jobs.c.id.in_(job_ids), going_on)).scalars())
 
 
 def listed(

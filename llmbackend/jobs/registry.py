@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Literal, TypeVar
@@ -21,6 +21,9 @@ Where = Literal["anywhere", "collections", "here"]
 """In any process; in any that has the collections (all, where they are on a Qdrant server); in that which accepts it."""
 
 Run = Callable[[Context, Any], Awaitable[dict[str, Any] | None]]
+Unfinished = Callable[[Sequence[str]], Awaitable[set[str]]]
+"""Tells which of some jobs' ids are those of jobs that wait or run."""
+Tidy = Callable[[Rooms, Unfinished], Awaitable[None]]
 _Run = TypeVar("_Run", bound=Run)
 
 
@@ -34,6 +37,8 @@ class JobType:
     where: Where = "anywhere"
     check: Callable[[Rooms, Any], None] = lambda rooms, params: None
     """Raises what can be known at once to be wrong with valid params."""
+    tidy: Tidy | None = None
+    """Removes what jobs left that have ended and will not go on; called after each attempt, and now and then."""
 
 
 TYPES: dict[str, JobType] = {}
@@ -46,6 +51,7 @@ def job_type(
     rows: str | None = None,
     where: Where = "anywhere",
     check: Callable[[Rooms, Any], None] = lambda rooms, params: None,
+    tidy: Tidy | None = None,
 ) -> Callable[[_Run], _Run]:
     """Register an `async def run(context, params)` as a kind of job; what it returns, a dict, is the job's result.
 
@@ -61,7 +67,7 @@ def job_type(
             run.__qualname__,
         ):
             raise ValueError(f"there is a job type {name!r} already, by {known.run.__module__}")
-        TYPES[name] = JobType(name, params, run, rows, where, check)
+        TYPES[name] = JobType(name, params, run, rows, where, check, tidy)
         return run
 
     return register

@@ -65,6 +65,10 @@ class Jobs:
 
     async def submit(self, job: NewJob) -> str:
         """The id of the job, durable once this returns; as `ledger.add`."""
+        accepting = self._worker.accept(job) if self._worker is not None else None
+        if accepting is not None:
+            job_id, _ = await asyncio.shield(accepting)  # for the worker waits for it, too
+            return job_id
         adding = self._database.write(ledger.add, job)
         here = self._worker is not None and self._worker.free
         if here:
@@ -130,9 +134,9 @@ class Jobs:
 
     def _tell(self, job_id: str) -> None:
         """Have a job taken up: here if there is a hand free, else by another process."""
-        if self._worker is not None and self._worker.free:
+        if self._worker is not None:
             self._worker.wake()
-        else:
+        if self._worker is None or not self._worker.free:
             self._newest = job_id
             self._news.set()
 

@@ -131,11 +131,20 @@ class ReindexParams(Request):
     model: str | None = None
 
 
-@job_type("reindex", ReindexParams, where="here")
+@job_type(
+    "reindex",
+    ReindexParams,
+    where="here",
+    tidy=lambda rooms, unfinished: rooms.collections.tidy_after_jobs(unfinished),
+)
 async def reindex(context: Context, params: ReindexParams) -> dict[str, Any]:
-    """A reindex report. The new vectors are in a copy until the end: an attempt that was lost begins anew, by cached vectors."""
+    """A reindex report. The new vectors are in a copy until the end, which a later attempt goes on with."""
     report = await rebuild.reindex(
-        context.rooms.collections, params.collection, model=params.model, progress=context.progress
+        context.rooms.collections,
+        params.collection,
+        model=params.model,
+        progress=context.progress,
+        job=context,
     )
     return report.model_dump()
 

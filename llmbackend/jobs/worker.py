@@ -6,7 +6,10 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from anyio import CancelScope, to_thread
@@ -17,8 +20,8 @@ from ..errors import LLMBackendError
 from . import leases, ledger, reading, results, schedules, webhooks
 from .context import Context, Rooms
 from .leases import Hands
-from .ledger import Claim, LostAttempt
-from .registry import TYPES
+from .ledger import Claim, LostAttempt, NewJob
+from .registry import TYPES, JobType
 from .tables import now
 from .webhooks import Deliveries
 
@@ -75,8 +78,8 @@ class Worker:
         self._at_work: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._last_turn: dict[str, float] = {}
-        self._busy = 0  # attempts whose function is at work
-        self._left_some = False  # whether there may be jobs that were not taken up for want of a hand
+        self._busy = 0  # attempts whose function is at work, and jobs that are being accepted for a hand
+        self._left_some = False  # whether there may be jobs that wait to be taken up
         self._wanted = asyncio.Event()
         self._free = asyncio.Event()
         self._closing = False
@@ -87,7 +90,7 @@ class Worker:
         """Take up what a dead process of the same name left, then whatever comes."""
         await self._database.write(leases.recover, self._hands.worker)
         self._free.set()
-        self._wanted.set()
+        self.wake()
         self._loops = [asyncio.create_task(self._take_up()), asyncio.create_task(self._look_around())]
 
     @property
@@ -98,8 +101,29 @@ class Worker:
         return not any(attempt.suspect for attempt in self.attempts.values())
 
     def wake(self) -> None:
-        """Look for work now."""
+        """Look for work, as soon as there is a hand free."""
+        self._left_some = True
         self._wanted.set()
+
+    def accept(self, job: NewJob) -> asyncio.Future[tuple[str, Claim | None]] | None:
+        """`leases.accept` for a free hand, which begins as soon as it is done; None if the job has to wait its turn."""
+        waits = self._left_some or self._hands.per_owner is not None or job.depends_on or job.run_at > now()
+        if waits or not self.free:
+            return None
+        self._busy += 1
+        self._note_free()
+        adding = self._database.write(leases.accept, job, self._hands)
+        self._start(self._accepted(adding))
+        return adding
+
+    async def _accepted(self, adding: asyncio.Future[tuple[str, Claim | None]]) -> None:
+        claim = None
+        with suppress(Exception):  # whoever asked is told
+            _, claim = await adding
+        if claim is not None:
+            await self._attempt(self._begin(claim))
+        else:
+            self._hand_free()
 
     async def until_free(self) -> None:
         """Wait until work can be taken up, or none will be any more."""
@@ -118,7 +142,7 @@ class Worker:
         if self._delivering is not None:
             self._delivering.cancel()  # it is due again before long
             await asyncio.wait([self._delivering])
-        if self._at_work:
+        while self._at_work:
             await asyncio.wait(self._at_work)
 
     async def _take_up(self) -> None:
@@ -126,32 +150,43 @@ class Worker:
             await self._wanted.wait()
             self._wanted.clear()
             try:
-                while self.free and await self._begin():
+                while self.free and await self._claim():
                     pass
             except Exception:
                 log.exception("no job could be taken up")  # the next look around tries again
 
     def _now(self) -> Hands:
-        return replace(self._hands, free=self._slots - self._busy, alone=not self.attempts)
+        alone = not self.attempts and not self._busy
+        return replace(self._hands, free=self._slots - self._busy, alone=alone)
 
-    async def _begin(self) -> bool:
+    async def _claim(self) -> bool:
         """Begin the next jobs; tells whether there may be more."""
         hands = self._now()
         # Not durable: claimed or not, after a power cut a job is done anew.
         claimed = await self._database.write(leases.claim, hands, self._last_turn, durable=False)
         for job in claimed:
-            self._last_turn[job.owner] = now()
-            attempt = self.attempts[job.id] = Attempt(job)
-            if self._closing:
-                attempt.scope.cancel()
             self._busy += 1
-            task = asyncio.create_task(self._attempt(attempt))
-            self._at_work.add(task)
-            task.add_done_callback(self._at_work.discard)
+            self._start(self._attempt(self._begin(job)))
+        more = len(claimed) == hands.free
+        self._left_some = more or self._wanted.is_set() or self._hands.per_owner is not None
+        return more
+
+    def _begin(self, job: Claim) -> Attempt:
+        self._last_turn[job.owner] = now()
+        attempt = self.attempts[job.id] = Attempt(job)
+        if self._closing:
+            attempt.scope.cancel()
+        self._note_free()
+        return attempt
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+
+    def _note_free(self) -> None:
         if not self.free:
             self._free.clear()
-        self._left_some = len(claimed) == hands.free or self._hands.per_owner is not None
-        return len(claimed) == hands.free
 
     async def _attempt(self, attempt: Attempt) -> None:
         try:
@@ -166,6 +201,7 @@ class Worker:
         except Exception:  # the ledger could not be written: once the lease is over, the job is done anew
             log.exception("the end of job %s was not noted", attempt.job.id)
         finally:
+            await self._tidy(TYPES[attempt.job.type])
             if self.attempts.get(attempt.job.id) is attempt:
                 del self.attempts[attempt.job.id]
             attempt.ended.set()
@@ -238,11 +274,20 @@ class Worker:
         if time.monotonic() - self._expired >= EXPIRE_SECONDS:
             while await write(results.expire, reading.oldest(self._keep_days), durable=False):
                 pass
+            for kind in TYPES.values():
+                await self._tidy(kind)
             self._expired = time.monotonic()
         if self.free:
             self._free.set()
             if sight.runnable or sight.scheduled:
-                self._wanted.set()
+                self.wake()
+
+    async def _tidy(self, kind: JobType) -> None:
+        if kind.tidy is not None:
+            try:
+                await kind.tidy(self._rooms, partial(self._database.read, reading.unfinished))
+            except Exception:
+                log.exception("what %s jobs left could not be removed", kind.name)
 
     async def _deliver(self) -> None:
         try:

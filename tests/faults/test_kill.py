@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from llmbackend import Conflict, LLMBackendClient, LLMBackendError
+from llmbackend import Conflict, LLMBackendClient, LLMBackendError, TransportError
 from llmbackend.jobs import leases
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
@@ -212,38 +212,59 @@ def test_a_stopped_server_gives_its_jobs_back(tmp_path: Path, stop: signal.Signa
         _assert_whole(client, "reports", documents)
 
 
-@pytest.fixture
-def slow_claims(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """A job's claim takes half a second, as on a busy disk; set once one has begun."""
+def _slow(monkeypatch: pytest.MonkeyPatch, way: str) -> threading.Event:
+    """Have a job's claim take half a second, as on a busy disk; set once one has begun."""
     begun = threading.Event()
-    claim = leases.claim
+    claim = getattr(leases, way)
 
-    def slowly(*args: Any) -> list[leases.Claim]:
+    def slowly(*args: Any) -> Any:
         claimed = claim(*args)
         if claimed:
             begun.set()
             time.sleep(0.5)
         return claimed
 
-    monkeypatch.setattr(leases, "claim", slowly)
+    monkeypatch.setattr(leases, way, slowly)
     return begun
 
 
 TEXTS = [f"Report {number} is about case {number * 31}." for number in range(20_000)]
 
 
-def test_closing_while_a_job_begins_gives_it_back(tmp_path: Path, slow_claims: threading.Event) -> None:
-    with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
+def _takes_turns(folder: Path) -> LLMBackendClient:
+    """Its jobs are claimed, for owners have a limit; else, with hands free, one is at work as soon as it is accepted."""
+    return LLMBackendClient(transport=LocalTransport(Settings(data_dir=folder, jobs_per_owner=2)))
+
+
+def test_closing_while_a_job_begins_gives_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = _slow(monkeypatch, "claim")
+    with _takes_turns(tmp_path) as client:
         job_id = client.submit_job("batch_embed", {"texts": TEXTS})
-        assert slow_claims.wait(5)
+        assert begun.wait(30)
     [row] = _change_ledger(tmp_path, "SELECT status, attempts FROM jobs WHERE id = ?", job_id)
     assert row == ("queued", 0)
 
 
-def test_cancelling_while_a_job_begins_stops_it(tmp_path: Path, slow_claims: threading.Event) -> None:
-    with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
+def test_closing_while_a_job_is_accepted_gives_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = _slow(monkeypatch, "accept")
+    client = LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path)))
+    with ThreadPoolExecutor(1) as pool:
+        submitting = pool.submit(client.submit_job, "batch_embed", {"texts": TEXTS})
+        assert begun.wait(30)
+        client.close()
+        with pytest.raises(TransportError, match="closed"):
+            submitting.result()
+    [row] = _change_ledger(tmp_path, "SELECT status, attempts FROM jobs WHERE attempts = ?", 0)
+    assert row == ("queued", 0), "there it is all the same"
+
+
+def test_cancelling_while_a_job_begins_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = _slow(monkeypatch, "claim")
+    with _takes_turns(tmp_path) as client:
         job_id = client.submit_job("batch_embed", {"texts": TEXTS})
-        assert slow_claims.wait(5)
+        assert begun.wait(30)
         assert client.cancel_job(job_id).status == "cancelled"
         with pytest.raises(Conflict, match="cancelled"):
             client.wait_for_job(job_id, timeout=30)

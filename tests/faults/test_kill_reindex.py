@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import sqlite3
 import threading
 import time
+from collections import Counter
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,9 @@ import pytest
 
 from llmbackend import LLMBackendClient, LLMBackendError
 from llmbackend.knowledge.collections.index_building import GROWN
+from llmbackend.knowledge.collections.rebuild import PAGE
 from tests.server import Server, serving
+from tests.upstream.fake import KEY, Upstream, running
 
 DOCUMENTS = 450
 CHANGED, DELETED = range(200), range(300, 400)
@@ -48,6 +53,13 @@ def _physical(folder: Path) -> tuple[set[str], set[str], set[str]]:
         }
         loose = {physical for (physical,) in connection.execute("SELECT physical FROM loose_collections")}
     return {path.name for path in (folder / "collections").iterdir()}, named, loose
+
+
+def _until(condition: Callable[[], Any], timeout: float = 180) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        time.sleep(0.02)
 
 
 def _kill(server: Server) -> None:
@@ -112,6 +124,117 @@ def test_a_kill_at_a_random_moment(original: Path, tmp_path: Path, moment: int) 
         assert client.get_collection("cases").documents == info.documents
         [best, *_] = client.rag_search("Case 12991, edition 1", "cases")
         assert best.document_id == "d419"
+
+
+def _slowly(upstream: Upstream) -> dict[str, Any]:
+    """Settings of a server whose embedding model is another one, and that keeps no vectors."""
+    upstream.work = 0.2
+    return {"tei_url": f"{upstream.url}/ok", "tei_api_key": KEY, "embedding_cache_mb": 0}
+
+
+def _times_embedded(upstream: Upstream) -> Counter[str]:
+    return Counter(text for body in list(upstream.seen) for text in body["inputs"] if text.startswith("Case"))
+
+
+def _everything(client: LLMBackendClient, file: Path) -> Counter[tuple[str, str]]:
+    """How often each passage is there, by its document and text."""
+    client.export_collection("cases", file)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    file.unlink()
+    return Counter((line["document_id"], line["text"]) for line in lines if "document_id" in line)
+
+
+SHORT = 3000
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `original`, with documents of one or two passages."""
+    folder = tmp_path_factory.mktemp("short")
+    with serving(folder) as server, LLMBackendClient(server.url) as client:
+        client.rag_ingest(
+            [_short(number, 1) for number in range(SHORT)], "cases", chunk_size=32, chunk_overlap=0
+        )
+    return folder
+
+
+def _short(number: int, edition: int) -> dict[str, Any]:
+    sentences = [f"Case {number} {part}, edition {edition}." for part in range(1 + number % 4)]
+    return {"id": f"d{number}", "text": " ".join(sentences), "metadata": {"edition": edition}}
+
+
+def test_a_job_goes_on_with_what_it_had_embedded(short: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(short, folder)
+    with running() as upstream:
+        slow = _slowly(upstream)
+        with serving(folder, **slow) as server, LLMBackendClient(server.url) as client:
+            before = client.get_collection("cases")
+            job_id = client.submit_job("reindex", {"collection": "cases"})
+            _until(lambda: client.get_job_status(job_id).progress.done >= before.chunks // 2)
+            _kill(server)
+        first = _times_embedded(upstream)
+        with serving(folder, workers=0) as server, LLMBackendClient(server.url) as client:
+            # Of the old model, it is used as before; what is written now is embedded anew in the end.
+            changed = [_short(number, 2) for number in range(0, 100, 2)]
+            client.rag_ingest(changed, "cases")
+            client.delete_documents("cases", [f"d{number}" for number in range(1, 100, 2)])
+            client.rag_ingest([{"id": "new", "text": "Case new, edition 2."}], "cases")
+            expected = _everything(client, tmp_path / "export")
+            there, named, loose = _physical(folder)
+            assert (len(there), len(named), len(loose)) == (2, 1, 1), "the half that is done is kept"
+        with serving(folder, **slow) as server, LLMBackendClient(server.url) as client:
+            report = client.wait_for_job(job_id, 120)
+            assert client.get_job_status(job_id).attempts == 2
+            assert (report.documents, report.chunks) == (SHORT - 50 + 1, sum(expected.values()))
+            assert _everything(client, tmp_path / "export") == expected
+            assert client.rag_ingest(changed, "cases").unchanged == len(changed)
+            _until(lambda: _physical(folder)[2] == set())
+            assert _physical(folder)[0] == _physical(folder)[1]
+    again = _times_embedded(upstream) - Counter(dict.fromkeys(_times_embedded(upstream), 1))
+    assert sum(first.values()) >= before.chunks // 2 > 3 * PAGE
+    assert sum(again.values()) <= 3 * PAGE, "what was under way at the kill"
+
+
+@pytest.mark.parametrize("state", ["running", "killed"])
+def test_what_a_cancelled_job_had_made_is_removed(short: Path, tmp_path: Path, state: str) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(short, folder)
+    with running() as upstream:
+        slow = _slowly(upstream)
+        with serving(folder, **slow) as server, LLMBackendClient(server.url) as client:
+            job_id = client.submit_job("reindex", {"collection": "cases"})
+            _until(lambda: client.get_job_status(job_id).progress.done > 0)
+            if state == "running":
+                client.cancel_job(job_id)
+            else:
+                _kill(server)
+        if state == "killed":
+            with serving(folder, workers=0) as server, LLMBackendClient(server.url) as client:
+                client.cancel_job(job_id)
+                assert len(_physical(folder)[2]) == 1
+    with serving(folder) as server, LLMBackendClient(server.url) as client:
+        _until(lambda: _physical(folder)[2] == set())
+        there, named, _ = _physical(folder)
+        assert there == named
+        info = client.get_collection("cases")
+        assert (info.documents, info.embedding_model) == (SHORT, client.health().embeddings)
+        assert client.rag_search("Case 5 1", "cases") != []
+
+
+def test_a_stopped_servers_reindex_goes_on_at_its_next_start(short: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(short, folder)
+    with running() as upstream:
+        slow = _slowly(upstream)
+        with serving(folder, **slow) as server, LLMBackendClient(server.url) as client:
+            chunks = client.get_collection("cases").chunks
+            job_id = client.submit_job("reindex", {"collection": "cases"})
+            _until(lambda: client.get_job_status(job_id).progress.done >= chunks // 2)
+        with serving(folder, **slow) as server, LLMBackendClient(server.url) as client:
+            assert client.wait_for_job(job_id, 120).chunks == chunks
+        assert sum(_times_embedded(upstream).values()) <= chunks + 3 * PAGE
+    assert _physical(folder)[0] == _physical(folder)[1]
 
 
 def test_a_kill_while_the_graph_is_built(tmp_path: Path) -> None:

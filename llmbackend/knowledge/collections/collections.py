@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from anyio import CancelScope, to_thread
 from sqlalchemy import Engine
 
-from ...errors import Conflict, InvalidRequest, LLMBackendError, NotFound
+from ...errors import BackendError, Conflict, InvalidRequest, LLMBackendError, NotFound
 from ...inference.embeddings import Embedder
 from ..chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE
-from ..engines.vectors import VectorEngine, VectorIndex
+from ..engines.vectors import VectorEngine, VectorIndex, gone
 from .live_index import LiveIndex
-from .manifests import Manifest, Manifests, taken
+from .manifests import Manifest, Manifests, exchanged, taken
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,14 @@ class Collection:
 
     manifest: Manifest
     index: LiveIndex
+    look: Callable[[Collection], Awaitable[None]] | None = None
+    """Where other processes may exchange or delete it: see what they have made of it."""
     closed: bool = False
+    frozen: bool = False
+    """Whether another process is about to exchange it."""
+    reopened: int = 0
+    """How often another physical collection was found in its place."""
+    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _rebuilding: _Rebuilding | None = None
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _at_work: set[asyncio.Future[None]] = field(default_factory=set)
@@ -58,6 +66,18 @@ class Collection:
 
     async def run(self, method: Callable[..., _Result], *args: Any) -> _Result:
         """One of the index's methods, in a thread; raises NotFound if the collection was deleted meanwhile."""
+        while True:
+            used = self.index.now
+            try:
+                return await self._run(method, *args)
+            except BackendError as error:
+                if self.look is None or not gone(error):
+                    raise
+                await self.look(self)
+                if self.index.now is used:
+                    raise
+
+    async def _run(self, method: Callable[..., _Result], *args: Any) -> _Result:
         if self.closed:
             raise missing(self.manifest.name)
         loop = asyncio.get_running_loop()
@@ -89,11 +109,26 @@ class Collection:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
-        """Held while a batch is written; raises NotFound if the collection was deleted meanwhile."""
+        """Held while a batch is written; raises NotFound if the collection was deleted meanwhile.
+
+        Raises Conflict, before or after, if another process has exchanged it, or is about to: what was written may be
+        lost then.
+        """
         async with self._writing:
             if self.closed:
                 raise missing(self.manifest.name)
+            await self._look_before_writing()
+            before = self.reopened
             yield
+            await self._look_before_writing()
+            if self.reopened != before:
+                raise exchanged(self.manifest.name)
+
+    async def _look_before_writing(self) -> None:
+        if self.look is not None:
+            await self.look(self)
+            if self.frozen:
+                raise exchanged(self.manifest.name)
 
     async def idle(self) -> None:
         """Return when those who are at work now have ended."""
@@ -130,7 +165,9 @@ class Collection:
     async def close(self) -> None:
         if self._rebuilding is not None:
             await self._rebuilding.end()
-        async with self.writing():
+        async with self._writing:
+            if self.closed:
+                raise missing(self.manifest.name)
             self.closed = True
             await self.idle()  # an engine is not closed under the hands of those who still read
             await to_thread.run_sync(self.index.close)
@@ -164,7 +201,7 @@ class Collections:
         self._default = engines[0]
         self._open: dict[str, Collection] = {}
         self._changing = asyncio.Lock()
-        # Read once: the data directory is this process's, so nobody else changes them.
+        # Nobody else changes those of engines that are not shared; for the others, see `_learn` and `_look`.
         self._manifests = {manifest.name: manifest for manifest in self.rows.all()}
         self.after_flush: Callable[[Collection], None] = lambda collection: None
         """Called, in a thread, when what was written to a collection is safe."""
@@ -213,9 +250,12 @@ class Collections:
             engine=self._default.name,
         )
 
-    async def make(self, manifest: Manifest) -> None:
-        """The physical collection of a manifest, which is loose until somebody stores the manifest."""
-        await to_thread.run_sync(self.rows.begin, manifest.place.id, manifest.engine)
+    async def make(self, manifest: Manifest, job: str = "") -> None:
+        """The physical collection of a manifest, which is loose until somebody stores the manifest.
+
+        If it is made by a job, it stays until that has ended.
+        """
+        await to_thread.run_sync(self.rows.begin, manifest.place.id, manifest.engine, job)
         await to_thread.run_sync(self.engine(manifest).create, manifest.place.id, manifest.dimension)
 
     async def add(self, manifest: Manifest, index: VectorIndex) -> Collection:
@@ -235,8 +275,7 @@ class Collections:
         """The collection of that name, whatever made its vectors; raises NotFound."""
         if name not in self._open:
             async with self._changing:
-                if name not in self._manifests:
-                    await self._learn()
+                await self._learn()
                 if name not in self._manifests:
                     raise missing(name)
                 if name not in self._open:
@@ -258,6 +297,7 @@ class Collections:
 
     async def get_or_create(self, name: str, chunk_size: int | None, chunk_overlap: int | None) -> Collection:
         """As `get`, making it first if need be; raises Conflict if it was made with another chunking."""
+        await self.learn()
         if name not in self._manifests:
             try:
                 return await self.create(name, chunk_size, chunk_overlap)
@@ -282,14 +322,41 @@ class Collections:
         return collection
 
     async def learn(self) -> None:
-        """Know of collections that another process on the same database and Qdrant server has made."""
+        """Know of what other processes on the same database and Qdrant server have made, exchanged and deleted."""
         async with self._changing:
             await self._learn()
 
     async def _learn(self) -> None:
         if len(self._engines) > 1:  # else they are in this process's data directory
-            for manifest in await to_thread.run_sync(self.rows.all):
-                self._manifests.setdefault(manifest.name, manifest)
+            self._manifests = {one.name: one for one in await to_thread.run_sync(self.rows.all)}
+            for name, collection in list(self._open.items()):
+                now = self._manifests.get(name)
+                if collection.look is not None and (now is None or now.place != collection.manifest.place):
+                    with suppress(LLMBackendError):
+                        await collection.look(collection)
+
+    async def _look(self, collection: Collection) -> None:
+        """See what other processes have made of a collection: whatever is in its place now is opened.
+
+        Raises NotFound if it was deleted, and Conflict if another model made its vectors now.
+        """
+        async with collection.looking:
+            was = collection.manifest
+            now, collection.frozen = await to_thread.run_sync(self.rows.find, was.name)
+            if now is None:
+                collection.closed = True
+                self._manifests.pop(was.name, None)
+                self._open.pop(was.name, None)
+                await to_thread.run_sync(collection.index.close)
+                raise missing(was.name)
+            if now.place != was.place:
+                now, index = await self._opened_as_it_is(now)
+                before, collection.index.now = collection.index.now, index
+                collection.manifest = self._manifests[was.name] = now
+                collection.reopened += 1
+                await to_thread.run_sync(before.close)
+                if now.embedding_model != was.embedding_model:
+                    raise exchanged(was.name)
 
     def names(self) -> list[str]:
         return sorted(self._manifests)
@@ -301,21 +368,45 @@ class Collections:
             documents, _ = await collection.run(collection.index.count)
             with CancelScope(shield=True):
                 await collection.close()
-                del self._manifests[name], self._open[name]
+                self._manifests.pop(name, None)
+                self._open.pop(name, None)
                 await to_thread.run_sync(self.rows.delete, collection.manifest)
                 await self.drop(collection.manifest)
         return documents
 
     async def swap(self, collection: Collection, new: Manifest, index: VectorIndex) -> None:
-        """Put another index in the place of a collection's, while its write lock is held; the old one goes."""
+        """Put another index in the place of a collection's, while its write lock is held; the old one goes.
+
+        Raises Conflict if another process was faster.
+        """
         old, before = collection.manifest, collection.index.now
         with CancelScope(shield=True):
-            await to_thread.run_sync(self.rows.swap, old, new)
-            collection.index.now = index
-            collection.manifest = self._manifests[new.name] = new
+            async with collection.looking:
+                await to_thread.run_sync(
+                    partial(self.rows.swap, old, new, frozen=collection.look is not None)
+                )
+                collection.index.now = index
+                collection.manifest = self._manifests[new.name] = new
             await collection.idle()  # readers of the old one
             await to_thread.run_sync(before.close)
             await self.drop(old)
+
+    @asynccontextmanager
+    async def frozen(self, collection: Collection) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Other processes do not write to the collection meanwhile, as long as what this gives is called now and then.
+
+        Raises Conflict if one of them was faster.
+        """
+        manifest = collection.manifest
+        if collection.look is None:
+            yield partial(asyncio.sleep, 0)
+            return
+        await to_thread.run_sync(self.rows.freeze, manifest)
+        try:
+            yield partial(to_thread.run_sync, partial(self.rows.freeze, manifest, longer=True))
+        finally:
+            with CancelScope(shield=True):
+                await to_thread.run_sync(self.rows.thaw, manifest)
 
     async def drop(self, manifest: Manifest) -> None:
         """Remove a loose physical collection; what cannot be removed now is at the next start."""
@@ -326,6 +417,14 @@ class Collections:
         """Remove what a process that was killed left unfinished, or had no time to remove."""
         for physical_id, engine in await to_thread.run_sync(self.rows.loose):
             await to_thread.run_sync(self._drop, physical_id, engine)
+
+    async def tidy_after_jobs(self, unfinished: Callable[[Sequence[str]], Awaitable[set[str]]]) -> None:
+        """Remove what jobs left that will not go on: `unfinished` tells which of some may."""
+        left = await to_thread.run_sync(self.rows.left_by_jobs)
+        going_on = await unfinished([job for _, _, job in left]) if left else set()
+        for physical_id, engine, job in left:
+            if job not in going_on:
+                await to_thread.run_sync(self._drop, physical_id, engine)
 
     def _drop(self, physical_id: str, engine: str) -> None:
         try:
@@ -352,13 +451,28 @@ class Collections:
             )
         return engine
 
-    async def opened(self, manifest: Manifest) -> VectorIndex:
+    async def opened(self, manifest: Manifest, *, repair: bool = True) -> VectorIndex:
         """The index of a manifest, whether a collection has it yet or not."""
-        return await to_thread.run_sync(self.engine(manifest).open, manifest.place)
+        return await to_thread.run_sync(partial(self.engine(manifest).open, manifest.place, repair=repair))
+
+    async def _opened_as_it_is(self, manifest: Manifest) -> tuple[Manifest, VectorIndex]:
+        """Its index, or, if another process exchanges it meanwhile, that in its place, with the manifest of that."""
+        while True:
+            try:
+                return manifest, await self.opened(manifest)
+            except BackendError as error:
+                now, _ = await to_thread.run_sync(self.rows.find, manifest.name)
+                if not gone(error) or now is None or now.place == manifest.place:
+                    raise
+                manifest = now
 
     async def _opened(self, manifest: Manifest, index: VectorIndex | None = None) -> Collection:
         collection: Collection
-        live = LiveIndex(index or await self.opened(manifest), lambda: self.after_flush(collection))
-        collection = Collection(manifest, live)
+        if index is None:
+            manifest, index = await self._opened_as_it_is(manifest)
+            self._manifests[manifest.name] = manifest
+        live = LiveIndex(index, lambda: self.after_flush(collection))
+        look = self._look if self.engine(manifest).shared else None
+        collection = Collection(manifest, live, look)
         self.after_flush(collection)  # it may have ended before it got its graph
         return collection

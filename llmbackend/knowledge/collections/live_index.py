@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ..engines.vectors import Chunk, Found, Mode, Page, Stored, VectorIndex
+from ..engines.vectors import Chunk, Found, Ids, Mode, Page, Stored, VectorIndex
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,24 +24,24 @@ class LiveIndex:
         """Documents written to since this was set to an empty set."""
         self._after_flush = after_flush
 
-    def _note(self, document_ids: Sequence[str]) -> None:
+    def note(self, document_ids: Iterable[str]) -> None:
         if self.changed is not None:
             self.changed.update(document_ids)
 
     def upsert(self, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> None:
-        self._note([chunk.document_id for chunk in chunks])
+        self.note([chunk.document_id for chunk in chunks])
         self.now.upsert(chunks, vectors)
 
     def keep_only(self, versions: Sequence[tuple[str, str]]) -> None:
-        self._note([name for name, _ in versions])
+        self.note([name for name, _ in versions])
         self.now.keep_only(versions)
 
     def discard(self, versions: Sequence[tuple[str, str]]) -> None:
-        self._note([name for name, _ in versions])
+        self.note([name for name, _ in versions])
         self.now.discard(versions)
 
     def delete(self, document_ids: Sequence[str]) -> int:
-        self._note(document_ids)
+        self.note(document_ids)
         return self.now.delete(document_ids)
 
     def flush(self) -> None:
@@ -69,6 +70,12 @@ class LiveIndex:
 
     def read(self, limit: int, cursor: str | None, document_ids: Sequence[str] | None = None) -> Stored:
         return self.now.read(limit, cursor, document_ids)
+
+    def ids(self, limit: int, cursor: str | None) -> Ids:
+        return self.now.ids(limit, cursor)
+
+    def there(self, ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+        return self.now.there(ids)
 
     def count(self) -> tuple[int, int]:
         return self.now.count()

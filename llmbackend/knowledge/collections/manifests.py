@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     Engine,
+    Float,
     Insert,
     Integer,
     String,
     Table,
     delete,
+    func,
     insert,
     select,
     update,
@@ -42,6 +46,7 @@ table = Table(
     Column("engine", String(16), nullable=False, server_default="edge"),
     Column("physical", String(36)),
     Column("indexed", Integer, nullable=False, server_default="0"),
+    Column("frozen", Float, nullable=False, server_default="0"),  # until then, in seconds since 1970
 )
 
 loose = Table(
@@ -50,8 +55,15 @@ loose = Table(
     Column("physical", String(36), primary_key=True),
     Column("engine", String(16), nullable=False),
     Column("holder", String(64), nullable=False, server_default=""),
+    Column("job", String(36), nullable=False, server_default=""),
 )
-"""Physical collections that no manifest names, unfinished or replaced and not removed yet, and who has to remove them."""
+"""Physical collections that no manifest names, unfinished or replaced and not removed yet.
+
+`holder` has to remove them, or whoever finds that the `job` which would go on with one has ended.
+"""
+
+FREEZE = 60.0
+"""Seconds for which a collection takes no writes while another process exchanges it, should that be killed."""
 
 
 def _add_columns(connection: Connection) -> None:
@@ -98,6 +110,21 @@ class Manifest:
         return {name: value for name, value in asdict(self).items() if name not in hidden}
 
 
+_SHOWN = [table.c[field.name] for field in fields(Manifest)]
+
+
+def _is(manifest: Manifest) -> ColumnElement[bool]:
+    """The collection, if it still is in that physical one."""
+    return (table.c.id == manifest.id) & (func.coalesce(table.c.physical, table.c.id) == manifest.place.id)
+
+
+def exchanged(name: str) -> Conflict:
+    return Conflict(
+        f"collection {name!r} was deleted, or embedded anew, by another process meanwhile: try again",
+        details={"collection": name},
+    )
+
+
 def taken(name: str) -> Conflict:
     return Conflict(f"there is a collection {name!r} already", details={"collection": name})
 
@@ -112,18 +139,48 @@ class Manifests:
 
     def all(self) -> list[Manifest]:
         with self._engine.connect() as connection:
-            return [Manifest(**row) for row in connection.execute(select(table)).mappings()]
+            return [Manifest(**row) for row in connection.execute(select(*_SHOWN)).mappings()]
+
+    def find(self, name: str) -> tuple[Manifest | None, bool]:
+        """A collection's manifest as it is now, if there is one, and whether it takes no writes."""
+        query = select(*_SHOWN, table.c.frozen).where(table.c.name == name)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).mappings().first()
+        if row is None:
+            return None, False
+        columns = dict(row)
+        frozen = columns.pop("frozen")
+        return Manifest(**columns), frozen > time.time()
+
+    def freeze(self, manifest: Manifest, *, longer: bool = False) -> None:
+        """Have it take no writes by other processes for a while, or for longer; raises Conflict if it is too late."""
+        moment = time.time()
+        which = _is(manifest) & ((table.c.frozen > moment) if longer else (table.c.frozen <= moment))
+        with self._engine.begin() as connection:
+            changed = connection.execute(update(table).where(which).values(frozen=moment + FREEZE))
+            if changed.rowcount != 1:
+                raise exchanged(manifest.name)
+
+    def thaw(self, manifest: Manifest) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(update(table).where(_is(manifest)).values(frozen=0.0))
 
     def loose(self) -> list[tuple[str, str]]:
         """This process's physical collections to remove, and the engine of each."""
         with self._engine.connect() as connection:
-            mine = select(loose).where(loose.c.holder.in_(["", self._holder]))
+            mine = select(loose).where(loose.c.holder.in_(["", self._holder]), loose.c.job == "")
             return [(row.physical, row.engine) for row in connection.execute(mine)]
 
-    def begin(self, physical_id: str, engine: str) -> None:
+    def left_by_jobs(self) -> list[tuple[str, str, str]]:
+        """Physical collections that a job will go on with, unless it has ended; their engines, and the jobs' ids."""
+        with self._engine.connect() as connection:
+            left = connection.execute(select(loose).where(loose.c.job != ""))
+            return [(row.physical, row.engine, row.job) for row in left]
+
+    def begin(self, physical_id: str, engine: str, job: str = "") -> None:
         """A physical collection is going to be made: should that end here, it is loose."""
         with self._engine.begin() as connection:
-            connection.execute(self._loosen(physical_id, engine))
+            connection.execute(self._loosen(physical_id, engine, job))
 
     def removed(self, physical_id: str) -> None:
         """A loose physical collection is gone."""
@@ -139,21 +196,28 @@ class Manifests:
         except IntegrityError as error:
             raise taken(manifest.name) from error
 
-    def swap(self, old: Manifest, new: Manifest) -> None:
-        """Another physical collection, which was begun, in place of the old one, which is loose from now on."""
+    def swap(self, old: Manifest, new: Manifest, *, frozen: bool) -> None:
+        """Another physical collection, which was begun, in place of the old one, which is loose from now on.
+
+        Raises Conflict if another process was faster, or if it has to be `frozen` and is not any more.
+        """
+        still = _is(old) & (table.c.frozen > time.time()) if frozen else _is(old)
         with self._engine.begin() as connection:
+            values = {**asdict(new), "frozen": 0.0}
+            if connection.execute(update(table).where(still).values(values)).rowcount != 1:
+                raise exchanged(old.name)
             connection.execute(delete(loose).where(loose.c.physical == new.place.id))
-            connection.execute(update(table).where(table.c.id == old.id).values(asdict(new)))
             connection.execute(self._loosen(old.place.id, old.engine))
 
     def delete(self, manifest: Manifest) -> None:
-        """A collection is no more; its physical one is loose."""
+        """A collection is no more; its physical one is loose. Raises Conflict if another process was faster."""
         with self._engine.begin() as connection:
-            connection.execute(delete(table).where(table.c.id == manifest.id))
+            if connection.execute(delete(table).where(_is(manifest))).rowcount != 1:
+                raise exchanged(manifest.name)
             connection.execute(self._loosen(manifest.place.id, manifest.engine))
 
-    def _loosen(self, physical_id: str, engine: str) -> Insert:
-        return insert(loose).values(physical=physical_id, engine=engine, holder=self._holder)
+    def _loosen(self, physical_id: str, engine: str, job: str = "") -> Insert:
+        return insert(loose).values(physical=physical_id, engine=engine, holder=self._holder, job=job)
 
 
 def moved(manifest: Manifest, engine: str, **changes: Any) -> Manifest:

@@ -3,6 +3,9 @@
 It is made beside the old one, which goes on answering and being written to. What is written meanwhile is copied once
 more, the last of it while writers wait; then the manifest names the new one, and the old one goes. Whatever ends this
 early, a kill included, leaves the old one as it was: the new one is loose until the end (manifests.py).
+
+Of writes in this process it is known what they change. What other processes changed, or was changed between two
+attempts of a job, is found by comparing both collections' points, whose ids follow from what is in them.
 """
 
 from __future__ import annotations
@@ -10,9 +13,12 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from anyio import CancelScope, to_thread
+from anyio.lowlevel import checkpoint
 
 from ...errors import InvalidRequest
 from ...schemas import ReindexReport
@@ -31,12 +37,25 @@ if TYPE_CHECKING:
     Embed = Callable[[Stored], Awaitable[NDArray[np.float32]]]
     """The vectors that stored chunks get in the new physical collection."""
 
+Still = Callable[[], Awaitable[None]]
+"""Called now and then while others wait."""
+
 Progress = Callable[[int, int, str], None]
 """Called with chunks done, chunks in all, and the stage."""
 
 PAGE = 256
+SCAN = 1000
 FEW = 500  # documents that are copied while writers wait
 ROUNDS = 5  # of copying without making them wait, at most
+
+
+class Job(Protocol):
+    """One that may be killed and tried again: `resume` is what an earlier attempt saved by `checkpoint`."""
+
+    job_id: str
+    resume: Any
+
+    async def checkpoint(self, state: Any) -> None: ...
 
 
 async def reindex(
@@ -45,12 +64,13 @@ async def reindex(
     *,
     model: str | None = None,
     progress: Progress = lambda done, total, stage: None,
+    job: Job | None = None,
 ) -> ReindexReport:
     """Embed a collection's texts anew, with the models set now, whatever made its vectors.
 
     Documents may be written and deleted meanwhile. Raises NotFound, Conflict if somebody does it already,
     InvalidRequest for a `model` other than the one set, and what embedding raises; then, and when cancelled,
-    everything is as before.
+    everything is as before. What a job has made so far stays, to be gone on with, until the job has ended.
     """
     began = time.perf_counter()
     embedder = collections.embedder
@@ -78,20 +98,31 @@ async def reindex(
             indexed=0,
         )
 
+        resumed = await _made_before(collections, new, job) if job is not None else None
+        new = resumed or new
+
         async def begin() -> None:
-            await collections.make(new)
+            if resumed is None:
+                await collections.make(new, job.job_id if job is not None else "")
 
         async def opened() -> VectorIndex:
-            return await collections.opened(new)
+            if job is not None:
+                await job.checkpoint(asdict(new))
+            return await collections.opened(new, repair=resumed is None)
 
         async def fill(index: VectorIndex) -> None:
             done = 0
-            async with aclosing(_copied(collection, index, embedded)) as copying:
+            rest = partial(_rest, index, new) if resumed is not None else None
+            async with aclosing(_copied(collection, index, embedded, rest=rest)) as copying:
                 async for chunks in copying:
                     done += chunks
                     progress(min(done, total), total, "embed")
+            if resumed is not None or collection.look is not None:
+                collection.index.note(await _differing(collection, index))
 
-        await _replace(collections, collection, new, begin=begin, opened=opened, fill=fill, embed=embedded)
+        await _replace(
+            collections, collection, new, begin=begin, opened=opened, fill=fill, embed=embedded, job=job
+        )
     collections.after_flush(collection)  # it has no graph yet
     documents, chunks = await collection.run(collection.index.count)
     progress(chunks, chunks, "done")
@@ -103,6 +134,16 @@ async def reindex(
         chunks=chunks,
         seconds=round(time.perf_counter() - began, 3),
     )
+
+
+async def _made_before(collections: Collections, new: Manifest, job: Job) -> Manifest | None:
+    """The manifest of what an earlier attempt of the job has made, if it still is what is to be made now."""
+    if job.resume is None:
+        return None
+    made = Manifest(**job.resume)
+    left = await to_thread.run_sync(collections.rows.left_by_jobs)
+    there = (made.place.id, made.engine, job.job_id) in left
+    return made if there and made == replace(new, physical=made.physical) else None
 
 
 async def build_graph(collections: Collections, collection: Collection, edge: QdrantEdge) -> None:
@@ -139,8 +180,12 @@ async def _replace(
     opened: Callable[[], Awaitable[VectorIndex]],
     fill: Callable[[VectorIndex], Awaitable[None]],
     embed: Embed,
+    job: Job | None = None,
 ) -> None:
-    """Make the new physical collection (`begin`, while writers wait; then `opened` and `fill`), and swap."""
+    """Make the new physical collection (`begin`, while writers wait; then `opened` and `fill`), and swap.
+
+    What ends early is removed here, or, of a job, once that has ended.
+    """
     live = collection.index
     index: VectorIndex | None = None
     try:
@@ -155,15 +200,17 @@ async def _replace(
             async with collection.writing():
                 changed, live.changed = live.changed, set()
             await _copy_again(collection, index, changed, embed)
-        async with collection.writing():
-            await _copy_again(collection, index, live.changed, embed)
+        async with collection.writing(), collections.frozen(collection) as still:
+            if collection.look is not None:
+                live.note(await _differing(collection, index, still))
+            await _copy_again(collection, index, live.changed, embed, still)
             await to_thread.run_sync(index.flush)
             await collections.swap(collection, new, index)
     except BaseException:
         with CancelScope(shield=True):
             if index is not None and index is not live.now:
                 await to_thread.run_sync(index.close)
-            if collection.manifest is not new:
+            if collection.manifest is not new and job is None:
                 await collections.drop(new)
         raise
     finally:
@@ -171,33 +218,71 @@ async def _replace(
 
 
 async def _copied(
-    collection: Collection, index: VectorIndex, embed: Embed, document_ids: Sequence[str] | None = None
+    collection: Collection,
+    index: VectorIndex,
+    embed: Embed,
+    document_ids: Sequence[str] | None = None,
+    rest: Callable[[Stored], Awaitable[Stored]] | None = None,
 ) -> AsyncGenerator[int, None]:
-    """Copy a collection's chunks, all or those of some documents; tells how many, as they are written."""
+    """Copy a collection's chunks, all or those of some documents; tells how many, as they are written.
 
-    async def pages() -> AsyncGenerator[Stored, None]:
+    Of each page only the `rest`, if that is given.
+    """
+
+    async def pages() -> AsyncGenerator[tuple[int, Stored], None]:
         cursor: str | None = None
         while True:
             page = await collection.run(collection.index.read, PAGE, cursor, document_ids)
             if page.chunks:
-                yield page
+                yield len(page.chunks), page if rest is None else await rest(page)
             cursor = page.cursor
             if cursor is None:
                 return
 
     async def with_vectors(
-        pages: AsyncIterator[Stored],
-    ) -> AsyncGenerator[tuple[list[Chunk], NDArray[np.float32]], None]:
-        async for page in pages:
-            yield page.chunks, await embed(page)
+        pages: AsyncIterator[tuple[int, Stored]],
+    ) -> AsyncGenerator[tuple[int, list[Chunk], NDArray[np.float32]], None]:
+        async for count, page in pages:
+            yield count, page.chunks, await embed(page) if page.chunks else page.vectors
 
     async with ahead(pages()) as read, ahead(with_vectors(read)) as batches:
-        async for chunks, vectors in batches:
-            await to_thread.run_sync(index.upsert, chunks, vectors)
-            yield len(chunks)
+        async for count, chunks, vectors in batches:
+            if chunks:
+                await to_thread.run_sync(index.upsert, chunks, vectors)
+            yield count
 
 
-async def _copy_again(collection: Collection, index: VectorIndex, changed: set[str], embed: Embed) -> None:
+async def _rest(index: VectorIndex, made: Manifest, page: Stored) -> Stored:
+    """What of a page is not in the copy yet."""
+    ids = [chunk.point_id(made.place.namespace) for chunk in page.chunks]
+    there = await to_thread.run_sync(index.there, ids)
+    rest = [number for number, one in enumerate(ids) if one not in there]
+    return Stored([page.chunks[number] for number in rest], page.vectors[rest], page.cursor)
+
+
+async def _differing(collection: Collection, index: VectorIndex, still: Still = checkpoint) -> set[str]:
+    """The documents of which either the collection or the copy has points that the other has not."""
+    here, there = collection.run, to_thread.run_sync
+    found: set[str] = set()
+    for run, one, other_run, other in (
+        (here, collection.index, there, index),
+        (there, index, here, collection.index),
+    ):
+        cursor: str | None = None
+        while True:
+            page = await run(one.ids, SCAN, cursor)
+            both = await other_run(other.there, list(page.documents))
+            found.update(name for point, name in page.documents.items() if point not in both)
+            await still()
+            cursor = page.cursor
+            if cursor is None:
+                break
+    return found
+
+
+async def _copy_again(
+    collection: Collection, index: VectorIndex, changed: set[str], embed: Embed, still: Still = checkpoint
+) -> None:
     """Make these documents in the copy what they are now, deleted ones included."""
     names = sorted(changed)
     for start in range(0, len(names), FEW):
@@ -205,4 +290,4 @@ async def _copy_again(collection: Collection, index: VectorIndex, changed: set[s
         await to_thread.run_sync(index.delete, some)
         async with aclosing(_copied(collection, index, embed, some)) as copying:
             async for _ in copying:
-                pass
+                await still()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from ...errors import InvalidRequest
 from .bm25 import Encoder, Sparse, encoder
 from .filters import PLACE, Combination, Condition, FieldCondition
-from .vectors import Chunk, Found, Mode, Page, Physical, Stored, point_id
+from .vectors import Chunk, Found, Ids, Mode, Page, Physical, Stored, point_id
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,9 +67,9 @@ class QdrantIndex(ABC):
         """Found when needed: an index whose sparse model there is not any more can be read, and so reindexed."""
         return encoder(self._sparse_model)
 
-    def _begin(self) -> None:
+    def _begin(self, repair: bool) -> None:
         """Called when the engine is ready. A file found then means that the last process was killed."""
-        if self._in_use.exists():
+        if repair and self._in_use.exists():
             self._repair()
         self._in_use.touch()
 
@@ -177,6 +177,14 @@ class QdrantIndex(ABC):
             np.asarray([record.vector[DENSE] for record in records], dtype=np.float32),
             str(following) if following else None,
         )
+
+    def ids(self, limit: int, cursor: str | None) -> Ids:
+        records, following = self._scroll(None, limit, _offset(cursor), ["document_id"])
+        documents = {uuid.UUID(str(record.id)): record.payload["document_id"] for record in records}
+        return Ids(documents, str(following) if following else None)
+
+    def there(self, ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+        return set(self._there(list(ids)))
 
     def count(self) -> tuple[int, int]:
         return self._count(self._syntax.group(must=[self._head()])), self._count()

@@ -38,6 +38,7 @@ class QdrantEdge:
     """A VectorEngine in a folder, which belongs to one process at a time."""
 
     name = "edge"
+    shared = False
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -45,8 +46,8 @@ class QdrantEdge:
     def create(self, physical_id: str, dimension: int) -> None:
         EdgeIndex.create(self._folder / physical_id, dimension)
 
-    def open(self, physical: Physical) -> EdgeIndex:
-        return EdgeIndex(self._folder / physical.id, physical)
+    def open(self, physical: Physical, *, repair: bool = True) -> EdgeIndex:
+        return EdgeIndex(self._folder / physical.id, physical, repair)
 
     def drop(self, physical_id: str) -> None:
         folder = self._folder / physical_id
@@ -73,7 +74,7 @@ class QdrantEdge:
 class EdgeIndex(QdrantIndex):
     """A VectorIndex in a folder. The folder belongs to one process at a time."""
 
-    def __init__(self, folder: Path, physical: Physical | None = None) -> None:
+    def __init__(self, folder: Path, physical: Physical | None = None, repair: bool = True) -> None:
         """Open the shard in a folder; raises BackendError if there is none."""
         self._folder = folder
         physical = physical or Physical(folder.name, uuid.UUID(folder.name), BM25)
@@ -83,7 +84,7 @@ class EdgeIndex(QdrantIndex):
             super().__init__(physical, _Syntax(), folder / IN_USE)
             self._edge: Any = qdrant_edge
             self._shard: Any = qdrant_edge.EdgeShard.load(str(folder))
-            self._begin()
+            self._begin(repair)
 
     @staticmethod
     def create(folder: Path, dimension: int) -> None:

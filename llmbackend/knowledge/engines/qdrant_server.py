@@ -39,6 +39,7 @@ class QdrantServer:
     """
 
     name = "qdrant"
+    shared = True
 
     def __init__(
         self,
@@ -83,8 +84,8 @@ class QdrantServer:
             for field, kind in INDEXED_FIELDS.items():
                 self.client.create_payload_index(name, field, models.PayloadSchemaType(kind), wait=True)
 
-    def open(self, physical: Physical) -> QdrantServerIndex:
-        return QdrantServerIndex(self, physical, self._mark(physical.id))
+    def open(self, physical: Physical, *, repair: bool = True) -> QdrantServerIndex:
+        return QdrantServerIndex(self, physical, self._mark(physical.id), repair)
 
     def drop(self, physical_id: str) -> None:
         with self.translated():
@@ -112,7 +113,7 @@ class QdrantServer:
         from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
         where = f"the Qdrant server at {self.url}"
-        about = {"backend": "Qdrant", "url": self.url}
+        about: dict[str, Any] = {"backend": "Qdrant", "url": self.url}
         try:
             yield
         except LLMBackendError:
@@ -127,7 +128,10 @@ class QdrantServer:
             else:
                 said = error.content.decode(errors="replace")[:300]
                 reason = f"{where} answered {error.status_code}: {said}"
-            raise BackendError(reason, details={**about, "status": error.status_code}) from error
+            details = {**about, "status": error.status_code}
+            if error.status_code == 404:
+                details["gone"] = True
+            raise BackendError(reason, details=details) from error
         except ResponseHandlingException as error:
             if isinstance(error.source, httpx.TimeoutException):
                 raise BackendTimeout(f"{where} did not answer in {self._timeout} s", details=about) from error
@@ -142,7 +146,7 @@ class QdrantServer:
 class QdrantServerIndex(QdrantIndex):
     """A VectorIndex in a collection of a server. Whatever is written is there for the next call."""
 
-    def __init__(self, server: QdrantServer, physical: Physical, in_use: Path) -> None:
+    def __init__(self, server: QdrantServer, physical: Physical, in_use: Path, repair: bool) -> None:
         """Open it; raises BackendError if it is not there."""
         self._server = server
         self._name = _named(physical.id)
@@ -152,9 +156,9 @@ class QdrantServerIndex(QdrantIndex):
                 raise BackendError(
                     f"the Qdrant server at {server.url} has no collection {self._name!r} any more: delete the "
                     "collection and ingest anew",
-                    details={"backend": "Qdrant", "url": server.url},
+                    details={"backend": "Qdrant", "url": server.url, "gone": True},
                 )
-        self._begin()
+        self._begin(repair)
 
     def _write(self, points: Sequence[Point]) -> None:
         with self._server.translated():

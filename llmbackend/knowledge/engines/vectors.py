@@ -8,9 +8,11 @@ content hash and chunk number, so that writing again changes nothing.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from ...errors import LLMBackendError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,6 +87,18 @@ class Stored(NamedTuple):
     cursor: str | None
 
 
+def gone(error: LLMBackendError) -> bool:
+    """Whether the reason is that an index is not there (any more): another process may have removed it."""
+    return error.details.get("gone") is True
+
+
+class Ids(NamedTuple):
+    """Chunks' points with the documents that they are of, in no order, and where the next page starts (None after the last)."""
+
+    documents: dict[uuid.UUID, str]
+    cursor: str | None
+
+
 class VectorIndex(Protocol):
     """One collection's chunks in a vector engine. Methods block and may be called from any thread."""
 
@@ -122,6 +136,11 @@ class VectorIndex(Protocol):
     def read(self, limit: int, cursor: str | None, document_ids: Sequence[str] | None = None) -> Stored:
         """Everything, or of these documents everything, a page at a time."""
 
+    def ids(self, limit: int, cursor: str | None) -> Ids: ...
+
+    def there(self, ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+        """Which of these points there are."""
+
     def count(self) -> tuple[int, int]:
         """How many documents and how many chunks."""
 
@@ -146,12 +165,17 @@ class VectorEngine(Protocol):
     """Where indexes are kept. Methods block and may be called from any thread."""
 
     name: str
+    shared: bool
+    """Whether other processes may write to its indexes."""
 
     def create(self, physical_id: str, dimension: int) -> None:
         """Make an empty index."""
 
-    def open(self, physical: Physical) -> VectorIndex:
-        """An index that is there, repaired if need be. It has one user at a time."""
+    def open(self, physical: Physical, *, repair: bool = True) -> VectorIndex:
+        """An index that is there, repaired if need be; raises BackendError, of which `gone` is true, if it is not. It has one user at a time.
+
+        One that is half filled with parts of documents is not to be repaired: they would go.
+        """
 
     def drop(self, physical_id: str) -> None:
         """Remove an index that nobody has open; nothing happens if there is none."""
