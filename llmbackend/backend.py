@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 
+SMALL = 2**21  # bytes of vectors that are copied on the loop, which is over before a thread has begun
+
+
 class Backend:
     """Open with `await Backend.open(settings)`, on the event loop that will use it; close when done."""
 
@@ -187,7 +190,10 @@ class Backend:
             vectors = await self._embedder.embed(texts, dimensions=dimensions, too_long=request.too_long)
         else:
             vectors = await self._embedder.embed_tokens(request.token_ids, dimensions=dimensions)
-        return await to_thread.run_sync(self._embedding_list, vectors, request.encoding_format)
+        pack = partial(self._embedding_list, vectors, request.encoding_format)
+        if request.encoding_format == "bytes" and vectors.values.nbytes <= SMALL:
+            return pack()
+        return await to_thread.run_sync(pack)
 
     def _embedding_list(self, vectors: Vectors, encoding: str) -> schemas.EmbeddingList | schemas.Block:
         tokens = sum(vectors.tokens)
@@ -197,10 +203,10 @@ class Backend:
             usage=schemas.EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens),
             cut=[schemas.CutText(**asdict(cut)) for cut in vectors.cut],
         )
-        values = vectors.values.astype("<f4", copy=False)
+        values = vectors.values.astype("<f4", order="C", copy=False)
         if encoding == "bytes":
             head = {**result.model_dump(exclude={"data"}), "dimension": values.shape[1]}
-            return schemas.Block(json.dumps(head).encode() + b"\n" + values.tobytes())
+            return schemas.Block(b"".join((json.dumps(head).encode(), b"\n", values.data)))
         rows = [base64.b64encode(row).decode() for row in values] if encoding == "base64" else values.tolist()
         # Built without validation: these are our own rows, and there may be a million numbers in them.
         result.data = [

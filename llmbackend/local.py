@@ -15,6 +15,8 @@ from typing import Any, ClassVar, TypeVar
 from anyio import CancelScope
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from llm_client import encoded
+
 from . import operations, settings
 from .backend import Backend
 from .errors import Conflict, TransportError
@@ -33,12 +35,15 @@ class LocalTransport:
         where = self._core.settings.data_dir if self._core else "closed"
         return f"LocalTransport({str(where)!r})"
 
-    def call(self, operation: str, body: bytes) -> bytes:
-        return self._require().run(operations.call, operation, body)
-
-    def stream(self, operation: str, body: bytes) -> Iterator[bytes]:
+    def call(self, operation: str, given: dict[str, Any]) -> bytes:
         core = self._require()
-        events = core.run(operations.stream, operation, body)
+        if _are_texts(given, core.settings.max_body_bytes):
+            return core.run(operations.call, operation, given)
+        return core.run(operations.call, operation, encoded(operation, given))
+
+    def stream(self, operation: str, given: dict[str, Any]) -> Iterator[bytes]:
+        core = self._require()
+        events = core.run(operations.stream, operation, encoded(operation, given))
         return _Stream(core, events)
 
     def close(self) -> None:
@@ -55,6 +60,26 @@ class LocalTransport:
                 "or start processes by 'spawn'"
             )
         return self._core
+
+
+def _are_texts(given: dict[str, Any], limit: int) -> bool:
+    """Whether these are texts to embed, with nothing to them that JSON has otherwise, and fewer bytes than the limit.
+
+    Writing and reading their JSON would take longer than finding their vectors in the cache, and change nothing.
+    """
+    texts = given.get("input")
+    if type(texts) is not list:
+        return False
+    options = [option for option in given.values() if option is not texts]
+    strings = [*texts, *(option for option in options if type(option) is not int)]
+    if set(map(type, strings)) != {str} or 6 * sum(map(len, strings)) + 4 * len(strings) + 1000 > limit:
+        return False
+    if not all(abs(option) < 2**31 for option in options if type(option) is int):
+        return False
+    try:
+        return all(map(str.isascii, strings)) or bool("".join(strings).encode())
+    except UnicodeEncodeError:  # half a character
+        return False
 
 
 class _Core:
@@ -77,10 +102,10 @@ class _Core:
             self._stack = stack.pop_all()
 
     def run(
-        self, work: Callable[[Backend, str, bytes], Awaitable[_Result]], operation: str, body: bytes
+        self, work: Callable[..., Awaitable[_Result]], operation: str, given: bytes | dict[str, Any]
     ) -> _Result:
         """Do this on the loop and wait for it; an interrupted wait cancels it."""
-        future = self.start(work, self.backend, operation, body)
+        future = self.start(work, self.backend, operation, given)
         try:
             return future.result()
         except CancelledError:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from anyio import to_thread
 from pydantic import ValidationError
+
+from llm_client import encoded
 
 from . import schemas, sse
 from .backend import Backend
@@ -82,8 +84,13 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
 # fmt: on
 
 
-async def call(backend: Backend, name: str, body: bytes, trace: Trace | None = None) -> bytes:
-    """An operation's JSON result (or a Block) for a JSON body; whatever goes wrong is an LLMBackendError."""
+async def call(
+    backend: Backend, name: str, body: bytes | dict[str, Any], trace: Trace | None = None
+) -> bytes:
+    """An operation's JSON result (or a Block) for a JSON body; whatever goes wrong is an LLMBackendError.
+
+    In place of its JSON, a body may be the objects themselves, where that is all the same.
+    """
     trace = trace or Trace(name)
     with tracing(trace), _failing_as_ours(trace):
         request = await _request(backend, name, body)
@@ -150,8 +157,12 @@ def _failing_as_ours(trace: Trace) -> Iterator[None]:
         raise
 
 
-async def _request(backend: Backend, name: str, body: bytes) -> schemas.Request:
+async def _request(backend: Backend, name: str, body: bytes | dict[str, Any]) -> schemas.Request:
     operation = OPERATIONS[name]
+    if isinstance(body, dict):
+        with suppress(ValidationError):
+            return operation.request.model_validate(body)
+        body = encoded(name, body)  # for the error: of objects pydantic speaks in other words
     limit = backend.settings.max_body_bytes
     if len(body) > limit:
         raise TooLarge(

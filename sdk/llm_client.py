@@ -604,11 +604,11 @@ class Embeddings(Sequence[list[float]]):
         self.cut = Records(_records(dict(one)) for one in cut)
 
     @staticmethod
-    def decode(data: bytes | str, dimension: int, **about: Any) -> Embeddings:
+    def decode(data: bytes | memoryview | str, dimension: int, **about: Any) -> Embeddings:
         """From little-endian float32, one vector after the other, or from the base64 of that."""
         values = array("f")
         try:
-            values.frombytes(data if isinstance(data, bytes) else base64.b64decode(data, validate=True))
+            values.frombytes(base64.b64decode(data, validate=True) if isinstance(data, str) else data)
         except (binascii.Error, ValueError, TypeError) as error:
             raise TransportError(
                 "the server sent vectors that are neither float32 nor base64 of it"
@@ -913,16 +913,27 @@ ROUTES: dict[str, tuple[str, str]] = {
 
 
 class Transport(Protocol):
-    """Carries an operation's JSON to where it runs and brings its JSON back; knows nothing of what it means."""
+    """Carries an operation's arguments, as JSON has them (`encoded`), to where it runs and brings its JSON back."""
 
-    def call(self, operation: str, body: bytes) -> bytes:
+    def call(self, operation: str, given: dict[str, Any]) -> bytes:
         """The operation's JSON result; raises an LLMBackendError."""
 
-    def stream(self, operation: str, body: bytes) -> Iterator[bytes]:
+    def stream(self, operation: str, given: dict[str, Any]) -> Iterator[bytes]:
         """The operation's server-sent events, piecewise; raises before the first piece if the request is refused."""
 
     def close(self) -> None:
         """Let go of connections and files."""
+
+
+def encoded(operation: str, given: dict[str, Any]) -> bytes:
+    """An operation's arguments as JSON; raises InvalidRequest for what JSON has not."""
+    try:
+        text = json.dumps(given, allow_nan=False, default=_jsonable)
+        if "\\u" in text:  # ASCII is written twice as fast; other characters take less room as they are
+            text = json.dumps(given, allow_nan=False, ensure_ascii=False, default=_jsonable)
+        return text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"{operation}: an argument is not JSON: {error}") from error
 
 
 class HttpTransport:
@@ -951,17 +962,17 @@ class HttpTransport:
     def __repr__(self) -> str:
         return f"HttpTransport({self.api_url!r})"
 
-    def call(self, operation: str, body: bytes) -> bytes:
+    def call(self, operation: str, given: dict[str, Any]) -> bytes:
         import requests
 
-        response = self._send(operation, body, stream=False)
+        response = self._send(operation, encoded(operation, given), stream=False)
         try:
             return cast(bytes, response.content)
         except requests.RequestException as error:
             raise TransportError(f"the connection to {self.api_url} broke: {error}") from error
 
-    def stream(self, operation: str, body: bytes) -> Iterator[bytes]:
-        return _HttpChunks(self._send(operation, body, stream=True), self.api_url)
+    def stream(self, operation: str, given: dict[str, Any]) -> Iterator[bytes]:
+        return _HttpChunks(self._send(operation, encoded(operation, given), stream=True), self.api_url)
 
     def _send(self, operation: str, body: bytes, *, stream: bool) -> Any:
         import requests
@@ -1114,11 +1125,11 @@ class LLMBackendClient:
     # Every operation passes through one of these.
 
     def _call(self, operation: str, **fields: Any) -> Record:
-        return _result(self._transport.call(operation, self._body(operation, fields)))
+        return _result(self._transport.call(operation, self._given(operation, fields)))
 
     def _stream(self, operation: str, **fields: Any) -> Iterator[bytes]:
         """A streaming operation's events, or lines."""
-        return self._transport.stream(operation, self._body(operation, {**fields, "stream": True}))
+        return self._transport.stream(operation, self._given(operation, {**fields, "stream": True}))
 
     def _watched(self, operation: str, progress: bool | Progress | None, **fields: Any) -> Record:
         """The report of a long operation, with a bar or whatever else shows its progress."""
@@ -1144,7 +1155,7 @@ class LLMBackendClient:
         return report
 
     @staticmethod
-    def _body(operation: str, fields: dict[str, Any]) -> bytes:
+    def _given(operation: str, fields: dict[str, Any]) -> dict[str, Any]:
         given = {name: value for name, value in fields.items() if value is not None}
         method, path = ROUTES[operation]
         for name in [part[1:-1] for part in path.split("/") if part.startswith("{")]:
@@ -1155,13 +1166,7 @@ class LLMBackendClient:
                 raise InvalidRequest(f"{operation}: {name}: {reason}", details={"errors": [found]})
         if method in ("GET", "DELETE"):  # these travel in the URL, as text
             given = {name: str(value) for name, value in given.items()}
-        try:
-            text = json.dumps(given, allow_nan=False, default=_jsonable)
-            if "\\u" in text:  # ASCII is written twice as fast; other characters take less room as they are
-                text = json.dumps(given, allow_nan=False, ensure_ascii=False, default=_jsonable)
-            return text.encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidRequest(f"{operation}: an argument is not JSON: {error}") from error
+        return given
 
     # Chat
 
@@ -1300,24 +1305,23 @@ class LLMBackendClient:
         if isinstance(given, list) and len(given) > EMBED_PAGE:
             pages = [given[start : start + EMBED_PAGE] for start in range(0, len(given), EMBED_PAGE)]
         fields = {"model": model, "dimensions": dimensions, "too_long": too_long, "encoding_format": "bytes"}
-        blocks: list[bytes] = []
+        blocks: list[memoryview] = []
         usage: dict[str, int] = {}
         cut = Records()
         for number, page in enumerate(pages):
             start = number * EMBED_PAGE
             try:
-                reply = self._transport.call("embed", self._body("embed", {"input": page, **fields}))
+                reply = self._transport.call("embed", self._given("embed", {"input": page, **fields}))
             except InvalidRequest as error:
                 raise _further_on(error, start) from error.__cause__
-            head, _, block = reply.partition(b"\n")
+            head = reply[: reply.find(b"\n") + 1]
             result = _result(head)
-            blocks.append(block)
+            blocks.append(memoryview(reply)[len(head) :])  # there may be megabytes of it
             cut += [Record({**one, "index": one["index"] + start}) for one in result["cut"]]
             for name, count in result["usage"].items():
                 usage[name] = usage.get(name, 0) + count
-        return Embeddings.decode(
-            b"".join(blocks), result["dimension"], model=result["model"], usage=usage, cut=cut
-        )
+        data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
+        return Embeddings.decode(data, result["dimension"], model=result["model"], usage=usage, cut=cut)
 
     def embed_single(
         self,
@@ -1838,8 +1842,8 @@ class LLMBackendClient:
         fields = {"job_id": job_id, "offset": offset, "limit": limit}
         if stream:
             return _rows(self._stream("get_job_result", **fields))
-        body = self._body("get_job_result", {**fields, "encoding_format": "bytes"})
-        head, has_block, block = self._transport.call("get_job_result", body).partition(b"\n")
+        given = self._given("get_job_result", {**fields, "encoding_format": "bytes"})
+        head, has_block, block = self._transport.call("get_job_result", given).partition(b"\n")
         page = _result(head)
         if has_block:
             page["rows"] = Embeddings.decode(block, page["dimension"], model=page.result.get("model", ""))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,15 @@ DEEP: list[Any] = []
 for _ in range(5000):
     DEEP = [DEEP]
 
+
+class Word(StrEnum):
+    YES = "yes"
+
+
+class Number(IntEnum):
+    SHORT = 64
+
+
 CALLS: dict[str, Call] = {
     "embed: a number": lambda c: c.embed([1]),
     "embed: nothing": lambda c: c.embed([]),
@@ -27,6 +38,29 @@ CALLS: dict[str, Call] = {
     "embed: a bare text": lambda c: list(c.embed("abc")),
     "embed: NUL": lambda c: list(c.embed(["a\0b"])),
     "embed: a lone surrogate": lambda c: list(c.embed(["\ud800"])),
+    "embed: a character in two halves": lambda c: list(c.embed(["\ud83d", "\ude00"])),
+    "embed: a text and None": lambda c: c.embed(["a", None]),
+    "embed: a text and a number": lambda c: c.embed(["a", 1]),
+    "embed: a text and an object": lambda c: c.embed(["a", object()]),
+    "embed: a text and bytes": lambda c: c.embed(["a", b"b"]),
+    "embed: a text and an empty one": lambda c: c.embed(["a", ""]),
+    "embed: a tuple of texts": lambda c: list(c.embed(("a", "b"))),
+    "embed: a deque of texts": lambda c: list(c.embed(deque(["a", "b"]))),
+    "embed: texts of another class": lambda c: list(c.embed([Word.YES, np.str_("b"), "c"])),
+    "embed: a mapping": lambda c: c.embed({"a": "b"}),
+    "embed: None": lambda c: c.embed(None),
+    "embed: a number as texts": lambda c: c.embed(1),
+    "embed: a number as model": lambda c: c.embed(["a"], model=1),
+    "embed: a model's name of another class": lambda c: c.embed(["a"], model=Word.YES),
+    "embed: True as dimensions": lambda c: c.embed(["a"], dimensions=True),
+    "embed: dimensions of another class": lambda c: list(c.embed(["a"], dimensions=Number.SHORT)),
+    "embed: not a number as dimensions": lambda c: c.embed(["a"], dimensions=float("nan")),
+    "embed: dimensions beyond 64 bits": lambda c: c.embed(["a"], dimensions=10**30),
+    "embed: dimensions beyond all bounds": lambda c: c.embed(["a"], dimensions=10**5000),
+    "embed: a list as too_long": lambda c: c.embed(["a"], too_long=["split"]),
+    "embed: too many at once": lambda c: c._call("embed", input=["a"] * 2049),
+    "embed: an unknown way to write vectors": lambda c: c._call("embed", input=["a"], encoding_format="hex"),
+    "embed: letters beyond ASCII": lambda c: list(c.embed(["Größe", "大きさ", 'a\n"\\\x7f\u2028'])),
     "embed: emoji": lambda c: list(c.embed(["👩‍👩‍👧‍👦"])),
     "embed: an unknown field": lambda c: c._call("embed", input=["a"], colour="red"),
     "embed: a numpy array of texts": lambda c: list(c.embed(np.array(["a", "b"]))),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llm_client import encoded
 from llmbackend import InvalidRequest, LLMBackendClient
 
 IMAGES = {
@@ -23,11 +24,11 @@ PNG = IMAGES["png"]
 class Listener:
     """A transport that keeps the request, and answers nothing of interest."""
 
-    def call(self, operation: str, body: bytes) -> bytes:
-        self.body = body
+    def call(self, operation: str, given: dict[str, Any]) -> bytes:
+        self.body = encoded(operation, given)
         return b'{"choices": [{"message": {"content": "x"}}], "model": "m"}'
 
-    def stream(self, operation: str, body: bytes) -> Iterator[bytes]:
+    def stream(self, operation: str, given: dict[str, Any]) -> Iterator[bytes]:
         raise NotImplementedError
 
     def close(self) -> None: ...
