@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +13,10 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from llmbackend import LLMBackendClient, LLMBackendError, Unauthorized
+from llm_client import encoded
+from llmbackend import LLMBackendClient, LLMBackendError, TooLarge, Unauthorized
+from llmbackend.local import LocalTransport
+from llmbackend.settings import Settings
 from tests.server import KEY, serving
 
 WITH_KEY = {"Authorization": f"Bearer {KEY}"}
@@ -205,6 +209,23 @@ def test_a_body_of_just_the_limit_is_accepted(small_url: str) -> None:
     assert reply.status_code == 200
     reply = requests.post(small_url + "/v1/embeddings", data=body + " ", headers=WITH_KEY, timeout=10)
     refused(reply, 413, "too_large")
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+@pytest.mark.parametrize("letter", ["x", "ß", '"'])
+def test_texts_are_measured_alike_in_process(
+    small_url: str, models_dir: Path, tmp_path: Path, letter: str, beyond: int
+) -> None:
+    given = {"input": [letter * 1000], "too_long": "split", "encoding_format": "bytes"}
+    text = letter * 1000 + "x" * (LIMIT + beyond - len(encoded("embed", given)))
+    options = Settings(data_dir=tmp_path, models_dir=models_dir, max_body_bytes=LIMIT)
+    with (
+        LLMBackendClient(transport=LocalTransport(options)) as local,
+        LLMBackendClient(small_url, KEY) as http,
+    ):
+        for client in (local, http):
+            with pytest.raises(TooLarge) if beyond else nullcontext():
+                assert len(client.embed([text])) == 1
 
 
 # Queries, routes and methods
