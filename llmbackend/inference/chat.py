@@ -79,6 +79,16 @@ class ChatModel(ABC):
     async def close(self) -> None: ...
 
 
+def total(*usages: dict[str, Any] | None) -> dict[str, int]:
+    """The tokens of several calls together, of those that tell."""
+    sums: dict[str, int] = {}
+    for usage in usages:
+        for name, count in (usage or {}).items():
+            if isinstance(count, int):
+                sums[name] = sums.get(name, 0) + count
+    return sums
+
+
 def window(context: int) -> Window:
     """Of a model that fills its context as it should: the rest is for instructions, conversation and reply."""
     return Window(context, context * 3 // 8)

@@ -20,7 +20,7 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.llms.llm import LLM
 
-from .chat import CONTEXT, ChatModel
+from .chat import CONTEXT, ChatModel, total
 from .embeddings import Embedder
 
 _ASYNC_ONLY = "llmbackend's models are asynchronous: use the method of the same name that starts with 'a'"
@@ -96,9 +96,7 @@ class ChatAdapter(LLM):
 
     def _note(self, completion: dict[str, Any]) -> None:
         self.model = completion.get("model") or self.model
-        for name, count in (completion.get("usage") or {}).items():
-            if isinstance(count, int):
-                self.usage[name] = self.usage.get(name, 0) + count
+        self.usage = total(self.usage, completion.get("usage"))
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         raise NotImplementedError(_ASYNC_ONLY)

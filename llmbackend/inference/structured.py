@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from anyio import to_thread
 
 from ..errors import BackendError, BackendTimeout, InvalidRequest
-from .chat import ChatModel
+from .chat import ChatModel, total
 
 
 async def complete(chat: ChatModel, request: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +59,7 @@ async def complete(chat: ChatModel, request: dict[str, Any], schema: dict[str, A
         raise failure from refusal
     if problem is not None:
         raise second.failure(problem)
-    second.completion["usage"] = _sum(first.completion.get("usage"), second.completion.get("usage"))
+    second.completion["usage"] = total(first.completion.get("usage"), second.completion.get("usage"))
     return second.completion
 
 
@@ -191,12 +191,3 @@ def _adding(messages: list[dict[str, Any]], instruction: str) -> list[dict[str, 
     if isinstance(said, str):
         return [*messages[:-1], {**last, "content": f"{said}\n\n{instruction}"}]
     return [*messages[:-1], {**last, "content": [*said, {"type": "text", "text": instruction}]}]
-
-
-def _sum(*usages: dict[str, Any] | None) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for usage in usages:
-        for name, count in (usage or {}).items():
-            if isinstance(count, int):
-                total[name] = total.get(name, 0) + count
-    return total

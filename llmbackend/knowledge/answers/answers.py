@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from ...errors import BackendError, StreamInterrupted
-from ...inference.chat import ChatModel
+from ...inference.chat import ChatModel, total
 from ...inference.embeddings import Embedder
 from ...schemas import Candidate, Explanation, Message, QueryAnswer, Source
 from ...tracing import Clock
@@ -83,8 +83,7 @@ async def stream(
     if not text:
         text = NOTHING_FOUND
         yield {"delta": text}
-    for name, count in written.usage.items():
-        usage[name] = usage.get(name, 0) + count
+    usage = total(usage, written.usage)
     whole = {
         "answer": text,
         "found": written.found,

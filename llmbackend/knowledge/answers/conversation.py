@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...inference.chat import ChatModel
+from ...inference.chat import ChatModel, total
 from ...schemas import Message
 from .delimiters import delimited
 
@@ -37,8 +37,7 @@ async def standalone(
     }
     completion = await chat.complete(request)
     rewritten = (completion["choices"][0]["message"].get("content") or "").strip()
-    usage = {name: count for name, count in (completion.get("usage") or {}).items() if isinstance(count, int)}
-    return rewritten or question, usage
+    return rewritten or question, total(completion.get("usage"))
 
 
 def last_question(history: Sequence[Message]) -> str:
