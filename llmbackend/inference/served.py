@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
 from .batches import Limits, ask_in_batches, size
 from .embeddings import Cut, TextRefused, TokenIds, TooLong, Vectors, checked, no_tokens
+from .fallback import offered
 from .lengths import mean, shorter
 from .overflow import COUNTING, Length, counted
 from .tei import Info, read_info
@@ -203,10 +204,9 @@ class OpenAICompatibleEmbedder(ServedEmbedder):
         if self._read or all(size(text) <= SHORT for text in texts):
             return
         self._read = True
-        with suppress(LLMBackendError, KeyError, TypeError):
-            listed = (await self._upstream.get("/models", time.monotonic() + COUNTING, retries=0))["data"]
-            limit = {model["id"]: model.get("max_model_len") for model in listed}.get(self.name)
-            self._limit = limit if isinstance(limit, int) else None
+        with suppress(LLMBackendError):
+            listed = await offered(self._upstream, time.monotonic() + COUNTING, retries=0)
+            self._limit = listed.get(self.name)
 
     async def _ask(self, batch: list[Any], *, dimensions: int | None, truncate: bool = False) -> list[Row]:
         client = await self._upstream.openai()
