@@ -180,6 +180,9 @@ class Collections:
                     with suppress(LLMBackendError):
                         await collection.look(collection)
 
+    def _looks(self, manifest: Manifest) -> Callable[[Collection], Awaitable[None]] | None:
+        return self._look if self.engine(manifest).shared else None
+
     async def _look(self, collection: Collection) -> None:
         """See what other processes have made of a collection: whatever is in its place now is opened.
 
@@ -232,6 +235,7 @@ class Collections:
                 )
                 collection.index.now = index
                 collection.manifest = self._manifests[new.name] = new
+                collection.look = self._looks(new)
             await collection.idle()  # readers of the old one
             await to_thread.run_sync(before.close)
             await self.drop(old)
@@ -317,7 +321,6 @@ class Collections:
             manifest, index = await self._opened_as_it_is(manifest)
             self._manifests[manifest.name] = manifest
         live = LiveIndex(index, lambda: self.after_flush(collection))
-        look = self._look if self.engine(manifest).shared else None
-        collection = Collection(manifest, live, look)
+        collection = Collection(manifest, live, self._looks(manifest))
         self.after_flush(collection)  # it may have ended before it got its graph
         return collection
