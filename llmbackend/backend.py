@@ -28,7 +28,8 @@ from .jobs.registry import Where
 from .jobs.service import Jobs
 from .jobs.worker import Worker
 from .knowledge.answers import rag_model
-from .knowledge.collections.collections import Collection, Collections, chunking
+from .knowledge.collections.collection import Collection
+from .knowledge.collections.collections import Collections, chunking
 from .knowledge.collections.index_building import IndexBuilder
 from .knowledge.collections.rebuild import Progress, reindex
 from .knowledge.collections.transfer import Imports, export_page

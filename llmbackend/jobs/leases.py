@@ -14,8 +14,8 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, literal, select, text, update
 
 from ..errors import LLMBackendError
-from .ledger import ENDED, GIVEN_PARAMS, MOMENT, Claim, NewJob, accepted, fail_all, store
-from .tables import jobs, now, stamp
+from .ledger import ENDED, MOMENT, Claim, NewJob, accepted, fail_all, store
+from .tables import jobs, now, params, stamp
 
 MAX_ATTEMPTS = 5
 """After so many that were lost, and came no further than others before, a job is not tried again."""
@@ -131,18 +131,17 @@ _CLAIM = (
         jobs.c.checkpoint,
         jobs.c.row_count,
         jobs.c.row_bytes,
+        jobs.c.token,
+        select(params.c.params).where(params.c.job == jobs.c.number).scalar_subquery().label("params"),
     )
 )
 
 
 def _claim_of(connection: Connection, hands: Hands, owner: str) -> Claim | None:
     moment = now()
-    attempt = _attempt(hands, moment)
-    row = connection.execute(_CLAIM, {**_given(hands, moment), **attempt, "of_owner": owner}).first()
-    if row is None:
-        return None
-    given = connection.execute(GIVEN_PARAMS, {"number": row.number}).scalar_one()
-    return Claim(**row._mapping, token=attempt["token"], params=given)
+    values = {**_given(hands, moment), **_attempt(hands, moment), "of_owner": owner}
+    row = connection.execute(_CLAIM, values).first()
+    return None if row is None else Claim(**row._mapping)
 
 
 def _attempt(hands: Hands, moment: float) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from llama_index.core.vector_stores.types import (
 from ..errors import InvalidRequest
 from ..schemas import Document
 from .chunks.chunking import content_hash
-from .collections.collections import Collection
+from .collections.collection import Collection
 from .engines.filters import Combination, Condition, conditions
 from .engines.vectors import Chunk, Mode
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from llmbackend import NotFound
-from llmbackend.knowledge.collections.collections import Collection, Manifest
+from llmbackend.knowledge.collections.collection import Collection
 from llmbackend.knowledge.collections.live_index import LiveIndex
+from llmbackend.knowledge.collections.manifests import Manifest
 from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
 
 

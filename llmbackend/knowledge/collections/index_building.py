@@ -8,7 +8,8 @@ import logging
 from anyio import CancelScope
 
 from ..engines.qdrant_edge import QdrantEdge
-from .collections import Collection, Collections
+from .collection import Collection
+from .collections import Collections
 from .rebuild import build_graph
 
 log = logging.getLogger(__name__)

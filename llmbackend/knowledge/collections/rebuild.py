@@ -27,7 +27,8 @@ from ..engines.edge_build import optimized
 from ..engines.qdrant_edge import QdrantEdge
 from ..engines.vectors import Chunk, Stored, VectorIndex
 from ..pipeline import ahead
-from .collections import GRAPH, Collection, Collections
+from .collection import GRAPH, Collection
+from .collections import Collections
 from .manifests import Manifest, moved
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from anyio import CancelScope, to_thread
 from ...inference.embeddings import Embedder
 from ...schemas import Document, Failure, IngestPlan, IngestReport
 from ..chunks.chunking import content_hash, split
-from ..collections.collections import Collection
+from ..collections.collection import Collection
 from ..engines.vectors import Chunk, VectorIndex
 from ..pipeline import ahead
 

@@ -11,7 +11,7 @@ from ...errors import InvalidRequest
 from ...inference.embeddings import Embedder
 from ...inference.rerank import NoReranker, Reranker
 from ...schemas import Evaluation, GoldQuestion, ModeScores, QuestionScores, Retrieval
-from ..collections.collections import Collection
+from ..collections.collection import Collection
 from .retrieval import retrieve
 
 Progress = Callable[[int, int, str], None]

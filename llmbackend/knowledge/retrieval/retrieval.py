@@ -11,7 +11,7 @@ from ...inference.embeddings import Embedder
 from ...inference.rerank import Reranker
 from ...schemas import Hit, Place, Retrieval
 from ...tracing import Clock
-from ..collections.collections import Collection
+from ..collections.collection import Collection
 from ..engines.filters import Condition, conditions
 from ..engines.vectors import RRF_K, RRF_WEIGHTS, Chunk, Mode, fusion_depth
 from .duplicates import originals
