@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope, to_thread
 
-from . import __version__, database, doctor, schemas, tracing
+from . import __version__, database, doctor, loading, schemas, tracing
 from .errors import InvalidRequest, NotFound
 from .holder import Holder
 from .inference import connect, structured
@@ -421,6 +421,7 @@ class Backend:
 
     async def analyze_document(self, request: schemas.AnalyzeRequest) -> schemas.Analysis:
         """Tell a document's sentiment, key points and summary."""
+        await to_thread.run_sync(loading.llamaindex)
         from .agents.analysis import analyze
 
         return await analyze(self._chat, self._embedder, request.text)

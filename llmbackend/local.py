@@ -142,8 +142,6 @@ class _Core:
             if core is None:
                 core = cls._all[folder] = cls(options)
                 cls._close_at_exit()
-                # LlamaIndex takes a second to import: begin now, while the caller prepares its first call.
-                threading.Thread(target=_warm_up, name="llmbackend-warm-up", daemon=True).start()
             elif core.settings != options:
                 raise Conflict(
                     f"this process already uses {folder} with other settings: close that client first, "
@@ -186,13 +184,6 @@ class _Core:
         if cls._watch is None:
             cls._watch = threading.Thread(target=wait, name="llmbackend-exit", daemon=False)
             cls._watch.start()
-
-
-def _warm_up() -> None:
-    with suppress(
-        Exception
-    ):  # a program that ends at once ends this import too; others will see for themselves
-        import llama_index.core.node_parser  # noqa: F401
 
 
 def _forget_cores() -> None:

@@ -39,7 +39,7 @@ def test_texts_are_split_where_llamaindex_splits_them(size: int) -> None:
 
 AT_ONCE = """
 import os, threading, time
-import llama_index.core.utils, tiktoken
+import llama_index.core.node_parser, llama_index.core.workflow, tiktoken
 from llmbackend.knowledge.chunks.tokens import tokens_of
 
 contains = os._Environ.__contains__
@@ -50,11 +50,13 @@ def slowly(self, key):
     return found
 
 os._Environ.__contains__ = slowly
-threads = [threading.Thread(target=lambda: print(len(tokens_of("one two")))) for _ in range(4)]
+counts = []
+threads = [threading.Thread(target=lambda: counts.append(len(tokens_of("one two")))) for _ in range(4)]
 for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
+print(*counts)
 """
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Sized
 from functools import lru_cache
 from itertools import repeat
+
+from ... import loading
 
 
 def tokens_of(text: str) -> range:
@@ -39,14 +40,9 @@ def _by_words() -> bool:
     return whole == first + second
 
 
-_loading = threading.Lock()
-
-
 @lru_cache(maxsize=1)
 def _tokenizer() -> Callable[[str], Sized]:
-    # LlamaIndex does not reckon with two threads that load this at once, nor what its splitter takes from NLTK.
-    with _loading:
-        from llama_index.core.utils import get_tokenizer, globals_helper
+    loading.llamaindex()
+    from llama_index.core.utils import get_tokenizer
 
-        _ = globals_helper.punkt_tokenizer
-        return get_tokenizer()
+    return get_tokenizer()
