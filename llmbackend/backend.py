@@ -110,6 +110,7 @@ class Backend:
         settings, name = self.settings, self._holder.name
         redis = settings.redis_url.get_secret_value() if settings.redis_url else None
         secret = webhooks.key(settings.webhook_secret.get_secret_value()) if settings.webhook_secret else None
+        queue = Queue(engine.url, redis)
         self._database = database.Database(engine)
         deliveries = webhooks.Deliveries(
             self._database, secret, settings.webhook_private, settings.job_result_days
@@ -131,7 +132,6 @@ class Backend:
                 deliveries,
                 settings.job_result_days,
             )
-        queue = Queue(engine.url, redis)
         return Jobs(self._database, queue, worker, deliveries, settings.job_result_days)
 
     async def close(self) -> None:
