@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope, to_thread
 
-from . import __version__, database, doctor, schemas, tracing
+from . import __version__, database, doctor, loading, schemas, tracing
 from .errors import InvalidRequest, NotFound
 from .holder import Holder
 from .inference import connect, structured
@@ -114,6 +114,7 @@ class Backend:
         settings, name = self.settings, self._holder.name
         redis = settings.redis_url.get_secret_value() if settings.redis_url else None
         secret = webhooks.key(settings.webhook_secret.get_secret_value()) if settings.webhook_secret else None
+        queue = Queue(engine.url, redis)
         self._database = database.Database(engine)
         deliveries = webhooks.Deliveries(
             self._database, secret, settings.webhook_private, settings.job_result_days
@@ -135,7 +136,6 @@ class Backend:
                 deliveries,
                 settings.job_result_days,
             )
-        queue = Queue(engine.url, redis)
         return Jobs(self._database, queue, worker, deliveries, settings.job_result_days)
 
     async def close(self) -> None:
@@ -428,6 +428,7 @@ class Backend:
 
     async def analyze_document(self, request: schemas.AnalyzeRequest) -> schemas.Analysis:
         """Tell a document's sentiment, key points and summary."""
+        await to_thread.run_sync(loading.llamaindex)
         from .agents.analysis import analyze
 
         return await analyze(self._chat, self._embedder, request.text)

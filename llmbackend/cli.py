@@ -23,8 +23,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console()
-errors = Console(stderr=True)
+# Names and texts are shown as they are: brackets and colons in them mean nothing.
+out = Console(markup=False, emoji=False)
+errors = Console(stderr=True, markup=False, emoji=False)
 
 Url = Annotated[str | None, typer.Option(help="The server; without it, this process does the work.")]
 Key = Annotated[str | None, typer.Option(help="The server's API key, if LLM_BACKEND_API_KEY does not tell.")]
@@ -36,7 +37,7 @@ def main() -> None:
         app()
     except LLMBackendError as error:
         line = f"{error.code}: {error.message}"
-        errors.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+        errors.print(line, style="red", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
 
 
@@ -49,7 +50,12 @@ def _client(url: str | None, key: str | None) -> Iterator[LLMBackendClient]:
 @contextmanager
 def _bar() -> Iterator[Any]:
     """A progress bar, as the SDK's `progress=` wants it."""
-    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description:<10}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=errors, transient=True) as progress:
         task = progress.add_task("", total=None)
 
@@ -96,7 +102,7 @@ def serve(
 
     def started(url: str) -> None:
         guarded = "with an API key" if options.keys else "without an API key, for this machine only"
-        errors.print(f"llmbackend {__version__} answers at [bold]{url}[/bold] {guarded}", highlight=False)
+        errors.print(f"llmbackend {__version__} answers at {url} {guarded}", highlight=False)
 
     run(options, started)
 
@@ -125,7 +131,7 @@ def demo() -> None:
     """Show the main job on the documents that come along: in this process first, then over HTTP."""
     from .demo import run
 
-    run(out)
+    run(Console())
 
 
 @app.command()
@@ -174,8 +180,8 @@ def query(
             out.out(piece, end="", highlight=False)
         out.line(2)
         for source in stream.sources:
-            out.print(f"[{source.number}] {source.document_id}", markup=False, style="bold", highlight=False)
-            out.print(f"    {source.quote}", markup=False, highlight=False)
+            out.print(f"[{source.number}] {source.document_id}", style="bold", highlight=False)
+            out.print(f"    {source.quote}", highlight=False)
 
 
 @app.command()
@@ -203,7 +209,7 @@ def evaluate(
         if one.ndcg.hybrid < 1:
             rank = one.ranks.hybrid or f"not in {k}"
             line = f"{one.question}  {', '.join(one.gold)}: {rank}, first is {one.first.hybrid or 'nothing'}"
-            out.print(line, markup=False, highlight=False, soft_wrap=True)
+            out.print(line, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -236,12 +242,12 @@ def doctor(url: Url = None, key: Key = None) -> None:
         models = check.models[:5] + ["…"] * (len(check.models) > 5)
         verdict = Text("ok", "green") if check.ok else Text("failed", "red")
         row = (check.name, server, "\n".join(models), limits, f"{check.latency_ms:.0f}")
-        table.add_row(*map(Text, row), verdict)
+        table.add_row(*row, verdict)
     out.print(table)
     for check in result.checks:
         if not check.ok:
             line = f"{check.name}: {check.fix}"
-            out.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+            out.print(line, style="red", highlight=False, soft_wrap=True)
     if not result.ok:
         raise typer.Exit(1)
 

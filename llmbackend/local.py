@@ -97,7 +97,7 @@ class _Core:
         self._tasks: set[asyncio.Task[None]] = set()
         with ExitStack() as stack:
             self.portal: BlockingPortal = stack.enter_context(start_blocking_portal(name="llmbackend"))
-            self._loop: asyncio.AbstractEventLoop = self.portal.call(asyncio.get_running_loop)
+            self.loop: asyncio.AbstractEventLoop = self.portal.call(asyncio.get_running_loop)
             self.backend: Backend = self.portal.call(Backend.open, options)
             self._stack = stack.pop_all()
 
@@ -118,7 +118,7 @@ class _Core:
         """Begin this on the loop. The portal would have the caller wait until it has begun, too."""
         future: Future[_Result] = Future()
         try:
-            self._loop.call_soon_threadsafe(self._begin, future, work, args)
+            self.loop.call_soon_threadsafe(self._begin, future, work, args)
         except RuntimeError:
             raise TransportError("this process is ending: the client is closed") from None
         self._under_way.add(future)
@@ -126,7 +126,7 @@ class _Core:
         return future
 
     def _begin(self, future: Future[Any], work: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
-        task = self._loop.create_task(self._answer(future, work, args))
+        task = self.loop.create_task(self._answer(future, work, args))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -138,7 +138,7 @@ class _Core:
             def cancel(future: Future[_Result]) -> None:
                 if future.cancelled():
                     with suppress(RuntimeError):  # the loop has ended, and all that ran on it
-                        self._loop.call_soon_threadsafe(scope.cancel)
+                        self.loop.call_soon_threadsafe(scope.cancel)
 
             future.add_done_callback(cancel)
             try:
@@ -167,8 +167,6 @@ class _Core:
             if core is None:
                 core = cls._all[folder] = cls(options)
                 cls._close_at_exit()
-                # LlamaIndex takes a second to import: begin now, while the caller prepares its first call.
-                threading.Thread(target=_warm_up, name="llmbackend-warm-up", daemon=True).start()
             elif core.settings != options:
                 raise Conflict(
                     f"this process already uses {folder} with other settings: close that client first, "
@@ -213,13 +211,6 @@ class _Core:
             cls._watch.start()
 
 
-def _warm_up() -> None:
-    with suppress(
-        Exception
-    ):  # a program that ends at once ends this import too; others will see for themselves
-        import llama_index.core.node_parser  # noqa: F401
-
-
 def _forget_cores() -> None:
     """In a forked child: the loop's thread exists in the parent only."""
     _Core._all.clear()
@@ -233,18 +224,25 @@ if hasattr(os, "register_at_fork"):
 
 _END = object()
 
+AHEAD = 2**20
+"""Bytes of a stream that are made before its caller has read them."""
+
 
 class _Stream(Iterator[bytes]):
     """A streaming operation's events, carried from the loop's thread to the caller's."""
 
     def __init__(self, core: _Core, events: AsyncIterator[bytes]) -> None:
         self._items: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._room = _Room()
+        self._loop = core.loop
         # Of its own, or it would keep this alive and a stream that nobody holds any more would go on.
-        self._pumping: Future[None] = core.start(_pump, events, self._items)
+        self._pumping: Future[None] = core.start(_pump, events, self._items, self._room)
 
     def __next__(self) -> bytes:
         item = self._items.get()
         if isinstance(item, bytes):
+            with suppress(RuntimeError):  # the loop has ended: nobody waits for room
+                self._loop.call_soon_threadsafe(self._room.leave, len(item))
             return item
         self._items.put(_END)  # for whoever asks again
         raise StopIteration
@@ -257,10 +255,29 @@ class _Stream(Iterator[bytes]):
         self.close()
 
 
-async def _pump(events: AsyncIterator[bytes], items: queue.SimpleQueue[object]) -> None:
+class _Room:
+    """Used on the loop: holds up whoever makes more than is read."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._left = asyncio.Event()
+
+    async def take(self, size: int) -> None:
+        self._taken += size
+        while self._taken > AHEAD:
+            self._left.clear()
+            await self._left.wait()
+
+    def leave(self, size: int) -> None:
+        self._taken -= size
+        self._left.set()
+
+
+async def _pump(events: AsyncIterator[bytes], items: queue.SimpleQueue[object], room: _Room) -> None:
     try:
         async with aclosing(events):  # type: ignore[type-var]
             async for event in events:
                 items.put(event)
+                await room.take(len(event))
     finally:
         items.put(_END)

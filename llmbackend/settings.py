@@ -107,12 +107,12 @@ class Settings(BaseSettings):
 
     @property
     def keys(self) -> dict[str, str]:
-        """The keys that callers may have, by their owners' names: API_KEY is `default`'s."""
-        found = {"default": self.api_key.get_secret_value()} if self.api_key else {}
+        """The keys that callers may have, each with its owner's name: API_KEY is `default`'s."""
+        found = {self.api_key.get_secret_value(): "default"} if self.api_key else {}
         for pair in (self.api_keys.get_secret_value() if self.api_keys else "").split(","):
-            name, _, key = pair.strip().partition(":")
-            if name and key:
-                found[name] = key
+            owner, _, key = pair.strip().partition(":")
+            if owner and key:
+                found[key] = owner
         return found
 
     @field_validator("api_keys")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeVar
 
+from anyio import to_thread
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Workflow, step
 from pydantic import BaseModel, Field
@@ -13,6 +14,7 @@ from ..inference import structured
 from ..inference.chat import ChatModel
 from ..inference.embeddings import Embedder
 from ..inference.sentences import telling
+from ..knowledge.chunks.tokens import tokens_of
 from ..schemas import Analysis
 
 PART_TOKENS = 900
@@ -107,7 +109,8 @@ class AnalysisWorkflow(Workflow):
 
     @step
     async def split(self, context: Context, start: StartEvent) -> PartEvent | None:
-        parts = SentenceSplitter(chunk_size=PART_TOKENS, chunk_overlap=0).split_text(start.text)
+        splitter = SentenceSplitter(chunk_size=PART_TOKENS, chunk_overlap=0, tokenizer=tokens_of)
+        parts = await to_thread.run_sync(splitter.split_text, start.text)
         if len(parts) > MAX_PARTS:
             parts = _spread(parts, MAX_PARTS)
         await context.store.set("parts", len(parts))

@@ -6,8 +6,10 @@ import time
 from typing import Annotated, Any
 
 import anyio
+from anyio import to_thread
 from pydantic import Field
 
+from .. import loading
 from ..errors import LLMBackendError
 from ..inference.embeddings import require
 from ..knowledge.collections import rebuild
@@ -156,7 +158,8 @@ class AnalyzeDocumentsParams(Request):
 @job_type("analyze_documents", AnalyzeDocumentsParams, rows="analyses")
 async def analyze_documents(context: Context, params: AnalyzeDocumentsParams) -> dict[str, Any]:
     """`{failed: [{id, error}], analyses: [{id, sentiment, …}]}`; a bare text's id is its place in the list."""
-    from ..agents.analysis import analyze  # LlamaIndex, which takes a second to import
+    await to_thread.run_sync(loading.llamaindex)
+    from ..agents.analysis import analyze
 
     state: dict[str, Any] = context.resume or {"done": 0, "failed": []}
     total = len(params.documents)

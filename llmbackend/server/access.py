@@ -25,8 +25,9 @@ class Access:
     """Refuses requests without a key, if there is any. Only hashes of the keys are kept, with their owners' names."""
 
     def __init__(self, app: ASGIApp, keys: Mapping[str, str]) -> None:
+        """`keys` tells the owner of each."""
         self._app = app
-        self._owners = {_digest(key.encode()): name for name, key in keys.items()}
+        self._owners = {_digest(key.encode()): owner for key, owner in keys.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The path as the router will see it; a URL rebuilt from the Host header could tell another.
@@ -45,10 +46,11 @@ class Access:
             return None
         if not self._owners:
             # A web page can point a name of its own at this machine; its requests then carry that name.
-            host = urlsplit(f"//{headers.get('host', '')}").hostname
-            if host in LOOPBACK:
-                return None
-            return Forbidden("without an API_KEY set, only requests to localhost are answered")
+            if _hostname(headers.get("host", "")) not in LOOPBACK:
+                return Forbidden("without an API_KEY set, only requests to localhost are answered")
+            if _is_of_another_site(headers):
+                return Forbidden("without an API_KEY set, requests of other sites' pages are refused")
+            return None
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         digest = _digest(given.encode())
@@ -57,6 +59,21 @@ class Access:
                 scope["caller"] = owner  # jobs are the owner's whose key they came with
                 return None
         return Unauthorized("no valid API key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key'")
+
+
+def _hostname(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def _is_of_another_site(headers: Headers) -> bool:
+    """Whether a page elsewhere made the browser send this. It does so unasked, unless the body says that it is JSON."""
+    origin = headers.get("origin")
+    if origin is None or headers.get("content-type", "").startswith("application/json"):
+        return False
+    return origin.partition("://")[2] != headers.get("host")
 
 
 def _digest(key: bytes) -> bytes:

@@ -10,8 +10,9 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -103,20 +104,24 @@ async def _body(operation: Operation, request: Request, settings: Settings) -> b
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     content = _counted(request, settings.max_body_bytes)
     if kind == uploads.FORM and uploads.takes(operation):
-        return await uploads.as_json(operation, request, content, guarded=settings.api_key is not None)
+        return await uploads.as_json(operation, request, content)
     if kind and kind != "application/json":
-        # What web pages of other sites may send unasked is text or forms, never JSON.
         raise InvalidRequest(f"{operation.name}: the body must be application/json, not {kind}")
     body = b"".join([part async for part in content])
     if not request.path_params:
         return body
+    work = partial(_with_path, operation, body, request.path_params)
+    return await to_thread.run_sync(work) if len(body) > LARGE else work()
+
+
+def _with_path(operation: Operation, body: bytes, path: Mapping[str, str]) -> bytes:
     try:
         fields = json.loads(body or b"{}")
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"{operation.name}: the body is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise InvalidRequest(f"{operation.name}: the body must be a JSON object")
-    return json.dumps({**fields, **request.path_params}).encode()
+    return json.dumps({**fields, **path}).encode()
 
 
 async def _counted(request: Request, limit: int) -> AsyncGenerator[bytes, None]:

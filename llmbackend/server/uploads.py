@@ -6,7 +6,6 @@ import base64
 import json
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from anyio import to_thread
 from pydantic import TypeAdapter, ValidationError
@@ -14,7 +13,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from ..errors import Forbidden, InvalidRequest
+from ..errors import InvalidRequest
 from ..operations import Operation
 
 FORM = "multipart/form-data"
@@ -25,17 +24,11 @@ def takes(operation: Operation) -> bool:
     return "files" in operation.request.model_fields
 
 
-async def as_json(
-    operation: Operation, request: Request, content: AsyncGenerator[bytes, None], guarded: bool
-) -> bytes:
+async def as_json(operation: Operation, request: Request, content: AsyncGenerator[bytes, None]) -> bytes:
     """The operation's JSON for a form. Large files wait on the disk until the form is complete.
 
-    Raises InvalidRequest if it is no such form, and, unless a key guards the server, Forbidden if it is another
-    site's: browsers send forms there without asking.
+    Raises InvalidRequest if it is no such form.
     """
-    origin = request.headers.get("origin")
-    if not guarded and origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        raise Forbidden("without an API_KEY set, forms of other sites are refused")
     try:
         form = await MultiPartParser(request.headers, content, max_files=MOST_FILES).parse()
     except MultiPartException as error:

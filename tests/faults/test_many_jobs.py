@@ -47,8 +47,9 @@ def test_none_of_many_jobs_is_lost_or_done_twice(tmp_path: Path) -> None:
 def test_keys_and_schedules_are_their_owners(tmp_path: Path) -> None:
     params = {"texts": ["a"]}
     with (
-        serving(tmp_path, api_key="first-key", api_keys="hr:key-1,support:key-2") as server,
+        serving(tmp_path, api_key="first-key", api_keys="hr:old-key,hr:key-1,support:key-2") as server,
         LLMBackendClient(server.url, "key-1") as hr,
+        LLMBackendClient(server.url, "old-key") as hr_before,
         LLMBackendClient(server.url, "key-2") as support,
         LLMBackendClient(server.url, "first-key") as default,
         LLMBackendClient(server.url, "key-3") as unknown,
@@ -60,6 +61,7 @@ def test_keys_and_schedules_are_their_owners(tmp_path: Path) -> None:
         assert len(set(ids)) == 3
         assert [hr.get_job_status(job_id).owner for job_id in ids] == ["hr", "support", "default"]
         hr.set_schedule("nightly", "0 2 * * *", "count_words", params)
+        assert [one.name for one in hr_before.list_schedules()] == ["nightly"]
         assert support.list_schedules() == []
         with pytest.raises(NotFound):
             support.delete_schedule("nightly")

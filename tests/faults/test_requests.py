@@ -371,13 +371,38 @@ def test_a_body_that_is_not_json_by_its_type_is_refused(server_url: str) -> None
     assert (reply.status_code, reply.json()["error"]["code"]) == (422, "invalid_request")
 
 
-def test_without_a_key_only_requests_to_this_machines_names_are_answered(
-    tmp_path: Path, models_dir: Path
+@pytest.fixture(scope="module")
+def open_url(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[str]:
+    """A server without a key."""
+    with serving(tmp_path_factory.mktemp("open"), models_dir=models_dir) as server:
+        yield server.url
+
+
+def test_without_a_key_only_requests_to_this_machines_names_are_answered(open_url: str) -> None:
+    assert requests.get(f"{open_url}/v1/collections", timeout=30).status_code == 200
+    for host in ("evil.example", "localhost.evil.example", "[", "[::1", "localhost:x@evil.example"):
+        rebound = requests.get(f"{open_url}/v1/collections", headers={"Host": host}, timeout=30)
+        refused(rebound, 403, "forbidden")
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "http://localhost:1", "null", "http://[", ""])
+@pytest.mark.parametrize("kind", [None, "text/plain", "multipart/form-data; boundary=b"])
+def test_without_a_key_nothing_is_done_for_pages_of_other_sites(
+    open_url: str, origin: str, kind: str | None
 ) -> None:
-    with serving(tmp_path, models_dir=models_dir) as server:
-        assert requests.get(f"{server.url}/v1/collections", timeout=30).status_code == 200
-        rebound = requests.get(f"{server.url}/v1/collections", headers={"Host": "evil.example"}, timeout=30)
-        assert (rebound.status_code, rebound.json()["error"]["code"]) == (403, "forbidden")
+    """A browser sends these without asking; what has no type is a Blob's."""
+    headers = {"Origin": origin, **({"Content-Type": kind} if kind else {})}
+    body = b'{"collection": "planted"}'
+    planted = requests.post(f"{open_url}/v1/collections", data=body, headers=headers, timeout=30)
+    refused(planted, 403, "forbidden")
+    assert requests.get(f"{open_url}/v1/collections", timeout=30).json() == {"collections": []}
+
+
+def test_without_a_key_pages_of_the_same_site_are_served(open_url: str) -> None:
+    reply = requests.post(
+        f"{open_url}/v1/embeddings", data=b'{"input": "a"}', headers={"Origin": open_url}, timeout=30
+    )
+    assert reply.status_code == 200
 
 
 # The SDK's side

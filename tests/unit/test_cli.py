@@ -94,6 +94,14 @@ def test_files_are_ingested_and_asked(data_dir: Path, tmp_path: Path) -> None:
     assert "[1] manual/reset.md" in said
 
 
+def test_names_are_shown_as_they_are(data_dir: Path, tmp_path: Path) -> None:
+    name = "notes [v1] [bold] :bug:.xyz"
+    (tmp_path / name).write_text("a text")
+    code, said, errors = _run("ingest", "manual", tmp_path / name, data_dir=data_dir)
+    assert (code, errors.strip()) == (1, "")
+    assert f"{name}: unsupported type" in said
+
+
 def test_a_collection_is_evaluated(data_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "reset.md").write_text("The router is reset by holding its red button for ten seconds.\n")
     (tmp_path / "ports.md").write_text("The router has four LAN ports and one for fibre.\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,14 @@ def test_the_second_process_is_told_who_holds_the_data_and_what_to_do(tmp_path: 
         assert caught.value.details == {"data_dir": str(tmp_path), "pid": process.pid}
         for part in (str(tmp_path), str(process.pid), "api_url", "DATA_DIR"):
             assert part in caught.value.message
+
+
+def test_a_client_that_cannot_be_opened_leaves_nothing(tmp_path: Path) -> None:
+    before = {thread for thread in threading.enumerate() if thread.name == "llmbackend-writer"}
+    with pytest.raises(BackendError, match="REDIS_URL"):
+        LocalTransport(Settings(data_dir=tmp_path, redis_url="nonsense"))
+    assert {thread for thread in threading.enumerate() if thread.name == "llmbackend-writer"} <= before
+    LocalTransport(Settings(data_dir=tmp_path)).close()
 
 
 def test_a_client_on_data_that_is_held_gets_the_same_conflict(tmp_path: Path) -> None:

@@ -80,3 +80,37 @@ def test_a_program_that_forgets_to_close_ends_and_gives_its_data_back(tmp_path: 
     for field in ("added", "unchanged"):
         assert _run(program.format(field=field), LLMBACKEND_DATA_DIR=str(tmp_path)) == "1\n"
     assert not (tmp_path / "holder.json").exists()
+
+
+def test_a_client_imports_nothing_of_llamaindex_behind_its_callers_back(tmp_path: Path) -> None:
+    """What two threads import of it at the same time fails in both."""
+    program = """
+        import sys
+        from llmbackend import LLMBackendClient
+        with LLMBackendClient() as client:
+            for _ in range(20):
+                client.create_collection(f"c{len(client.list_collections())}")
+            assert "llama_index" not in sys.modules
+            from llama_index.core.ingestion import IngestionPipeline
+    """
+    assert _run(program, LLMBACKEND_DATA_DIR=str(tmp_path)) == ""
+
+
+def test_parts_of_llamaindex_may_be_wanted_by_several_threads_at_once(tmp_path: Path) -> None:
+    program = """
+        import sys
+        from concurrent.futures import ThreadPoolExecutor
+        from llmbackend import BackendError, LLMBackendClient
+        sys.setswitchinterval(1e-5)
+        def analyze(client):
+            try:
+                client.analyze_document("It is good.")
+            except BackendError as error:  # there is no model; before that, its modules are loaded
+                return error.message
+        with LLMBackendClient() as client, ThreadPoolExecutor() as pool:
+            told = [pool.submit(analyze, client) for _ in range(3)]
+            reports = [pool.submit(client.rag_ingest, "A sentence. " * 500, f"c{n}") for n in range(3)]
+            assert all("models pull" in one.result() for one in told)
+            assert all(one.result().added == 1 for one in reports)
+    """
+    assert _run(program, LLMBACKEND_DATA_DIR=str(tmp_path), LLMBACKEND_MODELS_DIR=str(tmp_path)) == ""

@@ -73,6 +73,19 @@ def test_processes_are_kept_for_the_next_file() -> None:
     _run(work)
 
 
+def test_modules_in_the_working_directory_are_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "csv.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path)
+
+    async def work() -> None:
+        async with _pool() as pool:
+            assert await pool.parse(*TEXT) == Parsed(FACT, "plain")
+
+    _run(work)
+
+
 def test_processes_with_nothing_to_do_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parsing_pool, "IDLE_SECONDS", 0.2)
 

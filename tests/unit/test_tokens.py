@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,31 @@ def test_texts_are_split_where_llamaindex_splits_them(size: int) -> None:
     theirs = SentenceSplitter(chunk_size=size, chunk_overlap=8, paragraph_separator="\n\n")
     ours = SentenceSplitter(chunk_size=size, chunk_overlap=8, paragraph_separator="\n\n", tokenizer=tokens_of)
     assert ours.split_text(text) == theirs.split_text(text)
+
+
+AT_ONCE = """
+import os, threading, time
+import llama_index.core.node_parser, llama_index.core.workflow, tiktoken
+from llmbackend.knowledge.chunks.tokens import tokens_of
+
+contains = os._Environ.__contains__
+
+def slowly(self, key):
+    found = contains(self, key)
+    time.sleep(0.2 if key == "TIKTOKEN_CACHE_DIR" else 0)  # as on a busy machine: LlamaIndex sets it for a moment
+    return found
+
+os._Environ.__contains__ = slowly
+counts = []
+threads = [threading.Thread(target=lambda: counts.append(len(tokens_of("one two")))) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(*counts)
+"""
+
+
+def test_the_first_to_count_may_be_several_threads() -> None:
+    done = subprocess.run([sys.executable, "-c", AT_ONCE], capture_output=True, text=True, timeout=120)
+    assert (done.stdout.split(), done.stderr) == (["2"] * 4, "")

@@ -89,6 +89,7 @@ def test_a_model_that_finds_nothing_in_the_passages_is_believed(
     assert "nothing" in answer
     assert "NOT IN" not in answer.upper()
     assert (answer.citations, len(answer.sources), answer.model) == ([], 2, "ok")
+    assert answer.usage.total_tokens == 28
 
 
 @pytest.mark.parametrize("stream", [False, True])

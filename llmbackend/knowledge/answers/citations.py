@@ -46,6 +46,8 @@ class Checked:
             if not begun:
                 beginning = _plain(held)
                 if beginning.startswith(NOT_THERE):
+                    async for _ in self._answer:
+                        pass  # its last event counts the tokens
                     return
                 if NOT_THERE.startswith(beginning):
                     continue  # it may become that

@@ -9,6 +9,7 @@ from ...inference.embeddings import Embedder
 from ...inference.sentences import Quote, fitting, sentences
 from ...schemas import Source
 from ...tracing import Clock
+from ..chunks.tokens import tokens_of
 from ..retrieval.retrieval import Candidate
 
 Look = Callable[[str, Clock], Awaitable[list[Candidate]]]
@@ -49,22 +50,19 @@ def within(passages: Passages, budget: int) -> list[str]:
     Whole passages if they fit; else each cut to the sentences around its quote, best sources first, and the weakest
     left out. The best source's quote is always there.
     """
-    from llama_index.core.utils import get_tokenizer
-
-    count = get_tokenizer()
     best = passages.best
     whole = [source.text for source in passages.sources]
-    if sum(len(count(text)) for text in whole) <= budget:
+    if sum(len(tokens_of(text)) for text in whole) <= budget:
         return whole
     share = max(budget // len(whole), 80)
 
     def fits(part: str) -> bool:
-        return len(count(part)) <= share
+        return len(tokens_of(part)) <= share
 
     cut: list[str] = []
     for index, text in enumerate(whole):
         passage = _around(text, best[index], fits)
-        budget -= len(count(passage))
+        budget -= len(tokens_of(passage))
         if budget < 0 and cut:
             break
         cut.append(passage)

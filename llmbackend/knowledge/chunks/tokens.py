@@ -7,6 +7,8 @@ from collections.abc import Callable, Sized
 from functools import lru_cache
 from itertools import repeat
 
+from ... import loading
+
 
 def tokens_of(text: str) -> range:
     """As many numbers as the text has tokens: what LlamaIndex's splitter takes for a tokenizer, to count only.
@@ -40,6 +42,7 @@ def _by_words() -> bool:
 
 @lru_cache(maxsize=1)
 def _tokenizer() -> Callable[[str], Sized]:
+    loading.llamaindex()
     from llama_index.core.utils import get_tokenizer
 
     return get_tokenizer()

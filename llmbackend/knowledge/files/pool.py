@@ -114,7 +114,7 @@ class _Parser:
     async def start(cls, limits: Limits) -> _Parser:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "llmbackend.knowledge.files.process"),
+            *("-P", "-m", "llmbackend.knowledge.files.process"),  # no module of the working directory's
             *map(str, (limits.seconds, limits.memory, limits.text)),
             stdin=PIPE,
             stdout=PIPE,
