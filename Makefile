@@ -42,7 +42,7 @@ CLIENTS := .venv-clients
 OPENAI2 := llama-index-llms-openai-like llama-index-embeddings-openai-like
 OPENAI3 := langchain-openai langchain-tests llm
 LANGCHAIN := -o asyncio_mode=auto -o asyncio_default_test_loop_scope=session -o asyncio_default_fixture_loop_scope=session
-BY_CLIENTS := tests/contract/test_openai_client.py tests/upstream/test_openai_client.py tests/live/test_openai_client.py tests/live/clients
+BY_CLIENTS := tests/contract/test_openai_client.py tests/upstream/test_openai_client.py tests/upstream/test_chat.py tests/live/test_openai_client.py tests/live/clients
 
 test-clients: $(MODEL) $(CLIENTS)/2/installed $(CLIENTS)/3/installed  ## Test by openai 2 and 3, LangChain, LlamaIndex and llm, before LIVE_VLLM_URL
 	$(CLIENTS)/2/bin/pytest $(BY_CLIENTS) -m ''
