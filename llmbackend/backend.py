@@ -27,7 +27,7 @@ from .jobs.queue import Queue
 from .jobs.registry import Where
 from .jobs.service import Jobs
 from .jobs.worker import Worker
-from .knowledge.answers import rag_model
+from .knowledge.answers import answers, rag_model
 from .knowledge.collections.collection import Collection
 from .knowledge.collections.collections import Collections, chunking
 from .knowledge.collections.index_building import IndexBuilder
@@ -305,26 +305,15 @@ class Backend:
 
     async def rag_query(self, request: schemas.RagQueryRequest) -> schemas.QueryAnswer:
         """Answer a question from a collection's documents, with sources."""
-        from .knowledge.answers import answers
-
-        return await answers.answer(
-            self._chat,
-            self._embedder,
-            request.question,
-            partial(self._retrieve, request, trace=request.explain),
-            history=request.history or (),
-            explain=request.explain,
-        )
+        return await answers.whole(self._answer(request))
 
     async def rag_query_stream(self, request: schemas.RagQueryRequest) -> AsyncIterator[bytes]:
         async for item in self._answer(request):
             yield event(item)
         yield DONE
 
-    async def _answer(self, request: schemas.RagQueryRequest) -> AsyncIterator[dict[str, Any]]:
-        from .knowledge.answers import answers
-
-        events = answers.stream(
+    def _answer(self, request: schemas.RagQueryRequest) -> AsyncIterator[dict[str, Any]]:
+        return answers.stream(
             self._chat,
             self._embedder,
             request.question,
@@ -332,8 +321,6 @@ class Backend:
             history=request.history or (),
             explain=request.explain,
         )
-        async for item in events:
-            yield item
 
     async def _named(self, names: str | list[str]) -> list[Collection]:
         names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
