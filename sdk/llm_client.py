@@ -2045,10 +2045,15 @@ def _rows(chunks: Iterator[bytes]) -> Iterator[Any]:
     for chunk in chunks:
         *lines, buffer = (buffer + chunk).split(b"\n")
         for line in lines:
-            row = json.loads(line)
+            try:
+                row = json.loads(line)
+            except ValueError:
+                raise StreamInterrupted("the stream carries something that is no row") from None
             if isinstance(row, dict) and row.keys() == {"error"} and isinstance(row["error"], dict):
                 raise LLMBackendError.from_dict(row["error"])
             yield _records(row)
+    if buffer:
+        raise StreamInterrupted("the stream ended within a row")
 
 
 def _further_on(error: InvalidRequest, start: int) -> InvalidRequest:
