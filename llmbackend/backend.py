@@ -476,14 +476,14 @@ class Backend:
             }
             vectors = b"".join(chunk.data for chunk in chunks)
             return schemas.Block(json.dumps(about).encode() + b"\n" + vectors)
-        rows = [json.loads(line) for chunk in chunks for line in results.lines(chunk)]
+        rows = await to_thread.run_sync(results.values, chunks)
         return schemas.JobResult(result=head, offset=request.offset, total=total, rows=rows)
 
     async def get_job_result_stream(self, request: schemas.JobResultRequest) -> AsyncIterator[bytes]:
         offset, total = request.offset, request.offset + 1
         while offset < total:
             _, total, chunks = await self._jobs.page(request.job_id, offset, request.limit)
-            yield b"".join(line + b"\n" for chunk in chunks for line in results.lines(chunk))
+            yield await to_thread.run_sync(results.text, chunks)
             offset += request.limit
 
     async def job_events(self, request: schemas.JobEventsRequest) -> schemas.JobEvents:
