@@ -27,7 +27,7 @@ from .jobs.queue import Queue
 from .jobs.registry import Where
 from .jobs.service import Jobs
 from .jobs.worker import Worker
-from .knowledge.answers import rag_model
+from .knowledge.answers import answers, rag_model
 from .knowledge.collections.collection import Collection
 from .knowledge.collections.collections import Collections, chunking
 from .knowledge.collections.index_building import IndexBuilder
@@ -305,26 +305,15 @@ class Backend:
 
     async def rag_query(self, request: schemas.RagQueryRequest) -> schemas.QueryAnswer:
         """Answer a question from a collection's documents, with sources."""
-        from .knowledge.answers import answers
-
-        return await answers.answer(
-            self._chat,
-            self._embedder,
-            request.question,
-            partial(self._retrieve, request, trace=request.explain),
-            history=request.history or (),
-            explain=request.explain,
-        )
+        return await answers.whole(self._answer(request))
 
     async def rag_query_stream(self, request: schemas.RagQueryRequest) -> AsyncIterator[bytes]:
         async for item in self._answer(request):
             yield event(item)
         yield DONE
 
-    async def _answer(self, request: schemas.RagQueryRequest) -> AsyncIterator[dict[str, Any]]:
-        from .knowledge.answers import answers
-
-        events = answers.stream(
+    def _answer(self, request: schemas.RagQueryRequest) -> AsyncIterator[dict[str, Any]]:
+        return answers.stream(
             self._chat,
             self._embedder,
             request.question,
@@ -332,8 +321,6 @@ class Backend:
             history=request.history or (),
             explain=request.explain,
         )
-        async for item in events:
-            yield item
 
     async def _named(self, names: str | list[str]) -> list[Collection]:
         names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
@@ -489,14 +476,14 @@ class Backend:
             }
             vectors = b"".join(chunk.data for chunk in chunks)
             return schemas.Block(json.dumps(about).encode() + b"\n" + vectors)
-        rows = [json.loads(line) for chunk in chunks for line in results.lines(chunk)]
+        rows = await to_thread.run_sync(results.values, chunks)
         return schemas.JobResult(result=head, offset=request.offset, total=total, rows=rows)
 
     async def get_job_result_stream(self, request: schemas.JobResultRequest) -> AsyncIterator[bytes]:
         offset, total = request.offset, request.offset + 1
         while offset < total:
             _, total, chunks = await self._jobs.page(request.job_id, offset, request.limit)
-            yield b"".join(line + b"\n" for chunk in chunks for line in results.lines(chunk))
+            yield await to_thread.run_sync(results.text, chunks)
             offset += request.limit
 
     async def job_events(self, request: schemas.JobEventsRequest) -> schemas.JobEvents:

@@ -139,19 +139,29 @@ class Settings(BaseSettings):
     def _in_any_case(cls, level: Any) -> Any:
         return level.lower() if isinstance(level, str) else level
 
-    @field_validator(
-        "vllm_url", "litellm_url", "openai_base_url", "tei_url", "tei_rerank_url", "rerank_url", "qdrant_url"
-    )
+    @field_validator("vllm_url", "litellm_url", "openai_base_url")
+    @classmethod
+    def _are_urls(cls, urls: str | None) -> str | None:
+        for one in (urls or "").split(","):
+            _check_url(one)
+        return urls
+
+    @field_validator("tei_url", "tei_rerank_url", "rerank_url", "qdrant_url")
     @classmethod
     def _is_url(cls, url: str | None) -> str | None:
-        """URLs are shown in messages; a password has a setting of its own, which is not."""
-        for one in (url or "").split(","):
-            parts = urlsplit(one.strip())
-            if "@" in parts.netloc:
-                raise ValueError("a URL with a password in it is refused: set the key beside it instead")
-            if one.strip() and not (parts.scheme in ("http", "https") and parts.hostname):
-                raise ValueError("a URL is like http://host:port")
+        if "," in (url or ""):
+            raise ValueError("this takes one URL, not several")
+        _check_url(url or "")
         return url
+
+
+def _check_url(url: str) -> None:
+    """URLs are shown in messages; a password has a setting of its own, which is not."""
+    parts = urlsplit(url.strip())
+    if "@" in parts.netloc:
+        raise ValueError("a URL with a password in it is refused: set the key beside it instead")
+    if url.strip() and not (parts.scheme in ("http", "https") and parts.hostname):
+        raise ValueError("a URL is like http://host:port")
 
 
 def load(**overrides: Any) -> Settings:

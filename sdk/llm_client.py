@@ -854,16 +854,23 @@ class _NotebookBar(_ProgressBar):
 Progress = Callable[[Record], None]
 
 
-def _progress(choice: bool | Progress | None) -> Progress | None:
+@contextlib.contextmanager
+def _progress(choice: bool | Progress | None) -> Iterator[Progress | None]:
     """True: a bar. None: a bar if somebody is looking at a terminal. A function is called with each step."""
     if callable(choice):
-        return choice
+        yield choice
+        return
     display = _notebook()
     if choice is None:
         choice = display is not None or (sys.stderr is not None and sys.stderr.isatty())
     if not choice:
-        return None
-    return _ProgressBar() if display is None else _NotebookBar(display)
+        yield None
+        return
+    bar = _ProgressBar() if display is None else _NotebookBar(display)
+    try:
+        yield bar
+    finally:
+        bar.close()
 
 
 def _notebook() -> Any:
@@ -1133,11 +1140,8 @@ class LLMBackendClient:
 
     def _watched(self, operation: str, progress: bool | Progress | None, **fields: Any) -> Record:
         """The report of a long operation, with a bar or whatever else shows its progress."""
-        tell = _progress(progress)
-        try:
+        with _progress(progress) as tell:
             return self._reported(operation, tell, fields)
-        finally:
-            _finish(tell)
 
     def _reported(self, operation: str, tell: Progress | None, fields: Mapping[str, Any]) -> Record:
         """The report of a long operation; where somebody wants to know, its progress on the way."""
@@ -1434,20 +1438,19 @@ class LLMBackendClient:
         if plan:
             total.update(documents=0, tokens=0, seconds=0.0)
         lots = _lots(found, total["failed"])
-        report = _progress(progress)
         done = len(total["failed"])
-        for lot in lots:
-            files = list(_contents(lot, total["failed"]))
-            if sync and lot is lots[-1]:
-                fields |= {"sync": True, "keep": [name for name, _ in found]}
-            if files or "sync" in fields:
-                for part in self._sent(files, fields, _of_all(report, done, len(found))):
-                    for name in part:
-                        total[name] += part[name]
-            done += len(lot)
+        with _progress(progress) as tell:
+            for lot in lots:
+                files = list(_contents(lot, total["failed"]))
+                if sync and lot is lots[-1]:
+                    fields |= {"sync": True, "keep": [name for name, _ in found]}
+                if files or "sync" in fields:
+                    for part in self._sent(files, fields, _of_all(tell, done, len(found))):
+                        for name in part:
+                            total[name] += part[name]
+                done += len(lot)
         if plan:
             total["documents"] = len(found)
-        _finish(report)
         return total
 
     def _sent(
@@ -1903,7 +1906,21 @@ class LLMBackendClient:
         is not done after `timeout` seconds (it goes on), NotFound. A server that is away for up to a minute, to be
         started again, is waited for. `progress` as in `rag_ingest`.
         """
-        report = _progress(progress)
+        with _progress(progress) as tell:
+            job = self._ended(job_id, timeout, tell)
+        if job["status"] == "failed":
+            raise LLMBackendError.from_dict(job["error"])
+        if job["status"] == "cancelled":
+            raise Conflict(f"job {job_id} was cancelled", details={"job_id": job_id})
+        if job["expired"]:
+            raise JobExpired(
+                f"the result of job {job_id} was kept for its time, and is no more: submit it again",
+                details={"job_id": job_id},
+            )
+        return job["result"]
+
+    def _ended(self, job_id: str, timeout: float | None, tell: Progress | None) -> Job:
+        """The job, once it has ended; raises BackendTimeout."""
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = 0.02
         seen: float | None = None
@@ -1917,29 +1934,17 @@ class LLMBackendClient:
                 time.sleep(1)
                 continue
             seen = time.monotonic()
-            if report is not None:
-                report(job["progress"])
+            if tell is not None:
+                tell(job["progress"])
             if job["status"] in ENDED:
-                _finish(report)
-                break
+                return job
             if deadline is not None and time.monotonic() >= deadline:
-                _finish(report)
                 raise BackendTimeout(
                     f"job {job_id} is still {job['status']} after {timeout} s; it goes on: wait again",
                     details={"job_id": job_id, "status": job["status"]},
                 )
             time.sleep(pause if deadline is None else max(0.0, min(pause, deadline - time.monotonic())))
             pause = min(pause * 1.5, 1.0)
-        if job["status"] == "failed":
-            raise LLMBackendError.from_dict(job["error"])
-        if job["status"] == "cancelled":
-            raise Conflict(f"job {job_id} was cancelled", details={"job_id": job_id})
-        if job["expired"]:
-            raise JobExpired(
-                f"the result of job {job_id} was kept for its time, and is no more: submit it again",
-                details={"job_id": job_id},
-            )
-        return job["result"]
 
     def list_jobs(
         self, *, status: str | None = None, job_type: str | None = None, limit: int = 50
@@ -2040,10 +2045,15 @@ def _rows(chunks: Iterator[bytes]) -> Iterator[Any]:
     for chunk in chunks:
         *lines, buffer = (buffer + chunk).split(b"\n")
         for line in lines:
-            row = json.loads(line)
+            try:
+                row = json.loads(line)
+            except ValueError:
+                raise StreamInterrupted("the stream carries something that is no row") from None
             if isinstance(row, dict) and row.keys() == {"error"} and isinstance(row["error"], dict):
                 raise LLMBackendError.from_dict(row["error"])
             yield _records(row)
+    if buffer:
+        raise StreamInterrupted("the stream ended within a row")
 
 
 def _further_on(error: InvalidRequest, start: int) -> InvalidRequest:
@@ -2054,11 +2064,6 @@ def _further_on(error: InvalidRequest, start: int) -> InvalidRequest:
     message = error.message.replace(f"input.{index}:", f"input.{start + index}:", 1)
     details = {**error.details, "index": start + index}
     return InvalidRequest(message, details=details, request_id=error.request_id)
-
-
-def _finish(report: Progress | None) -> None:
-    if isinstance(report, _ProgressBar):
-        report.close()
 
 
 def _as_list(value: Any) -> Any:

@@ -127,8 +127,18 @@ def lines(chunk: Chunk) -> list[bytes]:
     ]
 
 
+def text(chunks: Sequence[Chunk]) -> bytes:
+    """Rows as JSON lines."""
+    return b"".join(line + b"\n" for chunk in chunks for line in lines(chunk))
+
+
+def values(chunks: Sequence[Chunk]) -> list[Any]:
+    """Rows as what their lines of JSON say."""
+    return [json.loads(line) for chunk in chunks for line in lines(chunk)]
+
+
 def whole(chunks: Sequence[Chunk]) -> Any:
     """All rows as they are part of a small result: a list, or the base64 of all vectors, one after the other."""
     if chunks and chunks[0].dimension:
         return base64.b64encode(b"".join(chunk.data for chunk in chunks)).decode()
-    return [json.loads(line) for chunk in chunks for line in lines(chunk)]
+    return values(chunks)

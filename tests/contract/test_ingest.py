@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -195,6 +195,21 @@ def test_a_bar_shows_progress(
     assert last.startswith("done: 100%|█")
     assert "1/1 [" in last
     assert f"chunk 1, embed {report.chunks}, write {report.chunks}]" in last
+
+
+def test_a_bar_ends_its_line_when_the_call_fails(
+    client: LLMBackendClient, collection: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.create_collection(collection, chunk_size=64)
+    calls: list[Callable[[], object]] = [
+        lambda: client.rag_ingest_files(("a.txt", b"a text"), collection, chunk_size=128, progress=True),
+        lambda: client.rag_ingest("a text", collection, chunk_size=128, progress=True),
+        lambda: client.wait_for_job("nowhere", progress=True),
+    ]
+    for call in calls:
+        with pytest.raises((Conflict, NotFound)) as caught:
+            call()
+        assert capsys.readouterr().err.endswith("\n"), caught.value
 
 
 # Plans

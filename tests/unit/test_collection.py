@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from llmbackend import NotFound
+from llmbackend.database import connect
+from llmbackend.inference.embedded import EmbeddedEmbedder
 from llmbackend.knowledge.collections.collection import Collection
+from llmbackend.knowledge.collections.collections import Collections
 from llmbackend.knowledge.collections.live_index import LiveIndex
 from llmbackend.knowledge.collections.manifests import Manifest
-from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
+from llmbackend.knowledge.engines.qdrant_edge import IN_USE, EdgeIndex, QdrantEdge
 
 
 def test_closing_waits_for_those_who_still_read(tmp_path: Path) -> None:
@@ -70,3 +74,48 @@ async def _closed_after_giving_up(tmp_path: Path) -> None:
     may_end.set()
     await closing
     assert counts == [(0, 0)]
+
+
+@pytest.fixture
+def collections(tmp_path: Path) -> Iterator[Callable[[], Collections]]:
+    """Makes the collections of a data directory, which are "a" and "b" and not open."""
+    rows = connect(tmp_path / "state.db")
+
+    def made() -> Collections:
+        return Collections(rows, [QdrantEdge(tmp_path)], EmbeddedEmbedder(), "here")
+
+    async def begin() -> None:
+        first = made()
+        for name in ("a", "b"):
+            await first.create(name, None, None)
+        await first.close()
+
+    asyncio.run(begin())
+    yield made
+    rows.dispose()
+
+
+def test_closing_all_closes_what_is_opened_meanwhile(
+    collections: Callable[[], Collections], tmp_path: Path
+) -> None:
+    async def work() -> None:
+        both = collections()
+        a = await both.open("a")
+        reading, may_end = threading.Event(), threading.Event()
+
+        def read() -> None:
+            reading.set()
+            assert may_end.wait(10)
+
+        running = asyncio.create_task(a.run(read))
+        assert await asyncio.to_thread(reading.wait, 10)
+        opening = asyncio.create_task(both.open("b"))
+        await asyncio.sleep(0)  # it begins
+        closing = asyncio.create_task(both.close())
+        await opening
+        may_end.set()
+        await running
+        await closing
+
+    asyncio.run(work())
+    assert list(tmp_path.rglob(IN_USE)) == []

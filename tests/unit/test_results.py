@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llm_client import AnswerStream, ReplyStream, _events, _records
+from llm_client import AnswerStream, ReplyStream, _events, _records, _rows
 from llmbackend import (
     Answer,
     BackendError,
@@ -425,3 +425,9 @@ def test_unit_vectors_stay_unit_vectors_over_the_wire() -> None:
     decoded = Embeddings.decode(values.tobytes(), values.shape[1])
     assert np.array_equal(decoded.numpy(), values)
     assert all(math.isclose(math.hypot(*row), 1, abs_tol=1e-6) for row in decoded)
+
+
+@pytest.mark.parametrize("sent", [[b"<html>\n"], [b'{"a": 1}\n', b'{"a": 2'], [b"\xff\n"]], ids=repr)
+def test_rows_that_are_none_are_a_broken_stream(sent: list[bytes]) -> None:
+    with pytest.raises(StreamInterrupted):
+        list(_rows(iter(sent)))

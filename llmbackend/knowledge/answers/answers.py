@@ -20,30 +20,6 @@ NOTHING_FOUND = "There is nothing on this in the collection."
 SHOWN = 200  # letters of a passage that an explanation shows
 
 
-async def answer(
-    chat: ChatModel,
-    embedder: Embedder,
-    question: str,
-    look: Look,
-    *,
-    history: Sequence[Message] = (),
-    explain: bool = False,
-) -> QueryAnswer:
-    """An answer to a question from the passages that `look` finds; `found` is False where they do not tell.
-
-    A question that leans on a conversation's `history` is made to stand alone first.
-    """
-    sources: list[dict[str, Any]] = []
-    answered: dict[str, Any] = {}
-    try:
-        async for event in stream(chat, embedder, question, look, history=history, explain=explain):
-            sources = event.get("sources", sources)
-            answered = event.get("answer", answered)
-    except StreamInterrupted as error:  # to a caller who did not ask for a stream, a failure like others
-        raise BackendError(error.message, details=error.details) from error
-    return QueryAnswer(**answered, sources=[Source(**source) for source in sources])
-
-
 async def stream(
     chat: ChatModel,
     embedder: Embedder,
@@ -53,9 +29,11 @@ async def stream(
     history: Sequence[Message] = (),
     explain: bool = False,
 ) -> AsyncIterator[dict[str, Any]]:
-    """The same piecewise: `{"sources": […]}`, any number of `{"delta": text}`, then `{"answer": {…}}` with the rest.
+    """An answer to a question from the passages that `look` finds; `found` is False where they do not tell.
 
-    The sources come first, for a person to read while the answer is being written.
+    It comes piecewise: `{"sources": […]}`, for a person to read while the answer is being written, any number of
+    `{"delta": text}`, then `{"answer": {…}}` with the rest. A question that leans on a conversation's `history` is made
+    to stand alone first.
     """
     clock = Clock()
     usage: dict[str, int] = {}
@@ -84,7 +62,7 @@ async def stream(
         text = NOTHING_FOUND
         yield {"delta": text}
     usage = total(usage, written.usage)
-    whole = {
+    told = {
         "answer": text,
         "found": written.found,
         "citations": cited(text) if written.found else [],
@@ -92,8 +70,21 @@ async def stream(
         "usage": usage,
     }
     if explain:
-        whole["explanation"] = _explained(passages, written, usage, clock)
-    yield {"answer": whole}
+        told["explanation"] = _explained(passages, written, usage, clock)
+    yield {"answer": told}
+
+
+async def whole(events: AsyncIterator[dict[str, Any]]) -> QueryAnswer:
+    """What comes of a stream."""
+    sources: list[dict[str, Any]] = []
+    answered: dict[str, Any] = {}
+    try:
+        async for event in events:
+            sources = event.get("sources", sources)
+            answered = event.get("answer", answered)
+    except StreamInterrupted as error:  # to a caller who did not ask for a stream, a failure like others
+        raise BackendError(error.message, details=error.details) from error
+    return QueryAnswer(**answered, sources=[Source(**source) for source in sources])
 
 
 async def _find(embedder: Embedder, question: str, look: Look, clock: Clock) -> Passages:

@@ -284,9 +284,10 @@ class Collections:
             self.rows.removed(physical_id)
 
     async def close(self) -> None:
-        for collection in self._open.values():
-            await collection.close()
-        self._open.clear()
+        async with self._changing:  # what is being opened is closed, too
+            while self._open:
+                _, collection = self._open.popitem()
+                await collection.close()
         for engine in self._engines.values():
             await to_thread.run_sync(engine.close)
 
