@@ -1009,6 +1009,10 @@ class HttpTransport:
             )
             if response.status_code != 200:
                 raise _error_of(response.status_code, response.content, self.api_url)
+            if "X-LLMBackend-Overhead-Ms" not in response.headers:
+                raise TransportError(
+                    f"{self.api_url} answers, but not as a server of llmbackend does: correct the URL"
+                )
         except requests.ReadTimeout as error:
             raise TransportError(f"no answer from {self.api_url} within {self.timeout} s") from error
         except requests.RequestException as error:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from llm_client import Record
-from llmbackend import LLMBackendClient
+from llmbackend import LLMBackendClient, TransportError
 from llmbackend.doctor import PATIENCE
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
@@ -199,3 +199,11 @@ def test_a_data_directory_that_cannot_be_written_to(
     [data] = _of(client.doctor(), "data")
     assert (data.ok, data.url) == (False, gone.as_uri())
     assert f"DATA_DIR {gone} cannot be written to: " in data.fix
+
+
+def test_a_client_whose_url_is_a_model_servers_is_told(upstream: Upstream) -> None:
+    with (
+        LLMBackendClient(upstream.url, SERVER_KEY) as client,
+        pytest.raises(TransportError, match=r"127\.0\.0\.1.*correct the URL"),
+    ):
+        client.models()

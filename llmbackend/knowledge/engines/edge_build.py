@@ -20,7 +20,7 @@ from ...errors import BackendError
 async def optimized(folder: Path, dimension: int) -> None:
     """Build the graph of a shard that nobody has open. Raises BackendError; cancelled, it ends the process."""
     process = await open_process(
-        [sys.executable, "-m", __name__, str(folder), str(dimension)],
+        [sys.executable, "-P", "-m", __name__, str(folder), str(dimension)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
