@@ -65,7 +65,14 @@ jobs = Table(
     Column("started_at", String(32)),
     Column("finished_at", String(32)),
     Index("jobs_by_owner", "status", "owner", text("priority DESC"), "number"),
-    Index("jobs_by_key", "owner", "idempotency_key", unique=True),
+    Index(
+        "jobs_by_key",
+        "owner",
+        "idempotency_key",
+        unique=True,
+        sqlite_where=text("idempotency_key IS NOT NULL"),  # most have none
+        postgresql_where=text("idempotency_key IS NOT NULL"),
+    ),
 )
 
 params = Table(

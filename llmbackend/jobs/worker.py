@@ -103,7 +103,10 @@ class Worker:
     def wake(self) -> None:
         """Look for work, as soon as there is a hand free."""
         self._left_some = True
-        self._wanted.set()
+        if (
+            self.free
+        ):  # else whoever frees one does, so that hands that get free together are given work together
+            self._wanted.set()
 
     def accept(self, job: NewJob) -> asyncio.Future[tuple[str, Claim | None]] | None:
         """`leases.accept` for a free hand, which begins as soon as it is done; None if the job has to wait its turn."""
