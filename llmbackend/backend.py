@@ -63,7 +63,7 @@ class Backend:
         self._embedder = connect.embedder(settings)
         self._reranker = connect.reranker(settings)
         edge = QdrantEdge(settings.data_dir / "collections")
-        self._qdrant = _qdrant_server(settings)
+        self._qdrant = _qdrant_server(settings, holder.name)
         engines: list[VectorEngine] = [self._qdrant, edge] if self._qdrant else [edge]
         self._collections = Collections(manifests, engines, self._embedder, holder.name)
         self._index_builder = IndexBuilder(self._collections, edge)
@@ -541,12 +541,12 @@ class Backend:
         return schemas.Diagnosis(ok=all(check.ok for check in checks), version=__version__, checks=checks)
 
 
-def _qdrant_server(settings: Settings) -> QdrantServer | None:
+def _qdrant_server(settings: Settings, writer: str) -> QdrantServer | None:
     if settings.qdrant_url is None:
         return None
     key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
     marks = settings.data_dir / "collections"
-    return QdrantServer(settings.qdrant_url, key, settings.upstream_timeout, marks)
+    return QdrantServer(settings.qdrant_url, key, settings.upstream_timeout, marks, writer=writer)
 
 
 def _wire(request: schemas.ChatRequest) -> dict[str, Any]:

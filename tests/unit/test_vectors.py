@@ -336,6 +336,24 @@ def test_a_kill_leaves_every_document_wholly_old_or_wholly_new(
     again.close()
 
 
+def test_a_repair_leaves_what_another_process_is_writing(tmp_path: Path, physical: Physical) -> None:
+    server = OneAtATime()
+    killed, other = (
+        QdrantServer("http://in-memory", None, 10, tmp_path / name, writer=name, client=server)
+        for name in ("killed", "other")
+    )
+    index = _made(killed, physical)
+    _write(index, _document("of the killed", "v1")[:-1])
+    index.close()
+    _mark(index).touch()
+    written = _document("of the other", "v1", total=3)
+    writing = other.open(physical)
+    _write(writing, written[:-1])
+    again = killed.open(physical)
+    _write(writing, written[-1:])
+    assert _everything(again) == {("of the other", "v1", number) for number in range(3)}
+
+
 def test_what_the_engine_says_comes_as_a_backend_error(index: VectorIndex) -> None:
     with pytest.raises(BackendError, match="Qdrant"):
         index.upsert(_document("a", "v1"), np.ones((2, 5), dtype=np.float32))

@@ -54,13 +54,17 @@ class Syntax(Protocol):
 
 
 class QdrantIndex(ABC):
-    """A VectorIndex in Qdrant's points. `in_use` is a file that is there while the index is open."""
+    """A VectorIndex in Qdrant's points. `in_use` is a file that is there while the index is open.
 
-    def __init__(self, physical: Physical, syntax: Syntax, in_use: Path) -> None:
+    Where several processes write to one, each is a `writer` of its own.
+    """
+
+    def __init__(self, physical: Physical, syntax: Syntax, in_use: Path, writer: str = "") -> None:
         self._namespace = physical.namespace
         self._sparse_model = physical.sparse_model
         self._syntax = syntax
         self._in_use = in_use
+        self._writer = writer
 
     @cached_property
     def _encoder(self) -> Encoder:
@@ -112,7 +116,7 @@ class QdrantIndex(ABC):
                     chunk.point_id(self._namespace),
                     vector,
                     self._encoder.document(chunk.in_context),
-                    _payload(chunk),
+                    _payload(chunk, self._writer),
                 )
                 for chunk, vector in zip(chunks, vectors, strict=True)
             ]
@@ -198,14 +202,19 @@ class QdrantIndex(ABC):
         self._in_use.unlink(missing_ok=True)
 
     def _repair(self) -> None:
-        """After a kill: of each document keep the newest version that has its head, and nothing else."""
+        """After a kill: of each document keep the newest version that has its head.
+
+        Of those without, this process's go; others may be written at this moment.
+        """
         newest: dict[str, tuple[int, str]] = {}
         every: set[tuple[str, str]] = set()
-        for record in self._every(["document_id", "hash", "chunk", "written"]):
-            name, digest = record["document_id"], record["hash"]
-            every.add((name, digest))
+        for record in self._every(["document_id", "hash", "chunk", "written", "writer"]):
+            version = name, digest = record["document_id"], record["hash"]
             if record["chunk"] == 0:
                 newest[name] = max(newest.get(name, (0, "")), (record["written"], digest))
+                every.add(version)
+            elif record.get("writer", "") == self._writer:
+                every.add(version)
         for name, digest in every:
             if name not in newest or newest[name][1] != digest:
                 self.discard([(name, digest)])
@@ -260,7 +269,7 @@ def _offset(cursor: str | None) -> uuid.UUID | None:
         raise InvalidRequest("cursor: not one that an earlier page gave") from None
 
 
-def _payload(chunk: Chunk) -> dict[str, Any]:
+def _payload(chunk: Chunk, writer: str) -> dict[str, Any]:
     payload: dict[str, Any] = {
         "document_id": chunk.document_id,
         "hash": chunk.hash,
@@ -274,6 +283,8 @@ def _payload(chunk: Chunk) -> dict[str, Any]:
         payload["metadata"] = chunk.metadata
     if chunk.place:
         payload["place"] = chunk.place
+    if writer:
+        payload["writer"] = writer
     return payload
 
 

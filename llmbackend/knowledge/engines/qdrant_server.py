@@ -48,12 +48,14 @@ class QdrantServer:
         timeout: float,
         marks: Path,
         *,
+        writer: str = "",
         client: Any = None,
     ) -> None:
         self.url = url
         self._api_key = api_key
         self._timeout = max(1, round(timeout))
         self._marks = marks
+        self.writer = writer
         self._client = client
         self._connecting = threading.Lock()
 
@@ -150,7 +152,7 @@ class QdrantServerIndex(QdrantIndex):
         """Open it; raises BackendError if it is not there."""
         self._server = server
         self._name = _named(physical.id)
-        super().__init__(physical, _Syntax(), in_use)
+        super().__init__(physical, _Syntax(), in_use, server.writer)
         with server.translated():
             if not server.client.collection_exists(self._name):
                 raise BackendError(
