@@ -192,6 +192,7 @@ def test_ingesting_keeps_up_and_repeating_costs_no_embedding(
             index = bare.index()
             upserting(lambda index=index: bare.upsert(index))
             index.close()
+            client.create_collection(f"run-{run}")  # as the bare engine's is there before it begins
             ingesting(lambda run=run: client.rag_ingest(texts, f"run-{run}"))
             info = client.get_collection(f"run-{run}")
             assert (info.documents, info.chunks) == (CHUNKS, CHUNKS)

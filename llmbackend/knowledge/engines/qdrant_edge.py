@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -77,6 +78,8 @@ class EdgeIndex(QdrantIndex):
     def __init__(self, folder: Path, physical: Physical | None = None, repair: bool = True) -> None:
         """Open the shard in a folder; raises BackendError if there is none."""
         self._folder = folder
+        self._flushing = threading.Lock()
+        self._unflushed = True
         physical = physical or Physical(folder.name, uuid.UUID(folder.name), BM25)
         with _translated():
             import qdrant_edge
@@ -112,7 +115,13 @@ class EdgeIndex(QdrantIndex):
                     )
                     for point in points[start : start + WRITE_BATCH]
                 ]
-                self._shard.update(edge.UpdateOperation.upsert_points(batch))
+                self._update(edge.UpdateOperation.upsert_points(batch))
+
+    def _update(self, operation: Any) -> None:
+        try:
+            self._shard.update(operation)
+        finally:
+            self._unflushed = True
 
     def _there(self, ids: list[uuid.UUID]) -> list[uuid.UUID]:
         with _translated():
@@ -140,7 +149,7 @@ class EdgeIndex(QdrantIndex):
 
     def _delete(self, where: Any) -> None:
         with _translated():
-            self._shard.update(self._edge.UpdateOperation.delete_points_by_filter(where))
+            self._update(self._edge.UpdateOperation.delete_points_by_filter(where))
 
     def _query(
         self, dense: list[float] | None, sparse: Sparse | None, top_k: int, where: Any
@@ -166,6 +175,18 @@ class EdgeIndex(QdrantIndex):
         return found
 
     def flush(self) -> None:
+        """Takes tens of milliseconds even if little was written, so nothing is done if nothing was."""
+        with self._flushing:
+            if not self._unflushed:
+                return
+            self._unflushed = False
+            try:
+                self._flush()
+            except BaseException:
+                self._unflushed = True
+                raise
+
+    def _flush(self) -> None:
         # Edge holds the interpreter's lock while it waits for the disk: let the disk have most of it before.
         for file in self._folder.rglob("*"):
             with suppress(OSError), file.open("rb+") as opened:  # some are folders, and some are gone by now

@@ -42,8 +42,8 @@ BATCH_CHARACTERS = 2**18
 BATCH_SECONDS = 0.5
 """What files were parsed in such a time goes on, however little it is."""
 
-FLUSH_CHUNKS = 2048
-"""Written at most before they are flushed: a flush of many would hold up everybody."""
+FLUSH_CHUNKS = 16_384
+"""Written at most before they are flushed: a flush of many would hold up everybody, and so would many flushes."""
 
 SAMPLE = 64
 """Chunks that are embedded to tell how long an ingest will take."""
