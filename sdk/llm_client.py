@@ -1452,6 +1452,7 @@ class LLMBackendClient:
                     for part in self._sent(files, fields, _of_all(tell, done, len(found))):
                         for name in part:
                             total[name] += part[name]
+                del files  # before the next are read
                 done += len(lot)
         if plan:
             total["documents"] = len(found)

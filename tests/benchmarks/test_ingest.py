@@ -234,6 +234,10 @@ def test_memory_does_not_grow_with_the_number_of_documents(tmp_path: Path, table
         ("the index alone", BARE_MEMORY, 40_000),
         ("ingest", MEMORY, 10_000),
         ("ingest", MEMORY, 40_000),
+        ("ingest, 1,000 a call", MEMORY_OF_CALLS, 10_000),
+        ("ingest, 1,000 a call", MEMORY_OF_CALLS, 40_000),
+        ("ingest of files", MEMORY_OF_FILES, 10_000),
+        ("ingest of files", MEMORY_OF_FILES, 40_000),
     ):
         command = [sys.executable, "-c", program, str(tmp_path / f"{name} {count}"), str(count)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as process:
@@ -280,6 +284,20 @@ with LLMBackendClient(transport=LocalTransport(Settings(data_dir=folder))) as cl
     sys.stdin.readline()
     assert client.rag_ingest(texts, "corpus").chunks == count
 """
+
+# Without the cache of vectors, which keeps 32 MB in memory.
+NO_CACHE = MEMORY.replace("data_dir=folder", "data_dir=folder, embedding_cache_mb=0")
+INGEST = 'assert client.rag_ingest(texts, "corpus").chunks == count'
+MEMORY_OF_CALLS = NO_CACHE.replace(
+    INGEST, 'for start in range(0, count, 1000): client.rag_ingest(texts[start : start + 1000], "corpus")'
+)
+MEMORY_OF_FILES = NO_CACHE.replace(
+    "with LLMBackendClient",
+    """(files := folder.with_name(folder.name + " files")).mkdir()
+for start in range(0, count, 20):
+    (files / f"{start}.txt").write_text("\\f".join(texts[start : start + 20]))
+with LLMBackendClient""",
+).replace(INGEST, 'assert client.rag_ingest_files(files, "corpus").chunks == count')
 
 
 BARE_MEMORY = """

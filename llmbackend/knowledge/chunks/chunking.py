@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ...schemas import Document
 from ..engines.vectors import Chunk
 from .structure import Section, sections
-from .syntax import syntax
+from .syntax import BareText, syntax
 from .tokens import tokens_of
 
 DEFAULT_SIZE, DEFAULT_OVERLAP = 256, 32
@@ -23,13 +23,15 @@ VERSION = 1
 _AS_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
 
 
-def content_hash(document: Document) -> str:
+def content_hash(document: Document | BareText) -> str:
     """Tells versions of a document apart: text, metadata (whatever the order of its keys), and how it is split."""
-    content = _AS_JSON.encode([document.text, document.metadata, syntax(document), VERSION])
+    # As JSON, part by part: a text by itself is written faster than in a list, and most have no metadata.
+    metadata = _AS_JSON.encode(document.metadata) if document.metadata else "{}"
+    content = f'[{_AS_JSON.encode(document.text)}, {metadata}, "{syntax(document)}", {VERSION}]'
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def split(document: Document, digest: str, size: int, overlap: int) -> list[Chunk]:
+def split(document: Document | BareText, digest: str, size: int, overlap: int) -> list[Chunk]:
     """A document's chunks, in order, each of at most `size` tokens; none for a text without words."""
     text = document.text
     parts = [

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from posixpath import splitext
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from ...schemas import Document
 
@@ -18,10 +19,23 @@ class ParsedDocument(Document):
     syntax: Syntax
 
 
+class BareText(NamedTuple):
+    """A text that was given alone, as a document; a Document, which is checked, takes longer to make."""
+
+    id: str
+    text: str
+    metadata: dict[str, Any]
+
+    @classmethod
+    def of(cls, text: str) -> BareText:
+        """Its id is the hash of its content."""
+        return cls(hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32], text, {})
+
+
 _SYNTAXES: dict[str, Syntax] = {".md": "markdown", ".markdown": "markdown", ".rst": "rst"}
 
 
-def syntax(document: Document) -> Syntax:
+def syntax(document: Document | BareText) -> Syntax:
     """How the document's text is marked up: as its id or its `source` ends, unless it was parsed."""
     if isinstance(document, ParsedDocument):
         return document.syntax

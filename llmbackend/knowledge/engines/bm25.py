@@ -167,7 +167,7 @@ def _languages(words: list[str]) -> tuple[str, ...]:
 # Terms
 
 
-@lru_cache(maxsize=2**17)
+@lru_cache(maxsize=2**12)
 def _terms(word: str, languages: tuple[str, ...], asked: bool = False) -> tuple[int, ...]:
     """A word's dimensions; those of a query, if `asked` for."""
     if _RUN.match(word):
@@ -182,11 +182,11 @@ def _terms(word: str, languages: tuple[str, ...], asked: bool = False) -> tuple[
 
 @lru_cache(maxsize=2**17)
 def _terms_and_grams(word: str, languages: tuple[str, ...]) -> tuple[int, ...]:
-    """All dimensions of a word in a document."""
+    """All dimensions of a word in a document; kept for many words, because making them takes long."""
     return _terms(word, languages) + (_grams(word) if GERMAN in languages else ())
 
 
-@lru_cache(maxsize=2**17)
+@lru_cache(maxsize=2**12)
 def _grams(word: str) -> tuple[int, ...]:
     """Dimensions of what compounds have in common with their parts: each run of GRAM letters, umlauts as they stem."""
     if len(word) < GRAM or not ("a" <= word[0] <= "\u024f" and word.isalpha()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from anyio import CancelScope, to_thread
 from ...inference.embeddings import Embedder
 from ...schemas import Document, Failure, IngestPlan, IngestReport
 from ..chunks.chunking import content_hash, split
+from ..chunks.syntax import BareText
 from ..collections.collection import Collection
 from ..engines.vectors import Chunk, VectorIndex
 from ..pipeline import ahead
@@ -62,7 +62,7 @@ class Incoming(NamedTuple):
 class _Version(NamedTuple):
     """A document as given, and the hash of its content."""
 
-    document: Document
+    document: Document | BareText
     digest: str
 
 
@@ -336,7 +336,7 @@ def _chunk(
         if isinstance(given, Failure):
             batch.failed.append(given)
             continue
-        document = given if isinstance(given, Document) else _named(given)
+        document = given if isinstance(given, Document) else BareText.of(given)
         digest = content_hash(document)
         if not document.text.strip():
             batch.failed.append(Failure(id=document.id, error="the document is empty"))
@@ -359,11 +359,6 @@ def _chunk(
         else:
             batch.failed.append(Failure(id=version.document.id, error="the document has no text"))
     return batch
-
-
-def _named(text: str) -> Document:
-    """A bare text's id is the hash of its content."""
-    return Document(id=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32], text=text)
 
 
 def _store(index: VectorIndex, batch: _Batch) -> int:
