@@ -18,9 +18,11 @@ from typing import Any
 import pytest
 from huey import SqliteHuey
 from huey.consumer import Consumer
+from pydantic import BaseModel
 from sqlalchemy import Engine, event
 
 from llmbackend import LLMBackendClient
+from llmbackend.jobs import Context, job_type
 from llmbackend.jobs.types import EMBED_BATCH
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
@@ -96,17 +98,27 @@ def test_accepting_a_job_is_one_durable_commit(tmp_path: Path, table: Table) -> 
 JOBS = 1000
 
 
+class Product(BaseModel):
+    count: int
+    dimension: int
+
+
+@job_type("product", Product)
+async def product(context: Context, params: Product) -> dict[str, int]:
+    return {"count": params.count * params.dimension}
+
+
 def _small_jobs(folder: Path, clients: int) -> float:
-    """Seconds for JOBS jobs of no work, accepted and finished."""
+    """Seconds for JOBS jobs of no work, accepted and finished, with their results."""
     with _local(folder) as client:
-        client.wait_for_job(client.submit_job("vectors", {"count": 1, "dimension": 2}), 30)
+        client.wait_for_job(client.submit_job("product", {"count": 1, "dimension": 2}), 30)
         with (
             closing(sqlite3.connect(folder / "state.db")) as connection,
             ThreadPoolExecutor(clients) as threads,
         ):
             began = time.perf_counter()
             submitted = threads.map(
-                lambda _: client.submit_job("vectors", {"count": 1, "dimension": 2}), range(JOBS)
+                lambda _: client.submit_job("product", {"count": 1, "dimension": 2}), range(JOBS)
             )
             assert len(set(submitted)) == JOBS
             query = "SELECT count(*) FROM jobs WHERE status = 'completed'"
@@ -126,7 +138,7 @@ def _bare_huey(folder: Path, clients: int) -> float:
     huey = SqliteHuey(filename=str(folder / "huey.db"), fsync=True, timeout=30)
 
     @huey.task()  # type: ignore[untyped-decorator]
-    def vectors(count: int, dimension: int) -> dict[str, int]:
+    def product(count: int, dimension: int) -> dict[str, int]:
         return {"count": count * dimension}
 
     consumer = _Quiet(huey, workers=2, periodic=False, initial_delay=0.001, max_delay=0.01)
@@ -134,7 +146,7 @@ def _bare_huey(folder: Path, clients: int) -> float:
     try:
         with ThreadPoolExecutor(clients) as threads:
             began = time.perf_counter()
-            list(threads.map(lambda _: vectors(1, 2), range(JOBS)))
+            list(threads.map(lambda _: product(1, 2), range(JOBS)))
             while huey.result_count() < JOBS:
                 time.sleep(0.01)
             return time.perf_counter() - began
