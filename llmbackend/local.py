@@ -37,7 +37,7 @@ class LocalTransport:
 
     def call(self, operation: str, given: dict[str, Any]) -> bytes:
         core = self._require()
-        if _are_texts(given, core.settings.max_body_bytes):
+        if _is_plain(given, core.settings.max_body_bytes):
             return core.run(operations.call, operation, given)
         return core.run(operations.call, operation, encoded(operation, given))
 
@@ -62,22 +62,23 @@ class LocalTransport:
         return self._core
 
 
-def _are_texts(given: dict[str, Any], limit: int) -> bool:
-    """Whether these are texts to embed, with nothing to them that JSON has otherwise, and fewer bytes than the limit.
+def _is_plain(given: dict[str, Any], limit: int) -> bool:
+    """Whether these are texts, lists of texts, and small numbers: the same in JSON, and below the limit of bytes.
 
-    Writing and reading their JSON would take longer than finding their vectors in the cache, and change nothing.
+    Writing and reading the JSON of many texts would take longer than finding their vectors in the cache.
     """
-    texts = given.get("input")
-    if type(texts) is not list:
-        return False
-    options = [option for option in given.values() if option is not texts]
-    strings = [*texts, *(option for option in options if type(option) is not int)]
-    if set(map(type, strings)) != {str} or 6 * sum(map(len, strings)) + 4 * len(strings) + 1000 > limit:
-        return False
-    if not all(abs(option) < 2**31 for option in options if type(option) is int):
+    texts = list(given)
+    for value in given.values():
+        if type(value) is list:
+            texts += value
+        elif type(value) is str:
+            texts.append(value)
+        elif type(value) is not bool and not (type(value) is int and abs(value) < 2**31):
+            return False
+    if not set(map(type, texts)) <= {str} or 6 * sum(map(len, texts)) + 20 * len(texts) > limit:
         return False
     try:
-        return all(map(str.isascii, strings)) or bool("".join(strings).encode())
+        return all(map(str.isascii, texts)) or bool("".join(texts).encode())
     except UnicodeEncodeError:  # half a character
         return False
 

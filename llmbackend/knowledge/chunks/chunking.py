@@ -25,6 +25,8 @@ _AS_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
 
 def content_hash(document: Document | BareText) -> str:
     """Tells versions of a document apart: text, metadata (whatever the order of its keys), and how it is split."""
+    if isinstance(document, BareText):
+        return f"{document.id}-{VERSION}"  # its id tells all the rest
     # As JSON, part by part: a text by itself is written faster than in a list, and most have no metadata.
     metadata = _AS_JSON.encode(document.metadata) if document.metadata else "{}"
     content = f'[{_AS_JSON.encode(document.text)}, {metadata}, "{syntax(document)}", {VERSION}]'
