@@ -26,8 +26,8 @@ from llmbackend.jobs import Context, job_type
 from llmbackend.jobs.types import EMBED_BATCH
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
+from tests.benchmarks.corpus import passages
 from tests.benchmarks.test_embeddings import _embedding_server
-from tests.benchmarks.test_ingest import passages
 from tests.server import serving, working
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
@@ -172,7 +172,7 @@ TEXTS = 50_000
 
 
 def _texts() -> list[str]:
-    some = passages()
+    some = passages(1500)
     return [f"{number} {some[number % len(some)]}" for number in range(TEXTS)]
 
 
