@@ -18,11 +18,9 @@ from typing import Any
 import pytest
 from huey import SqliteHuey
 from huey.consumer import Consumer
-from pydantic import BaseModel
 from sqlalchemy import Engine, event
 
 from llmbackend import LLMBackendClient
-from llmbackend.jobs import Context, job_type
 from llmbackend.jobs.types import EMBED_BATCH
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
@@ -98,16 +96,6 @@ def test_accepting_a_job_is_one_durable_commit(tmp_path: Path, table: Table) -> 
 JOBS = 1000
 
 
-class Product(BaseModel):
-    count: int
-    dimension: int
-
-
-@job_type("product", Product)
-async def product(context: Context, params: Product) -> dict[str, int]:
-    return {"count": params.count * params.dimension}
-
-
 def _small_jobs(folder: Path, clients: int) -> float:
     """Seconds for JOBS jobs of no work, accepted and finished, with their results."""
     with _local(folder) as client:
@@ -139,7 +127,7 @@ def _bare_huey(folder: Path, clients: int) -> float:
 
     @huey.task()  # type: ignore[untyped-decorator]
     def product(count: int, dimension: int) -> dict[str, int]:
-        return {"count": count * dimension}
+        return {"product": count * dimension}
 
     consumer = _Quiet(huey, workers=2, periodic=False, initial_delay=0.001, max_delay=0.01)
     consumer.start()

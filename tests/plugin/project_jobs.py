@@ -56,6 +56,11 @@ async def vectors(context: Context, params: Vectors) -> dict[str, Any]:
     return {}
 
 
+@job_type("product", Vectors)
+async def product(context: Context, params: Vectors) -> dict[str, Any]:
+    return {"product": params.count * params.dimension}
+
+
 class Note(BaseModel):
     file: str
     text: str = ""
