@@ -122,7 +122,7 @@ def test_a_kill_at_a_random_moment(original: Path, tmp_path: Path, moment: int) 
         assert again.unchanged + again.updated == len(CHANGED)
         assert client.reindex_collection("cases").documents == info.documents
         assert client.get_collection("cases").documents == info.documents
-        [best, *_] = client.rag_search("Case 12991, edition 1", "cases")
+        [best, *_] = client.rag_search("Case 12991, edition 1", "cases", mode="sparse")
         assert best.document_id == "d419"
 
 

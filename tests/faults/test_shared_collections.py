@@ -73,9 +73,9 @@ def _insistently(work: Callable[[], Any]) -> Any:
 def test_what_one_does_the_other_notices(two: Two) -> None:
     here, there = two
     here.rag_ingest(_documents(20), "machines")
-    assert there.rag_search("Machine 7", "machines")[0].document_id == "d7"
+    assert there.rag_search("Machine 7", "machines", mode="sparse")[0].document_id == "d7"
     here.reindex_collection("machines")  # the physical collection that the other has open is gone
-    assert there.rag_search("Machine 7", "machines")[0].document_id == "d7"
+    assert there.rag_search("Machine 7", "machines", mode="sparse")[0].document_id == "d7"
     there.rag_ingest(_document(20), "machines")
     assert here.get_collection("machines").documents == 21
     there.reindex_collection("machines")
@@ -108,7 +108,7 @@ def test_readers_in_another_process_are_answered_throughout(two: Two) -> None:
     with ThreadPoolExecutor(1) as pool:
         reindexing = pool.submit(lambda: [here.reindex_collection("machines") for _ in range(3)])
         while not reindexing.done():
-            assert there.rag_search("Machine 17", "machines")[0].document_id == "d17"
+            assert there.rag_search("Machine 17", "machines", mode="sparse")[0].document_id == "d17"
             assert there.get_collection("machines").documents == 300
         reindexing.result()
 
@@ -145,7 +145,7 @@ def test_a_worker_works_on_collections_of_a_shared_server(tmp_path: Path) -> Non
     ):
         made = client.submit_job("rag_ingest", {"documents": _documents(50), "collection": "machines"})
         assert client.wait_for_job(made, 120).added == 50
-        assert client.rag_search("Machine 7", "machines")[0].document_id == "d7"
+        assert client.rag_search("Machine 7", "machines", mode="sparse")[0].document_id == "d7"
         client.reindex_collection("machines")
         more = client.submit_job("rag_ingest", {"documents": _documents(60), "collection": "machines"})
         report = client.wait_for_job(more, 120)
