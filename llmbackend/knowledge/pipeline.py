@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Generic, NamedTuple, TypeVar
 
 from anyio import CancelScope
 
 _Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 
 DEPTH = 2
 
@@ -63,3 +64,49 @@ async def ahead(
             await used.aclose()
             await asyncio.wait([making])
             await items.aclose()
+
+
+async def side_by_side(
+    items: AsyncIterator[_Item], work: Callable[[_Item], Awaitable[_Made]], at_once: int
+) -> AsyncGenerator[_Made, None]:
+    """What `work` makes of each item, in their order, while it is at work on up to `at_once` of them.
+
+    What it raises is raised here, in its turn; what is still being worked on then, or when this is left, is cancelled.
+    """
+    turns = asyncio.Semaphore(at_once)
+    under_way: dict[asyncio.Task[_Made], CancelScope] = {}
+
+    async def make(item: _Item, scope: CancelScope) -> _Made:
+        try:
+            with scope:
+                return await work(item)
+        finally:
+            turns.release()
+        raise asyncio.CancelledError
+
+    def ended(task: asyncio.Task[_Made]) -> None:
+        del under_way[task]
+        if not task.cancelled():
+            task.exception()  # nobody may ask for it any more
+
+    async def begun() -> AsyncGenerator[asyncio.Task[_Made], None]:
+        async for item in items:
+            await turns.acquire()
+            scope = CancelScope()
+            task = asyncio.create_task(make(item, scope))
+            under_way[task] = scope
+            task.add_done_callback(ended)
+            yield task
+
+    try:
+        async with ahead(begun(), at_once) as tasks:
+            async for task in tasks:
+                # A bare await would hand a cancellation on to the task, and not by its scope.
+                await asyncio.wait([task])
+                yield task.result()
+    finally:
+        with CancelScope(shield=True):
+            for scope in under_way.values():
+                scope.cancel()
+            if under_way:
+                await asyncio.wait(set(under_way))

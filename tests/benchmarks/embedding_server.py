@@ -1,7 +1,7 @@
 """What the embedding benchmark compares with: a model server that only waits, and a loop by hand that asks it.
 
-`python -m tests.benchmarks.embedding_server PORT` speaks TEI's API and OpenAI's. A request takes LATENCY, whatever is in
-it, which is about what a small model on a small GPU takes for a batch; the vectors are made beforehand.
+`python -m tests.benchmarks.embedding_server PORT SECONDS` speaks TEI's API and OpenAI's. A request takes SECONDS, whatever
+is in it; the vectors are made beforehand.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-LATENCY = 0.05
+LATENCY = 0.05  # about what a small model on a small GPU takes for a batch
 DIMENSION = 256
 TEI_BATCH, OPENAI_BATCH, IN_FLIGHT = 32, 64, 4
 MODEL = "bench"
 
 
-def app() -> Starlette:
+def app(seconds: float) -> Starlette:
     values = np.random.default_rng(0).normal(size=(OPENAI_BATCH, DIMENSION)).astype(np.float32)
     values /= np.linalg.norm(values, axis=1, keepdims=True)
     lists = [json.dumps([round(float(number), 9) for number in row]) for row in values]
@@ -45,12 +45,12 @@ def app() -> Starlette:
 
     async def tei(request: Request) -> Response:
         count = len(json.loads(await request.body())["inputs"])
-        await asyncio.sleep(LATENCY)
+        await asyncio.sleep(seconds)
         return Response(f"[{','.join(lists[:count])}]", media_type="application/json")
 
     async def embeddings(request: Request) -> Response:
         count = len(json.loads(await request.body())["input"])
-        await asyncio.sleep(LATENCY)
+        await asyncio.sleep(seconds)
         data = ",".join(items[:count])
         usage = f'{{"prompt_tokens":{100 * count},"total_tokens":{100 * count}}}'
         reply = f'{{"object":"list","model":"{MODEL}","data":[{data}],"usage":{usage}}}'
@@ -65,9 +65,9 @@ def app() -> Starlette:
     )
 
 
-async def tei_by_hand(url: str, texts: Sequence[str]) -> NDArray[np.float32]:
+async def tei_by_hand(url: str, texts: Sequence[str], in_flight: int = IN_FLIGHT) -> NDArray[np.float32]:
     """A matrix of the texts' vectors, by the same batches and as many at once as llmbackend asks."""
-    turns = asyncio.Semaphore(IN_FLIGHT)
+    turns = asyncio.Semaphore(in_flight)
 
     async with aiohttp.ClientSession() as session:
 
@@ -96,4 +96,4 @@ async def openai_by_hand(url: str, texts: Sequence[str]) -> NDArray[np.float32]:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app(), port=int(sys.argv[1]), log_level="error")
+    uvicorn.run(app(float(sys.argv[2])), port=int(sys.argv[1]), log_level="error")

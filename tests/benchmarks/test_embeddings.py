@@ -18,10 +18,13 @@ import requests
 
 from llmbackend import LLMBackendClient
 from llmbackend.inference.embedded import EmbeddedEmbedder
+from llmbackend.knowledge.chunks.chunking import split
+from llmbackend.knowledge.ingest.ingest import EMBEDDED_AT_ONCE
 from llmbackend.local import LocalTransport
+from llmbackend.schemas import Document
 from llmbackend.settings import Settings
 from tests.benchmarks.corpus import passages
-from tests.benchmarks.embedding_server import MODEL, openai_by_hand, tei_by_hand
+from tests.benchmarks.embedding_server import IN_FLIGHT, LATENCY, MODEL, openai_by_hand, tei_by_hand
 from tests.server import KEY, serving
 
 pytestmark = pytest.mark.benchmark
@@ -34,10 +37,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def _embedding_server() -> Iterator[str]:
+def _embedding_server(seconds: float = LATENCY) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tests.benchmarks.embedding_server", str(port)]
+    command = [sys.executable, "-m", "tests.benchmarks.embedding_server", str(port), str(seconds)]
     with subprocess.Popen(command, cwd=ROOT) as process:
         url = f"http://127.0.0.1:{port}"
         try:
@@ -80,6 +83,39 @@ def test_embed_is_as_fast_as_a_loop_by_hand(tmp_path: Path, table: Table, kind: 
     ratio = speeds["llmbackend"] / speeds["by hand"]
     table(f"embedding by {kind}, texts/s, medians of {ROUNDS}", *speeds.items(), ("ratio", ratio))
     assert ratio >= 0.95
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.2])
+def test_ingest_is_as_fast_as_the_embedding_server(tmp_path: Path, table: Table, seconds: float) -> None:
+    """Long documents by a server that takes so long for a batch, with as many requests at once by hand."""
+    short = passages(TEXTS)
+    documents = ["\n\n".join(short[start : start + 24]) for start in range(0, TEXTS, 24)]
+    chunks = [
+        chunk.in_context
+        for number, text in enumerate(documents)
+        for chunk in split(Document(id=str(number), text=text), "", 256, 32)
+    ]
+    at_once = IN_FLIGHT * EMBEDDED_AT_ONCE
+    by_hand, ours = [], []
+    with (
+        _embedding_server(seconds) as url,
+        _client(tmp_path, tei_url=url, embedding_cache_mb=0) as client,
+    ):
+        client.rag_ingest(documents[:20], "warm-up")
+        for lap in range(3):
+            began = time.perf_counter()
+            asyncio.run(tei_by_hand(url, chunks, at_once))
+            by_hand.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            assert client.rag_ingest(documents, f"lap-{lap}").chunks == len(chunks)
+            ours.append(time.perf_counter() - began)
+    bare, ingest = (len(chunks) / statistics.median(times) for times in (by_hand, ours))
+    table(
+        f"ingest of {len(chunks)} chunks, {1000 * seconds:.0f} ms a batch, chunks/s",
+        ("embedding by hand", bare),
+        ("ingest", ingest),
+        ("ratio", ingest / bare),
+    )
 
 
 @pytest.mark.parametrize("words", [75, 600])

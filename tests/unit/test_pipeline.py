@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 import pytest
 from anyio import to_thread
 
-from llmbackend.knowledge.pipeline import ahead
+from llmbackend.knowledge.pipeline import ahead, side_by_side
 
 
 class Source:
@@ -139,5 +139,108 @@ def test_what_a_thread_has_begun_has_ended_when_the_block_is_left() -> None:
         with pytest.raises(asyncio.CancelledError):
             await using
         assert ended == [0]
+
+    asyncio.run(run())
+
+
+def test_side_by_side_several_are_worked_on_and_come_in_their_order() -> None:
+    async def run() -> None:
+        at_work, most = 0, 0
+
+        async def work(number: int) -> int:
+            nonlocal at_work, most
+            at_work += 1
+            most = max(most, at_work)
+            await asyncio.sleep(0 if number % 3 else 0.001)  # some overtake others
+            at_work -= 1
+            return 2 * number
+
+        made = [item async for item in side_by_side(Source(100).numbers(), work, at_once=3)]
+        assert made == list(range(0, 200, 2))
+        assert most == 3
+
+    asyncio.run(run())
+
+
+def test_side_by_side_a_failure_comes_in_its_turn_and_ends_the_others() -> None:
+    async def run() -> None:
+        source = Source(100)
+        made: list[int] = []
+        cancelled: list[int] = []
+
+        async def work(number: int) -> int:
+            if number == 3:
+                raise ValueError("number 3")
+            if number < 3:
+                await asyncio.sleep(0.01)  # so that 3 fails before they are through
+                return number
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                cancelled.append(number)
+                raise
+            return number
+
+        async def use() -> None:
+            async with ahead(side_by_side(source.numbers(), work, at_once=4)) as items:
+                async for item in items:
+                    made.append(item)
+
+        with pytest.raises(ValueError, match="number 3"):
+            await use()
+        assert made == [0, 1, 2]
+        assert cancelled != []
+        assert source.made < 12
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(run())
+
+
+def test_side_by_side_a_failure_of_the_source_comes_after_what_was_made_before_it() -> None:
+    made: list[int] = []
+
+    async def work(number: int) -> int:
+        await asyncio.sleep(0.001)
+        return number
+
+    async def run() -> None:
+        async for item in side_by_side(Source(10, fails_at=5).numbers(), work, at_once=2):
+            made.append(item)
+
+    with pytest.raises(ValueError, match="number 5"):
+        asyncio.run(run())
+    assert made == [0, 1, 2, 3, 4]
+
+
+def test_side_by_side_what_threads_have_begun_has_ended_when_it_is_left() -> None:
+    async def run() -> None:
+        begun, may_end = threading.Semaphore(0), threading.Event()
+        ended: list[int] = []
+
+        def work(number: int) -> int:
+            begun.release()
+            assert may_end.wait(10)
+            ended.append(number)
+            return number
+
+        async def use() -> None:
+            items = side_by_side(
+                Source(100).numbers(), lambda number: to_thread.run_sync(work, number), at_once=2
+            )
+            async with ahead(items) as made:
+                async for _ in made:
+                    pass
+
+        using = asyncio.create_task(use())
+        for _ in range(2):
+            assert await asyncio.to_thread(begun.acquire, timeout=10)
+        using.cancel()
+        await _settled()
+        assert not using.done()
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await using
+        assert sorted(ended) == [0, 1]
+        assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(run())

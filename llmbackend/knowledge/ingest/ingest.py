@@ -18,7 +18,7 @@ from ..chunks.chunking import content_hash, split
 from ..chunks.syntax import BareText
 from ..collections.collection import Collection
 from ..engines.vectors import Chunk, VectorIndex
-from ..pipeline import ahead
+from ..pipeline import ahead, side_by_side
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +38,9 @@ def silent(done: int, total: int, stage: str, stages: Stages) -> None:
 # A batch is what goes from stage to stage: so many documents, or fewer if they are long.
 BATCH_DOCUMENTS = 512
 BATCH_CHARACTERS = 2**18
+
+EMBEDDED_AT_ONCE = 2
+"""Batches; with one, an embedding server would have less and less to do towards the end of each."""
 
 BATCH_SECONDS = 0.5
 """What files were parsed in such a time goes on, however little it is."""
@@ -89,7 +92,7 @@ async def ingest(
 ) -> IngestReport:
     """Store documents; if a batch fails, nothing of it stays, and what was stored before it does.
 
-    One batch is being written while the next is being embedded, the one after that split and more are being parsed:
+    One batch is being written while the next are being embedded, the one after those split and more are being parsed:
     what is in memory beside the documents themselves does not grow with their number. `sync` also removes the
     collection's documents that are not among these; those to `keep`, and those that failed, stay. Embedding errors pass
     through.
@@ -261,14 +264,16 @@ async def _chunked(
         yield batch
 
 
-async def _embedded(
+def _embedded(
     embedder: Embedder, batches: AsyncIterator[_Batch], stages: _Stages
 ) -> AsyncGenerator[_Batch, None]:
-    async for batch in batches:
+    async def embed(batch: _Batch) -> _Batch:
         if batch.chunks:
             batch.vectors = (await embedder.embed([chunk.in_context for chunk in batch.chunks])).values
             stages.embedded(batch)
-        yield batch
+        return batch
+
+    return side_by_side(batches, embed, EMBEDDED_AT_ONCE)
 
 
 async def _written(
