@@ -53,6 +53,7 @@ class Context:
         self._headway: dict[str, Any] = {}
         self._written = 0.0
         self._writing: asyncio.Task[None] | None = None
+        self._to_write: asyncio.TimerHandle | None = None
 
     def progress(self, done: int, total: int, stage: str = "") -> None:
         """Tell how far the work is. Written now and then, in the background: work never waits for it."""
@@ -66,10 +67,26 @@ class Context:
             self._reached = done
             self._headway = {"reached": done, "tries": 0}
         self._state = {"done": done, "total": total, "stage": stage[:64], "rate": rate, **self._headway}
-        due = news or time.monotonic() - self._written >= PROGRESS_SECONDS
-        if due and (self._writing is None or self._writing.done()):
+        if news:
+            self._write()
+        elif self._to_write is None:
+            self._write_in(self._written + PROGRESS_SECONDS - time.monotonic())
+
+    def _write_in(self, seconds: float) -> None:
+        self._to_write = asyncio.get_running_loop().call_later(seconds, self._write)
+
+    def _write(self) -> None:
+        self._forget_to_write()
+        if self._writing is not None and not self._writing.done():
+            self._write_in(PROGRESS_SECONDS)
+        else:
             self._written = time.monotonic()
             self._writing = asyncio.create_task(self._save(self._state, []))
+
+    def _forget_to_write(self) -> None:
+        if self._to_write is not None:
+            self._to_write.cancel()
+            self._to_write = None
 
     async def checkpoint(self, state: Any) -> None:
         """Save what is done: `state` (JSON, small) is `resume` of a later attempt, rows appended so far are stored."""
@@ -94,7 +111,11 @@ class Context:
         return self._state
 
     async def settle(self) -> None:
-        """Wait until no progress is being written; what went wrong with it will go wrong with the next write, too."""
+        """Wait until no progress is being written; what went wrong with it will go wrong with the next write, too.
+
+        What was not written yet, nor will be: it is for whoever writes next.
+        """
+        self._forget_to_write()
         if self._writing is not None:
             await asyncio.wait([self._writing])
             if not self._writing.cancelled():

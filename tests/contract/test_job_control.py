@@ -78,6 +78,15 @@ def test_cancelling_ends_the_function(client: LLMBackendClient, tmp_path: Path) 
     assert _notes(file, "cancelled") == ["a"]  # when the call has returned, nothing is at work any more
 
 
+def test_the_last_progress_is_told_however_long_the_next_takes(
+    client: LLMBackendClient, tmp_path: Path
+) -> None:
+    params = {"file": str(tmp_path / "notes"), "seconds": 60, "steps": 10}
+    job_id = client.submit_job("note", params)
+    _until(lambda: client.get_job_status(job_id).progress.done == 10, timeout=10)
+    client.cancel_job(job_id)
+
+
 def test_the_same_key_is_the_same_job(client: LLMBackendClient, tmp_path: Path) -> None:
     file, key = tmp_path / "notes", uuid.uuid4().hex
     first = _submit_note(client, file, "a", idempotency_key=key)

@@ -65,12 +65,16 @@ class Note(BaseModel):
     file: str
     text: str = ""
     seconds: float = 0
+    steps: int = 0
+    """Of progress, told at once."""
 
 
 @job_type("note", Note)
 async def note(context: Context, params: Note) -> None:
-    """Writes when it began, sleeps, and writes when it ended, or that it was cancelled."""
+    """Writes when it began, tells progress, sleeps, and writes when it ended, or that it was cancelled."""
     _write(params.file, f"began {params.text} {time.time()}")
+    for done in range(params.steps):
+        context.progress(done + 1, params.steps, "note")
     try:
         await anyio.sleep(params.seconds)
     except BaseException:
