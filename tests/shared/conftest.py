@@ -15,9 +15,9 @@ from tests.shared import services
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     try:
-        with services.postgres(tmp_path_factory.mktemp("postgres")) as url:
+        with services.postgres() as url:
             yield url
     except services.Missing as missing:
         pytest.skip(str(missing))

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,33 +49,24 @@ def _running(command: list[str], port: int, **options: Any) -> Iterator[None]:
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URL of a server's database that may be dropped and made by whoever connects; raises Missing."""
     found = [shutil.which("initdb"), *sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), reverse=True)]
     initdb = next((path for path in found if path), None)
     if initdb is None:
         raise Missing("PostgreSQL is not installed")
-    # It refuses to run as root.
+    # It refuses to run as root; and pytest's folders are closed to other users whenever another session begins.
     options: dict[str, Any] = {"user": "postgres"} if os.geteuid() == 0 else {}
-    data = folder / "postgres"
-    data.mkdir()
-    if options:
-        shutil.chown(data, options["user"])
-        for parent in (folder, *folder.parents):
-            if parent.stat().st_uid == 0 and parent != Path("/"):
-                parent.chmod(parent.stat().st_mode | 0o011)
-    subprocess.run(
-        [initdb, "-D", str(data), "-A", "trust", "-U", "test"],
-        check=True,
-        capture_output=True,
-        cwd="/",
-        **options,
-    )
-    port = _free_port()
-    server = [str(Path(initdb).with_name("postgres")), "-D", str(data), "-p", str(port)]
-    server += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
-    with _running(server, port, cwd="/", **options):
-        yield f"postgresql://test@127.0.0.1:{port}/postgres"
+    with tempfile.TemporaryDirectory() as data:
+        if options:
+            shutil.chown(data, options["user"])
+        make = [initdb, "-D", data, "-A", "trust", "-U", "test"]
+        subprocess.run(make, check=True, capture_output=True, cwd="/", **options)
+        port = _free_port()
+        server = [str(Path(initdb).with_name("postgres")), "-D", data, "-p", str(port)]
+        server += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
+        with _running(server, port, cwd="/", **options):
+            yield f"postgresql://test@127.0.0.1:{port}/postgres"
 
 
 @contextmanager

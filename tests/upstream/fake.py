@@ -350,6 +350,8 @@ async def _fault(model: str, request: Request) -> Response | None:
             return Response()
         case "slow":
             await asyncio.sleep(SLOW)
+            if await request.is_disconnected():  # the next reply is another test's
+                return Response()
         case "waiting":
             return Response()
         case "no-stream" | "late":
