@@ -1,7 +1,7 @@
 """What the embedding benchmark compares with: a model server that only waits, and a loop by hand that asks it.
 
 `python -m tests.benchmarks.embedding_server PORT SECONDS` speaks TEI's API and OpenAI's. A request takes SECONDS, whatever
-is in it; the vectors are made beforehand.
+is in it, and IN_FLIGHT are worked on at once; the vectors are made beforehand.
 """
 
 from __future__ import annotations
@@ -38,6 +38,12 @@ def app(seconds: float) -> Starlette:
         for index, row in enumerate(values)
     ]
 
+    turns = asyncio.Semaphore(IN_FLIGHT)
+
+    async def work() -> None:
+        async with turns:
+            await asyncio.sleep(seconds)
+
     async def info(request: Request) -> Response:
         return JSONResponse(
             {"max_client_batch_size": TEI_BATCH, "max_batch_tokens": 16384, "max_input_length": 8192}
@@ -45,12 +51,12 @@ def app(seconds: float) -> Starlette:
 
     async def tei(request: Request) -> Response:
         count = len(json.loads(await request.body())["inputs"])
-        await asyncio.sleep(seconds)
+        await work()
         return Response(f"[{','.join(lists[:count])}]", media_type="application/json")
 
     async def embeddings(request: Request) -> Response:
         count = len(json.loads(await request.body())["input"])
-        await asyncio.sleep(seconds)
+        await work()
         data = ",".join(items[:count])
         usage = f'{{"prompt_tokens":{100 * count},"total_tokens":{100 * count}}}'
         reply = f'{{"object":"list","model":"{MODEL}","data":[{data}],"usage":{usage}}}'
