@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Generic, NamedTuple, TypeVar
 
 from anyio import CancelScope
@@ -66,12 +66,13 @@ async def ahead(
             await items.aclose()
 
 
+@asynccontextmanager
 async def side_by_side(
     items: AsyncIterator[_Item], work: Callable[[_Item], Awaitable[_Made]], at_once: int
-) -> AsyncGenerator[_Made, None]:
-    """What `work` makes of each item, in their order, while it is at work on up to `at_once` of them.
+) -> AsyncIterator[AsyncIterator[_Made]]:
+    """What `work` makes of each item, in their order, made in tasks of their own, up to `at_once` at the same time.
 
-    What it raises is raised here, in its turn; what is still being worked on then, or when this is left, is cancelled.
+    What it raises is raised in its turn; leaving the block cancels what is still being worked on.
     """
     turns = asyncio.Semaphore(at_once)
     under_way: dict[asyncio.Task[_Made], CancelScope] = {}
@@ -98,12 +99,15 @@ async def side_by_side(
             task.add_done_callback(ended)
             yield task
 
+    async def made(tasks: AsyncIterator[asyncio.Task[_Made]]) -> AsyncGenerator[_Made, None]:
+        async for task in tasks:
+            # A bare await would hand a cancellation on to the task, and not by its scope.
+            await asyncio.wait([task])
+            yield task.result()
+
     try:
-        async with ahead(begun(), at_once) as tasks:
-            async for task in tasks:
-                # A bare await would hand a cancellation on to the task, and not by its scope.
-                await asyncio.wait([task])
-                yield task.result()
+        async with ahead(begun(), at_once) as tasks, aclosing(made(tasks)) as all_made:
+            yield all_made
     finally:
         with CancelScope(shield=True):
             for scope in under_way.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 
 import pytest
 from anyio import to_thread
@@ -155,8 +155,8 @@ def test_side_by_side_several_are_worked_on_and_come_in_their_order() -> None:
             at_work -= 1
             return 2 * number
 
-        made = [item async for item in side_by_side(Source(100).numbers(), work, at_once=3)]
-        assert made == list(range(0, 200, 2))
+        async with side_by_side(Source(100).numbers(), work, at_once=3) as made:
+            assert [item async for item in made] == list(range(0, 200, 2))
         assert most == 3
 
     asyncio.run(run())
@@ -182,7 +182,10 @@ def test_side_by_side_a_failure_comes_in_its_turn_and_ends_the_others() -> None:
             return number
 
         async def use() -> None:
-            async with ahead(side_by_side(source.numbers(), work, at_once=4)) as items:
+            async with (
+                ahead(source.numbers()) as numbers,
+                side_by_side(numbers, work, at_once=4) as items,
+            ):
                 async for item in items:
                     made.append(item)
 
@@ -190,7 +193,7 @@ def test_side_by_side_a_failure_comes_in_its_turn_and_ends_the_others() -> None:
             await use()
         assert made == [0, 1, 2]
         assert cancelled != []
-        assert source.made < 12
+        assert source.made < 20
         assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(run())
@@ -204,8 +207,9 @@ def test_side_by_side_a_failure_of_the_source_comes_after_what_was_made_before_i
         return number
 
     async def run() -> None:
-        async for item in side_by_side(Source(10, fails_at=5).numbers(), work, at_once=2):
-            made.append(item)
+        async with side_by_side(Source(10, fails_at=5).numbers(), work, at_once=2) as items:
+            async for item in items:
+                made.append(item)
 
     with pytest.raises(ValueError, match="number 5"):
         asyncio.run(run())
@@ -224,11 +228,14 @@ def test_side_by_side_what_threads_have_begun_has_ended_when_it_is_left() -> Non
             return number
 
         async def use() -> None:
-            items = side_by_side(
-                Source(100).numbers(), lambda number: to_thread.run_sync(work, number), at_once=2
-            )
-            async with ahead(items) as made:
-                async for _ in made:
+            def in_thread(number: int) -> Awaitable[int]:
+                return to_thread.run_sync(work, number)
+
+            async with (
+                ahead(Source(100).numbers()) as numbers,
+                side_by_side(numbers, in_thread, at_once=2) as items,
+            ):
+                async for _ in items:
                     pass
 
         using = asyncio.create_task(use())

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -104,7 +105,7 @@ async def ingest(
     async with (
         ahead(_given(documents, stages)) as given,
         ahead(_chunked(collection, given, seen, stages)) as chunked,
-        ahead(_embedded(embedder, chunked, stages)) as embedded,
+        side_by_side(chunked, partial(_embedded, embedder, stages), EMBEDDED_AT_ONCE) as embedded,
         ahead(_written(collection, embedded, report, stages)) as written,
     ):
         async for chunks in written:
@@ -264,16 +265,11 @@ async def _chunked(
         yield batch
 
 
-def _embedded(
-    embedder: Embedder, batches: AsyncIterator[_Batch], stages: _Stages
-) -> AsyncGenerator[_Batch, None]:
-    async def embed(batch: _Batch) -> _Batch:
-        if batch.chunks:
-            batch.vectors = (await embedder.embed([chunk.in_context for chunk in batch.chunks])).values
-            stages.embedded(batch)
-        return batch
-
-    return side_by_side(batches, embed, EMBEDDED_AT_ONCE)
+async def _embedded(embedder: Embedder, stages: _Stages, batch: _Batch) -> _Batch:
+    if batch.chunks:
+        batch.vectors = (await embedder.embed([chunk.in_context for chunk in batch.chunks])).values
+        stages.embedded(batch)
+    return batch
 
 
 async def _written(
