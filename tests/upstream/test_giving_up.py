@@ -16,7 +16,7 @@ from llmbackend.schemas import Document
 from tests.upstream.fake import KEY, Upstream
 
 WORK = 0.2
-"""Seconds that each request for embeddings takes: some 160 of them, a few at a time."""
+"""Seconds that each request for embeddings takes: some 320 of them, in four batches of which two are embedded at once."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def documents(client: LLMBackendClient, collection: str, upstream: Upstream) -> 
     upstream.work = WORK
     return [
         {"id": f"report-{number}", "text": f"A sentence of report {number} is here. " * (1 + number % 20)}
-        for number in range(1000)
+        for number in range(2000)
     ]
 
 
