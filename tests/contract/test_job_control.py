@@ -133,7 +133,7 @@ def test_a_job_waits_for_others(client: LLMBackendClient, tmp_path: Path) -> Non
 
 def test_what_waits_for_a_failed_job_fails(client: LLMBackendClient, tmp_path: Path) -> None:
     notes, there = tmp_path / "notes", tmp_path / "there"
-    soon = datetime.now(UTC) + timedelta(seconds=1)
+    soon = datetime.now(UTC) + timedelta(seconds=3)  # once the others wait for it
     first = client.submit_job("count_words", {"texts": TEXTS, "stumble": str(there)}, run_at=soon)
     second = _submit_note(client, notes, "second", depends_on=first)
     third = _submit_note(client, notes, "third", depends_on=second)
@@ -172,7 +172,8 @@ def test_a_job_cannot_wait_for_what_there_is_not(client: LLMBackendClient, tmp_p
 
 def test_the_highest_priority_goes_first(client: LLMBackendClient, tmp_path: Path) -> None:
     file = tmp_path / "notes"
-    gate = client.submit_job("note", {"file": str(file), "text": "gate", "seconds": 0.3})
+    # Long enough for all to be there when it ends, however slowly they are submitted.
+    gate = client.submit_job("note", {"file": str(file), "text": "gate", "seconds": 3})
     jobs = [
         _submit_note(client, file, str(priority), priority=priority, depends_on=gate)
         for priority in (0, -5, 7, 100)
@@ -188,7 +189,7 @@ def test_the_highest_priority_goes_first(client: LLMBackendClient, tmp_path: Pat
 
 
 def test_a_job_is_watched_until_it_ends(client: LLMBackendClient) -> None:
-    job_id = client.submit_job("count_words", {"texts": TEXTS, "pause": 0.3})
+    job_id = client.submit_job("count_words", {"texts": TEXTS, "pause": 0.5})
     events = list(client.job_events(job_id))
     ids = [event.id for event in events]
     assert ids == sorted(set(ids))

@@ -18,7 +18,9 @@ from tests.server import KEY as SERVER_KEY
 from tests.server import serving
 from tests.upstream.fake import KEY, Upstream, running
 
-TIMEOUT = 1.5  # three attempts with their pauses, of 0.9 s at most, fit into it
+# Three attempts with their pauses, of 0.9 s at most, fit into it, and a second for the requests themselves; to wait for
+# the fake's Retry-After of 2 s does not.
+TIMEOUT = 1.9
 DEADLINE = 3 * TIMEOUT + 4  # three attempts, and the waits between them
 ATTEMPTS = 3
 

@@ -466,7 +466,12 @@ def running() -> Iterator[Upstream]:
         listener.close()
 
 
+_taken: list[socket.socket] = []
+
+
 def closed_port() -> str:
-    """A URL where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+    """A URL where nobody listens, nor will: the port stays taken."""
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    _taken.append(taken)
+    return f"http://127.0.0.1:{taken.getsockname()[1]}"

@@ -166,6 +166,7 @@ def _sent(upstream: Upstream) -> list[list[str]]:
 def test_many_texts_go_in_batches_some_at_once_and_come_in_order(
     embedding: LLMBackendClient, upstream: Upstream
 ) -> None:
+    upstream.work = 0.1  # so that they meet, however slowly they are sent
     _check_vectors(embedding, MANY)
     assert len(_sent(upstream)) > IN_FLIGHT
     assert sorted((text for batch in _sent(upstream) for text in batch), key=len) == MANY
@@ -180,7 +181,7 @@ def test_a_text_that_comes_again_is_sent_once(embedding: LLMBackendClient, upstr
 def test_the_first_failure_is_raised_and_ends_the_rest(
     embedding: LLMBackendClient, upstream: Upstream
 ) -> None:
-    upstream.faults = ["401"]
+    upstream.faults, upstream.work = ["401"], 0.5
     with fails(BackendError, status=401):
         embedding.embed(MANY)
     assert len(upstream.seen) <= IN_FLIGHT

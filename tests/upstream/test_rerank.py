@@ -128,6 +128,7 @@ def test_a_busy_reranker_is_asked_again_when_it_says(connect: Connect, upstream:
 
 
 def test_many_texts_go_to_tei_in_batches_some_at_once(connect: Connect, upstream: Upstream) -> None:
+    upstream.work = 0.1  # so that they meet, however slowly they are sent
     ranked = connect(**_settings("TEI", upstream)).rerank(QUERY, MANY)
     assert [one.text for one in ranked] == MANY[::-1]
     assert [one.index for one in ranked] == list(range(299, -1, -1))
@@ -158,7 +159,7 @@ def test_a_text_that_is_too_large_by_itself_is_named(connect: Connect, upstream:
 
 
 def test_the_first_failure_ends_the_rest(connect: Connect, upstream: Upstream) -> None:
-    upstream.faults = ["401"]
+    upstream.faults, upstream.work = ["401"], 0.5
     with fails(BackendError, status=401):
         connect(**_settings("TEI", upstream)).rerank(QUERY, MANY)
     assert len(upstream.seen) <= IN_FLIGHT
@@ -167,7 +168,7 @@ def test_the_first_failure_ends_the_rest(connect: Connect, upstream: Upstream) -
 def test_all_batches_have_one_deadline(connect: Connect, upstream: Upstream) -> None:
     client = connect(**_settings("TEI", upstream), upstream_timeout=2 * TIMEOUT)
     texts = MANY[: 2 * IN_FLIGHT * TEI_TEXTS]
-    # Two rounds, each with a pause of a second: the second would end after two.
+    # Two rounds, each with a pause of two seconds: the second would end after four.
     upstream.faults = ["429"] * IN_FLIGHT + ["ok"] * IN_FLIGHT + ["429"] * IN_FLIGHT
     with fails(Overloaded):
         client.rerank(QUERY, texts)

@@ -9,7 +9,8 @@ from email.utils import format_datetime
 import pytest
 
 from llmbackend import BackendError, LLMBackendClient, Overloaded
-from tests.upstream.conftest import ATTEMPTS, Connect, fails
+from llmbackend.inference import upstream as inference
+from tests.upstream.conftest import ATTEMPTS, TIMEOUT, Connect, fails
 from tests.upstream.fake import REPLY, Upstream
 
 
@@ -59,8 +60,11 @@ def test_a_retry_after_that_says_nothing_is_passed_over(
     assert len(upstream.seen) <= ATTEMPTS
 
 
-def test_tries_end_with_the_deadline(connect: Connect, upstream: Upstream) -> None:
-    client = connect(chat_model="ok", upstream_timeout=0.1)
+def test_tries_end_with_the_deadline(
+    connect: Connect, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "FIRST_PAUSE", TIMEOUT)
+    client = connect(chat_model="ok")
     upstream.faults = ["503", "503", "503"]
     with fails(BackendError, backend="the OpenAI-compatible server"):
         client.chat("hello")
