@@ -21,7 +21,7 @@ from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.server import Server, serving
 
-DOCUMENTS = 400
+DOCUMENTS = 800  # enough for an ingest to be seen, and killed, half way on a fast machine
 
 
 def _documents(version: int = 1) -> list[dict[str, Any]]:
@@ -92,7 +92,7 @@ def _assert_whole(client: LLMBackendClient, collection: str, documents: list[dic
         assert [chunk for chunk, _ in passages[0]] == list(range(len(passages[0])))
 
 
-@pytest.mark.parametrize("done", [1, DOCUMENTS // 2])
+@pytest.mark.parametrize("done", [1, DOCUMENTS // 3])
 def test_a_killed_ingest_job_runs_again_and_leaves_each_document_once(tmp_path: Path, done: int) -> None:
     documents = _documents()
     with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
@@ -141,7 +141,7 @@ def test_a_collection_is_whole_before_the_job_runs_again(tmp_path: Path) -> None
 
 def test_a_killed_embedding_job_runs_again_and_has_the_right_vectors(tmp_path: Path) -> None:
     texts = [
-        f"Report {number} is about case {number * 31} of the year {number % 97}." for number in range(20_000)
+        f"Report {number} is about case {number * 31} of the year {number % 97}." for number in range(40_000)
     ]
     with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
         job_id = client.submit_job("batch_embed", {"texts": texts})
