@@ -103,13 +103,14 @@ def test_a_stopped_worker_hands_back_what_it_is_at(client: LLMBackendClient, tmp
 
 def test_a_killed_workers_job_is_done_by_another(tmp_path: Path) -> None:
     with (
-        serving(tmp_path, workers=0, job_lease=2) as server,
+        serving(tmp_path, workers=0, job_lease=4) as server,
         LLMBackendClient(server.url) as client,
-        working(tmp_path, job_lease=2) as first,
+        working(tmp_path, job_lease=4) as first,
     ):
-        job_id = client.submit_job("count_words", {"texts": TEXTS, "batch": 1, "pause": 0.1})
+        # It takes longer than another worker takes to start.
+        job_id = client.submit_job("count_words", {"texts": TEXTS, "batch": 1, "pause": 0.2})
         _until(lambda: client.get_job_status(job_id).progress.done > 3)
-        with working(tmp_path, job_lease=2):  # it may not take the job from one who lives
+        with working(tmp_path, job_lease=4):  # it may not take the job from one who lives
             assert client.get_job_status(job_id).attempts == 1
             _kill(first)
             result = client.wait_for_job(job_id, 60)
