@@ -77,6 +77,7 @@ def test_a_large_ingest_gets_a_graph_in_the_background(tmp_path: Path) -> None:
         await _ingest(backend, _documents(GROWN - 1))
         assert collection.manifest == first  # not yet
         await _ingest(backend, _documents(GROWN))
+        await _until(lambda: len(_folders(tmp_path)) == 2)
         # While it is being built, documents are changed and deleted.
         await _ingest(backend, _documents(50, edition=2))
         await backend.delete_documents(
