@@ -43,11 +43,16 @@ def _know_others() -> None:
 
 def _children() -> dict[int, psutil.Process]:
     found = {one.pid: one for one in psutil.Process().children() if one.pid not in _OTHERS}
-    return {
-        pid: one
-        for pid, one in found.items()
-        if any("knowledge.files.process" in part for part in one.cmdline())
-    }
+    return {pid: one for pid, one in found.items() if _parses(one)}
+
+
+def _parses(process: psutil.Process) -> bool:
+    try:
+        return any("knowledge.files.process" in part for part in process.cmdline())
+    except psutil.ZombieProcess:
+        return True  # it has just ended, and nobody has waited for it yet
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _run(work: Callable[[], Awaitable[None]]) -> None:
