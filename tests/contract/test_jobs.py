@@ -59,11 +59,10 @@ def test_a_job_analyses_documents(client: LLMBackendClient) -> None:
         assert {"sentiment", "sentiment_score", "key_points", "summary", "model"} <= set(analysis)
 
 
-@pytest.mark.timeout(30)
 def test_empty_documents_fail_alone(client: LLMBackendClient) -> None:
     job_id = client.submit_job("analyze_documents", {"documents": ["The train was late.", "", " \n"]})
     try:
-        result = client.wait_for_job(job_id, 15)
+        result = client.wait_for_job(job_id, 60)
     finally:
         client.cancel_job(job_id)
     assert [failure.id for failure in result.failed] == ["1", "2"]
