@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Literal, TypeVar
 
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Workflow, step
 from pydantic import BaseModel, Field
@@ -94,8 +95,17 @@ async def analyze(chat: ChatModel, embedder: Embedder, text: str) -> Analysis:
     """
     if not text.strip():
         raise InvalidRequest("text: a blank text says nothing to analyze")
-    result: Analysis = await AnalysisWorkflow(chat, embedder).run(text=text)
-    return result
+    running = AnalysisWorkflow(chat, embedder).run(text=text)
+    result: asyncio.Future[Analysis] = asyncio.ensure_future(running)
+    try:
+        # A bare await would hand a cancellation on to the workflow, which then forgets steps that it has begun.
+        await asyncio.wait([result])
+    except asyncio.CancelledError:
+        with CancelScope(shield=True):
+            await running.cancel_run()
+            await asyncio.gather(result, return_exceptions=True)
+        raise
+    return result.result()
 
 
 class AnalysisWorkflow(Workflow):

@@ -97,6 +97,23 @@ def connect(upstream: Upstream, tmp_path: Path) -> Iterator[Connect]:
         client.close()
 
 
+@pytest.fixture(scope="module")
+def patient_server(_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One that by itself would wait for the model longer than a test does."""
+    options = {**_options(_upstream), "upstream_timeout": 100}
+    with serving(tmp_path_factory.mktemp("patient"), api_key=SERVER_KEY, **options) as server:
+        yield server.url
+
+
+@pytest.fixture(params=["local", "http"])
+def patient(request: pytest.FixtureRequest, connect: Connect) -> Iterator[LLMBackendClient]:
+    if request.param == "local":
+        yield connect(upstream_timeout=100)
+    else:
+        with LLMBackendClient(request.getfixturevalue("patient_server"), SERVER_KEY) as client:
+            yield client
+
+
 @contextmanager
 def fails(kind: type[LLMBackendError], **details: Any) -> Iterator[pytest.ExceptionInfo[LLMBackendError]]:
     """This very class, in time, with these details, and without the upstream's key."""

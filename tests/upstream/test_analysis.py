@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 from llmbackend import (
     BackendError,
@@ -50,4 +51,16 @@ def test_answers_always_out_of_shape_are_a_backend_error(
 def test_an_analysis_by_a_failing_model_is_its_error(connect: Connect, upstream: Upstream) -> None:
     with fails(BackendError, backend="the OpenAI-compatible server"):
         connect(chat_model="401").analyze_document("The ferry was late again.")
+    assert len(upstream.seen) == 1
+
+
+def test_an_analysis_that_is_cancelled_stops_the_model(patient: LLMBackendClient, upstream: Upstream) -> None:
+    upstream.faults = ["waiting"]
+    job_id = patient.submit_job("analyze_documents", {"documents": ["The ferry was late again."]})
+    deadline = time.monotonic() + 30
+    while not upstream.seen:
+        assert time.monotonic() < deadline, "the model was not asked"
+        time.sleep(0.01)
+    assert patient.cancel_job(job_id).status == "cancelled"
+    assert upstream.left.wait(1)
     assert len(upstream.seen) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -21,26 +20,8 @@ from llmbackend import (
     TransportError,
 )
 from tests.server import KEY as SERVER_KEY
-from tests.server import serving
-from tests.upstream.conftest import ATTEMPTS, Connect, _options, fails
+from tests.upstream.conftest import ATTEMPTS, Connect, fails
 from tests.upstream.fake import REPLY, Upstream, closed_port
-
-
-@pytest.fixture(scope="module")
-def patient_server(_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One that by itself would wait for the model longer than a test does."""
-    options = {**_options(_upstream), "upstream_timeout": 100}
-    with serving(tmp_path_factory.mktemp("patient"), api_key=SERVER_KEY, **options) as server:
-        yield server.url
-
-
-@pytest.fixture(params=["local", "http"])
-def patient(request: pytest.FixtureRequest, connect: Connect) -> Iterator[LLMBackendClient]:
-    if request.param == "local":
-        yield connect(upstream_timeout=100)
-    else:
-        with LLMBackendClient(request.getfixturevalue("patient_server"), SERVER_KEY) as client:
-            yield client
 
 
 @pytest.mark.parametrize(
