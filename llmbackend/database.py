@@ -12,11 +12,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from anyio import to_thread
 from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, inspect, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from .errors import BackendError
 
 PATIENCE = 0.002  # seconds
+BUSY = 30_000  # milliseconds for which SQLite's lock is waited for
 
 metadata = MetaData()
 """Every table of the package registers here."""
@@ -37,9 +38,7 @@ def connect(where: Path | str) -> Engine:
         engine = create_engine(url, pool_size=10, max_overflow=20, pool_pre_ping=url.host is not None)
     except (ArgumentError, ImportError) as error:
         reason = f"pip install 'llmbackend[postgres]' ({error})" if isinstance(error, ImportError) else error
-        raise BackendError(
-            f"DATABASE_URL cannot be used: {reason}", details={"backend": "database"}
-        ) from error
+        raise _unusable(f"DATABASE_URL cannot be used: {reason}") from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
@@ -52,12 +51,21 @@ def connect(where: Path | str) -> Engine:
             for migrate in migrations:
                 migrate(connection)
             metadata.create_all(connection)
+    except OperationalError as error:
+        said, *_ = str(error.orig).splitlines()
+        advice = "see that it runs, is there, and may be written to"
+        if "locked" in said:
+            advice = "another process has been writing to it for long: try again once it is through"
+        raise _unusable(f"{name} cannot be used ({said}): {advice}") from error
     except SQLAlchemyError as error:
-        raise BackendError(
-            f"{name} cannot be used ({type(error).__name__}): restore it, or move it away to begin anew",
-            details={"backend": "database"},
+        raise _unusable(
+            f"{name} cannot be used ({type(error).__name__}): restore it, or move it away to begin anew"
         ) from error
     return engine
+
+
+def _unusable(message: str) -> BackendError:
+    return BackendError(message, details={"backend": "database"})
 
 
 migrations: list[Callable[[Connection], None]] = []
@@ -84,7 +92,7 @@ def _configure(connection: Any, _: Any) -> None:
     # The driver's own BEGIN comes too late: a transaction that reads first could then be refused its first write.
     connection.isolation_level = None
     # WAL lets readers go on beside the one writer, who waits its turn; FULL makes a commit survive a power cut.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+    for pragma in (f"busy_timeout={BUSY}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

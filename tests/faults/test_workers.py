@@ -41,6 +41,19 @@ def _kill(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
+def _stop(process: subprocess.Popen[str], data_dir: Path) -> None:
+    """At a moment at which it is not writing: it would keep all others from it."""
+    with closing(sqlite3.connect(data_dir / "state.db", timeout=0.5, isolation_level=None)) as connection:
+        while True:
+            process.send_signal(signal.SIGSTOP)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+                return
+            except sqlite3.OperationalError:
+                process.send_signal(signal.SIGCONT)
+
+
 def _rows(data_dir: Path, query: str) -> list[Any]:
     with closing(sqlite3.connect(data_dir / "state.db")) as connection:
         return connection.execute(query).fetchall()
@@ -125,7 +138,7 @@ def test_one_who_comes_back_too_late_is_refused(tmp_path: Path) -> None:
     ):
         job_id = client.submit_job("count_words", {"texts": TEXTS, "batch": 1, "pause": 0.1})
         _until(lambda: client.get_job_status(job_id).progress.done > 3)
-        first.send_signal(signal.SIGSTOP)
+        _stop(first, tmp_path)
         try:
             with working(tmp_path, job_lease=1, workers=1):
                 client.wait_for_job(job_id, 60)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -119,10 +120,17 @@ def test_a_core_that_cannot_start_lets_go_of_the_data(tmp_path: Path) -> None:
     Holder(tmp_path).release()
 
 
-def test_a_database_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+def test_a_database_that_cannot_be_used_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "state.db").write_text("This is no database, and longer than its header would be." * 20)
-    with pytest.raises(BackendError, match=r"state\.db"):
+    with pytest.raises(BackendError, match=r"state\.db .* move it away"):
         LocalTransport(Settings(data_dir=tmp_path))
+    with pytest.raises(BackendError, match=r"nowhere.* may be written to"):
+        LocalTransport(Settings(data_dir=tmp_path, database_url=f"sqlite:///{tmp_path}/nowhere/state.db"))
+    monkeypatch.setattr("llmbackend.database.BUSY", 100)
+    with closing(sqlite3.connect(tmp_path / "busy.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(BackendError, match=r"busy\.db .* another process .* try again"):
+            LocalTransport(Settings(data_dir=tmp_path, database_url=f"sqlite:///{tmp_path}/busy.db"))
 
 
 def test_a_change_of_the_working_directory_changes_nothing(
