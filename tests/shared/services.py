@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -45,7 +46,7 @@ def _running(command: list[str], port: int, **options: Any) -> Iterator[None]:
             _until_open(port, process)
             yield
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)  # at SIGTERM, PostgreSQL would wait for its clients to leave
 
 
 @contextmanager
