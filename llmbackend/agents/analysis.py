@@ -16,7 +16,8 @@ from ..inference.chat import ChatModel
 from ..inference.embeddings import Embedder
 from ..inference.sentences import telling
 from ..knowledge.chunks.tokens import tokens_of
-from ..schemas import Analysis
+from ..schemas import Analysis, Sentiment
+from .feeling import Feeling, feeling
 
 PART_TOKENS = 900
 MAX_PARTS = 12
@@ -35,7 +36,7 @@ class Conclusion(BaseModel):
     """What the model says of the whole. A strength of feeling rather than a score: small models pick well, not count."""
 
     summary: str = Field(min_length=10, max_length=400)
-    sentiment: Literal["positive", "negative", "neutral", "mixed"]
+    sentiment: Sentiment
     strength: Literal["slight", "clear", "strong"]
 
 
@@ -123,7 +124,7 @@ class AnalysisWorkflow(Workflow):
         parts = await to_thread.run_sync(splitter.split_text, start.text)
         if len(parts) > MAX_PARTS:
             parts = _spread(parts, MAX_PARTS)
-        await context.store.set("parts", len(parts))
+        await context.store.set("parts", parts)
         for number, part in enumerate(parts):
             context.send_event(PartEvent(number=number, text=part))
         return None
@@ -141,7 +142,7 @@ class AnalysisWorkflow(Workflow):
     @step
     async def conclude(self, context: Context, notes: NotesEvent) -> StopEvent | None:
         parts = await context.store.get("parts")
-        collected = context.collect_events(notes, [NotesEvent] * parts)
+        collected = context.collect_events(notes, [NotesEvent] * len(parts))
         if collected is None:
             return None
         ordered = sorted(collected, key=lambda event: event.number)
@@ -151,10 +152,13 @@ class AnalysisWorkflow(Workflow):
         for example, judged in _EXAMPLES:
             messages += [_said("user", _task(example)), _said("assistant", judged.model_dump_json())]
         conclusion = await self._ask(Conclusion, *messages, _said("user", _task(points)))
+        felt = Feeling(conclusion.sentiment, _SIGN[conclusion.sentiment] * _STRENGTH[conclusion.strength])
+        if not self._chat.abstracts:  # nor does it judge well: it finds most texts positive
+            felt = await feeling(self._embedder, "\n\n".join(parts))
         return StopEvent(
             result=Analysis(
-                sentiment=conclusion.sentiment,
-                sentiment_score=_SIGN[conclusion.sentiment] * _STRENGTH[conclusion.strength],
+                sentiment=felt.sentiment,
+                sentiment_score=felt.score,
                 key_points=points,
                 summary=_whole_sentences(conclusion.summary),
                 model=self._model,

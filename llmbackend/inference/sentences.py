@@ -80,10 +80,15 @@ async def fitting(embedder: Embedder, question: str, texts: Sequence[str]) -> li
     return sorted(quotes, key=lambda quote: -quote.score)
 
 
+def whole(text: str) -> list[str]:
+    """Its sentences, without headings, table lines and the like."""
+    found = [text[start:end] for start, end in sentences(text)]
+    return [sentence for sentence in found if not _is_fragment(sentence)]
+
+
 async def telling(embedder: Embedder, text: str, count: int) -> list[str]:
     """Up to `count` sentences, in the text's order, that are close to its middle and unlike each other."""
-    found = [text[start:end] for start, end in sentences(text)]
-    found = [sentence for sentence in found if not _is_fragment(sentence)] or found[:count]
+    found = whole(text) or [text[start:end] for start, end in sentences(text)][:count]
     found = list(dict.fromkeys(found))
     if len(found) <= count:
         return found

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field
 
 from .base import Request, Response
+
+Sentiment = Literal["positive", "negative", "neutral", "mixed"]
 
 
 class AnalyzeRequest(Request):
@@ -16,7 +16,7 @@ class AnalyzeRequest(Request):
 
 
 class Analysis(Response):
-    sentiment: Literal["positive", "negative", "neutral", "mixed"]
+    sentiment: Sentiment
     sentiment_score: float = Field(ge=-1, le=1)
     key_points: list[str]
     summary: str

@@ -1,4 +1,4 @@
-"""Document analysis, on both transports. What the small embedded model thinks is not tested, only its shape."""
+"""Document analysis, on both transports. What the small embedded model writes is not tested, only its shape."""
 
 from __future__ import annotations
 
@@ -18,6 +18,23 @@ def test_an_analysis_has_its_keys_and_ranges(client: LLMBackendClient) -> None:
     assert all(point and isinstance(point, str) for point in analysis.key_points)
     assert analysis.summary
     assert analysis.model == client.health().chat
+
+
+@pytest.mark.parametrize(
+    ("text", "sentiment"),
+    [
+        (COMPLAINT, "negative"),
+        ("I am disappointed. The router came four weeks late, and the cable was missing.", "negative"),
+        ("What a wonderful day! The guide was funny, and the children loved it.", "positive"),
+        ("The office opens at nine. Parking is behind the building. The entrance is on the left.", "neutral"),
+        ("Great food and great wine. But we waited too long, and the bill was wrong.", "mixed"),
+    ],
+)
+def test_the_sentiment_is_that_of_the_text(client: LLMBackendClient, text: str, sentiment: str) -> None:
+    analysis = client.analyze_document(text)
+    assert analysis.sentiment == sentiment
+    if sentiment in ("positive", "negative"):
+        assert (analysis.sentiment_score > 0) == (sentiment == "positive")
 
 
 def test_a_long_text_is_analysed_as_well(client: LLMBackendClient) -> None:
