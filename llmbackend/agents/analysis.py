@@ -148,13 +148,14 @@ class AnalysisWorkflow(Workflow):
         ordered = sorted(collected, key=lambda event: event.number)
         points = list(dict.fromkeys(point.strip() for event in ordered for point in event.key_points))
         points = _spread(points, MAX_KEY_POINTS)
+        # A small model does not judge well, either: it finds most texts positive.
+        felt = None if self._chat.abstracts else await feeling(self._embedder, "\n\n".join(parts))
         messages = [_said("system", _CONCLUDE)]
         for example, judged in _EXAMPLES:
             messages += [_said("user", _task(example)), _said("assistant", judged.model_dump_json())]
         conclusion = await self._ask(Conclusion, *messages, _said("user", _task(points)))
-        felt = Feeling(conclusion.sentiment, _SIGN[conclusion.sentiment] * _STRENGTH[conclusion.strength])
-        if not self._chat.abstracts:  # nor does it judge well: it finds most texts positive
-            felt = await feeling(self._embedder, "\n\n".join(parts))
+        score = _SIGN[conclusion.sentiment] * _STRENGTH[conclusion.strength]
+        felt = felt or Feeling(conclusion.sentiment, score)
         return StopEvent(
             result=Analysis(
                 sentiment=felt.sentiment,
