@@ -86,7 +86,7 @@ def test_embed_is_as_fast_as_a_loop_by_hand(tmp_path: Path, table: Table, kind: 
 
 
 @pytest.mark.parametrize("seconds", [0.05, 0.2])
-def test_ingest_is_as_fast_as_the_embedding_server(tmp_path: Path, table: Table, seconds: float) -> None:
+def test_ingest_keeps_an_embedding_server_busy(tmp_path: Path, table: Table, seconds: float) -> None:
     """Long documents by a server that takes so long for a batch, with as many requests at once by hand."""
     short = passages(TEXTS)
     documents = ["\n\n".join(short[start : start + 24]) for start in range(0, TEXTS, 24)]
@@ -116,6 +116,7 @@ def test_ingest_is_as_fast_as_the_embedding_server(tmp_path: Path, table: Table,
         ("ingest", ingest),
         ("ratio", ingest / bare),
     )
+    assert ingest / bare >= 0.8
 
 
 @pytest.mark.parametrize("words", [75, 600])

@@ -109,6 +109,7 @@ def test_readers_in_another_process_are_answered_throughout(two: Two) -> None:
         reindexing = pool.submit(lambda: [here.reindex_collection("machines") for _ in range(3)])
         while not reindexing.done():
             assert there.rag_search("Machine 17", "machines", mode="sparse")[0].document_id == "d17"
+            assert len(there.rag_search("Machine 17", "machines", top_k=5)) == 5
             assert there.get_collection("machines").documents == 300
         reindexing.result()
 

@@ -104,14 +104,14 @@ def test_a_stream_that_breaks_off_keeps_its_text_and_tells_why(
 def test_leaving_a_stream_stops_the_model(client: LLMBackendClient, upstream: Upstream) -> None:
     with client.chat("hello", model="endless", stream=True) as stream:
         assert next(stream) == "The "
-    assert upstream.left.wait(20)
+    assert upstream.left.wait(2)
 
 
 def test_a_stream_that_nobody_holds_any_more_stops_the_model(
     client: LLMBackendClient, upstream: Upstream
 ) -> None:
     assert next(client.chat("hello", model="endless", stream=True)) == "The "
-    assert upstream.left.wait(20)
+    assert upstream.left.wait(5)
 
 
 def test_a_stream_is_left_from_another_thread_while_it_is_waited_for(
@@ -125,7 +125,7 @@ def test_a_stream_is_left_from_another_thread_while_it_is_waited_for(
         stream.close()
         with pytest.raises(StreamInterrupted):
             reading.result(20)
-    assert upstream.left.wait(20)
+    assert upstream.left.wait(5)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -140,7 +140,7 @@ def test_a_caller_who_hangs_up_before_the_answer_stops_the_model(
             headers={"Authorization": f"Bearer {SERVER_KEY}"},
             timeout=2,
         )
-    assert upstream.left.wait(20)
+    assert upstream.left.wait(5)
 
 
 def test_closing_a_client_ends_a_call_of_another_thread(connect: Connect, upstream: Upstream) -> None:
@@ -152,7 +152,7 @@ def test_closing_a_client_ends_a_call_of_another_thread(connect: Connect, upstre
         client.close()
         with pytest.raises(TransportError, match="closed before the answer"):
             waiting.result(20)
-    assert upstream.left.wait(20)
+    assert upstream.left.wait(5)
 
 
 def test_a_stream_whose_last_event_lacks_its_empty_line_is_whole(
