@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
-# The embedded chat model (98 MB) is downloaded once, for the demo and the tests alike.
+# The embedded models (98 MB and 84 MB) are downloaded once, for the demo and the tests alike.
 export LLMBACKEND_MODELS_DIR ?= $(CURDIR)/.models
-MODEL := $(LLMBACKEND_MODELS_DIR)/SmolLM2-135M-Instruct.Q4_1.gguf
+# The last that `models pull` fetches.
+MODEL := $(LLMBACKEND_MODELS_DIR)/all-MiniLM-L6-v2.int8.onnx
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-long test-live test-clients serve check bench notebooks
@@ -13,7 +14,7 @@ MODEL := $(LLMBACKEND_MODELS_DIR)/SmolLM2-135M-Instruct.Q4_1.gguf
 help:  ## Print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-install: $(INSTALLED) $(MODEL)  ## Make .venv with the package, and fetch the embedded model
+install: $(INSTALLED) $(MODEL)  ## Make .venv with the package, and fetch the embedded models
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

@@ -60,7 +60,7 @@ class Backend:
         self._holder = holder
         self._opened = AsyncExitStack()  # what to close, the last opened first
         self._chat = connect.chat_model(settings, forwards=forwards)
-        self._embedder = connect.embedder(settings)
+        self._embedder, self._judge = connect.embedders(settings)
         self._reranker = connect.reranker(settings)
         edge = QdrantEdge(settings.data_dir / "collections")
         self._qdrant = _qdrant_server(settings, holder.name)
@@ -96,6 +96,7 @@ class Backend:
             backend = cls(settings, engine, manifests, holder, forwards=forwards)
             for part in (
                 backend._embedder,
+                backend._judge,
                 backend._reranker,
                 backend._chat,
                 backend._collections,
@@ -536,7 +537,7 @@ class Backend:
     async def doctor(self, request: schemas.Empty) -> schemas.Diagnosis:
         """Check each model server, the embedded models and the data directory."""
         checks = await doctor.examine(
-            self.settings, self._chat, self._embedder.model, self._reranker, self._qdrant
+            self.settings, self._chat, self._embedder.model, self._judge, self._reranker, self._qdrant
         )
         return schemas.Diagnosis(ok=all(check.ok for check in checks), version=__version__, checks=checks)
 

@@ -252,7 +252,7 @@ def doctor(url: Url = None, key: Key = None) -> None:
         raise typer.Exit(1)
 
 
-models = typer.Typer(help="List the models, or download the embedded chat model.")
+models = typer.Typer(help="List the models, or download those that are embedded.")
 app.add_typer(models, name="models")
 
 
@@ -268,13 +268,14 @@ def _models(context: typer.Context, url: Url = None, key: Key = None) -> None:
 
 @models.command()
 def pull() -> None:
-    """Download the embedded chat model (98 MB, once) and verify it."""
-    from .inference.weights import SMOLLM2, pull
+    """Download the embedded models (98 MB and 84 MB, once) and verify them."""
+    from .inference.weights import ALL, pull
 
     folder = settings.load().models_path
-    with errors.status(f"{SMOLLM2.model} ({SMOLLM2.license}) into {folder}"):
-        path = pull(SMOLLM2, folder)
-    out.print(f"{SMOLLM2.model} is at {path}", highlight=False, soft_wrap=True)
+    for weights in ALL:
+        with errors.status(f"{weights.model} ({weights.license}) into {folder}"):
+            path = pull(weights, folder)
+        out.print(f"{weights.model} is at {path}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -24,6 +24,7 @@ from .inference.chat import ChatModel
 from .inference.embedded import EmbeddedChat
 from .inference.embeddings import Embedder
 from .inference.fallback import offered
+from .inference.judge import Judge
 from .inference.rerank import Reranker
 from .inference.tei import Info, read_info
 from .inference.upstream import Upstream
@@ -43,6 +44,7 @@ async def examine(
     settings: Settings,
     chat: ChatModel,
     embedder: Embedder,
+    judge: Judge,
     reranker: Reranker,
     qdrant: QdrantServer | None,
 ) -> list[schemas.Check]:
@@ -52,6 +54,7 @@ async def examine(
     parts = [_chat_server(server, settings.chat_model) for server in connect.servers(settings)]
     if isinstance(chat, EmbeddedChat):
         parts.append(_checked("chat", "embedded", None, lambda: _embedded_chat(chat)))
+        parts.append(_checked("judge", "embedded", None, lambda: _judge(judge)))
     parts.append(_embeddings(settings, embedder))
     if (rerank_server := connect.rerank_server(settings)) is not None:
         parts.append(_rerank(settings, rerank_server, reranker))
@@ -142,6 +145,10 @@ def _judge_chat_model(model: str | None, checks: list[schemas.Check]) -> None:
 async def _embedded_chat(chat: EmbeddedChat) -> _Found:
     await to_thread.run_sync(chat.require)
     return _Found(await chat.models(), {"context": (await chat.window()).context})
+
+
+async def _judge(judge: Judge) -> _Found:
+    return _Found([judge.name], {"dimension": (await judge.embed(["word"])).shape[1]})
 
 
 async def _embeddings(settings: Settings, embedder: Embedder) -> schemas.Check:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from llmbackend import LLMBackendClient
-from llmbackend.inference.weights import SMOLLM2, pull
+from llmbackend.inference.weights import ALL, pull
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings, load
 from tests.server import KEY, PLUGIN, serving
@@ -53,8 +53,9 @@ def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def models_dir() -> Path:
-    """The folder with the embedded chat model, downloaded if it is not there yet."""
-    pull(SMOLLM2, MODELS)
+    """The folder with the embedded models, downloaded if they are not there yet."""
+    for weights in ALL:
+        pull(weights, MODELS)
     return MODELS
 
 

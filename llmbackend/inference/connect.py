@@ -11,6 +11,8 @@ from .chat import CONTEXT, ChatModel, OpenAICompatibleChat
 from .embedded import EmbeddedChat, EmbeddedEmbedder
 from .embeddings import Embedder
 from .forwarding import ForwardingChat
+from .judge import Judge
+from .minilm import MiniLM
 from .rerank import JinaReranker, NoReranker, Reranker, TEIReranker
 from .served import OpenAICompatibleEmbedder, TEIEmbedder
 from .upstream import Upstream
@@ -25,17 +27,22 @@ def chat_model(settings: Settings, *, forwards: bool = False) -> ChatModel:
     return EmbeddedChat(settings.models_path, settings.chat_model, settings.chat_context or CONTEXT)
 
 
-def embedder(settings: Settings) -> CachedEmbedder:
-    """TEI, or EMBEDDING_MODEL on one of the servers; else the embedded model. Before it, the cache of vectors."""
+def embedders(settings: Settings) -> tuple[CachedEmbedder, Judge]:
+    """The model of collections, and the one that judges what was found in them, before both the cache of vectors.
+
+    The first is TEI, or EMBEDDING_MODEL on one of the servers; else one that is embedded here.
+    """
     megabytes = settings.embedding_cache_mb
     cache = Cache(settings.data_dir / "embeddings.db", megabytes) if megabytes else None
-    return CachedEmbedder(_embedding_model(settings), cache)
+    minilm = MiniLM(settings.models_path)
+    model = _embedding_model(settings, minilm)
+    return CachedEmbedder(model, cache), Judge(minilm, CachedEmbedder(minilm, cache))
 
 
-def _embedding_model(settings: Settings) -> Embedder:
+def _embedding_model(settings: Settings, minilm: MiniLM) -> Embedder:
     upstream, model = embedding_server(settings), settings.embedding_model
     if upstream is None:
-        return EmbeddedEmbedder()
+        return minilm if model == MiniLM.name else EmbeddedEmbedder()
     if settings.tei_url:
         return TEIEmbedder(upstream, model)
     assert model is not None
@@ -52,9 +59,11 @@ def embedding_server(settings: Settings) -> Upstream | None:
     # vLLM last: it serves one model, and VLLM_URL's is more often the chat model.
     for server in sorted(servers(settings), key=lambda server: server.name == "vLLM"):
         return server
+    if model == MiniLM.name:
+        return None
     raise BackendError(
         f"EMBEDDING_MODEL is {model!r} but no server is set for it: "
-        "set TEI_URL, LITELLM_URL, OPENAI_BASE_URL or VLLM_URL",
+        f"set TEI_URL, LITELLM_URL, OPENAI_BASE_URL or VLLM_URL, or EMBEDDING_MODEL to {MiniLM.name}",
         details={"backend": "embeddings"},
     )
 

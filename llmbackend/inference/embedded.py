@@ -8,7 +8,7 @@ import math
 import os
 import secrets
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +18,7 @@ from anyio import CapacityLimiter, to_thread
 from .. import tracing
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
 from .chat import ChatModel, Window, window
+from .lengths import of_similar_length
 from .overflow import too_long
 from .weights import SMOLLM2, path_of
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 
 _Result = TypeVar("_Result")
+
+TOKENS_AT_ONCE = 4096
+"""Of texts whose vectors wordllama sums up together, padding included."""
 
 
 class EmbeddedEmbedder:
@@ -78,7 +82,7 @@ class EmbeddedEmbedder:
             )
             ids = [encoding.ids for encoding in encoded]
             tokens += map(len, ids)
-            for group in _of_similar_length(ids):
+            for group in of_similar_length(ids, TOKENS_AT_ONCE):
                 padded = np.full((len(group), len(ids[group[-1]])), len(table) - 1)
                 for row, index in zip(padded, group, strict=True):
                     row[: len(ids[index])] = ids[index]
@@ -109,18 +113,6 @@ class EmbeddedEmbedder:
 
     async def close(self) -> None:
         pass
-
-
-def _of_similar_length(ids: Sequence[Sequence[int]], most: int = 4096) -> Iterator[list[int]]:
-    """Places of texts, shortest first, so many together that they have at most so many tokens, one at least."""
-    group: list[int] = []
-    for index in sorted(range(len(ids)), key=lambda index: len(ids[index])):
-        if group and (len(group) + 1) * len(ids[index]) > most:
-            yield group
-            group = []
-        group.append(index)
-    if group:
-        yield group
 
 
 class EmbeddedChat(ChatModel):

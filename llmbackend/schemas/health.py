@@ -18,7 +18,7 @@ class Health(Response):
     embeddings: str
 
 
-CheckName = Literal["chat", "embeddings", "rerank", "vectors", "data"]
+CheckName = Literal["chat", "judge", "embeddings", "rerank", "vectors", "data"]
 
 
 class Check(Response):

@@ -44,11 +44,13 @@ def test_the_doctor_finds_the_embedded_stack_well(client: LLMBackendClient) -> N
     assert (diagnosis.ok, diagnosis.version) == (True, llmbackend.__version__)
     assert [(check.name, check.server, check.ok, check.fix) for check in diagnosis.checks] == [
         ("chat", "embedded", True, None),
+        ("judge", "embedded", True, None),
         ("embeddings", "embedded", True, None),
         ("data", "embedded", True, None),
     ]
-    chat, embeddings, data = diagnosis.checks
+    chat, judge, embeddings, data = diagnosis.checks
     assert (chat.models, chat.limits) == ([client.health().chat], {"context": 2048})
+    assert (judge.models, judge.limits) == (["all-MiniLM-L6-v2"], {"dimension": 384})
     assert (embeddings.models, embeddings.limits) == ([client.health().embeddings], {"dimension": 256})
     assert data.url.startswith("file:///")
     assert data.limits.free_mb > 0

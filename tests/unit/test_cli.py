@@ -147,6 +147,7 @@ def test_the_doctor_shows_each_part(data_dir: Path, models_dir: Path) -> None:
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines() if "│" in line]
     assert [(row[0], row[-1]) for row in rows if row[0]] == [
         ("chat", "ok"),
+        ("judge", "ok"),
         ("embeddings", "ok"),
         ("data", "ok"),
     ]
@@ -166,7 +167,7 @@ def test_the_doctor_tells_what_to_do_and_exits_with_1(data_dir: Path) -> None:
 def test_the_doctor_examines_a_server(server_url: str) -> None:
     code, said, errors = _run("doctor", "--url", server_url, "--key", KEY)
     assert (code, errors) == (0, "")
-    assert said.count(" ok ") == 3
+    assert said.count(" ok ") == 4
     code, _, errors = _run("doctor", "--url", NOWHERE)
     assert code == 1
     assert errors.startswith("transport: ")

