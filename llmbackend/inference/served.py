@@ -1,7 +1,8 @@
 """Embedding models on servers: OpenAI-compatible ones and TEI, which differ in their wire only.
 
-A text longer than the model takes is not left to the server, of which some cut it off and say nothing: where the limit
-is known, texts that may be beyond it are counted by the server; where it is not, a refusal tells it.
+A text longer than the model takes is told to the caller and cut as asked. Where the limit is known, the server counts
+the texts that are probably beyond it; a refusal tells of the others, and of all where the limit is not known. Counting
+every text that might be too long would cost a request a text.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import base64
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import accumulate, pairwise
@@ -17,7 +18,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
-from .batches import Limits, ask_in_batches, size
+from .batches import BYTES_A_TOKEN, Limits, ask_in_batches, size
 from .embeddings import Cut, TextRefused, TokenIds, TooLong, Vectors, checked, no_tokens
 from .fallback import offered
 from .lengths import mean, shorter
@@ -35,6 +36,11 @@ FEW = 4
 SHORT = 500
 """Bytes that every model takes: for texts up to this, nothing is asked about the model."""
 
+SAMPLE = 8
+"""How many texts are counted first; what they tell of the language may spare the others."""
+
+ASK_AGAIN = 60.0
+"""Seconds after which a server that did not tell its limit is asked again."""
 
 LONGEST = 100
 """Characters that a token has at most. TEI reads no text of more than 250 times its limit, so that longer are sent in pieces."""
@@ -55,6 +61,7 @@ class ServedEmbedder(ABC):
         self._upstream = upstream
         self._limits = limits
         self._limit: int | None = None  # tokens a text, once known
+        self._bytes_a_token: float = BYTES_A_TOKEN  # of the texts counted last
         self._dimension: int | None = None  # of the first vectors
 
     async def embed(
@@ -67,19 +74,22 @@ class ServedEmbedder(ABC):
         long: dict[str, Length] = {}
         parts: dict[str, list[str]] = {}  # of a long text, what is sent in its place
         waiting = list(dict.fromkeys(texts))
+        cuts = too_long == "truncate" and self.truncates
         while waiting:
             beyond = await self._measured(waiting)
-            truncated = list(beyond) if too_long == "truncate" and self.truncates else []
-            cut = [text for text in beyond if text not in truncated]
-            parts |= {text: shorter(text, beyond[text], too_long) for text in cut}
+            if not cuts:
+                parts |= {text: shorter(text, beyond[text], too_long) for text in beyond}
             whole = [text for text in waiting if text not in beyond]
             answers = await ask_in_batches(whole, self._limits, ask)
-            others = await ask_in_batches(truncated, self._limits, partial(ask, truncate=True))
-            answers = {**answers, **others}
             refused = {text: answer for text, answer in answers.items() if isinstance(answer, Length)}
             if refused:
-                beyond |= await self._looked_into(refused)
-                parts |= {text: shorter(text, beyond[text], too_long) for text in refused}
+                refused = await self._looked_into(refused)
+                beyond |= refused
+                if not cuts:
+                    parts |= {text: shorter(text, refused[text], too_long) for text in refused}
+            if cuts and beyond:
+                others = await ask_in_batches(beyond, self._limits, partial(ask, truncate=True))
+                answers = {**answers, **others}
             rows |= {text: answer for text, answer in answers.items() if isinstance(answer, Row)}
             long |= beyond
             new = dict.fromkeys(part for text in beyond for part in parts.get(text, ()))
@@ -90,22 +100,41 @@ class ServedEmbedder(ABC):
         raise no_tokens(self.name)
 
     async def _measured(self, texts: Iterable[str]) -> dict[str, Length]:
-        """Those that are too long, as far as the server counts. A text has no more tokens than bytes."""
+        """Those that are too long, of those that probably are, as far as the server counts."""
         limit = self._limit
         if limit is None:
             return {}
-        counts = await self._count([text for text in texts if size(text) > limit - FEW])
-        return {text: Length(tokens, limit) for text, tokens in counts.items() if tokens > limit}
+        sizes = {text: size(text) for text in texts}
+        waiting = sorted(sizes, key=lambda text: -sizes[text])
+        found: dict[str, Length] = {}
+        some = SAMPLE
+        # A text has no more tokens than bytes.
+        while waiting and sizes[waiting[0]] > max(1.0, self._bytes_a_token) * (limit - FEW):
+            counts = await self._count(waiting[:some])
+            self._learn(counts)
+            found |= {text: Length(tokens, limit) for text, tokens in counts.items() if tokens > limit}
+            if not counts:
+                break
+            waiting = waiting[some:]
+            some *= 2
+        return found
+
+    def _learn(self, counts: Mapping[str, int | None]) -> None:
+        counted = {text: tokens for text, tokens in counts.items() if tokens}
+        if counted:
+            self._bytes_a_token = sum(map(size, counted)) / sum(counted.values())
 
     async def _looked_into(self, refused: dict[str, Length]) -> dict[str, Length]:
         """What was refused as too long, counted where the refusal does not tell."""
         self._limit = next(iter(refused.values())).limit
         vague = [text for text, length in refused.items() if length.tokens is None or length.at_least]
         counts = await self._count(vague) if vague else {}
-        return {
+        found = {
             text: Length(counts.get(text), length.limit) if text in vague else length
             for text, length in refused.items()
         }
+        self._learn({text: length.tokens for text, length in found.items()})
+        return found
 
     def _vectors(self, rows: list[Any], count: int, dimensions: int | None) -> NDArray[np.float32]:
         """A reply's vectors, once they are as they must be."""
@@ -184,7 +213,7 @@ class OpenAICompatibleEmbedder(ServedEmbedder):
     def __init__(self, upstream: Upstream, model: str) -> None:
         super().__init__(upstream, model, Limits(texts=64))
         self._root = upstream.root(COUNTING)
-        self._read = False
+        self._ask_at: float = 0.0  # when to ask for the limit; never again once the list has been read
 
     async def identity(self) -> str:
         return f"{self._upstream.url} {self.name}"
@@ -200,13 +229,15 @@ class OpenAICompatibleEmbedder(ServedEmbedder):
         return Vectors(_matrix(found), [row.tokens for row in found])
 
     async def _prepare(self, texts: Sequence[str]) -> None:
-        """Read once how much the model takes, where the server's list tells (vLLM's does)."""
-        if self._read or all(size(text) <= SHORT for text in texts):
+        """Read how much the model takes, where the server's list tells (vLLM's does); later, if that fails."""
+        now = time.monotonic()
+        if now < self._ask_at or all(size(text) <= SHORT for text in texts):
             return
-        self._read = True
+        self._ask_at = now + ASK_AGAIN
         with suppress(LLMBackendError):
-            listed = await offered(self._upstream, time.monotonic() + COUNTING, retries=0)
+            listed = await offered(self._upstream, now + COUNTING, retries=0)
             self._limit = listed.get(self.name)
+            self._ask_at = inf
 
     async def _ask(self, batch: list[Any], *, dimensions: int | None, truncate: bool = False) -> list[Row]:
         client = await self._upstream.openai()

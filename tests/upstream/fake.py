@@ -80,6 +80,8 @@ class Upstream:
         self.counted: list[str] = []
         """The texts that were to be counted."""
         self.models = ["ok"]
+        self.listed = 0
+        """How often the list of models was asked for."""
         self.work = WORK
         self.at_work = 0
         self.most_at_work = 0
@@ -110,11 +112,13 @@ class Upstream:
         self.tei_texts = TEI_TEXTS
         self.counted.clear()
         self.models = ["ok"]
+        self.listed = 0
         self.most_at_work = 0
         self.work = WORK
         self.left.clear()
 
     async def _models(self, request: Request) -> Response:
+        self.listed += 1
         fault = await self._fault("", request)
         if fault is not None:
             return fault

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from llmbackend import InvalidRequest, LLMBackendClient
+from llmbackend.inference import served
 from llmbackend.inference.lengths import shorter
 from llmbackend.inference.overflow import Length, told
 from tests.server import KEY as SERVER_KEY
@@ -98,12 +99,69 @@ def test_tei_itself_cuts_off_exactly(connect: Connect, upstream: Upstream) -> No
     assert vectors[1][1] / vectors[1][0] == pytest.approx(len(" ".join(LONG.split()[:CONTEXT])))
 
 
-def test_what_cannot_be_too_long_is_not_counted(connect: Connect, upstream: Upstream) -> None:
-    connect(tei_url=f"{upstream.url}/ok").embed(["x" * (CONTEXT - 10), "a ferry"])
-    connect(embedding_model="ok").embed(["x" * (CONTEXT - 10), "a ferry"])
+COUNTING_SERVERS: list[dict[str, str]] = [{"tei_url": "{url}/ok"}, {"embedding_model": "ok"}]
+
+
+@pytest.fixture(params=COUNTING_SERVERS, ids=["TEI", "vLLM"])
+def counting(request: pytest.FixtureRequest, connect: Connect, upstream: Upstream) -> LLMBackendClient:
+    return connect(**{name: value.format(url=upstream.url) for name, value in request.param.items()})
+
+
+def test_what_is_hardly_too_long_is_not_counted(counting: LLMBackendClient, upstream: Upstream) -> None:
+    """Texts with more bytes than the model takes tokens cost no request of their own."""
+    chunk = "The harbour of Aldersea was dredged. " * 50
+    vectors = counting.embed([f"{number} {chunk}" for number in range(64)])
+    assert CONTEXT < len(chunk) < 3 * CONTEXT
+    assert vectors.cut == []
     assert upstream.counted == []
-    connect(tei_url=f"{upstream.url}/ok").embed(["x" * CONTEXT, "a ferry"])
-    assert upstream.counted == ["x" * CONTEXT]
+    assert len(upstream.seen) <= 2, "as few requests as the batches"
+
+
+def test_texts_counted_spare_others_like_them(counting: LLMBackendClient, upstream: Upstream) -> None:
+    """Of texts that may be too long by their bytes, a few tell how much of them a token is."""
+    chunk = "Aldersea harbour " * 200  # 400 words in 3,400 bytes
+    texts = [f"{number} {chunk}" for number in range(64)]
+    assert counting.embed(texts).cut == []
+    assert 0 < len(upstream.counted) <= 8
+    upstream.reset()
+    assert counting.embed([f"again {text}" for text in texts]).cut == []
+    assert upstream.counted == []
+
+
+def test_texts_of_more_tokens_than_it_seems_are_cut_all_the_same(
+    counting: LLMBackendClient, upstream: Upstream
+) -> None:
+    dense = ["x " * (CONTEXT + number) for number in range(1, 65)]
+    vectors = counting.embed(dense)
+    assert [one.index for one in vectors.cut] == list(range(64))
+    upstream.reset()
+    again = counting.embed([f"{text}y" for text in dense])
+    assert [one.index for one in again.cut] == list(range(64))
+    assert all(len(one) <= CONTEXT for body in upstream.seen for one in map(str.split, _texts(body)))
+
+
+def _texts(body: dict[str, Any]) -> list[str]:
+    found: list[str] = body.get("inputs") or body["input"]
+    return found
+
+
+def test_a_server_that_did_not_tell_its_limit_is_asked_again(
+    connect: Connect, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = connect(embedding_model="ok")
+    upstream.faults = ["500"]
+    client.embed(["the first " * 60])
+    client.embed(["the second " * 60])
+    assert upstream.listed == 1, "not at each call"
+    monkeypatch.setattr(served, "ASK_AGAIN", 0.0)
+    client = connect(embedding_model="ok")
+    upstream.faults = ["500"]
+    client.embed(["the third " * 60])
+    client.embed([LONG])
+    assert upstream.listed == 3
+    assert LONG not in [text for body in upstream.seen for text in _texts(body)], "its limit is known now"
+    client.embed(["the last " * 60])
+    assert upstream.listed == 3
 
 
 def test_a_text_without_spaces_is_cut_too() -> None:
