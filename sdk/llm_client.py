@@ -202,8 +202,55 @@ def _subclasses(kind: type[LLMBackendError]) -> Iterator[type[LLMBackendError]]:
 # ----------------------------------------------------------------------------------------------- results
 
 
+class _Method:
+    """A method of dict, on records: called, it is just that.
+
+    Where the record has a field of the same name, whatever else is done with it raises an AttributeError, which says
+    how to get at the field.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.method = vars(dict)[name]
+
+    def __get__(self, record: Record | None, owner: type[Record]) -> Any:
+        method = self.method.__get__(record, owner)
+        return method if record is None or self.name not in record else _Shadowing(self.name, method)
+
+
+class _Shadowing:
+    """A method where a field was probably meant."""
+
+    def __init__(self, name: str, method: Callable[..., Any]) -> None:
+        self._name = name
+        self._method = method
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._method(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<the method {self._name}() of a record; its field of that name is record[{self._name!r}]>"
+
+    def _refuse(self, *_: object) -> Any:
+        raise AttributeError(
+            f"a record's .{self._name} is the method of dict: its field of that name is record[{self._name!r}]"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return object.__getattribute__(self, name) if name.startswith("__") else self._refuse()
+
+    __getitem__ = __iter__ = __len__ = __contains__ = __bool__ = __eq__ = __ne__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __add__ = __radd__ = __int__ = __float__ = _refuse
+    __hash__ = None  # type: ignore[assignment]
+
+
 class Record(dict[str, Any]):
-    """A result: a plain dict whose keys are also attributes, shown as a table in notebooks."""
+    """A result: a plain dict whose keys are also attributes, shown as a table in notebooks.
+
+    A dict's methods stay what they are: of a field that has the name of one (`items`, `keys`, `values`, `copy`, `get`,
+    `pop`, `update`, …), `record["items"]` gives the value, and using `record.items` as if it were the value raises an
+    AttributeError that says so.
+    """
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -222,6 +269,11 @@ class Record(dict[str, Any]):
             for key, value in self.items()
         )
         return f"<table>{rows}</table>"
+
+
+for _name in vars(dict):
+    if not _name.startswith("_"):
+        setattr(Record, _name, _Method(_name))
 
 
 class Records(list[Record]):

@@ -7,8 +7,10 @@ import copy
 import json
 import math
 import pickle
+import pprint
+import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -52,6 +54,45 @@ def test_a_record_is_copied_and_pickled_as_a_record() -> None:
     for twin in (copy.deepcopy(record), pickle.loads(pickle.dumps(record))):
         assert twin == record
         assert twin.progress.done == 1
+
+
+SHADOWING = {name: [number] for number, name in enumerate(vars(dict)) if not name.startswith("_")}
+
+
+def test_a_record_with_fields_named_as_methods_works_as_a_dict() -> None:
+    record = Record(SHADOWING, a=1)
+    plain = {**SHADOWING, "a": 1}
+    assert dict(record) == {**record} == dict(**record) == json.loads(json.dumps(record)) == plain
+    assert json.loads(json.dumps(record, indent=1, sort_keys=True)) == plain
+    assert record.items() == plain.items()
+    assert record.get("missing", 7) == 7
+    assert pprint.pformat(record) == pprint.pformat(plain)
+    for twin in (copy.copy(record), copy.deepcopy(record), pickle.loads(pickle.dumps(record))):
+        assert type(twin) is Record
+        assert twin == plain
+    assert "items" in record._repr_html_()
+
+
+@pytest.mark.parametrize("name", SHADOWING)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda value: value[0],
+        lambda value: list(value),
+        lambda value: len(value),
+        lambda value: bool(value),
+        lambda value: value == [1],
+        lambda value: 1 in value,
+        lambda value: value > 0,
+        lambda value: value + 1,
+        lambda value: value.price,
+    ],
+)
+def test_a_field_named_as_a_method_is_not_mistaken_for_it(name: str, use: Callable[[Any], Any]) -> None:
+    with pytest.raises(AttributeError, match=re.escape(f"record['{name}']")):
+        use(getattr(Record(SHADOWING), name))
+    assert f"record['{name}']" in repr(getattr(Record(SHADOWING), name))
+    assert callable(getattr(Record(a=1), name)), "without such a field, it is the method"
 
 
 @pytest.mark.parametrize(

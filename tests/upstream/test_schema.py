@@ -41,6 +41,15 @@ def test_the_server_is_told_the_schema(client: LLMBackendClient, upstream: Upstr
     }
 
 
+def test_a_reply_may_have_fields_named_as_methods(client: LLMBackendClient, upstream: Upstream) -> None:
+    upstream.replies = ['{"items": [{"keys": "a1"}], "total": 1}']
+    parsed = client.chat(PROMPT, schema={"type": "object"}).parsed
+    assert parsed["items"][0]["keys"] == "a1"
+    assert (parsed.total, dict(parsed)) == (1, {"items": [{"keys": "a1"}], "total": 1})
+    with pytest.raises(AttributeError, match=r"record\['items'\]"):
+        list(parsed.items)
+
+
 def test_a_schema_arrives_with_its_nulls(client: LLMBackendClient, upstream: Upstream) -> None:
     schema = {"properties": {"a": {"enum": [None, 1], "default": None}}}
     upstream.replies = ['{"a": null}']
