@@ -12,9 +12,9 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from anyio import CancelScope, to_thread
+from anyio import CancelScope
 
-from . import __version__, database, doctor, loading, schemas, tracing
+from . import __version__, database, doctor, loading, schemas, threads, tracing
 from .errors import InvalidRequest, NotFound
 from .holder import Holder
 from .inference import connect, structured
@@ -81,17 +81,17 @@ class Backend:
         import numpy  # noqa: F401  # before threads do: at the same time, one may get it half imported
 
         async with AsyncExitStack() as opened:
-            holder = await to_thread.run_sync(Holder, settings.data_dir)
+            holder = await threads.files(Holder, settings.data_dir)
             opened.callback(holder.release)
             registry.load()
             url = settings.database_url
             where = url.get_secret_value() if url else settings.data_dir / "state.db"
-            engine = await to_thread.run_sync(database.connect, where)
+            engine = await threads.database(database.connect, where)
             opened.callback(engine.dispose)
             manifests = engine
             if url and settings.qdrant_url is None:
                 # Collections in this data directory are nobody else's.
-                manifests = await to_thread.run_sync(database.connect, settings.data_dir / "state.db")
+                manifests = await threads.database(database.connect, settings.data_dir / "state.db")
                 opened.callback(manifests.dispose)
             backend = cls(settings, engine, manifests, holder, forwards=forwards)
             for part in (
@@ -195,7 +195,7 @@ class Backend:
         pack = partial(self._embedding_list, vectors, request.encoding_format)
         if request.encoding_format == "bytes" and vectors.values.nbytes <= SMALL:
             return pack()
-        return await to_thread.run_sync(pack)
+        return await threads.processor(pack)
 
     def _embedding_list(self, vectors: Vectors, encoding: str) -> schemas.EmbeddingList | schemas.Block:
         tokens = sum(vectors.tokens)
@@ -416,7 +416,7 @@ class Backend:
 
     async def analyze_document(self, request: schemas.AnalyzeRequest) -> schemas.Analysis:
         """Tell a document's sentiment, key points and summary."""
-        await to_thread.run_sync(loading.llamaindex)
+        await threads.files(loading.llamaindex)
         from .agents.analysis import analyze
 
         return await analyze(self._chat, self._embedder, request.text)
@@ -440,7 +440,7 @@ class Backend:
     async def _new_job(self, job_type: str, params: dict[str, Any], priority: int) -> NewJob:
         check = partial(registry.checked, job_type, params, self._rooms)
         large = any(isinstance(value, list) and len(value) > 1000 for value in params.values())
-        kind, valid = await to_thread.run_sync(check) if large else check()  # would hold up the loop
+        kind, valid = await threads.processor(check) if large else check()  # would hold up the loop
         return NewJob(
             type=kind.name,
             params=valid,
@@ -477,14 +477,14 @@ class Backend:
             }
             vectors = b"".join(chunk.data for chunk in chunks)
             return schemas.Block(json.dumps(about).encode() + b"\n" + vectors)
-        rows = await to_thread.run_sync(results.values, chunks)
+        rows = await threads.processor(results.values, chunks)
         return schemas.JobResult(result=head, offset=request.offset, total=total, rows=rows)
 
     async def get_job_result_stream(self, request: schemas.JobResultRequest) -> AsyncIterator[bytes]:
         offset, total = request.offset, request.offset + 1
         while offset < total:
             _, total, chunks = await self._jobs.page(request.job_id, offset, request.limit)
-            yield await to_thread.run_sync(results.text, chunks)
+            yield await threads.processor(results.text, chunks)
             offset += request.limit
 
     async def job_events(self, request: schemas.JobEventsRequest) -> schemas.JobEvents:

@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from anyio import to_thread
 from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
+from . import threads
 from .errors import BackendError
 
 PATIENCE = 0.002  # seconds
@@ -134,14 +134,16 @@ class Database:
         self._thread = threading.Thread(target=self._run, name="llmbackend-writer", daemon=True)
         self._thread.start()
 
-    async def read(self, work: Callable[..., _Result], *args: Any) -> _Result:
-        """What `work(connection, *args)` returns."""
+    async def read(
+        self, work: Callable[..., _Result], *args: Any, waits: threads.Threads = threads.database
+    ) -> _Result:
+        """What `work(connection, *args)` returns; waits for one of those threads."""
 
         def run() -> _Result:
             with self.engine.connect() as connection:
                 return work(connection, *args)
 
-        return await to_thread.run_sync(run)
+        return await waits(run)
 
     def write(
         self, work: Callable[..., _Result], *args: Any, durable: bool = True, patient: bool = False
@@ -157,7 +159,7 @@ class Database:
     async def close(self) -> None:
         """Write what was asked for, and end."""
         self._asked.put(None)
-        await to_thread.run_sync(self._thread.join)
+        await threads.database(self._thread.join)
 
     def _run(self) -> None:
         # A file does not go away as a server does: its connection is kept, which saves a third of a small write.

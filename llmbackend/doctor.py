@@ -15,9 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from anyio import to_thread
-
-from . import schemas
+from . import schemas, threads
 from .errors import BackendError, LLMBackendError, NotFound
 from .inference import connect
 from .inference.chat import ChatModel
@@ -143,7 +141,7 @@ def _judge_chat_model(model: str | None, checks: list[schemas.Check]) -> None:
 
 
 async def _embedded_chat(chat: EmbeddedChat) -> _Found:
-    await to_thread.run_sync(chat.require)
+    await threads.files(chat.require)
     return _Found(await chat.models(), {"context": (await chat.window()).context})
 
 
@@ -183,7 +181,7 @@ def _limits(info: Info) -> dict[str, int]:
 
 async def _vectors(server: QdrantServer) -> schemas.Check:
     async def probe() -> _Found:
-        about = await to_thread.run_sync(server.about, abandon_on_cancel=True)
+        about = await threads.network(server.about, abandon_on_cancel=True)
         return _Found([], {"collections": about.collections}, about.version)
 
     return await _checked("vectors", "Qdrant", server.url, probe, PATIENCE)
@@ -191,7 +189,7 @@ async def _vectors(server: QdrantServer) -> schemas.Check:
 
 async def _data(folder: Path) -> schemas.Check:
     async def probe() -> _Found:
-        return _Found([], {"free_mb": await to_thread.run_sync(_free, folder) // 2**20})
+        return _Found([], {"free_mb": await threads.files(_free, folder) // 2**20})
 
     return await _checked("data", "embedded", folder.as_uri(), probe)
 

@@ -13,12 +13,11 @@ from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from anyio import to_thread
 from pydantic import ValidationError
 
 from llm_client import encoded
 
-from . import schemas, sse
+from . import schemas, sse, threads
 from .backend import Backend
 from .errors import InvalidRequest, LLMBackendError, TooLarge, as_json, invalid
 from .tracing import Trace, tracing
@@ -98,7 +97,7 @@ async def call(
         if isinstance(result, bytes):  # passed through from a model's server, or a Block
             reply = result
         elif OPERATIONS[name].bulky:
-            reply = await to_thread.run_sync(lambda: result.model_dump_json().encode())
+            reply = await threads.processor(lambda: result.model_dump_json().encode())
         else:
             reply = result.model_dump_json().encode()
     trace.finish("ok")
@@ -173,7 +172,7 @@ async def _request(backend: Backend, name: str, body: bytes | dict[str, Any]) ->
     try:
         if operation.method == "POST":
             if len(body) > LARGE:  # would hold up the loop
-                return await to_thread.run_sync(operation.request.model_validate_json, body)
+                return await threads.processor(operation.request.model_validate_json, body)
             return operation.request.model_validate_json(body or b"{}")
         # GET and DELETE carry their fields in the URL, as text.
         fields = json.loads(body or b"{}")

@@ -5,6 +5,7 @@ For one process as a client; for several behind HTTP, with as much of Qdrant's R
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import warnings
@@ -29,6 +30,10 @@ class OneAtATime:
     def __init__(self) -> None:
         self._client = QdrantClient(":memory:")
         self._lock = threading.Lock()
+        self.hangs = False
+        """While this is set, the server of `running` answers no query."""
+        self.asked = 0
+        """Queries that came to it."""
 
     def close(self) -> None:
         """A server outlives its clients."""
@@ -125,6 +130,10 @@ def running() -> Iterator[tuple[str, OneAtATime]]:
         name = request.path_params.get("name", "")
         body = await request.body()
         asked = asks.model_validate_json(body) if asks is not None else None
+        if work is _query:
+            client.asked += 1
+            while client.hangs:  # noqa: ASYNC110  # set by another thread
+                await asyncio.sleep(0.02)
         try:
             result = await run_in_threadpool(work, client, name, asked)
         except ValueError as error:  # of a collection that is not there

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Literal, TypeVar
 
-from anyio import CancelScope, to_thread
+from anyio import CancelScope
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Workflow, step
 from pydantic import BaseModel, Field
 
+from .. import threads
 from ..errors import InvalidRequest
 from ..inference import structured
 from ..inference.chat import ChatModel
@@ -121,7 +122,7 @@ class AnalysisWorkflow(Workflow):
     @step
     async def split(self, context: Context, start: StartEvent) -> PartEvent | None:
         splitter = SentenceSplitter(chunk_size=PART_TOKENS, chunk_overlap=0, tokenizer=tokens_of)
-        parts = await to_thread.run_sync(splitter.split_text, start.text)
+        parts = await threads.processor(splitter.split_text, start.text)
         if len(parts) > MAX_PARTS:
             parts = _spread(parts, MAX_PARTS)
         await context.store.set("parts", parts)

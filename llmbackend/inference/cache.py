@@ -16,9 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from anyio import to_thread
-
-from .. import tracing
+from .. import threads, tracing
 from ..errors import InvalidRequest
 from .embeddings import Cut, Embedder, TextRefused, TokenIds, TooLong, Vectors
 
@@ -78,7 +76,7 @@ class CachedEmbedder:
         if len(texts) == 1 and len(texts[0]) < LONG and (entry := cache.at_hand(key_of(texts[0]))):
             tracing.current().used(self.name, None)
             return _vectors([entry])
-        keys, entries, vectors = await to_thread.run_sync(_look_up, cache, key_of, texts)
+        keys, entries, vectors = await threads.files(_look_up, cache, key_of, texts)
         if vectors is not None:
             tracing.current().used(self.name, None)
             return vectors
@@ -88,10 +86,10 @@ class CachedEmbedder:
             # What is kept is of another model by the same name.
             missing, entries = dict(zip(keys, texts, strict=True)), [None] * len(keys)
             new = self._noted(await ask(list(missing.values())))
-        fresh, merged = await to_thread.run_sync(_merged, list(missing), new, keys, entries)
+        fresh, merged = await threads.processor(_merged, list(missing), new, keys, entries)
         cache.remember(fresh)
         # Nobody waits for the file: until it is written, the entries are in memory.
-        writing = asyncio.create_task(to_thread.run_sync(cache.write, fresh))
+        writing = asyncio.create_task(threads.files(cache.write, fresh))
         self._writing.add(writing)
         writing.add_done_callback(self._writing.discard)
         return merged
@@ -111,7 +109,7 @@ class CachedEmbedder:
         await self.model.close()
         if self._cache is not None:
             await asyncio.gather(*self._writing)
-            await to_thread.run_sync(self._cache.close)
+            await threads.files(self._cache.close)
 
 
 def _placed(refused: TextRefused, texts: Sequence[str] | Sequence[TokenIds]) -> InvalidRequest:

@@ -13,10 +13,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from anyio import CapacityLimiter, to_thread
-
-from .. import tracing
+from .. import threads, tracing
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
+from ..threads import Threads
 from .chat import ChatModel, Window, window
 from .lengths import of_similar_length
 from .overflow import too_long
@@ -55,7 +54,7 @@ class EmbeddedEmbedder:
                 details={"dimensions": dimensions, "possible": [*self.dimensions]},
             )
         with tracing.current().waiting():
-            return await to_thread.run_sync(self._embed, texts, dimensions)
+            return await threads.embedding(self._embed, texts, dimensions)
 
     async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
         from .embeddings import no_tokens
@@ -139,7 +138,7 @@ class EmbeddedChat(ChatModel):
             )
         self._loading = threading.Lock()
         # Threads of its own: waiting for their turn in llama.cpp, chats would use up those that all share.
-        self._threads = CapacityLimiter(self._parallel)
+        self._threads = Threads("llama.cpp", self._parallel)
         self._at_work: dict[asyncio.Task[Any], threading.Event] = {}
 
     @property
@@ -163,7 +162,7 @@ class EmbeddedChat(ChatModel):
         usage: dict[str, Any] = {}
         if _needs_whole(request):
             whole = partial(self._whole, self._prepared(request))
-            working = self._begin(to_thread.run_sync(whole, limiter=self._threads), threading.Event())
+            working = self._begin(self._threads(whole), threading.Event())
             # Shielded, for the thread goes on all the same, and close() has to wait for it.
             with trace.waiting():
                 completion = await asyncio.shield(working)
@@ -204,7 +203,7 @@ class EmbeddedChat(ChatModel):
             finally:
                 loop.call_soon_threadsafe(chunks.put_nowait, None)
 
-        working = self._begin(to_thread.run_sync(work, limiter=self._threads), stopped)
+        working = self._begin(self._threads(work), stopped)
         try:
             while True:
                 with trace.waiting():

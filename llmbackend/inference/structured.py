@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NoReturn
 
-from anyio import to_thread
-
+from .. import threads
 from ..errors import BackendError, BackendTimeout, InvalidRequest
 from .chat import ChatModel, total
 
@@ -27,14 +26,14 @@ async def complete(chat: ChatModel, request: dict[str, Any], schema: dict[str, A
     Raises InvalidRequest for what is no JSON Schema, BackendError for a reply that was cut off or does not fit at the
     second try (details: its `text`, and the `problem`), and whatever the chat model raises.
     """
-    shape = await to_thread.run_sync(_Shape, schema)  # large ones would hold up the loop
+    shape = await threads.processor(_Shape, schema)  # large ones would hold up the loop
     deadline = await chat.deadline()
 
     async def ask(asked: dict[str, Any]) -> tuple[_Try, str | None]:
         reply = _Try(await chat.complete(asked, deadline))
         if request.get("tools") and reply.message.get("tool_calls"):
             return reply, None
-        return reply, await to_thread.run_sync(shape.problem_of, reply)
+        return reply, await threads.processor(shape.problem_of, reply)
 
     # Not `strict`: OpenAI refuses most schemas then, and the check is ours anyway.
     wanted = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}

@@ -18,10 +18,9 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from anyio import to_thread
 from pydantic import SecretStr
 
-from .. import tracing
+from .. import threads, tracing
 from ..errors import BackendError, BackendTimeout, InvalidRequest, LLMBackendError, NotFound, Overloaded
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ class Upstream:
     async def openai(self) -> OpenAIClient:
         """OpenAI's client of this server, for calls within `persist`: it tries nothing again."""
         if self._openai is None:
-            return await to_thread.run_sync(self._open_openai)
+            return await threads.files(self._open_openai)
         return self._openai
 
     def _open_openai(self) -> OpenAIClient:

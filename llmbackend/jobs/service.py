@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-from anyio import to_thread
-
+from .. import threads
 from ..database import Database
 from ..schemas import JobStatus
 from . import ledger, reading, results
@@ -51,7 +50,7 @@ class Jobs:
         self._announcing = asyncio.create_task(self._announce())
         if self._worker is not None:
             await self._worker.start()
-            await to_thread.run_sync(self._queue.listen, self._woken)
+            await threads.database(self._queue.listen, self._woken)
 
     async def close(self) -> None:
         """Give running jobs back to the ledger, and let go of the queue."""
@@ -60,7 +59,7 @@ class Jobs:
             await asyncio.wait([self._announcing])
         if self._worker is not None:
             await self._worker.close()
-        await to_thread.run_sync(self._queue.stop)
+        await threads.database(self._queue.stop)
         await self._database.close()
 
     async def submit(self, job: NewJob) -> str:
@@ -145,7 +144,7 @@ class Jobs:
             await self._news.wait()
             self._news.clear()
             try:
-                await to_thread.run_sync(self._queue.wake, self._newest)
+                await threads.database(self._queue.wake, self._newest)
             except Exception as error:  # nothing is lost: workers look for themselves, too
                 log.warning("other processes could not be woken for job %s: %s", self._newest, error)
             await asyncio.sleep(ANNOUNCE_SECONDS)

@@ -6,10 +6,9 @@ import time
 from typing import Annotated, Any
 
 import anyio
-from anyio import to_thread
 from pydantic import Field
 
-from .. import loading
+from .. import loading, threads
 from ..errors import LLMBackendError
 from ..inference.embeddings import require
 from ..knowledge.collections import rebuild
@@ -158,7 +157,7 @@ class AnalyzeDocumentsParams(Request):
 @job_type("analyze_documents", AnalyzeDocumentsParams, rows="analyses")
 async def analyze_documents(context: Context, params: AnalyzeDocumentsParams) -> dict[str, Any]:
     """`{failed: [{id, error}], analyses: [{id, sentiment, …}]}`; a bare text's id is its place in the list."""
-    await to_thread.run_sync(loading.llamaindex)
+    await threads.files(loading.llamaindex)
     from ..agents.analysis import analyze
 
     state: dict[str, Any] = context.resume or {"done": 0, "failed": []}

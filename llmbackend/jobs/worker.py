@@ -12,9 +12,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from anyio import CancelScope, to_thread
+from anyio import CancelScope
 from sqlalchemy import Connection
 
+from .. import threads
 from ..database import Database
 from ..errors import LLMBackendError
 from . import leases, ledger, reading, results, schedules, webhooks
@@ -234,7 +235,7 @@ class Worker:
                 kind = TYPES[job.type]
                 parse = kind.params.model_validate_json
                 large = len(job.params) > LARGE  # would hold up the loop
-                given = await to_thread.run_sync(parse, job.params) if large else parse(job.params)
+                given = await threads.processor(parse, job.params) if large else parse(job.params)
                 result = json.dumps(await kind.run(context, given) or {})
                 await context.settle()
                 end = _complete, job, result, {**context.last_progress, **context.counts()}, rows.take()
@@ -265,7 +266,7 @@ class Worker:
         if tokens and time.monotonic() - self._beat >= self._hands.lease / 3:
             self._beat = time.monotonic()
             await write(leases.extend, list(tokens), self._hands.lease, durable=False)
-        sight = await self._database.read(_seen, list(tokens), self._now())
+        sight = await self._database.read(_seen, list(tokens), self._now(), waits=threads.heartbeats)
         for token in tokens.keys() - sight.alive:
             tokens[token].scope.cancel()
         if sight.expired:

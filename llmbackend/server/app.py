@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import uvicorn
-from anyio import CancelScope, to_thread
+from anyio import CancelScope
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .. import operations
+from .. import operations, threads
 from ..backend import Backend
 from ..errors import InvalidRequest, LLMBackendError, NotFound, TooLarge
 from ..operations import LARGE, OPERATIONS, Operation
@@ -111,7 +111,7 @@ async def _body(operation: Operation, request: Request, settings: Settings) -> b
     if not request.path_params:
         return body
     work = partial(_with_path, operation, body, request.path_params)
-    return await to_thread.run_sync(work) if len(body) > LARGE else work()
+    return await threads.processor(work) if len(body) > LARGE else work()
 
 
 def _with_path(operation: Operation, body: bytes, path: Mapping[str, str]) -> bytes:
@@ -145,7 +145,7 @@ async def _wants_stream(operation: Operation, request: Request, body: bytes) -> 
     if b'"stream"' not in body:  # spares reading a large body twice
         return False
     try:
-        fields = await to_thread.run_sync(json.loads, body) if len(body) > LARGE else json.loads(body)
+        fields = await threads.processor(json.loads, body) if len(body) > LARGE else json.loads(body)
         return fields.get("stream") is True
     except (ValueError, AttributeError, RecursionError):
         return False  # validation will say what is wrong

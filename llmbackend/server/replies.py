@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import zlib
 
-from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from .. import threads
 from ..errors import LLMBackendError, Overloaded, as_json
 from ..operations import Operation
 from ..schemas import Block
@@ -24,7 +24,7 @@ async def result_response(request: Request, operation: Operation, result: bytes)
         return Response(result, media_type="application/json")
     headers = {"Vary": "Accept-Encoding"}
     if len(result) >= WORTH_PACKING and _unpacks_gzip(request):
-        result = await to_thread.run_sync(_packed, result)
+        result = await threads.processor(_packed, result)
         headers["Content-Encoding"] = "gzip"
     return Response(result, media_type="application/json", headers=headers)
 

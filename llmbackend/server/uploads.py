@@ -7,12 +7,12 @@ import json
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
-from anyio import to_thread
 from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from .. import threads
 from ..errors import InvalidRequest
 from ..operations import Operation
 
@@ -34,7 +34,7 @@ async def as_json(operation: Operation, request: Request, content: AsyncGenerato
     except MultiPartException as error:
         raise InvalidRequest(f"{operation.name}: the form cannot be read: {error.message}") from error
     try:
-        return await to_thread.run_sync(_fields, operation, form)
+        return await threads.processor(_fields, operation, form)
     finally:
         await form.close()
 

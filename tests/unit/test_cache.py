@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from anyio import to_thread
 
-from llmbackend import InvalidRequest, LLMBackendClient
+from llmbackend import InvalidRequest, LLMBackendClient, threads
 from llmbackend.inference.cache import Cache, CachedEmbedder
 from llmbackend.inference.embedded import EmbeddedEmbedder
 from llmbackend.inference.embeddings import Cut, TextRefused, TokenIds, TooLong, Vectors, no_tokens, unit
@@ -92,7 +92,7 @@ def test_a_vector_in_memory_waits_for_no_thread(file: Path) -> None:
         embedder = CachedEmbedder(Counting(), Cache(file, 256))
         try:
             first = await embedder.embed(["long"])
-            limiter = to_thread.current_default_thread_limiter()
+            limiter = threads.files.limiter
             free = int(limiter.available_tokens)
             holders = [object() for _ in range(free)]
             for holder in holders:

@@ -248,7 +248,7 @@ def test_an_operation_has_a_contract_test(row: Operation) -> None:
 # Imports
 
 STOREYS = (
-    {"", "errors", "schemas", "settings", "sse", "database", "holder", "loading", "tracing"},
+    {"", "errors", "schemas", "settings", "sse", "database", "holder", "loading", "threads", "tracing"},
     {"inference"},
     {"knowledge"},
     {"agents", "doctor"},
@@ -379,6 +379,19 @@ def test_only_settings_reads_the_environment(path: Path) -> None:
         if isinstance(node, ast.ImportFrom) and node.module in ("os", "dotenv"):
             names = {alias.name for alias in node.names}
             assert not names & {"environ", "environb", "getenv", "dotenv_values", "load_dotenv"}
+
+
+@modules
+def test_only_threads_starts_work_in_threads_of_a_pool(path: Path) -> None:
+    """Each call names what it waits for (threads.py): in a pool for all, those that hang would stop everything."""
+    if path == PACKAGE / "threads.py":
+        return
+    pools = {"to_thread", "from_thread", "run_in_executor", "run_in_threadpool", "ThreadPoolExecutor"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        named = {getattr(node, "attr", None), getattr(node, "id", None)}
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            named = {part for alias in node.names for part in alias.name.split(".")}
+        assert not named & pools, f"line {getattr(node, 'lineno', '?')}"
 
 
 # What is exported

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from anyio import to_thread
-
-from ... import loading
+from ... import loading, threads
 from ...inference.chat import ChatModel
 from ...inference.embeddings import Embedder
 from .citations import NOT_THERE, Checked
@@ -89,13 +87,13 @@ class Synthesis:
     async def pieces(self) -> AsyncGenerator[str, None]:
         if not self._passages.sources:
             return
-        await to_thread.run_sync(loading.llamaindex)
+        await threads.files(loading.llamaindex)
         from llama_index.core import ChatPromptTemplate
 
         from ...inference.llamaindex import ChatAdapter
 
         window = await self._chat.window()
-        texts = await to_thread.run_sync(within, self._passages, window.passages)
+        texts = await threads.processor(within, self._passages, window.passages)
         self.read = len(texts)
         llm = ChatAdapter(self._chat, context=window.context, max_tokens=REPLY_TOKENS)
         # Not by LlamaIndex's synthesizer of one call, whose prompt has the passages as Python writes a list.

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from anyio import CancelScope, to_thread
+from anyio import CancelScope
 
 from ...errors import BackendError, Conflict, NotFound
 from ..engines.vectors import gone
@@ -18,6 +18,9 @@ from .manifests import Manifest, exchanged
 _Result = TypeVar("_Result")
 
 GRAPH = "indexed"
+
+SHARE = 16
+"""Threads that one collection may take of its engine's: where its calls hang, others go on."""
 
 
 class _Rebuilding:
@@ -48,6 +51,7 @@ class Collection:
     _rebuilding: _Rebuilding | None = None
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _at_work: set[asyncio.Future[None]] = field(default_factory=set)
+    _share: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SHARE))
 
     @property
     def chunking(self) -> tuple[int, int]:
@@ -86,7 +90,8 @@ class Collection:
                     loop.call_soon_threadsafe(self._end, ended)
 
         try:
-            return await to_thread.run_sync(work)
+            async with self._share:
+                return await self.index.threads(work)
         finally:
             given_up = True
             if through or not begun:  # else nobody waits for the thread any more, which goes on all the same
@@ -160,7 +165,7 @@ class Collection:
                 raise missing(self.manifest.name)
             self.closed = True
             await self.idle()  # an engine is not closed under the hands of those who still read
-            await to_thread.run_sync(self.index.close)
+            await self.index.threads(self.index.close)
 
 
 def missing(name: str) -> NotFound:

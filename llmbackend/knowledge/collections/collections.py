@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 
-from anyio import CancelScope, to_thread
+from anyio import CancelScope
 from sqlalchemy import Engine
 
+from ... import threads
 from ...errors import BackendError, Conflict, InvalidRequest, LLMBackendError
 from ...inference.embeddings import Embedder
 from ..chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE
@@ -100,8 +101,9 @@ class Collections:
 
         If it is made by a job, it stays until that has ended.
         """
-        await to_thread.run_sync(self.rows.begin, manifest.place.id, manifest.engine, job)
-        await to_thread.run_sync(self.engine(manifest).create, manifest.place.id, manifest.dimension)
+        await threads.database(self.rows.begin, manifest.place.id, manifest.engine, job)
+        engine = self.engine(manifest)
+        await engine.threads(engine.create, manifest.place.id, manifest.dimension)
 
     async def add(self, manifest: Manifest, index: VectorIndex) -> Collection:
         """Make a filled index a collection, all at once; raises Conflict if there is one of that name by now."""
@@ -111,7 +113,7 @@ class Collections:
 
     async def _added(self, manifest: Manifest, index: VectorIndex | None = None) -> Collection:
         with CancelScope(shield=True):
-            await to_thread.run_sync(self.rows.insert, manifest)
+            await threads.database(self.rows.insert, manifest)
             self._manifests[manifest.name] = manifest
             self._open[manifest.name] = collection = await self._opened(manifest, index)
         return collection
@@ -173,7 +175,7 @@ class Collections:
 
     async def _learn(self) -> None:
         if len(self._engines) > 1:  # else they are in this process's data directory
-            self._manifests = {one.name: one for one in await to_thread.run_sync(self.rows.all)}
+            self._manifests = {one.name: one for one in await threads.database(self.rows.all)}
             for name, collection in list(self._open.items()):
                 now = self._manifests.get(name)
                 if collection.look is not None and (now is None or now.place != collection.manifest.place):
@@ -190,19 +192,19 @@ class Collections:
         """
         async with collection.looking:
             was = collection.manifest
-            now, collection.frozen = await to_thread.run_sync(self.rows.find, was.name)
+            now, collection.frozen = await threads.database(self.rows.find, was.name)
             if now is None:
                 collection.closed = True
                 self._manifests.pop(was.name, None)
                 self._open.pop(was.name, None)
-                await to_thread.run_sync(collection.index.close)
+                await collection.index.threads(collection.index.close)
                 raise missing(was.name)
             if now.place != was.place:
                 now, index = await self._opened_as_it_is(now)
                 before, collection.index.now = collection.index.now, index
                 collection.manifest = self._manifests[was.name] = now
                 collection.reopened += 1
-                await to_thread.run_sync(before.close)
+                await before.threads(before.close)
                 if now.embedding_model != was.embedding_model:
                     raise exchanged(was.name)
 
@@ -218,7 +220,7 @@ class Collections:
                 await collection.close()
                 self._manifests.pop(name, None)
                 self._open.pop(name, None)
-                await to_thread.run_sync(self.rows.delete, collection.manifest)
+                await threads.database(self.rows.delete, collection.manifest)
                 await self.drop(collection.manifest)
         return documents
 
@@ -230,14 +232,12 @@ class Collections:
         old, before = collection.manifest, collection.index.now
         with CancelScope(shield=True):
             async with collection.looking:
-                await to_thread.run_sync(
-                    partial(self.rows.swap, old, new, frozen=collection.look is not None)
-                )
+                await threads.database(partial(self.rows.swap, old, new, frozen=collection.look is not None))
                 collection.index.now = index
                 collection.manifest = self._manifests[new.name] = new
                 collection.look = self._looks(new)
             await collection.idle()  # readers of the old one
-            await to_thread.run_sync(before.close)
+            await before.threads(before.close)
             await self.drop(old)
 
     @asynccontextmanager
@@ -250,38 +250,39 @@ class Collections:
         if collection.look is None:
             yield partial(asyncio.sleep, 0)
             return
-        await to_thread.run_sync(self.rows.freeze, manifest)
+        await threads.database(self.rows.freeze, manifest)
         try:
-            yield partial(to_thread.run_sync, partial(self.rows.freeze, manifest, longer=True))
+            yield partial(threads.database, partial(self.rows.freeze, manifest, longer=True))
         finally:
             with CancelScope(shield=True):
-                await to_thread.run_sync(self.rows.thaw, manifest)
+                await threads.database(self.rows.thaw, manifest)
 
     async def drop(self, manifest: Manifest) -> None:
         """Remove a loose physical collection; what cannot be removed now is at the next start."""
         with CancelScope(shield=True):
-            await to_thread.run_sync(self._drop, manifest.place.id, manifest.engine)
+            await self._drop(manifest.place.id, manifest.engine)
 
     async def tidy(self) -> None:
         """Remove what a process that was killed left unfinished, or had no time to remove."""
-        for physical_id, engine in await to_thread.run_sync(self.rows.loose):
-            await to_thread.run_sync(self._drop, physical_id, engine)
+        for physical_id, engine in await threads.database(self.rows.loose):
+            await self._drop(physical_id, engine)
 
     async def tidy_after_jobs(self, unfinished: Callable[[Sequence[str]], Awaitable[set[str]]]) -> None:
         """Remove what jobs left that will not go on: `unfinished` tells which of some may."""
-        left = await to_thread.run_sync(self.rows.left_by_jobs)
+        left = await threads.database(self.rows.left_by_jobs)
         going_on = await unfinished([job for _, _, job in left]) if left else set()
         for physical_id, engine, job in left:
             if job not in going_on:
-                await to_thread.run_sync(self._drop, physical_id, engine)
+                await self._drop(physical_id, engine)
 
-    def _drop(self, physical_id: str, engine: str) -> None:
+    async def _drop(self, physical_id: str, engine: str) -> None:
         try:
-            self._engines[engine].drop(physical_id)
+            there = self._engines[engine]
+            await there.threads(there.drop, physical_id)
         except (KeyError, OSError, LLMBackendError) as error:
             log.warning("vectors of %s in %s could not be removed yet: %r", physical_id, engine, error)
         else:
-            self.rows.removed(physical_id)
+            await threads.database(self.rows.removed, physical_id)
 
     async def close(self) -> None:
         async with self._changing:  # what is being opened is closed, too
@@ -289,7 +290,7 @@ class Collections:
                 _, collection = self._open.popitem()
                 await collection.close()
         for engine in self._engines.values():
-            await to_thread.run_sync(engine.close)
+            await engine.threads(engine.close)
 
     def engine(self, manifest: Manifest) -> VectorEngine:
         """The engine that a collection is in; raises Conflict if it is not set any more."""
@@ -303,7 +304,8 @@ class Collections:
 
     async def opened(self, manifest: Manifest, *, repair: bool = True) -> VectorIndex:
         """The index of a manifest, whether a collection has it yet or not."""
-        return await to_thread.run_sync(partial(self.engine(manifest).open, manifest.place, repair=repair))
+        engine = self.engine(manifest)
+        return await engine.threads(partial(engine.open, manifest.place, repair=repair))
 
     async def _opened_as_it_is(self, manifest: Manifest) -> tuple[Manifest, VectorIndex]:
         """Its index, or, if another process exchanges it meanwhile, that in its place, with the manifest of that."""
@@ -311,7 +313,7 @@ class Collections:
             try:
                 return manifest, await self.opened(manifest)
             except BackendError as error:
-                now, _ = await to_thread.run_sync(self.rows.find, manifest.name)
+                now, _ = await threads.database(self.rows.find, manifest.name)
                 if not gone(error) or now is None or now.place == manifest.place:
                     raise
                 manifest = now

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from ...threads import Threads
 from ..engines.vectors import Chunk, Found, Ids, Mode, Page, Stored, VectorIndex
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ class LiveIndex:
         self.changed: set[str] | None = None
         """Documents written to since this was set to an empty set."""
         self._after_flush = after_flush
+
+    @property
+    def threads(self) -> Threads:
+        return self.now.threads
 
     def note(self, document_ids: Iterable[str]) -> None:
         if self.changed is not None:

@@ -17,9 +17,10 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from anyio import CancelScope, to_thread
+from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
+from ... import threads
 from ...errors import InvalidRequest
 from ...schemas import ReindexReport
 from ..engines.bm25 import NAME as BM25
@@ -142,7 +143,7 @@ async def _made_before(collections: Collections, new: Manifest, job: Job) -> Man
     if job.resume is None:
         return None
     made = Manifest(**job.resume)
-    left = await to_thread.run_sync(collections.rows.left_by_jobs)
+    left = await threads.database(collections.rows.left_by_jobs)
     there = (made.place.id, made.engine, job.job_id) in left
     return made if there and made == replace(new, physical=made.physical) else None
 
@@ -155,9 +156,9 @@ async def build_graph(collections: Collections, collection: Collection, edge: Qd
         new = moved(old, edge.name, indexed=chunks)
 
         async def begin() -> None:
-            await to_thread.run_sync(collections.rows.begin, new.place.id, new.engine)
+            await threads.database(collections.rows.begin, new.place.id, new.engine)
             await collection.run(collection.index.now.flush)
-            await to_thread.run_sync(edge.copy, old.place.id, new.place.id)
+            await edge.threads(edge.copy, old.place.id, new.place.id)
 
         async def opened() -> VectorIndex:
             await optimized(edge.folder(new.place.id), new.dimension)
@@ -205,12 +206,12 @@ async def _replace(
             if collection.look is not None:
                 live.note(await _differing(collection, index, still))
             await _copy_again(collection, index, live.changed, embed, still)
-            await to_thread.run_sync(index.flush)
+            await index.threads(index.flush)
             await collections.swap(collection, new, index)
     except BaseException:
         with CancelScope(shield=True):
             if index is not None and index is not live.now:
-                await to_thread.run_sync(index.close)
+                await index.threads(index.close)
             if collection.manifest is not new and job is None:
                 await collections.drop(new)
         raise
@@ -249,21 +250,21 @@ async def _copied(
     async with ahead(pages()) as read, ahead(with_vectors(read)) as batches:
         async for count, chunks, vectors in batches:
             if chunks:
-                await to_thread.run_sync(index.upsert, chunks, vectors)
+                await index.threads(index.upsert, chunks, vectors)
             yield count
 
 
 async def _rest(index: VectorIndex, made: Manifest, page: Stored) -> Stored:
     """What of a page is not in the copy yet."""
     ids = [chunk.point_id(made.place.namespace) for chunk in page.chunks]
-    there = await to_thread.run_sync(index.there, ids)
+    there = await index.threads(index.there, ids)
     rest = [number for number, one in enumerate(ids) if one not in there]
     return Stored([page.chunks[number] for number in rest], page.vectors[rest], page.cursor)
 
 
 async def _differing(collection: Collection, index: VectorIndex, still: Still = checkpoint) -> set[str]:
     """The documents of which either the collection or the copy has points that the other has not."""
-    here, there = collection.run, to_thread.run_sync
+    here, there = collection.run, index.threads
     found: set[str] = set()
     for run, one, other_run, other in (
         (here, collection.index, there, index),
@@ -288,7 +289,7 @@ async def _copy_again(
     names = sorted(changed)
     for start in range(0, len(names), FEW):
         some = names[start : start + FEW]
-        await to_thread.run_sync(index.delete, some)
+        await index.threads(index.delete, some)
         async with aclosing(_copied(collection, index, embed, some)) as copying:
             async for _ in copying:
                 await still()

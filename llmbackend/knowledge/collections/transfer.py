@@ -12,15 +12,21 @@ import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import anyio
-from anyio import CancelScope, to_thread
+from anyio import CancelScope
 
+from ... import threads
 from ...errors import InvalidRequest, NotFound
 from ...schemas import CollectionExport, CollectionManifest, ImportedCollection, ImportRequest, StoredChunk
 from ..engines.vectors import Chunk, Stored, VectorIndex
 from .collections import Collections
 from .manifests import Manifest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 PATIENCE = 600.0
 """Seconds for which an import waits for its next page."""
@@ -35,7 +41,7 @@ async def export_page(
     public = collection.manifest.public
     return CollectionExport(
         manifest=CollectionManifest(**{name: public[name] for name in CollectionManifest.model_fields}),
-        chunks=await to_thread.run_sync(_encoded, stored),
+        chunks=await threads.processor(_encoded, stored),
         cursor=stored.cursor,
     )
 
@@ -138,33 +144,18 @@ class Imports:
         return token
 
     async def _write(self, running: _Import, given: list[StoredChunk]) -> None:
-        def write() -> None:
-            import numpy as np
-
-            rows = [np.frombuffer(_decoded(one, number), dtype="<f4") for number, one in enumerate(given)]
-            for number, row in enumerate(rows):
-                if len(row) != running.manifest.dimension:
-                    raise InvalidRequest(
-                        f"import_collection: chunks.{number}.vector has {len(row)} dimensions and the manifest "
-                        f"says {running.manifest.dimension}"
-                    )
-            chunks = [
-                Chunk(one.document_id, one.hash, one.number, one.total, one.text, one.metadata, one.place)
-                for one in given
-            ]
-            running.index.upsert(chunks, np.stack(rows).astype(np.float32, copy=False))
-
         if given:
-            await to_thread.run_sync(write)
+            chunks, vectors = await threads.processor(_read, given, running.manifest.dimension)
+            await running.index.threads(running.index.upsert, chunks, vectors)
             running.came.update((one.document_id, one.hash, one.total) for one in given)
 
     async def _finish(self, token: str, running: _Import) -> ImportedCollection:
-        documents, chunks = await to_thread.run_sync(running.index.count)
+        documents, chunks = await running.index.threads(running.index.count)
         if not running.whole(documents, chunks):
             raise InvalidRequest(
                 "import_collection: not every document has all its chunks once: export it again"
             )
-        await to_thread.run_sync(running.index.flush)
+        await running.index.threads(running.index.flush)
         with CancelScope(shield=True):
             await self._collections.add(running.manifest, running.index)
             del self._under_way[token]
@@ -174,7 +165,7 @@ class Imports:
         running = self._under_way.pop(token, None)
         if running is not None:
             with CancelScope(shield=True):
-                await to_thread.run_sync(running.index.close)
+                await running.index.threads(running.index.close)
                 await self._collections.drop(running.manifest)
 
     async def _give_up(self) -> None:
@@ -186,6 +177,23 @@ class Imports:
                     idle = time.monotonic() - running.last_used
                     if idle > PATIENCE and not running.at_work.locked():
                         await self._drop(token)
+
+
+def _read(given: list[StoredChunk], dimension: int) -> tuple[list[Chunk], NDArray[np.float32]]:
+    import numpy as np
+
+    rows = [np.frombuffer(_decoded(one, number), dtype="<f4") for number, one in enumerate(given)]
+    for number, row in enumerate(rows):
+        if len(row) != dimension:
+            raise InvalidRequest(
+                f"import_collection: chunks.{number}.vector has {len(row)} dimensions and the manifest "
+                f"says {dimension}"
+            )
+    chunks = [
+        Chunk(one.document_id, one.hash, one.number, one.total, one.text, one.metadata, one.place)
+        for one in given
+    ]
+    return chunks, np.stack(rows).astype(np.float32, copy=False)
 
 
 def _decoded(given: StoredChunk, number: int) -> bytes:

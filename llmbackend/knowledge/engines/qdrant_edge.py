@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ... import threads
 from ...errors import BackendError, LLMBackendError
 from .bm25 import NAME as BM25
 from .bm25 import Sparse
@@ -40,6 +41,7 @@ class QdrantEdge:
 
     name = "edge"
     shared = False
+    threads = threads.engine
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -74,6 +76,8 @@ class QdrantEdge:
 
 class EdgeIndex(QdrantIndex):
     """A VectorIndex in a folder. The folder belongs to one process at a time."""
+
+    threads = threads.engine
 
     def __init__(self, folder: Path, physical: Physical | None = None, repair: bool = True) -> None:
         """Open the shard in a folder; raises BackendError if there is none."""

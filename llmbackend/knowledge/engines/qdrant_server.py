@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ... import threads
 from ...errors import BackendError, BackendTimeout, LLMBackendError, Overloaded
 from .bm25 import Sparse
 from .qdrant import (
@@ -40,6 +41,7 @@ class QdrantServer:
 
     name = "qdrant"
     shared = True
+    threads = threads.network
 
     def __init__(
         self,
@@ -147,6 +149,8 @@ class QdrantServer:
 
 class QdrantServerIndex(QdrantIndex):
     """A VectorIndex in a collection of a server. Whatever is written is there for the next call."""
+
+    threads = threads.network
 
     def __init__(self, server: QdrantServer, physical: Physical, in_use: Path, repair: bool) -> None:
         """Open it; raises BackendError if it is not there."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from ...errors import LLMBackendError
+from ...threads import Threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,6 +103,10 @@ class Ids(NamedTuple):
 class VectorIndex(Protocol):
     """One collection's chunks in a vector engine. Methods block and may be called from any thread."""
 
+    @property
+    def threads(self) -> Threads:
+        """Where its calls are to wait."""
+
     def upsert(self, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> None:
         """Write chunks with their dense vectors; BM25 vectors are the index's business."""
 
@@ -167,6 +172,8 @@ class VectorEngine(Protocol):
     name: str
     shared: bool
     """Whether other processes may write to its indexes."""
+    threads: Threads
+    """Where its calls, and those of its indexes, are to wait."""
 
     def create(self, physical_id: str, dimension: int) -> None:
         """Make an empty index."""

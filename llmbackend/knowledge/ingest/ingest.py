@@ -11,8 +11,9 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from anyio import CancelScope, to_thread
+from anyio import CancelScope
 
+from ... import threads
 from ...inference.embeddings import Embedder
 from ...schemas import Document, Failure, IngestPlan, IngestReport
 from ..chunks.chunking import content_hash, split
@@ -145,8 +146,7 @@ async def plan(
     began = time.monotonic()
     async with ahead(_given(documents, stages)) as given:
         async for part in given:
-            index = collection.index if collection else None
-            batch = await to_thread.run_sync(_chunk, index, part, seen, chunking)
+            batch = await _batch(collection, part, seen, chunking)
             names = [name for name, _ in batch.changed]
             older = await collection.run(collection.index.known, names) if collection and names else set()
             _count(report, batch, len(older))
@@ -253,6 +253,28 @@ def _parts(documents: Sequence[_Given]) -> Iterator[Sequence[_Given]]:
         start = end
 
 
+async def _batch(
+    collection: Collection | None,
+    part: Sequence[str | Document | Failure],
+    seen: dict[str, str],
+    chunking: tuple[int, int],
+) -> _Batch:
+    """A batch of what is not stored yet, in chunks; `seen` has the hashes of documents that were given before, by id.
+
+    The same document given twice counts as unchanged.
+    """
+    batch = _Batch(given=len(part))
+    versions = await threads.processor(_versions, batch, part, seen)
+    if collection and versions:
+        asked = [(one.document.id, one.digest) for one in versions]
+        stored = await collection.run(collection.index.stored, asked)
+        batch.unchanged += len(stored)
+        versions = [one for one in versions if one.document.id not in stored]
+    if versions:
+        await threads.processor(_split, batch, versions, chunking)
+    return batch
+
+
 async def _chunked(
     collection: Collection,
     parts: AsyncIterator[Sequence[str | Document | Failure]],
@@ -260,7 +282,7 @@ async def _chunked(
     stages: _Stages,
 ) -> AsyncGenerator[_Batch, None]:
     async for part in parts:
-        batch = await collection.run(_chunk, collection.index, part, seen, collection.chunking)
+        batch = await _batch(collection, part, seen, collection.chunking)
         stages.chunked(batch)
         yield batch
 
@@ -321,17 +343,10 @@ async def _remove(collection: Collection, names: Sequence[str]) -> int:
 # What follows blocks, and runs in threads.
 
 
-def _chunk(
-    index: VectorIndex | None,
-    part: Sequence[str | Document | Failure],
-    seen: dict[str, str],
-    chunking: tuple[int, int],
-) -> _Batch:
-    """A batch of what is not stored yet, in chunks; `seen` has the hashes of documents that were given before, by id.
-
-    The same document given twice counts as unchanged.
-    """
-    batch = _Batch(given=len(part))
+def _versions(
+    batch: _Batch, part: Sequence[str | Document | Failure], seen: dict[str, str]
+) -> list[_Version]:
+    """Those of a batch to look for; the others are counted in it."""
     versions: list[_Version] = []
     for given in part:
         if isinstance(given, Failure):
@@ -349,17 +364,17 @@ def _chunk(
         else:
             error = "another document in this request has the same id"
             batch.failed.append(Failure(id=document.id, error=error))
-    stored = index.stored([(one.document.id, one.digest) for one in versions]) if index and versions else ()
+    return versions
+
+
+def _split(batch: _Batch, versions: Sequence[_Version], chunking: tuple[int, int]) -> None:
     for version in versions:
-        if version.document.id in stored:
-            batch.unchanged += 1
-        elif chunks := split(*version, *chunking):
+        if chunks := split(*version, *chunking):
             batch.changed.append((version.document.id, version.digest))
             # A document's head, its chunk 0, goes last: it makes the version count (see vectors.py).
             batch.chunks += [*chunks[1:], chunks[0]]
         else:
             batch.failed.append(Failure(id=version.document.id, error="the document has no text"))
-    return batch
 
 
 def _store(index: VectorIndex, batch: _Batch) -> int:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from anyio import to_thread
-
+from ... import threads
 from ...errors import InvalidRequest
 from ...inference.embeddings import Embedder
 from ...inference.rerank import NoReranker, Reranker
@@ -61,7 +60,7 @@ async def evaluate(
             rankings.append(ranked[:k])
             progress(number * len(questions) + len(rankings), total, mode)
         ms = 1000 * (time.perf_counter() - began) / len(questions)
-        recall, mrr, ndcg, by_question = await to_thread.run_sync(_measured, questions, rankings, k)
+        recall, mrr, ndcg, by_question = await threads.processor(_measured, questions, rankings, k)
         scores.append(ModeScores(mode=mode, recall=recall, mrr=mrr, ndcg=ndcg, ms=round(ms, 2)))
         for row, ranked, its in zip(each, rankings, by_question, strict=True):
             row.ndcg[mode] = its

@@ -1,0 +1,73 @@
+"""Blocking work in threads, by what it waits for: calls that wait for one thing cannot take the threads of another.
+
+Nothing else in the package starts work in a thread of a shared pool; a test reads the sources.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TypeVar, TypeVarTuple
+
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
+
+CORES = os.cpu_count() or 2
+
+_Args = TypeVarTuple("_Args")
+_Result = TypeVar("_Result")
+
+
+class Threads:
+    """At most so many threads at a time on each event loop; who finds none free waits, first come, first served."""
+
+    def __init__(self, name: str, most: int) -> None:
+        self.most = most
+        self._limiter: RunVar[CapacityLimiter] = RunVar(f"llmbackend {name}")
+
+    async def __call__(
+        self,
+        work: Callable[[*_Args], _Result],
+        *args: *_Args,
+        abandon_on_cancel: bool = False,
+    ) -> _Result:
+        """What `work(*args)` returns or raises. It goes on in its thread even if the caller is cancelled.
+
+        A cancelled caller waits for its end, or, by `abandon_on_cancel`, does not.
+        """
+        return await to_thread.run_sync(
+            work, *args, abandon_on_cancel=abandon_on_cancel, limiter=self.limiter
+        )
+
+    @property
+    def limiter(self) -> CapacityLimiter:
+        """That of the event loop at work."""
+        try:
+            return self._limiter.get()
+        except LookupError:
+            limiter = CapacityLimiter(self.most)
+            self._limiter.set(limiter)
+            return limiter
+
+
+# A large call gives its thread back now and then (work goes by document or batch), so that others get their turn.
+processor = Threads("processor", max(2, CORES))
+"""Parsing, checking, splitting and writing out: more at a time than there are cores only takes memory."""
+
+embedding = Threads("embedding", max(2, CORES))
+"""The embedded embedding model."""
+
+database = Threads("database", 16)
+"""The SQL database; together with the writer and the heartbeats fewer than its pool has connections."""
+
+heartbeats = Threads("heartbeats", 2)
+"""What keeps jobs' leases and must not wait behind anybody's request."""
+
+files = Threads("files", 16)
+"""The disk, apart from the engine's: the cache of vectors, and what is imported when first used."""
+
+engine = Threads("engine", 64)
+"""The vector engine in this process. No collection gets more than its share (collection.py)."""
+
+network = Threads("network", 64)
+"""Servers that are called by clients that block: Qdrant. Shared out as `engine`."""
