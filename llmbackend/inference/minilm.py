@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from anyio import CapacityLimiter, to_thread
+from typing import TYPE_CHECKING, Any
 
 from .. import tracing
 from ..errors import BackendError, InvalidRequest
+from ..threads import Threads
 from .embeddings import Cut, TextRefused, TokenIds, TooLong, Vectors, no_tokens, unit
 from .lengths import mean, of_similar_length
 from .minilm_onnx import TOKENIZER
@@ -21,8 +20,6 @@ from .weights import MINILM, path_of
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-_Result = TypeVar("_Result")
 
 DIMENSION = 384
 
@@ -45,14 +42,14 @@ class MiniLM:
         self.path = path_of(MINILM, models_folder)
         self._loading = threading.Lock()
         # Of its own, lest it take those that all share. Each run uses two.
-        self._threads = CapacityLimiter(max(1, (os.cpu_count() or 2) // 2))
+        self._threads = Threads("minilm", max(1, (os.cpu_count() or 2) // 2))
 
     async def identity(self) -> str:
         return f"{self.name} int8"
 
     async def load(self) -> None:
         """So that the first call takes no longer than others."""
-        await self._in_thread(self._loaded)
+        await self._threads(self._loaded)
 
     async def embed(
         self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
@@ -65,13 +62,13 @@ class MiniLM:
         import numpy as np
 
         with tracing.current().waiting():
-            ids = await self._in_thread(self._tokenized, texts)
+            ids = await self._threads(self._tokenized, texts)
             parts, cut = _parts(texts, ids, too_long)
             flat = [part for of_text in parts for part in of_text]
             values = np.empty((len(flat), DIMENSION), np.float32)
             groups = list(of_similar_length(flat, TOKENS_A_RUN))
             for start in range(0, len(groups), RUNS):
-                await self._in_thread(self._run, flat, groups[start : start + RUNS], values)
+                await self._threads(self._run, flat, groups[start : start + RUNS], values)
         lengths = [[len(part) for part in of_text] for of_text in parts]
         if len(flat) > len(texts):
             ends = np.cumsum([len(of_text) for of_text in lengths])
@@ -81,9 +78,6 @@ class MiniLM:
 
     async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
         raise no_tokens(self.name)
-
-    async def _in_thread(self, work: Callable[..., _Result], *args: Any) -> _Result:
-        return await to_thread.run_sync(work, *args, limiter=self._threads)
 
     def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
         """The texts' token ids, without the marks of their ends."""
