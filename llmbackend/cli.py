@@ -70,8 +70,18 @@ def _bar() -> Iterator[Any]:
         yield step
 
 
+class _OneLine(logging.Formatter):
+    """A message is one line, whatever a caller or a model's server had it say; a traceback follows as it is."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line = super().formatMessage(record)
+        return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
 def _log(level: str) -> None:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("llmbackend").setLevel(level.upper())
 
 

@@ -16,8 +16,10 @@ from llm_client import (
     InvalidRequest,
     JobExpired,
     LLMBackendError,
+    MethodNotAllowed,
     NotFound,
     Overloaded,
+    RequestTimeout,
     StreamInterrupted,
     TooLarge,
     TransportError,
@@ -32,8 +34,10 @@ __all__ = [
     "InvalidRequest",
     "JobExpired",
     "LLMBackendError",
+    "MethodNotAllowed",
     "NotFound",
     "Overloaded",
+    "RequestTimeout",
     "StreamInterrupted",
     "TooLarge",
     "TransportError",
@@ -62,6 +66,7 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
     """Pydantic's findings as an InvalidRequest that names each place. The input is not echoed: it may be private."""
     found = json.loads(error.json(include_url=False, include_context=False, include_input=False))
     for item in found:
+        item["msg"] = _OF_OBJECTS.get(item["type"], item["msg"])
         item["loc"] = [part for part in item["loc"] if not _names_a_type(part)]
     places = [
         f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg'].removeprefix('Value error, ')}"
@@ -69,6 +74,14 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
     ]
     more = f" (and {len(places) - 5} more)" if len(places) > 5 else ""
     return InvalidRequest(f"{what}: {'; '.join(places[:5])}{more}", details={"errors": found[:50]})
+
+
+# In pydantic's words, these speak of Python.
+_OF_OBJECTS = {
+    "model_type": "Input should be an object",
+    "dict_type": "Input should be an object",
+    "list_type": "Input should be a valid array",
+}
 
 
 def _names_a_type(part: str | int) -> bool:

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from llm_client import encoded
-
-from . import schemas, sse, threads
+from . import json_reading, schemas, sse, threads
 from .backend import Backend
 from .errors import InvalidRequest, LLMBackendError, TooLarge, as_json, invalid
 from .tracing import Trace, tracing
 
 log = logging.getLogger(__name__)
 
-LARGE = 2**17  # bytes of a body that is parsed in a thread
+LARGE = 2**16  # bytes of a body that is parsed in a thread
+
+Body = bytes | bytearray | dict[str, Any] | schemas.Request
+"""An operation's fields: as JSON; as the objects themselves, where that is all the same; or validated."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,16 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
 # fmt: on
 
 
-async def call(
-    backend: Backend, name: str, body: bytes | dict[str, Any], trace: Trace | None = None
-) -> bytes:
-    """An operation's JSON result (or a Block) for a JSON body; whatever goes wrong is an LLMBackendError.
+async def validated(
+    backend: Backend, name: str, body: Body, fields: Mapping[str, Any], trace: Trace
+) -> schemas.Request:
+    """The request that a body makes, with further fields; raises InvalidRequest or TooLarge."""
+    with tracing(trace), _failing_as_ours(trace):
+        return await _request(backend, name, body, fields)
 
-    In place of its JSON, a body may be the objects themselves, where that is all the same.
-    """
+
+async def call(backend: Backend, name: str, body: Body, trace: Trace | None = None) -> bytes:
+    """An operation's JSON result (or a Block) for its fields; whatever goes wrong is an LLMBackendError."""
     trace = trace or Trace(name)
     with tracing(trace), _failing_as_ours(trace):
         request = await _request(backend, name, body)
@@ -104,9 +108,7 @@ async def call(
     return reply
 
 
-async def stream(
-    backend: Backend, name: str, body: bytes, trace: Trace | None = None
-) -> AsyncIterator[bytes]:
+async def stream(backend: Backend, name: str, body: Body, trace: Trace | None = None) -> AsyncIterator[bytes]:
     """A streaming operation's server-sent events, or lines.
 
     What goes wrong before the first event is raised here; what goes wrong later comes as an error event.
@@ -156,31 +158,44 @@ def _failing_as_ours(trace: Trace) -> Iterator[None]:
         raise
 
 
-async def _request(backend: Backend, name: str, body: bytes | dict[str, Any]) -> schemas.Request:
+async def _request(
+    backend: Backend, name: str, body: Body, fields: Mapping[str, Any] | None = None
+) -> schemas.Request:
+    if isinstance(body, schemas.Request):
+        return body
     operation = OPERATIONS[name]
-    if isinstance(body, dict):
-        with suppress(ValidationError):
-            return operation.request.model_validate(body)
-        body = encoded(name, body)  # for the error: of objects pydantic speaks in other words
     limit = backend.settings.max_body_bytes
-    if len(body) > limit:
+    if not isinstance(body, dict) and len(body) > limit:
         raise TooLarge(
             f"the request has {len(body)} bytes and {limit} are accepted: send less at a time, "
             "or raise MAX_BODY_BYTES",
             details={"limit": limit},
         )
     try:
-        if operation.method == "POST":
-            if len(body) > LARGE:  # would hold up the loop
-                return await threads.processor(operation.request.model_validate_json, body)
-            return operation.request.model_validate_json(body or b"{}")
-        # GET and DELETE carry their fields in the URL, as text.
-        fields = json.loads(body or b"{}")
-        return operation.request.model_validate_strings(fields, strict=False)
+        if operation.method != "POST":
+            # GET and DELETE carry their fields in the URL, as text.
+            return operation.request.model_validate_strings(
+                body if isinstance(body, dict) else json.loads(body or b"{}"), strict=False
+            )
+        if isinstance(body, dict):
+            return operation.request.model_validate({**body, **(fields or {})})
+        if len(body) > LARGE:  # would hold up the loop
+            return await threads.bodies(_read, operation, body, fields)
+        if fields:
+            return _read(operation, body or b"{}", fields)
+        json_reading.check_depth(body, name)
+        return operation.request.model_validate_json(body or b"{}")
     except ValidationError as error:
         raise invalid(error, name) from error
     except ValueError as error:
         raise InvalidRequest(f"{name}: the body is not JSON: {error}") from error
+
+
+def _read(operation: Operation, body: bytes | bytearray, fields: Mapping[str, Any] | None) -> schemas.Request:
+    value = json_reading.read(body, operation.name)
+    if fields and isinstance(value, dict):
+        value.update(fields)
+    return operation.request.model_validate(value)
 
 
 def _ours(trace: Trace, error: Exception) -> LLMBackendError:

@@ -54,6 +54,9 @@ class Threads:
 processor = Threads("processor", max(2, CORES))
 """Parsing, checking, splitting and writing out: more at a time than there are cores only takes memory."""
 
+bodies = Threads("bodies", 1)
+"""Large requests: one is read at a time, for two would only hold up each other, and take room."""
+
 embedding = Threads("embedding", max(2, CORES))
 """The embedded embedding model."""
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+from urllib.parse import quote
 
 log = logging.getLogger("llmbackend.calls")
 
@@ -19,10 +20,19 @@ log = logging.getLogger("llmbackend.calls")
 class Trace:
     """One call of an operation, from here to `finish`."""
 
-    def __init__(self, operation: str, request_id: str | None = None, caller: str = "local") -> None:
+    def __init__(
+        self,
+        operation: str,
+        request_id: str | None = None,
+        caller: str = "local",
+        client: str = "-",
+        path: str = "-",
+    ) -> None:
         self.operation = operation
         self.caller = caller
         """Whose key it came with."""
+        self.client = client
+        self.path = path
         self.request_id = request_id or uuid.uuid4().hex
         self.model = ""
         self.tokens = {"prompt_tokens": 0, "completion_tokens": 0}
@@ -69,11 +79,14 @@ class Trace:
         if log.isEnabledFor(logging.INFO):
             total = time.perf_counter() - self._began
             log.info(
-                "%s %s id=%s model=%s prompt_tokens=%d completion_tokens=%d total_ms=%.1f upstream_ms=%.1f "
-                "overhead_ms=%.1f",
+                "%s %s id=%s caller=%s client=%s path=%s model=%s prompt_tokens=%d completion_tokens=%d "
+                "total_ms=%.1f upstream_ms=%.1f overhead_ms=%.1f",
                 self.operation,
                 outcome,
                 self.request_id,
+                self.caller,
+                self.client,
+                quote(self.path[:200], safe="/:@-"),
                 self.model or "-",
                 self.tokens["prompt_tokens"],
                 self.tokens["completion_tokens"],

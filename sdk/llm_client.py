@@ -43,12 +43,14 @@ __all__ = [
     "JobExpired",
     "LLMBackendClient",
     "LLMBackendError",
+    "MethodNotAllowed",
     "NotFound",
     "Overloaded",
     "Record",
     "Records",
     "Reply",
     "ReplyStream",
+    "RequestTimeout",
     "StreamInterrupted",
     "TooLarge",
     "Transport",
@@ -67,6 +69,8 @@ class LLMBackendError(Exception):
     ├ Unauthorized         unauthorized       401   no key, or a wrong one
     ├ Forbidden            forbidden          403   the key does not allow this
     ├ NotFound             not_found          404   no such collection, document, job or model
+    ├ MethodNotAllowed     method_not_allowed 405   the path is right, the HTTP method is not
+    ├ RequestTimeout       request_timeout    408   the request came too slowly
     ├ Conflict             conflict           409   exists already, is held by someone else, does not match
     ├ JobExpired           job_expired        410   a job's result was kept for its time, and is no more
     ├ TooLarge             too_large          413   the request is larger than the server accepts
@@ -132,6 +136,18 @@ class NotFound(LLMBackendError):
     """There is no such collection, document, job or model."""
 
     code, status = "not_found", 404
+
+
+class MethodNotAllowed(LLMBackendError):
+    """The path takes other HTTP methods than this one; the header Allow lists them."""
+
+    code, status = "method_not_allowed", 405
+
+
+class RequestTimeout(LLMBackendError):
+    """The request arrived too slowly, and was given up."""
+
+    code, status = "request_timeout", 408
 
 
 class Conflict(LLMBackendError):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    model_validator,
 )
 
 
@@ -30,6 +31,11 @@ class Request(BaseModel):
     """Base of everything a caller sends."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _let_others_run(self) -> Self:
+        """Pydantic holds the interpreter's lock while it makes thousands of these, but for calls of Python like this."""
+        return self
 
 
 class Response(BaseModel):

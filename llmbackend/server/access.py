@@ -41,10 +41,11 @@ class Access:
 
     def _refusal(self, scope: Scope) -> LLMBackendError | None:
         headers = Headers(scope=scope)
-        scope["caller"] = "local"
+        scope["caller"] = "-"
         if scope["path"] in PUBLIC:
             return None
         if not self._owners:
+            scope["caller"] = "local"
             # A web page can point a name of its own at this machine; its requests then carry that name.
             if _hostname(headers.get("host", "")) not in LOOPBACK:
                 return Forbidden("without an API_KEY set, only requests to localhost are answered")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
 import signal
 import sys
 import threading
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -25,29 +24,34 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .. import operations, threads
+from .. import operations
 from ..backend import Backend
-from ..errors import InvalidRequest, LLMBackendError, NotFound, TooLarge
-from ..operations import LARGE, OPERATIONS, Operation
+from ..errors import InvalidRequest, LLMBackendError, MethodNotAllowed, NotFound
+from ..operations import OPERATIONS, Operation
 from ..settings import Settings
 from ..tracing import Trace
-from . import uploads
+from . import bodies, uploads
 from .access import LOOPBACK, Access
+from .admission import Admission, Refused
+from .connections import IDLE, Connection, Connections
 from .openapi import document
+from .refusals import Refusals, client, origin
 from .replies import error_response, result_response
 
 log = logging.getLogger(__name__)
 
 
-def create_app(backend: Backend) -> Starlette:
+def create_app(backend: Backend, refusals: Refusals | None = None) -> Starlette:
     """The application that serves an open Backend."""
     routes = [Route(_path(row), _endpoint(backend, row), methods=[row.method]) for row in OPERATIONS.values()]
     routes += [Route("/health/live", _live), Route("/openapi.json", _openapi)]
     return Starlette(
         routes=routes,
         middleware=[
-            Middleware(RequestId),
+            Middleware(RequestId, refusals=refusals or Refusals()),
+            Middleware(Refused),
             Middleware(Access, keys=backend.settings.keys),
+            Middleware(Admission, settings=backend.settings),
         ],
         exception_handlers={
             LLMBackendError: _refuse,
@@ -65,19 +69,23 @@ def _path(operation: Operation) -> str:
 
 def _endpoint(backend: Backend, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        body = await _body(operation, request, backend.settings)
+        body, fields = await _body(operation, request, backend.settings)
         # From here on it is our time, or the models': what came before was the caller's.
-        caller = request.scope["caller"]
-        trace = request.scope["trace"] = Trace(operation.name, request.scope["request_id"], caller)
-        with CancelScope() as scope:
-            watching = asyncio.create_task(_cancel_when_gone(request, scope))
+        scope = request.scope
+        trace = scope["trace"] = Trace(
+            operation.name, scope["request_id"], scope["caller"], client(scope), scope["path"]
+        )
+        with CancelScope() as work:
+            watching = asyncio.create_task(_cancel_when_gone(request, work))
             try:
-                if operation.streams and await _wants_stream(operation, request, body):
-                    events = await operations.stream(backend, operation.name, body, trace)
+                asked = await operations.validated(backend, operation.name, body, fields, trace)
+                del body  # may be large, and is not needed any more
+                if operation.streams and _wants_stream(operation, request, asked):
+                    events = await operations.stream(backend, operation.name, asked, trace)
                     return StreamingResponse(
                         events, media_type=operation.media, headers={"Cache-Control": "no-store"}
                     )
-                result = await operations.call(backend, operation.name, body, trace)
+                result = await operations.call(backend, operation.name, asked, trace)
                 return await result_response(request, operation, result)
             finally:
                 watching.cancel()
@@ -86,69 +94,39 @@ def _endpoint(backend: Backend, operation: Operation) -> Callable[[Request], Awa
     return endpoint
 
 
-async def _cancel_when_gone(request: Request, scope: CancelScope) -> None:
+async def _cancel_when_gone(request: Request, work: CancelScope) -> None:
     """A caller who hangs up need not be worked for."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    scope.cancel()
+    work.cancel()
 
 
-async def _body(operation: Operation, request: Request, settings: Settings) -> bytes:
-    """The operation's JSON: the body, with what the path and query say."""
+async def _body(
+    operation: Operation, request: Request, settings: Settings
+) -> tuple[operations.Body, Mapping[str, str]]:
+    """What a request says: its body, and the fields in its path. Without a body, in path and query."""
     if operation.method != "POST":
         fields = {**request.query_params, **request.path_params}
         # Sent by readers of events who come back.
         if "last_event_id" in operation.request.model_fields and "last-event-id" in request.headers:
             fields["last_event_id"] = request.headers["last-event-id"]
-        return json.dumps(fields).encode()
+        return fields, {}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    content = _counted(request, settings.max_body_bytes)
+    content = bodies.read(request, settings.max_body_bytes, request.scope["reserved"])
     if kind == uploads.FORM and uploads.takes(operation):
-        return await uploads.as_json(operation, request, content)
+        return await uploads.as_fields(operation, request, content), request.path_params
     if kind and kind != "application/json":
         raise InvalidRequest(f"{operation.name}: the body must be application/json, not {kind}")
-    body = b"".join([part async for part in content])
-    if not request.path_params:
-        return body
-    work = partial(_with_path, operation, body, request.path_params)
-    return await threads.processor(work) if len(body) > LARGE else work()
+    body = bytearray()
+    async for part in content:
+        body += part
+    return body, request.path_params
 
 
-def _with_path(operation: Operation, body: bytes, path: Mapping[str, str]) -> bytes:
-    try:
-        fields = json.loads(body or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"{operation.name}: the body is not JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise InvalidRequest(f"{operation.name}: the body must be a JSON object")
-    return json.dumps({**fields, **path}).encode()
-
-
-async def _counted(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
-    """The body as it comes; raises TooLarge once it is more than `limit` bytes."""
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:  # counted, because Content-Length may be missing, or wrong
-            raise TooLarge(
-                f"the request has more than {limit} bytes: send less at a time, or raise MAX_BODY_BYTES",
-                details={"limit": limit},
-            )
-        yield part
-
-
-async def _wants_stream(operation: Operation, request: Request, body: bytes) -> bool:
-    if operation.method != "POST":
-        default = operation.request.model_fields["stream"].default
-        asked = request.query_params.get("stream", str(default)).lower()
-        return asked in ("true", "1") or operation.media in request.headers.get("accept", "")
-    if b'"stream"' not in body:  # spares reading a large body twice
-        return False
-    try:
-        fields = await threads.processor(json.loads, body) if len(body) > LARGE else json.loads(body)
-        return fields.get("stream") is True
-    except (ValueError, AttributeError, RecursionError):
-        return False  # validation will say what is wrong
+def _wants_stream(operation: Operation, request: Request, asked: Any) -> bool:
+    if asked.stream:
+        return True
+    return operation.method != "POST" and operation.media in request.headers.get("accept", "")
 
 
 async def _live(request: Request) -> Response:
@@ -164,15 +142,18 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if error.status >= 500:
         # Where there is a text by a model in it, the message quotes that.
         what = error.code if "text" in error.details else error.message
-        log.warning("%s %s: %s", request.method, request.scope["path"], what)
+        log.warning("%s: %s", origin(request.scope), what)
     return error_response(error, request.scope.get("request_id"))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    unknown = NotFound(f"there is no {request.method} {request.scope['path'][:200]}: see /openapi.json")
-    reply = error_response(unknown, request.scope.get("request_id"))
-    reply.status_code = error.status_code
+    path = request.scope["path"][:200]
+    ours: LLMBackendError = NotFound(f"there is no {request.method} {path}: see /openapi.json")
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        ours = MethodNotAllowed(f"{path} takes {allowed}, not {request.method}: see /openapi.json")
+    reply = error_response(ours, request.scope.get("request_id"))
     reply.headers.update(error.headers or {})  # 405 comes with Allow
     return reply
 
@@ -182,27 +163,31 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:
-    log.error("%s %s failed unexpectedly", request.method, request.scope["path"], exc_info=error)
+    log.error("%s failed unexpectedly", origin(request.scope), exc_info=error)
     return error_response(LLMBackendError("the server failed unexpectedly"), request.scope.get("request_id"))
 
 
 class RequestId:
-    """Gives every request an id, sent back as X-Request-Id and written into errors and the log.
+    """Gives every request an id, sent back as X-Request-Id and written into errors and the log, and logs refusals.
 
     X-LLMBackend-Overhead-Ms tells the time until the reply began that no model took.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, refusals: Refusals) -> None:
         self._app = app
+        self._refusals = refusals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request_id = scope["request_id"] = uuid.uuid4().hex
+        scope["caller"] = "-"
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if message["status"] >= 400:
+                    self._refusals.note(scope, message["status"])
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
                 if (trace := scope.get("trace")) is not None:
                     overhead = f"{trace.overhead * 1000:.2f}".encode()
@@ -240,9 +225,13 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
     sys.setswitchinterval(
         0.001
     )  # seconds that a thread at work may keep the loop from its turn; Python's are 5 ms
+    refusals = Refusals()
+    connections = Connections(_most_connections(settings))
     try:
         config = uvicorn.Config(
-            create_app(backend),
+            create_app(backend, refusals),
+            http=partial(Connection, connections),  # type: ignore[arg-type]
+            ws="none",
             host=settings.host,
             port=settings.port,
             log_level="warning",
@@ -250,11 +239,30 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
             server_header=False,
             lifespan="off",
             timeout_graceful_shutdown=10,
-            timeout_keep_alive=75,  # longer than clients keep idle connections, so that they close first
+            timeout_keep_alive=int(IDLE),
         )
-        await _Server(config, started).serve()
+        watching = asyncio.create_task(connections.watch(refusals.summarise))
+        try:
+            await _Server(config, started).serve()
+        finally:
+            watching.cancel()
     finally:
         await backend.close()
+
+
+def _most_connections(settings: Settings) -> int:
+    """MAX_CONNECTIONS, or as many as leave half of the files that this process may open to collections and models."""
+    try:
+        import resource
+    except ImportError:  # Windows counts them differently
+        return settings.max_connections
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(files, min(4 * settings.max_connections, most if most != resource.RLIM_INFINITY else 2**20))
+    if wanted > files:
+        with suppress(OSError, ValueError):  # refused in a sandbox: what there is has to do
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+            files = wanted
+    return min(settings.max_connections, files // 2)
 
 
 class _Server(uvicorn.Server):

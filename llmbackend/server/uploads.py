@@ -1,9 +1,7 @@
-"""Files as browsers and `curl -F` send them (multipart/form-data), as the JSON of an operation that takes files."""
+"""Files as browsers and `curl -F` send them (multipart/form-data), as the fields of an operation that takes files."""
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
@@ -24,8 +22,10 @@ def takes(operation: Operation) -> bool:
     return "files" in operation.request.model_fields
 
 
-async def as_json(operation: Operation, request: Request, content: AsyncGenerator[bytes, None]) -> bytes:
-    """The operation's JSON for a form. Large files wait on the disk until the form is complete.
+async def as_fields(
+    operation: Operation, request: Request, content: AsyncGenerator[bytes, None]
+) -> dict[str, Any]:
+    """The operation's fields in a form. Large files wait on the disk until the form is complete.
 
     Raises InvalidRequest if it is no such form.
     """
@@ -39,16 +39,15 @@ async def as_json(operation: Operation, request: Request, content: AsyncGenerato
         await form.close()
 
 
-def _fields(operation: Operation, form: FormData) -> bytes:
-    files: list[dict[str, str]] = []
+def _fields(operation: Operation, form: FormData) -> dict[str, Any]:
+    files: list[dict[str, Any]] = []
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():
         if not isinstance(value, UploadFile):
             fields[name] = _value(operation, name, value)
         elif value.filename or value.size:  # a form's empty field is a file without a name
-            content = base64.b64encode(value.file.read()).decode()
-            files.append({"name": value.filename or "", "content": content})
-    return json.dumps({**fields, "files": files}).encode()
+            files.append({"name": value.filename or "", "content": value.file.read()})
+    return {**fields, "files": files}
 
 
 def _value(operation: Operation, name: str, text: str) -> Any:

@@ -248,7 +248,19 @@ def test_an_operation_has_a_contract_test(row: Operation) -> None:
 # Imports
 
 STOREYS = (
-    {"", "errors", "schemas", "settings", "sse", "database", "holder", "loading", "threads", "tracing"},
+    {
+        "",
+        "errors",
+        "schemas",
+        "settings",
+        "sse",
+        "database",
+        "holder",
+        "json_reading",
+        "loading",
+        "threads",
+        "tracing",
+    },
     {"inference"},
     {"knowledge"},
     {"agents", "doctor"},

@@ -23,7 +23,7 @@ from tests.upstream.conftest import Connect
 from tests.upstream.fake import HANG, KEY, REPLY, USAGE, WORK, Upstream
 
 LINE = re.compile(
-    r"(?P<operation>\w+) (?P<outcome>\w+) id=(?P<id>\w{32}) model=(?P<model>\S+) prompt_tokens=(?P<prompt>\d+) "
+    r"(?P<operation>\w+) (?P<outcome>\w+) id=(?P<id>\w{32}) caller=\S+ client=\S+ path=\S+ model=(?P<model>\S+) prompt_tokens=(?P<prompt>\d+) "
     r"completion_tokens=(?P<completion>\d+) total_ms=(?P<total>[\d.]+) upstream_ms=(?P<upstream>[\d.]+) "
     r"overhead_ms=(?P<overhead>[\d.]+)"
 )

@@ -1,0 +1,54 @@
+"""A log line for each request that is refused: who asked for what from where. Of many alike, some and a count."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from urllib.parse import quote
+
+from starlette.types import Scope
+
+log = logging.getLogger("llmbackend.requests")
+
+LINES = 20  # of one client and status, in a window
+WINDOW = 60.0  # seconds
+CLIENTS = 1000  # told apart in a window
+
+
+class Refusals:
+    def __init__(self) -> None:
+        self._seen: Counter[tuple[str, int]] = Counter()
+        self._until = 0.0
+
+    def note(self, scope: Scope, status: int) -> None:
+        self.summarise()
+        address = client(scope)
+        key = (address if (address, status) in self._seen or len(self._seen) < CLIENTS else "others", status)
+        self._seen[key] += 1
+        if self._seen[key] <= LINES:
+            log.warning(
+                "refused %d caller=%s %s id=%s", status, scope["caller"], origin(scope), scope["request_id"]
+            )
+
+    def summarise(self) -> None:
+        """At a window's end, tell how many lines were left out."""
+        if (now := time.monotonic()) < self._until:
+            return
+        for (address, status), count in self._seen.items():
+            if count > LINES:
+                log.warning(
+                    "refused %d client=%s %d times more within a minute", status, address, count - LINES
+                )
+        self._seen.clear()
+        self._until = now + WINDOW
+
+
+def client(scope: Scope) -> str:
+    """The address that a request came from, or a proxy's word for it."""
+    return quote((scope.get("client") or ("-",))[0][:64], safe=":.%")
+
+
+def origin(scope: Scope) -> str:
+    """Where a request came from and what it is for. Whatever the caller chose is quoted as in a URL: it is one line."""
+    return f"client={client(scope)} {quote(scope['method'][:16])} {quote(scope['path'][:200], safe='/:@')}"
