@@ -29,7 +29,12 @@ class Settings(BaseSettings):
     """Nothing set means the embedded stack: Qdrant Edge, wordllama, SmolLM2, SQLite, all in this process."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
     )
 
     @classmethod
@@ -160,8 +165,12 @@ class Settings(BaseSettings):
 
 
 def _check_url(url: str) -> None:
-    """URLs are shown in messages; a password has a setting of its own, which is not."""
+    """URLs are shown in messages; a password or key has a setting of its own, which is not."""
     parts = urlsplit(url.strip())
+    if "?" in url or "#" in url:
+        raise ValueError(
+            "a URL with a query (?…) is refused, for a key in it would be shown: set the key beside it"
+        )
     if "@" in parts.netloc:
         raise ValueError("a URL with a password in it is refused: set the key beside it instead")
     if url.strip() and not (parts.scheme in ("http", "https") and parts.hostname):

@@ -83,18 +83,27 @@ def rerank_server(settings: Settings) -> Upstream | None:
         return _tei(settings.tei_rerank_url, settings.tei_rerank_api_key, "TEI_RERANK_API_KEY", settings)
     if settings.rerank_url:
         url, key = settings.rerank_url.rstrip("/"), settings.rerank_api_key
-        return Upstream("the rerank server", url, key, settings.upstream_timeout, "RERANK_API_KEY")
+        return Upstream(
+            "the rerank server",
+            url,
+            key,
+            settings.upstream_timeout,
+            "RERANK_API_KEY",
+            settings.max_reply_bytes,
+        )
     return None
 
 
 def _tei(url: str, key: SecretStr | None, key_setting: str, settings: Settings) -> Upstream:
-    return Upstream("TEI", url.rstrip("/"), key, settings.upstream_timeout, key_setting)
+    return Upstream(
+        "TEI", url.rstrip("/"), key, settings.upstream_timeout, key_setting, settings.max_reply_bytes
+    )
 
 
 def servers(settings: Settings) -> list[Upstream]:
     """The OpenAI-compatible servers, in the order in which they are asked to chat."""
     return [
-        Upstream(name, _versioned(url), key, settings.upstream_timeout, key_setting)
+        Upstream(name, _versioned(url), key, settings.upstream_timeout, key_setting, settings.max_reply_bytes)
         for name, urls, key, key_setting in (
             ("vLLM", settings.vllm_url, settings.vllm_api_key, "VLLM_API_KEY"),
             ("LiteLLM", settings.litellm_url, settings.litellm_api_key, "LITELLM_API_KEY"),

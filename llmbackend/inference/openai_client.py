@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,10 +12,17 @@ import openai
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from ..sse import Tail
+from .upstream import CONNECTING, LINE_BYTES, Line, Upstream
 
 # Amid a stream, openai 2 lets httpx's own through.
 TIMEOUTS = (openai.APITimeoutError, httpx.TimeoutException)
 UNREACHABLE = (openai.APIConnectionError, httpx.TransportError)
+
+STREAM = 8
+"""How many times as much as a reply a stream may bring: each of its words comes in an envelope."""
+
+_HTTP: Any = sys.modules[openai.DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0]]
+"""httpx, or httpx2, whichever this openai is made with."""
 
 
 class OpenAIClient(openai.AsyncOpenAI):
@@ -23,23 +31,40 @@ class OpenAIClient(openai.AsyncOpenAI):
     The key is always given, or it would send OPENAI_API_KEY to another's server.
     """
 
-    def __init__(self, url: str, key: str | None, timeout: float, connecting: float) -> None:
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+        async def count(reply: Any) -> None:
+            events = reply.headers.get("content-type", "").startswith("text/event-stream")
+            limit = upstream.reply_bytes * (STREAM if events else 1)
+            if reply.headers.get("content-encoding", "identity") != "identity":
+                raise upstream.packed()
+            reply.stream = _Counted(reply.stream, upstream, limit)
+
         super().__init__(
-            base_url=url,
-            api_key=key or "none",
-            timeout=openai.Timeout(timeout, connect=connecting),
+            base_url=upstream.url,
+            api_key=upstream.secret or "none",
+            timeout=openai.Timeout(upstream.timeout, connect=CONNECTING),
             max_retries=0,
             http_client=openai.DefaultAsyncHttpxClient(
                 follow_redirects=False,
                 trust_env=False,
                 verify=ssl.create_default_context(),  # with whichever authorities aiohttp trusts
+                event_hooks={"response": [count]},
             ),
         )
 
     @property
     def default_headers(self) -> dict[str, str | openai.Omit]:
-        """Not what the environment has for OpenAI itself (organization, project, …), nor what this machine is."""
-        return {"Accept": "application/json", "Content-Type": "application/json"}
+        """Not what the environment has for OpenAI itself (organization, project, …), nor what this machine is.
+
+        Nothing packed, for what is counted is what comes.
+        """
+        return {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "Content-Type": "application/json",
+        }
 
     async def complete(self, asked: dict[str, Any]) -> ChatCompletion:
         # Not by `chat.completions.create`: that takes apart what is on OpenAI's wire already, which takes 0.2 ms.
@@ -57,9 +82,32 @@ class OpenAIClient(openai.AsyncOpenAI):
         read, tail = stream.response.aiter_bytes, Tail()
 
         async def aiter_bytes() -> AsyncIterator[bytes]:
+            line = Line()
             async for piece in read():
+                if line.add(piece) > LINE_BYTES:
+                    raise self._upstream.too_large("an event", LINE_BYTES)
                 tail.add(piece)
                 yield piece
 
         stream.response.aiter_bytes = aiter_bytes  # type: ignore[method-assign, assignment]
         return stream, tail
+
+
+class _Counted(_HTTP.AsyncByteStream):  # type: ignore[misc]
+    """A reply as it comes, up to a limit."""
+
+    def __init__(self, stream: Any, upstream: Upstream, limit: int) -> None:
+        self._stream = stream
+        self._upstream = upstream
+        self._limit = limit
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for piece in self._stream:
+            size += len(piece)
+            if size > self._limit:
+                raise self._upstream.too_large("a reply", self._limit)
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()

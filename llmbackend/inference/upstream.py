@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 RETRIES = 2
 FIRST_PAUSE = 0.2  # seconds
 CONNECTING = 10.0  # seconds at most
+REPLY_BYTES = 2**25
+"""The largest reply, unless MAX_REPLY_BYTES says otherwise: hundreds of vectors, or several books."""
+
+LINE_BYTES = 2**22
+"""The longest line of a stream's events: a chunk of a reply has a thousandth of that."""
+
+REFUSAL_BYTES = 2**16  # read of a reply with an error status
 
 # What lines of server-sent events begin with: data, event, id, retry, a comment's colon.
 _OF_EVENTS = (b"d", b"e", b"i", b"r", b":")
@@ -46,13 +53,20 @@ class Upstream:
     """
 
     def __init__(
-        self, name: str, url: str, key: SecretStr | None, timeout: float, key_setting: str = "its setting"
+        self,
+        name: str,
+        url: str,
+        key: SecretStr | None,
+        timeout: float,
+        key_setting: str = "its setting",
+        reply_bytes: int = REPLY_BYTES,
     ) -> None:
         self.name = name
         self.url = url
         self.key = key
         self.timeout = timeout
         self.key_setting = key_setting
+        self.reply_bytes = reply_bytes
         self._session: aiohttp.ClientSession | None = None
         self._openai: OpenAIClient | None = None
         self._opening = threading.Lock()
@@ -63,7 +77,8 @@ class Upstream:
 
     def root(self, timeout: float) -> Upstream:
         """The same server without the /v1 of OpenAI's wire, for what it has beside that. Close it as well."""
-        return Upstream(self.name, self.url.removesuffix("/v1"), self.key, timeout, self.key_setting)
+        url = self.url.removesuffix("/v1")
+        return Upstream(self.name, url, self.key, timeout, self.key_setting, self.reply_bytes)
 
     async def get(self, path: str, deadline: float | None = None, retries: int = RETRIES) -> Any:
         """The JSON at a path."""
@@ -108,8 +123,11 @@ class Upstream:
     async def _pieces(self, reply: aiohttp.ClientResponse, piece: bytes) -> AsyncGenerator[bytes, None]:
         trace = tracing.current()
         secret = (self.secret or "").encode()
+        line = Line()
         try:
             while piece:
+                if line.add(piece) > LINE_BYTES:
+                    raise self.too_large("an event", LINE_BYTES)
                 # An error in the stream may quote the key.
                 yield piece.replace(secret, b"***") if secret and secret in piece else piece
                 with self.translated(), trace.waiting():
@@ -128,7 +146,7 @@ class Upstream:
 
         with self._opening:
             if self._openai is None:
-                self._openai = OpenAIClient(self.url, self.secret, self.timeout, CONNECTING)
+                self._openai = OpenAIClient(self)
         return self._openai
 
     async def persist(
@@ -168,17 +186,27 @@ class Upstream:
 
     async def _read(self, method: str, path: str, body: bytes | None) -> bytes:
         reply = await self._open(method, path, body)
+        read = bytearray()
         try:
-            return await reply.read()
-        finally:
-            reply.release()
+            if (reply.content_length or 0) > self.reply_bytes:
+                raise self.too_large("a reply", self.reply_bytes)
+            async for piece in reply.content.iter_any():
+                read += piece
+                if len(read) > self.reply_bytes:
+                    raise self.too_large("a reply", self.reply_bytes)
+        except BaseException:
+            reply.close()  # there may be no end to what is yet to come
+            raise
+        reply.release()
+        return bytes(read)
 
     async def _open(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
         """The reply, its body yet to be read; raises a refusal."""
         import aiohttp
 
         if self._session is None:
-            headers = {"Content-Type": "application/json"}
+            # Nothing packed: what is counted is what comes.
+            headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
             if self.secret:
                 headers["Authorization"] = f"Bearer {self.secret}"
             # Idle connections are dropped before the usual server would (uvicorn: 5 s), not used as it does.
@@ -191,9 +219,13 @@ class Upstream:
         if reply.status == 200:
             return reply
         try:
-            raise self.refusal(reply.status, await reply.read(), reply.headers.get("Retry-After"))
+            said = bytearray()
+            while len(said) < REFUSAL_BYTES and (piece := await reply.content.readany()):
+                said += piece
+            raise self.refusal(reply.status, bytes(said), reply.headers.get("Retry-After"))
         finally:
-            reply.release()
+            # What is left unread closes the connection.
+            reply.release() if reply.content.at_eof() else reply.close()
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -259,10 +291,25 @@ class Upstream:
         if isinstance(error, TIMEOUTS):
             return self._too_late()
         if isinstance(error, UNREACHABLE):
-            return self._unreachable()
+            # OpenAI's client takes whatever is raised while it reads for a broken connection.
+            return error.__cause__ if isinstance(error.__cause__, LLMBackendError) else self._unreachable()
         if isinstance(error, openai.APIError):  # an event of a stream
             return self._gave_up(error.body)
         return None
+
+    def too_large(self, what: str, limit: int) -> BackendError:
+        """The error for more than `limit` bytes."""
+        return BackendError(
+            f"{self.name} at {self.url} sent {what} of more than {limit} bytes: is this the right URL? "
+            "MAX_REPLY_BYTES is the limit of a reply",
+            details={"backend": self.name, "limit": limit},
+        )
+
+    def packed(self) -> BackendError:
+        return BackendError(
+            f"{self.name} at {self.url} packs its replies, though it was asked not to: switch that off",
+            details={"backend": self.name},
+        )
 
     def no_events(self) -> BackendError:
         return BackendError(
@@ -297,6 +344,18 @@ class Upstream:
             f"{self.name} at {self.url} did not answer in {seconds or self.timeout:.3g} s",
             details={"backend": self.name},
         )
+
+
+class Line:
+    """How long the last line of a stream is so far."""
+
+    def __init__(self) -> None:
+        self._length = 0
+
+    def add(self, piece: bytes) -> int:
+        end = piece.rfind(b"\n")
+        self._length = len(piece) - end - 1 if end >= 0 else self._length + len(piece)
+        return self._length
 
 
 def _worth_another_try(error: LLMBackendError) -> bool:
