@@ -21,8 +21,9 @@ import os
 import re
 import sys
 import time
+import unicodedata
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast, overload
 from urllib.parse import quote, urlsplit
@@ -1452,7 +1453,7 @@ class LLMBackendClient:
         replaces its old version, and `sync=True` removes those not given. `chunk_size` and
         `chunk_overlap` (tokens) are fixed when the collection is made.
 
-        Returns `{added, updated, unchanged, deleted, failed: [{id, error}], chunks}`: the first four
+        Returns `{added, updated, unchanged, deleted, failed: [{id, error}], warnings, chunks}`: the first four
         count documents, `chunks` those written now. With `plan=True` nothing is written: the report tells
         what would be, with `documents` in all, and `tokens` and `seconds` estimated from some chunks.
 
@@ -1492,28 +1493,36 @@ class LLMBackendClient:
         of a PDF or of slides have a `page`, and those below headings `headings`, for filters too.
 
         Returns a report as `rag_ingest` does; a file that cannot be read is one of `failed`, with the reason, and
-        the others go on. `sync=True` removes documents that are not among these files, but none whose file failed.
+        the others go on. `warnings` `[{id, warning}]` tell what of a file was replaced or left out. Files attached
+        to a mail become documents of their own, with the mail's id in their metadata (`part_of`). `sync=True` removes documents that are not among these files, but none whose file failed.
         With `plan=True` the files are read, and nothing is written.
 
         Raises InvalidRequest (no such file, nothing there), and as `rag_ingest` does.
         """
-        found = _find_files(paths)
+        found = _named(_find_files(paths))
         if not found:
             raise _no_file(["paths"], "there are no files in it")
+        unread = [name for name, file in found if isinstance(file, OSError)]
+        if sync and unread:
+            raise _no_file(["paths"], f"sync would remove what is in {unread[0]!r}, which cannot be read")
         fields: dict[str, Any] = {
             "collection": collection,
             "chunk_size": chunk_size,
             "chunk_overlap": chunk_overlap,
             "plan": plan,
         }
-        total = Record(added=0, updated=0, unchanged=0, deleted=0, failed=Records(), chunks=0)
+        total = Record(
+            added=0, updated=0, unchanged=0, deleted=0, failed=Records(), warnings=Records(), chunks=0
+        )
         if plan:
             total.update(documents=0, tokens=0, seconds=0.0)
         lots = _lots(found, total["failed"])
-        done = len(total["failed"])
+        here = done = len(total["failed"])  # of those that are not even sent
         with _progress(progress) as tell:
             for lot in lots:
+                before = len(total["failed"])
                 files = list(_contents(lot, total["failed"]))
+                here += len(total["failed"]) - before
                 if sync and lot is lots[-1]:
                     fields |= {"sync": True, "keep": [name for name, _ in found]}
                 if files or "sync" in fields:
@@ -1523,7 +1532,7 @@ class LLMBackendClient:
                 del files  # before the next are read
                 done += len(lot)
         if plan:
-            total["documents"] = len(found)
+            total["documents"] += here
         return total
 
     def _sent(
@@ -2243,22 +2252,35 @@ def _is_named_content(one: Any) -> bool:
     return False
 
 
-def _find(path: str, place: list[str | int]) -> Iterator[tuple[str, str]]:
+def _find(path: str, place: list[str | int]) -> Iterator[tuple[str, Any]]:
+    """The files below a path by their names; an OSError takes the place of what cannot be read."""
     if os.path.isdir(path):
-        for folder, folders, names in os.walk(path):
+        unread: list[OSError] = []
+        for folder, folders, names in os.walk(path, onerror=unread.append):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for inner in (os.path.join(folder, name) for name in folders):
+                if os.path.islink(inner):
+                    yield (
+                        _below(path, inner) + "/",
+                        OSError(0, "a link to a folder is not followed: pass that folder"),
+                    )
             for file in (os.path.join(folder, name) for name in sorted(names) if not name.startswith(".")):
-                if os.path.isfile(file):  # and no pipe, which would never end
+                if os.path.isfile(file) or not os.path.exists(file):  # or a broken link, and no endless pipe
                     yield _below(path, file), file
+        for error in unread:
+            if error.filename == path:
+                raise _no_file(place, f"the folder {path!r} cannot be read: {error.strerror}") from None
+            yield _below(path, error.filename) + "/", error
     elif os.path.isfile(path):
         yield os.path.basename(path), path
     elif glob.has_magic(path):
         fixed = path[: re.search(r"[*?\[]", path).start()]  # type: ignore[union-attr]
-        matches = [file for file in sorted(glob.glob(path, recursive=True)) if os.path.isfile(file)]
+        matches = [file for file in sorted(glob.glob(path, recursive=True)) if not os.path.isdir(file)]
         if not matches:
             raise _no_file(place, f"no file matches {path!r}")
         for file in matches:
-            yield _below(os.path.dirname(fixed) or ".", file), file
+            if os.path.isfile(file) or not os.path.exists(file):
+                yield _below(os.path.dirname(fixed) or ".", file), file
     elif "://" in path:
         raise _no_file(place, "URLs are not fetched: download it, and pass the file")
     else:
@@ -2269,11 +2291,17 @@ def _below(folder: str, file: str) -> str:
     return os.path.relpath(file, folder).replace(os.sep, "/")
 
 
+def _named(found: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """With each name in one form of Unicode: systems differ in how they write an accented letter."""
+    return [(unicodedata.normalize("NFC", name), file) for name, file in found]
+
+
 def _of_all(report: Progress | None, before: int, total: int) -> Progress | None:
     """Tells of the files of one lot as some of all."""
     if report is None:
         return None
-    return lambda state: report(Record({**state, "done": before + state["done"], "total": total}))
+    # Files may have others in them, which count as documents, too.
+    return lambda state: report(Record({**state, "done": min(before + state["done"], total), "total": total}))
 
 
 def _lots(found: Sequence[tuple[str, Any]], failed: Records) -> list[list[tuple[str, Any]]]:
@@ -2282,6 +2310,9 @@ def _lots(found: Sequence[tuple[str, Any]], failed: Records) -> list[list[tuple[
     room = UPLOAD_BYTES
     for name, file in found:
         suffix = os.path.splitext(name)[1].lower()
+        if isinstance(file, OSError):
+            failed.append(Record(id=name, error=f"cannot be read: {file.strerror}"))
+            continue
         if suffix and suffix not in FILE_TYPES.split():
             failed.append(Record(id=name, error=f"unsupported type {suffix}"))
             continue

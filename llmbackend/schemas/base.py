@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Annotated, Self
 
 from pydantic import (
@@ -23,7 +24,14 @@ def _collection_name(name: str) -> str:
 
 
 CollectionName = Annotated[str, AfterValidator(_collection_name)]
-DocumentId = Annotated[str, Field(min_length=1, max_length=512)]
+
+
+def _one_form(name: str) -> str:
+    """Systems differ in how they write an accented letter of a file's name: it is one document all the same."""
+    return unicodedata.normalize("NFC", name)
+
+
+DocumentId = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_one_form)]
 BASE64 = {"type": "string", "contentEncoding": "base64"}
 
 

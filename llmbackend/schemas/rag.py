@@ -96,6 +96,11 @@ class Failure(Response):
     error: str
 
 
+class IngestWarning(Response):
+    id: str
+    warning: str = Field(description="what of the document was replaced or left out")
+
+
 class IngestReport(Response):
     """The first four count documents; chunks, those written."""
 
@@ -104,6 +109,7 @@ class IngestReport(Response):
     unchanged: int = 0
     deleted: int = 0
     failed: list[Failure] = []
+    warnings: list[IngestWarning] = []
     chunks: int = 0
 
 

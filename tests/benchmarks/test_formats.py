@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from llmbackend.knowledge.files.decoding import Unreadable
+from llmbackend.knowledge.files.parsed import Unreadable
 from llmbackend.knowledge.files.pool import Limits, ParsingPool
 
 pytestmark = pytest.mark.benchmark
@@ -34,7 +34,8 @@ def test_files_become_what_is_expected(folder: Path, table: Callable[..., None])
         for one in expected:
             began = time.perf_counter()
             try:
-                text = (await pool.parse(one["file"], (folder / one["file"]).read_bytes())).text
+                [(_, parsed)] = await pool.parse(one["file"], (folder / one["file"]).read_bytes())
+                text = parsed.text
                 fits, outcome = _fits(one, text), f"{len(text)} characters"
             except Unreadable as error:
                 fits, outcome = one["expect"] in ("error", "empty", "text_or_error"), str(error)

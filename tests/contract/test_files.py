@@ -54,6 +54,7 @@ def test_files_of_each_type_are_found_by_what_they_say(client: LLMBackendClient,
         "unchanged": 0,
         "deleted": 0,
         "failed": [],
+        "warnings": [],
         "chunks": len(given),
     }
     for name in given:

@@ -7,8 +7,9 @@ import json
 import pytest
 
 import llm_client
-from llmbackend.knowledge.files.decoding import Unreadable
-from llmbackend.knowledge.files.parsing import FORMATS, Parsed, _without_ligatures, parse
+from llmbackend.knowledge.files.formats.pdf import without_ligatures
+from llmbackend.knowledge.files.parsed import Parsed, Unreadable
+from llmbackend.knowledge.files.parsing import FORMATS, parse
 from tests import files
 from tests.files import FACT
 
@@ -156,7 +157,7 @@ def test_a_mail_is_its_head_and_its_text() -> None:
 
 
 def test_ligatures_are_letters() -> None:
-    assert _without_ligatures("mis\ufb01ts, ½") == "misfits, ½"
+    assert without_ligatures("mis\ufb01ts, ½") == "misfits, ½"
 
 
 # What cannot be read
@@ -174,7 +175,7 @@ def test_ligatures_are_letters() -> None:
         ("a.txt", b"\x89PNG\r\n\x1a\nand so on", "binary, not text"),
         ("a.txt", bytes(range(256)) * 10, "binary, not text"),
         ("README", b"\x7fELF\0\0\0", "binary, not text"),
-        ("a.txt", b"\xff\xfea", "broken: it is not utf-16-le, as its first bytes say"),
+        ("a.txt", b"\xff\xfea", "binary, not text"),
         ("a.pdf", files.encrypted_pdf(FACT, "secret"), "encrypted: remove its password first"),
         ("a.pdf", files.pdf("", ""), "scanned: its pages have no text, only images"),
         ("a.pdf", b"no PDF", "broken, or no .pdf file: "),

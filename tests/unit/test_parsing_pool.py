@@ -14,13 +14,13 @@ import pytest
 
 from llmbackend.errors import BackendError
 from llmbackend.knowledge.files import pool as parsing_pool
-from llmbackend.knowledge.files.decoding import Unreadable
-from llmbackend.knowledge.files.parsing import Parsed
+from llmbackend.knowledge.files.parsed import Parsed, Unreadable
 from llmbackend.knowledge.files.pool import Limits, ParsingPool
 from tests import files
 from tests.files import FACT
 
 TEXT = ("a.txt", FACT.encode())
+READ = [("a.txt", Parsed(FACT, "plain"))]
 
 
 @asynccontextmanager
@@ -64,7 +64,7 @@ def test_processes_are_kept_for_the_next_file() -> None:
     async def work() -> None:
         async with _pool() as pool:
             assert _children() == {}, "started when there is something to do"
-            assert await pool.parse(*TEXT) == Parsed(FACT, "plain")
+            assert await pool.parse(*TEXT) == READ
             kept = _children().keys()
             assert len(kept) == 1
             for _ in range(5):
@@ -86,7 +86,7 @@ def test_modules_in_the_working_directory_are_not_imported(
 
     async def work() -> None:
         async with _pool() as pool:
-            assert await pool.parse(*TEXT) == Parsed(FACT, "plain")
+            assert await pool.parse(*TEXT) == READ
 
     _run(work)
 
@@ -100,7 +100,7 @@ def test_processes_with_nothing_to_do_are_ended(monkeypatch: pytest.MonkeyPatch)
             with anyio.fail_after(30):
                 while _children():  # noqa: ASYNC110
                     await anyio.sleep(0.05)
-            assert await pool.parse(*TEXT) == Parsed(FACT, "plain")
+            assert await pool.parse(*TEXT) == READ
 
     _run(work)
 
@@ -112,7 +112,7 @@ def test_a_file_that_takes_too_long_is_given_up_and_the_next_is_read() -> None:
                 await pool.parse("endless.pdf", files.endless_pdf())
             assert _children() == {}
         async with _pool() as pool:
-            assert await pool.parse(*TEXT) == Parsed(FACT, "plain")
+            assert await pool.parse(*TEXT) == READ
 
     _run(work)
 
@@ -127,7 +127,7 @@ def test_a_file_that_takes_too_much_memory_is_given_up_and_the_next_is_read() ->
             ):
                 with pytest.raises(Unreadable, match="took too much memory"):
                     await pool.parse(name, data)
-                assert await pool.parse(*TEXT) == Parsed(FACT, "plain")
+                assert await pool.parse(*TEXT) == READ
 
     _run(work)
 
@@ -137,7 +137,7 @@ def test_a_text_that_is_too_large_is_given_up() -> None:
         async with _pool(text=2**20) as pool:
             with pytest.raises(Unreadable, match="too large: it has 2 MB of text, and 1 are read"):
                 await pool.parse("a.txt", b"a" * 2**21)
-            assert await pool.parse(*TEXT) == Parsed(FACT, "plain")
+            assert await pool.parse(*TEXT) == READ
 
     _run(work)
 
@@ -148,7 +148,7 @@ def test_a_process_that_dies_is_replaced() -> None:
             await pool.parse(*TEXT)
             (idle,) = _children().values()
             idle.kill()
-            assert await pool.parse(*TEXT) == Parsed(FACT, "plain")
+            assert await pool.parse(*TEXT) == READ
 
         async with _pool() as pool, anyio.create_task_group() as group:
 
@@ -171,7 +171,7 @@ def test_a_call_that_is_left_leaves_no_process_behind() -> None:
             with anyio.move_on_after(1.5):
                 await pool.parse("endless.pdf", files.endless_pdf())
             assert _children() == {}
-            assert await pool.parse(*TEXT) == Parsed(FACT, "plain")
+            assert await pool.parse(*TEXT) == READ
 
     _run(work)
 
@@ -220,6 +220,6 @@ def test_a_parser_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch,
                 BackendError, match=r"pip install 'llmbackend\[documents\]' \(missing: pypdf\)"
             ):
                 await pool.parse("a.pdf", files.pdf(FACT))
-            assert await pool.parse(*TEXT) == Parsed(FACT, "plain")
+            assert await pool.parse(*TEXT) == READ
 
     _run(work)

@@ -13,10 +13,16 @@ PAGE_END = "\f"
 """Between the pages of a text, as in the output of pdftotext."""
 
 
+PART_OF = "part_of"
+"""In the metadata of a document that was a file in another: the id of that."""
+
+
 class ParsedDocument(Document):
     """A document whose text comes from a file, in a syntax that its name does not tell."""
 
     syntax: Syntax
+    warnings: tuple[str, ...] = ()
+    """What reading the file left out or replaced."""
 
 
 class BareText(NamedTuple):

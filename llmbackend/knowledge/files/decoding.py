@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 
-
-class Unreadable(Exception):
-    """A file that gives no text; the message is the reason, for a person."""
-
+from .parsed import Unreadable, Warn
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]+")
-
 
 _BOMS = (
     (b"\xef\xbb\xbf", "utf-8"),
@@ -38,37 +35,46 @@ _MAGIC = (
     b"\x7fELF",
     b"\xd0\xcf\x11\xe0",
 )
+_SEVEN_BIT = {"iso2022_jp": b"\x1b$", "iso2022_kr": b"\x1b$)C", "hz": b"~{", "utf_7": b"+"}
+"""Encodings whose bytes are all ASCII, with what announces other letters in each."""
 
 
-def decoded(data: bytes, declared: str | None = None) -> str:
-    """Text by its byte order mark, as UTF-8, as declared, or by what its bytes look like."""
+def decoded(data: bytes, warn: Warn, declared: str | None = None) -> str:
+    """Text by its byte order mark, as UTF-8, as declared, or by what its bytes look like.
+
+    A few bytes that do not fit are replaced by U+FFFD, and `warn` is told how many.
+    """
     for mark, encoding in _BOMS:
         if data.startswith(mark):
-            try:
-                return data[len(mark) :].decode(encoding)
-            except UnicodeDecodeError:
-                raise Unreadable(f"broken: it is not {encoding}, as its first bytes say") from None
+            return _readable(_replacing(data[len(mark) :], encoding, warn))
     if data.startswith(_MAGIC):
         raise Unreadable("binary, not text")
     nuls = data.count(0)
     if nuls > len(data) // 4:  # UTF-16 without a mark: every other byte of most languages' texts
         high = data[1::2].count(0)
         encoding = "utf-16-le" if high > nuls - high else "utf-16-be"
-        text = data.decode(encoding, "replace")
-    else:
-        text = _by_looks(data, declared)
-    odd = sum(len(run) for run in _CONTROLS.findall(text)) + text.count("\ufffd")
-    if odd > max(4, len(text) // 30):
-        raise Unreadable("binary, not text")
-    return text
+        return _readable(_replacing(data, encoding, warn))
+    return _readable(_by_looks(data, _codec(declared), warn))
 
 
-def _by_looks(data: bytes, declared: str | None) -> str:
-    for encoding in ("utf-8", declared):
+def _by_looks(data: bytes, declared: str | None, warn: Warn) -> str:
+    if (declared in _SEVEN_BIT and _SEVEN_BIT[declared] in data) or (b"\x1b$" in data and declared is None):
+        return _replacing(data, declared or "iso2022_jp", warn)
+    text = data.decode("utf-8", "replace")
+    wrong = text.count("\ufffd") - data.count("\ufffd".encode())
+    if not wrong:
+        return text
+    # A byte of another encoding is followed by what makes it a letter of UTF-8 hardly ever.
+    letters = sum(1 for _ in _UTF8_LETTERS.finditer(data))
+    if letters >= wrong:
+        _tell(wrong, "UTF-8", warn)
+        return text
+    if declared and declared != "utf-8":
         try:
-            return data.decode(encoding or "utf-8")
-        except (UnicodeDecodeError, LookupError):
-            pass
+            return data.decode(declared)
+        except UnicodeDecodeError as error:
+            if error.start > len(data) // 2:  # most of it fits
+                return _replacing(data, declared, warn)
     from charset_normalizer import from_bytes
 
     matches = from_bytes(data, cp_isolation=_ENCODINGS)
@@ -77,6 +83,49 @@ def _by_looks(data: bytes, declared: str | None) -> str:
     if best is None or "cp1252" in possible:  # in doubt, western European: by far the most frequent
         return data.decode("cp1252", "replace")
     return str(best)
+
+
+_UTF8_LETTERS = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+
+
+def _replacing(data: bytes, encoding: str, warn: Warn) -> str:
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError:
+        text = data.decode(encoding, "replace")
+        _tell(text.count("\ufffd"), encoding, warn)
+        return text
+
+
+def _tell(wrong: int, encoding: str, warn: Warn) -> None:
+    what = "1 place is" if wrong == 1 else f"{wrong} places are"
+    warn(f"{what} not {encoding.upper()} and replaced by \ufffd")
+
+
+def _codec(declared: str | None) -> str | None:
+    """Python's codec for a charset as mails and pages name it, after the WHATWG Encoding Standard.
+
+    That has iso-8859-1 mean cp1252, as browsers do (https://encoding.spec.whatwg.org/#names-and-labels). None for one
+    that is not known, and for UTF-16, which a text that is read as ASCII so far cannot be.
+    """
+    if not declared:
+        return None
+    import webencodings
+
+    found = webencodings.lookup(declared.strip().strip("\"'"))
+    name = found.codec_info.name if found else declared.strip()
+    try:
+        name = codecs.lookup(name).name
+    except LookupError:
+        return None
+    return None if name.startswith(("utf-16", "utf-32")) else name.replace("utf-7", "utf_7")
+
+
+def _readable(text: str) -> str:
+    odd = sum(len(run) for run in _CONTROLS.findall(text)) + text.count("\ufffd")
+    if odd > max(4, len(text) // 30) or ("\ufffd" in text and not text.replace("\ufffd", "").strip()):
+        raise Unreadable("binary, not text")
+    return text
 
 
 def clean(text: str) -> str:

@@ -7,9 +7,11 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from itertools import islice, takewhile
 
+from pydantic import JsonValue
+
 from ...schemas import Document, Failure, File
-from ..chunks.syntax import ParsedDocument
-from .decoding import Unreadable
+from ..chunks.syntax import PART_OF, ParsedDocument
+from .parsed import Unreadable
 from .pool import ParsingPool
 
 IN_ADVANCE = 64
@@ -18,29 +20,41 @@ IN_ADVANCE = 64
 
 async def from_files(
     pool: ParsingPool, files: Sequence[File]
-) -> AsyncGenerator[Sequence[Document | Failure], None]:
-    """A document, or why there is none, for each file in its turn: as many at a time as are there by then."""
+) -> AsyncGenerator[tuple[int, Sequence[Document | Failure]], None]:
+    """Documents, or why there are none, of each file in its turn: of as many files at a time as are read by then."""
     left = iter(files)
     reading = deque(asyncio.create_task(_from_file(pool, file)) for file in islice(left, IN_ADVANCE))
     try:
         while reading:
             await asyncio.wait([reading[0]])
-            ready = [task.result() for task in takewhile(asyncio.Task.done, reading)]
-            for _ in ready:
+            done = [task.result() for task in takewhile(asyncio.Task.done, reading)]
+            for _ in done:
                 reading.popleft()
-            reading.extend(asyncio.create_task(_from_file(pool, file)) for file in islice(left, len(ready)))
-            yield ready
+            reading.extend(asyncio.create_task(_from_file(pool, file)) for file in islice(left, len(done)))
+            yield len(done), [document for documents in done for document in documents]
     finally:
         for task in reading:
             task.cancel()
         await asyncio.gather(*reading, return_exceptions=True)
 
 
-async def _from_file(pool: ParsingPool, file: File) -> Document | Failure:
+async def _from_file(pool: ParsingPool, file: File) -> list[Document | Failure]:
+    """The file's document, then one for each file in it that can be read, which tells what it is part of."""
     try:
-        parsed = await pool.parse(file.name, file.content)
+        found = await pool.parse(file.name, file.content)
     except Unreadable as error:
-        return Failure(id=file.name, error=str(error))
-    return ParsedDocument(
-        id=file.name, text=parsed.text, metadata={"source": file.name}, syntax=parsed.syntax
-    )
+        return [Failure(id=file.name, error=str(error))]
+    documents: list[Document | Failure] = []
+    for name, parsed in found:
+        if isinstance(parsed, Unreadable):
+            documents.append(Failure(id=name, error=str(parsed)))
+            continue
+        metadata: dict[str, JsonValue] = {"source": name}
+        if name != file.name:
+            metadata[PART_OF] = file.name
+        documents.append(
+            ParsedDocument(
+                id=name, text=parsed.text, metadata=metadata, syntax=parsed.syntax, warnings=parsed.warnings
+            )
+        )
+    return documents

@@ -15,8 +15,7 @@ from typing import Any
 from anyio import CancelScope
 
 from ...errors import BackendError
-from .decoding import Unreadable
-from .parsing import Parsed
+from .parsed import Parsed, Unreadable
 from .process import LENGTHS, OUT_OF_MEMORY, frame
 
 FILES_A_PROCESS = 500
@@ -45,10 +44,11 @@ class ParsingPool:
         self._idle: list[_Parser] = []
         self._ending: asyncio.TimerHandle | None = None
 
-    async def parse(self, name: str, data: bytes) -> Parsed:
-        """The text of a file; its name tells what it is.
+    async def parse(self, name: str, data: bytes) -> list[tuple[str, Parsed | Unreadable]]:
+        """What is read from a file, and from the files in it, by name; its name tells what it is.
 
-        Raises Unreadable with the reason if it has none, BackendError if a parser is not installed.
+        A file in it that has no text comes with the reason. Raises Unreadable with the reason for the file itself,
+        BackendError if a parser is not installed.
         """
         async with self._turns:
             if self._idle:
@@ -59,7 +59,7 @@ class ParsingPool:
             except _Ended as error:
                 raise Unreadable(str(error)) from None
 
-    async def _read(self, parser: _Parser, name: str, data: bytes) -> Parsed:
+    async def _read(self, parser: _Parser, name: str, data: bytes) -> list[tuple[str, Parsed | Unreadable]]:
         kept = False
         try:
             head, text = await parser.parse(name, data)
@@ -75,9 +75,19 @@ class ParsingPool:
                 f"pip install 'llmbackend[documents]' (missing: {head['missing']})",
                 details={"backend": "documents"},
             )
-        if "error" in head:
-            raise Unreadable(head["error"])
-        return Parsed(text, head["syntax"])
+        if "error" in head["found"][0]:
+            raise Unreadable(head["found"][0]["error"])
+        found: list[tuple[str, Parsed | Unreadable]] = []
+        start = 0
+        for one in head["found"]:
+            if "error" in one:
+                found.append((one["name"], Unreadable(one["error"])))
+                continue
+            end = start + one["bytes"]
+            part = text[start:end].decode()
+            found.append((one["name"], Parsed(part, one["syntax"], warnings=tuple(one["warnings"]))))
+            start = end
+        return found
 
     def _keep(self, parser: _Parser) -> None:
         self._idle.append(parser)
@@ -123,7 +133,7 @@ class _Parser:
         )
         return cls(process, limits)
 
-    async def parse(self, name: str, data: bytes) -> tuple[dict[str, Any], str]:
+    async def parse(self, name: str, data: bytes) -> tuple[dict[str, Any], bytes]:
         files, texts = self._process.stdin, self._process.stdout
         assert files is not None
         assert texts is not None
@@ -137,7 +147,7 @@ class _Parser:
                 if max(lengths) > self._limits.text:
                     raise Unreadable("its parser misbehaved")
                 head = json.loads(await texts.readexactly(lengths[0]))
-                text = (await texts.readexactly(lengths[1])).decode()
+                text = await texts.readexactly(lengths[1])
         except TimeoutError:
             raise Unreadable(f"took too long: more than {self._limits.seconds:g} s") from None
         except (asyncio.IncompleteReadError, ConnectionError):

@@ -15,8 +15,8 @@ import sys
 from contextlib import suppress
 from typing import Any, BinaryIO
 
-from .decoding import Unreadable
-from .parsing import parse
+from .parsed import Unreadable
+from .parsing import parse_all
 
 LENGTHS = struct.Struct(">II")
 OUT_OF_MEMORY = 3
@@ -57,17 +57,27 @@ def _take(files: BinaryIO) -> tuple[str, bytes] | None:
 
 
 def _read(name: str, data: bytes, most: int) -> tuple[dict[str, Any], bytes]:
-    """A frame's head, which tells what went wrong if something did, and its body, the text."""
+    """A frame's head, which tells of each text that was found or what went wrong, and its body, the texts."""
+    found: list[dict[str, Any]] = []
+    texts: list[bytes] = []
     try:
-        text, syntax = parse(name, data)
-        body = text.encode()
+        for part, parsed in parse_all(name, data):
+            if isinstance(parsed, Unreadable):
+                found.append({"name": part, "error": str(parsed)})
+                continue
+            text = parsed.text.encode()
+            if len(text) + sum(map(len, texts)) > most:
+                error = f"too large: it has {len(text) >> 20} MB of text, and {most >> 20} are read"
+                found.append({"name": part, "error": error})
+                continue
+            about = {"syntax": parsed.syntax, "warnings": parsed.warnings, "bytes": len(text)}
+            found.append({"name": part, **about})
+            texts.append(text)
     except Unreadable as error:
-        return {"error": str(error)}, b""
+        found.append({"name": name, "error": str(error)})
     except ImportError as error:
         return {"missing": error.name or str(error)}, b""
-    if len(body) > most:
-        return {"error": f"too large: it has {len(body) >> 20} MB of text, and {most >> 20} are read"}, b""
-    return {"syntax": syntax}, body
+    return {"found": found}, b"".join(texts)
 
 
 def restrict(memory: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,9 +15,9 @@ from anyio import CancelScope
 
 from ... import threads
 from ...inference.embeddings import Embedder
-from ...schemas import Document, Failure, IngestPlan, IngestReport
+from ...schemas import Document, Failure, IngestPlan, IngestReport, IngestWarning
 from ..chunks.chunking import content_hash, split
-from ..chunks.syntax import BareText
+from ..chunks.syntax import PART_OF, BareText, ParsedDocument
 from ..collections.collection import Collection
 from ..engines.vectors import Chunk, VectorIndex
 from ..pipeline import ahead, side_by_side
@@ -60,8 +60,10 @@ _Given = TypeVar("_Given", str | Document, Document | Failure)
 class Incoming(NamedTuple):
     """Documents that are still being read, and how many there will be; a Failure takes the place of one."""
 
-    documents: AsyncGenerator[Sequence[Document | Failure], None]
+    documents: AsyncGenerator[tuple[int, Sequence[Document | Failure]], None]
+    """How many files were read, and what was in them."""
     total: int
+    """Files."""
 
 
 class _Version(NamedTuple):
@@ -78,6 +80,7 @@ class _Batch:
     given: int
     unchanged: int = 0
     failed: list[Failure] = field(default_factory=list)
+    warnings: list[IngestWarning] = field(default_factory=list)
     changed: list[tuple[str, str]] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
     vectors: NDArray[np.float32] | None = None
@@ -116,8 +119,7 @@ async def ingest(
                 unflushed = 0
     if sync:
         stages.tell("sync")
-        kept = {*seen, *keep, *(failure.id for failure in report.failed)}
-        report.deleted = await _remove(collection, await _others(collection, kept))
+        report.deleted = await _remove(collection, await _others(collection, seen, _left(keep, report)))
     await collection.run(collection.index.flush)
     stages.tell("done")
     return report
@@ -157,8 +159,7 @@ async def plan(
             stages.chunked(batch)
             stages.through(batch)
     if collection and sync:
-        kept = {*seen, *keep, *(failure.id for failure in report.failed)}
-        report.deleted = len(await _others(collection, kept))
+        report.deleted = len(await _others(collection, seen, _left(keep, report)))
     report.seconds = time.monotonic() - began
     if sample:
         await model.embed(sample[:1])  # what comes before the first text, such as loading, is not counted
@@ -187,8 +188,10 @@ class _Stages:
             del self._done["parse"], self._of["parse"]
         self.tell()
 
-    def parsed(self, count: int) -> None:
-        self._done["parse"] += count
+    def parsed(self, files: int, documents: int) -> None:
+        self._done["parse"] += files
+        self._total += documents - files  # there may be files in a file
+        self._of["chunk"] = self._total
 
     def chunked(self, batch: _Batch) -> None:
         self._done["chunk"] += batch.given
@@ -227,8 +230,8 @@ async def _given(
     waiting: list[Document | Failure] = []
     since = time.monotonic()
     async with aclosing(documents.documents) as parsed:
-        async for ready in parsed:
-            stages.parsed(len(ready))
+        async for files, ready in parsed:
+            stages.parsed(files, len(ready))
             stages.tell()
             waiting += ready
             size = sum(len(each.text) for each in waiting if isinstance(each, Document))
@@ -316,16 +319,25 @@ def _count(report: IngestReport, batch: _Batch, replaced: int) -> None:
     report.updated += replaced
     report.unchanged += batch.unchanged
     report.failed += batch.failed
+    report.warnings += batch.warnings
     report.chunks += len(batch.chunks)
 
 
-async def _others(collection: Collection, kept: set[str]) -> list[str]:
-    """The documents of a collection that are not among these."""
+def _left(keep: Sequence[str], report: IngestReport) -> set[str]:
+    """Documents that a sync leaves though they were not given, or could not be read."""
+    return {*keep, *(failure.id for failure in report.failed)}
+
+
+async def _others(collection: Collection, seen: Container[str], left: set[str]) -> list[str]:
+    """The documents of a collection that are not among these, nor part of one that is left as it is."""
     others: list[str] = []
     cursor: str | None = None
     while True:
         page = await collection.run(collection.index.documents, 1000, cursor)
-        others += [head.document_id for head in page.heads if head.document_id not in kept]
+        for head in page.heads:
+            name, whole = head.document_id, head.metadata.get(PART_OF)
+            if name not in seen and name not in left and (whole not in left or whole in seen):
+                others.append(name)
         cursor = page.cursor
         if cursor is None:
             return others
@@ -353,6 +365,8 @@ def _versions(
             batch.failed.append(given)
             continue
         document = given if isinstance(given, Document) else BareText.of(given)
+        if isinstance(document, ParsedDocument):
+            batch.warnings += (IngestWarning(id=document.id, warning=said) for said in document.warnings)
         digest = content_hash(document)
         if not document.text.strip():
             batch.failed.append(Failure(id=document.id, error="the document is empty"))

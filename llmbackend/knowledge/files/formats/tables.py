@@ -1,0 +1,185 @@
+"""Tables: each row stands for itself, with its columns' names, because it may be found without the table's head."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any
+
+SAMPLE = 100
+"""Rows that are looked at to tell whether a table has a head."""
+
+_NUMBER = re.compile(r"[-+(]?[$€£¥]?\s?\d[\d.,' \u00a0]*(?:[eE][-+]?\d+)?\s?[%€$£¥)]?")
+_DATE = re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}(?:[T ]\d{1,2}:\d{2}.*)?|\d{1,2}:\d{2}(?::\d{2})?")
+_YEAR = re.compile(r"(?:1[89]|20|21)\d\d")
+
+
+def records(rows: Iterable[Sequence[str]]) -> str:
+    """Rows as text: `name: value` lines, a blank line between rows; rows of a table without a head as they are."""
+    cleaned = ([" ".join(cell.split()) for cell in row] for row in rows)
+    filled = (row for row in cleaned if any(row))
+    sample = list(islice(filled, SAMPLE))
+    if not sample:
+        return ""
+    width = _width(sample)
+    full = next(number for number, row in enumerate(sample) if _used(row) >= width)
+    preamble, table = sample[:full], sample[full:]
+    head: Sequence[str] | None = None
+    if _names_rows(preamble, table, width):
+        head, preamble = ["", *preamble[0]], []
+    elif _has_head(table, width):
+        head, table = table[0], table[1:]
+    told = [_line(row) for row in preamble]
+    if head is not None and not table:
+        told.append(_line(head))
+    told += (_record(head, row) for row in chain(table, filled))
+    return "\n\n".join(told)
+
+
+def _used(row: Sequence[str]) -> int:
+    """Up to its last cell with something in it."""
+    return max((number for number, cell in enumerate(row, 1) if cell), default=0)
+
+
+def _width(rows: Sequence[Sequence[str]]) -> int:
+    """How many columns most rows have; of equally frequent numbers the larger."""
+    counted = Counter(map(_used, rows))
+    return max(counted, key=lambda width: (counted[width], width))
+
+
+def _names_rows(above: Sequence[Sequence[str]], table: Sequence[Sequence[str]], width: int) -> bool:
+    """Whether the one row above a table is its head, without a name for the first column, as R writes it."""
+    return (
+        len(above) == 1
+        and width > 2
+        and len(above[0]) == width - 1
+        and all(above[0])
+        and not any(map(_kind, above[0]))
+        and all(_used(row) == width for row in table)
+        and _votes(table) <= 0
+    )
+
+
+def _line(row: Sequence[str]) -> str:
+    return ", ".join(filter(None, row))
+
+
+def _record(head: Sequence[str] | None, row: Sequence[str]) -> str:
+    if head is None:
+        return _line(row)
+    names = [*head, *[""] * (len(row) - len(head))]
+    named = zip(names, row, strict=False)
+    return "\n".join(f"{name}: {cell}" if name else cell for name, cell in named if cell)
+
+
+def _kind(cell: str) -> str:
+    """What a cell holds, if it is not just a text: such a cell is data, not a name."""
+    if _DATE.fullmatch(cell):
+        return "date"
+    if _NUMBER.fullmatch(cell):
+        return "number"
+    return ""
+
+
+def _has_head(table: Sequence[Sequence[str]], width: int) -> bool:
+    """Whether the first row names the columns. Where nothing tells, it does unless all of it is data."""
+    if max(width, _used(table[0])) < 2:
+        return False
+    votes = _votes(table)
+    return votes > 0 if votes else not all(map(_kind, filter(None, table[0])))
+
+
+def _votes(table: Sequence[Sequence[str]]) -> int:
+    """In how many more columns the first row is a name than data, judged by what stands below it.
+
+    A text above numbers, or a number above texts, is a name; a number above numbers is data, unless it is a year and
+    they are not. A text that comes again in its column is data.
+    """
+    head, *body = table
+    votes = 0
+    for number, name in enumerate(head):
+        column = [row[number] for row in body if number < len(row) and row[number]]
+        if not name or not column:
+            continue
+        kind, below = _kind(name), _most(column)
+        if kind and below:
+            is_label = _YEAR.fullmatch(name) and not all(map(_YEAR.fullmatch, column))
+            votes += 1 if is_label else -1
+        elif kind or below:
+            votes += 1
+        elif len(column) > 1 and name in column:
+            votes -= 1
+    return votes
+
+
+def _most(column: Sequence[str]) -> str:
+    """The kind of most of its cells."""
+    [(kind, _)] = Counter(map(_kind, column)).most_common(1)
+    return kind
+
+
+# Files of separated values
+
+
+SEPARATORS = ",;\t|"
+DIALECT_ROWS = 200
+"""Rows that are read to tell the separator."""
+
+
+def separated(text: str) -> Iterator[list[str]]:
+    """The rows of a CSV file, whatever separates its values; none is lost to a quotation mark that is never closed."""
+    import csv
+    import io
+
+    csv.field_size_limit(2**30)
+    if announced := re.match(r"sep=(.)\r?\n", text):  # Excel's
+        text, separators = text[announced.end() :], announced[1]
+    else:
+        separators = SEPARATORS
+    escaped = '\\"' in text and '""' not in text.replace('\\"', "")
+
+    def read(separator: str, quoting: Any = csv.QUOTE_MINIMAL) -> Iterator[list[str]]:
+        return csv.reader(
+            io.StringIO(text, newline=""),
+            delimiter=separator,
+            quoting=quoting,
+            doublequote=not escaped,
+            escapechar="\\" if escaped else None,
+            skipinitialspace=True,
+            strict=False,
+        )
+
+    best = max(separators, key=lambda one: _consistency(list(islice(read(one), DIALECT_ROWS)), one))
+    rows = list(read(best))
+    if rows and _swallowed(rows[-1], text):
+        return read(best, csv.QUOTE_NONE)
+    return iter(rows)
+
+
+def _consistency(rows: Sequence[Sequence[str]], separator: str) -> tuple[float, int]:
+    """How well a separator explains some rows: as many cells in each, and no other separator within them.
+
+    The comma of a decimal number does not count as one.
+    """
+    filled = [row for row in rows if any(cell.strip() for cell in row)]
+    if not filled:
+        return 0.0, 0
+    [(width, count)] = Counter(map(len, filled)).most_common(1)
+    if width < 2:
+        return 0.0, -SEPARATORS.find(separator)
+    others = set(SEPARATORS) - {separator}
+    cells = [cell for row in filled for cell in row]
+    whole = sum(1 for cell in cells if not others & set(cell) or _kind(cell.strip()))
+    return count / len(filled) * whole / len(cells), -SEPARATORS.find(separator)
+
+
+def _swallowed(last: Sequence[str], text: str) -> bool:
+    """Whether a last cell runs over many lines to the end, because its quotation mark is not closed."""
+    cell = last[-1] if last else ""
+    return (
+        cell.count("\n") > 1
+        and not text.rstrip().endswith('"')
+        and text.rstrip().endswith(cell.rstrip()[-50:])
+    )
