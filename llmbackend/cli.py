@@ -318,6 +318,8 @@ def _print_record(record: dict[str, Any]) -> None:
     table = Table(show_header=False)
     for name, value in record.items():
         if isinstance(value, list):
-            value = "\n".join(f"{item['id']}: {item['error']}" for item in value) or "none"
+            value = (
+                "\n".join(f"{item['id']}: {item.get('error') or item['warning']}" for item in value) or "none"
+            )
         table.add_row(name, str(value))
     out.print(table)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import os
+import unicodedata
 from collections.abc import Iterator
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,90 @@ def test_a_file_that_cannot_be_read_is_reported_and_the_rest_goes_on(
     assert reasons.keys() == BAD.keys()
     for name, (_, reason) in BAD.items():
         assert reason in reasons[name]
+
+
+def test_what_a_file_lost_is_told(client: LLMBackendClient, collection: str) -> None:
+    given = [
+        ("cut.txt", "Der Leuchtturm ist grün".encode() + b"\xc3"),
+        ("some.pdf", files.pdf("One page.", "")),
+        ("whole.txt", b"Nothing is wrong with this."),
+    ]
+    report = client.rag_ingest_files(given, collection)
+    told = {warning.id: warning.warning for warning in report.warnings}
+    assert told == {
+        "cut.txt": "1 place is not UTF-8 and replaced by \ufffd",
+        "some.pdf": "1 of 2 pages have no text: scanned?",
+    }
+    assert (
+        client.rag_ingest_files(given, collection).warnings == report.warnings
+    )  # of what is stored already, too
+
+
+def _mail_with(*attachments: tuple[str, str]) -> bytes:
+    message = EmailMessage()
+    message["Subject"], message["From"] = "Harbour", "ada@example.org"
+    message.set_content("The files are attached.")
+    for name, text in attachments:
+        message.add_attachment(text, filename=name)
+    return bytes(message)
+
+
+def test_files_attached_to_a_mail_are_documents_that_tell_their_mail(
+    client: LLMBackendClient, collection: str
+) -> None:
+    mail = _mail_with(("tower.txt", FACT), ("tides.csv", "day,metres\nMonday,3\n"))
+    report = client.rag_ingest_files([("a.eml", mail), ("b.txt", b"Other text.")], collection)
+    assert (report.added, report.failed) == (4, [])
+    (hit, *_) = client.rag_search(QUESTION, collection)
+    assert (hit.document_id, hit.metadata["part_of"]) == ("a.eml/tower.txt", "a.eml")
+    of_mail = client.rag_search(QUESTION, collection, filters={"part_of": "a.eml"})
+    assert {one.document_id for one in of_mail} == {"a.eml/tower.txt", "a.eml/tides.csv"}
+
+
+def test_syncing_keeps_attachments_of_mails_that_were_not_read_and_removes_those_that_are_gone(
+    client: LLMBackendClient, collection: str
+) -> None:
+    given = [("a.eml", _mail_with(("one.txt", "One."))), ("b.eml", _mail_with(("two.txt", "Two.")))]
+    assert client.rag_ingest_files(given, collection, sync=True).added == 4
+    again = [("a.eml", b"no mail any more"), ("b.eml", _mail_with(("three.txt", "Three.")))]
+    report = client.rag_ingest_files(again, collection, sync=True)
+    assert (report.deleted, [one.id for one in report.failed]) == (1, ["a.eml"])
+    assert {one.id for one in client.list_documents(collection)} == {
+        "a.eml",
+        "a.eml/one.txt",
+        "b.eml",
+        "b.eml/three.txt",
+    }
+
+
+def test_a_name_is_one_document_however_its_accents_are_written(
+    client: LLMBackendClient, collection: str
+) -> None:
+    composed, apart = "résumé.txt", unicodedata.normalize("NFD", "résumé.txt")
+    assert client.rag_ingest_files([(apart, FACT.encode())], collection).added == 1
+    assert client.rag_ingest_files([(composed, FACT.encode())], collection).unchanged == 1
+    for name in (composed, apart):
+        (hit,) = client.rag_search(QUESTION, collection, filters={"source": name})
+        assert hit.document_id == composed
+    assert client.delete_documents(collection, [apart]).deleted == 1
+
+
+def test_what_cannot_be_read_in_a_folder_is_told(
+    client: LLMBackendClient, collection: str, tmp_path: Path
+) -> None:
+    (tmp_path / "good.txt").write_text(FACT)
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere.txt")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "other.txt").write_text("Other text.")
+    (tmp_path / "link").symlink_to(tmp_path / "inner", target_is_directory=True)
+    (tmp_path / "sheet.numbers").write_text("1")
+    report = client.rag_ingest_files(tmp_path, collection)
+    assert report.added == 2
+    assert {one.id: one.error.partition(":")[0] for one in report.failed} == {
+        "gone.txt": "cannot be read",
+        "link/": "cannot be read",
+        "sheet.numbers": "unsupported type .numbers",
+    }
 
 
 def test_nothing_but_bad_files_is_a_report_too(client: LLMBackendClient, collection: str) -> None:

@@ -42,7 +42,15 @@ def filled(client: LLMBackendClient, collection: str) -> str:
 
 def test_a_report_counts_documents_and_chunks(client: LLMBackendClient, collection: str) -> None:
     report = client.rag_ingest(DOCUMENTS, collection)
-    assert report == {"added": 3, "updated": 0, "unchanged": 0, "deleted": 0, "failed": [], "warnings": [], "chunks": 3}
+    assert report == {
+        "added": 3,
+        "updated": 0,
+        "unchanged": 0,
+        "deleted": 0,
+        "failed": [],
+        "warnings": [],
+        "chunks": 3,
+    }
 
 
 @pytest.mark.parametrize(
@@ -69,7 +77,15 @@ def test_a_text_has_the_same_id_wherever_it_is(client: LLMBackendClient, collect
 
 def test_ingesting_again_adds_nothing(client: LLMBackendClient, filled: str) -> None:
     again = client.rag_ingest(DOCUMENTS, filled)
-    assert again == {"added": 0, "updated": 0, "unchanged": 3, "deleted": 0, "failed": [], "warnings": [], "chunks": 0}
+    assert again == {
+        "added": 0,
+        "updated": 0,
+        "unchanged": 3,
+        "deleted": 0,
+        "failed": [],
+        "warnings": [],
+        "chunks": 0,
+    }
     assert client.get_collection(filled).chunks == 3
 
 
@@ -155,7 +171,15 @@ def test_progress_goes_from_nothing_to_all(client: LLMBackendClient, collection:
     steps: list[Record] = []
     documents = [f"document {number}" for number in range(200)]
     report = client.rag_ingest(documents, collection, progress=steps.append)
-    assert report == {"added": 200, "updated": 0, "unchanged": 0, "deleted": 0, "failed": [], "warnings": [], "chunks": 200}
+    assert report == {
+        "added": 200,
+        "updated": 0,
+        "unchanged": 0,
+        "deleted": 0,
+        "failed": [],
+        "warnings": [],
+        "chunks": 200,
+    }
     done = [step.done for step in steps]
     assert done == sorted(done)
     assert (done[0], done[-1]) == (0, 200)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -72,6 +73,8 @@ def _field(key: str, value: Any, place: tuple[str, ...]) -> Iterator[Condition]:
     match value:
         case int() if abs(value) >= 2**63:
             raise _wrong(place, f"{str(value)[:30]} is too large, 64 bits are the limit")
+        case str() if len(forms := _forms([value])) > 1:
+            yield FieldCondition(key, any_of=forms)
         case bool() | int() | str():
             yield FieldCondition(key, equals=value)
         case float():
@@ -80,11 +83,20 @@ def _field(key: str, value: Any, place: tuple[str, ...]) -> Iterator[Condition]:
             all(isinstance(item, str) for item in value)
             or all(type(item) is int and abs(item) < 2**63 for item in value)
         ):
-            yield FieldCondition(key, any_of=value)
+            yield FieldCondition(key, any_of=_forms(value))
         case dict() if value:
             yield from _operators(key, dict(value), place)
         case _:
             raise _makes_no_sense(place)
+
+
+def _forms(values: list[Any]) -> list[Any]:
+    """Texts in both forms that accented letters may have in Unicode: metadata are stored as they were given."""
+    found = {value: None for value in values}
+    for value in values:
+        if isinstance(value, str) and not value.isascii():
+            found |= {unicodedata.normalize(form, value): None for form in ("NFC", "NFD")}
+    return list(found)
 
 
 def _operators(key: str, given: dict[str, Any], place: tuple[str, ...]) -> Iterator[Condition]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from typing import Any
 
 from ..decoding import decoded
 from ..parsed import Parsed, Warn
 
 _NO_TEXT = (
-    *("script", "style", "noscript", "template", "svg", "iframe", "object", "canvas", "math", "nav"),
+    *("script", "style", "noscript", "template", "svg", "iframe", "object", "canvas", "math"),
     *("select", "input", "datalist", "rp"),
 )
-_HIDDEN = '[hidden], [role=navigation], dialog:not([open]), [style*="display:none"], [style*="display: none"]'
+_HIDDEN = '[hidden], dialog:not([open]), [style*="display:none"], [style*="display: none"]'
 _BANNER = re.compile(r"cookie|consent|gdpr", re.IGNORECASE)
 BANNER = 1_500
 """Characters of a cookie banner at most; what is longer is a text about cookies."""
+NAVIGATION = 200
+"""Characters beside its links that navigation has."""
 SPANNED = 10_000
 """Cells that one table's spans may fill: a span is a number that anybody can write down."""
 
@@ -24,14 +27,14 @@ SPANNED = 10_000
 def html(data: bytes, warn: Warn) -> Parsed:
     from bs4.dammit import EncodingDetector
 
-    declared = EncodingDetector.find_declared_encoding(data[:4096])
+    declared = EncodingDetector.find_declared_encoding(data, is_html=True)
     return Parsed(page(decoded(data, warn, declared), warn), "markdown")
 
 
 def page(markup: str, warn: Warn) -> str:
     """What a page says: its main parts if it names some, without navigation and cookie banners.
 
-    Where that would be less than half of what can be seen, all of it is kept, and `warn` is told.
+    Where that would be less than half of the text that is no link, all of it is kept, and `warn` is told.
     """
     soup = _soup(markup)
     title = " ".join(soup.title.get_text().split()) if soup.title else ""
@@ -43,8 +46,8 @@ def page(markup: str, warn: Warn) -> str:
     _leave_out_what_surrounds(soup)
     mains = [tag for tag in soup.select("main, [role=main]") if _length(tag)]
     parts = [tag for tag in mains if tag.find_parent(["main"]) is None] or [soup]
-    kept, seen = sum(map(_length, parts)), _length(_soup(whole))
-    if 2 * kept < seen:
+    kept, seen = sum(map(_own_length, parts)), _own_length(_soup(whole))
+    if 2 * kept < seen - NAVIGATION:
         warn(f"most of its text stands where navigation does: all {seen} characters are kept")
         parts = [_soup(whole)]
     text = "\n\n".join(filter(None, (markdown(part) for part in parts)))
@@ -67,8 +70,6 @@ def markdown(part: Any) -> str:
     for reading in soup("rt"):  # how to say what stands below it
         reading.insert_before("(")
         reading.insert_after(")")
-    for term in soup("dt"):
-        term.append(":")
     rendered = HtmlConverter().convert(io.BytesIO(str(soup).encode()), StreamInfo(charset="utf-8")).markdown
     return without_images(rendered).strip()
 
@@ -78,21 +79,33 @@ def without_images(text: str) -> str:
     return re.sub(r"!\[([^\]]*)\]\([^()\s]*(?:\s\"[^\"]*\")?\)", r"\1", text)
 
 
+_MAY_STAY_OPEN = re.compile(r"<(/?)(?:td|th|tr|li|dt|dd)\b", re.IGNORECASE)
+
+
 def _soup(markup: str) -> Any:
     import warnings
 
     from bs4 import BeautifulSoup
 
     warnings.simplefilter("ignore")
-    return BeautifulSoup(markup, "html.parser")
+    # Python's parser reads what lies as deep as it likes; lxml's knows which tags need not be closed.
+    ends = Counter(bool(end) for end in _MAY_STAY_OPEN.findall(markup))
+    return BeautifulSoup(markup, "html.parser" if ends[True] >= ends[False] else "lxml")
 
 
 def _length(tag: Any) -> int:
     return len(" ".join(tag.get_text(" ").split()))
 
 
+def _own_length(tag: Any) -> int:
+    """Without links, which are most of what navigation is."""
+    return _length(tag) - sum(map(_length, tag("a")))
+
+
 def _leave_out_what_surrounds(soup: Any) -> None:
-    """Take out a page's head and foot, side columns of links, and cookie banners; headings are left."""
+    """Take out navigation, a page's head and foot, side columns of links, and cookie banners; headings are left."""
+    for tag in soup.select("nav, [role=navigation]"):
+        tag.extract()
     for tag in soup(["header", "footer", "aside"]):
         if tag.find_parent(["article", "main"]) is None and not tag.find(re.compile("^h[1-6]$")):
             linked = sum(_length(link) for link in tag("a"))
