@@ -69,7 +69,7 @@ class Backend:
         self._index_builder = IndexBuilder(self._collections, edge)
         self._parsers = ParsingPool(Limits(settings.file_seconds, settings.file_memory_mb * 2**20))
         self._imports = Imports(self._collections)
-        self._rooms = Rooms(self._chat, self._embedder, self._collections)
+        self._rooms = Rooms(self._chat, self._embedder, self._collections, settings.answer_links)
         self._jobs = self._open_jobs(engine)
 
     @classmethod
@@ -321,6 +321,7 @@ class Backend:
             partial(self._retrieve, request, trace=request.explain),
             history=request.history or (),
             explain=request.explain,
+            links=self.settings.answer_links,
         )
 
     async def _named(self, names: str | list[str]) -> list[Collection]:
@@ -419,7 +420,7 @@ class Backend:
         await threads.files(loading.llamaindex)
         from .agents.analysis import analyze
 
-        return await analyze(self._chat, self._embedder, request.text)
+        return await analyze(self._chat, self._embedder, request.text, self.settings.answer_links)
 
     # Jobs
 

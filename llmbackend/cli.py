@@ -26,6 +26,20 @@ app = typer.Typer(
 # Names and texts are shown as they are: brackets and colons in them mean nothing.
 out = Console(markup=False, emoji=False)
 errors = Console(stderr=True, markup=False, emoji=False)
+# What a terminal would act on: escape sequences, which make links and more, and marks that turn text around.
+_UNSHOWN = {
+    code: None
+    for code in (
+        *range(0x20),
+        *range(0x7F, 0xA0),
+        0x61C,
+        0x200E,
+        0x200F,
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+    )
+    if chr(code) not in "\t\n"
+}
 
 Url = Annotated[str | None, typer.Option(help="The server; without it, this process does the work.")]
 Key = Annotated[str | None, typer.Option(help="The server's API key, if LLM_BACKEND_API_KEY does not tell.")]
@@ -36,7 +50,7 @@ def main() -> None:
     try:
         app()
     except LLMBackendError as error:
-        line = f"{error.code}: {error.message}"
+        line = _shown(f"{error.code}: {error.message}")
         errors.print(line, style="red", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
 
@@ -154,7 +168,7 @@ def chat(
     """Ask the chat model; the reply appears as it is written."""
     with _client(url, key) as client:
         for piece in client.chat(message, system=system, stream=True):
-            out.out(piece, end="", highlight=False)
+            out.out(_shown(piece), end="", highlight=False)
         out.line()
 
 
@@ -187,11 +201,11 @@ def query(
     with _client(url, key) as client:
         stream = client.rag_query(question, collection, top_k=top_k, stream=True)
         for piece in stream:
-            out.out(piece, end="", highlight=False)
+            out.out(_shown(piece), end="", highlight=False)
         out.line(2)
         for source in stream.sources:
-            out.print(f"[{source.number}] {source.document_id}", style="bold", highlight=False)
-            out.print(f"    {source.quote}", highlight=False)
+            out.print(_shown(f"[{source.number}] {source.document_id}"), style="bold", highlight=False)
+            out.print(_shown(f"    {source.quote}"), highlight=False)
 
 
 @app.command()
@@ -219,7 +233,7 @@ def evaluate(
         if one.ndcg.hybrid < 1:
             rank = one.ranks.hybrid or f"not in {k}"
             line = f"{one.question}  {', '.join(one.gold)}: {rank}, first is {one.first.hybrid or 'nothing'}"
-            out.print(line, highlight=False, soft_wrap=True)
+            out.print(_shown(line), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -234,7 +248,7 @@ def jobs(
     with _client(url, key) as client:
         for job in client.list_jobs(status=status, limit=limit):
             done = f"{job.progress.done}/{job.progress.total} {job.progress.stage}"
-            table.add_row(job.id, job.type, job.status, done, job.created_at)
+            table.add_row(*map(_shown, (job.id, job.type, job.status, done, job.created_at)))
     out.print(table)
 
 
@@ -252,11 +266,11 @@ def doctor(url: Url = None, key: Key = None) -> None:
         models = check.models[:5] + ["…"] * (len(check.models) > 5)
         verdict = Text("ok", "green") if check.ok else Text("failed", "red")
         row = (check.name, server, "\n".join(models), limits, f"{check.latency_ms:.0f}")
-        table.add_row(*row, verdict)
+        table.add_row(*map(_shown, row), verdict)
     out.print(table)
     for check in result.checks:
         if not check.ok:
-            line = f"{check.name}: {check.fix}"
+            line = _shown(f"{check.name}: {check.fix}")
             out.print(line, style="red", highlight=False, soft_wrap=True)
     if not result.ok:
         raise typer.Exit(1)
@@ -272,7 +286,7 @@ def _models(context: typer.Context, url: Url = None, key: Key = None) -> None:
         table = Table("id", "type")
         with _client(url, key) as client:
             for model in client.models():
-                table.add_row(model.id, model.type)
+                table.add_row(_shown(model.id), model.type)
         out.print(table)
 
 
@@ -321,5 +335,10 @@ def _print_record(record: dict[str, Any]) -> None:
             value = (
                 "\n".join(f"{item['id']}: {item.get('error') or item['warning']}" for item in value) or "none"
             )
-        table.add_row(name, str(value))
+        table.add_row(name, _shown(str(value)))
     out.print(table)
+
+
+def _shown(text: str) -> str:
+    """The text without what a terminal would act on."""
+    return text.translate(_UNSHOWN)

@@ -98,6 +98,9 @@ class Settings(BaseSettings):
     port: int = Field(8888, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    # What becomes of links in answers and analyses (images and HTML are removed, but for "keep")
+    answer_links: Literal["host", "remove", "keep"] = "host"
+
     # Limits
     upstream_timeout: float = Field(120, gt=0)
     file_seconds: float = Field(60, gt=0)

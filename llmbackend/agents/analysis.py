@@ -16,6 +16,8 @@ from ..inference import structured
 from ..inference.chat import ChatModel
 from ..inference.embeddings import Embedder
 from ..inference.sentences import telling
+from ..knowledge.answers.delimiters import as_data
+from ..knowledge.answers.links import Links, inert
 from ..knowledge.chunks.tokens import tokens_of
 from ..schemas import Analysis, Sentiment
 from .feeling import Feeling, feeling
@@ -90,7 +92,7 @@ class NotesEvent(Event):
     key_points: list[str]
 
 
-async def analyze(chat: ChatModel, embedder: Embedder, text: str) -> Analysis:
+async def analyze(chat: ChatModel, embedder: Embedder, text: str, links: Links = "host") -> Analysis:
     """Sentiment, key points and a summary of a text. Of a very long one, twelve parts spread over it are read.
 
     Raises InvalidRequest for a blank text, BackendError if the model's answers do not fit.
@@ -107,7 +109,11 @@ async def analyze(chat: ChatModel, embedder: Embedder, text: str) -> Analysis:
             await running.cancel_run()
             await asyncio.gather(result, return_exceptions=True)
         raise
-    return result.result()
+    analysis = result.result()
+    analysis.summary = inert(analysis.summary, links)
+    points = (inert(point, links) for point in analysis.key_points)
+    analysis.key_points = [point for point in points if point.strip()]
+    return analysis
 
 
 class AnalysisWorkflow(Workflow):
@@ -133,7 +139,7 @@ class AnalysisWorkflow(Workflow):
     @step(num_workers=2)
     async def read(self, part: PartEvent) -> NotesEvent:
         if self._chat.abstracts:
-            task = f"Text:\n\n{part.text}\n\nWrite down its 2 to 4 most important points."
+            task = f"Text:\n\n{as_data(part.text)}\n\nWrite down its 2 to 4 most important points."
             points = (await self._ask(Notes, _said("system", _READ), _said("user", task))).key_points
         else:
             # A small model's own words would be wrong ones: the text's most telling sentences serve better.
@@ -180,7 +186,7 @@ def _said(role: str, content: str) -> dict[str, str]:
 
 
 def _task(points: list[str]) -> str:
-    listed = "\n".join(f"- {point}" for point in points)
+    listed = "\n".join(f"- {as_data(point)}" for point in points)
     return f"Main points:\n{listed}\n\nSummarise them in one or two sentences and judge the sentiment."
 
 

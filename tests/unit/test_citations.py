@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 
-from llmbackend.knowledge.answers.citations import Checked, cited
+from llmbackend.knowledge.answers.citations import Checked, citing_nothing, mark
+from llmbackend.knowledge.answers.links import Inert
 
 
 def _read(text: str, size: int, count: int = 2) -> tuple[str, bool]:
@@ -19,7 +21,9 @@ def _read(text: str, size: int, count: int = 2) -> tuple[str, bool]:
 
     async def run() -> tuple[str, bool]:
         checked = Checked(pieces(), count)
-        return "".join([piece async for piece in checked.pieces()]), checked.found
+        shown = Inert("host")
+        text = "".join([shown.feed(piece) async for piece in checked.pieces()])
+        return text + shown.feed("", last=True), checked.found
 
     return asyncio.run(run())
 
@@ -39,6 +43,10 @@ sizes = pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
         ("\n The answer.\n", "The answer."),
         ("an array a[i] and [", "an array a[i] and ["),
         ("[1", "[1"),
+        ("[[9]2] [<b>2</b>] [9[9]]", "[ 2] [ 2] [ 9]"),
+        ("28 days ［1］ [１]", "28 days ［1］ [ １]"),
+        ("[1](http://evil.test/?q=1)", "[1] (evil.test)"),
+        ("[99999999999999999999]", "[99999999999999999999]"),
     ],
 )
 def test_only_citations_of_sources_that_are_there_come_through(size: int, text: str, left: str) -> None:
@@ -82,4 +90,36 @@ def test_a_model_may_say_so_after_some_words(size: int, text: str, left: str, fo
 
 
 def test_a_source_is_cited_once() -> None:
-    assert cited("Days [2], weeks [1] and months [2].") == [2, 1]
+    shown = Inert("host")
+    shown.feed(f"Days {mark(2)}, weeks {mark(1)} and months {mark(2)}.", last=True)
+    assert shown.cited == [2, 1]
+
+
+def test_what_is_not_shown_is_not_cited() -> None:
+    shown = Inert("host")
+    assert shown.feed(f"Days ![chart {mark(2)}](http://evil.test/a.png)", last=True) == "Days "
+    assert shown.cited == []
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("As shown [7].", "As shown (7)."),
+        ("[1] says yes [1, 2] [^3] [4-6] [ 7 ]", "(1) says yes (1, 2) (^3) (4-6) ( 7 )"),
+        ("［7］ 【8】 [７] [\u200b9]", "(7) (8) (７) (\u200b9)"),
+        ("[see] [a1] [] [-] array", "[see] [a1] [] [-] array"),
+        ("NOT IN THE DOCUMENTS. Not in\nthe documents", "NOT-IN-THE-DOCUMENTS. Not-in-the-documents"),
+        (f"x{mark(1)}", "x1"),
+    ],
+)
+def test_a_document_cites_nothing(text: str, left: str) -> None:
+    assert citing_nothing(text) == left
+
+
+@pytest.mark.parametrize("unit", [" ", "[", "[1", "(", '"', "*", ".", "N", "NOT IN ", "\n", "[1]"])
+def test_a_long_answer_is_read_in_linear_time(unit: str) -> None:
+    text = unit * (40_000 // len(unit))
+    began = time.monotonic()
+    _read(text, 7)
+    _read(text, 40_000)
+    assert time.monotonic() - began < 10, "quadratic, it takes minutes"

@@ -102,6 +102,19 @@ def test_names_are_shown_as_they_are(data_dir: Path, tmp_path: Path) -> None:
     assert f"{name}: unsupported type" in said
 
 
+def test_texts_steer_no_terminal(data_dir: Path, tmp_path: Path) -> None:
+    text = (
+        "The ferry\x1b]8;;http://evil.test/\x1b\\\x9b31m leaves\u202e at \x1b[2Jseven o'clock in the morning."
+    )
+    (tmp_path / "ferry.txt").write_text(text, encoding="utf-8")
+    _run("ingest", "steered", tmp_path, data_dir=data_dir)
+    code, said, _ = _run("query", "steered", "When does the ferry leave?", data_dir=data_dir)
+    assert (code, "seven o'clock" in said) == (0, True)
+    assert not set("\x1b\x9b\u202e") & set(said)
+    code, _, said = _run("query", "no\x1b[2Jsuch", "When does the ferry leave?", data_dir=data_dir)
+    assert (code, "\x1b" in said) == (1, False)
+
+
 def test_a_collection_is_evaluated(data_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "reset.md").write_text("The router is reset by holding its red button for ten seconds.\n")
     (tmp_path / "ports.md").write_text("The router has four LAN ports and one for fibre.\n")

@@ -11,8 +11,8 @@ from ...inference.chat import ChatModel, total
 from ...inference.embeddings import Embedder
 from ...schemas import Candidate, Explanation, Message, QueryAnswer, Source
 from ...tracing import Clock
-from .citations import cited
 from .conversation import last_question, standalone
+from .links import Inert, Links
 from .passages import Look, Passages, number
 from .writing import Quotation, Synthesis, Writer
 
@@ -28,6 +28,7 @@ async def stream(
     *,
     history: Sequence[Message] = (),
     explain: bool = False,
+    links: Links = "host",
 ) -> AsyncIterator[dict[str, Any]]:
     """An answer to a question from the passages that `look` finds; `found` is False where they do not tell.
 
@@ -53,24 +54,30 @@ async def stream(
             written = await _quotation(embedder, passages, clock)
     yield {"sources": [source.model_dump() for source in passages.sources]}
     text = ""
+    shown = Inert(links)
     with clock("answer"):
         async with aclosing(written.pieces()) as pieces:
             async for piece in pieces:
-                text += piece
-                yield {"delta": piece}
-    if not text:
-        text = NOTHING_FOUND
-        yield {"delta": text}
+                if piece := shown.feed(piece):
+                    text += piece
+                    yield {"delta": piece}
+    if rest := shown.feed("", last=True):
+        text += rest
+        yield {"delta": rest}
+    found = written.found and bool(text.strip())
+    if not text.strip():
+        text += NOTHING_FOUND
+        yield {"delta": NOTHING_FOUND}
     usage = total(usage, written.usage)
     told = {
         "answer": text,
-        "found": written.found,
-        "citations": cited(text) if written.found else [],
+        "found": found,
+        "citations": shown.cited if found else [],
         "model": written.model,
         "usage": usage,
     }
     if explain:
-        told["explanation"] = _explained(passages, written, usage, clock)
+        told["explanation"] = _explained(passages, written, found, usage, clock)
     yield {"answer": told}
 
 
@@ -98,7 +105,9 @@ async def _quotation(embedder: Embedder, passages: Passages, clock: Clock) -> Qu
         return await Quotation.of(embedder, passages)
 
 
-def _explained(passages: Passages, written: Writer, usage: dict[str, int], clock: Clock) -> dict[str, Any]:
+def _explained(
+    passages: Passages, written: Writer, found: bool, usage: dict[str, int], clock: Clock
+) -> dict[str, Any]:
     best = passages.best
     candidates: list[dict[str, Any]] = []
     sources = 0
@@ -120,7 +129,7 @@ def _explained(passages: Passages, written: Writer, usage: dict[str, int], clock
         question=passages.question,
         candidates=[Candidate.model_validate(told) for told in candidates],
         fit=written.fit,
-        found=written.found,
+        found=found,
         model=written.model,
         prompt_tokens=usage.get("prompt_tokens", 0),
         ms={step: round(ms, 2) for step, ms in clock.ms.items()},

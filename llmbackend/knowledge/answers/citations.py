@@ -1,4 +1,8 @@
-"""What a model writes, checked as it comes: whether it found anything at all, and whom it cites."""
+"""What a model writes, checked as it comes: whether it found anything at all, and whom it cites.
+
+Citations are marked by characters that no text has, until the whole answer is made: what a document or a model puts
+together otherwise, and looks like a citation, is none.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,42 @@ from collections.abc import AsyncGenerator, AsyncIterator
 NOT_THERE = "NOT IN THE DOCUMENTS"
 """What the model is told to answer where the passages do not tell."""
 
-_CITATION = re.compile(r"\s?\[(\d+)\]")
-_OPENING, _CLOSING = r"\s*[\"'*(]*", r"[\"'*).]*"
-_NOT_THERE = re.compile(_OPENING + NOT_THERE + _CLOSING)
+# Noncharacters, which Unicode keeps for use within a program.
+_OPEN, _CLOSE = "\ufdd0", "\ufdd1"
+MARKED = rf"{_OPEN}([0-9]+){_CLOSE}"
+_UNSHOWN = {ord(_OPEN): None, ord(_CLOSE): None}
+
+_CITATION = re.compile(r"\s?\[([0-9]{1,9})\]")
+_NOT_THERE = re.compile(r"\s{0,9}[\"'*(]{0,9}" + NOT_THERE + r"[\"'*).]{0,9}")
 # What may yet become a citation, or the above.
 _BEGINNINGS = "|".join(NOT_THERE[:length] for length in range(len(NOT_THERE), 0, -1))
-_BEGUN = re.compile(rf"{_OPENING}(?:\[\d*|(?:{_BEGINNINGS}){_CLOSING})?\Z")
+_BEGUN = re.compile(rf"\s{{0,9}}[\"'*(]{{0,9}}(?:\[[0-9]{{0,9}}|(?:{_BEGINNINGS})[\"'*).]{{0,9}})?\Z")
+_MOST = 9 + 9 + len(NOT_THERE) + 9
+"""Characters that may yet become something."""
+_MOST_BEFORE = 200
+"""Characters before the first word that may yet be NOT_THERE."""
+
+_UNSEEN = "\u00ad\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff"
+_LIKE_A_CITATION = re.compile(rf"[\[［【〔⟦〚]([\s\d,;^#–—{_UNSEEN}-]{{1,40}})[\]］】〕⟧〛]")
+_LIKE_NOT_THERE = re.compile(rf"\b{NOT_THERE}\b".replace(" ", r"\s+"), re.IGNORECASE)
 
 
-def cited(text: str) -> list[int]:
-    """The numbers of the sources that a text cites, in the order of their first mention."""
-    return list(dict.fromkeys(int(number) for number in _CITATION.findall(text)))
+def mark(number: int) -> str:
+    """A citation of ours, until `links.Inert` shows it."""
+    return f"{_OPEN}{number}{_CLOSE}"
+
+
+def citing_nothing(text: str) -> str:
+    """A document's text without what a reader, or a model that copies it, may take for a citation of ours, or our NOT_THERE."""
+    text = _LIKE_A_CITATION.sub(
+        lambda found: f"({found[1]})" if re.search(r"\d", found[1]) else found[0], text
+    )
+    text = _LIKE_NOT_THERE.sub(lambda found: "-".join(found[0].split()), text)
+    return text.translate(_UNSHOWN)
 
 
 class Checked:
-    """The pieces of an answer, without citations of sources that there are not (there are `count`).
+    """The pieces of an answer, its citations marked, without those of sources that there are not (there are `count`).
 
     `found` tells afterwards whether the passages tell, by the model's own word. Nothing comes where it answers that
     they do not; where it says so after some words of its own, these come.
@@ -42,18 +67,18 @@ class Checked:
         held = ""
         begun = False
         async for piece in self._answer:
-            held += piece
+            held += piece.translate(_UNSHOWN)
             if not begun:
-                beginning = _plain(held)
+                beginning = _plain(held[:_MOST_BEFORE])
                 if beginning.startswith(NOT_THERE):
                     async for _ in self._answer:
                         pass  # its last event counts the tokens
                     return
-                if NOT_THERE.startswith(beginning):
+                if NOT_THERE.startswith(beginning) and len(held) < _MOST_BEFORE:
                     continue  # it may become that
                 begun = True
                 held = held.lstrip()
-            incomplete = _BEGUN.search(held)
+            incomplete = _BEGUN.search(held, max(0, len(held) - _MOST))
             assert incomplete is not None
             if incomplete.start():
                 yield self._known(held[: incomplete.start()])
@@ -62,12 +87,18 @@ class Checked:
             yield self._known(held)
 
     def _known(self, text: str) -> str:
-        text = _CITATION.sub(lambda match: match[0] if 1 <= int(match[1]) <= self._count else "", text)
+        text = _CITATION.sub(self._marked, text)
         text, times = _NOT_THERE.subn("", text)
         self._missing |= times > 0
-        self._cites |= bool(cited(text))
+        self._cites |= _OPEN in text
         self._said |= bool(text.strip())
         return text
+
+    def _marked(self, found: re.Match[str]) -> str:
+        number = int(found[1])
+        if not 1 <= number <= self._count:
+            return ""
+        return found[0][: found[0].index("[")] + mark(number)
 
 
 def _plain(text: str) -> str:

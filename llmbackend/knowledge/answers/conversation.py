@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ...inference.chat import ChatModel, total
 from ...schemas import Message
-from .delimiters import delimited
+from .delimiters import as_data, delimited
 
 TURNS = 6
 TURN_CHARACTERS = 2000
@@ -29,7 +29,7 @@ async def standalone(
             {"role": "system", "content": _SYSTEM},
             {
                 "role": "user",
-                "content": f"{delimited('conversation', said)}\nLast question: {question}",
+                "content": f"{delimited('conversation', said)}\nLast question: {as_data(question)}",
             },
         ],
         "max_tokens": QUESTION_TOKENS,

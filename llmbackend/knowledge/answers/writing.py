@@ -13,8 +13,9 @@ from typing import Protocol
 from ... import loading, threads
 from ...inference.chat import ChatModel
 from ...inference.embeddings import Embedder
-from .citations import NOT_THERE, Checked
-from .delimiters import delimited
+from ...inference.sentences import Quote
+from .citations import NOT_THERE, Checked, citing_nothing, mark
+from .delimiters import as_data, delimited
 from .fit import ANSWERED, fit
 from .passages import Passages, within
 
@@ -41,7 +42,7 @@ class Writer(Protocol):
     """How well they fit, where that decides."""
 
     def pieces(self) -> AsyncGenerator[str, None]:
-        """The answer, piecewise. What the above tell is known at its end."""
+        """The answer, piecewise, with its citations marked. What the above tell is known at its end."""
 
 
 class Quotation:
@@ -66,10 +67,11 @@ class Quotation:
             return
         first, *others = self._passages.quotes
         too = [quote for quote in others[:1] if quote.score >= SECOND_QUOTE * first.score]
-        yield "\n".join(
-            f"{' '.join(self._passages.sources[quote.text].text[quote.start : quote.end].split())} [{quote.text + 1}]"
-            for quote in [first, *too]
-        )
+        yield "\n".join(f"{self._said(quote)} {mark(quote.text + 1)}" for quote in [first, *too])
+
+    def _said(self, quote: Quote) -> str:
+        text = self._passages.sources[quote.text].text[quote.start : quote.end]
+        return citing_nothing(" ".join(text.split()))
 
 
 class Synthesis:
@@ -99,9 +101,11 @@ class Synthesis:
         # Not by LlamaIndex's synthesizer of one call, whose prompt has the passages as Python writes a list.
         prompt = ChatPromptTemplate.from_messages([("system", _SYSTEM), ("user", _USER)])
         passages = "\n\n".join(
-            delimited("passage", text, number=number) for number, text in enumerate(texts, start=1)
+            delimited("passage", citing_nothing(text), number=number)
+            for number, text in enumerate(texts, start=1)
         )
-        answer = await llm.astream(prompt, passages=passages, question=self._passages.question)
+        question = as_data(citing_nothing(self._passages.question))
+        answer = await llm.astream(prompt, passages=passages, question=question)
         checked = Checked(answer, count=self.read)
         async for piece in checked.pieces():
             yield piece
