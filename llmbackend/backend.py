@@ -10,11 +10,13 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope
 
 from . import __version__, database, doctor, loading, schemas, threads, tracing
+from .disk import SMALL, Disk
 from .errors import InvalidRequest, NotFound
 from .holder import Holder
 from .inference import connect, structured
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 
-SMALL = 2**21  # bytes of vectors that are copied on the loop, which is over before a thread has begun
+COPIED = 2**21  # bytes of vectors that are copied on the loop, which is over before a thread has begun
 
 
 class Backend:
@@ -59,10 +61,13 @@ class Backend:
         self.settings = settings
         self._holder = holder
         self._opened = AsyncExitStack()  # what to close, the last opened first
+        self._disk = Disk.of(settings.data_dir, settings.disk_reserve_mb)
+        file = engine.url.database if engine.dialect.name == "sqlite" else None
+        self._jobs_disk = Disk.of(Path(file).parent, settings.disk_reserve_mb) if file else None
         self._chat = connect.chat_model(settings, forwards=forwards)
-        self._embedder, self._judge = connect.embedders(settings)
+        self._embedder, self._judge = connect.embedders(settings, self._disk)
         self._reranker = connect.reranker(settings)
-        edge = QdrantEdge(settings.data_dir / "collections")
+        edge = QdrantEdge(settings.data_dir / "collections", self._disk)
         self._qdrant = _qdrant_server(settings, holder.name)
         engines: list[VectorEngine] = [self._qdrant, edge] if self._qdrant else [edge]
         self._collections = Collections(manifests, engines, self._embedder, holder.name)
@@ -136,6 +141,7 @@ class Backend:
                 settings.workers,
                 deliveries,
                 settings.job_result_days,
+                self._disk,
             )
         return Jobs(self._database, queue, worker, deliveries, settings.job_result_days)
 
@@ -193,7 +199,7 @@ class Backend:
         else:
             vectors = await self._embedder.embed_tokens(request.token_ids, dimensions=dimensions)
         pack = partial(self._embedding_list, vectors, request.encoding_format)
-        if request.encoding_format == "bytes" and vectors.values.nbytes <= SMALL:
+        if request.encoding_format == "bytes" and vectors.values.nbytes <= COPIED:
             return pack()
         return await threads.processor(pack)
 
@@ -442,6 +448,8 @@ class Backend:
         check = partial(registry.checked, job_type, params, self._rooms)
         large = any(isinstance(value, list) and len(value) > 1000 for value in params.values())
         kind, valid = await threads.processor(check) if large else check()  # would hold up the loop
+        if self._jobs_disk is not None:
+            self._jobs_disk.require(SMALL + 2 * len(valid))
         return NewJob(
             type=kind.name,
             params=valid,
@@ -528,8 +536,10 @@ class Backend:
 
     async def health(self, request: schemas.Empty) -> schemas.Health:
         """Tell that the backend is ready, and which models it would ask."""
+        problems = [problem for problem in (self._disk.problem,) if problem]
         return schemas.Health(
-            status="ok",
+            status="failing" if problems else "ok",
+            problems=problems,
             version=__version__,
             chat=self._chat.name,
             embeddings=self._embedder.name,
@@ -538,7 +548,13 @@ class Backend:
     async def doctor(self, request: schemas.Empty) -> schemas.Diagnosis:
         """Check each model server, the embedded models and the data directory."""
         checks = await doctor.examine(
-            self.settings, self._chat, self._embedder.model, self._judge, self._reranker, self._qdrant
+            self.settings,
+            self._chat,
+            self._embedder.model,
+            self._judge,
+            self._reranker,
+            self._qdrant,
+            self._disk,
         )
         return schemas.Diagnosis(ok=all(check.ok for check in checks), version=__version__, checks=checks)
 

@@ -4,19 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, inspect, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    ExceptionContext,
+    MetaData,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+)
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
-from . import threads
-from .errors import BackendError
+from . import disk, threads
+from .errors import BackendError, InsufficientStorage
 
 PATIENCE = 0.002  # seconds
+VERSION = 1  # of the tables: larger once an older version could not work with them
 BUSY = 30_000  # milliseconds for which SQLite's lock is waited for
 
 metadata = MetaData()
@@ -30,6 +51,8 @@ def connect(where: Path | str) -> Engine:
 
     Raises BackendError if it cannot be used.
     """
+    if isinstance(where, Path):
+        _check_file(where)
     try:
         url = URL.create("sqlite", database=str(where)) if isinstance(where, Path) else make_url(where)
         if url.drivername in ("postgresql", "postgres"):
@@ -42,6 +65,9 @@ def connect(where: Path | str) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
+    file = engine.url.database if engine.dialect.name == "sqlite" else None
+    folder = Path(file).absolute().parent if file else None
+    event.listen(engine, "handle_error", partial(_told, name, folder), retval=True)
     try:
         with transaction(engine) as connection:
             if (
@@ -51,17 +77,91 @@ def connect(where: Path | str) -> Engine:
             for migrate in migrations:
                 migrate(connection)
             metadata.create_all(connection)
-    except OperationalError as error:
-        said, *_ = str(error.orig).splitlines()
-        advice = "see that it runs, is there, and may be written to"
-        if "locked" in said:
-            advice = "another process has been writing to it for long: try again once it is through"
-        raise _unusable(f"{name} cannot be used ({said}): {advice}") from error
+            _check_version(connection, name)
     except SQLAlchemyError as error:
+        engine.dispose()
         raise _unusable(
-            f"{name} cannot be used ({type(error).__name__}): restore it, or move it away to begin anew"
+            f"{name} cannot be used ({type(error).__name__}): restore it from a backup, or move it away to begin anew"
         ) from error
+    except BaseException:
+        engine.dispose()
+        raise
     return engine
+
+
+def _told(name: str, folder: Path | None, context: ExceptionContext) -> Exception | None:
+    """What a driver raises because of the database's state, not of a statement, as an error of ours with the remedy."""
+    error = context.sqlalchemy_exception
+    statement = isinstance(error, DataError | IntegrityError | ProgrammingError)
+    if context.is_pre_ping or statement or not isinstance(error, DatabaseError | InterfaceError):
+        return None
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None and folder is not None:
+        without_room = code & 0xFF == sqlite3.SQLITE_IOERR and disk.Disk(folder, 0).free < 2**20
+        if code & 0xFF == sqlite3.SQLITE_FULL or without_room:
+            return disk.full(folder)
+    if getattr(error.orig, "sqlstate", None) == DISK_FULL:
+        return InsufficientStorage(
+            f"there is no room on the disk of {name}: remove what is not needed there, or enlarge it",
+            details={"path": name},
+        )
+    said, *_ = str(error.orig).splitlines() or [type(error.orig).__name__]
+    advice = "see that it runs, is there, and may be written to"
+    if code is not None:
+        advice = _ADVICE.get(code & 0xFF, advice)
+    return _unusable(f"{name} cannot be used ({said}): {advice}")
+
+
+DISK_FULL = "53100"
+"""PostgreSQL's code for it."""
+_RESTORE = (
+    "it is damaged, or something else; it lists the collections and jobs, so it is left as it is: restore it from a "
+    "backup, rescue it by `sqlite3 FILE .recover`, or move it away to begin anew"
+)
+_ADVICE = {
+    sqlite3.SQLITE_BUSY: "another process has been writing to it for long: try again once it is through",
+    sqlite3.SQLITE_LOCKED: "another process has been writing to it for long: try again once it is through",
+    sqlite3.SQLITE_CANTOPEN: "see that its folder is there and may be written to",
+    sqlite3.SQLITE_READONLY: "see that it and its folder may be written to, and that the disk is not mounted read-only",
+    sqlite3.SQLITE_PERM: "see that it and its folder may be written to",
+    sqlite3.SQLITE_IOERR: "its disk fails: see to that, or to the connection to it",
+    sqlite3.SQLITE_CORRUPT: _RESTORE,
+    sqlite3.SQLITE_NOTADB: _RESTORE,
+    sqlite3.SQLITE_ERROR: "it has other tables than this version's: restore it from a backup of this version",
+}
+
+
+def _check_file(file: Path) -> None:
+    """An empty file is a new database to SQLite; beside collections it is what is left of one."""
+    log = file.with_name(f"{file.name}-wal")
+    emptied = file.is_file() and file.stat().st_size == 0 and not (log.is_file() and log.stat().st_size)
+    others = file.with_name("collections")
+    if emptied and others.is_dir() and any(others.iterdir()):
+        raise _unusable(
+            f"{file} cannot be used (it is empty, and there are collections beside it): {_RESTORE}"
+        )
+
+
+def _check_version(connection: Connection, name: str) -> None:
+    """Raises BackendError for the tables of a newer version, or of something else."""
+    if connection.dialect.name == "sqlite":
+        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        if version > VERSION:
+            raise _unusable(
+                f"{name} cannot be used (a newer version made it): install that version, or restore an older backup"
+            )
+        if version < VERSION:
+            connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")
+    there = inspect(connection)
+    for table in metadata.sorted_tables:
+        missing = {column.name for column in table.columns} - {
+            column["name"] for column in there.get_columns(table.name)
+        }
+        if missing:
+            raise _unusable(
+                f"{name} cannot be used (its table {table.name} has no {min(missing)}): it is something else's, or of "
+                "another version: set another one, or restore it from a backup"
+            )
 
 
 def _unusable(message: str) -> BackendError:
@@ -162,12 +262,10 @@ class Database:
         await threads.database(self._thread.join)
 
     def _run(self) -> None:
-        # A file does not go away as a server does: its connection is kept, which saves a third of a small write.
-        if self.engine.dialect.name == "sqlite":
-            with self.engine.connect() as self._kept:
-                self._serve()
-        else:
+        try:
             self._serve()
+        finally:
+            self._let_go()
 
     def _serve(self) -> None:
         left: _Asked | None = None
@@ -198,13 +296,26 @@ class Database:
 
     @contextmanager
     def _transaction(self, *, durable: bool) -> Iterator[Connection]:
-        if self._kept is None:
+        if self.engine.dialect.name != "sqlite":
             with transaction(self.engine, durable=durable) as connection:
                 yield connection
-        else:
+            return
+        # A file does not go away as a server does: its connection is kept, which saves a third of a small write.
+        try:
+            if self._kept is None:
+                self._kept = self.engine.connect()
             self._kept.execution_options(llmbackend_write="durable" if durable else "quick")
             with self._kept.begin():
                 yield self._kept
+        except BaseException:
+            self._let_go()  # whatever state it is in
+            raise
+
+    def _let_go(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            with suppress(Exception):
+                kept.close()
 
     def _commit(self, batch: list[_Asked], joinable: bool = False) -> _Asked | None:
         """Do these, and, if it is joinable, what is asked for until they are done; returns as `_join`."""

@@ -7,15 +7,14 @@ are sent one word, a Qdrant server is asked what it is. Models that are embedded
 from __future__ import annotations
 
 import asyncio
-import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 from . import schemas, threads
+from .disk import Disk
 from .errors import BackendError, LLMBackendError, NotFound
 from .inference import connect
 from .inference.chat import ChatModel
@@ -45,6 +44,7 @@ async def examine(
     judge: Judge,
     reranker: Reranker,
     qdrant: QdrantServer | None,
+    disk: Disk,
 ) -> list[schemas.Check]:
     """A check a part. None raises: what is wrong stands in the check."""
     import aiohttp  # noqa: F401  # now, lest a server seem slow for it
@@ -58,7 +58,7 @@ async def examine(
         parts.append(_rerank(settings, rerank_server, reranker))
     if qdrant is not None:
         parts.append(_vectors(qdrant))
-    parts.append(_data(settings.data_dir))
+    parts.append(_data(disk))
     checks = await asyncio.gather(*parts)
     _judge_chat_model(settings.chat_model, [check for check in checks if check.name == "chat"])
     return checks
@@ -187,19 +187,22 @@ async def _vectors(server: QdrantServer) -> schemas.Check:
     return await _checked("vectors", "Qdrant", server.url, probe, PATIENCE)
 
 
-async def _data(folder: Path) -> schemas.Check:
+async def _data(disk: Disk) -> schemas.Check:
     async def probe() -> _Found:
-        return _Found([], {"free_mb": await threads.files(_free, folder) // 2**20})
+        return _Found([], {"free_mb": await threads.files(_free, disk) // 2**20})
 
-    return await _checked("data", "embedded", folder.as_uri(), probe)
+    return await _checked("data", "embedded", disk.folder.as_uri(), probe)
 
 
-def _free(folder: Path) -> int:
+def _free(disk: Disk) -> int:
     """The bytes that are free, once some could be written."""
+    folder = disk.folder
+    if disk.problem is not None:
+        raise BackendError(disk.problem, details={"data_dir": str(folder)})
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(4096))
-        return shutil.disk_usage(folder).free
+        return disk.free
     except OSError as error:
         raise BackendError(
             f"DATA_DIR {folder} cannot be written to: {error.strerror}", details={"data_dir": str(folder)}

@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     # Where things are kept
     data_dir: Path = Field(default_factory=_home)
     models_dir: Path | None = None
+    disk_reserve_mb: int | None = Field(None, ge=16)
 
     # Jobs and manifests in a database that several processes share; otherwise in the data directory
     database_url: SecretStr | None = None

@@ -39,6 +39,7 @@ __all__ = [
     "Explanation",
     "Forbidden",
     "HttpTransport",
+    "InsufficientStorage",
     "InvalidRequest",
     "Job",
     "JobExpired",
@@ -76,6 +77,7 @@ class LLMBackendError(Exception):
     ├ JobExpired           job_expired        410   a job's result was kept for its time, and is no more
     ├ TooLarge             too_large          413   the request is larger than the server accepts
     ├ Overloaded           overloaded         429   try again later (details: retry_after, seconds)
+    ├ InsufficientStorage  insufficient_storage  507 the server's disk is full: reading goes on (details: path, free, needed)
     ├ BackendError         backend            502   a model or store behind us failed (details: backend)
     │ └ BackendTimeout     backend_timeout    504   ... or did not answer in time
     ├ TransportError       transport           -    the server was not reached (raised by the client only)
@@ -173,6 +175,12 @@ class Overloaded(LLMBackendError):
     """Too many requests for now; `details["retry_after"]` (seconds) tells when to come back."""
 
     code, status = "overloaded", 429
+
+
+class InsufficientStorage(LLMBackendError):
+    """There is no room on the server's disk; `details` have its `path`, and the bytes `free` and `needed`."""
+
+    code, status = "insufficient_storage", 507
 
 
 class BackendError(LLMBackendError):
@@ -1076,7 +1084,8 @@ class HttpTransport:
                 stream=stream,
                 allow_redirects=False,
             )
-            if response.status_code != 200:
+            unwell = operation == "health" and response.status_code == 503
+            if response.status_code != 200 and not (unwell and b'"problems"' in response.content):
                 raise _error_of(response.status_code, response.content, self.api_url)
             if "X-LLMBackend-Overhead-Ms" not in response.headers:
                 raise TransportError(
@@ -2085,7 +2094,10 @@ class LLMBackendClient:
     # Health
 
     def health(self) -> Record:
-        """`{status, version, chat, embeddings}`: "ok", and which models answer. Asks no model."""
+        """`{status, problems, version, chat, embeddings}`: "ok", and which models answer. Asks no model.
+
+        Where something does not work, the status is "failing", and `problems` tell what it is and what to do.
+        """
         return self._call("health")
 
     def doctor(self) -> Record:

@@ -7,7 +7,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,12 +47,14 @@ def working(data_dir: Path, **settings: Any) -> Iterator[subprocess.Popen[str]]:
         process.wait(timeout=30)
 
 
-def start(data_dir: Path, command: str = "serve", **settings: Any) -> subprocess.Popen[str]:
+def start(
+    data_dir: Path, command: str = "serve", *, inside: Sequence[str] = (), **settings: Any
+) -> subprocess.Popen[str]:
     data_dir.mkdir(parents=True, exist_ok=True)
     given = {"data_dir": data_dir, "host": "127.0.0.1", "port": 0, **settings}
     variables = {f"LLMBACKEND_{name.upper()}": str(value) for name, value in given.items()}
     return subprocess.Popen(
-        [sys.executable, "-m", "llmbackend", command],
+        [*inside, sys.executable, "-m", "llmbackend", command],
         env={**os.environ, **variables, "PYTHONPATH": str(PLUGIN)},
         cwd=data_dir,  # where no developer's `.env` lies
         stderr=subprocess.PIPE,

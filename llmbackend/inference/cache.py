@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import threads, tracing
-from ..errors import InvalidRequest
+from ..disk import Disk
+from ..errors import InvalidRequest, LLMBackendError
 from .embeddings import Cut, Embedder, TextRefused, TokenIds, TooLong, Vectors
 
 if TYPE_CHECKING:
@@ -203,9 +204,10 @@ class Cache:
     has come. Safe to share by threads; the file belongs to one process.
     """
 
-    def __init__(self, file: Path, megabytes: int) -> None:
+    def __init__(self, file: Path, megabytes: int, disk: Disk | None = None) -> None:
         self._file = file
         self._limit = megabytes * 2**20
+        self._disk = disk or Disk(file.parent, 0)
         # A connection each, so that reading does not wait for writing. The first also guards what is in memory; who
         # needs both takes them in this order.
         self._reading, self._writing = threading.Lock(), threading.Lock()
@@ -260,8 +262,10 @@ class Cache:
                 self._recent_bytes -= len(entry.vector)
 
     def write(self, entries: dict[bytes, Entry]) -> None:
+        size = sum(len(entry.vector) + 200 for entry in entries.values())
         try:
-            with self._writing:
+            # Twice: they are in the log, too.
+            with self._disk.writing(2 * size), self._writing:
                 if self._writer is None:
                     self._writer = self._connected()
                 with self._writer:
@@ -271,7 +275,7 @@ class Cache:
                     ]
                     self._writer.executemany(_PUT, rows)
             self._failing = False
-        except (sqlite3.Error, _Damaged) as error:
+        except (sqlite3.Error, _Damaged, LLMBackendError) as error:
             self._failed(error)
 
     def close(self) -> None:
@@ -320,7 +324,9 @@ class Cache:
 
     def _failed(self, error: Exception) -> None:
         """Tell; and begin anew if the file is not what it should be."""
-        passing = isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in _PASSING
+        passing = isinstance(error, LLMBackendError) or (
+            isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in _PASSING
+        )
         if not self._failing or not passing:
             remedy = "vectors are not kept for now" if passing else "it begins anew"
             log.warning("the cache of embeddings %s cannot be used (%s): %s", self._file, error, remedy)

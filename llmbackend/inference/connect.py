@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
+from ..disk import Disk
 from ..errors import BackendError
 from ..settings import Settings
 from .cache import Cache, CachedEmbedder
@@ -27,13 +28,13 @@ def chat_model(settings: Settings, *, forwards: bool = False) -> ChatModel:
     return EmbeddedChat(settings.models_path, settings.chat_model, settings.chat_context or CONTEXT)
 
 
-def embedders(settings: Settings) -> tuple[CachedEmbedder, Judge]:
+def embedders(settings: Settings, disk: Disk | None = None) -> tuple[CachedEmbedder, Judge]:
     """The model of collections, and the one that judges what was found in them, before both the cache of vectors.
 
     The first is TEI, or EMBEDDING_MODEL on one of the servers; else one that is embedded here.
     """
     megabytes = settings.embedding_cache_mb
-    cache = Cache(settings.data_dir / "embeddings.db", megabytes) if megabytes else None
+    cache = Cache(settings.data_dir / "embeddings.db", megabytes, disk) if megabytes else None
     minilm = MiniLM(settings.models_path)
     model = _embedding_model(settings, minilm)
     return CachedEmbedder(model, cache), Judge(minilm, CachedEmbedder(minilm, cache))

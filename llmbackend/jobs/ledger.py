@@ -180,9 +180,10 @@ def fail(connection: Connection, job: Claim, error: LLMBackendError) -> None:
         _give_up_dependants(connection, [job.number])
 
 
-def hand_back(connection: Connection, job: Claim) -> None:
+def hand_back(connection: Connection, job: Claim, values: Mapping[str, Any] | None = None) -> None:
     """Queued again, as if this attempt had not been; raises LostAttempt."""
-    advance(connection, job, {**ENDED, "status": "queued", "attempts": job.attempts - 1, "tries": 0})
+    queued = {**ENDED, "status": "queued", "attempts": job.attempts - 1, "tries": 0}
+    advance(connection, job, {**queued, **(values or {})})
 
 
 ENDED: dict[str, Any] = {"worker": None, "token": None, "lease": None}

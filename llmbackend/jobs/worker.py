@@ -17,7 +17,8 @@ from sqlalchemy import Connection
 
 from .. import threads
 from ..database import Database
-from ..errors import LLMBackendError
+from ..disk import Disk
+from ..errors import InsufficientStorage, LLMBackendError
 from . import leases, ledger, reading, results, schedules, webhooks
 from .context import Context, Rooms
 from .leases import Hands
@@ -34,6 +35,8 @@ SUSPECT_SECONDS = 10
 """For so long, a job whose last attempt was lost is alone, unless it comes further: it may kill its process again."""
 EXPIRE_SECONDS = 600
 """Between two times that results which were kept for their days are removed."""
+ROOM_SECONDS = 5
+"""After which a job for which there was no room on the disk is tried again."""
 LARGE = 2**17
 """Bytes of params that are parsed in a thread."""
 
@@ -66,8 +69,12 @@ class Worker:
         slots: int,
         deliveries: Deliveries,
         keep_days: float,
+        disk: Disk,
     ) -> None:
+        """No job is begun while `disk` has no room."""
         self._database = database
+        self._disk = disk
+        self._no_room: str | None = None
         self._rooms = rooms
         self._hands = hands
         self._slots = slots
@@ -89,6 +96,7 @@ class Worker:
 
     async def start(self) -> None:
         """Take up what a dead process of the same name left, then whatever comes."""
+        self._look_for_room()
         await self._database.write(leases.recover, self._hands.worker)
         self._free.set()
         self.wake()
@@ -97,7 +105,7 @@ class Worker:
     @property
     def free(self) -> bool:
         """Whether there is a hand free."""
-        if self._busy >= self._slots or self._closing:
+        if self._busy >= self._slots or self._closing or self._no_room is not None:
             return False
         return not any(attempt.suspect for attempt in self.attempts.values())
 
@@ -222,6 +230,7 @@ class Worker:
         rows = results.Results(job.row_count, job.row_bytes)
 
         async def save(values: dict[str, Any], chunks: list[results.Chunk]) -> None:
+            self._require_room(chunks)
             try:
                 await self._database.write(_advance, job, values, chunks, durable=False)
             except LostAttempt:
@@ -238,9 +247,16 @@ class Worker:
                 given = await threads.processor(parse, job.params) if large else parse(job.params)
                 result = json.dumps(await kind.run(context, given) or {})
                 await context.settle()
-                end = _complete, job, result, {**context.last_progress, **context.counts()}, rows.take()
+                chunks = rows.take()
+                self._require_room(chunks)
+                end = _complete, job, result, {**context.last_progress, **context.counts()}, chunks
         except Exception as error:
             failure = _only(error)
+            if isinstance(failure, InsufficientStorage):
+                log.warning("job %s (%s) waits: %s", job.id, job.type, failure.message)
+                waiting = {"stage": "waits for disk space", "run_at": now() + ROOM_SECONDS}
+                await context.settle()
+                return ledger.hand_back, job, waiting
             if failure is None:
                 log.exception("job %s (%s) failed unexpectedly", job.id, job.type)
                 failure = LLMBackendError(
@@ -252,6 +268,18 @@ class Worker:
         await context.settle()
         return end
 
+    def _require_room(self, chunks: list[results.Chunk]) -> None:
+        """For rows of a result, which may be many; raises InsufficientStorage."""
+        if chunks:
+            self._disk.require(2 * sum(len(chunk.data) for chunk in chunks))  # they are in the log, too
+
+    def _look_for_room(self) -> None:
+        problem = self._disk.problem
+        if (problem is None) != (self._no_room is None):
+            log.warning("jobs %s", "go on: there is room again" if problem is None else f"wait: {problem}")
+        self._no_room = problem
+        self._note_free()
+
     async def _look_around(self) -> None:
         while not self._closing:
             await asyncio.sleep(TICK)
@@ -261,6 +289,7 @@ class Worker:
                 log.exception("the ledger could not be read")
 
     async def _look(self) -> None:
+        self._look_for_room()
         write = self._database.write
         tokens = {attempt.job.token: attempt for attempt in self.attempts.values()}
         if tokens and time.monotonic() - self._beat >= self._hands.lease / 3:

@@ -12,7 +12,8 @@ from .base import Response
 
 
 class Health(Response):
-    status: Literal["ok"]
+    status: Literal["ok", "failing"]
+    problems: list[str] = Field(description="what does not work, and what to do; reading may go on")
     version: str
     chat: str | None = Field(description="the chat model, or null where none is set up")
     embeddings: str

@@ -61,6 +61,11 @@ def _operation(
             },
         },
     }
+    if row.name == "health":
+        described["responses"]["503"] = {
+            "description": "the same, if something does not work",
+            "content": content,
+        }
     if row.scope == "public":
         described["security"] = []
     fields = row.request.model_fields

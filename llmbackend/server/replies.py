@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import zlib
 
@@ -21,7 +22,8 @@ async def result_response(request: Request, operation: Operation, result: bytes)
     if isinstance(result, Block):
         return Response(result, media_type="application/octet-stream")
     if not operation.bulky:
-        return Response(result, media_type="application/json")
+        status = 503 if operation.name == "health" and json.loads(result)["problems"] else 200
+        return Response(result, status, media_type="application/json")
     headers = {"Vary": "Accept-Encoding"}
     if len(result) >= WORTH_PACKING and _unpacks_gzip(request):
         result = await threads.processor(_packed, result)

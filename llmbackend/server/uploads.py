@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -11,6 +13,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from .. import threads
+from ..disk import translated
 from ..errors import InvalidRequest
 from ..operations import Operation
 
@@ -30,7 +33,8 @@ async def as_fields(
     Raises InvalidRequest if it is no such form.
     """
     try:
-        form = await MultiPartParser(request.headers, content, max_files=MOST_FILES).parse()
+        with translated(Path(tempfile.gettempdir())):
+            form = await MultiPartParser(request.headers, content, max_files=MOST_FILES).parse()
     except MultiPartException as error:
         raise InvalidRequest(f"{operation.name}: the form cannot be read: {error.message}") from error
     try:

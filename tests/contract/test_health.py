@@ -32,8 +32,8 @@ def closed(
 
 def test_health_tells_version_and_models(client: LLMBackendClient) -> None:
     health = client.health()
-    assert set(health) == {"status", "version", "chat", "embeddings"}
-    assert health.status == "ok"
+    assert set(health) == {"status", "problems", "version", "chat", "embeddings"}
+    assert (health.status, health.problems) == ("ok", [])
     assert health.version == llmbackend.__version__
     assert health.chat == "SmolLM2-135M-Instruct"
 

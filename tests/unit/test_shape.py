@@ -255,6 +255,7 @@ STOREYS = (
         "settings",
         "sse",
         "database",
+        "disk",
         "holder",
         "json_reading",
         "loading",

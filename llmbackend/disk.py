@@ -1,0 +1,123 @@
+"""Room on a disk, asked for before anything is written.
+
+The embedded vector engine writes to files that are mapped into memory: where the disk is full, the system ends the
+process for it (SIGBUS), and no code can prevent that. So some space always stays free, and writes are refused before
+they use it up. Deletions may use part of it: they write, too, and are how space is made.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from .errors import BackendError, InsufficientStorage
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+"""The error numbers of a system whose disk is full, or whose user has no more of it."""
+DELETING = 0.75
+"""The share of the reserve that deletions leave."""
+
+
+RESERVE = 256 * 2**20
+"""Bytes, but not more than a quarter of the disk: for the holes in the engine's files, for SQLite, and for others."""
+SMALL = 8 * 2**20
+"""Bytes: without so many, a disk counts as full."""
+
+
+class _Usage(Protocol):
+    @property
+    def total(self) -> int: ...
+
+    @property
+    def free(self) -> int: ...
+
+
+class Disk:
+    """The disk that a folder is on, of which `reserve` bytes stay free. Safe to share by threads."""
+
+    def __init__(self, folder: Path, reserve: int) -> None:
+        self.folder = folder
+        self.reserve = reserve
+        self._changing = threading.Lock()
+        self._promised = 0  # bytes that writes under way may still take
+
+    @classmethod
+    def of(cls, folder: Path, reserve_mb: int | None) -> Disk:
+        """With the reserve that DISK_RESERVE_MB says, or else the usual one."""
+        disk = cls(folder, RESERVE if reserve_mb is None else reserve_mb * 2**20)
+        if reserve_mb is None:
+            disk.reserve = min(RESERVE, disk._usage().total // 4)
+        return disk
+
+    @property
+    def free(self) -> int:
+        """Bytes; asking takes microseconds, so it is asked each time."""
+        return self._usage().free
+
+    def _usage(self) -> _Usage:
+        try:
+            return shutil.disk_usage(self.folder)
+        except OSError as error:
+            raise BackendError(
+                f"{self.folder} cannot be used ({error.strerror}): is its disk still there?",
+                details={"path": str(self.folder)},
+            ) from error
+
+    @property
+    def problem(self) -> str | None:
+        """Why even a small write is refused, or is about to be."""
+        try:
+            self.require(SMALL)
+        except (InsufficientStorage, BackendError) as error:
+            return error.message
+        return None
+
+    def require(self, needed: int, share: float = 1.0) -> None:
+        """Raises InsufficientStorage unless so many bytes can be written, and this share of the reserve stays free."""
+        with self._changing:
+            self._require(needed, share)
+
+    @contextmanager
+    def writing(self, needed: int, share: float = 1.0) -> Iterator[None]:
+        """Around a write of at most so many bytes, which nobody else is promised meanwhile; raises as `require`."""
+        with self._changing:
+            self._require(needed, share)
+            self._promised += needed
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._promised -= needed
+
+    def _require(self, needed: int, share: float) -> None:
+        free, all_needed = self.free, needed + self._promised + int(self.reserve * share)
+        if free < all_needed:
+            raise full(self.folder, free, all_needed)
+
+
+def full(folder: Path, free: int | None = None, needed: int | None = None) -> InsufficientStorage:
+    """The error for a disk that has no room, or not enough."""
+    details = {"path": str(folder), "free": free, "needed": needed}
+    numbers = ""
+    if free is not None and needed is not None:
+        numbers = f": {free >> 20} MB are free and {-(-needed >> 20)} MB needed, DISK_RESERVE_MB among them"
+    return InsufficientStorage(
+        f"there is no room on the disk of {folder}{numbers}; remove files or collections, or enlarge the disk",
+        details={name: value for name, value in details.items() if value is not None},
+    )
+
+
+@contextmanager
+def translated(folder: Path) -> Iterator[None]:
+    """A system's errors about a full disk become ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise full(folder) from error
+        raise
