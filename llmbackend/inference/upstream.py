@@ -8,15 +8,18 @@ be tried again until its first bytes are there.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import math
 import random
+import re
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 from pydantic import SecretStr
 
@@ -38,6 +41,11 @@ LINE_BYTES = 2**22
 """The longest line of a stream's events: a chunk of a reply has a thousandth of that."""
 
 REFUSAL_BYTES = 2**16  # read of a reply with an error status
+
+BEGINNING = 8
+"""Characters by which a key is known; servers that shorten one keep about as many."""
+
+_IN_URLS = str.maketrans("+/", "-_")  # base64's other alphabet
 
 # What lines of server-sent events begin with: data, event, id, retry, a comment's colon.
 _OF_EVENTS = (b"d", b"e", b"i", b"r", b":")
@@ -244,7 +252,10 @@ class Upstream:
         except OSError as error:
             raise self._unreachable() from error
         except Exception as error:
-            raise self._of_openai(error) or BackendError(
+            ours = self._of_openai(error)
+            if ours is not None and getattr(error, "body", None) is not None:
+                raise ours from None  # theirs has in it what the server said, and that may quote our key
+            raise ours or BackendError(
                 f"{self.name} at {self.url} gave an answer that does not fit ({type(error).__name__}): "
                 "is this the right URL?",
                 details=about,
@@ -330,7 +341,7 @@ class Upstream:
         if not isinstance(said, str):
             return ""
         if self.secret:
-            said = said.replace(self.secret, "***")  # servers have been seen to quote what they were sent
+            said = _without(self.secret, said)  # servers have been seen to quote what they were sent
         return said[:500]
 
     def _unreachable(self) -> BackendError:
@@ -356,6 +367,18 @@ class Line:
         end = piece.rfind(b"\n")
         self._length = len(piece) - end - 1 if end >= 0 else self._length + len(piece)
         return self._length
+
+
+def _without(secret: str, text: str) -> str:
+    """The text without a secret, as it is or as in a URL or in base64, and without what begins like it."""
+    forms = {quote(secret, safe=""), secret, secret[:BEGINNING], quote(secret[:BEGINNING], safe="")}
+    for before in range(3):
+        coded = base64.b64encode(bytes(before) + secret.encode()).decode()
+        middle = coded[4 if before else 0 : -4]  # what does not depend on its neighbours
+        if len(middle) >= BEGINNING:
+            forms |= {middle, middle.translate(_IN_URLS)}
+    known = sorted(forms, key=len, reverse=True)
+    return re.sub(rf"(?:{'|'.join(map(re.escape, known))})[\w*./+%=-]*", "***", text)
 
 
 def _worth_another_try(error: LLMBackendError) -> bool:
