@@ -269,9 +269,9 @@ def doctor(url: Url = None, key: Key = None) -> None:
         table.add_row(*map(_shown, row), verdict)
     out.print(table)
     for check in result.checks:
-        if not check.ok:
+        if check.fix:
             line = _shown(f"{check.name}: {check.fix}")
-            out.print(line, style="red", highlight=False, soft_wrap=True)
+            out.print(line, style="yellow" if check.ok else "red", highlight=False, soft_wrap=True)
     if not result.ok:
         raise typer.Exit(1)
 

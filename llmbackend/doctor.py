@@ -26,6 +26,7 @@ from .inference.rerank import Reranker
 from .inference.tei import Info, read_info
 from .inference.upstream import Upstream
 from .knowledge.engines.qdrant_server import QdrantServer
+from .knowledge.files import landlock
 from .settings import Settings
 
 PATIENCE = 5.0  # seconds for a server
@@ -59,6 +60,7 @@ async def examine(
     if qdrant is not None:
         parts.append(_vectors(qdrant))
     parts.append(_data(disk))
+    parts.append(_files())
     checks = await asyncio.gather(*parts)
     _judge_chat_model(settings.chat_model, [check for check in checks if check.name == "chat"])
     return checks
@@ -192,6 +194,19 @@ async def _data(disk: Disk) -> schemas.Check:
         return _Found([], {"free_mb": await threads.files(_free, disk) // 2**20})
 
     return await _checked("data", "embedded", disk.folder.as_uri(), probe)
+
+
+async def _files() -> schemas.Check:
+    async def probe() -> _Found:
+        return _Found([], {"landlock": landlock.version()})
+
+    check = await _checked("files", "embedded", None, probe)
+    if not check.limits["landlock"]:
+        check.fix = (
+            "files are parsed without a wall around the parsers, which could read this user's other files: it takes "
+            "Linux 5.13 or later with Landlock, which a container's seccomp profile may have to allow"
+        )
+    return check
 
 
 def _free(disk: Disk) -> int:

@@ -19,7 +19,7 @@ class Health(Response):
     embeddings: str
 
 
-CheckName = Literal["chat", "judge", "embeddings", "rerank", "vectors", "data"]
+CheckName = Literal["chat", "judge", "embeddings", "rerank", "vectors", "data", "files"]
 
 
 class Check(Response):
@@ -30,10 +30,10 @@ class Check(Response):
     models: list[str]
     version: str | None
     limits: dict[str, int] = Field(
-        description="context, dimension, input (tokens), batch (texts), collections, free_mb"
+        description="context, dimension, input (tokens), batch (texts), collections, free_mb, landlock (version)"
     )
     latency_ms: float
-    fix: str | None = Field(description="what is wrong, and what to do")
+    fix: str | None = Field(description="what is wrong, or could be better, and what to do")
 
 
 class Diagnosis(Response):

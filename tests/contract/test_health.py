@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import requests
 
 import llmbackend
 from llmbackend import LLMBackendClient, NotFound, TransportError
+from llmbackend.knowledge.files import landlock
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.server import KEY
@@ -47,8 +49,10 @@ def test_the_doctor_finds_the_embedded_stack_well(client: LLMBackendClient) -> N
         ("judge", "embedded", True, None),
         ("embeddings", "embedded", True, None),
         ("data", "embedded", True, None),
+        ("files", "embedded", True, None if landlock.version() else ANY),
     ]
-    chat, judge, embeddings, data = diagnosis.checks
+    chat, judge, embeddings, data, files = diagnosis.checks
+    assert files.limits == {"landlock": landlock.version()}
     assert (chat.models, chat.limits) == ([client.health().chat], {"context": 2048})
     assert (judge.models, judge.limits) == (["all-MiniLM-L6-v2"], {"dimension": 384})
     assert (embeddings.models, embeddings.limits) == ([client.health().embeddings], {"dimension": 256})

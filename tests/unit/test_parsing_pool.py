@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,6 +14,7 @@ import psutil
 import pytest
 
 from llmbackend.errors import BackendError
+from llmbackend.knowledge.files import landlock
 from llmbackend.knowledge.files import pool as parsing_pool
 from llmbackend.knowledge.files.parsed import Parsed, Unreadable
 from llmbackend.knowledge.files.pool import Limits, ParsingPool
@@ -196,6 +198,48 @@ FORBIDDEN = {
     "start a shell": "import os; os.system('true')",
     "write a file": "import tempfile; file = tempfile.TemporaryFile(buffering=0); file.write(b'a')",
 }
+
+
+# What more it must not do where the system has Landlock.
+WALLED_OFF = {
+    "read a file of the user": "open({secret!r})",
+    "read a file beside a script that uses this package": "open({beside!r})",
+    "list a folder": "import os; os.listdir({folder!r})",
+    "remove a file": "import os; os.unlink({secret!r})",
+    "make a folder": "import os; os.mkdir({secret!r} + '2')",
+    "read a file of the system": "open('/etc/passwd')",
+    "read its parent's environment": "import os; open(f'/proc/{{os.getppid()}}/environ')",
+    "read its parent's memory": "import os; open(f'/proc/{{os.getppid()}}/mem')",
+    "see its parent's files": "import os; os.listdir(f'/proc/{{os.getppid()}}/fd')",
+    "start a process past Python": "import ctypes; import os; os.execv('/bin/true', ['true'])",
+    "trace its parent": (
+        "import ctypes, os; attach = 16\n"
+        "    if ctypes.CDLL(None).ptrace(attach, os.getppid(), 0, 0): raise PermissionError"
+    ),
+}
+
+
+@pytest.mark.skipif(not landlock.version(), reason="the system has no Landlock")
+@pytest.mark.parametrize("what", WALLED_OFF)
+def test_a_wall_is_around_a_parser(what: str, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.mkdir()
+    for file in (secret := tmp_path / "id_rsa", beside := script / ".env"):
+        file.write_text("s3cret")
+    given = WALLED_OFF[what].format(secret=str(secret), beside=str(beside), folder=str(tmp_path))
+    code = (
+        "from llmbackend.knowledge.files import process; process.restrict(2**30)\n"
+        f"try:\n    {given}\nexcept PermissionError:\n    print('refused')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(script)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("refused\n", "")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limits")

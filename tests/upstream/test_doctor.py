@@ -178,6 +178,7 @@ def test_weights_that_are_not_here_name_the_command(examine: Examine, tmp_path: 
     assert [(check.name, check.ok) for check in diagnosis.checks[2:]] == [
         ("embeddings", True),
         ("data", True),
+        ("files", True),
     ]
 
 

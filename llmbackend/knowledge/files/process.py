@@ -2,19 +2,24 @@
 
 Files come in on its standard input, texts go out on its standard output, each in a frame: the lengths of its head and
 its body, the head as JSON, the body. Files may be hostile, and the parsers have flaws: so this process has little
-memory and time, writes no file, reaches no network, starts no process, and knows no secret.
+memory and time, writes no file, reaches no network, starts no process, and knows no secret. Where the system has
+Landlock, it reads no file but Python's and its packages' own.
 """
 
 from __future__ import annotations
 
 import json
+import mimetypes
 import os
 import signal
 import struct
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, BinaryIO
 
+from . import landlock
 from .parsed import Unreadable
 from .parsing import parse_all
 
@@ -82,6 +87,7 @@ def _read(name: str, data: bytes, most: int) -> tuple[dict[str, Any], bytes]:
 
 def restrict(memory: int) -> None:
     """From here on, this process has so many bytes of memory, and no file, network or process to start."""
+    landlock.confine(_readable())
     sys.addaudithook(_refuse)
     with suppress(ImportError):  # Windows has no such limits
         import resource
@@ -93,6 +99,43 @@ def restrict(memory: int) -> None:
         ):
             with suppress(ValueError, OSError):  # a system may allow less already
                 resource.setrlimit(what, (most, most))
+
+
+PARSERS = (
+    *(
+        "bs4",
+        "charset_normalizer",
+        "cryptography",
+        "defusedxml",
+        "et_xmlfile",
+        "lxml",
+        "mammoth",
+        "markdownify",
+    ),
+    *("markitdown", "openpyxl", "PIL", "pptx", "pypdf", "soupsieve", "webencodings"),
+)
+"""Packages that are looked for wherever modules are imported from."""
+
+
+def _readable() -> Iterator[Path]:
+    """What parsing takes: Python, its packages and this one, the system's libraries, and no folder of the user's."""
+    import llm_client
+
+    yield from map(Path, {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix})
+    yield from map(
+        Path, ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo")
+    )
+    yield from map(Path, ("/etc/ld.so.cache", "/etc/localtime", "/dev/null", "/dev/urandom"))
+    yield from map(Path, mimetypes.knownfiles)
+    yield Path(__file__).parents[2]
+    yield Path(llm_client.__file__)
+    for place in map(Path, filter(None, sys.path)):
+        # Others, such as the folder of a script that uses this package, have more in them than modules.
+        if place.name in ("site-packages", "dist-packages") or next(place.glob("*.dist-info"), None):
+            yield place
+        else:
+            yield from (place / name for name in PARSERS)
+            yield from (place / f"{name}.py" for name in PARSERS)
 
 
 def _limit_time(seconds: float) -> None:
