@@ -57,6 +57,9 @@ processor = Threads("processor", max(2, CORES))
 bodies = Threads("bodies", 1)
 """Large requests: one is read at a time, for two would only hold up each other, and take room."""
 
+splitting = Threads("splitting", max(8, CORES))
+"""Splitting of documents into chunks, of which a long one takes seconds: apart, so that only the like waits for it."""
+
 embedding = Threads("embedding", max(2, CORES))
 """The embedded embedding model."""
 

@@ -6,7 +6,6 @@ import asyncio
 from typing import Annotated, Literal, TypeVar
 
 from anyio import CancelScope
-from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Workflow, step
 from pydantic import BaseModel, Field
 
@@ -18,7 +17,7 @@ from ..inference.embeddings import Embedder
 from ..inference.sentences import telling
 from ..knowledge.answers.delimiters import as_data
 from ..knowledge.answers.links import Links, inert
-from ..knowledge.chunks.tokens import tokens_of
+from ..knowledge.chunks.splitting import splitter
 from ..schemas import Analysis, Sentiment
 from .feeling import Feeling, feeling
 
@@ -127,8 +126,7 @@ class AnalysisWorkflow(Workflow):
 
     @step
     async def split(self, context: Context, start: StartEvent) -> PartEvent | None:
-        splitter = SentenceSplitter(chunk_size=PART_TOKENS, chunk_overlap=0, tokenizer=tokens_of)
-        parts = await threads.processor(splitter.split_text, start.text)
+        parts = await threads.splitting(splitter(PART_TOKENS, 0).split_text, start.text)
         if len(parts) > MAX_PARTS:
             parts = _spread(parts, MAX_PARTS)
         await context.store.set("parts", parts)

@@ -30,7 +30,9 @@ DIVERSITY = 0.4
 # After a full stop, at an empty line, and before a line that begins a list item, heading, table row or directive;
 # not at every line end, which in wrapped prose means nothing.
 _BOUNDARY = re.compile(
-    r"(?<=[.!?])(?<!\A\d\.)(?<!\n\d\.)(?<!\n\d\d\.)\s+|(?<=[。！？])\s*|\s*\n\s*\n\s*|\s*\n(?=\s*(?:[-*#|+=~]|\d+[.)]\s|\.\. ))"
+    r"(?<=[.!?])(?<!\A\d\.)(?<!\n\d\.)(?<!\n\d\d\.)\s+|(?<=[。！？])\s*"
+    # White space is looked at from its beginning only: else from each of its places to its end.
+    r"|(?<!\s)\s*\n\s*\n\s*|(?<!\s)\s*\n(?=\s*(?:[-*#|+=~]|\d+[.)]\s|\.\. ))"
 )
 # fmt: off
 _COMMON = frozenset((

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import takewhile
 from typing import Any, NamedTuple
 
 from ...schemas import Document
 from ..engines.vectors import Chunk
+from .splitting import splitter
 from .structure import Section, sections
 from .syntax import BareText, syntax
 from .tokens import tokens_of
@@ -91,13 +91,4 @@ def _group(group: list[Section], tokens: int) -> _Group:
 def _split(text: str, size: int, overlap: int, tokens: int) -> list[str]:
     if tokens <= size:
         return [text.strip()]
-    return list(_splitter(size, overlap).split_text(text))
-
-
-@lru_cache(maxsize=16)
-def _splitter(size: int, overlap: int) -> Any:
-    from llama_index.core.node_parser import SentenceSplitter
-
-    return SentenceSplitter(
-        chunk_size=size, chunk_overlap=overlap, paragraph_separator="\n\n", tokenizer=tokens_of
-    )
+    return list(splitter(size, overlap).split_text(text))

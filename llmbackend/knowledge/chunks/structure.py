@@ -95,7 +95,7 @@ def _headings(text: str, begin: int, syntax: Syntax) -> Iterator[_Heading]:
 
 
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?\n)?(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
-_TITLE = re.compile(r"^title:[ \t]*(.+?)[ \t]*$", re.MULTILINE)
+_TITLE = re.compile(r"^title:(.+)$", re.MULTILINE)
 
 
 def _front_matter(text: str) -> tuple[str, int]:
@@ -104,7 +104,7 @@ def _front_matter(text: str) -> tuple[str, int]:
     if block is None or not text[block.end() :].strip():
         return "", 0
     title = _TITLE.search(block[1] or "")
-    return (_short(title[1].strip("\"'")) if title else ""), block.end()
+    return (_short(title[1].strip().strip("\"'")) if title else ""), block.end()
 
 
 def _of_markdown(text: str, begin: int) -> Iterator[_Heading]:

@@ -8,19 +8,28 @@ from functools import lru_cache
 from itertools import repeat
 
 from ... import loading
+from .windows import MOST, windows
+
+LONGEST = 64
+"""Characters of words that are remembered: of longer ones, many would take much memory."""
 
 
 def tokens_of(text: str) -> range:
-    """As many numbers as the text has tokens: what LlamaIndex's splitter takes for a tokenizer, to count only.
+    """As many numbers as the text has tokens: what LlamaIndex's splitter takes for a tokenizer, to count only."""
+    return range(sum(map(_count, windows(text))) if len(text) > MOST else _count(text))
 
-    A token may begin with a space, but none goes on behind it, so that a text is the sum of its words; and most words
-    have been counted before. Only where several spaces come together the text is counted as a whole.
+
+def _count(text: str) -> int:
+    """A token may begin with a space, but none goes on behind it, so that a text is the sum of its words.
+
+    Most words have been counted before. Only where several spaces come together the text is counted as a whole.
     """
     count = math.inf
     if "  " not in text and _by_words():
         first, *others = text.split(" ")
-        count = _word(first, "") + sum(map(_word, others, repeat(" ")))
-    return range(len(_tokenizer()(text)) if count == math.inf else int(count))
+        if max(map(len, others), default=0) < LONGEST > len(first):
+            count = _word(first, "") + sum(map(_word, others, repeat(" ")))
+    return len(_tokenizer()(text)) if count == math.inf else int(count)
 
 
 @lru_cache(maxsize=2**16)

@@ -41,6 +41,9 @@ def silent(done: int, total: int, stage: str, stages: Stages) -> None:
 BATCH_DOCUMENTS = 512
 BATCH_CHARACTERS = 2**18
 
+SPLIT_CHARACTERS = 2**15
+"""So many are split, then others have their turn."""
+
 EMBEDDED_AT_ONCE = 2
 """Batches; with one, an embedding server would have less and less to do towards the end of each."""
 
@@ -54,7 +57,7 @@ SAMPLE = 64
 """Chunks that are embedded to tell how long an ingest will take."""
 
 
-_Given = TypeVar("_Given", str | Document, Document | Failure)
+_Given = TypeVar("_Given", str | Document, Document | Failure, Document | BareText)
 
 
 class Incoming(NamedTuple):
@@ -243,13 +246,13 @@ async def _given(
         yield group
 
 
-def _parts(documents: Sequence[_Given]) -> Iterator[Sequence[_Given]]:
+def _parts(documents: Sequence[_Given], most: int = BATCH_CHARACTERS) -> Iterator[Sequence[_Given]]:
     start = 0
     while start < len(documents):
         end, characters = start, 0
         for one in islice(documents, start, start + BATCH_DOCUMENTS):
-            characters += len(one if isinstance(one, str) else one.text if isinstance(one, Document) else "")
-            if end > start and characters > BATCH_CHARACTERS:
+            characters += len(one if isinstance(one, str) else "" if isinstance(one, Failure) else one.text)
+            if end > start and characters > most:
                 break
             end += 1
         yield documents[start:end]
@@ -274,7 +277,9 @@ async def _batch(
         batch.unchanged += len(stored)
         versions = [one for one in versions if one.document.id not in stored]
     if versions:
-        await threads.processor(_split, batch, versions, chunking)
+        for some in _parts([one.document for one in versions], SPLIT_CHARACTERS):
+            await threads.splitting(_split, batch, versions[: len(some)], chunking)
+            versions = versions[len(some) :]
     return batch
 
 

@@ -1,0 +1,26 @@
+"""Long texts, a part at a time: what works on a text in one go holds the interpreter's lock until it is through."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+MOST = 2**15
+"""Characters of a part; most texts are one."""
+
+NEAR = 2**10
+
+# Where a token of a text ends for certain, whatever comes before and behind.
+_BETWEEN = re.compile(r"(?<=\S)(?= \S)|(?<=\n)(?=\S)")
+
+
+def windows(text: str) -> Iterator[str]:
+    """The text in parts, cut between words or lines if there are any near."""
+    start = 0
+    while len(text) - start > MOST:
+        place = start + MOST
+        near = [found.start() for found in _BETWEEN.finditer(text, place - NEAR, place)]
+        end = near[-1] if near else place
+        yield text[start:end]
+        start = end
+    yield text[start:]
