@@ -128,8 +128,8 @@ def _in_pieces(body: bytes | bytearray, cuts: list[_Cut]) -> Any:
     for before, after in pairwise([None, *cuts, None]):
         start, open_lists = (before.place + 1, before.open) if before else (0, b"")
         text = body[start : after.place if after else None]
-        if before and _EMPTY.match(text):
-            raise ValueError("a list has a comma without an item behind it")
+        if (before and _EMPTY.match(text)) or (after and text.rstrip().endswith((b"[", b","))):
+            raise ValueError("a list has a comma without an item")
         begin = open_lists.replace(b"{", b'{"\\u0000":')
         end = bytes(_CLOSES[bracket] for bracket in reversed(after.open)) if after else b""
         piece = from_json(begin + text + end, allow_inf_nan=False)

@@ -70,6 +70,7 @@ def address(process: subprocess.Popen[str], timeout: float = 60) -> str:
 def announced(process: subprocess.Popen[str], what: str, timeout: float = 60) -> str:
     """The line in which a starting process says that it is there; fails with what it said instead."""
     said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    process.said = said  # what follows can be read from it later
 
     def listen() -> None:
         for line in process.stderr or ():

@@ -14,6 +14,7 @@ from ..inference.embeddings import require
 from ..knowledge.collections import rebuild
 from ..knowledge.ingest.ingest import ingest
 from ..schemas import ChatRequest, CollectionName, Document, Message, RagIngestRequest, Request
+from ..schemas.rag import DOCUMENTS
 from .context import Context
 from .registry import job_type
 
@@ -151,7 +152,7 @@ async def reindex(context: Context, params: ReindexParams) -> dict[str, Any]:
 
 
 class AnalyzeDocumentsParams(Request):
-    documents: Annotated[list[str | Document], Field(min_length=1)]
+    documents: Annotated[list[str | Document], Field(min_length=1, max_length=DOCUMENTS)]
 
 
 @job_type("analyze_documents", AnalyzeDocumentsParams, rows="analyses")

@@ -11,19 +11,24 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    WithJsonSchema,
     model_validator,
 )
 
+COLLECTION = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
+
 
 def _collection_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", name):
+    if not re.fullmatch(COLLECTION, name) or name.endswith("\n"):
         raise ValueError(
             "a collection's name is 1 to 128 letters, digits, '_', '-' and '.', and begins with a letter or digit"
         )
     return name
 
 
-CollectionName = Annotated[str, AfterValidator(_collection_name)]
+CollectionName = Annotated[
+    str, AfterValidator(_collection_name), WithJsonSchema({"type": "string", "pattern": COLLECTION})
+]
 
 
 def _one_form(name: str) -> str:

@@ -18,6 +18,11 @@ from pydantic import (
 
 from .base import Request, Response
 
+MESSAGES = 10_000
+"""Turns of a conversation: more than any model's context holds."""
+
+TOOLS = 1000
+
 LeftOut = Annotated[JsonValue, Field(exclude=True)]
 """Taken, so that clients which send it need not be changed, and not passed on."""
 
@@ -70,6 +75,9 @@ class Part(Request):
     prompt_cache_breakpoint: LeftOut = None
 
 
+Parts = Annotated[list[Part], Field(max_length=1000)]
+
+
 class CalledFunction(Request):
     name: str
     arguments: str = Field(description="JSON")
@@ -92,9 +100,9 @@ class Message(Request):
     """A turn of a conversation. What a model replied may be sent back as it came."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part] | None = None
+    content: str | Parts | None = None
     name: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: list[ToolCall] | None = Field(None, max_length=TOOLS)
     tool_call_id: str | None = None
     refusal: str | None = None
     reasoning: str | None = None
@@ -141,7 +149,7 @@ class ToolReference(Request):
 
 class AllowedTools(Request):
     mode: Literal["auto", "required"]
-    tools: list[ToolReference]
+    tools: list[ToolReference] = Field(max_length=TOOLS)
 
 
 class ToolChoice(Request):
@@ -165,7 +173,7 @@ class ResponseFormat(Request):
 
 class Prediction(Request):
     type: Literal["content"]
-    content: str | list[Part]
+    content: str | Parts
 
 
 class TemplateOptions(Request):
@@ -178,7 +186,7 @@ class TemplateOptions(Request):
 class StructuredOutputs(Request):
     """What a JSON schema cannot say (vLLM's)."""
 
-    choice: list[str] | None = Field(None, min_length=1)
+    choice: list[str] | None = Field(None, min_length=1, max_length=10_000)
     regex: str | None = None
     grammar: str | None = None
 
@@ -188,21 +196,21 @@ HISTORY = 100
 
 
 class ChatRequest(Request):
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=MESSAGES)
     model: str | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     n: int | None = Field(None, ge=1, le=16)
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
     seed: int | None = None
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(None, max_length=10_000)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    tools: list[Tool] | None = None
+    tools: list[Tool] | None = Field(None, max_length=TOOLS)
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
@@ -215,7 +223,7 @@ class ChatRequest(Request):
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
     prediction: Prediction | None = None
-    modalities: list[Literal["text"]] | None = None
+    modalities: list[Literal["text"]] | None = Field(None, max_length=1)
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None

@@ -30,12 +30,12 @@ def _kind_of_input(value: Any) -> str:
     return "list[str]"
 
 
-TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1, max_length=100_000)]
 EmbedInput = Annotated[
     Annotated[str, Tag("str")]
     | Annotated[list[str], Field(min_length=1, max_length=_MANY), Tag("list[str]")]
     | Annotated[TokenIds, Tag("list[int]")]
-    | Annotated[list[TokenIds], Field(max_length=_MANY), Tag("list[list[int]]")],
+    | Annotated[list[TokenIds], Field(min_length=1, max_length=_MANY), Tag("list[list[int]]")],
     Discriminator(_kind_of_input),
 ]
 

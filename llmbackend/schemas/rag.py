@@ -23,6 +23,12 @@ from .chat import HISTORY, Message
 # RAG
 
 
+DOCUMENTS = 100_000
+"""Documents in one request; several requests take any number."""
+
+FILES = 10_000
+
+
 class Document(Request):
     id: DocumentId
     text: str
@@ -30,7 +36,7 @@ class Document(Request):
 
 
 class RagIngestRequest(Request):
-    documents: list[str | Document] = Field(min_length=1)
+    documents: list[str | Document] = Field(min_length=1, max_length=DOCUMENTS)
     collection: CollectionName
     chunk_size: int | None = Field(None, ge=32, le=8192, description="tokens")
     chunk_overlap: int | None = Field(None, ge=0, le=4096, description="tokens")
@@ -73,13 +79,13 @@ class File(Request):
 
 
 class RagIngestFilesRequest(Request):
-    files: list[File]
+    files: list[File] = Field(max_length=FILES)
     collection: CollectionName
     chunk_size: int | None = Field(None, ge=32, le=8192, description="tokens")
     chunk_overlap: int | None = Field(None, ge=0, le=4096, description="tokens")
     sync: bool = False
     keep: list[FileName] = Field(
-        [], description="what sync is to leave, beside these files: those sent before"
+        [], max_length=500_000, description="what sync is to leave, beside these files: those sent before"
     )
     plan: bool = Field(False, description="tell what would be done, and do nothing")
     stream: bool = Field(False, description="answer with progress events, then the report")
@@ -228,8 +234,8 @@ class GoldQuestion(Request):
     question: str = Field(min_length=1)
     gold: (
         DocumentId
-        | Annotated[list[DocumentId], Field(min_length=1)]
-        | Annotated[dict[DocumentId, Annotated[int, Field(ge=0)]], Field(min_length=1)]
+        | Annotated[list[DocumentId], Field(min_length=1, max_length=1000)]
+        | Annotated[dict[DocumentId, Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=1000)]
     ) = Field(description="the document that answers it, several, or each with how relevant it is")
 
     @property

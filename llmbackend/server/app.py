@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import operations
@@ -150,11 +150,17 @@ async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.scope["path"][:200]
     ours: LLMBackendError = NotFound(f"there is no {request.method} {path}: see /openapi.json")
-    if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        ours = MethodNotAllowed(f"{path} takes {allowed}, not {request.method}: see /openapi.json")
+    if error.status_code != 405:
+        return error_response(ours, request.scope.get("request_id"))
+    # Starlette tells those of the first route on that path only.
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods
+    allowed = ", ".join(sorted(methods))
+    ours = MethodNotAllowed(f"{path} takes {allowed}, not {request.method}: see /openapi.json")
     reply = error_response(ours, request.scope.get("request_id"))
-    reply.headers.update(error.headers or {})  # 405 comes with Allow
+    reply.headers["Allow"] = allowed
     return reply
 
 

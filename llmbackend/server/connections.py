@@ -205,7 +205,7 @@ class Connection(HttpToolsProtocol):
             return
         if len(self.headers) > HEADERS:
             self.scope["state"]["refusal"] = (431, _too_large())
-        elif self.spare:
+        elif self.spare and not self.url.startswith(b"/health/"):
             busy = Overloaded(
                 "there are too many connections: close some, or raise MAX_CONNECTIONS",
                 details={"retry_after": 1},

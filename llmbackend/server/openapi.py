@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
@@ -50,6 +50,8 @@ def _operation(
     content: dict[str, Any] = {_JSON: {"schema": response}}
     if row.streams:
         content[row.media] = {"schema": {"type": "string"}}
+    if "bytes" in _formats(row):  # vectors as they are, behind a line of JSON
+        content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
     described: dict[str, Any] = {
         "operationId": row.name,
         "summary": row.summary,
@@ -91,6 +93,11 @@ def _operation(
             for name in named
         ]
     return described
+
+
+def _formats(row: Operation) -> tuple[str, ...]:
+    field = row.request.model_fields.get("encoding_format")
+    return get_args(field.annotation) if field else ()
 
 
 def _without(schema: dict[str, Any], fields: list[str]) -> dict[str, Any]:

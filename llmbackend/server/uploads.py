@@ -12,13 +12,13 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from .. import threads
+from .. import schemas, threads
 from ..disk import translated
 from ..errors import InvalidRequest
 from ..operations import Operation
 
 FORM = "multipart/form-data"
-MOST_FILES = 10_000
+MOST_FILES = schemas.FILES
 
 
 def takes(operation: Operation) -> bool:

@@ -1,0 +1,419 @@
+"""One caller cannot use up what all share: memory, connections, and the time of the loop."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+import requests
+
+from llm_client import encoded
+from llmbackend import (
+    InvalidRequest,
+    LLMBackendClient,
+    LLMBackendError,
+    MethodNotAllowed,
+    Overloaded,
+    RequestTimeout,
+    TooLarge,
+    json_reading,
+)
+from llmbackend.operations import LARGE
+from tests.server import Server, serving
+
+MB = 2**20
+KEYS = {"a": "key-of-a", "b": "key-of-b"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One with room for two large bodies, of which one key has one, and for few connections."""
+    keys = ",".join(f"{owner}:{key}" for owner, key in KEYS.items())
+    folder = tmp_path_factory.mktemp("limits")
+    with serving(
+        folder, api_keys=keys, max_body_bytes=64 * MB, max_bodies_bytes=128 * MB, max_connections=40
+    ) as one:
+        yield one
+
+
+def connected(server: Server) -> socket.socket:
+    where = urlsplit(server.url)
+    return socket.create_connection((where.hostname, where.port), timeout=10)
+
+
+def head(path: str, length: int, key: str = KEYS["a"]) -> bytes:
+    lines = (f"POST {path} HTTP/1.1", "Host: x", f"X-API-Key: {key}", f"Content-Length: {length}")
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def reply_of(connection: socket.socket) -> tuple[int, dict[str, str], LLMBackendError]:
+    """Status, headers and error of a reply."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += connection.recv(65536)
+    first, _, rest = received.partition(b"\r\n")
+    lines, _, body = rest.partition(b"\r\n\r\n")
+    headers = {
+        name.lower(): value
+        for name, _, value in (line.partition(": ") for line in lines.decode().split("\r\n"))
+    }
+    while len(body) < int(headers["content-length"]):
+        body += connection.recv(65536)
+    return int(first.split()[1]), headers, LLMBackendError.from_dict(json.loads(body)["error"])
+
+
+def ends(connection: socket.socket, piece: bytes, times: int) -> bool:
+    """Whether the server answers or closes while this is being sent to it time and again."""
+    for _ in range(times):
+        try:
+            connection.settimeout(10)
+            connection.sendall(piece)
+            connection.settimeout(0.005)
+            received = connection.recv(1024)
+        except TimeoutError:
+            continue
+        except OSError:
+            return True
+        return received == b"" or b" 429 " in received or b" 431 " in received
+    return False
+
+
+def is_well(server: Server, key: str = KEYS["b"]) -> None:
+    assert requests.get(f"{server.url}/health/live", timeout=10).status_code == 200
+    assert (
+        requests.get(f"{server.url}/v1/collections", headers={"X-API-Key": key}, timeout=10).status_code
+        == 200
+    )
+
+
+# Bodies
+
+
+def test_a_body_of_many_small_messages_is_refused_before_they_are_made(server: Server) -> None:
+    before = psutil.Process(server.process.pid).memory_info().rss
+    messages = b",".join([b'{"role":"user","content":"a"}'] * 2_000_000)
+    body = b'{"messages":[' + messages + b"]}"
+    peak = 0
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.02):
+            peak = max(peak, psutil.Process(server.process.pid).memory_info().rss)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        headers = {"X-API-Key": KEYS["a"]}
+        reply = requests.post(f"{server.url}/v1/chat/completions", data=body, headers=headers, timeout=60)
+    finally:
+        done.set()
+        watching.join()
+    assert reply.status_code == 413
+    assert reply.json()["error"]["details"]["limit"] == json_reading.CONTAINERS
+    assert peak - before < 512 * MB
+
+
+@pytest.mark.parametrize(
+    ("items", "kind"),
+    [
+        ([1] * (json_reading.VALUES + 1), TooLarge),
+        ([[]] * (json_reading.CONTAINERS + 1), TooLarge),
+        (["a,[{"] * 3, None),
+        (['"],[' * 200_000, "\\" * 300_001, '\\"' * 200_000], None),
+    ],
+    ids=["values", "containers", "texts with brackets", "texts that look like structure"],
+)
+def test_the_values_of_a_request_are_limited(
+    client: LLMBackendClient, items: list[Any], kind: type[LLMBackendError] | None
+) -> None:
+    """On both transports; what a text says does not count."""
+    if kind is None:
+        assert client.rag_ingest(items, "limited", plan=True).documents == len(items)
+        return
+    with pytest.raises(kind) as refused:
+        client.submit_job("batch_embed", {"texts": items})
+    assert refused.value.details["limit"] in (json_reading.VALUES, json_reading.CONTAINERS)
+
+
+@pytest.mark.parametrize("size", [0, LARGE])
+def test_json_that_is_nested_too_deep_is_refused(client: LLMBackendClient, size: int) -> None:
+    deep: Any = "x" * size
+    for _ in range(json_reading.DEPTH):
+        deep = {"a": [deep]}
+    with pytest.raises(InvalidRequest, match="nested") as refused:
+        client.submit_job("batch_embed", deep)
+    assert refused.value.details == {"limit": json_reading.DEPTH}
+
+
+@pytest.mark.parametrize(
+    ("operation", "given", "field", "limit"),
+    [
+        ("chat", {"messages": [{"role": "user", "content": "a"}] * 10_001}, "messages", 10_000),
+        (
+            "chat",
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 1001}]},
+            "content",
+            1000,
+        ),
+        ("rag_ingest", {"documents": ["a"] * 100_001, "collection": "c"}, "documents", 100_000),
+        ("embed", {"input": [[1] * 100_001]}, "input", 100_000),
+        ("rerank", {"query": "a", "documents": ["a"] * 10_001}, "documents", 10_000),
+    ],
+    ids=["messages", "parts", "documents", "token ids", "rerank"],
+)
+def test_an_error_about_a_long_list_names_its_limit(
+    client: LLMBackendClient, operation: str, given: dict[str, Any], field: str, limit: int
+) -> None:
+    with pytest.raises(InvalidRequest, match=f"{field}.*at most {limit} items"):
+        client._transport.call(operation, given)
+
+
+def test_a_large_body_says_what_is_wrong_in_the_same_words_as_a_small_one(client: LLMBackendClient) -> None:
+    for size in (1, LARGE):
+        filler = "x" * size
+        for wrong, said in (
+            (
+                {"documents": [{"id": "a", "text": filler, "metadata": 1}]},
+                "metadata: Input should be an object",
+            ),
+            ({"documents": [{"id": "a", "text": [filler]}]}, "text: Input should be a valid string"),
+            ({"documents": [filler], "colour": 1}, "colour: Extra inputs are not permitted"),
+        ):
+            with pytest.raises(InvalidRequest, match=said):
+                client._transport.call("rag_ingest", {"collection": "c", **wrong})
+
+
+def test_large_json_is_read_as_json_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut wherever it can be."""
+    texts = ["", "é", '"', "\\", '\\"', "],[", "{", "\n", "a" * 50]
+    value = {
+        "a": [texts, {"b": [[1, 2.5, None], [], texts]}, "x"],
+        "c": {"d": [{"e": text} for text in texts], "f": [True, [False]]},
+        "g": texts * 3,
+    }
+    for text in (json.dumps(value), json.dumps(value, ensure_ascii=False, indent=1)):
+        body = text.encode()
+        for step in (1, 2, 3, 5, 8, 64):
+            monkeypatch.setattr(json_reading, "SLICE", step)
+            monkeypatch.setattr(json_reading, "PIECE", step)
+            assert json_reading.read(body, "x") == value
+            for broken in (
+                body[:-1],
+                body + b"]",
+                body.replace(b"[", b"[,", 1),
+                body.replace(b"true", b"tru", 1),
+            ):
+                with pytest.raises(InvalidRequest):
+                    json_reading.read(broken, "x")
+
+
+def test_unfinished_bodies_of_one_key_leave_room_for_others(server: Server) -> None:
+    with ExitStack() as stack:
+        first = stack.enter_context(connected(server))
+        first.sendall(head("/v1/rag/ingest", 60 * MB) + b"x" * 1000)
+        time.sleep(0.2)
+        for _ in range(5):
+            more = stack.enter_context(connected(server))
+            more.sendall(head("/v1/rag/ingest", 60 * MB))
+            status, headers, error = reply_of(more)
+            assert status == 429
+            assert isinstance(error, Overloaded)
+            assert int(headers["retry-after"]) == error.details["retry_after"] == 1
+        # Without telling its size, a body counts as it comes.
+        chunked = stack.enter_context(connected(server))
+        chunked.sendall(
+            f"POST /v1/rag/ingest HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEYS['a']}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        )
+        piece = b"%x\r\n" % MB + b"x" * MB + b"\r\n"
+        assert ends(chunked, piece, 60)
+        is_well(server, KEYS["a"])
+        body = encoded("rag_ingest", {"documents": ["y" * 300_000], "collection": "c", "plan": True})
+        reply = requests.post(
+            f"{server.url}/v1/rag/ingest", data=body, headers={"X-API-Key": KEYS["b"]}, timeout=60
+        )
+        assert reply.status_code == 200, reply.text
+    time.sleep(0.5)  # its room is free once the first has gone
+    with connected(server) as again:
+        again.sendall(head("/v1/rag/ingest", 60 * MB))
+        again.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            again.recv(1)
+
+
+def test_a_body_that_trickles_in_is_given_up(server: Server) -> None:
+    with connected(server) as slow:
+        slow.settimeout(30)
+        slow.sendall(head("/v1/embeddings", 1000) + b"{")
+        began = time.monotonic()
+        status, _, error = reply_of(slow)
+        assert status == 408
+        assert isinstance(error, RequestTimeout)
+        assert time.monotonic() - began < 20
+        # What is left of the body keeps no connection open.
+        closed = time.monotonic() + 20
+        while time.monotonic() < closed:
+            try:
+                slow.sendall(b"x")
+                slow.settimeout(0.5)
+                if slow.recv(100) == b"":
+                    break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        else:
+            pytest.fail("the connection stayed")
+
+
+# Connections
+
+
+def test_idle_connections_make_room_and_health_always_answers(server: Server) -> None:
+    with ExitStack() as stack:
+        for _ in range(150):
+            stack.enter_context(connected(server))
+        for _ in range(3):
+            is_well(server)
+
+
+def test_where_all_connections_are_at_work_health_still_answers(server: Server) -> None:
+    with ExitStack() as stack:
+        working = [stack.enter_context(connected(server)) for _ in range(40)]
+        for one in working:
+            one.sendall(head("/v1/embeddings", 1000))  # its body is still to come
+        time.sleep(0.5)
+        assert requests.get(f"{server.url}/health/live", timeout=10).status_code == 200
+        reply = requests.get(f"{server.url}/v1/collections", headers={"X-API-Key": KEYS["b"]}, timeout=10)
+        assert reply.status_code == 429
+        assert reply.json()["error"]["code"] == "overloaded"
+        assert reply.headers["retry-after"]
+    time.sleep(0.5)
+    is_well(server)
+
+
+def test_slow_heads_end(server: Server) -> None:
+    with ExitStack() as stack:
+        slow = [stack.enter_context(connected(server)) for _ in range(30)]
+        for one in slow:
+            one.sendall(b"GET /health/live HTTP/1.1\r\nX-Slow: ")
+            one.settimeout(0.2)
+        until = time.monotonic() + 40
+        while slow and time.monotonic() < until:
+            time.sleep(1)
+            for one in list(slow):
+                try:
+                    one.sendall(b"a")
+                    if one.recv(1) == b"":
+                        slow.remove(one)
+                except TimeoutError:
+                    break
+                except OSError:
+                    slow.remove(one)
+        assert not slow
+
+
+@pytest.mark.parametrize("what", ["one endless header", "many headers", "a long line"])
+def test_a_head_has_a_limit(server: Server, what: str) -> None:
+    before = psutil.Process(server.process.pid).memory_info().rss
+    begin, more = {
+        "one endless header": (b"GET /health/live HTTP/1.1\r\nX: ", b"a" * 65536),
+        "many headers": (b"GET /health/live HTTP/1.1\r\n", b"X: y\r\n" * 10_000),
+        "a long line": (b"GET /health/live?", b"a" * 65536),
+    }[what]
+    with connected(server) as flood:
+        flood.sendall(begin)
+        assert ends(flood, more, 2000)
+    assert psutil.Process(server.process.pid).memory_info().rss - before < 64 * MB
+    is_well(server)
+
+
+def test_too_many_headers_are_told_as_such(server: Server) -> None:
+    headers = {f"X-{number}": "y" for number in range(150)}
+    reply = requests.get(f"{server.url}/health/live", headers=headers, timeout=10)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (431, "too_large")
+
+
+def test_requests_sent_far_ahead_of_their_replies_end_the_connection(server: Server) -> None:
+    with connected(server) as eager, suppress(ConnectionResetError):
+        eager.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n" * 2000)
+        while eager.recv(65536):  # until the end
+            pass
+    is_well(server)
+
+
+def test_requests_of_one_key_leave_room_for_others(tmp_path: Path) -> None:
+    keys = ",".join(f"{owner}:{key}" for owner, key in KEYS.items())
+    with serving(tmp_path, api_keys=keys, max_requests=4) as server, ExitStack() as stack:
+        for _ in range(2):
+            one = stack.enter_context(connected(server))
+            one.sendall(head("/v1/embeddings", 1000))
+        time.sleep(0.3)
+        with LLMBackendClient(server.url, KEYS["a"]) as client, pytest.raises(Overloaded) as refused:
+            client.list_collections()
+        assert refused.value.details["retry_after"] == 1
+        is_well(server, KEYS["b"])
+
+
+def test_few_file_descriptors_stop_no_one(tmp_path: Path) -> None:
+    """Connections leave half of them to the rest."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        process = serving(tmp_path, api_keys=f"b:{KEYS['b']}")
+        server = process.__enter__()
+        psutil.Process(server.process.pid).rlimit(psutil.RLIMIT_NOFILE, (256, 256))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    try:
+        with ExitStack() as stack:
+            for _ in range(400):
+                stack.enter_context(connected(server))
+            used = psutil.Process(server.process.pid).cpu_times().user
+            time.sleep(1)
+            assert psutil.Process(server.process.pid).cpu_times().user - used < 0.7  # it does not spin
+        time.sleep(1)
+        is_well(server)
+    finally:
+        process.__exit__(None, None, None)
+
+
+# What is told
+
+
+def test_a_wrong_method_has_a_code_of_its_own(server: Server) -> None:
+    reply = requests.put(f"{server.url}/v1/collections", headers={"X-API-Key": KEYS["a"]}, timeout=10)
+    assert reply.status_code == 405
+    assert set(reply.headers["allow"].split(", ")) >= {"POST"}
+    assert isinstance(LLMBackendError.from_dict(reply.json()["error"]), MethodNotAllowed)
+
+
+def test_refusals_are_logged_on_one_line_and_not_without_end(tmp_path: Path) -> None:
+    with serving(tmp_path, api_keys=f"a:{KEYS['a']}") as server:
+        for _ in range(60):
+            requests.get(f"{server.url}/v1/models?secret=1", headers={"X-API-Key": "wrong"}, timeout=10)
+        given = {"X-API-Key": KEYS["a"]}
+        requests.get(f"{server.url}/nowhere%0A2026-01-01 ERROR forged", headers=given, timeout=10)
+        requests.put(f"{server.url}/v1/collections", headers=given, timeout=10)
+        requests.get(f"{server.url}/v1/collections/none", headers=given, timeout=10)
+        process = server.process
+    said = iter(process.said.get, None)
+    lines = [line for line in said if "llmbackend.requests" in line]
+    unauthorized = [line for line in lines if "refused 401" in line]
+    assert 1 <= len(unauthorized) <= 30
+    assert all("caller=- client=127.0.0.1 GET /v1/models " in line for line in unauthorized)
+    assert any("refused 404 caller=a client=127.0.0.1 GET /nowhere%0A2026" in line for line in lines)
+    assert any("refused 404 caller=a client=127.0.0.1 GET /v1/collections/none" in line for line in lines)
+    assert any("refused 405 caller=a client=127.0.0.1 PUT /v1/collections" in line for line in lines)
+    assert not any("forged" in line and "refused" not in line for line in lines)
