@@ -68,11 +68,13 @@ _BARE_BEGUN = re.compile(
 _AFTER_ADDRESS = re.compile(r"[.,;:!?*_~]+\Z")
 _HREF = re.compile(r"\bhref\s*=\s*[\"']?([^\s\"'>]+)", re.IGNORECASE)
 
-_LIVE = re.compile(
-    rf"(?P<mark>{MARKED})(?=(?P<more>[(:])?)|\[(?=\d{{1,9}}\])|\](?=[(:])|!(?=\[)|<(?=[a-z/!?])", _FLAGS
-)
+_LIVE = re.compile(rf"(?P<mark>{MARKED})|\[(?=\d{{1,9}}\])|\](?=[(:])|!(?=\[)|<(?=[a-z/!?])", _FLAGS)
 _LIVE_BEGUN = re.compile(rf"(?:{MARKED[0]}[0-9]*{MARKED[-1]}?|\[\d{{0,9}}|[\]!<])\Z", _FLAGS)
 _CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n\r"}
+
+
+LINE = 200
+"""Characters of a line that are looked at for words."""
 
 
 class _Stage:
@@ -113,6 +115,7 @@ class Inert:
         self._links = links
         self._cites = cites
         self._anchor = ""
+        self._shown = ""
         live = _Stage(_LIVE, _LIVE_BEGUN, self._apart)
         self._stages = [live]
         if links != "keep":
@@ -125,6 +128,7 @@ class Inert:
             piece = piece.translate(_CONTROLS)
         for stage in self._stages:
             piece = stage.feed(piece, last)
+        self._shown = (self._shown + piece)[-LINE:]
         return piece
 
     def _plain(self, found: re.Match[str]) -> str:
@@ -157,9 +161,19 @@ class Inert:
         if found["mark"]:
             if int(found[2]) not in self.cited:
                 self.cited.append(int(found[2]))
-            return f"[{found[2]}]" + (" " if found["more"] and self._links != "keep" else "")
-        meant = self._cites if found[0] == "[" else self._links != "keep"
-        return found[0] + " " * meant
+            apart = self._links != "keep" and self._goes_on(found)
+            return f"[{found[2]}]" + " " * apart
+        apart = self._cites if found[0] == "[" else self._links != "keep" and self._goes_on(found)
+        return found[0] + " " * apart
+
+    def _goes_on(self, found: re.Match[str]) -> bool:
+        """Whether what follows would make it a link, or its definition, which none is behind words in its line."""
+        after = found.string[found.end() : found.end() + 1]
+        if after != ":":
+            return after == "(" or found[0] in "!<"
+        before = self._shown + found.string[max(0, found.start() - LINE) : found.start()]
+        words = re.split(rf"\[|{MARKED[0]}", re.split("[\r\n]", before)[-1])[0]
+        return not re.search(r"[^\W\d_]{2}", words)
 
 
 def inert(text: str, links: Links) -> str:
