@@ -424,7 +424,7 @@ class Backend:
     async def analyze_document(self, request: schemas.AnalyzeRequest) -> schemas.Analysis:
         """Tell a document's sentiment, key points and summary."""
         await threads.files(loading.llamaindex)
-        from .agents.analysis import analyze
+        from .analysis.workflow import analyze
 
         return await analyze(self._chat, self._embedder, request.text, self.settings.answer_links)
 

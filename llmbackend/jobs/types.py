@@ -159,7 +159,7 @@ class AnalyzeDocumentsParams(Request):
 async def analyze_documents(context: Context, params: AnalyzeDocumentsParams) -> dict[str, Any]:
     """`{failed: [{id, error}], analyses: [{id, sentiment, …}]}`; a bare text's id is its place in the list."""
     await threads.files(loading.llamaindex)
-    from ..agents.analysis import analyze
+    from ..analysis.workflow import analyze
 
     state: dict[str, Any] = context.resume or {"done": 0, "failed": []}
     total = len(params.documents)

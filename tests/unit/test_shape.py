@@ -264,7 +264,7 @@ STOREYS = (
     },
     {"inference"},
     {"knowledge"},
-    {"agents", "doctor"},
+    {"analysis", "doctor"},
     {"jobs"},
     {"backend"},
     {"operations"},

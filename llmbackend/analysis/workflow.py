@@ -19,7 +19,7 @@ from ..knowledge.answers.delimiters import as_data
 from ..knowledge.answers.links import Links, inert
 from ..knowledge.chunks.splitting import splitter
 from ..schemas import Analysis, Sentiment
-from .feeling import Feeling, feeling
+from .sentiment import Feeling, feeling
 
 PART_TOKENS = 900
 MAX_PARTS = 12
