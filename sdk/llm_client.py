@@ -415,10 +415,15 @@ class Reply(str):
         return Records(_tool_call(call) for call in self.message.get("tool_calls") or ())
 
     def _repr_html_(self) -> str:
-        return (
-            f"<p style='white-space:pre-wrap'>{html.escape(self)}</p><small>{html.escape(self.model)}</small>"
-        )
+        note = f"{self.model}{_LIMITS.get(self.model, '')}"
+        return f"<p style='white-space:pre-wrap'>{html.escape(self)}</p><small>{html.escape(note)}</small>"
 
+
+# What a reader of a reply should know of the model that wrote it.
+_LIMITS = {
+    "SmolLM2-135M-Instruct": ": a very small model, whose facts, sums and languages other than English are often wrong. "
+    "Set VLLM_URL, LITELLM_URL or OPENAI_BASE_URL for a larger one."
+}
 
 # What of a reply's message belongs into the conversation; servers refuse what else some of them put there.
 _MESSAGE = ("content", "tool_calls", "reasoning_content", "reasoning")

@@ -11,11 +11,35 @@ from llmbackend import BackendError, InvalidRequest, LLMBackendClient, LLMBacken
 
 
 def test_a_message_gets_a_reply(client: LLMBackendClient) -> None:
-    reply = client.chat("What is the capital of France?", temperature=0, max_tokens=30)
+    reply = client.chat("What is the capital of France?", temperature=0)
     assert "Paris" in reply
     assert reply.model == "SmolLM2-135M-Instruct"
     assert reply.finish_reason == "stop"
     assert reply.usage.completion_tokens > 0
+
+
+def test_the_first_example_is_right_each_time(client: LLMBackendClient) -> None:
+    question = "What is the capital of France?"
+    replies = [client.chat(question) for _ in range(20)]
+    client.chat(
+        "Was ist die Hauptstadt von Italien?", max_tokens=20
+    )  # what was said in between changes nothing
+    replies += ["".join(client.chat(question, stream=True)) for _ in range(20)]
+    assert all("capital of France is Paris" in reply for reply in replies)
+
+
+def test_a_reply_that_goes_round_in_circles_is_ended(client: LLMBackendClient) -> None:
+    # A penalty below 1 draws the model to what it has said already.
+    asked = {"messages": [{"role": "user", "content": "Tell me a story."}], "repetition_penalty": 0.5}
+    completion = client._call("chat", **asked, max_tokens=1000)
+    usage = completion["usage"]
+    assert completion["choices"][0]["finish_reason"] == "length"
+    assert 0 < usage["completion_tokens"] < 500
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+
+
+def test_a_notebook_tells_what_the_small_model_cannot_do(client: LLMBackendClient) -> None:
+    assert "a very small model" in client.chat("Say hello.", max_tokens=5)._repr_html_()
 
 
 def test_a_stream_ends_with_the_whole_reply(client: LLMBackendClient) -> None:
@@ -24,7 +48,7 @@ def test_a_stream_ends_with_the_whole_reply(client: LLMBackendClient) -> None:
     assert len(pieces) > 1
     assert "".join(pieces) == stream.reply
     assert "Paris" in stream.reply
-    assert stream.reply.usage.completion_tokens == len(pieces) + 1  # the last token is the end
+    assert stream.reply.usage.completion_tokens == 30 == len(pieces)
 
 
 def test_an_unknown_model_is_not_found(client: LLMBackendClient) -> None:
