@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from llmbackend.knowledge.chunks.chunking import content_hash, split
 from llmbackend.knowledge.chunks.structure import sections
 from llmbackend.knowledge.chunks.syntax import ParsedDocument, Syntax, syntax
+from llmbackend.knowledge.chunks.tokens import tokens_of
 from llmbackend.knowledge.engines.vectors import Chunk
 from llmbackend.schemas import Document
 
@@ -219,10 +221,12 @@ def test_chunks_are_slices_of_the_text_in_order_and_nothing_is_left_out(name: st
     for chunk in chunks:
         assert chunk.text.strip()
         assert len(get_tokenizer()(chunk.text)) <= size
-        start = text.index(chunk.text, max(0, covered - len(chunk.text)))
+        # Of a long table, each chunk begins with its head.
+        said = chunk.text if chunk.text in text else chunk.text.split("\n", 2)[2]
+        start = text.index(said, max(0, covered - len(said)))
         left_out = [line.strip("# ") for line in text[covered:start].splitlines()]
         assert set(filter(None, left_out)) <= headings
-        covered = max(covered, start + len(chunk.text))
+        covered = max(covered, start + len(said))
     assert not text[covered:].strip()
 
 
@@ -237,3 +241,49 @@ def test_what_changes_chunks_changes_the_hash() -> None:
         ParsedDocument(**one.model_dump(), syntax="markdown"),
     ]
     assert content_hash(one) not in map(content_hash, others)
+
+
+# Tables and lists
+
+
+def _rows(count: int) -> list[str]:
+    return [f"| Berth {n} | {n + 1000:,}.{n % 100:02d} | 2026-03-{n % 28 + 1:02d} |" for n in range(count)]
+
+
+def test_each_chunk_of_a_table_has_its_head_and_whole_rows() -> None:
+    head = "| Berth | Metres | Since |\n| --- | --- | --- |"
+    text = "\n".join(["# Harbour", "", "The berths.", "", head, *_rows(150), "", "Measured at low tide."])
+    *made, last = [chunk.text for chunk in split(Document(id="a.md", text=text), "", 128, 16)]
+    assert made[0].startswith(f"The berths.\n\n{head}\n{_rows(1)[0]}\n")
+    assert all(chunk.startswith(head) for chunk in made[1:])
+    assert [row for chunk in made for row in chunk.split(head)[1].strip().split("\n")] == _rows(150)
+    assert max(len(tokens_of(chunk)) for chunk in made) <= 128
+    assert last == "Measured at low tide."
+
+
+def test_a_row_longer_than_a_chunk_is_cut_and_nothing_of_it_is_lost() -> None:
+    words = [f"word{n}" for n in range(400)]
+    text = f"| Name | Text |\n|---|---|\n| x | {' '.join(words)} |\n| y | short |"
+    made = [chunk.text for chunk in split(Document(id="a.md", text=text), "", 128, 16)]
+    assert all(chunk.startswith("| Name | Text |\n|---|---|\n") for chunk in made)
+    assert re.findall(r"word\d+", " ".join(made)) == words
+
+
+def test_a_head_that_leaves_no_room_is_not_repeated() -> None:
+    wide = "|".join(f" column {n} " for n in range(80))
+    text = f"|{wide}|\n|{'---|' * 80}\n" + "\n".join(f"|{' 1 |' * 80}" for _ in range(5))
+    made = [chunk.text for chunk in split(Document(id="a.md", text=text), "", 128, 16)]
+    assert sum("column 7 " in chunk for chunk in made) == 1
+    assert sum(chunk.count("1 |") for chunk in made) == 400
+
+
+def test_lists_are_cut_between_items_and_numbers_are_not_cut() -> None:
+    items = [f"- Berth {n}: {n},5 m wide, built in 1.{n:03d}. It is open." for n in range(100)]
+    made = [chunk.text for chunk in split(Document(id="a.md", text="\n".join(items)), "", 128, 16)]
+    assert {line for chunk in made for line in chunk.split("\n")} == set(items)
+    steps = [f"{n}. Step: take {n},000.50 and wait." for n in range(1, 100)]
+    made = [chunk.text for chunk in split(Document(id="a.txt", text="\n".join(steps)), "", 128, 16)]
+    assert {line for chunk in made for line in chunk.split("\n")} == set(steps)
+    numbers = [f"{n},{n:03d}.{n % 10}" for n in range(500)]
+    made = [chunk.text for chunk in split(Document(id="a.txt", text="; ".join(numbers)), "", 64, 0)]
+    assert re.findall(r"\d+,\d+\.\d", " ".join(made)) == numbers

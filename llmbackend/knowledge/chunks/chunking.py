@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 from ...schemas import Document
 from ..engines.vectors import Chunk
+from . import tables
 from .splitting import splitter
 from .structure import Section, sections
 from .syntax import BareText, syntax
 from .tokens import tokens_of
 
 DEFAULT_SIZE, DEFAULT_OVERLAP = 256, 32
-VERSION = 1
+VERSION = 2
 """Of what follows: raise it when the same document gets other chunks, so that it is not taken for unchanged."""
 
 
@@ -91,4 +92,16 @@ def _group(group: list[Section], tokens: int) -> _Group:
 def _split(text: str, size: int, overlap: int, tokens: int) -> list[str]:
     if tokens <= size:
         return [text.strip()]
-    return list(splitter(size, overlap).split_text(text))
+    pieces: list[str] = []
+    for part in tables.parts(text):
+        if not part.head:
+            pieces += _sentences(part.body, size, overlap)
+            continue
+        # What introduces a table goes with its first rows.
+        short = pieces and 4 * len(tokens_of(pieces[-1])) <= size
+        pieces += tables.split(part, size, _sentences, pieces.pop() + "\n\n" if short else "")
+    return pieces
+
+
+def _sentences(text: str, size: int, overlap: int = 0) -> list[str]:
+    return list(splitter(size, min(overlap, size - 1)).split_text(text)) if text.strip() else []

@@ -22,9 +22,25 @@ def splitter(size: int, overlap: int) -> Any:
         chunk_size=size,
         chunk_overlap=overlap,
         paragraph_separator="\n\n",
-        chunking_tokenizer_fn=partial(_sentences, longest=min(LONGEST, size)),
+        chunking_tokenizer_fn=partial(_units, longest=min(LONGEST, size)),
+        secondary_chunking_regex=_PHRASES,
         tokenizer=tokens_of,
     )
+
+
+# Up to a mark that ends a phrase, but not the mark within a number.
+_PHRASES = r"(?:[^,.;。？！]|(?<=\d)[.,](?=\d))+[,.;。？！]?|[,.;。？！]"
+
+_ITEM = re.compile(r"^[ \t]*(?:[-*+•–]|\(?\d{1,3}[.)]|\(?[a-zA-Z][.)])[ \t]+(?=\S)", re.MULTILINE)
+
+
+def _units(text: str, longest: int) -> list[str]:
+    """A list's items, or a text's sentences."""
+    starts = [item.start() for item in _ITEM.finditer(text)]
+    if len(starts) > 1 or (starts and starts[0]):
+        starts = [0, *(start for start in starts if start)]
+        return [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
+    return _sentences(text, longest)
 
 
 def _sentences(text: str, longest: int) -> list[str]:
