@@ -60,6 +60,19 @@ def test_a_name_is_taken_once(client: LLMBackendClient, collection: str) -> None
     assert caught.value.details == {"collection": collection}
 
 
+def test_of_several_who_make_a_collection_one_does(client: LLMBackendClient, collection: str) -> None:
+    def make(_: int) -> str:
+        try:
+            return str(client.create_collection(collection).name)
+        except Conflict:
+            return "conflict"
+
+    with ThreadPoolExecutor(8) as threads:
+        made = sorted(threads.map(make, range(8)))
+    assert made == sorted([collection, *["conflict"] * 7])
+    assert [one.name for one in client.list_collections()].count(collection) == 1
+
+
 def test_a_deleted_collection_is_gone(client: LLMBackendClient, collection: str) -> None:
     client.rag_ingest(["one", "two"], collection)
     assert client.delete_collection(collection) == {"deleted": collection, "documents": 2}

@@ -320,3 +320,12 @@ def test_a_key_that_a_server_quotes_is_left_out_in_any_form(name: str) -> None:
         assert said.startswith("Incorrect API key provided: ***")
         assert said.endswith(" You can find it at /keys.")
     assert _without(secret, "the engine has 8 keys, and no room") == "the engine has 8 keys, and no room"
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-API-Key": "wrong"}], ids=["no key", "a wrong key"])
+def test_every_operation_but_the_public_ones_takes_a_key(server_url: str, headers: dict[str, str]) -> None:
+    """From the table, so that no new operation is forgotten."""
+    for row in OPERATIONS.values():
+        path = re.sub(r"\{\w+\}", "x", row.path)
+        reply = requests.request(row.method, server_url + path, headers=headers, timeout=30)
+        assert (reply.status_code == 401) == (row.scope != "public"), row.name

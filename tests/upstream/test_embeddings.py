@@ -276,3 +276,12 @@ def test_token_ids_to_tei_are_refused_with_the_remedy(connect: Connect, upstream
         connect(tei_url=f"{upstream.url}/ok").embed(IDS)  # type: ignore[arg-type]
     assert "check_embedding_ctx_length=False" in str(caught.value)
     assert upstream.seen == []
+
+
+def test_an_unchanged_document_is_not_embedded_again(connect: Connect, upstream: Upstream) -> None:
+    client = connect(embedding_model="ok", embedding_cache_mb=0)
+    documents = [{"id": str(number), "text": f"Ferry {number} leaves at nine."} for number in range(10)]
+    assert client.rag_ingest(documents, "town").added == 10
+    upstream.reset()
+    assert client.rag_ingest(documents, "town").unchanged == 10
+    assert upstream.seen == []
