@@ -9,7 +9,7 @@ export LLMBACKEND_MODELS_DIR ?= $(CURDIR)/.models
 MODEL := $(LLMBACKEND_MODELS_DIR)/all-MiniLM-L6-v2.int8.onnx
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-live test-clients serve check bench notebooks
+.PHONY: help install demo test test-long test-live test-clients serve check bench fuzz notebooks
 
 help:  ## Print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,13 @@ check: $(INSTALLED)  ## Lint and type-check
 
 bench: install  ## Measure; DATA=folder adds retrieval (corpus.jsonl, queries.jsonl), FILES=folder parsing (expected.jsonl)
 	$(BIN)/pytest tests/benchmarks -m benchmark -s $(if $(DATA),--data $(DATA)) $(if $(FILES),--files $(FILES))
+
+# With dependencies of its own that the package has no use for.
+FUZZ := .venv-fuzz
+
+fuzz: install  ## Try /openapi.json's routes with whatever schemathesis makes up, for SECONDS (600)
+	test -x $(FUZZ)/bin/schemathesis || ($(PYTHON) -m venv $(FUZZ) && $(FUZZ)/bin/pip install --quiet 'schemathesis>=4,<5')
+	SCHEMATHESIS=$(FUZZ)/bin/schemathesis $(BIN)/python -m tests.fuzz
 
 notebooks: install  ## Run the notebooks on both transports
 	$(BIN)/python tests/notebooks.py

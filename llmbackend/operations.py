@@ -189,13 +189,22 @@ async def _request(
         raise invalid(error, name) from error
     except ValueError as error:
         raise InvalidRequest(f"{name}: the body is not JSON: {error}") from error
+    finally:
+        if isinstance(body, bytearray):
+            body.clear()  # it may be large, and nobody needs it any more
 
 
 def _read(operation: Operation, body: bytes | bytearray, fields: Mapping[str, Any] | None) -> schemas.Request:
     value = json_reading.read(body, operation.name)
     if fields and isinstance(value, dict):
         value.update(fields)
-    return operation.request.model_validate(value)
+    try:
+        return operation.request.model_validate(value)
+    except ValidationError as error:
+        refused = invalid(error, operation.name)
+    finally:
+        value = None  # an error's traceback would keep it
+    raise refused
 
 
 def _ours(trace: Trace, error: Exception) -> LLMBackendError:

@@ -35,8 +35,15 @@ class Document(Request):
     metadata: dict[str, JsonValue] = {}
 
 
+def _or_one(schema: dict[str, Any]) -> None:
+    several = {name: schema.pop(name) for name in ("type", "items", "minItems", "maxItems")}
+    schema["anyOf"] = [several, *several["items"]["anyOf"]]
+
+
 class RagIngestRequest(Request):
-    documents: list[str | Document] = Field(min_length=1, max_length=DOCUMENTS)
+    documents: list[str | Document] = Field(
+        min_length=1, max_length=DOCUMENTS, json_schema_extra=_or_one, description="several, or one"
+    )
     collection: CollectionName
     chunk_size: int | None = Field(None, ge=32, le=8192, description="tokens")
     chunk_overlap: int | None = Field(None, ge=0, le=4096, description="tokens")

@@ -192,7 +192,7 @@ class RequestId:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                if message["status"] >= 400:
+                if 400 <= message["status"] < 500:
                     self._refusals.note(scope, message["status"])
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
                 if (trace := scope.get("trace")) is not None:

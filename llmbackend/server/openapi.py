@@ -49,7 +49,7 @@ def _operation(
     in_path = [part[1:-1] for part in row.path.split("/") if part.startswith("{")]
     content: dict[str, Any] = {_JSON: {"schema": response}}
     if row.streams:
-        content[row.media] = {"schema": {"type": "string"}}
+        content[row.media] = {}  # events, or lines, of JSON
     if "bytes" in _formats(row):  # vectors as they are, behind a line of JSON
         content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
     described: dict[str, Any] = {

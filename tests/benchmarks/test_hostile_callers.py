@@ -1,0 +1,262 @@
+"""What one key can do to another: each attack in a process of its own, and a third process that measures meanwhile.
+
+    pytest tests/benchmarks/test_hostile_callers.py -m benchmark -s [-k bodies]
+
+Prints, for each attack, `/health/live` and another key's `rag_query` at p50 and p99 beside the same alone, and the
+server's peak memory above idle.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+import requests
+
+from llmbackend import LLMBackendClient
+from tests.server import Server, serving
+from tests.upstream.fake import KEY as MODEL_KEY
+from tests.upstream.fake import running
+
+SECONDS = 12.0
+HOSTILE, OTHER = "key-of-hostile", "key-of-other"
+WITH_KEY = {"X-API-Key": HOSTILE}
+MB = 2**20
+
+Attack = Callable[[str, Event], None]
+
+
+def _post(url: str, path: str, body: Any, timeout: float = 30) -> None:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    with suppress(requests.RequestException):
+        requests.post(url + path, data=data, headers=WITH_KEY, timeout=timeout)
+
+
+def _side_by_side(threads: int, work: Callable[[], None], stop: Event) -> None:
+    """Do it again and again, so many at once."""
+
+    def run() -> None:
+        while not stop.is_set():
+            work()
+
+    running_ = [threading.Thread(target=run, daemon=True) for _ in range(threads)]
+    for thread in running_:
+        thread.start()
+    stop.wait()
+
+
+def _connect(url: str) -> socket.socket:
+    where = urlsplit(url)
+    return socket.create_connection((where.hostname, where.port), timeout=10)
+
+
+def regular_expressions(url: str, stop: Event) -> None:
+    """Item 3: a pattern that backtracks, on a reply that the caller dictates."""
+    body = {
+        "messages": [{"role": "user", "content": "a" * 40 + "!"}],
+        "schema": {"type": "string", "pattern": "^(a+)+$"},
+    }
+    _side_by_side(4, lambda: _post(url, "/v1/chat/completions", body), stop)
+
+
+def filters(url: str, stop: Event) -> None:
+    """Item 4: as many terms as are taken, or are refused."""
+    terms = [{"n": number} for number in range(1000)]
+    some = terms[:50]
+    for _ in _until(stop):
+        for chosen in (terms, some):
+            body = {"query": "word", "collection": "big", "filters": {"or": chosen}, "top_k": 1000}
+            _post(url, "/v1/rag/search", body)
+
+
+def splitter(url: str, stop: Event) -> None:
+    """Item 5: texts that cost the splitter most."""
+    body = {"documents": ["[!" * 2500], "collection": "split", "plan": True}
+    _side_by_side(45, lambda: _post(url, "/v1/rag/ingest", body), stop)
+
+
+def bodies(url: str, stop: Event) -> None:
+    """Item 9: large bodies of many small messages, and others that are never finished."""
+    body = b'{"messages":[' + b",".join([b'{"role":"user","content":"a"}'] * 2_000_000) + b"]}"
+    open_: list[socket.socket] = []
+    head = f"POST /v1/rag/ingest HTTP/1.1\r\nHost: x\r\nX-API-Key: {HOSTILE}\r\nContent-Length: {60 * MB}\r\n\r\n"
+    for _ in range(60):
+        with suppress(OSError):
+            open_.append(_connect(url))
+            open_[-1].sendall(head.encode() + b"x" * MB)
+    _side_by_side(2, lambda: _post(url, "/v1/chat/completions", body), stop)
+
+
+def documents(url: str, stop: Event) -> None:
+    """Item 9: a large request that is legitimate."""
+    texts = [f"{number} " + "the quick brown fox " * 30 for number in range(95_000)]
+    body = json.dumps(
+        {"documents": texts, "collection": "none", "plan": True, "chunk_overlap": 5000}
+    ).encode()
+    _side_by_side(1, lambda: _post(url, "/v1/rag/ingest", body), stop)
+
+
+def connections(url: str, stop: Event) -> None:
+    """Item 10: idle connections, slow heads and endless headers."""
+    idle: list[socket.socket] = []
+    for number in range(1450):
+        with suppress(OSError):
+            idle.append(_connect(url))
+            if number % 10 == 0:
+                idle[-1].sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+    for _ in _until(stop):
+        with suppress(OSError):
+            flood = _connect(url)
+            flood.sendall(b"GET /v1/models HTTP/1.1\r\nX: ")
+            for _ in range(100):
+                flood.sendall(b"a" * 65536)
+        time.sleep(0.05)
+
+
+def watchers(url: str, stop: Event) -> None:
+    """Item 14: many who watch a job that does not change."""
+    with LLMBackendClient(url, HOSTILE) as client:
+        job = client.submit_job("batch_embed", {"texts": ["a"]}, run_at="2035-01-01T00:00:00Z")
+    open_: list[socket.socket] = []
+    ask = f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: x\r\nX-API-Key: {HOSTILE}\r\n\r\n".encode()
+    for _ in range(400):
+        with suppress(OSError):
+            open_.append(_connect(url))
+            open_[-1].sendall(ask)
+    stop.wait()
+
+
+def _until(stop: Event) -> Iterator[None]:
+    while not stop.is_set():
+        yield
+
+
+ATTACKS: list[Attack] = [regular_expressions, filters, splitter, bodies, documents, connections, watchers]
+
+
+def _probe(url: str, seconds: float, found: Any) -> None:
+    """Time health every 20 ms, and the other key's question every 100 ms."""
+    took: dict[str, list[float]] = {"health": [], "query": []}
+    end = time.monotonic() + seconds
+    asked = {"question": "How do I reset the router?", "collection": "small"}
+
+    def health() -> None:
+        with requests.Session() as session:
+            while time.monotonic() < end:
+                began = time.perf_counter()
+                good = _good(lambda: session.get(f"{url}/health/live", timeout=30))
+                took["health"].append(time.perf_counter() - began if good else math.inf)
+                time.sleep(0.02)
+
+    def query() -> None:
+        with requests.Session() as session:
+            session.headers["X-API-Key"] = OTHER
+            while time.monotonic() < end:
+                began = time.perf_counter()
+                good = _good(lambda: session.post(f"{url}/v1/rag/query", json=asked, timeout=60))
+                took["query"].append(time.perf_counter() - began if good else math.inf)
+                time.sleep(0.1)
+
+    threads = [threading.Thread(target=health), threading.Thread(target=query)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found.put(took)
+
+
+def _good(ask: Callable[[], requests.Response]) -> bool:
+    try:
+        return ask().status_code == 200
+    except requests.RequestException:
+        return False
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With a chat model that answers at once and echoes what it is told, two collections, and two keys."""
+    with running() as upstream:
+        models = {"openai_base_url": upstream.url, "openai_api_key": MODEL_KEY, "chat_model": "ok"}
+        keys = f"hostile:{HOSTILE},other:{OTHER}"
+        folder: Path = tmp_path_factory.mktemp("hostile")
+        with serving(folder, api_keys=keys, log_level="error", **models) as one:
+            with LLMBackendClient(one.url, HOSTILE) as client:
+                large = [
+                    {"id": str(n), "text": f"Ticket {n}: the router is late", "metadata": {"n": n}}
+                    for n in range(2000)
+                ]
+                client.rag_ingest(large, "big")
+            with LLMBackendClient(one.url, OTHER) as client:
+                client.rag_ingest(["To reset the router, hold the button for ten seconds."] * 1, "small")
+            yield one
+
+
+def _measured(url: str, seconds: float) -> dict[str, tuple[float, float]]:
+    """p50 and p99 in ms, of health and of a question, from another process."""
+    found: Any = multiprocessing.get_context("spawn").Queue()
+    prober = multiprocessing.get_context("spawn").Process(
+        target=_probe, args=(url, seconds, found), daemon=True
+    )
+    prober.start()
+    took = found.get(timeout=seconds + 120)
+    prober.join()
+    return {
+        name: (statistics.median(times) * 1000, sorted(times)[math.ceil(0.99 * len(times)) - 1] * 1000)
+        for name, times in took.items()
+    }
+
+
+@pytest.mark.benchmark
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+def test_another_key_is_served_meanwhile(server: Server, attack: Attack) -> None:
+    alone = _measured(server.url, SECONDS / 2)
+    process = psutil.Process(server.process.pid)
+    idle = peak = process.memory_info().rss
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    attacker = context.Process(target=attack, args=(server.url, stop), daemon=True)
+    attacker.start()
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.02):
+            peak = max(peak, process.memory_info().rss)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        time.sleep(3)  # it has begun
+        meanwhile = _measured(server.url, SECONDS)
+    finally:
+        stop.set()
+        done.set()
+        watching.join()
+        attacker.join(5)
+        attacker.kill()
+    time.sleep(1)
+    health, query = meanwhile["health"], meanwhile["query"]
+    ratio = query[1] / alone["query"][1]
+    print(
+        f"\n{attack.__name__}: health p50/p99 {health[0]:.1f}/{health[1]:.1f} ms "
+        f"(alone {alone['health'][0]:.1f}/{alone['health'][1]:.1f}), rag_query {query[0]:.1f}/{query[1]:.1f} ms "
+        f"(alone {alone['query'][0]:.1f}/{alone['query'][1]:.1f}: {ratio:.1f} times), "
+        f"memory {(peak - idle) / MB:.0f} MB above idle"
+    )
+    assert health[1] < 100
+    assert ratio <= 3
+    assert peak - idle < 1024 * MB
