@@ -6,10 +6,12 @@ import json
 import os
 import sys
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from .disk import translated
 from .errors import BackendError, Conflict
 
 
@@ -17,16 +19,17 @@ class Holder:
     """Holds a data directory, made if need be; raises Conflict that names the holder and the remedy."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BackendError(f"DATA_DIR {folder} cannot be used: {error.strerror}") from error
         self._lock = FileLock(
             folder / "lock", thread_local=False
         )  # acquired in one thread, released in another
         self._about = folder / "holder.json"
+        command = " ".join([Path(sys.argv[0] or "python").name, *sys.argv[1:2]])
         try:
-            self._lock.acquire(timeout=0)
+            with translated(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                self._lock.acquire(timeout=0)
+                self._about.write_text(json.dumps({"pid": os.getpid(), "command": command}))
+                self.name = self._named(folder / "name")
         except Timeout:
             about = self._read()
             raise Conflict(
@@ -35,9 +38,16 @@ class Holder:
                 "or set DATA_DIR to another folder",
                 details={"data_dir": str(folder), "pid": about.get("pid")},
             ) from None
-        command = " ".join([Path(sys.argv[0] or "python").name, *sys.argv[1:2]])
-        self._about.write_text(json.dumps({"pid": os.getpid(), "command": command}))
-        self.name = self._named(folder / "name")
+        except OSError as error:
+            self._lock.release()
+            raise BackendError(
+                f"DATA_DIR {folder} cannot be used ({error.strerror or error}): see that it is a folder that this user "
+                "may write to, on a disk that is not mounted read-only, or set another one",
+                details={"backend": "data directory", "path": str(folder)},
+            ) from error
+        except BaseException:
+            self._lock.release()
+            raise
 
     def _named(self, file: Path) -> str:
         """A name that is this directory's own, and so, as long as the lock is held, this process's."""
@@ -57,5 +67,6 @@ class Holder:
         return about if isinstance(about, dict) else {}
 
     def release(self) -> None:
-        self._about.unlink(missing_ok=True)
+        with suppress(OSError):  # the disk may be read-only by now
+            self._about.unlink(missing_ok=True)
         self._lock.release()

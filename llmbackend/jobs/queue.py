@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from ..errors import BackendError
 logging.getLogger("huey").addHandler(logging.NullHandler())
 
 NAME = "llmbackend"
+
+log = logging.getLogger(__name__)
 
 
 class Queue:
@@ -62,10 +65,29 @@ def _huey(database: URL, redis_url: str | None) -> Huey:
             return PostgresHuey(NAME, dsn=dsn, **options)
     except Exception as error:  # of huey, redis and psycopg, or of their not being installed
         name = "REDIS_URL" if redis_url else "DATABASE_URL"
-        raise BackendError(f"no queue by {name}: {error}", details={"backend": "queue"}) from error
+        raise BackendError(
+            f"no queue by {name} ({error}): correct it", details={"backend": "queue"}
+        ) from error
     file = Path(database.database or "").with_name("queue.db")
+    try:
+        return _in_file(file, options)
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):  # full, read-only, locked: another would be no better
+            raise BackendError(
+                f"{file} cannot be used ({error}): see that there is room, and that it and its folder may be written to",
+                details={"backend": "queue"},
+            ) from error
+        log.warning("%s is damaged (%s), and made anew: nothing in it is of use any more", file, error)
+        for end in ("", "-wal", "-shm"):
+            file.with_name(file.name + end).unlink(missing_ok=True)
+        return _in_file(file, options)
+
+
+def _in_file(file: Path, options: dict[str, Any]) -> Huey:
     # Nothing is lost with it, so nobody waits for the disk.
-    return SqliteHuey(NAME, filename=str(file), fsync=False, timeout=30, **options)
+    queue = SqliteHuey(NAME, filename=str(file), fsync=False, timeout=30, **options)
+    queue.pending_count()  # reads it
+    return queue
 
 
 class _Listener(Consumer):  # type: ignore[misc]

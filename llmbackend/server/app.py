@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import signal
+import socket
 import sys
 import threading
 import uuid
@@ -26,7 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import operations
 from ..backend import Backend
-from ..errors import InvalidRequest, LLMBackendError, MethodNotAllowed, NotFound
+from ..errors import Conflict, InvalidRequest, LLMBackendError, MethodNotAllowed, NotFound
 from ..operations import OPERATIONS, Operation
 from ..settings import Settings
 from ..tracing import Trace
@@ -211,6 +213,35 @@ def check_exposure(settings: Settings) -> None:
         )
 
 
+def check_address(host: str, port: int) -> None:
+    """Whether a server can listen there, before anything is opened; raises InvalidRequest or Conflict."""
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in addresses:
+            with socket.socket(family, kind, protocol) as trying:
+                trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                trying.bind(address)
+                trying.listen()
+    except (socket.gaierror, UnicodeError) as error:
+        raise InvalidRequest(
+            f"HOST {host!r} is no address of this machine, nor a name of one: set another"
+        ) from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise Conflict(
+                f"port {port} of {host} is in use by another process: end that, or choose another by --port or PORT"
+            ) from error
+        if error.errno == errno.EACCES:
+            raise InvalidRequest(
+                f"this user may not listen on port {port}: choose one from 1024 on by --port or PORT"
+            ) from error
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise InvalidRequest(f"HOST {host!r} is no address of this machine: set another") from error
+        raise InvalidRequest(
+            f"a server cannot listen at {host}, port {port}: {error.strerror or error}"
+        ) from error
+
+
 def run(settings: Settings, started: Callable[[str], None] = lambda url: None) -> None:
     """Serve until stopped (SIGINT, SIGTERM); calls `started` with the URL once requests are answered.
 
@@ -223,6 +254,7 @@ def run(settings: Settings, started: Callable[[str], None] = lambda url: None) -
 
 async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
     check_exposure(settings)
+    check_address(settings.host, settings.port)
     backend = await Backend.open(settings, forwards=True)
     gc.collect()
     gc.freeze()  # what is there by now stays: looking through it time and again is left out

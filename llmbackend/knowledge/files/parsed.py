@@ -15,6 +15,12 @@ class Unreadable(Exception):
     """A file that gives no text; the message is the reason, for a person."""
 
 
+def at_most(most: int, count: int, what: str) -> None:
+    """Raises Unreadable for a file with more of something than any real one has: it would take long to find out."""
+    if count > most:
+        raise Unreadable(f"too large: it has {count} {what}, and {most} are read")
+
+
 class Attachment(NamedTuple):
     """A file within a file."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..decoding import decoded
-from ..parsed import Attachment, Parsed, Unreadable, Warn
+from ..parsed import Attachment, Parsed, Unreadable, Warn, at_most
 from .pages import page
 
 _HEAD = ("Subject", "From", "To", "Cc", "Date")
@@ -15,9 +15,18 @@ DEPTH = 20
 """How deep mails may lie in one another."""
 
 
+HEAD = 2**18
+"""Bytes; servers of mail take less."""
+PARTS = 20_000
+"""Lines that may begin one."""
+
+
 def mail(data: bytes, warn: Warn) -> Parsed:
     from email import message_from_bytes, policy
 
+    head = data.replace(b"\r\n", b"\n").partition(b"\n\n")[0]
+    at_most(HEAD, len(head), "bytes of head")
+    at_most(PARTS, data.count(b"\n--"), "parts")
     message: Any = message_from_bytes(data, policy=policy.default)
     if not _fields(message):
         raise Unreadable("broken: a mail has a sender and a subject, and this has none")

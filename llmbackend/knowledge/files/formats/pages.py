@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 from ..decoding import decoded
-from ..parsed import Parsed, Warn
+from ..parsed import Parsed, Warn, at_most
 
 _NO_TEXT = (
     *("script", "style", "noscript", "template", "svg", "iframe", "object", "canvas", "math"),
@@ -31,11 +31,16 @@ def html(data: bytes, warn: Warn) -> Parsed:
     return Parsed(page(decoded(data, warn, declared), warn), "markdown")
 
 
+TAGS = 200_000
+"""Each takes a tenth of a millisecond and more."""
+
+
 def page(markup: str, warn: Warn) -> str:
     """What a page says: its main parts if it names some, without navigation and cookie banners.
 
     Where that would be less than half of the text that is no link, all of it is kept, and `warn` is told.
     """
+    at_most(TAGS, markup.count("<"), "tags")
     soup = _soup(markup)
     title = " ".join(soup.title.get_text().split()) if soup.title else ""
     if soup.title:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...chunks.syntax import PAGE_END
-from ..parsed import Parsed, Unreadable, Warn
+from ..parsed import Parsed, Unreadable, Warn, at_most
+
+PAGES = 50_000
 
 
 def pdf(data: bytes, warn: Warn) -> Parsed:
@@ -20,6 +22,7 @@ def pdf(data: bytes, warn: Warn) -> Parsed:
         reader = PdfReader(io.BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):
             raise Unreadable("encrypted: remove its password first")
+        at_most(PAGES, len(reader.pages), "pages")
         pages = [_page(page) for page in reader.pages]
     except FileNotDecryptedError:
         raise Unreadable("encrypted: remove its password first") from None

@@ -8,6 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
+from ..parsed import at_most
+
+COLUMNS = 2**14
+"""In a row: as many as a sheet of Excel has."""
 SAMPLE = 100
 """Rows that are looked at to tell whether a table has a head."""
 
@@ -18,7 +22,7 @@ _YEAR = re.compile(r"(?:1[89]|20|21)\d\d")
 
 def records(rows: Iterable[Sequence[str]]) -> str:
     """Rows as text: `name: value` lines, a blank line between rows; rows of a table without a head as they are."""
-    cleaned = ([" ".join(cell.split()) for cell in row] for row in rows)
+    cleaned = ([" ".join(cell.split()) for cell in row] for row in _not_too_wide(rows))
     filled = (row for row in cleaned if any(row))
     sample = list(islice(filled, SAMPLE))
     if not sample:
@@ -36,6 +40,12 @@ def records(rows: Iterable[Sequence[str]]) -> str:
         told.append(_line(head))
     told += (_record(head, row) for row in chain(table, filled))
     return "\n\n".join(told)
+
+
+def _not_too_wide(rows: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
+    for row in rows:
+        at_most(COLUMNS, len(row), "columns")
+        yield row
 
 
 def _used(row: Sequence[str]) -> int:
@@ -152,7 +162,7 @@ def separated(text: str) -> Iterator[list[str]]:
         )
 
     best = max(separators, key=lambda one: _consistency(list(islice(read(one), DIALECT_ROWS)), one))
-    rows = list(read(best))
+    rows = list(_not_too_wide(read(best)))
     if rows and _swallowed(rows[-1], text):
         return read(best, csv.QUOTE_NONE)
     return iter(rows)
@@ -163,6 +173,8 @@ def _consistency(rows: Sequence[Sequence[str]], separator: str) -> tuple[float, 
 
     The comma of a decimal number does not count as one.
     """
+    if any(len(row) > COLUMNS for row in rows):  # a file that this explains best is refused
+        return 0.5, -SEPARATORS.find(separator)
     filled = [row for row in rows if any(cell.strip() for cell in row)]
     if not filled:
         return 0.0, 0

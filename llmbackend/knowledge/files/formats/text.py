@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..decoding import decoded
-from ..parsed import Parsed, Unreadable, Warn
+from ..parsed import Parsed, Unreadable, Warn, at_most
 
 OUTPUT = 2_000
 """Characters of what came of running a notebook's cell."""
@@ -40,9 +40,16 @@ def jsonl(data: bytes, warn: Warn) -> Parsed:
     return Parsed("\n\n".join(records))
 
 
+NAMES = 250_000
+"""In one object of JSON."""
+CELLS = 50_000
+"""In a notebook."""
+
+
 def _lines(value: Any, name: str = "") -> Iterator[str]:
     """A line for each value, with the path to it; a blank one behind each object or list in a list."""
     if isinstance(value, dict):
+        at_most(NAMES, len(value), "names in an object")
         for key, item in value.items():
             yield from _lines(item, f"{name}.{key}" if name else key)
     elif isinstance(value, list):
@@ -68,6 +75,7 @@ def notebook(data: bytes, warn: Warn) -> Parsed:
     language = _dict(metadata.get("kernelspec")).get("language") or _dict(metadata.get("language_info")).get(
         "name"
     )
+    at_most(CELLS, len(cells), "cells")
     parts: list[str] = []
     for cell in cells:
         kind = cell.get("cell_type")
