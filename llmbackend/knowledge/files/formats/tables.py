@@ -138,7 +138,7 @@ DIALECT_ROWS = 200
 """Rows that are read to tell the separator."""
 
 
-def separated(text: str) -> Iterator[list[str]]:
+def separated(text: str) -> Iterator[Sequence[str]]:
     """The rows of a CSV file, whatever separates its values; none is lost to a quotation mark that is never closed."""
     import csv
     import io
