@@ -117,6 +117,8 @@ class Settings(BaseSettings):
     job_result_days: float = Field(30, gt=0)
     webhook_secret: SecretStr | None = Field(None, min_length=8)
     webhook_private: bool = False
+    image_urls_private: bool = False
+    heartbeat_seconds: float = Field(10, gt=0, le=15)
 
     @property
     def keys(self) -> dict[str, str]:

@@ -77,3 +77,6 @@ engine = Threads("engine", 64)
 
 network = Threads("network", 64)
 """Servers that are called by clients that block: Qdrant. Shared out as `engine`."""
+
+names = Threads("names", 64)
+"""Looking up hosts that callers name."""

@@ -16,6 +16,7 @@ from .. import tracing
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound, Overloaded, StreamInterrupted
 from ..settings import Settings
 from ..sse import DONE, Tail, event
+from . import media
 from .fallback import Server
 from .overflow import overflow
 from .upstream import RETRIES, Upstream
@@ -115,6 +116,7 @@ class OpenAICompatibleChat(ChatModel):
         self._timeout = settings.upstream_timeout
         self._context = settings.chat_context
         self._name = settings.chat_model
+        self._private_media = settings.image_urls_private
 
     @property
     def name(self) -> str | None:
@@ -161,6 +163,7 @@ class OpenAICompatibleChat(ChatModel):
         deadline: float,
     ) -> _Result:
         """What the first server answers that can, all within one deadline; raises what the last one said."""
+        await media.check(request.get("messages") or (), private=self._private_media)
         named = request.get("model") or self._name
         servers = await self._in_order(named)
         while True:

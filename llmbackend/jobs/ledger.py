@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import BindParameter, Connection, bindparam, insert, select, update
 
+from .. import addresses
 from ..errors import Conflict, JobExpired, LLMBackendError, NotFound
 from .tables import dependencies, jobs, now, params, stamp, webhooks
 
@@ -41,7 +42,9 @@ class NewJob:
     @property
     def fingerprint(self) -> str:
         """Tells another job from this one given once more."""
-        given = [self.type, self.params, self.priority, sorted(self.depends_on)]
+        given: list[Any] = [self.type, self.params, self.priority, sorted(self.depends_on)]
+        if self.run_at or self.webhook is not None:  # those of older versions were told without
+            given += [self.run_at, self.webhook]
         return hashlib.sha256(json.dumps(given).encode()).hexdigest()
 
 
@@ -111,7 +114,9 @@ def store(connection: Connection, job: NewJob, **attempt: Any) -> int:
     number = connection.execute(_ADD, values).scalar_one()
     connection.execute(_ADD_PARAMS, {"job": number, "params": job.params})
     if job.webhook is not None:
-        connection.execute(insert(webhooks).values(job=number, url=job.webhook))
+        connection.execute(
+            insert(webhooks).values(job=number, url=job.webhook, host=addresses.origin(job.webhook))
+        )
     if waits_for:
         pairs = [{"job": number, "waits_for": other} for other in waits_for]
         connection.execute(insert(dependencies), pairs)

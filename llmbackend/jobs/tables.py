@@ -16,9 +16,12 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    select,
     text,
+    update,
 )
 
+from .. import addresses
 from ..database import columns, metadata, migrations
 
 jobs = Table(
@@ -104,6 +107,7 @@ webhooks = Table(
     metadata,
     Column("job", ForeignKey("jobs.number"), primary_key=True),
     Column("url", Text, nullable=False),
+    Column("host", String(300)),  # and port: deliveries are counted by it
     Column("due_at", Float, index=True),  # null before the job's end, and once there is nothing more to do
     Column("tries", Integer, nullable=False, default=0),
     Column("delivered_at", String(32)),
@@ -137,4 +141,15 @@ def _from_0_1(connection: Connection) -> None:
     connection.exec_driver_sql("DROP TABLE jobs_0_1")
 
 
-migrations.append(_from_0_1)
+def _hosts_of_webhooks(connection: Connection) -> None:
+    known = columns(connection, "job_webhooks")
+    if known and "host" not in known:
+        connection.exec_driver_sql("ALTER TABLE job_webhooks ADD COLUMN host VARCHAR(300)")
+        undelivered = select(webhooks.c.job, webhooks.c.url).where(webhooks.c.delivered_at.is_(None))
+        for row in connection.execute(undelivered).all():
+            connection.execute(
+                update(webhooks).where(webhooks.c.job == row.job).values(host=addresses.origin(row.url))
+            )
+
+
+migrations += [_from_0_1, _hosts_of_webhooks]

@@ -10,18 +10,20 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import ipaddress
 import json
 import logging
 import socket
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from functools import partial
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from sqlalchemy import Connection, literal, select, update
+from sqlalchemy import Connection, func, literal, select, update
 
+from .. import addresses
 from ..database import Database
 from ..errors import InvalidRequest
 from ..schemas import JobStatus
@@ -36,13 +38,29 @@ TIMEOUT = 15.0
 MOST_TRIES = 15
 LONGEST_PAUSE = 3600.0
 
+# How many deliveries are under way in a process. A receiver that hangs holds one for TIMEOUT seconds: those of one host
+# leave the others of its owner room, and those of one owner leave room to other owners.
+AT_ONCE = 256
+AT_ONCE_BY_OWNER = 32
+AT_ONCE_BY_HOST = 4
+
+LOOK_SECONDS = 0.5
+"""Between two looks for what has become due while others are under way."""
+PAUSE_SECONDS = 0.02
+"""At least so long between two looks."""
+
+UNDELIVERED = f"not delivered: a public address must answer with a status of 2xx within {TIMEOUT:g} s"
+"""All that a caller is told, whatever the reason: else a webhook could be used to look around in a network."""
+
 
 @dataclass(frozen=True)
 class Delivery:
-    """A webhook that is this process's to deliver, for a while."""
+    """A webhook that is due."""
 
     number: int
     id: str
+    owner: str
+    host: str
     url: str
     tries: int
 
@@ -51,61 +69,7 @@ def check(url: str, secret: bytes | None, private: bool) -> None:
     """Raise InvalidRequest for what can be known at once to be wrong."""
     if secret is None:
         raise InvalidRequest("webhook: there is no WEBHOOK_SECRET to sign it with: set one on the server")
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        _ = parts.port
-    except ValueError:
-        host = ""
-    if not host or parts.scheme not in ("http", "https") or parts.username is not None:
-        raise InvalidRequest("webhook: it must be like https://host/path, without a name or password")
-    if not private and (refused := _refusal(host)):
-        raise InvalidRequest(f"webhook: {refused}")
-
-
-def _refusal(host: str) -> str | None:
-    """Why an address may not be called, if it is an address and may not be."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address):
-        address = address.ipv4_mapped or address.sixtofour or address
-    if address.is_global and not address.is_multicast:
-        return None
-    return f"{host} is no public address: WEBHOOK_PRIVATE=true allows such"
-
-
-class _PublicOnly(AbstractResolver):
-    """Gives the addresses that were looked at, so that a name cannot mean another one when it is connected to."""
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        results: list[ResolveResult] = []
-        for kind, _, protocol, _, address in found:
-            if refused := _refusal(str(address[0])):
-                raise _Refused(f"{host}: {refused}")
-            results.append(
-                ResolveResult(
-                    hostname=host,
-                    host=str(address[0]),
-                    port=port,
-                    family=kind,
-                    proto=protocol,
-                    flags=socket.AI_NUMERICHOST,
-                )
-            )
-        return results
-
-    async def close(self) -> None:
-        pass
-
-
-class _Refused(OSError):
-    """An address that may not be called."""
+    addresses.parsed(url, "webhook", private=private)
 
 
 def signed(secret: bytes, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
@@ -131,47 +95,130 @@ def key(secret: str) -> bytes:
 
 
 class Deliveries:
-    """Delivers what is due, one after the other; any number of processes share the work."""
+    """Delivers what is due, side by side; any number of processes share the work."""
 
     def __init__(self, database: Database, secret: bytes | None, private: bool, keep_days: float) -> None:
         self._database = database
         self.secret = secret
         self._private = private
         self._keep_days = keep_days
+        self._owners: Counter[str] = Counter()  # how many of their deliveries are under way
+        self._hosts: Counter[str] = Counter()
+        self._under_way: set[asyncio.Task[None]] = set()
 
     async def deliver_due(self) -> None:
-        """Raises nothing that a receiver can bring about."""
-        while self.secret is not None and (one := await self._database.write(_take, durable=False)):
+        """Until nothing is due and nothing under way. Raises nothing that a receiver can bring about."""
+        while self.secret is not None:
+            await self._begin_due(self.secret)
+            if not self._under_way:
+                return
+            await asyncio.wait(self._under_way, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _begin_due(self, secret: bytes) -> None:
+        while free := AT_ONCE - len(self._under_way):
+            full = (_full(self._owners, AT_ONCE_BY_OWNER), _full(self._hosts, AT_ONCE_BY_HOST))
+            chosen = self._choose(await self._database.read(_due, *full), free)
+            if not chosen:
+                return
+            taken = await self._database.write(_take, chosen, durable=False)
+            for one in chosen:
+                if one.number in taken:  # else another process has it
+                    self._owners[one.owner] += 1
+                    self._hosts[one.host] += 1
+                    task = asyncio.create_task(self._deliver(one, secret))
+                    self._under_way.add(task)
+                    task.add_done_callback(partial(self._ended, one))
+
+    def _ended(self, one: Delivery, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        for count, name in ((self._owners, one.owner), (self._hosts, one.host)):
+            count[name] -= 1
+            if not count[name]:
+                del count[name]
+
+    def _choose(self, due: Sequence[Delivery], free: int) -> list[Delivery]:
+        """Of those that are due, as many as there is room for."""
+        owners, hosts = self._owners.copy(), self._hosts.copy()
+        chosen: list[Delivery] = []
+        for one in due:
+            if (
+                len(chosen) < free
+                and owners[one.owner] < AT_ONCE_BY_OWNER
+                and hosts[one.host] < AT_ONCE_BY_HOST
+            ):
+                owners[one.owner] += 1
+                hosts[one.host] += 1
+                chosen.append(one)
+        return chosen
+
+    async def close(self) -> None:
+        """Break off what is under way: it is due again before long."""
+        while self._under_way:
+            for task in self._under_way:
+                task.cancel()
+            await asyncio.wait(set(self._under_way))
+
+    async def _deliver(self, one: Delivery, secret: bytes) -> None:
+        try:
             error: str | None = None
-            final = False
             try:
                 _, job = await self._database.read(reading.watched, one.id, self._keep_days)
-                await self._send(one, job, self.secret)
-            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as failure:
-                cause = failure.os_error if isinstance(failure, aiohttp.ClientConnectorError) else failure
-                final = isinstance(cause, _Refused)
-                error = (str(cause) or type(cause).__name__)[:500]
-                log.warning(
-                    "job %s: %s did not take its webhook: %s", one.id, urlsplit(one.url).hostname, error
-                )
-            await self._database.write(_note, one, error, final)
+                await self._send(one, job, secret)
+            except Exception as failure:  # a receiver's doing, or a row that cannot be read
+                error = UNDELIVERED
+                log.warning("job %s: %s did not take its webhook: %r", one.id, one.host, failure)
+            await self._database.write(_note, one.number, one.tries + 1, error)
+        except Exception:
+            log.exception("what became of the webhook of job %s was not noted", one.id)
 
     async def _send(self, one: Delivery, job: JobStatus, secret: bytes) -> None:
-        if not self._private and (refused := _refusal(urlsplit(one.url).hostname or "")):
-            raise _Refused(refused)
         timestamp = int(time.time())
         event = {"type": f"job.{job.status}", "timestamp": stamp(timestamp), "data": job.model_dump()}
         body = json.dumps(event).encode()
         # The id is the same whenever it is sent again, so that a receiver knows it.
         headers = signed(secret, f"job_{one.id}_{job.finished_at}", timestamp, body)
-        resolver = None if self._private else _PublicOnly()
-        connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, force_close=True)
+        factory = None if self._private else addresses.public_socket
+        connector = aiohttp.TCPConnector(
+            socket_factory=factory, resolver=_Resolver(), use_dns_cache=False, force_close=True
+        )
         async with (
             aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(TIMEOUT)) as session,
-            session.post(one.url, data=body, headers=headers, allow_redirects=False) as reply,
+            session.post(
+                addresses.parsed(one.url, "webhook", private=self._private),
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+            ) as reply,
         ):
             if not 200 <= reply.status < 300:
                 raise ValueError(f"it answered {reply.status}")
+
+
+class _Resolver(AbstractResolver):
+    """In threads of our own, so that names whose servers hang hold up nothing else."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in await addresses.look_up(host)
+        ]
+
+    async def close(self) -> None:
+        pass
+
+
+def _full(count: Counter[str], most: int) -> list[str]:
+    return [name for name, number in count.items() if number >= most]
 
 
 def any_due(connection: Connection) -> bool:
@@ -181,33 +228,45 @@ def any_due(connection: Connection) -> bool:
 _DUE = select(literal(1)).where(table.c.due_at <= MOMENT).limit(1)
 
 
-def _take(connection: Connection) -> Delivery | None:
-    """The next that is due, for this process alone until it should have ended."""
+def _due(connection: Connection, owners: list[str], hosts: list[str]) -> list[Delivery]:
+    """What is due, in turns: of each host of each owner the oldest, then the second oldest, ...
+
+    Nothing of those owners and hosts.
+    """
+    turn = func.row_number().over(partition_by=(jobs.c.owner, table.c.host), order_by=table.c.due_at)
     due = (
-        select(table.c.job, jobs.c.id, table.c.url, table.c.tries)
+        select(table, jobs.c.id, jobs.c.owner, turn.label("turn"))
         .join(jobs, jobs.c.number == table.c.job)
-        .where(table.c.due_at <= now())
-        .order_by(table.c.due_at)
-        .limit(1)
-        .with_for_update(skip_locked=True, of=table)
+        .where(
+            table.c.due_at <= now(),
+            jobs.c.owner.not_in(owners),
+            func.coalesce(table.c.host, "").not_in(hosts),
+        )
+        .subquery()
     )
-    row = connection.execute(due).first()
-    if row is None:
-        return None
-    connection.execute(
-        update(table)
-        .where(table.c.job == row.job)
-        .values(due_at=now() + 2 * TIMEOUT, tries=table.c.tries + 1)
-    )
-    return Delivery(row.job, row.id, row.url, row.tries + 1)
+    first = select(due).where(due.c.turn <= AT_ONCE_BY_HOST).order_by(due.c.turn, due.c.due_at).limit(AT_ONCE)
+    return [
+        Delivery(row.job, row.id, row.owner, row.host or "", row.url, row.tries)
+        for row in connection.execute(first)
+    ]
 
 
-def _note(connection: Connection, one: Delivery, error: str | None, final: bool) -> None:
-    again = None
-    if error is not None and not final and one.tries < MOST_TRIES:
-        again = now() + min(2.0**one.tries, LONGEST_PAUSE)
+def _take(connection: Connection, chosen: Sequence[Delivery]) -> set[int]:
+    """Those that are now this process's alone, until they should have ended."""
+    moment = now()
+    taken = connection.execute(
+        update(table)
+        .where(table.c.job.in_([one.number for one in chosen]), table.c.due_at <= moment)
+        .values(due_at=moment + 2 * TIMEOUT, tries=table.c.tries + 1)
+        .returning(table.c.job)
+    )
+    return set(taken.scalars())
+
+
+def _note(connection: Connection, number: int, tries: int, error: str | None) -> None:
+    again = now() + min(2.0**tries, LONGEST_PAUSE) if error is not None and tries < MOST_TRIES else None
     connection.execute(
         update(table)
-        .where(table.c.job == one.number, table.c.tries == one.tries)
+        .where(table.c.job == number, table.c.tries == tries)
         .values(due_at=again, error=error, delivered_at=None if error else stamp())
     )

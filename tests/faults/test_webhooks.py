@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from llmbackend import InvalidRequest, LLMBackendClient
+from llmbackend import InvalidRequest, LLMBackendClient, addresses
 from llmbackend.jobs import webhooks
-from llmbackend.local import LocalTransport
+from llmbackend.local import LocalTransport, _Core
 from llmbackend.settings import Settings
 from tests.server import serving
 
@@ -134,6 +134,29 @@ def test_a_webhook_outlives_its_process(tmp_path: Path, receiver: Receiver) -> N
         "http:///x",
         "http://a:b@example.com/x",
         "nonsense",
+        "http://127。0。0。1:8/x",
+        "http://①②⑦.⓪.⓪.①:8/x",
+        "http://１２７.0.0.1/x",
+        "http://169。254。169。254/x",
+        "http://127.1/x",
+        "http://0x7f.1/x",
+        "http://0177.0.0.1/x",
+        "http://2130706433/x",
+        "http://127.0.0.1./x",
+        "http://127%2e0.0.1/x",
+        "http://good.example\\@127.0.0.1/x",
+        "http://[::ffff:7f00:1]/x",
+        "http://[64:ff9b::7f00:1]/x",
+        "http://[64:ff9b:1::7f00:1]/x",
+        "http://[2002:7f00:1::]/x",
+        "http://[2001:0:7f00:1::]/x",
+        "http://[::7f00:1]/x",
+        "http://[fe80::1%25eth0]/x",
+        "http://[fec0::1]/x",
+        "http://[ff02::1]/x",
+        "http://100.64.0.1/x",
+        "http://224.0.0.1/x",
+        "http://exa mple.com/x",
     ],
 )
 def test_addresses_of_this_network_are_refused_at_once(tmp_path: Path, url: str) -> None:
@@ -157,23 +180,82 @@ def test_a_name_that_means_such_an_address_is_refused(tmp_path: Path, receiver: 
         while not (error := client.get_job_status(job_id).webhook.error):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        assert "no public address" in error
+        assert error == webhooks.UNDELIVERED
         assert receiver.seen == []
 
 
-async def _resolved(host: str) -> Any:
-    return await webhooks._PublicOnly().resolve(host, 443)
+def test_open_closed_and_refused_ports_look_the_same(tmp_path: Path, receiver: Receiver) -> None:
+    """Else a webhook could be used to look around in this network."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    receiver.answers = [500] * 50
+    told = set()
+    for private, url in (
+        (True, receiver.url),
+        (True, f"http://127.0.0.1:{port}/"),
+        (False, receiver.url.replace("127.0.0.1", "localhost")),
+    ):
+        with _client(tmp_path / str(len(told)) / str(private), webhook_private=private) as client:
+            job_id = client.submit_job("count_words", {"texts": ["a"]}, webhook=url)
+            deadline = time.monotonic() + 60
+            while (hook := client.get_job_status(job_id).webhook).tries < 2 or not hook.error:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            told.add(hook.error)
+    assert told == {webhooks.UNDELIVERED}
 
 
-def test_a_name_is_connected_to_at_the_addresses_that_were_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_connection_is_judged_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the host looked like, and whatever its name means by then."""
     import asyncio
 
-    answers = {"good.test": ["1.1.1.1", "8.8.8.8"], "mixed.test": ["1.1.1.1", "192.168.0.1"]}
+    import aiohttp
 
-    def look_up(host: str, port: int, *_: Any, **__: Any) -> Any:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in answers[host]]
+    answers = {
+        "private.test": "192.168.0.1",
+        "metadata.test": "169.254.169.254",
+        "mapped.test": "::ffff:10.0.0.1",
+    }
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, port, *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (answers[host], port))],
+    )
 
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    assert [one["host"] for one in asyncio.run(_resolved("good.test"))] == answers["good.test"]
-    with pytest.raises(OSError, match=r"192\.168\.0\.1"):
-        asyncio.run(_resolved("mixed.test"))
+    async def call(url: str) -> None:
+        connector = aiohttp.TCPConnector(
+            socket_factory=addresses.public_socket, resolver=webhooks._Resolver(), use_dns_cache=False
+        )
+        async with aiohttp.ClientSession(connector=connector) as session, session.post(url):
+            pass
+
+    # The last three are addresses to aiohttp, which looks up none of them.
+    hosts = [*answers, "127。0。0。1", "１２７.0.0.1", "[::ffff:127.0.0.1]"]
+    for host in hosts:
+        with pytest.raises(aiohttp.ClientConnectorError) as error:
+            asyncio.run(call(f"http://{host}:9/"))
+        assert isinstance(error.value.os_error, addresses.Refused), host
+
+
+@pytest.fixture
+def silent() -> Iterator[list[str]]:
+    """URLs of receivers that take connections and say nothing."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+    yield [f"http://127.0.0.1:{one.getsockname()[1]}/" for one in sockets]
+    for one in sockets:
+        one.close()
+
+
+def test_silent_receivers_delay_nobody_else(tmp_path: Path, receiver: Receiver, silent: list[str]) -> None:
+    with _client(tmp_path) as client:
+        for url in silent:
+            for _ in range(6):  # more than one host may have under way
+                client.submit_job("count_words", {"texts": ["a"]}, webhook=url)
+        job_id = client.submit_job("count_words", {"texts": ["a"]}, webhook=receiver.url)
+        client.wait_for_job(job_id, 60)
+        began = time.monotonic()
+        _until_told(client, job_id)
+        assert time.monotonic() - began < webhooks.TIMEOUT * 2 / 3
+        [core] = [one for one in _Core._all.values() if one.settings.data_dir == tmp_path]
+        under_way = core.backend._jobs.deliveries._hosts
+        assert set(under_way.values()) == {webhooks.AT_ONCE_BY_HOST}

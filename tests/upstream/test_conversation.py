@@ -139,7 +139,7 @@ def test_images_arrive_unchanged(
     client: LLMBackendClient, upstream: Upstream, stream: bool, tmp_path: Path
 ) -> None:
     (tmp_path / "quay").write_bytes(PNG)
-    url = "https://example.org/quay.jpg"
+    url = "https://1.1.1.1/quay.jpg"  # a name would be looked up
     images = [url, PNG, tmp_path / "quay", str(tmp_path / "quay")]
     history = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello!"}]
     _chat(client, stream, [*history, {"role": "user", "content": "What is this?"}], images=images)

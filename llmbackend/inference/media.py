@@ -1,0 +1,61 @@
+"""URLs in messages, which a model server would fetch: only those of public addresses reach it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from .. import addresses
+from ..errors import InvalidRequest
+
+MOST = 256
+"""URLs in one request: their names are looked up."""
+
+# LiteLLM fetches what it finds in the last three, too.
+_FIELDS = (
+    ("image_url", "url"),
+    ("video_url", "url"),
+    ("file", "file_id"),
+    ("file", "file_data"),
+    ("input_audio", "data"),
+)
+_SCHEME = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*:[/\\]")
+
+
+async def check(messages: Sequence[dict[str, Any]], *, private: bool) -> None:
+    """Raise InvalidRequest if a message names an address that may not be called. data: URLs are no addresses."""
+    hosts: set[str] = set()
+    for number, (name, url) in enumerate(_urls(messages)):
+        if number == MOST:
+            raise InvalidRequest(f"messages: at most {MOST} URLs in a request: send the others as data: URLs")
+        try:
+            found = addresses.parsed(url, name, private=private)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{error.message}: send it as a data: URL") from None
+        host = found.raw_host or ""
+        if _read_otherwise(url) != host:
+            raise InvalidRequest(f"{name}: write the host as {host}")
+        hosts.add(host)
+    if hosts and not private:
+        await addresses.check_names(hosts, "messages")
+
+
+def _read_otherwise(url: str) -> str | None:
+    """The host as another parser reads it: the model server has a client of its own."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _urls(messages: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    for index, message in enumerate(messages):
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            for field, key in _FIELDS:
+                given = part.get(field)
+                url = given.get(key) if isinstance(given, dict) else None
+                if isinstance(url, str) and _SCHEME.match(url):
+                    yield f"messages.{index}.{field}", url
