@@ -17,7 +17,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from llm_client import encoded
 
-from . import operations, settings
+from . import operations, settings, sse
 from .backend import Backend
 from .errors import Conflict, TransportError
 from .settings import Settings
@@ -44,7 +44,7 @@ class LocalTransport:
     def stream(self, operation: str, given: dict[str, Any]) -> Iterator[bytes]:
         core = self._require()
         events = core.run(operations.stream, operation, encoded(operation, given))
-        return _Stream(core, events)
+        return _Stream(core, operation, events)
 
     def close(self) -> None:
         core, self._core = self._core, None
@@ -232,12 +232,14 @@ AHEAD = 2**20
 class _Stream(Iterator[bytes]):
     """A streaming operation's events, carried from the loop's thread to the caller's."""
 
-    def __init__(self, core: _Core, events: AsyncIterator[bytes]) -> None:
+    def __init__(self, core: _Core, operation: str, events: AsyncIterator[bytes]) -> None:
         self._items: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._room = _Room()
         self._loop = core.loop
         # Of its own, or it would keep this alive and a stream that nobody holds any more would go on.
-        self._pumping: Future[None] = core.start(_pump, events, self._items, self._room)
+        self._pumping: Future[None] = core.start(
+            _pump, events, self._items, self._room, _heartbeat(core, operation)
+        )
 
     def __next__(self) -> bytes:
         item = self._items.get()
@@ -274,11 +276,21 @@ class _Room:
         self._left.set()
 
 
-async def _pump(events: AsyncIterator[bytes], items: queue.SimpleQueue[object], room: _Room) -> None:
+def _heartbeat(core: _Core, operation: str) -> float | None:
+    """Seconds between heartbeats; None where the stream is none of events."""
+    events = operations.OPERATIONS[operation].media == "text/event-stream"
+    return core.settings.heartbeat_seconds if events else None
+
+
+async def _pump(
+    events: AsyncIterator[bytes], items: queue.SimpleQueue[object], room: _Room, heartbeat: float | None
+) -> None:
+    async def put(event: bytes) -> None:
+        items.put(event)
+        await room.take(len(event))
+
     try:
         async with aclosing(events):  # type: ignore[type-var]
-            async for event in events:
-                items.put(event)
-                await room.take(len(event))
+            await sse.send(events, put, heartbeat)
     finally:
         items.put(_END)

@@ -6,6 +6,7 @@ model in schemas/, a method of Backend (and `<name>_stream` if it streams), a ro
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -111,24 +112,39 @@ async def call(backend: Backend, name: str, body: Body, trace: Trace | None = No
 async def stream(backend: Backend, name: str, body: Body, trace: Trace | None = None) -> AsyncIterator[bytes]:
     """A streaming operation's server-sent events, or lines.
 
-    What goes wrong before the first event is raised here; what goes wrong later comes as an error event.
+    What goes wrong before the first event is raised here; what goes wrong later, or after the first heartbeat would
+    have been due, comes as an error event.
     """
     trace = trace or Trace(name)
     with tracing(trace), _failing_as_ours(trace):
         request = await _request(backend, name, body)
         events = getattr(backend, f"{name}_stream")(request)
-        first = await anext(events, b"")
+        first = asyncio.ensure_future(anext(events, b""))
+        try:
+            done, _ = await asyncio.wait([first], timeout=backend.settings.heartbeat_seconds)
+        except asyncio.CancelledError:
+            first.cancel()
+            await asyncio.wait([first])
+            raise
+        if done:
+            first.result()
     return _rest(OPERATIONS[name], trace, first, events)
 
 
-async def _rest(operation: Operation, trace: Trace, first: bytes, events: Any) -> AsyncIterator[bytes]:
-    outcome, event = "left", first
+async def _rest(
+    operation: Operation, trace: Trace, first: asyncio.Future[bytes], events: Any
+) -> AsyncIterator[bytes]:
+    outcome, event = "left", b"\n"
     try:
         async with aclosing(events):
-            yield first
             try:
-                async for event in events:
+                event = await first
+                yield event
+                while True:
+                    with tracing(trace):  # only here: what comes between belongs to whoever reads
+                        event = await anext(events)
                     yield event
+            except StopAsyncIteration:
                 outcome = "ok"
             except Exception as error:
                 ours = _ours(trace, error)
@@ -140,6 +156,8 @@ async def _rest(operation: Operation, trace: Trace, first: bytes, events: Any) -
                     cut = b"" if event.endswith(b"\n") else b"\n\n"  # what broke off within an event
                     yield cut + sse.event(error_event)
     finally:
+        if not first.done():
+            first.cancel()
         trace.finish(outcome)
 
 

@@ -743,10 +743,14 @@ class Embeddings(Sequence[list[float]]):
 # ----------------------------------------------------------------------------------------------- streams
 
 
-def _events(chunks: Iterator[bytes]) -> Iterator[dict[str, Any]]:
-    """The JSON events of a server-sent-event stream; ends at [DONE], raises what an error event carries."""
+def _events(chunks: Iterator[bytes], alive: Callable[[], None] = lambda: None) -> Iterator[dict[str, Any]]:
+    """The JSON events of a server-sent-event stream; ends at [DONE], raises what an error event carries.
+
+    `alive` is called whenever anything comes, be it a heartbeat.
+    """
     buffer = b""
     for chunk in chunks:
+        alive()
         buffer += chunk
         *events, buffer = buffer.replace(b"\r\n", b"\n").split(b"\n\n")
         for event in events:
@@ -1980,10 +1984,15 @@ class LLMBackendClient:
         started again, is waited for. Raises NotFound.
         """
         away: float | None = None
+
+        def alive() -> None:
+            nonlocal away
+            away = None
+
         while True:
             try:
-                for event in _events(self._stream("job_events", job_id=job_id, last_event_id=last_event_id)):
-                    away = None
+                stream = self._stream("job_events", job_id=job_id, last_event_id=last_event_id)
+                for event in _events(stream, alive):
                     last_event_id = event["id"]
                     yield Record(id=last_event_id, job=Job(_records(event["job"])))
                 return

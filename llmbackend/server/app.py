@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -38,7 +38,7 @@ from .admission import Admission, Refused
 from .connections import IDLE, Connection, Connections
 from .openapi import document
 from .refusals import Refusals, client, origin
-from .replies import error_response, result_response
+from .replies import EventStream, error_response, result_response
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +84,7 @@ def _endpoint(backend: Backend, operation: Operation) -> Callable[[Request], Awa
                 del body  # may be large, and is not needed any more
                 if operation.streams and _wants_stream(operation, request, asked):
                     events = await operations.stream(backend, operation.name, asked, trace)
-                    return StreamingResponse(
-                        events, media_type=operation.media, headers={"Cache-Control": "no-store"}
-                    )
+                    return EventStream(events, operation.media, backend.settings.heartbeat_seconds)
                 result = await operations.call(backend, operation.name, asked, trace)
                 return await result_response(request, operation, result)
             finally:

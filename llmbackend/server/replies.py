@@ -5,16 +5,35 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections.abc import AsyncIterator
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Send
 
-from .. import threads
+from .. import sse, threads
 from ..errors import LLMBackendError, Overloaded, as_json
 from ..operations import Operation
 from ..schemas import Block
 
 WORTH_PACKING = 2**15  # bytes
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events, with heartbeats between them."""
+
+    def __init__(self, events: AsyncIterator[bytes], media: str, heartbeat: float) -> None:
+        super().__init__(events, media_type=media, headers={"Cache-Control": "no-store"})
+        self._heartbeat = heartbeat if media == "text/event-stream" else None
+
+    async def stream_response(self, send: Send) -> None:
+        async def put(event: bytes) -> None:
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+
+        start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        await send(start)
+        await sse.send(self.body_iterator, put, self._heartbeat)  # type: ignore[arg-type]
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def result_response(request: Request, operation: Operation, result: bytes) -> Response:

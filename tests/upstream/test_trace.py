@@ -172,3 +172,36 @@ def test_embedded_models_count_as_upstream(
         assert float(line["upstream"]) > 0
         assert line["model"] != "-"
         assert int(line["prompt"]) > 0
+
+
+def test_a_streamed_answer_is_noted_with_its_tokens_and_its_models_time(
+    connect: Connect, log: pytest.LogCaptureFixture
+) -> None:
+    client = connect()
+    client.rag_ingest("The quay opens at nine.", collection="c")
+    log.clear()
+    "".join(client.rag_query("When does the quay open?", collection="c", stream=True))
+    line = _only_line(log)
+    assert (line["operation"], line["outcome"], line["model"]) == ("rag_query", "ok", "ok")
+    assert int(line["prompt"]) > 0
+    assert int(line["completion"]) > 0
+    assert float(line["upstream"]) > 0
+
+
+def test_a_job_that_begins_at_once_is_not_part_of_the_call_that_submitted_it(
+    connect: Connect, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmbackend import tracing
+    from llmbackend.jobs import types
+
+    seen: list[str] = []
+    reply = types._reply
+
+    async def noting(*given: object) -> object:
+        seen.append(tracing.current().operation)
+        return await reply(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(types, "_reply", noting)
+    client = connect()
+    client.wait_for_job(client.submit_job("batch_chat", {"prompts": ["Hello"]}), 60)
+    assert seen == [""]
