@@ -8,12 +8,12 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope
+from sqlalchemy import text
 
 from . import __version__, database, doctor, loading, schemas, threads, tracing
 from .disk import SMALL, Disk
@@ -43,7 +43,8 @@ from .knowledge.files.pool import Limits, ParsingPool
 from .knowledge.ingest.ingest import Incoming, Stages, StagesProgress, ingest, plan, silent
 from .knowledge.retrieval.retrieval import Candidate, retrieve
 from .settings import Settings
-from .sse import DONE, event
+from .sse import DONE, HEARTBEAT, event
+from .vitals import Vitals
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -60,6 +61,7 @@ class Backend:
     ) -> None:
         self.settings = settings
         self._holder = holder
+        self._vitals = Vitals()
         self._opened = AsyncExitStack()  # what to close, the last opened first
         self._disk = Disk.of(settings.data_dir, settings.disk_reserve_mb)
         file = engine.url.database if engine.dialect.name == "sqlite" else None
@@ -121,7 +123,7 @@ class Backend:
         redis = settings.redis_url.get_secret_value() if settings.redis_url else None
         secret = webhooks.key(settings.webhook_secret.get_secret_value()) if settings.webhook_secret else None
         queue = Queue(engine.url, redis)
-        self._database = database.Database(engine)
+        self._database = database.Database(engine, self._vitals)
         deliveries = webhooks.Deliveries(
             self._database, secret, settings.webhook_private, settings.job_result_days
         )
@@ -142,8 +144,9 @@ class Backend:
                 deliveries,
                 settings.job_result_days,
                 self._disk,
+                self._vitals,
             )
-        return Jobs(self._database, queue, worker, deliveries, settings.job_result_days)
+        return Jobs(self._database, queue, worker, deliveries, settings.job_result_days, self._vitals)
 
     async def close(self) -> None:
         """Give running jobs back, and let go of every file and connection."""
@@ -437,7 +440,7 @@ class Backend:
             webhooks.check(request.webhook, secret, self.settings.webhook_private)
         job = replace(
             await self._new_job(request.job_type, request.params, request.priority),
-            run_at=datetime.fromisoformat(request.run_at).timestamp() if request.run_at else 0.0,
+            run_at=request.moment,
             depends_on=request.depends_on or (),
             idempotency_key=request.idempotency_key,
             webhook=request.webhook,
@@ -503,6 +506,8 @@ class Backend:
         return schemas.JobEvents(events=events)
 
     async def job_events_stream(self, request: schemas.JobEventsRequest) -> AsyncIterator[bytes]:
+        await self._jobs.look(request.job_id)  # raises NotFound
+        yield HEARTBEAT  # at once: whoever comes back for what is new learns that we are there
         async for version, job in self._jobs.watch(request.job_id, request.last_event_id):
             yield event({"id": version, "job": job.model_dump()}, version)
         yield DONE
@@ -537,6 +542,9 @@ class Backend:
     async def health(self, request: schemas.Empty) -> schemas.Health:
         """Tell that the backend is ready, and which models it would ask."""
         problems = [problem for problem in (self._disk.problem,) if problem]
+        problems += [f"{part}: {error}" for part, error in self._vitals.problems().items()]
+        if problems:  # the database may be well again, with nobody writing
+            self._database.write(lambda connection: connection.execute(text("SELECT 1")), durable=False)
         return schemas.Health(
             status="failing" if problems else "ok",
             problems=problems,

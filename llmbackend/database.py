@@ -6,6 +6,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -35,6 +36,7 @@ from sqlalchemy.exc import (
 
 from . import disk, threads
 from .errors import BackendError, InsufficientStorage
+from .vitals import Vitals
 
 PATIENCE = 0.002  # seconds
 VERSION = 1  # of the tables: larger once an older version could not work with them
@@ -58,7 +60,10 @@ def connect(where: Path | str) -> Engine:
         if url.drivername in ("postgresql", "postgres"):
             url = url.set(drivername="postgresql+psycopg")
         name = url.render_as_string(hide_password=True) if isinstance(where, str) else str(where)
-        engine = create_engine(url, pool_size=10, max_overflow=20, pool_pre_ping=url.host is not None)
+        own = {"factory": _File} if url.get_backend_name() == "sqlite" else {}
+        engine = create_engine(
+            url, pool_size=10, max_overflow=20, pool_pre_ping=url.host is not None, connect_args=own
+        )
     except (ArgumentError, ImportError) as error:
         reason = f"pip install 'llmbackend[postgres]' ({error})" if isinstance(error, ImportError) else error
         raise _unusable(f"DATABASE_URL cannot be used: {reason}") from error
@@ -164,6 +169,36 @@ def _check_version(connection: Connection, name: str) -> None:
             )
 
 
+class _File(sqlite3.Connection):
+    """Ends what is being read when its transaction ends.
+
+    SQLite keeps a half-read SELECT beyond that, and with it the moment that it shows: whoever got the connection next
+    would read the past, and could write nothing.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
+
+    def cursor(self, *args: Any, **options: Any) -> sqlite3.Cursor:  # type: ignore[override]
+        cursor: sqlite3.Cursor = super().cursor(*args, **options)
+        self._cursors.add(cursor)
+        return cursor
+
+    def commit(self) -> None:
+        self._end_reading()
+        super().commit()
+
+    def rollback(self) -> None:
+        self._end_reading()
+        super().rollback()
+
+    def _end_reading(self) -> None:
+        for cursor in list(self._cursors):
+            cursor.close()
+        self._cursors.clear()
+
+
 def _unusable(message: str) -> BackendError:
     return BackendError(message, details={"backend": "database"})
 
@@ -226,8 +261,9 @@ class Database:
     fails; once asked for it is done, even if whoever asked is cancelled.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, vitals: Vitals | None = None) -> None:
         self.engine = engine
+        self._vitals = vitals or Vitals()
         self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._kept: Connection | None = None
         self._loop = asyncio.get_running_loop()
@@ -271,6 +307,7 @@ class Database:
         left: _Asked | None = None
         while (one := left or self._asked.get()) is not None:
             left = None
+            self._vitals.begun("database")
             if one.patient and self._asked.empty():
                 with suppress(queue.Empty):
                     left = self._asked.get(timeout=PATIENCE) or _END
@@ -334,6 +371,12 @@ class Database:
                 for one in batch:
                     self._commit([one])
                 return left
+            if isinstance(error, BackendError):
+                self._vitals.failed("database", error)
+            else:  # of what was asked for, not of the database
+                self._vitals.well("database")
+        else:
+            self._vitals.well("database")
         with suppress(RuntimeError):  # the loop has ended: nobody waits any more
             self._loop.call_soon_threadsafe(_settle, batch, outcomes)
         return left

@@ -207,7 +207,7 @@ def recover(connection: Connection, worker: str) -> None:
 
 def backoff(tries: int) -> float:
     """Seconds until a lost job is tried again."""
-    return float(min(2 ** max(tries, 1) / 2, LONGEST_BACKOFF))
+    return min(2.0 ** min(max(tries, 1) - 1, 10), LONGEST_BACKOFF)
 
 
 def _queue_again(connection: Connection, *which: Any, **values: Any) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 from sqlalchemy import Connection, RowMapping, select
 
-from ..errors import Conflict, JobExpired
-from ..schemas import JobProgress, JobRows, JobStatus, JobWebhook
+from ..errors import Conflict, JobExpired, LLMBackendError
+from ..schemas import JobProgress, JobRows, JobState, JobStatus, JobWebhook
 from . import results
 from .ledger import missing
 from .registry import TYPES
 from .tables import dependencies, jobs, now, stamp, webhooks
+
+log = logging.getLogger(__name__)
 
 _SHOWN = [column for column in jobs.c if column.name not in ("token", "lease", "checkpoint", "result")]
 
@@ -47,6 +50,18 @@ def watched(connection: Connection, job_id: str, keep_days: float) -> tuple[int,
     return row["version"], _seen(row, keep_days)
 
 
+def changed(
+    connection: Connection, known: Mapping[str, int], keep_days: float
+) -> list[tuple[int, JobStatus]]:
+    """As `watched`, those of these jobs whose version is another than that which is known."""
+    versions = select(jobs.c.id, jobs.c.version).where(jobs.c.id.in_(known))
+    news = [row.id for row in connection.execute(versions) if row.version != known[row.id]]
+    if not news:
+        return []
+    query = select(*_SHOWN).where(jobs.c.id.in_(news))
+    return [(row["version"], _seen(row, keep_days)) for row in connection.execute(query).mappings().all()]
+
+
 def unfinished(connection: Connection, job_ids: Sequence[str]) -> set[str]:
     """Those of these jobs that wait or run."""
     going_on = jobs.c.status.in_(("queued", "running"))
@@ -62,7 +77,7 @@ def listed(
         query = query.where(jobs.c.status == state)
     if job_type is not None:
         query = query.where(jobs.c.type == job_type)
-    return [_seen(row, keep_days) for row in connection.execute(query).mappings()]
+    return [_seen(row, keep_days) for row in connection.execute(query).mappings().all()]
 
 
 def completed(connection: Connection, job_id: str, keep_days: float) -> RowMapping:
@@ -90,6 +105,31 @@ def oldest(keep_days: float) -> str:
 
 
 def _seen(row: RowMapping, keep_days: float, **more: Any) -> JobStatus:
+    """The row as a job; one that cannot be read is shown as damaged, so that a list is never lost by one of its rows."""
+    try:
+        return _job(row, keep_days, **more)
+    except Exception as error:
+        log.warning("the row of job %s is damaged: %r", row["id"], error)
+        damage = LLMBackendError(
+            "this job's row in the database is damaged: cancel it, and submit it again",
+            details={"reason": "damaged"},
+        )
+        status, owner = row["status"], row["owner"]
+        return JobStatus(
+            id=str(row["id"]),
+            type=str(row["type"]),
+            status=status if status in get_args(JobState) else "failed",
+            owner=str(owner),
+            progress=JobProgress(),
+            attempts=0,
+            error=damage.to_dict(),
+            priority=0,
+            created_at=str(row["created_at"]),
+            finished_at=str(row["finished_at"]) if row["finished_at"] else None,
+        )
+
+
+def _job(row: RowMapping, keep_days: float, **more: Any) -> JobStatus:
     error, rate = row["error"], row["rate"]
     running = row["status"] == "running"
     left = max(0, row["total"] - row["done"])

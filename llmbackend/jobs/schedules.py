@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     Float,
     Integer,
+    Row,
     String,
     Table,
     Text,
     delete,
+    func,
     insert,
     literal,
     select,
     update,
 )
 
-from ..database import metadata
-from ..errors import InvalidRequest, NotFound
+from ..database import columns, metadata, migrations
+from ..errors import InvalidRequest, LLMBackendError, NotFound
 from ..schemas import Schedule
 from . import ledger
 from .tables import now, stamp
+
+log = logging.getLogger(__name__)
+
+AGAIN_SECONDS = 60.0
+"""Until a schedule is tried again whose next moment cannot be told."""
+CLOCK_SECONDS = 5.0
+"""By so much the clocks of processes may differ."""
 
 table = Table(
     "job_schedules",
@@ -38,6 +50,8 @@ table = Table(
     Column("place", String(64), nullable=False),
     Column("priority", Integer, nullable=False),
     Column("next_at", Float, nullable=False, index=True),
+    Column("reckoned_at", Float),  # when next_at was worked out
+    Column("error", Text),  # why it could not be submitted when it was last due
     Column("created_at", String(32), nullable=False),
 )
 
@@ -54,12 +68,24 @@ def next_after(cron: str, timezone: str, moment: float) -> float:
         return next(CronSim(cron, datetime.fromtimestamp(moment, zone))).timestamp()
     except CronSimError as error:
         raise InvalidRequest(f"cron {cron!r}: {error}; it is like '30 2 * * MON-FRI'") from error
-    except StopIteration:
+    except (StopIteration, OverflowError):
         raise InvalidRequest(f"cron {cron!r} is never due") from None
+
+
+def _errors_of_schedules(connection: Connection) -> None:
+    known = columns(connection, "job_schedules")
+    if known and "error" not in known:
+        connection.exec_driver_sql("ALTER TABLE job_schedules ADD COLUMN reckoned_at FLOAT")
+        connection.exec_driver_sql("ALTER TABLE job_schedules ADD COLUMN error TEXT")
+
+
+migrations.append(_errors_of_schedules)
 
 
 def put(connection: Connection, name: str, cron: str, timezone: str, job: ledger.NewJob) -> Schedule:
     """Make the owner's schedule of that name, or replace it."""
+    moment = now()
+    next_at = next_after(cron, timezone, moment)
     remove_if_there(connection, job.owner, name)
     connection.execute(
         insert(table).values(
@@ -71,27 +97,34 @@ def put(connection: Connection, name: str, cron: str, timezone: str, job: ledger
             params=job.params,
             place=job.place,
             priority=job.priority,
-            next_at=next_after(cron, timezone, now()),
+            next_at=next_at,
+            reckoned_at=moment,
             created_at=stamp(),
         )
     )
-    return next(one for one in listed(connection, job.owner) if one.name == name)
+    return Schedule(
+        name=name,
+        cron=cron,
+        timezone=timezone,
+        job_type=job.type,
+        priority=job.priority,
+        next_at=stamp(next_at),
+    )
 
 
 def listed(connection: Connection, owner: str) -> list[Schedule]:
-    found: list[Schedule] = []
-    shown = (table.c.name, table.c.cron, table.c.timezone, table.c.type, table.c.priority, table.c.next_at)
-    for row in connection.execute(select(*shown).where(table.c.owner == owner).order_by(table.c.name)):
-        one = Schedule(
+    return [
+        Schedule(
             name=row.name,
             cron=row.cron,
             timezone=row.timezone,
             job_type=row.type,
             priority=row.priority,
             next_at=stamp(row.next_at),
+            error=row.error,
         )
-        found.append(one)
-    return found
+        for row in connection.execute(select(table).where(table.c.owner == owner).order_by(table.c.name))
+    ]
 
 
 def remove(connection: Connection, owner: str, name: str) -> None:
@@ -105,26 +138,58 @@ def remove_if_there(connection: Connection, owner: str, name: str) -> bool:
     return gone.rowcount > 0
 
 
+# A schedule whose moment was worked out later than it is now: the clock went back, and it would wait until that comes
+# again. Those of older versions do not tell.
+_DUE = (table.c.next_at <= ledger.MOMENT) | (
+    func.coalesce(table.c.reckoned_at, 0.0) > ledger.MOMENT + CLOCK_SECONDS
+)
+_ANY_DUE = select(literal(1)).where(_DUE).limit(1)
+
+
 def any_due(connection: Connection) -> bool:
-    return connection.execute(_DUE, {"moment": now()}).first() is not None
-
-
-_DUE = select(literal(1)).where(table.c.next_at <= ledger.MOMENT).limit(1)
+    return connection.execute(_ANY_DUE, {"moment": now()}).first() is not None
 
 
 def submit_due(connection: Connection) -> None:
-    """A job for each schedule that is due, one however often it was missed."""
+    """A job for each schedule that is due, one however often it was missed.
+
+    One that cannot be submitted keeps its error, for whoever lists it, and holds up no other.
+    """
     moment = now()
-    for row in connection.execute(select(table).where(table.c.next_at <= moment)).all():
-        which = (table.c.owner == row.owner, table.c.name == row.name, table.c.next_at == row.next_at)
+    for row in connection.execute(select(table).where(_DUE), {"moment": moment}).all():
+        try:
+            with connection.begin_nested():
+                _submit(connection, row, moment)
+        except Exception as error:
+            # Ours are told; others may quote what is nobody's business, and are logged.
+            ours = error.message if isinstance(error, LLMBackendError) else "failed unexpectedly: see the log"
+            if ours != row.error:
+                log.warning("schedule %r of %s could not be submitted: %r", row.name, row.owner, error)
+            _put_off(connection, row, moment, ours)
+
+
+def _submit(connection: Connection, row: Row[Any], moment: float) -> None:
+    following = next_after(row.cron, row.timezone, moment)
+    values = {"next_at": following, "reckoned_at": moment, "error": None}
+    # Whoever moves it on submits the job, in the same transaction: that is once, and takes no key.
+    moved = connection.execute(update(table).where(*_same(row)).values(**values)).rowcount == 1
+    if moved and row.next_at <= moment:
+        ledger.add(
+            connection,
+            ledger.NewJob(
+                type=row.type, params=row.params, owner=row.owner, place=row.place, priority=row.priority
+            ),
+        )
+
+
+def _put_off(connection: Connection, row: Row[Any], moment: float, error: str) -> None:
+    try:
         following = next_after(row.cron, row.timezone, moment)
-        if connection.execute(update(table).where(*which).values(next_at=following)).rowcount == 1:
-            job = ledger.NewJob(
-                type=row.type,
-                params=row.params,
-                owner=row.owner,
-                place=row.place,
-                priority=row.priority,
-                idempotency_key=f"schedule {row.name} {stamp(row.next_at)}",
-            )
-            ledger.add(connection, job)
+    except Exception:
+        following = moment + AGAIN_SECONDS
+    values = {"next_at": following, "reckoned_at": moment, "error": error}
+    connection.execute(update(table).where(*_same(row)).values(**values))
+
+
+def _same(row: Row[Any]) -> tuple[ColumnElement[bool], ...]:
+    return table.c.owner == row.owner, table.c.name == row.name, table.c.next_at == row.next_at

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 from .. import threads
 from ..database import Database
 from ..schemas import JobStatus
+from ..vitals import Vitals
 from . import ledger, reading, results
 from .ledger import NewJob
 from .queue import Queue
+from .watching import Watching
 from .webhooks import Deliveries
 from .worker import Worker
 
-log = logging.getLogger(__name__)
-
-WATCH_SECONDS = 0.2
-"""Between two looks at a job that somebody watches."""
 ANNOUNCE_SECONDS = 0.02
 """Between two wakings of other processes: each takes up all that it can."""
 
@@ -34,6 +31,7 @@ class Jobs:
         worker: Worker | None,
         deliveries: Deliveries,
         keep_days: float,
+        vitals: Vitals,
     ) -> None:
         """`worker` is this process's own; None if all work is done by others."""
         self._database = database
@@ -41,6 +39,8 @@ class Jobs:
         self._worker = worker
         self.deliveries = deliveries
         self._keep_days = keep_days
+        self._vitals = vitals
+        self._watching = Watching(database, keep_days, vitals)
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self._newest = ""
@@ -57,6 +57,7 @@ class Jobs:
         if self._announcing is not None:
             self._announcing.cancel()
             await asyncio.wait([self._announcing])
+        await self._watching.close()
         if self._worker is not None:
             await self._worker.close()
         await threads.database(self._queue.stop)
@@ -122,14 +123,15 @@ class Jobs:
 
         Raises NotFound.
         """
-        while True:
-            version, job = await self.look(job_id)
-            if version > after:
-                after = version
-                yield version, job
-                if job.status in ("completed", "failed", "cancelled"):
-                    return
-            await asyncio.sleep(WATCH_SECONDS)
+        version, job = await self.look(job_id)
+        async with aclosing(self._watching.changes(job_id, version)) as changes:
+            while True:
+                if version > after:
+                    after = version
+                    yield version, job
+                    if job.status in ("completed", "failed", "cancelled"):
+                        return
+                version, job = await anext(changes)
 
     def _tell(self, job_id: str) -> None:
         """Have a job taken up: here if there is a hand free, else by another process."""
@@ -143,10 +145,8 @@ class Jobs:
         while True:
             await self._news.wait()
             self._news.clear()
-            try:
+            with self._vitals.step("waking of workers"):  # nothing is lost: they look for themselves, too
                 await threads.database(self._queue.wake, self._newest)
-            except Exception as error:  # nothing is lost: workers look for themselves, too
-                log.warning("other processes could not be woken for job %s: %s", self._newest, error)
             await asyncio.sleep(ANNOUNCE_SECONDS)
 
     def _woken(self, job_id: str) -> None:

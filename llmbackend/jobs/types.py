@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import anyio
 from pydantic import Field
@@ -108,7 +108,10 @@ async def _reply(context: Context, params: BatchChatParams, index: int) -> dict[
 
 
 class RagIngestParams(RagIngestRequest):
-    stream: Annotated[bool, Field(exclude=True)] = False
+    """A job writes, and tells its progress by itself."""
+
+    plan: Literal[False] = False
+    stream: Literal[False] = False
 
 
 @job_type("rag_ingest", RagIngestParams, where="collections")

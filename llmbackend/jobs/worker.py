@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import logging
 import time
@@ -19,6 +20,7 @@ from .. import threads
 from ..database import Database
 from ..disk import Disk
 from ..errors import InsufficientStorage, LLMBackendError
+from ..vitals import Vitals
 from . import leases, ledger, reading, results, schedules, webhooks
 from .context import Context, Rooms
 from .leases import Hands
@@ -70,11 +72,14 @@ class Worker:
         deliveries: Deliveries,
         keep_days: float,
         disk: Disk,
+        vitals: Vitals,
     ) -> None:
         """No job is begun while `disk` has no room."""
         self._database = database
         self._disk = disk
         self._no_room: str | None = None
+        self._vitals = vitals
+        self._context = contextvars.copy_context()
         self._rooms = rooms
         self._hands = hands
         self._slots = slots
@@ -154,6 +159,7 @@ class Worker:
         if self._delivering is not None:
             self._delivering.cancel()  # it is due again before long
             await asyncio.wait([self._delivering])
+        await self._deliveries.close()
         while self._at_work:
             await asyncio.wait(self._at_work)
 
@@ -161,11 +167,11 @@ class Worker:
         while not self._closing:
             await self._wanted.wait()
             self._wanted.clear()
-            try:
-                while self.free and await self._claim():
-                    pass
-            except Exception:
-                log.exception("no job could be taken up")  # the next look around tries again
+            more = True
+            while more and self.free:
+                more = False  # where it fails, the next look around tries again
+                with self._vitals.step("claiming of jobs"):
+                    more = await self._claim()
 
     def _now(self) -> Hands:
         alone = not self.attempts and not self._busy
@@ -192,7 +198,8 @@ class Worker:
         return attempt
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+        # Not in the context of the call that submitted the job: it is not part of that.
+        task = asyncio.create_task(work, context=self._context.copy())
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
 
@@ -236,11 +243,11 @@ class Worker:
             except LostAttempt:
                 attempt.scope.cancel()
 
-        resume = json.loads(job.checkpoint) if job.checkpoint else None
-        context = attempt.context = Context(job, self._rooms, resume, rows, save)
+        context = attempt.context = Context(job, self._rooms, None, rows, save)
         end: tuple[Any, ...] | None = None
         try:
             with attempt.scope:
+                context.resume = json.loads(job.checkpoint) if job.checkpoint else None
                 kind = TYPES[job.type]
                 parse = kind.params.model_validate_json
                 large = len(job.params) > LARGE  # would hold up the loop
@@ -283,33 +290,36 @@ class Worker:
     async def _look_around(self) -> None:
         while not self._closing:
             await asyncio.sleep(TICK)
-            try:
+            with self._vitals.step("look at jobs"):
                 await self._look()
-            except Exception:
-                log.exception("the ledger could not be read")
 
     async def _look(self) -> None:
+        """Each step on its own: one that fails holds up no other."""
         self._look_for_room()
-        write = self._database.write
+        write, step = self._database.write, self._vitals.step
         tokens = {attempt.job.token: attempt for attempt in self.attempts.values()}
         if tokens and time.monotonic() - self._beat >= self._hands.lease / 3:
-            self._beat = time.monotonic()
-            await write(leases.extend, list(tokens), self._hands.lease, durable=False)
+            with step("heartbeats of jobs"):
+                await write(leases.extend, list(tokens), self._hands.lease, durable=False)
+                self._beat = time.monotonic()
         sight = await self._database.read(_seen, list(tokens), self._now(), waits=threads.heartbeats)
         for token in tokens.keys() - sight.alive:
             tokens[token].scope.cancel()
         if sight.expired:
-            await write(leases.reap)
+            with step("lost jobs"):
+                await write(leases.reap)
         if sight.scheduled:
-            await write(schedules.submit_due)
+            with step("schedules"):
+                await write(schedules.submit_due)
         if sight.deliverable and (self._delivering is None or self._delivering.done()):
             self._delivering = asyncio.create_task(self._deliver())
         if time.monotonic() - self._expired >= EXPIRE_SECONDS:
-            while await write(results.expire, reading.oldest(self._keep_days), durable=False):
-                pass
+            self._expired = time.monotonic()
+            with step("removal of old results"):
+                while await write(results.expire, reading.oldest(self._keep_days), durable=False):
+                    pass
             for kind in TYPES.values():
                 await self._tidy(kind)
-            self._expired = time.monotonic()
         if self.free:
             self._free.set()
             if sight.runnable or sight.scheduled:
@@ -325,8 +335,9 @@ class Worker:
     async def _deliver(self) -> None:
         try:
             await self._deliveries.deliver_due()
-        except Exception:
-            log.exception("webhooks could not be delivered")
+            self._vitals.well("webhooks")
+        except Exception as error:
+            self._vitals.failed("webhooks", error)
 
 
 class _Sight(NamedTuple):

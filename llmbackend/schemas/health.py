@@ -12,7 +12,7 @@ from .base import Response
 
 
 class Health(Response):
-    status: Literal["ok", "failing"]
+    status: Literal["ok", "failing"] = Field(description="failing comes with the HTTP status 503")
     problems: list[str] = Field(description="what does not work, and what to do; reading may go on")
     version: str
     chat: str | None = Field(description="the chat model, or null where none is set up")

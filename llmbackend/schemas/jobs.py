@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -11,37 +12,55 @@ from pydantic import (
     JsonValue,
 )
 
-from .base import Request, Response
+from .base import LARGEST, Request, Response
 
 # Jobs
 
 
+JobState = Literal["queued", "running", "completed", "failed", "cancelled"]
 _JobId = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+_Printable = r"^[^\x00-\x1f\x7f]*$"  # PostgreSQL stores no NUL
+_LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 def _moment(value: str) -> str:
     moment = datetime.fromisoformat(value)
     if moment.tzinfo is None:
         raise ValueError("a time needs its offset from UTC, as in 2030-01-31T09:00:00+01:00")
-    return value
+    with suppress(OverflowError):  # of what is beyond the years that there are, in UTC
+        if moment.astimezone(UTC) <= _LATEST:
+            return value
+    raise ValueError("a time must be within the years 1 to 9999 in UTC")
 
 
 class SubmitJobRequest(Request):
-    job_type: str
+    job_type: str = Field(max_length=64, pattern=_Printable)
     params: dict[str, JsonValue]
     priority: int = Field(0, ge=-100, le=100, description="among the owner's jobs; higher is sooner")
-    run_at: Annotated[str, AfterValidator(_moment)] | None = Field(
-        None, description="not before; ISO 8601 with an offset from UTC"
+    run_at: Annotated[str, Field(max_length=64, pattern=_Printable), AfterValidator(_moment)] | None = Field(
+        None, description="not before; ISO 8601 with an offset from UTC, within the years 1 to 9999 in UTC"
     )
     depends_on: list[_JobId] | None = Field(
         None, max_length=1000, description="jobs that are to be completed first"
     )
     idempotency_key: str | None = Field(
-        None, min_length=1, max_length=255, description="submitting again with the same key is the same job"
+        None,
+        min_length=1,
+        max_length=255,
+        pattern=_Printable,
+        description="submitting again with the same key is the same job",
     )
     webhook: str | None = Field(
-        None, max_length=2000, description="a URL that is told of the job's end, signed with WEBHOOK_SECRET"
+        None,
+        max_length=2000,
+        pattern=_Printable,
+        description="a URL that is told of the job's end, signed with WEBHOOK_SECRET",
     )
+
+    @property
+    def moment(self) -> float:
+        """`run_at` in seconds since 1970; 0 for none."""
+        return datetime.fromisoformat(self.run_at).timestamp() if self.run_at else 0.0
 
 
 class JobId(Response):
@@ -53,12 +72,14 @@ class JobRequest(Request):
 
 
 class JobEventsRequest(JobRequest):
-    last_event_id: int = Field(0, ge=0, description="the last seen: what has changed since is told")
+    last_event_id: int = Field(
+        0, ge=0, le=LARGEST, description="the last seen: what has changed since is told"
+    )
     stream: bool = Field(True, description="false: at most one event, what has changed so far")
 
 
 class JobResultRequest(JobRequest):
-    offset: int = Field(0, ge=0, description="rows to leave out")
+    offset: int = Field(0, ge=0, le=LARGEST, description="rows to leave out")
     limit: int = Field(1000, ge=1, le=10_000, description="rows in one answer")
     encoding_format: Literal["json", "bytes"] = Field(
         "json",
@@ -69,8 +90,8 @@ class JobResultRequest(JobRequest):
 
 
 class ListJobsRequest(Request):
-    status: Literal["queued", "running", "completed", "failed", "cancelled"] | None = None
-    job_type: str | None = None
+    status: JobState | None = None
+    job_type: str | None = Field(None, max_length=64, pattern=_Printable)
     limit: int = Field(50, ge=1, le=1000)
 
 
@@ -105,7 +126,7 @@ class JobWebhook(Response):
 class JobStatus(Response):
     id: str
     type: str
-    status: Literal["queued", "running", "completed", "failed", "cancelled"]
+    status: JobState
     owner: str
     progress: JobProgress
     attempts: int
@@ -151,11 +172,13 @@ _ScheduleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$
 class SetScheduleRequest(Request):
     name: _ScheduleName
     cron: str = Field(
-        max_length=100, description="minute, hour, day, month, weekday; six fields begin with seconds"
+        max_length=100,
+        pattern=_Printable,
+        description="minute, hour, day, month, weekday; six fields begin with seconds",
     )
-    job_type: str
+    job_type: str = Field(max_length=64, pattern=_Printable)
     params: dict[str, JsonValue]
-    timezone: str = Field("UTC", max_length=64)
+    timezone: str = Field("UTC", max_length=64, pattern=_Printable)
     priority: int = Field(0, ge=-100, le=100)
 
 
@@ -170,6 +193,7 @@ class Schedule(Response):
     job_type: str
     priority: int
     next_at: str
+    error: str | None = Field(None, description="why no job was submitted when it was last due")
 
 
 class ScheduleList(Response):

@@ -1,0 +1,84 @@
+"""Whether the parts that work in the background get on: what /health/ready tells."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
+
+FAILURES = 3
+"""In a row: fewer may be an accident."""
+STUCK_SECONDS = 60.0
+"""For which a step may be under way."""
+LOG_SECONDS = 60.0
+"""Between two lines about the same failure."""
+
+
+@dataclass
+class _Part:
+    failures: int = 0
+    error: str = ""
+    logged: float = 0.0
+    since: float | None = None  # when the step under way began
+
+
+class Vitals:
+    """Noted by the parts, from any thread."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, _Part] = {}
+        self._changing = threading.Lock()
+
+    @contextmanager
+    def step(self, part: str) -> Iterator[None]:
+        """A step of a part; its error is noted, logged once a minute, and goes no further."""
+        self.begun(part)
+        try:
+            yield
+        except Exception as error:
+            self.failed(part, error)
+        except BaseException:  # cancelled
+            self.well(part)
+            raise
+        else:
+            self.well(part)
+
+    def begun(self, part: str) -> None:
+        with self._changing:
+            self._parts.setdefault(part, _Part()).since = time.monotonic()
+
+    def failed(self, part: str, error: BaseException) -> None:
+        moment = time.monotonic()
+        with self._changing:
+            one = self._parts.setdefault(part, _Part())
+            one.failures += 1
+            one.since = None
+            said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"[
+                :300
+            ]
+            news = said != one.error or moment - one.logged >= LOG_SECONDS
+            one.error = said
+            if news:
+                one.logged = moment
+        if news:
+            log.error("%s failed, and is tried again", part, exc_info=error)
+
+    def well(self, part: str) -> None:
+        with self._changing:
+            one = self._parts.setdefault(part, _Part())
+            one.failures, one.since = 0, None
+
+    def problems(self) -> dict[str, str]:
+        """The parts that fail, and why; empty if all is well."""
+        moment = time.monotonic()
+        with self._changing:
+            found = {name: one.error for name, one in self._parts.items() if one.failures >= FAILURES}
+            for name, one in self._parts.items():
+                if one.since is not None and moment - one.since > STUCK_SECONDS:
+                    found.setdefault(name, f"no end of its last step for {moment - one.since:.0f} s")
+        return found
