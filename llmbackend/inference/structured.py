@@ -8,14 +8,17 @@ is sent back once, with what is wrong. Of prose or a fence around an object or a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import islice
 from typing import Any, NoReturn
 
 from .. import threads
 from ..errors import BackendError, BackendTimeout, InvalidRequest
+from . import misfit
 from .chat import ChatModel, total
+
+MOST_CHARACTERS = 2**18
+"""Of a schema."""
+MOST_LEVELS = 64
+MOST_PATTERNS = 100
 
 
 async def complete(chat: ChatModel, request: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
@@ -100,62 +103,82 @@ class _Try:
 
 
 class _Shape:
-    """A JSON Schema, known to be one. Raises InvalidRequest."""
+    """A JSON Schema, known to be one. Raises InvalidRequest.
+
+    What a schema asks for is looked for in linear time, and nothing outside of it is read.
+    """
 
     def __init__(self, schema: dict[str, Any]) -> None:
-        from jsonschema import Draft202012Validator
-        from jsonschema.validators import validator_for
-        from referencing import Registry
-        from referencing.jsonschema import DRAFT202012
+        import jsonschema_rs
 
-        registry: Registry[Any] = Registry()  # not the default, which fetches what a schema refers to
-        root = DRAFT202012.create_resource(schema)
+        _measure(schema)
+        self._schema = schema
+        # Where a part is applied through several references, checking may take for ever.
+        self._repeats = misfit.repeats(schema)
         try:
-            with _about_the_schema():
-                kind = validator_for(schema, default=Draft202012Validator)
-                kind.check_schema(schema)
-                _follow_references(root, registry.resolver_with_root(root))
-                self._validator = kind(schema, registry=registry)
+            self._validator = misfit.validator(schema)
+        except jsonschema_rs.ValidationError as error:
+            raise _no_schema(["schema", *error.instance_path], _reason(error)) from error
+        except jsonschema_rs.ReferencingError as error:
+            raise _no_schema(["schema"], _nowhere(error)) from error
         except RecursionError:
             raise _no_schema(["schema"], "is nested too deeply") from None
+        except Exception as error:
+            raise _no_schema(["schema"], f"cannot be used: {str(error)[: misfit.LONGEST]}") from error
 
     def problem_of(self, reply: _Try) -> str | None:
         """What is wrong with a reply, in a few words; None where it fits."""
         try:
-            with _about_the_schema():
-                found = islice(self._validator.iter_errors(reply.json()), 5)
-                return "; ".join(f"{error.json_path}: {_short(error)}" for error in found) or None
+            found = reply.json()
+            if not self._repeats and self._validator.is_valid(found):
+                return None
+            return misfit.told(self._schema, found)
+        except TimeoutError:
+            return "$: checking it takes too long: let the schema refer to its parts less often"
         except _NotJson:
             return "it is not JSON"
-        except RecursionError:
+        except UnicodeEncodeError:
+            return "it has half a character in it (a lone surrogate)"
+        except (RecursionError, ValueError):
             return "it is nested too deeply"
 
 
-def _follow_references(resource: Any, resolver: Any) -> None:
-    """Raises referencing's Unresolvable for a $ref that leads nowhere."""
-    resolver = resolver.in_subresource(resource)
-    if isinstance(resource.contents, dict) and "$ref" in resource.contents:
-        resolver.lookup(resource.contents["$ref"])
-    for part in resource.subresources():
-        _follow_references(part, resolver)
+def _measure(schema: dict[str, Any]) -> None:
+    """Raises InvalidRequest for more than can be checked in good time."""
+    size = patterns = 0
+    left: list[tuple[Any, int]] = [(schema, 1)]
+    while left:
+        node, depth = left.pop()
+        if depth > MOST_LEVELS:
+            raise _no_schema(["schema"], f"is nested too deeply: at most {MOST_LEVELS} levels")
+        if isinstance(node, dict):
+            inside = node.get("patternProperties")
+            patterns += ("pattern" in node) + (len(inside) if isinstance(inside, dict) else 0)
+            size += sum(len(name) + 4 for name in node)
+            left += [(one, depth + 1) for one in node.values()]
+        elif isinstance(node, list):
+            left += [(one, depth + 1) for one in node]
+        size += len(node) + 4 if isinstance(node, str) else 4
+        if size > MOST_CHARACTERS:
+            raise _no_schema(["schema"], f"is too long: at most {MOST_CHARACTERS} characters")
+    if patterns > MOST_PATTERNS:
+        raise _no_schema(["schema"], f"has {patterns} patterns: at most {MOST_PATTERNS}")
 
 
-@contextmanager
-def _about_the_schema() -> Iterator[None]:
-    """Within this block, what jsonschema raises is about the caller's schema."""
-    from jsonschema import SchemaError
-    from referencing.exceptions import Unresolvable
+def _reason(error: Any) -> str:
+    said = _short(error)
+    if said.endswith('is not a "regex"'):
+        return (
+            f"{said}, or one of more than it may be: patterns are matched in linear time, without look-around, "
+            "back-references and repetitions of thousands"
+        )
+    if "retriev" in said or said.startswith("Pointer"):
+        return _nowhere(error)
+    return said
 
-    try:
-        yield
-    except (_NotJson, RecursionError):
-        raise
-    except SchemaError as error:
-        raise _no_schema(["schema", *error.absolute_path], _short(error)) from error
-    except Unresolvable as error:
-        raise _no_schema(["schema"], f"the reference {error.ref!r} leads nowhere in it") from error
-    except Exception as error:
-        raise _no_schema(["schema"], f"cannot be used: {error}") from error
+
+def _nowhere(error: Any) -> str:
+    return f"a reference leads nowhere in it: {str(getattr(error, 'message', error))[: misfit.LONGEST]}"
 
 
 def _no_schema(place: list[str | int], reason: str) -> InvalidRequest:
@@ -164,7 +187,7 @@ def _no_schema(place: list[str | int], reason: str) -> InvalidRequest:
 
 
 def _short(error: Any) -> str:
-    return str(error.message)[:200]  # it quotes what it is about
+    return str(error.message)[: misfit.LONGEST]  # it quotes what it is about
 
 
 def _bracketed(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -66,7 +67,7 @@ def test_a_reply_that_does_not_fit_is_sent_back_once(client: LLMBackendClient, u
     question, wrong, correction = second["messages"]
     assert [question] == first["messages"]
     assert wrong == {"role": "assistant", "content": MISFIT}
-    assert "$.harbour: 'Atlantis' is not one of" in correction["content"]
+    assert '$.harbour: "Atlantis" is not one of' in correction["content"]
     assert "$.ships: -1 is less than" in correction["content"]
     assert json.dumps(SCHEMA) in correction["content"]
     assert reply.usage == {name: 2 * count for name, count in USAGE.items()}
@@ -259,7 +260,7 @@ def test_a_class_without_a_json_schema_is_refused(client: LLMBackendClient, upst
 # What is no schema
 
 DEEP: dict[str, Any] = {}
-for _ in range(180):
+for _ in range(80):
     DEEP = {"items": DEEP}
 
 
@@ -289,13 +290,85 @@ def test_what_is_no_schema_is_refused_and_asks_no_model(
     assert upstream.seen == []
 
 
-@pytest.mark.parametrize("schema", [{"$ref": "#"}, {"$dynamicRef": "#none"}])
 def test_a_schema_that_cannot_be_checked_is_a_typed_error(
-    client: LLMBackendClient, upstream: Upstream, schema: Any
+    client: LLMBackendClient, upstream: Upstream
 ) -> None:
     upstream.replies = [FITS, FITS]
     with pytest.raises((InvalidRequest, BackendError)):
+        client.chat(PROMPT, schema={"$dynamicRef": "#none"})
+
+
+def test_a_schema_that_only_refers_to_itself_asks_for_nothing(
+    client: LLMBackendClient, upstream: Upstream
+) -> None:
+    upstream.replies = [FITS]
+    assert client.chat(PROMPT, schema={"$ref": "#"}).parsed == DATA
+
+
+# Hostile schemas
+
+
+@pytest.mark.parametrize(
+    ("schema", "place", "reason"),
+    [
+        ({"properties": {"a": {"pattern": "^(?=.*[0-9]).+$"}}}, "schema.properties.a.pattern", "look-around"),
+        ({"items": {"pattern": r"(a)\1"}}, "schema.items.pattern", "back-references"),
+        ({"patternProperties": {"(?!a)": {}}}, "schema.patternProperties", "look-around"),
+        ({"pattern": "((a{1000}){1000}){1000}"}, "schema.pattern", "repetitions"),
+        ({"properties": {f"p{n}": {"pattern": f"^{n}"} for n in range(101)}}, "schema", "at most 100"),
+        ({"enum": ["a" * 1000] * 300}, "schema", "too long: at most 262144"),
+        ({"$ref": "file:///etc/passwd"}, "schema", "file:///etc/passwd"),
+    ],
+)
+def test_a_schema_that_asks_too_much_is_told_what(
+    client: LLMBackendClient, upstream: Upstream, schema: Any, place: str, reason: str
+) -> None:
+    with fails(InvalidRequest) as caught:
         client.chat(PROMPT, schema=schema)
+    assert caught.value.message.startswith(f"chat: {place}")
+    assert reason in caught.value.message
+    assert upstream.seen == []
+
+
+def _bomb(width: int, depth: int, keyword: str) -> dict[str, Any]:
+    levels = {str(n): {keyword: [{"$ref": f"#/$defs/{n + 1}"}] * width} for n in range(depth)}
+    return {"$defs": {**levels, str(depth): {"type": "object"}}, "$ref": "#/$defs/0"}
+
+
+_EITHER: list[Any] = [{"properties": {"x": {"$ref": "#"}}, "required": [name]} for name in "nm"]
+_NESTED: Any = "x"
+for _ in range(60):
+    _NESTED = {"x": _NESTED}
+
+
+@pytest.mark.parametrize(
+    ("schema", "reply"),
+    [
+        ({"items": {"type": "string", "pattern": "^(a+)+$"}}, ["a" * 40 + "!"]),
+        ({"items": {"type": "string", "pattern": "(.*a){20}$"}}, ["a" * 20_000 + "!"]),
+        ({"patternProperties": {"^(a|a)*$": {}}, "additionalProperties": False}, {"a" * 40 + "!": 1}),
+        ({"uniqueItems": True, "maxItems": 1}, [{"a": n} for n in range(20_000)]),
+        (_bomb(3, 60, "allOf"), []),
+        (_bomb(3, 60, "anyOf"), []),
+        ({"anyOf": _EITHER}, _NESTED),
+        ({"items": {"multipleOf": 1e-300, "maximum": 1}}, [1e300, 10**400]),
+    ],
+)
+def test_a_reply_is_checked_in_good_time(
+    client: LLMBackendClient, upstream: Upstream, schema: Any, reply: Any
+) -> None:
+    upstream.replies = [json.dumps(reply)] * 2
+    began = time.monotonic()
+    with pytest.raises((BackendError, InvalidRequest)) as caught:
+        client.chat(PROMPT, schema=schema)
+    assert "$" in caught.value.message or "takes too long to check" in caught.value.message
+    assert time.monotonic() - began < 20, "it takes 3 seconds at most"
+
+
+def test_half_a_character_does_not_fit(client: LLMBackendClient, upstream: Upstream) -> None:
+    upstream.replies = ['["\\ud800"]'] * 2
+    with fails(BackendError, problem="it has half a character in it (a lone surrogate)"):
+        client.chat(PROMPT, schema={"items": {"maxLength": 0}})
 
 
 def test_a_schema_is_not_streamed(client: LLMBackendClient, upstream: Upstream) -> None:
