@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from anyio import CancelScope
 from sqlalchemy import text
 
-from . import __version__, database, doctor, loading, schemas, threads, tracing
+from . import __version__, database, doctor, loading, panics, schemas, threads, tracing
 from .disk import SMALL, Disk
-from .errors import InvalidRequest, NotFound
+from .errors import BackendError, Conflict, InvalidRequest, NotFound
 from .holder import Holder
 from .inference import connect, structured
 from .inference.embeddings import Vectors, require
@@ -37,7 +37,7 @@ from .knowledge.collections.rebuild import Progress, reindex
 from .knowledge.collections.transfer import Imports, export_page
 from .knowledge.engines.qdrant_edge import QdrantEdge
 from .knowledge.engines.qdrant_server import QdrantServer
-from .knowledge.engines.vectors import VectorEngine
+from .knowledge.engines.vectors import VectorEngine, damaged, gone
 from .knowledge.files.documents import from_files
 from .knowledge.files.pool import Limits, ParsingPool
 from .knowledge.ingest.ingest import Incoming, Stages, StagesProgress, ingest, plan, silent
@@ -375,8 +375,17 @@ class Backend:
         return await self._described(request.collection)
 
     async def _described(self, name: str) -> schemas.CollectionInfo:
-        collection = await self._collections.open(name)
-        documents, chunks = await collection.run(collection.index.count)
+        try:
+            collection = await self._collections.open(name)
+            documents, chunks = await collection.run(collection.index.count)
+        except (BackendError, Conflict) as error:
+            if isinstance(error, BackendError) and not (damaged(error) or gone(error)):
+                raise
+            made = self._collections.described(name).public
+            lost = isinstance(error, BackendError)
+            return schemas.CollectionInfo(
+                **made, documents=None, chunks=None, damaged=lost, problem=error.message
+            )
         return schemas.CollectionInfo(**collection.manifest.public, documents=documents, chunks=chunks)
 
     async def delete_collection(self, request: schemas.CollectionRequest) -> schemas.CollectionDeleted:
@@ -594,11 +603,17 @@ async def _with_progress(
     async def run() -> None:
         with scope:
             try:
-                items.put_nowait({"report": (await work(progress)).model_dump()})
+                with panics.caught():
+                    items.put_nowait({"report": (await work(progress)).model_dump()})
             except Exception as error:
                 items.put_nowait(error)
 
+    def ended(task: asyncio.Task[None]) -> None:
+        # Cancelled from elsewhere, it has put nothing, and whoever waits must not wait for ever.
+        items.put_nowait(BackendError("the work was stopped before its end: try again", details={}))
+
     running = asyncio.create_task(run())
+    running.add_done_callback(ended)
     try:
         while True:
             item = await items.get()

@@ -34,7 +34,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
-from . import disk, threads
+from . import disk, panics, threads
 from .errors import BackendError, InsufficientStorage
 from .vitals import Vitals
 
@@ -362,7 +362,8 @@ class Database:
         try:
             with self._transaction(durable=durable) as connection:
                 for one in batch:
-                    outcomes.append(one.work(connection))
+                    with panics.caught():
+                        outcomes.append(one.work(connection))
                     if joinable and one is batch[-1] and left is None:
                         left = self._join(batch, durable)  # the loop goes on with them
         except Exception as error:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from . import json_reading, schemas, sse, threads
+from . import json_reading, panics, schemas, sse, threads
 from .backend import Backend
 from .errors import InvalidRequest, LLMBackendError, TooLarge, as_json, invalid
 from .tracing import Trace, tracing
@@ -138,12 +138,13 @@ async def _rest(
     try:
         async with aclosing(events):
             try:
-                event = await first
-                yield event
-                while True:
-                    with tracing(trace):  # only here: what comes between belongs to whoever reads
-                        event = await anext(events)
+                with panics.caught():
+                    event = await first
                     yield event
+                    while True:
+                        with tracing(trace):  # only here: what comes between belongs to whoever reads
+                            event = await anext(events)
+                        yield event
             except StopAsyncIteration:
                 outcome = "ok"
             except Exception as error:
@@ -164,7 +165,8 @@ async def _rest(
 @contextmanager
 def _failing_as_ours(trace: Trace) -> Iterator[None]:
     try:
-        yield
+        with panics.caught():
+            yield
     except Exception as error:
         ours = _ours(trace, error)
         trace.finish(ours.code)

@@ -12,6 +12,8 @@ from typing import TypeVar, TypeVarTuple
 from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
 
+from . import panics
+
 CORES = os.cpu_count() or 2
 
 _Args = TypeVarTuple("_Args")
@@ -36,7 +38,7 @@ class Threads:
         A cancelled caller waits for its end, or, by `abandon_on_cancel`, does not.
         """
         return await to_thread.run_sync(
-            work, *args, abandon_on_cancel=abandon_on_cancel, limiter=self.limiter
+            _without_panic, work, *args, abandon_on_cancel=abandon_on_cancel, limiter=self.limiter
         )
 
     @property
@@ -48,6 +50,11 @@ class Threads:
             limiter = CapacityLimiter(self.most)
             self._limiter.set(limiter)
             return limiter
+
+
+def _without_panic(work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
+    with panics.caught():
+        return work(*args)
 
 
 # A large call gives its thread back now and then (work goes by document or batch), so that others get their turn.

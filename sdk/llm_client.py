@@ -1736,12 +1736,17 @@ class LLMBackendClient:
     def get_collection(self, collection: str) -> Record:
         """`{name, embedding_model, sparse_model, dimension, chunk_size, chunk_overlap, documents, chunks, created_at}`.
 
+        One that cannot be read also has `damaged`, which is True, and `problem`: why, and what to do; its `documents`
+        and `chunks` are None.
         Raises NotFound.
         """
         return self._call("get_collection", collection=collection)
 
     def delete_collection(self, collection: str) -> Record:
-        """Remove a collection with all its documents; returns `{deleted, documents}`. Raises NotFound."""
+        """Remove a collection with all its documents; returns `{deleted, documents}`.
+
+        Of a damaged one it is not known how many `documents` it had. Raises NotFound.
+        """
         return self._call("delete_collection", collection=collection)
 
     def reindex_collection(

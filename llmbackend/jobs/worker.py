@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from anyio import CancelScope
 from sqlalchemy import Connection
 
-from .. import threads
+from .. import panics, threads
 from ..database import Database
 from ..disk import Disk
 from ..errors import InsufficientStorage, LLMBackendError
@@ -246,7 +246,7 @@ class Worker:
         context = attempt.context = Context(job, self._rooms, None, rows, save)
         end: tuple[Any, ...] | None = None
         try:
-            with attempt.scope:
+            with panics.caught(), attempt.scope:
                 context.resume = json.loads(job.checkpoint) if job.checkpoint else None
                 kind = TYPES[job.type]
                 parse = kind.params.model_validate_json

@@ -9,6 +9,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 from anyio import CancelScope
 
+from ..errors import BackendError
+
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
@@ -43,8 +45,15 @@ async def ahead(
             except Exception as error:
                 await waiting.put(_Put([], error))
 
+    def ended(task: asyncio.Task[None]) -> None:
+        # Cancelled from elsewhere, it has put nothing, and whoever waits must not wait for ever.
+        if waiting.empty():
+            waiting.put_nowait(_Put([], _stopped()))
+
     async def use() -> AsyncGenerator[_Item, None]:
         while True:
+            if making.done() and waiting.empty():
+                raise _stopped()
             put = await waiting.get()
             if put.failure is not None:
                 raise put.failure
@@ -53,6 +62,7 @@ async def ahead(
             yield put.items[0]
 
     making = asyncio.create_task(make())
+    making.add_done_callback(ended)
     used = use()
     try:
         yield used
@@ -64,6 +74,10 @@ async def ahead(
             await used.aclose()
             await asyncio.wait([making])
             await items.aclose()
+
+
+def _stopped() -> BackendError:
+    return BackendError("the work was stopped before its end: try again", details={})
 
 
 @asynccontextmanager

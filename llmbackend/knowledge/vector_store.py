@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
+from anyio import CancelScope
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import BaseNode, MetadataMode, TextNode
 from llama_index.core.vector_stores.types import (
@@ -21,10 +21,11 @@ from llama_index.core.vector_stores.types import (
 
 from ..errors import InvalidRequest
 from ..schemas import Document
+from ..schemas.metadata import storable
 from .chunks.chunking import content_hash
 from .collections.collection import Collection
-from .engines.filters import Combination, Condition, conditions
-from .engines.vectors import Chunk, Mode
+from .engines.filters import Combination, Condition, bounded, conditions
+from .engines.vectors import Chunk, Mode, fitting
 
 _MODES: dict[VectorStoreQueryMode, Mode] = {
     VectorStoreQueryMode.DEFAULT: "dense",
@@ -68,6 +69,8 @@ class CollectionStore(BasePydanticVectorStore):
         chunks: list[Chunk] = []
         rows: list[list[float]] = []
         for name, parts in documents.items():
+            for part in parts:
+                _require_storable(part)
             texts = [part.get_content(MetadataMode.NONE) for part in parts]
             digest = content_hash(Document(id=name, text="\0".join(texts), metadata=parts[0].metadata))
             # As in ingest.py, a document's head goes last.
@@ -76,26 +79,32 @@ class CollectionStore(BasePydanticVectorStore):
                 rows.append(parts[number].get_embedding())
         index = self._collection.index
         versions = [(chunk.document_id, chunk.hash) for chunk in chunks if chunk.number == 0]
+        vectors = fitting(
+            rows, self._collection.manifest.dimension, lambda row: f"node {_node_id(chunks[row])!r}"
+        )
         async with self._collection.writing():
-            await self._collection.run(index.upsert, chunks, np.asarray(rows, dtype=np.float32))
-            await self._collection.run(index.keep_only, versions)
-            await self._collection.run(index.flush)
+            with CancelScope(shield=True):  # cancelled in between, it would leave two versions
+                await self._collection.run(index.upsert, chunks, vectors)
+                await self._collection.run(index.keep_only, versions)
+                await self._collection.run(index.flush)
         return [_node_id(chunk) for chunk in chunks]
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         mode = _MODES.get(query.mode)
         if mode is None:
             raise InvalidRequest(f"collections are not searched in mode {query.mode.value!r}")
-        vector = (
-            None if query.query_embedding is None else np.asarray(query.query_embedding, dtype=np.float32)
-        )
+        vector = None
+        if query.query_embedding is not None:
+            dimension = self._collection.manifest.dimension
+            vector = fitting([query.query_embedding], dimension, lambda _: "the query's vector")[0]
+        where = bounded(_conditions(query.filters))
         found = await self._collection.run(
             lambda: self._collection.index.search(
                 query.query_str or "",
                 vector,
                 mode=mode,
                 top_k=query.similarity_top_k,
-                conditions=_conditions(query.filters),
+                conditions=where,
             )
         )
         nodes = [
@@ -126,6 +135,13 @@ class CollectionStore(BasePydanticVectorStore):
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         raise NotImplementedError("use adelete")
+
+
+def _require_storable(node: BaseNode) -> None:
+    try:
+        storable(node.metadata, f"metadata of node {node.node_id!r}")
+    except ValueError as error:
+        raise InvalidRequest(str(error), details={}) from None
 
 
 def _node_id(chunk: Chunk) -> str:

@@ -9,6 +9,7 @@ from pydantic import (
 )
 
 from .base import CollectionName, DocumentId, Request, Response
+from .metadata import ChunkPlace, Metadata
 
 
 class CollectionRequest(Request):
@@ -27,9 +28,19 @@ class CollectionInfo(Response):
     dimension: int
     chunk_size: int
     chunk_overlap: int
-    documents: int
-    chunks: int
+    documents: int | None = Field(description="null where it cannot be opened")
+    chunks: int | None = Field(description="null where it cannot be opened")
     created_at: str
+    damaged: bool = Field(
+        False,
+        exclude_if=lambda damaged: not damaged,
+        description="there, and true, where it cannot be read, and is set aside",
+    )
+    problem: str | None = Field(
+        None,
+        exclude_if=lambda problem: problem is None,
+        description="there where it cannot be used: why, and what to do about it",
+    )
 
 
 class CollectionList(Response):
@@ -38,7 +49,7 @@ class CollectionList(Response):
 
 class CollectionDeleted(Response):
     deleted: str
-    documents: int
+    documents: int | None = Field(description="how many it had; null where it was damaged")
 
 
 class ReindexRequest(CollectionRequest):
@@ -67,11 +78,11 @@ class CollectionManifest(Request):
 class StoredChunk(Request):
     document_id: DocumentId
     hash: str = Field(min_length=1, max_length=64, description="of the document's content")
-    number: int = Field(ge=0)
-    total: int = Field(ge=1, description="chunks of the document")
+    number: int = Field(ge=0, lt=2**31)
+    total: int = Field(ge=1, le=2**31, description="chunks of the document")
     text: str
-    metadata: dict[str, JsonValue] = {}
-    place: dict[str, JsonValue] = {}
+    metadata: Metadata = {}
+    place: ChunkPlace = {}
     vector: str = Field(description="base64 of little-endian float32")
 
     @model_validator(mode="after")

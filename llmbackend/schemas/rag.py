@@ -19,6 +19,7 @@ from pydantic import (
 
 from .base import BASE64, CollectionName, DocumentId, Request, Response
 from .chat import HISTORY, Message
+from .metadata import Metadata
 
 # RAG
 
@@ -32,7 +33,7 @@ FILES = 10_000
 class Document(Request):
     id: DocumentId
     text: str
-    metadata: dict[str, JsonValue] = {}
+    metadata: Metadata = {}
 
 
 def _or_one(schema: dict[str, Any]) -> None:
@@ -139,7 +140,7 @@ Filters = Annotated[
     Field(
         description="on metadata, all of them: {field: value}, {field: [any of these]}, {field: {gte, gt, lte, lt}}, "
         "{field: {exists: true or false}}, {field: {not: …}}; and {and: [filters, …]}, {or: [filters, …]}, "
-        "{not: filters}"
+        "{not: filters}; at most 32 conditions, 1,000 values in lists, and 16 levels"
     ),
 ]
 

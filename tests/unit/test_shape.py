@@ -260,6 +260,7 @@ STOREYS = (
         "holder",
         "json_reading",
         "loading",
+        "panics",
         "threads",
         "tracing",
         "vitals",

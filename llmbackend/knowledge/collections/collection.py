@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from anyio import CancelScope
 
 from ...errors import BackendError, Conflict, NotFound
-from ..engines.vectors import gone
+from ..engines.vectors import damaged, gone
 from .live_index import LiveIndex
 from .manifests import Manifest, exchanged
 
@@ -40,6 +40,8 @@ class Collection:
 
     manifest: Manifest
     index: LiveIndex
+    broken: Callable[[BackendError], BackendError] = lambda error: error
+    """Called when its index turns out to be damaged: sets it aside, and tells so."""
     look: Callable[[Collection], Awaitable[None]] | None = None
     """Where other processes may exchange or delete it: see what they have made of it."""
     closed: bool = False
@@ -65,6 +67,8 @@ class Collection:
             try:
                 return await self._run(method, *args)
             except BackendError as error:
+                if damaged(error):
+                    raise self.broken(error) from error
                 if self.look is None or not gone(error):
                     raise
                 await self.look(self)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from anyio import CancelScope
 from sqlalchemy import Engine
@@ -17,7 +20,7 @@ from ... import threads
 from ...errors import BackendError, Conflict, InvalidRequest, LLMBackendError
 from ...inference.embeddings import Embedder
 from ..chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE
-from ..engines.vectors import VectorEngine, VectorIndex, gone
+from ..engines.vectors import Physical, VectorEngine, VectorIndex, damaged, gone
 from .collection import Collection, missing
 from .live_index import LiveIndex
 from .manifests import Manifest, Manifests, exchanged, taken
@@ -34,6 +37,22 @@ def chunking(chunk_size: int | None, chunk_overlap: int | None) -> tuple[int, in
     return size, overlap
 
 
+TRIED_AGAIN = 60.0
+"""Seconds after which a collection that could not be opened is tried again: it may have been restored."""
+
+
+class _Damaged(NamedTuple):
+    """A collection that is set aside."""
+
+    place: Physical
+    until: float
+    reason: str
+    details: dict[str, Any]
+
+    def error(self) -> BackendError:
+        return BackendError(self.reason, details=dict(self.details))
+
+
 class Collections:
     """All collections of one data directory.
 
@@ -46,7 +65,11 @@ class Collections:
         self._engines = {one.name: one for one in engines}
         self._default = engines[0]
         self._open: dict[str, Collection] = {}
-        self._changing = asyncio.Lock()
+        self._damaged: dict[str, _Damaged] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        # By name: what takes long with one collection holds up no other.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._rows_changing = asyncio.Lock()
         # Nobody else changes those of engines that are not shared; for the others, see `_learn` and `_look`.
         self._manifests = {manifest.name: manifest for manifest in self.rows.all()}
         self.after_flush: Callable[[Collection], None] = lambda collection: None
@@ -59,8 +82,8 @@ class Collections:
     async def create(self, name: str, chunk_size: int | None, chunk_overlap: int | None) -> Collection:
         """A new, empty collection; raises Conflict if there is one of that name."""
         size, overlap = chunking(chunk_size, chunk_overlap)
-        async with self._changing:
-            await self._learn()
+        await self.learn()
+        async with self._changing(name):
             self.require_free(name)
             manifest = self.manifest(name, await self.dimension(), size, overlap)
             await self.make(manifest)
@@ -107,27 +130,83 @@ class Collections:
 
     async def add(self, manifest: Manifest, index: VectorIndex) -> Collection:
         """Make a filled index a collection, all at once; raises Conflict if there is one of that name by now."""
-        async with self._changing:
+        async with self._changing(manifest.name):
             self.require_free(manifest.name)
             return await self._added(manifest, index)
 
     async def _added(self, manifest: Manifest, index: VectorIndex | None = None) -> Collection:
         with CancelScope(shield=True):
-            await threads.database(self.rows.insert, manifest)
-            self._manifests[manifest.name] = manifest
+            async with self._rows_changing:
+                await threads.database(self.rows.insert, manifest)
+                self._manifests[manifest.name] = manifest
             self._open[manifest.name] = collection = await self._opened(manifest, index)
         return collection
 
     async def open(self, name: str) -> Collection:
-        """The collection of that name, whatever made its vectors; raises NotFound."""
-        if name not in self._open:
-            async with self._changing:
-                await self._learn()
-                if name not in self._manifests:
-                    raise missing(name)
-                if name not in self._open:
-                    self._open[name] = await self._opened(self._manifests[name])
-        return self._open[name]
+        """The collection of that name, whatever made its vectors; raises NotFound, BackendError if it is damaged."""
+        if (there := self._open.get(name)) is not None:
+            return there
+        await self.learn()
+        if name not in self._manifests:
+            raise missing(name)
+        async with self._changing(name):
+            if name not in self._manifests:
+                raise missing(name)
+            if name not in self._open:
+                self._open[name] = await self._opened_if_whole(self._manifests[name])
+            return self._open[name]
+
+    async def _opened_if_whole(self, manifest: Manifest) -> Collection:
+        """One that could not be opened is tried again after a while only: it may take long to find out."""
+        known = self._damaged.get(manifest.name)
+        if known is not None and known.place == manifest.place and time.monotonic() < known.until:
+            raise known.error()
+        try:
+            opened = await self._opened(manifest)
+        except BackendError as error:
+            if damaged(error):
+                raise self._note_damage(manifest, error) from error
+            raise
+        self._damaged.pop(manifest.name, None)
+        return opened
+
+    def _note_damage(self, manifest: Manifest, error: BackendError) -> BackendError:
+        name = manifest.name
+        known = self._damaged[name] = _Damaged(
+            manifest.place,
+            time.monotonic() + TRIED_AGAIN,
+            f"collection {name!r} is damaged ({error}): delete it by delete_collection({name!r}) and ingest or import "
+            f"it again, or put the folder of {manifest.place.id} back from a backup; it is tried again in "
+            f"{TRIED_AGAIN:.0f} s",
+            {**error.details, "collection": name, "damaged": True},
+        )
+        log.error("collection %r is set aside as damaged: %s", name, error)
+        return known.error()
+
+    def _broke(self, collection: Collection, error: BackendError) -> BackendError:
+        """Set an open collection aside, until it is tried again."""
+        name = collection.manifest.name
+        if self._open.get(name) is not collection:
+            known = self._damaged.get(name)
+            return known.error() if known is not None else error
+        del self._open[name]
+        closing = asyncio.create_task(self._close_damaged(collection))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        return self._note_damage(collection.manifest, error)
+
+    async def _close_damaged(self, collection: Collection) -> None:
+        with suppress(LLMBackendError):
+            await collection.close()
+
+    @asynccontextmanager
+    async def _changing(self, name: str) -> AsyncIterator[None]:
+        """Held while a collection of that name is made, opened or deleted."""
+        lock = self._locks.get(name)
+        if lock is None:
+            lock = self._locks[name] = asyncio.Lock()
+        async with lock:
+            yield
 
     async def get(self, name: str) -> Collection:
         """As `open`, to embed for it; raises Conflict, too, if another model made its vectors."""
@@ -170,12 +249,9 @@ class Collections:
 
     async def learn(self) -> None:
         """Know of what other processes on the same database and Qdrant server have made, exchanged and deleted."""
-        async with self._changing:
-            await self._learn()
-
-    async def _learn(self) -> None:
         if len(self._engines) > 1:  # else they are in this process's data directory
-            self._manifests = {one.name: one for one in await threads.database(self.rows.all)}
+            async with self._rows_changing:
+                self._manifests = {one.name: one for one in await threads.database(self.rows.all)}
             for name, collection in list(self._open.items()):
                 now = self._manifests.get(name)
                 if collection.look is not None and (now is None or now.place != collection.manifest.place):
@@ -211,18 +287,43 @@ class Collections:
     def names(self) -> list[str]:
         return sorted(self._manifests)
 
-    async def delete(self, name: str) -> int:
-        """Remove a collection; returns how many documents it had. Raises NotFound."""
-        collection = await self.open(name)
-        async with self._changing:
+    def described(self, name: str) -> Manifest:
+        """What a collection was made with, for which it need not be opened; raises NotFound."""
+        if name not in self._manifests:
+            raise missing(name)
+        return self._manifests[name]
+
+    async def delete(self, name: str) -> int | None:
+        """Remove a collection; returns how many documents it had, None if it is damaged. Raises NotFound."""
+        documents: int | None = None
+        collection: Collection | None = None
+        try:
+            collection = await self.open(name)
             documents, _ = await collection.run(collection.index.count)
+        except BackendError as error:
+            if not (damaged(error) or gone(error)):
+                raise
+        async with self._changing(name):
+            collection = self._open.get(name)
+            if name not in self._manifests:
+                raise missing(name)
             with CancelScope(shield=True):
-                await collection.close()
-                self._manifests.pop(name, None)
-                self._open.pop(name, None)
-                await threads.database(self.rows.delete, collection.manifest)
-                await self.drop(collection.manifest)
+                if collection is not None:
+                    await self._closed_whatever(collection)
+                async with self._rows_changing:
+                    manifest = self._manifests.pop(name)
+                    self._open.pop(name, None)
+                    self._damaged.pop(name, None)
+                    await threads.database(self.rows.delete, manifest)
+                await self.drop(manifest)
         return documents
+
+    async def _closed_whatever(self, collection: Collection) -> None:
+        """Close one that is to be deleted, or the last thing before the end: a failure keeps nothing from that."""
+        try:
+            await collection.close()
+        except BackendError as error:
+            log.warning("closing collection %r failed: %s", collection.manifest.name, error)
 
     async def swap(self, collection: Collection, new: Manifest, index: VectorIndex) -> None:
         """Put another index in the place of a collection's, while its write lock is held; the old one goes.
@@ -285,10 +386,14 @@ class Collections:
             await threads.database(self.rows.removed, physical_id)
 
     async def close(self) -> None:
-        async with self._changing:  # what is being opened is closed, too
-            while self._open:
-                _, collection = self._open.popitem()
-                await collection.close()
+        for lock in list(self._locks.values()):  # what is being opened is closed, too
+            async with lock:
+                pass
+        while self._open:
+            _, collection = self._open.popitem()
+            await self._closed_whatever(collection)
+        if self._closing:
+            await asyncio.wait(self._closing)
         for engine in self._engines.values():
             await engine.threads(engine.close)
 
@@ -324,6 +429,7 @@ class Collections:
             manifest, index = await self._opened_as_it_is(manifest)
             self._manifests[manifest.name] = manifest
         live = LiveIndex(index, lambda: self.after_flush(collection))
-        collection = Collection(manifest, live, self._looks(manifest))
+        collection = Collection(manifest, live, look=self._looks(manifest))
+        collection.broken = partial(self._broke, collection)
         self.after_flush(collection)  # it may have ended before it got its graph
         return collection

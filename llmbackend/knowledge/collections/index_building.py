@@ -27,19 +27,28 @@ class IndexBuilder:
         self._collections = collections
         self._edge = edge
         self._grown = grown
-        self._written: asyncio.Queue[Collection] = asyncio.Queue()
+        self._written: dict[int, Collection] = {}
+        """By identity, in order: those that something was written to since they were last looked at."""
+        self._some = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._scope = CancelScope()
         self._working = asyncio.create_task(self._work())
         collections.after_flush = self._note
 
     def _note(self, collection: Collection) -> None:
-        self._loop.call_soon_threadsafe(self._written.put_nowait, collection)
+        self._loop.call_soon_threadsafe(self._put, collection)
+
+    def _put(self, collection: Collection) -> None:
+        self._written.setdefault(id(collection), collection)
+        self._some.set()
 
     async def _work(self) -> None:
         with self._scope:
             while True:
-                collection = await self._written.get()
+                await self._some.wait()
+                collection = self._written.pop(next(iter(self._written)))
+                if not self._written:
+                    self._some.clear()
                 try:
                     if await self._due(collection):
                         await build_graph(self._collections, collection, self._edge)

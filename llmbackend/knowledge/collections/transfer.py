@@ -20,7 +20,7 @@ from anyio import CancelScope
 from ... import threads
 from ...errors import InvalidRequest, NotFound
 from ...schemas import CollectionExport, CollectionManifest, ImportedCollection, ImportRequest, StoredChunk
-from ..engines.vectors import Chunk, Stored, VectorIndex
+from ..engines.vectors import Chunk, Stored, VectorIndex, fitting
 from .collections import Collections
 from .manifests import Manifest
 
@@ -183,17 +183,12 @@ def _read(given: list[StoredChunk], dimension: int) -> tuple[list[Chunk], NDArra
     import numpy as np
 
     rows = [np.frombuffer(_decoded(one, number), dtype="<f4") for number, one in enumerate(given)]
-    for number, row in enumerate(rows):
-        if len(row) != dimension:
-            raise InvalidRequest(
-                f"import_collection: chunks.{number}.vector has {len(row)} dimensions and the manifest "
-                f"says {dimension}"
-            )
+    vectors = fitting(rows, dimension, lambda row: f"import_collection: chunks.{row}.vector")
     chunks = [
         Chunk(one.document_id, one.hash, one.number, one.total, one.text, one.metadata, one.place)
         for one in given
     ]
-    return chunks, np.stack(rows).astype(np.float32, copy=False)
+    return chunks, vectors
 
 
 def _decoded(given: StoredChunk, number: int) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
 from ...errors import InvalidRequest
@@ -13,6 +13,12 @@ PLACE = ("page", "headings")
 
 DEPTH = 16
 """How deep `and`, `or` and `not` may lie in one another."""
+
+TERMS = 32
+"""How many conditions filters may have in all: an engine may look each one up in every chunk."""
+
+LISTED = 1_000
+"""How many values the lists of filters may have in all."""
 
 _BOUNDS = ("gt", "gte", "lt", "lte")
 
@@ -42,7 +48,37 @@ def conditions(filters: dict[str, Any] | None) -> list[Condition]:
     `{field: value | [values] | {"gte": number, …} | {"exists": bool} | {"not": any of these}}`, and
     `{"and": [filters, …]}`, `{"or": [filters, …]}`, `{"not": filters}`, all beside and in one another.
     """
-    return list(_all(filters or {}, ()))
+    return bounded(list(_all(filters or {}, ())))
+
+
+def bounded(found: list[Condition]) -> list[Condition]:
+    """The conditions as given; raises InvalidRequest if they are too many."""
+    terms, listed = terms_of(found)
+    if terms > TERMS:
+        raise InvalidRequest(
+            f"filters: {terms} conditions, and {TERMS} are the most: a list, {{field: [any of these]}}, counts as one",
+            details={"limit": TERMS},
+        )
+    if listed > LISTED:
+        raise InvalidRequest(
+            f"filters: {listed} values in lists, and {LISTED} are the most: store what they have in common as a field",
+            details={"limit": LISTED},
+        )
+    return found
+
+
+def terms_of(found: Iterable[Condition]) -> tuple[int, int]:
+    """How many conditions on fields there are, and how many values in their lists."""
+    terms = listed = 0
+    waiting = list(found)
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Combination):
+            waiting += one.conditions
+        else:
+            terms += 1
+            listed += len(one.any_of or ())
+    return terms, listed
 
 
 def _all(filters: dict[str, Any], place: tuple[str, ...]) -> Iterator[Condition]:

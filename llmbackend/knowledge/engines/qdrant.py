@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ...errors import InvalidRequest
 from .bm25 import Encoder, Sparse, encoder
-from .filters import PLACE, Combination, Condition, FieldCondition
+from .filters import PLACE, Combination, Condition, FieldCondition, terms_of
 from .vectors import Chunk, Found, Ids, Mode, Page, Physical, Stored, point_id
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ INDEXED_FIELDS = {"document_id": "keyword", "chunk": "integer"}
 
 # The graph for approximate search (HNSW: Malkov and Yashunin, 2018).
 HNSW_M, HNSW_EF_CONSTRUCT = 16, 128
+
+
+NAMED_AT_ONCE = 1_000
+"""Documents in one call: Edge holds the interpreter's lock in each."""
 
 
 class Point(NamedTuple):
@@ -100,9 +104,9 @@ class QdrantIndex(ABC):
 
     @abstractmethod
     def _query(
-        self, dense: list[float] | None, sparse: Sparse | None, top_k: int, where: Any
+        self, dense: list[float] | None, sparse: Sparse | None, top_k: int, where: Any, terms: int
     ) -> Sequence[Any]:
-        """The nearest to one vector, or to both, fused."""
+        """The nearest to one vector, or to both, fused; `where` has so many `terms` to look up in a chunk."""
 
     @abstractmethod
     def _close(self) -> None: ...
@@ -127,14 +131,17 @@ class QdrantIndex(ABC):
         return {heads[there] for there in self._there(list(heads))}
 
     def known(self, document_ids: Sequence[str]) -> set[str]:
-        # A document being replaced has two heads for a moment, hence twice the number.
-        heads, _ = self._scroll(
-            self._syntax.group(must=[self._head(), self._of(document_ids)]),
-            2 * len(document_ids) + 1,
-            None,
-            ["document_id"],
-        )
-        return {record.payload["document_id"] for record in heads}
+        found: set[str] = set()
+        for names in _portions(document_ids):
+            # A document being replaced has two heads for a moment, hence twice the number.
+            heads, _ = self._scroll(
+                self._syntax.group(must=[self._head(), self._of(names)]),
+                2 * len(names) + 1,
+                None,
+                ["document_id"],
+            )
+            found.update(record.payload["document_id"] for record in heads)
+        return found
 
     def keep_only(self, versions: Sequence[tuple[str, str]]) -> None:
         names = [name for name, _ in versions]
@@ -145,7 +152,8 @@ class QdrantIndex(ABC):
 
     def delete(self, document_ids: Sequence[str]) -> int:
         there = len(self.known(document_ids))
-        self._delete(self._syntax.group(must=[self._of(document_ids)]))
+        for names in _portions(document_ids):
+            self._delete(self._syntax.group(must=[self._of(names)]))
         return there
 
     def search(
@@ -161,9 +169,9 @@ class QdrantIndex(ABC):
         dense = vector.tolist() if vector is not None and mode != "sparse" else None
         sparse = self._encoder.query(text) if mode != "dense" else None
         where = self._syntax.group(must=[self._condition(one) for one in conditions]) if conditions else None
-        return [
-            Found(_chunk(point.payload), point.score) for point in self._query(dense, sparse, top_k, where)
-        ]
+        terms, _ = terms_of(conditions)
+        points = self._query(dense, sparse, top_k, where, terms)
+        return [Found(_chunk(point.payload), point.score) for point in points]
 
     def documents(self, limit: int, cursor: str | None) -> Page:
         records, following = self._scroll(
@@ -260,6 +268,11 @@ class QdrantIndex(ABC):
         if condition.equals is not None:
             return self._syntax.equals(key, condition.equals)
         return self._syntax.group(must_not=[self._syntax.empty(key)])
+
+
+def _portions(document_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(document_ids), NAMED_AT_ONCE):
+        yield document_ids[start : start + NAMED_AT_ONCE]
 
 
 def _offset(cursor: str | None) -> uuid.UUID | None:

@@ -6,19 +6,22 @@ of its own (edge_build.py). What it writes is asked room for before (disk.py): i
 
 from __future__ import annotations
 
+import heapq
 import os
 import re
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ... import threads
 from ...disk import DELETING, FULL, Disk, full
 from ...errors import BackendError, LLMBackendError
+from ...panics import panicked
 from .bm25 import NAME as BM25
 from .bm25 import Sparse
 from .qdrant import (
@@ -44,6 +47,27 @@ MAKING = 16 * 2**20
 UPDATE = 4 * 2**20
 """Of any update, beside its points: files that grow by a whole megabyte."""
 READ_TO_OPEN = ("segments/*/payload_index/**/*", f"segments/*/vector_storage-{DENSE}/**/*.mmap")
+
+
+# Edge holds the interpreter's lock in every call: what takes long is done in parts, and nobody waits for more than one.
+HELD = 0.04  # seconds
+READ_BATCH = 256  # chunks with their payloads; fewer if they are long
+LEAST_BATCH = 32
+LOOKING_UP = 1e-5  # seconds for one condition of a filter in one short chunk
+MOST_SLICES = 2**16
+_FILTERING = threading.Lock()
+
+
+class _Scored(NamedTuple):
+    payload: dict[str, Any]
+    score: float
+
+
+def _keep_best(scores: dict[uuid.UUID, float], limit: int) -> None:
+    """The highest only, best first."""
+    best = heapq.nlargest(limit, scores.items(), key=lambda item: item[1])
+    scores.clear()
+    scores.update(best)
 
 
 class QdrantEdge:
@@ -112,14 +136,20 @@ class EdgeIndex(QdrantIndex):
         self._disk = disk or Disk(folder, 0)
         self._flushing = threading.Lock()
         self._unflushed = True
+        self._looking_up = LOOKING_UP
         physical = physical or Physical(folder.name, uuid.UUID(folder.name), BM25)
-        with _translated(folder):
+        with _translated(folder, opening=True):
             import qdrant_edge
 
             super().__init__(physical, _Syntax(), folder / IN_USE)
             self._edge: Any = qdrant_edge
             self._shard: Any = qdrant_edge.EdgeShard.load(str(folder))
-            self._begin(repair)
+            try:
+                self._begin(repair)
+            except BaseException:
+                with suppress(Exception):
+                    self._shard.close()
+                raise
 
     @staticmethod
     def create(folder: Path, dimension: int) -> None:
@@ -165,17 +195,25 @@ class EdgeIndex(QdrantIndex):
     def _scroll(
         self, where: Any, limit: int, offset: Any, payload: bool | list[str], vectors: bool = False
     ) -> tuple[Sequence[Any], Any]:
-        with _translated(self._folder):
-            page: tuple[Sequence[Any], Any] = self._shard.scroll(
-                self._edge.ScrollRequest(
-                    offset=offset,
-                    limit=limit,
-                    filter=where,
-                    with_payload=payload,
-                    with_vector=[DENSE] if vectors else False,
+        records: list[Any] = []
+        size = READ_BATCH if payload is True else limit
+        while True:
+            began = time.perf_counter()
+            with _translated(self._folder):
+                page, offset = self._shard.scroll(
+                    self._edge.ScrollRequest(
+                        offset=offset,
+                        limit=min(size, limit - len(records)),
+                        filter=where,
+                        with_payload=payload,
+                        with_vector=[DENSE] if vectors else False,
+                    )
                 )
-            )
-        return page
+            records += page
+            if offset is None or len(records) >= limit:
+                return records, offset
+            if time.perf_counter() - began > 2 * HELD:
+                size = max(LEAST_BATCH, size // 2)
 
     def _count(self, where: Any = None) -> int:
         with _translated(self._folder):
@@ -186,7 +224,7 @@ class EdgeIndex(QdrantIndex):
             self._update(self._edge.UpdateOperation.delete_points_by_filter(where))
 
     def _query(
-        self, dense: list[float] | None, sparse: Sparse | None, top_k: int, where: Any
+        self, dense: list[float] | None, sparse: Sparse | None, top_k: int, where: Any, terms: int
     ) -> Sequence[Any]:
         edge = self._edge
         lists = []
@@ -194,18 +232,79 @@ class EdgeIndex(QdrantIndex):
             lists.append(edge.Query.Nearest(dense, using=DENSE))
         if sparse is not None:
             lists.append(edge.Query.Nearest(edge.SparseVector(*sparse), using=SPARSE))
+        if where is not None and self._slices(terms) > 1:
+            return self._in_slices(lists, top_k, where, terms)
+        few = top_k <= LEAST_BATCH
         if len(lists) == 1:
-            request = edge.QueryRequest(limit=top_k, query=lists[0], filter=where, with_payload=True)
+            request = edge.QueryRequest(limit=top_k, query=lists[0], filter=where, with_payload=few)
         else:
             depth = fusion_depth(top_k)
             request = edge.QueryRequest(
                 limit=top_k,
                 query=edge.Fusion.Rrf(k=RRF_K, weights=RRF_WEIGHTS),
                 prefetches=[edge.Prefetch(limit=depth, query=query, filter=where) for query in lists],
-                with_payload=True,
+                with_payload=few,
             )
         with _translated(self._folder):
             found: Sequence[Any] = self._shard.query(request)
+        return found if few else self._with_payloads([(point.id, point.score) for point in found])
+
+    def _slices(self, terms: int) -> int:
+        """How many slices of the shard a filter goes through: a power of 2."""
+        with _translated(self._folder):
+            chunks = int(self._shard.count(self._edge.CountRequest(exact=False)))
+        # A slice is asked for of every chunk: many more slices than this would cost more than they divide.
+        return 1 << min(int(chunks * terms * self._looking_up / HELD), 8 * terms).bit_length()
+
+    def _in_slices(self, lists: list[Any], top_k: int, where: Any, terms: int) -> Sequence[Any]:
+        """As `_query`, a part of the shard at a time: a filter is looked up in every chunk, with the lock held."""
+        limit = top_k if len(lists) == 1 else fusion_depth(top_k)
+        best: list[dict[uuid.UUID, float]] = [{} for _ in lists]
+        total = self._slices(terms)
+        left = [(total, number) for number in range(total)]
+        while left:
+            total, number = left.pop()
+            part = self._syntax.group(must=[self._edge.SliceCondition(total, number), where])
+            # One at a time in this process, and the others in between.
+            with _FILTERING, _translated(self._folder):
+                began = time.perf_counter()
+                for query, its in zip(lists, best, strict=True):
+                    request = self._edge.QueryRequest(limit=limit, query=query, filter=part)
+                    its.update((point.id, point.score) for point in self._shard.query(request))
+                took = time.perf_counter() - began
+                time.sleep(0)
+            if took > 2 * HELD and total < MOST_SLICES:
+                # Chunks are longer than was thought. A slice of n is two of 2n.
+                self._looking_up = min(2 * self._looking_up, 1e-3)
+                left = [(2 * all_, one) for all_, number in left for one in (number, number + all_)]
+            for its in best:
+                if len(its) > 4 * limit:
+                    _keep_best(its, limit)
+        for its in best:
+            _keep_best(its, limit)
+        if len(best) == 1:
+            return self._with_payloads(list(best[0].items()))
+        fused: dict[uuid.UUID, float] = {}
+        for its, weight in zip(best, RRF_WEIGHTS, strict=True):
+            for rank, one in enumerate(its, start=1):
+                fused[one] = fused.get(one, 0.0) + 1 / (RRF_K + rank / weight - 1)
+        _keep_best(fused, top_k)
+        return self._with_payloads(list(fused.items()))
+
+    def _with_payloads(self, scores: list[tuple[uuid.UUID, float]]) -> list[_Scored]:
+        """Found chunks with what is in them, some at a time; those deleted meanwhile are left out."""
+        found: list[_Scored] = []
+        start, size = 0, READ_BATCH
+        while start < len(scores):
+            part = scores[start : start + size]
+            start += size
+            began = time.perf_counter()
+            with _translated(self._folder):
+                records = self._shard.retrieve([one for one, _ in part], with_payload=True, with_vector=False)
+            payloads = {record.id: record.payload for record in records}
+            found += [_Scored(payloads[one], score) for one, score in part if one in payloads]
+            if time.perf_counter() - began > 2 * HELD:
+                size = max(LEAST_BATCH, size // 2)
         return found
 
     def flush(self) -> None:
@@ -299,10 +398,19 @@ def config(dimension: int) -> Any:
     )
 
 
-@contextmanager
-def _translated(folder: Path) -> Iterator[None]:
-    """Qdrant Edge raises bare Exceptions; here, and only here, they become ours."""
+_UNREADABLE = ("decod", "deserial", "decompress", "corrupt", "checksum", "recursion limit")
+"""What Edge's errors say of data that it cannot read, in whatever call that shows."""
 
+_NO_ROOM = ("No space left", "Too many open files", "Cannot allocate memory")
+"""What they say of a shard that there is nothing wrong with."""
+
+
+@contextmanager
+def _translated(folder: Path, *, opening: bool = False) -> Iterator[None]:
+    """Qdrant Edge raises bare Exceptions, and panics; here, and only here, they become ours.
+
+    A shard that has panicked, or cannot be read or opened, is damaged.
+    """
     try:
         yield
     except LLMBackendError:
@@ -313,8 +421,15 @@ def _translated(folder: Path) -> Iterator[None]:
             "pip install 'llmbackend[embedded]'",
             details={"backend": "Qdrant Edge"},
         ) from error
-    except Exception as error:
-        told = _OS_ERROR.search(str(error))
+    except BaseException as error:
+        if not (panicked(error) or isinstance(error, Exception)):
+            raise  # cancelled or interrupted
+        said = str(error)[:1000]
+        told = _OS_ERROR.search(said)
         if (int(told[1]) if told else getattr(error, "errno", None)) in FULL:
             raise full(folder) from error
-        raise BackendError(f"Qdrant Edge: {error}", details={"backend": "Qdrant Edge"}) from error
+        details: dict[str, Any] = {"backend": "Qdrant Edge"}
+        unreadable = opening or any(sign in said for sign in _UNREADABLE)
+        if panicked(error) or (unreadable and not any(sign in said for sign in _NO_ROOM)):
+            details["damaged"] = True
+        raise BackendError(f"Qdrant Edge: {said}", details=details) from error

@@ -218,7 +218,7 @@ class QdrantServerIndex(QdrantIndex):
             self._server.client.delete(self._name, models.FilterSelector(filter=where), wait=True)
 
     def _query(
-        self, dense: list[float] | None, sparse: Sparse | None, top_k: int, where: Any
+        self, dense: list[float] | None, sparse: Sparse | None, top_k: int, where: Any, terms: int
     ) -> Sequence[Any]:
         with self._server.translated():
             from qdrant_client import models

@@ -8,11 +8,11 @@ content hash and chunk number, so that writing again changes nothing.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from ...errors import LLMBackendError
+from ...errors import InvalidRequest, LLMBackendError
 from ...threads import Threads
 
 if TYPE_CHECKING:
@@ -91,6 +91,41 @@ class Stored(NamedTuple):
 def gone(error: LLMBackendError) -> bool:
     """Whether the reason is that an index is not there (any more): another process may have removed it."""
     return error.details.get("gone") is True
+
+
+def damaged(error: LLMBackendError) -> bool:
+    """Whether the reason is that an index cannot be read any more, or has failed inside."""
+    return error.details.get("damaged") is True
+
+
+def fitting(
+    rows: Sequence[NDArray[np.float32] | list[float]], dimension: int, named: Callable[[int], str]
+) -> NDArray[np.float32]:
+    """Vectors from elsewhere as a block; raises InvalidRequest for one that cannot be stored, and found again.
+
+    Tells which by its name, for it is not among our own.
+    """
+    import numpy as np
+
+    for number, row in enumerate(rows):
+        if len(row) != dimension:
+            raise InvalidRequest(
+                f"{named(number)} has {len(row)} dimensions, and the collection's vectors have {dimension}"
+            )
+    with np.errstate(all="ignore"):
+        block = np.asarray(rows, dtype=np.float32).reshape(len(rows), dimension)
+        lengths = np.linalg.norm(block.astype(np.float64), axis=1)
+    for wrong, reason in (
+        (~np.isfinite(block).all(axis=1), "has numbers that are not finite"),
+        (lengths > LONGEST, "is too long: scale it to length 1"),
+    ):
+        if wrong.any():
+            raise InvalidRequest(f"{named(int(wrong.argmax()))} {reason}")
+    return block
+
+
+LONGEST = 1e18
+"""Length of a vector that can be scaled to 1 in float32, where its square would be infinite beyond."""
 
 
 class Ids(NamedTuple):

@@ -12,6 +12,10 @@ WORDS = 40
 """From which length on a text that goes on a little further is a copy: in a short one, a word changes the meaning."""
 
 
+COMPARED = 100
+"""With how many of each kind a text is compared: texts may be made so that all are alike in both words."""
+
+
 def originals(texts: Iterable[str]) -> list[int]:
     """For each text the index of the first one that it repeats, its own if there is none.
 
@@ -24,7 +28,7 @@ def originals(texts: Iterable[str]) -> list[int]:
         words = text.casefold().split()
         # Copies share the first or the last of their words in the alphabet: not each has to be compared with each.
         keys = (min(words), max(words)) if words else ("",)
-        its = [other for key in keys if key in seen for other in seen[key]]
+        its = [other for key in keys if key in seen for other in seen[key][:COMPARED]]
         original = next((other for other, told in its if _repeats(words, told)), index) if its else index
         if original == index:
             for key in keys:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from ... import threads
 from ...inference.embeddings import Embedder
 from ...inference.rerank import Reranker
 from ...schemas import Hit, Place, Retrieval
@@ -24,6 +25,12 @@ RERANK_DEPTH = 50
 """How many passages a reranker reads for an answer of up to as many."""
 
 SPARE = 2
+
+DEEPEST = 4_000
+"""How many are looked at where most of what was found are copies."""
+
+FEW_CHARACTERS = 2**16
+"""Of texts that are compared on the loop, which is over before a thread has begun."""
 
 NEXT_BEST = 10
 """How many that are no hits a trace shows."""
@@ -122,14 +129,16 @@ class _Searching:
         """The `limit` best, copies marked; more, if need be, until `enough` of them are none."""
         for _ in range(3):
             found = await self._found(limit)
-            firsts = originals(candidate.chunk.text for candidate in found)
+            texts = [candidate.chunk.text for candidate in found]
+            few = sum(map(len, texts)) <= FEW_CHARACTERS
+            firsts = originals(texts) if few else await threads.processor(originals, texts)
             for index, (first, candidate) in enumerate(zip(firsts, found, strict=True)):
                 if first != index:
                     candidate.dropped = "duplicate"
                     found[first].copies.append(candidate)
             if len(set(firsts)) >= enough or len(found) < limit:
                 break
-            limit *= 4
+            limit = min(4 * limit, max(limit, DEEPEST))
         return found
 
     async def _found(self, limit: int) -> list[Candidate]:

@@ -1,0 +1,33 @@
+"""Panics of extensions written in Rust (the vector engine, tokenizers, pydantic) as errors of ours.
+
+pyo3 raises them as a BaseException, which passes every `except Exception` and would end a worker, or a server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .errors import BackendError
+
+
+def panicked(error: BaseException) -> bool:
+    """Whether it is a panic: each extension has a class of its own, by the same name."""
+    return type(error).__name__ == "PanicException" and not isinstance(error, Exception)
+
+
+def as_error(error: BaseException) -> BackendError:
+    return BackendError(
+        f"a library failed inside ({str(error)[:300]}): please report this", details={"panic": True}
+    )
+
+
+@contextmanager
+def caught() -> Iterator[None]:
+    """A panic within is raised as a BackendError, of whose details `panic` is true."""
+    try:
+        yield
+    except BaseException as error:
+        if panicked(error):
+            raise as_error(error) from error
+        raise

@@ -1,0 +1,108 @@
+"""Metadata: what may be stored beside a text. All ways in check it here, so that the engines can read it back."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, JsonValue
+
+# Qdrant Edge cannot read its log again where metadata is nested 123 deep or more. Every chunk of a document has a copy,
+# and Edge converts it with the interpreter's lock held, hence the other two.
+DEPTH = 32
+"""How deep lists and objects may lie in one another."""
+VALUES = 1_000
+"""How many values, those in lists and objects counted."""
+BYTES = 2**16
+"""Of texts and names of fields as UTF-8, and 8 for any other value."""
+
+
+def storable(metadata: dict[str, Any], what: str = "metadata", most_bytes: int = BYTES) -> dict[str, Any]:
+    """The metadata as given; raises ValueError that names place and limit if it cannot be stored."""
+    size = values = 0
+    waiting: list[tuple[Any, tuple[str, ...]]] = [(metadata, ())]
+    while waiting:
+        value, place = waiting.pop()
+        inner: list[tuple[Any, str]] = []
+        if isinstance(value, str):
+            size += _bytes(value, what, place)
+        elif isinstance(value, dict):
+            for key in value:
+                if not isinstance(key, str):
+                    raise ValueError(f"{_at(what, place)} has a field whose name is no text")
+                size += _bytes(key, what, place)
+            inner = [(each, key) for key, each in value.items()]
+        elif isinstance(value, list):
+            inner = [(each, str(number)) for number, each in enumerate(value)]
+        else:
+            size += 8
+            _number(value, what, place)
+        values += len(inner)
+        if inner and len(place) >= DEPTH:
+            raise ValueError(f"{_at(what, place[:3])} is nested more than {DEPTH} deep")
+        if values > VALUES:
+            raise ValueError(f"{what} has more than {VALUES} values: put long lists into the document's text")
+        waiting += [(each, (*place, key)) for each, key in inner]
+        if size > most_bytes:
+            raise ValueError(
+                f"{what} has more than {most_bytes} bytes, and every chunk has a copy: put long texts into the "
+                "document's text"
+            )
+    return metadata
+
+
+def _bytes(text: str, what: str, place: tuple[str, ...]) -> int:
+    try:
+        return len(text) if text.isascii() else len(text.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"{_at(what, place)} has half a surrogate pair, which is no character") from None
+
+
+def _number(value: Any, what: str, place: tuple[str, ...]) -> None:
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**64:
+            raise ValueError(f"{_at(what, place)} is an integer of more than 64 bits: give it as text")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{_at(what, place)} is not a finite number")
+    elif value is not None:
+        raise ValueError(f"{_at(what, place)} is a {type(value).__name__}, which JSON does not have")
+
+
+def _at(what: str, place: tuple[str, ...]) -> str:
+    where = ".".join(place)
+    return f"{what}, at {where[:100]!r}," if where else what
+
+
+Metadata = Annotated[
+    dict[str, JsonValue],
+    AfterValidator(storable),
+    Field(
+        description=f"nested at most {DEPTH} deep, with at most {VALUES:,} values and {BYTES:,} bytes in all; "
+        "integers have at most 64 bits"
+    ),
+]
+
+
+# What an imported chunk's place may be: its own exports have a page and headings.
+
+HEADINGS = 64
+PLACE_BYTES = 2**20
+"""More than of metadata: a heading is as long as its line."""
+
+
+def _place(given: dict[str, Any]) -> dict[str, Any]:
+    """A chunk's place as it is told by an export; raises ValueError."""
+    if unknown := sorted(given.keys() - {"page", "headings"}):
+        raise ValueError(f"place has {unknown[0][:100]!r}, but only 'page' and 'headings' are known")
+    page, headings = given.get("page", 1), given.get("headings", [])
+    if type(page) is not int or not 1 <= page < 2**31:
+        raise ValueError("place, at 'page', is not a whole number from 1 on")
+    if not isinstance(headings, list) or not all(isinstance(one, str) for one in headings):
+        raise ValueError("place, at 'headings', is not a list of texts")
+    if len(headings) > HEADINGS:
+        raise ValueError(f"place, at 'headings', has more than {HEADINGS} headings")
+    return storable(given, "place", PLACE_BYTES)
+
+
+ChunkPlace = Annotated[dict[str, JsonValue], AfterValidator(_place)]

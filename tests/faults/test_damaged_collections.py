@@ -1,0 +1,442 @@
+"""Collections that cannot be read: none is made by what a caller sends, and one that is there stops no other."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import shutil
+import sqlite3
+import struct
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from llmbackend import BackendError, InvalidRequest, LLMBackendClient, NotFound, panics, threads
+from llmbackend.backend import Backend
+from llmbackend.knowledge.collections import collections as collections_
+from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
+from llmbackend.knowledge.engines.vectors import Chunk, Physical
+from llmbackend.local import LocalTransport
+from llmbackend.operations import call
+from llmbackend.schemas.metadata import BYTES, DEPTH, VALUES
+from llmbackend.settings import Settings
+from tests.server import KEY, serving
+
+WITH_KEY = {"Authorization": f"Bearer {KEY}"}
+
+
+@contextmanager
+def on(transport: str, folder: Path, models_dir: Path) -> Iterator[LLMBackendClient]:
+    """A client of a core on this folder; leaving it ends the core."""
+    if transport == "local":
+        options = Settings(data_dir=folder, models_dir=models_dir)
+        with LLMBackendClient(transport=LocalTransport(options)) as client:
+            yield client
+    else:
+        with (
+            serving(folder, models_dir=models_dir, api_key=KEY) as server,
+            LLMBackendClient(server.url, KEY) as client,
+        ):
+            yield client
+
+
+def nested(depth: int) -> Any:
+    """A value that has so many lists and objects in one another."""
+    value: Any = "core"
+    for number in range(depth):
+        value = [value] if number % 2 else {"a": value}
+    return value
+
+
+AT_THE_LIMITS: dict[str, dict[str, Any]] = {
+    "depth": {"a": nested(DEPTH - 1)},
+    "values": {f"k{number}": number for number in range(VALUES)},
+    "one list": {"k": list(range(VALUES - 1))},
+    "bytes": {"k": "v" * (BYTES - 1)},
+    "a long name": {"k" * (BYTES - 8): 1},
+    "wide characters": {"ü" * 100: "\U0001f600" * (BYTES // 4 - 50)},
+    "integers": {"a": 2**63 - 1, "b": -(2**63), "c": 2**64 - 1},
+    "floats": {"a": -0.0, "b": 5e-324, "c": 1.7976931348623157e308, "d": 0.1},
+    "odd names": {"": 1, 'a"b.c\\[0]': 2, "a\0b": "x\0y", "metadata": {"document_id": None}, "$": [[], {}]},
+}
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "depth": ({"a": nested(DEPTH)}, f"more than {DEPTH} deep"),
+    "the issue's depth": ({"a": nested(126)}, f"more than {DEPTH} deep"),
+    "values": ({"k": list(range(VALUES))}, f"more than {VALUES} values"),
+    "bytes": ({"k": "v" * BYTES}, f"more than {BYTES} bytes"),
+    "bytes of names": ({f"{n:03}" + "k" * 700: n for n in range(100)}, f"more than {BYTES} bytes"),
+    "integer": ({"a": [{"b": 2**64}]}, "'a.0.b'"),
+    "negative": ({"a": -(2**63) - 1}, "64 bits"),
+}
+
+
+@pytest.mark.parametrize("transport", ["local", "http"])
+def test_what_is_accepted_at_the_limits_is_read_back_for_good(
+    transport: str, tmp_path: Path, models_dir: Path
+) -> None:
+    documents = [
+        {"id": name, "text": f"About {name}.", "metadata": metadata}
+        for name, metadata in AT_THE_LIMITS.items()
+    ]
+
+    def same(client: LLMBackendClient) -> None:
+        listed = {one.id: one["metadata"] for one in client.list_documents("limits")}
+        assert listed == AT_THE_LIMITS
+        for name in AT_THE_LIMITS:
+            hits = client.rag_search(f"About {name}.", "limits", top_k=20)
+            assert len(hits) == len(AT_THE_LIMITS)
+
+    with on(transport, tmp_path / "data", models_dir) as client:
+        assert client.rag_ingest(documents, "limits").added == len(documents)
+        same(client)
+        client.reindex_collection("limits")
+        same(client)
+    with on(transport, tmp_path / "data", models_dir) as client:
+        same(client)
+        client.export_collection("limits", tmp_path / "exported.jsonl")
+        client.import_collection(tmp_path / "exported.jsonl", collection="again")
+        again = {one.id: one["metadata"] for one in client.list_documents("again")}
+        assert again == AT_THE_LIMITS
+        assert client.delete_documents("limits", list(AT_THE_LIMITS)).deleted == len(documents)
+
+
+@pytest.mark.parametrize(("metadata", "says"), REFUSED.values(), ids=list(REFUSED))
+def test_metadata_beyond_the_limits_is_refused(
+    client: LLMBackendClient, collection: str, metadata: dict[str, Any], says: str
+) -> None:
+    good = {"id": "good", "text": "This is fine."}
+    with pytest.raises(InvalidRequest) as refused:
+        client.rag_ingest([good, {"id": "bad", "text": "x", "metadata": metadata}], collection)
+    assert "documents.1" in refused.value.message
+    assert says in refused.value.message
+    with pytest.raises(InvalidRequest, match=r"more than|bits"):
+        client.submit_job(
+            "rag_ingest",
+            {"collection": collection, "documents": [{"id": "b", "text": "x", "metadata": metadata}]},
+        )
+    assert collection not in [one.name for one in client.list_collections()]
+
+
+@pytest.mark.parametrize("value", ["1e400", "-1e400", "NaN", "Infinity", "1" * 5000, '"\\ud800"', "[" * 300])
+def test_json_that_no_client_of_ours_writes_is_refused(server_url: str, value: str) -> None:
+    for path, body in (
+        ("/v1/rag/ingest", '{"collection": "odd", "documents": [{"id": "a", "text": "t", "metadata": {"m": %s}}]}'),
+        ("/v1/rag/search", '{"collection": "odd", "query": "t", "min_score": %s}'),
+        ("/v1/rag/search", '{"collection": "odd", "query": "t", "filters": {"m": {"gte": %s}}}'),
+        ("/v1/embeddings", '{"input": [%s]}'),
+        ("/v1/embeddings", '{"input": "t", "dimensions": %s}'),
+        ("/v1/rerank", '{"query": "t", "documents": ["t"], "top_n": %s}'),
+        ("/v1/jobs", '{"job_type": "rag_ingest", "params": {"collection": "odd", "documents": [{"id": "a", "text": "t", "metadata": {"m": %s}}]}}'),
+    ):  # fmt: skip
+        reply = requests.post(
+            server_url + path,
+            data=body % value,
+            headers={**WITH_KEY, "Content-Type": "application/json"},
+            timeout=30,
+        )
+        assert reply.status_code in (404, 422), (path, reply.text)
+        json.loads(reply.text, parse_constant=lambda name: pytest.fail(f"{name} in a reply"))
+
+
+# What is damaged all the same
+
+
+def _folder(data: Path, name: str) -> Path:
+    with sqlite3.connect(data / "state.db") as database:
+        (id_,) = database.execute(
+            "select coalesce(physical, id) from collections where name = ?", [name]
+        ).fetchone()
+    return data / "collections" / str(id_)
+
+
+def _past_the_door(folder: Path) -> None:
+    index = EdgeIndex(folder)
+    vectors = np.ones((1, 256), np.float32)
+    index.upsert([Chunk("deep", "h", 0, 1, "a text", {"a": nested(150)})], vectors)
+    index._shard.close()  # without a flush: it is in the log
+
+
+def _garbled_log(folder: Path) -> None:
+    for file in (folder / "wal").iterdir():
+        if file.is_file():
+            file.write_bytes(b"\xff" * 1000)
+
+
+def _garbled_segments(folder: Path) -> None:
+    for file in (folder / "segments").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"\x00garbage")
+
+
+def _cut_config(folder: Path) -> None:
+    (file,) = folder.glob("*config*.json")
+    file.write_bytes(file.read_bytes()[:10])
+
+
+def _file_is_a_folder(folder: Path) -> None:
+    (file,) = folder.glob("*config*.json")
+    file.unlink()
+    file.mkdir()
+
+
+DAMAGE: list[Callable[[Path], None]] = [
+    _past_the_door,
+    _garbled_log,
+    _garbled_segments,
+    _cut_config,
+    _file_is_a_folder,
+    shutil.rmtree,
+]
+
+
+@pytest.mark.parametrize("transport", ["local", "http"])
+def test_damaged_collections_are_told_and_stop_no_other(
+    transport: str, tmp_path: Path, models_dir: Path
+) -> None:
+    data = tmp_path / "data"
+    broken = [f"broken-{number}" for number in range(len(DAMAGE))]
+    with on(transport, data, models_dir) as client:
+        for name in [*broken, "whole"]:
+            client.rag_ingest([{"id": "d", "text": "The router has a red button."}], name)
+    for name, damage in zip(broken, DAMAGE, strict=True):
+        damage(_folder(data, name))
+    with on(transport, data, models_dir) as client:
+        listed = {one.name: one for one in client.list_collections()}
+        assert set(listed) == {*broken, "whole"}
+        assert "damaged" not in listed["whole"]
+        assert (listed["whole"].documents, listed["whole"].chunks) == (1, 1)
+        for name in broken:
+            assert listed[name].damaged is True, name
+            assert "delete_collection" in listed[name].problem
+            assert listed[name].documents is None
+            assert client.get_collection(name).damaged is True
+            for asked in (
+                lambda name=name: client.rag_search("button", name),
+                lambda name=name: client.list_documents(name),
+                lambda name=name: client.rag_ingest(["a text"], name),
+                lambda name=name: client.reindex_collection(name),
+                lambda name=name: client.delete_documents(name, ["d"]),
+                lambda name=name: client.export_collection(name, tmp_path / "none.jsonl"),
+            ):
+                with pytest.raises(BackendError, match=name) as told:
+                    asked()
+                assert told.value.details["damaged"] is True
+                assert told.value.details["collection"] == name
+                assert "delete_collection" in told.value.message
+        assert client.rag_search("button", "whole")[0].document_id == "d"
+        repr(client.list_collections())
+        for name in broken:
+            assert client.delete_collection(name).documents is None
+            with pytest.raises(NotFound):
+                client.get_collection(name)
+            assert client.rag_ingest(["a text"], name).added == 1, "the name is free"
+        assert not any("damaged" in one for one in client.list_collections())
+
+
+def test_a_collection_that_was_put_back_is_opened_again(
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with on("local", tmp_path / "data", models_dir) as client:
+        client.rag_ingest(["a text"], "facts")
+    folder = _folder(tmp_path / "data", "facts")
+    folder.rename(tmp_path / "away")
+    with on("local", tmp_path / "data", models_dir) as client:
+        assert client.get_collection("facts").damaged
+        (tmp_path / "away").rename(folder)
+        assert client.get_collection("facts").damaged, "it is not tried at each call"
+        monkeypatch.setattr(collections_, "TRIED_AGAIN", 0.0)
+        known = collections_.time.monotonic() + 1000
+        monkeypatch.setattr(collections_.time, "monotonic", lambda: known)
+        assert client.get_collection("facts").documents == 1
+
+
+# Panics
+
+
+def panic() -> None:
+    """A real one, of a library in Rust."""
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.encode("a a").pad(2**62)
+
+
+class _Panicking:
+    """A shard whose queries panic."""
+
+    def __init__(self, shard: Any) -> None:
+        self._shard = shard
+
+    def query(self, request: Any) -> None:
+        panic()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._shard, name)
+
+
+def test_a_panic_of_the_engine_sets_its_collection_aside(
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def asked(backend: Backend, name: str, **body: Any) -> Any:
+        return json.loads(await call(backend, name, json.dumps(body).encode()))
+
+    async def run() -> None:
+        backend = await Backend.open(Settings(data_dir=tmp_path, models_dir=models_dir))
+        try:
+            for name in ("one", "other"):
+                await asked(backend, "rag_ingest", documents=["a text"], collection=name)
+            index: Any = (await backend._collections.open("one")).index.now
+            index._shard = _Panicking(index._shard)
+            for _ in range(2):
+                with pytest.raises(BackendError, match="'one' is damaged") as told:
+                    await asked(backend, "rag_search", query="a", collection="one")
+                assert told.value.details["damaged"] is True
+            listed = (await asked(backend, "list_collections"))["collections"]
+            assert [one.get("damaged", False) for one in listed] == [True, False]
+            assert (await asked(backend, "rag_search", query="a", collection="other"))["hits"]
+            for known in backend._collections._damaged.values():
+                assert known.place.id
+            backend._collections._damaged.clear()  # as after a while
+            await asyncio.wait(backend._collections._closing or {asyncio.ensure_future(asyncio.sleep(0))})
+            assert (await asked(backend, "rag_search", query="a", collection="one"))["hits"], "reopened"
+        finally:
+            await backend.close()
+
+    asyncio.run(run())
+
+
+def test_panics_anywhere_else_are_errors_too(tmp_path: Path, models_dir: Path, monkeypatch: Any) -> None:
+    async def run() -> None:
+        with pytest.raises(BackendError, match="capacity overflow"):
+            await threads.processor(panic)
+        backend = await Backend.open(Settings(data_dir=tmp_path, models_dir=models_dir))
+        try:
+
+            async def on_the_loop(request: Any) -> None:
+                panic()
+
+            monkeypatch.setattr(backend, "models", on_the_loop)
+            with pytest.raises(BackendError, match="capacity overflow"):
+                await call(backend, "models", b"{}")
+            with pytest.raises(BackendError, match="capacity overflow"):
+                await backend._database.write(lambda connection: panic())
+            await backend._database.write(lambda connection: None)
+        finally:
+            await backend.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit])
+def test_what_is_no_panic_passes_through(kind: type[BaseException]) -> None:
+    with pytest.raises(kind), panics.caught():
+        raise kind
+
+
+# Imports
+
+
+def _row(**changes: Any) -> dict[str, Any]:
+    vector = changes.pop("values", [1.0, 0.0, 0.0, 0.0])
+    return {
+        "document_id": "d",
+        "hash": "h",
+        "number": 0,
+        "total": 1,
+        "text": "a text",
+        "vector": base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode(),
+        **changes,
+    }
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "headings of numbers": {"place": {"headings": [1, 2]}},
+    "headings as a text": {"place": {"headings": "title"}},
+    "headings of null": {"place": {"headings": None}},
+    "headings in one another": {"place": {"headings": [["a"]]}},
+    "many headings": {"place": {"headings": ["a"] * 1000}},
+    "long headings": {"place": {"headings": ["a" * 2**21]}},
+    "a page of text": {"place": {"page": "1"}},
+    "a page that is true": {"place": {"page": True}},
+    "page 0": {"place": {"page": 0}},
+    "a page beyond": {"place": {"page": 2**70}},
+    "another place": {"place": {"line": 1}},
+    "deep metadata": {"metadata": {"a": nested(150)}},
+    "a huge integer": {"metadata": {"a": 2**70}},
+    "a number beyond": {"number": 2**70, "total": 2**70 + 1},
+    "NaN": {"values": [1.0, float("nan"), 0.0, 0.0]},
+    "infinite": {"values": [1.0, float("inf"), 0.0, 0.0]},
+    "huge": {"values": [3e38, 3e38, 3e38, 3e38]},
+    "too short": {"values": [1.0, 0.0, 0.0]},
+    "too long": {"values": [1.0] * 5},
+    "empty": {"values": []},
+}
+
+
+@pytest.mark.parametrize("changes", ODD.values(), ids=list(ODD))
+def test_an_import_that_cannot_be_kept_is_refused_and_leaves_nothing(
+    client: LLMBackendClient, collection: str, changes: dict[str, Any]
+) -> None:
+    manifest = {"embedding_model": "m", "dimension": 4, "chunk_size": 64, "chunk_overlap": 0}
+    begun = client._call(
+        "import_collection", collection=collection, manifest=manifest, chunks=[_row(document_id="fine")]
+    )
+    with pytest.raises(InvalidRequest, match=r"chunks\.1"):
+        client._call(
+            "import_collection",
+            collection=collection,
+            token=begun["token"],
+            chunks=[_row(document_id="fine", hash="h2"), _row(**changes)],
+            last=True,
+        )
+    with contextlib.suppress(NotFound):  # what is refused by its shape alone leaves the import as it was
+        client._call("import_collection", collection=collection, token=begun["token"], abort=True)
+    assert collection not in [one.name for one in client.list_collections()]
+
+
+def test_one_collection_that_takes_long_to_open_holds_up_no_other(
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        backend = await Backend.open(Settings(data_dir=tmp_path, models_dir=models_dir))
+        collections = backend._collections
+        try:
+            for name in ("slow", "quick"):
+                await collections.create(name, None, None)
+                await collections._open.pop(name).close()
+            opened, go_on = collections.opened, asyncio.Event()
+
+            async def slowly(manifest: Any, **options: Any) -> Any:
+                if manifest.name == "slow":
+                    await go_on.wait()
+                return await opened(manifest, **options)
+
+            monkeypatch.setattr(collections, "opened", slowly)
+            opening = asyncio.create_task(collections.open("slow"))
+            await asyncio.sleep(0)
+            async with asyncio.timeout(20):
+                await collections.open("quick")
+                await collections.create("new", None, None)
+                await collections.delete("new")
+            assert not opening.done()
+            go_on.set()
+            await opening
+        finally:
+            await backend.close()
+
+    asyncio.run(run())
+
+
+def test_a_physical_place_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BackendError) as told:
+        EdgeIndex(tmp_path / "none", Physical("none", uuid.uuid4(), "bm25-multilingual"))
+    assert told.value.details["damaged"] is True
