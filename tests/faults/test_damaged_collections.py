@@ -71,7 +71,7 @@ AT_THE_LIMITS: dict[str, dict[str, Any]] = {
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "depth": ({"a": nested(DEPTH)}, f"more than {DEPTH} deep"),
-    "the issue's depth": ({"a": nested(126)}, f"more than {DEPTH} deep"),
+    "twice the depth": ({"a": nested(2 * DEPTH)}, f"more than {DEPTH} deep"),
     "values": ({"k": list(range(VALUES))}, f"more than {VALUES} values"),
     "bytes": ({"k": "v" * BYTES}, f"more than {BYTES} bytes"),
     "bytes of names": ({f"{n:03}" + "k" * 700: n for n in range(100)}, f"more than {BYTES} bytes"),
@@ -370,7 +370,7 @@ ODD: dict[str, dict[str, Any]] = {
     "page 0": {"place": {"page": 0}},
     "a page beyond": {"place": {"page": 2**70}},
     "another place": {"place": {"line": 1}},
-    "deep metadata": {"metadata": {"a": nested(150)}},
+    "deep metadata": {"metadata": {"a": nested(60)}},
     "a huge integer": {"metadata": {"a": 2**70}},
     "a number beyond": {"number": 2**70, "total": 2**70 + 1},
     "NaN": {"values": [1.0, float("nan"), 0.0, 0.0]},

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llmbackend import InvalidRequest
-from llmbackend.knowledge.engines.filters import DEPTH, Combination, FieldCondition, conditions
+from llmbackend.knowledge.engines.filters import DEPTH, LISTED, TERMS, Combination, FieldCondition, conditions
 
 UNDERSTOOD: list[tuple[Any, FieldCondition]] = [
     ("hr", FieldCondition("key", equals="hr")),
@@ -112,3 +112,18 @@ def test_nots_nest_so_far_and_no_further() -> None:
         value = {"not": value}
     with pytest.raises(InvalidRequest, match="levels"):
         conditions({"year": value})
+
+
+def test_filters_have_so_many_conditions_and_values_and_no_more() -> None:
+    assert conditions({"or": [{"a": number} for number in range(TERMS)]})
+    assert conditions({"a": list(range(LISTED))})
+    halves = [{"a": list(range(LISTED // 2))}, {"b": list(range(LISTED // 2))}]
+    assert conditions({"and": halves})
+    for filters in (
+        {"or": [{"a": number} for number in range(TERMS + 1)]},
+        {str(number): {"not": {"gte": number}} for number in range(TERMS + 1)},
+        {"a": list(range(LISTED + 1))},
+        {"and": [*halves, {"c": ["one more"]}]},
+    ):
+        with pytest.raises(InvalidRequest, match="are the most"):
+            conditions(filters)

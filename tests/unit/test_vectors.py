@@ -435,3 +435,34 @@ def test_both_engines_rank_alike(tmp_path: Path) -> None:
             ranked.append([(chunk.document_id, pytest.approx(score, rel=1e-3)) for chunk, score in found])
         index.close()
     assert ranked[:3] == ranked[3:]
+
+
+@pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid"])
+def test_a_filter_looked_up_in_slices_finds_what_it_finds_at_once(
+    tmp_path: Path, mode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = _engine("edge", tmp_path)
+    index: Any = _made(engine)
+    chunks = [
+        Chunk(f"d{number}", "h", 0, 1, f"router {'button ' * (number % 9)} {number}", {"team": number % 5})
+        for number in range(300)
+    ]
+    index.upsert(chunks, np.random.default_rng(3).standard_normal((300, 2)).astype(np.float32))
+    query = np.array([1, 2], np.float32)
+    where = conditions({"or": [{"team": 1}, {"team": 3}]})
+
+    def found() -> list[tuple[str, float]]:
+        hits = index.search("router button", query, mode=mode, top_k=40, conditions=where)
+        return [(hit.chunk.document_id, round(hit.score, 4)) for hit in hits]
+
+    at_once = found()
+    asked: list[Any] = []
+    in_slices = index._in_slices
+    monkeypatch.setattr(index, "_in_slices", lambda *args: asked.append(args) or in_slices(*args))
+    monkeypatch.setattr(index, "_slices", lambda terms: 8)
+    sliced = found()
+    assert asked
+    assert [score for _, score in sliced] == pytest.approx([score for _, score in at_once], abs=2e-3)
+    if mode == "dense":
+        assert sliced == at_once
+    index.close()
