@@ -444,7 +444,7 @@ def test_a_filter_looked_up_in_slices_finds_what_it_finds_at_once(
     engine = _engine("edge", tmp_path)
     index: Any = _made(engine)
     chunks = [
-        Chunk(f"d{number}", "h", 0, 1, f"router {'button ' * (number % 9)} {number}", {"team": number % 5})
+        Chunk(f"d{number}", "h", 0, 1, f"router {'button ' * (1 + number)} {number}", {"team": number % 5})
         for number in range(300)
     ]
     index.upsert(chunks, np.random.default_rng(3).standard_normal((300, 2)).astype(np.float32))
