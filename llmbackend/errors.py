@@ -70,6 +70,12 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
     for item in found:
         item["msg"] = _OF_OBJECTS.get(item["type"], item["msg"])
         item["loc"] = [part for part in item["loc"] if not _names_a_type(part)]
+    # Where a text or an object may stand, an object with a fault in it is no text that is wrong.
+    within = {tuple(item["loc"][:end]) for item in found for end in range(len(item["loc"]))}
+    found = [item for item in found if item["type"] != "string_type" or tuple(item["loc"]) not in within]
+    for item in found:
+        if item["type"] == "string_pattern_mismatch" and "\\x00-\\x1f" in item["msg"]:
+            item["msg"] = "String should have no control characters"
     places = [
         f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg'].removeprefix('Value error, ')}"
         for item in found

@@ -6,9 +6,12 @@ import re
 from collections import Counter
 
 import pytest
+from pydantic import ValidationError
 
 from llmbackend import LLMBackendError, StreamInterrupted, TransportError
 from llmbackend import errors as core
+from llmbackend.errors import invalid
+from llmbackend.schemas import RagIngestRequest
 
 
 def _tree(kind: type[LLMBackendError]) -> list[type[LLMBackendError]]:
@@ -80,3 +83,17 @@ def test_details_are_the_errors_own() -> None:
     error = LLMBackendError("x", details=given)
     given["a"] = 2
     assert error.details == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        ({"id": "a", "text": 1}, "documents.0.text: Input should be a valid string"),
+        ({"id": "a\0", "text": "t", "other": 1}, "documents.0.other: Extra inputs are not permitted"),
+        (1, "documents.0: Input should be a valid string; documents.0: Input should be an object"),
+    ],
+)
+def test_of_a_text_or_an_object_the_one_that_was_meant_is_told(document: object, told: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RagIngestRequest.model_validate({"collection": "c", "documents": [document]})
+    assert invalid(caught.value, "rag_ingest").message == f"rag_ingest: {told}"
