@@ -502,7 +502,7 @@ class Explanation(Record):
     """How an answer came about: `{question, candidates, fit, found, model, prompt_tokens, ms}`; a picture in notebooks.
 
     `candidates` are the passages that retrieval came upon: `{number, collection, document_id, chunk, text, score,
-    dense, sparse, fused, rerank, quote_score, dropped}`, best first. `number` is the source's, None where it was
+    dense, sparse, weight, fused, rerank, quote_score, dropped}`, best first. `number` is the source's, None where it was
     dropped before. `dropped` is why the answer was not written from it: "duplicate" (of a better one), "min_score",
     "top_k" (not among the best), "budget" (no room in the model's context), else None. `fit` is what decides on
     `found` where no model judges. `ms` has the milliseconds of each step.
@@ -1591,7 +1591,7 @@ class LLMBackendClient:
         `duplicates` tell where else it is.
 
         A higher `score` is better: in mode "dense" the cosine (at most 1), in "sparse" BM25 (from 0, no
-        limit), in "hybrid" reciprocal rank fusion of both (0 to 0.21: a matter of ranks, not of likeness),
+        limit), in "hybrid" both fused (0 to about 1: how far ahead of the others it is, not how like),
         with `rerank` the reranker's (mostly 0 to 1). `rerank` is True, or the name of a model: the configured
         reranker orders the 50 best. `min_score` leaves out what scores lower, on that same scale.
 

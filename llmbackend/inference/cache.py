@@ -69,14 +69,20 @@ class CachedEmbedder:
             if self._cache is None:
                 return self._noted(await ask(texts))
             seed = json.dumps([await self.identity(), dimensions, too_long]).encode()
-            return await self._embed(self._cache, _Key(seed), texts, ask)
+            return await self._embed(self._cache, _Key(seed), texts, dimensions, ask)
         except TextRefused as refused:
             raise _placed(refused, texts) from refused.__cause__
 
-    async def _embed(self, cache: Cache, key_of: _Key, texts: Sequence[str], ask: Any) -> Vectors:
-        if len(texts) == 1 and len(texts[0]) < LONG and (entry := cache.at_hand(key_of(texts[0]))):
-            tracing.current().used(self.name, None)
-            return _vectors([entry])
+    async def _embed(
+        self, cache: Cache, key_of: _Key, texts: Sequence[str], dimensions: int | None, ask: Any
+    ) -> Vectors:
+        if len(texts) == 1 and len(texts[0]) < LONG:
+            if entry := cache.at_hand(key := key_of(texts[0])):
+                tracing.current().used(self.name, None)
+                return _vectors([entry])
+            if new := self.model.at_once(texts[0], dimensions):
+                cache.remember(dict(zip([key], _entries(new), strict=True)))
+                return self._noted(new)
         keys, entries, vectors = await threads.files(_look_up, cache, key_of, texts)
         if vectors is not None:
             tracing.current().used(self.name, None)
@@ -94,6 +100,12 @@ class CachedEmbedder:
         self._writing.add(writing)
         writing.add_done_callback(self._writing.discard)
         return merged
+
+    def at_once(self, text: str, dimensions: int | None) -> Vectors | None:
+        return self.model.at_once(text, dimensions)
+
+    def weight(self, text: str, tokens: int) -> float:
+        return self.model.weight(text, tokens)
 
     async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
         """As `embed`, of token ids, which are not kept."""

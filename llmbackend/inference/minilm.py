@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import tracing
 from ..errors import BackendError, InvalidRequest
 from ..threads import Threads
-from .embeddings import Cut, TextRefused, TokenIds, TooLong, Vectors, no_tokens, unit
+from .embeddings import Cut, TextRefused, TokenIds, TooLong, Vectors, no_tokens, spelt, unit
 from .lengths import mean, of_similar_length
 from .minilm_onnx import TOKENIZER
 from .weights import MINILM, path_of
@@ -75,6 +75,12 @@ class MiniLM:
             means = [mean(values[end - len(one) : end], one) for one, end in zip(lengths, ends, strict=True)]
             values = np.array(means)
         return Vectors(values, [sum(of_text) for of_text in lengths], cut)
+
+    def at_once(self, text: str, dimensions: int | None) -> Vectors | None:
+        return None
+
+    def weight(self, text: str, tokens: int) -> float:
+        return 0.1 if spelt(text, tokens) else 0.7
 
     async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
         raise no_tokens(self.name)

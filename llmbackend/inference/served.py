@@ -96,6 +96,13 @@ class ServedEmbedder(ABC):
             waiting = [part for part in new if part not in rows and part not in parts]
         return _assembled(texts, rows, long, parts)
 
+    def at_once(self, text: str, dimensions: int | None) -> Vectors | None:
+        return None
+
+    def weight(self, text: str, tokens: int) -> float:
+        """As of MiniLM: models of servers are as good at least, and know their languages."""
+        return 0.7
+
     async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
         raise no_tokens(self.name)
 

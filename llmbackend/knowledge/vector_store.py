@@ -53,10 +53,13 @@ class CollectionStore(BasePydanticVectorStore):
     """
 
     _collection: Collection = PrivateAttr()
+    _weight: float = PrivateAttr()
 
-    def __init__(self, collection: Collection) -> None:
+    def __init__(self, collection: Collection, weight: float = 0.3) -> None:
+        """`weight` is what vectors count beside words in hybrid queries: the embedded model's, if not told."""
         super().__init__(stores_text=True)
         self._collection = collection
+        self._weight = weight
 
     @property
     def client(self) -> Any:
@@ -105,6 +108,7 @@ class CollectionStore(BasePydanticVectorStore):
                 mode=mode,
                 top_k=query.similarity_top_k,
                 conditions=where,
+                weight=self._weight,
             )
         )
         nodes = [
@@ -114,11 +118,11 @@ class CollectionStore(BasePydanticVectorStore):
                 metadata={**chunk.metadata, "document_id": chunk.document_id},
                 excluded_llm_metadata_keys=["document_id"],
             )
-            for chunk, _ in found
+            for chunk, _, _ in found
         ]
         return VectorStoreQueryResult(
             nodes=nodes,
-            similarities=[score for _, score in found],
+            similarities=[score for _, score, _ in found],
             ids=[node.node_id for node in nodes],
         )
 

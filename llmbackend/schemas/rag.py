@@ -171,7 +171,7 @@ class Place(Response):
 class Hit(Response):
     text: str
     score: float = Field(
-        description="a cosine (dense), BM25 (sparse), reciprocal rank fusion (hybrid) or the reranker's score"
+        description="a cosine (dense), BM25 (sparse), both lists' fused scores (hybrid), or the reranker's"
     )
     document_id: str
     chunk: int
@@ -205,7 +205,11 @@ class Candidate(Place):
     score: float = Field(description="what it was ordered by, the last of the following that there is")
     dense: float | None = Field(None, description="cosine; null beyond the list's end")
     sparse: float | None = Field(None, description="BM25; null beyond the list's end")
-    fused: float | None = Field(None, description="reciprocal rank fusion of both lists")
+    weight: float | None = Field(None, description="what the dense list counts beside the sparse one")
+    fused: float | None = Field(
+        None,
+        description="both lists' scores, set between their mean minus and plus three deviations, and added",
+    )
     rerank: float | None = Field(None, description="the reranker's")
     quote_score: float | None = Field(None, description="how well its best sentence fits the question")
     dropped: Literal["duplicate", "min_score", "top_k", "budget"] | None = Field(

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from llmbackend import LLMBackendClient
 from llmbackend.knowledge.collections.index_building import GROWN
+from llmbackend.knowledge.engines.fusion import depth
 from llmbackend.knowledge.engines.qdrant import DENSE, SPARSE
 from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
-from llmbackend.knowledge.engines.vectors import RRF_K, RRF_WEIGHTS, Chunk, fusion_depth
+from llmbackend.knowledge.engines.vectors import Chunk
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 
@@ -180,8 +181,8 @@ def _request(index: EdgeIndex, query: str, vector: NDArray[np.float32]) -> Any:
     )
     return edge.QueryRequest(
         limit=TOP,
-        query=edge.Fusion.Rrf(k=RRF_K, weights=RRF_WEIGHTS),
-        prefetches=[edge.Prefetch(limit=fusion_depth(TOP), query=one) for one in lists],
+        query=edge.Fusion.Dbsf(),
+        prefetches=[edge.Prefetch(limit=depth(TOP), query=one) for one in lists],
         with_payload=True,
     )
 

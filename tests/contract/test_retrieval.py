@@ -25,6 +25,33 @@ QUESTIONS = ["When was it built or dredged?", "Who gets up at five in the mornin
 HANDBOOK = " ".join(f"Rule {word}: whoever finds the {word} reports it." for word in "abcdefghijklmnop")
 
 
+def _unit(number: int) -> str:
+    return f"{'KPRX'[number % 4]}{number * 7919 % 100003:05}"
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_who_asks_with_a_code_finds_its_passage(
+    client: LLMBackendClient, collection: str, apart: bool
+) -> None:
+    """Among many that are alike but for that; also where they are in several collections."""
+    halves = [f"{collection}-{half}" for half in "ab"] if apart else [collection]
+    for place, name in enumerate(halves):
+        documents = [
+            {
+                "id": _unit(n),
+                "text": f"Clean the contacts of unit {_unit(n)} in hall {n % 37} in {5 + n % 50} minutes.",
+            }
+            for n in range(place, 400, len(halves))
+        ]
+        client.rag_ingest(documents, name)
+    for number in range(3, 400, 40):
+        question = f"How long does it take to clean the contacts of unit {_unit(number)}?"
+        best = client.rag_search(question, halves, top_k=3)[0]
+        assert best.document_id == _unit(number)
+    for name in halves:
+        client.delete_collection(name)
+
+
 @pytest.fixture
 def town_and_farm(client: LLMBackendClient, collection: str) -> Iterator[tuple[str, str, str]]:
     """Two collections, and one with the documents of both."""
@@ -57,6 +84,20 @@ def test_the_best_of_a_collection_without_an_answer_does_not_come_first(
         assert [hit.document_id for hit in hits] == ["library"]
         hits = client.rag_search("When are the cows milked?", names, mode=mode, top_k=1)
         assert [hit.document_id for hit in hits] == ["cows"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_explanation_tells_both_scores_and_what_they_count(
+    client: LLMBackendClient, town_and_farm: tuple[str, str, str], number: int
+) -> None:
+    names = list(town_and_farm[:number])
+    answer = client.rag_query("Which books does the library lend?", names, explain=True)
+    [first, *_] = answer.explanation.candidates
+    assert first.document_id == "library"
+    assert first.dense < 1 < first.sparse
+    assert (first.weight, first.fused) == (0.3, first.score)
+    spelt = client.rag_query("كم أسبوعا تعير المكتبة الكتب؟", names, explain=True)
+    assert {one.weight for one in spelt.explanation.candidates} == {0.1}
 
 
 def test_an_answer_comes_from_whichever_collection_has_it(

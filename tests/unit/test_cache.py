@@ -48,6 +48,9 @@ class Counting:
         cut = [Cut(index, 900, 512, 2) for index, text in enumerate(texts) if text == "long"]
         return Vectors(unit(np.array(rows, dtype=np.float32)), [len(text) for text in texts], cut)
 
+    def at_once(self, text: str, dimensions: int | None) -> None:
+        pass
+
     async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
         raise no_tokens(self.name)
 

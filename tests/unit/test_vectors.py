@@ -50,7 +50,7 @@ def _write(index: VectorIndex, chunks: list[Chunk]) -> None:
 
 def _everything(index: VectorIndex) -> set[tuple[str, str, int]]:
     found = index.search("", _vectors(1)[0], mode="dense", top_k=1000)
-    return {(chunk.document_id, chunk.hash, chunk.number) for chunk, _ in found}
+    return {(chunk.document_id, chunk.hash, chunk.number) for chunk, *_ in found}
 
 
 def _engine(kind: str, folder: Path) -> VectorEngine:
@@ -221,8 +221,8 @@ def test_filters_select_on_metadata(
     described: VectorIndex, mode: Any, filters: dict[str, Any], expected: set[str]
 ) -> None:
     found = described.search("text", _vectors(1)[0], mode=mode, top_k=10, conditions=conditions(filters))
-    assert {chunk.document_id for chunk, _ in found} == expected
-    for chunk, _ in found:
+    assert {chunk.document_id for chunk, *_ in found} == expected
+    for chunk, *_ in found:
         assert chunk.metadata == METADATA[chunk.document_id], "metadata come back as given"
 
 
@@ -432,7 +432,7 @@ def test_both_engines_rank_alike(tmp_path: Path) -> None:
         _write(index, chunks)
         for mode in ("hybrid", "dense", "sparse"):
             found = index.search("press a button", last, mode=mode, top_k=3)  # type: ignore[arg-type]
-            ranked.append([(chunk.document_id, pytest.approx(score, rel=1e-3)) for chunk, score in found])
+            ranked.append([(chunk.document_id, pytest.approx(score, rel=1e-3)) for chunk, score, _ in found])
         index.close()
     assert ranked[:3] == ranked[3:]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ...threads import Threads
-from ..engines.vectors import Chunk, Found, Ids, Mode, Page, Stored, VectorIndex
+from ..engines.vectors import Chunk, Found, Ids, List, Mode, Page, Scored, Stored, VectorIndex
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,8 +67,22 @@ class LiveIndex:
         mode: Mode,
         top_k: int,
         conditions: Sequence[Condition] = (),
+        weight: float = 1.0,
     ) -> list[Found]:
-        return self.now.search(text, vector, mode=mode, top_k=top_k, conditions=conditions)
+        return self.now.search(text, vector, mode=mode, top_k=top_k, conditions=conditions, weight=weight)
+
+    def lists(
+        self,
+        text: str,
+        vector: NDArray[np.float32] | None,
+        which: Sequence[List],
+        limit: int,
+        conditions: Sequence[Condition] = (),
+    ) -> dict[List, list[Scored]]:
+        return self.now.lists(text, vector, which, limit, conditions)
+
+    def chunks(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Chunk]:
+        return self.now.chunks(ids)
 
     def documents(self, limit: int, cursor: str | None) -> Page:
         return self.now.documents(limit, cursor)

@@ -31,6 +31,12 @@ _ASCII_GAPS = str.maketrans({letter: " " for letter in map(chr, range(128)) if n
 _ARABIC_MARKS = re.compile("[\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06ed]")
 _ARABIC_LETTERS = str.maketrans("أإآٱىة", "اااايه")
 
+# Digits and letters with signs between them, but no white space.
+_CODE = re.compile(r"[^\W_]+(?:[-_./:,+#'’][^\W_]+)+")
+_SIGNS = re.compile(r"[\W_]+")
+_DIGIT = re.compile(r"\d")
+LONGEST_CODE = 40
+
 GRAM = 5  # letters; McNamee and Mayfield (2004) find 4 and 5 best for languages that compound
 GRAMS_SHARE = 0.5  # of a word's weight in a query, for all its grams together
 
@@ -69,7 +75,7 @@ class Multilingual:
     def document(self, text: str) -> Sparse:
         words = _words(text)
         languages = _languages(words)
-        kept = list(filterfalse(_STOP_WORDS.__contains__, words))
+        kept = list(filterfalse(_STOP_WORDS.__contains__, words)) + _codes(text, words)
         counts = Counter(chain.from_iterable(map(_terms_and_grams, kept, repeat(languages))))
         norm = K * (1 - B + B * len(kept) / USUAL_LENGTH)
         values = {count: count * (K + 1) / (count + norm) for count in set(counts.values())}
@@ -79,6 +85,7 @@ class Multilingual:
         words = _words(text)
         compounds = GERMAN in _languages(words)
         kept = [word for word in words if word not in _STOP_WORDS] or words
+        kept += _codes(text, words)
         weights: dict[int, float] = {}
         for word in kept:
             for term in _terms(word, EITHER, asked=True):
@@ -115,6 +122,18 @@ def _words(text: str) -> list[str]:
         return text.lower().translate(_ASCII_GAPS).split()
     text = _ARABIC_MARKS.sub("", unicodedata.normalize("NFKC", text))
     return _WORD.findall(text.casefold())
+
+
+def _codes(text: str, words: list[str]) -> list[str]:
+    """What is written in one with a digit and signs within, without these: E-4711, INV_2024/17, 1.234,56.
+
+    Its parts are words by themselves, and may be common ones, scattered over many texts: 2024, 17.
+    """
+    if all(map(str.isalpha, words)):
+        return []
+    parts = filter(_DIGIT.search, filterfalse(str.isalnum, text.split()))
+    codes = (_SIGNS.sub("", code.casefold()) for part in parts for code in _CODE.findall(part))
+    return [code for code in codes if len(code) <= LONGEST_CODE and not code.isalpha()]
 
 
 # Languages: those of Latin script whose stems differ; no vote means that it may be either.

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ...errors import InvalidRequest
+from . import fusion
 from .bm25 import Encoder, Sparse, encoder
 from .filters import PLACE, Combination, Condition, FieldCondition, terms_of
-from .vectors import Chunk, Found, Ids, Mode, Page, Physical, Stored, point_id
+from .vectors import LISTS, TRIES, Chunk, Found, Ids, List, Mode, Page, Physical, Scored, Stored, point_id
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +32,8 @@ HNSW_M, HNSW_EF_CONSTRUCT = 16, 128
 
 NAMED_AT_ONCE = 1_000
 """Documents in one call: Edge holds the interpreter's lock in each."""
+
+Dense = list[float]
 
 
 class Point(NamedTuple):
@@ -103,10 +106,14 @@ class QdrantIndex(ABC):
     def _delete(self, where: Any) -> None: ...
 
     @abstractmethod
-    def _query(
-        self, dense: list[float] | None, sparse: Sparse | None, top_k: int, where: Any, terms: int
-    ) -> Sequence[Any]:
-        """The nearest to one vector, or to both, fused; `where` has so many `terms` to look up in a chunk."""
+    def _nearest(
+        self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, terms: int
+    ) -> list[list[Scored]]:
+        """The nearest to each vector, best first; `where` has so many `terms` to look up in a chunk."""
+
+    @abstractmethod
+    def _payloads(self, ids: list[uuid.UUID]) -> list[tuple[uuid.UUID, dict[str, Any]]]:
+        """Those of these points that there are."""
 
     @abstractmethod
     def _close(self) -> None: ...
@@ -164,14 +171,38 @@ class QdrantIndex(ABC):
         mode: Mode,
         top_k: int,
         conditions: Sequence[Condition] = (),
+        weight: float = 1.0,
     ) -> list[Found]:
-        assert mode == "sparse" or vector is not None, "dense and hybrid searches come with a vector"
-        dense = vector.tolist() if vector is not None and mode != "sparse" else None
-        sparse = self._encoder.query(text) if mode != "dense" else None
+        limit = fusion.depth(top_k) if mode == "hybrid" else top_k
+        for _ in range(TRIES):
+            best = fusion.best(self.lists(text, vector, LISTS[mode], limit, conditions), weight, top_k)
+            chunks = self.chunks([point for point, _ in best])
+            if len(chunks) == len(best):
+                break
+        return [Found.of(chunks[point], scores) for point, scores in best if point in chunks]
+
+    def lists(
+        self,
+        text: str,
+        vector: NDArray[np.float32] | None,
+        which: Sequence[List],
+        limit: int,
+        conditions: Sequence[Condition] = (),
+    ) -> dict[List, list[Scored]]:
+        vectors: dict[List, Dense | Sparse] = {}
+        for name in which:
+            if name == "dense":
+                assert vector is not None, "dense and hybrid searches come with a vector"
+                vectors[name] = vector.tolist()
+            else:
+                vectors[name] = self._encoder.query(text)
         where = self._syntax.group(must=[self._condition(one) for one in conditions]) if conditions else None
         terms, _ = terms_of(conditions)
-        points = self._query(dense, sparse, top_k, where, terms)
-        return [Found(_chunk(point.payload), point.score) for point in points]
+        found = self._nearest(list(vectors.values()), limit, where, terms)
+        return dict(zip(vectors, found, strict=True))
+
+    def chunks(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Chunk]:
+        return {point: _chunk(payload) for point, payload in self._payloads(list(ids))}
 
     def documents(self, limit: int, cursor: str | None) -> Page:
         records, following = self._scroll(

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ... import threads
 from ...disk import DELETING, FULL, Disk, full
@@ -30,10 +30,11 @@ from .qdrant import (
     HNSW_M,
     INDEXED_FIELDS,
     SPARSE,
+    Dense,
     Point,
     QdrantIndex,
 )
-from .vectors import RRF_K, RRF_WEIGHTS, Physical, fusion_depth
+from .vectors import Physical, Scored
 
 WRITE_BATCH = 128
 GRAPH_FROM = 5_000  # kilobytes of vectors; fewer are searched as fast without
@@ -56,11 +57,6 @@ LEAST_BATCH = 32
 LOOKING_UP = 1e-5  # seconds for one condition of a filter in one short chunk
 MOST_SLICES = 2**16
 _FILTERING = threading.Lock()
-
-
-class _Scored(NamedTuple):
-    payload: dict[str, Any]
-    score: float
 
 
 def _keep_best(scores: dict[uuid.UUID, float], limit: int) -> None:
@@ -223,31 +219,22 @@ class EdgeIndex(QdrantIndex):
         with _translated(self._folder), self._disk.writing(UPDATE, DELETING):
             self._update(self._edge.UpdateOperation.delete_points_by_filter(where))
 
-    def _query(
-        self, dense: list[float] | None, sparse: Sparse | None, top_k: int, where: Any, terms: int
-    ) -> Sequence[Any]:
+    def _nearest(
+        self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, terms: int
+    ) -> list[list[Scored]]:
         edge = self._edge
-        lists = []
-        if dense is not None:
-            lists.append(edge.Query.Nearest(dense, using=DENSE))
-        if sparse is not None:
-            lists.append(edge.Query.Nearest(edge.SparseVector(*sparse), using=SPARSE))
+        queries = [
+            edge.Query.Nearest(edge.SparseVector(*vector), using=SPARSE)
+            if isinstance(vector, Sparse)
+            else edge.Query.Nearest(vector, using=DENSE)
+            for vector in vectors
+        ]
         if where is not None and self._slices(terms) > 1:
-            return self._in_slices(lists, top_k, where, terms)
-        few = top_k <= LEAST_BATCH
-        if len(lists) == 1:
-            request = edge.QueryRequest(limit=top_k, query=lists[0], filter=where, with_payload=few)
-        else:
-            depth = fusion_depth(top_k)
-            request = edge.QueryRequest(
-                limit=top_k,
-                query=edge.Fusion.Rrf(k=RRF_K, weights=RRF_WEIGHTS),
-                prefetches=[edge.Prefetch(limit=depth, query=query, filter=where) for query in lists],
-                with_payload=few,
-            )
+            return self._in_slices(queries, limit, where, terms)
+        requests = [edge.QueryRequest(limit=limit, query=query, filter=where) for query in queries]
         with _translated(self._folder):
-            found: Sequence[Any] = self._shard.query(request)
-        return found if few else self._with_payloads([(point.id, point.score) for point in found])
+            found = self._shard.query_batch(edge.QueryBatchRequest(requests))
+        return [[(point.id, point.score) for point in points] for points in found]
 
     def _slices(self, terms: int) -> int:
         """How many slices of the shard a filter goes through: a power of 2."""
@@ -256,10 +243,9 @@ class EdgeIndex(QdrantIndex):
         # A slice is asked for of every chunk: many more slices than this would cost more than they divide.
         return 1 << min(int(chunks * terms * self._looking_up / HELD), 8 * terms).bit_length()
 
-    def _in_slices(self, lists: list[Any], top_k: int, where: Any, terms: int) -> Sequence[Any]:
-        """As `_query`, a part of the shard at a time: a filter is looked up in every chunk, with the lock held."""
-        limit = top_k if len(lists) == 1 else fusion_depth(top_k)
-        best: list[dict[uuid.UUID, float]] = [{} for _ in lists]
+    def _in_slices(self, queries: list[Any], limit: int, where: Any, terms: int) -> list[list[Scored]]:
+        """A part of the shard at a time: a filter is looked up in every chunk, with the lock held."""
+        best: list[dict[uuid.UUID, float]] = [{} for _ in queries]
         total = self._slices(terms)
         left = [(total, number) for number in range(total)]
         while left:
@@ -268,7 +254,7 @@ class EdgeIndex(QdrantIndex):
             # One at a time in this process, and the others in between.
             with _FILTERING, _translated(self._folder):
                 began = time.perf_counter()
-                for query, its in zip(lists, best, strict=True):
+                for query, its in zip(queries, best, strict=True):
                     request = self._edge.QueryRequest(limit=limit, query=query, filter=part)
                     its.update((point.id, point.score) for point in self._shard.query(request))
                 took = time.perf_counter() - began
@@ -282,27 +268,18 @@ class EdgeIndex(QdrantIndex):
                     _keep_best(its, limit)
         for its in best:
             _keep_best(its, limit)
-        if len(best) == 1:
-            return self._with_payloads(list(best[0].items()))
-        fused: dict[uuid.UUID, float] = {}
-        for its, weight in zip(best, RRF_WEIGHTS, strict=True):
-            for rank, one in enumerate(its, start=1):
-                fused[one] = fused.get(one, 0.0) + 1 / (RRF_K + rank / weight - 1)
-        _keep_best(fused, top_k)
-        return self._with_payloads(list(fused.items()))
+        return [list(its.items()) for its in best]
 
-    def _with_payloads(self, scores: list[tuple[uuid.UUID, float]]) -> list[_Scored]:
-        """Found chunks with what is in them, some at a time; those deleted meanwhile are left out."""
-        found: list[_Scored] = []
+    def _payloads(self, ids: list[uuid.UUID]) -> list[tuple[uuid.UUID, dict[str, Any]]]:
+        found: list[tuple[uuid.UUID, dict[str, Any]]] = []
         start, size = 0, READ_BATCH
-        while start < len(scores):
-            part = scores[start : start + size]
+        while start < len(ids):
+            part = ids[start : start + size]
             start += size
             began = time.perf_counter()
             with _translated(self._folder):
-                records = self._shard.retrieve([one for one, _ in part], with_payload=True, with_vector=False)
-            payloads = {record.id: record.payload for record in records}
-            found += [_Scored(payloads[one], score) for one, score in part if one in payloads]
+                records = self._shard.retrieve(part, with_payload=True, with_vector=False)
+            found += [(record.id, record.payload) for record in records]
             if time.perf_counter() - began > 2 * HELD:
                 size = max(LEAST_BATCH, size // 2)
         return found

@@ -19,10 +19,11 @@ from .qdrant import (
     HNSW_M,
     INDEXED_FIELDS,
     SPARSE,
+    Dense,
     Point,
     QdrantIndex,
 )
-from .vectors import RRF_K, RRF_WEIGHTS, Physical, fusion_depth
+from .vectors import Physical, Scored
 
 WRITE_BATCH = 256
 
@@ -217,32 +218,34 @@ class QdrantServerIndex(QdrantIndex):
 
             self._server.client.delete(self._name, models.FilterSelector(filter=where), wait=True)
 
-    def _query(
-        self, dense: list[float] | None, sparse: Sparse | None, top_k: int, where: Any, terms: int
-    ) -> Sequence[Any]:
+    def _nearest(
+        self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, terms: int
+    ) -> list[list[Scored]]:
         with self._server.translated():
             from qdrant_client import models
 
-            lists: list[tuple[str, Any]] = []
-            if dense is not None:
-                lists.append((DENSE, dense))
-            if sparse is not None:
-                lists.append((SPARSE, models.SparseVector(indices=sparse.indices, values=sparse.values)))
-            if len(lists) == 1:
-                using, query = lists[0]
-                asked: dict[str, Any] = {"query": query, "using": using, "query_filter": where}
-            else:
-                depth = fusion_depth(top_k)
-                asked = {
-                    "query": models.RrfQuery(rrf=models.Rrf(k=RRF_K, weights=RRF_WEIGHTS)),
-                    "prefetch": [
-                        models.Prefetch(query=query, using=using, limit=depth, filter=where)
-                        for using, query in lists
-                    ],
-                }
-            answer = self._server.client.query_points(self._name, limit=top_k, with_payload=True, **asked)
-            found: Sequence[Any] = answer.points
+            found: list[list[Scored]] = []
+            for vector in vectors:
+                query: Any = vector
+                if isinstance(vector, Sparse):
+                    query = models.SparseVector(indices=vector.indices, values=vector.values)
+                answer = self._server.client.query_points(
+                    self._name,
+                    query=query,
+                    using=SPARSE if isinstance(vector, Sparse) else DENSE,
+                    query_filter=where,
+                    limit=limit,
+                    with_payload=False,
+                )
+                found.append([(uuid.UUID(point.id), point.score) for point in answer.points])
         return found
+
+    def _payloads(self, ids: list[uuid.UUID]) -> list[tuple[uuid.UUID, dict[str, Any]]]:
+        with self._server.translated():
+            found = self._server.client.retrieve(
+                self._name, [str(one) for one in ids], with_payload=True, with_vectors=False
+            )
+        return [(uuid.UUID(record.id), record.payload) for record in found]
 
     def flush(self) -> None:
         """The server has written what it acknowledged to its log."""

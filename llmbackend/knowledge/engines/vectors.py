@@ -22,18 +22,8 @@ if TYPE_CHECKING:
     from .filters import Condition
 
 Mode = Literal["hybrid", "dense", "sparse"]
-
-# Reciprocal rank fusion (Cormack et al., SIGIR 2009). In Qdrant's weighted form a weight divides the rank, so 5 makes
-# the dense list a coarse vote, near the top or not, and BM25 decides among those: static token vectors find the right
-# neighbourhood but order it poorly. On the retrieval benchmark this beats either list alone; equal weights do not.
-RRF_K = 10
-RRF_WEIGHTS = [5.0, 1.0]
-"""Of the dense and the sparse list."""
-
-
-def fusion_depth(top_k: int) -> int:
-    """How many of each list are fused for the `top_k` best."""
-    return max(50, 2 * top_k)
+List = Literal["dense", "sparse"]
+LISTS: dict[Mode, list[List]] = {"dense": ["dense"], "sparse": ["sparse"], "hybrid": ["dense", "sparse"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +61,21 @@ class Found(NamedTuple):
 
     chunk: Chunk
     score: float
+    """The last of its `scores`."""
+    scores: dict[str, float]
+    """`dense` (cosine), `sparse` (BM25), `weight` (of the first beside the second), `fused`: what there is."""
+
+    @classmethod
+    def of(cls, chunk: Chunk, scores: dict[str, float]) -> Found:
+        return cls(chunk, next(reversed(scores.values())), scores)
+
+
+TRIES = 3
+"""How often is searched, if what was found is gone when it is read: its document was replaced meanwhile."""
+
+
+Scored = tuple[uuid.UUID, float]
+"""A point that a search found, and its score; a higher one is better."""
 
 
 class Page(NamedTuple):
@@ -168,8 +173,25 @@ class VectorIndex(Protocol):
         mode: Mode,
         top_k: int,
         conditions: Sequence[Condition] = (),
+        weight: float = 1.0,
     ) -> list[Found]:
-        """The best chunks for a query, best first. `vector` may be None in sparse mode only."""
+        """The best chunks for a query, best first. `vector` may be None in sparse mode only.
+
+        `weight` is what the dense list counts beside the sparse one.
+        """
+
+    def lists(
+        self,
+        text: str,
+        vector: NDArray[np.float32] | None,
+        which: Sequence[List],
+        limit: int,
+        conditions: Sequence[Condition] = (),
+    ) -> dict[List, list[Scored]]:
+        """Of each of these lists the first points: those of several indexes become one before they are fused."""
+
+    def chunks(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Chunk]:
+        """Of these points, those that are there."""
 
     def documents(self, limit: int, cursor: str | None) -> Page: ...
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from asyncio import gather
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal
 
 from ... import threads
 from ...inference.embeddings import Embedder
@@ -13,8 +16,9 @@ from ...inference.rerank import Reranker
 from ...schemas import Hit, Place, Retrieval
 from ...tracing import Clock
 from ..collections.collection import Collection
+from ..engines import fusion
 from ..engines.filters import Condition, conditions
-from ..engines.vectors import RRF_K, RRF_WEIGHTS, Chunk, Mode, fusion_depth
+from ..engines.vectors import LISTS, TRIES, Chunk, Found, List, Mode
 from .duplicates import originals
 
 if TYPE_CHECKING:
@@ -36,7 +40,9 @@ NEXT_BEST = 10
 """How many that are no hits a trace shows."""
 
 Dropped = Literal["duplicate", "min_score", "top_k", "budget"]
-SCORE: dict[Mode, str] = {"dense": "dense", "sparse": "sparse", "hybrid": "fused"}
+
+_Key = tuple[str, uuid.UUID]
+"""A collection's name, and a point in it."""
 
 
 @dataclass(slots=True)
@@ -48,13 +54,13 @@ class Candidate:
     score: float
     """What it is ordered by: the last of its `scores`."""
     scores: dict[str, float]
-    """`dense` (cosine), `sparse` (BM25), `fused` (RRF), `rerank` (the reranker's), as far as there are such."""
+    """Those of the search, then `rerank` (the reranker's), as far as there are such."""
     dropped: Dropped | None = None
     copies: list[Candidate] = field(default_factory=list)
 
-    @property
-    def key(self) -> tuple[str, str, str, int]:
-        return self.collection, self.chunk.document_id, self.chunk.hash, self.chunk.number
+    @classmethod
+    def of(cls, collection: str, found: Found) -> Candidate:
+        return cls(found.chunk, collection, found.score, found.scores)
 
     @property
     def place(self) -> Place:
@@ -90,11 +96,12 @@ async def retrieve(
     """
     clock = clock or Clock()
     where = conditions(wanted.filters)
-    vector = None
+    vector, weight = None, 1.0
     if wanted.mode != "sparse":
         with clock("embed"):
-            vector = (await embedder.embed([text])).values[0]
-    searching = _Searching(collections, text, vector, wanted.mode, where, trace)
+            vectors = await embedder.embed([text])
+        vector, weight = vectors.values[0], embedder.weight(text, vectors.tokens[0])
+    searching = _Searching(collections, text, vector, wanted.mode, where, weight)
     # A few more than are wanted: where some turn out to be copies, one search still does.
     limit = max(RERANK_DEPTH, wanted.top_k) if wanted.rerank else wanted.top_k + SPARE
     with clock("search"):
@@ -123,7 +130,7 @@ class _Searching:
     vector: NDArray[np.float32] | None
     mode: Mode
     where: Sequence[Condition]
-    trace: bool
+    weight: float
 
     async def best(self, limit: int, enough: int) -> list[Candidate]:
         """The `limit` best, copies marked; more, if need be, until `enough` of them are none."""
@@ -142,51 +149,46 @@ class _Searching:
         return found
 
     async def _found(self, limit: int) -> list[Candidate]:
-        if self.mode != "hybrid":
-            return await self._list(self.mode, limit)
-        one = len(self.collections) == 1
-        if one and not self.trace:
-            return await self._list("hybrid", limit)
-        depth = fusion_depth(limit)
-        dense, sparse = await gather(self._list("dense", depth), self._list("sparse", depth))
-        # Of one collection, the engine's own fusion, so that a trace tells of what happens without it.
-        fused = await self._list("hybrid", limit) if one else fuse(dense, sparse)[:limit]
-        scores = {
-            mode: {it.key: it.score for it in its} for mode, its in (("dense", dense), ("sparse", sparse))
-        }
-        for candidate in fused:
-            told = {mode: of[candidate.key] for mode, of in scores.items() if candidate.key in of}
-            candidate.scores = {**told, **candidate.scores}
-        return fused
+        collection = self.collections[0]
+        if len(self.collections) > 1 or collection.index.threads is threads.network:
+            return await self._together(limit)
+        search = partial(collection.index.search, self.text, self.vector, mode=self.mode, top_k=limit)
+        found = await collection.run(partial(search, conditions=self.where, weight=self.weight))
+        return [Candidate.of(collection.manifest.name, one) for one in found]
 
-    async def _list(self, mode: Mode, limit: int) -> list[Candidate]:
-        """The `limit` best of all collections: a cosine is a cosine, BM25's scores compare well enough."""
-        if len(self.collections) == 1:
-            return await self._of(self.collections[0], mode, limit)
-        lists = await gather(*(self._of(collection, mode, limit) for collection in self.collections))
-        return sorted((it for its in lists for it in its), key=lambda it: -it.score)[:limit]
+    async def _together(self, limit: int) -> list[Candidate]:
+        """What is asked of several collections, or of a server, is asked at the same time.
 
-    async def _of(self, collection: Collection, mode: Mode, limit: int) -> list[Candidate]:
-        def look() -> list[Candidate]:
-            vector = None if mode == "sparse" else self.vector
-            found = collection.index.search(self.text, vector, mode=mode, top_k=limit, conditions=self.where)
-            name = collection.manifest.name
-            return [Candidate(chunk, name, score, {SCORE[mode]: score}) for chunk, score in found]
+        Their lists become one before they are fused: a cosine is a cosine, and BM25's scores compare well enough.
+        """
+        depth = fusion.depth(limit) if self.mode == "hybrid" else limit
+        for _ in range(TRIES):
+            lists = {name: self._list(name, depth) for name in LISTS[self.mode]}
+            ranked = dict(zip(lists, await gather(*lists.values()), strict=True))
+            best = fusion.best(ranked, self.weight, limit)
+            chunks: dict[_Key, Chunk] = {}
+            for some in await gather(*(self._chunks(one, best) for one in self.collections)):
+                chunks |= some
+            if len(chunks) == len(best):
+                break
+        return [Candidate.of(key[0], Found.of(chunks[key], scores)) for key, scores in best if key in chunks]
 
-        return await collection.run(look)
+    async def _list(self, name: List, limit: int) -> list[tuple[_Key, float]]:
+        """The best of all collections."""
 
+        async def of(collection: Collection) -> list[tuple[_Key, float]]:
+            search = collection.index.lists
+            found = await collection.run(search, self.text, self.vector, [name], limit, self.where)
+            return [((collection.manifest.name, point), score) for point, score in found[name]]
 
-def fuse(dense: Sequence[Candidate], sparse: Sequence[Candidate]) -> list[Candidate]:
-    """Both lists in one by Qdrant's weighted reciprocal rank fusion, as the engines do it for one collection."""
-    fused: dict[tuple[str, str, str, int], Candidate] = {}
-    for its, weight in zip((dense, sparse), RRF_WEIGHTS, strict=True):
-        for rank, it in enumerate(its, start=1):
-            candidate = fused.setdefault(it.key, Candidate(it.chunk, it.collection, 0.0, {}))
-            candidate.score += 1 / (RRF_K + rank / weight - 1)
-    best = sorted(fused.values(), key=lambda candidate: -candidate.score)
-    for candidate in best:
-        candidate.scores["fused"] = candidate.score
-    return best
+        lists = await gather(*map(of, self.collections))
+        return sorted(chain.from_iterable(lists), key=lambda scored: -scored[1])[:limit]
+
+    async def _chunks(self, collection: Collection, best: Sequence[tuple[_Key, Any]]) -> dict[_Key, Chunk]:
+        name = collection.manifest.name
+        points = [point for (of, point), _ in best if of == name]
+        found = await collection.run(collection.index.chunks, points) if points else {}
+        return {(name, point): chunk for point, chunk in found.items()}
 
 
 async def _reranked(
