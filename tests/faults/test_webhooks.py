@@ -8,9 +8,11 @@ import hmac
 import http.server
 import json
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -259,3 +261,47 @@ def test_silent_receivers_delay_nobody_else(tmp_path: Path, receiver: Receiver, 
         [core] = [one for one in _Core._all.values() if one.settings.data_dir == tmp_path]
         under_way = core.backend._jobs.deliveries._hosts
         assert set(under_way.values()) == {webhooks.AT_ONCE_BY_HOST}
+
+
+BEFORE = """
+DROP TABLE job_schedules;
+CREATE TABLE job_schedules (
+    owner VARCHAR(128) NOT NULL, name VARCHAR(128) NOT NULL, cron VARCHAR(128) NOT NULL, timezone VARCHAR(64) NOT NULL,
+    type VARCHAR(64) NOT NULL, params TEXT NOT NULL, place VARCHAR(64) NOT NULL, priority INTEGER NOT NULL,
+    next_at FLOAT NOT NULL, created_at VARCHAR(32) NOT NULL, PRIMARY KEY (owner, name)
+);
+CREATE INDEX ix_job_schedules_next_at ON job_schedules (next_at);
+DROP TABLE job_webhooks;
+CREATE TABLE job_webhooks (
+    job INTEGER NOT NULL, url TEXT NOT NULL, due_at FLOAT, tries INTEGER NOT NULL, delivered_at VARCHAR(32), error TEXT,
+    PRIMARY KEY (job), FOREIGN KEY(job) REFERENCES jobs (number)
+);
+CREATE INDEX ix_job_webhooks_due_at ON job_webhooks (due_at);
+PRAGMA user_version = 0;
+"""
+"""How schedules and webhooks were kept before each told its error and its host."""
+
+
+def test_schedules_and_webhooks_of_before_go_on(tmp_path: Path, receiver: Receiver) -> None:
+    with _client(tmp_path) as client:
+        waiting = client.submit_job("count_words", {"texts": ["a"]}, run_at="2999-01-01T00:00:00+00:00")
+    with closing(sqlite3.connect(tmp_path / "state.db")) as connection, connection:
+        connection.executescript(BEFORE)
+        connection.execute(
+            "INSERT INTO job_schedules VALUES "
+            "('local', 'nightly', '* * * * *', 'UTC', 'count_words', '{\"texts\": [\"a b\"]}', '', 0, 1, '')"
+        )
+        connection.execute(
+            "INSERT INTO job_webhooks SELECT number, ?, NULL, 0, NULL, NULL FROM jobs WHERE id = ?",
+            (receiver.url, waiting),
+        )
+    with _client(tmp_path) as client:
+        [schedule] = client.list_schedules()
+        assert (schedule.name, schedule.error) == ("nightly", None)
+        client.cancel_job(waiting)
+        assert _until_told(client, waiting).tries == 1
+        deadline = time.monotonic() + 60
+        while not (others := [job for job in client.list_jobs() if job.id != waiting]):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        client.wait_for_job(others[0].id, 60)
