@@ -155,7 +155,11 @@ class Backend:
     # Chat
 
     async def chat(self, request: schemas.ChatRequest) -> schemas.ChatCompletion | bytes:
-        """Reply to a conversation (OpenAI's chat completions; the model rag/<collection> answers from it)."""
+        """Reply to a conversation (OpenAI's chat completions; the model rag/<collection> answers from it).
+
+        Refused: a prompt, or max_tokens, beyond the model's context; schema with stream, response_format or n, or one that is
+        no JSON Schema; a URL of an image that may not be fetched; what the model does not take, such as tools.
+        """
         if request.model and request.model.startswith(rag_model.PREFIX):
             answer = await self.rag_query(rag_model.query(request))
             return schemas.ChatCompletion.model_validate(rag_model.completion(request.model, answer))
@@ -191,7 +195,10 @@ class Backend:
     # Embeddings
 
     async def embed(self, request: schemas.EmbedRequest) -> schemas.EmbeddingList | schemas.Block:
-        """Embed texts as unit-length vectors, in their order (OpenAI's embeddings)."""
+        """Embed texts as unit-length vectors, in their order (OpenAI's embeddings).
+
+        Refused: dimensions and token ids that the model does not have; a text too long where too_long is error.
+        """
         require(self._embedder, request.model)
         texts, dimensions = request.texts, request.dimensions
         if "" in texts:
@@ -229,7 +236,10 @@ class Backend:
     # Rerank
 
     async def rerank(self, request: schemas.RerankRequest) -> schemas.RerankResponse:
-        """Order texts by how well they answer a query (Jina's and Cohere's rerank)."""
+        """Order texts by how well they answer a query (Jina's and Cohere's rerank).
+
+        Refused: a text that, with the query, is longer than the model takes.
+        """
         texts = request.documents
         ranks = await self._reranker.rerank(request.query, texts, request.model)
         usage = schemas.RerankUsage(prompt_tokens=ranks.tokens, total_tokens=ranks.tokens)
@@ -248,7 +258,10 @@ class Backend:
     # RAG
 
     async def rag_ingest(self, request: schemas.RagIngestRequest) -> schemas.IngestReport:
-        """Put documents into a collection; what is stored already costs nothing."""
+        """Put documents into a collection; what is stored already costs nothing.
+
+        Refused: chunk_overlap that is not smaller than chunk_size; metadata beyond its limits.
+        """
         return await self._ingest(request, request.documents)
 
     async def rag_ingest_stream(self, request: schemas.RagIngestRequest) -> AsyncIterator[bytes]:
@@ -257,7 +270,11 @@ class Backend:
         yield DONE
 
     async def rag_ingest_files(self, request: schemas.RagIngestFilesRequest) -> schemas.IngestReport:
-        """Put files into a collection: text, Markdown, HTML, PDF, Office, tables, notebooks and mail."""
+        """Put files into a collection: text, Markdown, HTML, PDF, Office, tables, notebooks and mail.
+
+        Refused: chunk_overlap that is not smaller than chunk_size; content that is not base64; a name without letters. A file
+        that cannot be read is in the report's `failed`.
+        """
         return await self._ingest(request, self._incoming(request), request.keep)
 
     async def rag_ingest_files_stream(self, request: schemas.RagIngestFilesRequest) -> AsyncIterator[bytes]:
@@ -296,7 +313,10 @@ class Backend:
         )
 
     async def rag_search(self, request: schemas.RagSearchRequest) -> schemas.SearchResult:
-        """Find the passages nearest to a query."""
+        """Find the passages nearest to a query.
+
+        Refused: filters that are none, or more than there may be.
+        """
         candidates = await self._retrieve(request, request.query)
         return schemas.SearchResult(hits=[it.hit for it in candidates if it.dropped is None])
 
@@ -314,7 +334,10 @@ class Backend:
         )
 
     async def rag_query(self, request: schemas.RagQueryRequest) -> schemas.QueryAnswer:
-        """Answer a question from a collection's documents, with sources."""
+        """Answer a question from a collection's documents, with sources.
+
+        Refused: filters that are none, or more than there may be; a question beyond the model's context.
+        """
         return await answers.whole(self._answer(request))
 
     async def rag_query_stream(self, request: schemas.RagQueryRequest) -> AsyncIterator[bytes]:
@@ -338,7 +361,10 @@ class Backend:
         return [await self._collections.get(name) for name in names]
 
     async def evaluate(self, request: schemas.EvaluateRequest) -> schemas.Evaluation:
-        """Measure how well a collection's search finds the documents that answer some questions."""
+        """Measure how well a collection's search finds the documents that answer some questions.
+
+        Refused: gold documents that are not in the collection.
+        """
         return await self._evaluate(request, lambda done, total, stage: None)
 
     async def evaluate_stream(self, request: schemas.EvaluateRequest) -> AsyncIterator[bytes]:
@@ -366,7 +392,10 @@ class Backend:
         return schemas.CollectionList(collections=found)
 
     async def create_collection(self, request: schemas.CreateCollectionRequest) -> schemas.CollectionInfo:
-        """Make an empty collection."""
+        """Make an empty collection.
+
+        Refused: chunk_overlap that is not smaller than chunk_size.
+        """
         await self._collections.create(request.collection, request.chunk_size, request.chunk_overlap)
         return await self._described(request.collection)
 
@@ -394,7 +423,10 @@ class Backend:
         return schemas.CollectionDeleted(deleted=request.collection, documents=documents)
 
     async def reindex_collection(self, request: schemas.ReindexRequest) -> schemas.ReindexReport:
-        """Embed a collection's texts anew, with the model set now."""
+        """Embed a collection's texts anew, with the model set now.
+
+        Refused: another model than that.
+        """
         return await reindex(self._collections, request.collection, model=request.model)
 
     async def reindex_collection_stream(self, request: schemas.ReindexRequest) -> AsyncIterator[bytes]:
@@ -406,15 +438,25 @@ class Backend:
         yield DONE
 
     async def export_collection(self, request: schemas.ExportRequest) -> schemas.CollectionExport:
-        """Give a collection's chunks with their vectors, a page at a time."""
+        """Give a collection's chunks with their vectors, a page at a time.
+
+        Refused: a cursor that no earlier page gave.
+        """
         return await export_page(self._collections, request.collection, request.limit, request.cursor)
 
     async def import_collection(self, request: schemas.ImportRequest) -> schemas.ImportedCollection:
-        """Take in an exported collection, a page at a time; it is there with the last."""
+        """Take in an exported collection, a page at a time; it is there with the last.
+
+        Refused: a vector that is not base64 of float32, of the manifest's dimension, finite; a number that is not less than its
+        total; a document of which a chunk is missing or there twice; metadata or a place beyond their limits.
+        """
         return await self._imports.take(request)
 
     async def list_documents(self, request: schemas.ListDocumentsRequest) -> schemas.DocumentList:
-        """List a collection's documents, a page at a time."""
+        """List a collection's documents, a page at a time.
+
+        Refused: a cursor that no earlier page gave.
+        """
         collection = await self._collections.open(request.collection)
         page = await collection.run(collection.index.documents, request.limit, request.cursor)
         documents = [
@@ -434,7 +476,10 @@ class Backend:
     # Analysis
 
     async def analyze_document(self, request: schemas.AnalyzeRequest) -> schemas.Analysis:
-        """Tell a document's sentiment, key points and summary."""
+        """Tell a document's sentiment, key points and summary.
+
+        Refused: a text that the model's server does not take.
+        """
         await threads.files(loading.llamaindex)
         from .analysis.workflow import analyze
 
@@ -443,7 +488,11 @@ class Backend:
     # Jobs
 
     async def submit_job(self, request: schemas.SubmitJobRequest) -> schemas.JobId:
-        """Hand over long work."""
+        """Hand over long work.
+
+        Refused: params that do not fit the type; a moment that is none; a webhook that may not be called, or without
+        WEBHOOK_SECRET on the server.
+        """
         if request.webhook is not None:
             secret = self._jobs.deliveries.secret
             webhooks.check(request.webhook, secret, self.settings.webhook_private)
@@ -532,7 +581,10 @@ class Backend:
     # Schedules
 
     async def set_schedule(self, request: schemas.SetScheduleRequest) -> schemas.Schedule:
-        """Submit a job again and again, at the times of a cron line; replaces a schedule of that name."""
+        """Submit a job again and again, at the times of a cron line; replaces a schedule of that name.
+
+        Refused: a cron line that is none, or never due; a time zone that there is not; params that do not fit the type.
+        """
         job = await self._new_job(request.job_type, request.params, request.priority)
         return await self._database.write(schedules.put, request.name, request.cron, request.timezone, job)
 

@@ -70,9 +70,9 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
     for item in found:
         item["msg"] = _OF_OBJECTS.get(item["type"], item["msg"])
         item["loc"] = [part for part in item["loc"] if not _names_a_type(part)]
-    # Where a text or an object may stand, an object with a fault in it is no text that is wrong.
+    # Where one of several types may stand, what is wrong inside says more than that it is none of the others.
     within = {tuple(item["loc"][:end]) for item in found for end in range(len(item["loc"]))}
-    found = [item for item in found if item["type"] != "string_type" or tuple(item["loc"]) not in within]
+    found = [it for it in found if not it["type"].endswith("_type") or tuple(it["loc"]) not in within]
     for item in found:
         if item["type"] == "string_pattern_mismatch" and "\\x00-\\x1f" in item["msg"]:
             item["msg"] = "String should have no control characters"

@@ -18,7 +18,23 @@ from pydantic import ValidationError
 
 from . import json_reading, panics, schemas, sse, threads
 from .backend import Backend
-from .errors import InvalidRequest, LLMBackendError, TooLarge, as_json, invalid
+from .errors import (
+    BackendError,
+    BackendTimeout,
+    Conflict,
+    Forbidden,
+    InsufficientStorage,
+    InvalidRequest,
+    JobExpired,
+    LLMBackendError,
+    NotFound,
+    Overloaded,
+    RequestTimeout,
+    TooLarge,
+    Unauthorized,
+    as_json,
+    invalid,
+)
 from .tracing import Trace, tracing
 
 log = logging.getLogger(__name__)
@@ -44,7 +60,34 @@ class Operation:
     @property
     def summary(self) -> str:
         """The first line of the Backend method's docstring."""
-        return (getattr(Backend, self.name).__doc__ or "").strip().split("\n")[0]
+        return self._said.partition("\n")[0]
+
+    @property
+    def refusals(self) -> str:
+        """What else it says: which requests are refused though they fit the schema."""
+        return " ".join(self._said.partition("\n")[2].split())
+
+    @property
+    def _said(self) -> str:
+        return (getattr(Backend, self.name).__doc__ or "").strip()
+
+    @property
+    def errors(self) -> list[type[LLMBackendError]]:
+        """What it may fail with, by status."""
+        kinds = {LLMBackendError, InvalidRequest}
+        if self.scope != "public":
+            kinds |= {Unauthorized, Forbidden, Overloaded, BackendError}
+            if self.scope != "jobs":
+                kinds.add(BackendTimeout)
+            if self.method == "POST":
+                kinds |= {RequestTimeout, TooLarge}
+            if self.method != "GET" and self.scope != "read":
+                kinds.add(InsufficientStorage)
+            if self.request is not schemas.Empty:
+                kinds |= {NotFound, Conflict}
+            if "job_id" in self.request.model_fields:
+                kinds.add(JobExpired)
+        return sorted(kinds, key=lambda kind: kind.status)
 
 
 # fmt: off

@@ -48,14 +48,19 @@ def working(data_dir: Path, **settings: Any) -> Iterator[subprocess.Popen[str]]:
 
 
 def start(
-    data_dir: Path, command: str = "serve", *, inside: Sequence[str] = (), **settings: Any
+    data_dir: Path,
+    command: str = "serve",
+    *,
+    inside: Sequence[str] = (),
+    plugin: Path | None = PLUGIN,
+    **settings: Any,
 ) -> subprocess.Popen[str]:
     data_dir.mkdir(parents=True, exist_ok=True)
     given = {"data_dir": data_dir, "host": "127.0.0.1", "port": 0, **settings}
     variables = {f"LLMBACKEND_{name.upper()}": str(value) for name, value in given.items()}
     return subprocess.Popen(
         [*inside, sys.executable, "-m", "llmbackend", command],
-        env={**os.environ, **variables, "PYTHONPATH": str(PLUGIN)},
+        env={**os.environ, **variables, "PYTHONPATH": str(plugin or "")},
         cwd=data_dir,  # where no developer's `.env` lies
         stderr=subprocess.PIPE,
         text=True,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import anyio
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from .. import loading, threads
 from ..errors import LLMBackendError
@@ -107,11 +107,20 @@ async def _reply(context: Context, params: BatchChatParams, index: int) -> dict[
     return {**told, "reply": reply, "model": said.get("model"), "usage": said.get("usage")}
 
 
+def _is_not(value: bool) -> bool:
+    if value:
+        raise ValueError("a job takes false only")
+    return value
+
+
+_False = Annotated[bool, AfterValidator(_is_not), WithJsonSchema({"const": False})]
+
+
 class RagIngestParams(RagIngestRequest):
     """A job writes, and tells its progress by itself."""
 
-    plan: Literal[False] = False
-    stream: Literal[False] = False
+    plan: _False = False
+    stream: _False = False
 
 
 @job_type("rag_ingest", RagIngestParams, where="collections")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pydantic import (
+    ConfigDict,
     Field,
     JsonValue,
     model_validator,
@@ -104,6 +105,15 @@ class CollectionExport(Response):
 
 
 class ImportRequest(CollectionRequest):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {name: {"type": kind}}, "required": [name]}
+                for name, kind in (("manifest", "object"), ("token", "string"))
+            ]
+        }
+    )
+
     manifest: CollectionManifest | None = Field(None, description="with the first page")
     chunks: list[StoredChunk] = Field([], max_length=5000)
     token: str | None = Field(None, description="what the first page was answered with, with all others")

@@ -8,6 +8,7 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    WithJsonSchema,
 )
 
 from .base import Request, Response
@@ -31,9 +32,11 @@ def _kind_of_input(value: Any) -> str:
 
 
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1, max_length=100_000)]
+# The embedder says which of several is empty.
+_Text = Annotated[str, WithJsonSchema({"type": "string", "minLength": 1})]
 EmbedInput = Annotated[
-    Annotated[str, Tag("str")]
-    | Annotated[list[str], Field(min_length=1, max_length=_MANY), Tag("list[str]")]
+    Annotated[_Text, Tag("str")]
+    | Annotated[list[_Text], Field(min_length=1, max_length=_MANY), Tag("list[str]")]
     | Annotated[TokenIds, Tag("list[int]")]
     | Annotated[list[TokenIds], Field(min_length=1, max_length=_MANY), Tag("list[list[int]]")],
     Discriminator(_kind_of_input),

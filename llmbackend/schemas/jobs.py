@@ -175,6 +175,7 @@ class SetScheduleRequest(Request):
         max_length=100,
         pattern=_Printable,
         description="minute, hour, day, month, weekday; six fields begin with seconds",
+        examples=["30 2 * * MON-FRI"],
     )
     job_type: str = Field(max_length=64, pattern=_Printable)
     params: dict[str, JsonValue]

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    ConfigDict,
     Field,
     JsonValue,
     WithJsonSchema,
@@ -87,6 +88,15 @@ class File(Request):
 
 
 class RagIngestFilesRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"files": {"minItems": 1}}},
+                {"properties": {"keep": {"minItems": 1}}, "required": ["keep"]},
+            ]
+        }
+    )
+
     files: list[File] = Field(max_length=FILES)
     collection: CollectionName
     chunk_size: int | None = Field(None, ge=32, le=8192, description="tokens")

@@ -9,20 +9,38 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from .. import __version__
-from ..errors import LLMBackendError
+from ..errors import InvalidRequest, LLMBackendError
+from ..jobs import registry
 from ..operations import OPERATIONS, Operation
 from . import uploads
 
 _JSON = "application/json"
+_LINKS = {
+    "submit_job": ("job_id", "id"),
+    "create_collection": ("collection", "name"),
+    "set_schedule": ("name", "name"),
+}
+"""Of what makes something: by which field of a path, and of its own reply, other operations speak of that."""
+_DESCRIPTION = (
+    "Numbers that are to be integers are written without a fraction: 32, not 32.0. A request of which the server cannot "
+    "read the head is refused with 400 or 431, a method that a path does not have with 405, and so many connections or "
+    "requests at once that there is no room with 429, on each path."
+)
 
 
 @cache
 def document() -> dict[str, Any]:
     """The whole document, made anew from the table for each process."""
-    models: list[tuple[type[BaseModel], Any]] = []
+    registry.load()
+    models: list[tuple[type[BaseModel], Any]] = [
+        (kind.params, "validation") for kind in registry.TYPES.values()
+    ]
     for row in OPERATIONS.values():
         models += [(row.request, "validation"), (row.response, "serialization")]
     references, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")
+    for row in OPERATIONS.values():
+        if {"job_type", "params"} <= row.request.model_fields.keys():
+            _tell_job_types(_resolved(references[row.request, "validation"], definitions), references)
     paths: dict[str, dict[str, Any]] = {}
     for row in OPERATIONS.values():
         request = references[row.request, "validation"]
@@ -30,11 +48,14 @@ def document() -> dict[str, Any]:
         paths.setdefault(row.path, {})[row.method.lower()] = _operation(row, request, response, definitions)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "llmbackend", "version": __version__},
+        "info": {"title": "llmbackend", "version": __version__, "description": _DESCRIPTION},
         "paths": paths,
         "security": [{"bearer": []}, {"header": []}],
         "components": {
             "schemas": {**definitions.get("$defs", {}), "Error": _ERROR},
+            "responses": {
+                kind.__name__: _failure(kind) for row in OPERATIONS.values() for kind in row.errors
+            },
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -57,12 +78,13 @@ def _operation(
         "summary": row.summary,
         "responses": {
             "200": {"description": "the result", "content": content},
-            "default": {
-                "description": "an error",
-                "content": {_JSON: {"schema": {"$ref": "#/components/schemas/Error"}}},
-            },
+            **_failures(row),
         },
     }
+    if row.name in _LINKS:
+        described["responses"]["200"]["links"] = _links(*_LINKS[row.name])
+    if row.refusals:
+        described["description"] = row.refusals
     if row.name == "health":
         described["responses"]["503"] = {
             "description": "the same, if something does not work",
@@ -74,15 +96,17 @@ def _operation(
     # Fields of the path, and of the query where there is no body.
     if row.method == "POST":
         named = in_path
-        body = _without(definitions["$defs"][row.request.__name__], in_path) if in_path else request
+        body = _without(_resolved(request, definitions), in_path) if in_path else request
         if body.get("properties") or not in_path:
-            described["requestBody"] = {"required": True, "content": {_JSON: {"schema": body}}}
+            needed = bool(body.get("required") or body.get("anyOf")) or not in_path
+            described["requestBody"] = {"required": needed, "content": {_JSON: {"schema": body}}}
             if uploads.takes(row):
-                described["requestBody"]["content"][uploads.FORM] = {"schema": body}
+                form = _as_form(_resolved(request, definitions))
+                described["requestBody"]["content"][uploads.FORM] = {"schema": form}
     else:
         named = list(fields)
     if named:
-        schema = definitions["$defs"][row.request.__name__]["properties"]
+        schema = _resolved(request, definitions)["properties"]
         described["parameters"] = [
             {
                 "name": name,
@@ -95,9 +119,66 @@ def _operation(
     return described
 
 
+def _links(named: str, told: str) -> dict[str, Any]:
+    return {
+        other.name: {"operationId": other.name, "parameters": {named: f"$response.body#/{told}"}}
+        for other in OPERATIONS.values()
+        if f"{{{named}}}" in other.path
+    }
+
+
+def _failures(row: Operation) -> dict[str, Any]:
+    found = {str(kind.status): {"$ref": f"#/components/responses/{kind.__name__}"} for kind in row.errors}
+    if row.refusals:
+        found[str(InvalidRequest.status)]["description"] = f"{_said(InvalidRequest)} {row.refusals}"
+    return found
+
+
+def _failure(kind: type[LLMBackendError]) -> dict[str, Any]:
+    code = {"properties": {"error": {"properties": {"code": {"const": kind.code}}}}}
+    schema = {"allOf": [{"$ref": "#/components/schemas/Error"}, code]}
+    return {"description": _said(kind), "content": {_JSON: {"schema": schema}}}
+
+
+def _said(kind: type[LLMBackendError]) -> str:
+    return "Unforeseen: a bug." if kind is LLMBackendError else (kind.__doc__ or "").partition("\n")[0]
+
+
+def _tell_job_types(schema: dict[str, Any], references: Any) -> None:
+    """The types that there are, each with its params."""
+    schema["properties"]["job_type"]["enum"] = list(registry.TYPES)
+    schema["oneOf"] = [
+        {"properties": {"job_type": {"const": name}, "params": references[kind.params, "validation"]}}
+        for name, kind in registry.TYPES.items()
+    ]
+
+
+def _resolved(reference: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = definitions["$defs"][reference["$ref"].rpartition("/")[2]]
+    return found
+
+
 def _formats(row: Operation) -> tuple[str, ...]:
     field = row.request.model_fields.get("encoding_format")
     return get_args(field.annotation) if field else ()
+
+
+def _as_form(schema: dict[str, Any]) -> dict[str, Any]:
+    """What of a body a form can say: files, and one value a field."""
+    fields: dict[str, Any] = {}
+    for name, field in schema["properties"].items():
+        kinds = [kind for kind in field.get("anyOf", [field]) if kind.get("type") not in ("array", "null")]
+        if name == "files":
+            file = {"type": "string", "format": "binary"}
+            fields[name] = {"type": "array", "items": file, "minItems": 1, "maxItems": field["maxItems"]}
+        elif kinds:
+            fields[name] = kinds[0]
+    return {
+        "type": "object",
+        "properties": fields,
+        "required": schema["required"],
+        "additionalProperties": False,
+    }
 
 
 def _without(schema: dict[str, Any], fields: list[str]) -> dict[str, Any]:

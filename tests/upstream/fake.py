@@ -15,7 +15,8 @@ It behaves as the name of the model says (for TEI: the folder in the URL, as in 
     slow         answers after SLOW seconds
 
 Chat counts words for tokens, refuses more than CONTEXT of them in vLLM's words, and counts them at POST /tokenize
-unless it is `silent` there, and after HANG seconds if it is `lost`. Chat streams and choices: `empty` (no choice),
+unless it is `silent` there, and after HANG seconds if it is `lost`. Chat streams and choices: `fitting` (the least that the
+schema asked for wants), `empty` (no choice),
 `cut` (at the limit on tokens), `plain` (refuses response_format), `bare` (a choice without a message), `truncated` (a
 stream without its end), `broken` (the connection drops in the stream), `stalling` (a stream that stops coming),
 `endless` (a stream that goes on until the reader leaves), `quiet` (one that says no more until then), `abrupt` (no
@@ -152,6 +153,8 @@ class Upstream:
             error = {"message": refusal, "type": "BadRequestError", "param": None, "code": 400}
             return JSONResponse({"error": error}, status_code=400)
         said = self.replies.pop(0) if self.replies else REPLY
+        if model == "fitting" and (schema := body.get("response_format", {}).get("json_schema")):
+            said = json.dumps(_fitting(schema.get("schema", {}), schema.get("schema", {})))
         message = {"role": "assistant", "content": said} if isinstance(said, str) else said
         reason = "tool_calls" if message.get("tool_calls") else "length" if model == "cut" else "stop"
         if body.get("stream"):
@@ -321,6 +324,32 @@ class Upstream:
         self.seen.append(body)
         self.sent.append(dict(request.headers))
         return body
+
+
+def _fitting(schema: Any, whole: Any) -> Any:
+    """The least that a schema wants, of what is common in schemas."""
+    if not isinstance(schema, dict):
+        return None
+    if isinstance(reference := schema.get("$ref"), str):
+        return _fitting(whole.get("$defs", {}).get(reference.rpartition("/")[2]), whole)
+    for several in ("enum", "anyOf", "oneOf"):
+        if schema.get(several):
+            return schema[several][0] if several == "enum" else _fitting(schema[several][0], whole)
+    match schema.get("const", schema.get("type")):
+        case "object":
+            fields = schema.get("properties", {})
+            return {name: _fitting(fields.get(name), whole) for name in schema.get("required", [])}
+        case "array":
+            return [_fitting(schema.get("items"), whole)] * schema.get("minItems", 0)
+        case "string":
+            return "a" * schema.get("minLength", 0)
+        case "integer" | "number":
+            return schema.get("minimum", 0)
+        case "boolean":
+            return True
+        case "null":
+            return None
+    return schema.get("const")
 
 
 def _words(text: str | list[int]) -> int:
