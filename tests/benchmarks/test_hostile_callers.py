@@ -112,11 +112,9 @@ def documents(url: str, stop: Event) -> None:
 
 def ingest(url: str, stop: Event) -> None:
     """Item 9: 40 MB of documents that are taken in."""
-    number = 0
-    for _ in _until(stop):
+    for number, _ in enumerate(_until(stop)):
         texts = [f"{number} {line} " + "the quick brown fox " * 20 for line in range(95_000)]
         body = json.dumps({"documents": texts, "collection": f"large-{number}"}).encode()
-        number += 1
         _post(url, "/v1/rag/ingest", body, timeout=120)
 
 
