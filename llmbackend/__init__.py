@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llm_client import (
+    Analysis,
     Answer,
     AnswerStream,
     BackendError,
@@ -36,6 +37,7 @@ from llm_client import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Analysis",
     "Answer",
     "AnswerStream",
     "BackendError",

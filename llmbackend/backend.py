@@ -76,7 +76,7 @@ class Backend:
         self._index_builder = IndexBuilder(self._collections, edge)
         self._parsers = ParsingPool(Limits(settings.file_seconds, settings.file_memory_mb * 2**20))
         self._imports = Imports(self._collections)
-        self._rooms = Rooms(self._chat, self._embedder, self._collections, settings.answer_links)
+        self._rooms = Rooms(self._chat, self._embedder, self._judge, self._collections, settings.answer_links)
         self._jobs = self._open_jobs(engine)
 
     @classmethod
@@ -483,7 +483,9 @@ class Backend:
         await threads.files(loading.llamaindex)
         from .analysis.workflow import analyze
 
-        return await analyze(self._chat, self._embedder, request.text, self.settings.answer_links)
+        return await analyze(
+            self._chat, self._embedder, self._judge, request.text, self.settings.answer_links
+        )
 
     # Jobs
 

@@ -29,6 +29,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast, overload
 from urllib.parse import quote, urlsplit
 
 __all__ = [
+    "Analysis",
     "Answer",
     "AnswerStream",
     "BackendError",
@@ -491,6 +492,30 @@ class Answer(str):
             for source in self.sources
         )
         return f"<p style='white-space:pre-wrap'>{html.escape(self)}</p><ol>{items}</ol>"
+
+
+class Analysis(Record):
+    """What a document says; see `analyze_document`. In notebooks, a page to read."""
+
+    def _repr_html_(self) -> str:
+        points = "".join(f"<li>{html.escape(point)}</li>" for point in self["key_points"])
+        facts = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(kind)}</th>"
+            f"<td style='text-align:left'>{html.escape('; '.join(found['text'] for found in passages))}</td></tr>"
+            for kind, passages in (self.get("facts") or {}).items()
+            if passages
+        )
+        coverage = self.get("coverage") or {"read": "?", "parts": "?", "words": "?"}
+        small = [
+            f"read: {coverage['read']} of {coverage['parts']} parts, {coverage['words']} words",
+            *(self.get("notes") or []),
+            self["model"],
+        ]
+        return (
+            f"<b>{html.escape(self['sentiment'])}</b> ({self['sentiment_score']:+.2f})"
+            f"<p>{html.escape(self['summary'])}</p><ul>{points}</ul><table>{facts}</table>"
+            f"<small>{'<br>'.join(map(html.escape, small))}</small>"
+        )
 
 
 _SCORES = ("dense", "sparse", "fused", "rerank", "quote_score")
@@ -1865,13 +1890,18 @@ class LLMBackendClient:
 
     # Analysis
 
-    def analyze_document(self, text: str) -> Record:
-        """What a document says: `{sentiment, sentiment_score, key_points, summary, model}`.
+    def analyze_document(self, text: str) -> Analysis:
+        """What a document says: `{sentiment, sentiment_score, key_points, positions, summary, coverage, facts, notes, model}`.
 
-        `sentiment` is positive, negative, neutral or mixed, `sentiment_score` from -1 (negative) to 1,
-        `key_points` a list of sentences. Raises InvalidRequest (empty text), BackendError.
+        `sentiment` is positive, negative, neutral or mixed, `sentiment_score` from -1 (negative) to 1 (English texts;
+        others are neutral). `key_points` is a list of sentences, and `positions` has for each `{start, end}` in the text,
+        or None where it is in a model's own words. With the embedded model, summary and key points are sentences of the
+        text, as they stand there but for their white space; of a larger one's, what has numbers or quotations that the
+        text does not have is left out, and `notes` says so. `coverage` is `{parts, read, words}`; `facts`, of English
+        contracts, has `parties`, `dates`, `amounts` and `obligations`, each `{text, start, end}`.
+        Raises InvalidRequest (empty text), BackendError.
         """
-        return self._call("analyze_document", text=text)
+        return Analysis(self._call("analyze_document", text=text))
 
     # Jobs
 

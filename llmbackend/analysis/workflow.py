@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from anyio import CancelScope
 from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Workflow, step
@@ -14,16 +16,36 @@ from ..errors import InvalidRequest
 from ..inference import structured
 from ..inference.chat import ChatModel
 from ..inference.embeddings import Embedder
-from ..inference.sentences import telling
+from ..inference.judge import Judge
 from ..knowledge.answers.delimiters import as_data
 from ..knowledge.answers.links import Links, inert
 from ..knowledge.chunks.splitting import splitter
-from ..schemas import Analysis, Sentiment
-from .sentiment import Feeling, feeling
+from ..schemas import Analysis, ContractFacts, Coverage, Sentiment, Span
+from . import contracts, extract
+from .check import Checked
+from .sentiment import NOT_ENGLISH, Feeling, feeling, is_english
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 PART_TOKENS = 900
-MAX_PARTS = 12
-MAX_KEY_POINTS = 7
+"""Of a part that a model reads at once."""
+
+PART_WORDS = 600
+"""The same where no model reads it."""
+
+MAX_KEY_POINTS = extract.KEY_POINTS
+
+MOST_POINTS = 16
+"""Of all parts, from which a model concludes: a context of 2,048 tokens takes them."""
+
+FEW = 200
+"""Sentences of a text of which each has a say in the sentiment, as short as it may be; else those worth reading."""
+
+MOST_JUDGED = 5000
+"""Sentences that the judge reads of a text, some 100,000 words and 25 seconds; of more, the embedder reads all."""
+
+OWN_WORDS = "summary and key_points are the text's own sentences; a larger chat model would phrase them"
 
 _Shape = TypeVar("_Shape", bound=BaseModel)
 
@@ -91,14 +113,21 @@ class NotesEvent(Event):
     key_points: list[str]
 
 
-async def analyze(chat: ChatModel, embedder: Embedder, text: str, links: Links = "host") -> Analysis:
-    """Sentiment, key points and a summary of a text. Of a very long one, twelve parts spread over it are read.
+async def analyze(
+    chat: ChatModel, embedder: Embedder, judge: Judge, text: str, links: Links = "host"
+) -> Analysis:
+    """Sentiment, key points and a summary of a text, all of which is read.
+
+    A chat model too small to say it in its own words is not asked: what the text says is then told in its sentences.
 
     Raises InvalidRequest for a blank text, BackendError if the model's answers do not fit.
     """
     if not text.strip():
         raise InvalidRequest("text: a blank text says nothing to analyze")
-    running = AnalysisWorkflow(chat, embedder).run(text=text)
+    own = partial(extracted, embedder, judge, text, links, chat.name or "")
+    if not chat.abstracts:
+        return await own()
+    running = AnalysisWorkflow(chat, own).run(text=text)
     result: asyncio.Future[Analysis] = asyncio.ensure_future(running)
     try:
         # A bare await would hand a cancellation on to the workflow, which then forgets steps that it has begun.
@@ -110,63 +139,126 @@ async def analyze(chat: ChatModel, embedder: Embedder, text: str, links: Links =
         raise
     analysis = result.result()
     analysis.summary = inert(analysis.summary, links)
-    points = (inert(point, links) for point in analysis.key_points)
-    analysis.key_points = [point for point in points if point.strip()]
+    points = [inert(point, links) for point in analysis.key_points]
+    kept = [number for number, point in enumerate(points) if point.strip()]
+    analysis.key_points = [points[number] for number in kept]
+    analysis.positions = [analysis.positions[number] for number in kept]
     return analysis
 
 
-class AnalysisWorkflow(Workflow):
-    """split -> read (each part, two at a time) -> conclude."""
+async def extracted(embedder: Embedder, judge: Judge, text: str, links: Links, model: str) -> Analysis:
+    """An analysis in the text's own sentences."""
+    found = await threads.splitting(extract.split, text)
+    worth = [
+        sentence
+        for sentence in await threads.processor(extract.worth_reading, found, text)
+        if inert(sentence.text, links) == sentence.text  # what has to be changed would not be the text's own
+    ]
+    notes = [OWN_WORDS]
+    if not worth:
+        worth = [s for s in found if len(s.text) <= extract.LONGEST and any(map(str.isalpha, s.text))][
+            :MAX_KEY_POINTS
+        ]
+        notes.append("summary and key_points: no sentence stands out, so they are the text's first lines")
+    felt = found if len(found) <= FEW else worth
+    english = is_english(text)
+    judges = english and judge.here and max(len(felt), len(worth)) <= MOST_JUDGED
+    if english and judge.here and not judges:
+        notes.append(f"sentiment: by words alone, for the text has more than {MOST_JUDGED:,} sentences")
+    vectors = await _vectors(embedder, judge, judges, [sentence.text for sentence in worth])
+    picked = await threads.processor(extract.pick, worth, vectors, len(text))
+    if english:
+        said = [sentence.text for sentence in felt]
+        opinion = await feeling(said, await judge.embed(said) if judges else None)
+    else:
+        opinion = Feeling("neutral", 0.0)
+        notes.append(NOT_ENGLISH)
+    parts = extract.parts_of(text, PART_WORDS)
+    return Analysis(
+        sentiment=opinion.sentiment,
+        sentiment_score=opinion.score,
+        key_points=[inert(sentence.text, links) for sentence in picked.key_points],
+        positions=[Span(start=sentence.start, end=sentence.end) for sentence in picked.key_points],
+        summary=inert(" ".join(sentence.text for sentence in picked.summary), links),
+        coverage=Coverage(parts=parts, read=parts, words=len(text.split())),
+        facts=await threads.processor(contracts.facts, text, worth) if english else None,
+        notes=notes,
+        model=model,
+    )
 
-    def __init__(self, chat: ChatModel, embedder: Embedder) -> None:
+
+def _facts(text: str) -> ContractFacts | None:
+    if not is_english(text):
+        return None
+    return contracts.facts(text, extract.worth_reading(extract.split(text), text))
+
+
+async def _vectors(embedder: Embedder, judge: Judge, judges: bool, texts: list[str]) -> NDArray[Any]:
+    if judges:
+        return await judge.embed(texts)
+    return (await embedder.embed(texts, too_long="truncate")).values
+
+
+class AnalysisWorkflow(Workflow):
+    """split -> read (each part, two at a time) -> conclude, each checked against the text."""
+
+    def __init__(self, chat: ChatModel, own: Callable[[], Awaitable[Analysis]]) -> None:
+        """The text's own sentences stand in for a summary of which nothing is left."""
         super().__init__(timeout=None)
         self._chat = chat
-        self._embedder = embedder
+        self._own = own
         self._model = ""
 
     @step
     async def split(self, context: Context, start: StartEvent) -> PartEvent | None:
         parts = await threads.splitting(splitter(PART_TOKENS, 0).split_text, start.text)
-        if len(parts) > MAX_PARTS:
-            parts = _spread(parts, MAX_PARTS)
-        await context.store.set("parts", parts)
+        await context.store.set("parts", len(parts))
+        await context.store.set("text", start.text)
         for number, part in enumerate(parts):
             context.send_event(PartEvent(number=number, text=part))
         return None
 
     @step(num_workers=2)
     async def read(self, part: PartEvent) -> NotesEvent:
-        if self._chat.abstracts:
-            task = f"Text:\n\n{as_data(part.text)}\n\nWrite down its 2 to 4 most important points."
-            points = (await self._ask(Notes, _said("system", _READ), _said("user", task))).key_points
-        else:
-            # A small model's own words would be wrong ones: the text's most telling sentences serve better.
-            points = await telling(self._embedder, part.text, 5)
+        task = f"Text:\n\n{as_data(part.text)}\n\nWrite down its 2 to 4 most important points."
+        points = (await self._ask(Notes, _said("system", _READ), _said("user", task))).key_points
         return NotesEvent(number=part.number, key_points=points)
 
     @step
     async def conclude(self, context: Context, notes: NotesEvent) -> StopEvent | None:
         parts = await context.store.get("parts")
-        collected = context.collect_events(notes, [NotesEvent] * len(parts))
+        collected = context.collect_events(notes, [NotesEvent] * parts)
         if collected is None:
             return None
+        text = await context.store.get("text")
+        checked = await threads.processor(Checked, text)
         ordered = sorted(collected, key=lambda event: event.number)
-        points = list(dict.fromkeys(point.strip() for event in ordered for point in event.key_points))
-        points = _spread(points, MAX_KEY_POINTS)
-        # A small model does not judge well, either: it finds most texts positive.
-        felt = None if self._chat.abstracts else await feeling(self._embedder, "\n\n".join(parts))
+        written = list(dict.fromkeys(point.strip() for event in ordered for point in event.key_points))
+        left_out: list[str] = []
+        points = [point for point in written if _holds(checked, "a key point", point, left_out)]
         messages = [_said("system", _CONCLUDE)]
         for example, judged in _EXAMPLES:
             messages += [_said("user", _task(example)), _said("assistant", judged.model_dump_json())]
-        conclusion = await self._ask(Conclusion, *messages, _said("user", _task(points)))
-        score = _SIGN[conclusion.sentiment] * _STRENGTH[conclusion.strength]
-        felt = felt or Feeling(conclusion.sentiment, score)
+        conclusion = await self._ask(
+            Conclusion, *messages, _said("user", _task(_spread(points or written, MOST_POINTS)))
+        )
+        sentences = [s.text for s in extract.split(_whole_sentences(conclusion.summary))]
+        summary = " ".join(s for s in sentences if _holds(checked, "a sentence of the summary", s, left_out))
+        if not summary:
+            summary = (await self._own()).summary
+            left_out.append("summary: nothing of the model's is left, so it is in the text's own sentences")
+        points = _spread(points, MAX_KEY_POINTS)
+        places = [extract.find(point, text) for point in points]
         return StopEvent(
             result=Analysis(
-                sentiment=felt.sentiment,
-                sentiment_score=felt.score,
+                sentiment=conclusion.sentiment,
+                sentiment_score=_SIGN[conclusion.sentiment] * _STRENGTH[conclusion.strength],
                 key_points=points,
-                summary=_whole_sentences(conclusion.summary),
+                positions=[Span(start=place[0], end=place[1]) if place else None for place in places],
+                summary=summary,
+                coverage=Coverage(parts=parts, read=len(collected), words=len(text.split())),
+                facts=await threads.processor(_facts, text),
+                notes=left_out,
                 model=self._model,
             )
         )
@@ -177,6 +269,14 @@ class AnalysisWorkflow(Workflow):
         completion = await structured.complete(self._chat, request, shape.model_json_schema())
         self._model = completion.get("model") or ""
         return shape.model_validate_json(completion["choices"][0]["message"]["content"])
+
+
+def _holds(checked: Checked, kind: str, claim: str, left_out: list[str]) -> bool:
+    """Whether the text has what the claim names; else it is told that the claim is left out."""
+    missing = checked.missing(claim)
+    if missing:
+        left_out.append(f"{kind} is left out, for the text does not have {', '.join(missing)}: {claim}")
+    return not missing
 
 
 def _said(role: str, content: str) -> dict[str, str]:

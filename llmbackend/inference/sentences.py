@@ -1,4 +1,4 @@
-"""Sentences picked out of texts by their vectors: the closest to a question, and the most telling of a document.
+"""Sentences of texts, and those that are closest to a question, by their vectors.
 
 What is picked is always a verbatim part of the text.
 """
@@ -8,12 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from .embeddings import Embedder
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 WORDS_WEIGHT = 1.5
 """Of shared words beside the cosine: static vectors know the topic, words the detail asked for."""
@@ -23,9 +20,6 @@ FRAGMENT_PENALTY = 0.3
 
 PLACE_PENALTY = 0.03
 """For each text that retrieval ranked before a sentence's own."""
-
-DIVERSITY = 0.4
-"""How much likeness to sentences already picked counts against one (maximal marginal relevance)."""
 
 # After a full stop, at an empty line, and before a line that begins a list item, heading, table row or directive;
 # not at every line end, which in wrapped prose means nothing.
@@ -80,37 +74,6 @@ async def fitting(embedder: Embedder, question: str, texts: Sequence[str]) -> li
         for place, sentence, cosine in zip(places, written, values[1:] @ values[0], strict=True)
     ]
     return sorted(quotes, key=lambda quote: -quote.score)
-
-
-def whole(text: str) -> list[str]:
-    """Its sentences, without headings, table lines and the like."""
-    found = [text[start:end] for start, end in sentences(text)]
-    return [sentence for sentence in found if not _is_fragment(sentence)]
-
-
-async def telling(embedder: Embedder, text: str, count: int) -> list[str]:
-    """Up to `count` sentences, in the text's order, that are close to its middle and unlike each other."""
-    found = whole(text) or [text[start:end] for start, end in sentences(text)][:count]
-    found = list(dict.fromkeys(found))
-    if len(found) <= count:
-        return found
-    values = (await embedder.embed(found)).values
-    return [found[index] for index in sorted(_diverse(values, count))]
-
-
-def _diverse(values: NDArray[Any], count: int) -> list[int]:
-    """Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998), relevance being likeness to the mean."""
-    import numpy as np
-
-    middle = values.mean(axis=0)
-    relevance = values @ (middle / max(float(np.linalg.norm(middle)), 1e-9))
-    picked: list[int] = []
-    while len(picked) < count:
-        repeats = (values @ values[picked].T).max(axis=1) if picked else np.zeros(len(values))
-        scores = (1 - DIVERSITY) * relevance - DIVERSITY * repeats
-        scores[picked] = -np.inf
-        picked.append(int(np.argmax(scores)))
-    return picked
 
 
 def _is_fragment(sentence: str) -> bool:

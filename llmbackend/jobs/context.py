@@ -11,6 +11,7 @@ from typing import Any
 
 from ..inference.chat import ChatModel
 from ..inference.embeddings import Embedder
+from ..inference.judge import Judge
 from ..knowledge.answers.links import Links
 from ..knowledge.collections.collections import Collections
 from .ledger import Claim
@@ -29,6 +30,7 @@ class Rooms:
 
     chat: ChatModel
     embedder: Embedder
+    judge: Judge
     collections: Collections
     answer_links: Links
 

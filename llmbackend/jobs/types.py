@@ -181,7 +181,11 @@ async def analyze_documents(context: Context, params: AnalyzeDocumentsParams) ->
         name, text = (str(number), given) if isinstance(given, str) else (given.id, given.text)
         try:
             analysis = await analyze(
-                context.rooms.chat, context.rooms.embedder, text, context.rooms.answer_links
+                context.rooms.chat,
+                context.rooms.embedder,
+                context.rooms.judge,
+                text,
+                context.rooms.answer_links,
             )
             context.results.append([{"id": name, **analysis.model_dump()}])
         except LLMBackendError as error:

@@ -1,4 +1,4 @@
-"""Document analysis, on both transports. What the small embedded model writes is not tested, only its shape."""
+"""Document analysis, on both transports: with the embedded stack, in the document's own sentences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ COMPLAINT = "The train was three hours late. Nobody told us why. I want my money
 
 def test_an_analysis_has_its_keys_and_ranges(client: LLMBackendClient) -> None:
     analysis = client.analyze_document(COMPLAINT)
-    assert set(analysis) == {"sentiment", "sentiment_score", "key_points", "summary", "model"}
+    assert set(analysis) == {
+        "sentiment",
+        "sentiment_score",
+        "key_points",
+        "positions",
+        "summary",
+        "coverage",
+        "facts",
+        "notes",
+        "model",
+    }
     assert analysis.sentiment in ("positive", "negative", "neutral", "mixed")
     assert -1 <= analysis.sentiment_score <= 1
     assert analysis.key_points
@@ -40,6 +50,65 @@ def test_the_sentiment_is_that_of_the_text(client: LLMBackendClient, text: str, 
 def test_a_long_text_is_analysed_as_well(client: LLMBackendClient) -> None:
     text = " ".join(f"In chapter {number} the hero walks to town {number}." for number in range(300))
     assert 1 <= len(client.analyze_document(text).key_points) <= 7
+
+
+MANUAL = """# Router manual
+
+The router has two antennas and four sockets on its
+back, and a small red button next to them.
+
+| light | meaning |
+| red   | no connection |
+
+To reset the router to its factory settings, hold the red button for
+ten seconds until all lights blink. Your own settings are lost then!
+
+* The warranty covers defects of material for 24 months.
+* Return shipping is paid by the manufacturer within Europe.
+
+Page 3 of 7
+
+All rights reserved by the manufacturer of this router, 2026.
+"""
+
+
+def test_what_is_said_stands_in_the_text(client: LLMBackendClient) -> None:
+    text = MANUAL + "".join(
+        f"\n\n## Part {n}\n\nThe part with number {n} costs {n} euros and fits." for n in range(400)
+    )
+    analysis = client.analyze_document(text)
+    flat = " ".join(text.split())
+    for point, place in zip(analysis.key_points, analysis.positions, strict=True):
+        assert " ".join(text[place.start : place.end].split()) == point
+        assert not point.startswith(("#", "|", "*", "Page", "All rights"))
+    for sentence in analysis.summary.replace("! ", ". ").split(". "):
+        assert sentence.rstrip(".") in flat
+    assert analysis.coverage == {"parts": 9, "read": 9, "words": len(text.split())}
+    assert "text's own sentences" in analysis.notes[0]
+    assert "9 of 9 parts" in analysis._repr_html_()
+
+
+def test_the_sentiment_of_another_language_is_not_guessed(client: LLMBackendClient) -> None:
+    analysis = client.analyze_document(
+        "Der Zug war drei Stunden zu spät, und die Leute waren sehr verärgert. " * 2
+    )
+    assert (analysis.sentiment, analysis.sentiment_score) == ("neutral", 0)
+    assert any("only English" in note for note in analysis.notes)
+    assert "verärgert" in analysis.summary
+
+
+def test_a_contract_names_its_parties(client: LLMBackendClient) -> None:
+    text = (
+        'This Agreement is made on May 2, 2024 between Acme Pumps Ltd., a company in Leeds (the "Supplier"), and '
+        'Bolt GmbH, a company in Bonn (the "Customer"). The Supplier shall deliver ten pumps by June 1, 2024. '
+        "The Customer shall pay $5,000 within thirty days of delivery."
+    )
+    facts = client.analyze_document(text).facts
+    assert [party.text for party in facts.parties] == ["Acme Pumps Ltd.", "Bolt GmbH"]
+    assert [date.text for date in facts.dates] == ["May 2, 2024", "June 1, 2024"]
+    assert [amount.text for amount in facts.amounts] == ["$5,000"]
+    assert len(facts.obligations) == 2
+    assert client.analyze_document(COMPLAINT).facts is None
 
 
 def test_an_empty_text_is_refused(client: LLMBackendClient) -> None:

@@ -100,17 +100,14 @@ def test_parts_of_llamaindex_may_be_wanted_by_several_threads_at_once(tmp_path: 
     program = """
         import sys
         from concurrent.futures import ThreadPoolExecutor
-        from llmbackend import BackendError, LLMBackendClient
+        from llmbackend import LLMBackendClient
         sys.setswitchinterval(1e-5)
         def analyze(client):
-            try:
-                client.analyze_document("It is good.")
-            except BackendError as error:  # there is no model; before that, its modules are loaded
-                return error.message
+            return client.analyze_document("It is good.").summary  # without a chat model, in the text's own sentences
         with LLMBackendClient() as client, ThreadPoolExecutor() as pool:
             told = [pool.submit(analyze, client) for _ in range(3)]
             reports = [pool.submit(client.rag_ingest, "A sentence. " * 500, f"c{n}") for n in range(3)]
-            assert all("models pull" in one.result() for one in told)
+            assert all(one.result() == "It is good." for one in told)
             assert all(one.result().added == 1 for one in reports)
     """
     assert _run(program, LLMBACKEND_DATA_DIR=str(tmp_path), LLMBACKEND_MODELS_DIR=str(tmp_path)) == ""

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from llmbackend.inference.embedded import EmbeddedEmbedder
-from llmbackend.inference.sentences import fitting, sentences, telling
+from llmbackend.inference.sentences import fitting, sentences
 
 EMBEDDER = EmbeddedEmbedder()
 
@@ -84,25 +84,3 @@ def test_a_heading_loses_to_the_sentence_that_says_something() -> None:
     text = "# Resetting the router\n\nThe router is reset by holding its button for ten seconds."
     best = asyncio.run(fitting(EMBEDDER, "How to reset the router?", [text]))[0]
     assert text[best.start : best.end].startswith("The router is reset")
-
-
-@pytest.mark.parametrize("count", [1, 2, 4])
-def test_the_telling_sentences_are_verbatim_different_and_in_the_texts_order(count: int) -> None:
-    found = asyncio.run(telling(EMBEDDER, TEXT, count))
-    assert len(found) == len(set(found)) == count
-    places = [TEXT.index(sentence) for sentence in found]
-    assert places == sorted(places)
-    assert not any(sentence.startswith(("#", "|")) for sentence in found)
-
-
-def test_a_repeated_sentence_is_told_once() -> None:
-    text = "The router does not connect at all. " * 5 + "The support line never answers my calls."
-    assert asyncio.run(telling(EMBEDDER, text, 3)) == [
-        "The router does not connect at all.",
-        "The support line never answers my calls.",
-    ]
-
-
-def test_fragments_are_told_where_there_is_nothing_else() -> None:
-    assert asyncio.run(telling(EMBEDDER, "One\n\nTwo\n\nThree", 2)) == ["One", "Two"]
-    assert asyncio.run(telling(EMBEDDER, "", 2)) == []

@@ -33,6 +33,53 @@ def test_an_analysis_is_the_models(client: LLMBackendClient, upstream: Upstream)
     assert [request["response_format"]["type"] for request in upstream.seen] == ["json_schema"] * 2
 
 
+def test_what_the_text_does_not_have_is_left_out_and_told(
+    client: LLMBackendClient, upstream: Upstream
+) -> None:
+    notes = {
+        "key_points": [
+            "The ferry was 90 minutes late.",
+            "The ferry was late again, it says.",
+            "It said “sorry, all”.",
+        ]
+    }
+    conclusion = {
+        "summary": "It came 3 hours late. A ferry was late.",
+        "sentiment": "negative",
+        "strength": "clear",
+    }
+    upstream.replies = [json.dumps(notes), json.dumps(conclusion)]
+    analysis = client.analyze_document("The ferry was late again, and nobody told us why.")
+    assert analysis.key_points == ["The ferry was late again, it says."]
+    assert analysis.positions == [None]
+    assert analysis.summary == "A ferry was late."
+    assert len(analysis.notes) == 3
+    assert "90" in analysis.notes[0]
+    assert "sorry, all" in analysis.notes[1]
+    assert "3 hours" in analysis.notes[2]
+
+
+def test_a_summary_of_which_nothing_is_left_is_the_texts_own(
+    client: LLMBackendClient, upstream: Upstream
+) -> None:
+    conclusion = {"summary": "It came 3 hours late.", "sentiment": "negative", "strength": "clear"}
+    upstream.replies = [NOTES, json.dumps(conclusion)]
+    text = "The ferry was late again, and nobody told us why."
+    assert client.analyze_document(text).summary == text
+
+
+def test_every_part_is_read(client: LLMBackendClient, upstream: Upstream) -> None:
+    text = " ".join(f"The ferry number {n} of the whole long season was late again." for n in range(1500))
+    notes = json.dumps({"key_points": ["The ferry was late again."]})
+    read = -(-1500 * 13 // 900)  # at least: of 900 tokens each
+    upstream.replies = [notes] * 60
+    with fails(BackendError):  # the conclusion is no list of points
+        client.analyze_document(text)
+    asked = [request for request in upstream.seen if "Text:" in request["messages"][-1]["content"]]
+    assert len(asked) >= read
+    assert all(f"number {n} of" in str(asked) for n in (0, 700, 1499))
+
+
 def test_an_answer_out_of_shape_is_asked_for_once_more(client: LLMBackendClient, upstream: Upstream) -> None:
     upstream.replies = ["Sure! Here are the points:", NOTES, CONCLUSION]
     assert client.analyze_document("The ferry was late again.").sentiment == "negative"

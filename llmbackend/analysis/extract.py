@@ -1,0 +1,231 @@
+"""What a document says in its own sentences: those worth reading, and of them those that carry it.
+
+A sentence is a stretch of the text as it stands, its white space made single spaces. Carrying are those near to the
+middle of the document and of the part they stand in (centroids; Radev et al., 2004) and unlike each other (maximal
+marginal relevance; Carbonell and Goldstein, SIGIR 1998).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..inference.sentences import sentences
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+KEY_POINTS = 7
+"""At most."""
+
+SUMMARY_WORDS = 110
+"""Beyond which a summary takes no further sentence."""
+
+SUMMARY_SENTENCES = 5
+
+FEWEST, MOST = 6, 70
+"""Words of a sentence that is worth reading: fewer are headings and remnants, more are not read to the end."""
+
+FEW = 12
+"""Sentences and lines of a text in which half as many words are enough."""
+
+LONGEST = 700
+"""Letters of a sentence that is worth reading."""
+
+ALIKE = 0.85
+"""The cosine from which two sentences say the same."""
+
+DIVERSITY = 0.3
+"""How much likeness to a sentence that is taken counts against another."""
+
+DOUBT = 0.12
+"""Off the cosine of a sentence that hardly stands alone; twice for a definition or a question."""
+
+OPENS = 0.1
+"""Onto the cosine of a sentence in the first twentieth of a document, where it tells what it is."""
+
+
+class Sentence(NamedTuple):
+    start: int
+    end: int
+    text: str
+    """As it stands from `start` to `end`, its white space made single spaces."""
+
+
+# fmt: off
+_ABBREVIATED = re.compile(
+    r"(?:\b(?:No|Nos|Sec|Art|Mr|Mrs|Ms|Dr|Prof|St|v|vs|e\.g|i\.e|cf|U\.S|U\.K|"
+    r"Fig|Vol|para|bzw|z\.B|d\.h|ca|Nr|Abs)|\b[A-Z])\.$")
+_MARKER = re.compile(
+    r"(?:\s|[-*•·▪◦–—>#]+\s|\(?(?:[A-Za-z]|[ivxIVX]{1,5}|\d{1,3})[.)]\s|\d{1,3}(?:\.\d{1,3})+\.?\s|"
+    r"(?:Section|Article|SECTION|ARTICLE)\s+[\dIVX.]+[.:]?\s)*")
+_BEGINS = re.compile(r"[\w\"'“„«‘¿¡*`]")
+_ENDS = re.compile(r"[.!?。！？][\"'”’»)\]]*$")
+_BROKEN = re.compile(r"\[\s*[*•●_.]+\s*\]|_{3,}|\.{4,}|…{2,}|X{4,}|█|\*{3,}|\[?redacted|omitted\]|\[\s+\]|\|", re.I)
+_NOISE = re.compile(
+    r"\b(?:all rights reserved|copyright|©|page \d+|in witness whereof|/s/|signature page|intentionally left blank|"
+    r"table of contents|^(?:appendix|exhibit|schedule|annex)\b|confidential treatment|incorporated (?:herein )?by reference|exhibit \d|https?://\S+|"
+    r"permission is hereby granted|duly executed|undersigned)|\b\d+\.\d+\.(?:\s|$)", re.I)
+_SIGNED = re.compile(r"(?:^|\s)(?:By|Name|Title|Date|Its|Witness|Attest|Address|Fax|Phone|Tel|E-?mail)\s*:")
+_COMMONPLACE = re.compile(
+    r"\bheadings\b.*\b(?:convenience|reference)|\bcounterparts?\b|\bseverab|\binvalid(?:ity)?\b.*\benforceab|"
+    r"\bunenforceab|\bentire (?:agreement|understanding)|\bno (?:waiver|failure)\b|\bsuccessors and (?:permitted )?assigns|"
+    r"\bfurther assurances|\bcomplete agreement concerning|\bwords? (?:in the singular|importing)|"
+    r"\bnotices?\b.*\bdeemed\b", re.I)
+_DEFINES = re.compile(r"^[\"“][^\"”]+[\"”].*\b(?:means?|refers? to|is defined)\b|\b(?:shall mean|(?:shall )?ha(?:s|ve) the meanings?)\b", re.I)
+_LEANS = re.compile(
+    r"(?:This|These|That|Those|It|Its|He|She|They|Their|Such|Here|There|However|Therefore|Thus|Hence|But|And|Or|Also|So|"
+    r"Then|Nor|Note|Having|Previously|Seriously|Moreover|Furthermore|In addition|Otherwise|Instead|Finally|For example|For instance|As such|Nevertheless|"
+    r"Notwithstanding|Accordingly|The (?:following|foregoing|above|latter|former|same))\b(?! (?:Agreement|Contract|Policy|"
+    r"Report|document|report|manual|guide|specification|License|Licence))")
+# fmt: on
+
+
+def split(text: str) -> list[Sentence]:
+    """All its sentences and lines in order. Where an abbreviation or a line's end cut one, it is whole again."""
+    spans: list[tuple[int, int]] = []
+    for start, end in sentences(text):
+        piece = text[start:end]
+        if spans:
+            before = text[max(spans[-1][0], spans[-1][1] - 20) : spans[-1][1]].rstrip()
+            blank = text[spans[-1][1] : start].count("\n") > 1
+            if not blank and (
+                _ABBREVIATED.search(before) or (piece.lstrip()[:1].islower() and before[-1:] in ".!?")
+            ):
+                spans[-1] = (spans[-1][0], end)
+                continue
+        spans.append((start, end))
+    found = []
+    for start, end in spans:
+        marker = _MARKER.match(text, start, end)
+        start = marker.end() if marker else start
+        end -= len(text[start:end]) - len(text[start:end].rstrip())
+        if start < end:
+            found.append(Sentence(start, end, " ".join(text[start:end].split())))
+    return found
+
+
+def worth_reading(found: Sequence[Sentence], text: str) -> list[Sentence]:
+    """Whole sentences that say something: no headings, page marks, tables, signatures, redactions, contents, code."""
+    times = Counter(sentence.text for sentence in found)
+    fewest = FEWEST if len(found) > FEW else FEWEST // 2
+    kept, seen = [], set()
+    for sentence in found:
+        if times[sentence.text] > 2 or sentence.text in seen or not _says_something(sentence, text, fewest):
+            continue
+        seen.add(sentence.text)
+        kept.append(sentence)
+    return kept
+
+
+def _says_something(sentence: Sentence, text: str, fewest: int) -> bool:
+    said = sentence.text
+    words = said.split()
+    letters = [letter for letter in said if letter.isalpha()]
+    unspaced = len(letters) > 12 * len(words)  # a script that has no spaces between words
+    if not unspaced and not fewest <= len(words) <= MOST:
+        return False
+    if not _ENDS.search(said) or not _BEGINS.match(said) or said[:1].islower() or len(said) > LONGEST:
+        return False
+    if len(letters) < 0.7 * len(said.replace(" ", "")):
+        return False
+    if sum(letter.isupper() for letter in letters) > 0.4 * len(letters):
+        return False
+    lines = text[sentence.start : sentence.end].split("\n")
+    columns = sum(bool(re.search(r"\S(?: {3,}|\t)\S", line)) for line in lines)
+    if columns > 1 or (columns and len(lines) == 1) or any(not line.strip() for line in lines):
+        return False
+    return not any(pattern.search(said) for pattern in (_BROKEN, _NOISE, _SIGNED, _COMMONPLACE))
+
+
+class Extract(NamedTuple):
+    summary: list[Sentence]
+    key_points: list[Sentence]
+
+
+def pick(candidates: Sequence[Sentence], vectors: NDArray[Any], length: int) -> Extract:
+    """The summary's sentences and the key points, each in order; vectors are those of the candidates, of unit length."""
+    import numpy as np
+
+    if not candidates:
+        return Extract([], [])
+    places = np.array([sentence.start / max(1, length) for sentence in candidates])
+    parts = np.minimum((places * KEY_POINTS).astype(int), KEY_POINTS - 1)
+    whole = _unit(vectors.mean(axis=0))
+    relevance = vectors @ whole
+    for part in range(KEY_POINTS):
+        inside = parts == part
+        if inside.sum() > 2:
+            relevance[inside] = 0.6 * relevance[inside] + 0.4 * (
+                vectors[inside] @ _unit(vectors[inside].mean(axis=0))
+            )
+    doubts = np.array([_doubts(sentence.text) for sentence in candidates])
+    words = np.array([len(sentence.text.split()) for sentence in candidates])
+    length_doubts = np.maximum(0, words - 40) / 30 + np.maximum(0, 10 - words) / 10
+    relevance = relevance - DOUBT * (doubts + length_doubts) + OPENS * (places < 0.05)
+    summary: list[int] = []
+    taken = 0
+    for index in _unlike(relevance, vectors, SUMMARY_SENTENCES * 3):
+        full = len(summary) == min(SUMMARY_SENTENCES, len(candidates) // 2)
+        if summary and (full or taken + words[index] > SUMMARY_WORDS):
+            continue
+        summary.append(index)
+        taken += int(words[index])
+    # Key points: the best of each part of the document first, and none that the summary has, if there are others.
+    left = [index for index in range(len(candidates)) if index not in summary]
+    if len(left) < 3:
+        left = list(range(len(candidates)))
+    best = sorted(left, key=lambda index: -relevance[index])
+    first = [next((index for index in best if parts[index] == part), None) for part in range(KEY_POINTS)]
+    order = sorted((index for index in first if index is not None), key=lambda index: -relevance[index])
+    order += [index for index in best if index not in order]
+    points: list[int] = []
+    for index in order:
+        if len(points) < KEY_POINTS and all(vectors[index] @ vectors[other] < ALIKE for other in points):
+            points.append(index)
+    return Extract(
+        [candidates[index] for index in sorted(summary)], [candidates[index] for index in sorted(points)]
+    )
+
+
+def _doubts(said: str) -> int:
+    """How much speaks against a sentence: that it leans on one before it, defines a word, or asks."""
+    return bool(_LEANS.match(said)) + 2 * bool(_DEFINES.search(said) or "?" in said[-3:])
+
+
+def _unlike(relevance: NDArray[Any], vectors: NDArray[Any], count: int) -> list[int]:
+    """The most relevant that are unlike those before them, best first."""
+    import numpy as np
+
+    picked: list[int] = []
+    repeats = np.full(len(relevance), -1.0)
+    while len(picked) < min(count, len(relevance)):
+        scores = relevance - DIVERSITY * np.maximum(repeats, 0)
+        scores[repeats >= ALIKE] = -np.inf  # a sentence that is taken is like itself
+        best = int(np.argmax(scores))
+        if not np.isfinite(scores[best]):
+            break
+        picked.append(best)
+        repeats = np.maximum(repeats, vectors @ vectors[best])
+        repeats[best] = 1.0
+    return picked
+
+
+def _unit(vector: NDArray[Any]) -> NDArray[Any]:
+    return vector / max(float((vector @ vector) ** 0.5), 1e-9)
+
+
+def find(quote: str, text: str) -> tuple[int, int] | None:
+    """Where a quote stands in a text, whatever the white space between its words."""
+    words = quote.split()
+    if not words:
+        return None
+    match = re.search(r"\s+".join(map(re.escape, words)), text)
+    return match.span() if match else None
+
+
+def parts_of(text: str, words: int) -> int:
+    """In how many parts of so many words a text is."""
+    return max(1, -(-len(text.split()) // words))
