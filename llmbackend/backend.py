@@ -65,7 +65,7 @@ class Backend:
         self._opened = AsyncExitStack()  # what to close, the last opened first
         self._disk = Disk.of(settings.data_dir, settings.disk_reserve_mb)
         file = engine.url.database if engine.dialect.name == "sqlite" else None
-        self._jobs_disk = Disk.of(Path(file).parent, settings.disk_reserve_mb) if file else None
+        self._jobs_disk = self._disk_of(Path(file).absolute().parent) if file else None
         self._chat = connect.chat_model(settings, forwards=forwards)
         self._embedder, self._judge = connect.embedders(settings, self._disk)
         self._reranker = connect.reranker(settings)
@@ -118,6 +118,10 @@ class Backend:
             backend._opened = opened.pop_all()
         return backend
 
+    def _disk_of(self, folder: Path) -> Disk:
+        same = folder == self.settings.data_dir
+        return self._disk if same else Disk.of(folder, self.settings.disk_reserve_mb)
+
     def _open_jobs(self, engine: Engine) -> Jobs:
         settings, name = self.settings, self._holder.name
         redis = settings.redis_url.get_secret_value() if settings.redis_url else None
@@ -143,7 +147,7 @@ class Backend:
                 settings.workers,
                 deliveries,
                 settings.job_result_days,
-                self._disk,
+                self._jobs_disk,
                 self._vitals,
             )
         return Jobs(self._database, queue, worker, deliveries, settings.job_result_days, self._vitals)
@@ -604,7 +608,10 @@ class Backend:
 
     async def health(self, request: schemas.Empty) -> schemas.Health:
         """Tell that the backend is ready, and which models it would ask."""
-        problems = [problem for problem in (self._disk.problem,) if problem]
+        # What fails without room; with Qdrant and PostgreSQL elsewhere, there is only a cache in the data directory.
+        vectors = self._disk if self.settings.qdrant_url is None else None
+        disks = {disk for disk in (vectors, self._jobs_disk) if disk is not None}
+        problems = [problem for disk in disks if (problem := disk.problem)]
         problems += [f"{part}: {error}" for part, error in self._vitals.problems().items()]
         if problems:  # the database may be well again, with nobody writing
             self._database.write(lambda connection: connection.execute(text("SELECT 1")), durable=False)

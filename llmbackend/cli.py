@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from . import LLMBackendClient, LLMBackendError, __version__, settings
+from . import LLMBackendClient, LLMBackendError, __version__, privacy, settings
 
 app = typer.Typer(
     help="Chat, embeddings, RAG and jobs: in this process, or on a server given by --url or LLM_BACKEND_URL.",
@@ -120,13 +120,14 @@ def serve(
     """Serve the operations over HTTP (port 8888 unless PORT says otherwise)."""
     from .server.app import run
 
+    privacy.keep()
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     options = settings.load(**given)
     _log(options.log_level)
 
     def started(url: str) -> None:
         guarded = "with an API key" if options.keys else "without an API key, for this machine only"
-        errors.print(f"llmbackend {__version__} answers at {url} {guarded}", highlight=False)
+        errors.print(f"llmbackend {__version__} answers at {url} {guarded}", highlight=False, soft_wrap=True)
 
     run(options, started)
 
@@ -140,6 +141,7 @@ def worker(
     """Do jobs of the server on the same DATA_DIR, or of all on the same DATABASE_URL."""
     from .worker import run
 
+    privacy.keep()
     options = settings.load()
     options = options.model_copy(update={"workers": concurrency or options.workers or 2})
     _log(options.log_level)
@@ -295,10 +297,11 @@ def pull() -> None:
     """Download the embedded models (98 MB and 84 MB, once) and verify them."""
     from .inference.weights import ALL, pull
 
-    folder = settings.load().models_path
+    options = settings.load()
+    folder = options.models_path
     for weights in ALL:
         with errors.status(f"{weights.model} ({weights.license}) into {folder}"):
-            path = pull(weights, folder)
+            path = pull(weights, folder, options.disk_reserve_mb)
         out.print(f"{weights.model} is at {path}", highlight=False, soft_wrap=True)
 
 

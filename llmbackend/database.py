@@ -97,7 +97,9 @@ def connect(where: Path | str) -> Engine:
 def _told(name: str, folder: Path | None, context: ExceptionContext) -> Exception | None:
     """What a driver raises because of the database's state, not of a statement, as an error of ours with the remedy."""
     error = context.sqlalchemy_exception
-    statement = isinstance(error, DataError | IntegrityError | ProgrammingError)
+    statement = context.connection is not None and isinstance(
+        error, DataError | IntegrityError | ProgrammingError
+    )
     if context.is_pre_ping or statement or not isinstance(error, DatabaseError | InterfaceError):
         return None
     code = getattr(error.orig, "sqlite_errorcode", None)
@@ -111,7 +113,7 @@ def _told(name: str, folder: Path | None, context: ExceptionContext) -> Exceptio
             details={"path": name},
         )
     said, *_ = str(error.orig).splitlines() or [type(error.orig).__name__]
-    advice = "see that it runs, is there, and may be written to"
+    advice = "see that it runs, and that DATABASE_URL has the right host, port, database, user and password"
     if code is not None:
         advice = _ADVICE.get(code & 0xFF, advice)
     return _unusable(f"{name} cannot be used ({said}): {advice}")

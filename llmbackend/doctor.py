@@ -203,7 +203,7 @@ async def _files() -> schemas.Check:
     check = await _checked("files", "embedded", None, probe)
     if not check.limits["landlock"]:
         check.fix = (
-            "files are parsed without a wall around the parsers, which could read this user's other files: it takes "
+            "files are parsed by processes that have no secrets, but could read this user's other files: to wall them off takes "
             "Linux 5.13 or later with Landlock, which a container's seccomp profile may have to allow"
         )
     return check

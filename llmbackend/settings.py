@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +20,8 @@ from pydantic_settings import (
 )
 
 from .errors import InvalidRequest
+
+log = logging.getLogger(__name__)
 
 
 def _home() -> Path:
@@ -181,11 +186,14 @@ def _check_url(url: str) -> None:
         raise ValueError("a URL with a password in it is refused: set the key beside it instead")
     if url.strip() and not (parts.scheme in ("http", "https") and parts.hostname):
         raise ValueError("a URL is like http://host:port")
+    _ = parts.port  # raises ValueError if that is no port
 
 
 def load(**overrides: Any) -> Settings:
     """Settings from the environment and `.env`; raises InvalidRequest naming each wrong one (never its value)."""
+    _check_env_file(Path(".env"))
     try:
+        _tell_misspelt()
         return Settings(**overrides)
     except ValidationError as error:
         wrong = [
@@ -195,3 +203,29 @@ def load(**overrides: Any) -> Settings:
         raise InvalidRequest("wrong settings: " + "; ".join(wrong)) from None
     except UnicodeDecodeError:
         raise InvalidRequest("wrong settings: the file .env is not UTF-8 text") from None
+
+
+def _check_env_file(file: Path) -> None:
+    """pydantic-settings passes over what is no file, or cannot be read, in silence."""
+    if file.is_dir():  # as Docker makes of a file that is mounted, and is not there
+        if not (file / "pyvenv.cfg").exists():  # some have a virtual environment of that name
+            raise InvalidRequest("wrong settings: .env is a folder: put a file in its place, or remove it")
+    elif os.path.lexists(file):
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            raise InvalidRequest(
+                f"wrong settings: the file .env cannot be read ({error.strerror})"
+            ) from error
+
+
+def _tell_misspelt() -> None:
+    """Names that are none of ours may be somebody else's (Kubernetes makes LLMBACKEND_SERVICE_HOST); those like ours not."""
+    prefix = "llmbackend_"
+    for name in sorted({*EnvSettingsSource(Settings).env_vars, *DotEnvSettingsSource(Settings).env_vars}):
+        setting = name.removeprefix(prefix)
+        if setting != name and setting not in Settings.model_fields:
+            for meant in difflib.get_close_matches(setting, Settings.model_fields, 1, 0.7):
+                log.warning(
+                    "%s is no setting: is it %s that is meant?", name.upper(), (prefix + meant).upper()
+                )

@@ -35,7 +35,9 @@ class SmallDisk:
 
     def fill(self, megabytes: int) -> Path:
         file = self.outside / f"filling{uuid.uuid4().hex}"
-        subprocess.run(["fallocate", "-l", f"{megabytes}MiB", str(file)], check=True)
+        file.touch()
+        if megabytes > 0:
+            subprocess.run(["fallocate", "-l", f"{megabytes}MiB", str(file)], check=True)
         return file
 
 

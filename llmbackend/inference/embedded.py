@@ -157,6 +157,11 @@ class EmbeddedChat(ChatModel):
         if chat_model and chat_model.endswith(".gguf"):
             self.path, self._name = Path(chat_model).absolute(), Path(chat_model).stem
             self._window, self.abstracts = window(context), True
+            if not self.path.is_file():
+                raise BackendError(
+                    f"CHAT_MODEL is {chat_model!r}, and there is no such file: give the path of a .gguf file that is there",
+                    details={"backend": "chat"},
+                )
         elif chat_model in (None, SMOLLM2.model):
             self.path, self._name = path_of(SMOLLM2, models_folder), SMOLLM2.model
             self._window, self.abstracts = Window(2048, 400), False

@@ -9,11 +9,12 @@ part many times: that can be killed here.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from itertools import islice
 from typing import Any
+
+from .. import privacy
 
 SECONDS = 3
 LONGEST = 200
@@ -54,7 +55,7 @@ def told(schema: Any, reply: Any) -> str | None:
             stderr=subprocess.DEVNULL,
             timeout=SECONDS,
             check=True,
-            env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # and no key of ours
+            env=privacy.environment(),
         )
     except subprocess.TimeoutExpired:
         raise TimeoutError from None

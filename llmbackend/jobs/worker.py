@@ -71,10 +71,10 @@ class Worker:
         slots: int,
         deliveries: Deliveries,
         keep_days: float,
-        disk: Disk,
+        disk: Disk | None,
         vitals: Vitals,
     ) -> None:
-        """No job is begun while `disk` has no room."""
+        """`disk` is what the ledger is on, if it is here: while that has no room, no job is begun."""
         self._database = database
         self._disk = disk
         self._no_room: str | None = None
@@ -277,11 +277,11 @@ class Worker:
 
     def _require_room(self, chunks: list[results.Chunk]) -> None:
         """For rows of a result, which may be many; raises InsufficientStorage."""
-        if chunks:
+        if chunks and self._disk is not None:
             self._disk.require(2 * sum(len(chunk.data) for chunk in chunks))  # they are in the log, too
 
     def _look_for_room(self) -> None:
-        problem = self._disk.problem
+        problem = self._disk.problem if self._disk is not None else None
         if (problem is None) != (self._no_room is None):
             log.warning("jobs %s", "go on: there is room again" if problem is None else f"wait: {problem}")
         self._no_room = problem

@@ -114,7 +114,7 @@ async def _body(
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     content = bodies.read(request, settings.max_body_bytes, request.scope["reserved"])
     if kind == uploads.FORM and uploads.takes(operation):
-        return await uploads.as_fields(operation, request, content), request.path_params
+        return await uploads.as_fields(operation, request, content, settings), request.path_params
     if kind and kind != "application/json":
         raise InvalidRequest(f"{operation.name}: the body must be application/json, not {kind}")
     body = bytearray()

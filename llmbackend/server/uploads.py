@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +15,10 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from .. import schemas, threads
-from ..disk import translated
-from ..errors import InvalidRequest
+from ..disk import Disk, translated
+from ..errors import BackendError, InvalidRequest
 from ..operations import Operation
+from ..settings import Settings
 
 FORM = "multipart/form-data"
 MOST_FILES = schemas.FILES
@@ -26,14 +29,14 @@ def takes(operation: Operation) -> bool:
 
 
 async def as_fields(
-    operation: Operation, request: Request, content: AsyncGenerator[bytes, None]
+    operation: Operation, request: Request, content: AsyncGenerator[bytes, None], settings: Settings
 ) -> dict[str, Any]:
     """The operation's fields in a form. Large files wait on the disk until the form is complete.
 
-    Raises InvalidRequest if it is no such form.
+    Raises InvalidRequest if it is no such form, InsufficientStorage if there is no room for its files.
     """
     try:
-        with translated(Path(tempfile.gettempdir())):
+        with _room(request, settings):
             form = await MultiPartParser(request.headers, content, max_files=MOST_FILES).parse()
     except MultiPartException as error:
         raise InvalidRequest(f"{operation.name}: the form cannot be read: {error.message}") from error
@@ -41,6 +44,30 @@ async def as_fields(
         return await threads.processor(_fields, operation, form)
     finally:
         await form.close()
+
+
+@contextmanager
+def _room(request: Request, settings: Settings) -> Iterator[None]:
+    told = request.headers.get("content-length", "")
+    size = int(told) if told.isdecimal() else settings.max_body_bytes
+    if size <= MultiPartParser.spool_max_size:  # all of it stays in memory
+        yield
+        return
+    disk = _temporary(settings.disk_reserve_mb)
+    with disk.writing(size), translated(disk.folder):
+        yield
+
+
+@cache
+def _temporary(reserve_mb: int | None) -> Disk:
+    """The disk that files wait on."""
+    try:
+        return Disk.of(Path(tempfile.gettempdir()), reserve_mb)
+    except FileNotFoundError as error:
+        raise BackendError(
+            "no folder for temporary files can be written to: make room on its disk, or set TMPDIR to another",
+            details={"backend": "temporary files"},
+        ) from error
 
 
 def _fields(operation: Operation, form: FormData) -> dict[str, Any]:

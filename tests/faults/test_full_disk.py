@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
-from llmbackend import InsufficientStorage, LLMBackendClient
+from llmbackend import InsufficientStorage, LLMBackendClient, schemas
+from llmbackend.backend import Backend
+from llmbackend.inference.cache import CachedEmbedder
+from llmbackend.inference.embeddings import Vectors
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests import server
 from tests.server import KEY
 from tests.small_disk import SmallDisk, small_disk
 
-MEGABYTES = 60
+MEGABYTES = 14
+"""For documents, once collections are made."""
 NAMES = ["one", "two"]
 WORDS = [f"word{number}" for number in range(5000)]
 
@@ -30,7 +36,7 @@ WORDS = [f"word{number}" for number in range(5000)]
 def _documents(prefix: str) -> list[dict[str, str]]:
     picked = random.Random(prefix)
     return [
-        {"id": f"{prefix}-{number}", "text": " ".join(picked.choices(WORDS, k=150))} for number in range(200)
+        {"id": f"{prefix}-{number}", "text": " ".join(picked.choices(WORDS, k=150))} for number in range(100)
     ]
 
 
@@ -48,16 +54,17 @@ def _fill(client: LLMBackendClient, name: str) -> list[str]:
     return added
 
 
-def _check(client: LLMBackendClient, name: str, added: list[str]) -> None:
+def _check(client: LLMBackendClient, name: str, added: list[str], mode: str = "hybrid") -> None:
     there = {one.id for one in client.list_documents(name)}
     assert set(added) <= there
-    assert client.rag_search("word1 word2", name, mode="hybrid")
+    assert client.rag_search("word1 word2", name, mode=mode)
 
 
-def fills(client: LLMBackendClient) -> None:
-    """Run in a process that has nothing but a small disk, or calls a server that has."""
+def fills(client: LLMBackendClient, disk: SmallDisk) -> list[str]:
+    """Run in a process on a small disk, or calls a server that is; returns what is in the collection `two` in the end."""
     for name in NAMES:
-        client.create_collection(name)
+        client.rag_ingest(_documents(name), name)
+    filling = disk.fill(disk.free - MEGABYTES)
     with ThreadPoolExecutor(len(NAMES)) as threads:
         added = dict(zip(NAMES, threads.map(lambda name: _fill(client, name), NAMES), strict=True))
     # Smaller ones find room a little longer.
@@ -67,22 +74,28 @@ def fills(client: LLMBackendClient) -> None:
                 client.rag_ingest(_documents(f"more{number}")[:30], name)
     for name in NAMES:
         _check(client, name, added[name])
+    with suppress(InsufficientStorage):
+        client.create_collection("new")  # takes more room than is left, or all of it
+    rest = disk.fill(disk.free)
     health = client.health()
     assert health.status == "failing"
     assert "DISK_RESERVE_MB" in health.problems[0]
     (data,) = [check for check in client.doctor().checks if check.name == "data"]
     assert not data.ok
     with pytest.raises(InsufficientStorage):
-        client.create_collection("new")
+        client.create_collection("another")
     with pytest.raises(InsufficientStorage):
         client.submit_job("batch_embed", {"texts": ["a text"]})
 
     assert client.delete_documents("one", added["one"][:10]).deleted == 10  # writes, too
+    filling.unlink()
+    rest.unlink()
     client.delete_collection("one")
     assert client.health().status == "ok"
     client.rag_ingest(_documents("again"), "two")
     assert client.rag_search(_documents("again")[0]["text"], "two")[0].document_id == "again-0"
     _check(client, "two", added["two"])
+    return [*added["two"], *(document["id"] for document in _documents("again"))]
 
 
 @contextmanager
@@ -99,60 +112,64 @@ def _serving(disk: SmallDisk) -> Iterator[server.Server]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    with small_disk(tmp_path / "disk", MEGABYTES) as disk:
+    with small_disk(tmp_path / "disk", 60) as disk:
         yield disk
 
 
-def test_a_full_disk_over_http(disk: SmallDisk) -> None:
+def test_a_full_disk_over_http(disk: SmallDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(disk.folder))  # where forms' files wait
     with _serving(disk) as served, LLMBackendClient(served.url, KEY) as client:
-        fills(client)
-        there = len(client.list_documents("two"))
+        there = fills(client, disk)
+        _jobs_wait(client, served.url, disk)
         served.process.send_signal(signal.SIGKILL)
         served.process.wait(timeout=30)
-    with _serving(disk) as served, LLMBackendClient(served.url, KEY) as client:
-        assert len(client.list_documents("two")) == there
+    _in_process(disk, "finds", *there)
 
 
 def test_a_full_disk_in_process(disk: SmallDisk) -> None:
-    for work in ("fills", "reads"):
-        done = subprocess.run(
-            [
-                *disk.inside,
-                sys.executable,
-                "-m",
-                __name__,
-                work,
-                str(disk.folder / "data"),
-                str(disk.reserve),
-            ],
-            cwd=Path(__file__).parents[2],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert (done.returncode, done.stdout) == (0, f"{work}\n"), done.stderr
+    _in_process(disk, "fills")
 
 
-def test_jobs_wait_for_room(disk: SmallDisk) -> None:
-    with _serving(disk) as served, LLMBackendClient(served.url, KEY) as client:
-        client.create_collection("docs")
-        documents = [one for number in range(12) for one in _documents(str(number))]
-        filling = disk.fill(disk.free - 20)
-        at_work = client.submit_job("rag_ingest", {"collection": "docs", "documents": documents})
-        _wait(lambda: client.get_job_status(at_work).progress.stage == "waits for disk space")
-        more = disk.fill(disk.free)
-        _wait(lambda: client.health().status == "failing")
-        time.sleep(6)  # it would have been tried again by now
-        assert client.get_job_status(at_work).status == "queued"
-        reply = requests.get(f"{served.url}/health/ready", timeout=10)
-        assert reply.status_code == 503
-        assert requests.get(f"{served.url}/health/live", timeout=10).status_code == 200
-        more.unlink()
-        filling.unlink()
-        report = client.wait_for_job(at_work, timeout=60)
-        assert report.added + report.unchanged == len(documents)
-        assert len(client.list_documents("docs")) == len(documents)
+def _in_process(disk: SmallDisk, work: str, *names: str) -> None:
+    """Do this module's `work` in a process that has the disk."""
+    done = subprocess.run(
+        [
+            *(*disk.inside, sys.executable, "-m", __name__),
+            *(work, str(disk.folder), str(disk.reserve), *names),
+        ],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, f"{work}\n"), done.stderr
+
+
+def _jobs_wait(client: LLMBackendClient, url: str, disk: SmallDisk) -> None:
+    documents = [one for number in range(16) for one in _documents(f"job{number}")]
+    filling = disk.fill(disk.free - 16)  # the job's parameters need twelve
+    at_work = client.submit_job("rag_ingest", {"collection": "two", "documents": documents})
+    _wait(lambda: client.get_job_status(at_work).progress.stage == "waits for disk space")
+    more = disk.fill(disk.free)
+    _wait(lambda: client.health().status == "failing")
+    assert client.get_job_status(at_work).status == "queued"
+    assert requests.get(f"{url}/health/ready", timeout=10).status_code == 503
+    assert requests.get(f"{url}/health/live", timeout=10).status_code == 200
+    refused = requests.post(
+        f"{url}/v1/rag/ingest/files",
+        data={"collection": "two"},
+        files={"files": ("large.txt", b"a word " * 2**19)},
+        headers={"Authorization": f"Bearer {KEY}"},
+        timeout=10,
+    )
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"]) == (507, "insufficient_storage"), error
+    assert error["details"]["path"] == str(disk.folder), "before the file was written there"
+    more.unlink()
+    filling.unlink()
+    report = client.wait_for_job(at_work, timeout=60)
+    assert report.added + report.unchanged == len(documents)
 
 
 def _wait(until: Callable[[], bool]) -> None:
@@ -162,14 +179,52 @@ def _wait(until: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def reads(client: LLMBackendClient) -> None:
-    assert client.rag_search("word1 word2", "two")
+def finds(client: LLMBackendClient, names: list[str]) -> None:
+    _check(client, "two", names, mode="sparse")  # which takes no model
+
+
+def test_nothing_is_embedded_that_could_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded: list[str] = []
+    embed = CachedEmbedder.embed
+
+    async def noted(self: CachedEmbedder, texts: Sequence[str], **options: Any) -> Vectors:
+        embedded.extend(texts)
+        return await embed(self, texts, **options)
+
+    def ingest(text: str, **options: Any) -> schemas.RagIngestRequest:
+        return schemas.RagIngestRequest(documents=[text], collection="docs", **options)
+
+    async def work() -> None:
+        backend = await Backend.open(Settings(data_dir=tmp_path))
+        try:
+            await backend.rag_ingest(ingest("the first text"))
+            monkeypatch.setattr(CachedEmbedder, "embed", noted)
+            backend._disk.reserve = 2**60
+            for number in range(3):
+                with pytest.raises(InsufficientStorage):
+                    await backend.rag_ingest(ingest(f"another text, the {number}th"))
+            assert embedded == []
+            with pytest.raises(InsufficientStorage):
+                await backend.reindex_collection(schemas.ReindexRequest(collection="docs"))
+            assert "the first text" not in embedded
+            # What is there already takes no room, nor does a plan.
+            assert (await backend.rag_ingest(ingest("the first text"))).unchanged == 1
+            assert (await backend.rag_ingest(ingest("another text", plan=True))).added == 1
+        finally:
+            await backend.close()
+
+    asyncio.run(work())
 
 
 if __name__ == "__main__":
-    work, folder, reserve = sys.argv[1:]
-    with LLMBackendClient(
-        transport=LocalTransport(Settings(data_dir=Path(folder), disk_reserve_mb=int(reserve)))
-    ) as local:
-        {"fills": fills, "reads": reads}[work](local)
+    work, folder, reserve, *names = sys.argv[1:]
+    here = SmallDisk(Path(folder), [], int(reserve), Path(folder))
+    options = Settings(data_dir=Path(folder) / "data", disk_reserve_mb=int(reserve))
+    if work == "fills":
+        with LLMBackendClient(transport=LocalTransport(options)) as local:
+            names = fills(local, here)
+    with LLMBackendClient(transport=LocalTransport(options)) as local:
+        finds(local, names)
     print(work)

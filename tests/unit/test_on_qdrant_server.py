@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from llmbackend import NotFound, schemas
+from llmbackend import InsufficientStorage, NotFound, schemas
 from llmbackend.backend import Backend
 from llmbackend.settings import Settings
 from tests.qdrant import OneAtATime
@@ -21,11 +22,11 @@ TEXTS = [
 
 
 def _in_a_backend(
-    folder: Path, work: Callable[[Backend], Awaitable[None]], server: OneAtATime | None
+    folder: Path, work: Callable[[Backend], Awaitable[None]], server: OneAtATime | None, **settings: Any
 ) -> None:
     async def run() -> None:
         url = "http://in-memory" if server else None
-        backend = await Backend.open(Settings(data_dir=folder, qdrant_url=url))
+        backend = await Backend.open(Settings(data_dir=folder, qdrant_url=url, **settings))
         try:
             if server is not None:
                 assert backend._qdrant is not None
@@ -67,6 +68,33 @@ def test_collections_live_on_the_server(tmp_path: Path) -> None:
 
     _in_a_backend(tmp_path, work, server)
     _in_a_backend(tmp_path, later, server)
+
+
+def test_a_full_disk_here_stops_nothing_that_is_elsewhere(tmp_path: Path) -> None:
+    server = OneAtATime()
+    jobs = tmp_path / "jobs"
+    jobs.mkdir()
+
+    async def work(backend: Backend) -> None:
+        backend._disk.reserve = 2**60
+        assert (await backend.health(schemas.Empty())).status == "ok"
+        given = {"collection": "facts", "documents": TEXTS}
+        job = await backend.submit_job(schemas.SubmitJobRequest(job_type="rag_ingest", params=given))
+        events = backend.job_events_stream(schemas.JobEventsRequest(job_id=job.id))
+        async with asyncio.timeout(60):
+            async for _ in events:  # until it has ended
+                pass
+        status = await backend.get_job_status(schemas.JobRequest(job_id=job.id))
+        assert status.status == "completed", status
+        assert await _best(backend, "facts") == TEXTS[0]
+
+        assert backend._jobs_disk is not None
+        backend._jobs_disk.reserve = 2**60
+        assert (await backend.health(schemas.Empty())).status == "failing"
+        with pytest.raises(InsufficientStorage, match=str(jobs)):
+            await backend.submit_job(schemas.SubmitJobRequest(job_type="rag_ingest", params=given))
+
+    _in_a_backend(tmp_path / "data", work, server, database_url=f"sqlite:///{jobs}/state.db")
 
 
 def test_a_collection_from_before_stays_in_edge_until_it_is_reindexed(tmp_path: Path) -> None:

@@ -242,6 +242,29 @@ def test_a_wall_is_around_a_parser(what: str, tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("refused\n", "")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has namespaces")
+def test_without_landlock_a_parser_has_neither_network_nor_parent() -> None:
+    code = (
+        "import ctypes, os, socket\n"
+        "from llmbackend.knowledge.files import landlock, process\n"
+        "listening = socket.create_server(('127.0.0.1', 0))\n"
+        "address = listening.getsockname()\n"
+        "process.landlock.confine = lambda paths: False\n"
+        "process.restrict(2**31)\n"
+        "try:\n    print(len(open(f'/proc/{os.getppid()}/environ').read()) > 0)\n"
+        "except PermissionError:\n    print('refused')\n"
+        "made = ctypes.CDLL(None).socket(socket.AF_INET, socket.SOCK_STREAM, 0)\n"
+        "raw = address[1].to_bytes(2, 'big') + bytes([127, 0, 0, 1]) + bytes(8)\n"
+        "family = socket.AF_INET.to_bytes(2, 'little')\n"
+        "print(ctypes.CDLL(None).connect(made, family + raw, 16) == 0)\n"
+    )
+    may = subprocess.run(["unshare", "-Un", "true"], capture_output=True, check=False).returncode == 0
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("refused\nFalse\n" if may else "True\nTrue\n", "")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limits")
 @pytest.mark.parametrize("what", FORBIDDEN)
 def test_a_parser_cannot(what: str) -> None:

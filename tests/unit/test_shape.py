@@ -288,6 +288,7 @@ STOREYS = (
         "json_reading",
         "loading",
         "panics",
+        "privacy",
         "threads",
         "tracing",
         "vitals",

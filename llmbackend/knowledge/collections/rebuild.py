@@ -245,6 +245,7 @@ async def _copied(
         pages: AsyncIterator[tuple[int, Stored]],
     ) -> AsyncGenerator[tuple[int, list[Chunk], NDArray[np.float32]], None]:
         async for count, page in pages:
+            await index.threads(index.require_room, sum(len(chunk.text) for chunk in page.chunks))
             yield count, page.chunks, await embed(page) if page.chunks else page.vectors
 
     async with ahead(pages()) as read, ahead(with_vectors(read)) as batches:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from anyio import CancelScope, open_process
 
+from ... import privacy
 from ...errors import BackendError
 
 
@@ -24,6 +25,7 @@ async def optimized(folder: Path, dimension: int) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        env=privacy.environment(),
     )
     try:
         assert process.stderr is not None

@@ -87,6 +87,9 @@ class QdrantIndex(ABC):
     # What an engine adds. Records have `id`, `payload` and `vector`; those found also a `score`.
 
     @abstractmethod
+    def require_room(self, characters: int) -> None: ...
+
+    @abstractmethod
     def _write(self, points: Sequence[Point]) -> None: ...
 
     @abstractmethod

@@ -161,6 +161,9 @@ class EdgeIndex(QdrantIndex):
             shard.flush()
             shard.close()
 
+    def require_room(self, characters: int) -> None:
+        self._disk.require(_COPIES * _BYTES * characters + UPDATE)
+
     def _write(self, points: Sequence[Point]) -> None:
         edge = self._edge
         with _translated(self._folder):
@@ -326,8 +329,14 @@ def _size(points: Sequence[Point]) -> int:
         ) is not metadata:  # of a document, which has several chunks
             metadata, of_metadata = given, len(repr(given))
         size += point.dense.nbytes + 8 * len(point.sparse.indices)
-        size += 4 * (len(point.payload["text"]) + of_metadata) + 500
-    return 3 * size
+        size += _BYTES * (len(point.payload["text"]) + of_metadata) + 500
+    return _COPIES * size
+
+
+_BYTES = 4
+"""Of a character, at most."""
+_COPIES = 3
+"""Of everything: in the log, in a segment, and in what is being made of that."""
 
 
 class _Syntax:

@@ -167,6 +167,9 @@ class QdrantServerIndex(QdrantIndex):
                 )
         self._begin(repair)
 
+    def require_room(self, characters: int) -> None:
+        """The server's disk is not ours to ask: it tells when it is written to."""
+
     def _write(self, points: Sequence[Point]) -> None:
         with self._server.translated():
             from qdrant_client import models

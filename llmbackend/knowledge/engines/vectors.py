@@ -147,6 +147,9 @@ class VectorIndex(Protocol):
     def threads(self) -> Threads:
         """Where its calls are to wait."""
 
+    def require_room(self, characters: int) -> None:
+        """Raises InsufficientStorage where chunks with so much text could not be written: before they are embedded."""
+
     def upsert(self, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> None:
         """Write chunks with their dense vectors; BM25 vectors are the index's business."""
 

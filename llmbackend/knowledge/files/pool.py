@@ -14,6 +14,7 @@ from typing import Any
 
 from anyio import CancelScope
 
+from ... import privacy
 from ...errors import BackendError
 from .parsed import Parsed, Unreadable
 from .process import LENGTHS, OUT_OF_MEMORY, frame
@@ -129,7 +130,7 @@ class _Parser:
             stdin=PIPE,
             stdout=PIPE,
             stderr=DEVNULL,
-            env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # and no key of ours
+            env=privacy.environment(),
         )
         return cls(process, limits)
 

@@ -3,7 +3,7 @@
 Files come in on its standard input, texts go out on its standard output, each in a frame: the lengths of its head and
 its body, the head as JSON, the body. Files may be hostile, and the parsers have flaws: so this process has little
 memory and time, writes no file, reaches no network, starts no process, and knows no secret. Where the system has
-Landlock, it reads no file but Python's and its packages' own.
+Landlock, it reads no file but Python's and its packages' own; else it enters namespaces of its own, where it may.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import landlock
+from . import landlock, namespaces
 from .parsed import Unreadable
 from .parsing import parse_all
 
@@ -87,7 +87,8 @@ def _read(name: str, data: bytes, most: int) -> tuple[dict[str, Any], bytes]:
 
 def restrict(memory: int) -> None:
     """From here on, this process has so many bytes of memory, and no file, network or process to start."""
-    landlock.confine(_readable())
+    if not landlock.confine(_readable()):
+        namespaces.leave()
     sys.addaudithook(_refuse)
     with suppress(ImportError):  # Windows has no such limits
         import resource

@@ -151,7 +151,7 @@ async def plan(
     began = time.monotonic()
     async with ahead(_given(documents, stages)) as given:
         async for part in given:
-            batch = await _batch(collection, part, seen, chunking)
+            batch = await _batch(collection, part, seen, chunking, to_write=False)
             names = [name for name, _ in batch.changed]
             older = await collection.run(collection.index.known, names) if collection and names else set()
             _count(report, batch, len(older))
@@ -264,18 +264,19 @@ async def _batch(
     part: Sequence[str | Document | Failure],
     seen: dict[str, str],
     chunking: tuple[int, int],
+    *,
+    to_write: bool,
 ) -> _Batch:
     """A batch of what is not stored yet, in chunks; `seen` has the hashes of documents that were given before, by id.
 
-    The same document given twice counts as unchanged.
+    The same document given twice counts as unchanged. Raises InsufficientStorage if there is no room `to_write` it.
     """
     batch = _Batch(given=len(part))
     versions = await threads.processor(_versions, batch, part, seen)
     if collection and versions:
-        asked = [(one.document.id, one.digest) for one in versions]
-        stored = await collection.run(collection.index.stored, asked)
-        batch.unchanged += len(stored)
-        versions = [one for one in versions if one.document.id not in stored]
+        given = len(versions)
+        versions = await collection.run(_not_stored, collection.index, versions, to_write)
+        batch.unchanged += given - len(versions)
     if versions:
         for some in _parts([one.document for one in versions], SPLIT_CHARACTERS):
             await threads.splitting(_split, batch, versions[: len(some)], chunking)
@@ -290,7 +291,7 @@ async def _chunked(
     stages: _Stages,
 ) -> AsyncGenerator[_Batch, None]:
     async for part in parts:
-        batch = await _batch(collection, part, seen, collection.chunking)
+        batch = await _batch(collection, part, seen, collection.chunking, to_write=True)
         stages.chunked(batch)
         yield batch
 
@@ -384,6 +385,14 @@ def _versions(
             error = "another document in this request has the same id"
             batch.failed.append(Failure(id=document.id, error=error))
     return versions
+
+
+def _not_stored(index: VectorIndex, versions: list[_Version], to_write: bool) -> list[_Version]:
+    stored = index.stored([(one.document.id, one.digest) for one in versions])
+    left = [one for one in versions if one.document.id not in stored]
+    if left and to_write:
+        index.require_room(sum(len(one.document.text) for one in left))
+    return left
 
 
 def _split(batch: _Batch, versions: Sequence[_Version], chunking: tuple[int, int]) -> None:
