@@ -21,6 +21,7 @@ from .errors import BackendError, Conflict, InvalidRequest, NotFound
 from .holder import Holder
 from .inference import connect, structured
 from .inference.embeddings import Vectors, require
+from .inference.judge import Judge
 from .jobs import registry, results, schedules, types, webhooks  # noqa: F401  # types: registers those that are built in
 from .jobs.context import Rooms
 from .jobs.leases import Hands
@@ -330,11 +331,19 @@ class Backend:
         text: str,
         clock: tracing.Clock | None = None,
         *,
+        judge: Judge | None = None,
         trace: bool = False,
     ) -> list[Candidate]:
         collections = await self._named(wanted.collection)
         return await retrieve(
-            collections, text, wanted, self._embedder, self._reranker, clock=clock, trace=trace
+            collections,
+            text,
+            wanted,
+            self._embedder,
+            self._reranker,
+            judge=judge,
+            clock=clock,
+            trace=trace,
         )
 
     async def rag_query(self, request: schemas.RagQueryRequest) -> schemas.QueryAnswer:
@@ -354,7 +363,12 @@ class Backend:
             self._chat,
             self._embedder,
             request.question,
-            partial(self._retrieve, request, trace=request.explain),
+            partial(
+                self._retrieve,
+                request,
+                judge=self._judge if self._judge.here else None,
+                trace=request.explain,
+            ),
             history=request.history or (),
             explain=request.explain,
             links=self.settings.answer_links,

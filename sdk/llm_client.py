@@ -518,7 +518,7 @@ class Analysis(Record):
         )
 
 
-_SCORES = ("dense", "sparse", "fused", "rerank", "quote_score")
+_SCORES = ("dense", "sparse", "fused", "judge", "judged", "rerank", "quote_score")
 SHOWN = 5  # dropped candidates that an explanation shows
 _COLOURS = ("#4878a8", "#e49444", "#6a9f58", "#a87c9f", "#d1615d", "#85b6b2", "#967662")
 
@@ -527,7 +527,7 @@ class Explanation(Record):
     """How an answer came about: `{question, candidates, fit, found, model, prompt_tokens, ms}`; a picture in notebooks.
 
     `candidates` are the passages that retrieval came upon: `{number, collection, document_id, chunk, text, score,
-    dense, sparse, weight, fused, rerank, quote_score, dropped}`, best first. `number` is the source's, None where it was
+    dense, sparse, weight, fused, judge, judged, rerank, quote_score, dropped}`, best first. `number` is the source's, None where it was
     dropped before. `dropped` is why the answer was not written from it: "duplicate" (of a better one), "min_score",
     "top_k" (not among the best), "budget" (no room in the model's context), else None. `fit` is what decides on
     `found` where no model judges. `ms` has the milliseconds of each step.

@@ -34,6 +34,11 @@ class Judge:
         """Whether the weights are: `llmbackend models pull` fetches them."""
         return self._model.path.is_file()
 
+    async def weight(self, text: str) -> float:
+        """What its list would count in a search for that text (embeddings.py)."""
+        vectors = await self._embedder.embed([text], too_long="truncate")
+        return self._embedder.weight(text, vectors.tokens[0])
+
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """A unit vector a text, as rows; of a long text (254 tokens, some 190 English words) that of its beginning."""
         import numpy as np

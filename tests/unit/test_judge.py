@@ -109,7 +109,7 @@ def test_it_can_embed_all_collections(models_dir: Path, tmp_path: Path) -> None:
         best = client.rag_search("Restart the device", collection="texts", mode="dense")[0]
         assert best.text == TEXTS[0]
         assert len(client.embed_single(TEXTS[0])) == 384
-        assert [check.ok for check in client.doctor().checks] == [True] * 4
+        assert client.doctor().ok
 
 
 def test_collections_need_its_weights_if_it_is_to_embed_them(tmp_path: Path) -> None:
@@ -119,3 +119,41 @@ def test_collections_need_its_weights_if_it_is_to_embed_them(tmp_path: Path) -> 
         pytest.raises(BackendError, match="llmbackend models pull"),
     ):
         client.embed_single(TEXTS[0])
+
+
+def test_an_answers_passages_are_read_by_the_judge(models_dir: Path, tmp_path: Path) -> None:
+    """It knows other words for the same; a search's own order stays as it was."""
+    texts = [
+        "The cafeteria serves a warm meal from noon until two, and the meal costs four euros a day.",
+        "Staff who fall ill tell their manager before nine; a doctor's note is due on the third day.",
+        "Every employee may stay away from work for 28 days a year at full pay, to rest and to travel.",
+        "The plan of the exits is on the wall of each floor, and was paid for by the fire brigade.",
+    ]
+    question = "How many days of paid vacation are there?"
+    with LLMBackendClient(
+        transport=LocalTransport(Settings(data_dir=tmp_path, models_dir=models_dir))
+    ) as client:
+        client.rag_ingest([{"id": str(number), "text": text} for number, text in enumerate(texts)], "staff")
+        told = client.rag_query(question, "staff", explain=True).explanation
+        [first, *others] = told.candidates
+        assert first.document_id == "2"
+        assert first.judge > max(one.judge for one in others)
+        assert first.score == first.judged > first.fused
+        assert "judge" in told.ms
+        hits = client.rag_search(question, "staff")
+        assert {one.document_id: one.fused for one in told.candidates} == pytest.approx(
+            {hit.document_id: hit.score for hit in hits}
+        )
+        for other in ({"mode": "dense"}, {"mode": "sparse"}):
+            told = client.rag_query(question, "staff", explain=True, **other).explanation
+            assert {one.judge for one in told.candidates} == {None}
+
+
+def test_without_the_judge_an_answers_passages_are_those_of_the_search(tmp_path: Path) -> None:
+    with LLMBackendClient(
+        transport=LocalTransport(Settings(data_dir=tmp_path, models_dir=tmp_path))
+    ) as client:
+        client.rag_ingest(TEXTS, collection="texts")
+        answer = client.rag_query("How do I reset the router?", "texts", explain=True)
+        assert answer.found
+        assert {one.judge for one in answer.explanation.candidates} == {None}

@@ -129,7 +129,7 @@ def test_texts_in_a_notebook_run_nothing() -> None:
 
 def _candidate(number: int | None, dropped: str | None = None, **scores: float | None) -> dict[str, Any]:
     about = {"collection": EVIL, "document_id": EVIL, "chunk": 3, "text": EVIL}
-    none = dict.fromkeys(("dense", "sparse", "weight", "fused", "rerank", "quote_score"))
+    none = dict.fromkeys(("dense", "sparse", "weight", "fused", "judge", "judged", "rerank", "quote_score"))
     return {"number": number, **about, "score": 0.5, **none, **scores, "dropped": dropped}
 
 

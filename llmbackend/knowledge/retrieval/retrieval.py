@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, Literal
 
 from ... import threads
 from ...inference.embeddings import Embedder
+from ...inference.judge import Judge
 from ...inference.rerank import Reranker
 from ...schemas import Hit, Place, Retrieval
 from ...tracing import Clock
@@ -24,6 +26,17 @@ from .duplicates import originals
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+JUDGED = 20
+"""How many passages the judge reads. It is slow: as many as may still become one of the first five."""
+
+JUDGED_WEIGHT, JUDGED_SPREAD = 0.7, 0.15
+"""What a deviation of its cosines counts beside one of the search's scores, and the least that is a deviation.
+
+Of 120 titles or sentences each, the right passage's nDCG goes from .85, .72 and .43 (English) and .81 (German) to .91,
+.75, .47 and .82; by its cosines alone to .89, .72, .48 and .71. Cosines of passages that are alike but for a code differ
+by .02 to .05: without a least, they would put another one's passage first.
+"""
 
 RERANK_DEPTH = 50
 """How many passages a reranker reads for an answer of up to as many."""
@@ -54,7 +67,7 @@ class Candidate:
     score: float
     """What it is ordered by: the last of its `scores`."""
     scores: dict[str, float]
-    """Those of the search, then `rerank` (the reranker's), as far as there are such."""
+    """Those of the search, then `judge` (a cosine) and `judged`, or `rerank` (the reranker's), as far as there are such."""
     dropped: Dropped | None = None
     copies: list[Candidate] = field(default_factory=list)
 
@@ -87,10 +100,13 @@ async def retrieve(
     embedder: Embedder,
     reranker: Reranker,
     *,
+    judge: Judge | None = None,
     clock: Clock | None = None,
     trace: bool = False,
 ) -> list[Candidate]:
     """The hits for a text, best first, among what was dropped on the way; a trace has more of the latter.
+
+    The judge has a say in a hybrid search where it reads better than the model that embedded the collections.
 
     Raises InvalidRequest for filters that make no sense, and what the embedder and the reranker raise.
     """
@@ -104,15 +120,24 @@ async def retrieve(
     searching = _Searching(collections, text, vector, wanted.mode, where, weight)
     # A few more than are wanted: where some turn out to be copies, one search still does.
     limit = max(RERANK_DEPTH, wanted.top_k) if wanted.rerank else wanted.top_k + SPARE
+    if judge and (wanted.mode != "hybrid" or wanted.rerank or await judge.weight(text) <= weight):
+        judge = None
+    if judge:
+        limit = max(JUDGED, limit)
     with clock("search"):
         found = await searching.best(max(limit, NEXT_BEST) if trace else limit, enough=wanted.top_k)
     if wanted.rerank:
         with clock("rerank"):
             found = await _reranked(found, text, reranker, None if wanted.rerank is True else wanted.rerank)
+    if judge:
+        with clock("judge"):
+            found = await _judged(found, text, judge)
     hits = 0
     for candidate in found:
         if candidate.dropped is None:
-            if wanted.min_score is not None and candidate.score < wanted.min_score:
+            # The bar is on the search's own scale, whoever else has read the passages for an answer.
+            score = candidate.scores["fused"] if judge else candidate.score
+            if wanted.min_score is not None and score < wanted.min_score:
                 candidate.dropped = "min_score"
             elif hits == wanted.top_k:
                 candidate.dropped = "top_k"
@@ -189,6 +214,20 @@ class _Searching:
         points = [point for (of, point), _ in best if of == name]
         found = await collection.run(collection.index.chunks, points) if points else {}
         return {(name, point): chunk for point, chunk in found.items()}
+
+
+async def _judged(found: list[Candidate], text: str, judge: Judge) -> list[Candidate]:
+    """In the order of how well they fit by the search and by the judge; copies, which it does not read, come last."""
+    kept = [candidate for candidate in found if candidate.dropped is None]
+    cosines = (await judge.cosines(text, [candidate.chunk.in_context for candidate in kept])).tolist()
+    if kept:
+        weight = JUDGED_WEIGHT * pstdev(candidate.score for candidate in kept)
+        middle, spread = fmean(cosines), max(pstdev(cosines), JUDGED_SPREAD)
+        for candidate, cosine in zip(kept, cosines, strict=True):
+            candidate.score += weight * (cosine - middle) / spread
+            candidate.scores = {**candidate.scores, "judge": cosine, "judged": candidate.score}
+        kept.sort(key=lambda candidate: -candidate.score)
+    return kept + [candidate for candidate in found if candidate.dropped is not None]
 
 
 async def _reranked(
