@@ -8,9 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .. import threads
 from .embeddings import Embedder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 WORDS_WEIGHT = 1.5
 """Of shared words beside the cosine: static vectors know the topic, words the detail asked for."""
@@ -55,13 +59,24 @@ class Quote(NamedTuple):
 
 async def fitting(embedder: Embedder, question: str, texts: Sequence[str]) -> list[Quote]:
     """Every sentence of some texts, those first that fit the question best. The texts come best first, too."""
+    characters = sum(map(len, texts))
+    places, written = await threads.by_length(characters, _placed, texts)
+    values = (await embedder.embed([question, *written])).values
+    return await threads.by_length(characters, _ranked, question, places, written, values)
+
+
+def _placed(texts: Sequence[str]) -> tuple[list[tuple[int, int, int]], list[str]]:
     places = [
         (number, start, end)
         for number, text in enumerate(texts)
         for start, end in sentences(text) or [(0, len(text))]
     ]
-    written = [texts[number][start:end] for number, start, end in places]
-    values = (await embedder.embed([question, *written])).values
+    return places, [texts[number][start:end] for number, start, end in places]
+
+
+def _ranked(
+    question: str, places: list[tuple[int, int, int]], written: list[str], values: NDArray[Any]
+) -> list[Quote]:
     asked = _words(question)
     quotes = [
         Quote(

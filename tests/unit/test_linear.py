@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+from llama_index.core.utils import globals_helper
+from nltk import redos
 
+from llmbackend import loading
 from llmbackend.inference.sentences import sentences
 from llmbackend.knowledge.answers.delimiters import delimited
 from llmbackend.knowledge.chunks import splitting
@@ -16,7 +20,7 @@ from llmbackend.knowledge.chunks.tokens import tokens_of
 from llmbackend.knowledge.chunks.windows import MOST, windows
 from llmbackend.schemas import Document
 
-SMALL = 2_000
+SMALL = 1_000
 TIMES = 4
 ROOM = (
     4  # a fourfold text may take 16 times as long: what is quadratic takes that, and most here took far more
@@ -45,11 +49,56 @@ def _repeated(unit: str) -> Callable[[int], str]:
     return lambda length: (unit * (length // len(unit) + 1))[:length]
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.md"])
+@pytest.mark.parametrize(("name", "size"), [("a.txt", 32), ("a.md", 256)])
 @pytest.mark.parametrize("unit", UNITS)
-def test_documents_are_split_in_linear_time(unit: str, name: str) -> None:
-    for size in (32, 256):
-        _is_linear(lambda text, size=size: split(Document(id=name, text=text), "", size, 8), _repeated(unit))  # type: ignore[misc]
+def test_documents_are_split_in_linear_time(unit: str, name: str, size: int) -> None:
+    _is_linear(lambda text: split(Document(id=name, text=text), "", size, 8), _repeated(unit))
+
+
+@pytest.mark.parametrize("unit", [". ", "Hello there. ", "[!", "A. b ", "a b\n", "w "])
+def test_nltk_is_given_little_at_a_time(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    loading.llamaindex()
+    punkt = globals_helper.punkt_tokenizer
+    spans = punkt.span_tokenize
+
+    def noted(text: str) -> Iterator[tuple[int, int]]:
+        given.append(len(text))
+        return spans(text)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(punkt, "span_tokenize", noted)
+    text = "One is here. " + unit * (100_000 // len(unit))
+    chunks = split(Document(id="a.txt", text=text), "", 256, 8)
+    assert "".join("".join(chunk.text for chunk in chunks).split()).startswith("Oneishere.")
+    assert max(given, default=0) <= splitting.NEAR
+    assert sum(given) <= 3 * len(text)
+
+
+def test_where_nltk_gives_up_a_text_is_split_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redos, "DEFAULT_TIMEOUT", 1e-9)
+    text = "Some words make a sentence. " * 2000
+    chunks = split(Document(id="a.txt", text=text), "", 32, 0)
+    assert all(chunk.text.startswith("Some") and chunk.text.endswith("sentence.") for chunk in chunks)
+    assert " ".join(chunk.text for chunk in chunks) == text.strip()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sentences_are_the_same_as_those_of_the_whole_text(seed: int) -> None:
+    chance = random.Random(seed)
+    said = [
+        "One is here.",
+        "See Mr. Brown, e.g. at 3.50 p.m. today!",
+        "What (is it?)",
+        'He said "no." She left.',
+        "U.S. law",
+    ]
+    text = " ".join(chance.choice(said) + chance.choice(["", "", "\n"]) for _ in range(2000))
+    loading.llamaindex()
+    starts = [start for start, _ in globals_helper.punkt_tokenizer.span_tokenize(text)]
+    ends = [*starts[1:], len(text)]
+    assert splitting._sentences(text, 256) == [
+        text[start:end] for start, end in zip(starts, ends, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("unit", UNITS)

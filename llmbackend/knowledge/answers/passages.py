@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -56,12 +57,9 @@ def within(passages: Passages, budget: int) -> list[str]:
         return whole
     share = max(budget // len(whole), 80)
 
-    def fits(part: str) -> bool:
-        return len(tokens_of(part)) <= share
-
     cut: list[str] = []
     for index, text in enumerate(whole):
-        passage = _around(text, best[index], fits)
+        passage = _around(text, best[index], share)
         budget -= len(tokens_of(passage))
         if budget < 0 and cut:
             break
@@ -69,19 +67,23 @@ def within(passages: Passages, budget: int) -> list[str]:
     return cut
 
 
-def _around(text: str, quote: Quote, fits: Callable[[str], bool]) -> str:
-    """The quote with as many neighbouring sentences, after and before it in turn, as fit."""
+def _around(text: str, quote: Quote, most: int) -> str:
+    """The quote with as many neighbouring sentences, after and before it in turn, as fit into so many tokens."""
     start, end = quote.start, quote.end
     spans = sentences(text)
-    after = [span_end for _, span_end in spans if span_end > end]
+    after = deque(span_end for _, span_end in spans if span_end > end)
     before = [span_start for span_start, _ in spans if span_start < start]
+    left = most - len(tokens_of(text[start:end]))
     while after or before:
-        if after and fits(text[start : after[0]]):
-            end = after.pop(0)
+        # What is added is counted, not the whole anew: that is a text's length squared.
+        if after and (count := len(tokens_of(text[end : after[0]]))) <= left:
+            end = after.popleft()
+            left -= count
         else:
-            after = []
-        if before and fits(text[before[-1] : end]):
+            after.clear()
+        if before and (count := len(tokens_of(text[before[-1] : start]))) <= left:
             start = before.pop()
+            left -= count
         else:
-            before = []
+            before.clear()
     return text[start:end]

@@ -14,11 +14,11 @@ NEAR = 2**10
 _BETWEEN = re.compile(r"(?<=\S)(?= \S)|(?<=\n)(?=\S)")
 
 
-def windows(text: str) -> Iterator[str]:
+def windows(text: str, most: int = MOST) -> Iterator[str]:
     """The text in parts, cut between words or lines if there are any near."""
     start = 0
-    while len(text) - start > MOST:
-        place = start + MOST
+    while len(text) - start > most:
+        place = start + most
         near = [found.start() for found in _BETWEEN.finditer(text, place - NEAR, place)]
         end = near[-1] if near else place
         yield text[start:end]

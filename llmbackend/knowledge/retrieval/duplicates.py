@@ -11,9 +11,11 @@ SHARE = 0.9
 WORDS = 40
 """From which length on a text that goes on a little further is a copy: in a short one, a word changes the meaning."""
 
-
-COMPARED = 100
+COMPARED = 20
 """With how many of each kind a text is compared: texts may be made so that all are alike in both words."""
+
+TRIED = 8
+"""Places from which on two texts are compared: texts may be made so that they differ in the middle from each."""
 
 
 def originals(texts: Iterable[str]) -> list[int]:
@@ -51,10 +53,16 @@ def _repeats(one: list[str], other: list[str]) -> bool:
 def _continues(one: list[str], other: list[str], least: float) -> bool:
     """Whether `other` begins with a run of `one`, of that length at least, up to the end of one of them."""
     first = other[0]
+    tried = 0
     for start in range(len(one) - ceil(least) + 1):
         if one[start] == first:
             run = min(len(one) - start, len(other))
             # The last words first: texts of the same form often differ there only.
-            if one[start + run - 1] == other[run - 1] and one[start : start + run] == other[:run]:
+            if one[start + run - 1] != other[run - 1]:
+                continue
+            if one[start : start + run] == other[:run]:
                 return True
+            tried += 1
+            if tried == TRIED:
+                break
     return False

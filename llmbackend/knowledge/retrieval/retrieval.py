@@ -46,9 +46,6 @@ SPARE = 2
 DEEPEST = 4_000
 """How many are looked at where most of what was found are copies."""
 
-FEW_CHARACTERS = 2**16
-"""Of texts that are compared on the loop, which is over before a thread has begun."""
-
 NEXT_BEST = 10
 """How many that are no hits a trace shows."""
 
@@ -162,8 +159,7 @@ class _Searching:
         for _ in range(3):
             found = await self._found(limit)
             texts = [candidate.chunk.text for candidate in found]
-            few = sum(map(len, texts)) <= FEW_CHARACTERS
-            firsts = originals(texts) if few else await threads.processor(originals, texts)
+            firsts = await threads.by_length(sum(map(len, texts)), originals, texts)
             for index, (first, candidate) in enumerate(zip(firsts, found, strict=True)):
                 if first != index:
                     candidate.dropped = "duplicate"
