@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import logging
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import threads, tracing
 from ..disk import Disk
 from ..errors import InvalidRequest, LLMBackendError
+from .cache_writer import CacheWriter
 from .embeddings import Cut, Embedder, TextRefused, TokenIds, TooLong, Vectors
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ class CachedEmbedder:
         self.model = model
         """For whoever has to know that the model itself answers."""
         self._cache = cache
-        self._writing: set[asyncio.Task[None]] = set()
 
     @property
     def name(self) -> str:
@@ -93,13 +92,7 @@ class CachedEmbedder:
             # What is kept is of another model by the same name.
             missing, entries = dict(zip(keys, texts, strict=True)), [None] * len(keys)
             new = self._noted(await ask(list(missing.values())))
-        fresh, merged = await threads.processor(_merged, list(missing), new, keys, entries)
-        cache.remember(fresh)
-        # Nobody waits for the file: until it is written, the entries are in memory.
-        writing = asyncio.create_task(threads.files(cache.write, fresh))
-        self._writing.add(writing)
-        writing.add_done_callback(self._writing.discard)
-        return merged
+        return await threads.processor(_merged, cache, list(missing), new, keys, entries)
 
     def at_once(self, text: str, dimensions: int | None) -> Vectors | None:
         return self.model.at_once(text, dimensions)
@@ -121,7 +114,6 @@ class CachedEmbedder:
     async def close(self) -> None:
         await self.model.close()
         if self._cache is not None:
-            await asyncio.gather(*self._writing)
             await threads.files(self._cache.close)
 
 
@@ -157,13 +149,14 @@ def _look_up(
 
 
 def _merged(
-    missing: list[bytes], new: Vectors, keys: list[bytes], entries: list[Entry | None]
-) -> tuple[dict[bytes, Entry], Vectors]:
-    """The new entries, and the vectors of all keys: of those that were there and those that are new."""
+    cache: Cache, missing: list[bytes], new: Vectors, keys: list[bytes], entries: list[Entry | None]
+) -> Vectors:
+    """The vectors of all keys: of those that were there and those that are new, which are kept."""
     fresh = dict(zip(missing, _entries(new), strict=True))
+    cache.keep(fresh)
     if len(missing) == len(keys):
-        return fresh, new
-    return fresh, _vectors([entry or fresh[key] for key, entry in zip(keys, entries, strict=True)])
+        return new
+    return _vectors([entry or fresh[key] for key, entry in zip(keys, entries, strict=True)])
 
 
 def _entries(vectors: Vectors) -> list[Entry]:
@@ -220,9 +213,11 @@ class Cache:
         self._file = file
         self._limit = megabytes * 2**20
         self._disk = disk or Disk(file.parent, 0)
-        # A connection each, so that reading does not wait for writing. The first also guards what is in memory; who
-        # needs both takes them in this order.
+        # A connection each, so that reading does not wait for writing; who needs both takes them in this order.
         self._reading, self._writing = threading.Lock(), threading.Lock()
+        # What is in memory waits for no disk.
+        self._memory = threading.Lock()
+        self._queue = CacheWriter(f"cache of embeddings {file}", self._write, _bytes)
         self._reader: sqlite3.Connection | None = None
         self._writer: sqlite3.Connection | None = None
         self._recent: OrderedDict[bytes, Entry] = OrderedDict()
@@ -232,18 +227,14 @@ class Cache:
 
     def at_hand(self, key: bytes) -> Entry | None:
         """What can be told at once, without waiting for a thread or the file."""
-        if not self._reading.acquire(blocking=False):
-            return None
-        try:
+        with self._memory:
             entry = self._recent.get(key)
-        finally:
-            self._reading.release()
         if entry is not None:
             self._read.add(key)
         return entry
 
     def get(self, keys: Sequence[bytes]) -> list[Entry | None]:
-        with self._reading:
+        with self._memory:
             entries = [self._recent.get(key) for key in keys]
         if None not in entries:
             self._read.update(keys)
@@ -262,9 +253,13 @@ class Cache:
         self._read.update(key for key, entry in zip(keys, entries, strict=True) if entry)
         return entries
 
+    def keep(self, entries: dict[bytes, Entry]) -> None:
+        """In memory at once, and in the file soon; nobody waits for it."""
+        self.remember(entries)
+        self._queue.put(entries)
+
     def remember(self, entries: dict[bytes, Entry]) -> None:
-        """Keep these in memory; `write` keeps them for longer."""
-        with self._reading:
+        with self._memory:
             for key, entry in entries.items():
                 before = self._recent.pop(key, None)
                 self._recent[key] = entry
@@ -273,8 +268,8 @@ class Cache:
                 _, entry = self._recent.popitem(last=False)
                 self._recent_bytes -= len(entry.vector)
 
-    def write(self, entries: dict[bytes, Entry]) -> None:
-        size = sum(len(entry.vector) + 200 for entry in entries.values())
+    def _write(self, entries: dict[bytes, Entry]) -> None:
+        size = sum(map(_bytes, entries.values()))
         try:
             # Twice: they are in the log, too.
             with self._disk.writing(2 * size), self._writing:
@@ -291,8 +286,10 @@ class Cache:
             self._failed(error)
 
     def close(self) -> None:
-        with self._reading, self._writing:
-            self._disconnect()
+        """Writes what is queued, for ten seconds at most."""
+        if self._queue.close():
+            with self._reading, self._writing:
+                self._disconnect()
 
     def _connected(self) -> sqlite3.Connection:
         # Threads take turns by our locks.
@@ -375,6 +372,10 @@ def _selected(connection: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
     value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
     return value
+
+
+def _bytes(entry: Entry) -> int:
+    return len(entry.vector) + 200  # its key, its numbers, and what the file needs for a row
 
 
 def _number(key: bytes) -> int:

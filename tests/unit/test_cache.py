@@ -6,16 +6,19 @@ import asyncio
 import logging
 import sqlite3
 import threading
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import anyio
 import numpy as np
 import pytest
 from anyio import to_thread
 
 from llmbackend import InvalidRequest, LLMBackendClient, threads
+from llmbackend.inference import cache, cache_writer
 from llmbackend.inference.cache import Cache, CachedEmbedder
 from llmbackend.inference.embedded import EmbeddedEmbedder
 from llmbackend.inference.embeddings import Cut, TextRefused, TokenIds, TooLong, Vectors, no_tokens, unit
@@ -175,7 +178,8 @@ def test_the_bound_holds_and_the_least_recently_used_go_first(file: Path) -> Non
     async def asked(texts: list[str]) -> int:
         before = len(model.asked)
         await embedder.embed(texts)
-        await asyncio.gather(*embedder._writing)  # how far the disk is behind is not the matter here
+        while cache._queue._bytes:  # how far the disk is behind is not the matter here
+            await asyncio.sleep(0.001)
         return len(model.asked) - before
 
     async def work() -> None:
@@ -305,3 +309,93 @@ def test_threads_may_share_it(file: Path) -> None:
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(work, range(6)))
     cache.close()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class _Slow(sqlite3.Connection):
+    """A connection to a disk that is at a standstill until told otherwise."""
+
+    moves = threading.Event()
+    reads = threading.Event()
+
+    def __exit__(self, *error: Any) -> Any:
+        assert self.moves.wait(60)
+        return super().__exit__(*error)
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        assert not sql.startswith("SELECT key") or self.reads.wait(60)
+        return super().execute(sql, *values)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Slow]]:
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **more: connect(*args, **more, factory=_Slow))
+    _Slow.moves.clear()
+    _Slow.reads.set()
+    yield _Slow
+    _Slow.moves.set()
+    _Slow.reads.set()
+
+
+@pytest.mark.anyio
+async def test_what_a_slow_disk_has_no_room_for_is_not_kept(
+    file: Path, slow: type[_Slow], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cache_writer, "QUEUED", 2**20)
+    monkeypatch.setattr(cache, "MEMORY", 2**20)
+    model = Counting(dimension=1024)
+    embedder = CachedEmbedder(model, Cache(file, 256))
+    texts = [f"text {number}" for number in range(4000)]
+    await embedder.embed(["a text"])
+    tracemalloc.start()
+    for start in range(0, len(texts), 20):
+        await embedder.embed(texts[start : start + 20])
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 6 * 2**20, "of 16 MB of vectors"
+    assert caplog.text.count("not kept") == 1
+    slow.moves.set()
+    await embedder.close()
+    assert caplog.text.count("not kept") == 2
+    model.asked.clear()
+    again = CachedEmbedder(model, Cache(file, 256))
+    await again.embed(texts)
+    assert model.asked[0] not in texts[:200]
+    assert 200 < 4000 - len(model.asked) < 400
+    await again.close()
+
+
+@pytest.mark.anyio
+async def test_closing_waits_for_a_slow_disk_for_a_while(
+    file: Path, slow: type[_Slow], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cache_writer, "CLOSING", 0.3)
+    embedder = CachedEmbedder(Counting(), Cache(file, 256))
+    await embedder.embed(["one"])
+    await embedder.embed(["two", "three"])
+    with anyio.fail_after(30):
+        await embedder.close()
+    assert "entries are not kept" in caplog.text
+
+
+@pytest.mark.anyio
+async def test_what_is_in_memory_does_not_wait_for_a_slow_disk(file: Path, slow: type[_Slow]) -> None:
+    model = Counting()
+    embedder = CachedEmbedder(model, Cache(file, 256))
+    await embedder.embed(["one", "two"])
+    slow.reads.clear()
+    async with anyio.create_task_group() as hanging:
+        hanging.start_soon(embedder.embed, ["three"])
+        await anyio.sleep(0.2)
+        with anyio.fail_after(20):
+            await embedder.embed(["one"])
+            await embedder.embed(["one", "two"])
+        assert model.asked == ["one", "two"]
+        slow.reads.set()
+    slow.moves.set()
+    await embedder.close()

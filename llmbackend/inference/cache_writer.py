@@ -1,0 +1,91 @@
+"""The writer of a cache: one thread, behind a queue that has an end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from itertools import accumulate
+from typing import Generic, TypeVar
+
+log = logging.getLogger(__name__)
+
+QUEUED = 64 * 2**20
+"""Bytes that wait to be written, or are being written."""
+
+CLOSING = 10.0
+"""Seconds that closing waits for what is queued."""
+
+TOLD = 60.0
+"""Seconds from one log line about what was let go to the next."""
+
+_Entry = TypeVar("_Entry")
+
+
+class CacheWriter(Generic[_Entry]):
+    """Nobody waits for it: what a slow disk leaves no room for is not kept, and the log tells how much that was."""
+
+    def __init__(
+        self, name: str, write: Callable[[dict[bytes, _Entry]], None], size: Callable[[_Entry], int]
+    ):
+        self._name, self._write, self._size = name, write, size
+        self._changed = threading.Condition()
+        self._queue: dict[bytes, _Entry] = {}
+        self._bytes = 0
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._dropped = 0
+        self._told = float("-inf")
+
+    def put(self, entries: Mapping[bytes, _Entry]) -> None:
+        """Takes as many as there is room for."""
+        sizes = list(accumulate(map(self._size, entries.values())))
+        with self._changed:
+            room = QUEUED - self._bytes
+            fit = sum(size <= room for size in sizes)
+            self._queue.update(list(entries.items())[:fit])
+            self._bytes += sizes[fit - 1] if fit else 0
+            self._dropped += len(entries) - fit
+            if self._thread is None:
+                self._closing = False
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+            self._tell()
+
+    def close(self) -> bool:
+        """Whether all that was queued has been written, and nothing is at work any more."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            done = self._changed.wait_for(lambda: self._thread is None, CLOSING)
+            self._dropped += len(self._queue)
+            self._queue.clear()
+            self._told = float("-inf")
+            self._tell()
+        return done
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if self._dropped and now - self._told >= TOLD:
+            log.warning("%s: the disk is slow, %d entries are not kept", self._name, self._dropped)
+            self._dropped, self._told = 0, now
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._closing)
+                entries, self._queue = self._queue, {}
+                size = self._bytes
+                if not entries:
+                    self._thread = None
+                    self._changed.notify_all()
+                    return
+            try:
+                self._write(entries)
+            except Exception:
+                log.exception("%s: %d entries are not kept", self._name, len(entries))
+            del entries
+            with self._changed:
+                self._bytes -= size
