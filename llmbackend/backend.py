@@ -42,7 +42,7 @@ from .knowledge.engines.vectors import VectorEngine, damaged, gone
 from .knowledge.files.documents import from_files
 from .knowledge.files.pool import Limits, ParsingPool
 from .knowledge.ingest.ingest import Incoming, Stages, StagesProgress, ingest, plan, silent
-from .knowledge.retrieval.retrieval import Candidate, retrieve
+from .knowledge.retrieval.retrieval import NEXT_BEST, Candidate, retrieve
 from .settings import Settings
 from .sse import DONE, HEARTBEAT, event
 from .vitals import Vitals
@@ -330,9 +330,9 @@ class Backend:
         wanted: schemas.Retrieval,
         text: str,
         clock: tracing.Clock | None = None,
+        depth: int = 0,
         *,
         judge: Judge | None = None,
-        trace: bool = False,
     ) -> list[Candidate]:
         collections = await self._named(wanted.collection)
         return await retrieve(
@@ -343,7 +343,7 @@ class Backend:
             self._reranker,
             judge=judge,
             clock=clock,
-            trace=trace,
+            depth=depth,
         )
 
     async def rag_query(self, request: schemas.RagQueryRequest) -> schemas.QueryAnswer:
@@ -359,16 +359,18 @@ class Backend:
         yield DONE
 
     def _answer(self, request: schemas.RagQueryRequest) -> AsyncIterator[dict[str, Any]]:
+        async def look(text: str, clock: tracing.Clock, depth: int) -> list[Candidate]:
+            return await self._retrieve(
+                request, text, clock, max(depth, NEXT_BEST) if request.explain else depth
+            )
+
         return answers.stream(
             self._chat,
             self._embedder,
+            self._judge,
             request.question,
-            partial(
-                self._retrieve,
-                request,
-                judge=self._judge if self._judge.here else None,
-                trace=request.explain,
-            ),
+            look,
+            top_k=request.top_k,
             history=request.history or (),
             explain=request.explain,
             links=self.settings.answer_links,

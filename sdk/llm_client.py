@@ -454,7 +454,8 @@ class Answer(str):
     """An answer from a collection: a `str`, with `sources` (numbered passages with a quote) and `found`.
 
     `citations` are the numbers of the sources that it cites, as in "[1]". `found` is False where the passages do not
-    tell: by the model's own word, or, of the small embedded model, by how well the best quote fits the question.
+    tell: by the model's own word, or, where `model` is "quotes", by how well the best sentence fits the question. Such an
+    answer has the documents' own words, which a larger model would put into its own.
     `explanation` is there where `explain=True` asked for it.
     """
 
@@ -491,7 +492,13 @@ class Answer(str):
             f"<q>{html.escape(str(source['quote']))}</q></li>"
             for source in self.sources
         )
-        return f"<p style='white-space:pre-wrap'>{html.escape(self)}</p><ol>{items}</ol>"
+        note = (
+            "<p><small>Quoted from the documents as they stand; with a larger chat model set, it would answer in words of "
+            "its own.</small></p>"
+            if self.model == "quotes"
+            else ""
+        )
+        return f"<p style='white-space:pre-wrap'>{html.escape(self)}</p><ol>{items}</ol>{note}"
 
 
 class Analysis(Record):
@@ -524,13 +531,13 @@ _COLOURS = ("#4878a8", "#e49444", "#6a9f58", "#a87c9f", "#d1615d", "#85b6b2", "#
 
 
 class Explanation(Record):
-    """How an answer came about: `{question, candidates, fit, found, model, prompt_tokens, ms}`; a picture in notebooks.
+    """How an answer came about: `{question, candidates, fit, bar, found, model, …}`; a picture in notebooks.
 
     `candidates` are the passages that retrieval came upon: `{number, collection, document_id, chunk, text, score,
     dense, sparse, weight, fused, judge, judged, rerank, quote_score, dropped}`, best first. `number` is the source's, None where it was
     dropped before. `dropped` is why the answer was not written from it: "duplicate" (of a better one), "min_score",
-    "top_k" (not among the best), "budget" (no room in the model's context), else None. `fit` is what decides on
-    `found` where no model judges. `ms` has the milliseconds of each step.
+    "top_k" (not among the best), "budget" (no room in the model's context), else None. Where no model
+    judges, `found` is whether `fit` reaches `bar`. `ms` has the milliseconds of each step.
     """
 
     @property
@@ -539,7 +546,9 @@ class Explanation(Record):
         return Records(one for one in self["candidates"] if one["dropped"])
 
     def _verdict(self) -> str:
-        fit = "" if self["fit"] is None else f", fit {self['fit']:.2f}"
+        fit = (
+            "" if self["fit"] is None else f", fit {self['fit']:.2f} (from {self['bar']:.2f} on it is found)"
+        )
         tokens = f", {self['prompt_tokens']} prompt tokens" if self["prompt_tokens"] else ""
         return f"{'found' if self['found'] else 'not found'} by {self['model'] or 'search'}{fit}{tokens}"
 

@@ -77,12 +77,12 @@ def _placed(texts: Sequence[str]) -> tuple[list[tuple[int, int, int]], list[str]
 def _ranked(
     question: str, places: list[tuple[int, int, int]], written: list[str], values: NDArray[Any]
 ) -> list[Quote]:
-    asked = _words(question)
+    asked = stems(question)
     quotes = [
         Quote(
             *place,
             score=float(cosine)
-            + WORDS_WEIGHT * len(asked & _words(sentence)) / max(1, len(asked))
+            + WORDS_WEIGHT * len(asked & stems(sentence)) / max(1, len(asked))
             - FRAGMENT_PENALTY * _is_fragment(sentence)
             - PLACE_PENALTY * place[0],
         )
@@ -95,7 +95,7 @@ def _is_fragment(sentence: str) -> bool:
     return sentence.lstrip().startswith(("#", "|", "=", "..", "---")) or len(sentence.split()) < 3
 
 
-def _words(text: str) -> set[str]:
+def stems(text: str) -> set[str]:
     """Words cut to six letters, so that 'resetting' and 'reset' are near enough; common ones left out."""
     found = re.findall(r"\w[\w.'-]*\w", text.lower())
     return {word[:6] for word in found if len(word) > 2 and word not in _COMMON}

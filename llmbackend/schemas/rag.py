@@ -235,6 +235,9 @@ class Explanation(Response):
         description="best first; those that were dropped before the others last"
     )
     fit: float | None = Field(description="how well the passages fit the question; null where a model judged")
+    bar: float | None = Field(
+        description="from which fit on they count as telling; null where a model judged"
+    )
     found: bool
     model: str
     prompt_tokens: int

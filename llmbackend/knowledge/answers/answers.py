@@ -9,11 +9,13 @@ from typing import Any
 from ...errors import BackendError, StreamInterrupted
 from ...inference.chat import ChatModel, total
 from ...inference.embeddings import Embedder
+from ...inference.judge import Judge
 from ...schemas import Candidate, Explanation, Message, QueryAnswer, Source
 from ...tracing import Clock
 from .conversation import last_question, standalone
 from .links import Inert, Links
 from .passages import Look, Passages, number
+from .reading import READ, Reading, read
 from .writing import Quotation, Synthesis, Writer
 
 NOTHING_FOUND = "There is nothing on this in the collection."
@@ -23,9 +25,11 @@ SHOWN = 200  # letters of a passage that an explanation shows
 async def stream(
     chat: ChatModel,
     embedder: Embedder,
+    judge: Judge,
     question: str,
     look: Look,
     *,
+    top_k: int,
     history: Sequence[Message] = (),
     explain: bool = False,
     links: Links = "host",
@@ -43,15 +47,17 @@ async def stream(
         if history:
             with clock("rewrite"):
                 question, usage = await standalone(chat, question, history)
-        passages = await _find(embedder, question, look, clock)
+        candidates = await look(question, clock, 0)
+        with clock("quotes"):
+            passages = await number(embedder, question, candidates)
         written = Synthesis(chat, passages)
     else:
-        passages = await _find(embedder, question, look, clock)
-        written = await _quotation(embedder, passages, clock)
-        if history and not written.found:
+        reading = await _read(embedder, judge, question, look, top_k, clock)
+        if history and not reading.found:
             # Nobody can rewrite it: the question before may hold what this one leaves unsaid.
-            passages = await _find(embedder, f"{last_question(history)} {question}".strip(), look, clock)
-            written = await _quotation(embedder, passages, clock)
+            question = f"{last_question(history)} {question}".strip()
+            reading = await _read(embedder, judge, question, look, top_k, clock)
+        passages, written = reading.passages, Quotation(reading)
     yield {"sources": [source.model_dump() for source in passages.sources]}
     text = ""
     shown = Inert(links)
@@ -94,15 +100,12 @@ async def whole(events: AsyncIterator[dict[str, Any]]) -> QueryAnswer:
     return QueryAnswer(**answered, sources=[Source(**source) for source in sources])
 
 
-async def _find(embedder: Embedder, question: str, look: Look, clock: Clock) -> Passages:
-    candidates = await look(question, clock)
+async def _read(
+    embedder: Embedder, judge: Judge, question: str, look: Look, top_k: int, clock: Clock
+) -> Reading:
+    candidates = await look(question, clock, READ)
     with clock("quotes"):
-        return await number(embedder, question, candidates)
-
-
-async def _quotation(embedder: Embedder, passages: Passages, clock: Clock) -> Quotation:
-    with clock("fit"):
-        return await Quotation.of(embedder, passages)
+        return await read(embedder, judge, question, candidates, top_k)
 
 
 def _explained(
@@ -121,7 +124,7 @@ def _explained(
             "number": None,
         }
         if candidate.dropped is None:
-            told["quote_score"] = round(best[sources].score, 4)
+            told["quote_score"] = round(best[sources].score, 4) if sources in best else None
             told["dropped"] = "budget" if sources >= written.read else None
             told["number"] = sources = sources + 1
         candidates.append(told)
@@ -129,6 +132,7 @@ def _explained(
         question=passages.question,
         candidates=[Candidate.model_validate(told) for told in candidates],
         fit=written.fit,
+        bar=written.bar,
         found=found,
         model=written.model,
         prompt_tokens=usage.get("prompt_tokens", 0),

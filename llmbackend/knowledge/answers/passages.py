@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from ...inference.embeddings import Embedder
 from ...inference.sentences import Quote, fitting, sentences
-from ...schemas import Source
+from ...schemas import Hit, Source
 from ...tracing import Clock
 from ..chunks.tokens import tokens_of
 from ..retrieval.retrieval import Candidate
 
-Look = Callable[[str, Clock], Awaitable[list[Candidate]]]
-"""Finds the hits for a question, best first, and what was dropped on the way."""
+Look = Callable[[str, Clock, int], Awaitable[list[Candidate]]]
+"""Finds the hits for a question, best first, and what was dropped on the way: so many candidates at least."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,17 @@ async def number(embedder: Embedder, question: str, candidates: list[Candidate])
     """The hits among the candidates as numbered sources, each with its quote: a verbatim part of its text."""
     hits = [candidate.hit for candidate in candidates if candidate.dropped is None]
     quotes = await fitting(embedder, question, [hit.text for hit in hits]) if hits else []
-    passages = Passages(question, candidates, [], quotes)
-    best = passages.best
-    passages.sources.extend(
-        Source(**hit.model_dump(), number=index + 1, quote=hit.text[best[index].start : best[index].end])
-        for index, hit in enumerate(hits)
-    )
-    return passages
+    return Passages(question, candidates, sources(hits, quotes), quotes)
+
+
+def sources(hits: Sequence[Hit], quotes: Sequence[Quote]) -> list[Source]:
+    """The hits, numbered from 1, each with the first of its quotes; one that has none is quoted whole."""
+    best = {quote.text: quote for quote in reversed(quotes)}
+    told = [best.get(index) or Quote(index, 0, len(hit.text), 0.0) for index, hit in enumerate(hits)]
+    return [
+        Source(**hit.model_dump(), number=quote.text + 1, quote=hit.text[quote.start : quote.end])
+        for hit, quote in zip(hits, told, strict=True)
+    ]
 
 
 def within(passages: Passages, budget: int) -> list[str]:

@@ -12,12 +12,10 @@ from typing import Protocol
 
 from ... import loading, threads
 from ...inference.chat import ChatModel
-from ...inference.embeddings import Embedder
-from ...inference.sentences import Quote
 from .citations import NOT_THERE, Checked, citing_nothing, mark
 from .delimiters import as_data, delimited
-from .fit import ANSWERED, fit
 from .passages import Passages, within
+from .reading import Reading
 
 _SYSTEM = (
     "You answer questions from passages of documents. Use only what the passages say, keep to the fact asked for, "
@@ -28,7 +26,11 @@ _SYSTEM = (
 _USER = "Passages:\n\n{passages}\n\nQuestion: {question}\nAnswer:"
 
 REPLY_TOKENS = 256
-SECOND_QUOTE = 0.8  # how well a second quote must fit, beside the first; a lower bar adds noise and no facts
+
+QUOTES = "quotes"
+"""The model of an answer that is made of stretches of the documents."""
+OWN_WORDS = "In the documents' own words:"
+CLOSEST = "There is nothing certain on this in the collection. The closest passages:"
 
 
 class Writer(Protocol):
@@ -40,38 +42,41 @@ class Writer(Protocol):
     """Whether the passages tell."""
     fit: float | None
     """How well they fit, where that decides."""
+    bar: float | None
+    """From which fit on they count as telling."""
 
     def pieces(self) -> AsyncGenerator[str, None]:
         """The answer, piecewise, with its citations marked. What the above tell is known at its end."""
 
 
 class Quotation:
-    """The two best quotes, each with its source's number, where they fit the question well enough."""
+    """The stretches that answer the question, or come closest to it, in the documents' own words."""
 
-    def __init__(self, passages: Passages, fit: float) -> None:
-        self.model = "quotes"
+    def __init__(self, reading: Reading) -> None:
+        self.model = QUOTES
         self.usage: dict[str, int] = {}
-        self.read = len(passages.sources)
-        self.fit: float | None = fit
-        self.found = fit >= ANSWERED
-        self._passages = passages
-
-    @classmethod
-    async def of(cls, embedder: Embedder, passages: Passages) -> Quotation:
-        hits = [candidate for candidate in passages.candidates if candidate.dropped is None]
-        in_context = [candidate.chunk.in_context for candidate in hits]
-        return cls(passages, await fit(embedder, passages.question, in_context))
+        self.read = len(reading.passages.sources)
+        self.fit: float | None = reading.fit
+        self.bar: float | None = reading.bar
+        self.found = reading.found
+        self._reading = reading
 
     async def pieces(self) -> AsyncGenerator[str, None]:
-        if not self.found:
+        stretches = self._reading.stretches
+        if not stretches:
             return
-        first, *others = self._passages.quotes
-        too = [quote for quote in others[:1] if quote.score >= SECOND_QUOTE * first.score]
-        yield "\n".join(f"{self._said(quote)} {mark(quote.text + 1)}" for quote in [first, *too])
-
-    def _said(self, quote: Quote) -> str:
-        text = self._passages.sources[quote.text].text[quote.start : quote.end]
-        return citing_nothing(" ".join(text.split()))
+        if self.found:
+            yield OWN_WORDS
+        else:
+            missing = ", ".join(map(citing_nothing, self._reading.missing))
+            yield f"No passage has {missing}. {CLOSEST}" if missing else CLOSEST
+        for source, text in stretches:
+            # What does not answer is no evidence, and is not cited.
+            number = mark(source + 1) if self.found else f"(source {source + 1})"
+            space = (
+                "\n\n" if text.splitlines()[-1].startswith("|") else " "
+            )  # a table's row ends with its cells
+            yield f"\n\n{citing_nothing(text)}{space}{number}"
 
 
 class Synthesis:
@@ -82,6 +87,7 @@ class Synthesis:
         self.usage: dict[str, int] = {}
         self.read = 0
         self.fit: float | None = None
+        self.bar: float | None = None
         self.found = False
         self._chat = chat
         self._passages = passages

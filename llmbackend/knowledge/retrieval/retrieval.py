@@ -99,9 +99,9 @@ async def retrieve(
     *,
     judge: Judge | None = None,
     clock: Clock | None = None,
-    trace: bool = False,
+    depth: int = 0,
 ) -> list[Candidate]:
-    """The hits for a text, best first, among what was dropped on the way; a trace has more of the latter.
+    """The hits for a text, best first, among what was dropped on the way: `depth` of them together, if there are as many.
 
     The judge has a say in a hybrid search where it reads better than the model that embedded the collections.
 
@@ -122,7 +122,7 @@ async def retrieve(
     if judge:
         limit = max(JUDGED, limit)
     with clock("search"):
-        found = await searching.best(max(limit, NEXT_BEST) if trace else limit, enough=wanted.top_k)
+        found = await searching.best(max(limit, depth), enough=wanted.top_k)
     if wanted.rerank:
         with clock("rerank"):
             found = await _reranked(found, text, reranker, None if wanted.rerank is True else wanted.rerank)

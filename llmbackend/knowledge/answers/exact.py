@@ -1,0 +1,58 @@
+"""The words of a question that stand for one thing alone: codes, numbers, names. Nothing else is meant by them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+_WORD = re.compile(r"\w[\w.'-]*\w|\w")
+_GROUP = re.compile(r"[^\W\d_]+|\d+")
+_MEASURE = re.compile(r"\d+(?:[a-z]{1,2}|-[a-z]+)", re.IGNORECASE)  # 4th, 9am, 30-day
+_YEAR = re.compile(r"(?:19|20)\d\d")
+
+
+class Exact:
+    """Such words of a question, and how rare each is in some passages."""
+
+    def __init__(self, question: str, passages: Sequence[str]) -> None:
+        words = _WORD.findall(question)
+        self._patterns = {
+            word: _pattern(word) for place, word in enumerate(words) if _is_exact(word, place == 0)
+        }
+        self._rare: dict[str, float] = {}
+        self.missing: list[str] = []
+        """Codes that no passage has."""
+        for word, pattern in self._patterns.items():
+            count = sum(pattern.search(passage) is not None for passage in passages)
+            if count:
+                self._rare[word] = math.log(1 + len(passages) / count)
+            elif _is_code(word):
+                self.missing.append(word)
+
+    def share(self, text: str) -> float:
+        """Which share of those that the passages have the text has; rare ones count more."""
+        whole = sum(self._rare.values())
+        has = sum(rare for word, rare in self._rare.items() if self._patterns[word].search(text))
+        return has / whole if whole else 0.0
+
+
+def _is_exact(word: str, first: bool) -> bool:
+    capital = any(letter.isupper() for letter in word[1:]) or (
+        word[0].isupper() and len(word) > 1 and not first
+    )
+    return capital or any(letter.isdigit() for letter in word)
+
+
+def _is_code(word: str) -> bool:
+    """Letters and digits together, or a long number: E-03, X200, 10482; not 30, 4th, 9am, 30-day, 2026."""
+    digits = sum(letter.isdigit() for letter in word)
+    if _MEASURE.fullmatch(word) or _YEAR.fullmatch(word):
+        return False
+    return digits >= 4 or (digits > 0 and any(letter.isalpha() for letter in word))
+
+
+def _pattern(word: str) -> re.Pattern[str]:
+    """E-03 is E03 and E 03, too."""
+    said = r"[\W_]{0,2}".join(map(re.escape, _GROUP.findall(word)))
+    return re.compile(rf"(?<![^\W_]){said}(?![^\W_])", re.IGNORECASE)
