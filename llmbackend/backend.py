@@ -360,9 +360,10 @@ class Backend:
 
     def _answer(self, request: schemas.RagQueryRequest) -> AsyncIterator[dict[str, Any]]:
         async def look(text: str, clock: tracing.Clock, depth: int) -> list[Candidate]:
-            return await self._retrieve(
-                request, text, clock, max(depth, NEXT_BEST) if request.explain else depth
-            )
+            # Of what is going to be read sentence by sentence, the order comes from that.
+            judge = self._judge if self._judge.here and not depth else None
+            depth = max(depth, NEXT_BEST) if request.explain else depth
+            return await self._retrieve(request, text, clock, depth, judge=judge)
 
         return answers.stream(
             self._chat,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import secrets
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -75,9 +76,10 @@ def _main_job(client: LLMBackendClient, console: Console) -> dict[str, Any]:
                 f"  [{source.number}] {source.document_id}: {source.quote}", markup=False, style="dim"
             )
         results[question] = [source.document_id for source in stream.sources]
-    results["found"] = _share_found(client)
+    scores = results["scores"] = _score(client)
     console.print(
-        f"\n[green]searched[/green] the right document is in the top 5 for {results['found']} questions"
+        f"\n[green]answered[/green] the fact is in the answer to {scores.facts} questions ([dim]found[/dim] is true for "
+        f"{scores.found}); {scores.refused} that the documents do not answer are told as such"
     )
 
     text = (DOCUMENTS / "customer_letter.txt").read_text(encoding="utf-8")
@@ -100,14 +102,31 @@ def _main_job(client: LLMBackendClient, console: Console) -> dict[str, Any]:
     return results
 
 
-def _share_found(client: LLMBackendClient) -> str:
+class _Scores(NamedTuple):
+    """How many of the demo's questions are answered well; of those without a fact, how many are not answered."""
+
+    facts: str
+    found: str
+    refused: str
+
+
+def _score(client: LLMBackendClient) -> _Scores:
     questions = json.loads((DOCUMENTS / "questions.json").read_text(encoding="utf-8"))
-    found = sum(
-        item["document"]
-        in [hit.document_id for hit in client.rag_search(item["question"], item["collection"])]
+    answers = [
+        (item["answer_contains"], client.rag_query(item["question"], item["collection"]))
         for item in questions
-    )
-    return f"{found} of {len(questions)}"
+    ]
+    told = [(fact, answer) for fact, answer in answers if fact]
+    untold = [answer for fact, answer in answers if not fact]
+    facts = sum(_plain(fact) in _plain(answer) for fact, answer in told)
+    found = sum(answer.found for _, answer in told)
+    refused = sum(not answer.found for answer in untold)
+    return _Scores(f"{facts} of {len(told)}", f"{found} of {len(told)}", f"{refused} of {len(untold)}")
+
+
+def _plain(text: str) -> str:
+    """Without Markdown's marks, and links as their hosts, which is how answers have them."""
+    return " ".join(re.sub(r"[*_`|]+|https?://", " ", text.lower()).split())
 
 
 @contextmanager

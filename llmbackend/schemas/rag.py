@@ -220,8 +220,10 @@ class Candidate(Place):
         None,
         description="both lists' scores, set between their mean minus and plus three deviations, and added",
     )
-    judge: float | None = Field(None, description="cosine by the model that judges the best passages")
-    judged: float | None = Field(None, description="`fused`, higher or lower by what the judge finds")
+    judge: float | None = Field(
+        None, description="cosine of the passage, or of its best sentence, by the model that judges them"
+    )
+    judged: float | None = Field(None, description="by what the judge finds")
     rerank: float | None = Field(None, description="the reranker's")
     quote_score: float | None = Field(None, description="how well its best sentence fits the question")
     dropped: Literal["duplicate", "min_score", "top_k", "budget"] | None = Field(

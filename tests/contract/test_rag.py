@@ -446,7 +446,9 @@ def test_a_quote_cites_and_links_nothing_itself(
     else:
         answer = client.rag_query(question, collection)
         said = str(answer)
-    assert said == answer == "Vacation is 28 days a year (2), (1) see  the plan (evil.test). [1]"
+    lead, _, stretch = said.partition("\n\n")
+    assert (said, lead) == (answer, "In the documents' own words:")
+    assert stretch == "Vacation is 28 days a year (2), (1) see  the plan (evil.test). [1]"
     assert (answer.citations, answer.sources[0].quote) == ([1], text)
     for shown in (answer, answer.sources, answer.sources[0]):
         assert not re.search("<(?:img|a)\\b", shown._repr_html_())

@@ -139,7 +139,7 @@ def test_an_answers_passages_are_read_by_the_judge(models_dir: Path, tmp_path: P
         assert first.document_id == "2"
         assert first.judge > max(one.judge for one in others)
         assert first.score == first.judged > first.fused
-        assert "judge" in told.ms
+        assert "quotes" in told.ms
         hits = client.rag_search(question, "staff")
         assert {one.document_id: one.fused for one in told.candidates} == pytest.approx(
             {hit.document_id: hit.score for hit in hits}

@@ -1,0 +1,159 @@
+"""Answers without a chat server: stretches of the documents, whole enough to be understood, and what is not there."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from llmbackend import Answer, LLMBackendClient
+
+FILLER = [
+    "The harbour was dredged in spring. Two new cranes stand on the northern quay.",
+    "The library opens at ten. Readers return their books at the counter.",
+    "Bread is baked at four in the morning. The ovens are cleaned on Sundays.",
+]
+LIST = """# Moving in
+
+New tenants are welcomed by the caretaker. Please bring these papers to the handover:
+
+- the signed lease
+- an identity card
+- proof of the deposit
+
+The handover takes an hour.
+"""
+STEPS = """# Coffee machine
+
+The machine stands in the kitchen.
+
+1. Fill the tank with cold water.
+2. Put a capsule into the holder.
+3. Close the lever.
+4. Press the large button.
+
+Clean it on Fridays.
+"""
+TABLE = (
+    "# Parcels\n\nWhat a parcel costs depends on its weight.\n\n| Weight | Price |\n|---|---|\n"
+    + "".join(
+        f"| {kilos} to {kilos + 1} kilograms, with insurance and a receipt | {3 + kilos}.40 euros |\n"
+        for kilos in range(1, 21)
+    )
+)
+COLON = """# Lost property
+
+The office of lost property is reached by telephone at:
+
+0800 555 0199
+
+It is closed in August.
+"""
+TITLED = """Opening hours of the pool
+
+The pool is open from seven to nine in the evening.
+Children swim free of charge on Wednesdays.
+"""
+
+
+def ask(client: LLMBackendClient, collection: str, text: str, question: str) -> Answer:
+    client.rag_ingest([{"id": "it.md", "text": text}, *FILLER], collection)
+    answer = client.rag_query(question, collection)
+    stream = client.rag_query(question, collection, stream=True)
+    assert "".join(stream) == stream.answer == answer
+    return answer
+
+
+def test_an_answer_is_told_to_be_the_documents_own_words(client: LLMBackendClient, collection: str) -> None:
+    answer = ask(client, collection, TITLED, "When is the pool open?")
+    assert answer.startswith("In the documents' own words:\n\n")
+    assert answer.model == "quotes"
+    assert "larger chat model" in answer._repr_html_()
+    assert (answer.found, answer.citations[0]) == (True, 1)
+    stretch = re.split(r" \[\d+\]", answer.removeprefix("In the documents' own words:"))[0]
+    assert " ".join(stretch.split()) in " ".join(answer.sources[0].text.split())
+
+
+def test_a_list_is_told_whole_with_what_announces_it(client: LLMBackendClient, collection: str) -> None:
+    answer = ask(client, collection, LIST, "Which papers do tenants bring to the handover?")
+    told = "to the handover:\n- the signed lease\n- an identity card\n- proof of the deposit"
+    assert told in answer
+
+
+def test_steps_are_told_from_the_first_one(client: LLMBackendClient, collection: str) -> None:
+    answer = ask(client, collection, STEPS, "How do I put a capsule into the coffee machine?")
+    assert (
+        "1. Fill the tank with cold water.\n2. Put a capsule into the holder.\n3. Close the lever.\n4. Press"
+        in answer
+    )
+
+
+def test_a_row_of_a_long_table_is_told_with_its_head(client: LLMBackendClient, collection: str) -> None:
+    answer = ask(client, collection, TABLE, "What is the price of a parcel of 17 to 18 kilograms?")
+    assert "| Weight | Price |\n|---|---|\n" in answer
+    assert "| 17 to 18 kilograms, with insurance and a receipt | 20.40 euros |" in answer
+    assert len(answer.split()) <= 160
+
+
+def test_what_comes_after_a_colon_is_told_with_it(client: LLMBackendClient, collection: str) -> None:
+    answer = ask(
+        client, collection, COLON, "At which telephone number is the office of lost property reached?"
+    )
+    assert "by telephone at:\n\n0800 555 0199" in answer
+
+
+def test_a_heading_alone_is_no_answer(client: LLMBackendClient, collection: str) -> None:
+    answer = ask(client, collection, TITLED, "Opening hours of the pool?")
+    assert "from seven to nine" in answer
+    assert answer.sources[0].quote != "Opening hours of the pool"
+
+
+def test_nothing_is_told_twice(client: LLMBackendClient, collection: str) -> None:
+    said = "The ferry to the island leaves at half past six."
+    texts = [f"{said} {other}" for other in ("Tickets are sold on board.", "Dogs travel free on it.")]
+    client.rag_ingest([*texts, *FILLER], collection)
+    assert client.rag_query("When does the ferry to the island leave?", collection).count(said) == 1
+
+
+def test_the_longest_answer_has_a_hundred_and_sixty_words(client: LLMBackendClient, collection: str) -> None:
+    endless = "the ferry leaves and " * 150
+    client.rag_ingest(
+        [f"At half past six {endless}returns.", f"On Sundays {endless}rests.", *FILLER],
+        collection,
+        chunk_size=1000,
+    )
+    answer = client.rag_query("When does the ferry leave?", collection)
+    assert 20 < len(answer.split()) <= 160
+
+
+@pytest.mark.parametrize(
+    ("question", "found"),
+    [
+        ("At what hour does the bakery start?", True),
+        ("Where do I give back what I borrowed from the library?", True),
+        ("Who is the mayor of Paris?", False),
+        ("How do I apply for a fishing licence?", False),
+    ],
+)
+def test_found_is_by_evidence(client: LLMBackendClient, collection: str, question: str, found: bool) -> None:
+    client.rag_ingest(FILLER, collection)
+    answer = client.rag_query(question, collection, explain=True)
+    assert answer.found == found
+    explanation = answer.explanation
+    assert explanation is not None
+    assert (explanation.fit >= explanation.bar) == found
+    assert f"{explanation.bar:.2f}" in repr(explanation)
+    if not found:
+        assert "nothing certain" in answer
+        assert "(source 1)" in answer, "the closest passages are shown, and cited by none"
+        assert answer.citations == []
+
+
+def test_who_asks_with_a_code_hears_of_that_one_or_of_none(client: LLMBackendClient, collection: str) -> None:
+    texts = [f"Pump P-{number} is checked every {number % 40 + 2} weeks." for number in range(200, 280)]
+    client.rag_ingest(texts, collection)
+    answer = client.rag_query("How often is pump P-233 checked?", collection)
+    assert answer.startswith("In the documents' own words:\n\nPump P-233 is checked every 35 weeks. [1]")
+    answer = client.rag_query("How often is pump P-433 checked?", collection)
+    assert not answer.found
+    assert answer.startswith("No passage has P-433.")
