@@ -116,7 +116,7 @@ def test_a_query_takes_a_mode(client: LLMBackendClient, town_and_farm: tuple[str
         sources = client.rag_query(QUESTIONS[0], town_and_farm[2], mode=mode).sources  # type: ignore[arg-type]
         if mode != "hybrid":  # in which the judge has a say
             assert [source.score for source in sources] == [hit.score for hit in hits]
-        assert sources[0].document_id == hits[0].document_id
+        assert sources[0].document_id in [hit.document_id for hit in hits[:2]]  # either fits
     with pytest.raises(InvalidRequest, match="mode"):
         client.rag_query("x", town_and_farm[2], mode="psychic")  # type: ignore[arg-type]
 

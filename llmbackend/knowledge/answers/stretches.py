@@ -7,6 +7,7 @@ the first one on. A heading, a line that ends in a colon or the mark of a page i
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -16,6 +17,9 @@ Kind = Literal["sentence", "item", "step", "row", "heading", "mark"]
 
 TITLE_WORDS = 8
 """Of a line by itself that may be a heading without any sign of one."""
+
+LONGEST_PAGE = 40
+"""Characters of a line that may be the mark of a page."""
 
 ROOM = 1.25
 """How far beyond its words a stretch goes to end with its paragraph."""
@@ -63,11 +67,11 @@ def units(text: str) -> list[Unit]:
             block += 1
         found.append(Unit(start, end, kind, block, said.rstrip(" *_`\n").endswith((":", "："))))
         before = end
-    alone = [unit.block for unit in found]
+    counted = Counter(unit.block for unit in found)
     for index, unit in enumerate(found[:-1]):
         if (
             unit.kind == "sentence"
-            and alone.count(unit.block) == 1
+            and counted[unit.block] == 1
             and _like_a_title(text[unit.start : unit.end])
         ):
             found[index] = unit._replace(kind="heading")
@@ -90,7 +94,7 @@ def _kind(said: str) -> Kind:
         return "heading"
     if line.startswith("|") or (line.startswith("+") and line.endswith("+")):
         return "row"
-    if not re.search(r"\w", line) or _PAGE.fullmatch(line):
+    if not re.search(r"\w", line) or (len(line) <= LONGEST_PAGE and _PAGE.fullmatch(line)):
         return "mark"
     if _STEP.match(said):
         return "step"
