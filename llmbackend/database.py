@@ -128,7 +128,7 @@ _RESTORE = (
 _ADVICE = {
     sqlite3.SQLITE_BUSY: "another process has been writing to it for long: try again once it is through",
     sqlite3.SQLITE_LOCKED: "another process has been writing to it for long: try again once it is through",
-    sqlite3.SQLITE_CANTOPEN: "see that its folder is there and may be written to",
+    sqlite3.SQLITE_CANTOPEN: "see that it and its folder may be read and written to",
     sqlite3.SQLITE_READONLY: "see that it and its folder may be written to, and that the disk is not mounted read-only",
     sqlite3.SQLITE_PERM: "see that it and its folder may be written to",
     sqlite3.SQLITE_IOERR: "its disk fails: see to that, or to the connection to it",

@@ -40,7 +40,6 @@ async def _run(settings: Settings, started: Callable[[str], None]) -> None:
 async def _open(settings: Settings) -> Backend:
     """On a folder of its own, the first that no other worker holds: the data directory itself is the server's."""
     shared = settings.database_url or SecretStr(f"sqlite:///{settings.data_dir / 'state.db'}")
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
     for number in range(1, MOST):
         changed = {
             "data_dir": settings.data_dir / "workers" / str(number),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sqlite3
 import subprocess
@@ -61,7 +62,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "a file in place of the folder": (_no_folder, "DATA_DIR .* cannot be used"),
 }
 URLS = {
-    "database_url": ["foo://u:s3cret@h/d", "s3cret", "postgresql://u:s3cret@127.0.0.1:9/d"],
+    "database_url": [
+        *("foo://u:s3cret@h/d", "s3cret", "postgresql://u:s3cret@127.0.0.1:9/d"),
+        *("postgresql://u:s3cret@127.0.0.1:99999/d", "postgresql://u:s3cret@127.0.0.1:9/d?strange=option"),
+    ],
     "redis_url": ["foo://:s3cret@h"],
 }
 
@@ -90,6 +94,12 @@ def test_a_url_that_cannot_be_used_is_told_without_its_password(name: str, url: 
     assert "s3cret" not in str(caught.value)
 
 
+def test_a_chat_model_that_is_not_there_is_told(tmp_path: Path) -> None:
+    options = Settings(data_dir=tmp_path, chat_model=str(tmp_path / "none.gguf"))
+    with pytest.raises(LLMBackendError, match=r"CHAT_MODEL .*none\.gguf'.* no such file"):
+        LLMBackendClient(transport=LocalTransport(options))
+
+
 def test_a_damaged_queue_and_cache_are_made_anew(tmp_path: Path) -> None:
     for name in ("queue.db", "embeddings.db"):
         (tmp_path / name).write_bytes(b"garbage" * 1000)
@@ -98,9 +108,9 @@ def test_a_damaged_queue_and_cache_are_made_anew(tmp_path: Path) -> None:
         assert client.wait_for_job(job, 60).count == 1
 
 
-def _run(folder: Path, command: str, **variables: str) -> tuple[int, str]:
+def _run(folder: Path, command: str, *inside: str, **variables: str) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "llmbackend", command],
+        [*inside, sys.executable, "-m", "llmbackend", command],
         env={**os.environ, "LLMBACKEND_DATA_DIR": str(folder), "LLMBACKEND_PORT": "0", **variables},
         cwd=folder,
         capture_output=True,
@@ -122,6 +132,39 @@ def test_a_port_in_use_and_a_strange_host_are_told_in_a_line(tmp_path: Path) -> 
     code, said = _run(tmp_path, "serve", LLMBACKEND_HOST="192.0.2.1", LLMBACKEND_API_KEY="a-key")
     assert (code, said.count("\n")) == (1, 1)
     assert "HOST '192.0.2.1' is no address of this machine" in said
+
+
+NOBODY = ["unshare", "-U", "--map-user=1000", "--map-group=1000"]
+"""What makes even root's process one without privileges."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it takes Linux to become nobody")
+@pytest.mark.parametrize(
+    ("command", "mode", "port", "told"),
+    [
+        ("serve", 0o700, "80", "this user may not listen on port 80"),
+        ("serve", 0o500, "0", "DATA_DIR .* cannot be used"),
+        ("worker", 0o500, "0", "DATA_DIR .* cannot be used"),
+    ],
+)
+def test_what_a_user_may_not_do_is_told_in_a_line(
+    command: str, mode: int, port: str, told: str, tmp_path: Path
+) -> None:
+    if os.geteuid() != 0:
+        inside = []
+    else:
+        inside = NOBODY
+        if subprocess.run([*NOBODY, "true"], check=False, capture_output=True).returncode:
+            pytest.skip("root may do everything, and cannot become nobody here")
+    tmp_path.chmod(mode)
+    try:
+        code, said = _run(
+            tmp_path, command, *inside, LLMBACKEND_DATA_DIR=str(tmp_path / "data"), LLMBACKEND_PORT=port
+        )
+    finally:
+        tmp_path.chmod(0o700)
+    assert (code, said.count("\n")) == (1, 1), said
+    assert re.search(told, said)
 
 
 @pytest.mark.parametrize("command", ["serve", "worker"])

@@ -110,6 +110,41 @@ def test_a_wrong_value_is_named_but_not_repeated(
     assert value not in str(caught.value.to_dict())
 
 
+@pytest.mark.parametrize("what", ["folder", "link to nothing", "link to itself"])
+def test_a_dotenv_that_is_no_file_is_told(what: str, tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    if what == "folder":
+        file.mkdir()
+    else:
+        file.symlink_to(".env" if what == "link to itself" else "nowhere")
+    with pytest.raises(InvalidRequest, match=r"\.env"):
+        load()
+
+
+def test_a_virtual_environment_may_be_called_env(tmp_path: Path) -> None:
+    (tmp_path / ".env").mkdir()
+    (tmp_path / ".env" / "pyvenv.cfg").touch()
+    assert load().port == 8888
+
+
+def test_a_misspelt_setting_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("LLMBACKEND_PROT", "s3cret")
+    monkeypatch.setenv("LLMBACKEND_SERVICE_HOST", "10.0.0.1")  # Kubernetes' doing
+    (tmp_path / ".env").write_text("LLMBACKEND_MAX_REPLY_BYTE=1\n")
+    load()
+    assert [record.getMessage() for record in caplog.records] == [
+        "LLMBACKEND_MAX_REPLY_BYTE is no setting: is it LLMBACKEND_MAX_REPLY_BYTES that is meant?",
+        "LLMBACKEND_PROT is no setting: is it LLMBACKEND_PORT that is meant?",
+    ]
+
+
+def test_a_url_with_a_port_that_is_none_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="QDRANT_URL"):
+        load(qdrant_url="http://127.0.0.1:99999")
+
+
 def test_several_wrong_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMBACKEND_PORT", "x")
     monkeypatch.setenv("LLMBACKEND_WORKERS", "-1")
