@@ -14,6 +14,21 @@ from tests.files import FACT
 from tests.server import KEY, serving
 
 
+def test_a_file_that_is_absurdly_wide_fails_and_the_others_go_in(
+    client: LLMBackendClient, collection: str
+) -> None:
+    wide = ",".join(f"c{number}" for number in range(10**6)).encode()
+    report = client.rag_ingest_files(
+        [("one.txt", FACT.encode()), ("wide.csv", wide), ("other.csv", b"a,b\n1,2")], collection
+    )
+    assert report.added == 2
+    [failure] = report.failed
+    assert (failure.id, failure.error) == (
+        "wide.csv",
+        "too large: it has 1000000 columns, and 16384 are read",
+    )
+
+
 def test_hostile_files_are_stopped_while_the_server_answers(tmp_path: Path, models_dir: Path) -> None:
     settings = {"models_dir": models_dir, "api_key": KEY, "file_seconds": 6, "file_memory_mb": 512}
     given = [("good.txt", FACT.encode()), *files.hostile().items(), ("also good.md", FACT.encode())]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 
+import openpyxl
 import pytest
 
 from llmbackend.knowledge.files.parsed import Unreadable
@@ -11,11 +14,56 @@ from llmbackend.knowledge.files.parsing import parse_all
 from tests import files
 
 MILLION = 10**6
+
+
+def _sheet(rows: bytes) -> bytes:
+    """A workbook whose sheet has these rows, as XML."""
+    book, wide = io.BytesIO(), io.BytesIO()
+    openpyxl.Workbook().save(book)
+    with zipfile.ZipFile(book) as made, zipfile.ZipFile(wide, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in made.namelist():
+            content = made.read(name)
+            if name == "xl/worksheets/sheet1.xml":
+                head = b'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main">'
+                content = head + b"<sheetData>" + rows + b"</sheetData></worksheet>"
+            archive.writestr(name, content)
+    return wide.getvalue()
+
+
+def _document(table: bytes) -> bytes:
+    """As much of a Word file as is looked at before it is read."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("word/document.xml", b"<w:document><w:body><w:tbl>" + table)
+    return made.getvalue()
+
+
+def _pages(kids: bytes, pages: bytes) -> bytes:
+    """A PDF that has these children of its page tree."""
+    root = b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
+    tree = b"2 0 obj<</Type/Pages/Count 1/Kids[" + kids + b"]>>endobj\n"
+    starts = 9, len(root), len(root + tree)
+    table = b"xref\n0 4\n0000000000 65535 f \n" + b"".join(b"%010d 00000 n \n" % start for start in starts)
+    start = len(root + tree + pages)
+    return root + tree + pages + table + b"trailer<</Size 4/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % start
+
+
+PAGE = b"%d 0 obj<</Type /Page/Parent 2 0 R/MediaBox[0 0 9 9]>>endobj\n"
 TOO_LARGE = {
     "wide.csv": (",".join(f"c{number}" for number in range(MILLION)).encode(), "1000000 columns, and 16384"),
     "wide.tsv": (b"\t".join([b"a"] * MILLION) + b"\n" + b"\t".join([b"1"] * MILLION), "columns, and 16384"),
     "semicolons.csv": (b"a;" * MILLION, "columns, and 16384"),
     "later.csv": (b"a,b\n1,2\n" + b"3," * MILLION, "columns, and 16384"),
+    "wide.xlsx": (_sheet(b"<row>" + b"<c><v>1</v></c>" * MILLION + b"</row>"), "1000000 columns, and 16384"),
+    "later.xlsx": (_sheet(b"<row/><row>" + b"<c r='A1'/>" * MILLION + b"</row>"), "columns, and 16384"),
+    "far.xlsx": (_sheet(b'<row spans="1:1" r="999999999"><c><v>1</v></c></row>'), "rows, and 1048576"),
+    "wide.docx": (_document(b"<w:tr>" + b"<w:tc></w:tc>" * MILLION), "1000000 columns, and 16384"),
+    "wide.pptx": (_document(b"<a:tr h='1'>" + b"<a:tc/>" * MILLION), "1000000 columns, and 16384"),
+    "pages.pdf": (
+        _pages(b"3 0 R", b"".join(PAGE % number for number in range(3, MILLION + 3))),
+        "1000000 pages, and 50000",
+    ),
+    "one page often.pdf": (_pages(b"3 0 R " * MILLION, PAGE % 3), "too large: .*aximum"),
     "names.json": (json.dumps({f"k{n}": n for n in range(MILLION)}).encode(), "1000000 names in an object"),
     "cells.ipynb": (b'{"cells":[' + b"{}," * MILLION + b"{}]}", "1000001 cells, and 50000"),
     "table.html": (b"<table><tr>" + b"<td>a</td>" * MILLION, "tags, and 200000"),

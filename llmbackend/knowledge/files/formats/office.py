@@ -6,15 +6,18 @@ import io
 import re
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
+from itertools import pairwise
 from typing import Any
 
 from ...chunks.syntax import PAGE_END
-from ..parsed import Parsed, Unreadable, Warn
+from ..parsed import Parsed, Unreadable, Warn, at_most
 from .pages import markdown, without_images
-from .tables import records
+from .tables import COLUMNS, records
 
 UNPACKED = 256 * 2**20
 """Bytes that an Office file, which is a zip archive, may have in it."""
+ROWS = 2**20
+"""As many as a sheet of Excel has."""
 MERGED = 100_000
 """Cells of a sheet that may be filled from those they are merged with."""
 
@@ -146,8 +149,24 @@ def _check_archive(data: bytes, kind: str) -> None:
     try:
         with ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
+            size = sum(entry.file_size for entry in entries)
+            if size > UNPACKED or len(entries) > 10_000:
+                raise Unreadable(f"too large: it unpacks to {len(entries)} parts of {size >> 20} MB in all")
+            for entry in entries:
+                if entry.filename.endswith(".xml"):
+                    _check_tables(archive.read(entry))
     except BadZipFile:
         raise Unreadable(f"broken, or no .{kind} file") from None
-    size = sum(entry.file_size for entry in entries)
-    if size > UNPACKED or len(entries) > 10_000:
-        raise Unreadable(f"too large: it unpacks to {len(entries)} parts of {size >> 20} MB in all")
+
+
+_ROW = re.compile(rb"""<(?:\w+:)?(?:row|tr)\b(?:[^>]*?\sr=["'](\d+))?""")
+_CELL = re.compile(rb"<(?:\w+:)?t?c[\s/>]")
+
+
+def _check_tables(markup: bytes) -> None:
+    """Before any is read, which takes long; and a sheet's row that is far away stands for all before it."""
+    rows = list(_ROW.finditer(markup))
+    at_most(ROWS, max((int(row[1] or 0) for row in rows), default=0), "rows")
+    for row, end in pairwise([*(row.start() for row in rows), len(markup)]):
+        if end - row > 4 * COLUMNS:  # `<c/>` is the shortest cell
+            at_most(COLUMNS, sum(1 for _ in _CELL.finditer(markup, row, end)), "columns")

@@ -12,12 +12,15 @@ from ...chunks.syntax import PAGE_END
 from ..parsed import Parsed, Unreadable, Warn, at_most
 
 PAGES = 50_000
+_PAGE = re.compile(rb"/Type\s*/Page\b")
 
 
 def pdf(data: bytes, warn: Warn) -> Parsed:
     from pypdf import PdfReader
-    from pypdf.errors import DependencyError, FileNotDecryptedError
+    from pypdf.errors import DependencyError, FileNotDecryptedError, LimitReachedError
 
+    # Those that can be seen without opening it, which takes a minute where there are millions.
+    at_most(PAGES, len(_PAGE.findall(data)), "pages")
     try:
         reader = PdfReader(io.BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):
@@ -26,6 +29,8 @@ def pdf(data: bytes, warn: Warn) -> Parsed:
         pages = [_page(page) for page in reader.pages]
     except FileNotDecryptedError:
         raise Unreadable("encrypted: remove its password first") from None
+    except LimitReachedError as error:
+        raise Unreadable(f"too large: {error}") from None
     except DependencyError as error:
         raise ImportError(str(error), name="cryptography") from error
     without = sum(1 for page in pages if not page.strip())
