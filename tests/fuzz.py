@@ -22,6 +22,7 @@ TESTS = Path(__file__).parent
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder, running() as upstream:
+        upstream.work = 0
         settings = {
             "openai_base_url": upstream.url,
             "openai_api_key": MODEL_KEY,

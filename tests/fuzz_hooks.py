@@ -20,6 +20,13 @@ def map_body(context: Any, body: Any) -> Any:
 
 
 @schemathesis.hook
+def filter_case(context: Any, case: Any) -> bool:
+    """As many questions as may be are minutes of work, each being searched for in four modes."""
+    questions = case.body.get("questions") if isinstance(case.body, dict) else None
+    return not isinstance(questions, list) or len(questions) <= 1000
+
+
+@schemathesis.hook
 def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool:
     """Valid data may be refused for the reasons that an operation's description tells.
 
