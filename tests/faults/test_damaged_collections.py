@@ -279,6 +279,8 @@ class _Panicking:
     def query(self, request: Any) -> None:
         panic()
 
+    query_batch = query
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._shard, name)
 
