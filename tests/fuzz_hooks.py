@@ -27,6 +27,15 @@ def filter_case(context: Any, case: Any) -> bool:
 
 
 @schemathesis.hook
+def before_call(context: Any, case: Any, kwargs: Any) -> None:
+    """A stream of a job's events goes on until the job has ended, which may be never."""
+    if case.operation.definition.raw["operationId"] == "job_events":
+        query = case.query or {}
+        if str(query.get("stream", True)).lower() in ("true", "1", "t", "y", "yes", "on"):
+            case.query = {**query, "stream": "false"}
+
+
+@schemathesis.hook
 def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool:
     """Valid data may be refused for the reasons that an operation's description tells.
 

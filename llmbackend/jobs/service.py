@@ -129,8 +129,8 @@ class Jobs:
                 if version > after:
                     after = version
                     yield version, job
-                    if job.status in ("completed", "failed", "cancelled"):
-                        return
+                if job.status in ("completed", "failed", "cancelled"):
+                    return
                 version, job = await anext(changes)
 
     def _tell(self, job_id: str) -> None:

@@ -201,6 +201,9 @@ def test_a_job_is_watched_until_it_ends(client: LLMBackendClient) -> None:
     assert any(event.job.progress.rate for event in events)
     # Whoever comes back is told what has changed since.
     assert [event.id for event in client.job_events(job_id, last_event_id=ids[-2])] == ids[-1:]
+    # Nothing will, and so the stream ends, where the last has been seen.
+    for seen in (ids[-1], 2**53 - 1):
+        assert list(client.job_events(job_id, last_event_id=seen)) == []
     with pytest.raises(NotFound):
         list(client.job_events(str(uuid.uuid4())))
 
