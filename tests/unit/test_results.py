@@ -170,7 +170,10 @@ def test_an_explanation_is_readable_in_a_terminal() -> None:
     dropped = [_candidate(None, "top_k", dense=0.2) for _ in range(9)]
     explanation = _explanation(_candidate(1, dense=0.5), _candidate(2, "budget", dense=0.4), *dropped)
     shown = repr(explanation)
-    assert shown.splitlines()[0] == f"{EVIL}  (found by {EVIL}, fit 1.23 (from 0.56 on it is found), 7 prompt tokens)"
+    assert (
+        shown.splitlines()[0]
+        == f"{EVIL}  (found by {EVIL}, fit 1.23 (from 0.56 on it is found), 7 prompt tokens)"
+    )
     assert "dense 0.500" in shown
     assert shown.count("dropped: ") == 5
     assert "and 5 more that were dropped" in shown
