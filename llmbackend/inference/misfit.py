@@ -1,7 +1,4 @@
-"""What in a reply does not fit its schema, told by a process of its own.
-
-Whether a reply fits is found out fast, but telling all that does not may take for ever where a schema refers to one
-part many times: that can be killed here.
+"""What in a reply does not fit its schema; where that may take for ever, told by a process that can be killed.
 
 `python -m llmbackend.inference.misfit` reads `[schema, reply]` as JSON and writes a few words.
 """
@@ -9,66 +6,72 @@ part many times: that can be killed here.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from itertools import islice
 from typing import Any
 
-from .. import privacy
-
-SECONDS = 3
+SECONDS = 1
+"""Of a processor's time, for one reply."""
+WALL_SECONDS = 3
+"""With the start of the process, on a busy machine."""
 LONGEST = 200
 """Characters of what is told of an error."""
+SHORT = 2**14
+"""Characters of a reply whose errors are collected here: all are, be they as many as its values."""
 PATTERN_BYTES = 2**18
 """Of a pattern, as it is compiled: `^\\w{1,64}$` is one of the larger ones."""
 
 
+class CheckFailed(Exception):
+    """The process came to an end that tells nothing about the reply."""
+
+
 def validator(schema: Any) -> Any:
-    """Patterns are matched in linear time, and nothing outside of the schema is read."""
+    """Patterns are matched in linear time, formats tell a reader something, and nothing outside of the schema is read."""
     import jsonschema_rs
 
     patterns = jsonschema_rs.RegexOptions(size_limit=PATTERN_BYTES)
-    return jsonschema_rs.validator_for(schema, pattern_options=patterns, offline=True)
+    return jsonschema_rs.validator_for(schema, pattern_options=patterns, validate_formats=False, offline=True)
 
 
-def repeats(schema: Any) -> bool:
-    """Whether a schema refers to some part of it more than once."""
-    targets: list[str] = []
-    left = [schema]
-    while left:
-        node = left.pop()
-        if isinstance(node, dict):
-            targets += [str(node[name]) for name in ("$ref", "$dynamicRef", "$recursiveRef") if name in node]
-            left += node.values()
-        elif isinstance(node, list):
-            left += node
-    return len(targets) != len(set(targets))
+def told(validator: Any, reply: Any) -> str | None:
+    """What does not fit, in a few words; None if all does."""
+    errors = islice(validator.iter_errors(reply), 5)
+    return "; ".join(f"{_path(error.instance_path)}: {error.message[:LONGEST]}" for error in errors) or None
 
 
-def told(schema: Any, reply: Any) -> str | None:
-    """What does not fit; None if all does. Blocks; use it in a thread. Raises TimeoutError."""
+def told_apart(schema: Any, reply: Any) -> str | None:
+    """As `told`, by a process. Blocks; use it in a thread. Raises TimeoutError and CheckFailed."""
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", __name__],
             input=json.dumps([schema, reply], ensure_ascii=False).encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=SECONDS,
-            check=True,
-            env=privacy.environment(),
+            capture_output=True,
+            timeout=WALL_SECONDS,
+            check=False,
+            env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # and no key of ours
         )
     except subprocess.TimeoutExpired:
         raise TimeoutError from None
-    except (OSError, subprocess.SubprocessError):
-        return "$: it does not fit the schema"
+    except OSError as error:
+        raise CheckFailed(str(error)) from error
+    if done.returncode == -signal.SIGPROF:
+        raise TimeoutError
+    if done.returncode:
+        raise CheckFailed(
+            f"it ended with {done.returncode}: {done.stderr.decode(errors='replace')[-LONGEST:]}"
+        )
     return done.stdout.decode() or None
 
 
 def _main() -> None:
     schema, reply = json.load(sys.stdin.buffer)
-    errors = islice(validator(schema).iter_errors(reply), 5)
-    told = "; ".join(f"{_path(error.instance_path)}: {error.message[:LONGEST]}" for error in errors)
-    sys.stdout.buffer.write(told.encode(errors="replace"))
+    check = validator(schema)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # which ends this process by SIGPROF
+    sys.stdout.buffer.write((told(check, reply) or "").encode(errors="replace"))
 
 
 def _path(place: list[str | int]) -> str:

@@ -14,6 +14,7 @@ from .. import threads
 from ..errors import BackendError, BackendTimeout, InvalidRequest
 from . import misfit
 from .chat import ChatModel, total
+from .references import may_explode
 
 MOST_CHARACTERS = 2**18
 """Of a schema."""
@@ -91,8 +92,7 @@ class _Try:
             return found
         raise _NotJson
 
-    def failure(self, problem: str) -> BackendError:
-        remedy = "try again, or use a larger model"
+    def failure(self, problem: str, remedy: str = "try again, or use a larger model") -> BackendError:
         if self.was_cut:
             problem, remedy = f"it was cut off at max_tokens, and {problem}", "raise max_tokens"
         name = self.completion.get("model") or "the chat model"
@@ -114,7 +114,7 @@ class _Shape:
         _measure(schema)
         self._schema = schema
         # Where a part is applied through several references, checking may take for ever.
-        self._repeats = misfit.repeats(schema)
+        self._apart = may_explode(schema)
         try:
             self._validator = misfit.validator(schema)
         except jsonschema_rs.ValidationError as error:
@@ -130,11 +130,21 @@ class _Shape:
         """What is wrong with a reply, in a few words; None where it fits."""
         try:
             found = reply.json()
-            if not self._repeats and self._validator.is_valid(found):
-                return None
-            return misfit.told(self._schema, found)
+            if not self._apart:
+                if self._validator.is_valid(found):
+                    return None
+                if len(reply.text) <= misfit.SHORT:
+                    return misfit.told(self._validator, found)
+            return misfit.told_apart(self._schema, found)
         except TimeoutError:
-            return "$: checking it takes too long: let the schema refer to its parts less often"
+            raise reply.failure(
+                "$: it takes too long to check", "let the schema refer to its parts less often"
+            ) from None
+        except misfit.CheckFailed as error:
+            raise BackendError(
+                f"chat: the process that checks replies failed ({error}): try again",
+                details={"backend": "chat", "text": reply.text},
+            ) from error
         except _NotJson:
             return "it is not JSON"
         except UnicodeEncodeError:
@@ -170,7 +180,7 @@ def _reason(error: Any) -> str:
     if said.endswith('is not a "regex"'):
         return (
             f"{said}, or one of more than it may be: patterns are matched in linear time, without look-around, "
-            "back-references and repetitions of thousands"
+            "back-references and repetitions of thousands; write it without those, or check that yourself"
         )
     if "retriev" in said or said.startswith("Pointer"):
         return _nowhere(error)
