@@ -112,11 +112,9 @@ def public_socket(address: Any) -> socket.socket:
     return socket.socket(family=family, type=kind, proto=protocol)
 
 
-async def look_up(host: str) -> list[str]:
+async def look_up(host: str, by: threads.Threads = threads.names) -> list[str]:
     """The addresses of a name, as this machine resolves it."""
-    found = await threads.names(
-        lambda: socket.getaddrinfo(host, None, type=socket.SOCK_STREAM), abandon_on_cancel=True
-    )
+    found = await by(lambda: socket.getaddrinfo(host, None, type=socket.SOCK_STREAM), abandon_on_cancel=True)
     return [str(address[0]) for *_, address in found]
 
 

@@ -95,4 +95,7 @@ network = Threads("network", 64)
 """Servers that are called by clients that block: Qdrant. Shared out as `engine`."""
 
 names = Threads("names", 64)
-"""Looking up hosts that callers name."""
+"""Looking up hosts that requests name."""
+
+webhooks = Threads("webhooks", 64)
+"""Looking up the hosts of webhooks: where those hang, requests go on. Those of model servers are looked up by aiohttp."""

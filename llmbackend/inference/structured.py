@@ -16,11 +16,6 @@ from . import misfit
 from .chat import ChatModel, total
 from .references import may_explode
 
-MOST_CHARACTERS = 2**18
-"""Of a schema."""
-MOST_LEVELS = 64
-MOST_PATTERNS = 100
-
 
 async def complete(chat: ChatModel, request: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     """A chat.completion whose content is JSON that fits; its usage is that of all tries.
@@ -111,7 +106,6 @@ class _Shape:
     def __init__(self, schema: dict[str, Any]) -> None:
         import jsonschema_rs
 
-        _measure(schema)
         self._schema = schema
         # Where a part is applied through several references, checking may take for ever.
         self._apart = may_explode(schema)
@@ -151,28 +145,6 @@ class _Shape:
             return "it has half a character in it (a lone surrogate)"
         except (RecursionError, ValueError):
             return "it is nested too deeply"
-
-
-def _measure(schema: dict[str, Any]) -> None:
-    """Raises InvalidRequest for more than can be checked in good time."""
-    size = patterns = 0
-    left: list[tuple[Any, int]] = [(schema, 1)]
-    while left:
-        node, depth = left.pop()
-        if depth > MOST_LEVELS:
-            raise _no_schema(["schema"], f"is nested too deeply: at most {MOST_LEVELS} levels")
-        if isinstance(node, dict):
-            inside = node.get("patternProperties")
-            patterns += ("pattern" in node) + (len(inside) if isinstance(inside, dict) else 0)
-            size += sum(len(name) + 4 for name in node)
-            left += [(one, depth + 1) for one in node.values()]
-        elif isinstance(node, list):
-            left += [(one, depth + 1) for one in node]
-        size += len(node) + 4 if isinstance(node, str) else 4
-        if size > MOST_CHARACTERS:
-            raise _no_schema(["schema"], f"is too long: at most {MOST_CHARACTERS} characters")
-    if patterns > MOST_PATTERNS:
-        raise _no_schema(["schema"], f"has {patterns} patterns: at most {MOST_PATTERNS}")
 
 
 def _reason(error: Any) -> str:

@@ -23,7 +23,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from sqlalchemy import Connection, func, literal, select, update
 
-from .. import addresses
+from .. import addresses, threads
 from ..database import Database
 from ..errors import InvalidRequest
 from ..schemas import JobStatus
@@ -210,7 +210,7 @@ class _Resolver(AbstractResolver):
                 proto=0,
                 flags=socket.AI_NUMERICHOST,
             )
-            for address in await addresses.look_up(host)
+            for address in await addresses.look_up(host, threads.webhooks)
         ]
 
     async def close(self) -> None:

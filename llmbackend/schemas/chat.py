@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from .base import Request, Response
+from .json_schema import JsonSchemaObject
 
 MESSAGES = 10_000
 """Turns of a conversation: more than any model's context holds."""
@@ -119,14 +120,14 @@ class Message(Request):
 class Function(Request):
     name: str
     description: str | None = None
-    parameters: dict[str, JsonValue] | None = Field(None, description="a JSON schema")
+    parameters: JsonSchemaObject | None = Field(None, description="a JSON schema")
     strict: bool | None = None
 
 
 class CustomTool(Request):
     name: str
     description: str | None = None
-    format: dict[str, JsonValue] | None = None
+    format: JsonSchemaObject | None = None
 
 
 class Tool(Request):
@@ -162,7 +163,7 @@ class ToolChoice(Request):
 class JsonSchema(Request):
     name: str
     description: str | None = None
-    schema_: dict[str, JsonValue] | None = Field(None, alias="schema")
+    schema_: JsonSchemaObject | None = Field(None, alias="schema")
     strict: bool | None = None
 
 
@@ -186,10 +187,12 @@ class TemplateOptions(Request):
 class StructuredOutputs(Request):
     """What a JSON schema cannot say (vLLM's)."""
 
-    choice: list[str] | None = Field(None, min_length=1, max_length=10_000)
-    regex: str | None = None
-    grammar: str | None = None
+    choice: list[Annotated[str, Field(max_length=4096)]] | None = Field(None, min_length=1, max_length=10_000)
+    regex: str | None = Field(None, max_length=2**14)
+    grammar: str | None = Field(None, max_length=2**18)
 
+
+Stop = Annotated[str, Field(max_length=1000)]
 
 HISTORY = 100
 """Turns of a conversation that a question may come with."""
@@ -203,7 +206,7 @@ class ChatRequest(Request):
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     n: int | None = Field(None, ge=1, le=16)
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     seed: int | None = None
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
@@ -214,7 +217,7 @@ class ChatRequest(Request):
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    json_schema: dict[str, JsonValue] | None = Field(
+    json_schema: JsonSchemaObject | None = Field(
         None,
         alias="schema",
         exclude=True,

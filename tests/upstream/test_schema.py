@@ -378,6 +378,29 @@ def test_a_reply_is_checked_in_good_time(
         assert len(upstream.seen) == 1, "another reply is checked no faster"
 
 
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": DEEP}}]}, "tools.0.function.parameters"),
+        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"enum": ["a" * 1000] * 300}}}]}, "tools"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": DEEP}}}, "response_format"),
+        ({"structured_outputs": {"regex": "a" * 20_000}}, "structured_outputs.regex"),
+        ({"structured_outputs": {"grammar": "a" * 300_000}}, "structured_outputs.grammar"),
+        ({"structured_outputs": {"choice": ["a" * 5000]}}, "structured_outputs.choice.0"),
+        ({"stop": "a" * 1001}, "stop"),
+        ({"stop": ["a" * 1001]}, "stop"),
+    ],
+    ids=lambda value: str(value)[:40],
+)  # fmt: skip
+def test_what_a_server_would_have_to_compile_has_limits(
+    client: LLMBackendClient, upstream: Upstream, fields: dict[str, Any], place: str
+) -> None:
+    with fails(InvalidRequest) as caught:
+        client._call("chat", messages=[{"role": "user", "content": PROMPT}], **fields)
+    assert place in caught.value.message
+    assert upstream.seen == []
+
+
 def test_formats_are_for_the_model_only(client: LLMBackendClient, upstream: Upstream) -> None:
     upstream.replies = ['["no date"]'] * 2
     for draft in ("https://json-schema.org/draft/2020-12/schema", "http://json-schema.org/draft-07/schema#"):
