@@ -33,6 +33,7 @@ class CacheWriter(Generic[_Entry]):
         self._changed = threading.Condition()
         self._queue: dict[bytes, _Entry] = {}
         self._bytes = 0
+        self._at_work = 0
         self._thread: threading.Thread | None = None
         self._closing = False
         self._dropped = 0
@@ -60,7 +61,7 @@ class CacheWriter(Generic[_Entry]):
             self._closing = True
             self._changed.notify_all()
             done = self._changed.wait_for(lambda: self._thread is None, CLOSING)
-            self._dropped += len(self._queue)
+            self._dropped += self._at_work + len(self._queue)
             self._queue.clear()
             self._told = float("-inf")
             self._tell()
@@ -77,7 +78,7 @@ class CacheWriter(Generic[_Entry]):
             with self._changed:
                 self._changed.wait_for(lambda: self._queue or self._closing)
                 entries, self._queue = self._queue, {}
-                size = self._bytes
+                size, self._at_work = self._bytes, len(entries)
                 if not entries:
                     self._thread = None
                     self._changed.notify_all()
@@ -89,3 +90,4 @@ class CacheWriter(Generic[_Entry]):
             del entries
             with self._changed:
                 self._bytes -= size
+                self._at_work = 0
