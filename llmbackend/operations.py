@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from . import json_reading, panics, schemas, sse, threads
+from . import json_reading, json_writing, panics, schemas, sse, threads
 from .backend import Backend
 from .errors import (
     BackendError,
@@ -99,8 +99,8 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("get_model", "GET", "/v1/models/{model}", schemas.ModelRequest, schemas.Model, "read"),
     Operation("rag_ingest", "POST", "/v1/rag/ingest", schemas.RagIngestRequest, schemas.IngestReport, "write", streams=True),
     Operation("rag_ingest_files", "POST", "/v1/rag/ingest/files", schemas.RagIngestFilesRequest, schemas.IngestReport, "write", streams=True),
-    Operation("rag_search", "POST", "/v1/rag/search", schemas.RagSearchRequest, schemas.SearchResult, "read"),
-    Operation("rag_query", "POST", "/v1/rag/query", schemas.RagQueryRequest, schemas.QueryAnswer, "read", streams=True),
+    Operation("rag_search", "POST", "/v1/rag/search", schemas.RagSearchRequest, schemas.SearchResult, "read", bulky=True),
+    Operation("rag_query", "POST", "/v1/rag/query", schemas.RagQueryRequest, schemas.QueryAnswer, "read", streams=True, bulky=True),
     Operation("evaluate", "POST", "/v1/rag/evaluate", schemas.EvaluateRequest, schemas.Evaluation, "read", streams=True, bulky=True),
     Operation("list_collections", "GET", "/v1/collections", schemas.Empty, schemas.CollectionList, "read"),
     Operation("create_collection", "POST", "/v1/collections", schemas.CreateCollectionRequest, schemas.CollectionInfo, "write"),
@@ -109,7 +109,7 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("reindex_collection", "POST", "/v1/collections/{collection}/reindex", schemas.ReindexRequest, schemas.ReindexReport, "write", streams=True),
     Operation("export_collection", "GET", "/v1/collections/{collection}/export", schemas.ExportRequest, schemas.CollectionExport, "read", bulky=True),
     Operation("import_collection", "POST", "/v1/collections/{collection}/import", schemas.ImportRequest, schemas.ImportedCollection, "write"),
-    Operation("list_documents", "GET", "/v1/collections/{collection}/documents", schemas.ListDocumentsRequest, schemas.DocumentList, "read"),
+    Operation("list_documents", "GET", "/v1/collections/{collection}/documents", schemas.ListDocumentsRequest, schemas.DocumentList, "read", bulky=True),
     Operation("delete_documents", "POST", "/v1/collections/{collection}/documents/delete", schemas.DeleteDocumentsRequest, schemas.DocumentsDeleted, "write"),
     Operation("analyze_document", "POST", "/v1/analyze", schemas.AnalyzeRequest, schemas.Analysis, "read"),
     Operation("submit_job", "POST", "/v1/jobs", schemas.SubmitJobRequest, schemas.JobId, "jobs"),
@@ -145,7 +145,8 @@ async def call(backend: Backend, name: str, body: Body, trace: Trace | None = No
         if isinstance(result, bytes):  # passed through from a model's server, or a Block
             reply = result
         elif OPERATIONS[name].bulky:
-            reply = await threads.processor(lambda: result.model_dump_json().encode())
+            few = json_writing.few(result)
+            reply = json_writing.write(result) if few else await threads.processor(json_writing.write, result)
         else:
             reply = result.model_dump_json().encode()
     trace.finish("ok")

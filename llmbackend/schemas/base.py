@@ -37,6 +37,8 @@ def _one_form(name: str) -> str:
 
 
 DocumentId = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_one_form)]
+Question = Annotated[str, Field(min_length=1, max_length=32_768)]
+"""What passages are sought for: not a document, for it is taken apart and looked up word by word."""
 LARGEST = 2**53 - 1
 """The largest integer that JSON readers keep exactly; databases and engines take it, too."""
 BASE64 = {"type": "string", "contentEncoding": "base64"}

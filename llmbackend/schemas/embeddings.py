@@ -11,7 +11,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from .base import Request, Response
+from .base import Question, Request, Response
 
 # Embeddings (OpenAI's wire)
 
@@ -110,7 +110,7 @@ class EmbeddingList(Response):
 
 
 class RerankRequest(Request):
-    query: str = Field(min_length=1)
+    query: Question
     documents: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, max_length=10_000)
     top_n: int | None = Field(None, ge=1, description="how many of the best to answer; all, if not given")
     model: str | None = None

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from .base import BASE64, CollectionName, DocumentId, Request, Response
+from .base import BASE64, CollectionName, DocumentId, Question, Request, Response
 from .chat import HISTORY, Message
 from .metadata import Metadata
 
@@ -169,7 +169,7 @@ class Retrieval(Request):
 
 
 class RagSearchRequest(Retrieval):
-    query: str = Field(min_length=1)
+    query: Question
 
 
 class Place(Response):
@@ -195,7 +195,7 @@ class SearchResult(Response):
 
 
 class RagQueryRequest(Retrieval):
-    question: str = Field(min_length=1)
+    question: Question
     top_k: int = Field(5, ge=1, le=100)
     history: list[Message] | None = Field(None, max_length=HISTORY, description="what was said before")
     explain: bool = Field(False, description="tell how the answer came about")
@@ -260,7 +260,7 @@ class QueryAnswer(Response):
 
 
 class GoldQuestion(Request):
-    question: str = Field(min_length=1)
+    question: Question
     gold: (
         DocumentId
         | Annotated[list[DocumentId], Field(min_length=1, max_length=1000)]

@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from llmbackend import BackendError, InvalidRequest
-from llmbackend.knowledge.engines import bm25
+from llmbackend.knowledge.engines import bm25, qdrant_edge
 from llmbackend.knowledge.engines.filters import conditions
 from llmbackend.knowledge.engines.qdrant import QdrantIndex
 from llmbackend.knowledge.engines.qdrant_edge import QdrantEdge
@@ -437,32 +437,45 @@ def test_both_engines_rank_alike(tmp_path: Path) -> None:
     assert ranked[:3] == ranked[3:]
 
 
+@pytest.mark.parametrize("teams", [[1, 3], [77], [99]], ids=["common", "rare", "none"])
 @pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid"])
-def test_a_filter_looked_up_in_slices_finds_what_it_finds_at_once(
-    tmp_path: Path, mode: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_filter_looked_up_in_parts_finds_what_it_finds_at_once(
+    tmp_path: Path, mode: Any, teams: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(qdrant_edge, "IDS_AT_ONCE", 70)
+    monkeypatch.setattr(qdrant_edge, "SCORED_AT_ONCE", 3)
     engine = _engine("edge", tmp_path)
     index: Any = _made(engine)
     chunks = [
-        Chunk(f"d{number}", "h", 0, 1, f"router {'button ' * (1 + number)} {number}", {"team": number % 5})
+        Chunk(
+            f"d{number}",
+            "h",
+            0,
+            1,
+            f"router {'button ' * (1 + number)} {number}",
+            {"team": 77 if number % 41 == 7 else number % 5},
+        )
         for number in range(300)
     ]
     index.upsert(chunks, np.random.default_rng(3).standard_normal((300, 2)).astype(np.float32))
     query = np.array([1, 2], np.float32)
-    where = conditions({"or": [{"team": 1}, {"team": 3}]})
+    where = conditions({"or": [{"team": team} for team in [*teams, 98]]})
 
-    def found() -> list[tuple[str, float]]:
+    def found(lookups: int) -> dict[str, float]:
+        index._lookups = lookups
         hits = index.search("router button", query, mode=mode, top_k=40, conditions=where)
-        return [(hit.chunk.document_id, round(hit.score, 4)) for hit in hits]
+        assert all(hit.chunk.metadata["team"] in teams for hit in hits)
+        return {hit.chunk.document_id: hit.score for hit in hits}
 
-    at_once = found()
-    asked: list[Any] = []
-    in_slices = index._in_slices
-    monkeypatch.setattr(index, "_in_slices", lambda *args: asked.append(args) or in_slices(*args))
-    monkeypatch.setattr(index, "_slices", lambda terms: 8)
-    sliced = found()
+    at_once = found(10**6)
+    assert len(at_once) == {1: 40, 77: 8, 99: 0}[teams[0]]
+    asked: list[int] = []
+    fitting = index._fitting
+    monkeypatch.setattr(index, "_fitting", lambda ids, *rest: asked.append(len(ids)) or fitting(ids, *rest))
+    in_parts = found(100)
     assert asked
-    assert [score for _, score in sliced] == pytest.approx([score for _, score in at_once], abs=2e-3)
+    assert max(asked) < 300
+    assert sorted(in_parts.values()) == pytest.approx(sorted(at_once.values()), abs=2e-3)
     if mode == "dense":
-        assert sliced == at_once
+        assert in_parts.keys() == at_once.keys()
     index.close()

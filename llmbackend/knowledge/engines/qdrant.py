@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ...errors import InvalidRequest
 from . import fusion
@@ -30,10 +30,16 @@ INDEXED_FIELDS = {"document_id": "keyword", "chunk": "integer"}
 HNSW_M, HNSW_EF_CONSTRUCT = 16, 128
 
 
-NAMED_AT_ONCE = 1_000
+NAMED_AT_ONCE = 256
 """Documents in one call: Edge holds the interpreter's lock in each."""
 
+READ_AT_ONCE = 256
+PAGE_BYTES = 4 * 2**20
+"""Of a page, about: what is in it is written out as one piece of JSON."""
+
 Dense = list[float]
+
+_Item = TypeVar("_Item")
 
 
 class Point(NamedTuple):
@@ -154,11 +160,13 @@ class QdrantIndex(ABC):
         return found
 
     def keep_only(self, versions: Sequence[tuple[str, str]]) -> None:
-        names = [name for name, _ in versions]
-        self._delete(self._syntax.group(must=[self._of(names)], must_not=self._these(versions)))
+        for some in _portions(versions):
+            names = [name for name, _ in some]
+            self._delete(self._syntax.group(must=[self._of(names)], must_not=self._these(some)))
 
     def discard(self, versions: Sequence[tuple[str, str]]) -> None:
-        self._delete(self._syntax.group(should=self._these(versions)))
+        for some in _portions(versions):
+            self._delete(self._syntax.group(should=self._these(some)))
 
     def delete(self, document_ids: Sequence[str]) -> int:
         there = len(self.known(document_ids))
@@ -208,21 +216,42 @@ class QdrantIndex(ABC):
         return {point: _chunk(payload) for point, payload in self._payloads(list(ids))}
 
     def documents(self, limit: int, cursor: str | None) -> Page:
-        records, following = self._scroll(
-            self._syntax.group(must=[self._head()]), limit, _offset(cursor), True
-        )
-        return Page([_chunk(record.payload) for record in records], str(following) if following else None)
+        chunks, _, following = self._read(self._syntax.group(must=[self._head()]), limit, cursor)
+        return Page(chunks, following)
 
     def read(self, limit: int, cursor: str | None, document_ids: Sequence[str] | None = None) -> Stored:
         import numpy as np
 
         where = None if document_ids is None else self._syntax.group(must=[self._of(document_ids)])
-        records, following = self._scroll(where, limit, _offset(cursor), True, vectors=True)
-        return Stored(
-            [_chunk(record.payload) for record in records],
-            np.asarray([record.vector[DENSE] for record in records], dtype=np.float32),
-            str(following) if following else None,
-        )
+        chunks, rows, following = self._read(where, limit, cursor, vectors=True)
+        return Stored(chunks, np.asarray(rows, dtype=np.float32), following)
+
+    def _read(
+        self, where: Any, limit: int, cursor: str | None, *, vectors: bool = False
+    ) -> tuple[list[Chunk], list[NDArray[np.float32]], str | None]:
+        """Chunks and their vectors, if these are wanted, as many as a page may have, and where the next one starts."""
+        import numpy as np
+
+        chunks: list[Chunk] = []
+        rows: list[NDArray[np.float32]] = []
+        size, offset = 0, _offset(cursor)
+        while True:
+            records, offset = self._scroll(
+                where, min(READ_AT_ONCE, limit - len(chunks)), offset, True, vectors=vectors
+            )
+            for record in records:
+                payload = record.payload
+                size += len(payload["text"]) + len(repr(payload.get("metadata")))
+                if vectors:
+                    row = np.asarray(record.vector[DENSE], dtype=np.float32)
+                    size += row.nbytes
+                if size > PAGE_BYTES and chunks:
+                    return chunks, rows, str(record.id)
+                chunks.append(_chunk(payload))
+                if vectors:
+                    rows.append(row)
+            if offset is None or len(chunks) >= limit:
+                return chunks, rows, str(offset) if offset else None
 
     def ids(self, limit: int, cursor: str | None) -> Ids:
         records, following = self._scroll(None, limit, _offset(cursor), ["document_id"])
@@ -304,9 +333,9 @@ class QdrantIndex(ABC):
         return self._syntax.group(must_not=[self._syntax.empty(key)])
 
 
-def _portions(document_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(document_ids), NAMED_AT_ONCE):
-        yield document_ids[start : start + NAMED_AT_ONCE]
+def _portions(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    for start in range(0, len(items), NAMED_AT_ONCE):
+        yield items[start : start + NAMED_AT_ONCE]
 
 
 def _offset(cursor: str | None) -> uuid.UUID | None:

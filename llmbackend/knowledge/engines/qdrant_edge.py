@@ -51,11 +51,13 @@ READ_TO_OPEN = ("segments/*/payload_index/**/*", f"segments/*/vector_storage-{DE
 
 
 # Edge holds the interpreter's lock in every call: what takes long is done in parts, and nobody waits for more than one.
-HELD = 0.04  # seconds
-READ_BATCH = 256  # chunks with their payloads; fewer if they are long
-LEAST_BATCH = 32
-LOOKING_UP = 1e-5  # seconds for one condition of a filter in one short chunk
-MOST_SLICES = 2**16
+HELD = 0.02  # seconds, about, for which a part may hold it
+LEAST_BATCH, READ_BATCH = 32, 256  # chunks read with their payloads at once
+LEAST_LOOKUPS, LOOKUPS, MOST_LOOKUPS = 32, 500, 2_000  # a condition of a filter in a chunk is one
+IDS_AT_ONCE = 2_000
+SCORED_AT_ONCE = 1_000
+DEEPEST = 4_000
+"""How far down the unfiltered list is looked for what a filter lets through, before it is in all chunks."""
 _FILTERING = threading.Lock()
 
 
@@ -64,6 +66,13 @@ def _keep_best(scores: dict[uuid.UUID, float], limit: int) -> None:
     best = heapq.nlargest(limit, scores.items(), key=lambda item: item[1])
     scores.clear()
     scores.update(best)
+
+
+def _next_size(size: int, took: float, least: int, most: int) -> int:
+    """Of the next part, by how long one of that size took."""
+    if took > HELD:
+        return max(least, size // 2)
+    return min(most, 2 * size) if took < HELD / 4 else size
 
 
 class QdrantEdge:
@@ -132,7 +141,8 @@ class EdgeIndex(QdrantIndex):
         self._disk = disk or Disk(folder, 0)
         self._flushing = threading.Lock()
         self._unflushed = True
-        self._looking_up = LOOKING_UP
+        self._lookups = LOOKUPS
+        """How many at once, as it has turned out: chunks may be short or long."""
         physical = physical or Physical(folder.name, uuid.UUID(folder.name), BM25)
         with _translated(folder, opening=True):
             import qdrant_edge
@@ -195,7 +205,7 @@ class EdgeIndex(QdrantIndex):
         self, where: Any, limit: int, offset: Any, payload: bool | list[str], vectors: bool = False
     ) -> tuple[Sequence[Any], Any]:
         records: list[Any] = []
-        size = READ_BATCH if payload is True else limit
+        size = LEAST_BATCH if payload is True else limit
         while True:
             began = time.perf_counter()
             with _translated(self._folder):
@@ -211,8 +221,8 @@ class EdgeIndex(QdrantIndex):
             records += page
             if offset is None or len(records) >= limit:
                 return records, offset
-            if time.perf_counter() - began > 2 * HELD:
-                size = max(LEAST_BATCH, size // 2)
+            size = _next_size(size, time.perf_counter() - began, LEAST_BATCH, READ_BATCH)
+            time.sleep(0)
 
     def _count(self, where: Any = None) -> int:
         with _translated(self._folder):
@@ -232,50 +242,79 @@ class EdgeIndex(QdrantIndex):
             else edge.Query.Nearest(vector, using=DENSE)
             for vector in vectors
         ]
-        if where is not None and self._slices(terms) > 1:
-            return self._in_slices(queries, limit, where, terms)
-        requests = [edge.QueryRequest(limit=limit, query=query, filter=where) for query in queries]
-        with _translated(self._folder):
-            found = self._shard.query_batch(edge.QueryBatchRequest(requests))
-        return [[(point.id, point.score) for point in points] for points in found]
-
-    def _slices(self, terms: int) -> int:
-        """How many slices of the shard a filter goes through: a power of 2."""
+        if where is None:
+            return [self._query(query, limit) for query in queries]
         with _translated(self._folder):
             chunks = int(self._shard.count(self._edge.CountRequest(exact=False)))
-        # A slice is asked for of every chunk: many more slices than this would cost more than they divide.
-        return 1 << min(int(chunks * terms * self._looking_up / HELD), 8 * terms).bit_length()
+        if chunks * terms <= self._lookups:
+            return [self._query(query, limit, where) for query in queries]
+        found = [self._near(query, limit, where, terms) for query in queries]
+        missing = [number for number, scored in enumerate(found) if scored is None]
+        anywhere = self._anywhere([queries[number] for number in missing], limit, where, terms)
+        its = dict(zip(missing, anywhere, strict=True))
+        return [its[number] if scored is None else scored for number, scored in enumerate(found)]
 
-    def _in_slices(self, queries: list[Any], limit: int, where: Any, terms: int) -> list[list[Scored]]:
-        """A part of the shard at a time: a filter is looked up in every chunk, with the lock held."""
+    def _query(self, query: Any, limit: int, where: Any = None) -> list[Scored]:
+        with _translated(self._folder):
+            found = self._shard.query(self._edge.QueryRequest(limit=limit, query=query, filter=where))
+        return [(point.id, point.score) for point in found]
+
+    def _near(self, query: Any, limit: int, where: Any, terms: int) -> list[Scored] | None:
+        """Where many chunks fit a filter, the best that do are near the top of the list without it. None if not."""
+        scored: list[Scored] = []
+        looked_at, depth = 0, max(LEAST_BATCH, 2 * limit)
+        while depth <= DEEPEST:
+            found = self._query(query, depth)
+            fitting = set(self._fitting([point for point, _ in found[looked_at:]], where, terms))
+            scored += [one for one in found[looked_at:] if one[0] in fitting]
+            if len(scored) >= limit or len(found) < depth:
+                return scored[:limit]
+            looked_at, depth = depth, 4 * depth
+        return None
+
+    def _anywhere(self, queries: list[Any], limit: int, where: Any, terms: int) -> list[list[Scored]]:
+        """Look a filter up in every chunk, and score those that fit."""
         best: list[dict[uuid.UUID, float]] = [{} for _ in queries]
-        total = self._slices(terms)
-        left = [(total, number) for number in range(total)]
-        while left:
-            total, number = left.pop()
-            part = self._syntax.group(must=[self._edge.SliceCondition(total, number), where])
-            # One at a time in this process, and the others in between.
-            with _FILTERING, _translated(self._folder):
-                began = time.perf_counter()
+        offset: Any = None
+        fitting: list[uuid.UUID] = []
+        while queries:
+            records, offset = self._scroll(None, IDS_AT_ONCE, offset, False)
+            fitting += self._fitting([record.id for record in records], where, terms)
+            while len(fitting) >= SCORED_AT_ONCE or (offset is None and fitting):
+                these = self._syntax.group(must=[self._edge.HasIdCondition(set(fitting[:SCORED_AT_ONCE]))])
+                del fitting[:SCORED_AT_ONCE]
                 for query, its in zip(queries, best, strict=True):
-                    request = self._edge.QueryRequest(limit=limit, query=query, filter=part)
-                    its.update((point.id, point.score) for point in self._shard.query(request))
-                took = time.perf_counter() - began
-                time.sleep(0)
-            if took > 2 * HELD and total < MOST_SLICES:
-                # Chunks are longer than was thought. A slice of n is two of 2n.
-                self._looking_up = min(2 * self._looking_up, 1e-3)
-                left = [(2 * all_, one) for all_, number in left for one in (number, number + all_)]
-            for its in best:
-                if len(its) > 4 * limit:
-                    _keep_best(its, limit)
+                    its.update(self._query(query, limit, these))
+                    if len(its) > 4 * limit:
+                        _keep_best(its, limit)
+            if offset is None:
+                break
         for its in best:
             _keep_best(its, limit)
         return [list(its.items()) for its in best]
 
+    def _fitting(self, ids: list[uuid.UUID], where: Any, terms: int) -> list[uuid.UUID]:
+        """Which of these points fit a filter."""
+        fitting: list[uuid.UUID] = []
+        start = 0
+        while start < len(ids):
+            some = ids[start : start + max(1, self._lookups // terms)]
+            start += len(some)
+            these = self._syntax.group(must=[self._edge.HasIdCondition(set(some)), where])
+            # One at a time in this process, and the others in between.
+            with _FILTERING:
+                began = time.perf_counter()
+                records, _ = self._scroll(these, len(some), None, False)
+                took = time.perf_counter() - began
+                time.sleep(0)
+            fitting += [record.id for record in records]
+            if len(some) * terms > self._lookups // 2 or took > HELD:
+                self._lookups = _next_size(self._lookups, took, LEAST_LOOKUPS, MOST_LOOKUPS)
+        return fitting
+
     def _payloads(self, ids: list[uuid.UUID]) -> list[tuple[uuid.UUID, dict[str, Any]]]:
         found: list[tuple[uuid.UUID, dict[str, Any]]] = []
-        start, size = 0, READ_BATCH
+        start, size = 0, LEAST_BATCH
         while start < len(ids):
             part = ids[start : start + size]
             start += size
@@ -283,8 +322,8 @@ class EdgeIndex(QdrantIndex):
             with _translated(self._folder):
                 records = self._shard.retrieve(part, with_payload=True, with_vector=False)
             found += [(record.id, record.payload) for record in records]
-            if time.perf_counter() - began > 2 * HELD:
-                size = max(LEAST_BATCH, size // 2)
+            size = _next_size(size, time.perf_counter() - began, LEAST_BATCH, READ_BATCH)
+            time.sleep(0)
         return found
 
     def flush(self) -> None:
