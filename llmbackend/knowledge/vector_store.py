@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -85,11 +86,21 @@ class CollectionStore(BasePydanticVectorStore):
         vectors = fitting(
             rows, self._collection.manifest.dimension, lambda row: f"node {_node_id(chunks[row])!r}"
         )
-        async with self._collection.writing():
-            with CancelScope(shield=True):  # cancelled in between, it would leave two versions
+
+        async def replace() -> None:
+            async with self._collection.writing():
                 await self._collection.run(index.upsert, chunks, vectors)
                 await self._collection.run(index.keep_only, versions)
                 await self._collection.run(index.flush)
+
+        # In a task of its own: cancelled in between, by whatever means, it would leave two versions.
+        replacing = asyncio.create_task(replace())
+        try:
+            await asyncio.shield(replacing)
+        except asyncio.CancelledError:
+            with CancelScope(shield=True):
+                await asyncio.wait([replacing])
+            raise
         return [_node_id(chunk) for chunk in chunks]
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:

@@ -18,17 +18,18 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from llmbackend import BackendError, InvalidRequest, LLMBackendClient, NotFound, panics, threads
 from llmbackend.backend import Backend
 from llmbackend.knowledge.collections import collections as collections_
+from llmbackend.knowledge.engines import qdrant_edge
 from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
 from llmbackend.knowledge.engines.vectors import Chunk, Physical
 from llmbackend.local import LocalTransport
 from llmbackend.operations import call
 from llmbackend.schemas.metadata import BYTES, DEPTH, VALUES
 from llmbackend.settings import Settings
+from tests.plugin.project_jobs import panic
 from tests.server import KEY, serving
 
 WITH_KEY = {"Authorization": f"Bearer {KEY}"}
@@ -92,16 +93,14 @@ def test_what_is_accepted_at_the_limits_is_read_back_for_good(
     def same(client: LLMBackendClient) -> None:
         listed = {one.id: one["metadata"] for one in client.list_documents("limits")}
         assert listed == AT_THE_LIMITS
-        for name in AT_THE_LIMITS:
-            hits = client.rag_search(f"About {name}.", "limits", top_k=20)
-            assert len(hits) == len(AT_THE_LIMITS)
+        assert len(client.rag_search("About depth.", "limits", top_k=20)) == len(AT_THE_LIMITS)
 
     with on(transport, tmp_path / "data", models_dir) as client:
         assert client.rag_ingest(documents, "limits").added == len(documents)
         same(client)
         client.reindex_collection("limits")
         same(client)
-    with on(transport, tmp_path / "data", models_dir) as client:
+    with on("local", tmp_path / "data", models_dir) as client:
         same(client)
         client.export_collection("limits", tmp_path / "exported.jsonl")
         client.import_collection(tmp_path / "exported.jsonl", collection="again")
@@ -197,19 +196,27 @@ DAMAGE: list[Callable[[Path], None]] = [
     _file_is_a_folder,
     shutil.rmtree,
 ]
+BROKEN = [damage.__name__.strip("_") for damage in DAMAGE]
+
+
+@pytest.fixture(scope="module")
+def damaged_data(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Path:
+    """A data directory with a collection for each kind of damage, and one that is whole."""
+    data = tmp_path_factory.mktemp("damaged") / "data"
+    with on("local", data, models_dir) as client:
+        for name in [*BROKEN, "whole"]:
+            client.rag_ingest([{"id": "d", "text": "The router has a red button."}], name)
+    for name, damage in zip(BROKEN, DAMAGE, strict=True):
+        damage(_folder(data, name))
+    return data
 
 
 @pytest.mark.parametrize("transport", ["local", "http"])
 def test_damaged_collections_are_told_and_stop_no_other(
-    transport: str, tmp_path: Path, models_dir: Path
+    transport: str, tmp_path: Path, models_dir: Path, damaged_data: Path
 ) -> None:
-    data = tmp_path / "data"
-    broken = [f"broken-{number}" for number in range(len(DAMAGE))]
-    with on(transport, data, models_dir) as client:
-        for name in [*broken, "whole"]:
-            client.rag_ingest([{"id": "d", "text": "The router has a red button."}], name)
-    for name, damage in zip(broken, DAMAGE, strict=True):
-        damage(_folder(data, name))
+    data, broken = tmp_path / "data", BROKEN
+    shutil.copytree(damaged_data, data)
     with on(transport, data, models_dir) as client:
         listed = {one.name: one for one in client.list_collections()}
         assert set(listed) == {*broken, "whole"}
@@ -239,8 +246,46 @@ def test_damaged_collections_are_told_and_stop_no_other(
             assert client.delete_collection(name).documents is None
             with pytest.raises(NotFound):
                 client.get_collection(name)
-            assert client.rag_ingest(["a text"], name).added == 1, "the name is free"
+        assert client.rag_ingest(["a text"], name).added == 1, "the name is free"
         assert not any("damaged" in one for one in client.list_collections())
+
+
+WORDS = "corrupt, failed to decode, to deserialize, to decompress: checksum, recursion limit exceeded"
+
+
+def test_words_of_a_caller_set_no_collection_aside(client: LLMBackendClient, collection: str) -> None:
+    client.rag_ingest([{"id": WORDS, "text": WORDS, "metadata": {WORDS: WORDS}}], collection)
+    for key in (WORDS, f"a[{WORDS}]", f"{WORDS}.", f"]{WORDS}[", f"\0{WORDS}", f"{WORDS}\n", "a[", "", "."):
+        for value in (
+            WORDS,
+            [WORDS],
+            2**63 - 1,
+            {"gte": 1e299},
+            {"exists": True},
+            {"not": WORDS},
+            f"\0{WORDS}",
+        ):
+            with contextlib.suppress(InvalidRequest):
+                client.rag_search(WORDS, collection, filters={key: value}, mode="sparse")
+    for cursor in (WORDS, "\0", str(uuid.UUID(int=2**128 - 1))):
+        with contextlib.suppress(InvalidRequest):
+            client._call("list_documents", collection=collection, cursor=cursor)
+    assert client.delete_documents(collection, [WORDS, f"\0{WORDS}"]).deleted == 1
+    assert not client.get_collection(collection).get("damaged")
+
+
+@pytest.mark.parametrize(
+    ("error", "is_damage"),
+    [
+        (Exception("Failed to decode value"), True),
+        (TypeError(WORDS), False),
+        (ValueError(WORDS), False),
+    ],
+)
+def test_what_the_engine_was_given_is_no_damage(tmp_path: Path, error: Exception, is_damage: bool) -> None:
+    with pytest.raises(BackendError) as told, qdrant_edge._translated(tmp_path):
+        raise error
+    assert told.value.details.get("damaged", False) is is_damage
 
 
 def test_a_collection_that_was_put_back_is_opened_again(
@@ -261,13 +306,6 @@ def test_a_collection_that_was_put_back_is_opened_again(
 
 
 # Panics
-
-
-def panic() -> None:
-    """A real one, of a library in Rust."""
-    tokenizer = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.encode("a a").pad(2**62)
 
 
 class _Panicking:
@@ -336,6 +374,15 @@ def test_panics_anywhere_else_are_errors_too(tmp_path: Path, models_dir: Path, m
             await backend.close()
 
     asyncio.run(run())
+
+
+def test_a_panic_in_a_job_fails_that_job_only(client: LLMBackendClient) -> None:
+    ids = [
+        client.submit_job(kind, params) for kind, params in (("panic", {}), ("count_words", {"texts": ["a"]}))
+    ]
+    with pytest.raises(BackendError, match="capacity overflow"):
+        client.wait_for_job(ids[0], timeout=60)
+    assert client.wait_for_job(ids[1], timeout=60)["words"] == [{"text": "a", "words": 1}]
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit])

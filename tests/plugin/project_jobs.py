@@ -96,3 +96,21 @@ class Kill(BaseModel):
 async def kill(context: Context, params: Kill) -> None:
     """Kills its process, whenever it is tried."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def panic() -> None:
+    """A real one, of a library in Rust."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.encode("a a").pad(2**62)
+
+
+class Panic(BaseModel):
+    pass
+
+
+@job_type("panic", Panic)
+async def panics(context: Context, params: Panic) -> None:
+    panic()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio import CancelScope
 from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.schema import TextNode
@@ -169,3 +171,34 @@ def test_our_chat_model_is_a_llamaindex_llm(models_dir: Path) -> None:
         await chat.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("by", ["task", "scope"])
+def test_a_cancelled_replacement_leaves_one_version(
+    tmp_path: Path, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(backend: Backend, index: VectorStoreIndex) -> None:
+        collection = await backend._collections.get("facts")
+        engine: Any = collection.index.now
+        upsert, loop = engine.upsert, asyncio.get_running_loop()
+
+        def cancelled_after(*args: Any) -> None:
+            upsert(*args)
+            loop.call_soon_threadsafe(scope.cancel if by == "scope" else adding.cancel)
+            time.sleep(0.3)
+
+        async def add(text: str) -> None:
+            with scope:
+                await index.ainsert_nodes([TextNode(id_="parking", text=text)])
+
+        scope = CancelScope()
+        await add("Parking is free for guests.")
+        monkeypatch.setattr(engine, "upsert", cancelled_after)
+        adding = asyncio.create_task(add("Parking costs two euros an hour."))
+        await asyncio.wait([adding], timeout=30)
+        assert adding.cancelled() or scope.cancelled_caught
+        assert await collection.run(engine.count) == (len(FACTS) + 1, len(FACTS) + 1)
+        stored = engine.read(100, None, ["parking"]).chunks
+        assert [chunk.text for chunk in stored] == ["Parking costs two euros an hour."]
+
+    _in_a_backend(tmp_path, work)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
 from anyio import to_thread
 
+from llmbackend import BackendError, schemas
+from llmbackend.backend import _with_progress
 from llmbackend.knowledge.pipeline import ahead, side_by_side
 
 
@@ -249,5 +251,44 @@ def test_side_by_side_what_threads_have_begun_has_ended_when_it_is_left() -> Non
             await using
         assert sorted(ended) == [0, 1]
         assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(run())
+
+
+async def _cancels_itself() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+def test_work_that_is_cancelled_from_elsewhere_is_an_error_where_it_is_used() -> None:
+    async def numbers() -> AsyncGenerator[int, None]:
+        yield 1
+        await _cancels_itself()
+
+    async def used() -> list[int]:
+        found = []
+        async with ahead(numbers()) as items, asyncio.timeout(20):
+            found.append(await anext(items))
+            with pytest.raises(BackendError, match="stopped before its end"):
+                await anext(items)
+        return found
+
+    assert asyncio.run(used()) == [1]
+
+
+def test_progress_of_work_that_is_cancelled_from_elsewhere_ends_with_an_error() -> None:
+    async def work(progress: Callable[..., None]) -> schemas.Response:
+        progress(1, 2, "half")
+        await _cancels_itself()
+        raise AssertionError
+
+    async def run() -> None:
+        items = _with_progress(work)
+        async with asyncio.timeout(20):
+            assert await anext(items) == {"progress": {"done": 1, "total": 2, "stage": "half"}}
+            with pytest.raises(BackendError, match="stopped before its end"):
+                await anext(items)
 
     asyncio.run(run())

@@ -17,10 +17,11 @@ import pytest
 
 from llmbackend import BackendError, Conflict, LLMBackendClient, schemas
 from llmbackend.backend import Backend
+from llmbackend.knowledge.collections import index_building
 from llmbackend.knowledge.collections.index_building import IndexBuilder
 from llmbackend.knowledge.engines import bm25
 from llmbackend.knowledge.engines.edge_build import optimized
-from llmbackend.knowledge.engines.qdrant_edge import QdrantEdge
+from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex, QdrantEdge
 from llmbackend.knowledge.engines.vectors import Chunk, Physical
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
@@ -128,6 +129,51 @@ def test_what_is_no_shard_gets_no_graph(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BackendError, match="graph"):
         asyncio.run(optimized(tmp_path / "file", 2))
+
+
+def test_a_panic_of_the_process_that_builds_a_graph_is_an_error(tmp_path: Path) -> None:
+    dimension = 1024
+    EdgeIndex.create(tmp_path / "shard", dimension)
+    index = EdgeIndex(tmp_path / "shard", Physical("shard", uuid.uuid4(), bm25.NAME))
+    chunks = [Chunk(f"d{number}", "h", 0, 1, "a text") for number in range(1500)]
+    index.upsert(chunks, np.random.default_rng(1).standard_normal((1500, dimension)).astype(np.float32))
+    index.close()
+    (tracker,) = (tmp_path / "shard").glob("segments/*/payload_storage/tracker.dat")
+    tracker.write_bytes(b"\xff" * 4096 + tracker.read_bytes()[4096:])
+    with pytest.raises(BackendError, match="building the graph: pyo3_runtime\\.PanicException"):
+        asyncio.run(optimized(tmp_path / "shard", dimension))
+
+
+def test_what_is_written_while_a_graph_is_built_is_counted_once_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(backend: Backend) -> None:
+        builder = backend._index_builder
+        builder._grown = 1
+        building, go_on = asyncio.Event(), asyncio.Event()
+        looked_at: list[str] = []
+        due = builder._due
+
+        async def build(*args: Any) -> None:
+            building.set()
+            await go_on.wait()
+
+        async def counted(collection: Any) -> bool:
+            looked_at.append(collection.manifest.name)
+            return await due(collection)
+
+        monkeypatch.setattr(index_building, "build_graph", build)
+        monkeypatch.setattr(builder, "_due", counted)
+        await _ingest(backend, _documents(2))
+        await building.wait()
+        looked_at.clear()
+        for edition in range(10):
+            await _ingest(backend, _documents(2, edition=edition + 2))
+        go_on.set()
+        await _until(lambda: bool(looked_at) and not builder._written)
+        assert looked_at == ["machines"]
+
+    _in_a_backend(tmp_path, work)
 
 
 def test_a_copy_has_everything_and_can_be_written_to(tmp_path: Path) -> None:

@@ -454,7 +454,8 @@ def _translated(folder: Path, *, opening: bool = False) -> Iterator[None]:
         if (int(told[1]) if told else getattr(error, "errno", None)) in FULL:
             raise full(folder) from error
         details: dict[str, Any] = {"backend": "Qdrant Edge"}
-        unreadable = opening or any(sign in said for sign in _UNREADABLE)
+        given = isinstance(error, (TypeError, ValueError))  # what is wrong is what it was given
+        unreadable = opening or (not given and any(sign in said for sign in _UNREADABLE))
         if panicked(error) or (unreadable and not any(sign in said for sign in _NO_ROOM)):
             details["damaged"] = True
         raise BackendError(f"Qdrant Edge: {said}", details=details) from error
