@@ -481,7 +481,9 @@ class Backend:
         collection = await self._collections.open(request.collection)
         page = await collection.run(collection.index.documents, request.limit, request.cursor)
         documents = [
-            schemas.DocumentInfo(id=head.document_id, chunks=head.total, metadata=head.metadata)
+            schemas.DocumentInfo.model_construct(
+                id=head.document_id, chunks=head.total, metadata=head.metadata
+            )
             for head in page.heads
         ]
         return schemas.DocumentList(documents=documents, cursor=page.cursor)

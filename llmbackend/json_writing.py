@@ -16,14 +16,20 @@ def few(result: BaseModel) -> bool:
 
 def write(result: BaseModel) -> bytes:
     """What `model_dump_json` writes, each item of its lists by itself."""
-    parts: list[str] = []
+    written = bytearray(b"{")
     for name in type(result).model_fields:
         value = getattr(result, name)
         if _items(value):
-            parts.append(f'"{name}":[{",".join([item.model_dump_json() for item in value])}]')
+            written += f'"{name}":['.encode()
+            for item in value:
+                written += item.model_dump_json().encode() + b","
+            written[-1:] = b"],"
         elif part := result.model_dump_json(include={name})[1:-1]:
-            parts.append(part)
-    return b"{" + ",".join(parts).encode() + b"}"
+            written += part.encode() + b","
+    if written.endswith(b","):
+        del written[-1]
+    written += b"}"
+    return bytes(written)
 
 
 def _items(value: object) -> bool:

@@ -222,3 +222,36 @@ def test_deleting_during_an_ingest_ends_it(client: LLMBackendClient, collection:
             ingest.result()
     with pytest.raises(NotFound):
         client.get_collection(collection)
+
+
+def test_a_page_ends_early_where_what_is_in_it_is_large(client: LLMBackendClient, collection: str) -> None:
+    large = {f"k{number}": "v" * 60 for number in range(900)}
+    documents = [{"id": f"d{number}", "text": f"text {number}", "metadata": large} for number in range(150)]
+    client.rag_ingest(documents, collection)
+    for operation, items in (("list_documents", "documents"), ("export_collection", "chunks")):
+        sizes, cursor, seen = [], None, set()
+        while not sizes or cursor:
+            page = client._call(
+                operation, collection=collection, limit=1000, **({"cursor": cursor} if cursor else {})
+            )
+            cursor = page["cursor"]
+            sizes.append(len(page[items]))
+            seen |= {one.get("id") or one["document_id"] for one in page[items]}
+        assert len(sizes) > 1
+        assert max(sizes) < 100
+        assert sum(sizes) == len(seen) == len(documents)
+    assert len(list(client.list_documents(collection))) == len(documents)
+
+
+def test_a_question_is_no_document(client: LLMBackendClient, collection: str) -> None:
+    client.rag_ingest(["a text"], collection)
+    assert client.rag_search("a" * 32_768, collection, mode="sparse") == []
+    long = "a" * 32_769
+    for ask in (
+        lambda: client.rag_search(long, collection),
+        lambda: client.rag_query(long, collection),
+        lambda: client.rerank(long, ["a text"]),
+        lambda: client.evaluate(collection, [{"question": long, "gold": "d"}]),
+    ):
+        with pytest.raises(InvalidRequest, match="32768"):
+            ask()

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+from project_jobs import panic
 
 from llmbackend import BackendError, InvalidRequest, LLMBackendClient, NotFound, panics, threads
 from llmbackend.backend import Backend
@@ -29,7 +30,6 @@ from llmbackend.local import LocalTransport
 from llmbackend.operations import call
 from llmbackend.schemas.metadata import BYTES, DEPTH, VALUES
 from llmbackend.settings import Settings
-from tests.plugin.project_jobs import panic
 from tests.server import KEY, serving
 
 WITH_KEY = {"Authorization": f"Bearer {KEY}"}

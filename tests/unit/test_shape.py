@@ -286,6 +286,7 @@ STOREYS = (
         "disk",
         "holder",
         "json_reading",
+        "json_writing",
         "loading",
         "panics",
         "privacy",

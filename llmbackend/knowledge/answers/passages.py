@@ -44,7 +44,7 @@ def sources(hits: Sequence[Hit], quotes: Sequence[Quote]) -> list[Source]:
     best = {quote.text: quote for quote in reversed(quotes)}
     told = [best.get(index) or Quote(index, 0, len(hit.text), 0.0) for index, hit in enumerate(hits)]
     return [
-        Source(**hit.model_dump(), number=quote.text + 1, quote=hit.text[quote.start : quote.end])
+        Source.model_construct(**vars(hit), number=quote.text + 1, quote=hit.text[quote.start : quote.end])
         for hit, quote in zip(hits, told, strict=True)
     ]
 

@@ -11,6 +11,7 @@ from ...inference.embeddings import Embedder
 from ...inference.rerank import NoReranker, Reranker
 from ...schemas import Evaluation, GoldQuestion, ModeScores, QuestionScores, Retrieval
 from ..collections.collection import Collection
+from ..engines.vectors import VectorIndex
 from .retrieval import retrieve
 
 Progress = Callable[[int, int, str], None]
@@ -41,16 +42,7 @@ async def evaluate(
     if not isinstance(reranker, NoReranker):
         modes["hybrid+rerank"] = modes["hybrid"].model_copy(update={"rerank": True})
     scores: list[ModeScores] = []
-    each = [
-        QuestionScores(
-            question=one.question,
-            gold=[name for name, relevance in one.relevance.items() if relevance],
-            ranks={},
-            ndcg={},
-            first={},
-        )
-        for one in questions
-    ]
+    each = await threads.processor(_rows, questions)
     total = len(modes) * len(questions)
     progress(0, total, next(iter(modes)))
     for number, (mode, wanted) in enumerate(modes.items()):
@@ -70,9 +62,13 @@ async def evaluate(
 
 
 async def _require_gold(collection: Collection, questions: Sequence[GoldQuestion]) -> None:
-    gold = list(dict.fromkeys(name for question in questions for name in question.relevance))
-    there = await collection.run(collection.index.known, gold)
-    if absent := [name for name in gold if name not in there]:
+    def absent_of(index: VectorIndex) -> tuple[list[str], list[str]]:
+        gold = list(dict.fromkeys(name for question in questions for name in question.relevance))
+        there = index.known(gold)
+        return gold, [name for name in gold if name not in there]
+
+    gold, absent = await collection.run(absent_of, collection.index)
+    if absent:
         some = ", ".join(map(repr, absent[:3])) + (", …" if len(absent) > 3 else "")
         raise InvalidRequest(
             f"evaluate: {len(absent)} of {len(gold)} gold documents are not in {collection.manifest.name!r}: "
@@ -94,6 +90,19 @@ async def _rankings(
         hits = [it for it in found if it.dropped is None]
         # A copy of a passage stands where the passage stands.
         yield list(dict.fromkeys(it.chunk.document_id for hit in hits for it in [hit, *hit.copies]))
+
+
+def _rows(questions: Sequence[GoldQuestion]) -> list[QuestionScores]:
+    return [
+        QuestionScores(
+            question=one.question,
+            gold=[name for name, relevance in one.relevance.items() if relevance],
+            ranks={},
+            ndcg={},
+            first={},
+        )
+        for one in questions
+    ]
 
 
 def _measured(

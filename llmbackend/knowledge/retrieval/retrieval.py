@@ -79,7 +79,7 @@ class Candidate:
     @property
     def hit(self) -> Hit:
         chunk = self.chunk
-        return Hit(
+        return Hit.model_construct(  # what was stored was checked, and checking it again takes its time
             text=chunk.text,
             score=self.score,
             document_id=chunk.document_id,

@@ -1,0 +1,57 @@
+"""Results written in pieces are what pydantic writes at once."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel
+
+from llmbackend import json_writing, schemas
+
+
+def _hit(number: int) -> schemas.Hit:
+    return schemas.Hit(
+        text=f'ü "{number}"\n',
+        score=0.1,
+        document_id="d",
+        chunk=number,
+        collection="c",
+        metadata={"a": [1, None, {"b": "\u2028"}]},
+        duplicates=[schemas.Place(collection="c", document_id="e", chunk=1)] * number,
+    )
+
+
+class Nothing(BaseModel):
+    pass
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        Nothing(),
+        schemas.SearchResult(hits=[]),
+        schemas.SearchResult(hits=[_hit(number) for number in range(3)]),
+        schemas.DocumentList(
+            documents=[schemas.DocumentInfo(id="a", chunks=1, metadata={})] * 20, cursor="x"
+        ),
+        schemas.CollectionInfo(
+            name="c",
+            embedding_model="m",
+            sparse_model="s",
+            dimension=1,
+            chunk_size=32,
+            chunk_overlap=0,
+            documents=1,
+            chunks=1,
+            created_at="",
+        ),
+        schemas.QueryAnswer(answer="a", found=True, citations=[1, 2], sources=[], model="m", usage={"a": 1}),
+    ],
+)
+def test_pieces_are_the_same_json(result: BaseModel) -> None:
+    assert json_writing.write(result) == result.model_dump_json().encode()
+
+
+def test_few_are_told_from_many() -> None:
+    assert json_writing.few(schemas.SearchResult(hits=[_hit(0)]))
+    assert not json_writing.few(schemas.SearchResult(hits=[_hit(0)] * (json_writing.FEW + 1)))
+    assert not json_writing.few(schemas.JobResult(result={"large": "?"}, offset=0, total=0, rows=[]))
