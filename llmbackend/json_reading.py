@@ -31,6 +31,7 @@ PIECE = 2**20  # bytes parsed at a time, about: some milliseconds
 _STRUCTURE = re.compile(rb"[\[\]{},]")
 _CLOSES = {ord("["): ord("]"), ord("{"): ord("}")}
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_HALVES = re.compile(rb"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F]..", re.DOTALL)
 _EMPTY = re.compile(rb"\s*(?:]|\Z)")
 _HELD = "\0"
 """The key, in a piece, of a value that began in the piece before."""
@@ -50,9 +51,24 @@ def read(body: bytes | bytearray, name: str) -> Any:
     """
     cuts = _scan(body, name)
     try:
-        return _in_pieces(body, cuts) if cuts else from_json(body, allow_inf_nan=False)
+        try:
+            return _in_pieces(body, cuts) if cuts else from_json(body, allow_inf_nan=False)
+        except ValueError:
+            if (mended := without_halves(body)) == body:
+                raise
+            return _in_pieces(mended, cuts) if cuts else from_json(mended, allow_inf_nan=False)
     except ValueError as error:
         raise InvalidRequest(f"{name}: the body is not JSON: {error}") from error
+
+
+def without_halves(body: bytes | bytearray) -> bytes | bytearray:
+    """JSON with U+FFFD, of the same length, for each escape of half a surrogate pair: such is no character.
+
+    Models write them, and a text that was cut within a character has one at its end.
+    """
+    if b"\\u" not in body:
+        return body
+    return _HALVES.sub(lambda found: b"\\uFFFD" if len(found[0]) == 6 else found[0], body)
 
 
 def check_depth(body: bytes | bytearray, name: str) -> None:

@@ -248,7 +248,13 @@ async def _request(
         if fields:
             return _read(operation, body or b"{}", fields)
         json_reading.check_depth(body, name)
-        return operation.request.model_validate_json(body or b"{}")
+        try:
+            return operation.request.model_validate_json(body or b"{}")
+        except ValidationError as error:
+            no_json = error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid"
+            if not no_json or (mended := json_reading.without_halves(body)) == body:
+                raise
+            return operation.request.model_validate_json(mended)
     except ValidationError as error:
         raise invalid(error, name) from error
     except ValueError as error:

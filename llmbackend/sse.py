@@ -14,7 +14,10 @@ HEARTBEAT = b": heartbeat\n\n"
 """A comment, which readers leave out: it tells them, and whatever lies between, that the stream is alive."""
 
 _DONE = re.compile(rb"data: ?\[DONE\]\s*$")
-_TAIL = 2000  # bytes, which hold a stream's last two events: the usage, and [DONE]
+_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"[^"]')
+_TAIL = 2000  # bytes, which hold a stream's last events: the finish_reason, the usage, and [DONE]
+_BOM = b"\xef\xbb\xbf"
+_PLAIN = re.compile(rb"(?:data: [^\r\n]++\n\n)++")
 
 
 def event(data: dict[str, Any], number: int | None = None) -> bytes:
@@ -22,6 +25,66 @@ def event(data: dict[str, Any], number: int | None = None) -> bytes:
     begin = b"" if number is None else b"id: %d\n" % number
     # As ASCII: half a character, as models send it now and then, has no UTF-8.
     return begin + b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+
+
+class Events:
+    """A stream's events in one form, whichever of those that the standard allows a server has chosen.
+
+    They come whole, as `data: …` and an empty line; without comments, ids and names, which are nothing in OpenAI's
+    streams.
+    """
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._begun = self._after_return = False
+
+    @property
+    def held(self) -> int:
+        """Bytes of an event that is yet to end."""
+        return len(self._held)
+
+    def feed(self, piece: bytes) -> bytes:
+        """The events that are whole by now."""
+        if self._begun and not self._held and not self._after_return and _PLAIN.fullmatch(piece):
+            return piece  # as nearly all are
+        if not self._begun:
+            self._held, piece = b"", self._held + piece
+            if len(piece) < len(_BOM) and _BOM.startswith(piece):
+                self._held = piece
+                return b""
+            self._begun, piece = True, piece.removeprefix(_BOM)
+        if b"\r" in piece or self._after_return:
+            ends = piece.endswith(b"\r")
+            if self._after_return:
+                piece = piece.removeprefix(b"\n")
+            self._after_return = ends
+            piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        known = max(0, len(self._held) - 1)
+        held = self._held + piece
+        end = held.rfind(b"\n\n", known)
+        if end < 0:
+            self._held = held
+            return b""
+        self._held = held[end + 2 :]
+        return b"".join(map(_plain, held[:end].split(b"\n\n")))
+
+    def last(self) -> bytes:
+        """At the end of a stream: an event that lacks its empty line, as far as it is one."""
+        held, self._held = self._held, b""
+        event = _plain(held)
+        if not event or event == DONE:
+            return event
+        try:
+            json.loads(event.removeprefix(b"data: "))
+        except ValueError:
+            return b""  # the stream broke off in it
+        return event
+
+
+def _plain(event: bytes) -> bytes:
+    lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
+    data = b" ".join(lines).strip()  # JSON, in which a line's end is as good as a space
+    return b"data: " + data + b"\n\n" if data else b""
 
 
 class Tail:
@@ -37,6 +100,11 @@ class Tail:
     def done(self) -> bool:
         """Whether the last event was [DONE]."""
         return _DONE.search(self.bytes) is not None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the reply came to its end: some servers send no [DONE]."""
+        return self.done or _FINISHED.search(self.bytes) is not None
 
 
 async def send(

@@ -379,8 +379,9 @@ def _records(value: Any) -> Any:
 class Reply(str):
     """A model's answer: a `str`, with `model`, `usage` (token counts) and `finish_reason` beside it.
 
-    `message` is the same as the assistant's message, to append to a conversation; a reasoning model's thoughts
-    are in it where its server sends them. `parsed` is what a `schema` was given for, else None.
+    `message` is the same as the assistant's message, to append to a conversation, with what else the model's server
+    wants to have back. `reasoning` are a reasoning model's thoughts, where it tells them. `parsed` is what a `schema`
+    was given for, else None.
     """
 
     model: str
@@ -408,6 +409,11 @@ class Reply(str):
         return self
 
     @property
+    def reasoning(self) -> str:
+        """The model's thoughts; empty where there are none, or its server keeps them to itself."""
+        return str(self.message.get("reasoning_content") or self.message.get("reasoning") or "")
+
+    @property
     def tool_calls(self) -> Records:
         """The tools that the model asks to be called, as `{id, name, arguments}`, the arguments a dict.
 
@@ -426,8 +432,19 @@ _LIMITS = {
     "Set VLLM_URL, LITELLM_URL or OPENAI_BASE_URL for a larger one."
 }
 
-# What of a reply's message belongs into the conversation; servers refuse what else some of them put there.
-_MESSAGE = ("content", "tool_calls", "reasoning_content", "reasoning")
+# What of a reply's message belongs into the conversation beside its text; servers refuse what else some put there.
+_BESIDE = (
+    *(
+        "reasoning_content",
+        "reasoning",
+        "annotations",
+        "citations",
+        "extra_content",
+        "provider_specific_fields",
+    ),
+    *("reasoning_details", "search_results", "thinking_blocks"),
+)
+_MESSAGE = ("content", "tool_calls", *_BESIDE)
 
 
 def _message(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -799,7 +816,7 @@ def _events(chunks: Iterator[bytes], alive: Callable[[], None] = lambda: None) -
                 message = None
             if not isinstance(message, dict):
                 raise StreamInterrupted("the stream carries something that is not an event")
-            if "error" in message:
+            if message.get("error"):
                 error = message["error"]
                 raise LLMBackendError.from_dict(error if isinstance(error, dict) else {"message": error})
             yield message
@@ -851,6 +868,10 @@ class _TextStream(Iterator[str]):
         self.close()
 
 
+_THOUGHT = re.compile(r"(?<![`\"'])</(?:think|thinking|thought|reasoning)>(?![`\"'])", re.IGNORECASE)
+_THINKS = re.compile(r"<(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+
+
 class ReplyStream(_TextStream):
     """What `chat(stream=True)` returns: an iterator of text pieces; after the last, `reply` is the whole Reply."""
 
@@ -859,7 +880,7 @@ class ReplyStream(_TextStream):
         self._model = ""
         self._usage: dict[str, Any] = {}
         self._finish_reason: str | None = None
-        self._thoughts: dict[str, str] = {}
+        self._beside: dict[str, Any] = {}
         self._tool_calls: dict[int, dict[str, Any]] = {}
 
     def _take(self, event: dict[str, Any]) -> str:
@@ -870,8 +891,9 @@ class ReplyStream(_TextStream):
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
             delta = choice.get("delta") or {}
             piece += delta.get("content") or ""
-            for name in ("reasoning_content", "reasoning"):
-                self._thoughts[name] = self._thoughts.get(name, "") + (delta.get(name) or "")
+            for name in _BESIDE:
+                if delta.get(name):
+                    self._beside[name] = _joined(self._beside.get(name), delta[name])
             for part in delta.get("tool_calls") or ():
                 self._take_call(part)
         return piece
@@ -882,6 +904,9 @@ class ReplyStream(_TextStream):
             part.get("index") or 0, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
         )
         said = part.get("function") or {}
+        for name in ("extra_content", "provider_specific_fields"):
+            if part.get(name):
+                call[name] = _joined(call.get(name), part[name])
         call["id"] = part.get("id") or call["id"]
         call["function"]["name"] = said.get("name") or call["function"]["name"]
         call["function"]["arguments"] += said.get("arguments") or ""
@@ -889,15 +914,30 @@ class ReplyStream(_TextStream):
     @property
     def reply(self) -> Reply:
         """What has come so far, as a Reply; complete once the stream has ended."""
-        text = "".join(self._pieces)
+        text, beside = "".join(self._pieces), self._beside
+        ended = _THOUGHT.search(text)
+        if ended and not _THINKS.search(text, 0, ended.start()):
+            # Its template opened the thoughts, so that nobody could tell them by their beginning.
+            thoughts, text = text[: ended.start()].strip(), text[ended.end() :].lstrip()
+            beside = {**beside, "reasoning_content": thoughts}
         calls = [self._tool_calls[index] for index in sorted(self._tool_calls)]
         return Reply(
             text,
             model=self._model,
             usage=self._usage,
             finish_reason=self._finish_reason,
-            message=_message({**self._thoughts, "content": text, "tool_calls": calls}),
+            message=_message({**beside, "content": text, "tool_calls": calls}),
         )
+
+
+def _joined(before: Any, more: Any) -> Any:
+    """What has come of a field, and the next piece of it."""
+    if isinstance(before, dict) and isinstance(more, dict):
+        return {**before, **more}
+    for kind in (str, list):
+        if isinstance(before, kind) and isinstance(more, kind):
+            return cast(Any, before) + more
+    return more
 
 
 class AnswerStream(_TextStream):
@@ -1053,12 +1093,18 @@ class Transport(Protocol):
 
 
 def encoded(operation: str, given: dict[str, Any]) -> bytes:
-    """An operation's arguments as JSON; raises InvalidRequest for what JSON has not."""
+    """An operation's arguments as JSON; raises InvalidRequest for what JSON has not.
+
+    Half a surrogate pair is no character, and becomes U+FFFD: models write some, and a text cut anywhere ends in one.
+    """
     try:
         text = json.dumps(given, allow_nan=False, default=_jsonable)
         if "\\u" in text:  # ASCII is written twice as fast; other characters take less room as they are
             text = json.dumps(given, allow_nan=False, ensure_ascii=False, default=_jsonable)
-        return text.encode()
+        try:
+            return text.encode()
+        except UnicodeEncodeError:  # halves that belong together are joined
+            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"{operation}: an argument is not JSON: {error}") from error
 

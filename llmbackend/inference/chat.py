@@ -16,7 +16,7 @@ from .. import tracing
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound, Overloaded, StreamInterrupted
 from ..settings import Settings
 from ..sse import DONE, Tail, event
-from . import media
+from . import media, wire
 from .fallback import Server
 from .overflow import overflow
 from .upstream import RETRIES, Upstream
@@ -211,7 +211,9 @@ async def _complete(
     client = await upstream.openai()
     completion = await upstream.persist(partial(client.complete, asked), deadline, retries)
     with upstream.translated():
-        return noted(upstream, completion.to_dict(warnings=False))
+        said = noted(upstream, completion.to_dict(warnings=False))
+        plain(said)
+        return said
 
 
 async def _stream(
@@ -224,7 +226,7 @@ async def _stream(
         stream, tail = await client.stream(asked)
         try:
             first = await anext(stream, None)
-            if first is None and not tail.done:
+            if first is None and not tail.finished:
                 raise upstream.no_events()
         except BaseException:
             await stream.close()
@@ -239,12 +241,14 @@ async def _chunks(
 ) -> AsyncGenerator[dict[str, Any], None]:
     trace = tracing.current()
     last: dict[str, Any] = {}
+    deltas = wire.Deltas()
     try:
         while chunk is not None:
             with upstream.translated():
                 said = chunk.to_dict(warnings=False)
                 if not all(map(_is_piece, said.get("choices") or ())):
                     raise StreamInterrupted("the model's server sent something that is no chunk of a reply")
+                deltas.read(said)
             if said.get("usage"):
                 last = said
             yield said
@@ -252,7 +256,9 @@ async def _chunks(
                 chunk = await anext(stream, None)
     finally:
         await stream.close()  # and with it the connection, so that the server stops its work
-    if not tail.done:
+    if (rest := deltas.rest()) is not None:
+        yield rest
+    if not tail.finished:
         raise interrupted()
     trace.used(last.get("model") or "", last.get("usage"))
 
@@ -263,6 +269,9 @@ def _is_piece(choice: Any) -> bool:
 
 def noted(upstream: Upstream, completion: dict[str, Any]) -> dict[str, Any]:
     """A server's completion, its usage noted; raises a BackendError if there is no message in it."""
+    choices = completion.get("choices")
+    if choices is None and completion.get("error"):  # some refuse with status 200
+        raise upstream.gave_up(completion["error"])
     choices = completion["choices"]
     if not choices or not all(isinstance(choice["message"], dict) for choice in choices):
         raise BackendError(
@@ -273,6 +282,11 @@ def noted(upstream: Upstream, completion: dict[str, Any]) -> dict[str, Any]:
     return completion
 
 
+def plain(completion: dict[str, Any]) -> bool:
+    """Write a completion's messages as OpenAI would; tells whether anything had to be changed."""
+    return any([wire.message(choice["message"]) for choice in completion["choices"]])
+
+
 def interrupted() -> StreamInterrupted:
-    """The error for a stream that ended, as far as its connection tells, but not by [DONE]."""
+    """The error for a stream that ended, as far as its connection tells, but whose reply did not."""
     return StreamInterrupted("the model's server ended its stream before the last event")

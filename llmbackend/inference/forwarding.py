@@ -1,22 +1,29 @@
 """Chat that passes through: what a server sends is handed on as bytes, by aiohttp, while it comes.
 
-That forwards several times as many calls a second as reading replies and writing them anew.
+That forwards several times as many calls a second as reading replies and writing them anew. Only what OpenAI's clients
+would not understand is written anew (see wire).
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, suppress
 from typing import Any
 
 from .. import tracing
-from ..sse import Tail
-from .chat import OpenAICompatibleChat, interrupted, noted
+from ..sse import DONE, Tail, event
+from .chat import OpenAICompatibleChat, interrupted, noted, plain
 from .upstream import Upstream
+from .wire import Deltas
 
 _PATH = "/chat/completions"
+
+# What may have to be written anew: until it is known that a reply begins with words, and after that.
+_AT_FIRST = re.compile(rb'"content"\s*:\s*(?:"[^"]|[\[{])|"tool_calls"\s*:\s*\[\s*\{')
+_LATER = re.compile(rb'"content"\s*:\s*[\[{]|"tool_calls"\s*:\s*\[\s*\{')
 
 
 class ForwardingChat(OpenAICompatibleChat):
@@ -26,8 +33,8 @@ class ForwardingChat(OpenAICompatibleChat):
         async def ask(upstream: Upstream, asked: dict[str, Any], deadline: float, retries: int) -> bytes:
             said = await upstream.forward(_PATH, asked, deadline, retries)
             with upstream.translated():
-                noted(upstream, json.loads(said))
-            return said
+                completion = noted(upstream, json.loads(said))
+                return json.dumps(completion).encode() if plain(completion) else said
 
         return await self._ask(request, ask, time.monotonic() + self._timeout)
 
@@ -39,16 +46,54 @@ class ForwardingChat(OpenAICompatibleChat):
 
         trace = tracing.current()
         tail = Tail()
+        rewriting = _Rewriting(several=(request.get("n") or 1) > 1)
         pieces = await self._ask({**request, "stream": True}, ask, time.monotonic() + self._timeout)
         async with aclosing(pieces):
             async for piece in pieces:
                 tail.add(piece)
-                yield piece
-        if not tail.done:
+                yield rewriting.feed(piece)
+        if rest := rewriting.rest():
+            yield rest
+        if not tail.finished:
             raise interrupted()
-        if not tail.bytes.endswith((b"\n\n", b"\r\n\r\n")):
-            yield b"\n\n"  # an event without its empty line is none
+        if not tail.done:
+            yield DONE
         trace.used(*_last_usage(tail.bytes))
+
+
+class _Rewriting:
+    """Writes those events anew that OpenAI's clients would not understand, and leaves the others as they are."""
+
+    def __init__(self, several: bool) -> None:
+        self._deltas = Deltas()
+        self._several = several  # choices, each of which may begin with thoughts
+
+    def feed(self, events: bytes) -> bytes:
+        if not self._concerns(events):
+            return events
+        return b"".join(self._each(events))
+
+    def rest(self) -> bytes:
+        rest = self._deltas.rest()
+        return event(rest) if rest else b""
+
+    def _concerns(self, events: bytes) -> bool:
+        if self._deltas.settled and not self._several:
+            return _LATER.search(events) is not None
+        # Where something is held back, what comes next ends it.
+        return self._deltas.begun or self._several or _AT_FIRST.search(events) is not None
+
+    def _each(self, events: bytes) -> Iterator[bytes]:
+        for one in events.split(b"\n\n")[:-1]:
+            data = one.removeprefix(b"data: ")
+            if data == b"[DONE]":
+                yield self.rest()
+            with suppress(ValueError):
+                chunk = json.loads(data)
+                if isinstance(chunk, dict) and self._deltas.read(chunk):
+                    yield event(chunk)
+                    continue
+            yield one + b"\n\n"
 
 
 def _last_usage(tail: bytes) -> tuple[str, dict[str, Any] | None]:

@@ -11,8 +11,8 @@ import httpx
 import openai
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from ..sse import Tail
-from .upstream import CONNECTING, LINE_BYTES, Line, Upstream
+from ..sse import Events, Tail
+from .upstream import CONNECTING, EVENT_BYTES, Upstream
 
 # Amid a stream, openai 2 lets httpx's own through.
 TIMEOUTS = (openai.APITimeoutError, httpx.TimeoutException)
@@ -82,12 +82,16 @@ class OpenAIClient(openai.AsyncOpenAI):
         read, tail = stream.response.aiter_bytes, Tail()
 
         async def aiter_bytes() -> AsyncIterator[bytes]:
-            line = Line()
+            events = Events()
             async for piece in read():
-                if line.add(piece) > LINE_BYTES:
-                    raise self._upstream.too_large("an event", LINE_BYTES)
-                tail.add(piece)
-                yield piece
+                if whole := events.feed(piece):
+                    tail.add(whole)
+                    yield whole
+                elif events.held > EVENT_BYTES:
+                    raise self._upstream.too_large("an event", EVENT_BYTES)
+            if last := events.last():
+                tail.add(last)
+                yield last
 
         stream.response.aiter_bytes = aiter_bytes  # type: ignore[method-assign, assignment]
         return stream, tail

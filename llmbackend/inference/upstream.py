@@ -25,6 +25,7 @@ from pydantic import SecretStr
 
 from .. import threads, tracing
 from ..errors import BackendError, BackendTimeout, InvalidRequest, LLMBackendError, NotFound, Overloaded
+from ..sse import Events
 
 if TYPE_CHECKING:
     import aiohttp
@@ -37,8 +38,8 @@ CONNECTING = 10.0  # seconds at most
 REPLY_BYTES = 2**25
 """The largest reply, unless MAX_REPLY_BYTES says otherwise: hundreds of vectors, or several books."""
 
-LINE_BYTES = 2**22
-"""The longest line of a stream's events: a chunk of a reply has a thousandth of that."""
+EVENT_BYTES = 2**22
+"""The longest event of a stream: a chunk of a reply has a thousandth of that."""
 
 REFUSAL_BYTES = 2**16  # read of a reply with an error status
 
@@ -46,9 +47,6 @@ BEGINNING = 8
 """Characters by which a key is known; servers that shorten one keep about as many."""
 
 _IN_URLS = str.maketrans("+/", "-_")  # base64's other alphabet
-
-# What lines of server-sent events begin with: data, event, id, retry, a comment's colon.
-_OF_EVENTS = (b"d", b"e", b"i", b"r", b":")
 
 _Result = TypeVar("_Result")
 
@@ -107,39 +105,48 @@ class Upstream:
     async def stream(
         self, path: str, body: Any, deadline: float | None = None, retries: int = RETRIES
     ) -> AsyncGenerator[bytes, None]:
-        """Once the first bytes of events are there: all of them, each piece as it arrives.
+        """Once the first event is there: all of them, in one form (sse.Events), each whole, as they arrive.
 
         Nothing is tried again after that. Close what this returns, read to the end or not.
         """
         sent = json.dumps(body).encode()
-        reply, first = await self.persist(lambda: self._begin(path, sent), deadline, retries)
-        return self._pieces(reply, first)
+        reply, events, first = await self.persist(lambda: self._begin(path, sent), deadline, retries)
+        return self._pieces(reply, events, first)
 
-    async def _begin(self, path: str, body: bytes) -> tuple[aiohttp.ClientResponse, bytes]:
+    async def _begin(self, path: str, body: bytes) -> tuple[aiohttp.ClientResponse, Events, bytes]:
         reply = await self._open("POST", path, body)
+        events = Events()
         try:
-            first = await reply.content.readany()
-            if first.lstrip()[:1] not in _OF_EVENTS:
+            first = await self._next(reply, events)
+            if not first:
                 raise self.no_events()
             if (error := _error_event(first)) is not None:
-                raise self._gave_up(error)
+                raise self.gave_up(error)
         except BaseException:
             reply.close()
             raise
-        return reply, first
+        return reply, events, first
 
-    async def _pieces(self, reply: aiohttp.ClientResponse, piece: bytes) -> AsyncGenerator[bytes, None]:
+    async def _next(self, reply: aiohttp.ClientResponse, events: Events) -> bytes:
+        """The next events; none at the end."""
+        while piece := await reply.content.readany():
+            if whole := events.feed(piece):
+                return whole
+            if events.held > EVENT_BYTES:
+                raise self.too_large("an event", EVENT_BYTES)
+        return events.last()
+
+    async def _pieces(
+        self, reply: aiohttp.ClientResponse, events: Events, piece: bytes
+    ) -> AsyncGenerator[bytes, None]:
         trace = tracing.current()
         secret = (self.secret or "").encode()
-        line = Line()
         try:
             while piece:
-                if line.add(piece) > LINE_BYTES:
-                    raise self.too_large("an event", LINE_BYTES)
                 # An error in the stream may quote the key.
                 yield piece.replace(secret, b"***") if secret and secret in piece else piece
                 with self.translated(), trace.waiting():
-                    piece = await reply.content.readany()
+                    piece = await self._next(reply, events)
         finally:
             reply.close()  # and with it the connection, so that the server stops its work
 
@@ -305,7 +312,7 @@ class Upstream:
             # OpenAI's client takes whatever is raised while it reads for a broken connection.
             return error.__cause__ if isinstance(error.__cause__, LLMBackendError) else self._unreachable()
         if isinstance(error, openai.APIError):  # an event of a stream
-            return self._gave_up(error.body)
+            return self.gave_up(error.body)
         return None
 
     def too_large(self, what: str, limit: int) -> BackendError:
@@ -328,7 +335,7 @@ class Upstream:
             details={"backend": self.name},
         )
 
-    def _gave_up(self, error: Any) -> BackendError:
+    def gave_up(self, error: Any) -> BackendError:
         said = self._said({"error": error}) or "no reason given"
         return BackendError(f"{self.name} at {self.url} gave up: {said}", details={"backend": self.name})
 
@@ -355,18 +362,6 @@ class Upstream:
             f"{self.name} at {self.url} did not answer in {seconds or self.timeout:.3g} s",
             details={"backend": self.name},
         )
-
-
-class Line:
-    """How long the last line of a stream is so far."""
-
-    def __init__(self) -> None:
-        self._length = 0
-
-    def add(self, piece: bytes) -> int:
-        end = piece.rfind(b"\n")
-        self._length = len(piece) - end - 1 if end >= 0 else self._length + len(piece)
-        return self._length
 
 
 def _without(secret: str, text: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     WithJsonSchema,
@@ -42,6 +43,11 @@ Question = Annotated[str, Field(min_length=1, max_length=32_768)]
 LARGEST = 2**53 - 1
 """The largest integer that JSON readers keep exactly; databases and engines take it, too."""
 BASE64 = {"type": "string", "contentEncoding": "base64"}
+
+
+def null_is(default: Any) -> BeforeValidator:
+    """OpenAI's clients in other languages send null for what is not given."""
+    return BeforeValidator(lambda value: default if value is None else value)
 
 
 class Request(BaseModel):

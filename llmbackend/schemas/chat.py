@@ -2,13 +2,18 @@
 
 What is listed here, down to the parts of a message, is all that reaches a model's server: such servers take more, and
 act on it. LiteLLM, for one, goes to the addresses that it finds in fields of its own, in `metadata`, and in tools.
+
+What servers put into their own messages goes back to them (`AsItCame`), for some ask for it: Gemini for the signatures
+of its thoughts, Anthropic for the thoughts. In there, a name by which a server or a key is given is refused.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -16,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from .base import Request, Response
+from .base import Request, Response, null_is
 from .json_schema import JsonSchemaObject
 
 MESSAGES = 10_000
@@ -26,6 +31,52 @@ TOOLS = 1000
 
 LeftOut = Annotated[JsonValue, Field(exclude=True)]
 """Taken, so that clients which send it need not be changed, and not passed on."""
+
+CAME_CHARACTERS = 2**20
+"""Of one such field: thoughts and their signatures are long."""
+CAME_LEVELS = 16
+_LEADING_ELSEWHERE = frozenset(
+    {
+        "api_base",
+        "base_url",
+        "api_key",
+        "api_version",
+        "headers",
+        "extra_headers",
+        "extra_body",
+        "extra_query",
+    }
+    | {"custom_llm_provider", "litellm_params", "litellm_metadata", "metadata", "mcp_servers", "server_url"}
+    | {"fallbacks", "mock_response", "user_config", "model_list", "proxy", "authorization"}
+)
+
+
+def _as_it_came(value: Any) -> Any:
+    size = 0
+    left: list[tuple[Any, int]] = [(value, 1)]
+    while left:
+        node, level = left.pop()
+        if level > CAME_LEVELS:
+            raise ValueError(f"is nested more than {CAME_LEVELS} deep: leave it out")
+        if isinstance(node, dict):
+            for name in node:
+                if name.lower().replace("-", "_") in _LEADING_ELSEWHERE:
+                    raise ValueError(f"{name!r} is not for callers to say")
+                size += len(name) + 4
+            left += [(one, level + 1) for one in node.values()]
+        elif isinstance(node, list):
+            left += [(one, level + 1) for one in node]
+        size += len(node) + 4 if isinstance(node, str) else 4
+        if size > CAME_CHARACTERS:
+            raise ValueError(f"has more than {CAME_CHARACTERS} characters: leave it out")
+    return None if value in ({}, [], "") else value
+
+
+AsItCame = Annotated[JsonValue, AfterValidator(_as_it_came)]
+"""What a server put into a message of its own."""
+
+_NONE_FOR_EMPTY = BeforeValidator(lambda value: None if value == [] else value)
+_AS_TEXT = BeforeValidator(lambda value: json.dumps(value) if isinstance(value, dict) else value)
 
 
 def _refused(why: str) -> BeforeValidator:
@@ -37,7 +88,7 @@ def _refused(why: str) -> BeforeValidator:
 
 
 class StreamOptions(Request):
-    include_usage: bool = False
+    include_usage: Annotated[bool, null_is(False)] = False
     include_obfuscation: bool | None = None
 
 
@@ -65,13 +116,18 @@ class InputFile(Request):
 class Part(Request):
     """A part of a message, in the field that its type names."""
 
-    type: Literal["text", "image_url", "video_url", "input_audio", "file", "refusal"]
+    type: Literal["text", "image_url", "video_url", "input_audio", "file", "refusal", "thinking", "reference"]
     text: str | None = None
     image_url: ImageUrl | None = None
     video_url: VideoUrl | None = None
     input_audio: InputAudio | None = None
     file: InputFile | None = None
     refusal: str | None = None
+    # Of Mistral's replies.
+    thinking: AsItCame = None
+    signature: str | None = None
+    closed: bool | None = None
+    reference_ids: AsItCame = None
     cache_control: LeftOut = None
     prompt_cache_breakpoint: LeftOut = None
 
@@ -81,7 +137,9 @@ Parts = Annotated[list[Part], Field(max_length=1000)]
 
 class CalledFunction(Request):
     name: str
-    arguments: str = Field(description="JSON")
+    arguments: Annotated[str, _AS_TEXT, null_is("{}")] = Field(description="JSON")
+    provider_specific_fields: AsItCame = None
+    parsed_arguments: LeftOut = None
 
 
 class CalledCustomTool(Request):
@@ -91,9 +149,11 @@ class CalledCustomTool(Request):
 
 class ToolCall(Request):
     id: str
-    type: Literal["function", "custom"] = "function"
+    type: Annotated[Literal["function", "custom"], null_is("function")] = "function"
     function: CalledFunction | None = None
     custom: CalledCustomTool | None = None
+    extra_content: AsItCame = None
+    provider_specific_fields: AsItCame = None
     index: LeftOut = None
 
 
@@ -103,18 +163,38 @@ class Message(Request):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Parts | None = None
     name: str | None = None
-    tool_calls: list[ToolCall] | None = Field(None, max_length=TOOLS)
+    tool_calls: Annotated[list[ToolCall] | None, _NONE_FOR_EMPTY] = Field(None, max_length=TOOLS)
     tool_call_id: str | None = None
     refusal: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-    # Of replies: nothing that a model reads.
-    annotations: LeftOut = None
+    annotations: AsItCame = None
+    citations: AsItCame = None
+    extra_content: AsItCame = None
+    provider_specific_fields: AsItCame = None
+    reasoning_details: AsItCame = None
+    search_results: AsItCame = None
+    thinking_blocks: AsItCame = None
+    # Of replies, too, but nothing that a model reads; LiteLLM fetches images.
     audio: LeftOut = None
     function_call: LeftOut = None
     images: LeftOut = None
-    provider_specific_fields: LeftOut = None
-    thinking_blocks: LeftOut = None
+    parsed: LeftOut = None
+
+    @model_validator(mode="after")
+    def _only_replies_come(self) -> Message:
+        if self.role != "assistant":
+            for field in OF_REPLIES:
+                if getattr(self, field) is not None:
+                    raise ValueError(f"{field} is of a reply, not of the {self.role}'s message: leave it out")
+        return self
+
+
+OF_REPLIES = (
+    *("annotations", "citations", "extra_content", "provider_specific_fields", "reasoning_details"),
+    *("search_results", "thinking_blocks"),
+)
+"""What servers put into a message beside its text, thoughts and tool calls."""
 
 
 class Function(Request):

@@ -43,6 +43,12 @@ sizes = pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
         ("\n The answer.\n", "The answer."),
         ("an array a[i] and [", "an array a[i] and ["),
         ("[1", "[1"),
+        ("28 days [1, 2].", "28 days [1][2]."),
+        ("28 days [1,2][2]", "28 days [1][2][2]"),
+        ("28 days [2; 1] or [1–2], [1-9] and [2 - 2].", "28 days [2][1] or [1][2], [1][2] and [2]."),
+        ("28 days [1, 7]. More [7, 8].", "28 days [1]. More."),
+        ("in [0, 1], [2-1] and [1, x], [1,", "in [ 0, 1], [ 2-1] and [1, x], [1,"),
+        ("[[9]2, 1]", "[ 2, 1]"),
         ("[[9]2] [<b>2</b>] [9[9]]", "[ 2] [ 2] [ 9]"),
         ("28 days ［1］ [１]", "28 days ［1］ [ １]"),
         ("[1](http://evil.test/?q=1)", "[1] (evil.test)"),
@@ -116,7 +122,9 @@ def test_a_document_cites_nothing(text: str, left: str) -> None:
     assert citing_nothing(text) == left
 
 
-@pytest.mark.parametrize("unit", [" ", "[", "[1", "(", '"', "*", ".", "N", "NOT IN ", "\n", "[1]"])
+@pytest.mark.parametrize(
+    "unit", [" ", "[", "[1", "[1,", "1, ", "(", '"', "*", ".", "N", "NOT IN ", "\n", "[1]"]
+)
 def test_a_long_answer_is_read_in_linear_time(unit: str) -> None:
     text = unit * (40_000 // len(unit))
     began = time.monotonic()

@@ -12,6 +12,7 @@ from ...inference.embeddings import Embedder
 from ...inference.judge import Judge
 from ...schemas import Candidate, Explanation, Message, QueryAnswer, Source
 from ...tracing import Clock
+from .citations import ANEW
 from .conversation import last_question, standalone
 from .links import Inert, Links
 from .passages import Look, Passages, number
@@ -64,7 +65,9 @@ async def stream(
     with clock("answer"):
         async with aclosing(written.pieces()) as pieces:
             async for piece in pieces:
-                if piece := shown.feed(piece):
+                if piece == ANEW:  # what has come as deltas is told, but no part of the answer
+                    text, shown = "", Inert(links)
+                elif piece := shown.feed(piece):
                     text += piece
                     yield {"delta": piece}
     if rest := shown.feed("", last=True):

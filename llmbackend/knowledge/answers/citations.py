@@ -9,20 +9,33 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 
+from ...inference.thoughts import CLOSING
+
 NOT_THERE = "NOT IN THE DOCUMENTS"
 """What the model is told to answer where the passages do not tell."""
 
 # Noncharacters, which Unicode keeps for use within a program.
-_OPEN, _CLOSE = "\ufdd0", "\ufdd1"
+_OPEN, _CLOSE, ANEW = "\ufdd0", "\ufdd1", "\ufdd2"
 MARKED = rf"{_OPEN}([0-9]+){_CLOSE}"
-_UNSHOWN = {ord(_OPEN): None, ord(_CLOSE): None}
+_UNSHOWN = {ord(_OPEN): None, ord(_CLOSE): None, ord(ANEW): None}
 
-_CITATION = re.compile(r"\s?\[([0-9]{1,9})\]")
+# [1], [1, 2] and [1-3].
+_AND = r"\s?[,;–-]\s?"
+_MOST_CITED = 20  # in one pair of brackets
+_NUMBERS = rf"[0-9]{{1,9}}(?:{_AND}[0-9]{{1,9}}){{0,{_MOST_CITED - 1}}}"
+_NUMBERS_BEGUN = rf"\[(?:{_NUMBERS}(?:\s?(?:[,;–-]\s?)?)?)?"
+# With digits of any script.
+LIKE_ONE = rf"\[(?={_NUMBERS}\])".replace("[0-9]", r"\d")
+LIKE_ONE_BEGUN = _NUMBERS_BEGUN.replace("[0-9]", r"\d")
+_CITATION = re.compile(rf"\s?\[({_NUMBERS})\]")
+_RANGE = re.compile(r"([0-9]+)(?:\s?[–-]\s?([0-9]+))?")
 _NOT_THERE = re.compile(r"\s{0,9}[\"'*(]{0,9}" + NOT_THERE + r"[\"'*).]{0,9}")
 # What may yet become a citation, or the above.
 _BEGINNINGS = "|".join(NOT_THERE[:length] for length in range(len(NOT_THERE), 0, -1))
-_BEGUN = re.compile(rf"\s{{0,9}}[\"'*(]{{0,9}}(?:\[[0-9]{{0,9}}|(?:{_BEGINNINGS})[\"'*).]{{0,9}})?\Z")
-_MOST = 9 + 9 + len(NOT_THERE) + 9
+_BEGUN = re.compile(
+    rf"\s{{0,9}}[\"'*(]{{0,9}}(?:{_NUMBERS_BEGUN}|[<\[]/?[a-zA-Z]{{0,9}}|(?:{_BEGINNINGS})[\"'*).]{{0,9}})?\Z"
+)
+_MOST = 9 + 9 + max(len(NOT_THERE) + 9, 1 + 12 * _MOST_CITED + 3)
 """Characters that may yet become something."""
 _MOST_BEFORE = 200
 """Characters before the first word that may yet be NOT_THERE."""
@@ -50,7 +63,8 @@ class Checked:
     """The pieces of an answer, its citations marked, without those of sources that there are not (there are `count`).
 
     `found` tells afterwards whether the passages tell, by the model's own word. Nothing comes where it answers that
-    they do not; where it says so after some words of its own, these come.
+    they do not; where it says so after some words of its own, these come. Where it turns out that it was thinking so
+    far, ANEW comes: its template has opened the thoughts, so that only their end is told.
     """
 
     def __init__(self, answer: AsyncIterator[str], count: int) -> None:
@@ -68,6 +82,10 @@ class Checked:
         begun = False
         async for piece in self._answer:
             held += piece.translate(_UNSHOWN)
+            if thought := CLOSING.search(held):
+                held, begun = held[thought.end() :], False
+                self._said = self._cites = self._missing = False
+                yield ANEW
             if not begun:
                 beginning = _plain(held[:_MOST_BEFORE])
                 if beginning.startswith(NOT_THERE):
@@ -95,10 +113,17 @@ class Checked:
         return text
 
     def _marked(self, found: re.Match[str]) -> str:
-        number = int(found[1])
-        if not 1 <= number <= self._count:
+        """The sources that are there, each by itself: [1, 2] is [1][2]."""
+        named = [(int(one), int(last or one)) for one, last in _RANGE.findall(found[1])]
+        nought = len(named) > 1 and any(one == 0 for one, _ in named)
+        if nought or any(one > last for one, last in named):
+            return found[0]  # an interval, as in "between [0, 1]", or a date
+        known: dict[int, None] = {}
+        for one, last in named:
+            known |= dict.fromkeys(range(max(one, 1), min(last, self._count) + 1))
+        if not known:
             return ""
-        return found[0][: found[0].index("[")] + mark(number)
+        return found[0][: found[0].index("[")] + "".join(map(mark, known))
 
 
 def _plain(text: str) -> str:

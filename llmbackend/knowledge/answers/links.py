@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
-from .citations import MARKED
+from .citations import LIKE_ONE, LIKE_ONE_BEGUN, MARKED
 
 Links = Literal["host", "remove", "keep"]
 """Links as their text and host, as their text only, or everything as it came."""
@@ -68,8 +68,8 @@ _BARE_BEGUN = re.compile(
 _AFTER_ADDRESS = re.compile(r"[.,;:!?*_~]+\Z")
 _HREF = re.compile(r"\bhref\s*=\s*[\"']?([^\s\"'>]+)", re.IGNORECASE)
 
-_LIVE = re.compile(rf"(?P<mark>{MARKED})|\[(?=\d{{1,9}}\])|\](?=[(:])|!(?=\[)|<(?=[a-z/!?])", _FLAGS)
-_LIVE_BEGUN = re.compile(rf"(?:{MARKED[0]}[0-9]*{MARKED[-1]}?|\[\d{{0,9}}|[\]!<])\Z", _FLAGS)
+_LIVE = re.compile(rf"(?P<mark>{MARKED})|{LIKE_ONE}|\](?=[(:])|!(?=\[)|<(?=[a-z/!?])", _FLAGS)
+_LIVE_BEGUN = re.compile(rf"(?:{MARKED[0]}[0-9]*{MARKED[-1]}?|{LIKE_ONE_BEGUN}|[\]!<])\Z", _FLAGS)
 _CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n\r"}
 
 

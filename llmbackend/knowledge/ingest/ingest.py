@@ -361,6 +361,9 @@ async def _remove(collection: Collection, names: Sequence[str]) -> int:
 # What follows blocks, and runs in threads.
 
 
+_ARE_LOST = "are U+FFFD, which stands for one that could not be read, or for half a surrogate pair"
+
+
 def _versions(
     batch: _Batch, part: Sequence[str | Document | Failure], seen: dict[str, str]
 ) -> list[_Version]:
@@ -373,6 +376,10 @@ def _versions(
         document = given if isinstance(given, Document) else BareText.of(given)
         if isinstance(document, ParsedDocument):
             batch.warnings += (IngestWarning(id=document.id, warning=said) for said in document.warnings)
+        elif lost := document.text.count("\ufffd"):
+            batch.warnings.append(
+                IngestWarning(id=document.id, warning=f"{lost} of its characters {_ARE_LOST}")
+            )
         digest = content_hash(document)
         if not document.text.strip():
             batch.failed.append(Failure(id=document.id, error="the document is empty"))

@@ -1,0 +1,99 @@
+"""A model's thoughts, told apart from its words where it writes both as one text: `<think>…</think>`, then the reply.
+
+Only a reply that begins with such a tag has thoughts, or one with a closing tag alone: some chat templates write the
+opening one into the prompt. Others may speak of tags as they like.
+"""
+
+from __future__ import annotations
+
+import re
+
+_NAMES = ("think", "thinking", "thought", "reasoning")
+_TAGS = [*(f"<{name}>" for name in _NAMES), "[think]"]
+_OPEN = "|".join(map(re.escape, _TAGS))
+_CLOSE = "|".join(re.escape(f"{tag[0]}/{tag[1:]}") for tag in _TAGS)
+_ASCII = re.IGNORECASE | re.ASCII
+# Quoted, it is a tag that the model speaks of.
+_OPENING = re.compile(rf"(?<![`\"'])(?:{_OPEN})", _ASCII)
+CLOSING = re.compile(rf"(?<![`\"'])(?:{_CLOSE})(?![`\"'])", _ASCII)
+
+# What may yet become a tag; for thoughts with the space before it, which may be the last of them.
+_BEGUN = re.compile(r"[`\"']?(?:[<\[]/?[a-z]{0,9})?\Z", _ASCII)
+_ENDING = re.compile(r"\s*(?:[<\[]/?[a-z]{0,9})?\Z", _ASCII)
+_LOOKED_AT = 200  # characters at the end
+
+
+class Thoughts:
+    """Reads a reply piece by piece, its tags cut anywhere."""
+
+    def __init__(self) -> None:
+        self.none = False
+        """Whether the reply has begun with words, so that all of it is what it is."""
+        self._held = ""
+        self._closing: re.Pattern[str] | None = None  # within thoughts
+        self._fresh = True  # nothing but space so far, or since the last tag
+        self._tags = self._thought = False  # whether there was one of either
+
+    def feed(self, text: str, last: bool = False) -> tuple[str, str]:
+        """The next words, and the next thoughts."""
+        words, thoughts = [], []
+        self._held += text
+        while self._held:
+            if self._closing is not None:
+                if self._fresh:
+                    self._held = self._held.lstrip()
+                found = self._closing.search(self._held)
+                thought = self._taken(found, last, _ENDING)
+                if thought and self._fresh and self._thought:
+                    thoughts.append("\n")
+                self._fresh = self._fresh and not thought
+                self._thought = self._thought or bool(thought)
+                thoughts.append(thought.rstrip() if found or last else thought)
+                if found:
+                    self._closing, self._fresh = None, True
+            else:
+                if self._fresh and not self._settled(last):
+                    break
+                found = None if self.none else _OPENING.search(self._held)
+                words.append(self._taken(found, last or self.none, _BEGUN))
+                if found:
+                    tag = f"{found[0][0]}/{found[0][1:]}"
+                    self._closing, self._fresh = re.compile(re.escape(tag), _ASCII), True
+                    self._tags = True
+            if not found:
+                break
+        return "".join(words), "".join(thoughts)
+
+    def _settled(self, last: bool) -> bool:
+        """Whether it is known if words or thoughts come next."""
+        said = self._held.lstrip()
+        if _OPENING.match(said):
+            self._held = said
+        elif not last and any(tag.startswith(said.lower()) for tag in _TAGS):
+            return False
+        elif self._tags:
+            self._held, self._fresh = said, False
+        else:
+            self.none, self._fresh = True, False
+        return True
+
+    def _taken(self, found: re.Match[str] | None, last: bool, begun: re.Pattern[str]) -> str:
+        """The text before a tag, or as far as none may yet begin."""
+        start = end = len(self._held)
+        if found:
+            start, end = found.span()
+        elif not last:
+            incomplete = begun.search(self._held, max(0, end - _LOOKED_AT))
+            assert incomplete is not None
+            start = end = incomplete.start()
+        taken, self._held = self._held[:start], self._held[end:]
+        return taken
+
+
+def told_apart(text: str) -> tuple[str, str]:
+    """The words and the thoughts of a whole reply."""
+    reading = Thoughts()
+    words, thoughts = reading.feed(text, last=True)
+    if reading.none and (found := CLOSING.search(text)) and not _OPENING.search(text, 0, found.start()):
+        return text[found.end() :].lstrip(), text[: found.start()].strip()
+    return words, thoughts

@@ -1,0 +1,230 @@
+"""Replies as servers really send them, on OpenAI's wire as its clients read it.
+
+Content in parts becomes text, thoughts in it `reasoning_content`; tool calls get what identifies them, and arguments as
+text. All else stays as it came.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from .thoughts import Thoughts, told_apart
+
+
+def message(said: dict[str, Any]) -> bool:
+    """Write a whole message as OpenAI would; tells whether anything had to be changed."""
+    before = said.get("content")
+    words, thoughts = _texts(before)
+    if isinstance(words, str):
+        words, more = told_apart(words)
+        thoughts += more
+    changed = words != before
+    if changed:
+        said["content"] = words
+    if thoughts:
+        _think(said, thoughts)
+    calls = said.get("tool_calls")
+    if calls:
+        plain = [_call(call) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+        if plain != calls:
+            said["tool_calls"] = plain
+            changed = True
+    return changed
+
+
+class Deltas:
+    """Writes the chunks of one stream as OpenAI would."""
+
+    def __init__(self) -> None:
+        self._choices: dict[int, _Choice] = {}
+        self._last: dict[str, Any] = {}
+
+    @property
+    def begun(self) -> bool:
+        return bool(self._choices)
+
+    @property
+    def settled(self) -> bool:
+        """Whether every choice has begun with words, so that there are no thoughts in its text."""
+        return self.begun and all(choice.thoughts.none for choice in self._choices.values())
+
+    def read(self, chunk: dict[str, Any]) -> bool:
+        """Change a chunk where it has to be; tells whether it was."""
+        changed = False
+        for choice in chunk.get("choices") or ():
+            if not isinstance(choice, dict):
+                continue
+            delta = choice.get("delta")
+            ends = bool(choice.get("finish_reason"))
+            number = choice.get("index")
+            mine = self._choices.setdefault(number if isinstance(number, int) else 0, _Choice())
+            if isinstance(delta, dict):
+                changed |= mine.read(delta, ends)
+            elif delta is None and ends and (rest := mine.rest()):
+                choice["delta"] = rest
+                changed = True
+        if self._choices:
+            self._last = chunk
+        return changed
+
+    def rest(self) -> dict[str, Any] | None:
+        """A further chunk, with what was held back of a stream that ended without a finish_reason."""
+        choices = [
+            {"index": number, "delta": rest, "finish_reason": None}
+            for number, choice in self._choices.items()
+            if (rest := choice.rest())
+        ]
+        about: dict[str, Any] = {name: self._last.get(name) for name in ("id", "object", "created", "model")}
+        return {**about, "choices": choices} if choices else None
+
+
+class _Choice:
+    def __init__(self) -> None:
+        self.thoughts = Thoughts()
+        self._calls: list[_Calling] = []
+
+    def read(self, delta: dict[str, Any], ends: bool) -> bool:
+        before = delta.get("content")
+        words, thoughts = _texts(before)
+        if ends or words:
+            words, more = self.thoughts.feed(words or "", last=ends)
+            thoughts += more
+        changed = words != before and bool(words or before is not None)
+        if changed:
+            delta["content"] = words
+        if thoughts:
+            _think(delta, thoughts)
+        parts = delta.get("tool_calls")
+        if parts:
+            plain = list(self._parts(parts)) if isinstance(parts, list) else []
+            if plain != parts:
+                delta["tool_calls"] = plain
+                changed = True
+        return changed
+
+    def rest(self) -> dict[str, Any] | None:
+        words, thoughts = self.thoughts.feed("", last=True)
+        rest = {"content": words, "reasoning_content": thoughts}
+        return {name: text for name, text in rest.items() if text} or None
+
+    def _parts(self, parts: list[Any]) -> Iterator[dict[str, Any]]:
+        here: list[_Calling] = []  # the calls of this chunk
+        for part in parts:
+            if isinstance(part, dict):
+                yield self._part(part, here)
+
+    def _part(self, part: dict[str, Any], here: list[_Calling]) -> dict[str, Any]:
+        """A part of a tool call under the number of its call, which has its id and name in the first one only."""
+        function = part.get("function")
+        said = function if isinstance(function, dict) else {}
+        name, arguments = said.get("name") or "", _arguments(said.get("arguments"))
+        call = self._of(part, name, arguments, here)
+        here.append(call)
+        plain = {**part, "index": call.number}
+        if call.begun:
+            plain.pop("id", None)
+        else:
+            plain["id"] = call.id
+            plain["type"] = part.get("type") or "function"
+        if "function" in part:
+            plain["function"] = {**said, "arguments": arguments} if "arguments" in said else dict(said)
+            if call.begun and call.name:
+                plain["function"].pop("name", None)
+            elif not call.begun:
+                plain["function"] = {"name": name, "arguments": arguments, **_others(said)}
+        call.begun = True
+        call.name = call.name or name
+        call.arguments += arguments
+        return plain
+
+    def _of(self, part: dict[str, Any], name: str, arguments: str, here: list[_Calling]) -> _Calling:
+        """The call that a part belongs to: by its id, or as its index and what there is already tell."""
+        index, id = part.get("index"), part.get("id") or ""
+        calls = [call for call in self._calls if index is None or call.index == index]
+        if not calls and not id and not name:
+            calls = self._calls
+        for call in reversed(calls):
+            if id and call.given == id:
+                return call
+        if calls:
+            latest = calls[-1]
+            # A name comes with the first part, though some servers repeat it in all.
+            another = bool(name and latest.name) and (
+                name != latest.name or latest in here or bool(arguments and latest.complete)
+            )
+            if not another and (not id or not latest.given):
+                latest.given = latest.given or id
+                return latest
+        call = _Calling(len(self._calls), index, id)
+        self._calls.append(call)
+        return call
+
+
+class _Calling:
+    """A tool call that is being streamed."""
+
+    def __init__(self, number: int, index: Any, id: str) -> None:
+        self.number = number
+        self.index = index
+        """As the server numbers it, which may be the same for all, or None."""
+        self.given = id
+        self.id = id or _new_id()
+        self.name = self.arguments = ""
+        self.begun = False
+
+    @property
+    def complete(self) -> bool:
+        try:
+            return isinstance(json.loads(self.arguments), dict)
+        except (ValueError, RecursionError):
+            return False
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    """A whole tool call."""
+    function = call.get("function")
+    plain = {**call, "id": call.get("id") or _new_id()}
+    if isinstance(function, dict):
+        plain["type"] = call.get("type") or "function"
+        plain["function"] = {**function, "arguments": _arguments(function.get("arguments"))}
+    return plain
+
+
+def _arguments(given: Any) -> str:
+    return given if isinstance(given, str) else "" if given is None else json.dumps(given)
+
+
+def _others(function: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in function.items() if name not in ("name", "arguments")}
+
+
+def _new_id() -> str:
+    return f"call_{uuid.uuid4().hex[:24]}"
+
+
+def _think(said: dict[str, Any], thoughts: str) -> None:
+    name = "reasoning" if said.get("reasoning") else "reasoning_content"
+    before = said.get(name)
+    said[name] = (before if isinstance(before, str) else "") + thoughts
+
+
+def _texts(content: Any) -> tuple[str | None, str]:
+    """The words and the thoughts in content, which may be in parts; None where there is none."""
+    if content is None or isinstance(content, str):
+        return content, ""
+    words, thoughts = "", ""
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, str):
+            words += part
+        elif isinstance(part, dict):
+            kind = part.get("type")
+            if kind in ("thinking", "reasoning"):
+                thought = part.get(kind) or part.get("text") or part.get("summary")
+                more, inner = _texts(thought)
+                thoughts += (more or "") + inner
+            elif isinstance(text := part.get("text") or part.get("refusal"), str):
+                words += text
+    return words, thoughts
