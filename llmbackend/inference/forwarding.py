@@ -22,8 +22,8 @@ from .wire import Deltas
 _PATH = "/chat/completions"
 
 # What may have to be written anew: until it is known that a reply begins with words, and after that.
-_AT_FIRST = re.compile(rb'"content"\s*:\s*(?:"[^"]|[\[{])|"tool_calls"\s*:\s*\[\s*\{')
-_LATER = re.compile(rb'"content"\s*:\s*[\[{]|"tool_calls"\s*:\s*\[\s*\{')
+_AT_FIRST = re.compile(rb'"content"\s*:\s*(?:"[^"]|[^"n\s])|"tool_calls"\s*:\s*\[\s*\{')
+_LATER = re.compile(rb'"content"\s*:\s*[^"n\s]|"tool_calls"\s*:\s*\[\s*\{')
 
 
 class ForwardingChat(OpenAICompatibleChat):

@@ -97,6 +97,7 @@ class _Choice:
             delta["content"] = words
         if thoughts:
             _think(delta, thoughts)
+            changed = True
         parts = delta.get("tool_calls")
         if parts:
             plain = list(self._parts(parts)) if isinstance(parts, list) else []

@@ -19,7 +19,9 @@ from .base import LARGEST, Request, Response
 
 JobState = Literal["queued", "running", "completed", "failed", "cancelled"]
 _JobId = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
-_Printable = r"^[^\x00-\x1f\x7f]*$"  # PostgreSQL stores no NUL
+_Printable = (
+    r"^[^\x00-\x1f\x7f\ufffd]*$"  # PostgreSQL stores no NUL; two keys with half a character are not the same
+)
 _LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 

@@ -159,7 +159,6 @@ def test_the_key_is_asked_for_before_the_body(small_url: str) -> None:
         b'{"input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"input": "a", "colour": "red"}',
         b'{"input": NaN}',
-        b'{"input": ["\\ud800"]}',
         b'{"input": 1' + b"0" * 5000 + b"}",
         b'{"stream": 1' + b"0" * 5000 + b"}",
     ],

@@ -2,7 +2,8 @@
 
 It behaves as the name of the model says (for TEI: the folder in the URL, as in `<url>/429/embed`):
 
-    ok           answers; chat with the next of `replies` (a text, or an assistant's message), or with REPLY
+    ok           answers; chat with the next of `replies`, or with REPLY: a text, an assistant's message, the bytes of a
+                 whole reply, or a list with those of a stream, piece by piece
     401, 500, …  refuses with that status, quoting the key it was given, as real servers do (429: Retry-After 2)
     hang         says nothing for HANG seconds, and then nothing of use
     html         a web page, as a wrong address gives
@@ -72,7 +73,7 @@ class Upstream:
         """The body of each request, oldest first."""
         self.sent: list[dict[str, str]] = []
         """The headers that it came with."""
-        self.replies: list[str | dict[str, Any]] = []
+        self.replies: list[str | dict[str, Any] | bytes | list[bytes]] = []
         self.faults: list[str] = []
         """Faults of the next requests, whatever their model."""
         self.headers: dict[str, str] = {}
@@ -155,6 +156,10 @@ class Upstream:
         said = self.replies.pop(0) if self.replies else REPLY
         if model == "fitting" and (schema := body.get("response_format", {}).get("json_schema")):
             said = json.dumps(_fitting(schema.get("schema", {}), schema.get("schema", {})))
+        if isinstance(said, bytes):
+            return Response(said, media_type="application/json")
+        if isinstance(said, list):
+            return StreamingResponse(_one_by_one(said), media_type="text/event-stream")
         message = {"role": "assistant", "content": said} if isinstance(said, str) else said
         reason = "tool_calls" if message.get("tool_calls") else "length" if model == "cut" else "stop"
         if body.get("stream"):
@@ -400,6 +405,12 @@ async def _fault(model: str, request: Request) -> Response | None:
         case "other-json":
             return JSONResponse({"status": "ok"})
     return None
+
+
+async def _one_by_one(pieces: list[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+        await asyncio.sleep(0.002)  # so that they come one by one
 
 
 async def _no_events(seconds: float) -> AsyncIterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import openai.types.chat.completion_create_params as openai_params
@@ -101,6 +102,12 @@ UNKNOWN: dict[str, Any] = {
     "colour": "red",
 }
 
+
+def _called(further: dict[str, Any]) -> dict[str, Any]:
+    call = {"id": "1", "type": "function", "function": {"name": "tide", "arguments": "{}"}, **further}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
 SMUGGLED: dict[str, dict[str, Any]] = {
     "in a message": {"messages": [{"role": "user", "content": "x", "api_base": ELSEWHERE}]},
     "in a part": {
@@ -129,6 +136,31 @@ SMUGGLED: dict[str, dict[str, Any]] = {
     "in a response format": {"response_format": {"type": "json_object", "api_base": ELSEWHERE}},
     "in stream options": {"stream_options": {"include_usage": True, "api_base": ELSEWHERE}},
     "a template": {"chat_template_kwargs": {"chat_template": "{{ planted }}"}},
+    "in what a server put into its reply": {
+        "messages": [
+            {
+                "role": "assistant",
+                "content": "x",
+                "provider_specific_fields": {"litellm": [{"api_base": ELSEWHERE}]},
+            }
+        ]
+    },
+    "a server in a reply's extra content": {
+        "messages": [{"role": "assistant", "content": "x", "extra_content": {"extra-headers": {"Host": "x"}}}]
+    },
+    "in a tool call": {"messages": [_called({"extra_content": {"google": {"API_KEY": "sk-mine"}}})]},
+    "an unknown field in a tool call": {"messages": [_called({"api_base": ELSEWHERE})]},
+    "a field of a reply in a user's message": {
+        "messages": [
+            {"role": "user", "content": "x", "provider_specific_fields": {"thought_signatures": ["x"]}}
+        ]
+    },
+    "too much in a reply": {
+        "messages": [{"role": "assistant", "content": "x", "reasoning_details": [{"data": "x" * 2**20}]}]
+    },
+    "a reply nested too deep": {
+        "messages": [{"role": "assistant", "content": "x", "citations": json.loads("[" * 17 + "]" * 17)}]
+    },
     "in structured outputs": {"structured_outputs": {"structural_tag": "{}"}},
 }
 
@@ -240,7 +272,12 @@ def test_a_reply_may_be_sent_back_as_it_came(client: LLMBackendClient, upstream:
     }
     client._call("chat", model="ok", messages=[*ASKED["messages"], reply])
     [seen] = upstream.seen
-    assert seen["messages"][1] == {"role": "assistant", "content": "hello", "tool_calls": []}
+    assert seen["messages"][1] == {
+        "role": "assistant",
+        "content": "hello",
+        "thinking_blocks": reply["thinking_blocks"],
+        "provider_specific_fields": {"refusal": None},
+    }
 
 
 @pytest.mark.parametrize("stream", [False, True])

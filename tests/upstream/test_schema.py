@@ -117,7 +117,7 @@ def test_the_second_try_has_what_the_first_left_of_the_time(connect: Connect, up
 def test_a_reply_of_something_other_than_text_does_not_fit(
     client: LLMBackendClient, upstream: Upstream
 ) -> None:
-    upstream.replies = [{"role": "assistant", "content": [{"type": "text", "text": FITS}]}] * 2
+    upstream.replies = [{"role": "assistant", "content": [{"type": "image", "data": FITS}]}] * 2
     with fails(BackendError, problem="it is not JSON"):
         client.chat(PROMPT, schema=SCHEMA)
 
