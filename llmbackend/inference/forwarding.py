@@ -22,8 +22,9 @@ from .wire import Deltas
 _PATH = "/chat/completions"
 
 # What may have to be written anew: until it is known that a reply begins with words, and after that.
-_AT_FIRST = re.compile(rb'"content"\s*:\s*(?:"[^"]|[^"n\s])|"tool_calls"\s*:\s*\[\s*\{')
-_LATER = re.compile(rb'"content"\s*:\s*[^"n\s]|"tool_calls"\s*:\s*\[\s*\{')
+_SAYS = re.compile(rb'"content"\s*:\s*(?:"[^"]|[^"n\s])')
+_SAYS_IN_PARTS = re.compile(rb'"content"\s*:\s*[^"n\s]')
+_CALLS = re.compile(rb'"tool_calls"\s*:\s*\[\s*\{')
 
 
 class ForwardingChat(OpenAICompatibleChat):
@@ -78,10 +79,12 @@ class _Rewriting:
         return event(rest) if rest else b""
 
     def _concerns(self, events: bytes) -> bool:
-        if self._deltas.settled and not self._several:
-            return _LATER.search(events) is not None
+        if self._several or _CALLS.search(events):
+            return True
+        if self._deltas.settled:
+            return _SAYS_IN_PARTS.search(events) is not None
         # Where something is held back, what comes next ends it.
-        return self._deltas.begun or self._several or _AT_FIRST.search(events) is not None
+        return self._deltas.begun or _SAYS.search(events) is not None
 
     def _each(self, events: bytes) -> Iterator[bytes]:
         for one in events.split(b"\n\n")[:-1]:
