@@ -41,15 +41,8 @@ class Deltas:
     def __init__(self) -> None:
         self._choices: dict[int, _Choice] = {}
         self._last: dict[str, Any] = {}
-
-    @property
-    def begun(self) -> bool:
-        return bool(self._choices)
-
-    @property
-    def settled(self) -> bool:
-        """Whether every choice has begun with words, so that there are no thoughts in its text."""
-        return self.begun and all(choice.thoughts.none for choice in self._choices.values())
+        self.begun = self.settled = False
+        """Whether there was a choice, and whether each has begun with words, so that there are no thoughts in it."""
 
     def read(self, chunk: dict[str, Any]) -> bool:
         """Change a chunk where it has to be; tells whether it was."""
@@ -67,7 +60,8 @@ class Deltas:
                 choice["delta"] = rest
                 changed = True
         if self._choices:
-            self._last = chunk
+            self._last, self.begun = chunk, True
+            self.settled = all(choice.thoughts.none for choice in self._choices.values())
         return changed
 
     def rest(self) -> dict[str, Any] | None:
