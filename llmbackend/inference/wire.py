@@ -142,7 +142,7 @@ class _Choice:
         if not calls and not id and not name:
             calls = self._calls
         for call in reversed(calls):
-            if id and call.given == id:
+            if id and call.theirs == id:
                 return call
         if calls:
             latest = calls[-1]
@@ -150,8 +150,8 @@ class _Choice:
             another = bool(name and latest.name) and (
                 name != latest.name or latest in here or bool(arguments and latest.complete)
             )
-            if not another and (not id or not latest.given):
-                latest.given = latest.given or id
+            if not another and (not id or not latest.theirs):
+                latest.theirs = latest.theirs or id
                 return latest
         call = _Calling(len(self._calls), index, id)
         self._calls.append(call)
@@ -165,7 +165,7 @@ class _Calling:
         self.number = number
         self.index = index
         """As the server numbers it, which may be the same for all, or None."""
-        self.given = id
+        self.theirs = id
         self.id = id or _new_id()
         self.name = self.arguments = ""
         self.begun = False

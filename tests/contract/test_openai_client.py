@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import openai
 import pytest
+import requests
 from pydantic import BaseModel
 
 from llmbackend import LLMBackendClient
@@ -58,6 +59,57 @@ def test_a_reply_may_be_sent_back_as_it_came(official: openai.OpenAI) -> None:
     first = official.chat.completions.create(**ASKED).choices[0].message
     messages = [*ASKED["messages"], first, {"role": "user", "content": "Say that again."}]
     assert official.chat.completions.create(**{**ASKED, "messages": messages}).choices[0].message.content
+
+
+def test_what_other_servers_put_into_a_reply_is_taken(official: openai.OpenAI) -> None:
+    reply: Any = {
+        "role": "assistant",
+        "content": "Paris.",
+        "refusal": None,
+        "audio": None,
+        "function_call": None,
+        "tool_calls": None,
+        "reasoning_content": "An easy one.",
+        "reasoning_details": [{"type": "reasoning.text", "text": "An easy one."}],
+        "annotations": [],
+        "citations": ["https://town.example"],
+        "provider_specific_fields": {"refusal": None},
+        "extra_content": {"google": {"thought_signature": "x"}},
+    }
+    messages = [*ASKED["messages"], reply, {"role": "user", "content": "Say that again."}]
+    assert official.chat.completions.create(**{**ASKED, "messages": messages}).choices[0].message.content
+
+
+def test_null_is_as_good_as_absent(official: openai.OpenAI) -> None:
+    names = ("temperature", "top_p", "stop", "seed", "tools", "tool_choice", "response_format", "logit_bias")
+    others = (
+        "n",
+        "user",
+        "stream_options",
+        "max_completion_tokens",
+        "functions",
+        "function_call",
+        "metadata",
+    )
+    nulls: Any = dict.fromkeys([*names, *others])
+    path = "/chat/completions"
+    reply = official.post(path, body={**ASKED, **nulls, "max_tokens": 5, "stream": None}, cast_to=object)
+    assert reply["choices"][0]["message"]["content"]  # type: ignore[index]
+    nulls = dict.fromkeys(["model", "dimensions", "encoding_format", "user", "too_long"])
+    vectors: Any = official.post("/embeddings", body={"input": ["tide"], **nulls}, cast_to=object)
+    assert len(vectors["data"][0]["embedding"]) == 256
+    options = {"stream": True, "stream_options": {"include_usage": None, "include_obfuscation": None}}
+    for chunk in official.chat.completions.create(**ASKED, extra_body=options, stream=True):
+        assert chunk.usage is None
+
+
+def test_half_a_character_is_replaced(official: openai.OpenAI) -> None:
+    body = b'{"input": ["tide \\ud83d", "tide \\ufffd"], "encoding_format": "float"}'
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+    data = requests.post(f"{official.base_url}embeddings", data=body, headers=headers, timeout=30).json()[
+        "data"
+    ]
+    assert data[0]["embedding"] == data[1]["embedding"]
 
 
 @pytest.mark.parametrize("include_usage", [True, False])
