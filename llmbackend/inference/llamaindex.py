@@ -27,13 +27,17 @@ _ASYNC_ONLY = "llmbackend's models are asynchronous: use the method of the same 
 
 
 class ChatAdapter(LLM):
-    """A ChatModel as a LlamaIndex LLM. `usage` adds up the tokens of its calls, `model` tells who answered."""
+    """A ChatModel as a LlamaIndex LLM. `usage` adds up the tokens of its calls, `model` tells who answered.
+
+    `was_cut` is True once a reply has ended at its limit of tokens.
+    """
 
     context: int = CONTEXT
     max_tokens: int = 256
     temperature: float = 0.0
     usage: dict[str, int] = Field(default_factory=dict)
     model: str = ""
+    was_cut: bool = False
     _chat: ChatModel = PrivateAttr()
 
     def __init__(self, chat: ChatModel, **kwargs: Any) -> None:
@@ -97,6 +101,8 @@ class ChatAdapter(LLM):
     def _note(self, completion: dict[str, Any]) -> None:
         self.model = completion.get("model") or self.model
         self.usage = total(self.usage, completion.get("usage"))
+        choices = completion.get("choices") or ()
+        self.was_cut |= any(choice.get("finish_reason") == "length" for choice in choices)
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         raise NotImplementedError(_ASYNC_ONLY)

@@ -12,7 +12,7 @@ import pytest
 import requests
 from pydantic import BaseModel
 
-from llmbackend import LLMBackendClient, LLMBackendError, Reply, StreamInterrupted
+from llmbackend import BackendError, LLMBackendClient, LLMBackendError, Reply, StreamInterrupted
 from llmbackend.schemas import EmbedRequest, RerankRequest
 from llmbackend.schemas.chat import OF_REPLIES
 from llmbackend.sse import Events
@@ -149,6 +149,21 @@ def test_answers_and_shapes_are_what_comes_behind_the_thoughts(
     job = client.submit_job("batch_chat", {"prompts": ["hello"]})
     client.wait_for_job(job, timeout=30)
     assert client.get_job_result(job).rows[0].reply == "At nine."
+
+
+def test_a_model_that_only_thinks_has_not_said_that_there_is_nothing(
+    client: LLMBackendClient, upstream: Upstream
+) -> None:
+    client.rag_ingest(DOCUMENTS, collection="thinker")
+    upstream.replies = [
+        _stream({"content": "<think>hm, so"}, reason="length"),
+        _stream({"reasoning_content": "hm, so"}, reason="length"),
+        _words("NOT IN THE DOCUMENTS"),
+    ]
+    for _ in range(2):
+        with pytest.raises(BackendError, match="thinking off"):
+            client.rag_query("How many vacation days?", "thinker")
+    assert not client.rag_query("How many vacation days?", "thinker").found
 
 
 def test_openais_client_has_thoughts_beside_the_content(official: openai.OpenAI, upstream: Upstream) -> None:

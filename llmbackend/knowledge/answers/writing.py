@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from ... import loading, threads
+from ...errors import BackendError
 from ...inference.chat import ChatModel
 from .citations import NOT_THERE, Checked, citing_nothing, mark
 from .delimiters import as_data, delimited
@@ -113,7 +114,15 @@ class Synthesis:
         question = as_data(citing_nothing(self._passages.question))
         answer = await llm.astream(prompt, passages=passages, question=question)
         checked = Checked(answer, count=self.read)
+        silent = True
         async for piece in checked.pieces():
+            silent = False
             yield piece
+        if silent and llm.was_cut:  # which is not to say that there is nothing in the documents
+            raise BackendError(
+                f"{llm.model or 'the chat model'} thought for all of its {REPLY_TOKENS} tokens and answered nothing: "
+                "switch its thinking off, or use another model",
+                details={"backend": "chat"},
+            )
         self.found = checked.found
         self.model, self.usage = llm.model, llm.usage
