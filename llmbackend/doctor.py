@@ -212,11 +212,11 @@ async def _files() -> schemas.Check:
 def _free(disk: Disk) -> int:
     """The bytes that are free, once some could be written."""
     folder = disk.folder
-    if disk.problem is not None:
-        raise BackendError(disk.problem, details={"data_dir": str(folder)})
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(4096))
+        if disk.problem is not None:
+            raise BackendError(disk.problem, details={"data_dir": str(folder)})
         return disk.free
     except OSError as error:
         raise BackendError(

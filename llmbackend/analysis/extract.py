@@ -68,6 +68,7 @@ _NOISE = re.compile(
     r"\b(?:all rights reserved|copyright|©|page \d+|in witness whereof|/s/|signature page|intentionally left blank|"
     r"table of contents|^(?:appendix|exhibit|schedule|annex)\b|confidential treatment|incorporated (?:herein )?by reference|exhibit \d|https?://\S+|"
     r"permission is hereby granted|duly executed|undersigned)|\b\d+\.\d+\.(?:\s|$)", re.I)
+_TARGET = re.compile(r"\]\([^()\s]*\)")  # of a link or an image, which is no part of what is said
 _SIGNED = re.compile(r"(?:^|\s)(?:By|Name|Title|Date|Its|Witness|Attest|Address|Fax|Phone|Tel|E-?mail)\s*:")
 _COMMONPLACE = re.compile(
     r"\bheadings\b.*\b(?:convenience|reference)|\bcounterparts?\b|\bseverab|\binvalid(?:ity)?\b.*\benforceab|"
@@ -121,7 +122,7 @@ def worth_reading(found: Sequence[Sentence], text: str) -> list[Sentence]:
 
 
 def _says_something(sentence: Sentence, text: str, fewest: int) -> bool:
-    said = sentence.text
+    said = _TARGET.sub("]", sentence.text)
     words = said.split()
     letters = [letter for letter in said if letter.isalpha()]
     unspaced = len(letters) > 12 * len(words)  # a script that has no spaces between words

@@ -21,7 +21,7 @@ ASKED: Any = {
     "model": MODEL,
     "messages": [{"role": "user", "content": "What is the capital of France?"}],
     "temperature": 0,
-    "max_tokens": 20,
+    "max_tokens": 60,
 }
 TOOL: Any = {
     "type": "function",

