@@ -126,7 +126,7 @@ def test_metadata_beyond_the_limits_is_refused(
     assert collection not in [one.name for one in client.list_collections()]
 
 
-@pytest.mark.parametrize("value", ["1e400", "-1e400", "NaN", "Infinity", "1" * 5000, '"\\ud800"', "[" * 300])
+@pytest.mark.parametrize("value", ["1e400", "-1e400", "NaN", "Infinity", "1" * 5000, "[" * 300])
 def test_json_that_no_client_of_ours_writes_is_refused(server_url: str, value: str) -> None:
     for path, body in (
         ("/v1/rag/ingest", '{"collection": "odd", "documents": [{"id": "a", "text": "t", "metadata": {"m": %s}}]}'),
@@ -145,6 +145,19 @@ def test_json_that_no_client_of_ours_writes_is_refused(server_url: str, value: s
         )
         assert reply.status_code in (404, 422), (path, reply.text)
         json.loads(reply.text, parse_constant=lambda name: pytest.fail(f"{name} in a reply"))
+
+
+def test_half_a_character_in_metadata_is_replaced_and_read_back(server_url: str) -> None:
+    with LLMBackendClient(server_url, KEY) as client:
+        body = (
+            '{"collection": "halves", "documents": [{"id": "a", "text": "t", "metadata": {"m": "x\\ud800"}}]}'
+        )
+        headers = {**WITH_KEY, "Content-Type": "application/json"}
+        reply = requests.post(f"{server_url}/v1/rag/ingest", data=body, headers=headers, timeout=30)
+        assert reply.status_code == 200
+        [document] = client.list_documents("halves")
+        assert document.metadata == {"m": "x\ufffd"}
+        client.delete_collection("halves")
 
 
 # What is damaged all the same
