@@ -56,7 +56,9 @@ async def batch_embed(context: Context, params: BatchEmbedParams) -> dict[str, A
 
 
 class BatchChatParams(Request):
-    prompts: Annotated[list[str | list[Message]], Field(min_length=1, max_length=100_000)]
+    prompts: Annotated[
+        list[str | Annotated[list[Message], Field(min_length=1)]], Field(min_length=1, max_length=100_000)
+    ]
     system: str | None = None
     model: str | None = None
     temperature: float | None = Field(None, ge=0, le=2)

@@ -203,3 +203,8 @@ def test_a_header_of_a_watcher_is_no_number(server_url: str) -> None:
             f"{server_url}/v1/jobs/{job_id}/events", headers={**headers, "Last-Event-ID": value}, timeout=30
         )
         assert reply.status_code == 422, value
+
+
+def test_a_prompt_without_messages_is_refused_at_the_door(client: LLMBackendClient) -> None:
+    with pytest.raises(InvalidRequest, match=r"prompts\.1"):
+        client.submit_job("batch_chat", {"prompts": ["Hello", []]})
