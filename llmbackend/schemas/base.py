@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     WithJsonSchema,
     model_validator,
 )
+from pydantic_core import CoreSchema, core_schema
 
 COLLECTION = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 
@@ -45,9 +47,19 @@ LARGEST = 2**53 - 1
 BASE64 = {"type": "string", "contentEncoding": "base64"}
 
 
-def null_is(default: Any) -> BeforeValidator:
-    """OpenAI's clients in other languages send null for what is not given."""
-    return BeforeValidator(lambda value: default if value is None else value)
+@dataclass(frozen=True)
+class NullIs:
+    """A field that takes null for its default: OpenAI's clients in other languages send it for what is not given."""
+
+    default: Any
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        return core_schema.no_info_before_validator_function(
+            lambda value: self.default if value is None else value,
+            schema,
+            json_schema_input_schema=core_schema.nullable_schema(schema),
+        )
 
 
 class Request(BaseModel):

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from .base import Request, Response, null_is
+from .base import NullIs, Request, Response
 from .json_schema import JsonSchemaObject
 
 MESSAGES = 10_000
@@ -76,7 +76,10 @@ AsItCame = Annotated[JsonValue, AfterValidator(_as_it_came)]
 """What a server put into a message of its own."""
 
 _NONE_FOR_EMPTY = BeforeValidator(lambda value: None if value == [] else value)
-_AS_TEXT = BeforeValidator(lambda value: json.dumps(value) if isinstance(value, dict) else value)
+_AS_TEXT = BeforeValidator(
+    lambda value: json.dumps(value) if isinstance(value, dict) else value,
+    json_schema_input_type=str | dict[str, JsonValue],
+)
 
 
 def _refused(why: str) -> BeforeValidator:
@@ -88,7 +91,7 @@ def _refused(why: str) -> BeforeValidator:
 
 
 class StreamOptions(Request):
-    include_usage: Annotated[bool, null_is(False)] = False
+    include_usage: Annotated[bool, NullIs(False)] = False
     include_obfuscation: bool | None = None
 
 
@@ -137,7 +140,7 @@ Parts = Annotated[list[Part], Field(max_length=1000)]
 
 class CalledFunction(Request):
     name: str
-    arguments: Annotated[str, _AS_TEXT, null_is("{}")] = Field(description="JSON")
+    arguments: Annotated[str, _AS_TEXT, NullIs("{}")] = Field(description="JSON")
     provider_specific_fields: AsItCame = None
     parsed_arguments: LeftOut = None
 
@@ -149,7 +152,7 @@ class CalledCustomTool(Request):
 
 class ToolCall(Request):
     id: str
-    type: Annotated[Literal["function", "custom"], null_is("function")] = "function"
+    type: Annotated[Literal["function", "custom"], NullIs("function")] = "function"
     function: CalledFunction | None = None
     custom: CalledCustomTool | None = None
     extra_content: AsItCame = None

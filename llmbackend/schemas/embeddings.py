@@ -11,7 +11,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from .base import Question, Request, Response, null_is
+from .base import NullIs, Question, Request, Response
 
 # Embeddings (OpenAI's wire)
 
@@ -48,13 +48,13 @@ class EmbedRequest(Request):
         description="one or several texts; or token ids of the model's own vocabulary, for a model that takes them"
     )
     model: str | None = None
-    encoding_format: Annotated[Literal["float", "base64", "bytes"], null_is("float")] = Field(
+    encoding_format: Annotated[Literal["float", "base64", "bytes"], NullIs("float")] = Field(
         "float",
         description="bytes: not JSON, but a line of JSON (`data` left out, `dimension` added), then the vectors, one "
         "after the other, as little-endian float32",
     )
     dimensions: int | None = Field(None, ge=1, description="for a model whose vectors can be shortened")
-    too_long: Annotated[Literal["split", "truncate", "error"], null_is("split")] = Field(
+    too_long: Annotated[Literal["split", "truncate", "error"], NullIs("split")] = Field(
         "split",
         description="a text longer than the model takes is the mean of its parts, is cut off, or is refused",
     )
@@ -114,7 +114,7 @@ class RerankRequest(Request):
     documents: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, max_length=10_000)
     top_n: int | None = Field(None, ge=1, description="how many of the best to answer; all, if not given")
     model: str | None = None
-    return_documents: Annotated[bool, null_is(True)] = True
+    return_documents: Annotated[bool, NullIs(True)] = True
 
 
 class RerankDocument(Response):

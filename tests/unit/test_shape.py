@@ -14,12 +14,14 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 import llm_client
 import llmbackend
-from llmbackend import LLMBackendClient, LLMBackendError, errors
+from llmbackend import LLMBackendClient, LLMBackendError, errors, schemas
 from llmbackend.backend import Backend
 from llmbackend.jobs.registry import TYPES
 from llmbackend.operations import OPERATIONS, Operation
@@ -225,6 +227,29 @@ def test_a_field_of_the_path_is_not_asked_for_again_in_the_body(row: Operation) 
 def _schema_of_body(described: dict[str, Any]) -> dict[str, Any]:
     schema: dict[str, Any] = described["requestBody"]["content"]["application/json"]["schema"]
     return _resolved(schema["$ref"]) if "$ref" in schema else schema
+
+
+def test_the_openapi_document_tells_which_fields_take_null() -> None:
+    """Of requests, of what they are made of, and of the types of jobs."""
+    models = [
+        kind for kind in _subclasses(schemas.Request) if kind.__name__ in document()["components"]["schemas"]
+    ]
+    assert {schemas.ChatRequest, schemas.EmbedRequest, schemas.RerankRequest, schemas.Message} <= set(models)
+    for kind in models:
+        for name, told in _resolved(f"#/components/schemas/{kind.__name__}")["properties"].items():
+            try:
+                kind.model_validate({name: None})
+                found = set()
+            except ValidationError as error:
+                found = {item["loc"][:1] for item in error.errors()}
+            schema = {**told, "components": document()["components"]}
+            assert jsonschema_rs.is_valid(schema, None) == ((name,) not in found), (kind, name)
+
+
+def _subclasses(kind: type[schemas.Request]) -> Iterator[type[schemas.Request]]:
+    for one in kind.__subclasses__():
+        yield one
+        yield from _subclasses(one)
 
 
 def test_every_reference_in_the_openapi_document_resolves() -> None:
