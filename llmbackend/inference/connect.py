@@ -9,7 +9,7 @@ from ..errors import BackendError
 from ..settings import Settings
 from .cache import Cache, CachedEmbedder
 from .chat import CONTEXT, ChatModel, OpenAICompatibleChat
-from .embedded import EmbeddedChat, EmbeddedEmbedder
+from .embedded import WORDLLAMA, EmbeddedChat, EmbeddedEmbedder
 from .embeddings import Embedder
 from .forwarding import ForwardingChat
 from .judge import Judge
@@ -55,7 +55,7 @@ def embedding_server(settings: Settings) -> Upstream | None:
     model = settings.embedding_model
     if settings.tei_url:
         return _tei(settings.tei_url, settings.tei_api_key, "TEI_API_KEY", settings)
-    if model is None or model == EmbeddedEmbedder.name:
+    if model is None or model == WORDLLAMA.name:
         return None
     # vLLM last: it serves one model, and VLLM_URL's is more often the chat model.
     for server in sorted(servers(settings), key=lambda server: server.name == "vLLM"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import os
 import secrets
@@ -11,7 +10,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .. import threads, tracing
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
@@ -52,14 +51,29 @@ TOKENS_AT_ONCE = 4096
 """Of texts whose vectors wordllama sums up together, padding included."""
 
 
+class StaticModel(NamedTuple):
+    """A vector for each token of a vocabulary; a text's is their mean."""
+
+    name: str
+    folder: Path
+    """With `weights.safetensors`, which has one table, and `tokenizer.json`."""
+    dimensions: tuple[int, ...]
+    """That its vectors may be cut down to, the whole ones last."""
+
+
+WORDLLAMA = StaticModel(
+    "wordllama-l2-supercat-256",
+    Path(__file__).with_name("wordllama"),
+    (64, 128, 256),  # it was trained to be cut off there (Matryoshka)
+)
+"""Its weights come with this package (MIT license)."""
+
+
 class EmbeddedEmbedder:
-    """wordllama's static vectors: 256 dimensions, several thousand passages a second, weights inside its wheel."""
+    """Static vectors: several thousand passages a second."""
 
-    name = "wordllama-l2-supercat-256"
-    dimensions = (64, 128, 256)
-    """It was trained to be cut off there (Matryoshka)."""
-
-    def __init__(self) -> None:
+    def __init__(self, model: StaticModel = WORDLLAMA) -> None:
+        self.name, self._folder, self.dimensions = model
         self._loading = threading.Lock()
 
     async def identity(self) -> str:
@@ -71,7 +85,7 @@ class EmbeddedEmbedder:
         """No text is too long."""
         if dimensions is not None and dimensions not in self.dimensions:
             raise InvalidRequest(
-                f"dimensions: {self.name} has 64, 128 or 256, not {dimensions}",
+                f"dimensions: {self.name} has {' or '.join(map(str, self.dimensions))}, not {dimensions}",
                 details={"dimensions": dimensions, "possible": [*self.dimensions]},
             )
         with tracing.current().waiting():
@@ -94,21 +108,19 @@ class EmbeddedEmbedder:
     def _embed(self, texts: Sequence[str], dimensions: int | None) -> Vectors:
         """The mean of a text's token vectors, scaled to unit length.
 
-        wordllama's own `embed` gives the same numbers; it pads a batch to its longest text, which takes three
-        times as long, and does not tell the token count.
+        `embed` of the packages wordllama and model2vec gives the same numbers. Padding a batch to its longest text, as
+        wordllama does, takes three times as long.
         """
         import numpy as np
 
         from .embeddings import Vectors, unit
 
         with self._loading:
-            model, table = self._model, self._table[:, :dimensions]
+            tokenizer, table = self._tokenizer, self._table[:, :dimensions]
         values = np.zeros((len(texts), table.shape[1]), dtype=np.float32)
         tokens: list[int] = []
         for start in range(0, len(texts), 256):
-            encoded = model.tokenizer.encode_batch_fast(
-                list(texts[start : start + 256]), add_special_tokens=False
-            )
+            encoded = tokenizer.encode_batch_fast(list(texts[start : start + 256]), add_special_tokens=False)
             ids = [encoding.ids for encoding in encoded]
             tokens += map(len, ids)
             for group in of_similar_length(ids, TOKENS_AT_ONCE):
@@ -119,26 +131,38 @@ class EmbeddedEmbedder:
         return Vectors(unit(values), tokens)
 
     @cached_property
-    def _model(self) -> Any:
-        root = logging.getLogger()
-        handlers, level = root.handlers[:], root.level
+    def _tokenizer(self) -> Any:
         try:
-            import wordllama
+            from tokenizers import Tokenizer
         except ModuleNotFoundError as error:
             raise _not_installed(error) from error
-        finally:
-            # Importing wordllama configures the root logger, which belongs to the application.
-            root.handlers[:], root.level = handlers, level
-        model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
-        model.tokenizer.no_padding()
-        return model
+        tokenizer = Tokenizer.from_file(str(self._file("tokenizer.json")))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
 
     @cached_property
     def _table(self) -> Any:
         """A vector for each token, and one of zeros to pad with."""
         import numpy as np
 
-        return np.vstack([self._model.embedding, np.zeros((1, 256), np.float32)])
+        try:
+            from safetensors.numpy import load_file
+        except ModuleNotFoundError as error:
+            raise _not_installed(error) from error
+        (table,) = load_file(self._file("weights.safetensors")).values()
+        return np.vstack([table.astype(np.float32), np.zeros((1, table.shape[1]), np.float32)])
+
+    def _file(self, name: str) -> Path:
+        path = self._folder / name
+        if not path.is_file():
+            raise BackendError(
+                f"{self.name}: {path} is not there: install llmbackend anew"
+                if self._folder == WORDLLAMA.folder
+                else f"{self.name} is not here: run `llmbackend models pull {self.name}`",
+                details={"backend": "embeddings", "path": str(path)},
+            )
+        return path
 
     async def close(self) -> None:
         pass

@@ -135,7 +135,7 @@ def test_a_document_inserted_by_llamaindex_is_deleted_by_its_id(tmp_path: Path) 
 def test_our_embedder_is_a_llamaindex_embedding_model() -> None:
     async def run() -> None:
         adapter = EmbeddingAdapter(EmbeddedEmbedder())
-        assert adapter.model_name == EmbeddedEmbedder.name
+        assert adapter.model_name == EmbeddedEmbedder().name
         texts = [text for _, text, _ in FACTS]
         many = await adapter.aget_text_embedding_batch(texts)
         assert len(many) == len(texts)

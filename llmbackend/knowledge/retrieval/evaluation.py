@@ -1,4 +1,4 @@
-"""How well a collection's search finds what it should, by mode; measured by ir-measures."""
+"""How well a collection's search finds what it should, by mode."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ...inference.rerank import NoReranker, Reranker
 from ...schemas import Evaluation, GoldQuestion, ModeScores, QuestionScores, Retrieval
 from ..collections.collection import Collection
 from ..engines.vectors import VectorIndex
+from .measures import ndcg, recall, reciprocal_rank
 from .retrieval import retrieve
 
 Progress = Callable[[int, int, str], None]
@@ -52,8 +53,8 @@ async def evaluate(
             rankings.append(ranked[:k])
             progress(number * len(questions) + len(rankings), total, mode)
         ms = 1000 * (time.perf_counter() - began) / len(questions)
-        recall, mrr, ndcg, by_question = await threads.processor(_measured, questions, rankings, k)
-        scores.append(ModeScores(mode=mode, recall=recall, mrr=mrr, ndcg=ndcg, ms=round(ms, 2)))
+        found, mrr, gain, by_question = await threads.processor(_measured, questions, rankings, k)
+        scores.append(ModeScores(mode=mode, recall=found, mrr=mrr, ndcg=gain, ms=round(ms, 2)))
         for row, ranked, its in zip(each, rankings, by_question, strict=True):
             row.ndcg[mode] = its
             row.first[mode] = ranked[0] if ranked else None
@@ -109,21 +110,8 @@ def _measured(
     questions: Sequence[GoldQuestion], rankings: Sequence[Sequence[str]], k: int
 ) -> tuple[float, float, float, list[float]]:
     """Recall, MRR and nDCG, all of the first k, and the last of each question."""
-    from ir_measures import RR, Measure, Qrel, R, ScoredDoc, iter_calc, nDCG
-
-    gold = [
-        Qrel(str(number), name, relevance)
-        for number, question in enumerate(questions)
-        for name, relevance in question.relevance.items()
-    ]
-    run = [
-        ScoredDoc(str(number), name, float(-rank))
-        for number, ranked in enumerate(rankings)
-        for rank, name in enumerate(ranked)
-    ]
-    measures: list[Measure] = [R @ k, RR @ k, nDCG @ k]
-    values: dict[Measure, list[float]] = {measure: [0.0] * len(questions) for measure in measures}
-    for one in iter_calc(measures, gold, run):
-        values[one.measure][int(one.query_id)] = float(one.value)
-    recall, mrr, ndcg = (sum(values[measure]) / len(questions) for measure in measures)
-    return recall, mrr, ndcg, values[measures[2]]
+    pairs = [(question.relevance, ranked) for question, ranked in zip(questions, rankings, strict=True)]
+    each = [ndcg(relevance, ranked, k) for relevance, ranked in pairs]
+    recalls = sum(recall(relevance, ranked) for relevance, ranked in pairs)
+    mrr = sum(reciprocal_rank(relevance, ranked) for relevance, ranked in pairs)
+    return recalls / len(pairs), mrr / len(pairs), sum(each) / len(pairs), each
