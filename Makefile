@@ -57,10 +57,12 @@ $(CLIENTS)/%/installed: pyproject.toml Makefile
 serve: install  ## Serve on http://127.0.0.1:8888
 	$(BIN)/llmbackend serve
 
-check: $(INSTALLED)  ## Lint and type-check
+check: $(INSTALLED)  ## Lint and type-check, for Linux, Windows and macOS
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32
+	$(BIN)/mypy --platform darwin
 
 bench: install  ## Measure; DATA=folder adds retrieval (corpus.jsonl, queries.jsonl), FILES=folder parsing (expected.jsonl)
 	$(BIN)/pytest tests/benchmarks -m benchmark -s $(if $(DATA),--data $(DATA)) $(if $(FILES),--files $(FILES))

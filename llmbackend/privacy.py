@@ -20,5 +20,6 @@ def keep() -> None:
 
 
 def environment() -> dict[str, str]:
-    """For a Python process that needs no key of ours: where modules are, and nothing else."""
-    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    """For a Python process that needs no key of ours: where modules are, and what Windows starts no process without."""
+    needed = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **needed}

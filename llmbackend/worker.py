@@ -27,8 +27,12 @@ def run(settings: Settings, started: Callable[[str], None] = lambda folder: None
 async def _run(settings: Settings, started: Callable[[str], None]) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stop(*_: object) -> None:
+        loop.call_soon_threadsafe(stopped.set)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
+        signal.signal(number, stop)  # the loop has no handlers of its own on Windows
     backend = await _open(settings)
     try:
         started(str(backend.settings.data_dir))

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from itertools import islice
 from typing import Any
+
+from .. import privacy
 
 SECONDS = 1
 """Of a processor's time, for one reply."""
@@ -52,13 +53,13 @@ def told_apart(schema: Any, reply: Any) -> str | None:
             capture_output=True,
             timeout=WALL_SECONDS,
             check=False,
-            env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # and no key of ours
+            env=privacy.environment(),
         )
     except subprocess.TimeoutExpired:
         raise TimeoutError from None
     except OSError as error:
         raise CheckFailed(str(error)) from error
-    if done.returncode == -signal.SIGPROF:
+    if sys.platform != "win32" and done.returncode == -signal.SIGPROF:
         raise TimeoutError
     if done.returncode:
         raise CheckFailed(
@@ -70,7 +71,8 @@ def told_apart(schema: Any, reply: Any) -> str | None:
 def _main() -> None:
     schema, reply = json.load(sys.stdin.buffer)
     check = validator(schema)
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # which ends this process by SIGPROF
+    if sys.platform != "win32":  # there, WALL_SECONDS have to do
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # which ends this process by SIGPROF
     sys.stdout.buffer.write((told(check, reply) or "").encode(errors="replace"))
 
 

@@ -288,10 +288,10 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
 
 def _most_connections(settings: Settings) -> int:
     """MAX_CONNECTIONS, or as many as leave half of the files that this process may open to collections and models."""
-    try:
-        import resource
-    except ImportError:  # Windows counts them differently
+    if sys.platform == "win32":  # where connections are no files
         return settings.max_connections
+    import resource
+
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max(files, min(4 * settings.max_connections, most if most != resource.RLIM_INFINITY else 2**20))
     if wanted > files:

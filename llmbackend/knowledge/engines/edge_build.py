@@ -45,7 +45,7 @@ async def optimized(folder: Path, dimension: int) -> None:
 
 def _end_with_parent() -> None:
     """Where the system can (Linux): a killed parent leaves no process behind that still builds."""
-    with suppress(Exception):
+    if sys.platform == "linux":
         import ctypes
         import signal
 
@@ -66,6 +66,7 @@ def _build(folder: str, dimension: int) -> None:
 
 if __name__ == "__main__":
     _end_with_parent()
-    with suppress(AttributeError, OSError):
-        os.nice(10)  # calls come first
+    if sys.platform != "win32":
+        with suppress(OSError):
+            os.nice(10)  # calls come first
     _build(sys.argv[1], int(sys.argv[2]))

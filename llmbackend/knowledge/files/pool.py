@@ -171,7 +171,7 @@ class _Parser:
 
 _REASONS = {
     OUT_OF_MEMORY: "took too much memory",
-    -signal.SIGKILL: "took too much memory",  # for the whole system
+    -getattr(signal, "SIGKILL", 9): "took too much memory",  # for the whole system
     -getattr(signal, "SIGXCPU", 24): "took too long",
     -getattr(signal, "SIGALRM", 14): "took too long",
 }

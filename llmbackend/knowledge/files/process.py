@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import landlock, namespaces
+from . import job_object, landlock, namespaces
 from .parsed import Unreadable
 from .parsing import parse_all
 
@@ -90,16 +90,18 @@ def restrict(memory: int) -> None:
     if not landlock.confine(_readable()):
         namespaces.leave()
     sys.addaudithook(_refuse)
-    with suppress(ImportError):  # Windows has no such limits
-        import resource
+    if sys.platform == "win32":
+        job_object.limit(memory)
+        return
+    import resource
 
-        for what, most in (
-            (resource.RLIMIT_AS, memory),
-            (resource.RLIMIT_FSIZE, 0),
-            (resource.RLIMIT_CORE, 0),
-        ):
-            with suppress(ValueError, OSError):  # a system may allow less already
-                resource.setrlimit(what, (most, most))
+    for what, most in (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        with suppress(ValueError, OSError):  # a system may allow less already
+            resource.setrlimit(what, (most, most))
 
 
 PARSERS = (
@@ -141,13 +143,14 @@ def _readable() -> Iterator[Path]:
 
 def _limit_time(seconds: float) -> None:
     """End this process after so many seconds, on the clock or at work; 0 is no limit."""
-    with suppress(ImportError, AttributeError):
-        import resource
+    if sys.platform == "win32":  # there, whoever started it ends it
+        return
+    import resource
 
-        signal.setitimer(signal.ITIMER_REAL, seconds + GRACE if seconds else 0)
-        used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-        most = int(used + seconds) + GRACE if seconds else resource.RLIM_INFINITY
-        resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
+    signal.setitimer(signal.ITIMER_REAL, seconds + GRACE if seconds else 0)
+    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    most = int(used + seconds) + GRACE if seconds else resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
 
 
 _REFUSED = ("socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn")
