@@ -415,13 +415,23 @@ class Backend:
     async def create_collection(self, request: schemas.CreateCollectionRequest) -> schemas.CollectionInfo:
         """Make an empty collection.
 
-        Refused: chunk_overlap that is not smaller than chunk_size.
+        Refused: chunk_overlap that is not smaller than chunk_size; indexes of too many fields.
         """
-        await self._collections.create(request.collection, request.chunk_size, request.chunk_overlap)
+        await self._collections.create(
+            request.collection, request.chunk_size, request.chunk_overlap, request.indexes or {}
+        )
         return await self._described(request.collection)
 
     async def get_collection(self, request: schemas.CollectionRequest) -> schemas.CollectionInfo:
         """Describe a collection."""
+        return await self._described(request.collection)
+
+    async def set_indexes(self, request: schemas.SetIndexesRequest) -> schemas.CollectionInfo:
+        """Make, change or remove indexes of metadata fields.
+
+        Refused: indexes of too many fields.
+        """
+        await self._collections.set_indexes(request.collection, request.indexes)
         return await self._described(request.collection)
 
     async def _described(self, name: str) -> schemas.CollectionInfo:

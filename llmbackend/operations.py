@@ -105,6 +105,7 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("list_collections", "GET", "/v1/collections", schemas.Empty, schemas.CollectionList, "read"),
     Operation("create_collection", "POST", "/v1/collections", schemas.CreateCollectionRequest, schemas.CollectionInfo, "write"),
     Operation("get_collection", "GET", "/v1/collections/{collection}", schemas.CollectionRequest, schemas.CollectionInfo, "read"),
+    Operation("set_indexes", "POST", "/v1/collections/{collection}/indexes", schemas.SetIndexesRequest, schemas.CollectionInfo, "write"),
     Operation("delete_collection", "DELETE", "/v1/collections/{collection}", schemas.CollectionRequest, schemas.CollectionDeleted, "write"),
     Operation("reindex_collection", "POST", "/v1/collections/{collection}/reindex", schemas.ReindexRequest, schemas.ReindexReport, "write", streams=True),
     Operation("export_collection", "GET", "/v1/collections/{collection}/export", schemas.ExportRequest, schemas.CollectionExport, "read", bulky=True),

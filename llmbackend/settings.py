@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     embedding_model: str | None = None
     embedding_cache_mb: int = Field(256, ge=0)
 
-    # Vectors: a Qdrant server; otherwise Qdrant Edge in this process
+    # Vectors: a Qdrant server, or several URLs of a cluster with commas between; otherwise Qdrant Edge in this process
     qdrant_url: str | None = None
     qdrant_api_key: SecretStr | None = None
 
@@ -159,14 +159,14 @@ class Settings(BaseSettings):
     def _in_any_case(cls, level: Any) -> Any:
         return level.lower() if isinstance(level, str) else level
 
-    @field_validator("vllm_url", "litellm_url", "openai_base_url")
+    @field_validator("vllm_url", "litellm_url", "openai_base_url", "qdrant_url")
     @classmethod
     def _are_urls(cls, urls: str | None) -> str | None:
         for one in (urls or "").split(","):
             _check_url(one)
         return urls
 
-    @field_validator("tei_url", "tei_rerank_url", "rerank_url", "qdrant_url")
+    @field_validator("tei_url", "tei_rerank_url", "rerank_url")
     @classmethod
     def _is_url(cls, url: str | None) -> str | None:
         if "," in (url or ""):

@@ -11,7 +11,6 @@ import asyncio
 import base64
 import json
 import math
-import random
 import re
 import threading
 import time
@@ -25,6 +24,7 @@ from pydantic import SecretStr
 
 from .. import threads, tracing
 from ..errors import BackendError, BackendTimeout, InvalidRequest, LLMBackendError, NotFound, Overloaded
+from ..retrying import Patience, passing
 from ..sse import Events
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from .openai_client import OpenAIClient
 
 RETRIES = 2
-FIRST_PAUSE = 0.2  # seconds
 CONNECTING = 10.0  # seconds at most
 REPLY_BYTES = 2**25
 """The largest reply, unless MAX_REPLY_BYTES says otherwise: hundreds of vectors, or several books."""
@@ -174,8 +173,8 @@ class Upstream:
         trace = tracing.current()
         began = time.monotonic()
         deadline = min(began + self.timeout, deadline or math.inf)
-        pause = FIRST_PAUSE
-        for tries_left in range(retries, -1, -1):
+        patience = Patience(deadline, retries)
+        while True:
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
                     with self.translated(), trace.waiting():
@@ -183,12 +182,12 @@ class Upstream:
             except TimeoutError as error:
                 raise self._too_late(max(0.0, deadline - began)) from error
             except LLMBackendError as error:
-                wait = float(error.details.get("retry_after") or pause * random.uniform(1, 1.5))
-                if not tries_left or not _worth_another_try(error) or time.monotonic() + wait >= deadline:
+                pause = (
+                    patience.pause(error.details.get("retry_after")) if _worth_another_try(error) else None
+                )
+                if pause is None:
                     raise
-            await asyncio.sleep(wait)
-            pause *= 2
-        raise AssertionError("the last try returns or raises")
+            await asyncio.sleep(pause)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -271,7 +270,7 @@ class Upstream:
     def refusal(self, status: int, body: bytes, retry_after: str | None = None) -> LLMBackendError:
         """The error for a reply with an error status."""
         about: dict[str, Any] = {"backend": self.name, "status": status}
-        if _passing(status) and (seconds := _seconds(retry_after)) is not None:
+        if passing(status) and (seconds := _seconds(retry_after)) is not None:
             about["retry_after"] = seconds
         said = self._said(_json(body)) or f"HTTP {status}"
         if status == 400 and b"no_db_connection" in body:
@@ -381,16 +380,11 @@ def _worth_another_try(error: LLMBackendError) -> bool:
 
     status = error.details.get("status")
     if status is not None:
-        return _passing(status)
+        return passing(status)
     if isinstance(error, BackendTimeout):
         return False  # the time is used up
     cause = error.__cause__
     return isinstance(cause, aiohttp.ClientConnectionError) or type(cause).__name__ == "APIConnectionError"
-
-
-def _passing(status: int) -> bool:
-    """Whether what is refused with this status may be accepted later."""
-    return status in (408, 429) or status >= 500
 
 
 def _seconds(retry_after: str | None) -> float | None:

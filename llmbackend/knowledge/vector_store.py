@@ -112,6 +112,7 @@ class CollectionStore(BasePydanticVectorStore):
             dimension = self._collection.manifest.dimension
             vector = fitting([query.query_embedding], dimension, lambda _: "the query's vector")[0]
         where = bounded(_conditions(query.filters))
+        await self._collection.prepare(where)
         found = await self._collection.run(
             lambda: self._collection.index.search(
                 query.query_str or "",

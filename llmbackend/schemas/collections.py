@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 from pydantic import (
     ConfigDict,
     Field,
@@ -17,9 +19,28 @@ class CollectionRequest(Request):
     collection: CollectionName
 
 
+MetadataField = Annotated[str, Field(min_length=1, max_length=512, pattern=r'^[^"\\]+$')]
+FieldType = Literal["keyword", "integer", "float", "bool", "datetime"]
+Indexes = Annotated[
+    dict[MetadataField, FieldType],
+    Field(
+        description="of metadata fields that filters ask for: what is in each, `integer` for whole numbers only; at most 90"
+    ),
+]
+
+
 class CreateCollectionRequest(CollectionRequest):
     chunk_size: int | None = Field(None, ge=32, le=8192, description="tokens")
     chunk_overlap: int | None = Field(None, ge=0, le=4096, description="tokens")
+    indexes: Indexes | None = None
+
+
+class SetIndexesRequest(CollectionRequest):
+    indexes: dict[MetadataField, FieldType | None] = Field(
+        min_length=1,
+        max_length=90,
+        description="of metadata fields: what is in each, null for one whose index is to go; the others stay",
+    )
 
 
 class CollectionInfo(Response):
@@ -32,6 +53,7 @@ class CollectionInfo(Response):
     documents: int | None = Field(description="null where it cannot be opened")
     chunks: int | None = Field(description="null where it cannot be opened")
     created_at: str
+    indexes: Indexes = Field(description="of metadata fields, those made for a filter included")
     damaged: bool = Field(
         False,
         exclude_if=lambda damaged: not damaged,
@@ -74,6 +96,7 @@ class CollectionManifest(Request):
     dimension: int = Field(ge=1, le=65_536)
     chunk_size: int = Field(ge=32, le=8192)
     chunk_overlap: int = Field(ge=0, le=4096)
+    indexes: Indexes = {}
 
 
 class StoredChunk(Request):

@@ -25,6 +25,7 @@ def test_a_new_collection_is_described(client: LLMBackendClient, collection: str
         "documents",
         "chunks",
         "created_at",
+        "indexes",
     }
     assert made.name == collection
     assert made.embedding_model == client.health().embeddings
@@ -255,3 +256,57 @@ def test_a_question_is_no_document(client: LLMBackendClient, collection: str) ->
     ):
         with pytest.raises(InvalidRequest, match="32768"):
             ask()
+
+
+# Indexes of metadata fields
+
+DECLARED = {"kind": "keyword", "signed": "datetime", "price": "float", "a.b": "bool"}
+
+
+def test_indexes_are_declared_and_changed(client: LLMBackendClient, collection: str) -> None:
+    assert client.create_collection(collection, indexes=DECLARED).indexes == DECLARED
+    changed = client.set_indexes(collection, {"price": "integer", "kind": None, "team": "keyword"})
+    expected = {"signed": "datetime", "price": "integer", "a.b": "bool", "team": "keyword"}
+    assert changed.indexes == expected
+    assert client.get_collection(collection) == changed
+    assert changed in client.list_collections()
+
+
+def test_indexes_change_nothing_that_filters_find(client: LLMBackendClient, collection: str) -> None:
+    client.create_collection(collection, indexes=DECLARED)
+    sheets = [{"kind": "a", "price": 1.5}, {"kind": "b", "price": 2}, {"kind": "a", "price": "three"}]
+    client.rag_ingest(
+        [
+            {"id": f"d{number}", "text": f"Sheet {number}.", "metadata": one}
+            for number, one in enumerate(sheets)
+        ],
+        collection,
+    )
+
+    def found(filters: dict[str, object]) -> set[str]:
+        return {hit.document_id for hit in client.rag_search("sheet", collection, filters=filters)}
+
+    assert found({"kind": "a"}) == {"d0", "d2"}
+    assert found({"price": 2}) == {"d1"}
+    assert found({"price": [2, 7]}) == {"d1"}
+    assert found({"price": {"gt": 1}}) == {"d0", "d1"}
+    assert found({"price": {"exists": True}, "kind": {"not": "b"}}) == {"d0", "d2"}
+    assert found({"price": "three"}) == {"d2"}
+    with pytest.raises(InvalidRequest, match="set_indexes"):
+        found({"signed": {"gt": 1}})
+
+
+def test_indexes_of_no_type_or_of_too_many_fields_are_refused(
+    client: LLMBackendClient, collection: str
+) -> None:
+    with pytest.raises(InvalidRequest, match="kind"):
+        client.create_collection(collection, indexes={"kind": "text"})
+    many = {f"field{number}": "keyword" for number in range(91)}
+    with pytest.raises(InvalidRequest, match="90"):
+        client.create_collection(collection, indexes=many)
+    client.create_collection(collection, indexes={"kind": "keyword"})
+    with pytest.raises(InvalidRequest, match="90"):
+        client.set_indexes(collection, {f"field{number}": "keyword" for number in range(90)})
+    assert client.get_collection(collection).indexes == {"kind": "keyword"}
+    with pytest.raises(NotFound):
+        client.set_indexes("nobody", {"kind": "keyword"})

@@ -33,6 +33,7 @@ def other(client: LLMBackendClient, collection: str) -> Iterator[str]:
 @pytest.fixture
 def exported(client: LLMBackendClient, collection: str, tmp_path: Path) -> Path:
     client.rag_ingest(DOCUMENTS, collection, chunk_size=64, chunk_overlap=8)
+    client.set_indexes(collection, {"n": "float"})
     file = tmp_path / "exported.jsonl"
     result = client.export_collection(collection, file)
     assert result == {"collection": collection, "chunks": client.get_collection(collection).chunks}

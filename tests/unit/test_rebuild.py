@@ -20,9 +20,9 @@ from llmbackend.backend import Backend
 from llmbackend.knowledge.collections import index_building
 from llmbackend.knowledge.collections.index_building import IndexBuilder
 from llmbackend.knowledge.engines import bm25
-from llmbackend.knowledge.engines.edge_build import optimized
+from llmbackend.knowledge.engines.edge_build import built
 from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex, QdrantEdge
-from llmbackend.knowledge.engines.vectors import Chunk, Physical
+from llmbackend.knowledge.engines.vectors import Chunk, Layout, Physical
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 
@@ -127,8 +127,8 @@ def test_closing_ends_the_building_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_what_is_no_shard_gets_no_graph(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(BackendError, match="graph"):
-        asyncio.run(optimized(tmp_path / "file", 2))
+    with pytest.raises(BackendError, match="indexes"):
+        asyncio.run(built(tmp_path / "file", Layout(2), graph=True))
 
 
 def test_a_panic_of_the_process_that_builds_a_graph_is_an_error(tmp_path: Path) -> None:
@@ -140,8 +140,8 @@ def test_a_panic_of_the_process_that_builds_a_graph_is_an_error(tmp_path: Path) 
     index.close()
     (tracker,) = (tmp_path / "shard").glob("segments/*/payload_storage/tracker.dat")
     tracker.write_bytes(b"\xff" * 4096 + tracker.read_bytes()[4096:])
-    with pytest.raises(BackendError, match="building the graph: pyo3_runtime\\.PanicException"):
-        asyncio.run(optimized(tmp_path / "shard", dimension))
+    with pytest.raises(BackendError, match="building the indexes: pyo3_runtime\\.PanicException"):
+        asyncio.run(built(tmp_path / "shard", Layout(dimension), graph=True))
 
 
 def test_what_is_written_while_a_graph_is_built_is_counted_once_afterwards(
@@ -154,15 +154,15 @@ def test_what_is_written_while_a_graph_is_built_is_counted_once_afterwards(
         looked_at: list[str] = []
         due = builder._due
 
-        async def build(*args: Any) -> None:
+        async def build(*args: Any, graph: bool) -> None:
             building.set()
             await go_on.wait()
 
-        async def counted(collection: Any) -> bool:
+        async def counted(collection: Any) -> tuple[bool, bool]:
             looked_at.append(collection.manifest.name)
             return await due(collection)
 
-        monkeypatch.setattr(index_building, "build_graph", build)
+        monkeypatch.setattr(index_building, "build_indexes", build)
         monkeypatch.setattr(builder, "_due", counted)
         await _ingest(backend, _documents(2))
         await building.wait()
@@ -179,7 +179,7 @@ def test_what_is_written_while_a_graph_is_built_is_counted_once_afterwards(
 def test_a_copy_has_everything_and_can_be_written_to(tmp_path: Path) -> None:
     edge = QdrantEdge(tmp_path)
     original = Physical(str(uuid.uuid4()), uuid.uuid4(), bm25.NAME)
-    edge.create(original.id, 2)
+    edge.create(original.id, Layout(2))
     index = edge.open(original)
     chunks = [Chunk(f"d{number}", "v1", 0, 1, f"text {number}") for number in range(300)]
     index.upsert(chunks, np.ones((300, 2), dtype=np.float32))

@@ -315,6 +315,7 @@ STOREYS = (
         "loading",
         "panics",
         "privacy",
+        "retrying",
         "threads",
         "tracing",
         "vitals",

@@ -23,7 +23,7 @@ from llmbackend.knowledge.engines.filters import conditions
 from llmbackend.knowledge.engines.qdrant import QdrantIndex
 from llmbackend.knowledge.engines.qdrant_edge import QdrantEdge
 from llmbackend.knowledge.engines.qdrant_server import QdrantServer
-from llmbackend.knowledge.engines.vectors import Chunk, Physical, VectorEngine, VectorIndex
+from llmbackend.knowledge.engines.vectors import Chunk, Layout, Physical, VectorEngine, VectorIndex
 from tests.qdrant import OneAtATime
 
 # The index
@@ -65,7 +65,7 @@ def _physical() -> Physical:
 
 def _made(engine: VectorEngine, physical: Physical | None = None) -> VectorIndex:
     physical = physical or _physical()
-    engine.create(physical.id, 2)
+    engine.create(physical.id, Layout(2))
     return engine.open(physical)
 
 
@@ -371,7 +371,7 @@ def test_what_is_dropped_is_gone(engine: VectorEngine, physical: Physical) -> No
         engine.drop(physical.id)
     with pytest.raises(BackendError, match="Qdrant"):
         engine.open(physical)
-    engine.create(physical.id, 2)
+    engine.create(physical.id, Layout(2))
     engine.open(physical).close()
 
 

@@ -8,8 +8,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from llmbackend import BackendError, LLMBackendClient, Overloaded
-from llmbackend.inference import upstream as inference
+from llmbackend import BackendError, LLMBackendClient, Overloaded, retrying
 from tests.upstream.conftest import ATTEMPTS, TIMEOUT, Connect, fails
 from tests.upstream.fake import REPLY, Upstream
 
@@ -63,7 +62,7 @@ def test_a_retry_after_that_says_nothing_is_passed_over(
 def test_tries_end_with_the_deadline(
     connect: Connect, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inference, "FIRST_PAUSE", TIMEOUT)
+    monkeypatch.setattr(retrying, "FIRST_PAUSE", TIMEOUT)
     client = connect(chat_model="ok")
     upstream.faults = ["503", "503", "503"]
     with fails(BackendError, backend="the OpenAI-compatible server"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 from anyio import CancelScope
 
 from ...errors import BackendError, Conflict, NotFound
+from ..engines.filters import Condition
+from ..engines.indexes import Indexes, needed
 from ..engines.vectors import damaged, gone
 from .live_index import LiveIndex
 from .manifests import Manifest, exchanged
@@ -44,6 +46,10 @@ class Collection:
     """Called when its index turns out to be damaged: sets it aside, and tells so."""
     look: Callable[[Collection], Awaitable[None]] | None = None
     """Where other processes may exchange or delete it: see what they have made of it."""
+    index_fields: Callable[[Collection, Indexes], Awaitable[None]] | None = None
+    """Has fields indexed that a filter asks for."""
+    unmade: set[str] = field(default_factory=set)
+    """Fields that could not be indexed for a filter."""
     closed: bool = False
     frozen: bool = False
     """Whether another process is about to exchange it."""
@@ -128,6 +134,12 @@ class Collection:
             await self.look(self)
             if self.frozen:
                 raise exchanged(self.manifest.name)
+
+    async def prepare(self, where: Sequence[Condition]) -> None:
+        """Called before a search by a filter: the fields that it asks for are indexed, if that can be, and pays."""
+        missing = {name: kind for name, kind in needed(where).items() if name not in self.manifest.indexes}
+        if missing and self.index_fields is not None:
+            await self.index_fields(self, missing)
 
     async def idle(self) -> None:
         """Return when those who are at work now have ended."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -20,6 +21,7 @@ from ... import threads
 from ...errors import BackendError, Conflict, InvalidRequest, LLMBackendError
 from ...inference.embeddings import Embedder
 from ..chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE
+from ..engines.indexes import MOST, NO_INDEXES, FieldType, Indexes, in_points
 from ..engines.vectors import Physical, VectorEngine, VectorIndex, damaged, gone
 from .collection import Collection, missing
 from .live_index import LiveIndex
@@ -35,6 +37,15 @@ def chunking(chunk_size: int | None, chunk_overlap: int | None) -> tuple[int, in
     if overlap >= size:
         raise InvalidRequest(f"chunk_overlap ({overlap}) must be smaller than chunk_size ({size})")
     return size, overlap
+
+
+def require_few(indexes: Indexes) -> None:
+    """Raises InvalidRequest for more indexes than a collection may have."""
+    if (count := len(in_points(indexes))) > MOST:
+        raise InvalidRequest(
+            f"indexes: they take {count} places in a chunk, and {MOST} are the most: index what is filtered by only",
+            details={"limit": MOST},
+        )
 
 
 TRIED_AGAIN = 60.0
@@ -79,13 +90,20 @@ class Collections:
     def default_engine(self) -> VectorEngine:
         return self._default
 
-    async def create(self, name: str, chunk_size: int | None, chunk_overlap: int | None) -> Collection:
+    async def create(
+        self,
+        name: str,
+        chunk_size: int | None,
+        chunk_overlap: int | None,
+        indexes: Indexes = NO_INDEXES,
+    ) -> Collection:
         """A new, empty collection; raises Conflict if there is one of that name."""
         size, overlap = chunking(chunk_size, chunk_overlap)
+        require_few(indexes)
         await self.learn()
         async with self._changing(name):
             self.require_free(name)
-            manifest = self.manifest(name, await self.dimension(), size, overlap)
+            manifest = self.manifest(name, await self.dimension(), size, overlap, indexes=indexes)
             await self.make(manifest)
             return await self._added(manifest)
 
@@ -106,6 +124,7 @@ class Collections:
         chunk_size: int,
         chunk_overlap: int,
         embedding_model: str | None = None,
+        indexes: Indexes = NO_INDEXES,
     ) -> Manifest:
         """Of a collection that is not there yet."""
         return Manifest(
@@ -117,6 +136,7 @@ class Collections:
             chunk_overlap=chunk_overlap,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             engine=self._default.name,
+            indexes=dict(indexes),
         )
 
     async def make(self, manifest: Manifest, job: str = "") -> None:
@@ -126,7 +146,7 @@ class Collections:
         """
         await threads.database(self.rows.begin, manifest.place.id, manifest.engine, job)
         engine = self.engine(manifest)
-        await engine.threads(engine.create, manifest.place.id, manifest.dimension)
+        await engine.threads(engine.create, manifest.place.id, manifest.layout)
 
     async def add(self, manifest: Manifest, index: VectorIndex) -> Collection:
         """Make a filled index a collection, all at once; raises Conflict if there is one of that name by now."""
@@ -254,6 +274,8 @@ class Collections:
                 self._manifests = {one.name: one for one in await threads.database(self.rows.all)}
             for name, collection in list(self._open.items()):
                 now = self._manifests.get(name)
+                if now is not None and now.place == collection.manifest.place:
+                    collection.manifest = now
                 if collection.look is not None and (now is None or now.place != collection.manifest.place):
                     with suppress(LLMBackendError):
                         await collection.look(collection)
@@ -275,7 +297,9 @@ class Collections:
                 self._open.pop(was.name, None)
                 await collection.index.threads(collection.index.close)
                 raise missing(was.name)
-            if now.place != was.place:
+            if now.place == was.place:
+                collection.manifest = now
+            else:
                 now, index = await self._opened_as_it_is(now)
                 before, collection.index.now = collection.index.now, index
                 collection.manifest = self._manifests[was.name] = now
@@ -283,6 +307,42 @@ class Collections:
                 await before.threads(before.close)
                 if now.embedding_model != was.embedding_model:
                     raise exchanged(was.name)
+
+    async def set_indexes(self, name: str, changes: Mapping[str, FieldType | None]) -> Collection:
+        """Make, change or (None) remove indexes of metadata fields. Raises NotFound, InvalidRequest if they are too many.
+
+        In Edge they are built in the background: filters find the same without them.
+        """
+        collection = await self.open(name)
+        now: dict[str, FieldType | None] = {**collection.manifest.indexes, **changes}
+        require_few({field: kind for field, kind in now.items() if kind is not None})
+        await self._set_indexes(collection, changes, replace=True)
+        return collection
+
+    async def _index_fields(self, collection: Collection, fields: Indexes) -> None:
+        """For a filter: what cannot be indexed is not, and the search tells if it cannot do without."""
+        fits: dict[str, FieldType] = {}
+        for field, kind in fields.items():
+            if len(in_points(collection.manifest.indexes | fits | {field: kind})) <= MOST:
+                fits[field] = kind
+        unmade = {field: kind for field, kind in fits.items() if field not in collection.unmade}
+        if not unmade or not await collection.run(collection.index.worth_indexing):
+            return
+        try:
+            await self._set_indexes(collection, unmade, replace=False)
+        except LLMBackendError as error:
+            collection.unmade.update(unmade)
+            log.warning("collection %r: %s not indexed: %s", collection.manifest.name, sorted(unmade), error)
+
+    async def _set_indexes(
+        self, collection: Collection, changes: Mapping[str, FieldType | None], *, replace: bool
+    ) -> None:
+        await collection.run(partial(collection.index.set_indexes, changes, replace=replace))
+        async with collection.looking:
+            note = partial(self.rows.index, collection.manifest, changes, replace=replace)
+            manifest = dataclasses.replace(collection.manifest, indexes=await threads.database(note))
+            collection.manifest = self._manifests[manifest.name] = manifest
+        self.after_flush(collection)  # it may have to be rebuilt for them
 
     def names(self) -> list[str]:
         return sorted(self._manifests)
@@ -335,8 +395,12 @@ class Collections:
             async with collection.looking:
                 await threads.database(partial(self.rows.swap, old, new, frozen=collection.look is not None))
                 collection.index.now = index
-                collection.manifest = self._manifests[new.name] = new
+                # Its indexes may have changed meanwhile.
+                now = dataclasses.replace(new, indexes=collection.manifest.indexes)
+                collection.manifest = self._manifests[new.name] = now
                 collection.look = self._looks(new)
+            if now.indexes != new.indexes:
+                await index.threads(index.set_indexes, now.indexes)
             await collection.idle()  # readers of the old one
             await before.threads(before.close)
             await self.drop(old)
@@ -431,5 +495,6 @@ class Collections:
         live = LiveIndex(index, lambda: self.after_flush(collection))
         collection = Collection(manifest, live, look=self._looks(manifest))
         collection.broken = partial(self._broke, collection)
+        collection.index_fields = self._index_fields
         self.after_flush(collection)  # it may have ended before it got its graph
         return collection

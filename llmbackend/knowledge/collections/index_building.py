@@ -1,4 +1,7 @@
-"""Graphs for approximate search, built in the background where a collection has grown, one after the other."""
+"""Graphs for approximate search, built in the background where a collection has grown, and indexes of metadata fields.
+
+One collection after the other.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from anyio import CancelScope
 from ..engines.qdrant_edge import QdrantEdge
 from .collection import Collection
 from .collections import Collections
-from .rebuild import build_graph
+from .rebuild import build_indexes
 
 log = logging.getLogger(__name__)
 
@@ -50,17 +53,20 @@ class IndexBuilder:
                 if not self._written:
                     self._some.clear()
                 try:
-                    if await self._due(collection):
-                        await build_graph(self._collections, collection, self._edge)
+                    indexes, graph = await self._due(collection)
+                    if indexes or graph:
+                        await build_indexes(self._collections, collection, self._edge, graph=graph)
                 except Exception as error:  # deleted or reindexed meanwhile, no room on the disk, …
-                    log.warning("no graph was built for %r: %r", collection.manifest.name, error)
+                    log.warning("no index was built for %r: %r", collection.manifest.name, error)
 
-    async def _due(self, collection: Collection) -> bool:
+    async def _due(self, collection: Collection) -> tuple[bool, bool]:
+        """Whether indexes of metadata fields are, and whether the graph is."""
         manifest = collection.manifest
         if manifest.engine != self._edge.name or collection.closed:
-            return False
+            return False, False
         _, chunks = await collection.run(collection.index.count)
-        return chunks - manifest.indexed >= max(self._grown, SHARE * manifest.indexed)
+        grown = chunks - manifest.indexed >= max(self._grown, SHARE * manifest.indexed)
+        return collection.index.lacks(manifest.indexes), grown
 
     async def close(self) -> None:
         self._scope.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...threads import Threads
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..engines.filters import Condition
+    from ..engines.indexes import FieldType, Indexes
 
 
 class LiveIndex:
@@ -101,6 +102,15 @@ class LiveIndex:
 
     def count(self) -> tuple[int, int]:
         return self.now.count()
+
+    def lacks(self, indexes: Indexes) -> bool:
+        return self.now.lacks(indexes)
+
+    def worth_indexing(self) -> bool:
+        return self.now.worth_indexing()
+
+    def set_indexes(self, changes: Mapping[str, FieldType | None], *, replace: bool = True) -> None:
+        self.now.set_indexes(changes, replace=replace)
 
     def close(self) -> None:
         self.now.close()

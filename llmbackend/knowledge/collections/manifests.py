@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     Column,
     ColumnElement,
     Connection,
@@ -30,7 +32,8 @@ from ...database import columns, metadata, migrations
 from ...errors import Conflict
 from ..engines.bm25 import NAME as BM25
 from ..engines.bm25 import EnglishOfEdge
-from ..engines.vectors import Physical
+from ..engines.indexes import FieldType
+from ..engines.vectors import Layout, Physical
 
 table = Table(
     "collections",
@@ -47,6 +50,7 @@ table = Table(
     Column("physical", String(36)),
     Column("indexed", Integer, nullable=False, server_default="0"),
     Column("frozen", Float, nullable=False, server_default="0"),  # until then, in seconds since 1970
+    Column("indexes", JSON, nullable=False, server_default="{}"),
 )
 
 loose = Table(
@@ -84,7 +88,7 @@ class Manifest:
     """What a collection was made with; a reindex changes the models, and what follows from them.
 
     `id` stays for the collection's life. `physical` is what it is called in its `engine`, and changes when it is
-    rebuilt; by then `indexed` chunks were in the graph for approximate search.
+    rebuilt; by then `indexed` chunks were in the graph for approximate search. `indexes` are those of metadata fields.
     """
 
     name: str
@@ -98,6 +102,11 @@ class Manifest:
     engine: str = "edge"
     physical: str | None = None
     indexed: int = 0
+    indexes: dict[str, FieldType] = field(default_factory=dict)
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.dimension, self.indexes)
 
     @property
     def place(self) -> Physical:
@@ -110,7 +119,7 @@ class Manifest:
         return {name: value for name, value in asdict(self).items() if name not in hidden}
 
 
-_SHOWN = [table.c[field.name] for field in fields(Manifest)]
+_SHOWN = [table.c[one.name] for one in fields(Manifest)]
 
 
 def _is(manifest: Manifest) -> ColumnElement[bool]:
@@ -204,10 +213,28 @@ class Manifests:
         still = _is(old) & (table.c.frozen > time.time()) if frozen else _is(old)
         with self._engine.begin() as connection:
             values = {**asdict(new), "frozen": 0.0}
+            del values["indexes"]  # which may have changed meanwhile
             if connection.execute(update(table).where(still).values(values)).rowcount != 1:
                 raise exchanged(old.name)
             connection.execute(delete(loose).where(loose.c.physical == new.place.id))
             connection.execute(self._loosen(old.place.id, old.engine))
+
+    def index(
+        self, manifest: Manifest, changes: Mapping[str, FieldType | None], *, replace: bool
+    ) -> dict[str, FieldType]:
+        """Note changed indexes of metadata fields, None for one that goes; returns all there are now.
+
+        Raises Conflict if another process was faster.
+        """
+        mine = table.c.id == manifest.id
+        with self._engine.begin() as connection:
+            row = connection.execute(select(table.c.indexes).where(mine).with_for_update()).first()
+            if row is None:
+                raise exchanged(manifest.name)
+            both = {**row.indexes, **changes} if replace else {**changes, **row.indexes}
+            all_now = {name: kind for name, kind in both.items() if kind is not None}
+            connection.execute(update(table).where(mine).values(indexes=all_now))
+        return all_now
 
     def delete(self, manifest: Manifest) -> None:
         """A collection is no more; its physical one is loose. Raises Conflict if another process was faster."""

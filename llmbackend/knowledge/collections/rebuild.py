@@ -24,7 +24,7 @@ from ... import threads
 from ...errors import InvalidRequest
 from ...schemas import ReindexReport
 from ..engines.bm25 import NAME as BM25
-from ..engines.edge_build import optimized
+from ..engines.edge_build import built
 from ..engines.qdrant_edge import QdrantEdge
 from ..engines.vectors import Chunk, Stored, VectorIndex
 from ..pipeline import ahead
@@ -148,12 +148,17 @@ async def _made_before(collections: Collections, new: Manifest, job: Job) -> Man
     return made if there and made == replace(new, physical=made.physical) else None
 
 
-async def build_graph(collections: Collections, collection: Collection, edge: QdrantEdge) -> None:
-    """Build the graph for approximate search over what a collection has now: in a copy, by a process of its own."""
+async def build_indexes(
+    collections: Collections, collection: Collection, edge: QdrantEdge, *, graph: bool
+) -> None:
+    """Build the indexes of metadata fields, and the graph for approximate search if that is due.
+
+    In a copy of what a collection has now, by a process of its own.
+    """
     async with collection.rebuilding(GRAPH):
         old = collection.manifest
         _, chunks = await collection.run(collection.index.count)
-        new = moved(old, edge.name, indexed=chunks)
+        new = moved(old, edge.name, indexed=chunks if graph else old.indexed)
 
         async def begin() -> None:
             await threads.database(collections.rows.begin, new.place.id, new.engine)
@@ -161,7 +166,7 @@ async def build_graph(collections: Collections, collection: Collection, edge: Qd
             await edge.threads(edge.copy, old.place.id, new.place.id)
 
         async def opened() -> VectorIndex:
-            await optimized(edge.folder(new.place.id), new.dimension)
+            await built(edge.folder(new.place.id), new.layout, graph=graph)
             return await collections.opened(new)
 
         async def fill(index: VectorIndex) -> None:
@@ -212,7 +217,7 @@ async def _replace(
         with CancelScope(shield=True):
             if index is not None and index is not live.now:
                 await index.threads(index.close)
-            if collection.manifest is not new and job is None:
+            if collection.manifest.place != new.place and job is None:
                 await collections.drop(new)
         raise
     finally:

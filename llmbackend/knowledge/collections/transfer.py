@@ -21,7 +21,7 @@ from ... import threads
 from ...errors import InvalidRequest, NotFound
 from ...schemas import CollectionExport, CollectionManifest, ImportedCollection, ImportRequest, StoredChunk
 from ..engines.vectors import Chunk, Stored, VectorIndex, fitting
-from .collections import Collections
+from .collections import Collections, require_few
 from .manifests import Manifest
 
 if TYPE_CHECKING:
@@ -129,8 +129,14 @@ class Imports:
             raise InvalidRequest("import_collection: the first page has a manifest", details={})
         collections = self._collections
         collections.require_free(request.collection)
+        require_few(made.indexes)
         manifest = collections.manifest(
-            request.collection, made.dimension, made.chunk_size, made.chunk_overlap, made.embedding_model
+            request.collection,
+            made.dimension,
+            made.chunk_size,
+            made.chunk_overlap,
+            made.embedding_model,
+            made.indexes,
         )
         with CancelScope(shield=True):
             await collections.make(manifest)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from ...errors import InvalidRequest
 from . import fusion
 from .bm25 import Encoder, Sparse, encoder
-from .filters import PLACE, Combination, Condition, FieldCondition, terms_of
+from .filters import Combination, Condition, FieldCondition, terms_of
+from .indexes import FieldType, Indexes, parts, places, serves, type_of
 from .vectors import LISTS, TRIES, Chunk, Found, Ids, List, Mode, Page, Physical, Scored, Stored, point_id
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class QdrantIndex(ABC):
         self._syntax = syntax
         self._in_use = in_use
         self._writer = writer
+        self._indexed: dict[tuple[str, ...], str] = {}
+        """The type of index that each path of a point has."""
 
     @cached_property
     def _encoder(self) -> Encoder:
@@ -86,6 +89,7 @@ class QdrantIndex(ABC):
 
     def _begin(self, repair: bool) -> None:
         """Called when the engine is ready. A file found then means that the last process was killed."""
+        self._learn_indexes()
         if repair and self._in_use.exists():
             self._repair()
         self._in_use.touch()
@@ -118,11 +122,21 @@ class QdrantIndex(ABC):
     def _nearest(
         self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, terms: int
     ) -> list[list[Scored]]:
-        """The nearest to each vector, best first; `where` has so many `terms` to look up in a chunk."""
+        """The nearest to each vector, best first; `where` has so many `terms` to look up in a chunk, 0 if in indexes."""
 
     @abstractmethod
     def _payloads(self, ids: list[uuid.UUID]) -> list[tuple[uuid.UUID, dict[str, Any]]]:
         """Those of these points that there are."""
+
+    @abstractmethod
+    def _schema(self) -> Mapping[str, str]:
+        """The type of index that each path has."""
+
+    @abstractmethod
+    def set_indexes(self, changes: Mapping[str, FieldType | None], *, replace: bool = True) -> None: ...
+
+    @abstractmethod
+    def worth_indexing(self) -> bool: ...
 
     @abstractmethod
     def _close(self) -> None: ...
@@ -148,30 +162,31 @@ class QdrantIndex(ABC):
 
     def known(self, document_ids: Sequence[str]) -> set[str]:
         found: set[str] = set()
-        for names in _portions(document_ids):
+
+        def look(names: Sequence[str]) -> None:
             # A document being replaced has two heads for a moment, hence twice the number.
-            heads, _ = self._scroll(
-                self._syntax.group(must=[self._head(), self._of(names)]),
-                2 * len(names) + 1,
-                None,
-                ["document_id"],
-            )
+            where = self._syntax.group(must=[self._head(), self._of(names)])
+            heads, _ = self._scroll(where, 2 * len(names) + 1, None, ["document_id"])
             found.update(record.payload["document_id"] for record in heads)
+
+        self._in_portions(document_ids, look)
         return found
 
     def keep_only(self, versions: Sequence[tuple[str, str]]) -> None:
-        for some in _portions(versions):
+        def remove(some: Sequence[tuple[str, str]]) -> None:
             names = [name for name, _ in some]
             self._delete(self._syntax.group(must=[self._of(names)], must_not=self._these(some)))
 
+        self._in_portions(versions, remove)
+
     def discard(self, versions: Sequence[tuple[str, str]]) -> None:
-        for some in _portions(versions):
-            self._delete(self._syntax.group(should=self._these(some)))
+        self._in_portions(versions, lambda some: self._delete(self._syntax.group(should=self._these(some))))
 
     def delete(self, document_ids: Sequence[str]) -> int:
         there = len(self.known(document_ids))
-        for names in _portions(document_ids):
-            self._delete(self._syntax.group(must=[self._of(names)]))
+        self._in_portions(
+            document_ids, lambda names: self._delete(self._syntax.group(must=[self._of(names)]))
+        )
         return there
 
     def search(
@@ -209,7 +224,9 @@ class QdrantIndex(ABC):
                 vectors[name] = self._encoder.query(text)
         where = self._syntax.group(must=[self._condition(one) for one in conditions]) if conditions else None
         terms, _ = terms_of(conditions)
-        found = self._nearest(list(vectors.values()), limit, where, terms)
+        found = self._nearest(
+            list(vectors.values()), limit, where, 0 if self._is_indexed(conditions) else terms
+        )
         return dict(zip(vectors, found, strict=True))
 
     def chunks(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Chunk]:
@@ -290,6 +307,26 @@ class QdrantIndex(ABC):
             if name not in newest or newest[name][1] != digest:
                 self.discard([(name, digest)])
 
+    def _portions(self, items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+        for start in range(0, len(items), self._named_at_once):
+            yield items[start : start + self._named_at_once]
+
+    def _in_portions(self, items: Sequence[_Item], work: Callable[[Sequence[_Item]], None]) -> None:
+        waiting = list(self._portions(items))
+        while waiting:
+            some = waiting.pop(0)
+            try:
+                work(some)
+            except InvalidRequest:
+                if len(some) <= self._named_at_once:
+                    raise
+                waiting[:0] = self._portions(some)  # a server has turned out to take less
+
+    @property
+    def _named_at_once(self) -> int:
+        """Documents that a filter may name."""
+        return NAMED_AT_ONCE
+
     def _every(self, payload: list[str]) -> Iterator[dict[str, Any]]:
         offset: Any = None
         while True:
@@ -297,6 +334,27 @@ class QdrantIndex(ABC):
             yield from (record.payload for record in records)
             if offset is None:
                 return
+
+    # Indexes of metadata fields
+
+    def lacks(self, indexes: Indexes) -> bool:
+        return any(
+            self._indexed.get(parts(path)) != kind
+            for field, kind in indexes.items()
+            for path in places(field)
+        )
+
+    def _learn_indexes(self) -> None:
+        self._indexed = {parts(path): kind for path, kind in self._schema().items()}
+
+    def _is_indexed(self, conditions: Sequence[Condition]) -> bool:
+        """Whether each condition is looked up in an index."""
+        return all(
+            self._is_indexed(one.conditions)
+            if isinstance(one, Combination)
+            else all(serves(self._indexed.get(parts(path)), type_of(one)) for path in places(one.key))
+            for one in conditions
+        )
 
     # Filters
 
@@ -318,24 +376,27 @@ class QdrantIndex(ABC):
             parts = [self._condition(one) for one in condition.conditions]
             group = {"all": "must", "any": "should", "none": "must_not"}[condition.of]
             return self._syntax.group(**{group: parts})
-        keys = [f'metadata."{condition.key}"']
-        if condition.key in PLACE:
-            keys.append(f"place.{condition.key}")
-        return self._syntax.group(should=[self._field(key, condition) for key in keys])
+        return self._syntax.group(should=[self._field(path, condition) for path in places(condition.key)])
 
     def _field(self, key: str, condition: FieldCondition) -> Any:
+        kind = self._indexed.get(parts(key))
         if condition.range is not None:
+            if kind == "datetime":
+                raise InvalidRequest(
+                    f"filters: {condition.key!r} is indexed as datetime, so numbers are not found in it: "
+                    f"change that by set_indexes(collection, {{{condition.key!r}: 'float'}})",
+                    details={"field": condition.key},
+                )
             return self._syntax.range(key, condition.range)
+        if kind == "float" and type_of(condition) == "float":  # an index of which knows ranges only
+            values: Any = condition.any_of if condition.any_of is not None else [condition.equals]
+            equal = [self._syntax.range(key, {"gte": value, "lte": value}) for value in values]
+            return self._syntax.group(should=equal)
         if condition.any_of is not None:
             return self._syntax.any_of(key, condition.any_of)
         if condition.equals is not None:
             return self._syntax.equals(key, condition.equals)
         return self._syntax.group(must_not=[self._syntax.empty(key)])
-
-
-def _portions(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
-    for start in range(0, len(items), NAMED_AT_ONCE):
-        yield items[start : start + NAMED_AT_ONCE]
 
 
 def _offset(cursor: str | None) -> uuid.UUID | None:

@@ -1,31 +1,79 @@
-"""The shared vector engine: a Qdrant server or cluster, by qdrant-client's Query API."""
+"""The shared vector engine: a Qdrant server or cluster, by qdrant-client's Query API.
+
+What a server refuses for a moment (a restart, too much to do, a node of a cluster that is away) is asked again within
+the time-out. The limits of a collection's strict mode are kept to, and what cannot be made to fit is told as ours.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
+import re
 import threading
+import time
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ... import threads
-from ...errors import BackendError, BackendTimeout, LLMBackendError, Overloaded
+from ...errors import (
+    BackendError,
+    BackendTimeout,
+    InsufficientStorage,
+    InvalidRequest,
+    LLMBackendError,
+    Overloaded,
+)
+from ...retrying import Patience, passing
 from .bm25 import Sparse
+from .indexes import FieldType, in_points, parts
 from .qdrant import (
     DENSE,
     HNSW_EF_CONSTRUCT,
     HNSW_M,
     INDEXED_FIELDS,
+    NAMED_AT_ONCE,
     SPARSE,
     Dense,
     Point,
     QdrantIndex,
 )
-from .vectors import Physical, Scored
+from .vectors import Layout, Physical, Scored
+
+log = logging.getLogger(__name__)
 
 WRITE_BATCH = 256
+WRITE_BYTES = 5 * 2**20
+"""Of a request, about: what Qdrant's makers advise, and far from the 32 MiB that a server takes unless told otherwise."""
+NUMBER_BYTES = 22
+"""Of a number as JSON, with its comma, at most."""
+LEAST_BATCH = 8
+"""Points in a request that is not halved any more when the server takes too long for it."""
+
+OWN_FIELDS = {**INDEXED_FIELDS, "hash": "keyword"}
+"""What our own filters ask for."""
+
+CONNECTING = 10.0
+"""Seconds for which a server is waited for that has never answered: it may be the wrong URL."""
+
+CONDITIONS = 3
+"""Of a filter's, that one version of a document takes at most."""
+
+# What a cluster says while some of its nodes are away, whatever the status.
+_PARTIAL = re.compile(r"read operations failed|replica|consensus|not enough|shards? .*not available", re.I)
+_NO_INDEX = re.compile(
+    r'Index required but not found for \\*"(.+?)\\*"(?: of one of the following types: \[(.*?)\])?'
+)
+_TOO_LARGE = re.compile(r"larger than allowed|too large|length limit exceeded", re.I)
+_TOO_MANY = re.compile(r"(Filter condition|Condition size) limit reached \((\d+) > (\d+)\)")
+_STRICT = re.compile(r"Limit exceeded|disabled!")
+_FULL = re.compile(r"(storage size|points) limit .*reached|Max .* reached|quota|disk", re.I)
+
+_Result = TypeVar("_Result")
+Ask = Callable[[Any], _Result]
 
 
 class About(NamedTuple):
@@ -33,11 +81,48 @@ class About(NamedTuple):
     collections: int
 
 
-class QdrantServer:
-    """A VectorEngine on a server; its collections are named `llmbackend_<id>`.
+class Limits(NamedTuple):
+    """Of a collection's strict mode."""
 
-    `marks` is a folder for what tells after a kill that an index was open. Nothing is asked of the server before it is
-    needed, so that it may be away when this starts.
+    query: int | None = None
+    """Points in an answer."""
+    conditions: int | None = None
+    """In a filter."""
+    condition_size: int | None = None
+    """Values in a condition."""
+    upsert: int | None = None
+    """Points in a write."""
+    exact: bool = True
+    """Whether anything may be asked for exactly, which counting is."""
+
+    @classmethod
+    def of(cls, config: Any) -> Limits:
+        strict = config.strict_mode_config
+        if strict is None or not strict.enabled:
+            return cls()
+        return cls(
+            strict.max_query_limit,
+            strict.filter_max_conditions,
+            strict.condition_max_size,
+            strict.upsert_max_batchsize,
+            strict.search_allow_exact is not False,
+        )
+
+    @property
+    def named(self) -> int:
+        """Documents that a filter may name."""
+        fit = NAMED_AT_ONCE if self.conditions is None else (self.conditions - CONDITIONS) // CONDITIONS
+        return max(
+            1, min(NAMED_AT_ONCE, fit, self.condition_size or NAMED_AT_ONCE, self.query or NAMED_AT_ONCE)
+        )
+
+
+class QdrantServer:
+    """A VectorEngine on a server, or on any node of a cluster; its collections are named `llmbackend_<id>`.
+
+    `url` may be several, with commas between: those that answer are asked. `marks` is a folder for what tells after a
+    kill that an index was open. Nothing is asked of the server before it is needed, so that it may be away when this
+    starts.
     """
 
     name = "qdrant"
@@ -55,97 +140,205 @@ class QdrantServer:
         client: Any = None,
     ) -> None:
         self.url = url
+        self._urls = [one.strip() for one in url.split(",") if one.strip()]
         self._api_key = api_key
-        self._timeout = max(1, round(timeout))
+        self._timeout = timeout
         self._marks = marks
         self.writer = writer
         self._client = client
+        self._clients: dict[str, Any] = {}
+        self._asked = 0
+        """Which of the URLs is asked."""
+        self._answered = False
         self._connecting = threading.Lock()
 
-    @property
-    def client(self) -> Any:
+    def client(self, url: str) -> Any:
+        if self._client is not None:
+            return self._client
         with self._connecting:
-            if self._client is None:
+            if url not in self._clients:
                 from qdrant_client import QdrantClient
 
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of a key without TLS, as in a network of one's own
-                    self._client = QdrantClient(
-                        url=self.url, api_key=self._api_key, timeout=self._timeout, check_compatibility=False
+                    self._clients[url] = QdrantClient(
+                        url=url,
+                        api_key=self._api_key,
+                        timeout=max(1, round(self._timeout)),
+                        check_compatibility=False,
                     )
-        return self._client
+            return self._clients[url]
 
-    def create(self, physical_id: str, dimension: int) -> None:
-        with self.translated():
-            from qdrant_client import models
+    def ask(self, ask: Ask[_Result], *, again: bool = True) -> _Result:
+        """What `ask` gets from the client, tried `again` while that may help, for as long as the time-out.
 
-            name = _named(physical_id)
-            self.client.create_collection(
-                name,
-                vectors_config={DENSE: models.VectorParams(size=dimension, distance=models.Distance.COSINE)},
-                sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
-                hnsw_config=models.HnswConfigDiff(m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT),
+        What is written may be written twice, which changes nothing. Raises what `translated` does.
+        """
+        seconds = self._timeout if self._answered else min(CONNECTING, self._timeout)
+        patience = Patience(time.monotonic() + seconds)
+        while True:
+            for _ in self._urls:
+                url = self._urls[self._asked % len(self._urls)]
+                try:
+                    with self._translated(url):
+                        result = ask(self.client(url))
+                except LLMBackendError as error:
+                    if not again or not error.details.get("passing"):
+                        raise
+                    self._asked += 1  # the next one, of several
+                    failed = error
+                else:
+                    self._answered = True
+                    return result
+            pause = patience.pause(failed.details.get("retry_after"))
+            used_up = isinstance(failed, BackendTimeout) and "status" not in failed.details
+            if pause is None or used_up:
+                raise failed
+            time.sleep(pause)
+
+    def create(self, physical_id: str, layout: Layout) -> None:
+        from qdrant_client import models
+
+        name = _named(physical_id)
+        vectors = {DENSE: models.VectorParams(size=layout.dimension, distance=models.Distance.COSINE)}
+
+        try:
+            self.ask(
+                lambda client: client.create_collection(
+                    name,
+                    vectors_config=vectors,
+                    sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+                    hnsw_config=models.HnswConfigDiff(m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT),
+                )
             )
-            for field, kind in INDEXED_FIELDS.items():
-                self.client.create_payload_index(name, field, models.PayloadSchemaType(kind), wait=True)
+        except BackendError as error:
+            if "already exists" not in error.message:  # the answer to an earlier try was lost
+                raise
+        for path, kind in {**OWN_FIELDS, **in_points(layout.indexes)}.items():
+            self.make_index(name, path, kind)
+
+    def make_index(self, name: str, path: str, kind: str) -> None:
+        from qdrant_client import models
+
+        schema = models.PayloadSchemaType(kind)
+        self.ask(lambda client: client.create_payload_index(name, path, schema, wait=True))
+
+    def remove_index(self, name: str, path: str) -> None:
+        self.ask(lambda client: client.delete_payload_index(name, path, wait=True))
 
     def open(self, physical: Physical, *, repair: bool = True) -> QdrantServerIndex:
         return QdrantServerIndex(self, physical, self._mark(physical.id), repair)
 
     def drop(self, physical_id: str) -> None:
-        with self.translated():
-            self.client.delete_collection(_named(physical_id))
+        self.ask(lambda client: client.delete_collection(_named(physical_id)))
         self._mark(physical_id).unlink(missing_ok=True)
 
     def about(self) -> About:
         """The server's version, and how many collections it has; raises BackendError."""
-        with self.translated():
-            return About(self.client.info().version, len(self.client.get_collections().collections))
+        return self.ask(
+            lambda client: About(client.info().version, len(client.get_collections().collections)),
+            again=False,
+        )
 
     def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
+        for client in [self._client, *self._clients.values()]:
+            if client is not None:
+                client.close()
 
     def _mark(self, physical_id: str) -> Path:
         self._marks.mkdir(parents=True, exist_ok=True)
         return self._marks / f"{physical_id}.in-use"
 
     @contextmanager
-    def translated(self) -> Iterator[None]:
-        """qdrant-client's exceptions become ours, here and only here."""
+    def _translated(self, url: str) -> Iterator[None]:
+        """qdrant-client's exceptions become ours, here and only here; `passing` are those that may not come again."""
         import httpx
-        from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+        from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
         from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-        where = f"the Qdrant server at {self.url}"
-        about: dict[str, Any] = {"backend": "Qdrant", "url": self.url}
+        where = f"the Qdrant server at {url}"
+        about: dict[str, Any] = {"backend": "Qdrant", "url": url}
+        for_now = {**about, "passing": True}
         try:
             yield
         except LLMBackendError:
             raise
         except ResourceExhaustedResponse as error:
             raise Overloaded(
-                f"{where} has too much to do", details={**about, "retry_after": error.retry_after_s}
+                f"{where} has too much to do", details={**for_now, "retry_after": error.retry_after_s}
             ) from error
         except UnexpectedResponse as error:
-            if error.status_code in (401, 403):
-                reason = f"{where} refuses the key: set QDRANT_API_KEY to the right one"
-            else:
-                said = error.content.decode(errors="replace")[:300]
-                reason = f"{where} answered {error.status_code}: {said}"
-            details = {**about, "status": error.status_code}
-            if error.status_code == 404:
-                details["gone"] = True
-            raise BackendError(reason, details=details) from error
+            raise _refusal(
+                error.status_code or 0, error.content.decode(errors="replace"), where, about
+            ) from error
         except ResponseHandlingException as error:
             if isinstance(error.source, httpx.TimeoutException):
-                raise BackendTimeout(f"{where} did not answer in {self._timeout} s", details=about) from error
+                raise BackendTimeout(
+                    f"{where} did not answer in {self._timeout:.3g} s", details=for_now
+                ) from error
+            if isinstance(error.source, httpx.TransportError):
+                raise BackendError(
+                    f"{where} cannot be reached ({type(error.source).__name__}): is it running there?",
+                    details=for_now,
+                ) from error
             raise BackendError(
-                f"{where} cannot be reached ({type(error.source).__name__}): is it running there?",
+                f"{where} gave an answer that does not fit ({type(error.source).__name__}): is this the right URL?",
                 details=about,
             ) from error
+        except QdrantException as error:  # a Retry-After that the client cannot read
+            raise Overloaded(f"{where} has too much to do", details=for_now) from error
         except Exception as error:  # what the client finds wrong before it asks
             raise BackendError(f"{where}: {error}", details=about) from error
+
+
+def _refusal(status: int, body: str, where: str, about: dict[str, Any]) -> LLMBackendError:
+    """The error for an answer with an error status."""
+    said = _said(body)
+    details = {**about, "status": status}
+    if status in (401, 403):
+        return BackendError(f"{where} refuses the key: set QDRANT_API_KEY to the right one", details=details)
+    if (found := _NO_INDEX.search(said)) is not None:
+        field = ".".join(parts(found[1])[1:]) or found[1]
+        types = [one.strip() for one in (found[2] or "keyword").split(",")]
+        return InvalidRequest(
+            f"filters: {where} filters by indexed fields only (strict mode), and {field!r} has no index of the type "
+            f"{' or '.join(types)}: make it by set_indexes(collection, {{{field!r}: {types[0]!r}}})",
+            details={**details, "field": field, "types": types},
+        )
+    if (found := _TOO_MANY.search(said)) is not None:
+        what = "conditions" if found[1].startswith("Filter") else "values in a condition"
+        return InvalidRequest(
+            f"filters: {found[2]} {what}, and {where} takes {found[3]} (strict mode): ask for less at a time",
+            details={**details, "limit": int(found[3]), "strict": True},
+        )
+    if status == 400 and _STRICT.search(said):
+        return InvalidRequest(
+            f"{where} takes no such request (strict mode): {said}", details={**details, "strict": True}
+        )
+    if status == 413 or (status == 400 and _TOO_LARGE.search(said)):
+        return InvalidRequest(
+            f"{where} takes no request of that size: {said}", details={**details, "too_large": True}
+        )
+    if status == 429:
+        return Overloaded(f"{where} has too much to do", details={**details, "passing": True})
+    if status == 507 or (400 <= status < 500 and _FULL.search(said)):
+        return InsufficientStorage(f"{where} has no room: {said}", details=details)
+    if passing(status) or (status != 404 and _PARTIAL.search(said)):
+        details["passing"] = True
+    if status == 404:
+        details["gone"] = True
+    if status in (408, 504):
+        return BackendTimeout(f"{where} did not answer in time: {said}", details=details)
+    return BackendError(f"{where} answered {status}: {said}", details=details)
+
+
+def _said(body: str) -> str:
+    """What a server's answer says is wrong."""
+    try:
+        said = json.loads(body)["status"]["error"]
+    except (ValueError, LookupError, TypeError):
+        said = body
+    return str(said)[:300]
 
 
 class QdrantServerIndex(QdrantIndex):
@@ -157,98 +350,207 @@ class QdrantServerIndex(QdrantIndex):
         """Open it; raises BackendError if it is not there."""
         self._server = server
         self._name = _named(physical.id)
-        super().__init__(physical, _Syntax(), in_use, server.writer)
-        with server.translated():
-            if not server.client.collection_exists(self._name):
-                raise BackendError(
-                    f"the Qdrant server at {server.url} has no collection {self._name!r} any more: delete the "
-                    "collection and ingest anew",
-                    details={"backend": "Qdrant", "url": server.url, "gone": True},
-                )
+        self._limits = Limits()
+        super().__init__(physical, _Syntax(self), in_use, server.writer)
         self._begin(repair)
+
+    def _begin(self, repair: bool) -> None:
+        self._learn_indexes()
+        self._index_own_fields()
+        super()._begin(repair)
+
+    def _ask(self, ask: Ask[_Result]) -> _Result:
+        """As the server's. `ask` may be called twice: the second time when limits have turned out to be others."""
+        before = self._limits
+        try:
+            return self._server.ask(ask)
+        except LLMBackendError as error:
+            if not error.details.get("strict"):
+                raise
+            self._learn_indexes()
+            if self._limits == before:
+                raise
+        return self._server.ask(ask)
+
+    def _within(self, limit: int) -> int:
+        """Points to ask for at once, of so many that are wanted."""
+        return min(limit, self._limits.query or limit)
+
+    def _learn(self) -> Any:
+        """What the server tells about the collection."""
+        try:
+            return self._server.ask(lambda client: client.get_collection(self._name))
+        except BackendError as error:
+            if not error.details.get("gone"):
+                raise
+            raise BackendError(
+                f"the Qdrant server at {self._server.url} has no collection {self._name!r} any more: delete the "
+                "collection and ingest anew",
+                details={"backend": "Qdrant", "url": self._server.url, "gone": True},
+            ) from error
+
+    def _schema(self) -> Mapping[str, str]:
+        about = self._learn()
+        self._limits = Limits.of(about.config)
+        return {path: str(index.data_type.value) for path, index in about.payload_schema.items()}
+
+    def _index_own_fields(self) -> None:
+        """Those of a collection made by an earlier version; without them, a server in strict mode takes no changes."""
+        for path, kind in OWN_FIELDS.items():
+            if parts(path) not in self._indexed:
+                try:
+                    self._make_index(path, kind)
+                except LLMBackendError as error:  # a key that may only read
+                    log.warning("%s of %s could not be indexed: %s", path, self._name, error)
+
+    def _make_index(self, path: str, kind: str) -> None:
+        self._server.make_index(self._name, path, kind)
+        self._indexed[parts(path)] = kind
+
+    def set_indexes(self, changes: Mapping[str, FieldType | None], *, replace: bool = True) -> None:
+        self._learn_indexes()  # other processes may have made some
+        for field, kind in changes.items():
+            for path in in_points({field: kind or "keyword"}):
+                there = self._indexed.get(parts(path))
+                if there == kind or (there is not None and not replace):
+                    continue
+                if there is not None:
+                    self._server.remove_index(self._name, path)
+                    del self._indexed[parts(path)]
+                if kind is not None:
+                    self._make_index(path, kind)
+
+    def worth_indexing(self) -> bool:
+        return True
+
+    @property
+    def most_values(self) -> int | None:
+        """That a condition may have."""
+        return self._limits.condition_size
+
+    @property
+    def _named_at_once(self) -> int:
+        return self._limits.named
 
     def require_room(self, characters: int) -> None:
         """The server's disk is not ours to ask: it tells when it is written to."""
 
     def _write(self, points: Sequence[Point]) -> None:
-        with self._server.translated():
-            from qdrant_client import models
+        for batch in _batches(points, self._limits.upsert or WRITE_BATCH):
+            self._upsert(batch)
 
-            for start in range(0, len(points), WRITE_BATCH):
-                batch = [
-                    models.PointStruct(
-                        id=str(point.id),
-                        vector={
-                            DENSE: point.dense.tolist(),
-                            SPARSE: models.SparseVector(
-                                indices=point.sparse.indices, values=point.sparse.values
-                            ),
-                        },
-                        payload=point.payload,
-                    )
-                    for point in points[start : start + WRITE_BATCH]
-                ]
-                self._server.client.upsert(self._name, batch, wait=True)
+    def _upsert(self, batch: Sequence[Point]) -> None:
+        """Write points in one request, or in halves where it is too much for the server."""
+        records = _records(batch)
+        try:
+            self._ask(lambda client: client.upsert(self._name, records, wait=True))
+        except (InvalidRequest, BackendTimeout) as error:
+            if len(batch) > (LEAST_BATCH if isinstance(error, BackendTimeout) else 1):
+                half = len(batch) // 2
+                self._upsert(batch[:half])
+                self._upsert(batch[half:])
+            elif error.details.get("too_large"):
+                raise _too_large(batch[0], error) from error
+            else:
+                raise
 
     def _there(self, ids: list[uuid.UUID]) -> list[uuid.UUID]:
-        with self._server.translated():
-            found: Sequence[Any] = self._server.client.retrieve(
-                self._name, [str(one) for one in ids], with_payload=False, with_vectors=False
-            )
-        return [uuid.UUID(record.id) for record in found]
+        return [uuid.UUID(record.id) for record in self._retrieved(ids, payload=False)]
+
+    def _retrieved(self, ids: list[uuid.UUID], *, payload: bool) -> Sequence[Any]:
+        names = [str(one) for one in ids]
+        found: Sequence[Any] = self._ask(
+            lambda client: client.retrieve(self._name, names, with_payload=payload, with_vectors=False)
+        )
+        return found
 
     def _scroll(
         self, where: Any, limit: int, offset: Any, payload: bool | list[str], vectors: bool = False
     ) -> tuple[Sequence[Any], Any]:
-        with self._server.translated():
-            page: tuple[Sequence[Any], Any] = self._server.client.scroll(
+        records: list[Any] = []
+        while True:
+            page, offset = self._page(where, limit - len(records), offset, payload, vectors)
+            records += page
+            if offset is None or len(records) >= limit:
+                return records, offset
+
+    def _page(
+        self, where: Any, limit: int, offset: Any, payload: bool | list[str], vectors: bool
+    ) -> tuple[Sequence[Any], Any]:
+        """As many of these records as an answer may have."""
+        page: tuple[Sequence[Any], Any] = self._ask(
+            lambda client: client.scroll(
                 self._name,
                 scroll_filter=where,
-                limit=limit,
+                limit=self._within(limit),
                 offset=None if offset is None else str(offset),
                 with_payload=payload,
                 with_vectors=[DENSE] if vectors else False,
             )
+        )
         return page
 
     def _count(self, where: Any = None) -> int:
-        with self._server.translated():
-            return int(self._server.client.count(self._name, count_filter=where, exact=True).count)
+        if self._limits.exact:
+            try:
+                counted = self._ask(lambda client: client.count(self._name, count_filter=where, exact=True))
+                return int(counted.count)
+            except InvalidRequest:
+                if self._limits.exact:  # else that was why
+                    raise
+        count, offset = 0, None
+        while True:
+            records, offset = self._scroll(where, 10_000, offset, False)
+            count += len(records)
+            if offset is None:
+                return count
 
     def _delete(self, where: Any) -> None:
-        with self._server.translated():
-            from qdrant_client import models
+        from qdrant_client import models
 
-            self._server.client.delete(self._name, models.FilterSelector(filter=where), wait=True)
+        self._ask(lambda client: client.delete(self._name, models.FilterSelector(filter=where), wait=True))
 
     def _nearest(
         self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, terms: int
     ) -> list[list[Scored]]:
-        with self._server.translated():
-            from qdrant_client import models
+        return [self._nearest_to(vector, limit, where) for vector in vectors]
 
-            found: list[list[Scored]] = []
-            for vector in vectors:
-                query: Any = vector
-                if isinstance(vector, Sparse):
-                    query = models.SparseVector(indices=vector.indices, values=vector.values)
-                answer = self._server.client.query_points(
-                    self._name,
-                    query=query,
-                    using=SPARSE if isinstance(vector, Sparse) else DENSE,
-                    query_filter=where,
-                    limit=limit,
-                    with_payload=False,
-                )
-                found.append([(uuid.UUID(point.id), point.score) for point in answer.points])
-        return found
+    def _nearest_to(self, vector: Dense | Sparse, limit: int, where: Any) -> list[Scored]:
+        found: dict[uuid.UUID, float] = {}
+        start = 0
+        while start < limit:
+            page = self._nearest_from(start, vector, limit - start, where)
+            found |= page
+            asked = self._within(limit - start)
+            if len(page) < asked:
+                break
+            start += asked
+        return list(found.items())
+
+    def _nearest_from(
+        self, start: int, vector: Dense | Sparse, limit: int, where: Any
+    ) -> dict[uuid.UUID, float]:
+        """As many of the nearest, but for the first so many, as an answer may have."""
+        from qdrant_client import models
+
+        query: Any = vector
+        if isinstance(vector, Sparse):
+            query = models.SparseVector(indices=vector.indices, values=vector.values)
+        answer = self._ask(
+            lambda client: client.query_points(
+                self._name,
+                query=query,
+                using=SPARSE if isinstance(vector, Sparse) else DENSE,
+                query_filter=where,
+                limit=self._within(limit),
+                offset=start or None,
+                with_payload=False,
+            )
+        )
+        return {uuid.UUID(point.id): point.score for point in answer.points}
 
     def _payloads(self, ids: list[uuid.UUID]) -> list[tuple[uuid.UUID, dict[str, Any]]]:
-        with self._server.translated():
-            found = self._server.client.retrieve(
-                self._name, [str(one) for one in ids], with_payload=True, with_vectors=False
-            )
-        return [(uuid.UUID(record.id), record.payload) for record in found]
+        return [(uuid.UUID(record.id), record.payload) for record in self._retrieved(ids, payload=True)]
 
     def flush(self) -> None:
         """The server has written what it acknowledged to its log."""
@@ -257,11 +559,63 @@ class QdrantServerIndex(QdrantIndex):
         """The connection is the engine's."""
 
 
+def _batches(points: Sequence[Point], most: int) -> Iterator[Sequence[Point]]:
+    """As many points as go into a request."""
+    start = size = 0
+    for number, point in enumerate(points):
+        its = _size(point)
+        if number > start and (size + its > WRITE_BYTES or number - start == min(most, WRITE_BATCH)):
+            yield points[start:number]
+            start, size = number, 0
+        size += its
+    if points[start:]:
+        yield points[start:]
+
+
+def _size(point: Point) -> int:
+    """Bytes of a point as JSON, about, and rather more."""
+    size = NUMBER_BYTES * (len(point.dense) + 2 * len(point.sparse.indices)) + 500
+    return size + len(repr(point.payload.get("metadata"))) + _bytes(point.payload["text"])
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _records(points: Sequence[Point]) -> list[Any]:
+    from qdrant_client import models
+
+    return [
+        models.PointStruct(
+            id=str(point.id),
+            vector={
+                DENSE: point.dense.tolist(),
+                SPARSE: models.SparseVector(indices=point.sparse.indices, values=point.sparse.values),
+            },
+            payload=point.payload,
+        )
+        for point in points
+    ]
+
+
+def _too_large(point: Point, error: LLMBackendError) -> InvalidRequest:
+    """The error for a point that is refused by itself."""
+    text, metadata = _bytes(point.payload["text"]), len(repr(point.payload.get("metadata")))
+    field, size = ("text", text) if text >= metadata else ("metadata", metadata)
+    return InvalidRequest(
+        f"document {point.payload['document_id']!r}: the {field} of its chunk {point.payload['chunk']} has {size} bytes, "
+        f"more than the Qdrant server takes in a request: make it shorter, or raise the server's max_request_size_mb "
+        f"({error.message})",
+        details={**error.details, "document_id": point.payload["document_id"], "field": field},
+    )
+
+
 class _Syntax:
-    def __init__(self) -> None:
+    def __init__(self, index: QdrantServerIndex) -> None:
         from qdrant_client import models
 
         self._models: Any = models
+        self._index = index
 
     def group(
         self, *, must: Sequence[Any] = (), should: Sequence[Any] = (), must_not: Sequence[Any] = ()
@@ -274,7 +628,14 @@ class _Syntax:
         return self._models.FieldCondition(key=key, match=self._models.MatchValue(value=value))
 
     def any_of(self, key: str, values: list[str] | list[int]) -> Any:
-        return self._models.FieldCondition(key=key, match=self._models.MatchAny(any=values))
+        most = self._index.most_values or len(values)
+        parts = [
+            self._models.FieldCondition(
+                key=key, match=self._models.MatchAny(any=values[start : start + most])
+            )
+            for start in range(0, len(values), most)
+        ]
+        return parts[0] if len(parts) == 1 else self.group(should=parts)
 
     def range(self, key: str, bounds: dict[str, float]) -> Any:
         return self._models.FieldCondition(key=key, range=self._models.Range(**bounds))

@@ -8,18 +8,20 @@ content hash and chunk number, so that writing again changes nothing.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from ...errors import InvalidRequest, LLMBackendError
 from ...threads import Threads
+from .indexes import NO_INDEXES
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from .filters import Condition
+    from .indexes import FieldType, Indexes
 
 Mode = Literal["hybrid", "dense", "sparse"]
 List = Literal["dense", "sparse"]
@@ -209,6 +211,18 @@ class VectorIndex(Protocol):
     def count(self) -> tuple[int, int]:
         """How many documents and how many chunks."""
 
+    def lacks(self, indexes: Indexes) -> bool:
+        """Whether it has not all of these indexes of metadata fields."""
+
+    def worth_indexing(self) -> bool:
+        """Whether it has so many chunks that a filter should make an index."""
+
+    def set_indexes(self, changes: Mapping[str, FieldType | None], *, replace: bool = True) -> None:
+        """Make, change or (None) remove indexes of metadata fields; where that takes long they come with a rebuild.
+
+        Those there are of another type stay if they are not to be replaced.
+        """
+
     def flush(self) -> None:
         """Make everything written so far survive a power cut."""
 
@@ -226,6 +240,14 @@ class Physical(NamedTuple):
     sparse_model: str
 
 
+class Layout(NamedTuple):
+    """What an index is made with."""
+
+    dimension: int
+    indexes: Indexes = NO_INDEXES
+    """Of metadata fields."""
+
+
 class VectorEngine(Protocol):
     """Where indexes are kept. Methods block and may be called from any thread."""
 
@@ -235,7 +257,7 @@ class VectorEngine(Protocol):
     threads: Threads
     """Where its calls, and those of its indexes, are to wait."""
 
-    def create(self, physical_id: str, dimension: int) -> None:
+    def create(self, physical_id: str, layout: Layout) -> None:
         """Make an empty index."""
 
     def open(self, physical: Physical, *, repair: bool = True) -> VectorIndex:

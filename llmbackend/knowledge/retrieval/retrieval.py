@@ -122,6 +122,8 @@ async def retrieve(
     if judge:
         limit = max(JUDGED, limit)
     with clock("search"):
+        if where:
+            await gather(*(collection.prepare(where) for collection in collections))
         found = await searching.best(max(limit, depth), enough=wanted.top_k)
     if wanted.rerank:
         with clock("rerank"):

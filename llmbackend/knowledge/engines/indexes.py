@@ -1,0 +1,86 @@
+"""Indexes of metadata fields: which a filter needs, and where in a point a field lies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Literal
+
+from .filters import PLACE, Combination, Condition, FieldCondition
+
+FieldType = Literal["keyword", "integer", "float", "bool", "datetime"]
+"""What is in a field: texts, whole numbers, numbers, true or false, moments."""
+
+Indexes = Mapping[str, FieldType]
+"""By field."""
+
+NO_INDEXES: Indexes = MappingProxyType({})
+
+MOST = 90
+"""Places in points that a collection's indexes may take. Qdrant Cloud allows 100, and ours take a few."""
+
+EXACT = 2**53
+"""Up to which a float64 is exact for whole numbers."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+_PART = re.compile(r'"([^"]*)"|([^."]+)')
+
+
+def places(field: str) -> list[str]:
+    """Where in a point a field that a filter names may be, as paths of Qdrant's."""
+    found = [f"metadata.{field}" if _PLAIN.fullmatch(field) else f'metadata."{field}"']
+    if field in PLACE:
+        found.append(f"place.{field}")
+    return found
+
+
+def parts(path: str) -> tuple[str, ...]:
+    """A path taken apart: Qdrant tells paths with fewer quotes than they were given with."""
+    return tuple(quoted or bare for quoted, bare in _PART.findall(path))
+
+
+def needed(conditions: Iterable[Condition]) -> dict[str, FieldType]:
+    """The index that each field of a filter needs. A field has one index: what the first condition needs."""
+    found: dict[str, FieldType] = {}
+    anything: set[str] = set()
+    waiting = list(conditions)
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Combination):
+            waiting += one.conditions
+        elif (kind := type_of(one)) is None:
+            anything.add(one.key)
+        else:
+            found.setdefault(one.key, kind)
+    return found | {field: "keyword" for field in anything - found.keys()}
+
+
+def type_of(condition: FieldCondition) -> FieldType | None:
+    """The type of index that a condition is looked up in; None if any will do.
+
+    One of whole numbers would hide all others from a later range, so it is needed only for those that are not exact as
+    float.
+    """
+    if condition.range is not None:
+        return "float"
+    values = condition.any_of if condition.any_of is not None else [condition.equals]
+    if values[0] is None:
+        return None
+    if isinstance(values[0], bool):
+        return "bool"
+    if isinstance(values[0], str):
+        return "keyword"
+    return "integer" if any(isinstance(value, int) and abs(value) > EXACT for value in values) else "float"
+
+
+def serves(kind: str | None, wanted: FieldType | None) -> bool:
+    """Whether an index of one type answers conditions that want another."""
+    if wanted is None:
+        return kind is not None
+    return kind == wanted or (kind == "integer" and wanted == "float")
+
+
+def in_points(indexes: Indexes) -> dict[str, FieldType]:
+    """By the paths of the places that the fields may have."""
+    return {path: kind for field, kind in indexes.items() for path in places(field)}

@@ -1,0 +1,34 @@
+"""When to try again what a server behind us did not do: the one policy for all of them."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+
+FIRST_PAUSE = 0.2  # seconds
+LONGEST_PAUSE = 5.0
+
+
+def passing(status: int) -> bool:
+    """Whether what is refused with this HTTP status may be accepted later."""
+    return status in (408, 429) or status >= 500
+
+
+class Patience:
+    """How long to wait before the next try: twice as long each time, with jitter, or what the server asks for."""
+
+    def __init__(self, deadline: float, retries: float = math.inf) -> None:
+        """`deadline` is one of `time.monotonic`."""
+        self._deadline = deadline
+        self._retries = retries
+        self._pause = FIRST_PAUSE
+
+    def pause(self, retry_after: float | None = None) -> float | None:
+        """Seconds to wait; None if there is neither time nor a try left."""
+        wait = float(retry_after or self._pause * random.uniform(1, 1.5))
+        if not self._retries or time.monotonic() + wait >= self._deadline:
+            return None
+        self._retries -= 1
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        return wait
