@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import threads
+from ..words import is_run, pairs, plain, words
 from .embeddings import Embedder
 
 if TYPE_CHECKING:
@@ -96,6 +97,14 @@ def _is_fragment(sentence: str) -> bool:
 
 
 def stems(text: str) -> set[str]:
-    """Words cut to six letters, so that 'resetting' and 'reset' are near enough; common ones left out."""
-    found = re.findall(r"\w[\w.'-]*\w", text.lower())
-    return {word[:6] for word in found if len(word) > 2 and word not in _COMMON}
+    """Words cut to six letters, so that 'resetting' and 'reset' are near enough; common ones left out.
+
+    Of scripts without spaces, each two letters.
+    """
+    found: set[str] = set()
+    for word in words(text):
+        if is_run(word):
+            found.update(pairs(word))
+        elif len(word) > 2 and word not in _COMMON:
+            found.add(plain(word)[:6])
+    return found

@@ -240,7 +240,7 @@ def test_a_data_directory_of_the_first_version_opens(tmp_path: Path) -> None:
         assert client.rag_ingest([*texts, "Waters run deep."], "old").unchanged == 3
         assert len(client.rag_search("run", "old", mode="sparse")) == 2
         client.reindex_collection("old")
-        assert client.get_collection("old").sparse_model == "bm25-multilingual"
+        assert client.get_collection("old").sparse_model == bm25.NAME
         assert len(client.rag_search("run", "old", mode="sparse")) == 2
 
 

@@ -319,6 +319,7 @@ STOREYS = (
         "threads",
         "tracing",
         "vitals",
+        "words",
     },
     {"inference"},
     {"knowledge"},

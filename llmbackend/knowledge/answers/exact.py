@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Sequence
 
-_WORD = re.compile(r"\w[\w.'-]*\w|\w")
+from ...words import WRITTEN
+
 _GROUP = re.compile(r"[^\W\d_]+|\d+")
 _MEASURE = re.compile(r"\d+(?:[a-z]{1,2}|-[a-z]+)", re.IGNORECASE)  # 4th, 9am, 30-day
 _YEAR = re.compile(r"(?:19|20)\d\d")
@@ -16,7 +17,7 @@ class Exact:
     """Such words of a question, and how rare each is in some passages."""
 
     def __init__(self, question: str, passages: Sequence[str]) -> None:
-        words = _WORD.findall(question)
+        words = WRITTEN.findall(question)
         self._patterns = {
             word: _pattern(word) for place, word in enumerate(words) if _is_exact(word, place == 0)
         }

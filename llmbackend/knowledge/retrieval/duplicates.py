@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from math import ceil
 
@@ -27,7 +28,7 @@ def originals(texts: Iterable[str]) -> list[int]:
     found: list[int] = []
     seen: dict[str, list[tuple[int, list[str]]]] = {}
     for index, text in enumerate(texts):
-        words = text.casefold().split()
+        words = unicodedata.normalize("NFC", text.casefold()).split()
         # Copies share the first or the last of their words in the alphabet: not each has to be compared with each.
         keys = (min(words), max(words)) if words else ("",)
         its = [other for key in keys if key in seen for other in seen[key][:COMPARED]]
