@@ -40,6 +40,10 @@ _TAGS = "|".join((
     "wbr", "xmp",
 ))
 # fmt: on
+_APART = {  # what stands in the place of a tag, lest numbers become one; of others, nothing
+    "sup": "^",
+    **dict.fromkeys(("br", "dd", "div", "dt", "li", "p", "td", "th", "tr"), " "),
+}
 _FLAGS = re.DOTALL | re.IGNORECASE
 _FORMATTED = re.compile(
     rf"!\[{_TEXT}\](?:{_TARGET}|\[[^\[\]]{{0,200}}\])"
@@ -139,8 +143,8 @@ class Inert:
             if "[" in text:  # an image in a link
                 text = _FORMATTED.sub(self._plain, text)
             return text + self._beside(found["target"][1:].lstrip(" \n\t<"))
-        if (found["tag"] or "").lower() != "a":
-            return ""
+        if (tag := (found["tag"] or "").lower()) != "a":
+            return "" if found["end"] else _APART.get(tag, "")
         if found["end"]:
             anchor, self._anchor = self._anchor, ""
             return anchor

@@ -149,7 +149,7 @@ class QdrantIndex(ABC):
                 Point(
                     chunk.point_id(self._namespace),
                     vector,
-                    self._encoder.document(chunk.in_context),
+                    self._encoder.document(chunk.words),
                     _payload(chunk, self._writer),
                 )
                 for chunk, vector in zip(chunks, vectors, strict=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from ...errors import InvalidRequest, LLMBackendError
 from ...threads import Threads
 from .indexes import NO_INDEXES
+from .legible import legible, with_parts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +47,16 @@ class Chunk:
 
     @property
     def in_context(self) -> str:
-        """The text below the headings it stands under: what is embedded and indexed."""
+        """The text below the headings it stands under, its words in one piece: what is embedded."""
+        return legible(self._whole)
+
+    @property
+    def words(self) -> str:
+        """The same for a search by words."""
+        return with_parts(self._whole)
+
+    @property
+    def _whole(self) -> str:
         headings = " > ".join(self.place.get("headings", ()))
         return f"{headings}\n\n{self.text}" if headings else self.text
 

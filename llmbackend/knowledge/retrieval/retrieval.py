@@ -20,6 +20,7 @@ from ...tracing import Clock
 from ..collections.collection import Collection
 from ..engines import fusion
 from ..engines.filters import Condition, conditions
+from ..engines.legible import legible
 from ..engines.vectors import LISTS, TRIES, Chunk, Found, List, Mode
 from .duplicates import originals
 
@@ -108,6 +109,7 @@ async def retrieve(
     Raises InvalidRequest for filters that make no sense, and what the embedder and the reranker raise.
     """
     clock = clock or Clock()
+    text = legible(text)  # as what is stored was
     where = conditions(wanted.filters)
     vector, weight = None, 1.0
     if wanted.mode != "sparse":
