@@ -24,15 +24,24 @@ def docx(*paragraphs: str, headings: Sequence[str] = ()) -> bytes:
 _W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 
 
-def docx_with(body: str, before: str = "") -> bytes:
-    """A Word file whose document is this XML."""
+def docx_with(body: str, before: str = "", styles: str = "", **parts: str) -> bytes:
+    """A Word file whose document is this XML, with styles, and other parts (footnotes, comments, …) by their kind."""
     package = "http://schemas.openxmlformats.org/package/2006"
     kind = "application/vnd.openxmlformats-officedocument.wordprocessingml"
     office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-    styles = "".join(
+    styles += "".join(
         f'<w:style w:type="paragraph" w:styleId="Heading{level}"><w:name w:val="heading {level}"/></w:style>'
         for level in range(1, 4)
     )
+    roots = {"header": "hdr", "footer": "ftr"}
+    related = "".join(
+        f'<Relationship Id="{part}" Type="{office}/{part}" Target="{part}.xml"/>'
+        for part in ("styles", *parts)
+    )
+    others = {
+        f"word/{part}.xml": f'<w:{roots.get(part, part)} xmlns:w="{_W}">{content}</w:{roots.get(part, part)}>'
+        for part, content in {"styles": styles, **parts}.items()
+    }
     return archive(
         {
             "[Content_Types].xml": f'<Types xmlns="{package}/content-types">'
@@ -41,9 +50,8 @@ def docx_with(body: str, before: str = "") -> bytes:
             f'<Override PartName="/word/styles.xml" ContentType="{kind}.styles+xml"/></Types>',
             "_rels/.rels": f'<Relationships xmlns="{package}/relationships">'
             f'<Relationship Id="r1" Type="{office}/officeDocument" Target="word/document.xml"/></Relationships>',
-            "word/_rels/document.xml.rels": f'<Relationships xmlns="{package}/relationships">'
-            f'<Relationship Id="r1" Type="{office}/styles" Target="styles.xml"/></Relationships>',
-            "word/styles.xml": f'<w:styles xmlns:w="{_W}">{styles}</w:styles>',
+            "word/_rels/document.xml.rels": f'<Relationships xmlns="{package}/relationships">{related}</Relationships>',
+            **others,
             "word/document.xml": f'{before}<w:document xmlns:w="{_W}">{body}</w:document>',
         }
     )
@@ -85,10 +93,17 @@ def xlsx(rows: Sequence[Sequence[object]], sheet: str = "Sheet") -> bytes:
 
 def pdf(*pages: str, repeat: int = 1) -> bytes:
     """Pages with a line of text each; all of them `repeat` times, which takes few bytes. "" is a page without text."""
+    return pdf_with(
+        *(f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET" if text else "0 0 m" for text in pages), repeat=repeat
+    )
+
+
+def pdf_with(*contents: str, repeat: int = 1) -> bytes:
+    """Pages with these content streams."""
     objects: list[bytes] = [b"", b"", b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>"]
     kids: list[str] = []
-    for text in pages:
-        written = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET".encode("latin-1") if text else b"0 0 m"
+    for content in contents:
+        written = content.encode("latin-1")
         objects.append(b"<</Length %d>>stream\n%s\nendstream" % (len(written), written))
         objects.append(
             b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Resources<</Font<</F1 3 0 R>>>>/Contents %d 0 R>>"
@@ -100,9 +115,9 @@ def pdf(*pages: str, repeat: int = 1) -> bytes:
     objects[1] = f"<</Type/Pages/Count {len(kids) * repeat}/Kids[{listed}]>>".encode()
     file = b"%PDF-1.7\n"
     places: list[int] = []
-    for number, content in enumerate(objects, 1):
+    for number, one in enumerate(objects, 1):
         places.append(len(file))
-        file += b"%d 0 obj%s endobj\n" % (number, content)
+        file += b"%d 0 obj%s endobj\n" % (number, one)
     table = b"".join(b"%010d 00000 n \n" % place for place in places)
     size = len(objects) + 1
     return file + (

@@ -146,7 +146,7 @@ def test_what_a_file_lost_is_told(client: LLMBackendClient, collection: str) -> 
     told = {warning.id: warning.warning for warning in report.warnings}
     assert told == {
         "cut.txt": "1 place is not UTF-8 and replaced by \ufffd",
-        "some.pdf": "1 of 2 pages have no text: scanned?",
+        "some.pdf": "1 of 2 pages have no text: scanned? (2)",
     }
     assert (
         client.rag_ingest_files(given, collection).warnings == report.warnings

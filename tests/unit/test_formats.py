@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from email.message import EmailMessage
@@ -340,21 +341,12 @@ def test_a_page_whose_text_stands_in_its_navigation_is_kept_and_told() -> None:
     assert "are kept" in parsed.warnings[0]
 
 
-def test_raised_and_lowered_digits_do_not_change_numbers() -> None:
-    page = "<p>14<sup><a href='#n1'>1</a></sup> days, 10<sup>6</sup> tries, 20<sup>2</sup> m<sup>2</sup>, H<sub>2</sub>O</p>"
-    assert _text("a.html", page) == "14¹ days, 10^6 tries, 20² m², H₂O"
-    raised = "<w:r><w:rPr><w:vertAlign w:val='superscript'/></w:rPr><w:t>1</w:t></w:r>"
-    body = f"<w:body><w:p><w:r><w:t>14</w:t></w:r>{raised}<w:r><w:t xml:space='preserve'> days</w:t></w:r></w:p></w:body>"
-    assert _text("a.docx", files.docx_with(body)) == "14¹ days"
-
-
 # PDF
 
 
 def test_pages_without_text_are_told_by_number() -> None:
-    assert _parsed("a.pdf", files.pdf("one", "", "three", "")).warnings == (
-        "2 of 4 pages have no text: scanned?",
-    )
+    pages = ("one", "", "three", "", "", "six")
+    assert _parsed("a.pdf", files.pdf(*pages)).warnings == ("3 of 6 pages have no text: scanned? (2, 4-5)",)
 
 
 def test_what_was_filled_in_and_written_onto_a_page_is_read() -> None:
@@ -380,6 +372,35 @@ def test_what_was_filled_in_and_written_onto_a_page_is_read() -> None:
     written = io.BytesIO()
     writer.write(written)
     assert _text("a.pdf", written.getvalue()).splitlines()[1:] == ["Seen by Bo", "applicant: Ada Example"]
+
+
+def test_a_page_that_is_broken_spoils_no_others() -> None:
+    parsed = _parsed("a.pdf", files.pdf("one", "two", "three").replace(b"(two) Tj", b"(two(( Tj"))
+    assert parsed.text.split() == ["one", "three"]
+    [warning] = parsed.warnings
+    assert warning.startswith("pages that are broken, and left out: 2 (")
+
+
+def test_files_in_a_pdf_and_fields_on_no_page_are_read() -> None:
+    from pypdf import PdfReader, PdfWriter
+    from pypdf.generic import ArrayObject, DictionaryObject, NameObject, TextStringObject
+
+    writer = PdfWriter()
+    writer.append(PdfReader(io.BytesIO(files.pdf("one"))))
+    writer.add_attachment("tides.csv", b"place,tide\nAldersea,3\n")
+    names = {"/FT": NameObject("/Tx"), "/T": TextStringObject("town"), "/V": TextStringObject("Aldersea")}
+    field = DictionaryObject({NameObject(name): value for name, value in names.items()})
+    form = DictionaryObject({NameObject("/Fields"): ArrayObject([field])})
+    writer.root_object[NameObject("/AcroForm")] = form
+    written = io.BytesIO()
+    writer.write(written)
+    found = {
+        name: one.text for name, one in parse_all("a.pdf", written.getvalue()) if isinstance(one, Parsed)
+    }
+    assert found == {
+        "a.pdf": "one\ntown: Aldersea\nAttachments: tides.csv\n",
+        "a.pdf/tides.csv": "place: Aldersea\ntide: 3",
+    }
 
 
 # Notebooks
@@ -416,3 +437,199 @@ def test_long_outputs_of_a_notebook_are_cut_and_told() -> None:
     parsed = _parsed("a.ipynb", json.dumps({"cells": [cell], "metadata": {}}))
     assert len(parsed.text) < 2_200
     assert parsed.warnings == ("a cell's output of 5000 characters is cut to 2000",)
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ({"output_type": "error", "ename": "TideError", "evalue": "too low"}, "TideError: too low"),
+        ({"text": "\x1b[31mhigh\x1b[0m tide"}, "```\nhigh tide\n```"),
+        ({"text": "10 %\r50 %\r100 %\n"}, "```\n100 %\n```"),
+        ({"data": {"text/html": ["<p>3 <b>m</b></p>"]}}, "3 **m**"),
+        ({"data": {"text/markdown": "# High"}}, "# High"),
+        ({"data": {"text/latex": "$3m$", "image/png": "iVBO"}}, "$3m$"),
+        ({"html": "<p>3 m</p>"}, "3 m"),
+        ({"data": {"application/json": {"tide": 3}}}, "tide: 3"),
+    ],
+)
+def test_what_came_of_a_cell_is_told(output: dict[str, Any], said: str) -> None:
+    cell = {"cell_type": "code", "source": "", "outputs": [None, output]}
+    assert said in _text("a.ipynb", json.dumps({"cells": [cell]}))
+
+
+def test_odd_cells_spoil_no_notebook() -> None:
+    cells = [
+        {"cell_type": "heading", "level": "x", "source": "One"},
+        {"cell_type": "code", "source": ["say('''\n", ["```"], "''')"], "language": ["?"]},
+    ]
+    book = {"metadata": {"language_info": {"name": ["?"]}}, "worksheets": [None, {"cells": cells}]}
+    assert _text("a.ipynb", json.dumps(book)) == "# One\n\n````python\nsay('''\n```''')\n````"
+
+
+# Data
+
+
+def test_numbers_and_repeated_names_of_data_stay_as_they_are() -> None:
+    assert _text("a.json", '{"price": 1.10, "a": 1, "a": 2, "e": 1e5}') == "price: 1.10\na: 1\na: 2\ne: 1e5"
+
+
+def test_a_line_that_is_no_json_stays_and_is_told() -> None:
+    parsed = _parsed("a.jsonl", '{"a": 1}\n{"a": 2\n{"a": 3}')
+    assert parsed.text == 'a: 1\n\n{"a": 2\n\na: 3'
+    assert parsed.warnings[0].startswith("1 of 3 lines stay as they are: line 2 is not JSON")
+    assert _text("a.json", '{"a": 1}\n{"a": 2}') == "a: 1\n\na: 2"
+    assert _text("a.jsonl", '{\n"a": 1\n}\n') == "a: 1"
+
+
+def test_half_a_character_in_data_is_replaced_and_told() -> None:
+    parsed = _parsed("a.json", '{"a": "x \\ud83d"}')
+    assert parsed.text == "a: x \ufffd"
+    assert "half a surrogate pair" in parsed.warnings[0]
+
+
+# What is hidden, repeated or nested in pages, and what tables say in several rows
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        (
+            "<title>Leave – Handbook</title><h1>Leave</h1><h2>Sick</h2><p>x</p>",
+            "# Leave – Handbook\n\n## Leave\n\n### Sick\n\nx",
+        ),
+        ("<title>All about leave – ACME</title><h1>All about leave</h1><p>x</p>", "# All about leave\n\nx"),
+        ("<header><h1>Leave</h1></header><main><p>28 days.</p></main>", "# Leave\n\n28 days."),
+        ("<p>Go <svg><title>Icon</title><text>42 %</text></svg></p>", "Go 42 %"),
+        (
+            "<input type=checkbox checked> yes <input type=radio> no <input value='Ada'> ",
+            "[x] yes [ ] no Ada",
+        ),
+        ("<select><option>S<option selected>M</select>", "S / M"),
+        ("<ol type='a'><li>one</li><li>two</li></ol>", "* a. one\n* b. two"),
+        ("<ol start='3'><li>one</li><li value='7'>two</li></ol>", "* 3. one\n* 7. two"),
+        ("<p>a_b * c</p>", "a_b * c"),
+    ],
+)
+def test_a_page_says_what_a_reader_sees(page: str, said: str) -> None:
+    assert _text("a.html", page) == said
+
+
+def test_what_a_page_hides_is_told_and_kept_if_it_is_most_of_it() -> None:
+    answer = "Leave is 28 days a year for everybody."
+    parsed = _parsed("a.html", f"<p>{'Seen. ' * 20}</p><p style='display:none'>{answer}</p>")
+    assert answer not in parsed.text
+    assert parsed.warnings == (f"{len(answer)} characters that the page hides are left out",)
+    parsed = _parsed("a.html", f"<p>How long?</p><p hidden>{answer}</p>")
+    assert answer in parsed.text
+    assert parsed.warnings[0].startswith("most of its text is hidden until a script shows it")
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (
+            "<tr><th rowspan=2>Town<th colspan=2>2024</tr><tr><th>Q1<th>Q2</tr><tr><td>Oslo<td>5<td>6</tr>",
+            ["| Town | 2024 Q1 | 2024 Q2 |", "| --- | --- | --- |", "| Oslo | 5 | 6 |"],
+        ),
+        (
+            "<thead><tr><th>Kind<th>Fee</thead><tbody><tr><td>A<td>5</tbody><tfoot><tr><td>Sum<td>5</tfoot>",
+            ["| Kind | Fee |", "| --- | --- |", "| A | 5 |", "| Sum | 5 |"],
+        ),
+        (
+            "<tr><th>Who<th>What</tr><tr><td>a | b<td><table><tr><td>x<td>1<tr><td>y<td>2</table></tr>",
+            ["| Who | What |", "| --- | --- |", "| a \\| b | x: 1; y: 2 |"],
+        ),
+        ("<tr><td><table><tr><td><p>Dear Ada,</p></table></tr>", ["Dear Ada,"]),
+        (
+            "<tr><th>A<th>B</tr><tr><td rowspan=0>1<td>2</tr><tr><td>3</tr>",
+            ["| A | B |", "| --- | --- |", "| 1 | 2 |", "| 1 | 3 |"],
+        ),
+    ],
+)
+def test_tables_of_pages_are_plain(table: str, said: list[str]) -> None:
+    assert _text("a.html", f"<table>{table}</table>").splitlines() == said
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (",2023,,2024\n,Q1,Q2,Q1\nNorth,1,2,3\nSouth,4,5,6\n", "South\n2023 Q1: 4\n2023 Q2: 5\n2024 Q1: 6"),
+        ("name,age\nAda,36\n\ntown,people\nOslo,700000\nBergen,290000\n", "town: Bergen\npeople: 290000"),
+        ("name,age\nAda,36\n\nBob,41\nCy,7\n", "name: Bob\nage: 41"),
+        ("id,text\n1,'a, b'\n2,'c; d, e'\n", "id: 2\ntext: c; d, e"),
+    ],
+)
+def test_rows_stand_under_their_own_tables_names(table: str, said: str) -> None:
+    assert said in _text("a.csv", table).split("\n\n")
+
+
+# Mails as they should not be
+
+
+@pytest.mark.parametrize("head", ["multipart/mixed; boundary=other", "multipart/mixed"])
+def test_a_mail_that_is_not_divided_as_it_says_loses_nothing(head: str) -> None:
+    part = (
+        "--B\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: base64\n\nTMO2d2U=\n--B--\n"
+    )
+    assert _text("a.eml", f"From: a@b.c\nContent-Type: {head}\n\n{part}").endswith("Löwe")
+
+
+def test_a_mail_forwarded_as_base64_is_read() -> None:
+    inner = base64.b64encode(b"From: c@d.e\nSubject: Inner\n\nThe fee is 5.").decode()
+    part = f"Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n{inner}"
+    text = _text("a.eml", f"From: a@b.c\nContent-Type: multipart/mixed; boundary=B\n\n--B\n{part}\n--B--\n")
+    assert text.endswith("Subject: Inner\nFrom: c@d.e\n\nThe fee is 5.")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+def test_a_mails_head_may_have_bare_letters(encoding: str) -> None:
+    assert _text("a.eml", "\r\nFrom: a@b.c\nSubject: Größe\n\nx".encode(encoding)).startswith(
+        "Subject: Größe\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (
+            "message/delivery-status\n\nReporting-MTA: x\n\nFinal-Recipient: bo\nStatus: 5.1.1\n",
+            "Status: 5.1.1",
+        ),
+        ("text/plain\nContent-Disposition: attachment\n\nwithout a name", "without a name"),
+        ("text/plain; format=flowed; delsp=yes\n\nDonau \ndampf\n-- \nAda", "Donaudampf\n-- \nAda"),
+        (
+            'text/calendar\n\nBEGIN:VEVENT\nSUMMARY:Tea\nSTATUS:CANCELLED\nATTENDEE;CN="Bo: B":mailto:bo@x.y\n'
+            "BEGIN:VALARM\nDESCRIPTION:Ring\nEND:VALARM\nEND:VEVENT\n",
+            "Event: Tea\nStatus: CANCELLED\nAttendee: Bo: B <bo@x.y>",
+        ),
+    ],
+)
+def test_parts_of_mails_are_read(part: str, said: str) -> None:
+    text = _text(
+        "a.eml",
+        f"From: a@b.c\nContent-Type: multipart/mixed; boundary=B\n\n--B\nContent-Type: {part}\n--B--\n",
+    )
+    assert text.rstrip().endswith(said)
+
+
+def test_a_mail_that_is_encrypted_is_told() -> None:
+    mail = "From: a@b.c\nSubject: Fee\nContent-Type: application/pkcs7-mime; name=smime.p7m\n\nx"
+    assert _parsed("a.eml", mail).warnings == ("it is encrypted, or signed as a whole: its text is not read",)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.txt", b"only its last letter is cut, \xc3"),
+        ("a.eml", b"From: a@b.c\nContent-Type: text/plain; charset=utf-8\n\nf\xc3 r"),
+    ],
+)
+def test_a_letter_that_is_cut_is_no_letter_of_another_encoding(name: str, data: bytes) -> None:
+    parsed = _parsed(name, data)
+    assert "\ufffd" in parsed.text
+    assert parsed.warnings == ("1 place is not UTF-8 and replaced by \ufffd",)
+
+
+@pytest.mark.parametrize("text", ["Ärger", "Olé", "À la carte", "Ende: Ü", "SÃO"])
+def test_letters_of_western_europe_stay(text: str) -> None:
+    assert _text("a.txt", text.encode("cp1252")) == text

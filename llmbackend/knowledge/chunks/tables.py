@@ -9,6 +9,7 @@ from typing import NamedTuple
 from .tokens import tokens_of
 
 _RULE = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*")
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 class Part(NamedTuple):
@@ -20,7 +21,7 @@ class Part(NamedTuple):
 
 def parts(text: str) -> Iterator[Part]:
     """A text's tables, and what stands between them, in their order; together they are the text."""
-    lines = text.splitlines(keepends=True)
+    lines = _LINE.findall(text)  # `splitlines` would cut rows at other characters, too
     start = number = 0
     while number + 1 < len(lines):
         if not _begins_table(lines[number], lines[number + 1]):
@@ -48,9 +49,9 @@ def split(part: Part, size: int, split_text: Callable[[str, int], list[str]], be
     The first piece begins with the text `before`. A head that leaves little room for rows is not repeated.
     """
     head = part.head if 2 * len(tokens_of(part.head)) <= size else ""
-    rows = part.body.splitlines(keepends=True)
+    rows = _LINE.findall(part.body)
     if not head:
-        rows = [*part.head.splitlines(keepends=True), *rows]
+        rows = [*_LINE.findall(part.head), *rows]
     room = size - len(tokens_of(head))
     left = room - len(tokens_of(before))
     pieces: list[str] = []

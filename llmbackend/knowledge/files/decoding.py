@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import unicodedata
 
 from .parsed import Unreadable, Warn
 
@@ -65,8 +66,8 @@ def _by_looks(data: bytes, declared: str | None, warn: Warn) -> str:
     if not wrong:
         return text
     # A byte of another encoding is followed by what makes it a letter of UTF-8 hardly ever.
-    letters = sum(1 for _ in _UTF8_LETTERS.finditer(data))
-    if letters >= wrong:
+    letters = sum(1 for _ in _UTF8_LETTERS.finditer(data)) + len(_CUT.findall(data))
+    if letters >= wrong or (declared == "utf-8" and wrong == len(_BEGUN.findall(data))):
         _tell(wrong, "UTF-8", warn)
         return text
     if declared and declared != "utf-8":
@@ -85,6 +86,10 @@ def _by_looks(data: bytes, declared: str | None, warn: Warn) -> str:
     return str(best)
 
 
+# What is no frequent letter of another encoding: Â and Ã before what does not follow them there.
+_CUT = re.compile(rb"(?:[\xc2\xc3]|[\xe0-\xef][\x80-\xbf]|[\xf0-\xf4][\x80-\xbf]{1,2})\Z")
+"""A letter of which the end of a file has cut off the rest."""
+_BEGUN = re.compile(rb"[\xc2\xc3](?![\x80-\xbf])|[\xe0-\xf4][\x80-\xbf]+(?![\x80-\xbf])")
 _UTF8_LETTERS = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 
 
@@ -128,7 +133,19 @@ def _readable(text: str) -> str:
     return text
 
 
-def clean(text: str) -> str:
-    """With plain line ends, and without what no text has: control characters, halves of surrogate pairs."""
-    text = _CONTROLS.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
-    return text.encode("utf-8", "replace").decode()
+_LINE_END = re.compile("\r\n?|[\x85\u2028\u2029]")
+_LIGATURE = re.compile("[\ufb00-\ufb06]")
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def clean(text: str, warn: Warn) -> str:
+    """With plain line ends and letters for ligatures, and without what no text has: control characters, halves of
+    surrogate pairs, which `warn` is told of.
+    """
+    text = _CONTROLS.sub(" ", _LINE_END.sub("\n", text))
+    if text.isascii():
+        return text
+    text, halves = _HALF.subn("\ufffd", text)
+    if halves:
+        warn(f"{halves} of its characters are half a surrogate pair and replaced by \ufffd")
+    return _LIGATURE.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)

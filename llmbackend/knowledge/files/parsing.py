@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
 from .decoding import clean, decoded
-from .formats import mail, office, pages, pdf, tables, text
+from .formats import mail, pages, pdf, sheets, slides, tables, text, word
 from .parsed import Parsed, Unreadable, Warn
 
 ATTACHMENTS = 200
@@ -26,8 +26,12 @@ def parse(name: str, data: bytes) -> Parsed:
     if not data:
         raise Unreadable("empty")
     warnings: dict[str, None] = {}  # each once, in their order
+
+    def warn(warning: str) -> None:
+        warnings[warning] = None
+
     try:
-        parsed = FORMATS[suffix](data, lambda warning: warnings.update({warning: None}))
+        parsed = FORMATS[suffix](data, warn)
     except (Unreadable, ImportError, MemoryError):
         raise
     except RecursionError:
@@ -35,7 +39,7 @@ def parse(name: str, data: bytes) -> Parsed:
     except Exception as error:  # whatever the parsers come up with
         said = " ".join(str(error).split())[:200]
         raise Unreadable(f"broken, or no {suffix} file: {said or type(error).__name__}") from error
-    said = clean(parsed.text)
+    said = clean(parsed.text, warn)
     if not said.strip():
         raise Unreadable("scanned: its pages have no text, only images" if suffix == ".pdf" else "empty")
     return parsed._replace(text=said, warnings=tuple(warnings))
@@ -86,9 +90,9 @@ FORMATS: dict[str, Callable[[bytes, Warn], Parsed]] = {
     ".html": pages.html,
     ".htm": pages.html,
     ".pdf": pdf.pdf,
-    ".docx": office.docx,
-    ".pptx": office.pptx,
-    ".xlsx": office.xlsx,
+    ".docx": word.docx,
+    ".pptx": slides.pptx,
+    ".xlsx": sheets.xlsx,
     ".csv": _separated,
     ".tsv": _separated,
     ".json": text.json_file,

@@ -21,14 +21,18 @@ PARTS = 20_000
 """Lines that may begin one."""
 
 
+_BEFORE = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*")
+"""What stands before a head now and then, which is read as if there were none."""
+
+
 def mail(data: bytes, warn: Warn) -> Parsed:
     from email import message_from_bytes, policy
 
     head = data.replace(b"\r\n", b"\n").partition(b"\n\n")[0]
     at_most(HEAD, len(head), "bytes of head")
     at_most(PARTS, data.count(b"\n--"), "parts")
-    message: Any = message_from_bytes(data, policy=policy.default)
-    if not _fields(message):
+    message: Any = message_from_bytes(_BEFORE.sub(b"", data), policy=policy.default)
+    if not _fields(message, warn):
         raise Unreadable("broken: a mail has a sender and a subject, and this has none")
     attachments: list[Attachment] = []
     text = _told(message, attachments, warn)
@@ -39,20 +43,24 @@ def _told(message: Any, attachments: list[Attachment], warn: Warn, depth: int = 
     """A mail's head, its texts in their order, and the mails in it."""
     before = len(attachments)
     body = "\n\n".join(filter(None, (text.strip("\n") for text in _texts(message, attachments, warn, depth))))
-    fields = _fields(message)
+    fields = _fields(message, warn)
     names = [one.name for one in attachments[before:]]
     if names:
         fields.append(f"Attachments: {', '.join(names)}")
     return "\n".join(fields) + "\n\n" + body
 
 
-def _fields(message: Any) -> list[str]:
+def _fields(message: Any, warn: Warn) -> list[str]:
     found: list[str] = []
     for name in _HEAD:
-        try:
-            value = message[name]
-        except Exception:  # what the library makes of a broken header
-            value = next((raw for key, raw in message.raw_items() if key.lower() == name.lower()), None)
+        raw = str(next((raw for key, raw in message.raw_items() if key.lower() == name.lower()), ""))
+        if not raw.isascii():  # bytes as they came, which the library takes for no letters
+            value = decoded(raw.encode("ascii", "surrogateescape"), warn)
+        else:
+            try:
+                value = message[name]
+            except Exception:  # what the library makes of a broken header
+                value = raw
         if value:
             found.append(f"{name}: {' '.join(str(value).split())}")
     return found
@@ -60,8 +68,12 @@ def _fields(message: Any) -> list[str]:
 
 def _texts(part: Any, attachments: list[Attachment], warn: Warn, depth: int) -> Iterator[str]:
     kind = part.get_content_type()
-    if kind == "message/rfc822" or (kind.startswith("message/") and part.is_multipart()):
-        for inner in part.get_payload():
+    if kind == "message/delivery-status":
+        payload = part.get_payload()
+        groups = map(str, payload) if part.is_multipart() else [str(payload)]
+        yield "\n\n".join(group.strip() for group in groups)
+    elif kind == "message/rfc822" or (kind.startswith("message/") and part.is_multipart()):
+        for inner in _unpacked(part):
             if depth == DEPTH:
                 warn(f"mails forwarded more than {DEPTH} times over are left out")
             else:
@@ -71,19 +83,65 @@ def _texts(part: Any, attachments: list[Attachment], warn: Warn, depth: int) -> 
     elif part.is_multipart():
         for inner in part.get_payload():
             yield from _texts(inner, attachments, warn, depth)
-    elif (name := _file_name(part)) or part.get_content_disposition() == "attachment":
+    elif kind.startswith("multipart/"):  # without a line that begins a part
+        yield from _with_another_boundary(part, attachments, warn, depth)
+    elif (name := _file_name(part)) or (
+        part.get_content_disposition() == "attachment" and not kind.startswith("text/")
+    ):
         if kind == "text/calendar":
             yield _invitation(_text(part, warn))
+        if kind in _ENCRYPTED:
+            warn("it is encrypted, or signed as a whole: its text is not read")
         attachments.append(Attachment(name or kind, part.get_payload(decode=True) or b""))
     elif kind == "text/html":
         yield page(_text(part, warn), warn)
     elif kind == "text/calendar":
         yield _invitation(_text(part, warn))
-    elif kind.startswith("text/") or kind == "message/delivery-status":
+    elif kind.startswith("text/"):
         text = _text(part, warn)
-        yield _flowed(text) if str(part.get_param("format", "")).lower() == "flowed" else text
+        flowed = str(part.get_param("format", "")).lower() == "flowed"
+        yield _flowed(text, str(part.get_param("delsp", "")).lower() == "yes") if flowed else text
     else:
+        if kind in _ENCRYPTED:
+            warn("it is encrypted, or signed as a whole: its text is not read")
         attachments.append(Attachment(kind, b""))
+
+
+def _with_another_boundary(part: Any, attachments: list[Attachment], warn: Warn, depth: int) -> Iterator[str]:
+    """The parts of what is not divided as its head says, if its text begins with a line that divides."""
+    from email import message_from_string, policy
+
+    text = str(part.get_payload())
+    begin = re.match(r"\s*--(\S{1,70})[ \t]*\r?\n", text)
+    if begin is None:
+        yield text
+        return
+    whole = f'Content-Type: multipart/mixed; boundary="{begin[1]}"\n\n{text}'
+    yield from _texts(message_from_string(whole, policy=policy.default), attachments, warn, depth)
+
+
+_ENCRYPTED = ("application/pkcs7-mime", "application/x-pkcs7-mime", "application/pgp-encrypted")
+
+
+def _unpacked(part: Any) -> list[Any]:
+    """The mails in a part, which some programs send as base64, though none may."""
+    inner = part.get_payload()
+    if str(part.get("Content-Transfer-Encoding", "")).strip().lower() not in ("base64", "quoted-printable"):
+        return list(inner)
+    from email import message_from_bytes, policy
+    from email.message import Message
+
+    found = []
+    for one in inner:
+        if one.keys() or not isinstance(one.get_payload(), str):
+            found.append(one)  # it was not packed
+            continue
+        packed = Message()
+        packed["Content-Transfer-Encoding"] = part["Content-Transfer-Encoding"]
+        packed.set_payload(one.get_payload())
+        unpacked: Any = packed.get_payload(decode=True)
+        found.append(message_from_bytes(unpacked or b"", policy=policy.default))
+    return found
 
 
 def _best(parts: list[Any], attachments: list[Attachment], warn: Warn, depth: int) -> Iterator[str]:
@@ -115,41 +173,52 @@ def _text(part: Any, warn: Warn) -> str:
     return decoded(payload, warn, part.get_content_charset()) if payload else ""
 
 
-def _flowed(text: str) -> str:
-    """Paragraphs as they were before they were broken into lines (RFC 3676)."""
+def _flowed(text: str, without_space: bool) -> str:
+    """Paragraphs as they were before they were broken into lines (RFC 3676), perhaps within words."""
     text = re.sub(r"(?m)^ (?=[> ]|From )", "", text)
-    return re.sub(r"(?m)(?<!^-- )(?<=[^\n] )\r?\n(?!>|\r?\n|-- \r?\n)", "", text)
+    break_ = r"(?m)(?<!^--)(?<=[^\n]) \r?\n(?!>|\r?\n|-- \r?\n)"
+    return re.sub(break_, "" if without_space else " ", text)
 
 
 _EVENT = {
     "SUMMARY": "Event",
+    "STATUS": "Status",
     "DTSTART": "Start",
     "DTEND": "End",
+    "RRULE": "Repeats",
     "LOCATION": "Place",
     "ORGANIZER": "Organizer",
     "ATTENDEE": "Attendee",
     "DESCRIPTION": "Description",
     "DUE": "Due",
 }
+_LINE = re.compile(
+    r"([\w-]+)((?:;[\w-]+=(?:\"[^\"]*\"|[^\";:]*)(?:,(?:\"[^\"]*\"|[^\";:]*))*)*):(.*)", re.DOTALL
+)
+_OPTION = re.compile(r";([\w-]+)=(?:\"([^\"]*)\"|([^\";:]*))")
 
 
 def _invitation(text: str) -> str:
     """What a calendar entry says (RFC 5545)."""
-    lines = re.sub(r"\r?\n[ \t]", "", text).splitlines()
     told: list[str] = []
-    inside = 0
-    for line in lines:
-        name, _, value = line.partition(":")
-        key, *options = name.split(";")
-        if key in ("BEGIN", "END"):
-            if value in ("VEVENT", "VTODO"):
-                inside += 1 if key == "BEGIN" else -1
-        elif inside and key in _EVENT and value:
+    within: list[str] = []
+    for line in re.sub(r"\r?\n[ \t]", "", text).splitlines():
+        if (found := _LINE.fullmatch(line)) is None:
+            continue
+        key, value = found[1].upper(), found[3]
+        if key == "BEGIN":
+            within.append(value.upper())
+        elif key == "END":
+            del within[-1:]
+        elif key == "METHOD" and value.upper() == "CANCEL":
+            told.append("Cancelled")
+        elif within[-1:] in (["VEVENT"], ["VTODO"]) and key in _EVENT and value:
+            options = {name.upper(): quoted or plain for name, quoted, plain in _OPTION.findall(found[2])}
             said = re.sub(r"\\([,;\\])", r"\1", re.sub(r"\\[nN]", "\n", value)).strip()
-            zone = next((option[5:] for option in options if option.startswith("TZID=")), "")
             if key in ("DTSTART", "DTEND", "DUE"):
-                said = _moment(said) + (f" ({zone})" if zone else "")
-            told.append(f"{_EVENT[key]}: {re.sub('(?i)^mailto:', '', said)}")
+                said = _moment(said) + (f" ({options['TZID']})" if "TZID" in options else "")
+            said = re.sub("(?i)^mailto:", "", said)
+            told.append(f"{_EVENT[key]}: " + (f"{options['CN']} <{said}>" if options.get("CN") else said))
     return "\n".join(told)
 
 

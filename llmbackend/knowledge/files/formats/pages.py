@@ -9,10 +9,14 @@ from typing import Any
 
 from ..decoding import decoded
 from ..parsed import Parsed, Warn, at_most
+from . import page_tables
+from .formulas import linear
+from .numbering import shown_number
+from .xml import tree
 
 _NO_TEXT = (
-    *("script", "style", "noscript", "template", "svg", "iframe", "object", "canvas", "math"),
-    *("select", "input", "datalist", "rp"),
+    *("script", "style", "noscript", "template:not([shadowrootmode])", "iframe", "object", "canvas"),
+    *("datalist", "rp", "input[type=hidden]", "input[type=password]"),
 )
 _HIDDEN = '[hidden], dialog:not([open]), [style*="display:none"], [style*="display: none"]'
 _BANNER = re.compile(r"cookie|consent|gdpr", re.IGNORECASE)
@@ -20,8 +24,6 @@ BANNER = 1_500
 """Characters of a cookie banner at most; what is longer is a text about cookies."""
 NAVIGATION = 200
 """Characters beside its links that navigation has."""
-SPANNED = 10_000
-"""Cells that one table's spans may fill: a span is a number that anybody can write down."""
 
 
 def html(data: bytes, warn: Warn) -> Parsed:
@@ -35,28 +37,72 @@ TAGS = 200_000
 """Each takes a tenth of a millisecond and more."""
 
 
+HIDDEN = 20
+"""Characters; what is hidden beyond them is told."""
+
+
 def page(markup: str, warn: Warn) -> str:
-    """What a page says: its main parts if it names some, without navigation and cookie banners.
+    """What a page says: its main parts if it names some, without navigation and cookie banners, below its title.
 
     Where that would be less than half of the text that is no link, all of it is kept, and `warn` is told.
     """
     at_most(TAGS, markup.count("<"), "tags")
     soup = _soup(markup)
-    title = " ".join(soup.title.get_text().split()) if soup.title else ""
-    if soup.title:
-        soup.title.extract()
-    for tag in [*soup(_NO_TEXT), *soup.select(_HIDDEN)]:
+    titles = [title for title in soup("title") if title.find_parent("svg") is None]
+    title = " ".join(titles[0].get_text().split()) if titles else ""
+    for tag in [*titles, *soup.select(", ".join(_NO_TEXT))]:
         tag.extract()
+    _leave_out_what_is_hidden(soup, warn)
     whole = str(soup)
     _leave_out_what_surrounds(soup)
-    mains = [tag for tag in soup.select("main, [role=main]") if _length(tag)]
-    parts = [tag for tag in mains if tag.find_parent(["main"]) is None] or [soup]
+    parts = _main_parts(soup)
     kept, seen = sum(map(_own_length, parts)), _own_length(_soup(whole))
     if 2 * kept < seen - NAVIGATION:
         warn(f"most of its text stands where navigation does: all {seen} characters are kept")
         parts = [_soup(whole)]
+    headings = [heading for part in parts for heading in part(_HEADINGS)]
+    names = [" ".join(heading.get_text().split()) for heading in headings]
+    if title and not any(
+        name in title and 2 * len(name) >= len(title) for name in names
+    ):  # but for the site's name
+        if headings and all(heading.name != "h6" for heading in headings):
+            for heading in headings if any(heading.name == "h1" for heading in headings) else ():
+                heading.name = f"h{int(heading.name[1]) + 1}"  # the title is above them all
+    else:
+        title = ""
     text = "\n\n".join(filter(None, (markdown(part) for part in parts)))
-    return text if not title or re.search("^# ", text, re.MULTILINE) else f"# {title}\n\n{text}".strip()
+    return f"# {title}\n\n{text}".strip() if title else text
+
+
+_HEADINGS = re.compile("^h[1-6]$")
+
+
+def _main_parts(soup: Any) -> list[Any]:
+    """What a page names as such, with the heads that have headings; all of it, if it names none."""
+    mains = [tag for tag in soup.select("main, [role=main]") if _length(tag)]
+    if not mains:
+        return [soup]
+    heads = [
+        tag
+        for tag in soup("header")
+        if tag.find(_HEADINGS) and not any(tag in main.parents for main in mains)
+    ]
+    found = [tag for tag in soup(True) if any(tag is part for part in [*mains, *heads])]  # in their order
+    return [tag for tag in found if not any(one is part for one in tag.parents for part in found)]
+
+
+def _leave_out_what_is_hidden(soup: Any, warn: Warn) -> None:
+    """Unless it is most of the page, as where a script is to show it."""
+    hidden = [tag for tag in soup.select(_HIDDEN) if tag.name not in ("html", "body")]
+    outer = [tag for tag in hidden if not any(one is other for one in tag.parents for other in hidden)]
+    count = sum(map(_length, outer))
+    if 2 * count > _length(soup):
+        warn(f"most of its text is hidden until a script shows it: all {_length(soup)} characters are kept")
+        return
+    if count > HIDDEN:
+        warn(f"{count} characters that the page hides are left out")
+    for tag in outer:
+        tag.extract()
 
 
 def markdown(part: Any) -> str:
@@ -68,15 +114,80 @@ def markdown(part: Any) -> str:
     for link in soup("a", href=re.compile("^#")):
         if not any(map(str.isalnum, link.get_text())):  # the mark beside a heading that links to it
             link.extract()
-    for table in soup("table"):
-        _fill_spans(table)
-        _name_columns(table)
+    _spell_out(soup)
+    for table in reversed(soup("table")):  # those within others first
+        page_tables.plain(table)
     _raise_and_lower(soup)
+    rendered = HtmlConverter().convert(
+        io.BytesIO(str(soup).encode()),
+        StreamInfo(charset="utf-8"),
+        escape_asterisks=False,  # they are for readers, who see what the page says
+        escape_underscores=False,
+    )
+    return without_images(rendered.markdown).strip()
+
+
+OPTIONS = 20
+"""Choices of a list that are told; of a longer one, what is chosen."""
+
+
+def _spell_out(soup: Any) -> None:
+    """Write down what a browser shows without its being text."""
     for reading in soup("rt"):  # how to say what stands below it
         reading.insert_before("(")
         reading.insert_after(")")
-    rendered = HtmlConverter().convert(io.BytesIO(str(soup).encode()), StreamInfo(charset="utf-8")).markdown
-    return without_images(rendered).strip()
+    for formula in soup("math"):
+        formula.replace_with(_formula(formula))
+    for drawing in soup("svg"):
+        drawing.replace_with(" ".join(said.get_text(" ", strip=True) for said in drawing("text")))
+    for field in soup("input"):
+        kind = str(field.get("type", "text")).lower()
+        if kind in ("checkbox", "radio"):
+            field.replace_with("[x] " if field.has_attr("checked") else "[ ] ")
+        else:
+            field.replace_with(f" {field.get('value') or ''} ")
+    for choice in soup("select"):
+        options = choice("option")
+        chosen = [option for option in options if option.has_attr("selected")]
+        told = options if len(options) <= OPTIONS else chosen or options[:1]
+        choice.replace_with(" / ".join(f"{one.get_text(' ', strip=True)}" for one in told))
+    for ordered in soup("ol"):
+        _count(ordered)
+
+
+def _formula(math: Any) -> str:
+    tex = math.find("annotation", encoding=re.compile("tex", re.IGNORECASE))
+    said = tex.get_text() if tex else math.get("alttext")
+    if said:
+        return f"${said.strip()}$"
+    try:
+        return linear(tree(str(math)))
+    except SyntaxError:  # it is no XML, which pages need not be
+        return str(math.get_text(" ", strip=True))
+
+
+_COUNTED = {"a": "lowerLetter", "A": "upperLetter", "i": "lowerRoman", "I": "upperRoman"}
+
+
+def _count(ordered: Any) -> None:
+    """Write down the numbers of a list that counts in another way than Markdown."""
+    items = ordered("li", recursive=False)
+    shape = _COUNTED.get(str(ordered.get("type", "1")), "decimal")
+    down = ordered.has_attr("reversed")
+    if shape == "decimal" and not down and not any(item.has_attr("value") for item in items):
+        return
+    ordered.name = "ul"
+    number = _int(ordered.get("start"), len(items) if down else 1)
+    for item in items:
+        number = _int(item.get("value"), number)
+        item.insert(0, f"{shown_number(number, shape)}. ")
+        number += -1 if down else 1
+
+
+def _int(value: Any, otherwise: int) -> int:
+    return (
+        int(value) if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value.strip()) else otherwise
+    )
 
 
 def without_images(text: str) -> str:
@@ -84,7 +195,7 @@ def without_images(text: str) -> str:
     return re.sub(r"!\[([^\]]*)\]\([^()\s]*(?:\s\"[^\"]*\")?\)", r"\1", text)
 
 
-_MAY_STAY_OPEN = re.compile(r"<(/?)(?:td|th|tr|li|dt|dd)\b", re.IGNORECASE)
+_MAY_STAY_OPEN = re.compile(r"<(/?)(?:td|th|tr|li|dt|dd|option)\b", re.IGNORECASE)
 
 
 def _soup(markup: str) -> Any:
@@ -121,82 +232,42 @@ def _leave_out_what_surrounds(soup: Any) -> None:
             tag.extract()
 
 
-def _fill_spans(table: Any) -> None:
-    """Repeat cells that span rows or columns, so that each value stands in its column and each row has its label."""
-    import copy
-
-    below: dict[int, tuple[Any, int]] = {}  # by column: what spans further rows, and how many
-    filled = 0
-    for row in table("tr"):
-        if row.find_parent("table") is not table:
-            continue
-        column = 0
-        cells = [cell for cell in row(["td", "th"], recursive=False)]
-        while cells or column in below:
-            if column in below:
-                cell, left = below.pop(column)
-                clone = copy.copy(cell)
-                if cells:
-                    cells[0].insert_before(clone)
-                else:
-                    row.append(clone)
-                if left > 1:
-                    below[column] = cell, left - 1
-                column += 1
-                continue
-            cell = cells.pop(0)
-            wide, high = _span(cell, "colspan"), _span(cell, "rowspan")
-            for further in range(wide):
-                if filled > SPANNED:
-                    break
-                if further:
-                    filled += 1
-                    clone = copy.copy(cell)
-                    (cells[0].insert_before if cells else row.append)(clone)
-                if high > 1:
-                    filled += 1
-                    below[column + further] = cell, min(high - 1, SPANNED)
-            column += wide
-
-
-def _span(cell: Any, name: str) -> int:
-    said = str(cell.attrs.pop(name, "1")).strip()
-    return max(1, min(int(said), 1_000)) if said.isdecimal() else 1
-
-
-def _name_columns(table: Any) -> None:
-    """Have the first row be the head where no other is: Markdown has no table without one."""
-    if table.find("th") is None and (first := table.find("tr")) is not None:
-        for cell in first(["td"], recursive=False):
-            cell.name = "th"
-        head = first.find_parent(["thead", "tbody", "table"])
-        if head is not None and head.name == "tbody":
-            first.extract()
-            head.insert_before(_head_of(first))
-
-
-def _head_of(row: Any) -> Any:
-    head = _soup("<thead></thead>").thead
-    head.append(row)
-    return head
-
-
-_RAISED = str.maketrans("0123456789+-=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿ")
-_LOWERED = str.maketrans("0123456789+-=()", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎")
+_RAISED = str.maketrans("0123456789+-−=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿ")
+_LOWERED = str.maketrans("0123456789+-−=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₌₍₎")
+_ORDINAL = re.compile("st|nde?|rd|th|er|re|ère|e|ème|os?", re.IGNORECASE)
+_BY_STYLE = re.compile(r"vertical-align:\s*(super|sub)\b", re.IGNORECASE)
+_BY_CLASS = {"sup": "sup", "superscript": "sup", "sub": "sub", "subscript": "sub"}
 
 
 def _raise_and_lower(soup: Any) -> None:
-    """Keep 14¹ from becoming 141, and 10^6 from becoming 106."""
+    for tag in soup(["span", "small", "font"]):
+        style = _BY_STYLE.search(str(tag.get("style", "")))
+        named = [_BY_CLASS[name] for name in tag.get("class") or () if name in _BY_CLASS]
+        if style or named:
+            tag.name = ("sup" if style[1].lower() == "super" else "sub") if style else named[0]
     for tag in soup(["sup", "sub"]):
-        text = tag.get_text().strip()
-        if not text:
-            continue
         before = tag.previous_sibling
         said = before.get_text() if before is not None else ""
-        table = _RAISED if tag.name == "sup" else _LOWERED
-        if tag.name == "sup" and re.search(r"(?<!\d)10$", said) and tag.find("a") is None:
-            tag.replace_with(f"^{text}" if re.fullmatch(r"[\d.]+", text) else f"^({text})")
-        elif all(ord(letter) in table for letter in text):
-            tag.replace_with(text.translate(table))
-        elif re.search(r"\d$", said) and re.match(r"[\d\[(]", text):
-            tag.replace_with(f" {text}" if text.startswith(("[", "(")) else f"^({text})")
+        written = apart(tag.get_text(), said, raised=tag.name == "sup", is_note=tag.find("a") is not None)
+        if written is not None:
+            tag.replace_with(written)
+
+
+def apart(text: str, before: str, *, raised: bool, is_note: bool = False) -> str | None:
+    """A text that is raised or lowered, so that it changes no number before it: 14¹ is not 141, 10^6 not 106.
+
+    None where it stays as it is.
+    """
+    text = text.strip()
+    table = _RAISED if raised else _LOWERED
+    if not text:
+        return None
+    if raised and re.search(r"(?<!\d)10$", before) and not is_note:
+        return f"^{text}" if re.fullmatch(r"[\d.]+", text) else f"^({text})"
+    if all(ord(letter) in table or letter in ",; " for letter in text):
+        return text.translate(table)
+    if raised and re.search(r"\d$", before) and text[0].isalnum() and not _ORDINAL.fullmatch(text):
+        return f"^{text}" if text.isalpha() else f"^({text})"
+    if re.search(r"\d$", before) and text.startswith(("[", "(")):
+        return f" {text}"
+    return None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import islice, takewhile, zip_longest
 from typing import Any
 
 from ..parsed import at_most
@@ -22,24 +22,84 @@ _YEAR = re.compile(r"(?:1[89]|20|21)\d\d")
 
 def records(rows: Iterable[Sequence[str]]) -> str:
     """Rows as text: `name: value` lines, a blank line between rows; rows of a table without a head as they are."""
-    cleaned = ([" ".join(cell.split()) for cell in row] for row in _not_too_wide(rows))
-    filled = (row for row in cleaned if any(row))
-    sample = list(islice(filled, SAMPLE))
+    filled = _Filled([" ".join(cell.split()) for cell in row] for row in _not_too_wide(rows))
+    sample = filled.ahead(SAMPLE)
     if not sample:
         return ""
     width = _width(sample)
     full = next(number for number, row in enumerate(sample) if _used(row) >= width)
     preamble, table = sample[:full], sample[full:]
+    told: list[str] = []
     head: Sequence[str] | None = None
     if _names_rows(preamble, table, width):
-        head, preamble = ["", *preamble[0]], []
-    elif _has_head(table, width):
-        head, table = table[0], table[1:]
-    told = [_line(row) for row in preamble]
-    if head is not None and not table:
-        told.append(_line(head))
-    told += (_record(head, row) for row in chain(table, filled))
+        filled.skip(1)
+        head = ["", *preamble[0]]
+    else:
+        told += map(_line, filled.skip(full))
+        if _has_head(table, width):
+            head = _named(filled)
+            if not filled.ahead(1):
+                told.append(_line(head))
+    for row, begins_block in filled:
+        if (
+            begins_block
+            and head is not None
+            and _is_another_head(block := [row, *filled.ahead(BLOCK, within=True)])
+        ):
+            head = _named(filled, block[0])
+            continue
+        told.append(_record(head, row))
     return "\n\n".join(told)
+
+
+BLOCK = 20
+"""Rows behind an empty one that are looked at to tell whether another table begins."""
+
+
+class _Filled:
+    """The rows with something in them, each with whether an empty one was before; some may be looked at in advance."""
+
+    def __init__(self, rows: Iterable[list[str]]) -> None:
+        self._rows = iter(rows)
+        self._behind_empty = False
+        self._held: deque[tuple[list[str], bool]] = deque()
+
+    def __iter__(self) -> Iterator[tuple[list[str], bool]]:
+        while self.ahead(1):
+            yield self._held.popleft()
+
+    def ahead(self, count: int, *, within: bool = False) -> list[list[str]]:
+        """The next rows; `within` a block only those before the next empty one."""
+        while len(self._held) < count and (row := next(self._rows, None)) is not None:
+            if any(row):
+                self._held.append((row, self._behind_empty))
+            self._behind_empty = not any(row)
+        held = islice(self._held, count)
+        return [row for row, _ in (takewhile(lambda one: not one[1], held) if within else held)]
+
+    def skip(self, count: int) -> list[list[str]]:
+        return [self._held.popleft()[0] for _ in range(count)]
+
+
+def _named(rows: _Filled, first: Sequence[str] | None = None) -> Sequence[str]:
+    """The names of the columns, of which a second row may tell more: "2024" above "Q1" is "2024 Q1"."""
+    head = list(first if first is not None else rows.skip(1)[0])
+    below = rows.ahead(BLOCK, within=True)
+    if len(below) < 2 or any(map(_kind, below[0])) or _used(below[0]) < 2 or _votes(below) <= 0:
+        return head
+    names = head[1:]
+    if len(set(names)) == len(names) and all(names):
+        return head
+    [further] = rows.skip(1)
+    for number, name in enumerate(further[1 : len(head)], 1):
+        if name and not head[number]:
+            head[number] = head[number - 1]  # what stands above several stands above the first of them
+    pairs = zip_longest(head, further, fillvalue="")
+    return [" ".join(dict.fromkeys(filter(None, pair))) for pair in pairs]
+
+
+def _is_another_head(block: Sequence[Sequence[str]]) -> bool:
+    return len(block) > 1 and _used(block[0]) > 1 and not any(map(_kind, block[0])) and _votes(block) > 0
 
 
 def _not_too_wide(rows: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
@@ -150,11 +210,14 @@ def separated(text: str) -> Iterator[Sequence[str]]:
         separators = SEPARATORS
     escaped = '\\"' in text and '""' not in text.replace('\\"', "")
 
+    quote = "'" if '"' not in text and _IN_SINGLE_QUOTES.search(text) else '"'
+
     def read(separator: str, quoting: Any = csv.QUOTE_MINIMAL) -> Iterator[list[str]]:
         return csv.reader(
             io.StringIO(text, newline=""),
             delimiter=separator,
             quoting=quoting,
+            quotechar=quote,
             doublequote=not escaped,
             escapechar="\\" if escaped else None,
             skipinitialspace=True,
@@ -166,6 +229,9 @@ def separated(text: str) -> Iterator[Sequence[str]]:
     if rows and _swallowed(rows[-1], text):
         return read(best, csv.QUOTE_NONE)
     return iter(rows)
+
+
+_IN_SINGLE_QUOTES = re.compile(r"(?m)(?:^|[,;\t|])[ ]?'[^'\n]*[,;\t|][^'\n]*'(?=[,;\t|]|\r?$)")
 
 
 def _consistency(rows: Sequence[Sequence[str]], separator: str) -> tuple[float, int]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from ..decoding import decoded
 from ..parsed import Parsed, Unreadable, Warn, at_most
+from .pages import markdown as markdown_of
 
 OUTPUT = 2_000
 """Characters of what came of running a notebook's cell."""
@@ -26,18 +29,52 @@ def rst(data: bytes, warn: Warn) -> Parsed:
 
 
 def json_file(data: bytes, warn: Warn) -> Parsed:
-    return Parsed("\n".join(_lines(json.loads(decoded(data, warn)))))
+    text = decoded(data, warn)
+    try:
+        return Parsed("\n".join(_lines(_read_json(text))))
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise
+    return _of_lines(text, warn)  # values one after the other, under the name of one
 
 
 def jsonl(data: bytes, warn: Warn) -> Parsed:
+    return _of_lines(decoded(data, warn), warn)
+
+
+def _of_lines(text: str, warn: Warn) -> Parsed:
+    """A JSON value in each line; what is none in some of them stays as it is, and is told."""
     records: list[str] = []
-    for number, line in enumerate(decoded(data, warn).split("\n"), 1):
+    wrong: list[str] = []
+    for number, line in enumerate(re.split("\r\n?|\n", text), 1):
         if line.strip():
             try:
-                records.append("\n".join(_lines(json.loads(line))))
+                records.append("\n".join(_lines(_read_json(line))))
             except ValueError as error:
-                raise Unreadable(f"broken: line {number} is not JSON: {error}") from error
+                wrong.append(f"line {number} is not JSON: {error}")
+                records.append(line)
+    if 2 * len(wrong) > len(records):
+        with suppress(ValueError):
+            return Parsed("\n".join(_lines(_read_json(text))))
+        raise Unreadable(f"broken: {wrong[0]}")
+    if wrong:
+        warn(f"{len(wrong)} of {len(records)} lines stay as they are: {wrong[0]}")
     return Parsed("\n\n".join(records))
+
+
+def _read_json(text: str) -> Any:
+    """Numbers stay as they are written, and so do several values of one name."""
+    return json.loads(text, parse_float=str, object_pairs_hook=_named)
+
+
+def _named(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        several: dict[str, list[Any]] = {}
+        for name, value in pairs:
+            several.setdefault(name, []).append(value)
+        values = {name: found if len(found) > 1 else found[0] for name, found in several.items()}
+    return values
 
 
 NAMES = 250_000
@@ -72,25 +109,35 @@ def notebook(data: bytes, warn: Warn) -> Parsed:
     if cells is None:
         raise Unreadable("broken: a notebook has cells, and this has none")
     metadata = _dict(book.get("metadata"))
-    language = _dict(metadata.get("kernelspec")).get("language") or _dict(metadata.get("language_info")).get(
-        "name"
+    names = (
+        _dict(metadata.get("kernelspec")).get("language"),
+        _dict(metadata.get("language_info")).get("name"),
     )
+    language = next((name for name in names if isinstance(name, str) and name), None)
     at_most(CELLS, len(cells), "cells")
     parts: list[str] = []
     for cell in cells:
         kind = cell.get("cell_type")
         source = _joined(cell.get("source", cell.get("input"))).strip("\n")
-        if not source.strip():
-            continue
         if kind == "code":
-            parts.append(f"```{language or cell.get('language') or 'python'}\n{source}\n```")
-            if said := _output(cell.get("outputs"), warn):
-                parts.append(f"```\n{said}\n```")
-        elif kind == "heading":  # of versions before 4
-            parts.append(f"{'#' * int(cell.get('level') or 1)} {source}")
-        else:
+            own = cell.get("language")
+            parts += _fenced(source, language or (own if isinstance(own, str) else "python"))
+            parts += _outputs(cell.get("outputs"), warn)
+        elif kind == "heading" and source.strip():  # of versions before 4
+            level = cell.get("level")
+            marks = "#" * level if isinstance(level, int) and 0 < level < 7 else "#"
+            parts.append(f"{marks} {' '.join(source.split())}")
+        elif source.strip():
             parts.append(source)
     return Parsed("\n\n".join(parts), "markdown")
+
+
+def _fenced(text: str, language: str = "") -> list[str]:
+    if not text.strip():
+        return []
+    longest = max((len(run) for run in re.findall("`{3,}", text)), default=2)
+    fence = "`" * (longest + 1)
+    return [f"{fence}{language}\n{text}\n{fence}"]
 
 
 def _cells(book: Any) -> list[dict[str, Any]] | None:
@@ -105,24 +152,51 @@ def _cells(book: Any) -> list[dict[str, Any]] | None:
     return [cell for cells in found for cell in cells if isinstance(cell, dict)] if found else None
 
 
-def _output(outputs: Any, warn: Warn) -> str:
-    """What a cell has printed, and its results as text."""
-    said: list[str] = []
+def _outputs(outputs: Any, warn: Warn) -> list[str]:
+    """What a cell has printed, its results, and what went wrong."""
+    printed: list[str] = []
+    rich: list[str] = []
     for one in outputs if isinstance(outputs, list) else ():
-        if isinstance(one, dict):
-            data = _dict(one.get("data"))
-            said.append(_joined(one.get("text") or data.get("text/plain")))
-    text = "\n".join(part.strip("\n") for part in said if part.strip())
-    if len(text) > OUTPUT:
-        warn(f"a cell's output of {len(text)} characters is cut to {OUTPUT}")
-        text = text[:OUTPUT] + " …"
-    return text
+        if not isinstance(one, dict):
+            continue
+        data = {**one, **_dict(one.get("data"))}  # before version 4, there was no `data`
+        if plain := _joined(data.get("text/plain") or data.get("text")):
+            printed.append(plain)
+        elif said := _joined(data.get("text/markdown")):
+            rich.append(said)
+        elif said := _joined(data.get("text/html") or data.get("html")):
+            rich.append(markdown_of(said))
+        elif said := _joined(data.get("text/latex") or data.get("latex")):
+            rich.append(said)
+        elif (value := data.get("application/json")) is not None:
+            printed.append("\n".join(_lines(value)))
+        if isinstance(name := data.get("ename"), str):
+            printed.append(f"{name}: {_joined(data.get('evalue'))}")
+    text = "\n".join(part.strip("\n") for part in map(_as_shown, printed) if part.strip())
+    shown = "\n\n".join(filter(str.strip, rich))
+    return [*_fenced(_bounded(text, warn)), *filter(None, [_bounded(shown, warn)])]
+
+
+def _bounded(text: str, warn: Warn) -> str:
+    if len(text) <= OUTPUT:
+        return text
+    warn(f"a cell's output of {len(text)} characters is cut to {OUTPUT}")
+    return text[:OUTPUT] + " …"
+
+
+_COLORS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n|\Z)")
+
+
+def _as_shown(printed: str) -> str:
+    """As a terminal shows it: without the codes of colors, and of a bar that grows in one line its last state."""
+    return _OVERWRITTEN.sub("", _COLORS.sub("", printed))
 
 
 def _joined(value: Any) -> str:
     """A text, or the lines of one."""
     if isinstance(value, list):
-        return "".join(line for line in value if isinstance(line, str))
+        return "".join(map(_joined, value))
     return value if isinstance(value, str) else ""
 
 

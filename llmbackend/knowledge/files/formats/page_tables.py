@@ -1,0 +1,130 @@
+"""Tables of pages as Markdown can have them: one row of names, then rows of single cells."""
+
+from __future__ import annotations
+
+import copy
+from itertools import takewhile
+from typing import Any
+
+SPANNED = 10_000
+"""Cells that one table's spans may fill: a span is a number that anybody can write down."""
+
+
+def plain(table: Any) -> None:
+    """Rewrite a table; tables within it have been rewritten before."""
+    rows = _rows(table)
+    inner = table("table")
+    if _is_layout(table, rows, inner):
+        for tag in [table, *table(["thead", "tbody", "tfoot"], recursive=False), *rows]:
+            tag.name = "div"
+        for cell in (cell for row in rows for cell in _cells(row)):
+            cell.name = "div"
+        return
+    for one in inner:
+        one.replace_with(_in_a_line(one))
+    _fill_spans(table)
+    for caption in table("caption"):
+        caption.name = "p"
+        table.insert_before(caption.extract())
+    heads = _heads(table, rows)
+    for row in rows:
+        row.extract()
+        for cell in _cells(row):
+            cell.name = "td"
+            for text in cell.find_all(string=lambda said: "|" in said):
+                text.replace_with(text.replace("|", "\\|"))
+    table.clear()
+    if heads:
+        for head in heads[1:]:
+            for name, further in zip(_cells(heads[0]), _cells(head), strict=False):
+                if name.get_text(strip=True) != further.get_text(strip=True):
+                    name.append(" ")
+                    name.extend(list(further.children))
+        for name in _cells(heads[0]):
+            name.name = "th"
+        table.append(_new("thead"))
+        table.thead.append(heads[0])
+    body = _new("tbody")
+    body.extend(row for row in rows if not any(row is head for head in heads))
+    table.append(body)
+
+
+def _rows(table: Any) -> list[Any]:
+    return [row for row in table("tr") if row.find_parent("table") is table]
+
+
+def _cells(row: Any) -> list[Any]:
+    return list(row(["td", "th"], recursive=False))
+
+
+def _new(name: str) -> Any:
+    from bs4 import BeautifulSoup
+
+    return BeautifulSoup("", "html.parser").new_tag(name)
+
+
+def _is_layout(table: Any, rows: list[Any], inner: list[Any]) -> bool:
+    """Whether it only says where things stand, as in many mails."""
+    if str(table.get("role", "")).lower() in ("presentation", "none"):
+        return True
+    if len(rows) == 1 and len(_cells(rows[0])) == 1:
+        return True
+    within = sum(len(one.get_text(strip=True)) for one in inner if one.find_parent("table") is table)
+    return bool(inner) and table.find("th") is None and 2 * within > len(table.get_text(strip=True))
+
+
+def _in_a_line(table: Any) -> str:
+    """A table within a cell, row by row."""
+    told = []
+    for row in _rows(table):
+        cells = [" ".join(cell.get_text(" ").split()) for cell in _cells(row)]
+        told.append((": " if len(cells) == 2 else ", ").join(filter(None, cells)))
+    return " " + "; ".join(filter(None, told)) + " "
+
+
+def _heads(table: Any, rows: list[Any]) -> list[Any]:
+    """The rows with the names of the columns; the first where nothing tells, for Markdown has no table without one."""
+    named = [row for row in rows if row.parent.name == "thead"]
+    named = named or list(takewhile(lambda row: all(cell.name == "th" for cell in _cells(row)), rows))
+    if len(named) == len(rows):
+        named = named[:1]
+    return named or ([] if table.find("th") else rows[:1])
+
+
+def _fill_spans(table: Any) -> None:
+    """Repeat cells that span rows or columns, so that each value stands in its column and each row has its label."""
+    below: dict[int, tuple[Any, int]] = {}  # by column: what spans further rows, and how many
+    filled = 0
+    for row in _rows(table):
+        column = 0
+        cells = [cell for cell in row(["td", "th"], recursive=False)]
+        while cells or column in below:
+            if column in below:
+                cell, left = below.pop(column)
+                clone = copy.copy(cell)
+                if cells:
+                    cells[0].insert_before(clone)
+                else:
+                    row.append(clone)
+                if left > 1:
+                    below[column] = cell, left - 1
+                column += 1
+                continue
+            cell = cells.pop(0)
+            wide, high = _span(cell, "colspan"), _span(cell, "rowspan", SPANNED)
+            for further in range(wide):
+                if filled > SPANNED:
+                    break
+                if further:
+                    filled += 1
+                    clone = copy.copy(cell)
+                    (cells[0].insert_before if cells else row.append)(clone)
+                if high > 1:
+                    filled += 1
+                    below[column + further] = cell, min(high - 1, SPANNED)
+            column += wide
+
+
+def _span(cell: Any, name: str, to_the_end: int = 1) -> int:
+    said = str(cell.attrs.pop(name, "1")).strip()
+    return min(int(said), 1_000) or to_the_end if said.isdecimal() else 1
