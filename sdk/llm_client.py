@@ -1667,8 +1667,9 @@ class LLMBackendClient:
 
         Each is `{text, score, document_id, chunk, collection, metadata, duplicates}`. `filters` selects on
         metadata: `{"year": 2026}`, `{"team": ["hr", "it"]}` (any of), `{"year": {"gte": 2020}}` (also gt, lt,
-        lte), `{"team": {"exists": True}}`, `{"team": {"not": "hr"}}`, all of them; and `{"or": [filters, …]}`,
-        `{"and": [filters, …]}`, `{"not": filters}`. Of passages with the same text only the best comes, and its
+        lte; dates and times too), `{"team": {"exists": True}}`, `{"team": {"not": "hr"}}`, all of them; and
+        `{"or": [filters, …]}`, `{"and": [filters, …]}`, `{"not": filters}`. `author.name` is a field within a field,
+        `authors[].name` one of the objects in a list. Of passages with the same text only the best comes, and its
         `duplicates` tell where else it is.
 
         A higher `score` is better: in mode "dense" the cosine (at most 1), in "sparse" BM25 (from 0, no

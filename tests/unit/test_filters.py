@@ -13,10 +13,27 @@ UNDERSTOOD: list[tuple[Any, FieldCondition]] = [
     ("hr", FieldCondition("key", equals="hr")),
     (2026, FieldCondition("key", equals=2026)),
     (True, FieldCondition("key", equals=True)),
-    (1.5, FieldCondition("key", range={"gte": 1.5, "lte": 1.5})),
+    (1.5, FieldCondition("key", equals=1.5)),
     (["hr", "it"], FieldCondition("key", any_of=["hr", "it"])),
     ([1, 2], FieldCondition("key", any_of=[1, 2])),
+    ([1, 2.5], FieldCondition("key", any_of=[1, 2.5])),
+    ([True], FieldCondition("key", equals=True)),
     ({"gte": 1, "lt": 5}, FieldCondition("key", range={"gte": 1.0, "lt": 5.0})),
+    ({"gte": "2026-03-01"}, FieldCondition("key", times={"gte": "2026-03-01T00:00:00+00:00"})),
+    ({"lt": "2026-03-01"}, FieldCondition("key", times={"lt": "2026-03-01T00:00:00+00:00"})),
+    ({"lte": "2026-03-01"}, FieldCondition("key", times={"lt": "2026-03-02T00:00:00+00:00"})),
+    ({"gt": "2026-03-01"}, FieldCondition("key", times={"gte": "2026-03-02T00:00:00+00:00"})),
+    (
+        {"gt": "2026-03-01", "gte": "2026-03-09"},
+        FieldCondition("key", times={"gte": "2026-03-09T00:00:00+00:00"}),
+    ),
+    ({"lte": "9999-12-31"}, FieldCondition("key", times={"lte": "9999-12-31T23:59:59.999999+00:00"})),
+    ({"gt": "2026-03-01T09:30:00+02:00"}, FieldCondition("key", times={"gt": "2026-03-01T07:30:00+00:00"})),
+    ({"lte": "2026-03-01 09:30"}, FieldCondition("key", times={"lte": "2026-03-01T09:30:00+00:00"})),
+    (
+        {"lte": "2026-03-01t09:30:00.5z"},
+        FieldCondition("key", times={"lte": "2026-03-01T09:30:00.500000+00:00"}),
+    ),
 ]
 
 
@@ -27,8 +44,10 @@ def test_a_filter_is_understood(value: Any, expected: FieldCondition) -> None:
 
 # fmt: off
 REFUSED: list[Any] = [
-    None, [], {}, [1, "a"], [1.5], [True], [None], {"gte": "a"}, {"gte": True}, {"gte": None}, {"near": 1}, {"gte": 1, "x": 2},
-    {"exists": 1}, {"exists": None}, {"not": None}, {"not": {}}, {"not": [1.5]}, {"not": {"near": 1}},
+    None, [], {}, [None], [[1]], {"gte": "a"}, {"gte": True}, {"gte": None}, {"near": 1}, {"gte": 1, "x": 2},
+    {"exists": 1}, {"exists": None}, {"not": None}, {"not": {}}, {"not": [None]}, {"not": {"near": 1}},
+    {"gte": "2026"}, {"gte": "20260301"}, {"gte": "2026-02-30"}, {"gte": "2026-03-01T25:00:00Z"}, {"gte": "2026-03-01", "lt": 5},
+    {"gte": "0001-01-01T00:00:00+23:00"},
 ]
 # fmt: on
 
@@ -54,6 +73,11 @@ YEAR, TEAM = FieldCondition("year", equals=2026), FieldCondition("team", equals=
 
 def _all(*parts: Any) -> Combination:
     return Combination("all", list(parts))
+
+
+def test_a_list_may_have_values_of_several_kinds() -> None:
+    either = Combination("any", [FieldCondition("key", any_of=["a"]), FieldCondition("key", any_of=[1])])
+    assert conditions({"key": ["a", 1]}) == [either]
 
 
 COMBINED: list[tuple[dict[str, Any], list[Any]]] = [

@@ -193,13 +193,61 @@ FILTERS: list[tuple[dict[str, Any], set[str]]] = [
     ({"not": {"team": "hr", "year": 2026}}, {"a", "b"}),
     ({"not": {"or": [{"team": "hr"}, {"team": "it"}]}}, set()),
     ({"draft": False, "or": [{"tags": "blue"}, {"page": 7}]}, {"a"}),
+    # Numbers are numbers, and nothing else is one.
+    ({"level": 3}, {"a", "b"}),
+    ({"level": 3.0}, {"a", "b"}),
+    ({"level": [3, 4]}, {"a", "b"}),
+    ({"level": [3.0]}, {"a", "b"}),
+    ({"level": {"not": 3}}, set()),
+    ({"level": list(range(-500, 0))}, set()),
+    ({"level": list(range(1000))}, {"a", "b"}),
+    ({"level": "3"}, set()),
+    ({"page": 7.0}, {"b"}),
+    ({"year": ["2020", 2026.0]}, {"b"}),
+    ({"big": 2**60}, {"a"}),
+    ({"big": [2**60 + 1]}, set()),
+    ({"draft": [True, False]}, {"a", "b"}),
+    ({"draft": 1}, set()),
+    ({"draft": 0.0}, set()),
+    ({"one": True}, set()),
+    ({"one": 1}, {"b"}),
+    # Fields within fields
+    ({"author.name": "Ada"}, {"a"}),
+    ({"author.name": {"not": "Ada"}}, {"b"}),
+    ({"author.born.year": {"lt": 1900}}, {"a"}),
+    ({"author": "Ada"}, set()),
+    ({"author.name": {"exists": True}}, {"a"}),
+    ({"author.nobody": {"exists": True}}, set()),
+    ({"parts[].kind": "pump"}, {"b"}),
+    ({"parts[].kind": ["seal", "valve"]}, {"b"}),
+    ({"parts[1].kind": "pump"}, set()),
+    ({"parts[].weight": {"gt": 2}}, {"b"}),
+    ({"price [EUR].net": 5}, {"b"}),
+    # Moments
+    ({"signed": {"gte": "2024-03-01"}}, {"a", "b"}),
+    ({"signed": {"lte": "2024-03-01"}}, {"a", "b"}),
+    ({"signed": {"lt": "2024-03-01T22:30:00Z"}}, {"a"}),
+    ({"signed": {"gt": "2024-03-01T12:00:00"}}, {"b"}),
+    ({"signed": {"gt": "2024-03-01"}}, set()),
+    ({"signed": {"gte": "2024-03-02T00:30:00+02:00", "lt": "2024-03-03"}}, {"b"}),
+    ({"signed": {"gt": "2024-03-01T22:30:00Z"}}, set()),
+    ({"signed": "2024-03-01"}, {"a"}),
+    ({"signed": {"not": {"gte": "2024-03-02"}}}, {"a", "b"}),
+    ({"team": {"gte": "2024-03-01"}}, set()),
 ]
 
 
+# fmt: off
 METADATA: dict[str, dict[str, Any]] = {
-    "a": {"team": "hr", "year": 2020, "share": 0.5, "draft": False, "tags": ["red", "blue"]},
-    "b": {"team": "it", "year": 2026, "share": 0.7, "draft": True, "a.dotted name": "x"},
+    "a": {"team": "hr", "year": 2020, "share": 0.5, "draft": False, "tags": ["red", "blue"], "level": 3.0,
+          "big": 2**60, "author": {"name": "Ada", "born": {"year": 1815}}, "signed": "2024-03-01"},
+    "b": {"team": "it", "year": 2026, "share": 0.7, "draft": True, "a.dotted name": "x", "level": [1, 3], "one": 1,
+          "parts": [{"kind": "pump", "weight": 3}, {"kind": "valve", "weight": 1.5}], "price [EUR]": {"net": 5.0},
+          "signed": "2024-03-02T00:30:00+02:00"},
 }
+
+
+# fmt: on
 
 
 @pytest.fixture(scope="module", params=["edge", "qdrant"])
@@ -215,7 +263,7 @@ def described(
     index.close()
 
 
-@pytest.mark.parametrize(("filters", "expected"), FILTERS, ids=[str(filters) for filters, _ in FILTERS])
+@pytest.mark.parametrize(("filters", "expected"), FILTERS, ids=[str(filters)[:60] for filters, _ in FILTERS])
 @pytest.mark.parametrize("mode", ["hybrid", "dense", "sparse"])
 def test_filters_select_on_metadata(
     described: VectorIndex, mode: Any, filters: dict[str, Any], expected: set[str]

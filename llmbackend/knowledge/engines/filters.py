@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Literal, NamedTuple
 
 from ...errors import InvalidRequest
@@ -24,12 +26,17 @@ _BOUNDS = ("gt", "gte", "lt", "lte")
 
 
 class FieldCondition(NamedTuple):
-    """What one metadata field must be: equal to `equals`, one of `any_of`, within `range`; else it must be there."""
+    """What one metadata field must be: equal to `equals`, one of `any_of`, within a range; else it must be there.
+
+    Numbers are equal whether they are whole ones or floats: 2024 is 2024.0.
+    """
 
     key: str
-    equals: str | int | bool | None = None
-    any_of: list[str] | list[int] | None = None
+    equals: str | float | bool | None = None
+    any_of: list[str] | list[float] | None = None
     range: dict[str, float] | None = None
+    times: dict[str, str] | None = None
+    """A range of moments, in UTC."""
 
 
 class Combination(NamedTuple):
@@ -45,7 +52,7 @@ Condition = FieldCondition | Combination
 def conditions(filters: dict[str, Any] | None) -> list[Condition]:
     """What all must be true for `filters`; raises InvalidRequest that names the place.
 
-    `{field: value | [values] | {"gte": number, …} | {"exists": bool} | {"not": any of these}}`, and
+    `{field: value | [values] | {"gte": number or time, …} | {"exists": bool} | {"not": any of these}}`, and
     `{"and": [filters, …]}`, `{"or": [filters, …]}`, `{"not": filters}`, all beside and in one another.
     """
     return bounded(list(_all(filters or {}, ())))
@@ -108,22 +115,32 @@ def _one(filters: Any, place: tuple[str, ...]) -> Condition:
 def _field(key: str, value: Any, place: tuple[str, ...]) -> Iterator[Condition]:
     match value:
         case int() if abs(value) >= 2**63:
-            raise _wrong(place, f"{str(value)[:30]} is too large, 64 bits are the limit")
+            raise _too_large(value, place)
         case str() if len(forms := _forms([value])) > 1:
             yield FieldCondition(key, any_of=forms)
-        case bool() | int() | str():
+        case str() | int() | float():
             yield FieldCondition(key, equals=value)
-        case float():
-            yield FieldCondition(key, range={"gte": value, "lte": value})
-        case list() if value and (
-            all(isinstance(item, str) for item in value)
-            or all(type(item) is int and abs(item) < 2**63 for item in value)
-        ):
-            yield FieldCondition(key, any_of=_forms(value))
+        case list() if value and all(isinstance(item, str | int | float) for item in value):
+            yield _any_of(key, value, place)
         case dict() if value:
             yield from _operators(key, dict(value), place)
+        case None:
+            raise _wrong(place, "is null, which no field is: ask for {'exists': false}")
         case _:
             raise _makes_no_sense(place)
+
+
+def _any_of(key: str, values: list[Any], place: tuple[str, ...]) -> Condition:
+    """That a field is one of these texts, numbers and truth values."""
+    texts = [value for value in values if isinstance(value, str)]
+    truths = list(dict.fromkeys(value for value in values if isinstance(value, bool)))
+    numbers = [value for value in values if not isinstance(value, str | bool)]
+    for value in numbers:
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise _too_large(value, place)
+    found: list[Condition] = [FieldCondition(key, any_of=some) for some in (_forms(texts), numbers) if some]
+    found += (FieldCondition(key, equals=value) for value in truths)
+    return found[0] if len(found) == 1 else Combination("any", found)
 
 
 def _forms(values: list[Any]) -> list[Any]:
@@ -138,9 +155,7 @@ def _forms(values: list[Any]) -> list[Any]:
 def _operators(key: str, given: dict[str, Any], place: tuple[str, ...]) -> Iterator[Condition]:
     bounds = {name: given.pop(name) for name in _BOUNDS if name in given}
     if bounds:
-        if not all(type(bound) in (int, float) and abs(bound) < 1e300 for bound in bounds.values()):
-            raise _makes_no_sense(place)
-        yield FieldCondition(key, range={name: float(bound) for name, bound in bounds.items()})
+        yield _within(key, bounds, place)
     if "not" in given:
         if len(place) > DEPTH:
             raise InvalidRequest(f"filters: more than {DEPTH} levels of and, or, not")
@@ -156,13 +171,55 @@ def _operators(key: str, given: dict[str, Any], place: tuple[str, ...]) -> Itera
         raise _makes_no_sense(place)
 
 
+def _within(key: str, bounds: dict[str, Any], place: tuple[str, ...]) -> FieldCondition:
+    if all(type(bound) in (int, float) and abs(bound) < 1e300 for bound in bounds.values()):
+        return FieldCondition(key, range={name: float(bound) for name, bound in bounds.items()})
+    try:
+        given = [_moment(name, bound) for name, bound in bounds.items() if isinstance(bound, str)]
+    except (ValueError, OverflowError):
+        given = []
+    if len(given) < len(bounds):
+        raise _wrong(
+            place,
+            "has bounds that are neither numbers nor times: these are such as '2026-03-01', which is the whole day, "
+            "'2026-03-01T09:30:00Z' or '2026-03-01T09:30:00+02:00'",
+        )
+    found: dict[str, datetime] = {}
+    for name, moment in given:  # a day may have become the same bound as another one
+        narrower = max if name.startswith("g") else min
+        found[name] = narrower(found.get(name, moment), moment)
+    return FieldCondition(key, times={name: moment.isoformat() for name, moment in found.items()})
+
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d.*)?", re.ASCII)
+
+
+def _moment(name: str, bound: str) -> tuple[str, datetime]:
+    """A bound as a moment, in UTC where it tells no zone. A date stands for all of its day."""
+    if not _TIME.fullmatch(bound):
+        raise ValueError(bound)
+    if len(bound) > len("2026-03-01"):
+        moment = datetime.fromisoformat(bound.upper())
+        return name, moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    day = date.fromisoformat(bound)
+    if name in ("gte", "lt"):
+        return name, datetime.combine(day, time.min, UTC)
+    if day == date.max:
+        return name, datetime.combine(day, time.max, UTC)
+    return {"gt": "gte", "lte": "lt"}[name], datetime.combine(day + timedelta(1), time.min, UTC)
+
+
 def _wrong(place: tuple[str, ...], reason: str) -> InvalidRequest:
     return InvalidRequest(f"filters: {'.'.join(place)!r} {reason}")
+
+
+def _too_large(value: int, place: tuple[str, ...]) -> InvalidRequest:
+    return _wrong(place, f"{str(value)[:30]} is too large, 64 bits are the limit")
 
 
 def _makes_no_sense(place: tuple[str, ...]) -> InvalidRequest:
     return _wrong(
         place,
-        "takes a value, a list of texts or of whole numbers, bounds such as {'gte': 1, 'lt': 5}, "
-        "{'exists': true}, or {'not': …} of these",
+        "takes a value, a list of values, bounds such as {'gte': 1, 'lt': 5} or {'gte': '2026-03-01'}, "
+        "{'exists': true}, or {'not': …} of these; for a field within a field, 'author.name', or 'authors[].name' in a list",
     )

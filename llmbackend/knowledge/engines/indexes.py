@@ -24,20 +24,32 @@ EXACT = 2**53
 """Up to which a float64 is exact for whole numbers."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
-_PART = re.compile(r'"([^"]*)"|([^."]+)')
+_PART = re.compile(r'"([^"]*)"|(\[\d*\])|([^."\[\]]+)')
+_STEP = re.compile(r"(.+?)((?:\[\d*\])*)")
 
 
 def places(field: str) -> list[str]:
-    """Where in a point a field that a filter names may be, as paths of Qdrant's."""
-    found = [f"metadata.{field}" if _PLAIN.fullmatch(field) else f'metadata."{field}"']
+    """Where in a point a field that a filter names may be, as paths of Qdrant's.
+
+    `author.name` may be a field of that name, or the name of an author; `authors[].name` is that of one in a list.
+    """
+    found = [f"metadata.{_quoted(field)}"]
+    steps = [_STEP.fullmatch(step) for step in field.split(".")]
+    path = ".".join(_quoted(step[1]) + step[2] for step in steps if step)
+    if all(steps) and path != _quoted(field):
+        found.append(f"metadata.{path}")
     if field in PLACE:
         found.append(f"place.{field}")
     return found
 
 
+def _quoted(name: str) -> str:
+    return name if _PLAIN.fullmatch(name) else f'"{name}"'
+
+
 def parts(path: str) -> tuple[str, ...]:
     """A path taken apart: Qdrant tells paths with fewer quotes than they were given with."""
-    return tuple(quoted or bare for quoted, bare in _PART.findall(path))
+    return tuple(quoted or inside or bare for quoted, inside, bare in _PART.findall(path))
 
 
 def needed(conditions: Iterable[Condition]) -> dict[str, FieldType]:
@@ -62,6 +74,8 @@ def type_of(condition: FieldCondition) -> FieldType | None:
     One of whole numbers would hide all others from a later range, so it is needed only for those that are not exact as
     float.
     """
+    if condition.times is not None:
+        return "datetime"
     if condition.range is not None:
         return "float"
     values = condition.any_of if condition.any_of is not None else [condition.equals]

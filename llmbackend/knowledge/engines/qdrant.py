@@ -17,7 +17,7 @@ from ...errors import InvalidRequest
 from . import fusion
 from .bm25 import Encoder, Sparse, encoder
 from .filters import Combination, Condition, FieldCondition, terms_of
-from .indexes import FieldType, Indexes, parts, places, serves, type_of
+from .indexes import EXACT, FieldType, Indexes, parts, places, serves, type_of
 from .vectors import LISTS, TRIES, Chunk, Found, Ids, List, Mode, Page, Physical, Scored, Stored, point_id
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ HNSW_M, HNSW_EF_CONSTRUCT = 16, 128
 
 NAMED_AT_ONCE = 256
 """Documents in one call: Edge holds the interpreter's lock in each."""
+
+BRANCHES = 8
+"""Of a tree of ranges, at each of its nodes."""
 
 READ_AT_ONCE = 256
 PAGE_BYTES = 4 * 2**20
@@ -62,6 +65,9 @@ class Syntax(Protocol):
     def any_of(self, key: str, values: list[str] | list[int]) -> Any: ...
 
     def range(self, key: str, bounds: dict[str, float]) -> Any: ...
+
+    def times(self, key: str, bounds: dict[str, str]) -> Any:
+        """Of a field that is a date, or a date and time, as text (RFC 3339)."""
 
     def empty(self, key: str) -> Any:
         """The field is not there, null, or a list of nothing."""
@@ -380,23 +386,47 @@ class QdrantIndex(ABC):
 
     def _field(self, key: str, condition: FieldCondition) -> Any:
         kind = self._indexed.get(parts(key))
+        hidden = {"datetime": "numbers"} if condition.range else {"float": "times", "integer": "times"}
+        if kind in hidden and (condition.range or condition.times):
+            wanted = type_of(condition)
+            raise InvalidRequest(
+                f"filters: {condition.key!r} is indexed as {kind}, so {hidden[kind]} are not found in it: "
+                f"change that by set_indexes(collection, {{{condition.key!r}: {wanted!r}}})",
+                details={"field": condition.key},
+            )
+        if condition.times is not None:
+            return self._syntax.times(key, condition.times)
         if condition.range is not None:
-            if kind == "datetime":
-                raise InvalidRequest(
-                    f"filters: {condition.key!r} is indexed as datetime, so numbers are not found in it: "
-                    f"change that by set_indexes(collection, {{{condition.key!r}: 'float'}})",
-                    details={"field": condition.key},
-                )
             return self._syntax.range(key, condition.range)
-        if kind == "float" and type_of(condition) == "float":  # an index of which knows ranges only
-            values: Any = condition.any_of if condition.any_of is not None else [condition.equals]
-            equal = [self._syntax.range(key, {"gte": value, "lte": value}) for value in values]
-            return self._syntax.group(should=equal)
+        values: Any = condition.any_of if condition.any_of is not None else [condition.equals]
+        if values[0] is None:
+            return self._syntax.group(must_not=[self._syntax.empty(key)])
+        if isinstance(values[0], int | float) and not isinstance(values[0], bool):
+            return self._numbers(key, values, kind)
         if condition.any_of is not None:
-            return self._syntax.any_of(key, condition.any_of)
-        if condition.equals is not None:
-            return self._syntax.equals(key, condition.equals)
-        return self._syntax.group(must_not=[self._syntax.empty(key)])
+            return self._syntax.any_of(key, values)
+        return self._syntax.equals(key, values[0])
+
+    def _numbers(self, key: str, values: Sequence[float], kind: str | None) -> Any:
+        """Equal to one of these, be it stored as a whole number or as a float: matches know whole ones only."""
+        if kind == "integer":  # which knows no others
+            whole = [int(value) for value in values if float(value).is_integer() and abs(value) < 2**63]
+        else:  # no float is equal to these
+            whole = [value for value in values if isinstance(value, int) and abs(value) > EXACT]
+        found = [self._syntax.any_of(key, whole)] if whole else []
+        if others := sorted({float(value) for value in values if value not in set(whole)}):
+            found.append(self._ranges(key, others))
+        return found[0] if len(found) == 1 else self._syntax.group(should=found)
+
+    def _ranges(self, key: str, values: Sequence[float]) -> Any:
+        """A tree of ranges, so that of a thousand values a few dozen are looked at."""
+        bounds = {"gte": values[0], "lte": values[-1]}
+        if len(values) == 1:
+            return self._syntax.range(key, bounds)
+        size = max(1, -(-len(values) // BRANCHES))
+        inside = [self._ranges(key, values[start : start + size]) for start in range(0, len(values), size)]
+        either = self._syntax.group(should=inside)
+        return self._syntax.group(must=[self._syntax.range(key, bounds), either]) if size > 1 else either
 
 
 def _offset(cursor: str | None) -> uuid.UUID | None:

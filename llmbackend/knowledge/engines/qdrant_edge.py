@@ -439,6 +439,9 @@ class _Syntax:
     def range(self, key: str, bounds: dict[str, float]) -> Any:
         return self._edge.FieldCondition(key, range=self._edge.RangeFloat(**bounds))
 
+    def times(self, key: str, bounds: dict[str, str]) -> Any:
+        return self._edge.FieldCondition(key, range=self._edge.RangeDateTime(**bounds))
+
     def empty(self, key: str) -> Any:
         return self._edge.IsEmptyCondition(key)
 

@@ -640,6 +640,9 @@ class _Syntax:
     def range(self, key: str, bounds: dict[str, float]) -> Any:
         return self._models.FieldCondition(key=key, range=self._models.Range(**bounds))
 
+    def times(self, key: str, bounds: dict[str, str]) -> Any:
+        return self._models.FieldCondition(key=key, range=self._models.DatetimeRange.model_validate(bounds))
+
     def empty(self, key: str) -> Any:
         return self._models.IsEmptyCondition(is_empty=self._models.PayloadField(key=key))
 
