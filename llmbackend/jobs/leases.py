@@ -5,6 +5,7 @@ As in ledger.py, all take the connection of a transaction that writes, but for w
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,6 +63,7 @@ def claim(connection: Connection, hands: Hands, last_turn: Mapping[str, float]) 
     if len(waiting) > 1 or (waiting and hands.per_owner is not None):
         running.update({owner: count for owner, count in connection.execute(_AT_WORK)})
     turns = dict(last_turn)
+    moment = time.monotonic()
     claimed: list[Claim] = []
     while waiting and len(claimed) < hands.free:
         owner = min(waiting, key=lambda name: (running[name], turns.get(name, 0.0)))
@@ -73,7 +75,7 @@ def claim(connection: Connection, hands: Hands, last_turn: Mapping[str, float]) 
             continue
         claimed.append(job)
         running[owner] += 1
-        turns[owner] = now()
+        turns[owner] = moment
         if job.tries > 1:
             break  # it may have killed its last process: let it be alone
     return claimed
@@ -149,6 +151,7 @@ def _attempt(hands: Hands, moment: float) -> dict[str, Any]:
         "worker": hands.worker,
         "token": str(uuid.uuid4()),
         "lease": moment + hands.lease,
+        "reckoned_at": moment,
         "started_at": stamp(moment),
     }
 
@@ -168,7 +171,9 @@ def _given(hands: Hands, moment: float) -> dict[str, Any]:
 
 def extend(connection: Connection, tokens: Iterable[str], lease: float) -> None:
     """The attempts' heartbeat."""
-    connection.execute(update(jobs).where(jobs.c.token.in_(tokens)).values(lease=now() + lease))
+    moment = now()
+    values = {"lease": moment + lease, "reckoned_at": moment}
+    connection.execute(update(jobs).where(jobs.c.token.in_(tokens)).values(**values))
 
 
 def alive(connection: Connection, tokens: Iterable[str]) -> set[str]:
@@ -194,7 +199,7 @@ def reap(connection: Connection) -> None:
     late = (jobs.c.status == "running", jobs.c.lease < moment)
     _fail_lost(connection, *late)
     for row in connection.execute(select(jobs.c.number, jobs.c.tries).where(*late)).all():
-        _queue_again(connection, jobs.c.number == row.number, *late, run_at=moment + backoff(row.tries))
+        _queue_again(connection, jobs.c.number == row.number, *late, moment=moment, wait=backoff(row.tries))
 
 
 def recover(connection: Connection, worker: str) -> None:
@@ -202,7 +207,7 @@ def recover(connection: Connection, worker: str) -> None:
     # Jobs of version 0.1 do not tell who was at them: it was whoever held this data directory.
     left = (jobs.c.status == "running", jobs.c.worker.is_(None) | (jobs.c.worker == worker))
     _fail_lost(connection, *left)
-    _queue_again(connection, *left, run_at=now())
+    _queue_again(connection, *left, moment=now())
 
 
 def backoff(tries: int) -> float:
@@ -210,10 +215,9 @@ def backoff(tries: int) -> float:
     return min(2.0 ** min(max(tries, 1) - 1, 10), LONGEST_BACKOFF)
 
 
-def _queue_again(connection: Connection, *which: Any, **values: Any) -> None:
-    connection.execute(
-        update(jobs).where(*which).values(status="queued", version=jobs.c.version + 1, **ENDED, **values)
-    )
+def _queue_again(connection: Connection, *which: Any, moment: float, wait: float = 0.0) -> None:
+    values = {"status": "queued", "version": jobs.c.version + 1, "run_at": moment + wait}
+    connection.execute(update(jobs).where(*which).values(**values, reckoned_at=moment, **ENDED))
 
 
 def _fail_lost(connection: Connection, *which: Any) -> None:

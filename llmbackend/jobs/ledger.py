@@ -262,7 +262,9 @@ def missing(job_id: str) -> NotFound:
 def _tell(connection: Connection, numbers: Sequence[int]) -> None:
     """Have their webhooks delivered."""
     which = (webhooks.c.job.in_(numbers), webhooks.c.due_at.is_(None))
-    connection.execute(update(webhooks).where(*which).values(due_at=now(), tries=0, delivered_at=None))
+    moment = now()
+    values = {"due_at": moment, "reckoned_at": moment, "tries": 0, "delivered_at": None}
+    connection.execute(update(webhooks).where(*which).values(**values))
 
 
 def _release_dependants(connection: Connection, number: int) -> None:

@@ -29,14 +29,12 @@ from ..database import columns, metadata, migrations
 from ..errors import InvalidRequest, LLMBackendError, NotFound
 from ..schemas import Schedule
 from . import ledger
-from .tables import now, stamp
+from .tables import CLOCK_SECONDS, now, stamp
 
 log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 60.0
 """Until a schedule is tried again whose next moment cannot be told."""
-CLOCK_SECONDS = 5.0
-"""By so much the clocks of processes may differ."""
 
 table = Table(
     "job_schedules",

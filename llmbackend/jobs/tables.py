@@ -48,6 +48,7 @@ jobs = Table(
     Column("worker", String(64)),
     Column("token", String(36)),
     Column("lease", Float),  # until when the attempt counts as alive
+    Column("reckoned_at", Float),  # when that, or a run_at that no caller gave, was worked out
     # How far it is
     Column("done", Integer, nullable=False, default=0),
     Column("total", Integer, nullable=False, default=0),
@@ -109,14 +110,43 @@ webhooks = Table(
     Column("url", Text, nullable=False),
     Column("host", String(300)),  # and port: deliveries are counted by it
     Column("due_at", Float, index=True),  # null before the job's end, and once there is nothing more to do
+    Column("reckoned_at", Float),  # when that was worked out
     Column("tries", Integer, nullable=False, default=0),
     Column("delivered_at", String(32)),
     Column("error", Text),
 )
 
 
+CLOCK_SECONDS = 5.0
+"""By so much the clocks of processes may differ, and one that is set go unnoticed."""
+
+
 def now() -> float:
     return time.time()
+
+
+class ClockWatch:
+    """Notices that the clock was set."""
+
+    def __init__(self) -> None:
+        self._ahead = time.time() - time.monotonic()
+
+    def moved(self) -> float:
+        """By how many seconds it was set since this was last asked: below 0, it went back."""
+        before, self._ahead = self._ahead, time.time() - time.monotonic()
+        return self._ahead - before
+
+
+def reckon_anew(connection: Connection) -> None:
+    """What is to come after a while does so, though the clock went back after that was worked out."""
+    moment = now()
+    for table, still, moments in (
+        (jobs, jobs.c.status.in_(("queued", "running")), (jobs.c.lease, jobs.c.run_at)),
+        (webhooks, webhooks.c.due_at.is_not(None), (webhooks.c.due_at,)),
+    ):
+        anew = {one.name: one - table.c.reckoned_at + moment for one in moments}
+        later = table.c.reckoned_at > moment + CLOCK_SECONDS
+        connection.execute(update(table).where(still, later).values(reckoned_at=moment, **anew))
 
 
 def stamp(seconds: float | None = None) -> str:
@@ -141,6 +171,13 @@ def _from_0_1(connection: Connection) -> None:
     connection.exec_driver_sql("DROP TABLE jobs_0_1")
 
 
+def _when_reckoned(connection: Connection) -> None:
+    for table in (jobs, webhooks):
+        known = columns(connection, table.name)
+        if known and "reckoned_at" not in known:
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN reckoned_at FLOAT")
+
+
 def _hosts_of_webhooks(connection: Connection) -> None:
     known = columns(connection, "job_webhooks")
     if known and "host" not in known:
@@ -152,4 +189,4 @@ def _hosts_of_webhooks(connection: Connection) -> None:
             )
 
 
-migrations += [_from_0_1, _hosts_of_webhooks]
+migrations += [_from_0_1, _when_reckoned, _hosts_of_webhooks]

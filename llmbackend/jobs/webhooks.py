@@ -257,16 +257,17 @@ def _take(connection: Connection, chosen: Sequence[Delivery]) -> set[int]:
     taken = connection.execute(
         update(table)
         .where(table.c.job.in_([one.number for one in chosen]), table.c.due_at <= moment)
-        .values(due_at=moment + 2 * TIMEOUT, tries=table.c.tries + 1)
+        .values(due_at=moment + 2 * TIMEOUT, reckoned_at=moment, tries=table.c.tries + 1)
         .returning(table.c.job)
     )
     return set(taken.scalars())
 
 
 def _note(connection: Connection, number: int, tries: int, error: str | None) -> None:
-    again = now() + min(2.0**tries, LONGEST_PAUSE) if error is not None and tries < MOST_TRIES else None
+    moment = now()
+    again = moment + min(2.0**tries, LONGEST_PAUSE) if error is not None and tries < MOST_TRIES else None
     connection.execute(
         update(table)
         .where(table.c.job == number, table.c.tries == tries)
-        .values(due_at=again, error=error, delivered_at=None if error else stamp())
+        .values(due_at=again, reckoned_at=moment, error=error, delivered_at=None if error else stamp(moment))
     )

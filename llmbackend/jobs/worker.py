@@ -26,7 +26,7 @@ from .context import Context, Rooms
 from .leases import Hands
 from .ledger import Claim, LostAttempt, NewJob
 from .registry import TYPES, JobType
-from .tables import now
+from .tables import CLOCK_SECONDS, ClockWatch, now, reckon_anew
 from .webhooks import Deliveries
 
 log = logging.getLogger(__name__)
@@ -98,6 +98,8 @@ class Worker:
         self._closing = False
         self._beat = time.monotonic()
         self._expired = 0.0
+        self._clock = ClockWatch()
+        self._reckoned = False  # whether no moment is worked out by a clock that went back since
 
     async def start(self) -> None:
         """Take up what a dead process of the same name left, then whatever comes."""
@@ -190,7 +192,7 @@ class Worker:
         return more
 
     def _begin(self, job: Claim) -> Attempt:
-        self._last_turn[job.owner] = now()
+        self._last_turn[job.owner] = time.monotonic()
         attempt = self.attempts[job.id] = Attempt(job)
         if self._closing:
             attempt.scope.cancel()
@@ -261,7 +263,12 @@ class Worker:
             failure = _only(error)
             if isinstance(failure, InsufficientStorage):
                 log.warning("job %s (%s) waits: %s", job.id, job.type, failure.message)
-                waiting = {"stage": "waits for disk space", "run_at": now() + ROOM_SECONDS}
+                moment = now()
+                waiting = {
+                    "stage": "waits for disk space",
+                    "run_at": moment + ROOM_SECONDS,
+                    "reckoned_at": moment,
+                }
                 await context.settle()
                 return ledger.hand_back, job, waiting
             if failure is None:
@@ -298,10 +305,16 @@ class Worker:
         self._look_for_room()
         write, step = self._database.write, self._vitals.step
         tokens = {attempt.job.token: attempt for attempt in self.attempts.values()}
-        if tokens and time.monotonic() - self._beat >= self._hands.lease / 3:
+        moved = self._clock.moved()
+        if tokens and (abs(moved) > CLOCK_SECONDS or time.monotonic() - self._beat >= self._hands.lease / 3):
             with step("heartbeats of jobs"):
                 await write(leases.extend, list(tokens), self._hands.lease, durable=False)
                 self._beat = time.monotonic()
+        self._reckoned = self._reckoned and moved > -CLOCK_SECONDS
+        if not self._reckoned:  # else whatever is to come after a while would wait until that comes again
+            with step("moments by a clock that went back"):
+                await write(reckon_anew)
+                self._reckoned = True
         sight = await self._database.read(_seen, list(tokens), self._now(), waits=threads.heartbeats)
         for token in tokens.keys() - sight.alive:
             tokens[token].scope.cancel()

@@ -68,6 +68,8 @@ loose = Table(
 
 FREEZE = 60.0
 """Seconds for which a collection takes no writes while another process exchanges it, should that be killed."""
+CLOCK_SECONDS = 5.0
+"""By so much the clocks of processes may differ."""
 
 
 def _add_columns(connection: Connection) -> None:
@@ -127,6 +129,11 @@ def _is(manifest: Manifest) -> ColumnElement[bool]:
     return (table.c.id == manifest.id) & (func.coalesce(table.c.physical, table.c.id) == manifest.place.id)
 
 
+def _frozen(moment: float) -> ColumnElement[bool]:
+    """Not if that is longer than it can be: then the clock went back, and whoever froze it is told it is too late."""
+    return table.c.frozen.between(moment, moment + FREEZE + CLOCK_SECONDS)
+
+
 def exchanged(name: str) -> Conflict:
     return Conflict(
         f"collection {name!r} was deleted, or embedded anew, by another process meanwhile: try again",
@@ -152,19 +159,19 @@ class Manifests:
 
     def find(self, name: str) -> tuple[Manifest | None, bool]:
         """A collection's manifest as it is now, if there is one, and whether it takes no writes."""
-        query = select(*_SHOWN, table.c.frozen).where(table.c.name == name)
+        query = select(*_SHOWN, _frozen(time.time()).label("frozen")).where(table.c.name == name)
         with self._engine.connect() as connection:
             row = connection.execute(query).mappings().first()
         if row is None:
             return None, False
         columns = dict(row)
         frozen = columns.pop("frozen")
-        return Manifest(**columns), frozen > time.time()
+        return Manifest(**columns), bool(frozen)
 
     def freeze(self, manifest: Manifest, *, longer: bool = False) -> None:
         """Have it take no writes by other processes for a while, or for longer; raises Conflict if it is too late."""
         moment = time.time()
-        which = _is(manifest) & ((table.c.frozen > moment) if longer else (table.c.frozen <= moment))
+        which = _is(manifest) & (_frozen(moment) if longer else ~_frozen(moment))
         with self._engine.begin() as connection:
             changed = connection.execute(update(table).where(which).values(frozen=moment + FREEZE))
             if changed.rowcount != 1:
@@ -210,7 +217,7 @@ class Manifests:
 
         Raises Conflict if another process was faster, or if it has to be `frozen` and is not any more.
         """
-        still = _is(old) & (table.c.frozen > time.time()) if frozen else _is(old)
+        still = _is(old) & _frozen(time.time()) if frozen else _is(old)
         with self._engine.begin() as connection:
             values = {**asdict(new), "frozen": 0.0}
             del values["indexes"]  # which may have changed meanwhile
