@@ -13,21 +13,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.warm import Warm
+
 KEY = "your-secure-api-key"
 PLUGIN = Path(__file__).parent / "plugin"
 """Where a package lies that has job types of its own."""
 
 
+Process = subprocess.Popen[str] | Warm
+
+
 @dataclass
 class Server:
     url: str
-    process: subprocess.Popen[str]
+    process: Process
 
 
 @contextmanager
-def serving(data_dir: Path, **settings: Any) -> Iterator[Server]:
-    """`llmbackend serve` on a free port; settings become LLMBACKEND_* variables. Stopped with SIGTERM at the end."""
-    process = start(data_dir, **settings)
+def serving(data_dir: Path, *, warm: bool = True, **settings: Any) -> Iterator[Server]:
+    """`llmbackend serve` on a free port; settings become LLMBACKEND_* variables. Stopped with SIGTERM at the end.
+
+    `warm`: it is not what a start does that is tested.
+    """
+    process = start(data_dir, warm=warm, **settings)
     try:
         yield Server(address(process), process)
     finally:
@@ -36,9 +44,9 @@ def serving(data_dir: Path, **settings: Any) -> Iterator[Server]:
 
 
 @contextmanager
-def working(data_dir: Path, **settings: Any) -> Iterator[subprocess.Popen[str]]:
+def working(data_dir: Path, *, warm: bool = True, **settings: Any) -> Iterator[Process]:
     """`llmbackend worker`, once it works. Stopped with SIGTERM at the end."""
-    process = start(data_dir, "worker", **settings)
+    process = start(data_dir, "worker", warm=warm, **settings)
     try:
         announced(process, " works on jobs")
         yield process
@@ -53,26 +61,31 @@ def start(
     *,
     inside: Sequence[str] = (),
     plugin: Path | None = PLUGIN,
+    warm: bool = False,
     **settings: Any,
-) -> subprocess.Popen[str]:
+) -> Process:
     data_dir.mkdir(parents=True, exist_ok=True)
     given = {"data_dir": data_dir, "host": "127.0.0.1", "port": 0, **settings}
     variables = {f"LLMBACKEND_{name.upper()}": str(value) for name, value in given.items()}
+    arguments = ["-m", "llmbackend", command]
+    env = {**os.environ, **variables, "PYTHONPATH": str(plugin or "")}
+    if warm and sys.platform == "linux":
+        return Warm(arguments, env=env, cwd=data_dir)
     return subprocess.Popen(
-        [*inside, sys.executable, "-m", "llmbackend", command],
-        env={**os.environ, **variables, "PYTHONPATH": str(plugin or "")},
+        [*inside, sys.executable, *arguments],
+        env=env,
         cwd=data_dir,  # where no developer's `.env` lies
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def address(process: subprocess.Popen[str], timeout: float = 60) -> str:
+def address(process: Process, timeout: float = 60) -> str:
     """The URL that a starting server announces; fails with what it said instead."""
     return announced(process, " at http", timeout).split(" at ", 1)[1].split()[0]
 
 
-def announced(process: subprocess.Popen[str], what: str, timeout: float = 60) -> str:
+def announced(process: Process, what: str, timeout: float = 60) -> str:
     """The line in which a starting process says that it is there; fails with what it said instead."""
     said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     process.said = said  # what follows can be read from it later

@@ -196,7 +196,7 @@ class _Counter:
 
 def test_vectors_cost_little_more_than_their_own_bytes(tmp_path: Path, table: Table) -> None:
     texts = [f"{number} {text}" for number, text in enumerate(passages(1500) * 7)][:10_000]
-    with serving(tmp_path, api_key=KEY) as server:
+    with serving(tmp_path, warm=False, api_key=KEY) as server:
         port = int(server.url.rsplit(":", 1)[1])
         counter = _Counter(port)
         with LLMBackendClient(counter.url, KEY) as client:

@@ -210,7 +210,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         models = {"openai_base_url": upstream.url, "openai_api_key": MODEL_KEY, "chat_model": "ok"}
         keys = f"hostile:{HOSTILE},other:{OTHER}"
         folder: Path = tmp_path_factory.mktemp("hostile")
-        with serving(folder, api_keys=keys, log_level="error", **models) as one:
+        with serving(folder, warm=False, api_keys=keys, log_level="error", **models) as one:
             with LLMBackendClient(one.url, HOSTILE) as client:
                 large = [
                     {"id": str(n), "text": f"Ticket {n}: the router is late", "metadata": {"n": n}}

@@ -60,8 +60,8 @@ def test_jobs_start_at_once(tmp_path: Path, table: Table) -> None:
         local = _starts(client, tmp_path)
     folder = tmp_path / "server"
     with (
-        serving(folder, workers=0) as server,
-        working(folder),
+        serving(folder, warm=False, workers=0) as server,
+        working(folder, warm=False),
         LLMBackendClient(server.url) as client,
     ):
         worker = _starts(client, folder)
@@ -212,7 +212,7 @@ def _on(transport: str, folder: Path, options: dict[str, Any]) -> Iterator[LLMBa
         with _local(folder, **options) as client:
             yield client
     else:
-        with serving(folder, **options) as server, LLMBackendClient(server.url) as client:
+        with serving(folder, warm=False, **options) as server, LLMBackendClient(server.url) as client:
             yield client
 
 
@@ -260,7 +260,7 @@ def _owners_jobs(client: LLMBackendClient, file: Path) -> float:
 
 def test_a_flood_leaves_the_other_owners_jobs_moving(tmp_path: Path, table: Table) -> None:
     with (
-        serving(tmp_path, api_keys="loud:key-1,quiet:key-2") as server,
+        serving(tmp_path, warm=False, api_keys="loud:key-1,quiet:key-2") as server,
         LLMBackendClient(server.url, "key-1") as loud,
         LLMBackendClient(server.url, "key-2") as quiet,
     ):

@@ -129,7 +129,7 @@ def test_chat_passes_through_at_little_cost(
         port = _free_port()
         bare = stack.enter_context(_process(*_python("forwarder", direct, port=port), port=port))
         server = stack.enter_context(
-            serving(tmp_path, openai_base_url=direct, chat_model="fake", api_key="sk-bench")
+            serving(tmp_path, warm=False, openai_base_url=direct, chat_model="fake", api_key="sk-bench")
         )
         urls = {"upstream": direct, "bare forwarder": bare, "llmbackend": server.url}
         if litellm is not None:

@@ -23,7 +23,7 @@ CHUNKS = 10_000
 
 def test_the_server_answers_while_it_ingests(tmp_path: Path, table: Callable[..., None]) -> None:
     texts = passages(CHUNKS)
-    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+    with serving(tmp_path, warm=False) as server, LLMBackendClient(server.url) as client:
         client.rag_ingest(passages(200, seed=1), "warm-up")
         idle = _waits(server.url, threading.Event(), limit=500)
         done = threading.Event()

@@ -69,7 +69,7 @@ def test_health_is_cheap_on_both_transports(tmp_path: Path, bare_url: str, table
         time.sleep(2)  # LlamaIndex is imported in the background at first
         local = _milliseconds(client.health)
     (tmp_path / "server").mkdir()
-    with serving(tmp_path / "server") as server, requests.Session() as session:
+    with serving(tmp_path / "server", warm=False) as server, requests.Session() as session:
         with LLMBackendClient(server.url) as client:
             http = _milliseconds(client.health)
         ready = _milliseconds(lambda: session.get(f"{server.url}/health/ready").json())

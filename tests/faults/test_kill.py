@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -20,8 +20,17 @@ from llmbackend.jobs import leases
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.server import Server, serving
+from tests.upstream.fake import KEY, running
 
-DOCUMENTS = 800  # enough for an ingest to be seen, and killed, half way on a fast machine
+DOCUMENTS = 240
+
+
+@pytest.fixture
+def slow() -> Iterator[dict[str, Any]]:
+    """Settings of a server whose embedding model takes its time, so that an ingest is seen, and killed, half way."""
+    with running() as upstream:
+        upstream.work = 0.2
+        yield {"tei_url": f"{upstream.url}/ok", "tei_api_key": KEY, "embedding_cache_mb": 0}
 
 
 def _documents(version: int = 1) -> list[dict[str, Any]]:
@@ -93,13 +102,15 @@ def _assert_whole(client: LLMBackendClient, collection: str, documents: list[dic
 
 
 @pytest.mark.parametrize("done", [1, DOCUMENTS // 3])
-def test_a_killed_ingest_job_runs_again_and_leaves_each_document_once(tmp_path: Path, done: int) -> None:
+def test_a_killed_ingest_job_runs_again_and_leaves_each_document_once(
+    tmp_path: Path, slow: dict[str, Any], done: int
+) -> None:
     documents = _documents()
-    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+    with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         job_id = client.submit_job("rag_ingest", {"documents": documents, "collection": "reports"})
         _until_under_way(client, job_id, done)
         _kill(server)
-    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+    with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         report = client.wait_for_job(job_id, timeout=60)
         assert report["added"] + report["unchanged"] == DOCUMENTS
         assert report["unchanged"] > 0  # what the first attempt wrote was not done again
@@ -107,31 +118,33 @@ def test_a_killed_ingest_job_runs_again_and_leaves_each_document_once(tmp_path: 
         assert (job.status, job.attempts) == ("completed", 2)
         assert (job.progress.done, job.progress.total) == (DOCUMENTS, DOCUMENTS)
         _assert_whole(client, "reports", documents)
-        [best, *_] = client.rag_search("report 300, edition 1", "reports", filters={"number": 300})
-        assert best.document_id == "document-300"
+        [best, *_] = client.rag_search("report 200, edition 1", "reports", filters={"number": 200})
+        assert best.document_id == "document-200"
 
 
-def test_a_kill_while_documents_are_replaced_leaves_the_new_ones_only(tmp_path: Path) -> None:
+def test_a_kill_while_documents_are_replaced_leaves_the_new_ones_only(
+    tmp_path: Path, slow: dict[str, Any]
+) -> None:
     documents = _documents(version=2)
-    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+    with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         client.rag_ingest(_documents(version=1), "reports")
         job_id = client.submit_job("rag_ingest", {"documents": documents, "collection": "reports"})
         _until_under_way(client, job_id, DOCUMENTS // 3)
         _kill(server)
-    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+    with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         client.wait_for_job(job_id, timeout=60)
         assert client.rag_search("edition 1", "reports", filters={"version": 1}) == []
         _assert_whole(client, "reports", documents)
 
 
-def test_a_collection_is_whole_before_the_job_runs_again(tmp_path: Path) -> None:
-    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+def test_a_collection_is_whole_before_the_job_runs_again(tmp_path: Path, slow: dict[str, Any]) -> None:
+    with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         job = {"documents": _documents(), "collection": "reports"}
         job_id = client.submit_job("rag_ingest", job)
         _until_under_way(client, job_id, DOCUMENTS // 4)
         _kill(server)
     _change_ledger(tmp_path, "UPDATE jobs SET status = 'cancelled'")
-    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+    with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         stored = client.list_documents("reports")
         assert DOCUMENTS // 4 <= len(stored) < DOCUMENTS
         assert len({one.id for one in stored}) == len(stored)
@@ -156,9 +169,11 @@ def test_a_killed_embedding_job_runs_again_and_has_the_right_vectors(tmp_path: P
         assert [vectors[number] for number in sample] == list(expected)
 
 
-def test_a_job_that_was_lost_three_times_fails_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_job_that_was_lost_three_times_fails_and_the_others_go_on(
+    tmp_path: Path, slow: dict[str, Any]
+) -> None:
     documents = _documents()
-    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+    with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         lost = client.submit_job("rag_ingest", {"documents": documents, "collection": "lost"})
         other = client.submit_job("rag_ingest", {"documents": documents, "collection": "other"})
         waiting = client.submit_job("batch_embed", {"texts": ["a text"]})
@@ -166,7 +181,7 @@ def test_a_job_that_was_lost_three_times_fails_and_the_others_go_on(tmp_path: Pa
         _until_under_way(client, other)
         _kill(server)
     _change_ledger(tmp_path, "UPDATE jobs SET attempts = 5, tries = 5 WHERE id = ?", lost)
-    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+    with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         with pytest.raises(LLMBackendError, match="killed") as caught:
             client.wait_for_job(lost, timeout=10)
         assert caught.value.details["reason"] == "lost"
@@ -183,22 +198,24 @@ def test_a_job_that_was_lost_three_times_fails_and_the_others_go_on(tmp_path: Pa
         assert client.rag_ingest(documents, "lost").failed == []
 
 
-def test_who_waits_for_a_job_waits_through_a_restart(tmp_path: Path) -> None:
-    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+def test_who_waits_for_a_job_waits_through_a_restart(tmp_path: Path, slow: dict[str, Any]) -> None:
+    with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         job_id = client.submit_job("rag_ingest", {"documents": _documents(), "collection": "reports"})
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(client.wait_for_job, job_id, timeout=60)
             _until_under_way(client, job_id)
             server.process.terminate()
             server.process.wait(timeout=15)
-            with serving(tmp_path, port=urlsplit(server.url).port):
+            with serving(tmp_path, **slow, port=urlsplit(server.url).port):
                 assert waiting.result()["added"] > 0
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_server_gives_its_jobs_back(tmp_path: Path, stop: signal.Signals) -> None:
+def test_a_stopped_server_gives_its_jobs_back(
+    tmp_path: Path, slow: dict[str, Any], stop: signal.Signals
+) -> None:
     documents = _documents()
-    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+    with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         job_id = client.submit_job("rag_ingest", {"documents": documents, "collection": "reports"})
         _until_under_way(client, job_id)
         server.process.send_signal(stop)
@@ -206,7 +223,7 @@ def test_a_stopped_server_gives_its_jobs_back(tmp_path: Path, stop: signal.Signa
     [row] = _change_ledger(tmp_path, "SELECT status, attempts FROM jobs WHERE id = ?", job_id)
     assert row == ("queued", 0)
     assert not (tmp_path / "holder.json").exists()  # it closed what it had open
-    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+    with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         client.wait_for_job(job_id, timeout=60)
         assert client.get_job_status(job_id).attempts == 1
         _assert_whole(client, "reports", documents)

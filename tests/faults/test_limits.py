@@ -382,7 +382,7 @@ def test_few_file_descriptors_stop_no_one(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
     try:
-        process = serving(tmp_path, api_keys=f"b:{KEYS['b']}")
+        process = serving(tmp_path, warm=False, api_keys=f"b:{KEYS['b']}")
         server = process.__enter__()
         psutil.Process(server.process.pid).rlimit(psutil.RLIMIT_NOFILE, (256, 256))
     finally:

@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import sqlite3
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ import pytest
 from llmbackend import LLMBackendClient
 from llmbackend.jobs.leases import MAX_ATTEMPTS
 from llmbackend.jobs.types import EMBED_BATCH
-from tests.server import Server, serving, start, working
+from tests.server import Process, Server, serving, start, working
 from tests.upstream.fake import KEY, Upstream, running
 
 TEXTS = [f"text number {number}" for number in range(40)]
@@ -36,12 +35,12 @@ def _until(condition: Callable[[], Any], timeout: float = 180) -> None:
         time.sleep(0.02)
 
 
-def _kill(process: subprocess.Popen[str]) -> None:
+def _kill(process: Process) -> None:
     process.kill()
     process.wait()
 
 
-def _stop(process: subprocess.Popen[str], data_dir: Path) -> None:
+def _stop(process: Process, data_dir: Path) -> None:
     """At a moment at which it is not writing: it would keep all others from it."""
     with closing(sqlite3.connect(data_dir / "state.db", timeout=0.5, isolation_level=None)) as connection:
         while True:
@@ -160,7 +159,7 @@ def test_what_always_kills_its_process_is_lost_and_the_others_go_on(
     others = [client.submit_job("count_words", {"texts": TEXTS, "pause": 0.2}) for _ in range(3)]
     deaths = 0
     while client.get_job_status(fatal).status != "failed":
-        process = start(tmp_path, "worker", workers=3)
+        process = start(tmp_path, "worker", warm=True, workers=3)
         try:
             _until(lambda p=process: p.poll() is not None or client.get_job_status(fatal).status == "failed")
             deaths += process.poll() == -signal.SIGKILL

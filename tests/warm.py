@@ -1,0 +1,157 @@
+"""Processes of Python that begin with the package imported: forked from one that has done so, which is most of a start.
+
+They are as any other in all else: a `-m` or `-c` of their own, arguments, environment, folder, streams, and an end that
+is awaited. What a start itself is tested for needs a process that is not warm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+_MESSAGE = 2**17
+_starting = threading.Lock()
+
+
+class Warm:
+    """What is used of subprocess.Popen."""
+
+    def __init__(
+        self, arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdout: bool = False
+    ) -> None:
+        """`arguments` are what would follow `python`."""
+        out, out_end = os.pipe()
+        said, said_end = os.pipe()
+        self._status, status_end = os.pipe()
+        order = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd), "stdout": stdout}
+        with _starting:
+            socket.send_fds(_parent(), [json.dumps(order).encode()], [out_end, said_end, status_end])
+        for end in (out_end, said_end, status_end):
+            os.close(end)
+        self.stdout = open(out)  # noqa: SIM115
+        self.stderr = open(said)  # noqa: SIM115
+        self.returncode: int | None = None
+        self.pid = int(os.read(self._status, 100))
+
+    def poll(self) -> int | None:
+        return self._ended(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        code = self._ended(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired([], timeout or 0)
+        return code
+
+    def _ended(self, timeout: float | None) -> int | None:
+        if self.returncode is None and select.select([self._status], [], [], timeout)[0]:
+            self.returncode = int(os.read(self._status, 100))
+            os.close(self._status)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def communicate(self, timeout: float | None = None) -> tuple[None, str]:
+        """Waits for the end first: for what says little."""
+        self.wait(timeout)
+        return None, self.stderr.read()
+
+
+@cache
+def _parent() -> socket.socket:
+    """Where the process that all are forked from takes orders; it ends when this one does."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    environment = {**os.environ, "PYTHONPATH": ""}
+    subprocess.Popen(
+        [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], env=environment
+    )
+    theirs.close()
+    return ours
+
+
+# There
+
+
+def _import_all() -> None:
+    for name in ("llmbackend.cli", "llmbackend.server.app", "qdrant_edge", "wordllama"):
+        import_module(name)
+    import_module("llmbackend.loading").llamaindex()
+
+
+def _take_orders(orders: socket.socket) -> None:
+    """Returns in each of the processes that are asked for, once it is set up; else ends."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # of those that wait for them
+    while True:
+        message, ends, _, _ = socket.recv_fds(orders, _MESSAGE, 3)
+        if not message:
+            sys.exit()
+        if os.fork() == 0:
+            orders.close()
+            _fork(json.loads(message), *ends)
+            return
+        for end in ends:
+            os.close(end)
+
+
+def _fork(order: dict, out: int, said: int, status: int) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    process = os.fork()
+    if process:
+        os.close(out)
+        os.close(said)
+        _keep(process, status)
+    os.close(status)
+    if order["stdout"]:
+        os.dup2(out, 1)
+    os.dup2(said, 2)
+    os.close(out)
+    os.close(said)
+    os.environ.clear()
+    os.environ.update(order["env"])
+    os.chdir(order["cwd"])
+    sys.path[:0] = [path for path in order["env"].get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.argv[:] = order["arguments"]
+
+
+def _keep(process: int, status: int) -> NoReturn:
+    """Tell who it is, and how it ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.write(status, str(process).encode())
+    _, ended = os.waitpid(process, 0)
+    os.write(status, str(os.waitstatus_to_exitcode(ended)).encode())
+    os._exit(0)
+
+
+def _run() -> None:
+    how, what, *_ = sys.argv
+    del sys.argv[0]
+    if how == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv[0] = "-c"
+        exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
+
+
+if __name__ == "__main__":
+    _import_all()
+    _take_orders(socket.socket(fileno=int(sys.argv[1])))
+    _run()
