@@ -48,6 +48,7 @@ def _pages(kids: bytes, pages: bytes) -> bytes:
     return root + tree + pages + table + b"trailer<</Size 4/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % start
 
 
+ATTRIBUTES = b" ".join(b'a%d="1"' % number for number in range(MILLION))
 PAGE = b"%d 0 obj<</Type /Page/Parent 2 0 R/MediaBox[0 0 9 9]>>endobj\n"
 TOO_LARGE = {
     "wide.csv": (",".join(f"c{number}" for number in range(MILLION)).encode(), "1000000 columns, and 16384"),
@@ -59,6 +60,16 @@ TOO_LARGE = {
     "far.xlsx": (_sheet(b'<row spans="1:1" r="999999999"><c><v>1</v></c></row>'), "rows, and 1048576"),
     "wide.docx": (_document(b"<w:tr>" + b"<w:tc></w:tc>" * MILLION), "1000000 columns, and 16384"),
     "wide.pptx": (_document(b"<a:tr h='1'>" + b"<a:tc/>" * MILLION), "1000000 columns, and 16384"),
+    "paragraphs.docx": (
+        files.docx_with("<w:body>" + "<w:p><w:r><w:t>a</w:t></w:r></w:p>" * 200_000 + "</w:body>"),
+        "600000 paragraphs, runs and breaks, and 300000",
+    ),
+    "breaks.docx": (_document(b"<w:p><w:r>" + b"<w:br/>" * MILLION), "1000002 paragraphs, runs and breaks"),
+    "paragraphs.pptx": (_document(b"<a:p/>" * MILLION), "1000000 paragraphs"),
+    "attributes.docx": (_document(b"<w:p " + ATTRIBUTES + b"/>"), "1000000 attributes in a tag, and 10000"),
+    "attributes.xlsx": (_sheet(b"<row " + ATTRIBUTES + b"/>"), "1000000 attributes in a tag, and 10000"),
+    "attributes.html": (b"<p " + ATTRIBUTES + b">a</p>", "1000000 attributes in a tag, and 10000"),
+    "names.html": (b"<p " + b"a " * MILLION + b">a</p>", "attributes in a tag, and 10000"),
     "pages.pdf": (
         _pages(b"3 0 R", b"".join(PAGE % number for number in range(3, MILLION + 3))),
         "1000000 pages, and 50000",
@@ -88,6 +99,17 @@ def test_a_table_may_be_as_wide_as_excels() -> None:
     [(_, parsed)] = parse_all("wide.csv", f"{names}\n{names.replace('c', '')}".encode())
     assert not isinstance(parsed, Unreadable)
     assert parsed.text.endswith("c16383: 16383")
+
+
+def test_images_drawings_and_listings_are_no_attributes() -> None:
+    image = "data:image/png;base64," + "iVBOR/w0KGgo=" * 100_000
+    listing = "\n".join(f"k{number} = 'v'" for number in range(50_000))
+    path = f'<svg><path d="{"M 0 1 " * 50_000}"/></svg>'
+    page = f'<p>{files.FACT}</p><img alt="a b c" src="{image}"><pre>{listing}</pre>{path}'
+    [(_, parsed)] = parse_all("page.html", page.encode())
+    assert not isinstance(parsed, Unreadable)
+    assert files.FACT in parsed.text
+    assert "k49999 = 'v'" in parsed.text
 
 
 def test_what_is_large_but_real_is_read() -> None:

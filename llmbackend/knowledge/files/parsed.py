@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,6 +20,20 @@ def at_most(most: int, count: int, what: str) -> None:
     """Raises Unreadable for a file with more of something than any real one has: it would take long to find out."""
     if count > most:
         raise Unreadable(f"too large: it has {count} {what}, and {most} are read")
+
+
+ATTRIBUTES = 10_000
+"""Of one tag."""
+_LONG_TAG = re.compile(r"<[^<>]{50000,}")
+_VALUE = re.compile(r"""=\s*(?:"[^"]*"|'[^']*')""")
+_ATTRIBUTE = re.compile(r"\s[^\s=/]")
+
+
+def check_attributes(markup: str) -> None:
+    """Raises Unreadable for a tag with more attributes than any real one has, of HTML or XML."""
+    for tag in _LONG_TAG.finditer(markup):
+        names = _VALUE.sub(" = ", tag[0])
+        at_most(ATTRIBUTES, sum(1 for _ in _ATTRIBUTE.finditer(names)), "attributes in a tag")
 
 
 class Attachment(NamedTuple):

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 from ..decoding import decoded
-from ..parsed import Parsed, Warn, at_most
+from ..parsed import Parsed, Warn, at_most, check_attributes
 from . import page_tables
 from .formulas import linear
 from .numbering import shown_number
@@ -47,6 +47,7 @@ def page(markup: str, warn: Warn) -> str:
     Where that would be less than half of the text that is no link, all of it is kept, and `warn` is told.
     """
     at_most(TAGS, markup.count("<"), "tags")
+    check_attributes(markup)
     soup = _soup(markup)
     titles = [title for title in soup("title") if title.find_parent("svg") is None]
     title = " ".join(titles[0].get_text().split()) if titles else ""
