@@ -145,9 +145,8 @@ async def call(backend: Backend, name: str, body: Body, trace: Trace | None = No
         result: schemas.Response | bytes = await getattr(backend, name)(request)
         if isinstance(result, bytes):  # passed through from a model's server, or a Block
             reply = result
-        elif OPERATIONS[name].bulky:
-            few = json_writing.few(result)
-            reply = json_writing.write(result) if few else await threads.processor(json_writing.write, result)
+        elif OPERATIONS[name].bulky and not json_writing.few(result):
+            reply = await threads.processor(json_writing.write, result)
         else:
             reply = result.model_dump_json().encode()
     trace.finish("ok")

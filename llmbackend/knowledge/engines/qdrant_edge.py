@@ -244,9 +244,9 @@ class EdgeIndex(QdrantIndex):
             for vector in vectors
         ]
         if where is None:
-            return [self._query(query, limit) for query in queries]
+            return self._query(queries, limit)
         if self._chunks() * terms <= self._lookups:
-            return [self._query(query, limit, where) for query in queries]
+            return self._query(queries, limit, where)
         found = [self._near(query, limit, where, terms) for query in queries]
         missing = [number for number, scored in enumerate(found) if scored is None]
         anywhere = self._anywhere([queries[number] for number in missing], limit, where, terms)
@@ -268,17 +268,22 @@ class EdgeIndex(QdrantIndex):
     def worth_indexing(self) -> bool:
         return self._chunks() >= INDEX_FROM
 
-    def _query(self, query: Any, limit: int, where: Any = None) -> list[Scored]:
+    def _query(self, queries: list[Any], limit: int, where: Any = None) -> list[list[Scored]]:
+        edge = self._edge
         with _translated(self._folder):
-            found = self._shard.query(self._edge.QueryRequest(limit=limit, query=query, filter=where))
-        return [(point.id, point.score) for point in found]
+            found = self._shard.query_batch(
+                edge.QueryBatchRequest(
+                    [edge.QueryRequest(limit=limit, query=query, filter=where) for query in queries]
+                )
+            )
+        return [[(point.id, point.score) for point in points] for points in found]
 
     def _near(self, query: Any, limit: int, where: Any, terms: int) -> list[Scored] | None:
         """Where many chunks fit a filter, the best that do are near the top of the list without it. None if not."""
         scored: list[Scored] = []
         looked_at, depth = 0, max(LEAST_BATCH, 2 * limit)
         while depth <= DEEPEST:
-            found = self._query(query, depth)
+            [found] = self._query([query], depth)
             fitting = set(self._fitting([point for point, _ in found[looked_at:]], where, terms))
             scored += [one for one in found[looked_at:] if one[0] in fitting]
             if len(scored) >= limit or len(found) < depth:
@@ -297,8 +302,8 @@ class EdgeIndex(QdrantIndex):
             while len(fitting) >= SCORED_AT_ONCE or (offset is None and fitting):
                 these = self._syntax.group(must=[self._edge.HasIdCondition(set(fitting[:SCORED_AT_ONCE]))])
                 del fitting[:SCORED_AT_ONCE]
-                for query, its in zip(queries, best, strict=True):
-                    its.update(self._query(query, limit, these))
+                for scored, its in zip(self._query(queries, limit, these), best, strict=True):
+                    its.update(scored)
                     if len(its) > 4 * limit:
                         _keep_best(its, limit)
             if offset is None:
@@ -329,16 +334,17 @@ class EdgeIndex(QdrantIndex):
     def _payloads(self, ids: list[uuid.UUID]) -> list[tuple[uuid.UUID, dict[str, Any]]]:
         found: list[tuple[uuid.UUID, dict[str, Any]]] = []
         start, size = 0, LEAST_BATCH
-        while start < len(ids):
+        while True:
             part = ids[start : start + size]
             start += size
             began = time.perf_counter()
             with _translated(self._folder):
                 records = self._shard.retrieve(part, with_payload=True, with_vector=False)
             found += [(record.id, record.payload) for record in records]
+            if start >= len(ids):
+                return found
             size = _next_size(size, time.perf_counter() - began, LEAST_BATCH, READ_BATCH)
-            time.sleep(0)
-        return found
+            time.sleep(0)  # takes as long as such a part
 
     def flush(self) -> None:
         """Takes tens of milliseconds even if little was written, so nothing is done if nothing was."""

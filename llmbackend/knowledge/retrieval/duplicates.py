@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+from itertools import chain, islice
 from math import ceil
 
 SHARE = 0.9
@@ -13,7 +14,7 @@ WORDS = 40
 """From which length on a text that goes on a little further is a copy: in a short one, a word changes the meaning."""
 
 COMPARED = 20
-"""With how many of each kind a text is compared: texts may be made so that all are alike in both words."""
+"""With how many a text is compared: texts may be made so that all are alike in the middle."""
 
 TRIED = 8
 """Places from which on two texts are compared: texts may be made so that they differ in the middle from each."""
@@ -26,18 +27,33 @@ def originals(texts: Iterable[str]) -> list[int]:
     be another version, or another record of the same form.
     """
     found: list[int] = []
-    seen: dict[str, list[tuple[int, list[str]]]] = {}
+    seen: dict[tuple[str, ...], list[tuple[int, list[str]]]] = {}
     for index, text in enumerate(texts):
         words = unicodedata.normalize("NFC", text.casefold()).split()
-        # Copies share the first or the last of their words in the alphabet: not each has to be compared with each.
-        keys = (min(words), max(words)) if words else ("",)
-        its = [other for key in keys if key in seen for other in seen[key][:COMPARED]]
-        original = next((other for other, told in its if _repeats(words, told)), index) if its else index
+        alike = [seen[run] for run in _middles(words) if run in seen]
+        its = islice(chain.from_iterable(alike), COMPARED)
+        original = next((other for other, told in its if _repeats(words, told)), index)
         if original == index:
-            for key in keys:
-                seen.setdefault(key, []).append((index, words))
+            seen.setdefault(_middle(words), []).append((index, words))
         found.append(original)
     return found
+
+
+def _middle(words: list[str]) -> tuple[str, ...]:
+    """Three words, by which the copies of a text are found."""
+    middle = len(words) // 2
+    return tuple(words[middle : middle + 3])
+
+
+def _middles(words: list[str]) -> Iterable[tuple[str, ...]]:
+    """Of a text's words, those of which three are the middle of whatever it repeats."""
+    if len(words) < SHARE * WORDS:
+        return [_middle(words)]
+    # What only one has, before or after, is a tenth at most: it shifts a middle by that and half of that.
+    shift = ceil(1.5 * (1 - SHARE) * len(words) / SHARE) + 1
+    middle = len(words) // 2
+    part = words[max(0, middle - shift) : middle + shift + 3]
+    return zip(part, part[1:], part[2:], strict=False)
 
 
 def _repeats(one: list[str], other: list[str]) -> bool:
