@@ -43,6 +43,7 @@ class Nothing(BaseModel):
             documents=1,
             chunks=1,
             created_at="",
+            indexes={},
         ),
         schemas.QueryAnswer(answer="a", found=True, citations=[1, 2], sources=[], model="m", usage={"a": 1}),
     ],
