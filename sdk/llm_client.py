@@ -14,6 +14,9 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import datetime
+import decimal
+import enum
 import glob
 import html
 import json
@@ -22,6 +25,7 @@ import re
 import sys
 import time
 import unicodedata
+import uuid
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -1107,7 +1111,10 @@ def encoded(operation: str, given: dict[str, Any]) -> bytes:
         except UnicodeEncodeError:  # halves that belong together are joined
             return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"{operation}: an argument is not JSON: {error}") from error
+        place, reason = _not_json(given) or ([], f"an argument is not JSON: {error}")
+        where = "".join(f"{part}: " for part in [".".join(map(str, place))] if part)
+        found = {"type": "json", "loc": place, "msg": reason}
+        raise InvalidRequest(f"{operation}: {where}{reason}", details={"errors": [found]}) from error
 
 
 class HttpTransport:
@@ -1547,7 +1554,8 @@ class LLMBackendClient:
     ) -> Record:
         """Put documents into a collection (made if there is none) so that they can be searched.
 
-        A document is a text, or `{id, text, metadata}`; a bare text's id is its content hash. Ingesting
+        A document is a text, or `{id, text, metadata}`; a bare text's id is its content hash. Metadata is JSON;
+        dates and times become RFC 3339 (in UTC without a zone), UUIDs, enums and decimals text or numbers. Ingesting
         again is safe: a document whose content is stored already costs nothing, one whose text changed
         replaces its old version, and `sync=True` removes those not given. `chunk_size` and
         `chunk_overlap` (tokens) are fixed when the collection is made.
@@ -2488,14 +2496,68 @@ def _no_file(place: list[str | int], reason: str) -> InvalidRequest:
 
 
 def _jsonable(value: Any) -> Any:
-    """numpy scalars and arrays, and other sequences, as JSON; anything else is the caller's mistake."""
+    """A value of Python's that JSON has under another name; TypeError for what it has not.
+
+    Dates and times become RFC 3339 (without a zone they are in UTC), enums their values, UUIDs and paths text, decimals
+    numbers if they stay the same, numpy's and other sequences lists.
+    """
+    if isinstance(value, datetime.datetime):
+        if value != value:  # pandas' NaT
+            raise TypeError("NaT is no time: leave it out")
+        return value.isoformat() + ("Z" if value.tzinfo is None else "")
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, decimal.Decimal):
+        if not value.is_finite():
+            raise TypeError(f"{value} is not a finite number: leave it out")
+        number = int(value) if value == value.to_integral_value() else float(value)
+        if decimal.Decimal(repr(number)) != value:
+            raise TypeError(f"{value} is a decimal that no float is equal to: give it as text")
+        return number
+    if isinstance(value, os.PathLike) and isinstance(path := os.fspath(value), str):
+        return path
     if hasattr(value, "tolist"):
-        return value.tolist()
+        kind = getattr(getattr(value, "dtype", None), "kind", "")
+        plain = value.astype("datetime64[us]").tolist() if kind == "M" else value.tolist()
+        if plain is None or plain is value or kind == "m":
+            raise TypeError(f"{value!r} is not JSON")
+        return plain
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
         return list(value)
+    if isinstance(value, set | frozenset):
+        raise TypeError("a set has no order: give it as a list")
     raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _not_json(given: Any) -> tuple[list[str | int], str] | None:
+    """Where the first value is that JSON does not have, and what is wrong with it."""
+    waiting: list[tuple[Any, list[str | int]]] = [(given, [])]
+    while waiting:
+        value, place = waiting.pop()
+        if len(place) > 100:
+            return place[:3], "is nested too deep, or in itself"
+        if isinstance(value, dict):
+            for key in value:
+                if not (key is None or isinstance(key, str | int | float)):
+                    return place, f"has a field whose name is a {type(key).__name__}"
+            waiting += [(inner, [*place, str(key)]) for key, inner in reversed(value.items())]
+        elif isinstance(value, list | tuple):
+            waiting += [(inner, [*place, number]) for number, inner in reversed([*enumerate(value)])]
+        elif isinstance(value, float):
+            if value != value or value in (float("inf"), float("-inf")):
+                return place, f"{value} is not a finite number: leave it out"
+        elif not (value is None or isinstance(value, str | int)):
+            try:
+                waiting.append((_jsonable(value), place))
+            except (TypeError, ValueError, OverflowError) as error:
+                return place, str(error)
+    return None
 
 
 def _environment() -> dict[str, str | None]:

@@ -1,0 +1,122 @@
+"""What metadata may be made of, how filters find it, and what is told of filters that find nothing."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import pathlib
+import uuid
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmbackend import InvalidRequest, LLMBackendClient
+
+CEST = datetime.timezone(datetime.timedelta(hours=2))
+
+
+class Team(enum.Enum):
+    HR = "hr"
+
+
+KINDS: list[tuple[Any, Any]] = [
+    (datetime.date(2026, 3, 1), "2026-03-01"),
+    (datetime.datetime(2026, 3, 1, 9, 30), "2026-03-01T09:30:00Z"),
+    (datetime.datetime(2026, 3, 1, 9, 30, tzinfo=CEST), "2026-03-01T09:30:00+02:00"),
+    (np.datetime64("2026-03-01T09:30"), "2026-03-01T09:30:00Z"),
+    (np.datetime64("2026-03-01T09:30", "ns"), "2026-03-01T09:30:00Z"),
+    (np.array(["2026-03-01"], dtype="datetime64[D]"), ["2026-03-01T00:00:00Z"]),
+    (uuid.UUID(int=7), "00000000-0000-0000-0000-000000000007"),
+    (decimal.Decimal("12.50"), 12.5),
+    (decimal.Decimal("3"), 3),
+    (Team.HR, "hr"),
+    (pathlib.PurePosixPath("a/b"), "a/b"),
+    (np.float32(0.5), 0.5),
+    (np.int64(5), 5),
+    (np.bool_(True), True),
+    (("a", "b"), ["a", "b"]),
+]
+
+
+@pytest.mark.parametrize(("given", "stored"), KINDS, ids=[repr(given)[:60] for given, _ in KINDS])
+def test_values_of_python_are_stored_as_json_has_them(
+    client: LLMBackendClient, collection: str, given: Any, stored: Any
+) -> None:
+    client.rag_ingest([{"id": "a", "text": "one text", "metadata": {"value": given}}], collection)
+    value = client.list_documents(collection)[0].metadata["value"]
+    assert value == stored
+    assert type(value) is type(stored)
+    if not isinstance(stored, list):
+        assert len(client.rag_search("text", collection, filters={"value": given})) == 1
+
+
+REFUSED: list[tuple[Any, str]] = [
+    (float("nan"), "not a finite number"),
+    (np.float64("inf"), "not a finite number"),
+    (decimal.Decimal("NaN"), "not a finite number"),
+    (decimal.Decimal("0.1234567890123456789"), "give it as text"),
+    (np.datetime64("NaT"), "NaT"),
+    (np.timedelta64(5, "s"), "not JSON"),
+    (datetime.timedelta(1), "timedelta is not JSON"),
+    (datetime.time(9, 30), "time is not JSON"),
+    ({"a", "b"}, "give it as a list"),
+    (b"bytes", "bytes is not JSON"),
+    (object(), "object is not JSON"),
+    ({(1, 2): "b"}, "a field whose name is a tuple"),
+]
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"), REFUSED, ids=[str(type(given)) + reason for given, reason in REFUSED]
+)
+def test_what_json_has_not_is_refused_by_its_place(
+    client: LLMBackendClient, collection: str, given: Any, reason: str
+) -> None:
+    fine = {"id": "a", "text": "one text", "metadata": {"value": 1}}
+    wrong = {"id": "b", "text": "another text", "metadata": {"deep": [{"value": given}]}}
+    with pytest.raises(
+        InvalidRequest, match=rf"documents\.1\.metadata\.deep\.0\.value: .*{reason}"
+    ) as caught:
+        client.rag_ingest([fine, wrong], collection)
+    assert caught.value.details["errors"][0]["loc"][:2] == ["documents", 1]
+    with pytest.raises(InvalidRequest, match=r"filters\.value: "):
+        client.rag_search("text", collection, filters={"value": given})
+
+
+def test_what_is_in_itself_is_refused(client: LLMBackendClient, collection: str) -> None:
+    metadata: dict[str, Any] = {}
+    metadata["again"] = metadata
+    with pytest.raises(InvalidRequest, match=r"documents\.0\.metadata: is nested too deep"):
+        client.rag_ingest([{"id": "a", "text": "one text", "metadata": metadata}], collection)
+
+
+def test_times_are_compared_as_times(client: LLMBackendClient, collection: str) -> None:
+    signed = {
+        "day": datetime.date(2026, 3, 1),
+        "morning": datetime.datetime(2026, 3, 1, 9, 30, tzinfo=CEST),
+        "evening": datetime.datetime(2026, 3, 1, 21, 30),
+        "text": "2026-04-01 08:00:00",
+        "none": "soon",
+    }
+    documents = [
+        {"id": name, "text": f"a text of {name}", "metadata": {"signed": moment}}
+        for name, moment in signed.items()
+    ]
+    client.rag_ingest(documents, collection)
+
+    def found(**bounds: Any) -> set[str]:
+        hits = client.rag_search("text", collection, top_k=10, filters={"signed": bounds})
+        return {hit.document_id for hit in hits}
+
+    assert found(gte=datetime.date(2026, 3, 1)) == {"day", "morning", "evening", "text"}
+    assert found(lte=datetime.date(2026, 3, 1)) == {"day", "morning", "evening"}
+    assert found(gt=datetime.date(2026, 3, 1)) == {"text"}
+    assert found(lt="2026-03-01") == set()
+    assert found(gte=datetime.datetime(2026, 3, 1, 7, 30), lt="2026-03-01T07:31:00Z") == {"morning"}
+    assert found(gt=datetime.datetime(2026, 3, 1, 9, 30, tzinfo=CEST), lte="2026-03-01") == {"evening"}
+    with pytest.raises(
+        InvalidRequest, match=r"'signed' has bounds that are neither numbers nor times.*2026-03-01"
+    ):
+        found(gte="soon")
