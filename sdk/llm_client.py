@@ -17,6 +17,7 @@ import contextlib
 import datetime
 import decimal
 import enum
+import fnmatch
 import glob
 import html
 import json
@@ -361,11 +362,16 @@ def _progress_html(progress: Mapping[str, Any]) -> str:
     return f"<progress value='{done}' max='{total or 1}' style='width:20em'></progress> {text}"
 
 
+_SHOWN = 20
+"""Items of a list within a record that a notebook shows."""
+
+
 def _cell(value: Any, limit: int = 400) -> str:
     if isinstance(value, list) and value and not isinstance(value[0], int | float):
-        return "<ul>" + "".join(f"<li>{_cell(item, 200)}</li>" for item in value[:20]) + "</ul>"
+        more = f"<li>and {len(value) - _SHOWN} more</li>" if len(value) > _SHOWN else ""
+        return "<ul>" + "".join(f"<li>{_cell(item, limit)}</li>" for item in value[:_SHOWN]) + more + "</ul>"
     if isinstance(value, Mapping):
-        return ", ".join(f"{html.escape(str(k))}: {_cell(v, 120)}" for k, v in value.items())
+        return ", ".join(f"{html.escape(str(k))}: {_cell(v, limit)}" for k, v in value.items())
     text = str(value)
     return html.escape(text if len(text) <= limit else text[:limit] + "…")
 
@@ -1609,7 +1615,7 @@ class LLMBackendClient:
         found = _named(_find_files(paths))
         if not found:
             raise _no_file(["paths"], "there are no files in it")
-        unread = [name for name, file in found if isinstance(file, OSError)]
+        unread = [name for name, file in found if isinstance(file, OSError) and name.endswith("/")]
         if sync and unread:
             raise _no_file(["paths"], f"sync would remove what is in {unread[0]!r}, which cannot be read")
         fields: dict[str, Any] = {
@@ -2402,36 +2408,80 @@ def _is_named_content(one: Any) -> bool:
 def _find(path: str, place: list[str | int]) -> Iterator[tuple[str, Any]]:
     """The files below a path by their names; an OSError takes the place of what cannot be read."""
     if os.path.isdir(path):
-        unread: list[OSError] = []
-        for folder, folders, names in os.walk(path, onerror=unread.append):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for inner in (os.path.join(folder, name) for name in folders):
-                if os.path.islink(inner):
-                    yield (
-                        _below(path, inner) + "/",
-                        OSError(0, "a link to a folder is not followed: pass that folder"),
-                    )
-            for file in (os.path.join(folder, name) for name in sorted(names) if not name.startswith(".")):
-                if os.path.isfile(file) or not os.path.exists(file):  # or a broken link, and no endless pipe
-                    yield _below(path, file), file
-        for error in unread:
-            if error.filename == path:
-                raise _no_file(place, f"the folder {path!r} cannot be read: {error.strerror}") from None
-            yield _below(path, error.filename) + "/", error
+        for name, file in _walked(path):
+            if isinstance(file, OSError) and file.filename == path:
+                raise _no_file(place, f"the folder {path!r} cannot be read: {file.strerror}")
+            yield name, file
     elif os.path.isfile(path):
         yield os.path.basename(path), path
+    elif os.path.exists(path):
+        raise _no_file(place, f"{path!r} {_NO_FILE}")
     elif glob.has_magic(path):
-        fixed = path[: re.search(r"[*?\[]", path).start()]  # type: ignore[union-attr]
-        matches = [file for file in sorted(glob.glob(path, recursive=True)) if not os.path.isdir(file)]
+        matches = list(_matching(path))
         if not matches:
             raise _no_file(place, f"no file matches {path!r}")
-        for file in matches:
-            if os.path.isfile(file) or not os.path.exists(file):
-                yield _below(os.path.dirname(fixed) or ".", file), file
+        yield from matches
     elif "://" in path:
         raise _no_file(place, "URLs are not fetched: download it, and pass the file")
     else:
         raise _no_file(place, f"there is no file or folder {path!r}")
+
+
+_NO_FILE = "is a pipe, a socket or a device, and no file"
+
+
+def _walked(folder: str) -> Iterator[tuple[str, Any]]:
+    """What is below a folder, by name; what cannot be read comes as an OSError."""
+    unread: list[OSError] = []
+    for here, folders, names in os.walk(folder, onerror=unread.append):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for inner in (os.path.join(here, name) for name in folders):
+            if os.path.islink(inner):
+                error = OSError(0, "a link to a folder is not followed: pass that folder")
+                yield _below(folder, inner) + "/", error
+        for file in (os.path.join(here, name) for name in sorted(names) if not name.startswith(".")):
+            # A broken link is no file either, as reading it will tell; reading a pipe would never end.
+            is_file = os.path.isfile(file) or not os.path.exists(file)
+            yield _below(folder, file), file if is_file else OSError(0, f"it {_NO_FILE}")
+    for error in unread:
+        yield _below(folder, error.filename) + "/", error
+
+
+def _matching(pattern: str) -> Iterator[tuple[str, Any]]:
+    """As a folder's, what matches a pattern, by names below what of it is fixed."""
+    fixed = os.path.dirname(pattern[: re.search(r"[*?\[]", pattern).start()])  # type: ignore[union-attr]
+    wanted = os.path.relpath(pattern, fixed or ".").split(os.sep)
+    if "**" not in wanted:
+        for file in sorted(glob.glob(pattern)):
+            if not os.path.isdir(file):
+                is_file = os.path.isfile(file) or not os.path.exists(file)
+                yield _below(fixed or ".", file), file if is_file else OSError(0, f"it {_NO_FILE}")
+        return
+    for name, file in _walked(
+        fixed or "."
+    ):  # not `glob`, which follows links in circles and passes over what it cannot read
+        parts = name.rstrip("/").split("/")
+        if _fits(parts, wanted) if not name.endswith("/") else _leads_to(parts, wanted):
+            yield name, file
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern or not parts:
+        return not parts and all(one == "**" for one in pattern)
+    if pattern[0] == "**":
+        return _fits(parts[1:], pattern) or _fits(parts, pattern[1:])
+    return fnmatch.fnmatch(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+
+
+def _leads_to(folder: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether there may be files below a folder that match."""
+    return (
+        pattern[:1] == ["**"]
+        or not folder
+        or (
+            len(pattern) > 1 and fnmatch.fnmatch(folder[0], pattern[0]) and _leads_to(folder[1:], pattern[1:])
+        )
+    )
 
 
 def _below(folder: str, file: str) -> str:
@@ -2439,8 +2489,14 @@ def _below(folder: str, file: str) -> str:
 
 
 def _named(found: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """With each name in one form of Unicode: systems differ in how they write an accented letter."""
-    return [(unicodedata.normalize("NFC", name), file) for name, file in found]
+    """With each name in one form of Unicode: systems differ in how they write an accented letter.
+
+    Files of one name come one after the other, so that they are sent together, and the second is told.
+    """
+    named: dict[str, list[Any]] = {}
+    for name, file in found:
+        named.setdefault(unicodedata.normalize("NFC", name), []).append(file)
+    return [(name, file) for name, files in named.items() for file in files]
 
 
 def _of_all(report: Progress | None, before: int, total: int) -> Progress | None:
@@ -2467,7 +2523,7 @@ def _lots(found: Sequence[tuple[str, Any]], failed: Records) -> list[list[tuple[
             size = len(file) if isinstance(file, bytes) else os.path.getsize(file)
         except OSError:
             size = 0  # gone meanwhile, as reading it will tell
-        if lots[-1] and size > room:
+        if lots[-1] and size > room and lots[-1][-1][0] != name:
             lots.append([])
             room = UPLOAD_BYTES
         lots[-1].append((name, file))

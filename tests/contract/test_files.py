@@ -220,6 +220,50 @@ def test_what_cannot_be_read_in_a_folder_is_told(
     }
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_pipes_and_links_in_circles_are_told(
+    client: LLMBackendClient, collection: str, tmp_path: Path
+) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "good.txt").write_text(FACT)
+    os.mkfifo(tmp_path / "pipe.txt")
+    for name in ("circle", "second circle"):
+        (tmp_path / name).symlink_to(tmp_path, target_is_directory=True)
+    for paths in (tmp_path, tmp_path / "**" / "*.txt"):
+        report = client.rag_ingest_files(paths, collection)
+        assert report.added + report.unchanged == 1
+        assert sorted(one.id for one in report.failed) == ["circle/", "pipe.txt", "second circle/"]
+    assert client.rag_ingest_files(tmp_path / "*" / "good.txt", collection).failed == []
+    with pytest.raises(InvalidRequest, match="is a pipe"):
+        client.rag_ingest_files(tmp_path / "pipe.txt", collection)
+
+
+def test_files_of_one_name_are_told_though_they_are_sent_apart(
+    client: LLMBackendClient, collection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm_client, "UPLOAD_BYTES", 10)
+    given = [
+        ("résumé.txt", b"One text."),
+        ("other.txt", b"Other."),
+        ("re\u0301sume\u0301.txt", b"Another text."),
+    ]
+    report = client.rag_ingest_files(given, collection)
+    assert report.added == 2
+    assert [(one.id, one.error) for one in report.failed] == [
+        ("résumé.txt", "another document in this request has the same id")
+    ]
+
+
+def test_a_notebook_shows_what_failed_and_what_was_lost(client: LLMBackendClient, collection: str) -> None:
+    lost = ("lost.txt", "Zażółć gęślą jaźń ".encode() + b"\xff")
+    report = client.rag_ingest_files([lost, *((f"{number}.xyz", b"x") for number in range(30))], collection)
+    assert len(report.failed) == 30
+    shown = report._repr_html_()
+    assert "0.xyz, error: unsupported type .xyz" in shown
+    assert "and 10 more" in shown
+    assert "lost.txt, warning: 1 place is not UTF-8 and replaced by" in shown
+
+
 def test_nothing_but_bad_files_is_a_report_too(client: LLMBackendClient, collection: str) -> None:
     report = client.rag_ingest_files([("picture.png", b"\x89PNG")], collection)
     assert (report.added, [failure.id for failure in report.failed]) == (0, ["picture.png"])

@@ -75,7 +75,9 @@ def test_files_are_ingested_and_asked(data_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "manual" / "reset.md").write_text(
         "# Reset\n\nThe router is reset by holding its red button for ten seconds.\n"
     )
-    (tmp_path / "warranty.txt").write_text("The warranty covers defects for two years.")
+    (tmp_path / "warranty.txt").write_bytes(
+        "The warranty covers damages (Schäden) for two years.\n\n".encode() + b"\xff"
+    )
     (tmp_path / "broken.txt").write_bytes(b"\xff\xfe\xfa")
     (tmp_path / "picture.png").write_bytes(b"not a text")
     code, said, errors = _run("ingest", "manual", tmp_path, data_dir=data_dir)
@@ -87,6 +89,7 @@ def test_files_are_ingested_and_asked(data_dir: Path, tmp_path: Path) -> None:
     assert rows["added"] == "2"
     assert rows["failed"] == "picture.png: unsupported type .png"
     assert "broken.txt: binary" in said
+    assert rows["warnings"].startswith("warranty.txt: 1 place is not UTF-8")
 
     code, said, errors = _run("query", "manual", "How is the router reset?", data_dir=data_dir)
     assert (code, errors) == (0, "")
