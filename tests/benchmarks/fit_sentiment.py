@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from llmbackend.analysis.sentiment import LEAST, MOVEMENT, WEIGHTS, lexicon, movement
+from llmbackend.analysis.sentiment import FELT_WORDS, MOVEMENT, WEIGHTS, Ratings, lexicon, movement, signs
 from llmbackend.inference.minilm import MiniLM
 from llmbackend.settings import Settings
 
@@ -60,8 +60,10 @@ async def main() -> None:
         others = [other for other in KINDS if other != kind]
         fitted = ridge(*(np.concatenate([part[other] for other in others]) for part in (x, y, weights)))
         truth = classes(y[kind], NEUTRAL)
-        ours = classes(x[kind] @ fitted[:-1] + fitted[-1] + moved[kind], LEAST)
-        for name, judged in (("VADER", classes(x[kind][:, -1], 0.05)), ("ours", ours)):
+        words = classes(x[kind][:, -1], FELT_WORDS)
+        scores = x[kind] @ fitted[:-1] + fitted[-1] + moved[kind]
+        ours = signs(Ratings(scores, words, np.sign(moved[kind])))
+        for name, judged in (("VADER", words), ("ours", ours)):
             right, reversed_ = (judged == truth).mean(), (judged * truth == -1).mean()
             print(f"{kind}: {name} right {right:.3f}, the wrong way round {reversed_:.3f}")
     if "--write" in sys.argv:

@@ -169,7 +169,7 @@ def test_a_claim_is_held_against_the_text() -> None:
     ],
 )
 def test_words_negations_and_comparisons_are_understood(sentence: str, sign: int) -> None:
-    rated = float(ratings([sentence], None)[0])
+    rated = float(ratings([sentence], None).scores[0])
     assert (rated > 0.3) - (rated < -0.3) == sign
 
 

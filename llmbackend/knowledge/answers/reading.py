@@ -20,7 +20,8 @@ from ..retrieval.retrieval import Candidate
 from .exact import Exact
 from .fit import ANSWERED, fit
 from .passages import Passages, sources
-from .stretches import Unit, around, size, units, written
+from .stretches import around, size, written
+from .units import Unit, units
 
 if TYPE_CHECKING:
     import numpy as np

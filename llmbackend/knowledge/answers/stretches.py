@@ -7,110 +7,12 @@ the first one on. A heading, a line that ends in a colon or the mark of a page i
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Sequence
 
-from ...inference.sentences import sentences
-
-Kind = Literal["sentence", "item", "step", "row", "heading", "mark"]
-
-TITLE_WORDS = 8
-"""Of a line by itself that may be a heading without any sign of one."""
-
-LONGEST_PAGE = 40
-"""Characters of a line that may be the mark of a page."""
+from .units import Unit
 
 ROOM = 1.25
 """How far beyond its words a stretch goes to end with its paragraph."""
-
-_STEP = re.compile(r"\s*(?:#\.|\(?(?:\d{1,3}|[a-z])[.)])\s+(?=\S)")
-_ITEM = re.compile(r"\s*[-*+•‣▪·–]\s+(?=\S)")
-_HEADING = re.compile(r"\s*#{1,6}\s")
-_HEADING_LINE = re.compile(r"\s*#{1,6}[ \t][^\n]*\n")
-_PAGE = re.compile(r"\W*(?:page|seite|p\.)?\W*\d{1,4}(?:\s*(?:of|/|von)\s*\d{1,4})?\W*", re.IGNORECASE)
-_UNDERLINE = re.compile(r"\s*([=\-~^\"'#*+`:.])\1{2,}\s*")
-_EMPTY_LINE = re.compile(r"\n\s*?\n")
-_END = '.!?:;,…。！？)"”’'
-
-
-class Unit(NamedTuple):
-    """A sentence, heading, item of a list or row of a table: `text[start:end]`."""
-
-    start: int
-    end: int
-    kind: Kind
-    block: int
-    """The number of its paragraph, list or table."""
-    stub: bool
-    """It ends in a colon: what it announces comes next."""
-
-    @property
-    def tells(self) -> bool:
-        """Whether it may answer something."""
-        return self.kind not in ("heading", "mark")
-
-
-def units(text: str) -> list[Unit]:
-    """What a passage is made of, in its order."""
-    found: list[Unit] = []
-    block = before = 0
-    for start, end in _spans(text):
-        said = text[start:end]
-        kind = _kind(said)
-        last = found[-1] if found else None
-        if last and kind == "mark" and _UNDERLINE.fullmatch(said) and _is_line(text, last, start):
-            found[-1] = last._replace(kind="heading")  # as reStructuredText has them
-        apart = _EMPTY_LINE.search(text, before, start) is not None
-        # The items of a list may stand apart.
-        if last and (kind != last.kind or (apart and kind not in ("item", "step"))):
-            block += 1
-        found.append(Unit(start, end, kind, block, said.rstrip(" *_`\n").endswith((":", "："))))
-        before = end
-    counted = Counter(unit.block for unit in found)
-    for index, unit in enumerate(found[:-1]):
-        if (
-            unit.kind == "sentence"
-            and counted[unit.block] == 1
-            and _like_a_title(text[unit.start : unit.end])
-        ):
-            found[index] = unit._replace(kind="heading")
-    return found
-
-
-def _spans(text: str) -> Iterator[tuple[int, int]]:
-    """Sentences, without the headings that Markdown lets stand right above them."""
-    for start, end in sentences(text):
-        while heading := _HEADING_LINE.match(text, start, end):
-            yield start, heading.end() - 1
-            start = heading.end()
-        if text[start:end].strip():
-            yield start, end
-
-
-def _kind(said: str) -> Kind:
-    line = said.strip()
-    if _HEADING.match(said):
-        return "heading"
-    if line.startswith("|") or (line.startswith("+") and line.endswith("+")):
-        return "row"
-    if not re.search(r"\w", line) or (len(line) <= LONGEST_PAGE and _PAGE.fullmatch(line)):
-        return "mark"
-    if _STEP.match(said):
-        return "step"
-    return "item" if _ITEM.match(said) else "sentence"
-
-
-def _is_line(text: str, unit: Unit, following: int) -> bool:
-    """Whether it is one line, and what follows is the next one."""
-    between = text[unit.end : following]
-    return unit.kind == "sentence" and "\n" not in text[unit.start : unit.end] and between.count("\n") == 1
-
-
-def _like_a_title(said: str) -> bool:
-    line = said.strip()
-    short = len(line.split()) <= TITLE_WORDS and "\n" not in line
-    return short and line[-1] not in _END and not re.search(r"\d", line)
 
 
 def size(text: str) -> int:
@@ -132,7 +34,8 @@ class _Growing:
         self._parts = parts
         self._words = words
         self._most = most
-        self._sizes = [size(text[unit.start : unit.end]) for unit in parts]
+        # Marks are not said.
+        self._sizes = [0 if unit.kind == "mark" else size(text[unit.start : unit.end]) for unit in parts]
 
     def around(self, best: int) -> list[int]:
         parts = self._parts
@@ -157,8 +60,9 @@ class _Growing:
                     break
                 chosen.add(step)
         elif kind == "row":
-            rule = next((row for row in own if not re.search(r"\w", self._said(row))), None)
-            head = [row for row in own if rule is not None and row <= rule]
+            # The line below the head; the one below all rows is none.
+            rules = [row for row in own[1:-1] if not re.search(r"\w", self._said(row))]
+            head = [row for row in own if rules and row <= rules[0]]
             if 2 * self._size(head) <= self._most:
                 chosen.update(head)
         after = [[index] for index in own if index > focus]

@@ -1,0 +1,138 @@
+"""What passages are made of: sentences, headings, items, steps, rows; and what says nothing."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from llmbackend.knowledge.answers.stretches import around, written
+from llmbackend.knowledge.answers.units import units
+
+OPTIONS = """General settings
+-------------------------
+
+.. tabs::
+
+    .. tab:: Timing
+
+        ===================== ==============================================
+        **Option**            **Description**
+        ===================== ==============================================
+        **Shortest interval** The least time between two announcements,
+                              in seconds. It defaults to 200.
+        **Lifetime**          How long a host may use the gateway.
+        ===================== ==============================================
+
+.. Warning::
+
+    A lifetime of zero withdraws the gateway.
+
+.. note:: Restart the service afterwards.
+"""
+SIGNALS = """
++-----------+--------------------------------+
+| Signal    | Action                         |
++===========+================================+
+| ``HUP``   | Read the settings again.       |
+|           | All routes are lost.           |
++-----------+--------------------------------+
+| ``USR1``  | Begin a new log.               |
++-----------+--------------------------------+
+"""
+COMMANDS = """.. _timing:
+
+.. command:: hello-interval (20-655340)
+
+   The time between two greetings, in milliseconds. The default is 4000 ms.
+
+.. image:: images/greeting.png
+   :alt: A greeting
+   :width: 300
+
+.. toctree::
+   :maxdepth: 1
+
+   greetings
+   farewells
+"""
+
+
+def told(text: str) -> list[tuple[str, str]]:
+    return [(unit.kind, " ".join(text[unit.start : unit.end].split())) for unit in units(text)]
+
+
+def telling(text: str) -> list[str]:
+    return [" ".join(text[unit.start : unit.end].split()) for unit in units(text) if unit.tells]
+
+
+def test_rows_of_a_simple_table_are_whole_and_directives_say_nothing() -> None:
+    assert telling(OPTIONS) == [
+        "**Option** **Description**",
+        "**Shortest interval** The least time between two announcements, in seconds. It defaults to 200.",
+        "**Lifetime** How long a host may use the gateway.",
+        "A lifetime of zero withdraws the gateway.",
+        "Restart the service afterwards.",
+    ]
+    assert [said for kind, said in told(OPTIONS) if kind == "heading"] == ["General settings", "Timing"]
+
+
+def test_rows_of_a_grid_are_whole() -> None:
+    assert telling(SIGNALS) == [
+        "| Signal | Action |",
+        "| ``HUP`` | Read the settings again. | | | All routes are lost. |",
+        "| ``USR1`` | Begin a new log. |",
+    ]
+
+
+@pytest.mark.parametrize("text", [OPTIONS, SIGNALS])
+def test_a_row_is_told_with_its_head_and_without_rules(text: str) -> None:
+    parts = units(text)
+    rows = [index for index, unit in enumerate(parts) if unit.kind == "row"]
+    said = written(text, parts, around(text, parts, rows[-1], 5, 14), 100).splitlines()
+    assert said[0] in ("**Option** **Description**", "| Signal | Action |")
+    assert "Begin a new log" in said[-1] or "Lifetime" in said[-1]
+    assert not any(set(line) & set("=+") for line in said)
+
+
+def test_what_a_directive_names_is_a_heading_and_images_are_nothing() -> None:
+    assert told(COMMANDS) == [
+        ("mark", ".. _timing:"),
+        ("mark", ".. command::"),
+        ("heading", "hello-interval (20-655340)"),
+        ("sentence", "The time between two greetings, in milliseconds."),
+        ("sentence", "The default is 4000 ms."),
+        ("mark", ".. image:: images/greeting.png"),
+        ("mark", ":alt: A greeting :width: 300"),
+        ("mark", ".. toctree::"),
+        ("mark", ":maxdepth: 1 greetings farewells"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("* [Setting up](#setting-up)", "mark"),
+        ("![The plug](images/plug.png)", "mark"),
+        (":orphan:", "mark"),
+        ("* [The form](https://forms.example/7) is sent by post.", "item"),
+        (":menuselection:`System --> Backups` keeps them.", "sentence"),
+        ("3. Press the button.", "step"),
+        ("$ service restart", "sentence"),
+        ("Opening hours", "heading"),
+    ],
+)
+def test_a_line_is_what_it_looks_like(line: str, kind: str) -> None:
+    assert told(f"{line}\n\nThe office opens at nine. It closes at five.\n")[0] == (kind, line)
+
+
+@pytest.mark.parametrize("text", [OPTIONS, SIGNALS, COMMANDS])
+@pytest.mark.parametrize("cut", range(0, 400, 13))
+def test_a_cut_table_loses_nothing_and_says_nothing_twice(text: str, cut: int) -> None:
+    """A passage may begin or end within a table."""
+    for part in (text[cut:], text[:cut]):
+        spans = [(unit.start, unit.end) for unit in units(part)]
+        assert spans == sorted(spans)
+        assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+        shown = "".join(part[start:end] for start, end in spans)
+        assert "".join(shown.split()) == "".join(part.split())
