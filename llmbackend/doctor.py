@@ -7,6 +7,8 @@ are sent one word, a Qdrant server is asked what it is. Models that are embedded
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -16,8 +18,9 @@ from typing import NamedTuple
 from . import schemas, threads
 from .disk import Disk
 from .errors import BackendError, LLMBackendError, NotFound
-from .inference import connect
+from .inference import catalogue, connect
 from .inference.chat import ChatModel
+from .inference.cross_encoder import CrossEncoder
 from .inference.embedded import EmbeddedChat
 from .inference.embeddings import Embedder
 from .inference.fallback import offered
@@ -52,11 +55,13 @@ async def examine(
 
     parts = [_chat_server(server, settings.chat_model) for server in connect.servers(settings)]
     if isinstance(chat, EmbeddedChat):
-        parts.append(_checked("chat", "embedded", None, lambda: _embedded_chat(chat)))
+        parts.append(_embedded_check(chat))
         parts.append(_checked("judge", "embedded", None, lambda: _judge(judge)))
     parts.append(_embeddings(settings, embedder))
     if (rerank_server := connect.rerank_server(settings)) is not None:
         parts.append(_rerank(settings, rerank_server, reranker))
+    elif isinstance(reranker, CrossEncoder):
+        parts.append(_checked("rerank", "embedded", None, lambda: _cross_encoder(reranker)))
     if qdrant is not None:
         parts.append(_vectors(qdrant))
     parts.append(_data(disk))
@@ -142,9 +147,43 @@ def _judge_chat_model(model: str | None, checks: list[schemas.Check]) -> None:
             check.fix = f"CHAT_MODEL {model!r} is not offered: it has {', '.join(check.models[:10])}"
 
 
+async def _embedded_check(chat: EmbeddedChat) -> schemas.Check:
+    check = await _checked("chat", "embedded", None, lambda: _embedded_chat(chat))
+    if check.ok:
+        check.fix = _larger(chat, _memory())
+    return check
+
+
 async def _embedded_chat(chat: EmbeddedChat) -> _Found:
     await threads.files(chat.require)
     return _Found(await chat.models(), {"context": (await chat.window()).context})
+
+
+async def _cross_encoder(reranker: CrossEncoder) -> _Found:
+    return _Found([(await reranker.rerank("word", ["word"])).model], {})
+
+
+def _larger(chat: EmbeddedChat, memory: int | None) -> str | None:
+    """Which model of the catalogue this machine has memory for, where SmolLM2 chats."""
+    if chat.abstracts or memory is None:
+        return None
+    fitting = [
+        entry for entry in catalogue.ENTRIES if entry.task == "chat" and 4 * entry.memory_mb * 10**6 < memory
+    ]
+    if not fitting:
+        return None
+    best = max(fitting, key=lambda entry: entry.memory_mb).name
+    return f"larger models answer far better, and this machine has memory for {best}: `llmbackend models pull {best}`"
+
+
+def _memory() -> int | None:
+    """This machine's bytes; None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
 
 
 async def _judge(judge: Judge) -> _Found:

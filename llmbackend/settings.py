@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     # Where things are kept
     data_dir: Path = Field(default_factory=_home)
     models_dir: Path | None = None
+    models_url: str = "https://huggingface.co"
     disk_reserve_mb: int | None = Field(None, ge=16)
 
     # Jobs and manifests in a database that several processes share; otherwise in the data directory
@@ -166,7 +167,7 @@ class Settings(BaseSettings):
             _check_url(one)
         return urls
 
-    @field_validator("tei_url", "tei_rerank_url", "rerank_url")
+    @field_validator("tei_url", "tei_rerank_url", "rerank_url", "models_url")
     @classmethod
     def _is_url(cls, url: str | None) -> str | None:
         if "," in (url or ""):

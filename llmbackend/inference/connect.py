@@ -7,13 +7,16 @@ from pydantic import SecretStr
 from ..disk import Disk
 from ..errors import BackendError
 from ..settings import Settings
+from . import catalogue
 from .cache import Cache, CachedEmbedder
 from .chat import CONTEXT, ChatModel, OpenAICompatibleChat
-from .embedded import WORDLLAMA, EmbeddedChat, EmbeddedEmbedder
+from .cross_encoder import CrossEncoder
+from .embedded import WORDLLAMA, EmbeddedChat, EmbeddedEmbedder, static_model
 from .embeddings import Embedder
 from .forwarding import ForwardingChat
 from .judge import Judge
 from .minilm import MiniLM
+from .models_folder import ModelsFolder
 from .rerank import JinaReranker, NoReranker, Reranker, TEIReranker
 from .served import OpenAICompatibleEmbedder, TEIEmbedder
 from .upstream import Upstream
@@ -43,11 +46,27 @@ def embedders(settings: Settings, disk: Disk | None = None) -> tuple[CachedEmbed
 def _embedding_model(settings: Settings, minilm: MiniLM) -> Embedder:
     upstream, model = embedding_server(settings), settings.embedding_model
     if upstream is None:
-        return minilm if model == MiniLM.name else EmbeddedEmbedder()
+        return _embedded(model, ModelsFolder(settings.models_path), minilm)
     if settings.tei_url:
         return TEIEmbedder(upstream, model)
     assert model is not None
     return OpenAICompatibleEmbedder(upstream, model)
+
+
+def _embedded(model: str | None, folder: ModelsFolder, minilm: MiniLM) -> Embedder:
+    """The one that EMBEDDING_MODEL names, or that is chosen, else wordllama."""
+    name = model or folder.chosen("embeddings") or WORDLLAMA.name
+    if name == MiniLM.name:
+        return minilm
+    if (local := folder.find(name, "embeddings")) is None:
+        return EmbeddedEmbedder()
+    try:
+        return EmbeddedEmbedder(static_model(local.name, local.folder))
+    except LookupError as error:
+        raise BackendError(
+            f"{name} cannot be used ({error}): run `llmbackend models pull {name}`",
+            details={"backend": "embeddings"},
+        ) from error
 
 
 def embedding_server(settings: Settings) -> Upstream | None:
@@ -60,11 +79,15 @@ def embedding_server(settings: Settings) -> Upstream | None:
     # vLLM last: it serves one model, and VLLM_URL's is more often the chat model.
     for server in sorted(servers(settings), key=lambda server: server.name == "vLLM"):
         return server
-    if model == MiniLM.name:
+    if model == MiniLM.name or ModelsFolder(settings.models_path).find(model, "embeddings"):
         return None
+    remedy = (
+        f"run `llmbackend models pull {model}`"
+        if catalogue.find(model)
+        else f"set TEI_URL, LITELLM_URL, OPENAI_BASE_URL or VLLM_URL, or EMBEDDING_MODEL to {MiniLM.name}"
+    )
     raise BackendError(
-        f"EMBEDDING_MODEL is {model!r} but no server is set for it: "
-        f"set TEI_URL, LITELLM_URL, OPENAI_BASE_URL or VLLM_URL, or EMBEDDING_MODEL to {MiniLM.name}",
+        f"EMBEDDING_MODEL is {model!r} but no server is set for it, and it is not in {settings.models_path}: {remedy}",
         details={"backend": "embeddings"},
     )
 
@@ -73,9 +96,16 @@ def reranker(settings: Settings) -> Reranker:
     """TEI, or a server of Jina's wire; where neither is set, one that says so."""
     upstream = rerank_server(settings)
     if upstream is None:
-        return NoReranker()
+        return _local_reranker(settings)
     kind = TEIReranker if settings.tei_rerank_url else JinaReranker
     return kind(upstream, settings.rerank_model)
+
+
+def _local_reranker(settings: Settings) -> Reranker:
+    folder = ModelsFolder(settings.models_path)
+    name = settings.rerank_model or folder.chosen("rerank")
+    local = folder.find(name, "rerank") if name else None
+    return CrossEncoder(local.name, local.folder) if local else NoReranker(name)
 
 
 def rerank_server(settings: Settings) -> Upstream | None:

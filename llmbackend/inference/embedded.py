@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
 import secrets
@@ -15,9 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from .. import threads, tracing
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
 from ..threads import Threads
+from . import catalogue
 from .chat import ChatModel, Window, window
 from .embeddings import spelt
+from .gguf import architecture
 from .lengths import of_similar_length
+from .models_folder import ModelsFolder
 from .overflow import too_long
 from .weights import SMOLLM2, path_of
 
@@ -59,21 +63,48 @@ class StaticModel(NamedTuple):
     """With `weights.safetensors`, which has one table, and `tokenizer.json`."""
     dimensions: tuple[int, ...]
     """That its vectors may be cut down to, the whole ones last."""
+    skips_unknown: bool = True
+    """Whether what is not in the vocabulary counts nothing, as in model2vec's models."""
 
 
 WORDLLAMA = StaticModel(
     "wordllama-l2-supercat-256",
     Path(__file__).with_name("wordllama"),
     (64, 128, 256),  # it was trained to be cut off there (Matryoshka)
+    skips_unknown=False,  # each byte is in its vocabulary
 )
 """Its weights come with this package (MIT license)."""
+
+
+def static_model(name: str, folder: Path) -> StaticModel:
+    """One that was pulled. Raises LookupError, which tells why, if its files do not fit together."""
+    try:
+        from safetensors import SafetensorError, safe_open
+        from tokenizers import Tokenizer
+    except ModuleNotFoundError as error:
+        raise _not_installed(error) from error
+    try:
+        with safe_open(folder / "weights.safetensors", "np") as weights:
+            names = list(weights.keys())
+            shape = weights.get_slice(names[0]).get_shape() if len(names) == 1 else []
+    except SafetensorError as error:
+        raise LookupError(f"its weights cannot be read: {error}") from error
+    if len(shape) != 2:
+        raise LookupError("its weights are not one table of a vector for each token")
+    try:
+        tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    except Exception as error:  # the library raises no other kind
+        raise LookupError(f"its tokenizer cannot be read: {error}") from error
+    if tokens != shape[0]:
+        raise LookupError(f"its tokenizer knows {tokens} tokens, and its weights {shape[0]}")
+    return StaticModel(name, folder, (shape[1],))
 
 
 class EmbeddedEmbedder:
     """Static vectors: several thousand passages a second."""
 
     def __init__(self, model: StaticModel = WORDLLAMA) -> None:
-        self.name, self._folder, self.dimensions = model
+        self.name, self._folder, self.dimensions, self._skips_unknown = model
         self._loading = threading.Lock()
 
     async def identity(self) -> str:
@@ -122,6 +153,8 @@ class EmbeddedEmbedder:
         for start in range(0, len(texts), 256):
             encoded = tokenizer.encode_batch_fast(list(texts[start : start + 256]), add_special_tokens=False)
             ids = [encoding.ids for encoding in encoded]
+            if self._unknown is not None:
+                ids = [[token for token in of_text if token != self._unknown] for of_text in ids]
             tokens += map(len, ids)
             for group in of_similar_length(ids, TOKENS_AT_ONCE):
                 padded = np.full((len(group), len(ids[group[-1]])), len(table) - 1)
@@ -140,6 +173,14 @@ class EmbeddedEmbedder:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return tokenizer
+
+    @cached_property
+    def _unknown(self) -> int | None:
+        """The token for what is not in the vocabulary, if it is to count nothing."""
+        if not self._skips_unknown:
+            return None
+        name = json.loads(self._tokenizer.to_str())["model"].get("unk_token")
+        return self._tokenizer.token_to_id(name) if name else None
 
     @cached_property
     def _table(self) -> Any:
@@ -177,24 +218,18 @@ class EmbeddedChat(ChatModel):
     _parallel = 2
 
     def __init__(self, models_folder: Path, chat_model: str | None, context: int) -> None:
-        """`chat_model` is a path to a GGUF file, of which `context` tokens are used; None is SmolLM2."""
-        if chat_model and chat_model.endswith(".gguf"):
-            self.path, self._name = Path(chat_model).absolute(), Path(chat_model).stem
-            self._window, self.abstracts = window(context), True
-            if not self.path.is_file():
-                raise BackendError(
-                    f"CHAT_MODEL is {chat_model!r}, and there is no such file: give the path of a .gguf file that is there",
-                    details={"backend": "chat"},
-                )
-        elif chat_model in (None, SMOLLM2.model):
+        """`chat_model` is a model that was pulled, or a path to a GGUF file, of which `context` tokens are used.
+
+        None is the model that is chosen in the folder, else SmolLM2.
+        """
+        folder = ModelsFolder(models_folder)
+        wanted = chat_model or folder.chosen("chat") or SMOLLM2.model
+        if wanted == SMOLLM2.model:
             self.path, self._name = path_of(SMOLLM2, models_folder), SMOLLM2.model
             self._window, self.abstracts = Window(2048, 400), False
         else:
-            raise BackendError(
-                f"CHAT_MODEL is {chat_model!r} but no server is set for it: set VLLM_URL, LITELLM_URL or "
-                "OPENAI_BASE_URL, or give the path of a .gguf file",
-                details={"backend": "chat"},
-            )
+            self.path, self._name = _larger(wanted, folder)
+            self._window, self.abstracts = window(context), True
         self._loading = threading.Lock()
         # Threads of its own: waiting for their turn in llama.cpp, chats would use up those that all share.
         self._threads = Threads("llama.cpp", self._parallel)
@@ -385,16 +420,15 @@ class EmbeddedChat(ChatModel):
         parameters.cpuparams.n_threads = threads
         parameters.cpuparams_batch.n_threads = threads
         parameters.verbosity = 0
+        # Models that think before they answer take minutes for it on a processor.
+        parameters.default_template_kwargs = {"enable_thinking": "false"}
         # It also listens on a loopback port, which nobody needs: a key nobody knows closes it.
         parameters.ui = False
         parameters.api_keys = [secrets.token_urlsafe(32)]
         try:
             return xllamacpp.Server(parameters)
         except RuntimeError as error:
-            raise BackendError(
-                f"{self.path} cannot be loaded: it is not a GGUF model that llama.cpp knows",
-                details={"backend": "chat", "path": str(self.path)},
-            ) from error
+            raise _not_loaded(self._name, self.path) from error
 
     async def close(self) -> None:
         """Stop what is being written, and wait for it: a thread must not be inside llama.cpp when that goes away."""
@@ -403,6 +437,46 @@ class EmbeddedChat(ChatModel):
         if self._at_work:
             await asyncio.wait(self._at_work)
         self.__dict__.pop("_server", None)
+
+
+def _larger(model: str, folder: ModelsFolder) -> tuple[Path, str]:
+    """The file and the name of a model that CHAT_MODEL names, or that is chosen."""
+    if model.endswith(".gguf"):
+        path = Path(model).absolute()
+        if not path.is_file():
+            raise BackendError(
+                f"CHAT_MODEL is {model!r}, and there is no such file: give the path of a .gguf file that is there",
+                details={"backend": "chat"},
+            )
+        return path, path.stem
+    if (local := folder.find(model, "chat")) is not None:
+        return local.file, local.name
+    remedy = (
+        f"run `llmbackend models pull {model}`"
+        if catalogue.find(model)
+        else "set VLLM_URL, LITELLM_URL or OPENAI_BASE_URL, or give the path of a .gguf file, or a name of "
+        "`llmbackend models list`"
+    )
+    raise BackendError(
+        f"CHAT_MODEL is {model!r} but no server is set for it, and it is not in {folder.folder}: {remedy}",
+        details={"backend": "chat"},
+    )
+
+
+def _not_loaded(name: str, path: Path) -> BackendError:
+    import xllamacpp
+
+    try:
+        kind = architecture(path)
+        why = (
+            f"its architecture is {kind!r}, and the llama.cpp of xllamacpp {xllamacpp.__version__} does not know that, or the "
+            "file is cut short, or there is too little memory: `pip install --upgrade xllamacpp`, or pull it anew"
+        )
+    except LookupError as error:
+        why = f"{error}: pull it anew"
+    return BackendError(
+        f"{name} cannot be loaded from {path}: {why}", details={"backend": "chat", "path": str(path)}
+    )
 
 
 _LLAMA_CPP = {"repetition_penalty": "repeat_penalty"}

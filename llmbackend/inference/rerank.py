@@ -33,9 +33,17 @@ class Reranker(Protocol):
 class NoReranker:
     """Where none is set: says so when asked."""
 
+    def __init__(self, absent: str | None = None) -> None:
+        """`absent` is a model that is set, and is not here."""
+        self._absent = absent
+
     async def rerank(self, query: str, texts: Sequence[str], model: str | None = None) -> Ranks:
         raise BackendError(
-            "no reranker is set: set TEI_RERANK_URL, or RERANK_URL and RERANK_MODEL",
+            f"RERANK_MODEL is {self._absent!r}, which is not here: run `llmbackend models pull {self._absent}`, or set the "
+            "RERANK_URL of the server that has it"
+            if self._absent
+            else "no reranker is set: run `llmbackend models pull ms-marco-MiniLM-L-6-v2`, or set TEI_RERANK_URL, or "
+            "RERANK_URL and RERANK_MODEL",
             details={"backend": "rerank"},
         )
 

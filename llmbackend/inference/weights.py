@@ -15,7 +15,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ..disk import Disk, translated
 from ..errors import BackendError
@@ -33,6 +33,10 @@ class Weights(NamedTuple):
     size: int
     """Bytes of the members."""
     license: str
+    task: Literal["chat", "embeddings"] = "chat"
+    memory_mb: int = 0
+    """While in use."""
+    use: str = ""
     convert: Callable[..., None] | None = None
     """Makes that file of the members, in their order; without it, it is the only member."""
 
@@ -49,6 +53,8 @@ SMOLLM2 = Weights(
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     size=98_362_432,
     license="Apache-2.0",
+    memory_mb=400,
+    use="chat, and texts copied from documents, on any machine",
 )
 MINILM = Weights(
     model="all-MiniLM-L6-v2",
@@ -65,6 +71,9 @@ MINILM = Weights(
     sha256="932e123f2247987ed124a4dbdd1fb22631384ea15c4f6cb6d931042c223a91a8",
     size=91_334_623,
     license="Apache-2.0",
+    task="embeddings",
+    memory_mb=150,
+    use="judges what was found; the best vectors of English, slowly (EMBEDDING_MODEL)",
     convert=convert,
 )
 ALL = (SMOLLM2, MINILM)

@@ -1,0 +1,136 @@
+"""A reranker in this process: a cross-encoder on ONNX Runtime, which reads a query and a text together."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .. import tracing
+from ..errors import BackendError, NotFound
+from ..threads import Threads
+from .rerank import Ranks
+
+TOKENS = 512
+"""Of a query and a text together; a longer text is cut."""
+
+TOKENS_A_RUN = 2048
+"""Padding included."""
+
+_FILES = ("model.onnx", "tokenizer.json")
+
+
+class CrossEncoder:
+    """A Reranker. Scores are between 0 and 1: the logistic function of the model's own."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self._folder = name, folder
+        self._loading = threading.Lock()
+        self._threads = Threads("rerank", max(1, (os.cpu_count() or 2) // 2))
+
+    async def rerank(self, query: str, texts: Sequence[str], model: str | None = None) -> Ranks:
+        if model not in (None, self.name):
+            raise NotFound(f"no reranker {model!r}: this backend has {self.name!r}", details={"model": model})
+        with tracing.current().waiting():
+            encoded = await self._threads(self._encoded, query, texts)
+            scores = [0.0] * len(texts)
+            for group in _groups(encoded):
+                found = await self._threads(self._run, [encoded[index] for index in group])
+                for index, score in zip(group, found, strict=True):
+                    scores[index] = score
+        return Ranks(self.name, scores, sum(len(one.ids) for one in encoded))
+
+    async def close(self) -> None:
+        pass
+
+    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        """As `rerank`, in the caller's thread."""
+        return self._run(self._encoded(query, texts))
+
+    def _encoded(self, query: str, texts: Sequence[str]) -> list[Any]:
+        tokenizer, _ = self._loaded()
+        # Half a character, which a str may hold, is none to the tokenizer.
+        pairs = [(_whole(query), _whole(text)) for text in texts]
+        return list(tokenizer.encode_batch(pairs))
+
+    def _run(self, encoded: list[Any]) -> list[float]:
+        import numpy as np
+
+        _, session = self._loaded()
+        longest = max(len(one.ids) for one in encoded)
+        inputs = {
+            "input_ids": np.zeros((len(encoded), longest), np.int64),
+            "attention_mask": np.zeros((len(encoded), longest), np.int64),
+            "token_type_ids": np.zeros((len(encoded), longest), np.int64),
+        }
+        for row, one in enumerate(encoded):
+            inputs["input_ids"][row, : len(one.ids)] = one.ids
+            inputs["attention_mask"][row, : len(one.ids)] = 1
+            inputs["token_type_ids"][row, : len(one.ids)] = one.type_ids
+        wanted = {one.name for one in session.get_inputs()}
+        (logits,) = session.run(None, {name: values for name, values in inputs.items() if name in wanted})
+        values = np.asarray(logits, np.float64).reshape(len(encoded), -1)[:, -1]
+        return [float(value) for value in 1 / (1 + np.exp(-values))]
+
+    def _loaded(self) -> tuple[Any, Any]:
+        with self._loading:
+            return self._model
+
+    @cached_property
+    def _model(self) -> tuple[Any, Any]:
+        """The tokenizer, and the session of ONNX Runtime."""
+        try:
+            import onnxruntime
+            from tokenizers import Tokenizer
+        except ModuleNotFoundError as error:
+            raise BackendError(
+                f"{self.name} needs {error.name}: pip install 'llmbackend[embedded]'",
+                details={"backend": self.name},
+            ) from error
+        model, words = (self._folder / name for name in _FILES)
+        if not (model.is_file() and words.is_file()):
+            raise BackendError(
+                f"{self.name} is not here: run `llmbackend models pull {self.name}`",
+                details={"backend": self.name, "path": str(self._folder)},
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = min(2, os.cpu_count() or 1)
+        options.log_severity_level = 3
+        # Waiting for one another, threads would spin: others need the processor.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        tokenizer = Tokenizer.from_file(str(words))
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(TOKENS, strategy="longest_first")
+        return tokenizer, session
+
+
+def check(folder: Path) -> None:
+    """Raise LookupError, which tells why, for files that are no cross-encoder."""
+    try:
+        (score,) = CrossEncoder(folder.name, folder).score("word", ["word"])
+    except BackendError:
+        raise
+    except Exception as error:  # ONNX Runtime has a dozen kinds, without a common one
+        raise LookupError(str(error).splitlines()[0][:200]) from error
+    if not 0 <= score <= 1:
+        raise LookupError("it gives no score for a pair of texts")
+
+
+def _groups(encoded: list[Any]) -> Iterator[list[int]]:
+    """Places of texts of a like length, as many as a run takes."""
+    group: list[int] = []
+    for index in sorted(range(len(encoded)), key=lambda place: len(encoded[place].ids)):
+        if group and len(encoded[index].ids) * (len(group) + 1) > TOKENS_A_RUN:
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group
+
+
+def _whole(text: str) -> str:
+    return text.encode(errors="replace").decode()
