@@ -150,7 +150,7 @@ def _judge_chat_model(model: str | None, checks: list[schemas.Check]) -> None:
 async def _embedded_check(chat: EmbeddedChat) -> schemas.Check:
     check = await _checked("chat", "embedded", None, lambda: _embedded_chat(chat))
     if check.ok:
-        check.fix = _larger(chat, _memory())
+        check.fix = larger(chat, _memory())
     return check
 
 
@@ -163,12 +163,12 @@ async def _cross_encoder(reranker: CrossEncoder) -> _Found:
     return _Found([(await reranker.rerank("word", ["word"])).model], {})
 
 
-def _larger(chat: EmbeddedChat, memory: int | None) -> str | None:
+def larger(chat: EmbeddedChat, memory: int | None) -> str | None:
     """Which model of the catalogue this machine has memory for, where SmolLM2 chats."""
     if chat.abstracts or memory is None:
         return None
     fitting = [
-        entry for entry in catalogue.ENTRIES if entry.task == "chat" and 4 * entry.memory_mb * 10**6 < memory
+        entry for entry in catalogue.ENTRIES if entry.task == "chat" and 3 * entry.memory_mb * 10**6 < memory
     ]
     if not fitting:
         return None

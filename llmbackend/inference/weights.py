@@ -33,12 +33,12 @@ class Weights(NamedTuple):
     size: int
     """Bytes of the members."""
     license: str
+    convert: Callable[..., None] | None = None
+    """Makes that file of the members, in their order; without it, it is the only member."""
     task: Literal["chat", "embeddings"] = "chat"
     memory_mb: int = 0
     """While in use."""
     use: str = ""
-    convert: Callable[..., None] | None = None
-    """Makes that file of the members, in their order; without it, it is the only member."""
 
 
 SMOLLM2 = Weights(

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, save_model
 
-from llmbackend import BackendError, Conflict, InsufficientStorage, InvalidRequest, LLMBackendClient
+from llmbackend import BackendError, Conflict, InsufficientStorage, InvalidRequest, LLMBackendClient, doctor
 from llmbackend.inference import catalogue, download
 from llmbackend.inference.catalogue import ENTRIES, Entry, File
-from llmbackend.inference.embedded import WORDLLAMA
+from llmbackend.inference.embedded import WORDLLAMA, EmbeddedChat
 from llmbackend.inference.models_folder import ModelsFolder
 from llmbackend.inference.weights import MINILM, SMOLLM2, path_of
 from llmbackend.local import LocalTransport
@@ -277,6 +277,17 @@ def test_every_entry_is_pinned_and_openly_licensed() -> None:
         assert entry.url(model, "https://huggingface.co").startswith(
             f"https://huggingface.co/{entry.repository}/"
         )
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "named"),
+    [(2, None), (4, "Qwen3.5-0.8B"), (8, "Qwen2.5-1.5B-Instruct"), (16, "SmolLM3-3B"), (64, "SmolLM3-3B")],
+)
+def test_the_doctor_names_the_model_that_a_machine_has_memory_for(
+    tmp_path: Path, gigabytes: int, named: str | None
+) -> None:
+    told = doctor.larger(EmbeddedChat(tmp_path, None, 2048), gigabytes * 10**9)
+    assert told == named or (named or "") in (told or "").split("`")[1]
 
 
 # A model is used once it is here, on both transports.
