@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
+from . import threads
 from .errors import InvalidRequest, TooLarge
 
 VALUES = 1_000_000
@@ -82,6 +83,7 @@ def _scan(body: bytes | bytearray, name: str) -> list[_Cut]:
     values, containers, stack = 1, 0, bytearray()
     cuts: list[_Cut] = []
     for start, parts, first in _slices(body):
+        threads.give_way()
         structure = b"".join(parts[first::2])
         opened = structure.count(b"[") + structure.count(b"{")
         containers += opened
@@ -142,6 +144,7 @@ def _first_cut(start: int, parts: list[bytes], first: int, stack: bytearray) -> 
 def _in_pieces(body: bytes | bytearray, cuts: list[_Cut]) -> Any:
     whole: Any = None
     for before, after in pairwise([None, *cuts, None]):
+        threads.give_way()
         start, open_lists = (before.place + 1, before.open) if before else (0, b"")
         text = body[start : after.place if after else None]
         if (before and _EMPTY.match(text)) or (after and text.rstrip().endswith((b"[", b","))):

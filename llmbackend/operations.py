@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from . import json_reading, json_writing, panics, schemas, sse, threads
+from . import json_reading, json_writing, panics, precedence, schemas, sse, threads
 from .backend import Backend
 from .errors import (
     BackendError,
@@ -134,14 +134,14 @@ async def validated(
 ) -> schemas.Request:
     """The request that a body makes, with further fields; raises InvalidRequest or TooLarge."""
     with tracing(trace), _failing_as_ours(trace):
-        return await _request(backend, name, body, fields)
+        return await _request(backend, name, body, trace, fields)
 
 
 async def call(backend: Backend, name: str, body: Body, trace: Trace | None = None) -> bytes:
     """An operation's JSON result (or a Block) for its fields; whatever goes wrong is an LLMBackendError."""
     trace = trace or Trace(name)
     with tracing(trace), _failing_as_ours(trace):
-        request = await _request(backend, name, body)
+        request = await _request(backend, name, body, trace)
         result: schemas.Response | bytes = await getattr(backend, name)(request)
         if isinstance(result, bytes):  # passed through from a model's server, or a Block
             reply = result
@@ -161,7 +161,7 @@ async def stream(backend: Backend, name: str, body: Body, trace: Trace | None = 
     """
     trace = trace or Trace(name)
     with tracing(trace), _failing_as_ours(trace):
-        request = await _request(backend, name, body)
+        request = await _request(backend, name, body, trace)
         events = getattr(backend, f"{name}_stream")(request)
         first = asyncio.ensure_future(anext(events, b""))
         try:
@@ -170,6 +170,7 @@ async def stream(backend: Backend, name: str, body: Body, trace: Trace | None = 
             first.cancel()
             await asyncio.wait([first])
             raise
+        trace.stand_back()
         if done:
             first.result()
     return _rest(OPERATIONS[name], trace, first, events)
@@ -223,7 +224,7 @@ def _failing_as_ours(trace: Trace) -> Iterator[None]:
 
 
 async def _request(
-    backend: Backend, name: str, body: Body, fields: Mapping[str, Any] | None = None
+    backend: Backend, name: str, body: Body, trace: Trace, fields: Mapping[str, Any] | None = None
 ) -> schemas.Request:
     if isinstance(body, schemas.Request):
         return body
@@ -235,6 +236,10 @@ async def _request(
             "or raise MAX_BODY_BYTES",
             details={"limit": limit},
         )
+    if operation.scope == "write" or len(body) > LARGE:
+        await precedence.pause()
+    elif operation.scope != "public":
+        trace.go_first()
     try:
         if operation.method != "POST":
             # GET and DELETE carry their fields in the URL, as text.

@@ -6,13 +6,15 @@ Nothing else in the package starts work in a thread of a shared pool; a test rea
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar, TypeVarTuple
 
 from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
 
-from . import panics
+from . import panics, precedence, tracing
 
 CORES = os.cpu_count() or 2
 
@@ -23,8 +25,10 @@ _Result = TypeVar("_Result")
 class Threads:
     """At most so many threads at a time on each event loop; who finds none free waits, first come, first served."""
 
-    def __init__(self, name: str, most: int) -> None:
+    def __init__(self, name: str, most: int, *, gives_way: bool = False) -> None:
+        """One that `gives_way` begins nothing large while small requests are at work."""
         self.most = most
+        self._gives_way = gives_way
         self._limiter: RunVar[CapacityLimiter] = RunVar(f"llmbackend {name}")
 
     async def __call__(
@@ -37,6 +41,8 @@ class Threads:
 
         A cancelled caller waits for its end, or, by `abandon_on_cancel`, does not.
         """
+        if self._gives_way and not tracing.goes_first():
+            await precedence.pause()
         return await to_thread.run_sync(
             _without_panic, work, *args, abandon_on_cancel=abandon_on_cancel, limiter=self.limiter
         )
@@ -52,9 +58,37 @@ class Threads:
             return limiter
 
 
+_slice = threading.local()
+
+
 def _without_panic(work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
-    with panics.caught():
-        return work(*args)
+    _slice.began, _slice.granted = time.monotonic(), False
+    try:
+        with panics.caught():
+            return work(*args)
+    finally:
+        del _slice.began
+
+
+def give_way() -> None:
+    """Called by what may take long in a thread, between its slices: small requests that are at work go first.
+
+    On the event loop it does nothing.
+    """
+    began: float | None = getattr(_slice, "began", None)
+    if began is None:
+        return
+    worked = time.monotonic() - began
+    over = worked >= precedence.SLICE
+    if not over and (_slice.granted or not precedence.wanted()):
+        return
+    if not tracing.goes_first():
+        _slice.granted = precedence.wait(worked)
+    elif over:
+        time.sleep(0)  # gives the interpreter's lock to whoever waits for it
+    else:
+        return
+    _slice.began = time.monotonic()
 
 
 FEW = 2**14
@@ -66,17 +100,18 @@ async def by_length(characters: int, work: Callable[[*_Args], _Result], *args: *
     return work(*args) if characters <= FEW else await processor(work, *args)
 
 
-# A large call gives its thread back now and then (work goes by document or batch), so that others get their turn.
-processor = Threads("processor", max(2, CORES))
+# A large call gives its thread back now and then (work goes by document or batch), so that others get their turn, and
+# gives way between slices.
+processor = Threads("processor", max(2, CORES), gives_way=True)
 """Parsing, checking, splitting and writing out: more at a time than there are cores only takes memory."""
 
-bodies = Threads("bodies", 1)
+bodies = Threads("bodies", 1, gives_way=True)
 """Large requests: one is read at a time, for two would only hold up each other, and take room."""
 
-splitting = Threads("splitting", max(8, CORES))
+splitting = Threads("splitting", max(8, CORES), gives_way=True)
 """Splitting of documents into chunks, of which a long one takes seconds: apart, so that only the like waits for it."""
 
-embedding = Threads("embedding", max(2, CORES))
+embedding = Threads("embedding", max(2, CORES), gives_way=True)
 """The embedded embedding model."""
 
 database = Threads("database", 16)

@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from typing import Any
 from urllib.parse import quote
 
+from . import precedence
+
 log = logging.getLogger("llmbackend.calls")
 
 
@@ -40,6 +42,7 @@ class Trace:
         self._waited = 0.0
         self._waiting = 0
         self._waiting_since = 0.0
+        self._first = False
 
     @property
     def upstream(self) -> float:
@@ -62,10 +65,31 @@ class Trace:
 
     def _at_work(self, change: int) -> None:
         now = time.perf_counter()
-        if self._waiting:  # several models at once take the time of one
+        before = self._waiting
+        if before:  # several models at once take the time of one
             self._waited += now - self._waiting_since
         self._waiting += change
         self._waiting_since = now
+        if not self._first:
+            return
+        if not before:
+            precedence.end(self)
+        elif not self._waiting and self.goes_first:
+            precedence.begin(self)
+
+    def go_first(self) -> None:
+        """It is a small request: while it is at work, large ones give way (precedence.py)."""
+        self._first = True
+        precedence.begin(self)
+
+    @property
+    def goes_first(self) -> bool:
+        return self._first and self.overhead < precedence.SMALL
+
+    def stand_back(self) -> None:
+        if self._first:
+            self._first = False
+            precedence.end(self)
 
     def used(self, model: str, usage: Any) -> None:
         """Note who answered, and the tokens that it took, where `usage` is a mapping that tells."""
@@ -76,6 +100,7 @@ class Trace:
 
     def finish(self, outcome: str) -> None:
         """Write the call down; `outcome` is "ok" or an error's code."""
+        self.stand_back()
         if log.isEnabledFor(logging.INFO):
             total = time.perf_counter() - self._began
             log.info(
@@ -107,6 +132,12 @@ def tracing(trace: Trace) -> Iterator[None]:
         yield
     finally:
         _current.reset(before)
+
+
+def goes_first() -> bool:
+    """Whether what is at work here is a small request."""
+    trace = _current.get()
+    return trace is not None and trace.goes_first
 
 
 def current() -> Trace:

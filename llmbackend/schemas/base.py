@@ -18,6 +18,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from .. import threads
+
 COLLECTION = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 
 
@@ -70,6 +72,7 @@ class Request(BaseModel):
     @model_validator(mode="after")
     def _let_others_run(self) -> Self:
         """Pydantic holds the interpreter's lock while it makes thousands of these, but for calls of Python like this."""
+        threads.give_way()
         return self
 
 

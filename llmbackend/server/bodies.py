@@ -7,11 +7,15 @@ from collections.abc import AsyncGenerator
 
 from starlette.requests import Request
 
+from .. import precedence
 from ..errors import RequestTimeout, TooLarge
 from .shares import Reservation
 
 FREE = 2**16
 """Bytes of a body that count against no budget: a small request gets in while large ones wait."""
+
+SLICE = 2**18
+"""Bytes after which a body gives way."""
 
 STEP = 2**20  # bytes reserved at a time, of a body that does not tell its size
 
@@ -29,7 +33,7 @@ async def read(request: Request, limit: int, reserved: Reservation) -> AsyncGene
     _check(expected, limit)
     if expected > FREE:
         reserved.grow(expected)
-    size = 0
+    size, slices = 0, 1
     now = asyncio.get_running_loop().time
     began = now()
     parts = request.stream()
@@ -48,6 +52,11 @@ async def read(request: Request, limit: int, reserved: Reservation) -> AsyncGene
         _check(size, limit)  # Content-Length may be missing
         if size > max(FREE, expected):
             reserved.grow(-(-size // STEP) * STEP)
+        if size > slices * SLICE:
+            slices = size // SLICE + 1
+            paused = now()
+            await precedence.pause()
+            began += now() - paused  # which is not the caller's time
         yield part
 
 

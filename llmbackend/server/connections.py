@@ -16,7 +16,9 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from .. import precedence
 from ..errors import InvalidRequest, LLMBackendError, Overloaded, TooLarge
+from .bodies import SLICE
 from .replies import error_response
 
 log = logging.getLogger(__name__)
@@ -118,6 +120,8 @@ class Connection(HttpToolsProtocol):
         self._head = True  # whether a request's head is awaited, or under way
         self._head_bytes = 0
         self._refused = False
+        self._unread = 0
+        self._resuming: asyncio.Task[None] | None = None  # held, or it might be forgotten
         self._stalled: tuple[float, int] | None = None  # since when, and how many bytes wait
 
     def connection_made(self, transport: Any) -> None:
@@ -217,8 +221,20 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        if not self._refused:
-            super().on_body(body)
+        if self._refused:
+            return
+        super().on_body(body)
+        if self.cycle.response_complete:  # nobody reads it
+            self._unread += len(body)
+            if self._unread > SLICE:
+                self._unread = 0
+                self.flow.pause_reading()
+                self._resuming = asyncio.create_task(self._resume())
+
+    async def _resume(self) -> None:
+        await precedence.pause()
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def on_message_complete(self) -> None:
         if self._refused:

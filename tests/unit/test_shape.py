@@ -314,6 +314,7 @@ STOREYS = (
         "json_writing",
         "loading",
         "panics",
+        "precedence",
         "privacy",
         "retrying",
         "threads",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sized
 from functools import lru_cache
 from itertools import repeat
 
-from ... import loading
+from ... import loading, threads
 from .windows import MOST, windows
 
 LONGEST = 64
@@ -16,6 +16,7 @@ LONGEST = 64
 
 def tokens_of(text: str) -> range:
     """As many numbers as the text has tokens: what LlamaIndex's splitter takes for a tokenizer, to count only."""
+    threads.give_way()
     return range(sum(map(_count, windows(text))) if len(text) > MOST else _count(text))
 
 

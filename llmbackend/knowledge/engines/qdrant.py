@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from ... import threads
 from ...errors import InvalidRequest
 from . import fusion
 from .bm25 import Encoder, Sparse, encoder
@@ -150,17 +151,14 @@ class QdrantIndex(ABC):
     # The index
 
     def upsert(self, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> None:
-        self._write(
-            [
-                Point(
-                    chunk.point_id(self._namespace),
-                    vector,
-                    self._encoder.document(chunk.words),
-                    _payload(chunk, self._writer),
-                )
-                for chunk, vector in zip(chunks, vectors, strict=True)
-            ]
-        )
+        points: list[Point] = []
+        for chunk, vector in zip(chunks, vectors, strict=True):
+            threads.give_way()
+            sparse = self._encoder.document(chunk.words)
+            points.append(
+                Point(chunk.point_id(self._namespace), vector, sparse, _payload(chunk, self._writer))
+            )
+        self._write(points)
 
     def stored(self, versions: Sequence[tuple[str, str]]) -> set[str]:
         heads = {point_id(self._namespace, name, digest, 0): name for name, digest in versions}

@@ -37,7 +37,7 @@ from .qdrant import (
 )
 from .vectors import Layout, Physical, Scored
 
-WRITE_BATCH = 128
+WRITE_BATCH = 32
 GRAPH_FROM = 5_000  # kilobytes of vectors; fewer are searched as fast without
 IN_USE = "in-use"  # a file in an open shard's folder
 _OS_ERROR = re.compile(r"os error (\d+)")
@@ -179,6 +179,7 @@ class EdgeIndex(QdrantIndex):
         edge = self._edge
         with _translated(self._folder):
             for start in range(0, len(points), WRITE_BATCH):
+                threads.give_way()
                 batch = points[start : start + WRITE_BATCH]
                 records = [
                     edge.Point(
@@ -223,7 +224,7 @@ class EdgeIndex(QdrantIndex):
             if offset is None or len(records) >= limit:
                 return records, offset
             size = _next_size(size, time.perf_counter() - began, LEAST_BATCH, READ_BATCH)
-            time.sleep(0)
+            threads.give_way()
 
     def _count(self, where: Any = None) -> int:
         with _translated(self._folder):
@@ -325,7 +326,7 @@ class EdgeIndex(QdrantIndex):
                 began = time.perf_counter()
                 records, _ = self._scroll(these, len(some), None, False)
                 took = time.perf_counter() - began
-                time.sleep(0)
+            threads.give_way()
             fitting += [record.id for record in records]
             if len(some) * terms > self._lookups // 2 or took > HELD:
                 self._lookups = _next_size(self._lookups, took, LEAST_LOOKUPS, MOST_LOOKUPS)
@@ -344,7 +345,7 @@ class EdgeIndex(QdrantIndex):
             if start >= len(ids):
                 return found
             size = _next_size(size, time.perf_counter() - began, LEAST_BATCH, READ_BATCH)
-            time.sleep(0)  # takes as long as such a part
+            threads.give_way()
 
     def flush(self) -> None:
         """Takes tens of milliseconds even if little was written, so nothing is done if nothing was."""

@@ -370,6 +370,7 @@ def _versions(
     """Those of a batch to look for; the others are counted in it."""
     versions: list[_Version] = []
     for given in part:
+        threads.give_way()
         if isinstance(given, Failure):
             batch.failed.append(given)
             continue
@@ -404,6 +405,7 @@ def _not_stored(index: VectorIndex, versions: list[_Version], to_write: bool) ->
 
 def _split(batch: _Batch, versions: Sequence[_Version], chunking: tuple[int, int]) -> None:
     for version in versions:
+        threads.give_way()
         if chunks := split(*version, *chunking):
             batch.changed.append((version.document.id, version.digest))
             # A document's head, its chunk 0, goes last: it makes the version count (see vectors.py).

@@ -1,0 +1,121 @@
+"""Who goes first where all share one interpreter: small requests; what is large gives way to them, slice by slice.
+
+A request is small while it has a small body, writes nothing, and has been at work, waiting for models apart, for less
+than SMALL seconds. While there is one at work, large work (bodies, documents, jobs) waits wherever it gives way
+(`threads.give_way`, `pause`): all of it together gets one part of the time in 1 + SHARE then. Where nobody small is at
+work, nothing waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+SMALL = 0.5  # seconds
+
+SLICE = 0.002
+"""Seconds of large work that are granted at a time while small requests are at work."""
+
+SHARE = 4.0
+
+_lock = threading.Lock()
+_small: dict[object, float] = {}  # since when, the oldest first
+_waiting: dict[object, Callable[[], None]] = {}  # how to wake them, the first to come first
+_next = 0.0
+"""When the next of those that wait may go on, though small requests are at work."""
+
+
+def begin(request: object) -> None:
+    """A small request is at work from here on."""
+    _small.pop(request, None)
+    _small[request] = time.monotonic()
+
+
+def end(request: object) -> None:
+    with _lock:
+        _small.pop(request, None)
+        _wake()
+
+
+def wanted() -> bool:
+    """Whether somebody small may be at work."""
+    return bool(_small)
+
+
+def wait(worked: float) -> bool:
+    """Of large work in a thread: return when it may go on, having worked for so many seconds.
+
+    Tells whether it is granted a slice though small requests are at work.
+    """
+    woken = threading.Lock()
+    woken.acquire()
+    if not (patience := _queue(woken, woken.release, worked)):
+        time.sleep(0)  # gives the interpreter's lock to whoever waits for it
+        return False
+    try:
+        return not woken.acquire(timeout=patience)
+    finally:
+        _leave(woken)
+
+
+async def pause() -> None:
+    """Of large work on the event loop: return when it may go on."""
+    if not _small:
+        return
+    loop = asyncio.get_running_loop()
+    woken: asyncio.Future[None] = loop.create_future()
+    if patience := _queue(woken, partial(_wake_on, loop, woken), 0.0):
+        try:
+            await asyncio.wait([woken], timeout=patience)
+        finally:
+            _leave(woken)
+
+
+def _queue(waiter: object, wake: Callable[[], None], worked: float) -> float:
+    """For how many seconds at most to wait; none if nobody small is at work."""
+    global _next
+    with _lock:
+        if not _busy():
+            return 0.0
+        now = time.monotonic()
+        _next = max(now, _next) + SHARE * max(worked, SLICE)
+        _waiting[waiter] = wake
+        return _next - now
+
+
+def _leave(waiter: object) -> None:
+    with _lock:
+        _waiting.pop(waiter, None)
+        _wake()  # one wakes the next: all at once, they would be in the way of whoever comes now
+
+
+def _wake() -> None:
+    global _next
+    if _waiting and not _busy():
+        _next = 0.0
+        _waiting.pop(next(iter(_waiting)))()
+
+
+def _busy() -> bool:
+    """Whether anybody small is at work; those who have been so for long are so no more."""
+    while _small:
+        with suppress(StopIteration, RuntimeError, KeyError):  # begun or ended by another thread just now
+            request, since = next(iter(_small.items()))
+            if time.monotonic() < since + SMALL:
+                return True
+            del _small[request]
+    return False
+
+
+def _wake_on(loop: asyncio.AbstractEventLoop, woken: asyncio.Future[None]) -> None:
+    with suppress(RuntimeError):  # the loop has ended
+        loop.call_soon_threadsafe(_set, woken)
+
+
+def _set(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)
