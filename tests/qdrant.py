@@ -74,6 +74,9 @@ class OneAtATime:
         self.sizes: list[int] = []
         """Bytes of the requests that came."""
         self.prepared: list[Prepared] = []
+        self.slow_from = 10**9
+        """Points, of which a write takes `slow` seconds."""
+        self.slow = 0.0
 
     def close(self) -> None:
         """A server outlives its clients."""
@@ -342,6 +345,8 @@ class Server:
                 400,
             )
         asked = asks.model_validate_json(body) if asks is not None else None
+        if work is _upsert and len(asked.points) >= client.slow_from:
+            await asyncio.sleep(client.slow)
         if work is _query:
             client.asked += 1
             while client.hangs:  # noqa: ASYNC110  # set by another thread

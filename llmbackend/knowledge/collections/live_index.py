@@ -82,8 +82,10 @@ class LiveIndex:
         which: Sequence[List],
         limit: int,
         conditions: Sequence[Condition] = (),
+        *,
+        current: bool = False,
     ) -> dict[List, list[Scored]]:
-        return self.now.lists(text, vector, which, limit, conditions)
+        return self.now.lists(text, vector, which, limit, conditions, current=current)
 
     def chunks(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Chunk]:
         return self.now.chunks(ids)

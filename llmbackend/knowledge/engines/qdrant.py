@@ -19,7 +19,21 @@ from . import fusion
 from .bm25 import Encoder, Sparse, encoder
 from .filters import Combination, Condition, FieldCondition, terms_of
 from .indexes import EXACT, FieldType, Indexes, parts, places, serves, type_of
-from .vectors import LISTS, TRIES, Chunk, Found, Ids, List, Mode, Page, Physical, Scored, Stored, point_id
+from .vectors import (
+    LISTS,
+    TRIES,
+    Chunk,
+    Found,
+    Ids,
+    List,
+    Mode,
+    Page,
+    Physical,
+    Scored,
+    Stored,
+    one_version,
+    point_id,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,6 +139,14 @@ class QdrantIndex(ABC):
     @abstractmethod
     def _delete(self, where: Any) -> None: ...
 
+    def _supersede(self, where: Any) -> None:
+        """Have these points be found no more, and remove them when nobody reads them any more."""
+        self._delete(where)
+
+    def _gone(self) -> list[Any]:
+        """Conditions that a point is superseded."""
+        return []
+
     @abstractmethod
     def _nearest(
         self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, terms: int
@@ -169,7 +191,7 @@ class QdrantIndex(ABC):
 
         def look(names: Sequence[str]) -> None:
             # A document being replaced has two heads for a moment, hence twice the number.
-            where = self._syntax.group(must=[self._head(), self._of(names)])
+            where = self._all_current([self._head(), self._of(names)])
             heads, _ = self._scroll(where, 2 * len(names) + 1, None, ["document_id"])
             found.update(record.payload["document_id"] for record in heads)
 
@@ -179,7 +201,9 @@ class QdrantIndex(ABC):
     def keep_only(self, versions: Sequence[tuple[str, str]]) -> None:
         def remove(some: Sequence[tuple[str, str]]) -> None:
             names = [name for name, _ in some]
-            self._delete(self._syntax.group(must=[self._of(names)], must_not=self._these(some)))
+            self._supersede(
+                self._syntax.group(must=[self._of(names)], must_not=[*self._these(some), *self._gone()])
+            )
 
         self._in_portions(versions, remove)
 
@@ -204,10 +228,11 @@ class QdrantIndex(ABC):
         weight: float = 1.0,
     ) -> list[Found]:
         limit = fusion.depth(top_k) if mode == "hybrid" else top_k
-        for _ in range(TRIES):
-            best = fusion.best(self.lists(text, vector, LISTS[mode], limit, conditions), weight, top_k)
-            chunks = self.chunks([point for point, _ in best])
-            if len(chunks) == len(best):
+        for attempt in range(TRIES):
+            lists = self.lists(text, vector, LISTS[mode], limit, conditions, current=attempt > 0)
+            best = fusion.best(lists, weight, top_k)
+            chunks = one_version(self.chunks([point for point, _ in best]))
+            if len(chunks) == len(best) and not any(chunk.superseded for chunk in chunks.values()):
                 break
         return [Found.of(chunks[point], scores) for point, scores in best if point in chunks]
 
@@ -218,6 +243,8 @@ class QdrantIndex(ABC):
         which: Sequence[List],
         limit: int,
         conditions: Sequence[Condition] = (),
+        *,
+        current: bool = False,
     ) -> dict[List, list[Scored]]:
         vectors: dict[List, Dense | Sparse] = {}
         for name in which:
@@ -226,7 +253,8 @@ class QdrantIndex(ABC):
                 vectors[name] = vector.tolist()
             else:
                 vectors[name] = self._encoder.query(text)
-        where = self._syntax.group(must=[self._condition(one) for one in conditions]) if conditions else None
+        must, must_not = [self._condition(one) for one in conditions], self._gone() if current else []
+        where = self._syntax.group(must=must, must_not=must_not) if must or must_not else None
         terms, _ = terms_of(conditions)
         found = self._nearest(
             list(vectors.values()), limit, where, 0 if self._is_indexed(conditions) else terms
@@ -237,13 +265,13 @@ class QdrantIndex(ABC):
         return {point: _chunk(payload) for point, payload in self._payloads(list(ids))}
 
     def documents(self, limit: int, cursor: str | None) -> Page:
-        chunks, _, following = self._read(self._syntax.group(must=[self._head()]), limit, cursor)
-        return Page(chunks, following)
+        chunks, _, following = self._read(self._all_current([self._head()]), limit, cursor)
+        return Page(list(one_version(dict(enumerate(chunks))).values()), following)
 
     def read(self, limit: int, cursor: str | None, document_ids: Sequence[str] | None = None) -> Stored:
         import numpy as np
 
-        where = None if document_ids is None else self._syntax.group(must=[self._of(document_ids)])
+        where = self._all_current([] if document_ids is None else [self._of(document_ids)])
         chunks, rows, following = self._read(where, limit, cursor, vectors=True)
         return Stored(chunks, np.asarray(rows, dtype=np.float32), following)
 
@@ -275,7 +303,7 @@ class QdrantIndex(ABC):
                 return chunks, rows, str(offset) if offset else None
 
     def ids(self, limit: int, cursor: str | None) -> Ids:
-        records, following = self._scroll(None, limit, _offset(cursor), ["document_id"])
+        records, following = self._scroll(self._all_current(), limit, _offset(cursor), ["document_id"])
         documents = {uuid.UUID(str(record.id)): record.payload["document_id"] for record in records}
         return Ids(documents, str(following) if following else None)
 
@@ -283,7 +311,7 @@ class QdrantIndex(ABC):
         return set(self._there(list(ids)))
 
     def count(self) -> tuple[int, int]:
-        return self._count(self._syntax.group(must=[self._head()])), self._count()
+        return self._count(self._all_current([self._head()])), self._count(self._all_current())
 
     @abstractmethod
     def flush(self) -> None: ...
@@ -300,7 +328,9 @@ class QdrantIndex(ABC):
         """
         newest: dict[str, tuple[int, str]] = {}
         every: set[tuple[str, str]] = set()
-        for record in self._every(["document_id", "hash", "chunk", "written", "writer"]):
+        for record in self._every(["document_id", "hash", "chunk", "written", "writer", "superseded"]):
+            if record.get("superseded"):
+                continue
             version = name, digest = record["document_id"], record["hash"]
             if record["chunk"] == 0:
                 newest[name] = max(newest.get(name, (0, "")), (record["written"], digest))
@@ -361,6 +391,10 @@ class QdrantIndex(ABC):
         )
 
     # Filters
+
+    def _all_current(self, must: Sequence[Any] = ()) -> Any:
+        gone = self._gone()
+        return self._syntax.group(must=must, must_not=gone) if must or gone else None
 
     def _head(self) -> Any:
         return self._syntax.equals("chunk", 0)
@@ -462,4 +496,6 @@ def _chunk(payload: dict[str, Any]) -> Chunk:
         text=payload["text"],
         metadata=payload.get("metadata", {}),
         place=payload.get("place", {}),
+        written=payload["written"],
+        superseded="superseded" in payload,
     )

@@ -53,8 +53,12 @@ NUMBER_BYTES = 22
 LEAST_BATCH = 8
 """Points in a request that is not halved any more when the server takes too long for it."""
 
-OWN_FIELDS = {**INDEXED_FIELDS, "hash": "keyword"}
+OWN_FIELDS = {**INDEXED_FIELDS, "hash": "keyword", "superseded": "integer"}
 """What our own filters ask for."""
+
+GRACE = 15.0
+"""Seconds for which superseded points are kept: a server finds points first and reads them after, without those that are
+deleted between, so that a search would find neither the old nor the new version of a document."""
 
 CONNECTING = 10.0
 """Seconds for which a server is waited for that has never answered: it may be the wrong URL."""
@@ -351,12 +355,19 @@ class QdrantServerIndex(QdrantIndex):
         self._server = server
         self._name = _named(physical.id)
         self._limits = Limits()
+        self._sweeping = threading.Lock()
+        self._sweeper: threading.Timer | None = None
+        self._closed = False
+        self._undone: set[tuple[str, str]] = set()
+        """Versions to discard for which the server was away."""
         super().__init__(physical, _Syntax(self), in_use, server.writer)
         self._begin(repair)
 
     def _begin(self, repair: bool) -> None:
         self._learn_indexes()
         self._index_own_fields()
+        if self._in_use.exists():
+            self._sweep_later()
         super()._begin(repair)
 
     def _ask(self, ask: Ask[_Result]) -> _Result:
@@ -435,7 +446,18 @@ class QdrantServerIndex(QdrantIndex):
     def require_room(self, characters: int) -> None:
         """The server's disk is not ours to ask: it tells when it is written to."""
 
+    def discard(self, versions: Sequence[tuple[str, str]]) -> None:
+        try:
+            super().discard(versions)
+        except LLMBackendError:
+            with self._sweeping:
+                self._undone.update(versions)
+            self._sweep_later()
+            raise
+
     def _write(self, points: Sequence[Point]) -> None:
+        with self._sweeping:
+            self._undone -= {(point.payload["document_id"], point.payload["hash"]) for point in points}
         for batch in _batches(points, self._limits.upsert or WRITE_BATCH):
             self._upsert(batch)
 
@@ -455,9 +477,10 @@ class QdrantServerIndex(QdrantIndex):
                 raise
 
     def _there(self, ids: list[uuid.UUID]) -> list[uuid.UUID]:
-        return [uuid.UUID(record.id) for record in self._retrieved(ids, payload=False)]
+        records = self._retrieved(ids, payload=["superseded"])
+        return [uuid.UUID(record.id) for record in records if not record.payload]
 
-    def _retrieved(self, ids: list[uuid.UUID], *, payload: bool) -> Sequence[Any]:
+    def _retrieved(self, ids: list[uuid.UUID], *, payload: bool | list[str]) -> Sequence[Any]:
         names = [str(one) for one in ids]
         found: Sequence[Any] = self._ask(
             lambda client: client.retrieve(self._name, names, with_payload=payload, with_vectors=False)
@@ -510,6 +533,49 @@ class QdrantServerIndex(QdrantIndex):
 
         self._ask(lambda client: client.delete(self._name, models.FilterSelector(filter=where), wait=True))
 
+    def _supersede(self, where: Any) -> None:
+        from qdrant_client import models
+
+        moment = {"superseded": time.time_ns()}
+        selected = models.FilterSelector(filter=where)
+        self._ask(lambda client: client.set_payload(self._name, moment, selected, wait=True))
+        self._sweep_later()
+
+    def _gone(self) -> list[Any]:
+        return [self._syntax.range("superseded", {"gte": 1})]
+
+    def _sweep_later(self) -> None:
+        with self._sweeping:
+            if self._sweeper is None and not self._closed:
+                self._sweeper = threading.Timer(2 * GRACE, self._sweep)
+                self._sweeper.daemon = True
+                self._sweeper.start()
+
+    def _sweep(self) -> None:
+        """Remove what was superseded a while ago, by whatever process; once more later, for what was since then."""
+        with self._sweeping:
+            self._sweeper = None
+        try:
+            self._remove_superseded(GRACE)
+            with self._sweeping:
+                super().discard(list(self._undone))
+                self._undone.clear()
+            left = self._syntax.group(must=self._gone())
+            again = bool(self._scroll(left, 1, None, False)[0])
+        except LLMBackendError as error:
+            log.warning("superseded chunks of %s could not be removed yet: %s", self._name, error)
+            again = not error.details.get("gone")
+        if again:
+            self._sweep_later()
+
+    def _remove_superseded(self, seconds: float, *, again: bool = True) -> None:
+        """Those that have been so for so long."""
+        from qdrant_client import models
+
+        old = self._syntax.range("superseded", {"gte": 1, "lte": time.time_ns() - seconds * 1e9})
+        selected = models.FilterSelector(filter=self._syntax.group(must=[old]))
+        self._server.ask(lambda client: client.delete(self._name, selected, wait=True), again=again)
+
     def _nearest(
         self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, terms: int
     ) -> list[list[Scored]]:
@@ -554,6 +620,19 @@ class QdrantServerIndex(QdrantIndex):
 
     def flush(self) -> None:
         """The server has written what it acknowledged to its log."""
+
+    def close(self) -> None:
+        """What cannot be removed now is when it is opened again."""
+        with self._sweeping:
+            sweeper, self._closed = self._sweeper, True
+        if sweeper is not None:
+            sweeper.cancel()
+            try:
+                self._remove_superseded(0, again=False)
+            except LLMBackendError as error:
+                log.warning("superseded chunks of %s could not be removed yet: %s", self._name, error)
+                return  # and leaves the mark
+        super().close()
 
     def _close(self) -> None:
         """The connection is the engine's."""

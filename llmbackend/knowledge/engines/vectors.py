@@ -8,9 +8,9 @@ content hash and chunk number, so that writing again changes nothing.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from ...errors import InvalidRequest, LLMBackendError
 from ...threads import Threads
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from .filters import Condition
     from .indexes import FieldType, Indexes
+
+_Key = TypeVar("_Key", bound=Hashable)
 
 Mode = Literal["hybrid", "dense", "sparse"]
 List = Literal["dense", "sparse"]
@@ -44,6 +46,10 @@ class Chunk:
     text: str
     metadata: dict[str, Any] = field(default_factory=dict)
     place: dict[str, Any] = field(default_factory=dict)
+    written: int = field(default=0, compare=False)
+    """When, in nanoseconds since 1970; 0 if it is not stored yet."""
+    superseded: bool = field(default=False, compare=False)
+    """Whether another version of its document has taken its place, and it will be gone soon."""
 
     @property
     def in_context(self) -> str:
@@ -83,7 +89,20 @@ class Found(NamedTuple):
 
 
 TRIES = 3
-"""How often is searched, if what was found is gone when it is read: its document was replaced meanwhile."""
+"""How often is searched, if what was found is gone or superseded when it is read: its document was replaced meanwhile."""
+
+
+def one_version(chunks: Mapping[_Key, Chunk]) -> dict[_Key, Chunk]:
+    """Of each document those of one version: while it is replaced, the old one until that is superseded."""
+    versions: dict[str, dict[str, Chunk]] = {}
+    for chunk in chunks.values():
+        versions.setdefault(chunk.document_id, {}).setdefault(chunk.hash, chunk)
+    shown = {name: min(some, key=lambda digest: _order(some[digest])) for name, some in versions.items()}
+    return {key: chunk for key, chunk in chunks.items() if shown[chunk.document_id] == chunk.hash}
+
+
+def _order(chunk: Chunk) -> tuple[bool, int]:
+    return (True, -chunk.written) if chunk.superseded else (False, chunk.written)
 
 
 Scored = tuple[uuid.UUID, float]
@@ -172,7 +191,10 @@ class VectorIndex(Protocol):
         """Which of these documents are there, in whatever version."""
 
     def keep_only(self, versions: Sequence[tuple[str, str]]) -> None:
-        """Of these documents, remove every version but the one named."""
+        """Of these documents, remove every version but the one named.
+
+        Others may be reading them: where finding and reading are not one, they go a little later, and are passed over.
+        """
 
     def discard(self, versions: Sequence[tuple[str, str]]) -> None:
         """Remove these versions."""
@@ -202,8 +224,13 @@ class VectorIndex(Protocol):
         which: Sequence[List],
         limit: int,
         conditions: Sequence[Condition] = (),
+        *,
+        current: bool = False,
     ) -> dict[List, list[Scored]]:
-        """Of each of these lists the first points: those of several indexes become one before they are fused."""
+        """Of each of these lists the first points: those of several indexes become one before they are fused.
+
+        Superseded ones, of which there are few and seldom, may be among them unless only the `current` are asked for.
+        """
 
     def chunks(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Chunk]:
         """Of these points, those that are there."""

@@ -21,7 +21,7 @@ from ..collections.collection import Collection
 from ..engines import fusion
 from ..engines.filters import Condition, conditions
 from ..engines.legible import legible
-from ..engines.vectors import LISTS, TRIES, Chunk, Found, List, Mode
+from ..engines.vectors import LISTS, TRIES, Chunk, Found, List, Mode, one_version
 from .duplicates import originals
 
 if TYPE_CHECKING:
@@ -187,22 +187,22 @@ class _Searching:
         Their lists become one before they are fused: a cosine is a cosine, and BM25's scores compare well enough.
         """
         depth = fusion.depth(limit) if self.mode == "hybrid" else limit
-        for _ in range(TRIES):
-            lists = {name: self._list(name, depth) for name in LISTS[self.mode]}
+        for attempt in range(TRIES):
+            lists = {name: self._list(name, depth, current=attempt > 0) for name in LISTS[self.mode]}
             ranked = dict(zip(lists, await gather(*lists.values()), strict=True))
             best = fusion.best(ranked, self.weight, limit)
             chunks: dict[_Key, Chunk] = {}
             for some in await gather(*(self._chunks(one, best) for one in self.collections)):
                 chunks |= some
-            if len(chunks) == len(best):
+            if len(chunks) == len(best) and not any(chunk.superseded for chunk in chunks.values()):
                 break
         return [Candidate.of(key[0], Found.of(chunks[key], scores)) for key, scores in best if key in chunks]
 
-    async def _list(self, name: List, limit: int) -> list[tuple[_Key, float]]:
+    async def _list(self, name: List, limit: int, *, current: bool) -> list[tuple[_Key, float]]:
         """The best of all collections."""
 
         async def of(collection: Collection) -> list[tuple[_Key, float]]:
-            search = collection.index.lists
+            search = partial(collection.index.lists, current=current)
             found = await collection.run(search, self.text, self.vector, [name], limit, self.where)
             return [((collection.manifest.name, point), score) for point, score in found[name]]
 
@@ -213,7 +213,7 @@ class _Searching:
         name = collection.manifest.name
         points = [point for (of, point), _ in best if of == name]
         found = await collection.run(collection.index.chunks, points) if points else {}
-        return {(name, point): chunk for point, chunk in found.items()}
+        return {(name, point): chunk for point, chunk in one_version(found).items()}
 
 
 async def _judged(found: list[Candidate], text: str, judge: Judge) -> list[Candidate]:

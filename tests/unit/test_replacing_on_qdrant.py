@@ -1,0 +1,134 @@
+"""A document on a Qdrant server while it is replaced: seen in one version at each moment, and in one for good."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qdrant_client import models
+
+from llmbackend import LLMBackendClient
+from llmbackend.knowledge.engines import qdrant_server
+from llmbackend.local import LocalTransport
+from llmbackend.settings import Settings
+from tests.qdrant import CLOUD, OneAtATime, Server, serving
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving(CLOUD) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: Server, tmp_path: Path) -> Iterator[LLMBackendClient]:
+    with _client(server, tmp_path) as client:
+        yield client
+
+
+def _client(server: Server, folder: Path) -> LLMBackendClient:
+    options = Settings(data_dir=folder, qdrant_url=server.url, upstream_timeout=20)
+    return LLMBackendClient(transport=LocalTransport(options))
+
+
+def _router(number: int) -> dict[str, Any]:
+    return {
+        "id": "router",
+        "text": f"To reset the router, hold button number {number}.",
+        "metadata": {"n": number},
+    }
+
+
+OTHER = {"id": "other", "text": "Employees get thirty days of vacation."}
+
+
+def _points(server: OneAtATime) -> int:
+    [one] = server.get_collections().collections
+    return int(server.count(one.name, exact=True).count)
+
+
+def test_it_is_there_once_at_each_moment(client: LLMBackendClient, server: Server) -> None:
+    client.rag_ingest([_router(0), OTHER], "x")
+    server.client.gap = 0.01
+    wrong: list[Any] = []
+    looks = 0
+    stop = threading.Event()
+
+    def search() -> None:
+        nonlocal looks
+        while not stop.is_set():
+            for mode in ("dense", "sparse", "hybrid"):
+                hits = client.rag_search("How is the router reset?", "x", mode=mode, top_k=3)  # type: ignore[arg-type]
+                found = [hit.document_id for hit in hits]
+                if found[:1] != ["router"] or found.count("router") != 1:
+                    wrong.append((mode, found))
+                looks += 1
+            time.sleep(0.005)
+
+    def look() -> None:
+        while not stop.is_set():
+            found = sorted(one.id for one in client.list_documents("x"))
+            if found != ["other", "router"]:
+                wrong.append(found)
+            time.sleep(0.02)
+
+    threads = [threading.Thread(target=work) for work in (search, look)]
+    for thread in threads:
+        thread.start()
+    for number in range(1, 6):
+        client.rag_ingest([_router(number)], "x")
+    client.reindex_collection("x")
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert looks > 5
+
+
+def test_what_was_superseded_is_found_nowhere_and_removed_later(
+    client: LLMBackendClient, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(qdrant_server, "GRACE", 0.5)
+    client.rag_ingest([_router(0), OTHER], "x")
+    client.rag_ingest([_router(1)], "x")
+    assert _points(server.client) == 3, "it is there for those who have found it already"
+    assert client.get_collection("x").documents == 2
+    assert client.get_collection("x").chunks == 2
+    assert [hit.metadata.get("n") for hit in client.rag_search("number 0", "x", mode="sparse")] == [1]
+    assert client.rag_search("number 0", "x", filters={"n": 0}) == []
+    assert client.export_collection("x", tmp_path / "x.jsonl").chunks == 2
+    back = client.rag_ingest([_router(0)], "x")
+    assert (back.updated, back.unchanged) == (1, 0)
+    assert [hit.metadata.get("n") for hit in client.rag_search("number", "x", mode="sparse")] == [0]
+    deadline = time.monotonic() + 10
+    while _points(server.client) > 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert client.rag_ingest([_router(0), OTHER], "x").unchanged == 2
+
+
+def test_closing_removes_it(server: Server, tmp_path: Path) -> None:
+    with _client(server, tmp_path) as client:
+        client.rag_ingest([_router(0), OTHER], "x")
+        client.rag_ingest([_router(1)], "x")
+    assert _points(server.client) == 2
+
+
+def test_what_a_killed_process_had_superseded_is_removed_by_the_next(server: Server, tmp_path: Path) -> None:
+    with _client(server, tmp_path) as client:
+        client.rag_ingest([_router(0), OTHER], "x")
+    [name] = [one.name for one in server.client.get_collections().collections]
+    [old, *_], _ = server.client.scroll(name, with_vectors=True)
+    left = models.PointStruct(
+        id=str(uuid.uuid4()), vector=old.vector, payload={**old.payload, "hash": "h", "superseded": 1}
+    )
+    server.client.upsert(name, [left])
+    (tmp_path / "collections" / f"{name.removeprefix('llmbackend_')}.in-use").touch()
+    with _client(server, tmp_path) as client:
+        assert sorted(one.id for one in client.list_documents("x")) == ["other", "router"]
+    assert _points(server.client) == 2
