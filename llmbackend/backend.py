@@ -43,6 +43,7 @@ from .knowledge.files.documents import from_files
 from .knowledge.files.pool import Limits, ParsingPool
 from .knowledge.ingest.ingest import Incoming, Stages, StagesProgress, ingest, plan, silent
 from .knowledge.retrieval.retrieval import NEXT_BEST, Candidate, retrieve
+from .knowledge.retrieval.unmet import unmet
 from .settings import Settings
 from .sse import DONE, HEARTBEAT, event
 from .vitals import Vitals
@@ -365,6 +366,9 @@ class Backend:
             depth = max(depth, NEXT_BEST) if request.explain else depth
             return await self._retrieve(request, text, clock, depth, judge=judge)
 
+        async def notes() -> list[str]:
+            return await unmet(await self._named(request.collection), request.filters or {})
+
         return answers.stream(
             self._chat,
             self._embedder,
@@ -373,7 +377,7 @@ class Backend:
             look,
             top_k=request.top_k,
             history=request.history or (),
-            explain=request.explain,
+            explain=notes if request.explain else None,
             links=self.settings.answer_links,
         )
 

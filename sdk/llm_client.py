@@ -564,7 +564,8 @@ class Explanation(Record):
     dense, sparse, weight, fused, judge, judged, rerank, quote_score, dropped}`, best first. `number` is the source's, None where it was
     dropped before. `dropped` is why the answer was not written from it: "duplicate" (of a better one), "min_score",
     "top_k" (not among the best), "budget" (no room in the model's context), else None. Where no model
-    judges, `found` is whether `fit` reaches `bar`. `ms` has the milliseconds of each step.
+    judges, `found` is whether `fit` reaches `bar`. `notes` tell of filters' fields that no document has, or that hold
+    something else than was asked for. `ms` has the milliseconds of each step.
     """
 
     @property
@@ -589,7 +590,7 @@ class Explanation(Record):
 
     def __repr__(self) -> str:
         shown, columns, more = self._shown()
-        lines = [f"{self['question']}  ({self._verdict()})"]
+        lines = [f"{self['question']}  ({self._verdict()})", *self.get("notes", ())]
         for one in shown:
             told = [f"{name} {one[name]:.3f}" for name in columns if one[name] is not None]
             told += [f"dropped: {one['dropped']}"] if one["dropped"] else []
@@ -619,7 +620,8 @@ class Explanation(Record):
         head = "".join(f"<th style='text-align:left'>{name}</th>" for name in heads)
         return (
             f"<p><b>{html.escape(self['question'])}</b><br>{html.escape(self._verdict())}</p>"
-            f"{_timeline(self['ms'])}<table><tr>{head}</tr>{rows}</table><small>{more}</small>"
+            + "".join(f"<p>{html.escape(note)}</p>" for note in self.get("notes", ()))
+            + f"{_timeline(self['ms'])}<table><tr>{head}</tr>{rows}</table><small>{more}</small>"
         )
 
 

@@ -244,6 +244,10 @@ class Explanation(Response):
     found: bool
     model: str
     prompt_tokens: int
+    notes: list[str] = Field(
+        [],
+        description="fields of the filters that no document has, or that hold something else than is asked for",
+    )
     ms: dict[str, float] = Field(description="milliseconds of each step, in their order")
 
 

@@ -120,3 +120,77 @@ def test_times_are_compared_as_times(client: LLMBackendClient, collection: str) 
         InvalidRequest, match=r"'signed' has bounds that are neither numbers nor times.*2026-03-01"
     ):
         found(gte="soon")
+
+
+DESCRIBED = [
+    {
+        "author": {"name": "Ada"},
+        "year": 2024,
+        "code": "17",
+        "signed": "2026-03-01",
+        "tags": ["a"],
+        "done": True,
+    },
+    {"author": {"name": "Bob"}, "year": 2025, "parts": [{"kind": "pump"}], "Team": "hr", "code": "18"},
+]
+
+NOTES: list[tuple[dict[str, Any], str]] = [
+    ({"auther.name": "Ada"}, "no document has the field 'auther.name': did you mean 'author.name'?"),
+    ({"name": "Ada"}, "no document has the field 'name': did you mean 'author.name'?"),
+    ({"team": "hr"}, "no document has the field 'team': did you mean 'Team'?"),
+    ({"or": [{"yeer": 2024}, {"done": True}]}, "no document has the field 'yeer': did you mean 'year'?"),
+    ({"parts.kind": "pump"}, "no document has the field 'parts.kind': did you mean 'parts[].kind'?"),
+    (
+        {"qqq": {"exists": True}},
+        "no document has the field 'qqq'; there are 'Team', 'author.name', 'code', 'done', ",
+    ),
+    ({"author": "Ada"}, "'author' holds objects: ask for a field in it, such as 'author.name'"),
+    ({"parts": "pump"}, "'parts' holds objects: ask for a field in it, such as 'parts[].kind'"),
+    ({"year": "2024"}, "'year' holds numbers, such as '2024', and the filter asks for texts"),
+    ({"code": 17}, "'code' holds texts, such as '17', and the filter asks for numbers"),
+    ({"code": [17, True]}, "'code' holds texts, such as '17', and the filter asks for numbers"),
+    ({"done": 1}, "'done' holds true or false, such as 'True', and the filter asks for numbers"),
+    (
+        {"year": {"not": {"gte": "2026-03-01"}}},
+        "'year' holds numbers, such as '2024', and the filter asks for times",
+    ),
+    (
+        {"signed": {"gte": 2026}},
+        "'signed' holds times, such as '2026-03-01', and the filter asks for numbers",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def described(_local: LLMBackendClient, _http: LLMBackendClient) -> str:
+    documents = [
+        {"id": str(number), "text": f"text {number}", "metadata": it} for number, it in enumerate(DESCRIBED)
+    ]
+    for one in (_local, _http):
+        one.rag_ingest(documents, "described")
+    return "described"
+
+
+@pytest.mark.parametrize(("filters", "note"), NOTES, ids=[str(filters) for filters, _ in NOTES])
+def test_an_explanation_tells_what_filters_do_not_find(
+    client: LLMBackendClient, described: str, filters: dict[str, Any], note: str
+) -> None:
+    explanation = client.rag_query("text", described, filters=filters, explain=True).explanation
+    assert [one[: len(note)] for one in explanation.notes] == [note]
+    assert note in repr(explanation)
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        None,
+        {"author.name": "Eve", "parts[0].kind": "pump", "page": 1, "headings": "a"},
+        {"year": 2024.5, "signed": {"lt": "2020-01-01"}, "tags": ["x"], "code": {"exists": True}},
+        {"signed": "soon"},
+    ],
+    ids=str,
+)
+def test_filters_on_what_there_is_need_no_note(
+    client: LLMBackendClient, described: str, filters: dict[str, Any] | None
+) -> None:
+    assert client.rag_query("text", described, filters=filters, explain=True).explanation.notes == []

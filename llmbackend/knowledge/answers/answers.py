@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -32,14 +32,14 @@ async def stream(
     *,
     top_k: int,
     history: Sequence[Message] = (),
-    explain: bool = False,
+    explain: Callable[[], Awaitable[list[str]]] | None = None,
     links: Links = "host",
 ) -> AsyncIterator[dict[str, Any]]:
     """An answer to a question from the passages that `look` finds; `found` is False where they do not tell.
 
     It comes piecewise: `{"sources": […]}`, for a person to read while the answer is being written, any number of
     `{"delta": text}`, then `{"answer": {…}}` with the rest. A question that leans on a conversation's `history` is made
-    to stand alone first.
+    to stand alone first. `explain`, if given, tells what is to be noted in an explanation of it all.
     """
     clock = Clock()
     usage: dict[str, int] = {}
@@ -86,7 +86,7 @@ async def stream(
         "usage": usage,
     }
     if explain:
-        told["explanation"] = _explained(passages, written, found, usage, clock)
+        told["explanation"] = _explained(passages, written, found, usage, clock, await explain())
     yield {"answer": told}
 
 
@@ -112,7 +112,7 @@ async def _read(
 
 
 def _explained(
-    passages: Passages, written: Writer, found: bool, usage: dict[str, int], clock: Clock
+    passages: Passages, written: Writer, found: bool, usage: dict[str, int], clock: Clock, notes: list[str]
 ) -> dict[str, Any]:
     best = passages.best
     candidates: list[dict[str, Any]] = []
@@ -139,5 +139,6 @@ def _explained(
         found=found,
         model=written.model,
         prompt_tokens=usage.get("prompt_tokens", 0),
+        notes=notes,
         ms={step: round(ms, 2) for step, ms in clock.ms.items()},
     ).model_dump()

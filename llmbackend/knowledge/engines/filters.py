@@ -194,6 +194,14 @@ def _within(key: str, bounds: dict[str, Any], place: tuple[str, ...]) -> FieldCo
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d.*)?", re.ASCII)
 
 
+def is_time(text: str) -> bool:
+    """Whether it is a date, or a date and time, as they are compared."""
+    try:
+        return _moment("gte", text) is not None
+    except (ValueError, OverflowError):
+        return False
+
+
 def _moment(name: str, bound: str) -> tuple[str, datetime]:
     """A bound as a moment, in UTC where it tells no zone. A date stands for all of its day."""
     if not _TIME.fullmatch(bound):
