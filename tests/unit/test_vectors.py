@@ -490,8 +490,6 @@ def test_both_engines_rank_alike(tmp_path: Path) -> None:
 def test_a_filter_looked_up_in_parts_finds_what_it_finds_at_once(
     tmp_path: Path, mode: Any, teams: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qdrant_edge, "IDS_AT_ONCE", 70)
-    monkeypatch.setattr(qdrant_edge, "SCORED_AT_ONCE", 3)
     engine = _engine("edge", tmp_path)
     index: Any = _made(engine)
     chunks = [
@@ -503,9 +501,9 @@ def test_a_filter_looked_up_in_parts_finds_what_it_finds_at_once(
             f"router {'button ' * (1 + number)} {number}",
             {"team": 77 if number % 41 == 7 else number % 5},
         )
-        for number in range(300)
+        for number in range(400)
     ]
-    index.upsert(chunks, np.random.default_rng(3).standard_normal((300, 2)).astype(np.float32))
+    index.upsert(chunks, np.random.default_rng(3).standard_normal((400, 2)).astype(np.float32))
     query = np.array([1, 2], np.float32)
     where = conditions({"or": [{"team": team} for team in [*teams, 98]]})
 
@@ -516,13 +514,14 @@ def test_a_filter_looked_up_in_parts_finds_what_it_finds_at_once(
         return {hit.chunk.document_id: hit.score for hit in hits}
 
     at_once = found(10**6)
-    assert len(at_once) == {1: 40, 77: 8, 99: 0}[teams[0]]
-    asked: list[int] = []
-    fitting = index._fitting
-    monkeypatch.setattr(index, "_fitting", lambda ids, *rest: asked.append(len(ids)) or fitting(ids, *rest))
+    assert len(at_once) == {1: 40, 77: 10, 99: 0}[teams[0]]
+    parts: list[int] = []
+    filtering = index._filtering
+    monkeypatch.setattr(qdrant_edge, "MOST_LOOKUPS", 100)
+    monkeypatch.setattr(index, "_filtering", lambda lookups: parts.append(lookups) or filtering(lookups))
     in_parts = found(100)
-    assert asked
-    assert max(asked) < 300
+    assert parts
+    assert max(parts) <= 100
     assert sorted(in_parts.values()) == pytest.approx(sorted(at_once.values()), abs=2e-3)
     if mode == "dense":
         assert in_parts.keys() == at_once.keys()

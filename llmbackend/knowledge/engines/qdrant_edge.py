@@ -54,21 +54,12 @@ READ_TO_OPEN = ("segments/*/payload_index/**/*", f"segments/*/vector_storage-{DE
 # Edge holds the interpreter's lock in every call: what takes long is done in parts, and nobody waits for more than one.
 HELD = 0.02  # seconds, about, for which a part may hold it
 LEAST_BATCH, READ_BATCH = 32, 256  # chunks read with their payloads at once
-LEAST_LOOKUPS, LOOKUPS, MOST_LOOKUPS = 32, 500, 2_000  # a condition of a filter in a chunk is one
-IDS_AT_ONCE = 2_000
-SCORED_AT_ONCE = 1_000
+LEAST_LOOKUPS, LOOKUPS, MOST_LOOKUPS = 32, 500, 20_000  # a condition of a filter in a chunk is one
 DEEPEST = 4_000
 """How far down the unfiltered list is looked for what a filter lets through, before it is in all chunks."""
 _FILTERING = threading.Lock()
 INDEX_FROM = 5_000
 """Chunks from which a filter has its fields indexed: to look it up in fewer takes a few hundredths of a second."""
-
-
-def _keep_best(scores: dict[uuid.UUID, float], limit: int) -> None:
-    """The highest only, best first."""
-    best = heapq.nlargest(limit, scores.items(), key=lambda item: item[1])
-    scores.clear()
-    scores.update(best)
 
 
 def _next_size(size: int, took: float, least: int, most: int) -> int:
@@ -246,13 +237,13 @@ class EdgeIndex(QdrantIndex):
         ]
         if where is None:
             return self._query(queries, limit)
-        if self._chunks() * terms <= self._lookups:
-            return self._query(queries, limit, where)
-        found = [self._near(query, limit, where, terms) for query in queries]
-        missing = [number for number, scored in enumerate(found) if scored is None]
-        anywhere = self._anywhere([queries[number] for number in missing], limit, where, terms)
-        its = dict(zip(missing, anywhere, strict=True))
-        return [its[number] if scored is None else scored for number, scored in enumerate(found)]
+        chunks = self._chunks()
+        found: list[list[Scored] | None] = [None] * len(queries)
+        if chunks * terms > self._lookups:
+            found = [self._near(query, limit, where, terms, chunks) for query in queries]
+        missing = [query for query, scored in zip(queries, found, strict=True) if scored is None]
+        anywhere = iter(self._anywhere(missing, limit, where, terms, chunks))
+        return [next(anywhere) if scored is None else scored for scored in found]
 
     def _chunks(self) -> int:
         """About how many there are."""
@@ -279,39 +270,41 @@ class EdgeIndex(QdrantIndex):
             )
         return [[(point.id, point.score) for point in points] for points in found]
 
-    def _near(self, query: Any, limit: int, where: Any, terms: int) -> list[Scored] | None:
+    def _near(self, query: Any, limit: int, where: Any, terms: int, chunks: int) -> list[Scored] | None:
         """Where many chunks fit a filter, the best that do are near the top of the list without it. None if not."""
         scored: list[Scored] = []
         looked_at, depth = 0, max(LEAST_BATCH, 2 * limit)
-        while depth <= DEEPEST:
+        while depth <= min(DEEPEST, chunks // 4):  # looking into all of them would be faster
             [found] = self._query([query], depth)
             fitting = set(self._fitting([point for point, _ in found[looked_at:]], where, terms))
             scored += [one for one in found[looked_at:] if one[0] in fitting]
             if len(scored) >= limit or len(found) < depth:
                 return scored[:limit]
-            looked_at, depth = depth, 4 * depth
+            looked_at, depth = depth, max(2 * depth, 3 * depth * limit // (2 * len(scored) + 1))
         return None
 
-    def _anywhere(self, queries: list[Any], limit: int, where: Any, terms: int) -> list[list[Scored]]:
-        """Look a filter up in every chunk, and score those that fit."""
-        best: list[dict[uuid.UUID, float]] = [{} for _ in queries]
-        offset: Any = None
-        fitting: list[uuid.UUID] = []
-        while queries:
-            records, offset = self._scroll(None, IDS_AT_ONCE, offset, False)
-            fitting += self._fitting([record.id for record in records], where, terms)
-            while len(fitting) >= SCORED_AT_ONCE or (offset is None and fitting):
-                these = self._syntax.group(must=[self._edge.HasIdCondition(set(fitting[:SCORED_AT_ONCE]))])
-                del fitting[:SCORED_AT_ONCE]
-                for scored, its in zip(self._query(queries, limit, these), best, strict=True):
-                    its.update(scored)
-                    if len(its) > 4 * limit:
-                        _keep_best(its, limit)
-            if offset is None:
-                break
-        for its in best:
-            _keep_best(its, limit)
-        return [list(its.items()) for its in best]
+    def _anywhere(
+        self, queries: list[Any], limit: int, where: Any, terms: int, chunks: int
+    ) -> list[list[Scored]]:
+        """Look a filter up in all chunks: part by part, if there are many."""
+        best: list[list[Scored]] = [[] for _ in queries]
+        waiting = [(1, 0)] if queries else []
+        while waiting:
+            parts, number = waiting.pop()
+            lookups = chunks * terms // parts
+            if lookups > self._lookups:
+                waiting += [(2 * parts, number + parts), (2 * parts, number)]
+                continue
+            these = where
+            if parts > 1:
+                these = self._syntax.group(must=[where, self._edge.SliceCondition(parts, number)])
+            with self._filtering(lookups):
+                found = self._query(queries, limit, these)
+            best = [
+                heapq.nlargest(limit, [*its, *more], key=lambda scored: scored[1]) if its else more
+                for its, more in zip(best, found, strict=True)
+            ]
+        return best
 
     def _fitting(self, ids: list[uuid.UUID], where: Any, terms: int) -> list[uuid.UUID]:
         """Which of these points fit a filter."""
@@ -321,16 +314,21 @@ class EdgeIndex(QdrantIndex):
             some = ids[start : start + max(1, self._lookups // terms)]
             start += len(some)
             these = self._syntax.group(must=[self._edge.HasIdCondition(set(some)), where])
-            # One at a time in this process, and the others in between.
-            with _FILTERING:
-                began = time.perf_counter()
+            with self._filtering(len(some) * terms):
                 records, _ = self._scroll(these, len(some), None, False)
-                took = time.perf_counter() - began
-            threads.give_way()
             fitting += [record.id for record in records]
-            if len(some) * terms > self._lookups // 2 or took > HELD:
-                self._lookups = _next_size(self._lookups, took, LEAST_LOOKUPS, MOST_LOOKUPS)
         return fitting
+
+    @contextmanager
+    def _filtering(self, lookups: int) -> Iterator[None]:
+        """Around a part with so many: one at a time in this process."""
+        with _FILTERING:
+            began = time.perf_counter()
+            yield
+            took = time.perf_counter() - began
+        threads.give_way()
+        if lookups > self._lookups // 2 or took > HELD:
+            self._lookups = _next_size(self._lookups, took, LEAST_LOOKUPS, MOST_LOOKUPS)
 
     def _payloads(self, ids: list[uuid.UUID]) -> list[tuple[uuid.UUID, dict[str, Any]]]:
         found: list[tuple[uuid.UUID, dict[str, Any]]] = []
