@@ -11,7 +11,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from llmbackend import BackendError, BackendTimeout, LLMBackendError, Overloaded
+from llmbackend import BackendError, BackendTimeout, LLMBackendClient, LLMBackendError, Overloaded
+from llmbackend.knowledge.engines import qdrant_server
+from llmbackend.local import LocalTransport
+from llmbackend.settings import Settings
 from tests.upstream.conftest import Connect, fails
 from tests.upstream.fake import closed_port
 
@@ -117,3 +120,13 @@ def test_the_doctor_asks_the_qdrant_server(
     assert "QDRANT_API_KEY" in found.fix
     monkeypatch.setattr(_Qdrant, "behaviour", "hang")
     assert "did not answer" in check().fix
+
+
+def test_without_its_client_a_start_tells_which_extra_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qdrant_server, "find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=r"llmbackend\[qdrant\]"):
+        LLMBackendClient(
+            transport=LocalTransport(Settings(data_dir=tmp_path, qdrant_url="http://127.0.0.1:9"))
+        ).health()

@@ -15,6 +15,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -143,6 +144,11 @@ class QdrantServer:
         writer: str = "",
         client: Any = None,
     ) -> None:
+        if find_spec("qdrant_client") is None:
+            raise BackendError(
+                "QDRANT_URL is set, and Qdrant's client is not installed: pip install 'llmbackend[qdrant]'",
+                details={"backend": "Qdrant"},
+            )
         self.url = url
         self._urls = [one.strip() for one in url.split(",") if one.strip()]
         self._api_key = api_key
