@@ -157,3 +157,43 @@ def test_who_asks_with_a_code_hears_of_that_one_or_of_none(client: LLMBackendCli
     answer = client.rag_query("How often is pump P-433 checked?", collection)
     assert not answer.found
     assert answer.startswith("No passage has P-433.")
+
+
+HEADED = """# Staff guide
+
+## Contact: Maria Lopez, extension 4471
+
+She is in the office every day except Friday.
+
+## Parking
+
+It is free for visitors in the north lot.
+"""
+PAGE = (
+    b"<html><head><title>QX-77 pump: serviced every 6 months</title></head>"
+    b"<body><p>Keep the area clean and dry. Use the red handle to open it.</p></body></html>"
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "told"),
+    [
+        ("What is the extension of Maria Lopez?", "Contact: Maria Lopez, extension 4471"),
+        ("How often is the QX-77 pump serviced?", "QX-77 pump: serviced every 6 months"),
+    ],
+)
+def test_what_stands_only_in_a_heading_or_title_is_told(
+    client: LLMBackendClient, collection: str, question: str, told: str
+) -> None:
+    client.rag_ingest(FILLER, collection)
+    client.rag_ingest_files([("guide.md", HEADED.encode()), ("pump.html", PAGE)], collection)
+    answer = client.rag_query(question, collection)
+    assert answer.found
+    assert told in answer
+    assert told in answer.sources[0].quote
+
+
+def test_headings_that_are_not_asked_for_are_not_told(client: LLMBackendClient, collection: str) -> None:
+    answer = ask(client, collection, HEADED, "Who is in the office every day except Friday?")
+    assert "Staff guide" not in answer
+    assert "every day except Friday" in answer.sources[0].quote

@@ -40,6 +40,24 @@ def test_an_answer_is_the_models_words_from_the_passages(
     assert QUESTION in prompt
 
 
+@pytest.mark.parametrize("context", [512, 8192])
+def test_a_model_reads_passages_below_their_headings(
+    connect: Connect, upstream: Upstream, context: int
+) -> None:
+    client = connect(chat_context=context)
+    quays = " ".join(f"It has a quay number {number} for ships." for number in range(30))
+    client.rag_ingest_files(
+        [("guide.md", f"# Aldersea\n\n## Harbour, dredged in 1911\n\n{quays}".encode())], "guide"
+    )
+    answer = client.rag_query(QUESTION, "guide")
+    assert answer.sources[0].quote == "Harbour, dredged in 1911"
+    [request] = upstream.seen
+    assert (
+        '<passage number="1">\nAldersea > Harbour, dredged in 1911\n\nIt has'
+        in request["messages"][-1]["content"]
+    )
+
+
 def test_a_streamed_answer_has_its_sources_first(
     client: LLMBackendClient, upstream: Upstream, collection: str
 ) -> None:

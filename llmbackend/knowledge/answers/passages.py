@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from ... import threads
 from ...inference.embeddings import Embedder
-from ...inference.sentences import Quote, fitting, sentences
-from ...schemas import Hit, Source
+from ...inference.sentences import Quote, fitting, sentences, stems
+from ...schemas import Source
 from ...tracing import Clock
 from ..chunks.tokens import tokens_of
 from ..retrieval.retrieval import Candidate
@@ -33,37 +34,59 @@ class Passages:
 
 
 async def number(embedder: Embedder, question: str, candidates: list[Candidate]) -> Passages:
-    """The hits among the candidates as numbered sources, each with its quote: a verbatim part of its text."""
-    hits = [candidate.hit for candidate in candidates if candidate.dropped is None]
-    quotes = await fitting(embedder, question, [hit.text for hit in hits]) if hits else []
-    return Passages(question, candidates, sources(hits, quotes), quotes)
+    """The hits among the candidates as numbered sources, each with its quote: a verbatim part of its document."""
+    hits = [candidate for candidate in candidates if candidate.dropped is None]
+    quotes = await fitting(embedder, question, [hit.chunk.text for hit in hits]) if hits else []
+    told = await threads.processor(sources, question, hits, quotes)
+    return Passages(question, candidates, told, quotes)
 
 
-def sources(hits: Sequence[Hit], quotes: Sequence[Quote]) -> list[Source]:
-    """The hits, numbered from 1, each with the first of its quotes; one that has none is quoted whole."""
+def sources(question: str, hits: Sequence[Candidate], quotes: Sequence[Quote]) -> list[Source]:
+    """The hits, numbered from 1, each with the first of its quotes; one that has none is quoted whole.
+
+    A heading above a hit is its quote if it has more of the question's words than the sentence that fits best.
+    """
+    asked = stems(question)
     best = {quote.text: quote for quote in reversed(quotes)}
-    told = [best.get(index) or Quote(index, 0, len(hit.text), 0.0) for index, hit in enumerate(hits)]
-    return [
-        Source.model_construct(**vars(hit), number=quote.text + 1, quote=hit.text[quote.start : quote.end])
-        for hit, quote in zip(hits, told, strict=True)
-    ]
+    told: list[Source] = []
+    for index, hit in enumerate(hits):
+        text = hit.chunk.text
+        quote = best.get(index) or Quote(index, 0, len(text), 0.0)
+        said = text[quote.start : quote.end]
+        headings = above(asked, hit.chunk.headings, text)
+        said = max(said, *headings, key=lambda one: len(asked & stems(one))) if headings else said
+        told.append(Source.model_construct(**vars(hit.hit), number=index + 1, quote=said))
+    return told
+
+
+def above(asked: set[str], headings: Sequence[str], said: str) -> list[str]:
+    """Of the headings above what is said, those with words that are asked for and that it does not have."""
+    told: list[str] = []
+    left = asked - stems(said)
+    for heading in reversed(headings):
+        if has := left & stems(heading):
+            told.insert(0, heading)
+            left -= has
+    return told
 
 
 def within(passages: Passages, budget: int) -> list[str]:
-    """What the model gets to read, within a budget of tokens.
+    """What the model gets to read, below its headings, within a budget of tokens.
 
     Whole passages if they fit; else each cut to the sentences around its quote, best sources first, and the weakest
     left out. The best source's quote is always there.
     """
     best = passages.best
-    whole = [source.text for source in passages.sources]
+    hits = [candidate.chunk for candidate in passages.candidates if candidate.dropped is None]
+    whole = [hit.below_headings for hit in hits]
     if sum(len(tokens_of(text)) for text in whole) <= budget:
         return whole
     share = max(budget // len(whole), 80)
 
     cut: list[str] = []
-    for index, text in enumerate(whole):
-        passage = _around(text, best[index], share)
+    for index, hit in enumerate(hits):
+        headings = hit.below_headings.removesuffix(hit.text)
+        passage = headings + _around(hit.text, best[index], share - len(tokens_of(headings)))
         budget -= len(tokens_of(passage))
         if budget < 0 and cut:
             break

@@ -19,7 +19,7 @@ from ...inference.sentences import Quote, fitting, stems
 from ..retrieval.retrieval import Candidate
 from .exact import Exact
 from .fit import ANSWERED, fit
-from .passages import Passages, sources
+from .passages import Passages, above, sources
 from .stretches import around, size, written
 from .units import Unit, units
 
@@ -114,6 +114,8 @@ class _Laid:
     parts: list[Unit]
     below: list[str]
     """Each unit with the heading above it."""
+    above: list[list[str]]
+    """The headings above each unit, outermost first."""
 
     @property
     def text(self) -> str:
@@ -149,11 +151,13 @@ async def read(
         laid, quotes = _ordered(laid, quotes)
     for place, one in enumerate(laid):
         one.candidate.dropped = None if place < top_k else "top_k"
-    hits = laid[:top_k]
+    hits, asked = laid[:top_k], stems(question)
     quotes = [quote for quote in quotes if quote.text < len(hits)]
     ordered = [*(one.candidate for one in laid), *others]
-    passages = Passages(question, ordered, sources([one.candidate.hit for one in hits], quotes), quotes)
-    stretches = await threads.processor(_stretches, hits, quotes)
+    shown = [_below_headings(asked, hits[quote.text], quote) for quote in quotes]
+    told_by = await threads.processor(sources, question, [one.candidate for one in hits], shown)
+    passages = Passages(question, ordered, told_by, quotes)
+    stretches = await threads.processor(_stretches, asked, hits, quotes)
     return Reading(passages, stretches, round(told, 4), bar, exact.missing)
 
 
@@ -167,14 +171,17 @@ def _lay(candidate: Candidate) -> _Laid:
     parts = units(text) or [Unit(0, len(text), "sentence", 0, False)]
     if not any(unit.tells for unit in parts):
         parts = [unit._replace(kind="sentence") for unit in parts]
-    heading = (candidate.chunk.place.get("headings") or [""])[-1]
+    outer = candidate.chunk.headings
+    heading = outer[-1] if outer else ""
     below: list[str] = []
+    above: list[list[str]] = []
     for unit in parts:
         said = " ".join(text[unit.start : unit.end].split())
         if unit.kind == "heading":
             heading = re.sub(r"^#+\s*|[*_`|]+", "", said).strip()
         below.append(f"{heading}: {said}" if heading else said)
-    return _Laid(candidate, parts, below)
+        above.append(outer if heading in ("", *outer[-1:]) else [*outer, heading])
+    return _Laid(candidate, parts, below, above)
 
 
 async def _judged(
@@ -273,8 +280,20 @@ def _is_english(question: str, candidates: Sequence[Candidate]) -> bool:
     return bool(words) and sum(word in _ENGLISH for word in words) >= ENGLISH * len(words)
 
 
-def _stretches(hits: list[_Laid], quotes: list[Quote]) -> list[Stretch]:
-    """One of the best passage, and one of the next that has something to add."""
+def _below_headings(asked: set[str], hit: _Laid, quote: Quote) -> Quote:
+    """The quote from the headings right above it on, if these have words that are asked for and that it does not have."""
+    place = next((index for index, unit in enumerate(hit.parts) if unit.start == quote.start), 0)
+    start, said = quote.start, hit.text[quote.start : quote.end]
+    while place and hit.parts[place - 1].kind == "heading":
+        place -= 1
+        heading = hit.parts[place]
+        if above(asked, [hit.text[heading.start : heading.end]], said):
+            start, said = heading.start, hit.text[heading.start : quote.end]
+    return quote._replace(start=start)
+
+
+def _stretches(asked: set[str], hits: list[_Laid], quotes: list[Quote]) -> list[Stretch]:
+    """One of the best passage, and one of the next that has something to add, each below what of its headings is asked."""
     told: list[Stretch] = []
     said: set[str] = set()
     left = BOTH
@@ -294,7 +313,7 @@ def _stretches(hits: list[_Laid], quotes: list[Quote]) -> list[Stretch]:
             continue
         said.update(_plain(hit, place) for place in chosen)
         text = written(hit.text, hit.parts, chosen, most)
-        told.append(Stretch(quote.text, text))
+        told.append(Stretch(quote.text, "\n\n".join([*above(asked, hit.above[best], text), text])))
         left -= size(text)
         if len(told) == 2 or left < 15:
             break

@@ -52,18 +52,23 @@ class Chunk:
     """Whether another version of its document has taken its place, and it will be gone soon."""
 
     @property
+    def headings(self) -> list[str]:
+        found: list[str] = self.place.get("headings", [])
+        return found
+
+    @property
     def in_context(self) -> str:
         """The text below the headings it stands under, its words in one piece: what is embedded."""
-        return legible(self._whole)
+        return legible(self.below_headings)
 
     @property
     def words(self) -> str:
         """The same for a search by words."""
-        return with_parts(self._whole)
+        return with_parts(self.below_headings)
 
     @property
-    def _whole(self) -> str:
-        headings = " > ".join(self.place.get("headings", ()))
+    def below_headings(self) -> str:
+        headings = " > ".join(self.headings)
         return f"{headings}\n\n{self.text}" if headings else self.text
 
     def point_id(self, namespace: uuid.UUID) -> uuid.UUID:
