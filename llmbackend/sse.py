@@ -88,6 +88,7 @@ def _is_plain(piece: bytes) -> bool:
         and b"\r" not in piece
         and piece.count(b"\n") == 2 + 2 * piece.count(b"\n\ndata: ")
         and b"data: \n" not in piece
+        and b"data:  " not in piece
     )
 
 

@@ -467,6 +467,8 @@ def _tool_call(call: Mapping[str, Any]) -> Record:
     name, written = function.get("name", ""), function.get("arguments") or "{}"
     try:
         arguments = json.loads(written) if isinstance(written, str) else written
+        if isinstance(arguments, str):  # some servers write them as JSON twice
+            arguments = json.loads(arguments)
     except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, Mapping):
@@ -927,11 +929,11 @@ class ReplyStream(_TextStream):
     def reply(self) -> Reply:
         """What has come so far, as a Reply; complete once the stream has ended."""
         text, beside = "".join(self._pieces), self._beside
-        ended = _THOUGHT.search(text)
-        if ended and not _THINKS.search(text, 0, ended.start()):
-            # Its template opened the thoughts, so that nobody could tell them by their beginning.
+        while (ended := _THOUGHT.search(text)) and not _THINKS.search(text, 0, ended.start()):
+            # Its template opened the thoughts, or there were others within: nobody could tell before.
+            before = beside.get("reasoning_content") or beside.get("reasoning")
             thoughts, text = text[: ended.start()].strip(), text[ended.end() :].lstrip()
-            beside = {**beside, "reasoning_content": thoughts}
+            beside = {**beside, "reasoning_content": "\n".join(filter(None, [before, thoughts]))}
         calls = [self._tool_calls[index] for index in sorted(self._tool_calls)]
         return Reply(
             text,

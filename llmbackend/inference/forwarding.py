@@ -22,9 +22,9 @@ from .wire import Deltas
 _PATH = "/chat/completions"
 
 # What may have to be written anew: until it is known that a reply begins with words, and after that.
-_SAYS = re.compile(rb'"content"\s*:\s*(?:"[^"]|[^"n\s])')
-_SAYS_IN_PARTS = re.compile(rb'"content"\s*:\s*[^"n\s]')
-_CALLS = re.compile(rb'"tool_calls"\s*:\s*\[\s*\{')
+_SAYS = re.compile(rb'"(?:content|refusal)"\s*:\s*(?:"[^"]|[^"n\s])|"message"\s*:\s*\{')
+_SAYS_IN_PARTS = re.compile(rb'"content"\s*:\s*[^"n\s]|"refusal"\s*:\s*"[^"]')
+_CALLS = re.compile(rb'"tool_calls"\s*:\s*(?:\[\s*)?\{|"function_call"\s*:\s*\{')
 
 
 class ForwardingChat(OpenAICompatibleChat):

@@ -94,6 +94,8 @@ def told_apart(text: str) -> tuple[str, str]:
     """The words and the thoughts of a whole reply."""
     reading = Thoughts()
     words, thoughts = reading.feed(text, last=True)
-    if reading.none and (found := CLOSING.search(text)) and not _OPENING.search(text, 0, found.start()):
-        return text[found.end() :].lstrip(), text[: found.start()].strip()
+    # A closing tag by itself: its template has opened the thoughts, or there were others within.
+    while (found := CLOSING.search(words)) and not _OPENING.search(words, 0, found.start()):
+        thoughts = "\n".join(filter(None, [thoughts, words[: found.start()].strip()]))
+        words = words[found.end() :].lstrip()
     return words, thoughts

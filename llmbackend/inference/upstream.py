@@ -408,7 +408,6 @@ def _json(body: bytes) -> Any:
 
 
 def _error_event(piece: bytes) -> Any:
-    """The error in a stream's first event, if it is one."""
-    first = piece.lstrip().partition(b"\n")[0]
-    said = _json(first.removeprefix(b"data:")) if b'"error"' in first else None
-    return said.get("error") if isinstance(said, dict) else None
+    """The error in a stream's first event, if it is one; raises ValueError or AttributeError for what is no event."""
+    data = piece.lstrip().partition(b"\n")[0].removeprefix(b"data:").strip()
+    return None if data == b"[DONE]" else json.loads(data).get("error")

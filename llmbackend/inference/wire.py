@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from .thoughts import Thoughts, told_apart
@@ -18,6 +19,8 @@ def message(said: dict[str, Any]) -> bool:
     """Write a whole message as OpenAI would; tells whether anything had to be changed."""
     before = said.get("content")
     words, thoughts = _texts(before)
+    if not words and isinstance(refusal := said.get("refusal"), str):
+        words = refusal
     if isinstance(words, str):
         words, more = told_apart(words)
         thoughts += more
@@ -26,10 +29,9 @@ def message(said: dict[str, Any]) -> bool:
         said["content"] = words
     if thoughts:
         _think(said, thoughts)
-    calls = said.get("tool_calls")
-    if calls:
-        plain = [_call(call) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-        if plain != calls:
+    if calls := _calls(said):
+        plain = [_call(call) for call in calls]
+        if plain != said.get("tool_calls"):
             said["tool_calls"] = plain
             changed = True
     return changed
@@ -50,6 +52,9 @@ class Deltas:
         for choice in chunk.get("choices") or ():
             if not isinstance(choice, dict):
                 continue
+            if choice.get("delta") is None and isinstance(whole := choice.get("message"), dict):
+                choice["delta"] = whole  # as some send what does not come in pieces
+                changed = True
             delta = choice.get("delta")
             ends = bool(choice.get("finish_reason"))
             number = choice.get("index")
@@ -83,6 +88,8 @@ class _Choice:
     def read(self, delta: dict[str, Any], ends: bool) -> bool:
         before = delta.get("content")
         words, thoughts = _texts(before)
+        if not words and isinstance(refusal := delta.get("refusal"), str):
+            words = refusal
         if ends or words:
             words, more = self.thoughts.feed(words or "", last=ends)
             thoughts += more
@@ -92,10 +99,9 @@ class _Choice:
         if thoughts:
             _think(delta, thoughts)
             changed = True
-        parts = delta.get("tool_calls")
-        if parts:
-            plain = list(self._parts(parts)) if isinstance(parts, list) else []
-            if plain != parts:
+        if parts := _calls(delta):
+            plain = list(self._parts(parts))
+            if plain != delta.get("tool_calls"):
                 delta["tool_calls"] = plain
                 changed = True
         return changed
@@ -105,11 +111,10 @@ class _Choice:
         rest = {"content": words, "reasoning_content": thoughts}
         return {name: text for name, text in rest.items() if text} or None
 
-    def _parts(self, parts: list[Any]) -> Iterator[dict[str, Any]]:
+    def _parts(self, parts: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         here: list[_Calling] = []  # the calls of this chunk
         for part in parts:
-            if isinstance(part, dict):
-                yield self._part(part, here)
+            yield self._part(part, here)
 
     def _part(self, part: dict[str, Any], here: list[_Calling]) -> dict[str, Any]:
         """A part of a tool call under the number of its call, which has its id and name in the first one only."""
@@ -178,13 +183,25 @@ class _Calling:
             return False
 
 
+def _calls(said: dict[str, Any]) -> list[dict[str, Any]]:
+    """The calls in a message or a piece of one: a list, one by itself, or one as there were before tools."""
+    calls = said.get("tool_calls")
+    if not calls and isinstance(function := said.pop("function_call", None), dict):
+        calls = {"index": 0, "function": function}
+    return [call for call in (calls if isinstance(calls, list) else [calls]) if isinstance(call, dict)]
+
+
 def _call(call: dict[str, Any]) -> dict[str, Any]:
     """A whole tool call."""
     function = call.get("function")
     plain = {**call, "id": call.get("id") or _new_id()}
     if isinstance(function, dict):
         plain["type"] = call.get("type") or "function"
-        plain["function"] = {**function, "arguments": _arguments(function.get("arguments"))}
+        arguments = _arguments(function.get("arguments"))
+        if arguments.startswith('"'):
+            with suppress(ValueError):  # some servers write them as JSON twice
+                arguments = _arguments(json.loads(arguments))
+        plain["function"] = {**function, "arguments": arguments}
     return plain
 
 
@@ -214,12 +231,18 @@ def _texts(content: Any) -> tuple[str | None, str]:
     for part in content if isinstance(content, list) else [content]:
         if isinstance(part, str):
             words += part
+        elif isinstance(part, list):
+            more, inner = _texts(part)
+            words, thoughts = words + (more or ""), thoughts + inner
         elif isinstance(part, dict):
             kind = part.get("type")
             if kind in ("thinking", "reasoning"):
                 thought = part.get(kind) or part.get("text") or part.get("summary")
                 more, inner = _texts(thought)
                 thoughts += (more or "") + inner
-            elif isinstance(text := part.get("text") or part.get("refusal"), str):
-                words += text
+            else:
+                text = part.get("text") or part.get("refusal")
+                if isinstance(text, dict):
+                    text = text.get("value")
+                words += text if isinstance(text, str) else ""
     return words, thoughts

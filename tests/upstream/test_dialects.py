@@ -121,6 +121,24 @@ def test_thoughts_whose_beginning_is_in_the_template(client: LLMBackendClient, u
     assert (answers.answer, answers.answer.citations) == ("28 days [1].", [1])
 
 
+@pytest.mark.parametrize(
+    ("text", "thoughts"),
+    [
+        ("<think>a <think>b</think> c</think>At nine.", "a <think>b\nc"),
+        ("a</think>b</think>At nine.", "a\nb"),
+    ],
+)
+def test_thoughts_that_end_twice(
+    client: LLMBackendClient, upstream: Upstream, text: str, thoughts: str
+) -> None:
+    upstream.replies = [text, _words(*text)]
+    reply = client.chat("hello")
+    assert (reply, reply.reasoning) == ("At nine.", thoughts)
+    stream = client.chat("hello", stream=True)
+    list(stream)
+    assert (stream.reply, stream.reply.reasoning) == ("At nine.", thoughts)
+
+
 def test_a_stream_that_ends_without_a_reason_loses_nothing(
     client: LLMBackendClient, upstream: Upstream
 ) -> None:
@@ -217,7 +235,60 @@ def test_no_content_is_unforeseen(client: LLMBackendClient, upstream: Upstream, 
     assert client.rag_query("How many vacation days?", "odd").found == bool(text)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"content": [["At ", {"text": "nine."}]]},
+        {"content": [{"type": "text", "text": {"value": "At nine.", "annotations": []}}]},
+        {"content": None, "refusal": "At nine."},
+    ],
+    ids=str,
+)
+def test_words_are_found_wherever_a_server_puts_them(
+    client: LLMBackendClient, official: openai.OpenAI, upstream: Upstream, said: dict[str, Any]
+) -> None:
+    whole = {"index": 0, "message": {"role": "assistant", **said}, "finish_reason": "stop"}
+    at_once = b"data: %b\n\n" % json.dumps({"id": "1", "model": "ok", "choices": [whole]}).encode()
+    upstream.replies = [_completion(said), _stream(said), [at_once, b"data:  [DONE]\n\n"], _stream(said)]
+    assert client.chat("hello") == "At nine."
+    assert _read(client) == "At nine."
+    assert _read(client) == "At nine."
+    stream = official.chat.completions.create(
+        model="ok", messages=[{"role": "user", "content": "x"}], stream=True
+    )
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "At nine."
+
+
+@pytest.mark.parametrize("first", [b"data: [1]\n\n", b"data: {no json}\n\n", b"data: 5\n\n"])
+def test_a_stream_that_begins_with_no_event_is_no_stream(
+    client: LLMBackendClient, upstream: Upstream, first: bytes
+) -> None:
+    upstream.replies = [[first, *_words("At nine.")]] * 3
+    with pytest.raises(BackendError, match="does not fit"):
+        list(client.chat("hello", stream=True))
+
+
 # Tool calls
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        {"tool_calls": {"id": "a", "function": {"name": "tide", "arguments": {"x": 1}}}},
+        {"function_call": {"name": "tide", "arguments": '{"x": 1}'}},
+        {"tool_calls": [{"id": "a", "function": {"name": "tide", "arguments": '"{\\"x\\": 1}"'}}]},
+    ],
+    ids=str,
+)
+def test_tools_are_called_however_a_server_writes_it(
+    client: LLMBackendClient, official: openai.OpenAI, upstream: Upstream, calls: dict[str, Any]
+) -> None:
+    upstream.replies = [_completion({"content": None, **calls}), _stream(calls), _completion(calls)]
+    for reply in (client.chat("hello", tools=TOOLS), _read(client, tools=TOOLS)):
+        assert _given(reply.tool_calls) == [("tide", {"x": 1})]
+    said = official.chat.completions.create(model="ok", messages=[{"role": "user", "content": "x"}])
+    [call] = said.choices[0].message.tool_calls or ()
+    assert json.loads(call.function.arguments) == {"x": 1}  # type: ignore[union-attr]
 
 
 def _part(id: str | None, arguments: Any, name: str | None = "tide", **index: Any) -> dict[str, Any]:
