@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from anyio import CancelScope
 from sqlalchemy import text
 
@@ -51,6 +52,9 @@ from .vitals import Vitals
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+
+COUNTED_AT_ONCE = 8
+"""Collections, where they are listed."""
 
 COPIED = 2**21  # bytes of vectors that are copied on the loop, which is over before a thread has begun
 
@@ -407,22 +411,34 @@ class Backend:
 
     # Collections and documents
 
-    async def list_collections(self, request: schemas.Empty) -> schemas.CollectionList:
+    async def list_collections(self, request: schemas.ListCollectionsRequest) -> schemas.CollectionList:
         """List the collections."""
-        found: list[schemas.CollectionInfo] = []
-        await self._collections.learn()
-        for name in self._collections.names():
+        found: dict[str, schemas.CollectionInfo] = {}
+        at_once = asyncio.Semaphore(COUNTED_AT_ONCE)
+
+        async def describe(name: str) -> None:
             with suppress(NotFound):  # deleted meanwhile
-                found.append(await self._described(name))
-        return schemas.CollectionList(collections=found)
+                async with at_once:
+                    found[name] = await self._described(name, counts=request.counts)
+
+        await self._collections.learn()
+        names = self._collections.names()
+        async with anyio.create_task_group() as describing:
+            for name in names:
+                describing.start_soon(describe, name)
+        return schemas.CollectionList(collections=[found[name] for name in names if name in found])
 
     async def create_collection(self, request: schemas.CreateCollectionRequest) -> schemas.CollectionInfo:
         """Make an empty collection.
 
-        Refused: chunk_overlap that is not smaller than chunk_size; indexes of too many fields.
+        Refused: chunk_overlap that is not smaller than chunk_size; indexes of too many fields; engine without a Qdrant server.
         """
         await self._collections.create(
-            request.collection, request.chunk_size, request.chunk_overlap, request.indexes or {}
+            request.collection,
+            request.chunk_size,
+            request.chunk_overlap,
+            request.indexes or {},
+            request.engine.given if request.engine else {},
         )
         return await self._described(request.collection)
 
@@ -438,7 +454,10 @@ class Backend:
         await self._collections.set_indexes(request.collection, request.indexes)
         return await self._described(request.collection)
 
-    async def _described(self, name: str) -> schemas.CollectionInfo:
+    async def _described(self, name: str, *, counts: bool = True) -> schemas.CollectionInfo:
+        if not counts:
+            made = self._collections.described(name).public
+            return schemas.CollectionInfo(**made, documents=None, chunks=None)
         try:
             collection = await self._collections.open(name)
             documents, chunks = await collection.run(collection.index.count)
@@ -675,7 +694,14 @@ def _qdrant_server(settings: Settings, writer: str) -> QdrantServer | None:
         return None
     key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
     marks = settings.data_dir / "collections"
-    return QdrantServer(settings.qdrant_url, key, settings.upstream_timeout, marks, writer=writer)
+    return QdrantServer(
+        settings.qdrant_url,
+        key,
+        settings.upstream_timeout,
+        marks,
+        writer=writer,
+        options=settings.qdrant_collection.given,
+    )
 
 
 def _wire(request: schemas.ChatRequest) -> dict[str, Any]:

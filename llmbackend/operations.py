@@ -102,7 +102,7 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("rag_search", "POST", "/v1/rag/search", schemas.RagSearchRequest, schemas.SearchResult, "read", bulky=True),
     Operation("rag_query", "POST", "/v1/rag/query", schemas.RagQueryRequest, schemas.QueryAnswer, "read", streams=True, bulky=True),
     Operation("evaluate", "POST", "/v1/rag/evaluate", schemas.EvaluateRequest, schemas.Evaluation, "read", streams=True, bulky=True),
-    Operation("list_collections", "GET", "/v1/collections", schemas.Empty, schemas.CollectionList, "read"),
+    Operation("list_collections", "GET", "/v1/collections", schemas.ListCollectionsRequest, schemas.CollectionList, "read"),
     Operation("create_collection", "POST", "/v1/collections", schemas.CreateCollectionRequest, schemas.CollectionInfo, "write"),
     Operation("get_collection", "GET", "/v1/collections/{collection}", schemas.CollectionRequest, schemas.CollectionInfo, "read"),
     Operation("set_indexes", "POST", "/v1/collections/{collection}/indexes", schemas.SetIndexesRequest, schemas.CollectionInfo, "write"),

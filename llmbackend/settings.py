@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -15,11 +15,13 @@ from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
     EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
 from .errors import InvalidRequest
+from .schemas.collections import EngineOptions
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +92,7 @@ class Settings(BaseSettings):
     # Vectors: a Qdrant server, or several URLs of a cluster with commas between; otherwise Qdrant Edge in this process
     qdrant_url: str | None = None
     qdrant_api_key: SecretStr | None = None
+    qdrant_collection: Annotated[EngineOptions, NoDecode] = EngineOptions()
 
     # Reranking: TEI, or a server with POST /rerank as Jina, Cohere and vLLM have it; otherwise none
     tei_rerank_url: str | None = None
@@ -159,6 +162,19 @@ class Settings(BaseSettings):
     @classmethod
     def _in_any_case(cls, level: Any) -> Any:
         return level.lower() if isinstance(level, str) else level
+
+    @field_validator("qdrant_collection", mode="before")
+    @classmethod
+    def _engine_options(cls, given: Any) -> Any:
+        """From JSON; what is wrong is told with its name, as it is no secret."""
+        try:
+            return EngineOptions.model_validate_json(given) if isinstance(given, str) else given
+        except ValidationError as error:
+            wrong = error.errors(include_input=False, include_url=False)[0]
+            place = ".".join(map(str, wrong["loc"]))
+            raise ValueError(
+                f"{place + ': ' if place else ''}{wrong['msg'].removeprefix('Value error, ')}"
+            ) from None
 
     @field_validator("vllm_url", "litellm_url", "openai_base_url", "qdrant_url")
     @classmethod

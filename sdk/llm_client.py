@@ -1818,9 +1818,12 @@ class LLMBackendClient:
 
     # Collections and documents
 
-    def list_collections(self) -> Records:
-        """All collections, as `get_collection` describes each."""
-        return Records(self._call("list_collections")["collections"])
+    def list_collections(self, *, counts: bool = True) -> Records:
+        """All collections, as `get_collection` describes each.
+
+        Without `counts`, `documents` and `chunks` are None, and no vector engine is asked.
+        """
+        return Records(self._call("list_collections", counts=counts)["collections"])
 
     def create_collection(
         self,
@@ -1829,13 +1832,15 @@ class LLMBackendClient:
         chunk_size: int | None = None,
         chunk_overlap: int | None = None,
         indexes: Mapping[str, str] | None = None,
+        engine: Mapping[str, Any] | None = None,
     ) -> Record:
         """Make an empty collection; returns its description.
 
         `indexes` are those of metadata fields that filters will ask for, so that these stay fast in large collections:
         `{"kind": "keyword", "signed": "datetime", "price": "float"}`, or "bool", or "integer" where all numbers are
-        whole. A filter makes those that it lacks, if it can. Raises Conflict if there is one of that name,
-        InvalidRequest.
+        whole. A filter makes those that it lacks, if it can. `engine` are options of a Qdrant server, beside those that
+        llmbackend is set to: `shard_number`, `replication_factor`, `write_consistency_factor`, `on_disk`, `quantization`
+        ("int8"). Raises Conflict if there is one of that name, InvalidRequest.
         """
         return self._call(
             "create_collection",
@@ -1843,6 +1848,7 @@ class LLMBackendClient:
             chunk_size=chunk_size,
             chunk_overlap=chunk_overlap,
             indexes=indexes,
+            engine=engine,
         )
 
     def set_indexes(self, collection: str, indexes: Mapping[str, str | None]) -> Record:
@@ -1855,7 +1861,8 @@ class LLMBackendClient:
         return self._call("set_indexes", collection=collection, indexes=indexes)
 
     def get_collection(self, collection: str) -> Record:
-        """`{name, embedding_model, sparse_model, dimension, chunk_size, chunk_overlap, documents, chunks, created_at, indexes}`.
+        """`{name, embedding_model, sparse_model, dimension, chunk_size, chunk_overlap, documents, chunks, created_at, indexes,
+        engine}`, the last of which are the options of a Qdrant server that it was made with.
 
         One that cannot be read also has `damaged`, which is True, and `problem`: why, and what to do; its `documents`
         and `chunks` are None.

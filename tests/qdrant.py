@@ -60,6 +60,9 @@ class OneAtATime:
         """Of every collection."""
         self.refusals: dict[str, str] = {}
         """By methods' names: why they are refused."""
+        self.made: dict[str, models.CreateCollection] = {}
+        """Behind HTTP: what collections were made with."""
+        self.searches: list[models.QueryRequest] = []
         self.calls: list[str] = []
         """Names of the client's methods that were called, in order."""
         # Behind HTTP:
@@ -103,6 +106,8 @@ class OneAtATime:
                 elif name == "get_collection":
                     result.payload_schema = self._indexes.get(args[0], {})
                     result.config.strict_mode_config = self.strict
+                    if args[0] in self.made:
+                        result.config.quantization_config = self.made[args[0]].quantization_config
                 return result
 
         return called
@@ -202,6 +207,7 @@ def _path(key: str) -> str:
 
 
 def _create(client: OneAtATime, name: str, asked: models.CreateCollection) -> Any:
+    client.made[name] = asked
     return client.create_collection(
         name, vectors_config=asked.vectors, sparse_vectors_config=asked.sparse_vectors
     )
@@ -244,6 +250,7 @@ def _count(client: OneAtATime, name: str, asked: models.CountRequest) -> Any:
 
 
 def _query(client: OneAtATime, name: str, asked: models.QueryRequest) -> Any:
+    client.searches.append(asked)
     found = client.query_points(
         name,
         query=asked.query,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     ConfigDict,
@@ -29,10 +29,40 @@ Indexes = Annotated[
 ]
 
 
+class EngineOptions(Request):
+    """How a Qdrant server keeps a collection; what is not given is as the server is set."""
+
+    shard_number: int | None = Field(None, ge=1, le=10_000)
+    replication_factor: int | None = Field(None, ge=1, le=1_000)
+    write_consistency_factor: int | None = Field(None, ge=1, le=1_000)
+    on_disk: bool | None = Field(None, description="vectors and their indexes on the disk, not in memory")
+    quantization: Literal["int8"] | None = Field(
+        None,
+        description="vectors in memory as numbers of 8 bits; the best are scored again by the whole ones",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Self:
+        if (self.write_consistency_factor or 1) > (self.replication_factor or 1_000):
+            raise ValueError("write_consistency_factor must not be greater than replication_factor")
+        return self
+
+    @property
+    def given(self) -> dict[str, Any]:
+        return self.model_dump(exclude_none=True)
+
+
+class ListCollectionsRequest(Request):
+    counts: bool = Field(True, description="count documents and chunks; false asks no vector engine")
+
+
 class CreateCollectionRequest(CollectionRequest):
     chunk_size: int | None = Field(None, ge=32, le=8192, description="tokens")
     chunk_overlap: int | None = Field(None, ge=0, le=4096, description="tokens")
     indexes: Indexes | None = None
+    engine: EngineOptions | None = Field(
+        None, description="of a Qdrant server, beside those that it is set to"
+    )
 
 
 class SetIndexesRequest(CollectionRequest):
@@ -50,10 +80,11 @@ class CollectionInfo(Response):
     dimension: int
     chunk_size: int
     chunk_overlap: int
-    documents: int | None = Field(description="null where it cannot be opened")
-    chunks: int | None = Field(description="null where it cannot be opened")
+    documents: int | None = Field(description="null where it cannot be opened, or was not to be counted")
+    chunks: int | None = Field(description="null where it cannot be opened, or was not to be counted")
     created_at: str
     indexes: Indexes = Field(description="of metadata fields, those made for a filter included")
+    engine: dict[str, JsonValue] = Field(description="options of a Qdrant server that it was made with")
     damaged: bool = Field(
         False,
         exclude_if=lambda damaged: not damaged,
@@ -97,6 +128,7 @@ class CollectionManifest(Request):
     chunk_size: int = Field(ge=32, le=8192)
     chunk_overlap: int = Field(ge=0, le=4096)
     indexes: Indexes = {}
+    engine: EngineOptions = EngineOptions()
 
 
 class StoredChunk(Request):

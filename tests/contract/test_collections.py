@@ -26,6 +26,7 @@ def test_a_new_collection_is_described(client: LLMBackendClient, collection: str
         "chunks",
         "created_at",
         "indexes",
+        "engine",
     }
     assert made.name == collection
     assert made.embedding_model == client.health().embeddings
@@ -310,3 +311,18 @@ def test_indexes_of_no_type_or_of_too_many_fields_are_refused(
     assert client.get_collection(collection).indexes == {"kind": "keyword"}
     with pytest.raises(NotFound):
         client.set_indexes("nobody", {"kind": "keyword"})
+
+
+def test_options_of_a_qdrant_server_are_refused_without_one(
+    client: LLMBackendClient, collection: str
+) -> None:
+    with pytest.raises(InvalidRequest, match="QDRANT_URL"):
+        client.create_collection(collection, engine={"shard_number": 2})
+    with pytest.raises(InvalidRequest, match="shards"):
+        client.create_collection(collection, engine={"shards": 2})
+    assert client.create_collection(collection).engine == {}
+
+
+def test_collections_are_listed_without_counts(client: LLMBackendClient, collection: str) -> None:
+    made = client.create_collection(collection)
+    assert {**made, "documents": None, "chunks": None} in client.list_collections(counts=False)

@@ -19,7 +19,7 @@ from llmbackend import BackendError, Conflict, LLMBackendClient, schemas
 from llmbackend.backend import Backend
 from llmbackend.knowledge.collections import index_building
 from llmbackend.knowledge.collections.index_building import IndexBuilder
-from llmbackend.knowledge.engines import bm25
+from llmbackend.knowledge.engines import bm25, qdrant_edge
 from llmbackend.knowledge.engines.edge_build import built
 from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex, QdrantEdge
 from llmbackend.knowledge.engines.vectors import Chunk, Layout, Physical
@@ -123,6 +123,43 @@ def test_closing_ends_the_building_and_leaves_nothing(tmp_path: Path) -> None:
         assert described.documents == GROWN
 
     _in_a_backend(tmp_path, again)
+
+
+def test_a_filter_has_its_fields_indexed_in_the_background(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qdrant_edge, "INDEX_FROM", 50)
+    documents = [
+        schemas.Document(id=f"d{n}", text=f"Machine {n}.", metadata={"hall": f"h{n % 20}", "n": n})
+        for n in range(60)
+    ]
+
+    async def found(backend: Backend, filters: dict[str, Any]) -> set[str]:
+        request = schemas.RagSearchRequest(query="machine", collection="machines", filters=filters, top_k=60)
+        return {hit.document_id for hit in (await backend.rag_search(request)).hits}
+
+    async def described(backend: Backend) -> schemas.CollectionInfo:
+        return await backend.get_collection(schemas.CollectionRequest(collection="machines"))
+
+    async def work(backend: Backend) -> None:
+        await _ingest(backend, documents[:40])
+        assert await found(backend, {"hall": "h3"}) == {"d3", "d23"}
+        assert (await described(backend)).indexes == {}, "to look in so few takes no time"
+        await _ingest(backend, documents)
+        collection = await backend._collections.open("machines")
+        for _ in range(2):
+            assert await found(backend, {"hall": "h3", "n": {"gte": 20}}) == {"d23", "d43"}
+            assert (await described(backend)).indexes == {"hall": "keyword", "n": "float"}
+            await _until(lambda: not collection.index.lacks({"hall": "keyword", "n": "float"}))
+        await backend.set_indexes(
+            schemas.SetIndexesRequest(collection="machines", indexes={"n": None, "hall": "keyword"})
+        )
+        await backend.reindex_collection(schemas.ReindexRequest(collection="machines"))
+        assert not collection.index.lacks({"hall": "keyword"})
+        assert await found(backend, {"hall": ["h3"], "n": {"lt": 30}}) == {"d3", "d23"}
+        assert (await described(backend)).documents == 60
+
+    _in_a_backend(tmp_path, work)
 
 
 def test_what_is_no_shard_gets_no_graph(tmp_path: Path) -> None:

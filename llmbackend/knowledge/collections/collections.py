@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -96,14 +97,22 @@ class Collections:
         chunk_size: int | None,
         chunk_overlap: int | None,
         indexes: Indexes = NO_INDEXES,
+        options: Mapping[str, Any] = MappingProxyType({}),
     ) -> Collection:
         """A new, empty collection; raises Conflict if there is one of that name."""
         size, overlap = chunking(chunk_size, chunk_overlap)
         require_few(indexes)
+        if options and self._default.options is None:
+            raise InvalidRequest(
+                "engine: these are options of a Qdrant server: set QDRANT_URL to one, or leave them out",
+                details={"engine": self._default.name},
+            )
         await self.learn()
         async with self._changing(name):
             self.require_free(name)
-            manifest = self.manifest(name, await self.dimension(), size, overlap, indexes=indexes)
+            manifest = self.manifest(
+                name, await self.dimension(), size, overlap, indexes=indexes, options=options
+            )
             await self.make(manifest)
             return await self._added(manifest)
 
@@ -125,6 +134,7 @@ class Collections:
         chunk_overlap: int,
         embedding_model: str | None = None,
         indexes: Indexes = NO_INDEXES,
+        options: Mapping[str, Any] = MappingProxyType({}),
     ) -> Manifest:
         """Of a collection that is not there yet."""
         return Manifest(
@@ -137,7 +147,14 @@ class Collections:
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             engine=self._default.name,
             indexes=dict(indexes),
+            options=dict(options),
+            made_with=self.made_with(options),
         )
+
+    def made_with(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that a physical collection is made with now, where these were given for the collection."""
+        set_now = self._default.options
+        return {} if set_now is None else {**set_now, **options}
 
     async def make(self, manifest: Manifest, job: str = "") -> None:
         """The physical collection of a manifest, which is loose until somebody stores the manifest.

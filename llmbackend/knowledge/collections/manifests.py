@@ -51,6 +51,8 @@ table = Table(
     Column("indexed", Integer, nullable=False, server_default="0"),
     Column("frozen", Float, nullable=False, server_default="0"),  # until then, in seconds since 1970
     Column("indexes", JSON, nullable=False, server_default="{}"),
+    Column("options", JSON, nullable=False, server_default="{}"),
+    Column("made_with", JSON, nullable=False, server_default="{}"),
 )
 
 loose = Table(
@@ -105,10 +107,14 @@ class Manifest:
     physical: str | None = None
     indexed: int = 0
     indexes: dict[str, FieldType] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    """Those of a Qdrant server that were given for it."""
+    made_with: dict[str, Any] = field(default_factory=dict)
+    """Those that its physical collection was made with: these, and what was set then."""
 
     @property
     def layout(self) -> Layout:
-        return Layout(self.dimension, self.indexes)
+        return Layout(self.dimension, self.indexes, self.made_with)
 
     @property
     def place(self) -> Physical:
@@ -117,8 +123,9 @@ class Manifest:
     @property
     def public(self) -> dict[str, Any]:
         """What callers are told: all but where it is kept."""
-        hidden = ("id", "engine", "physical", "indexed")
-        return {name: value for name, value in asdict(self).items() if name not in hidden}
+        hidden = ("id", "engine", "physical", "indexed", "options", "made_with")
+        shown = {name: value for name, value in asdict(self).items() if name not in hidden}
+        return {**shown, "engine": self.made_with}
 
 
 _SHOWN = [table.c[one.name] for one in fields(Manifest)]

@@ -98,6 +98,7 @@ async def reindex(
             dimension=await collections.dimension(),
             sparse_model=BM25,
             indexed=0,
+            made_with=collections.made_with(old.options),
         )
 
         resumed = await _made_before(collections, new, job) if job is not None else None

@@ -19,7 +19,14 @@ from anyio import CancelScope
 
 from ... import threads
 from ...errors import InvalidRequest, NotFound
-from ...schemas import CollectionExport, CollectionManifest, ImportedCollection, ImportRequest, StoredChunk
+from ...schemas import (
+    CollectionExport,
+    CollectionManifest,
+    EngineOptions,
+    ImportedCollection,
+    ImportRequest,
+    StoredChunk,
+)
 from ..engines.vectors import Chunk, Stored, VectorIndex, fitting
 from .collections import Collections, require_few
 from .manifests import Manifest
@@ -38,9 +45,10 @@ async def export_page(
     """A page of a collection. What is written meanwhile may be in it or not; raises NotFound."""
     collection = await collections.open(name)
     stored: Stored = await collection.run(collection.index.read, limit, cursor)
-    public = collection.manifest.public
+    made = collection.manifest
+    shown = {**made.public, "engine": EngineOptions(**made.options)}
     return CollectionExport(
-        manifest=CollectionManifest(**{name: public[name] for name in CollectionManifest.model_fields}),
+        manifest=CollectionManifest(**{name: shown[name] for name in CollectionManifest.model_fields}),
         chunks=await threads.processor(_encoded, stored),
         cursor=stored.cursor,
     )
@@ -137,6 +145,7 @@ class Imports:
             made.chunk_overlap,
             made.embedding_model,
             made.indexes,
+            made.engine.given,
         )
         with CancelScope(shield=True):
             await collections.make(manifest)

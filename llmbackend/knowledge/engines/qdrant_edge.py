@@ -75,6 +75,7 @@ class QdrantEdge:
     name = "edge"
     shared = False
     threads = threads.engine
+    options: Mapping[str, Any] | None = None
 
     def __init__(self, folder: Path, disk: Disk | None = None) -> None:
         """`disk` is the one that the folder, which may not be there yet, will be on."""

@@ -61,6 +61,10 @@ GRACE = 15.0
 """Seconds for which superseded points are kept: a server finds points first and reads them after, without those that are
 deleted between, so that a search would find neither the old nor the new version of a document."""
 
+QUANTILE = 0.99
+"""Of a vector's numbers, which 8 bits are spread over; the few beyond become the last."""
+OVERSAMPLING = 2.0
+
 CONNECTING = 10.0
 """Seconds for which a server is waited for that has never answered: it may be the wrong URL."""
 
@@ -99,6 +103,7 @@ class Limits(NamedTuple):
     """Points in a write."""
     exact: bool = True
     """Whether anything may be asked for exactly, which counting is."""
+    oversampling: float | None = None
 
     @classmethod
     def of(cls, config: Any) -> Limits:
@@ -111,6 +116,7 @@ class Limits(NamedTuple):
             strict.condition_max_size,
             strict.upsert_max_batchsize,
             strict.search_allow_exact is not False,
+            strict.search_max_oversampling,
         )
 
     @property
@@ -142,6 +148,7 @@ class QdrantServer:
         marks: Path,
         *,
         writer: str = "",
+        options: Mapping[str, Any] | None = None,
         client: Any = None,
     ) -> None:
         if find_spec("qdrant_client") is None:
@@ -150,6 +157,7 @@ class QdrantServer:
                 details={"backend": "Qdrant"},
             )
         self.url = url
+        self.options: Mapping[str, Any] | None = options or {}
         self._urls = [one.strip() for one in url.split(",") if one.strip()]
         self._api_key = api_key
         self._timeout = timeout
@@ -210,15 +218,30 @@ class QdrantServer:
         from qdrant_client import models
 
         name = _named(physical_id)
-        vectors = {DENSE: models.VectorParams(size=layout.dimension, distance=models.Distance.COSINE)}
+        options = dict(layout.options)
+        on_disk = options.pop("on_disk", None)
+        quantization = None
+        if options.pop("quantization", None) == "int8":
+            int8 = models.ScalarQuantizationConfig(
+                type=models.ScalarType.INT8, quantile=QUANTILE, always_ram=True
+            )
+            quantization = models.ScalarQuantization(scalar=int8)
+        dense = models.VectorParams(size=layout.dimension, distance=models.Distance.COSINE, on_disk=on_disk)
+        sparse = models.SparseVectorParams(
+            modifier=models.Modifier.IDF, index=models.SparseIndexParams(on_disk=on_disk)
+        )
+        graph = models.HnswConfigDiff(m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT, on_disk=on_disk)
 
         try:
             self.ask(
                 lambda client: client.create_collection(
                     name,
-                    vectors_config=vectors,
-                    sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
-                    hnsw_config=models.HnswConfigDiff(m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT),
+                    vectors_config={DENSE: dense},
+                    sparse_vectors_config={SPARSE: sparse},
+                    hnsw_config=graph,
+                    on_disk_payload=on_disk,
+                    quantization_config=quantization,
+                    **options,
                 )
             )
         except BackendError as error:
@@ -361,6 +384,7 @@ class QdrantServerIndex(QdrantIndex):
         self._server = server
         self._name = _named(physical.id)
         self._limits = Limits()
+        self._quantized = False
         self._sweeping = threading.Lock()
         self._sweeper: threading.Timer | None = None
         self._closed = False
@@ -409,6 +433,7 @@ class QdrantServerIndex(QdrantIndex):
     def _schema(self) -> Mapping[str, str]:
         about = self._learn()
         self._limits = Limits.of(about.config)
+        self._quantized = about.config.quantization_config is not None
         return {path: str(index.data_type.value) for path, index in about.payload_schema.items()}
 
     def _index_own_fields(self) -> None:
@@ -615,11 +640,24 @@ class QdrantServerIndex(QdrantIndex):
                 using=SPARSE if isinstance(vector, Sparse) else DENSE,
                 query_filter=where,
                 limit=self._within(limit),
+                search_params=None if isinstance(vector, Sparse) else self._search_params,
                 offset=start or None,
                 with_payload=False,
             )
         )
         return {uuid.UUID(point.id): point.score for point in answer.points}
+
+    @property
+    def _search_params(self) -> Any:
+        """Of quantized vectors a few more are found, and scored again by the whole ones."""
+        from qdrant_client import models
+
+        if not self._quantized:
+            return None
+        oversampling = min(OVERSAMPLING, self._limits.oversampling or OVERSAMPLING)
+        return models.SearchParams(
+            quantization=models.QuantizationSearchParams(rescore=True, oversampling=oversampling)
+        )
 
     def _payloads(self, ids: list[uuid.UUID]) -> list[tuple[uuid.UUID, dict[str, Any]]]:
         return [(uuid.UUID(record.id), record.payload) for record in self._retrieved(ids, payload=True)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from ...errors import InvalidRequest, LLMBackendError
@@ -288,6 +289,8 @@ class Layout(NamedTuple):
     dimension: int
     indexes: Indexes = NO_INDEXES
     """Of metadata fields."""
+    options: Mapping[str, Any] = MappingProxyType({})
+    """Of the engine."""
 
 
 class VectorEngine(Protocol):
@@ -298,6 +301,8 @@ class VectorEngine(Protocol):
     """Whether other processes may write to its indexes."""
     threads: Threads
     """Where its calls, and those of its indexes, are to wait."""
+    options: Mapping[str, Any] | None
+    """What its indexes are made with unless other options are given; None if it takes no options."""
 
     def create(self, physical_id: str, layout: Layout) -> None:
         """Make an empty index."""
