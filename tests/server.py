@@ -67,14 +67,23 @@ def start(
     data_dir.mkdir(parents=True, exist_ok=True)
     given = {"data_dir": data_dir, "host": "127.0.0.1", "port": 0, **settings}
     variables = {f"LLMBACKEND_{name.upper()}": str(value) for name, value in given.items()}
-    arguments = ["-m", "llmbackend", command]
-    env = {**os.environ, **variables, "PYTHONPATH": str(plugin or "")}
+    variables["PYTHONPATH"] = str(plugin or "")
+    # In a folder where no developer's `.env` lies.
+    return python(["-m", "llmbackend", command], cwd=data_dir, inside=inside, warm=warm, **variables)
+
+
+def python(
+    arguments: Sequence[str], *, cwd: Path, inside: Sequence[str] = (), warm: bool = True, **variables: str
+) -> Process:
+    """Python with these arguments, and variables beside this process's."""
+    env = {**os.environ, **variables}
     if warm and sys.platform == "linux":
-        return Warm(arguments, env=env, cwd=data_dir)
+        return Warm(arguments, env=env, cwd=cwd)
     return subprocess.Popen(
         [*inside, sys.executable, *arguments],
         env=env,
-        cwd=data_dir,  # where no developer's `.env` lies
+        cwd=cwd,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )

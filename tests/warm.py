@@ -28,14 +28,12 @@ _starting = threading.Lock()
 class Warm:
     """What is used of subprocess.Popen."""
 
-    def __init__(
-        self, arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdout: bool = False
-    ) -> None:
+    def __init__(self, arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
         """`arguments` are what would follow `python`."""
         out, out_end = os.pipe()
         said, said_end = os.pipe()
         self._status, status_end = os.pipe()
-        order = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd), "stdout": stdout}
+        order = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd)}
         with _starting:
             socket.send_fds(_parent(), [json.dumps(order).encode()], [out_end, said_end, status_end])
         for end in (out_end, said_end, status_end):
@@ -70,10 +68,10 @@ class Warm:
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
 
-    def communicate(self, timeout: float | None = None) -> tuple[None, str]:
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Waits for the end first: for what says little."""
         self.wait(timeout)
-        return None, self.stderr.read()
+        return self.stdout.read(), self.stderr.read()
 
 
 @cache
@@ -120,11 +118,9 @@ def _fork(order: dict, out: int, said: int, status: int) -> None:
         os.close(said)
         _keep(process, status)
     os.close(status)
-    if order["stdout"]:
-        os.dup2(out, 1)
-    os.dup2(said, 2)
-    os.close(out)
-    os.close(said)
+    for end, stream in ((out, 1), (said, 2)):
+        os.dup2(end, stream)
+        os.close(end)
     os.environ.clear()
     os.environ.update(order["env"])
     os.chdir(order["cwd"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from llmbackend.knowledge.chunks.chunking import split
 from llmbackend.local import LocalTransport
 from llmbackend.schemas import Document
 from llmbackend.settings import Settings
+from tests.server import python
 
 COUNT = 200
 SIZE = 32
@@ -67,20 +66,18 @@ def _open(folder: Path) -> Iterator[LLMBackendClient]:
 
 def _run(folder: Path, action: str, kill_after: float | None) -> float:
     """Let another process do it; returns the seconds it took, or was given until its end by kill -9."""
-    command = [sys.executable, "-c", CHILD, str(folder), action]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "begin\n"
-            began = time.monotonic()
-            if kill_after is None:
-                assert process.stdout.readline() == "end\n"
-            else:
-                time.sleep(kill_after)  # no matter what it is at by then
-            seconds = time.monotonic() - began
-        finally:
-            process.kill()
-    return seconds
+    process = python(["-c", CHILD, str(folder), action], cwd=folder)
+    try:
+        assert process.stdout.readline() == "begin\n"
+        began = time.monotonic()
+        if kill_after is None:
+            assert process.stdout.readline() == "end\n"
+        else:
+            time.sleep(kill_after)  # no matter what it is at by then
+        return time.monotonic() - began
+    finally:
+        process.kill()
+        process.wait(timeout=30)
 
 
 def _assert_whole(client: LLMBackendClient, allowed: list[dict[str, dict[str, Any]]]) -> int:
