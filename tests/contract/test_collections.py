@@ -10,7 +10,21 @@ import pytest
 
 from llmbackend import Conflict, InvalidRequest, LLMBackendClient, NotFound
 
-BAD_NAMES = ["..", ".", "a/b", "", "ä", "x" * 200, "-a", "a b", "a\n", "a?b", "a%2Fb", "a#b"]
+BAD_NAMES = {
+    **{
+        name: name
+        for name in ("..", ".", "a/b", "ä", "-a", "a b", "a\n", "a?b", "a%2Fb", "%2F", "a#b", "__internal")
+    },
+    "nothing": "",
+    "NUL": "\0",
+    "a NUL within": "a\0b",
+    "129": "x" * 129,
+    "10 kB": "x" * 10_000,
+    "a Cyrillic a": "\u0430dmin",
+    "a ligature": "\ufb01ne",
+    "wide letters": "\uff41\uff42",
+    "a hidden sign": "a\u200bb",
+}
 
 
 def test_a_new_collection_is_described(client: LLMBackendClient, collection: str) -> None:
@@ -116,7 +130,7 @@ def test_an_unknown_collection_is_not_found(client: LLMBackendClient, collection
         assert caught.value.details == {"collection": collection}
 
 
-@pytest.mark.parametrize("name", BAD_NAMES)
+@pytest.mark.parametrize("name", BAD_NAMES.values(), ids=list(BAD_NAMES))
 def test_a_bad_name_is_refused_everywhere(client: LLMBackendClient, name: str) -> None:
     for call in (
         lambda: client.create_collection(name),

@@ -190,6 +190,40 @@ def test_the_values_of_a_request_are_limited(
     assert refused.value.details["limit"] in (json_reading.VALUES, json_reading.CONTAINERS)
 
 
+def test_what_is_far_too_much_is_refused_in_little_memory(server: Server) -> None:
+    process = psutil.Process(server.process.pid)
+    is_well(server)
+    before = process.memory_info().rss
+    hello = [{"role": "user", "content": "a"}]
+    asked = {
+        "n": ("chat/completions", {"messages": hello, "n": 16_384}, 422),
+        "top_logprobs": ("chat/completions", {"messages": hello, "top_logprobs": 10**6}, 422),
+        "top_k": ("rag/search", {"collection": "c", "query": "a", "top_k": 10**9}, 422),
+        "below zero": ("rag/search", {"collection": "c", "query": "a", "top_k": -1}, 422),
+        "k": ("rag/evaluate", {"collection": "c", "questions": [{"question": "a", "gold": "a"}], "k": 10**9}, 422),
+        "collections": ("rag/search", {"collection": ["c"] * 10**5, "query": "a"}, 422),
+        "texts": ("embeddings", {"input": ["a"] * 10**6}, 413),
+        "token ids": ("embeddings", {"input": [1] * 10**6}, 413),
+        "a million lists": ("embeddings", {"input": [[1]] * 10**6}, 413),
+        "dimensions": ("embeddings", {"input": "a", "dimensions": 10**18}, 422),
+        "chunk_size": ("rag/ingest", {"collection": "c", "documents": ["a"], "chunk_size": 10**9}, 422),
+    }  # fmt: skip
+    for name, (path, body, status) in asked.items():
+        reply = requests.post(
+            f"{server.url}/v1/{path}", json=body, headers={"X-API-Key": KEYS["a"]}, timeout=30
+        )
+        assert (reply.status_code, name) == (status, name), reply.text
+    for query in ("limit=-1", "limit=1000000000", "limit=0"):
+        reply = requests.get(f"{server.url}/v1/jobs?{query}", headers={"X-API-Key": KEYS["a"]}, timeout=30)
+        assert reply.status_code == 422, query
+    for length in (10 * 2**30, 2**63, 10**30):
+        with connected(server) as huge:
+            huge.sendall(head("/v1/embeddings", length))
+            assert reply_of(huge)[0] in (400, 413), length
+    assert process.memory_info().rss - before < 256 * MB
+    is_well(server)
+
+
 @pytest.mark.parametrize("size", [0, LARGE])
 def test_json_that_is_nested_too_deep_is_refused(client: LLMBackendClient, size: int) -> None:
     deep: Any = "x" * size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -174,19 +175,21 @@ def test_what_always_kills_its_process_is_lost_and_the_others_go_on(
             assert len(client.wait_for_job(job_id, 60).words) == len(TEXTS)
 
 
-def test_a_reply_that_was_lost_is_asked_for_again(tmp_path: Path) -> None:
-    body = b'{"job_type": "count_words", "params": {"texts": ["a b"]}, "idempotency_key": "once"}'
+@pytest.mark.parametrize("workers", [0, 2], ids=["accepted", "begun"])
+def test_a_reply_that_was_lost_is_asked_for_again(tmp_path: Path, workers: int) -> None:
+    job = {"job_type": "count_words", "params": {"texts": TEXTS, "batch": 1}, "idempotency_key": "once"}
+    body = json.dumps(job).encode()
     head = f"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    with serving(tmp_path, workers=0) as server:
+    with serving(tmp_path, workers=workers) as server:
         address = urlsplit(server.url)
         with socket.create_connection((str(address.hostname), int(address.port or 0))) as connection:
             connection.sendall(head.encode() + body)
             _until(lambda: _rows(tmp_path, "SELECT id FROM jobs"))
             _kill(server.process)
     with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
-        job_id = client.submit_job("count_words", {"texts": ["a b"]}, idempotency_key="once")
-        client.wait_for_job(job_id, 60)
-    assert _rows(tmp_path, "SELECT id, attempts FROM jobs") == [(job_id, 1)]
+        job_id = client.submit_job("count_words", job["params"], idempotency_key="once")
+        assert [one.text for one in client.wait_for_job(job_id, 60).words] == TEXTS
+    assert _rows(tmp_path, "SELECT id, status FROM jobs") == [(job_id, "completed")]
 
 
 def test_a_pickle_in_the_queue_is_never_loaded(client: LLMBackendClient, tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ It behaves as the name of the model says (for TEI: the folder in the URL, as in 
     late         a stream whose first event comes after HANG seconds
     waiting      says nothing until the caller has gone
     slow         answers after SLOW seconds
+    drip         a reply of which another byte comes every tenth of a second, without end
+    trickle      such a stream, whose first event has no end
+    pings        such a stream, with comments only
 
 Chat counts words for tokens, refuses more than CONTEXT of them in vLLM's words, and counts them at POST /tokenize
 unless it is `silent` there, and after HANG seconds if it is `lost`. Chat streams and choices: `fitting` (the least that the
@@ -390,6 +393,12 @@ async def _fault(model: str, request: Request) -> Response | None:
             await asyncio.sleep(SLOW)
             if await request.is_disconnected():  # the next reply is another test's
                 return Response()
+        case "drip":
+            return StreamingResponse(_dripping(b'{"data": [', b" "), media_type="application/json")
+        case "trickle":
+            return StreamingResponse(_dripping(b'data: {"id": "', b"a"), media_type="text/event-stream")
+        case "pings":
+            return StreamingResponse(_dripping(b"", b": ping\n\n"), media_type="text/event-stream")
         case "waiting":
             return Response()
         case "no-stream" | "late":
@@ -411,6 +420,13 @@ async def _one_by_one(pieces: list[bytes]) -> AsyncIterator[bytes]:
     for piece in pieces:
         yield piece
         await asyncio.sleep(0.002)  # so that they come one by one
+
+
+async def _dripping(begin: bytes, drop: bytes) -> AsyncIterator[bytes]:
+    yield begin
+    while True:
+        await asyncio.sleep(0.1)
+        yield drop
 
 
 async def _no_events(seconds: float) -> AsyncIterator[bytes]:

@@ -37,6 +37,7 @@ from tests.upstream.fake import REPLY, Upstream, closed_port
         ("429", Overloaded, 1),
         ("500", BackendError, ATTEMPTS),
         ("hang", BackendTimeout, 1),
+        ("drip", BackendTimeout, 1),
         ("html", BackendError, 1),
         ("not-json", BackendError, 1),
         ("other-json", BackendError, 1),
@@ -60,6 +61,9 @@ def test_a_failing_chat_model_is_a_typed_error(
         ("429", Overloaded, 1),
         ("500", BackendError, ATTEMPTS),
         ("hang", BackendTimeout, 1),
+        ("drip", BackendTimeout, 1),
+        ("trickle", BackendTimeout, 1),
+        ("pings", BackendTimeout, 1),
         ("late", BackendTimeout, 1),
         ("no-stream", BackendError, 1),
         ("doomed", BackendError, 1),
@@ -104,7 +108,7 @@ def test_a_stream_that_breaks_off_keeps_its_text_and_tells_why(
 def test_leaving_a_stream_stops_the_model(client: LLMBackendClient, upstream: Upstream) -> None:
     with client.chat("hello", model="endless", stream=True) as stream:
         assert next(stream) == "The "
-    assert upstream.left.wait(2)
+    assert upstream.left.wait(1)
 
 
 def test_a_stream_that_nobody_holds_any_more_stops_the_model(

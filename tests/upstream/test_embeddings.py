@@ -40,6 +40,7 @@ def test_vectors_come_in_the_order_of_the_texts(connect: Connect) -> None:
         ("429", Overloaded, 1),
         ("500", BackendError, ATTEMPTS),
         ("hang", BackendTimeout, 1),
+        ("drip", BackendTimeout, 1),
         ("html", BackendError, 1),
         ("not-json", BackendError, 1),
         ("other-json", BackendError, 1),

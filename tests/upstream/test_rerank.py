@@ -80,6 +80,7 @@ def test_texts_come_best_first(connect: Connect, upstream: Upstream, wire: str) 
         ("429", Overloaded, 1),
         ("500", BackendError, ATTEMPTS),
         ("hang", BackendTimeout, 1),
+        ("drip", BackendTimeout, 1),
         ("html", BackendError, 1),
         ("not-json", BackendError, 1),
         ("other-json", BackendError, 1),
