@@ -5,9 +5,6 @@ pyo3 raises them as a BaseException, which passes every `except Exception` and w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from .errors import BackendError
 
 
@@ -22,12 +19,14 @@ def as_error(error: BaseException) -> BackendError:
     )
 
 
-@contextmanager
-def caught() -> Iterator[None]:
+class caught:
     """A panic within is raised as a BackendError, of whose details `panic` is true."""
-    try:
-        yield
-    except BaseException as error:
-        if panicked(error):
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None and panicked(error):
             raise as_error(error) from error
-        raise

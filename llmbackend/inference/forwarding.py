@@ -87,16 +87,23 @@ class _Rewriting:
         return self._deltas.begun or _SAYS.search(events) is not None
 
     def _each(self, events: bytes) -> Iterator[bytes]:
-        for one in events.split(b"\n\n")[:-1]:
+        while events:
+            one, _, events = events.partition(b"\n\n")
             data = one.removeprefix(b"data: ")
             if data == b"[DONE]":
                 yield self.rest()
-            with suppress(ValueError):
-                chunk = json.loads(data)
-                if isinstance(chunk, dict) and self._deltas.read(chunk):
-                    yield event(chunk)
-                    continue
-            yield one + b"\n\n"
+            settled = self._deltas.settled
+            yield self._anew(data) or one + b"\n\n"
+            if self._deltas.settled and not settled and not self._concerns(events):
+                yield events
+                return
+
+    def _anew(self, data: bytes) -> bytes | None:
+        with suppress(ValueError):
+            chunk = json.loads(data)
+            if isinstance(chunk, dict) and self._deltas.read(chunk):
+                return event(chunk)
+        return None
 
 
 def _last_usage(tail: bytes) -> tuple[str, dict[str, Any] | None]:

@@ -141,11 +141,12 @@ class Upstream:
         trace = tracing.current()
         secret = (self.secret or "").encode()
         try:
-            while piece:
-                # An error in the stream may quote the key.
-                yield piece.replace(secret, b"***") if secret and secret in piece else piece
-                with self.translated(), trace.waiting():
-                    piece = await self._next(reply, events)
+            with self.translated():
+                while piece:
+                    # An error in the stream may quote the key.
+                    yield piece.replace(secret, b"***") if secret and secret in piece else piece
+                    with trace.waiting():
+                        piece = await self._next(reply, events)
         finally:
             reply.close()  # and with it the connection, so that the server stops its work
 

@@ -58,6 +58,8 @@ async def read(request: Request, limit: int, reserved: Reservation) -> AsyncGene
             await precedence.pause()
             began += now() - paused  # which is not the caller's time
         yield part
+        if size == expected:
+            return  # what would come is that it has ended
 
 
 def _check(size: int, limit: int) -> None:
