@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmbackend import threads
+from llmbackend.knowledge.chunks import chunking
 from llmbackend.knowledge.chunks.chunking import content_hash, split
 from llmbackend.knowledge.chunks.structure import sections
 from llmbackend.knowledge.chunks.syntax import ParsedDocument, Syntax, syntax
@@ -287,3 +291,58 @@ def test_lists_are_cut_between_items_and_numbers_are_not_cut() -> None:
     numbers = [f"{n},{n:03d}.{n % 10}" for n in range(500)]
     made = [chunk.text for chunk in split(Document(id="a.txt", text="; ".join(numbers)), "", 64, 0)]
     assert re.findall(r"\d+,\d+\.\d", " ".join(made)) == numbers
+
+
+# Large documents
+
+
+def test_a_large_text_is_worked_on_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["A short sentence. " * 40_000, "x" * 600_000, '"\\\ud83d\ud83d\ude00é\n' * 60_000]
+    whole = [_chunks(text, "a.txt") for text in texts]
+    monkeypatch.setattr(chunking, "LARGE", 2**16)
+    parts: list[int] = []
+    real = chunking.splitter
+
+    class Noting:
+        def __init__(self, size: int, overlap: int) -> None:
+            self._splitter = real(size, overlap)
+
+        def split_text(self, text: str) -> Any:
+            parts.append(len(text))
+            return self._splitter.split_text(text)
+
+    monkeypatch.setattr(chunking, "splitter", Noting)
+    for text, chunks in zip(texts, whole, strict=True):
+        parts.clear()
+        split_ = _chunks(text, "a.txt")
+        assert max(parts) <= 2**16
+        assert sum(parts) == len(text)
+        assert split_[0].hash == chunks[0].hash, "the hash is of the whole"
+        assert split_[0].text == chunks[0].text
+        assert len(chunks) <= len(split_) <= len(chunks) + 2 * len(parts)
+
+
+@pytest.mark.parametrize("text", ["", 'a "b" \\ \n é \u2028', "\ud83d", "ab" * 50])
+def test_a_documents_hash_is_that_of_its_json(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunking, "LARGE", 3)
+    document = ParsedDocument.model_construct(
+        id="a", text=text, metadata={"b": 1, "a": "é"}, syntax="plain", warnings=()
+    )
+    said = json.dumps(
+        [text, document.metadata, "plain", chunking.VERSION], sort_keys=True, ensure_ascii=False
+    )
+    hashed = hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    assert content_hash(document) == hashed
+
+
+@pytest.mark.parametrize("block", ["a\n=\n", "* a\n", "a\n\n", "> a\n\n", "1. a\n"])
+def test_parsing_markdown_gives_way(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = 0
+
+    def give_way() -> None:
+        nonlocal given
+        given += 1
+
+    monkeypatch.setattr(threads, "give_way", give_way)
+    sections(block * 500, "markdown")
+    assert given >= 500

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import takewhile
 from typing import Any, NamedTuple
 
+from ... import threads
 from ...schemas import Document
 from ..engines.vectors import Chunk
 from . import tables
@@ -15,8 +16,11 @@ from .splitting import splitter
 from .structure import Section, sections
 from .syntax import BareText, syntax
 from .tokens import tokens_of
+from .windows import windows
 
 DEFAULT_SIZE, DEFAULT_OVERLAP = 256, 32
+LARGE = 2**20
+"""Characters of a text that are worked on in one go; what has none of its sections as large is split as a whole."""
 VERSION = 2
 """Of what follows: raise it when the same document gets other chunks, so that it is not taken for unchanged."""
 
@@ -30,8 +34,17 @@ def content_hash(document: Document | BareText) -> str:
         return f"{document.id}-{VERSION}"  # its id tells all the rest
     # As JSON, part by part: a text by itself is written faster than in a list, and most have no metadata.
     metadata = _AS_JSON.encode(document.metadata) if document.metadata else "{}"
-    content = f'[{_AS_JSON.encode(document.text)}, {metadata}, "{syntax(document)}", {VERSION}]'
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    hashed = hashlib.sha256()
+    for part in ('["', *_in_json(document.text), f'", {metadata}, "{syntax(document)}", {VERSION}]'):
+        hashed.update(part.encode("utf-8", "surrogatepass"))
+    return hashed.hexdigest()[:32]
+
+
+def _in_json(text: str) -> Iterator[str]:
+    """As it stands between its quotes."""
+    for start in range(0, len(text), LARGE):
+        threads.give_way()
+        yield _AS_JSON.encode(text[start : start + LARGE])[1:-1]
 
 
 def split(document: Document | BareText, digest: str, size: int, overlap: int) -> list[Chunk]:
@@ -104,4 +117,5 @@ def _split(text: str, size: int, overlap: int, tokens: int) -> list[str]:
 
 
 def _sentences(text: str, size: int, overlap: int = 0) -> list[str]:
-    return list(splitter(size, min(overlap, size - 1)).split_text(text)) if text.strip() else []
+    by_sentence = splitter(size, min(overlap, size - 1))
+    return [piece for part in windows(text, LARGE) if part.strip() for piece in by_sentence.split_text(part)]

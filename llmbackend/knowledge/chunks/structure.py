@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import pairwise, zip_longest
 from typing import Any, NamedTuple
 
+from ... import threads
 from .syntax import PAGE_END, Syntax
 
 LONGEST = 200
@@ -122,7 +123,14 @@ def _markdown() -> Any:
 
     markdown = MarkdownIt("commonmark")
     markdown.core.ruler.enableOnly(["normalize", "block"])  # what is inside of paragraphs is of no interest
+    markdown.block.ruler.before("code", "give_way", _give_way)
     return markdown
+
+
+def _give_way(*_: Any) -> bool:
+    """A rule that fits no block, and is looked at before each: it may take seconds to parse a text of many."""
+    threads.give_way()
+    return False
 
 
 _LINK = re.compile(r"!?\[([^\]\[]*)\](?:\([^()]*\)|\[[^\]\[]*\])")
