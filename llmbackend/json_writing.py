@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from . import threads
+
 FEW = 16
 """Items of which a result is written on the loop, which is over before a thread has begun."""
 
@@ -22,6 +24,7 @@ def write(result: BaseModel) -> bytes:
         if _items(value):
             written += f'"{name}":['.encode()
             for item in value:
+                threads.give_way()
                 written += item.model_dump_json().encode() + b","
             written[-1:] = b"],"
         elif part := result.model_dump_json(include={name})[1:-1]:

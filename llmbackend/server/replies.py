@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
 
 from .. import sse, threads
 from ..errors import LLMBackendError, Overloaded, as_json
@@ -17,6 +17,20 @@ from ..operations import Operation
 from ..schemas import Block
 
 WORTH_PACKING = 2**15  # bytes
+
+PIECE = 2**20
+"""Bytes handed over for sending at a time: all of a large result would hold up the loop, and lie there twice."""
+
+
+class Result(Response):
+    """One that may be megabytes."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for start in range(0, len(self.body) or 1, PIECE):
+            piece = self.body[start : start + PIECE]
+            more = start + PIECE < len(self.body)
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
 
 
 class EventStream(StreamingResponse):
@@ -39,7 +53,7 @@ class EventStream(StreamingResponse):
 async def result_response(request: Request, operation: Operation, result: bytes) -> Response:
     """The result; packed if it is one of those that may be megabytes, and the caller unpacks (requests does)."""
     if isinstance(result, Block):
-        return Response(result, media_type="application/octet-stream")
+        return Result(result, media_type="application/octet-stream")
     if not operation.bulky:
         status = 503 if operation.name == "health" and json.loads(result)["problems"] else 200
         return Response(result, status, media_type="application/json")
@@ -47,7 +61,7 @@ async def result_response(request: Request, operation: Operation, result: bytes)
     if len(result) >= WORTH_PACKING and _unpacks_gzip(request):
         result = await threads.processor(_packed, result)
         headers["Content-Encoding"] = "gzip"
-    return Response(result, media_type="application/json", headers=headers)
+    return Result(result, media_type="application/json", headers=headers)
 
 
 def _unpacks_gzip(request: Request) -> bool:

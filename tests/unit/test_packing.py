@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import requests
 
 from llmbackend import LLMBackendClient
+from llmbackend.server import replies
 from tests.server import KEY
 
 TEXTS = [f"a text to embed, number {number}" for number in range(500)]
@@ -77,3 +79,22 @@ def test_a_block_is_a_line_of_json_and_the_floats(server_url: str) -> None:
     values = np.frombuffer(block, "<f4").reshape(len(TEXTS), described["dimension"])
     with LLMBackendClient(server_url, KEY) as client:
         assert np.array_equal(client.embed(TEXTS).numpy(), values)
+
+
+@pytest.mark.parametrize("size", [0, 1, replies.PIECE, replies.PIECE + 1, 3 * replies.PIECE])
+def test_a_large_result_is_sent_in_pieces(size: int) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError("nothing more is asked of the caller")
+
+    body = bytes(range(256)) * (size // 256 + 1)
+    asyncio.run(replies.Result(body[:size])({"type": "http"}, receive, send))
+    start, *pieces = sent
+    assert (b"content-length", str(size).encode()) in start["headers"]
+    assert b"".join(piece["body"] for piece in pieces) == body[:size]
+    assert max(len(piece["body"]) for piece in pieces) <= replies.PIECE
+    assert [piece["more_body"] for piece in pieces] == [True] * (len(pieces) - 1) + [False]
