@@ -392,7 +392,7 @@ class Backend:
     async def evaluate(self, request: schemas.EvaluateRequest) -> schemas.Evaluation:
         """Measure how well a collection's search finds the documents that answer some questions.
 
-        Refused: gold documents that are not in the collection.
+        Refused: gold documents that are not in the collection, or too many of all questions together.
         """
         return await self._evaluate(request, lambda done, total, stage: None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import unicodedata
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -280,11 +280,26 @@ class GoldQuestion(Request):
         return dict.fromkeys([self.gold] if isinstance(self.gold, str) else self.gold, 1)
 
 
+GOLD = 100_000
+"""Gold documents of all questions of a request."""
+
+
 class EvaluateRequest(Request):
     collection: CollectionName
-    questions: list[GoldQuestion] = Field(min_length=1, max_length=10_000)
+    questions: list[GoldQuestion] = Field(
+        min_length=1, max_length=10_000, description=f"with at most {GOLD:,} gold documents in all"
+    )
     k: int = Field(10, ge=1, le=100)
     stream: bool = Field(False, description="answer with progress events, then the evaluation")
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> Self:
+        gold = sum(1 if isinstance(one.gold, str) else len(one.gold) for one in self.questions)
+        if gold > GOLD:
+            raise ValueError(
+                f"the questions have {gold:,} gold documents and may have {GOLD:,}: ask fewer at a time"
+            )
+        return self
 
 
 class ModeScores(Response):

@@ -129,6 +129,12 @@ def test_questions_that_make_no_sense_are_refused(
         client.evaluate(town, questions)
 
 
+def test_too_many_gold_documents_are_refused(client: LLMBackendClient, town: str) -> None:
+    gold = [f"document {number}" for number in range(1000)]
+    with pytest.raises(InvalidRequest, match="101,000 gold documents and may have 100,000"):
+        client.evaluate(town, [{"question": "q", "gold": gold}] * 101)
+
+
 def test_a_collection_that_is_not_there_is_not_found(client: LLMBackendClient, collection: str) -> None:
     with pytest.raises(NotFound, match=collection):
         client.evaluate(collection, QUESTIONS)

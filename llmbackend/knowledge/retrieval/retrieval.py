@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 import uuid
 from asyncio import gather
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+from operator import itemgetter
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -201,19 +203,22 @@ class _Searching:
     async def _list(self, name: List, limit: int, *, current: bool) -> list[tuple[_Key, float]]:
         """The best of all collections."""
 
-        async def of(collection: Collection) -> list[tuple[_Key, float]]:
-            search = partial(collection.index.lists, current=current)
-            found = await collection.run(search, self.text, self.vector, [name], limit, self.where)
+        def of(collection: Collection) -> list[tuple[_Key, float]]:
+            found = collection.index.lists(self.text, self.vector, [name], limit, self.where, current=current)
             return [((collection.manifest.name, point), score) for point, score in found[name]]
 
-        lists = await gather(*map(of, self.collections))
-        return sorted(chain.from_iterable(lists), key=lambda scored: -scored[1])[:limit]
+        lists = await gather(*(collection.run(of, collection) for collection in self.collections))
+        return await threads.by_length(sum(map(len, lists)), _highest, lists, limit)
 
     async def _chunks(self, collection: Collection, best: Sequence[tuple[_Key, Any]]) -> dict[_Key, Chunk]:
         name = collection.manifest.name
         points = [point for (of, point), _ in best if of == name]
         found = await collection.run(collection.index.chunks, points) if points else {}
         return {(name, point): chunk for point, chunk in one_version(found).items()}
+
+
+def _highest(lists: Sequence[list[tuple[_Key, float]]], limit: int) -> list[tuple[_Key, float]]:
+    return heapq.nlargest(limit, chain.from_iterable(lists), key=itemgetter(1))
 
 
 async def _judged(found: list[Candidate], text: str, judge: Judge) -> list[Candidate]:
