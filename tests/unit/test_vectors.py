@@ -223,6 +223,10 @@ FILTERS: list[tuple[dict[str, Any], set[str]]] = [
     ({"parts[1].kind": "pump"}, set()),
     ({"parts[].weight": {"gt": 2}}, {"b"}),
     ({"price [EUR].net": 5}, {"b"}),
+    # Names and texts in either form of Unicode
+    ({"gr\u00f6\u00dfe": "h\u00f6he"}, {"a"}),
+    ({"gro\u0308\u00dfe": "ho\u0308he"}, {"a"}),
+    ({"gro\u0308\u00dfe": ["ho\u0308he", 1]}, {"a"}),
     # Moments
     ({"signed": {"gte": "2024-03-01"}}, {"a", "b"}),
     ({"signed": {"lte": "2024-03-01"}}, {"a", "b"}),
@@ -240,7 +244,8 @@ FILTERS: list[tuple[dict[str, Any], set[str]]] = [
 # fmt: off
 METADATA: dict[str, dict[str, Any]] = {
     "a": {"team": "hr", "year": 2020, "share": 0.5, "draft": False, "tags": ["red", "blue"], "level": 3.0,
-          "big": 2**60, "author": {"name": "Ada", "born": {"year": 1815}}, "signed": "2024-03-01"},
+          "big": 2**60, "author": {"name": "Ada", "born": {"year": 1815}}, "signed": "2024-03-01",
+          "gr\u00f6\u00dfe": "h\u00f6he"},
     "b": {"team": "it", "year": 2026, "share": 0.7, "draft": True, "a.dotted name": "x", "level": [1, 3], "one": 1,
           "parts": [{"kind": "pump", "weight": 3}, {"kind": "valve", "weight": 1.5}], "price [EUR]": {"net": 5.0},
           "signed": "2024-03-02T00:30:00+02:00"},

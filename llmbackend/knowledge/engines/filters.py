@@ -116,8 +116,8 @@ def _field(key: str, value: Any, place: tuple[str, ...]) -> Iterator[Condition]:
     match value:
         case int() if abs(value) >= 2**63:
             raise _too_large(value, place)
-        case str() if len(forms := _forms([value])) > 1:
-            yield FieldCondition(key, any_of=forms)
+        case str() if len(found := forms(value)) > 1:
+            yield FieldCondition(key, any_of=found)
         case str() | int() | float():
             yield FieldCondition(key, equals=value)
         case list() if value and all(isinstance(item, str | int | float) for item in value):
@@ -132,23 +132,22 @@ def _field(key: str, value: Any, place: tuple[str, ...]) -> Iterator[Condition]:
 
 def _any_of(key: str, values: list[Any], place: tuple[str, ...]) -> Condition:
     """That a field is one of these texts, numbers and truth values."""
-    texts = [value for value in values if isinstance(value, str)]
+    texts = list(dict.fromkeys(form for value in values if isinstance(value, str) for form in forms(value)))
     truths = list(dict.fromkeys(value for value in values if isinstance(value, bool)))
     numbers = [value for value in values if not isinstance(value, str | bool)]
     for value in numbers:
         if isinstance(value, int) and abs(value) >= 2**63:
             raise _too_large(value, place)
-    found: list[Condition] = [FieldCondition(key, any_of=some) for some in (_forms(texts), numbers) if some]
+    found: list[Condition] = [FieldCondition(key, any_of=some) for some in (texts, numbers) if some]
     found += (FieldCondition(key, equals=value) for value in truths)
     return found[0] if len(found) == 1 else Combination("any", found)
 
 
-def _forms(values: list[Any]) -> list[Any]:
-    """Texts in both forms that accented letters may have in Unicode: metadata are stored as they were given."""
-    found = {value: None for value in values}
-    for value in values:
-        if isinstance(value, str) and not value.isascii():
-            found |= {unicodedata.normalize(form, value): None for form in ("NFC", "NFD")}
+def forms(text: str) -> list[str]:
+    """A text in the forms that accented letters may have in Unicode: metadata are stored as they were given."""
+    found = {text: None}
+    if not text.isascii():
+        found |= {unicodedata.normalize(form, text): None for form in ("NFC", "NFD")}
     return list(found)
 
 

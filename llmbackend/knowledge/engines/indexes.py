@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from .filters import PLACE, Combination, Condition, FieldCondition
+from .filters import PLACE, Combination, Condition, FieldCondition, forms
 
 FieldType = Literal["keyword", "integer", "float", "bool", "datetime"]
 """What is in a field: texts, whole numbers, numbers, true or false, moments."""
@@ -33,11 +33,13 @@ def places(field: str) -> list[str]:
 
     `author.name` may be a field of that name, or the name of an author; `authors[].name` is that of one in a list.
     """
-    found = [f"metadata.{_quoted(field)}"]
-    steps = [_STEP.fullmatch(step) for step in field.split(".")]
-    path = ".".join(_quoted(step[1]) + step[2] for step in steps if step)
-    if all(steps) and path != _quoted(field):
-        found.append(f"metadata.{path}")
+    found: list[str] = []
+    for form in forms(field):
+        found.append(f"metadata.{_quoted(form)}")
+        steps = [_STEP.fullmatch(step) for step in form.split(".")]
+        path = ".".join(_quoted(step[1]) + step[2] for step in steps if step)
+        if all(steps) and path != _quoted(form):
+            found.append(f"metadata.{path}")
     if field in PLACE:
         found.append(f"place.{field}")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -54,6 +55,7 @@ def _held(every: Iterable[dict[str, Any]]) -> Held:
     waiting: list[tuple[str, Any]] = [item for metadata in every for item in metadata.items()]
     while waiting:
         name, value = waiting.pop()
+        name = unicodedata.normalize("NFC", name)
         if isinstance(value, list):
             waiting += ((name if not isinstance(one, dict) else f"{name}[]", one) for one in value)
             continue
@@ -76,7 +78,7 @@ def _kind(value: Any) -> str:
 
 def _unmet(field: str, wanted: list[set[str]], held: Held, which: str) -> str | None:
     """`wanted` are the kinds of each condition on the field: it is enough that one of them can be met."""
-    key = _NUMBERED.sub("[]", field)
+    key = unicodedata.normalize("NFC", _NUMBERED.sub("[]", field))
     kinds = held.get(key) or held.get(f"{key}[]")
     if kinds is None:
         return f"{which} has the field {field!r}{_instead(key, held)}"
