@@ -197,3 +197,42 @@ def test_headings_that_are_not_asked_for_are_not_told(client: LLMBackendClient, 
     answer = ask(client, collection, HEADED, "Who is in the office every day except Friday?")
     assert "Staff guide" not in answer
     assert "every day except Friday" in answer.sources[0].quote
+
+
+ALIKE = {
+    "English": (
+        "{name} signed contract {code} for {sum} dollars.",
+        "For how many dollars was contract {code} signed?",
+    ),
+    "German": (
+        "{name} hat den Vertrag {code} über {sum} Euro unterschrieben.",
+        "Über wie viel lautet Vertrag {code}?",
+    ),
+    "Turkish": (
+        "{name}, {code} sayılı sözleşmeyi {sum} lira üzerinden imzaladı.",
+        "{code}'nin tutarı nedir?",
+    ),
+    "French": ("{name} a signé le contrat {code} de {sum} euros.", "Quel est le montant de l'{code} ?"),
+    "Chinese": ("{name}签署了{code}号合同，金额为{sum}元。", "{code}号合同的金额是多少？"),
+    "Japanese": ("{name}は契約{code}（{sum}円）に署名した。", "契約{code}の金額はいくらですか。"),
+}
+
+
+@pytest.mark.parametrize(("text", "question"), ALIKE.values(), ids=list(ALIKE))
+def test_who_asks_by_a_code_is_answered_from_its_passage(
+    client: LLMBackendClient, collection: str, text: str, question: str
+) -> None:
+    rows = [
+        {
+            "name": f"Ada {number % 7}",
+            "code": f"{2100 + number // 10}/5{number % 10}7",
+            "sum": f"{number}31\u00a0250,40",
+        }
+        for number in range(100, 160)
+    ]
+    client.rag_ingest([text.format(**row) for row in rows], collection)
+    for row in rows[5:50:22]:
+        answer = client.rag_query(question.format(**row), collection)
+        assert answer.found
+        assert row["sum"] in answer.split("[1]")[0]  # as it is written, with the space that does not break
+        assert row["code"] in answer.sources[0].text

@@ -6,8 +6,10 @@ import math
 import re
 from collections.abc import Sequence
 
-from ...words import WRITTEN
+from ...words import UNSPACED, WRITTEN
 
+_RUN = re.compile(f"[{UNSPACED}]+")  # 契約E-03の金額 has the code E-03
+_FRACTION = re.compile(r"(?<![/\d])\d+/\d+(?![/\d])")  # 2024/915, but no date
 _GROUP = re.compile(r"[^\W\d_]+|\d+")
 _MEASURE = re.compile(r"\d+(?:[a-z]{1,2}|-[a-z]+)", re.IGNORECASE)  # 4th, 9am, 30-day
 _YEAR = re.compile(r"(?:19|20)\d\d")
@@ -17,7 +19,10 @@ class Exact:
     """Such words of a question, and how rare each is in some passages."""
 
     def __init__(self, question: str, passages: Sequence[str]) -> None:
-        words = WRITTEN.findall(question)
+        words = [
+            word for run in WRITTEN.findall(question) for part in _RUN.split(run) if (word := _bare(part))
+        ]
+        words += _FRACTION.findall(question)
         self._patterns = {
             word: _pattern(word) for place, word in enumerate(words) if _is_exact(word, place == 0)
         }
@@ -31,11 +36,24 @@ class Exact:
             elif _is_code(word):
                 self.missing.append(word)
 
+    @property
+    def has_code(self) -> bool:
+        """Whether it asks by a code that some passage has."""
+        return any(map(_is_code, self._rare))
+
     def share(self, text: str) -> float:
         """Which share of those that the passages have the text has; rare ones count more."""
         whole = sum(self._rare.values())
         has = sum(rare for word, rare in self._rare.items() if self._patterns[word].search(text))
         return has / whole if whole else 0.0
+
+
+def _bare(word: str) -> str:
+    """Without signs around it, and without what apostrophes join to a code: E-03's, E-03'ün, l'E-03."""
+    parts = word.split("'")
+    coded = [place for place, part in enumerate(parts) if any(map(str.isdigit, part))]
+    kept = parts[coded[0] : coded[-1] + 1] if coded else parts
+    return "'".join(kept).strip("-.'_")
 
 
 def _is_exact(word: str, first: bool) -> bool:
@@ -56,4 +74,5 @@ def _is_code(word: str) -> bool:
 def _pattern(word: str) -> re.Pattern[str]:
     """E-03 is E03 and E 03, too."""
     said = r"[\W_]{0,2}".join(map(re.escape, _GROUP.findall(word)))
-    return re.compile(rf"(?<![^\W_]){said}(?![^\W_])", re.IGNORECASE)
+    letter = rf"[^\W_{UNSPACED}]"
+    return re.compile(rf"(?<!{letter}){said}(?!{letter})", re.IGNORECASE)

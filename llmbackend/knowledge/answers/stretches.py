@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from .units import Unit
 
+_SPACE = re.compile(r"[ \t\r\n\f\v]+")  # not those that hold a number together
+
 ROOM = 1.25
 """How far beyond its words a stretch goes to end with its paragraph."""
 
@@ -129,7 +131,7 @@ def written(text: str, parts: Sequence[Unit], chosen: Sequence[int], most: int) 
                 said += " "
             else:
                 said += "\n" if together or announced else "\n\n"
-        said += " ".join(text[unit.start : unit.end].split())
+        said += _SPACE.sub(" ", text[unit.start : unit.end])
     if size(said) <= most:
         return said
     # One endless sentence or row.

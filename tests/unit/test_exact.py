@@ -1,0 +1,33 @@
+"""Codes, numbers and names of a question, in any language, and whether passages have them."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmbackend.knowledge.answers.exact import Exact
+
+TEXTS = {
+    "English": ("What does E-03's repair cost?", "Unit E-03 costs 90 euros.", "Unit E-04 costs 80 euros."),
+    "Turkish": ("E-03'ün ücreti nedir?", "E-03 ünitesi 90 liradır.", "E-04 ünitesi 80 liradır."),
+    "French": ("Quand l'E-03 a-t-il été réparé ?", "L'unité E-03 le 3 mai.", "L'unité E-04 le 4 mai."),
+    "Chinese": ("E-03号合同的金额是多少？", "签署了E-03号合同。", "签署了E-04号合同。"),
+    "Chinese, a number": ("2296/588号合同的金额是多少？", "签署了2296/588号合同。", "签署了2297/588号合同。"),
+    "Japanese": ("契約E-03はどの部屋ですか。", "契約E03に署名した。", "契約E04に署名した。"),
+    "Korean": ("E-03의 가격은 얼마입니까?", "펌프 E-03은 90원입니다.", "펌프 E-04는 80원입니다."),
+    "German": ("Wie hoch ist 2024/915?", "2024/915 ist hoch.", "2024/916 und 2023/915 sind hoch."),
+    "Russian": ("Сколько стоит насос № Е-0317?", "Насос Е-0317 стоит 90.", "Насос Е-0318 стоит 80."),
+    "Arabic": ("كم ثمن المضخة E-03؟", "ثمن المضخة E-03 تسعون.", "ثمن المضخة E-04 ثمانون."),
+}
+
+
+@pytest.mark.parametrize(("question", "right", "wrong"), TEXTS.values(), ids=list(TEXTS))
+def test_a_code_is_told_from_another_one(question: str, right: str, wrong: str) -> None:
+    exact = Exact(question, [right, wrong])
+    assert exact.missing == []
+    assert exact.share(right) > exact.share(wrong)
+    assert Exact(question, [wrong, wrong]).missing != []
+
+
+def test_what_an_apostrophe_joins_to_a_name_is_its_own() -> None:
+    exact = Exact("Where does Mr O'Neil live?", ["O'Neil lives here.", "O is a letter."])
+    assert exact.share("O'Neil lives here.") > exact.share("O is a letter.")
