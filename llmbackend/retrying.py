@@ -20,15 +20,15 @@ class Patience:
 
     def __init__(self, deadline: float, retries: float = math.inf) -> None:
         """`deadline` is one of `time.monotonic`."""
-        self._deadline = deadline
+        self.deadline = deadline
         self._retries = retries
         self._pause = FIRST_PAUSE
 
-    def pause(self, retry_after: float | None = None) -> float | None:
-        """Seconds to wait; None if there is neither time nor a try left."""
+    def pause(self, retry_after: float | None = None, *, count: bool = True) -> float | None:
+        """Seconds to wait; None if there is no time left, or, where tries `count`, none of them."""
         wait = float(retry_after or self._pause * random.uniform(1, 1.5))
-        if not self._retries or time.monotonic() + wait >= self._deadline:
+        if (count and not self._retries) or time.monotonic() + wait >= self.deadline:
             return None
-        self._retries -= 1
+        self._retries -= count
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         return wait

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 from ..errors import InvalidRequest
 from .embeddings import TextRefused, TokenIds
 from .overflow import Length, told
+from .upstream import TooMany
 
 _Text = TypeVar("_Text", str, TokenIds)
 _Row = TypeVar("_Row")
@@ -31,22 +32,28 @@ class Limits(NamedTuple):
 
 
 async def ask_in_batches(
-    texts: Iterable[_Text], limits: Limits, ask: Callable[[list[_Text]], Awaitable[list[_Row]]]
+    texts: Iterable[_Text],
+    limits: Callable[[], Limits],
+    ask: Callable[[list[_Text]], Awaitable[list[_Row]]],
 ) -> dict[_Text, _Row | Length]:
-    """What `ask` answers for these texts: a row for each; for one that the model refuses as too long, its length.
+    """What `ask` answers for these texts, in requests within the limits of the moment: a row for each; for one that the model refuses as too long, its length.
 
-    A batch refused as too large (413, or a text in it too long) is sent again in halves; a text too large by itself
+    A batch refused as too large (413, or a text in it too long), or of more texts than a busy server gets at a time, is
+    sent again in halves; a text too large by itself
     (413) is TextRefused. Any other error is raised as `ask` raised it: the first, upon which the other requests are
     cancelled.
     """
-    waiting = deque(_batches(dict.fromkeys(texts), limits))
+    fresh = _batches(dict.fromkeys(texts), limits)
+    waiting: deque[list[_Text]] = deque()  # that are sent again
     rows: dict[_Text, _Row | Length] = {}
 
     async def work() -> None:
-        while waiting:
-            batch = waiting.popleft()
+        while batch := waiting.popleft() if waiting else next(fresh, None):
             try:
                 answer = await ask(batch)
+            except TooMany:
+                middle = len(batch) // 2
+                waiting.extendleft([batch[middle:], batch[:middle]])
             except InvalidRequest as error:
                 length = told(error.message)
                 if length is None and error.details.get("status") != 413:
@@ -63,7 +70,7 @@ async def ask_in_batches(
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(IN_FLIGHT, len(waiting))):
+            for _ in range(IN_FLIGHT):
                 group.create_task(work())
     except ExceptionGroup as failures:
         first = failures.exceptions[0]  # they come in the order of their time
@@ -77,8 +84,10 @@ def size(text: str | TokenIds) -> int:
     return len(text.encode(errors="surrogatepass")) if isinstance(text, str) else 7 * len(text)
 
 
-def _batches(texts: Iterable[_Text], limits: Limits) -> Iterator[list[_Text]]:
+def _batches(texts: Iterable[_Text], told: Callable[[], Limits]) -> Iterator[list[_Text]]:
+    """Each as large as may be when it is asked for."""
     batch: list[_Text] = []
+    limits = told()
     length, tokens = 0, 0.0
     for text in texts:
         more = size(text)
@@ -87,7 +96,7 @@ def _batches(texts: Iterable[_Text], limits: Limits) -> Iterator[list[_Text]]:
             len(batch) >= limits.texts or length + more > limits.bytes or tokens + to_read > limits.tokens
         ):
             yield batch
-            batch, length, tokens = [], 0, 0.0
+            batch, length, tokens, limits = [], 0, 0.0, told()
         batch.append(text)
         length += more
         tokens += to_read

@@ -17,6 +17,7 @@ from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound, Ov
 from ..settings import Settings
 from ..sse import DONE, Tail, event
 from . import media, wire
+from .budget import Turn
 from .fallback import Server
 from .overflow import overflow
 from .upstream import RETRIES, Upstream
@@ -209,7 +210,7 @@ async def _complete(
     upstream: Upstream, asked: dict[str, Any], deadline: float, retries: int
 ) -> dict[str, Any]:
     client = await upstream.openai()
-    completion = await upstream.persist(partial(client.complete, asked), deadline, retries)
+    completion = await upstream.persist(partial(client.complete, asked), deadline, retries, texts=1)
     with upstream.translated():
         said = noted(upstream, completion.to_dict(warnings=False))
         plain(said)
@@ -233,11 +234,12 @@ async def _stream(
             raise
         return stream, first, tail
 
-    return _chunks(upstream, *await upstream.persist(begin, deadline, retries))
+    (stream, first, tail), turn = await upstream.begin(begin, deadline, retries)
+    return _chunks(upstream, stream, first, tail, turn)
 
 
 async def _chunks(
-    upstream: Upstream, stream: Any, chunk: Any, tail: Tail
+    upstream: Upstream, stream: Any, chunk: Any, tail: Tail, turn: Turn | None
 ) -> AsyncGenerator[dict[str, Any], None]:
     trace = tracing.current()
     last: dict[str, Any] = {}
@@ -256,6 +258,8 @@ async def _chunks(
                 chunk = await anext(stream, None)
     finally:
         await stream.close()  # and with it the connection, so that the server stops its work
+        if turn is not None:
+            turn.end()
     if (rest := deltas.rest()) is not None:
         yield rest
     if not tail.finished:

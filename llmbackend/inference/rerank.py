@@ -8,19 +8,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import BackendError, InvalidRequest, NotFound
+from . import budget
 from .batches import Limits, ask_in_batches
-from .embeddings import TextRefused
+from .budget import Budget
+from .embeddings import TextRefused, added
 from .overflow import Length
-from .tei import Info, read_info
+from .tei import Info, read_info, tokens_told
 from .upstream import Upstream
 
 
 class Ranks(NamedTuple):
-    """`scores` has one a text, in their order, higher is better; `tokens` counts what was read, where known."""
+    """`scores` has one a text, in their order, higher is better; `tokens` counts what was read, None where not told."""
 
     model: str
     scores: list[float]
-    tokens: int
+    tokens: int | None
 
 
 class Reranker(Protocol):
@@ -55,6 +57,7 @@ class TEIReranker:
     """Text Embeddings Inference by its own API (POST /rerank). Longer texts than its model reads are cut by it."""
 
     def __init__(self, upstream: Upstream, model: str | None) -> None:
+        upstream.budget = budget.of_server(upstream.url, "rerank")
         self._upstream = upstream
         self._model = model
         self._info: Info | None = None
@@ -63,18 +66,25 @@ class TEIReranker:
         deadline = time.monotonic() + self._upstream.timeout
         if self._info is None:
             self._info = await read_info(self._upstream, deadline)
+            if self._info.permits is not None:
+                self._upstream.budget.tell(self._info.permits)
         name = self._model or self._info.model or "tei"
         if model not in (None, name):
             raise NotFound(f"no reranker {model!r}: this backend has {name!r}", details={"model": model})
 
+        tokens: int | None = 0
+
         async def ask(batch: list[str]) -> list[float]:
+            nonlocal tokens
             body = {"query": query, "texts": batch, "truncate": True, "raw_scores": False}
-            reply = await self._upstream.post("/rerank", body, deadline)
+            reply, headers = await self._upstream.have_read("/rerank", body, len(batch), deadline)
+            tokens = added(tokens, tokens_told(headers))
             with self._upstream.translated():
                 ranks = [(rank["index"], rank["score"]) for rank in reply]
                 return _scores(ranks, batch, self._upstream)
 
-        return Ranks(name, await _each(texts, self._info.limits, ask), 0)
+        scores = await _each(texts, self._info.limits, self._upstream.budget, ask)
+        return Ranks(name, scores, tokens)
 
     async def close(self) -> None:
         await self._upstream.close()
@@ -87,6 +97,7 @@ class JinaReranker:
     limits = Limits(texts=1000)
 
     def __init__(self, upstream: Upstream, model: str | None) -> None:
+        upstream.budget = budget.of_server(upstream.url, "rerank")
         self._upstream = upstream
         self._model = model
 
@@ -95,18 +106,20 @@ class JinaReranker:
         name = model or self._model
         # Where none is named, a server of one model takes that.
         fields = {"query": query, "return_documents": False, **({"model": name} if name else {})}
-        answered_by, tokens = name or "", 0
+        answered_by = name or ""
+        tokens: int | None = 0
 
         async def ask(batch: list[str]) -> list[float]:
             nonlocal answered_by, tokens
-            reply = await self._upstream.post("/rerank", {**fields, "documents": batch}, deadline)
+            asked = {**fields, "documents": batch}
+            reply, _ = await self._upstream.have_read("/rerank", asked, len(batch), deadline)
             with self._upstream.translated():
                 ranks = [(rank["index"], rank["relevance_score"]) for rank in reply["results"]]
                 answered_by = str(reply.get("model") or answered_by)
-                tokens += _tokens(reply.get("usage"))
+                tokens = added(tokens, _tokens(reply.get("usage")))
                 return _scores(ranks, batch, self._upstream)
 
-        scores = await _each(texts, self.limits, ask)
+        scores = await _each(texts, self.limits, self._upstream.budget, ask)
         return Ranks(answered_by, scores, tokens)
 
     async def close(self) -> None:
@@ -114,11 +127,14 @@ class JinaReranker:
 
 
 async def _each(
-    texts: Sequence[str], limits: Limits, ask: Callable[[list[str]], Awaitable[list[float]]]
+    texts: Sequence[str],
+    limits: Limits,
+    room: Budget,
+    ask: Callable[[list[str]], Awaitable[list[float]]],
 ) -> list[float]:
     """The score of each text; raises InvalidRequest that tells the place of one that the server does not read."""
     try:
-        scores = await ask_in_batches(texts, limits, ask)
+        scores = await ask_in_batches(texts, lambda: limits._replace(texts=room.batch(limits.texts)), ask)
     except TextRefused as refused:
         place = texts.index(str(refused.text))
         details = {**refused.details, "index": place}
@@ -151,9 +167,9 @@ def _scores(ranks: list[tuple[Any, Any]], batch: list[str], upstream: Upstream) 
     return [float(scores[index]) for index in range(len(batch))]
 
 
-def _tokens(usage: Any) -> int:
+def _tokens(usage: Any) -> int | None:
     """Of vLLM's usage, or Jina's."""
     if not isinstance(usage, dict):
-        return 0
+        return None
     tokens = usage.get("prompt_tokens", usage.get("total_tokens"))
-    return tokens if isinstance(tokens, int) else 0
+    return tokens if isinstance(tokens, int) else None

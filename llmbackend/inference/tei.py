@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..errors import NotFound
@@ -16,6 +17,8 @@ class Info(NamedTuple):
     sha: str | None = None
     version: str | None = None
     limits: Limits = Limits(texts=32)
+    permits: int | None = None
+    """Texts that it takes at a time."""
 
 
 async def read_info(upstream: Upstream, deadline: float | None = None) -> Info:
@@ -30,4 +33,11 @@ async def read_info(upstream: Upstream, deadline: float | None = None) -> Info:
             tokens=int(info["max_batch_tokens"]),
             tokens_a_text=int(info["max_input_length"]),
         )
-        return Info(info.get("model_id"), info.get("model_sha"), info.get("version"), limits)
+        permits = info.get("max_concurrent_requests")
+        return Info(info.get("model_id"), info.get("model_sha"), info.get("version"), limits, permits or None)
+
+
+def tokens_told(headers: Mapping[str, str]) -> int | None:
+    """The tokens of a request, which TEI tells in a header of its reply."""
+    told = headers.get("x-compute-tokens", "")
+    return int(told) if told.isdecimal() else None

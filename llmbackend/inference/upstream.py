@@ -14,7 +14,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +26,8 @@ from .. import threads, tracing
 from ..errors import BackendError, BackendTimeout, InvalidRequest, LLMBackendError, NotFound, Overloaded
 from ..retrying import Patience, passing
 from ..sse import Events
+from . import budget
+from .budget import Turn
 
 if TYPE_CHECKING:
     import aiohttp
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 RETRIES = 2
 CONNECTING = 10.0  # seconds at most
+KEPT = 4.0
+"""Seconds for which idle connections are kept: fewer than the usual server keeps them (uvicorn: 5 s)."""
+
 REPLY_BYTES = 2**25
 """The largest reply, unless MAX_REPLY_BYTES says otherwise: hundreds of vectors, or several books."""
 
@@ -48,6 +53,10 @@ BEGINNING = 8
 _IN_URLS = str.maketrans("+/", "-_")  # base64's other alphabet
 
 _Result = TypeVar("_Result")
+
+
+class TooMany(Exception):
+    """A request has more texts than a busy server may be given at a time: it has to be sent in parts."""
 
 
 class Upstream:
@@ -73,8 +82,21 @@ class Upstream:
         self.key_setting = key_setting
         self.reply_bytes = reply_bytes
         self._session: aiohttp.ClientSession | None = None
+        self.budget = budget.of_server(url, "chat")
         self._openai: OpenAIClient | None = None
         self._opening = threading.Lock()
+        self.watched = False
+        """Whether to count in `reconnected`, which takes a few microseconds a call."""
+        self.reconnected = 0
+        """How often a connection was made in place of one that was lost: behind it may be another server by now."""
+        self._connections = 0  # that were made, and are not known to be lost
+        self._under_way = 0
+        self._last_used = -math.inf
+
+    @property
+    def idle(self) -> bool:
+        """Whether it was left alone for so long that the next call needs a new connection."""
+        return not self._under_way and time.monotonic() - self._last_used >= KEPT
 
     @property
     def secret(self) -> str | None:
@@ -87,19 +109,34 @@ class Upstream:
 
     async def get(self, path: str, deadline: float | None = None, retries: int = RETRIES) -> Any:
         """The JSON at a path."""
-        return await self.persist(lambda: self._parsed("GET", path, None), deadline, retries)
+        said, _ = await self.persist(lambda: self._parsed("GET", path, None), deadline, retries)
+        return said
 
     async def post(self, path: str, body: Any, deadline: float | None = None, retries: int = RETRIES) -> Any:
         """The JSON that comes back for a JSON body."""
+        said, _ = await self.have_read(path, body, 0, deadline, retries)
+        return said
+
+    async def have_read(
+        self, path: str, body: Any, texts: int, deadline: float | None = None, retries: int = RETRIES
+    ) -> tuple[Any, Mapping[str, str]]:
+        """The same for a body with so many texts for a model, and the headers of the reply."""
         sent = json.dumps(body).encode()
-        return await self.persist(lambda: self._parsed("POST", path, sent), deadline, retries)
+        reply, turn = await self.begin(lambda: self._parsed("POST", path, sent), deadline, retries, texts)
+        if turn is not None:
+            waited, took = (reply[1].get(name, "") for name in ("x-queue-time", "x-total-time"))
+            if waited.isdecimal() and took.isdecimal():  # TEI's, in milliseconds
+                self.budget.waited(turn, int(waited) / 1000, int(took) / 1000)
+            turn.end()
+        return reply
 
     async def forward(
         self, path: str, body: Any, deadline: float | None = None, retries: int = RETRIES
     ) -> bytes:
         """The bytes that come back for a JSON body, unread."""
         sent = json.dumps(body).encode()
-        return await self.persist(lambda: self._read("POST", path, sent), deadline, retries)
+        said, _ = await self.persist(lambda: self._read("POST", path, sent), deadline, retries, texts=1)
+        return said
 
     async def stream(
         self, path: str, body: Any, deadline: float | None = None, retries: int = RETRIES
@@ -109,8 +146,8 @@ class Upstream:
         Nothing is tried again after that. Close what this returns, read to the end or not.
         """
         sent = json.dumps(body).encode()
-        reply, events, first = await self.persist(lambda: self._begin(path, sent), deadline, retries)
-        return self._pieces(reply, events, first)
+        began, turn = await self.begin(lambda: self._begin(path, sent), deadline, retries)
+        return self._pieces(*began, turn)
 
     async def _begin(self, path: str, body: bytes) -> tuple[aiohttp.ClientResponse, Events, bytes]:
         reply = await self._open("POST", path, body)
@@ -136,7 +173,7 @@ class Upstream:
         return events.last()
 
     async def _pieces(
-        self, reply: aiohttp.ClientResponse, events: Events, piece: bytes
+        self, reply: aiohttp.ClientResponse, events: Events, piece: bytes, turn: Turn | None
     ) -> AsyncGenerator[bytes, None]:
         trace = tracing.current()
         secret = (self.secret or "").encode()
@@ -149,6 +186,8 @@ class Upstream:
                         piece = await self._next(reply, events)
         finally:
             reply.close()  # and with it the connection, so that the server stops its work
+            if turn is not None:
+                turn.end()
 
     async def openai(self) -> OpenAIClient:
         """OpenAI's client of this server, for calls within `persist`: it tries nothing again."""
@@ -169,23 +208,67 @@ class Upstream:
         attempt: Callable[[], Awaitable[_Result]],
         deadline: float | None = None,
         retries: int = RETRIES,
+        texts: int = 0,
     ) -> _Result:
-        """The retry loop: what an attempt returns, or the last error once tries or time have run out."""
+        """The retry loop: what an attempt returns, or the last error once tries or time have run out.
+
+        An attempt with `texts` waits for its turn (budget.py), and is made again while the server is busy (429), unless
+        that does nothing for anybody in all the time that there is; raises TooMany for more texts than may be at a time.
+        """
+        result, turn = await self.begin(attempt, deadline, retries, texts)
+        if turn is not None:
+            turn.end()
+        return result
+
+    async def begin(
+        self,
+        attempt: Callable[[], Awaitable[_Result]],
+        deadline: float | None = None,
+        retries: int = RETRIES,
+        texts: int = 1,
+    ) -> tuple[_Result, Turn | None]:
+        """The same for a reply that goes on: the turn is to be ended with that."""
         trace = tracing.current()
         began = time.monotonic()
-        deadline = min(began + self.timeout, deadline or math.inf)
-        patience = Patience(deadline, retries)
+        last = deadline or math.inf
+        patience = Patience(min(began + self.timeout, last), retries)
+        turn: Turn | None = None
+        first, busy = True, False
+
+        def extend(since: float) -> None:
+            patience.deadline = max(patience.deadline, min(since + self.timeout, last))
+
         while True:
             try:
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    with self.translated(), trace.waiting():
-                        return await attempt()
-            except TimeoutError as error:
-                raise self._too_late(max(0.0, deadline - began)) from error
-            except LLMBackendError as error:
-                pause = (
-                    patience.pause(error.details.get("retry_after")) if _worth_another_try(error) else None
-                )
+                with trace.waiting():
+                    if texts:
+                        turn = await self.budget.take(texts, self.timeout, last)
+                        if first or busy:  # the time that it takes begins with its turn
+                            extend(time.monotonic() if first else self.budget.progressed)
+                        first = False
+                    async with asyncio.timeout(patience.deadline - time.monotonic()):
+                        with self.translated():
+                            result = await attempt()
+                if turn is not None:
+                    self.budget.went_well(turn)
+                return result, turn
+            except BaseException as error:
+                busy = turn is not None and isinstance(error, LLMBackendError) and is_busy(error)
+                if turn is not None:
+                    if busy:
+                        self.budget.was_busy(turn)
+                    turn.end()
+                if isinstance(error, TimeoutError):
+                    raise self._too_late(max(0.0, time.monotonic() - began)) from error
+                if not isinstance(error, LLMBackendError) or not _worth_another_try(error):
+                    raise
+                if busy and retries:
+                    if 1 < texts > self.budget.limit:
+                        raise TooMany from error
+                    extend(
+                        self.budget.progressed
+                    )  # as long as it gets on with anything, it will come to this
+                pause = patience.pause(error.details.get("retry_after"), count=not (busy and retries))
                 if pause is None:
                     raise
             await asyncio.sleep(pause)
@@ -196,10 +279,21 @@ class Upstream:
         if self._openai is not None:
             await self._openai.close()
 
-    async def _parsed(self, method: str, path: str, body: bytes | None) -> Any:
-        return json.loads(await self._read(method, path, body))
+    async def _parsed(self, method: str, path: str, body: bytes | None) -> tuple[Any, Mapping[str, str]]:
+        said, headers = await self._read(method, path, body)
+        return json.loads(said), headers
 
-    async def _read(self, method: str, path: str, body: bytes | None) -> bytes:
+    async def _read(self, method: str, path: str, body: bytes | None) -> tuple[bytes, Mapping[str, str]]:
+        self._under_way += 1
+        try:
+            return await self._read_whole(method, path, body)
+        finally:
+            self._under_way -= 1
+            self._last_used = time.monotonic()
+
+    async def _read_whole(
+        self, method: str, path: str, body: bytes | None
+    ) -> tuple[bytes, Mapping[str, str]]:
         reply = await self._open(method, path, body)
         read = bytearray()
         try:
@@ -213,7 +307,7 @@ class Upstream:
             reply.close()  # there may be no end to what is yet to come
             raise
         reply.release()
-        return bytes(read)
+        return bytes(read), reply.headers
 
     async def _open(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
         """The reply, its body yet to be read; raises a refusal."""
@@ -224,9 +318,13 @@ class Upstream:
             headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
             if self.secret:
                 headers["Authorization"] = f"Bearer {self.secret}"
-            # Idle connections are dropped before the usual server would (uvicorn: 5 s), not used as it does.
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4)
-            self._session = aiohttp.ClientSession(headers=headers, connector=connector)
+            # Idle connections are dropped before the server would, not used as it does.
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT)
+            watching = aiohttp.TraceConfig()
+            watching.on_connection_create_end.append(self._note_connection)
+            self._session = aiohttp.ClientSession(
+                headers=headers, connector=connector, trace_configs=[watching] if self.watched else None
+            )
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECTING, sock_read=self.timeout)
         reply = await self._session.request(
             method, self.url + path, data=body, timeout=timeout, allow_redirects=False
@@ -241,6 +339,14 @@ class Upstream:
         finally:
             # What is left unread closes the connection.
             reply.release() if reply.content.at_eof() else reply.close()
+
+    async def _note_connection(self, *_: Any) -> None:
+        # While there are as many connections as calls, none is made unless one was lost.
+        if 0 < self._under_way <= self._connections:
+            self.reconnected += 1
+            self._connections = self._under_way
+        else:
+            self._connections += 1
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -374,6 +480,11 @@ def _without(secret: str, text: str) -> str:
             forms |= {middle, middle.translate(_IN_URLS)}
     known = sorted(forms, key=len, reverse=True)
     return re.sub(rf"(?:{'|'.join(map(re.escape, known))})[\w*./+%=-]*", "***", text)
+
+
+def is_busy(error: LLMBackendError) -> bool:
+    """Whether a server refused a call for what it has to do already."""
+    return error.details.get("status") == 429
 
 
 def _worth_another_try(error: LLMBackendError) -> bool:

@@ -20,6 +20,8 @@ from .. import panics, threads
 from ..database import Database
 from ..disk import Disk
 from ..errors import InsufficientStorage, LLMBackendError
+from ..inference.budget import in_bulk
+from ..tracing import Trace, tracing
 from ..vitals import Vitals
 from . import leases, ledger, reading, results, schedules, webhooks
 from .context import Context, Rooms
@@ -254,7 +256,9 @@ class Worker:
                 parse = kind.params.model_validate_json
                 large = len(job.params) > LARGE  # would hold up the loop
                 given = await threads.processor(parse, job.params) if large else parse(job.params)
-                result = json.dumps(await kind.run(context, given) or {})
+                # What it asks of models is its owner's, and comes after questions.
+                with tracing(Trace(job.type, caller=job.owner)), in_bulk():
+                    result = json.dumps(await kind.run(context, given) or {})
                 await context.settle()
                 chunks = rows.take()
                 self._require_room(chunks)

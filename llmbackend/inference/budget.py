@@ -1,0 +1,246 @@
+"""How much of a model server its callers take up: one budget of texts under way for each server, whoever asks.
+
+Questions come before what is done in bulk, for which a part is never used, so that a question finds room; and who has
+least under way comes first, so that owners get equal shares. A server that is busy (429) gets half as much at a time,
+and slowly more again.
+
+A server works off what it has been given in its order, so that a question waits behind it all the same. Where it tells
+how long texts have waited there, as TEI does, no more is done in bulk at a time than keeps it at work: as much as waits
+for a few times what a question takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Literal
+from weakref import WeakValueDictionary
+
+from .. import tracing
+
+UNTOLD = 512
+"""Texts to embed at a time where the server does not tell: TEI's default, and more than a batch of any GPU."""
+
+QUESTIONS = 32
+"""One text of so many that a server takes is kept free for questions."""
+
+FEW = 16
+"""Texts under way from which on they are what keeps a server busy: where there are fewer, others use it too."""
+
+WHOLE = 4
+"""Batches that have room side by side before they are cut to sizes that fill it."""
+
+SIDE_BY_SIDE = 2
+"""Batches that there is room for at least: while the server works on one, the next is there already."""
+
+FEWEST = 8
+"""Texts of a batch that is cut for that, at least: each has a cost of its own."""
+
+BEHIND = 3
+"""Times that a server takes for a question, when nothing else is to be done, for which what is done in bulk may wait there."""
+
+BEHIND_SECONDS = 0.02
+"""What it may wait for at least, lest the server be without work between two requests."""
+
+_in_bulk: ContextVar[bool] = ContextVar("llmbackend_in_bulk", default=False)
+
+
+@contextmanager
+def in_bulk(is_bulk: bool = True) -> Iterator[None]:
+    """Within this block, what models are asked waits for others' questions, or is one."""
+    before = _in_bulk.set(is_bulk)
+    try:
+        yield
+    finally:
+        _in_bulk.reset(before)
+
+
+def is_in_bulk() -> bool:
+    return _in_bulk.get()
+
+
+class Turn:
+    """What a request takes of a budget, until it ends."""
+
+    def __init__(self, budget: Budget, texts: int, owner: str, bulk: bool, beside: int) -> None:
+        self._budget: Budget | None = budget
+        self.texts = texts
+        self.owner = owner
+        self.bulk = bulk
+        self.beside = beside
+        """Texts under way with these."""
+        self.began = time.monotonic()
+
+    def end(self) -> None:
+        budget, self._budget = self._budget, None
+        if budget is not None:
+            budget.give_back(self)
+
+    def __del__(self) -> None:
+        self.end()  # of a stream that nobody began to read
+
+
+class _Waiting:
+    def __init__(self, texts: int, owner: str) -> None:
+        self.texts = texts
+        self.owner = owner
+        self.loop = asyncio.get_running_loop()
+        self.turn: asyncio.Future[Turn] = self.loop.create_future()
+
+    def give(self, turn: Turn) -> None:
+        if self.turn.done():  # given up meanwhile
+            turn.end()
+        else:
+            self.turn.set_result(turn)
+
+
+class Budget:
+    """Safe to share by event loops."""
+
+    def __init__(self, most: float) -> None:
+        self._most = most
+        self.limit: float = most
+        """Texts under way, at most; a request of more goes alone."""
+        self.progressed = -math.inf
+        """When the server last did what it was asked."""
+        self._halved = -math.inf
+        self._under_way = 0
+        self._under_way_in_bulk = 0
+        self._enough = most  # in bulk, to keep the server at work
+        self._quiet = math.inf  # seconds for a question
+        self._of_owner: Counter[str] = Counter()
+        self._waiting: dict[bool, dict[str, deque[_Waiting]]] = {False: {}, True: {}}  # in bulk or not
+        self._lock = threading.RLock()  # a turn may end wherever its last reference goes
+
+    def tell(self, most: int) -> None:
+        """The server takes so many."""
+        with self._lock:
+            self.limit = most if self.limit == self._most else min(self.limit, most)
+            self._enough = most if self._enough == self._most else min(self._enough, most)
+            self._most = most
+
+    def batch(self, most: int) -> int:
+        """Texts to send in a request that may have so many."""
+        room = self._room(_in_bulk.get())
+        if room >= WHOLE * most:
+            return most
+        batches = max(SIDE_BY_SIDE, math.ceil(room / most)) if room >= SIDE_BY_SIDE * FEWEST else 1
+        return min(most, max(1, int(room / batches)))
+
+    async def take(self, texts: int, patience: float, deadline: float) -> Turn:
+        """Wait for one's turn; raises TimeoutError at the deadline, or if the server has done nothing for so long."""
+        bulk, owner = _in_bulk.get(), tracing.current().caller
+        with self._lock:
+            if not self._before(bulk) and self._fits(texts, bulk):
+                return self._given(texts, owner, bulk)
+            waiting = _Waiting(texts, owner)
+            self._waiting[bulk].setdefault(owner, deque()).append(waiting)
+        began = time.monotonic()
+        try:
+            while True:
+                until = min(deadline, max(began, self.progressed) + patience)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(until - time.monotonic()):
+                        return await asyncio.shield(waiting.turn)
+                if time.monotonic() >= min(deadline, max(began, self.progressed) + patience):
+                    raise TimeoutError
+        except BaseException:
+            self._leave(waiting, bulk)
+            raise
+
+    def give_back(self, turn: Turn) -> None:
+        with self._lock:
+            self._under_way -= turn.texts
+            self._under_way_in_bulk -= turn.texts * turn.bulk
+            self._of_owner[turn.owner] -= turn.texts
+            if not self._of_owner[turn.owner]:
+                del self._of_owner[turn.owner]
+            self._admit()
+
+    def went_well(self, turn: Turn) -> None:
+        self.progressed = time.monotonic()
+        if self.limit < self._most:
+            with self._lock:
+                step = max(1.0, self._most / 64) if self._most < math.inf else 1.0
+                self.limit = min(self._most, self.limit + step * turn.texts / self.limit)
+
+    def waited(self, turn: Turn, seconds: float, took: float) -> None:
+        """A request's texts waited for so many seconds of those that the server took: learn how much is enough."""
+        with self._lock:
+            if turn.bulk:
+                longest = max(BEHIND_SECONDS, BEHIND * min(self._quiet, took))
+                enough = turn.beside * longest / max(seconds, 0.001)  # it tells whole milliseconds
+                rate = 0.5 if enough < self._enough else 0.1
+                least = SIDE_BY_SIDE * FEWEST
+                self._enough = min(self._most, max(least, self._enough + rate * (enough - self._enough)))
+            elif turn.texts < FEWEST and (took < self._quiet or not self._under_way_in_bulk):
+                self._quiet = took if self._quiet == math.inf else 0.8 * self._quiet + 0.2 * took
+
+    def was_busy(self, turn: Turn) -> None:
+        with self._lock:
+            if turn.began >= self._halved:  # else it is told of what has been halved already
+                self.limit = max(1.0, min(self.limit, max(self._under_way, FEW)) / 2)
+                self._halved = time.monotonic()
+
+    def _room(self, bulk: bool) -> float:
+        if not bulk or self.limit == math.inf:
+            return self.limit
+        return max(1.0, min(self._enough, self.limit - math.ceil(self.limit / QUESTIONS)))
+
+    def _fits(self, texts: int, bulk: bool) -> bool:
+        if not self._under_way:
+            return True
+        if bulk and self._under_way_in_bulk and self._under_way_in_bulk + texts > self._room(bulk):
+            return False
+        return self._under_way + texts <= self.limit
+
+    def _before(self, bulk: bool) -> bool:
+        """Whether others wait whose turn comes first."""
+        return bool(self._waiting[False] or (bulk and self._waiting[True]))
+
+    def _given(self, texts: int, owner: str, bulk: bool) -> Turn:
+        self._under_way += texts
+        self._under_way_in_bulk += texts * bulk
+        self._of_owner[owner] += texts
+        return Turn(self, texts, owner, bulk, self._under_way)
+
+    def _admit(self) -> None:
+        for bulk, queues in self._waiting.items():
+            while queues:
+                owner = min(queues, key=lambda name: self._of_owner[name])
+                if not self._fits(queues[owner][0].texts, bulk):
+                    return
+                first = queues[owner].popleft()
+                if not queues[owner]:
+                    del queues[owner]
+                turn = self._given(first.texts, owner, bulk)
+                with suppress(RuntimeError):  # its loop has ended
+                    first.loop.call_soon_threadsafe(first.give, turn)
+
+    def _leave(self, waiting: _Waiting, bulk: bool) -> None:
+        with self._lock:
+            if waiting.turn.done():  # it came at the same moment
+                return waiting.turn.result().end()
+            waiting.turn.cancel()
+            queue = self._waiting[bulk].get(waiting.owner)
+            if queue and waiting in queue:
+                queue.remove(waiting)
+                if not queue:
+                    del self._waiting[bulk][waiting.owner]
+            self._admit()
+
+
+_budgets: WeakValueDictionary[tuple[str, str], Budget] = WeakValueDictionary()
+_making = threading.Lock()
+
+
+def of_server(url: str, kind: Literal["chat", "embed", "rerank"], most: float = math.inf) -> Budget:
+    """That of the server at a URL, for one kind of model, the same for all who ask in this process."""
+    with _making:
+        return _budgets.setdefault((url.removesuffix("/v1"), kind), Budget(most))
