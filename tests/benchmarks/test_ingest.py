@@ -116,7 +116,7 @@ def _by_llamaindex(texts: list[str], folder: Path) -> float:
                     SentenceSplitter(chunk_size=256, chunk_overlap=32),
                     EmbeddingAdapter(backend._embedder, embed_batch_size=BATCH),
                 ],
-                vector_store=CollectionStore(await backend._collections.get("corpus")),
+                vector_store=CollectionStore(await backend._collections.open("corpus")),
             )
             documents = [LlamaDocument(text=text) for text in texts]
             began = time.perf_counter()
