@@ -74,6 +74,7 @@ class Backend:
         self._jobs_disk = self._disk_of(Path(file).absolute().parent) if file else None
         self._chat = connect.chat_model(settings, forwards=forwards)
         self._embedder, self._judge = connect.embedders(settings, self._disk)
+        self._sifter = connect.sifter(self._embedder)
         self._reranker = connect.reranker(settings)
         edge = QdrantEdge(settings.data_dir / "collections", self._disk)
         self._qdrant = _qdrant_server(settings, holder.name)
@@ -224,7 +225,7 @@ class Backend:
         return await threads.processor(pack)
 
     def _embedding_list(self, vectors: Vectors, encoding: str) -> schemas.EmbeddingList | schemas.Block:
-        tokens = sum(vectors.tokens)
+        tokens = vectors.total
         result = schemas.EmbeddingList(
             data=[],
             model=self._embedder.name,
@@ -315,7 +316,7 @@ class Backend:
         return await plan(
             there,
             documents,
-            self._embedder.model,  # its speed, not the cache's
+            self._embedder.uncached,
             chunking=there.chunking if there else chunking(request.chunk_size, request.chunk_overlap),
             sync=request.sync,
             keep=keep,
@@ -375,7 +376,7 @@ class Backend:
 
         return answers.stream(
             self._chat,
-            self._embedder,
+            self._sifter,
             self._judge,
             request.question,
             look,
@@ -387,7 +388,7 @@ class Backend:
 
     async def _named(self, names: str | list[str]) -> list[Collection]:
         names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-        return [await self._collections.get(name) for name in names]
+        return [await self._collections.open(name) for name in names]
 
     async def evaluate(self, request: schemas.EvaluateRequest) -> schemas.Evaluation:
         """Measure how well a collection's search finds the documents that answer some questions.
@@ -404,7 +405,7 @@ class Backend:
     async def _evaluate(self, request: schemas.EvaluateRequest, progress: Progress) -> schemas.Evaluation:
         from .knowledge.retrieval.evaluation import evaluate
 
-        collection = await self._collections.get(request.collection)
+        collection = await self._collections.open(request.collection)
         return await evaluate(
             collection, request.questions, request.k, self._embedder, self._reranker, progress
         )

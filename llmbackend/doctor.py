@@ -11,9 +11,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from . import schemas, threads
 from .disk import Disk
@@ -22,9 +23,10 @@ from .inference import catalogue, connect
 from .inference.chat import ChatModel
 from .inference.cross_encoder import CrossEncoder
 from .inference.embedded import EmbeddedChat
-from .inference.embeddings import Embedder
+from .inference.embeddings import Embedder, Vectors
 from .inference.fallback import offered
 from .inference.judge import Judge
+from .inference.replicas import Replicas
 from .inference.rerank import Reranker
 from .inference.tei import Info, read_info
 from .inference.upstream import Upstream
@@ -57,7 +59,7 @@ async def examine(
     if isinstance(chat, EmbeddedChat):
         parts.append(_embedded_check(chat))
         parts.append(_checked("judge", "embedded", None, lambda: _judge(judge)))
-    parts.append(_embeddings(settings, embedder))
+    parts += _embeddings(settings, embedder)
     if (rerank_server := connect.rerank_server(settings)) is not None:
         parts.append(_rerank(settings, rerank_server, reranker))
     elif isinstance(reranker, CrossEncoder):
@@ -190,18 +192,28 @@ async def _judge(judge: Judge) -> _Found:
     return _Found([judge.name], {"dimension": (await judge.embed(["word"])).shape[1]})
 
 
-async def _embeddings(settings: Settings, embedder: Embedder) -> schemas.Check:
-    async def probe(tei: Upstream | None = None) -> _Found:
-        vectors = await embedder.embed(["word"])
+def _embeddings(settings: Settings, embedder: Embedder) -> list[Coroutine[Any, Any, schemas.Check]]:
+    async def probe(ask: Callable[[], Awaitable[Vectors]], tei: Upstream | None = None) -> _Found:
+        vectors = await ask()
         info = await read_info(tei) if tei else Info()
         limits = {"dimension": vectors.values.shape[1], **_limits(info)}
-        return _Found([info.model or embedder.name], limits, info.version)
+        model = vectors.made_by.model if vectors.made_by else embedder.name
+        return _Found([info.model or model], limits, info.version)
 
-    upstream = connect.embedding_server(settings)
-    if upstream is None:
-        return await _checked("embeddings", "embedded", None, probe)
-    tei = upstream if settings.tei_url else None
-    return await _asked("embeddings", upstream, lambda: probe(tei))
+    upstreams = connect.embedding_servers(settings)
+    if not upstreams:
+        return [_checked("embeddings", "embedded", None, partial(probe, partial(embedder.embed, ["word"])))]
+    asking: list[Callable[[], Awaitable[Vectors]]] = [partial(embedder.embed, ["word"])]
+    if isinstance(embedder, Replicas):
+        asking = [partial(embedder.asked, server, _embed_word) for server in embedder.servers]
+    return [
+        _asked("embeddings", upstream, partial(probe, ask, upstream if settings.tei_url else None))
+        for upstream, ask in zip(upstreams, asking, strict=True)
+    ]
+
+
+def _embed_word(embedder: Embedder) -> Awaitable[Vectors]:
+    return embedder.embed(["word"])
 
 
 async def _rerank(settings: Settings, upstream: Upstream, reranker: Reranker) -> schemas.Check:

@@ -87,6 +87,8 @@ class Settings(BaseSettings):
     tei_url: str | None = None
     tei_api_key: SecretStr | None = None
     embedding_model: str | None = None
+    embedding_query_prefix: str = Field("", max_length=10_000)
+    embedding_passage_prefix: str = Field("", max_length=10_000)
     embedding_cache_mb: int = Field(256, ge=0)
 
     # Vectors: a Qdrant server, or several URLs of a cluster with commas between; otherwise Qdrant Edge in this process
@@ -176,14 +178,14 @@ class Settings(BaseSettings):
                 f"{place + ': ' if place else ''}{wrong['msg'].removeprefix('Value error, ')}"
             ) from None
 
-    @field_validator("vllm_url", "litellm_url", "openai_base_url", "qdrant_url")
+    @field_validator("vllm_url", "litellm_url", "openai_base_url", "tei_url", "qdrant_url")
     @classmethod
     def _are_urls(cls, urls: str | None) -> str | None:
         for one in (urls or "").split(","):
             _check_url(one)
         return urls
 
-    @field_validator("tei_url", "tei_rerank_url", "rerank_url", "models_url")
+    @field_validator("tei_rerank_url", "rerank_url", "models_url")
     @classmethod
     def _is_url(cls, url: str | None) -> str | None:
         if "," in (url or ""):

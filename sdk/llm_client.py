@@ -732,7 +732,8 @@ class Embeddings(Sequence[list[float]]):
 
     Indexing and iterating give a list of floats each; `numpy()` gives a (count, dimension) float32 array
     without copying. Vectors have unit length, so a dot product is the cosine similarity. `cut` tells of
-    texts longer than the model takes: `{index, tokens, limit, parts}`.
+    texts longer than the model takes: `{index, tokens, limit, parts}`. `usage` counts tokens, which are None
+    where the model's server does not tell.
     """
 
     def __init__(
@@ -1499,7 +1500,7 @@ class LLMBackendClient:
             pages = [given[start : start + EMBED_PAGE] for start in range(0, len(given), EMBED_PAGE)]
         fields = {"model": model, "dimensions": dimensions, "too_long": too_long, "encoding_format": "bytes"}
         blocks: list[memoryview] = []
-        usage: dict[str, int] = {}
+        usage: dict[str, int | None] = {}
         cut = Records()
         for number, page in enumerate(pages):
             start = number * EMBED_PAGE
@@ -1511,8 +1512,7 @@ class LLMBackendClient:
             result = _result(head)
             blocks.append(memoryview(reply)[len(head) :])  # there may be megabytes of it
             cut += [Record({**one, "index": one["index"] + start}) for one in result["cut"]]
-            for name, count in result["usage"].items():
-                usage[name] = usage.get(name, 0) + count
+            _add(usage, result["usage"])
         data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
         return Embeddings.decode(data, result["dimension"], model=result["model"], usage=usage, cut=cut)
 
@@ -1570,8 +1570,9 @@ class LLMBackendClient:
         replaces its old version, and `sync=True` removes those not given. `chunk_size` and
         `chunk_overlap` (tokens) are fixed when the collection is made.
 
-        Returns `{added, updated, unchanged, deleted, failed: [{id, error}], warnings, chunks}`: the first four
-        count documents, `chunks` those written now. With `plan=True` nothing is written: the report tells
+        Returns `{added, updated, unchanged, deleted, failed: [{id, error}], warnings, chunks, tokens}`: the first
+        four count documents, `chunks` those written now, `tokens` what the embedding model read for them (None
+        where its server does not tell). With `plan=True` nothing is written: the report tells
         what would be, with `documents` in all, and `tokens` and `seconds` estimated from some chunks.
 
         `progress` is True for a bar, or a function called with `{done, total, stage, stages}`: documents
@@ -1629,10 +1630,17 @@ class LLMBackendClient:
             "plan": plan,
         }
         total = Record(
-            added=0, updated=0, unchanged=0, deleted=0, failed=Records(), warnings=Records(), chunks=0
+            added=0,
+            updated=0,
+            unchanged=0,
+            deleted=0,
+            failed=Records(),
+            warnings=Records(),
+            chunks=0,
+            tokens=0,
         )
         if plan:
-            total.update(documents=0, tokens=0, seconds=0.0)
+            total.update(documents=0, seconds=0.0)
         lots = _lots(found, total["failed"])
         here = done = len(total["failed"])  # of those that are not even sent
         with _progress(progress) as tell:
@@ -1644,8 +1652,7 @@ class LLMBackendClient:
                     fields |= {"sync": True, "keep": [name for name, _ in found]}
                 if files or "sync" in fields:
                     for part in self._sent(files, fields, _of_all(tell, done, len(found))):
-                        for name in part:
-                            total[name] += part[name]
+                        _add(total, part)
                 del files  # before the next are read
                 done += len(lot)
         if plan:
@@ -2310,6 +2317,15 @@ def _further_on(error: InvalidRequest, start: int) -> InvalidRequest:
     message = error.message.replace(f"input.{index}:", f"input.{start + index}:", 1)
     details = {**error.details, "index": start + index}
     return InvalidRequest(message, details=details, request_id=error.request_id)
+
+
+def _add(total: dict[str, Any], part: Mapping[str, Any]) -> None:
+    """Add what a part of a reply counts and lists; what a part does not know, None, the whole does not."""
+    for name, value in part.items():
+        if name not in total:
+            total[name] = value
+        else:
+            total[name] = None if value is None or total[name] is None else total[name] + value
 
 
 def _as_list(value: Any) -> Any:

@@ -11,15 +11,17 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .. import threads, tracing
 from ..disk import Disk
 from ..errors import InvalidRequest, LLMBackendError
 from .cache_writer import CacheWriter
 from .embeddings import Cut, Embedder, TextRefused, TokenIds, TooLong, Vectors
+from .fingerprint import TEXTS, Fingerprint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,10 +35,23 @@ LONG = 2**16
 """Characters of a text that is looked up in a thread: hashing it would hold up the loop."""
 
 
+Role = Literal["query", "passage"]
+
+
+class Prompts(NamedTuple):
+    """What is put before a text, for models that were trained so."""
+
+    query: str = ""
+    passage: str = ""
+
+
+NO_PROMPTS = Prompts()
+
+
 class Entry(NamedTuple):
     vector: bytes
     """Little-endian float32."""
-    tokens: int
+    tokens: int | None
     cut: str | None
     """The fields of its Cut after the index, as JSON."""
 
@@ -47,34 +62,91 @@ class CachedEmbedder:
     It is the one all others use: here is told where a refused text stands, and noted what the model read.
     """
 
-    def __init__(self, model: Embedder, cache: Cache | None) -> None:
+    def __init__(self, model: Embedder, cache: Cache | None, prompts: Prompts = NO_PROMPTS) -> None:
         self.model = model
         """For whoever has to know that the model itself answers."""
         self._cache = cache
+        self._prompts = prompts
+        # Of the model as it was looked at last: with prompts, and by the cache's name for it.
+        self._made_by: tuple[Fingerprint | None, Fingerprint] | tuple[None, None] = None, None
+        self._kept_by: tuple[Fingerprint | None, str] = None, ""
 
     @property
     def name(self) -> str:
         return self.model.name
 
-    async def identity(self) -> str:
-        return await self.model.identity()
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.model.names
+
+    async def fingerprint(self) -> Fingerprint:
+        """The model's, with the prompts that questions and passages get here."""
+        return self._with_prompts(await self.model.fingerprint())
+
+    def _with_prompts(self, made_by: Fingerprint) -> Fingerprint:
+        if self._prompts == NO_PROMPTS:
+            return made_by
+        before, with_prompts = self._made_by
+        if with_prompts is None or before is not made_by:
+            with_prompts = replace(made_by, query=self._prompts.query, passage=self._prompts.passage)
+            self._made_by = made_by, with_prompts
+        return with_prompts
+
+    @property
+    def uncached(self) -> CachedEmbedder:
+        """The same model without the cache. Not to be closed."""
+        return CachedEmbedder(self.model, None, self._prompts)
 
     async def embed(
-        self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
+        self,
+        texts: Sequence[str],
+        *,
+        dimensions: int | None = None,
+        too_long: TooLong = "split",
+        role: Role | None = None,
     ) -> Vectors:
-        """One vector a text, in order; raises an LLMBackendError: for a refused text InvalidRequest with its `index`."""
+        """One vector a text, in order; raises an LLMBackendError: for a refused text InvalidRequest with its `index`.
+
+        Texts of a collection have a `role`, for which there may be a prompt.
+        """
+        prompt = getattr(self._prompts, role) if role else ""
+        written = [prompt + text for text in texts] if prompt else texts
         ask = partial(self.model.embed, dimensions=dimensions, too_long=too_long)
         try:
             if self._cache is None:
-                return self._noted(await ask(texts))
-            seed = json.dumps([await self.identity(), dimensions, too_long]).encode()
-            return await self._embed(self._cache, _Key(seed), texts, dimensions, ask)
+                vectors = self._noted(await ask(written))
+                made_by = vectors.made_by or await self.model.fingerprint()
+            else:
+                vectors, made_by = await self._through(self._cache, written, [dimensions, too_long], ask)
         except TextRefused as refused:
-            raise _placed(refused, texts) from refused.__cause__
+            raise _placed(refused, written) from refused.__cause__
+        return vectors._replace(made_by=self._with_prompts(made_by))
+
+    async def _through(
+        self, cache: Cache, texts: Sequence[str], how: list[Any], ask: Any
+    ) -> tuple[Vectors, Fingerprint]:
+        """The vectors, and the model that made them all."""
+        while True:
+            made_by = await self.model.fingerprint()
+            before, name = self._kept_by
+            if before is not made_by:
+                name = made_by.digest or await threads.files(cache.name_of, made_by)
+                self._kept_by = made_by, name
+            key_of = _Key(json.dumps([name, *how]).encode())
+            vectors = await self._embed(cache, key_of, texts, how[0], ask, made_by)
+            if vectors is not None:
+                return vectors, vectors.made_by or made_by
 
     async def _embed(
-        self, cache: Cache, key_of: _Key, texts: Sequence[str], dimensions: int | None, ask: Any
-    ) -> Vectors:
+        self,
+        cache: Cache,
+        key_of: _Key,
+        texts: Sequence[str],
+        dimensions: int | None,
+        ask: Any,
+        made_by: Fingerprint,
+    ) -> Vectors | None:
+        """None if it was another model by now that was asked for those that are missing."""
         if len(texts) == 1 and len(texts[0]) < LONG:
             if entry := cache.at_hand(key := key_of(texts[0])):
                 tracing.current().used(self.name, None)
@@ -88,16 +160,14 @@ class CachedEmbedder:
             return vectors
         missing = {key: text for key, text, entry in zip(keys, texts, entries, strict=True) if entry is None}
         new = self._noted(await ask(list(missing.values())))
-        if any(entry and len(entry.vector) != 4 * new.values.shape[1] for entry in entries):
-            # What is kept is of another model by the same name.
-            missing, entries = dict(zip(keys, texts, strict=True)), [None] * len(keys)
-            new = self._noted(await ask(list(missing.values())))
+        if new.made_by is not None and not new.made_by.same_vectors(made_by):
+            return None
         return await threads.processor(_merged, cache, list(missing), new, keys, entries)
 
     def at_once(self, text: str, dimensions: int | None) -> Vectors | None:
         return self.model.at_once(text, dimensions)
 
-    def weight(self, text: str, tokens: int) -> float:
+    def weight(self, text: str, tokens: int | None) -> float:
         return self.model.weight(text, tokens)
 
     async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
@@ -108,7 +178,7 @@ class CachedEmbedder:
             raise _placed(refused, texts) from refused.__cause__
 
     def _noted(self, vectors: Vectors) -> Vectors:
-        tracing.current().used(self.name, {"prompt_tokens": sum(vectors.tokens)})
+        tracing.current().used(self.name, {"prompt_tokens": vectors.total})
         return vectors
 
     async def close(self) -> None:
@@ -143,8 +213,6 @@ def _look_up(
     keys = [key_of(text) for text in texts]
     entries = cache.get(keys)
     found = [entry for entry in entries if entry is not None]
-    if len({len(entry.vector) for entry in found}) > 1:  # of several models by the same name
-        found, entries = [], [None] * len(keys)
     return keys, entries, _vectors(found) if len(found) == len(keys) else None
 
 
@@ -156,7 +224,8 @@ def _merged(
     cache.keep(fresh)
     if len(missing) == len(keys):
         return new
-    return _vectors([entry or fresh[key] for key, entry in zip(keys, entries, strict=True)])
+    merged = _vectors([entry or fresh[key] for key, entry in zip(keys, entries, strict=True)])
+    return merged._replace(made_by=new.made_by)
 
 
 def _entries(vectors: Vectors) -> list[Entry]:
@@ -182,6 +251,9 @@ CREATE TABLE IF NOT EXISTS vectors (
     checksum INTEGER NOT NULL, vector BLOB NOT NULL, tokens INTEGER NOT NULL, cut TEXT
 )
 """
+_MODELS = "CREATE TABLE IF NOT EXISTS models (name TEXT PRIMARY KEY, vectors BLOB NOT NULL)"
+_PUT_MODEL = "INSERT OR IGNORE INTO models VALUES (?, ?)"
+_UNTOLD = -1  # in place of a number of tokens
 # A commit survives a kill, though perhaps not a power cut.
 _PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "journal_size_limit=4194304")
 _GET = "SELECT key, checksum, vector, tokens, cut FROM vectors WHERE id IN (SELECT value FROM json_each(?))"
@@ -223,6 +295,7 @@ class Cache:
         self._recent: OrderedDict[bytes, Entry] = OrderedDict()
         self._recent_bytes = 0
         self._read: set[bytes] = set()
+        self._new_models: dict[str, bytes] = {}
         self._failing = False
 
     def at_hand(self, key: bytes) -> Entry | None:
@@ -253,6 +326,21 @@ class Cache:
         self._read.update(key for key, entry in zip(keys, entries, strict=True) if entry)
         return entries
 
+    def name_of(self, model: Fingerprint) -> str:
+        """The name by which the vectors of a model are kept, whatever its server calls it and wherever that is."""
+        assert model.vectors is not None, "a model in this process is known by its digest"
+        try:
+            with self._reading:
+                if self._reader is None:
+                    self._reader = self._connected()
+                for name, block in self._reader.execute("SELECT name, vectors FROM models"):
+                    if model.same_vectors(_of_block(block)):
+                        return str(name)
+        except (sqlite3.Error, _Damaged) as error:
+            self._failed(error)
+        self._new_models[model.key] = model.vectors.astype("<f4").tobytes()  # written with the first vectors
+        return model.key
+
     def keep(self, entries: dict[bytes, Entry]) -> None:
         """In memory at once, and in the file soon; nobody waits for it."""
         self.remember(entries)
@@ -278,9 +366,11 @@ class Cache:
                 with self._writer:
                     kept = self._make_room(self._writer, entries)
                     rows = [
-                        (_number(key), key, zlib.crc32(entry.vector), *entry) for key, entry in kept.items()
+                        (_number(key), key, zlib.crc32(entry.vector), *_stored(entry))
+                        for key, entry in kept.items()
                     ]
                     self._writer.executemany(_PUT, rows)
+                    self._writer.executemany(_PUT_MODEL, list(self._new_models.items()))
             self._failing = False
         except (sqlite3.Error, _Damaged, LLMBackendError) as error:
             self._failed(error)
@@ -298,6 +388,7 @@ class Cache:
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
             connection.execute(_TABLE)
+            connection.execute(_MODELS)
             size = _pragma(connection, "page_size")
             connection.execute(f"PRAGMA max_page_count={self._limit // size}")
             if _pragma(connection, "page_count") * size > self._limit:
@@ -359,14 +450,28 @@ class _Damaged(Exception):
     """The file is a database, but not as we left it."""
 
 
+def _of_block(block: Any) -> Fingerprint:
+    import numpy as np
+
+    if not isinstance(block, bytes) or len(block) % (4 * len(TEXTS)):
+        raise _Damaged("a model in it is damaged")
+    return Fingerprint("", vectors=np.frombuffer(block, "<f4").reshape(len(TEXTS), -1))
+
+
 def _selected(connection: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, Entry]:
     found: dict[bytes, Entry] = {}
-    for key, checksum, *fields in connection.execute(_GET, [json.dumps([_number(key) for key in keys])]):
-        entry = Entry(*fields)
+    for key, checksum, vector, tokens, cut in connection.execute(
+        _GET, [json.dumps([_number(key) for key in keys])]
+    ):
+        entry = Entry(vector, None if tokens == _UNTOLD else tokens, cut)
         if not isinstance(entry.vector, bytes) or zlib.crc32(entry.vector) != checksum:
             raise _Damaged("a vector in it is damaged")
         found[key] = entry
     return found
+
+
+def _stored(entry: Entry) -> Entry:
+    return entry if entry.tokens is not None else entry._replace(tokens=_UNTOLD)
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

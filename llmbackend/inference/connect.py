@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from pydantic import SecretStr
 
 from ..disk import Disk
 from ..errors import BackendError
 from ..settings import Settings
 from . import catalogue
-from .cache import Cache, CachedEmbedder
+from .cache import Cache, CachedEmbedder, Prompts
 from .chat import CONTEXT, ChatModel, OpenAICompatibleChat
 from .cross_encoder import CrossEncoder
 from .embedded import WORDLLAMA, EmbeddedChat, EmbeddedEmbedder, static_model
@@ -17,8 +19,9 @@ from .forwarding import ForwardingChat
 from .judge import Judge
 from .minilm import MiniLM
 from .models_folder import ModelsFolder
+from .replicas import Replicas
 from .rerank import JinaReranker, NoReranker, Reranker, TEIReranker
-from .served import OpenAICompatibleEmbedder, TEIEmbedder
+from .served import OpenAICompatibleEmbedder, ServedEmbedder, TEIEmbedder
 from .upstream import Upstream
 
 
@@ -40,17 +43,34 @@ def embedders(settings: Settings, disk: Disk | None = None) -> tuple[CachedEmbed
     cache = Cache(settings.data_dir / "embeddings.db", megabytes, disk) if megabytes else None
     minilm = MiniLM(settings.models_path)
     model = _embedding_model(settings, minilm)
-    return CachedEmbedder(model, cache), Judge(minilm, CachedEmbedder(minilm, cache))
+    prompts = Prompts(settings.embedding_query_prefix, settings.embedding_passage_prefix)
+    return CachedEmbedder(model, cache, prompts), Judge(minilm, CachedEmbedder(minilm, cache))
+
+
+def sifter(embedder: CachedEmbedder) -> CachedEmbedder | None:
+    """What looks through the sentences of passages: an embedded model, if one is installed.
+
+    A server would be asked for dozens of vectors before an answer's first word.
+    """
+    if isinstance(embedder.model, EmbeddedEmbedder | MiniLM):
+        return embedder
+    if all(map(find_spec, ("safetensors", "tokenizers"))):
+        return CachedEmbedder(EmbeddedEmbedder(), None)
+    return None
 
 
 def _embedding_model(settings: Settings, minilm: MiniLM) -> Embedder:
-    upstream, model = embedding_server(settings), settings.embedding_model
-    if upstream is None:
+    model = settings.embedding_model
+    upstreams = embedding_servers(settings)
+    if not upstreams:
         return _embedded(model, ModelsFolder(settings.models_path), minilm)
+    served: list[ServedEmbedder]
     if settings.tei_url:
-        return TEIEmbedder(upstream, model)
-    assert model is not None
-    return OpenAICompatibleEmbedder(upstream, model)
+        served = [TEIEmbedder(upstream, model) for upstream in upstreams]
+    else:
+        assert model is not None
+        served = [OpenAICompatibleEmbedder(upstream, model) for upstream in upstreams]
+    return Replicas(served, settings.chat_cool_down) if len(served) > 1 else served[0]
 
 
 def _embedded(model: str | None, folder: ModelsFolder, minilm: MiniLM) -> Embedder:
@@ -69,18 +89,20 @@ def _embedded(model: str | None, folder: ModelsFolder, minilm: MiniLM) -> Embedd
         ) from error
 
 
-def embedding_server(settings: Settings) -> Upstream | None:
-    """Where texts are embedded; None is in this process."""
+def embedding_servers(settings: Settings) -> list[Upstream]:
+    """Where texts are embedded, an order of fallback: the URLs of one setting; none is in this process."""
     model = settings.embedding_model
     if settings.tei_url:
-        return _tei(settings.tei_url, settings.tei_api_key, "TEI_API_KEY", settings)
+        urls = [url.strip() for url in settings.tei_url.split(",") if url.strip()]
+        return [_tei(url, settings.tei_api_key, "TEI_API_KEY", settings) for url in urls]
     if model is None or model == WORDLLAMA.name:
-        return None
+        return []
     # vLLM last: it serves one model, and VLLM_URL's is more often the chat model.
-    for server in sorted(servers(settings), key=lambda server: server.name == "vLLM"):
-        return server
+    found = sorted(servers(settings), key=lambda server: server.name == "vLLM")
+    if found:
+        return [server for server in found if server.name == found[0].name]
     if model == MiniLM.name or ModelsFolder(settings.models_path).find(model, "embeddings"):
-        return None
+        return []
     remedy = (
         f"run `llmbackend models pull {model}`"
         if catalogue.find(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from ..threads import Threads
 from . import catalogue
 from .chat import ChatModel, Window, window
 from .embeddings import spelt
+from .fingerprint import Fingerprint
 from .gguf import architecture
 from .lengths import of_similar_length
 from .models_folder import ModelsFolder
@@ -109,9 +111,13 @@ class EmbeddedEmbedder:
     def __init__(self, model: StaticModel = WORDLLAMA) -> None:
         self.name, self._folder, self.dimensions, self._skips_unknown = model
         self._loading = threading.Lock()
+        self._fingerprint: Fingerprint | None = None
+        self.names = (self.name,)
 
-    async def identity(self) -> str:
-        return self.name
+    async def fingerprint(self) -> Fingerprint:
+        if self._fingerprint is None:
+            self._fingerprint = await threads.files(self._hashed)
+        return self._fingerprint
 
     async def embed(
         self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
@@ -130,9 +136,9 @@ class EmbeddedEmbedder:
         short = len(text) < QUESTION and dimensions in (None, *self.dimensions)
         return self._embed([text], dimensions) if short and "_table" in vars(self) else None
 
-    def weight(self, text: str, tokens: int) -> float:
+    def weight(self, text: str, tokens: int | None) -> float:
         """Static vectors find the neighbourhood, but order it poorly."""
-        return 0.1 if spelt(text, tokens) else 0.3
+        return 0.1 if spelt(text, tokens or 0) else 0.3
 
     async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
         from .embeddings import no_tokens
@@ -168,6 +174,10 @@ class EmbeddedEmbedder:
                     row[: len(ids[index])] = ids[index]
                 values[np.add(group, start)] = table[padded].sum(axis=1)
         return Vectors(unit(values), tokens)
+
+    def _hashed(self) -> Fingerprint:
+        with self._file("weights.safetensors").open("rb") as weights:
+            return Fingerprint(self.name, hashlib.file_digest(weights, "sha256").hexdigest())
 
     @cached_property
     def _tokenizer(self) -> Any:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from .fingerprint import Fingerprint
+
 TooLong = Literal["split", "truncate", "error"]
 """What becomes of a text longer than the model takes: the mean of its parts' vectors, its beginning, or an error."""
 
@@ -31,20 +33,39 @@ class Cut:
 
 
 class Vectors(NamedTuple):
-    """`values` is (texts, dimension), float32, each row of unit length; `tokens` counts what was read of each."""
+    """`values` is (texts, dimension), float32, each row of unit length; `tokens` counts what was read of each.
+
+    A server may not tell the tokens: None.
+    """
 
     values: NDArray[np.float32]
-    tokens: list[int]
+    tokens: Sequence[int | None]
     cut: Sequence[Cut] = ()
+    made_by: Fingerprint | None = None
+    """The model, where there was time to ask for it."""
+
+    @property
+    def total(self) -> int | None:
+        """All tokens; None where some are not told."""
+        return added(0, *self.tokens)
+
+
+def added(*counts: int | None) -> int | None:
+    """The sum of counts; None where some are not known."""
+    return None if None in counts else sum(count for count in counts if count is not None)
 
 
 class Embedder(Protocol):
     @property
     def name(self) -> str:
-        """The model's name, as collections remember it."""
+        """What the model may be asked for by."""
 
-    async def identity(self) -> str:
-        """What tells this model's vectors from those of any other."""
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that it may be asked for by, and that collections of earlier versions may know it by."""
+
+    async def fingerprint(self) -> Fingerprint:
+        """What tells this model's vectors from those of any other; of a model on a server, when it was last looked at."""
 
     async def embed(
         self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
@@ -54,7 +75,7 @@ class Embedder(Protocol):
     def at_once(self, text: str, dimensions: int | None) -> Vectors | None:
         """A text's vector, if making it takes less time than a thread would; for the event loop."""
 
-    def weight(self, text: str, tokens: int) -> float:
+    def weight(self, text: str, tokens: int | None) -> float:
         """What this model's list counts beside BM25's in a search for that text, which has so many of its tokens."""
 
     async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
@@ -88,7 +109,7 @@ class TextRefused(Exception):
 
 def require(embedder: Embedder, model: str | None) -> None:
     """Raise NotFound if a caller asks for another model than there is."""
-    if model not in (None, embedder.name):
+    if model is not None and model not in embedder.names:
         raise NotFound(
             f"no embedding model {model!r}: this backend has {embedder.name!r}", details={"model": model}
         )

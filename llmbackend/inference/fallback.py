@@ -75,11 +75,19 @@ async def offered(
     upstream: Upstream, deadline: float | None = None, retries: int = RETRIES
 ) -> dict[str, int | None]:
     """The models a server lists, with the tokens each takes where it tells."""
+    return {model["id"]: context(model) for model in await listed(upstream, deadline, retries)}
+
+
+async def listed(
+    upstream: Upstream, deadline: float | None = None, retries: int = RETRIES
+) -> list[dict[str, Any]]:
+    """What a server tells of each of its models; `id` is what it is asked for by."""
     with upstream.translated():
-        listed = (await upstream.get("/models", deadline, retries))["data"]
-        return {str(model["id"]): _context(model) for model in listed}
+        models = (await upstream.get("/models", deadline, retries))["data"]
+        return [{**model, "id": str(model["id"])} for model in models]
 
 
-def _context(model: dict[str, Any]) -> int | None:
-    context = model.get("max_model_len")  # vLLM's
-    return context if isinstance(context, int) else None
+def context(model: dict[str, Any]) -> int | None:
+    """The tokens that a listed model takes, where it is told."""
+    tokens = model.get("max_model_len")  # vLLM's
+    return tokens if isinstance(tokens, int) else None

@@ -20,8 +20,8 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.llms.llm import LLM
 
+from .cache import CachedEmbedder, Role
 from .chat import CONTEXT, ChatModel, total
-from .embeddings import Embedder
 
 _ASYNC_ONLY = "llmbackend's models are asynchronous: use the method of the same name that starts with 'a'"
 
@@ -118,23 +118,26 @@ class ChatAdapter(LLM):
 
 
 class EmbeddingAdapter(BaseEmbedding):
-    """An Embedder as a LlamaIndex embedding model."""
+    """An embedder as a LlamaIndex embedding model, with its prompts for questions and for what is stored."""
 
-    _embedder: Embedder = PrivateAttr()
+    _embedder: CachedEmbedder = PrivateAttr()
 
-    def __init__(self, embedder: Embedder, **kwargs: Any) -> None:
+    def __init__(self, embedder: CachedEmbedder, **kwargs: Any) -> None:
         super().__init__(model_name=embedder.name, **kwargs)
         self._embedder = embedder
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        vectors: list[list[float]] = (await self._embedder.embed(texts)).values.tolist()
-        return vectors
+        return await self._embed(texts, "passage")
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
         return (await self._aget_text_embeddings([text]))[0]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return await self._aget_text_embedding(query)
+        return (await self._embed([query], "query"))[0]
+
+    async def _embed(self, texts: list[str], role: Role) -> list[list[float]]:
+        vectors: list[list[float]] = (await self._embedder.embed(texts, role=role)).values.tolist()
+        return vectors
 
     def _get_text_embedding(self, text: str) -> list[float]:
         raise NotImplementedError(_ASYNC_ONLY)

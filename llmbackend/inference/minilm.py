@@ -13,6 +13,7 @@ from .. import tracing
 from ..errors import BackendError, InvalidRequest
 from ..threads import Threads
 from .embeddings import Cut, TextRefused, TokenIds, TooLong, Vectors, no_tokens, spelt, unit
+from .fingerprint import Fingerprint
 from .lengths import mean, of_similar_length
 from .minilm_onnx import TOKENIZER
 from .weights import MINILM, path_of
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DIMENSION = 384
+
+FINGERPRINT = Fingerprint(MINILM.model, MINILM.sha256)
 
 TOKENS = 256
 """Of longer texts the model was not trained to make one vector."""
@@ -39,13 +42,14 @@ class MiniLM:
     name = MINILM.model
 
     def __init__(self, models_folder: Path) -> None:
+        self.names = (self.name,)
         self.path = path_of(MINILM, models_folder)
         self._loading = threading.Lock()
         # Of its own, lest it take those that all share. Each run uses two.
         self._threads = Threads("minilm", max(1, (os.cpu_count() or 2) // 2))
 
-    async def identity(self) -> str:
-        return f"{self.name} int8"
+    async def fingerprint(self) -> Fingerprint:
+        return FINGERPRINT
 
     async def load(self) -> None:
         """So that the first call takes no longer than others."""
@@ -79,8 +83,8 @@ class MiniLM:
     def at_once(self, text: str, dimensions: int | None) -> Vectors | None:
         return None
 
-    def weight(self, text: str, tokens: int) -> float:
-        return 0.1 if spelt(text, tokens) else 0.7
+    def weight(self, text: str, tokens: int | None) -> float:
+        return 0.1 if spelt(text, tokens or 0) else 0.7
 
     async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
         raise no_tokens(self.name)

@@ -58,11 +58,14 @@ class Quote(NamedTuple):
     score: float
 
 
-async def fitting(embedder: Embedder, question: str, texts: Sequence[str]) -> list[Quote]:
-    """Every sentence of some texts, those first that fit the question best. The texts come best first, too."""
+async def fitting(embedder: Embedder | None, question: str, texts: Sequence[str]) -> list[Quote]:
+    """Every sentence of some texts, those first that fit the question best. The texts come best first, too.
+
+    Without an embedder, by the words that they share with the question.
+    """
     characters = sum(map(len, texts))
     places, written = await threads.by_length(characters, _placed, texts)
-    values = (await embedder.embed([question, *written])).values
+    values = None if embedder is None else (await embedder.embed([question, *written])).values
     return await threads.by_length(characters, _ranked, question, places, written, values)
 
 
@@ -76,18 +79,19 @@ def _placed(texts: Sequence[str]) -> tuple[list[tuple[int, int, int]], list[str]
 
 
 def _ranked(
-    question: str, places: list[tuple[int, int, int]], written: list[str], values: NDArray[Any]
+    question: str, places: list[tuple[int, int, int]], written: list[str], values: NDArray[Any] | None
 ) -> list[Quote]:
     asked = stems(question)
+    cosines = [0.0] * len(written) if values is None else (values[1:] @ values[0]).tolist()
     quotes = [
         Quote(
             *place,
-            score=float(cosine)
+            score=cosine
             + WORDS_WEIGHT * len(asked & stems(sentence)) / max(1, len(asked))
             - FRAGMENT_PENALTY * _is_fragment(sentence)
             - PLACE_PENALTY * place[0],
         )
-        for place, sentence, cosine in zip(places, written, values[1:] @ values[0], strict=True)
+        for place, sentence, cosine in zip(places, written, cosines, strict=True)
     ]
     return sorted(quotes, key=lambda quote: -quote.score)
 

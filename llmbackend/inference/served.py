@@ -7,28 +7,35 @@ every text that might be too long would cost a request a text.
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
+from . import budget
 from .batches import BYTES_A_TOKEN, Limits, ask_in_batches, size
-from .embeddings import Cut, TextRefused, TokenIds, TooLong, Vectors, checked, no_tokens
-from .fallback import offered
+from .embeddings import Cut, TextRefused, TokenIds, TooLong, Vectors, added, checked, no_tokens
+from .fallback import context, listed
+from .fingerprint import TEXTS, Fingerprint
 from .lengths import mean, shorter
 from .overflow import COUNTING, Length, counted
-from .tei import Info, read_info
+from .tei import read_info, tokens_told
 from .upstream import Upstream
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
 
 FEW = 4
 """Tokens that a model may add to a text's own."""
@@ -46,29 +53,131 @@ LONGEST = 100
 """Characters that a token has at most. TEI reads no text of more than 250 times its limit, so that longer are sent in pieces."""
 
 
+TRIES = 3
+"""Times that texts are embedded anew because the server has another model by then."""
+
+QUESTION = 8
+"""Texts that are embedded as a question is, before what has more."""
+
+LOOK_AGAIN = 3600.0
+"""Seconds after which it is looked whether a server still has the model that it had."""
+
+
 class Row(NamedTuple):
     vector: bytes
     """As float32: thousands are joined faster than arrays are."""
-    tokens: int
+    tokens: int | None
+
+
+class _Changed(Exception):
+    """The vectors are not as long as the model's were."""
 
 
 class ServedEmbedder(ABC):
     truncates = False
     """Whether the server itself cuts texts off when told to."""
 
-    def __init__(self, upstream: Upstream, name: str, limits: Limits) -> None:
-        self.name = name
+    def __init__(self, upstream: Upstream, limits: Limits) -> None:
         self._upstream = upstream
         self._limits = limits
         self._limit: int | None = None  # tokens a text, once known
         self._bytes_a_token: float = BYTES_A_TOKEN  # of the texts counted last
-        self._dimension: int | None = None  # of the first vectors
+        self.known: Fingerprint | None = None
+        """Of the model, when the server was last looked at."""
+        self._looked_at = 0.0
+        self._reconnected = 0  # the upstream's, by then
+        upstream.watched = True
+        upstream.budget = budget.of_server(upstream.url, "embed", budget.UNTOLD)
+
+    @property
+    @abstractmethod
+    def name(self) -> str: ...
+
+    @property
+    def about(self) -> str:
+        return f"{self._upstream.name} at {self._upstream.url}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, self.known.model) if self.known else (self.name,)
+
+    async def fingerprint(self) -> Fingerprint:
+        """The first call looks at the server, and raises an LLMBackendError."""
+        return self.known or await self.look()
 
     async def embed(
         self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
     ) -> Vectors:
-        await self._prepare(texts)
+        """Where another model may have taken the place of the one before meanwhile, the server is looked at."""
+        for _ in range(TRIES):
+            before = await self.fingerprint()
+            looking = asyncio.create_task(self.look()) if self._due else None
+            vectors: Vectors | None = None
+            try:
+                with suppress(_Changed):
+                    vectors = await self._embed(texts, dimensions, too_long, before)
+                if looking is not None:  # both were at work, so that the call takes no longer
+                    await looking
+                elif vectors is None or self._reconnected != self._upstream.reconnected:
+                    await self.look()
+            finally:
+                if looking is not None:
+                    looking.add_done_callback(_ended)
+                    looking.cancel()
+            made_by = await self.fingerprint()
+            if vectors is not None and made_by.same_vectors(before):
+                return vectors._replace(made_by=made_by)
+        raise BackendError(
+            f"{self._upstream.name} at {self._upstream.url} answers now with one embedding model and now with "
+            "another: give each a name or a URL of its own",
+            details={"backend": self._upstream.name},
+        )
 
+    def _room(self) -> Limits:
+        """Of a request, which the server may have less room for than it takes."""
+        return self._limits._replace(texts=self._upstream.budget.batch(self._limits.texts))
+
+    @property
+    def _due(self) -> bool:
+        return self._upstream.idle or time.monotonic() >= self._looked_at + LOOK_AGAIN
+
+    async def look(self) -> Fingerprint:
+        """Ask what the model is called, and have the texts embedded by which it is known."""
+        reconnected = self._upstream.reconnected
+        name = await self._called()
+        with budget.in_bulk(False):  # somebody waits for it, and it tells how long a question takes
+            answers = await ask_in_batches(TEXTS, self._room, partial(self._ask, dimensions=None))
+        rows = [row for text in TEXTS if isinstance(row := answers[text], Row)]
+        if len(rows) < len(TEXTS):
+            raise BackendError(
+                f"{self._upstream.name} at {self._upstream.url} takes no text of twenty words: is its model for texts?",
+                details={"backend": self._upstream.name},
+            )
+        found = Fingerprint(name, vectors=_matrix(rows))
+        known = self.known
+        if known is None or not known.same_vectors(found):
+            if known is not None:
+                log.warning(
+                    "%s at %s has another embedding model: %s, where it was %s",
+                    *(self._upstream.name, self._upstream.url, name, known.model),
+                )
+            known = found
+        elif known.model != name:
+            known = replace(known, model=name)
+        self.known, self._looked_at, self._reconnected = known, time.monotonic(), reconnected
+        return known
+
+    async def _embed(
+        self, texts: Sequence[str], dimensions: int | None, too_long: TooLong, made_by: Fingerprint
+    ) -> Vectors:
+        """Raises _Changed if they are not as long as that model's."""
+        await self._prepare(texts)
+        with budget.in_bulk(len(texts) > QUESTION or budget.is_in_bulk()):
+            return await self._embed_all(texts, dimensions, too_long, made_by)
+
+    async def _embed_all(
+        self, texts: Sequence[str], dimensions: int | None, too_long: TooLong, made_by: Fingerprint
+    ) -> Vectors:
         ask = partial(self._ask, dimensions=dimensions)
         rows: dict[str, Row] = {}
         long: dict[str, Length] = {}
@@ -80,7 +189,8 @@ class ServedEmbedder(ABC):
             if not cuts:
                 parts |= {text: shorter(text, beyond[text], too_long) for text in beyond}
             whole = [text for text in waiting if text not in beyond]
-            answers = await ask_in_batches(whole, self._limits, ask)
+            answers = await ask_in_batches(whole, self._room, ask)
+            _check_size(answers.values(), made_by, dimensions)
             refused = {text: answer for text, answer in answers.items() if isinstance(answer, Length)}
             if refused:
                 refused = await self._looked_into(refused)
@@ -88,7 +198,7 @@ class ServedEmbedder(ABC):
                 if not cuts:
                     parts |= {text: shorter(text, refused[text], too_long) for text in refused}
             if cuts and beyond:
-                others = await ask_in_batches(beyond, self._limits, partial(ask, truncate=True))
+                others = await ask_in_batches(beyond, self._room, partial(ask, truncate=True))
                 answers = {**answers, **others}
             rows |= {text: answer for text, answer in answers.items() if isinstance(answer, Row)}
             long |= beyond
@@ -99,7 +209,7 @@ class ServedEmbedder(ABC):
     def at_once(self, text: str, dimensions: int | None) -> Vectors | None:
         return None
 
-    def weight(self, text: str, tokens: int) -> float:
+    def weight(self, text: str, tokens: int | None) -> float:
         """As of MiniLM: models of servers are as good at least, and know their languages."""
         return 0.7
 
@@ -155,17 +265,11 @@ class ServedEmbedder(ABC):
                     details={**about, "dimensions": dimensions, "possible": [found]},
                 )
             return values
-        self._dimension = self._dimension or found
-        if found != self._dimension:
-            raise BackendError(
-                f"{self._upstream.name} sent vectors of {found} dimensions, and of {self._dimension} before: "
-                "restart llmbackend if its model was changed, and ingest anew",
-                details={**about, "dimension": found, "before": self._dimension},
-            )
         return values
 
     @abstractmethod
-    async def identity(self) -> str: ...
+    async def _called(self) -> str:
+        """What the server calls the model; its limits are read with it."""
 
     @abstractmethod
     async def _prepare(self, texts: Sequence[str]) -> None:
@@ -184,6 +288,18 @@ class ServedEmbedder(ABC):
         await self._upstream.close()
 
 
+def _ended(task: asyncio.Task[Any]) -> None:
+    """What it raised, if anything, is told by another error."""
+    task.cancelled() or task.exception()
+
+
+def _check_size(answers: Iterable[Row | Length], made_by: Fingerprint, dimensions: int | None) -> None:
+    if dimensions is None and made_by.vectors is not None:
+        most = made_by.vectors[0].nbytes
+        if any(isinstance(answer, Row) and len(answer.vector) != most for answer in answers):
+            raise _Changed
+
+
 def _assembled(
     texts: Sequence[str], rows: dict[str, Row], long: dict[str, Length], parts: dict[str, list[str]]
 ) -> Vectors:
@@ -196,7 +312,7 @@ def _assembled(
             return rows[leaves[0]], 1
         found = [rows[leaf] for leaf in leaves]
         vector = mean(_matrix(found), [size(leaf) for leaf in leaves])
-        return Row(vector.tobytes(), sum(row.tokens for row in found)), len(leaves)
+        return Row(vector.tobytes(), added(*(row.tokens for row in found))), len(leaves)
 
     made = {text: whole(text) for text in long if text in parts}
     cut = [
@@ -218,15 +334,45 @@ class OpenAICompatibleEmbedder(ServedEmbedder):
     """Any server with /v1/embeddings. Vectors are asked for as base64, which not every server gives."""
 
     def __init__(self, upstream: Upstream, model: str) -> None:
-        super().__init__(upstream, model, Limits(texts=64))
+        super().__init__(upstream, Limits(texts=64))
+        self._name = model
         self._root = upstream.root(COUNTING)
-        self._ask_at: float = 0.0  # when to ask for the limit; never again once the list has been read
+        self._ask_at = 0.0  # when to read the list, where that failed
 
-    async def identity(self) -> str:
-        return f"{self._upstream.url} {self.name}"
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def _called(self) -> str:
+        name = await self._told()
+        if self._upstream.name == "LiteLLM":
+            name = await self._behind() or name
+        return name or (self.known.model if self.known else self.name)
+
+    async def _told(self) -> str | None:
+        """Read the server's list: how many tokens the model takes, and what it is; later, if that fails."""
+        self._ask_at = time.monotonic() + ASK_AGAIN
+        with suppress(LLMBackendError):
+            for model in await listed(self._upstream, time.monotonic() + COUNTING, retries=0):
+                if model["id"] == self.name:
+                    self._limit = context(model) or self._limit
+                    self._ask_at = inf
+                    root = model.get("root")  # vLLM's: what it was started with, whatever it is asked for by
+                    return root if isinstance(root, str) and root else self.name
+            self._ask_at = inf
+        return None
+
+    async def _behind(self) -> str | None:
+        """The model that an alias of LiteLLM's stands for, where the key may know."""
+        with suppress(LLMBackendError), self._upstream.translated():
+            told = await self._upstream.get("/model/info", time.monotonic() + COUNTING, retries=0)
+            for model in told["data"]:
+                if model["model_name"] == self.name:
+                    return str(model["litellm_params"]["model"])
+        return None
 
     async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
-        rows = await ask_in_batches(texts, self._limits, partial(self._ask, dimensions=dimensions))
+        rows = await ask_in_batches(texts, self._room, partial(self._ask, dimensions=dimensions))
         for text, row in rows.items():
             if isinstance(row, Length):
                 raise TextRefused(
@@ -236,46 +382,33 @@ class OpenAICompatibleEmbedder(ServedEmbedder):
         return Vectors(_matrix(found), [row.tokens for row in found])
 
     async def _prepare(self, texts: Sequence[str]) -> None:
-        """Read how much the model takes, where the server's list tells (vLLM's does); later, if that fails."""
-        now = time.monotonic()
-        if now < self._ask_at or all(size(text) <= SHORT for text in texts):
-            return
-        self._ask_at = now + ASK_AGAIN
-        with suppress(LLMBackendError):
-            listed = await offered(self._upstream, now + COUNTING, retries=0)
-            self._limit = listed.get(self.name)
-            self._ask_at = inf
+        if time.monotonic() >= self._ask_at and any(size(text) > SHORT for text in texts):
+            await self._told()
 
     async def _ask(self, batch: list[Any], *, dimensions: int | None, truncate: bool = False) -> list[Row]:
-        client = await self._upstream.openai()
-        import openai  # now that it is there
-
-        create = partial(
-            client.embeddings.create,
-            model=self.name,
-            input=batch,
-            encoding_format="base64",
-            dimensions=openai.omit if dimensions is None else dimensions,
-        )
-        reply = await self._upstream.persist(create)
+        asked: dict[str, Any] = {"model": self.name, "input": batch, "encoding_format": "base64"}
+        if dimensions is not None:
+            asked["dimensions"] = dimensions
+        reply, _ = await self._upstream.have_read("/embeddings", asked, len(batch))
         with self._upstream.translated():
-            data = sorted(reply.data, key=lambda item: item.index)
-            rows = [_floats(item.embedding) for item in data]
-            total = reply.usage.prompt_tokens if reply.usage else None
-            if [item.index for item in data] != list(range(len(data))):
+            data = sorted(reply["data"], key=lambda item: item["index"])
+            rows = [_floats(item["embedding"]) for item in data]
+            total = (reply.get("usage") or {}).get("prompt_tokens")
+            if [item["index"] for item in data] != list(range(len(data))):
                 raise BackendError(
                     f"{self._upstream.name} sent vectors whose numbers do not fit the texts",
                     details={"backend": self._upstream.name},
                 )
         values = self._vectors(rows, len(batch), dimensions)
-        tokens = _shares(total if isinstance(total, int) else 0, [len(text) for text in batch])
+        # Some servers that do not count say 0.
+        tokens = _shares(total if isinstance(total, int) and total else None, batch)
         return [Row(vector.tobytes(), count) for vector, count in zip(values, tokens, strict=True)]
 
     async def _count(self, texts: list[str]) -> dict[str, int]:
         async def count(batch: list[str]) -> list[int | None]:
             return [await counted(self._root, {"model": self.name, "prompt": text}) for text in batch]
 
-        counts = await ask_in_batches(texts, Limits(texts=1), count)
+        counts = await ask_in_batches(texts, lambda: Limits(texts=1), count)
         return {text: tokens for text, tokens in counts.items() if isinstance(tokens, int)}
 
     async def close(self) -> None:
@@ -289,8 +422,11 @@ def _floats(embedding: Any) -> Any:
     return np.frombuffer(base64.b64decode(embedding), "<f4") if isinstance(embedding, str) else embedding
 
 
-def _shares(total: int, sizes: list[int]) -> list[int]:
+def _shares(total: int | None, batch: Sequence[str | TokenIds]) -> Sequence[int | None]:
     """A batch's tokens, told in one sum, dealt out by the texts' sizes."""
+    if total is None:
+        return [None] * len(batch)
+    sizes = [len(text) for text in batch]
     whole = sum(sizes)
     return [
         after - before for before, after in pairwise(total * end // whole for end in [0, *accumulate(sizes)])
@@ -303,24 +439,27 @@ class TEIEmbedder(ServedEmbedder):
     truncates = True
 
     def __init__(self, upstream: Upstream, model: str | None) -> None:
-        super().__init__(upstream, model or "tei", Limits(texts=32))
-        self._info: Info | None = None
+        super().__init__(upstream, Limits(texts=32))
+        self._name = model
 
-    async def identity(self) -> str:
-        info = await self._told()
-        return f"{self._upstream.url} {info.model} {info.sha}"
+    @property
+    def name(self) -> str:
+        return self._name or (self.known.model if self.known else "tei")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*super().names, "tei")
+
+    async def _called(self) -> str:
+        info = await read_info(self._upstream)
+        self._limits = info.limits
+        if info.permits is not None:
+            self._upstream.budget.tell(info.permits)
+        self._limit = int(info.limits.tokens_a_text) if info.limits.tokens_a_text < inf else None
+        return info.model or self._name or "tei"
 
     async def _prepare(self, texts: Sequence[str]) -> None:
-        await self._told()
-
-    async def _told(self) -> Info:
-        # Callers who are first at the same time each read it: none has to wait for another's failure.
-        if self._info is None:
-            self._info = info = await read_info(self._upstream)
-            self._limits = info.limits
-            if info.limits.tokens_a_text < inf:
-                self._limit = int(info.limits.tokens_a_text)
-        return self._info
+        """It was asked before."""
 
     async def _ask(self, batch: list[str], *, dimensions: int | None, truncate: bool = False) -> list[Row]:
         if truncate and self._limit is not None:
@@ -328,17 +467,19 @@ class TEIEmbedder(ServedEmbedder):
         asked: dict[str, Any] = {"inputs": batch, "truncate": truncate}
         if dimensions is not None:
             asked["dimensions"] = dimensions
-        reply = await self._upstream.post("/embed", asked)
+        reply, headers = await self._upstream.have_read("/embed", asked, len(batch))
         with self._upstream.translated():
             rows = list(reply)
-        return [Row(vector.tobytes(), 0) for vector in self._vectors(rows, len(batch), dimensions)]
+        tokens = _shares(tokens_told(headers), batch)
+        values = self._vectors(rows, len(batch), dimensions)
+        return [Row(vector.tobytes(), count) for vector, count in zip(values, tokens, strict=True)]
 
     async def _count(self, texts: list[str]) -> dict[str, int]:
         step = LONGEST * (self._limit or SHORT)
         pieces = {text: [text[start : start + step] for start in range(0, len(text), step)] for text in texts}
         try:
             counts = await ask_in_batches(
-                (piece for text in texts for piece in pieces[text]), self._limits, self._tokenize
+                (piece for text in texts for piece in pieces[text]), lambda: self._limits, self._tokenize
             )
         except (NotFound, InvalidRequest):
             return {}  # it does not count: a refusal will tell

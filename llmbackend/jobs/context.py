@@ -9,8 +9,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from ..inference.cache import CachedEmbedder
 from ..inference.chat import ChatModel
-from ..inference.embeddings import Embedder
 from ..inference.judge import Judge
 from ..knowledge.answers.links import Links
 from ..knowledge.collections.collections import Collections
@@ -29,7 +29,7 @@ class Rooms:
     """What a job may use."""
 
     chat: ChatModel
-    embedder: Embedder
+    embedder: CachedEmbedder
     judge: Judge
     collections: Collections
     answer_links: Links

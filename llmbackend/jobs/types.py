@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 from .. import loading, threads
 from ..errors import LLMBackendError
-from ..inference.embeddings import require
+from ..inference.embeddings import added, require
 from ..knowledge.collections import rebuild
 from ..knowledge.ingest.ingest import ingest
 from ..schemas import ChatRequest, CollectionName, Document, Message, RagIngestRequest, Request
@@ -37,9 +37,9 @@ class BatchEmbedParams(Request):
     check=lambda rooms, params: require(rooms.embedder, params.model),
 )
 async def batch_embed(context: Context, params: BatchEmbedParams) -> dict[str, Any]:
-    """`{model, dimension, count, embeddings}`: a vector a text, in order."""
+    """`{model, dimension, tokens, count, embeddings}`: a vector a text, in order; tokens is null where not told."""
     embedder, results, total = context.rooms.embedder, context.results, len(params.texts)
-    state: dict[str, Any] = context.resume or {"dimension": 0}
+    state: dict[str, Any] = {"dimension": 0, "tokens": 0, **(context.resume or {})}
     size = FIRST_BATCH
     while results.count < total:
         context.progress(results.count, total, "embed")
@@ -48,7 +48,8 @@ async def batch_embed(context: Context, params: BatchEmbedParams) -> dict[str, A
         if time.monotonic() - began < 1:
             size = min(2 * size, EMBED_BATCH)
         results.append_vectors(vectors.values)
-        state = {"dimension": int(vectors.values.shape[1])}
+        tokens = added(state["tokens"], vectors.total)
+        state = {"dimension": int(vectors.values.shape[1]), "tokens": tokens}
         if results.count < total:
             await context.checkpoint(state)
     context.progress(total, total, "done")

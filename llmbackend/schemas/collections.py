@@ -120,6 +120,16 @@ class ReindexReport(Response):
     seconds: float
 
 
+class ModelFingerprint(Request):
+    """What tells an embedding model from others, whatever it is called."""
+
+    model: str = Field(max_length=512)
+    query: str = Field("", max_length=10_000, description="the prompt that questions begin with")
+    passage: str = Field("", max_length=10_000, description="that of what is stored")
+    digest: str | None = Field(None, max_length=64, description="of the weights of an embedded model")
+    vectors: str | None = Field(None, description="of three texts, as base64 of little-endian float32")
+
+
 class CollectionManifest(Request):
     """What an exported collection was made with."""
 
@@ -129,6 +139,7 @@ class CollectionManifest(Request):
     chunk_overlap: int = Field(ge=0, le=4096)
     indexes: Indexes = {}
     engine: EngineOptions = EngineOptions()
+    fingerprint: ModelFingerprint | None = Field(None, exclude_if=lambda made_by: made_by is None)
 
 
 class StoredChunk(Request):

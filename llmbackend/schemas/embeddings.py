@@ -81,8 +81,10 @@ class Embedding(Response):
 
 
 class EmbeddingUsage(Response):
-    prompt_tokens: int = 0
-    total_tokens: int = 0
+    """null where the model's server does not tell."""
+
+    prompt_tokens: int | None
+    total_tokens: int | None
 
 
 class Block(bytes):
@@ -128,8 +130,10 @@ class RerankResult(Response):
 
 
 class RerankUsage(Response):
-    prompt_tokens: int = 0
-    total_tokens: int = 0
+    """null where the reranker does not tell."""
+
+    prompt_tokens: int | None
+    total_tokens: int | None
 
 
 class RerankResponse(Response):

@@ -126,7 +126,7 @@ class IngestWarning(Response):
 
 
 class IngestReport(Response):
-    """The first four count documents; chunks, those written."""
+    """The first four count documents; chunks, those written; tokens, those that the embedding model read."""
 
     added: int = 0
     updated: int = 0
@@ -135,13 +135,13 @@ class IngestReport(Response):
     failed: list[Failure] = []
     warnings: list[IngestWarning] = []
     chunks: int = 0
+    tokens: int | None = Field(0, description="null where the model's server does not tell")
 
 
 class IngestPlan(IngestReport):
     """What a report would say, of so many documents in all; `tokens` and `seconds` are estimates."""
 
     documents: int = 0
-    tokens: int = 0
     seconds: float = 0
 
 

@@ -115,6 +115,12 @@ DAMAGE: dict[str, Any] = {
     "of another kind": lambda lines: _damaged(lines, 0, format="x"),
     "of a dimension of nothing": lambda lines: _damaged(lines, 0, dimension=0),
     "no JSON": lambda lines: [*lines[:5], lines[5][:100], *lines[6:]],
+    "a fingerprint that is none": lambda lines: _damaged(
+        lines, 0, fingerprint={"model": "m", "vectors": "?"}
+    ),
+    "a fingerprint of another dimension": lambda lines: _damaged(
+        lines, 0, fingerprint={"model": "m", "vectors": "AACAPwAAgD8AAIA/"}
+    ),
     "a field too many": lambda lines: _damaged(lines, 7, more=1),
     "a vector too short": lambda lines: _damaged(lines, 7, vector="AAAAAA=="),
     "a vector that is none": lambda lines: _damaged(lines, 7, vector="?"),
@@ -158,11 +164,13 @@ def test_nothing_is_seen_before_the_last_page(
     assert client.get_collection(other).documents == 0
 
 
+@pytest.mark.parametrize("fingerprint", [None, {"model": "another", "digest": "0" * 64}])
 def test_an_import_of_another_model_is_to_be_reindexed(
-    client: LLMBackendClient, other: str, exported: Path
+    client: LLMBackendClient, other: str, exported: Path, fingerprint: Any
 ) -> None:
     lines = exported.read_text(encoding="utf-8").splitlines()
-    exported.write_text("\n".join(_damaged(lines, 0, embedding_model="another")), encoding="utf-8")
+    made = _damaged(lines, 0, embedding_model="another", fingerprint=fingerprint)
+    exported.write_text("\n".join(made), encoding="utf-8")
     client.import_collection(exported, collection=other)
     assert len(client.list_documents(other)) == 40
     with pytest.raises(Conflict, match="reindex_collection"):

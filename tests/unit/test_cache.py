@@ -23,6 +23,7 @@ from llmbackend.inference import cache, cache_writer
 from llmbackend.inference.cache import Cache, CachedEmbedder
 from llmbackend.inference.embedded import EmbeddedEmbedder
 from llmbackend.inference.embeddings import Cut, TextRefused, TokenIds, TooLong, Vectors, no_tokens, unit
+from llmbackend.inference.fingerprint import Fingerprint
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 
@@ -37,8 +38,12 @@ class Counting:
         self.dimension = dimension
         self.asked: list[str] = []
 
-    async def identity(self) -> str:
-        return self.name
+        self.names = (name,)
+        rows = np.random.default_rng(len(name)).normal(size=(3, dimension))
+        self.made_by = Fingerprint(name, vectors=unit(np.array(rows, np.float32)))
+
+    async def fingerprint(self) -> Fingerprint:
+        return self.made_by
 
     async def embed(
         self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
@@ -156,6 +161,50 @@ def test_a_refused_text_is_named_by_its_place_among_all(file: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"input\.6: it is refused") as caught:
         _embed(Counting(), file, [*TEXTS, "new", "refused"])
     assert caught.value.details == {"index": 6}
+
+
+def test_a_model_is_known_by_its_vectors_whatever_it_is_called(file: Path) -> None:
+    _embed(Counting(), file, TEXTS)
+    same, another = Counting(), Counting()
+    assert same.made_by.vectors is not None
+    # On other hardware, numbers differ a little.
+    noise = np.random.default_rng(0).normal(scale=0.004, size=same.made_by.vectors.shape)
+    same.made_by = Fingerprint("renamed", vectors=unit(np.float32(same.made_by.vectors + noise)))
+    another.made_by = Fingerprint("counting", vectors=-same.made_by.vectors)
+    _embed(same, file, TEXTS)
+    assert same.asked == []
+    _embed(another, file, TEXTS)
+    assert another.asked == TEXTS
+
+
+def test_a_model_that_changes_between_two_calls_shares_nothing(file: Path) -> None:
+    model = Counting()
+
+    async def work() -> None:
+        embedder = CachedEmbedder(model, Cache(file, 256))
+        await embedder.embed(["a", "b"])
+        model.made_by = Counting("another name").made_by
+        assert (await embedder.embed(["a", "b", "c"])).made_by is model.made_by
+        await embedder.close()
+
+    asyncio.run(work())
+    assert model.asked == ["a", "b", "a", "b", "c"]
+
+
+def test_tokens_that_are_not_told_stay_unknown(file: Path) -> None:
+    model = Counting()
+    made = model.embed
+
+    async def untold(texts: Sequence[str], **how: Any) -> Vectors:
+        return (await made(texts, **how))._replace(tokens=[None] * len(texts))
+
+    model.embed = untold  # type: ignore[method-assign]
+    for _ in range(2):
+        assert _embed(model, file, ["a", "b"]).tokens == [None, None]
+    model.embed = made  # type: ignore[method-assign]
+    vectors = _embed(model, file, ["a", "b", "c"])
+    assert (list(vectors.tokens), vectors.total) == ([None, None, 1], None)
+    assert model.asked == ["a", "b", "c"]
 
 
 def test_vectors_of_another_length_are_not_mixed_with_those_kept(file: Path) -> None:

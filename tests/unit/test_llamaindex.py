@@ -23,6 +23,7 @@ from llama_index.core.vector_stores.types import (
 
 from llmbackend import InvalidRequest, schemas
 from llmbackend.backend import Backend
+from llmbackend.inference.cache import CachedEmbedder
 from llmbackend.inference.embedded import EmbeddedChat, EmbeddedEmbedder
 from llmbackend.inference.llamaindex import ChatAdapter, EmbeddingAdapter
 from llmbackend.knowledge.vector_store import CollectionStore
@@ -47,7 +48,7 @@ def _in_a_backend(folder: Path, work: Callable[[Backend, VectorStoreIndex], Awai
                 schemas.Document(id=name, text=text, metadata={"year": year}) for name, text, year in FACTS
             ]
             await backend.rag_ingest(schemas.RagIngestRequest(documents=documents, collection="facts"))
-            store = CollectionStore(await backend._collections.get("facts"))
+            store = CollectionStore(await backend._collections.open("facts"))
             embedding = EmbeddingAdapter(backend._embedder)
             await work(backend, VectorStoreIndex.from_vector_store(store, embed_model=embedding))
         finally:
@@ -134,7 +135,7 @@ def test_a_document_inserted_by_llamaindex_is_deleted_by_its_id(tmp_path: Path) 
 
 def test_our_embedder_is_a_llamaindex_embedding_model() -> None:
     async def run() -> None:
-        adapter = EmbeddingAdapter(EmbeddedEmbedder())
+        adapter = EmbeddingAdapter(CachedEmbedder(EmbeddedEmbedder(), None))
         assert adapter.model_name == EmbeddedEmbedder().name
         texts = [text for _, text, _ in FACTS]
         many = await adapter.aget_text_embedding_batch(texts)
@@ -178,7 +179,7 @@ def test_a_cancelled_replacement_leaves_one_version(
     tmp_path: Path, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def work(backend: Backend, index: VectorStoreIndex) -> None:
-        collection = await backend._collections.get("facts")
+        collection = await backend._collections.open("facts")
         engine: Any = collection.index.now
         upsert, loop = engine.upsert, asyncio.get_running_loop()
 

@@ -83,7 +83,7 @@ def test_what_is_no_url_is_refused(url: str) -> None:
         load(vllm_url=url)
 
 
-@pytest.mark.parametrize("name", ["tei_url", "tei_rerank_url", "rerank_url"])
+@pytest.mark.parametrize("name", ["tei_rerank_url", "rerank_url"])
 def test_several_urls_are_refused_where_one_is_asked(name: str) -> None:
     urls = {name: "http://a.example:1,http://b.example:1"}
     with pytest.raises(InvalidRequest, match=f"{name.upper()}.*one URL"):

@@ -28,7 +28,7 @@ empty line after the last event), `failing` (an error with the key amid the stre
 chunk), `torn` (ends within a line).
 Embeddings: `nan`, `null`, `null-row`, `infinite`, `empty`, `text`, `too-few`, `too-many`, `unequal`, `numbered` (all
 of them 0), and `changed`, whose vectors are longer from the second request on; `short` gives as many dimensions as
-asked. Words count for tokens, and more than CONTEXT in a text are refused, by the OpenAI-compatible server in vLLM's
+asked, and `in-turn` is another model at every other look. Words count for tokens, and more than CONTEXT in a text are refused, by the OpenAI-compatible server in vLLM's
 words (as `silent` it does not tell how many there are), by TEI unless it is told to truncate. TEI refuses more than
 `tei_texts` texts and TEI_BYTES bytes; as `old` it has no /info and no /tokenize.
 Rerankers, whose score for a text is its length in thousands: `nan`, `too-few`, `too-many`, `twice` (a text ranked
@@ -53,6 +53,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from llmbackend.inference.fingerprint import TEXTS
+
 KEY = "sk-upstream-secret"
 REPLY = "The harbour was dredged in 1911."
 HANG = 4.0
@@ -64,6 +66,8 @@ TEI_BYTES = 100_000
 CONTEXT = 1000
 """Tokens that the chat model takes, and the embedding model of a text."""
 VERSION = "0.0.1"
+HEALTHY = {"ok", "in-turn", "old", "other", "silent", "floats", "short", "changed"}
+"""Models that can embed, whatever becomes of some requests."""
 AS_FLOATS = {"floats", "null", "null-row", "infinite", "text"}
 """Models whose vectors are lists of numbers though base64 was asked for."""
 USAGE = {"prompt_tokens": 20, "completion_tokens": 8, "total_tokens": 28}
@@ -87,6 +91,17 @@ class Upstream:
         self.models = ["ok"]
         self.listed = 0
         """How often the list of models was asked for."""
+        self.weights = 0
+        """Of the embedding model: with others, all vectors are others."""
+        self.called = "fake"
+        """What TEI, and vLLM as `root`, call their model."""
+        self.looks = 0
+        """How often it was looked which embedding model that is. Such requests are not among those seen, unless they fail."""
+        self.permits: int | None = None
+        """Texts, or chats, that it works at together; beyond them it is busy (429)."""
+        self.under_way = 0
+        self.most_under_way = 0
+        self.refused = 0
         self.work = WORK
         self.at_work = 0
         self.most_at_work = 0
@@ -96,6 +111,7 @@ class Upstream:
         self.app = Starlette(
             routes=[
                 Route("/v1/models", self._models),
+                Route("/v1/model/info", self._behind),
                 Route("/version", self._version),
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
                 Route("/tokenize", self._tokenize, methods=["POST"]),
@@ -118,6 +134,11 @@ class Upstream:
         self.counted.clear()
         self.models = ["ok"]
         self.listed = 0
+        self.weights = 0
+        self.called = "fake"
+        self.looks = 0
+        self.permits = None
+        self.most_under_way = self.refused = 0
         self.most_at_work = 0
         self.work = WORK
         self.left.clear()
@@ -127,8 +148,16 @@ class Upstream:
         fault = await self._fault("", request)
         if fault is not None:
             return fault
-        listed = [{"id": name, "object": "model", "max_model_len": CONTEXT} for name in self.models]
+        listed = [
+            {"id": name, "object": "model", "max_model_len": CONTEXT, "root": self.called}
+            for name in self.models
+        ]
         return JSONResponse({"object": "list", "data": listed})
+
+    async def _behind(self, request: Request) -> Response:
+        """LiteLLM's word on what its aliases stand for."""
+        behind = {"litellm_params": {"model": self.called}, "model_info": {"id": "1"}}
+        return JSONResponse({"data": [{"model_name": name, **behind} for name in ["another", *self.models]]})
 
     async def _version(self, request: Request) -> Response:
         return JSONResponse({"version": VERSION})
@@ -156,6 +185,10 @@ class Upstream:
         if refusal is not None:
             error = {"message": refusal, "type": "BadRequestError", "param": None, "code": 400}
             return JSONResponse({"error": error}, status_code=400)
+        if self.permits is not None:
+            if (busy := self._busy(1)) is not None:
+                return busy
+            await self._work(1)
         said = self.replies.pop(0) if self.replies else REPLY
         if model == "fitting" and (schema := body.get("response_format", {}).get("json_schema")):
             said = json.dumps(_fitting(schema.get("schema", {}), schema.get("schema", {})))
@@ -217,10 +250,21 @@ class Upstream:
         yield _delta({}, reason)
         yield b"data: [DONE]\n\n"
 
+    async def _asked(
+        self, request: Request, model: str | None = None
+    ) -> tuple[dict[str, Any], str, Response | None]:
+        """The body and the model of a request for embeddings, and its fault."""
+        body: dict[str, Any] = await request.json()
+        model = model or body["model"]
+        look = set(map(str, body.get("inputs") or body["input"])) <= set(TEXTS)
+        self.looks += look
+        if look and model in HEALTHY:
+            return body, model, None
+        await self._note(request)
+        return body, model, await self._fault(model, request)
+
     async def _embeddings(self, request: Request) -> Response:
-        body = await self._note(request)
-        model = body["model"]
-        fault = await self._fault(model, request)
+        body, model, fault = await self._asked(request)
         if fault is not None:
             return fault
         longest = max(map(_words, body["input"]))
@@ -229,6 +273,8 @@ class Upstream:
             if model != "silent":
                 said += f" However, you requested {longest} tokens in the input for embedding generation."
             return JSONResponse({"error": {"message": said, "type": "BadRequestError"}}, status_code=400)
+        if (busy := self._busy(len(body["input"]))) is not None:
+            return busy
         rows = await self._rows(model, body["input"], body.get("dimensions"))
         if body.get("encoding_format") == "base64" and model not in AS_FLOATS:
             rows = [base64.b64encode(struct.pack(f"<{len(row)}f", *row)).decode() for row in rows]
@@ -248,12 +294,12 @@ class Upstream:
             "max_batch_tokens": 32 * CONTEXT,
             "max_input_length": CONTEXT,
         }
-        return JSONResponse({"model_id": "fake", **limits})
+        if self.permits is not None:
+            limits["max_concurrent_requests"] = self.permits
+        return JSONResponse({"model_id": self.called, **limits})
 
     async def _tei(self, request: Request) -> Response:
-        body = await self._note(request)
-        model = request.path_params["model"]
-        fault = await self._fault(model, request)
+        body, model, fault = await self._asked(request, request.path_params["model"])
         if fault is not None:
             return fault
         if len(body["inputs"]) > self.tei_texts or len(await request.body()) > TEI_BYTES:
@@ -263,7 +309,11 @@ class Upstream:
             said = f"Input validation error: `inputs` must have less than {CONTEXT} tokens. Given: {longest}"
             return JSONResponse({"error": said, "error_type": "Validation"}, status_code=413)
         texts = [" ".join(text.split(" ")[:CONTEXT]) for text in body["inputs"]]
-        return JSONResponse(await self._rows(model, texts, body.get("dimensions")))
+        if (busy := self._busy(len(texts))) is not None:
+            return busy
+        rows = await self._rows(model, texts, body.get("dimensions"))
+        headers = {} if model == "old" else {"x-compute-tokens": str(sum(map(_words, texts)))}
+        return JSONResponse(rows, headers=headers)
 
     async def _tei_rerank(self, request: Request) -> Response:
         body = await self._note(request)
@@ -273,6 +323,8 @@ class Upstream:
             return fault
         if len(body["texts"]) > self.tei_texts or len(await request.body()) > TEI_BYTES:
             return JSONResponse({"error": "too large", "error_type": "Validation"}, status_code=413)
+        if (busy := self._busy(len(body["texts"]))) is not None:
+            return busy
         ranks = await self._ranks(model, body["texts"])
         return _json([{"index": index, "score": score} for index, score in ranks])
 
@@ -290,7 +342,7 @@ class Upstream:
         return _json({"id": "1", "model": model, "results": results, "usage": USAGE})
 
     async def _ranks(self, model: str, texts: list[str]) -> list[tuple[int, Any]]:
-        await self._work()
+        await self._work(len(texts))
         return _ranks(model, texts)
 
     async def _tei_tokenize(self, request: Request) -> Response:
@@ -302,19 +354,31 @@ class Upstream:
         return JSONResponse([[token] * _words(text) for text in texts])
 
     async def _rows(self, model: str, texts: list[str], dimensions: int | None) -> list[Any]:
-        await self._work()
+        await self._work(len(texts))
         rows = _rows(model, texts)
+        if self.weights or (model == "in-turn" and self.looks % 2):
+            rows = [row[1:] + row[:1] for row in rows]
         if model == "short" and dimensions:
             rows = [row[:dimensions] for row in rows]
         if model == "changed" and len(self.seen) > 1:
             rows = [[*row, 1.0] for row in rows]
         return rows
 
-    async def _work(self) -> None:
+    async def _work(self, texts: int) -> None:
         self.at_work += 1
+        self.under_way += texts
         self.most_at_work = max(self.most_at_work, self.at_work)
+        self.most_under_way = max(self.most_under_way, self.under_way)
         await asyncio.sleep(self.work)
         self.at_work -= 1
+        self.under_way -= texts
+
+    def _busy(self, texts: int) -> Response | None:
+        """As TEI refuses what it has no permits for."""
+        if self.permits is None or self.under_way + texts <= self.permits:
+            return None
+        self.refused += 1
+        return JSONResponse({"error": "Model is overloaded", "error_type": "overloaded"}, status_code=429)
 
     async def _fault(self, model: str, request: Request) -> Response | None:
         name = self.faults.pop(0) if self.faults else model
@@ -504,12 +568,13 @@ _DIED = _event({"error": {"message": f"the engine died of {KEY}"}})
 
 
 @contextmanager
-def running() -> Iterator[Upstream]:
-    """The fake, on a free port, in a thread of this process."""
+def running(port: int = 0) -> Iterator[Upstream]:
+    """The fake, on a free port or this one, in a thread of this process."""
     upstream = Upstream()
     # The protocol named, or asyncio leaves Nagle's algorithm on, which costs 40 ms a request.
     listener = socket.socket(proto=socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
     listener.listen()
     upstream.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     config = uvicorn.Config(

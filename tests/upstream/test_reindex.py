@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 def test_another_model_is_refused_by_both_names_and_repaired(folder: Path, upstream: Upstream) -> None:
     before = _physical(folder)
     with _client(folder, upstream) as client:
-        was, now = client.get_collection("tickets").embedding_model, client.health().embeddings
+        was, now = client.get_collection("tickets").embedding_model, upstream.called
         assert was != now
         with pytest.raises(Conflict, match="reindex_collection") as caught:
             client.rag_search("routers", "tickets")

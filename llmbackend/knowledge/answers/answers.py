@@ -25,7 +25,7 @@ SHOWN = 200  # letters of a passage that an explanation shows
 
 async def stream(
     chat: ChatModel,
-    embedder: Embedder,
+    sifter: Embedder | None,
     judge: Judge,
     question: str,
     look: Look,
@@ -39,7 +39,8 @@ async def stream(
 
     It comes piecewise: `{"sources": […]}`, for a person to read while the answer is being written, any number of
     `{"delta": text}`, then `{"answer": {…}}` with the rest. A question that leans on a conversation's `history` is made
-    to stand alone first. `explain`, if given, tells what is to be noted in an explanation of it all.
+    to stand alone first. The `sifter` looks through sentences, for quotes. `explain`, if given, tells what is to be noted
+    in an explanation of it all.
     """
     clock = Clock()
     usage: dict[str, int] = {}
@@ -50,14 +51,15 @@ async def stream(
                 question, usage = await standalone(chat, question, history)
         candidates = await look(question, clock, 0)
         with clock("quotes"):
-            passages = await number(embedder, question, candidates)
+            passages = await number(sifter, question, candidates)
         written = Synthesis(chat, passages)
     else:
-        reading = await _read(embedder, judge, question, look, top_k, clock)
+        assert sifter is not None, "the embedded models come together"
+        reading = await _read(sifter, judge, question, look, top_k, clock)
         if history and not reading.found:
             # Nobody can rewrite it: the question before may hold what this one leaves unsaid.
             question = f"{last_question(history)} {question}".strip()
-            reading = await _read(embedder, judge, question, look, top_k, clock)
+            reading = await _read(sifter, judge, question, look, top_k, clock)
         passages, written = reading.passages, Quotation(reading)
     yield {"sources": [source.model_dump() for source in passages.sources]}
     text = ""
@@ -104,11 +106,11 @@ async def whole(events: AsyncIterator[dict[str, Any]]) -> QueryAnswer:
 
 
 async def _read(
-    embedder: Embedder, judge: Judge, question: str, look: Look, top_k: int, clock: Clock
+    sifter: Embedder, judge: Judge, question: str, look: Look, top_k: int, clock: Clock
 ) -> Reading:
     candidates = await look(question, clock, READ)
     with clock("quotes"):
-        return await read(embedder, judge, question, candidates, top_k)
+        return await read(sifter, judge, question, candidates, top_k)
 
 
 def _explained(

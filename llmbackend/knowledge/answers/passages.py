@@ -33,10 +33,10 @@ class Passages:
         return {quote.text: quote for quote in reversed(self.quotes)}
 
 
-async def number(embedder: Embedder, question: str, candidates: list[Candidate]) -> Passages:
+async def number(sifter: Embedder | None, question: str, candidates: list[Candidate]) -> Passages:
     """The hits among the candidates as numbered sources, each with its quote: a verbatim part of its document."""
     hits = [candidate for candidate in candidates if candidate.dropped is None]
-    quotes = await fitting(embedder, question, [hit.chunk.text for hit in hits]) if hits else []
+    quotes = await fitting(sifter, question, [hit.chunk.text for hit in hits]) if hits else []
     told = await threads.processor(sources, question, hits, quotes)
     return Passages(question, candidates, told, quotes)
 

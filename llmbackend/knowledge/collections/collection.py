@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from anyio import CancelScope
 
 from ...errors import BackendError, Conflict, NotFound
+from ...inference.fingerprint import Fingerprint
 from ..engines.filters import Condition
 from ..engines.indexes import Indexes, needed
 from ..engines.vectors import damaged, gone
@@ -36,6 +37,10 @@ class _Rebuilding:
         await self.ended.wait()
 
 
+async def _any(collection: Collection, made_by: Fingerprint, to_write: bool) -> None:
+    """No model is another."""
+
+
 @dataclass
 class Collection:
     """An open collection."""
@@ -50,6 +55,8 @@ class Collection:
     """Has fields indexed that a filter asks for."""
     unmade: set[str] = field(default_factory=set)
     """Fields that could not be indexed for a filter."""
+    fits: Callable[[Collection, Fingerprint, bool], Awaitable[None]] = _any
+    """Raises Conflict unless vectors by a model may be compared with those here; the last is whether to write them."""
     closed: bool = False
     frozen: bool = False
     """Whether another process is about to exchange it."""
@@ -57,6 +64,7 @@ class Collection:
     """How often another physical collection was found in its place."""
     looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _rebuilding: _Rebuilding | None = None
+    _accepted: tuple[Manifest, Fingerprint] | None = None
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _at_work: set[asyncio.Future[None]] = field(default_factory=set)
     _share: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SHARE))
@@ -65,6 +73,14 @@ class Collection:
     def chunking(self) -> tuple[int, int]:
         """Size and overlap of its chunks, in tokens."""
         return self.manifest.chunk_size, self.manifest.chunk_overlap
+
+    async def accept(self, made_by: Fingerprint, *, to_write: bool = False) -> None:
+        """Raises Conflict unless vectors by that model may be compared with those that are here, and stored."""
+        known = self._accepted
+        if known is None or known[0] is not self.manifest or known[1] is not made_by:
+            await self.fits(self, made_by, to_write)
+            if self.manifest.made_by is not None:
+                self._accepted = self.manifest, made_by
 
     async def run(self, method: Callable[..., _Result], *args: Any) -> _Result:
         """One of the index's methods, in a thread; raises NotFound if the collection was deleted meanwhile."""

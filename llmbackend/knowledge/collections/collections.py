@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from types import MappingProxyType
@@ -20,13 +21,14 @@ from sqlalchemy import Engine
 
 from ... import threads
 from ...errors import BackendError, Conflict, InvalidRequest, LLMBackendError
-from ...inference.embeddings import Embedder
+from ...inference.cache import CachedEmbedder
+from ...inference.fingerprint import AGREE, Fingerprint
 from ..chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE
 from ..engines.indexes import MOST, NO_INDEXES, FieldType, Indexes, in_points
 from ..engines.vectors import Physical, VectorEngine, VectorIndex, damaged, gone
 from .collection import Collection, missing
 from .live_index import LiveIndex
-from .manifests import Manifest, Manifests, exchanged, taken
+from .manifests import Manifest, Manifests, exchanged, made_otherwise, taken
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,9 @@ def require_few(indexes: Indexes) -> None:
             details={"limit": MOST},
         )
 
+
+SAMPLE = 8
+"""Chunks among which one has a vector that is not of zeros, as of a text without a word."""
 
 TRIED_AGAIN = 60.0
 """Seconds after which a collection that could not be opened is tried again: it may have been restored."""
@@ -71,7 +76,9 @@ class Collections:
     New ones are made in the first of the engines; those made before stay in the engine they are in.
     """
 
-    def __init__(self, engine: Engine, engines: list[VectorEngine], embedder: Embedder, holder: str) -> None:
+    def __init__(
+        self, engine: Engine, engines: list[VectorEngine], embedder: CachedEmbedder, holder: str
+    ) -> None:
         self.rows = Manifests(engine, holder)
         self.embedder = embedder
         self._engines = {one.name: one for one in engines}
@@ -110,8 +117,9 @@ class Collections:
         await self.learn()
         async with self._changing(name):
             self.require_free(name)
-            manifest = self.manifest(
-                name, await self.dimension(), size, overlap, indexes=indexes, options=options
+            dimension, made_by = await self.model()
+            manifest = await self.manifest(
+                name, dimension, size, overlap, made_by.model, made_by, indexes=indexes, options=options
             )
             await self.make(manifest)
             return await self._added(manifest)
@@ -121,18 +129,19 @@ class Collections:
         if name in self._manifests:
             raise taken(name)
 
-    async def dimension(self) -> int:
-        """Of the vectors that are made now."""
-        sample = (await self.embedder.embed(["a text, to learn the dimension"])).values
-        return int(sample.shape[1])
+    async def model(self) -> tuple[int, Fingerprint]:
+        """The dimension of the vectors that are made now, and what makes them."""
+        sample = await self.embedder.embed(["a text, to learn the dimension"])
+        return int(sample.values.shape[1]), sample.made_by or await self.embedder.fingerprint()
 
-    def manifest(
+    async def manifest(
         self,
         name: str,
         dimension: int,
         chunk_size: int,
         chunk_overlap: int,
-        embedding_model: str | None = None,
+        embedding_model: str,
+        made_by: Fingerprint | None,
         indexes: Indexes = NO_INDEXES,
         options: Mapping[str, Any] = MappingProxyType({}),
     ) -> Manifest:
@@ -140,7 +149,8 @@ class Collections:
         return Manifest(
             name=name,
             id=str(uuid.uuid4()),
-            embedding_model=embedding_model or self.embedder.name,
+            embedding_model=embedding_model,
+            made_by=await threads.database(self.rows.model_id, made_by) if made_by else None,
             dimension=dimension,
             chunk_size=chunk_size,
             chunk_overlap=chunk_overlap,
@@ -245,21 +255,46 @@ class Collections:
         async with lock:
             yield
 
-    async def get(self, name: str) -> Collection:
-        """As `open`, to embed for it; raises Conflict, too, if another model made its vectors."""
-        collection = await self.open(name)
-        made_with = collection.manifest.embedding_model
-        if made_with != self.embedder.name:
-            raise Conflict(
-                f"collection {name!r} was embedded by {made_with!r} and the model now is "
-                f"{self.embedder.name!r}: set that model again, or embed its texts anew by "
-                f"reindex_collection({name!r})",
-                details={"collection": name, "made_with": made_with, "model": self.embedder.name},
+    async def _fits(self, collection: Collection, made_by: Fingerprint, to_write: bool) -> None:
+        manifest = collection.manifest
+        if manifest.made_by is not None:
+            was = await threads.database(self.rows.model, manifest.made_by)
+            if not was.agrees(made_by):
+                raise made_otherwise(manifest, was, made_by)
+            if manifest.embedding_model != made_by.model:
+                log.warning(
+                    "the embedding model of collection %r is called %r now, and was %r: its vectors are the same",
+                    *(manifest.name, made_by.model, manifest.embedding_model),
+                )
+                await self._note_model(collection, replace(manifest, embedding_model=made_by.model))
+        elif manifest.embedding_model not in {made_by.model, *self.embedder.names}:
+            raise made_otherwise(manifest, None, made_by)
+        elif to_write:
+            if not await self._made_alike(collection, made_by):
+                raise made_otherwise(manifest, None, made_by)
+            known = await threads.database(self.rows.model_id, made_by)
+            await self._note_model(
+                collection, replace(manifest, embedding_model=made_by.model, made_by=known)
             )
-        return collection
+
+    async def _made_alike(self, collection: Collection, made_by: Fingerprint) -> bool:
+        """Whether a stored chunk, embedded again, has the vector that it has; for a collection without a fingerprint."""
+        stored = await collection.run(collection.index.read, SAMPLE, None)
+        for chunk, vector in zip(stored.chunks, stored.vectors, strict=True):
+            if vector.any():
+                again = await self.embedder.uncached.embed([chunk.in_context], role="passage")
+                same = len(again.values[0]) == len(vector) and again.values[0] @ vector >= AGREE
+                return bool(same) and again.made_by is not None and again.made_by.agrees(made_by)
+        return True
+
+    async def _note_model(self, collection: Collection, manifest: Manifest) -> None:
+        before = collection.manifest
+        await threads.database(self.rows.note_model, manifest)
+        if collection.manifest is before:  # else it was exchanged meanwhile
+            collection.manifest = self._manifests[manifest.name] = manifest
 
     async def get_or_create(self, name: str, chunk_size: int | None, chunk_overlap: int | None) -> Collection:
-        """As `get`, making it first if need be; raises Conflict if it was made with another chunking."""
+        """As `open`, making it first if need be; raises Conflict if it was made with another chunking."""
         await self.learn()
         if name not in self._manifests:
             try:
@@ -269,8 +304,8 @@ class Collections:
         return await self.matching(name, chunk_size, chunk_overlap)
 
     async def matching(self, name: str, chunk_size: int | None, chunk_overlap: int | None) -> Collection:
-        """As `get`; raises Conflict, too, if it was made with another chunking."""
-        collection = await self.get(name)
+        """As `open`; raises Conflict, too, if it was made with another chunking."""
+        collection = await self.open(name)
         made = collection.manifest
         for what, asked, is_now in (
             ("chunk_size", chunk_size, made.chunk_size),
@@ -510,7 +545,7 @@ class Collections:
             manifest, index = await self._opened_as_it_is(manifest)
             self._manifests[manifest.name] = manifest
         live = LiveIndex(index, lambda: self.after_flush(collection))
-        collection = Collection(manifest, live, look=self._looks(manifest))
+        collection = Collection(manifest, live, look=self._looks(manifest), fits=self._fits)
         collection.broken = partial(self._broke, collection)
         collection.index_fields = self._index_fields
         self.after_flush(collection)  # it may have ended before it got its graph

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -19,6 +22,7 @@ from sqlalchemy import (
     Integer,
     String,
     Table,
+    Text,
     delete,
     func,
     insert,
@@ -30,6 +34,7 @@ from sqlalchemy.schema import CreateColumn
 
 from ...database import columns, metadata, migrations
 from ...errors import Conflict
+from ...inference.fingerprint import Fingerprint
 from ..engines.bm25 import NAME as BM25
 from ..engines.bm25 import EnglishOfEdge
 from ..engines.indexes import FieldType
@@ -49,6 +54,7 @@ table = Table(
     Column("engine", String(16), nullable=False, server_default="edge"),
     Column("physical", String(36)),
     Column("indexed", Integer, nullable=False, server_default="0"),
+    Column("made_by", String(64)),
     Column("frozen", Float, nullable=False, server_default="0"),  # until then, in seconds since 1970
     Column("indexes", JSON, nullable=False, server_default="{}"),
     Column("options", JSON, nullable=False, server_default="{}"),
@@ -67,6 +73,15 @@ loose = Table(
 
 `holder` has to remove them, or whoever finds that the `job` which would go on with one has ended.
 """
+
+models = Table(
+    "embedding_models",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("dimension", Integer, nullable=False),  # 0 for those in this process, which are known by a hash
+    Column("fingerprint", Text, nullable=False),
+)
+"""What made the vectors of collections, each once, though it may be called this or that."""
 
 FREEZE = 60.0
 """Seconds for which a collection takes no writes while another process exchanges it, should that be killed."""
@@ -93,6 +108,8 @@ class Manifest:
 
     `id` stays for the collection's life. `physical` is what it is called in its `engine`, and changes when it is
     rebuilt; by then `indexed` chunks were in the graph for approximate search. `indexes` are those of metadata fields.
+    `made_by` is the fingerprint of the embedding model (`embedding_models`), whatever that is called; earlier versions
+    kept the name alone.
     """
 
     name: str
@@ -111,6 +128,7 @@ class Manifest:
     """Those of a Qdrant server that were given for it."""
     made_with: dict[str, Any] = field(default_factory=dict)
     """Those that its physical collection was made with: these, and what was set then."""
+    made_by: str | None = None
 
     @property
     def layout(self) -> Layout:
@@ -123,7 +141,7 @@ class Manifest:
     @property
     def public(self) -> dict[str, Any]:
         """What callers are told: all but where it is kept."""
-        hidden = ("id", "engine", "physical", "indexed", "options", "made_with")
+        hidden = ("id", "engine", "physical", "indexed", "options", "made_with", "made_by")
         shown = {name: value for name, value in asdict(self).items() if name not in hidden}
         return {**shown, "engine": self.made_with}
 
@@ -145,6 +163,28 @@ def exchanged(name: str) -> Conflict:
     return Conflict(
         f"collection {name!r} was deleted, or embedded anew, by another process meanwhile: try again",
         details={"collection": name},
+    )
+
+
+def made_otherwise(manifest: Manifest, was: Fingerprint | None, now: Fingerprint) -> Conflict:
+    """The error for vectors that may not be compared with a collection's."""
+    name, made_with = manifest.name, manifest.embedding_model
+    if was is not None and was.same_vectors(now):
+        what = (
+            f"was embedded with the prompts {was.query!r} (query) and {was.passage!r} (passage), and now they are "
+            f"{now.query!r} and {now.passage!r} (EMBEDDING_QUERY_PREFIX, EMBEDDING_PASSAGE_PREFIX): set those again"
+        )
+    elif made_with == now.model:
+        what = (
+            f"was embedded by {made_with!r}, and the model now, which is called {now.model!r} as well, makes other "
+            "vectors: serve that model again"
+        )
+    else:
+        what = f"was embedded by {made_with!r} and the model now is {now.model!r}: set that model again"
+    return Conflict(
+        f"collection {name!r} {what}, or embed its texts anew by reindex_collection({name!r}); until then, "
+        'mode="sparse" searches it by words',
+        details={"collection": name, "made_with": made_with, "model": now.model},
     )
 
 
@@ -218,6 +258,32 @@ class Manifests:
                 connection.execute(insert(table).values(asdict(manifest)))
         except IntegrityError as error:
             raise taken(manifest.name) from error
+
+    def model_id(self, made_by: Fingerprint) -> str:
+        """The id of a model's fingerprint, which is kept if it is new."""
+        dimension = 0 if made_by.vectors is None else made_by.vectors.shape[1]
+        with self._engine.begin() as connection:
+            for row in connection.execute(select(models).where(models.c.dimension == dimension)):
+                if Fingerprint.from_json(json.loads(row.fingerprint)).agrees(made_by):
+                    return str(row.id)
+        told = made_by.to_json()
+        of = json.dumps([made_by.key, made_by.query, made_by.passage])
+        name = hashlib.blake2b(of.encode(), digest_size=16).hexdigest()
+        with suppress(IntegrityError), self._engine.begin() as connection:  # another process was faster
+            new = {"id": name, "dimension": dimension, "fingerprint": json.dumps(told)}
+            connection.execute(insert(models).values(new))
+        return name
+
+    def model(self, model_id: str) -> Fingerprint:
+        with self._engine.connect() as connection:
+            kept = connection.execute(select(models.c.fingerprint).where(models.c.id == model_id))
+            return Fingerprint.from_json(json.loads(kept.scalar_one()))
+
+    def note_model(self, manifest: Manifest) -> None:
+        """Keep what made a collection and what that is called, unless the collection is another by now."""
+        values = {"embedding_model": manifest.embedding_model, "made_by": manifest.made_by}
+        with self._engine.begin() as connection:
+            connection.execute(update(table).where(_is(manifest)).values(values))
 
     def swap(self, old: Manifest, new: Manifest, *, frozen: bool) -> None:
         """Another physical collection, which was begun, in place of the old one, which is loose from now on.

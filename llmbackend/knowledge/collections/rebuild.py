@@ -21,7 +21,8 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from ... import threads
-from ...errors import InvalidRequest
+from ...errors import Conflict, InvalidRequest
+from ...inference.budget import in_bulk
 from ...schemas import ReindexReport
 from ..engines.bm25 import NAME as BM25
 from ..engines.edge_build import built
@@ -76,7 +77,7 @@ async def reindex(
     """
     began = time.perf_counter()
     embedder = collections.embedder
-    if model is not None and model != embedder.name:
+    if model is not None and model not in embedder.names:
         raise InvalidRequest(
             f"the embedding model is {embedder.name!r}, not {model!r}: set EMBEDDING_MODEL (or TEI_URL) to it first, "
             "for questions are embedded by it too",
@@ -84,8 +85,18 @@ async def reindex(
         )
     collection = await collections.open(name)
 
+    dimension, made_by = await collections.model()
+
     async def embedded(stored: Stored) -> NDArray[np.float32]:
-        return (await embedder.embed([chunk.in_context for chunk in stored.chunks])).values
+        texts = [chunk.in_context for chunk in stored.chunks]
+        with in_bulk():
+            vectors = await embedder.embed(texts, role="passage")
+        if vectors.made_by is None or not vectors.made_by.agrees(made_by):
+            raise Conflict(
+                f"the embedding model was changed while collection {name!r} was being embedded: do it again",
+                details={"collection": name},
+            )
+        return vectors.values
 
     async with collection.rebuilding("reindexed"):
         old = collection.manifest
@@ -94,8 +105,9 @@ async def reindex(
         new = moved(
             old,
             collections.default_engine.name,
-            embedding_model=embedder.name,
-            dimension=await collections.dimension(),
+            embedding_model=made_by.model,
+            made_by=await threads.database(collections.rows.model_id, made_by),
+            dimension=dimension,
             sparse_model=BM25,
             indexed=0,
             made_with=collections.made_with(old.options),

@@ -19,6 +19,7 @@ from anyio import CancelScope
 
 from ... import threads
 from ...errors import InvalidRequest, NotFound
+from ...inference.fingerprint import Fingerprint
 from ...schemas import (
     CollectionExport,
     CollectionManifest,
@@ -47,8 +48,13 @@ async def export_page(
     stored: Stored = await collection.run(collection.index.read, limit, cursor)
     made = collection.manifest
     shown = {**made.public, "engine": EngineOptions(**made.options)}
+    if made.made_by is not None:
+        made_by = await threads.database(collections.rows.model, made.made_by)
+        shown["fingerprint"] = made_by.to_json()
     return CollectionExport(
-        manifest=CollectionManifest(**{name: shown[name] for name in CollectionManifest.model_fields}),
+        manifest=CollectionManifest(
+            **{name: shown[name] for name in CollectionManifest.model_fields if name in shown}
+        ),
         chunks=await threads.processor(_encoded, stored),
         cursor=stored.cursor,
     )
@@ -138,12 +144,13 @@ class Imports:
         collections = self._collections
         collections.require_free(request.collection)
         require_few(made.indexes)
-        manifest = collections.manifest(
+        manifest = await collections.manifest(
             request.collection,
             made.dimension,
             made.chunk_size,
             made.chunk_overlap,
             made.embedding_model,
+            _fingerprint(made),
             made.indexes,
             made.engine.given,
         )
@@ -192,6 +199,18 @@ class Imports:
                     idle = time.monotonic() - running.last_used
                     if idle > PATIENCE and not running.at_work.locked():
                         await self._drop(token)
+
+
+def _fingerprint(made: CollectionManifest) -> Fingerprint | None:
+    if made.fingerprint is None:
+        return None
+    try:
+        found = Fingerprint.from_json(made.fingerprint.model_dump())
+    except ValueError as error:
+        raise InvalidRequest(f"import_collection: manifest.fingerprint: {error}") from error
+    if found.vectors is not None and found.vectors.shape[1] != made.dimension:
+        raise InvalidRequest("import_collection: manifest.fingerprint is not of the manifest's dimension")
+    return found
 
 
 def _read(given: list[StoredChunk], dimension: int) -> tuple[list[Chunk], NDArray[np.float32]]:

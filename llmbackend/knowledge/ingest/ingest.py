@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from anyio import CancelScope
 
 from ... import threads
-from ...inference.embeddings import Embedder
+from ...inference.budget import in_bulk
+from ...inference.cache import CachedEmbedder
+from ...inference.embeddings import added
+from ...inference.fingerprint import Fingerprint
 from ...schemas import Document, Failure, IngestPlan, IngestReport, IngestWarning
 from ..chunks.chunking import content_hash, split
 from ..chunks.syntax import PART_OF, BareText, ParsedDocument
@@ -87,12 +90,14 @@ class _Batch:
     changed: list[tuple[str, str]] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
     vectors: NDArray[np.float32] | None = None
+    tokens: int | None = 0
+    made_by: Fingerprint | None = None
 
 
 async def ingest(
     collection: Collection,
     documents: Sequence[str | Document] | Incoming,
-    embedder: Embedder,
+    embedder: CachedEmbedder,
     *,
     sync: bool = False,
     keep: Sequence[str] = (),
@@ -108,6 +113,24 @@ async def ingest(
     report = IngestReport()
     stages = _Stages(documents, progress)
     seen: dict[str, str] = {}
+    with in_bulk():
+        await _ingested(collection, documents, embedder, seen, report, stages)
+    if sync:
+        stages.tell("sync")
+        report.deleted = await _remove(collection, await _others(collection, seen, _left(keep, report)))
+    await collection.run(collection.index.flush)
+    stages.tell("done")
+    return report
+
+
+async def _ingested(
+    collection: Collection,
+    documents: Sequence[str | Document] | Incoming,
+    embedder: CachedEmbedder,
+    seen: dict[str, str],
+    report: IngestReport,
+    stages: _Stages,
+) -> None:
     unflushed = 0
     async with (
         ahead(_given(documents, stages)) as given,
@@ -120,18 +143,12 @@ async def ingest(
             if unflushed >= FLUSH_CHUNKS:
                 await collection.run(collection.index.flush)
                 unflushed = 0
-    if sync:
-        stages.tell("sync")
-        report.deleted = await _remove(collection, await _others(collection, seen, _left(keep, report)))
-    await collection.run(collection.index.flush)
-    stages.tell("done")
-    return report
 
 
 async def plan(
     collection: Collection | None,
     documents: Sequence[str | Document] | Incoming,
-    model: Embedder,
+    model: CachedEmbedder,
     *,
     chunking: tuple[int, int],
     sync: bool = False,
@@ -140,8 +157,8 @@ async def plan(
 ) -> IngestPlan:
     """What `ingest` would do and about how long it would take; nothing is written, some chunks are embedded.
 
-    Without a `collection` all documents are new. `chunking` is size and overlap in tokens. `model` must be one that
-    remembers nothing, for its speed to be told.
+    Without a `collection` all documents are new. `chunking` is size and overlap in tokens. `model` must have no cache,
+    for its speed to be told.
     """
     report = IngestPlan()
     stages = _Stages(documents, progress)
@@ -165,11 +182,16 @@ async def plan(
         report.deleted = len(await _others(collection, seen, _left(keep, report)))
     report.seconds = time.monotonic() - began
     if sample:
-        await model.embed(sample[:1])  # what comes before the first text, such as loading, is not counted
+        await model.embed(
+            sample[:1], role="passage"
+        )  # what comes before the first text, such as loading, is not counted
         began = time.monotonic()
-        tokens = (await model.embed(sample)).tokens
+        vectors = await model.embed(sample, role="passage")
+        if collection and vectors.made_by is not None:
+            await collection.accept(vectors.made_by)
+        tokens = vectors.total
         share = sum(map(len, sample)) / characters
-        report.tokens = round(sum(tokens) / share)
+        report.tokens = None if tokens is None else round(tokens / share)
         report.seconds += (time.monotonic() - began) / share
     report.seconds = math.ceil(report.seconds * 10) / 10
     stages.tell("done")
@@ -296,9 +318,11 @@ async def _chunked(
         yield batch
 
 
-async def _embedded(embedder: Embedder, stages: _Stages, batch: _Batch) -> _Batch:
+async def _embedded(embedder: CachedEmbedder, stages: _Stages, batch: _Batch) -> _Batch:
     if batch.chunks:
-        batch.vectors = (await embedder.embed([chunk.in_context for chunk in batch.chunks])).values
+        texts = [chunk.in_context for chunk in batch.chunks]
+        vectors = await embedder.embed(texts, role="passage")
+        batch.vectors, batch.tokens, batch.made_by = vectors.values, vectors.total, vectors.made_by
         stages.embedded(batch)
     return batch
 
@@ -311,6 +335,8 @@ async def _written(
         replaced = 0
         if batch.changed:
             async with collection.writing():
+                if batch.made_by is not None:
+                    await collection.accept(batch.made_by, to_write=True)
                 with CancelScope(
                     shield=True
                 ):  # a cancelled ingest leaves nothing half written or half replaced
@@ -327,6 +353,7 @@ def _count(report: IngestReport, batch: _Batch, replaced: int) -> None:
     report.failed += batch.failed
     report.warnings += batch.warnings
     report.chunks += len(batch.chunks)
+    report.tokens = added(report.tokens, batch.tokens)
 
 
 def _left(keep: Sequence[str], report: IngestReport) -> set[str]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from ... import threads
 from ...errors import InvalidRequest
-from ...inference.embeddings import Embedder
+from ...inference.cache import CachedEmbedder
 from ...inference.rerank import NoReranker, Reranker
 from ...schemas import Evaluation, GoldQuestion, ModeScores, QuestionScores, Retrieval
 from ..collections.collection import Collection
@@ -26,7 +26,7 @@ async def evaluate(
     collection: Collection,
     questions: Sequence[GoldQuestion],
     k: int,
-    embedder: Embedder,
+    embedder: CachedEmbedder,
     reranker: Reranker,
     progress: Progress = lambda done, total, stage: None,
 ) -> Evaluation:
@@ -82,7 +82,7 @@ async def _rankings(
     collection: Collection,
     questions: Sequence[GoldQuestion],
     wanted: Retrieval,
-    embedder: Embedder,
+    embedder: CachedEmbedder,
     reranker: Reranker,
 ) -> AsyncIterator[list[str]]:
     """For each question the documents that it finds, best first."""

@@ -14,7 +14,7 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, Literal
 
 from ... import threads
-from ...inference.embeddings import Embedder
+from ...inference.cache import CachedEmbedder
 from ...inference.judge import Judge
 from ...inference.rerank import Reranker
 from ...schemas import Hit, Place, Retrieval
@@ -97,7 +97,7 @@ async def retrieve(
     collections: Sequence[Collection],
     text: str,
     wanted: Retrieval,
-    embedder: Embedder,
+    embedder: CachedEmbedder,
     reranker: Reranker,
     *,
     judge: Judge | None = None,
@@ -116,7 +116,10 @@ async def retrieve(
     vector, weight = None, 1.0
     if wanted.mode != "sparse":
         with clock("embed"):
-            vectors = await embedder.embed([text])
+            vectors = await embedder.embed([text], role="query")
+        for collection in collections:
+            if vectors.made_by is not None:
+                await collection.accept(vectors.made_by)
         vector, weight = vectors.values[0], embedder.weight(text, vectors.tokens[0])
     searching = _Searching(collections, text, vector, wanted.mode, where, weight)
     # A few more than are wanted: where some turn out to be copies, one search still does.
