@@ -197,8 +197,7 @@ def _embeddings(settings: Settings, embedder: Embedder) -> list[Coroutine[Any, A
         vectors = await ask()
         info = await read_info(tei) if tei else Info()
         limits = {"dimension": vectors.values.shape[1], **_limits(info)}
-        model = vectors.made_by.model if vectors.made_by else embedder.name
-        return _Found([info.model or model], limits, info.version)
+        return _Found([info.model or embedder.name], limits, info.version)
 
     upstreams = connect.embedding_servers(settings)
     if not upstreams:

@@ -284,6 +284,8 @@ class Upstream:
         return json.loads(said), headers
 
     async def _read(self, method: str, path: str, body: bytes | None) -> tuple[bytes, Mapping[str, str]]:
+        if self.idle:
+            self._connections = 0
         self._under_way += 1
         try:
             return await self._read_whole(method, path, body)

@@ -578,7 +578,12 @@ def running(port: int = 0) -> Iterator[Upstream]:
     listener.listen()
     upstream.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     config = uvicorn.Config(
-        upstream.app, log_level=100, lifespan="off", ws="none", timeout_graceful_shutdown=1
+        upstream.app,
+        log_level=100,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=1,
+        timeout_keep_alive=60,  # a slow machine is not to look like a restart
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

@@ -14,6 +14,7 @@ import pytest
 
 from llmbackend import BackendError, Conflict, LLMBackendClient
 from llmbackend.inference import served
+from llmbackend.inference import upstream as inference
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.server import KEY as SERVER_KEY
@@ -95,29 +96,39 @@ def test_a_model_that_changes_while_the_process_runs_is_noticed_after_a_reconnec
         client = _of(tmp_path, tei_url=f"{first.url}/ok", embedding_cache_mb=0)
         client.rag_ingest(DOCUMENTS, "town")
         client.rag_search("router", "town")
-        assert first.looks == 1
+        assert first.looks >= 1
     with client, running(port) as second:
         second.called, second.weights = "org/second", 1
         with pytest.raises(Conflict, match="org/second"):
             client.rag_search("router", "town")
         with pytest.raises(Conflict, match="org/second"):
             client.rag_ingest("The gym opens at six.", "town")
-        assert second.looks == 1
+        assert second.looks >= 1
 
 
-def test_a_model_is_looked_at_once_and_again_after_an_hour(
+def test_a_model_is_looked_at_once_and_again_after_a_pause_and_an_hour(
     connect: Connect, upstream: Upstream, server: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(inference, "KEPT", 60.0)  # however slow this machine is
     client = connect(**server, embedding_cache_mb=0)
     client.rag_ingest(DOCUMENTS, "town")
     for number in range(5):
         client.rag_search(f"router {number}", "town")
     assert upstream.looks == 1
+    monkeypatch.setattr(inference, "KEPT", 0.0)  # its connections have idled
+    client.rag_search("router after a while", "town")
+    monkeypatch.setattr(inference, "KEPT", 60.0)
+    for number in range(5):
+        client.rag_search(f"router again {number}", "town")
+    assert upstream.looks <= 3
+    looks = upstream.looks
+    client.rag_search("router at last", "town")
+    assert upstream.looks == looks >= 2
     upstream.weights = 1
     monkeypatch.setattr(served, "LOOK_AGAIN", 0.0)
     with pytest.raises(Conflict):
         client.rag_search("router", "town")
-    assert upstream.looks > 1
+    assert upstream.looks > looks
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -296,7 +307,7 @@ def test_the_next_server_is_asked_where_one_fails(tmp_path: Path, upstream: Upst
         assert upstream.looks == 0, "it is looked at when first used"
         other.faults = ["500"] * 9
         assert client.rag_ingest("The gym opens at six.", "town").added == 1
-        assert (upstream.looks, len(upstream.seen)) == (1, 1)
+        assert upstream.looks >= 1 == len(upstream.seen)
         assert [check.ok for check in client.doctor().checks if check.name == "embeddings"] == [False, True]
 
 
