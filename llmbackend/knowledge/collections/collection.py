@@ -53,8 +53,8 @@ class Collection:
     """Where other processes may exchange or delete it: see what they have made of it."""
     index_fields: Callable[[Collection, Indexes], Awaitable[None]] | None = None
     """Has fields indexed that a filter asks for."""
-    unmade: set[str] = field(default_factory=set)
-    """Fields that could not be indexed for a filter."""
+    unmade: dict[str, float] = field(default_factory=dict)
+    """Fields that could not be indexed for a filter, and until when (`time.monotonic`) that is not tried again."""
     fits: Callable[[Collection, Fingerprint, bool], Awaitable[None]] = _any
     """Raises Conflict unless vectors by a model may be compared with those here; the last is whether to write them."""
     closed: bool = False

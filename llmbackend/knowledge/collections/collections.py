@@ -55,7 +55,7 @@ SAMPLE = 8
 """Chunks among which one has a vector that is not of zeros, as of a text without a word."""
 
 TRIED_AGAIN = 60.0
-"""Seconds after which a collection that could not be opened is tried again: it may have been restored."""
+"""Seconds after which is tried again to open a collection, which may have been restored, or to index its fields."""
 
 
 class _Damaged(NamedTuple):
@@ -377,13 +377,14 @@ class Collections:
         for field, kind in fields.items():
             if len(in_points(collection.manifest.indexes | fits | {field: kind})) <= MOST:
                 fits[field] = kind
-        unmade = {field: kind for field, kind in fits.items() if field not in collection.unmade}
+        now = time.monotonic()
+        unmade = {field: kind for field, kind in fits.items() if collection.unmade.get(field, 0) <= now}
         if not unmade or not await collection.run(collection.index.worth_indexing):
             return
         try:
             await self._set_indexes(collection, unmade, replace=False)
         except LLMBackendError as error:
-            collection.unmade.update(unmade)
+            collection.unmade.update(dict.fromkeys(unmade, now + TRIED_AGAIN))
             log.warning("collection %r: %s not indexed: %s", collection.manifest.name, sorted(unmade), error)
 
     async def _set_indexes(

@@ -684,9 +684,14 @@ class QdrantServerIndex(QdrantIndex):
 
 def _batches(points: Sequence[Point], most: int) -> Iterator[Sequence[Point]]:
     """As many points as go into a request."""
-    start = size = 0
+    start = size = of_metadata = 0
+    metadata: Any = None
     for number, point in enumerate(points):
-        its = _size(point)
+        if (
+            given := point.payload.get("metadata")
+        ) is not metadata:  # of a document, which has several chunks
+            metadata, of_metadata = given, len(repr(given))
+        its = _size(point) + of_metadata
         if number > start and (size + its > WRITE_BYTES or number - start == min(most, WRITE_BATCH)):
             yield points[start:number]
             start, size = number, 0
@@ -696,9 +701,9 @@ def _batches(points: Sequence[Point], most: int) -> Iterator[Sequence[Point]]:
 
 
 def _size(point: Point) -> int:
-    """Bytes of a point as JSON, about, and rather more."""
-    size = NUMBER_BYTES * (len(point.dense) + 2 * len(point.sparse.indices)) + 500
-    return size + len(repr(point.payload.get("metadata"))) + _bytes(point.payload["text"])
+    """Bytes of a point as JSON without its metadata, about, and rather more."""
+    numbers = len(point.dense) + 2 * len(point.sparse.indices)
+    return NUMBER_BYTES * numbers + _bytes(point.payload["text"]) + 500
 
 
 def _bytes(text: str) -> int:
