@@ -9,7 +9,7 @@ export LLMBACKEND_MODELS_DIR ?= $(CURDIR)/.models
 MODEL := $(LLMBACKEND_MODELS_DIR)/all-MiniLM-L6-v2.int8.onnx
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-live test-clients serve check bench fuzz notebooks
+.PHONY: help install demo test test-long test-live test-clients serve check bench compare fuzz notebooks
 
 help:  ## Print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,9 @@ check: $(INSTALLED)  ## Lint and type-check, for Linux, Windows and macOS
 
 bench: install  ## Measure; DATA=folder adds retrieval (corpus.jsonl, queries.jsonl), FILES=folder parsing (expected.jsonl)
 	$(BIN)/pytest tests/benchmarks -m benchmark -s $(if $(DATA),--data $(DATA)) $(if $(FILES),--files $(FILES))
+
+compare: install  ## Measure beside another checkout with a .venv, WITH=folder; ONLY="search server" for some
+	$(BIN)/python tests/benchmarks/compare.py $(WITH) $(ONLY)
 
 # With dependencies of its own that the package has no use for.
 FUZZ := .venv-fuzz

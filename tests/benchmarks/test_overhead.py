@@ -190,5 +190,6 @@ def test_a_call_in_process_costs_little_more_than_the_openai_client(
         f"chat in process, medians of {len(times['llmbackend'])} interleaved calls",
         ("", "ms"),
         *medians.items(),
+        ("ratio", medians["llmbackend"] / medians["openai client"]),
     )
-    assert medians["llmbackend"] - medians["openai client"] <= 0.5
+    assert medians["llmbackend"] <= 1.5 * medians["openai client"]

@@ -36,7 +36,7 @@ TOP, QUERIES, ROUNDS = 10, 100, 3
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "points" in metafunc.fixturenames:
-        metafunc.parametrize("points", metafunc.config.getoption("--points", None) or [10_000, 100_000])
+        metafunc.parametrize("points", metafunc.config.getoption("--points", None) or [10_000, 25_000])
 
 
 class Corpus:

@@ -38,7 +38,7 @@ def _milliseconds(call: Callable[[], object]) -> float:
     return 1000 * statistics.median(_seconds(call) for _ in range(CALLS))
 
 
-def test_importing_takes_a_fifth_of_a_second_at_most(table: Table) -> None:
+def test_importing_takes_a_few_times_as_long_as_python_itself(table: Table) -> None:
     def interpreter(code: str) -> float:
         return _seconds(lambda: subprocess.run([sys.executable, "-c", code], check=True))
 
@@ -49,9 +49,9 @@ def test_importing_takes_a_fifth_of_a_second_at_most(table: Table) -> None:
         f"import, median of {RUNS} (s)",
         ("bare interpreter", bare),
         ("with import llmbackend", with_import),
-        ("difference", with_import - bare),
+        ("ratio", with_import / bare),
     )
-    assert with_import - bare <= 0.2
+    assert with_import <= 8 * bare
 
 
 @pytest.fixture
@@ -82,5 +82,5 @@ def test_health_is_cheap_on_both_transports(tmp_path: Path, bare_url: str, table
         ("requests.Session, llmbackend", ready, ready / bare),
         ("requests.Session, bare Starlette", bare, 1.0),
     )
-    assert local <= 1
-    assert http <= 5
+    assert local <= bare
+    assert http <= 5 * bare
