@@ -136,6 +136,28 @@ def test_a_file_that_cannot_be_read_is_reported_and_the_rest_goes_on(
         assert reason in reasons[name]
 
 
+def test_words_that_lines_break_are_found_whole_and_quoted_as_they_stand(
+    client: LLMBackendClient, collection: str
+) -> None:
+    line = "Its light-\nhouse has a Nebel\u00ad\nsignal, painted green for 14\u00b9 days."
+    page = files.pdf_with(
+        "BT /F1 12 Tf 14 TL 72 720 Td (The harbour-) Tj T* (master of Aldersea keeps the keys.) Tj ET"
+    )
+    client.rag_ingest_files([("text.txt", line.encode()), ("paper.pdf", page)], collection)
+    for question, word, stands in (
+        ("lighthouse", "text.txt", "light-\nhouse"),
+        ("Nebelsignal", "text.txt", "Nebel\u00ad\nsignal"),
+        ("14 days", "text.txt", "14\u00b9 days"),
+        ("harbourmaster", "paper.pdf", "harbour-\nmaster"),
+    ):
+        hit = client.rag_search(question, collection, mode="sparse")[0]
+        assert (hit.document_id, stands in hit.text) == (word, True), question
+    answer = client.rag_query("Who keeps the keys of Aldersea?", collection)
+    texts = {hit.document_id: hit.text for hit in client.rag_search("Aldersea light", collection)}
+    assert answer.sources
+    assert all(source.quote in texts[source.document_id] for source in answer.sources)
+
+
 def test_what_a_file_lost_is_told(client: LLMBackendClient, collection: str) -> None:
     given = [
         ("cut.txt", "Der Leuchtturm ist grün".encode() + b"\xc3"),

@@ -633,3 +633,40 @@ def test_a_letter_that_is_cut_is_no_letter_of_another_encoding(name: str, data: 
 @pytest.mark.parametrize("text", ["Ärger", "Olé", "À la carte", "Ende: Ü", "SÃO"])
 def test_letters_of_western_europe_stay(text: str) -> None:
     assert _text("a.txt", text.encode("cp1252")) == text
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "address",
+        "aside",
+        "button",
+        "details",
+        "fieldset",
+        "figure",
+        "form",
+        "label",
+        "main",
+        "summary",
+        "x-card",
+    ],
+)
+def test_numbers_in_two_places_of_a_page_are_not_one(tag: str) -> None:
+    page = f"<p>{'Text. ' * 40}</p><{tag}>5</{tag}><{tag}>6</{tag}>"
+    assert "56" not in _text("a.html", f"<body>{page}</body>")
+
+
+def test_only_what_asks_for_cookies_is_a_banner() -> None:
+    kept = "<div id='consent-form'>I consent to 5 mg. <a href='/x'>Sign</a></div><div class='cookie'>Bake the cookies.</div>"
+    gone = "<div class='cookie-consent'>We use cookies. <button>Accept</button></div>"
+    text = _text("a.html", f"<body>{gone}{kept}</body>")
+    assert text.split("\n\n") == ["I consent to 5 mg. [Sign](/x)", "Bake the cookies."]
+
+
+def test_names_of_columns_may_have_an_empty_corner() -> None:
+    table = "<table><tr><td></td><th>2023</th></tr><tr><th>North</th><td>5</td></tr></table>"
+    assert _text("a.html", table).splitlines() == ["|  | 2023 |", "| --- | --- |", "| North | 5 |"]
+
+
+def test_a_byte_order_mark_may_come_twice() -> None:
+    assert _text("a.csv", "\ufeff\ufeffid,name\n1,Ada\n") == "id: 1\nname: Ada"

@@ -92,8 +92,22 @@ def test_what_pages_have_above_and_below_is_told_once_without_page_numbers() -> 
 
 
 def test_hidden_text_is_left_out_and_told() -> None:
-    parsed = _word(_paragraph(_run("Seen."), _run(" Unseen.", "<w:vanish/>")))
-    assert (parsed.text, parsed.warnings) == ("Seen.", ("7 characters of hidden text are left out",))
+    style = "<w:style w:type='paragraph' w:styleId='Unseen'><w:rPr><w:vanish/></w:rPr></w:style>"
+    parsed = _word(
+        _paragraph(_run("Seen."), _run(" Unseen.", "<w:vanish/>")),
+        _paragraph("<w:r><w:t>Nor this.</w:t></w:r>", properties="<w:pStyle w:val='Unseen'/>"),
+        styles=style,
+    )
+    assert (parsed.text, parsed.warnings) == ("Seen.", ("16 characters of hidden text are left out",))
+
+
+def test_notes_on_deleted_text_are_deleted() -> None:
+    reference = "<w:r><w:footnoteReference w:id='2'/></w:r>"
+    parsed = _word(
+        _paragraph(_run("Kept."), f"<w:del>{reference}</w:del>"),
+        footnotes=f"<w:footnote w:id='2'>{_paragraph(_run('Gone.'))}</w:footnote>",
+    )
+    assert parsed.text == "Kept."
 
 
 def test_titles_and_headings_by_whatever_style_are_headings() -> None:

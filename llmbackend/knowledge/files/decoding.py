@@ -127,6 +127,7 @@ def _codec(declared: str | None) -> str | None:
 
 
 def _readable(text: str) -> str:
+    text = text.lstrip("\ufeff")  # some programs write a mark twice
     odd = sum(len(run) for run in _CONTROLS.findall(text)) + text.count("\ufffd")
     if odd > max(4, len(text) // 30) or ("\ufffd" in text and not text.replace("\ufffd", "").strip()):
         raise Unreadable("binary, not text")

@@ -85,10 +85,17 @@ def _in_a_line(table: Any) -> str:
 def _heads(table: Any, rows: list[Any]) -> list[Any]:
     """The rows with the names of the columns; the first where nothing tells, for Markdown has no table without one."""
     named = [row for row in rows if row.parent.name == "thead"]
-    named = named or list(takewhile(lambda row: all(cell.name == "th" for cell in _cells(row)), rows))
+    named = named or list(takewhile(_names, rows))
     if len(named) == len(rows):
         named = named[:1]
     return named or ([] if table.find("th") else rows[:1])
+
+
+def _names(row: Any) -> bool:
+    """Whether it has names only; the corner above names of rows is often no head cell."""
+    cells = _cells(row)
+    named = [cell for cell in cells if cell.name == "th"]
+    return bool(named) and all(cell.name == "th" or not cell.get_text(strip=True) for cell in cells)
 
 
 def _fill_spans(table: Any) -> None:

@@ -115,7 +115,10 @@ def markdown(part: Any) -> str:
     for link in soup("a", href=re.compile("^#")):
         if not any(map(str.isalnum, link.get_text())):  # the mark beside a heading that links to it
             link.extract()
+    for link in soup("a", href=re.compile("^#")):
+        link.unwrap()
     _spell_out(soup)
+    _stand_apart(soup)
     for table in reversed(soup("table")):  # those within others first
         page_tables.plain(table)
     _raise_and_lower(soup)
@@ -126,6 +129,28 @@ def markdown(part: Any) -> str:
         escape_underscores=False,
     )
     return without_images(rendered.markdown).strip()
+
+
+# Which markdownify takes for words in a line, and browsers do not.
+_BLOCKS = re.compile(
+    "^(?:address|aside|body|center|details|dir|fieldset|figure|footer|form|header|hgroup|legend|main|menu|nav|search"
+    "|summary|noframes|frameset)$"
+)
+_BOXES = re.compile(
+    "^(?:button|label|meter|output|progress|textarea|time|data|video|audio|picture|map|.+-.+)$"
+)
+
+
+def _stand_apart(soup: Any) -> None:
+    """Have nothing become one word, or one number, that stands in two places."""
+    for block in soup(_BLOCKS):
+        block.name = "div"
+    for box in soup(_BOXES):
+        before, behind = box.previous_sibling, box.next_sibling
+        if before is not None and before.get_text()[-1:].isalnum():
+            box.insert_before(" ")
+        if behind is not None and behind.get_text()[:1].isalnum():
+            box.insert_after(" ")
 
 
 OPTIONS = 20
@@ -229,8 +254,17 @@ def _leave_out_what_surrounds(soup: Any) -> None:
             if tag.name != "aside" or 2 * linked > _length(tag):
                 tag.extract()
     for tag in soup.find_all(attrs={"id": _BANNER}) + soup.find_all(attrs={"class": _BANNER}):
-        if tag.name not in ("html", "body", "main", "article") and _length(tag) <= BANNER:
+        if tag.name not in ("html", "body", "main", "article") and _length(tag) <= BANNER and _asks(tag):
             tag.extract()
+
+
+_ABOUT_COOKIES = re.compile("cookie|track|privacy|datenschutz|confidentialit|privacidad", re.IGNORECASE)
+
+
+def _asks(tag: Any) -> bool:
+    """Whether it asks to agree to cookies, rather than to something else, or tells how to bake them."""
+    about = _ABOUT_COOKIES.search(tag.get_text(" ")) is not None
+    return about and tag.find(["button", "a", "input"]) is not None
 
 
 _RAISED = str.maketrans("0123456789+-−=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿ")

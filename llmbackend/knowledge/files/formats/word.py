@@ -216,13 +216,17 @@ def _spell_out(tree: Any, styles: _Styles) -> int:
     hidden = 0
     for run in list(tree.iter(_tag("w:r"))):
         properties = run.find("w:rPr", _NAMES)
-        if properties is None:
-            continue
         style = _value(properties, "w:rStyle")
         vanish = _value(properties, "w:vanish")
-        if _is_on(vanish if vanish is not None else styles.value(style, "w:rPr/w:vanish")):
+        if vanish is None:
+            vanish = styles.value(style, "w:rPr/w:vanish")
+        if vanish is None and (paragraph := run.getparent()).tag == _tag("w:p"):
+            vanish = styles.value(_value(paragraph, "w:pPr/w:pStyle"), "w:rPr/w:vanish")
+        if _is_on(vanish):
             hidden += len(_text(run).strip())
             _remove(run)
+            continue
+        if properties is None:
             continue
         for double in list(properties.iterfind("w:dstrike", _NAMES)):
             double.tag = _tag("w:strike")
@@ -311,6 +315,8 @@ def _place_notes(body: Any, notes: dict[str, dict[str, Any]]) -> None:
                 note = notes[kind].get(reference.get(_tag("w:id"), ""))
                 run = reference.getparent()
                 if note is None or run.tag != _tag("w:r"):
+                    continue
+                if next(reference.iterancestors(_tag("w:del"), _tag("w:moveFrom")), None) is not None:
                     continue
                 said = [
                     _paragraph(*deepcopy(list(one))) for one in note.iter(_tag("w:p")) if _text(one).strip()
