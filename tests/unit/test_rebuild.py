@@ -281,6 +281,26 @@ def test_a_data_directory_of_the_first_version_opens(tmp_path: Path) -> None:
         assert len(client.rag_search("run", "old", mode="sparse")) == 2
 
 
+def test_a_collection_keeps_the_words_that_it_was_made_with(tmp_path: Path) -> None:
+    def client() -> LLMBackendClient:
+        return LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path)))
+
+    with client() as first:
+        first.create_collection("old")
+    with closing(sqlite3.connect(tmp_path / "state.db")) as connection, connection:
+        connection.execute("UPDATE collections SET sparse_model = 'bm25-multilingual'")
+    with client() as again:
+        again.rag_ingest(["in C++ by getUserName", "ภาษาไทย", "the café of 1.234,56"], "old")
+        for query in ("getusername", "ภาษาไทย", "café", "1,234.56", "c"):
+            assert len(again.rag_search(query, "old", mode="sparse")) == 1, query
+        newer = ("user name", "cafe")
+        assert [len(again.rag_search(query, "old", mode="sparse")) for query in newer] == [0, 0]
+        again.reindex_collection("old")
+        assert again.get_collection("old").sparse_model == bm25.NAME
+        assert [len(again.rag_search(query, "old", mode="sparse")) for query in newer] == [1, 1]
+        assert again.rag_search("c", "old", mode="sparse") == []
+
+
 def test_another_sparse_model_is_refused_and_repaired(tmp_path: Path) -> None:
     with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
         client.rag_ingest("The router has four ports.", "notes")
