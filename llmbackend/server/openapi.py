@@ -6,7 +6,8 @@ from functools import cache
 from typing import Any, get_args
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
+from pydantic_core import core_schema
 
 from .. import __version__
 from ..errors import InvalidRequest, LLMBackendError
@@ -28,6 +29,15 @@ _DESCRIPTION = (
 )
 
 
+class _Schemas(GenerateJsonSchema):
+    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
+        """Names that their pattern does not fit are refused."""
+        told = super().dict_schema(schema)
+        if "patternProperties" in told:
+            told["additionalProperties"] = False
+        return told
+
+
 @cache
 def document() -> dict[str, Any]:
     """The whole document, made anew from the table for each process."""
@@ -37,7 +47,9 @@ def document() -> dict[str, Any]:
     ]
     for row in OPERATIONS.values():
         models += [(row.request, "validation"), (row.response, "serialization")]
-    references, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")
+    references, definitions = models_json_schema(
+        models, ref_template="#/components/schemas/{model}", schema_generator=_Schemas
+    )
     for row in OPERATIONS.values():
         if {"job_type", "params"} <= row.request.model_fields.keys():
             _tell_job_types(_resolved(references[row.request, "validation"], definitions), references)

@@ -246,6 +246,19 @@ def test_the_openapi_document_tells_which_fields_take_null() -> None:
             assert jsonschema_rs.is_valid(schema, None) == ((name,) not in found), (kind, name)
 
 
+def test_the_openapi_document_tells_that_names_have_to_fit_their_pattern() -> None:
+    with_patterns = list(_with_patterns(document()["components"]["schemas"]))
+    assert with_patterns
+    assert all(one["additionalProperties"] is False for one in with_patterns)
+
+
+def _with_patterns(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict) and "patternProperties" in node:
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _with_patterns(child)
+
+
 def _subclasses(kind: type[schemas.Request]) -> Iterator[type[schemas.Request]]:
     for one in kind.__subclasses__():
         yield one
