@@ -19,6 +19,7 @@ import decimal
 import enum
 import fnmatch
 import glob
+import hashlib
 import html
 import json
 import os
@@ -1553,9 +1554,12 @@ class LLMBackendClient:
 
     def rag_ingest(
         self,
-        documents: Document | Sequence[Document],
+        documents: Document | Iterable[Document] | Any,
         collection: str,
         *,
+        id: str | None = None,
+        text: str | None = None,
+        metadata: Sequence[str] | None = None,
         chunk_size: int | None = None,
         chunk_overlap: int | None = None,
         sync: bool = False,
@@ -1564,7 +1568,11 @@ class LLMBackendClient:
     ) -> Record:
         """Put documents into a collection (made if there is none) so that they can be searched.
 
-        A document is a text, or `{id, text, metadata}`; a bare text's id is its content hash. Metadata is JSON;
+        A document is a text, `{id, text, metadata}`, or LlamaIndex's or LangChain's; a bare text's id is its content
+        hash. A table (a DataFrame of pandas or polars, an Arrow table, a Hugging Face dataset) has a document a row:
+        `id`, `text` and `metadata` name its columns. Without `text`, its usual names are looked for, and without
+        `metadata`, all other columns are it; without `id`, a row's hash is; the report's `columns` tells which were taken. Cells without a value are
+        left out, and rows without a text are among `failed`. For files there is `rag_ingest_files`. Metadata is JSON;
         dates and times become RFC 3339 (in UTC without a zone), UUIDs, enums and decimals text or numbers. Ingesting
         again is safe: a document whose content is stored already costs nothing, one whose text changed
         replaces its old version, and `sync=True` removes those not given. `chunk_size` and
@@ -1581,7 +1589,17 @@ class LLMBackendClient:
 
         Raises InvalidRequest, Conflict (made with another embedding model or chunking), BackendError.
         """
-        given = [documents] if isinstance(documents, str | Mapping) else _as_list(documents)
+        failed = Records()
+        columns = None
+        if (names := _columns(documents)) is not None:
+            columns = _chosen(names, documents, id, text, metadata)
+            given, twice = _from_table(documents, columns, failed)
+        elif id or text or metadata:
+            raise InvalidRequest(
+                "rag_ingest: id, text and metadata name the columns of a table, and this is none"
+            )
+        else:
+            given = _documents(documents)
         fields = {
             "documents": given,
             "collection": collection,
@@ -1590,7 +1608,12 @@ class LLMBackendClient:
             "sync": sync,
             "plan": plan,
         }
-        return self._watched("rag_ingest", progress, **fields)
+        report = self._watched("rag_ingest", progress, **fields)
+        if columns is not None:
+            report["failed"].extend(failed)
+            report["warnings"].extend(twice)
+            report["columns"] = Record(columns)
+        return report
 
     def rag_ingest_files(
         self,
@@ -2329,8 +2352,157 @@ def _add(total: dict[str, Any], part: Mapping[str, Any]) -> None:
 
 
 def _as_list(value: Any) -> Any:
-    """Any iterable as a list. A text, and what is no iterable, stay as they are, for validation to judge."""
+    """Any iterable as a list. A text, and what is no iterable, stay as they are, for validation to judge.
+
+    Of a table it is its only column; raises InvalidRequest for one that has more.
+    """
+    if (names := _columns(value)) is not None:
+        if len(names) != 1:
+            raise InvalidRequest(
+                f"a table of {len(names)} columns ({_some(names)}): give one, such as table[{names[0]!r}]"
+            )
+        return [row[names[0]] for row in _table_rows(value)]
+    if hasattr(value, "to_pylist"):  # Arrow's columns, whose items are none of Python's
+        return value.to_pylist()
     return value if isinstance(value, str | Mapping) or not hasattr(value, "__iter__") else list(value)
+
+
+TEXT_COLUMNS = (
+    "text",
+    "content",
+    "page_content",
+    "body",
+    "document",
+    "passage",
+    "chunk",
+    "description",
+    "message",
+)
+ID_COLUMNS = ("id", "_id", "doc_id", "document_id", "uuid", "key")
+
+
+def _columns(value: Any) -> list[str] | None:
+    """The names of a table's columns: pandas' and polars', Arrow's, or a dataset's; None for what is no table."""
+    if isinstance(value, str | bytes | Mapping | Sequence):
+        return None
+    names = getattr(value, "column_names", None)  # Arrow, datasets
+    if names is None and (hasattr(value, "to_dicts") or hasattr(value, "itertuples")):  # polars, pandas
+        names = value.columns
+    if names is None or callable(names):
+        return None
+    return [str(name) for name in names]
+
+
+def _table_rows(table: Any) -> Iterator[dict[str, Any]]:
+    names = _columns(table) or []
+    if hasattr(table, "itertuples"):
+        rows: Iterable[Any] = table.itertuples(index=False, name=None)
+        return (dict(zip(names, row, strict=True)) for row in rows)
+    for method in ("to_dicts", "to_pylist"):
+        if hasattr(table, method):
+            return iter(getattr(table, method)())
+    return (dict(row) for row in table)
+
+
+def _chosen(
+    names: list[str], table: Any, id: str | None, text: str | None, metadata: Sequence[str] | None
+) -> dict[str, Any]:
+    """Which columns are a document's id, text and metadata."""
+    metadata = [metadata] if isinstance(metadata, str) else metadata
+    for name in (id, text, *(metadata or ())):
+        if name is not None and name not in names:
+            raise InvalidRequest(f"rag_ingest: there is no column {name!r}: the table has {_some(names)}")
+    known = {name.lower(): name for name in reversed(names)}
+    if text is None:
+        text = next((known[name] for name in TEXT_COLUMNS if name in known), None)
+    if text is None and len(names) == 1:
+        text = names[0]
+    if text is None:
+        raise InvalidRequest(
+            f"rag_ingest: which column has the text? Name it, as by text={names[0]!r}: there are {_some(names)}"
+        )
+    if id is None:
+        id = next((known[name] for name in ID_COLUMNS if name in known and known[name] != text), None)
+    others = [name for name in names if name not in (id, text)] if metadata is None else list(metadata)
+    return {"id": id, "text": text, "metadata": others}
+
+
+def _from_table(table: Any, columns: dict[str, Any], failed: Records) -> tuple[list[dict[str, Any]], Records]:
+    """A document a row, and warnings of rows that are there twice; those without a text are added to `failed`.
+
+    Without a column for it, a document's id is a hash of its row.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    warnings = Records()
+    for number, row in enumerate(_table_rows(table)):
+        id, text = (row[columns[name]] if columns[name] is not None else None for name in ("id", "text"))
+        if _is_missing(text) or not str(text).strip():
+            error = f"row {number} has no text in column {columns['text']!r}"
+            failed.append(Record(id=f"row {number}" if _is_missing(id) else str(id), error=error))
+            continue
+        about = {name: row[name] for name in columns["metadata"] if not _is_missing(row[name])}
+        document = _identified({"text": str(text), "metadata": about}, None if _is_missing(id) else str(id))
+        if found.setdefault(document["id"], document) is document:
+            continue
+        if _is_missing(id):
+            warning = f"row {number} is the same as another, and was left out"
+            warnings.append(Record(id=document["id"], warning=warning))
+        else:
+            failed.append(Record(id=document["id"], error=f"row {number} has the id of another row"))
+    return list(found.values()), warnings
+
+
+def _identified(document: dict[str, Any], id: str | None) -> dict[str, Any]:
+    """With its id; without one, a hash of its text and metadata."""
+    if id is None:
+        content = json.dumps(document, default=str, sort_keys=True).encode(errors="replace")
+        id = hashlib.sha256(content).hexdigest()[:32]
+    return {"id": id, **document}
+
+
+def _is_missing(value: Any) -> bool:
+    """None, and the marks that NumPy and pandas have for no value."""
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # pandas' NA is neither equal to itself nor not
+        return True
+    except ValueError:  # an array
+        return False
+
+
+def _documents(given: Any) -> Any:
+    """Documents as they are sent; raises InvalidRequest for the path of a file, which was meant to be read."""
+    alone = isinstance(given, str | Mapping | os.PathLike) or _is_foreign(given)
+    items = [given] if alone else _as_list(given)
+    if not isinstance(items, list):
+        return items
+    for number, item in enumerate(items):
+        path = os.fspath(item) if isinstance(item, str | os.PathLike) else ""
+        if isinstance(path, bytes) or not 0 < len(path) < 1024 or "\n" in path:
+            continue
+        if not isinstance(item, str) or (
+            (os.path.splitext(path)[1] or os.sep in path) and os.path.exists(path)
+        ):
+            place = "documents" if alone else f"documents.{number}"
+            raise InvalidRequest(
+                f"rag_ingest: {place} is the path {path!r}, not a text: rag_ingest_files({path!r}, …) reads files"
+            )
+    return [_of_foreign(item) if _is_foreign(item) else item for item in items]
+
+
+def _is_foreign(item: Any) -> bool:
+    """Whether it is a document of LangChain's or LlamaIndex's."""
+    return hasattr(item, "page_content") or (hasattr(item, "get_content") and hasattr(item, "metadata"))
+
+
+def _of_foreign(item: Any) -> dict[str, Any]:
+    text = item.page_content if hasattr(item, "page_content") else item.get_content()
+    id = getattr(item, "id_", None) or getattr(item, "id", None)
+    return _identified({"text": text, "metadata": dict(item.metadata or {})}, str(id) if id else None)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:10])) + (", …" if len(names) > 10 else "")
 
 
 def _json_schema(schema: Any) -> Any:
@@ -2609,6 +2781,9 @@ def _jsonable(value: Any) -> Any:
         if plain is None or plain is value or kind == "m":
             raise TypeError(f"{value!r} is not JSON")
         return plain
+    for method in ("to_pylist", "to_list"):  # Arrow's and polars' columns
+        if hasattr(value, method):
+            return getattr(value, method)()
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):

@@ -80,9 +80,10 @@ DIFFERENCES = {
     # The SDK has the texts itself.
     "rerank": Difference(wire_only={"return_documents"}),
     # The SDK streams where progress is wanted.
-    "rag_ingest": Difference(sdk_only={"progress"}, wire_only={"stream"}),
     "reindex_collection": Difference(sdk_only={"progress"}, wire_only={"stream"}),
     "evaluate": Difference(sdk_only={"progress"}, wire_only={"stream"}),
+    # The SDK makes documents of a table's rows, by the names of its columns.
+    "rag_ingest": Difference(sdk_only={"id", "text", "metadata", "progress"}, wire_only={"stream"}),
     # The SDK finds the files, and sends them in several requests: `keep` are those of the others.
     "rag_ingest_files": Difference(
         renamed={"paths": "files"}, sdk_only={"progress"}, wire_only={"stream", "keep"}
