@@ -1916,7 +1916,7 @@ class LLMBackendClient:
         being used meanwhile, and stays as it was if this fails. `model`, where given, must be the one that is set.
         `progress` as in `rag_ingest`, in chunks.
 
-        Returns `{collection, from_model, to_model, documents, chunks, seconds}`. Raises NotFound, Conflict (it is
+        Returns `{collection, from_model, to_model, documents, chunks, tokens, seconds}`. Raises NotFound, Conflict (it is
         being reindexed already), InvalidRequest (another `model`), BackendError.
         """
         return self._watched("reindex_collection", progress, collection=collection, model=model)

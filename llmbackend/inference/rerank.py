@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Protocol
 from ..errors import BackendError, InvalidRequest, NotFound
 from . import budget
 from .batches import Limits, ask_in_batches
-from .budget import Budget
 from .embeddings import TextRefused, added
 from .overflow import Length
 from .tei import Info, read_info, tokens_told
@@ -83,7 +82,8 @@ class TEIReranker:
                 ranks = [(rank["index"], rank["score"]) for rank in reply]
                 return _scores(ranks, batch, self._upstream)
 
-        scores = await _each(texts, self._info.limits, self._upstream.budget, ask)
+        limits, room = self._info.limits, self._upstream.budget
+        scores = await _each(texts, lambda: limits._replace(texts=room.batch(limits.texts)), ask)
         return Ranks(name, scores, tokens)
 
     async def close(self) -> None:
@@ -93,7 +93,7 @@ class TEIReranker:
 class JinaReranker:
     """Jina's and Cohere's wire (POST /rerank), which vLLM, LiteLLM and llama.cpp speak too."""
 
-    # Few requests, for some models compare the texts of one, and some services charge by the request.
+    # Few requests, for some models compare the texts of one, and some services charge, and are busy, by the request.
     limits = Limits(texts=1000)
 
     def __init__(self, upstream: Upstream, model: str | None) -> None:
@@ -112,14 +112,14 @@ class JinaReranker:
         async def ask(batch: list[str]) -> list[float]:
             nonlocal answered_by, tokens
             asked = {**fields, "documents": batch}
-            reply, _ = await self._upstream.have_read("/rerank", asked, len(batch), deadline)
+            reply, _ = await self._upstream.have_read("/rerank", asked, 1, deadline)
             with self._upstream.translated():
                 ranks = [(rank["index"], rank["relevance_score"]) for rank in reply["results"]]
                 answered_by = str(reply.get("model") or answered_by)
                 tokens = added(tokens, _tokens(reply.get("usage")))
                 return _scores(ranks, batch, self._upstream)
 
-        scores = await _each(texts, self.limits, self._upstream.budget, ask)
+        scores = await _each(texts, lambda: self.limits, ask)
         return Ranks(answered_by, scores, tokens)
 
     async def close(self) -> None:
@@ -128,13 +128,12 @@ class JinaReranker:
 
 async def _each(
     texts: Sequence[str],
-    limits: Limits,
-    room: Budget,
+    limits: Callable[[], Limits],
     ask: Callable[[list[str]], Awaitable[list[float]]],
 ) -> list[float]:
     """The score of each text; raises InvalidRequest that tells the place of one that the server does not read."""
     try:
-        scores = await ask_in_batches(texts, lambda: limits._replace(texts=room.batch(limits.texts)), ask)
+        scores = await ask_in_batches(texts, limits, ask)
     except TextRefused as refused:
         place = texts.index(str(refused.text))
         details = {**refused.details, "index": place}

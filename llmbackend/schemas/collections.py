@@ -117,6 +117,9 @@ class ReindexReport(Response):
     to_model: str
     documents: int
     chunks: int
+    tokens: int | None = Field(
+        description="that the embedding model read now; null where its server does not tell"
+    )
     seconds: float
 
 

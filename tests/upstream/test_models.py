@@ -257,6 +257,7 @@ def test_tokens_are_what_the_server_counts(connect: Connect, upstream: Upstream)
     assert client.rag_ingest(["one two three", "six"], "town").tokens == 1
     done = client.wait_for_job(client.submit_job("batch_embed", {"texts": ["a b", "c"]}), 30)
     assert done.tokens == 3
+    assert client.reindex_collection("town").tokens == 6
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from anyio.lowlevel import checkpoint
 from ... import threads
 from ...errors import Conflict, InvalidRequest
 from ...inference.budget import in_bulk
+from ...inference.embeddings import added
 from ...schemas import ReindexReport
 from ..engines.bm25 import NAME as BM25
 from ..engines.edge_build import built
@@ -86,11 +87,14 @@ async def reindex(
     collection = await collections.open(name)
 
     dimension, made_by = await collections.model()
+    tokens: int | None = 0
 
     async def embedded(stored: Stored) -> NDArray[np.float32]:
         texts = [chunk.in_context for chunk in stored.chunks]
         with in_bulk():
             vectors = await embedder.embed(texts, role="passage")
+        nonlocal tokens
+        tokens = added(tokens, vectors.total)
         if vectors.made_by is None or not vectors.made_by.agrees(made_by):
             raise Conflict(
                 f"the embedding model was changed while collection {name!r} was being embedded: do it again",
@@ -147,6 +151,7 @@ async def reindex(
         to_model=new.embedding_model,
         documents=documents,
         chunks=chunks,
+        tokens=tokens,
         seconds=round(time.perf_counter() - began, 3),
     )
 
