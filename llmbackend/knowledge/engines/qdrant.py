@@ -111,6 +111,7 @@ class QdrantIndex(ABC):
     def _begin(self, repair: bool) -> None:
         """Called when the engine is ready. A file found then means that the last process was killed."""
         self._learn_indexes()
+        self._index_own_fields()
         if repair and self._in_use.exists():
             self._repair()
         self._in_use.touch()
@@ -160,6 +161,10 @@ class QdrantIndex(ABC):
     @abstractmethod
     def _schema(self) -> Mapping[str, str]:
         """The type of index that each path has."""
+
+    @abstractmethod
+    def _index_own_fields(self) -> None:
+        """Those that our own filters ask for, where a collection made by an earlier version lacks some."""
 
     @abstractmethod
     def set_indexes(self, changes: Mapping[str, FieldType | None], *, replace: bool = True) -> None: ...

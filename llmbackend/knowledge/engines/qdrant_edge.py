@@ -255,6 +255,9 @@ class EdgeIndex(QdrantIndex):
         with _translated(self._folder):
             return _schema(self._shard)
 
+    def _index_own_fields(self) -> None:
+        """All have had them from the first."""
+
     def set_indexes(self, changes: Mapping[str, FieldType | None], *, replace: bool = True) -> None:
         """They come with a rebuild (edge_build.py): making them holds the interpreter's lock."""
 

@@ -394,8 +394,6 @@ class QdrantServerIndex(QdrantIndex):
         self._begin(repair)
 
     def _begin(self, repair: bool) -> None:
-        self._learn_indexes()
-        self._index_own_fields()
         if self._in_use.exists():
             self._sweep_later()
         super()._begin(repair)
@@ -437,7 +435,7 @@ class QdrantServerIndex(QdrantIndex):
         return {path: str(index.data_type.value) for path, index in about.payload_schema.items()}
 
     def _index_own_fields(self) -> None:
-        """Those of a collection made by an earlier version; without them, a server in strict mode takes no changes."""
+        """Without them, a server in strict mode takes no changes."""
         for path, kind in OWN_FIELDS.items():
             if parts(path) not in self._indexed:
                 try:
