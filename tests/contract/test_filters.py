@@ -40,16 +40,18 @@ KINDS: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "stored"), KINDS, ids=[repr(given)[:60] for given, _ in KINDS])
-def test_values_of_python_are_stored_as_json_has_them(
-    client: LLMBackendClient, collection: str, given: Any, stored: Any
-) -> None:
-    client.rag_ingest([{"id": "a", "text": "one text", "metadata": {"value": given}}], collection)
-    value = client.list_documents(collection)[0].metadata["value"]
-    assert value == stored
-    assert type(value) is type(stored)
-    if not isinstance(stored, list):
-        assert len(client.rag_search("text", collection, filters={"value": given})) == 1
+def test_values_of_python_are_stored_as_json_has_them(client: LLMBackendClient, collection: str) -> None:
+    documents = [
+        {"id": str(number), "text": f"text {number}", "metadata": {f"value{number}": given}}
+        for number, (given, _) in enumerate(KINDS)
+    ]
+    client.rag_ingest(documents, collection)
+    metadata = {one.id: one.metadata for one in client.list_documents(collection)}
+    for number, (given, stored) in enumerate(KINDS):
+        value = metadata[str(number)][f"value{number}"]
+        assert (value, type(value)) == (stored, type(stored))
+        hits = client.rag_search("text", collection, filters={f"value{number}": given})
+        assert [hit.document_id for hit in hits] == [str(number)], given
 
 
 REFUSED: list[tuple[Any, str]] = [
