@@ -133,7 +133,7 @@ DESCRIBED = [
         "tags": ["a"],
         "done": True,
     },
-    {"author": {"name": "Bob"}, "year": 2025, "parts": [{"kind": "pump"}], "Team": "hr", "code": "18"},
+    {"author": {"name": "Bob"}, "year": 2024, "parts": [{"kind": "pump"}], "Team": "hr", "code": "17"},
 ]
 
 NOTES: list[tuple[dict[str, Any], str]] = [
