@@ -154,7 +154,8 @@ def test_a_read_that_breaks_off_keeps_no_old_state(tmp_path: Path) -> None:
         )
 
     def break_off(connection: Any) -> None:
-        for row in connection.exec_driver_sql("SELECT number FROM numbers"):
+        rows = connection.exec_driver_sql("SELECT number FROM numbers")
+        for row in rows:
             raise ZeroDivisionError(row)
 
     def count(connection: Any) -> int:
