@@ -27,11 +27,12 @@ def plain(table: Any) -> None:
         caption.name = "p"
         table.insert_before(caption.extract())
     heads = _heads(table, rows)
+    bars = "|" in table.get_text()
     for row in rows:
         row.extract()
         for cell in _cells(row):
             cell.name = "td"
-            for text in cell.find_all(string=lambda said: "|" in said):
+            for text in cell.find_all(string=lambda said: "|" in said) if bars else ():
                 text.replace_with(text.replace("|", "\\|"))
     table.clear()
     if heads:
@@ -50,7 +51,8 @@ def plain(table: Any) -> None:
 
 
 def _rows(table: Any) -> list[Any]:
-    return [row for row in table("tr") if row.find_parent("table") is table]
+    rows = table("tr")
+    return rows if table.find("table") is None else [row for row in rows if row.find_parent("table") is table]
 
 
 def _cells(row: Any) -> list[Any]:

@@ -54,11 +54,10 @@ def page(markup: str, warn: Warn) -> str:
     for tag in [*titles, *soup.select(", ".join(_NO_TEXT))]:
         tag.extract()
     _leave_out_what_is_hidden(soup, warn)
-    whole = str(soup)
+    whole, seen = str(soup), _own_length(soup)
     _leave_out_what_surrounds(soup)
     parts = _main_parts(soup)
-    kept, seen = sum(map(_own_length, parts)), _own_length(_soup(whole))
-    if 2 * kept < seen - NAVIGATION:
+    if 2 * sum(map(_own_length, parts)) < seen - NAVIGATION:
         warn(f"most of its text stands where navigation does: all {seen} characters are kept")
         parts = [_soup(whole)]
     headings = [heading for part in parts for heading in part(_HEADINGS)]

@@ -6,6 +6,7 @@ import io
 import math
 import re
 from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from ...chunks.syntax import PAGE_END
@@ -119,18 +120,20 @@ def _text(page: Any) -> str:
             scale = math.sqrt(abs((tm[0] * tm[3] - tm[1] * tm[2]) * (cm[0] * cm[3] - cm[1] * cm[2])))
             pieces.append(_Piece(text, abs(size) * scale, tm[4] * cm[1] + tm[5] * cm[3] + cm[5], of_piece))
 
-    _tell_sizes(page)
-    text: str = page.extract_text(visitor_text=piece, visitor_operand_before=before)
+    with _telling_sizes(page):
+        text: str = page.extract_text(visitor_text=piece, visitor_operand_before=before)
     told = "".join(one.text for one in pieces)
     return _set_apart(pieces) if told.strip() == text.strip() else text
 
 
-def _tell_sizes(page: Any) -> None:
-    """Repeat the font where its scale or height changes: pypdf tells pieces apart where the font does."""
+@contextmanager
+def _telling_sizes(page: Any) -> Iterator[None]:
+    """Meanwhile, the page repeats its font where its scale or height changes: pypdf tells pieces apart where it does."""
     from pypdf.generic import ContentStream, NameObject
 
     contents = page.get("/Contents")
     if contents is None:
+        yield
         return
     stream = ContentStream(contents.get_object(), page.pdf, "bytes")
     font: Any = None
@@ -146,9 +149,13 @@ def _tell_sizes(page: Any) -> None:
                 operations.append((font, b"Tf"))
             scale = list(operands[:4])
         operations.append((operands, operator))
-    if len(operations) > len(stream.operations):
-        stream.operations = operations
-        page[NameObject("/Contents")] = stream
+    stream.operations = operations
+    before = page.raw_get("/Contents")
+    page[NameObject("/Contents")] = stream
+    try:
+        yield
+    finally:
+        page[NameObject("/Contents")] = before  # what was parsed is large
 
 
 SMALL = 0.85

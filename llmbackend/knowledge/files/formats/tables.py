@@ -65,7 +65,7 @@ class _Filled:
         self._held: deque[tuple[list[str], bool]] = deque()
 
     def __iter__(self) -> Iterator[tuple[list[str], bool]]:
-        while self.ahead(1):
+        while self._held or self.ahead(BLOCK):
             yield self._held.popleft()
 
     def ahead(self, count: int, *, within: bool = False) -> list[list[str]]:
