@@ -125,7 +125,7 @@ class EmbeddedEmbedder:
         """No text is too long."""
         if dimensions is not None and dimensions not in self.dimensions:
             raise InvalidRequest(
-                f"dimensions: {self.name} has {' or '.join(map(str, self.dimensions))}, not {dimensions}",
+                f"dimensions: {self.name} has {_either(self.dimensions)}, not {dimensions}",
                 details={"dimensions": dimensions, "possible": [*self.dimensions]},
             )
         with tracing.current().waiting():
@@ -542,6 +542,11 @@ def _error_of(error: dict[str, Any], model: str) -> LLMBackendError:
         return too_long(str(tokens), model, context, {"tokens": tokens, "context": context})
     kind = InvalidRequest if error.get("code") == 400 else BackendError
     return kind(f"{model}: {error.get('message', 'failed')}", details={"backend": model})
+
+
+def _either(numbers: Sequence[int]) -> str:
+    *others, last = map(str, numbers)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _not_installed(error: ModuleNotFoundError) -> BackendError:
