@@ -130,7 +130,8 @@ def outcomes(count: int, seed: int) -> Counter[str]:
     def tell(name: str, outcome: str) -> None:
         assert outcome, f"{name} has no text, and no reason"
         assert not outcome.startswith(_REFUSED), f"{name}: {outcome}"
-        told[f"{name.rpartition('.')[2]}: {'text' if outcome == 'text' else 'a reason'}"] += 1
+        kind = name.rpartition(".")[2] if "." in name else "no suffix"
+        told[f"{kind}: {'text' if outcome == 'text' else 'a reason'}"] += 1
 
     anyio.run(read, damaged(count, seed), tell)
     return told
