@@ -54,7 +54,6 @@ def wait(worked: float) -> bool:
     woken = threading.Lock()
     woken.acquire()
     if not (patience := _queue(woken, woken.release, worked)):
-        time.sleep(0)  # gives the interpreter's lock to whoever waits for it
         return False
     try:
         return not woken.acquire(timeout=patience)

@@ -79,16 +79,12 @@ def give_way() -> None:
     if began is None:
         return
     worked = time.monotonic() - began
-    over = worked >= precedence.SLICE
-    if not over and (_slice.granted or not precedence.wanted()):
+    if worked < precedence.SLICE and (_slice.granted or not precedence.wanted()):
         return
+    # Nothing sleeps where nobody small is at work: whoever waits for the interpreter's lock asks for it, and gets it.
     if not tracing.goes_first():
         _slice.granted = precedence.wait(worked)
-    elif over:
-        time.sleep(0)  # gives the interpreter's lock to whoever waits for it
-    else:
-        return
-    _slice.began = time.monotonic()
+        _slice.began = time.monotonic()
 
 
 FEW = 2**14
