@@ -15,11 +15,9 @@ import base64
 import binascii
 import contextlib
 import datetime
-import decimal
 import enum
 import fnmatch
 import glob
-import hashlib
 import html
 import json
 import os
@@ -27,7 +25,6 @@ import re
 import sys
 import time
 import unicodedata
-import uuid
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -2455,6 +2452,8 @@ def _from_table(table: Any, columns: dict[str, Any], failed: Records) -> tuple[l
 def _identified(document: dict[str, Any], id: str | None) -> dict[str, Any]:
     """With its id; without one, a hash of its text and metadata."""
     if id is None:
+        import hashlib
+
         content = json.dumps(document, default=str, sort_keys=True).encode(errors="replace")
         id = hashlib.sha256(content).hexdigest()[:32]
     return {"id": id, **document}
@@ -2758,6 +2757,9 @@ def _jsonable(value: Any) -> Any:
     Dates and times become RFC 3339 (without a zone they are in UTC), enums their values, UUIDs and paths text, decimals
     numbers if they stay the same, numpy's and other sequences lists.
     """
+    import decimal  # here, for few values are of such kinds, and imports take their time
+    import uuid
+
     if isinstance(value, datetime.datetime):
         if value != value:  # pandas' NaT
             raise TypeError("NaT is no time: leave it out")
