@@ -199,8 +199,10 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
         plain["type"] = call.get("type") or "function"
         arguments = _arguments(function.get("arguments"))
         if arguments.startswith('"'):
-            with suppress(ValueError):  # some servers write them as JSON twice
-                arguments = _arguments(json.loads(arguments))
+            with suppress(ValueError, RecursionError):  # some servers write them as JSON twice
+                inner = json.loads(arguments)
+                if isinstance(inner, str) and isinstance(json.loads(inner), dict):
+                    arguments = inner
         plain["function"] = {**function, "arguments": arguments}
     return plain
 

@@ -58,7 +58,9 @@ def test_files_of_each_type_are_found_by_what_they_say(client: LLMBackendClient,
         "failed": [],
         "warnings": [],
         "chunks": len(given),
+        "tokens": report.tokens,
     }
+    assert report.tokens > len(given)
     for name in given:
         (hit,) = client.rag_search(QUESTION, collection, filters={"source": name})
         assert (hit.document_id, FACT in hit.text) == (name, True)

@@ -51,7 +51,9 @@ def test_a_report_counts_documents_and_chunks(client: LLMBackendClient, collecti
         "failed": [],
         "warnings": [],
         "chunks": 3,
+        "tokens": report.tokens,
     }
+    assert report.tokens > 0
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,7 @@ def test_ingesting_again_adds_nothing(client: LLMBackendClient, filled: str) -> 
         "failed": [],
         "warnings": [],
         "chunks": 0,
+        "tokens": 0,
     }
     assert client.get_collection(filled).chunks == 3
 
@@ -180,6 +183,7 @@ def test_progress_goes_from_nothing_to_all(client: LLMBackendClient, collection:
         "failed": [],
         "warnings": [],
         "chunks": 200,
+        "tokens": client.embed(documents).usage.total_tokens,
     }
     done = [step.done for step in steps]
     assert done == sorted(done)
@@ -283,9 +287,7 @@ def test_a_metadata_field_may_have_any_name(client: LLMBackendClient, collection
         {"year": {}},
         {"year": {"gte": "2020"}},
         {"year": []},
-        {"year": [1, "a"]},
         {"year": None},
-        {"year": [True]},
         {"": 1},
         {'a"b': 1},
         {"year": {"gte": True}},

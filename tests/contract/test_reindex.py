@@ -36,8 +36,10 @@ def test_a_reindexed_collection_is_the_same(client: LLMBackendClient, collection
         "to_model": model,
         "documents": 60,
         "chunks": 60,
+        "tokens": report.tokens,
         "seconds": 0,
     }
+    assert report.tokens > 60
     assert _found(client, collection) == before
     assert client.get_collection(collection) == info
     assert client.list_documents(collection) == listed

@@ -44,6 +44,7 @@ class Nothing(BaseModel):
             chunks=1,
             created_at="",
             indexes={},
+            engine={},
         ),
         schemas.QueryAnswer(answer="a", found=True, citations=[1, 2], sources=[], model="m", usage={"a": 1}),
     ],
