@@ -15,8 +15,9 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
@@ -29,6 +30,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+
+from llmbackend import LLMBackendClient
+from llmbackend.local import LocalTransport
+from llmbackend.settings import Settings
 
 CLOUD = models.StrictModeConfigOutput(
     enabled=True,
@@ -381,6 +386,23 @@ def serving(strict: models.StrictModeConfigOutput | None = None) -> Iterator[Ser
         yield server
     finally:
         server.stop()
+
+
+Connect = Callable[..., LLMBackendClient]
+
+
+@contextmanager
+def connecting(url: str, folder: Path, **defaults: Any) -> Iterator[Connect]:
+    """Opens clients in this process on that server; settings come over the defaults. All are closed at the end."""
+    with ExitStack() as opened:
+
+        def connect(data: str = "data", **settings: Any) -> LLMBackendClient:
+            options = Settings(
+                data_dir=folder / data, qdrant_url=settings.pop("qdrant_url", url), **{**defaults, **settings}
+            )
+            return opened.enter_context(LLMBackendClient(transport=LocalTransport(options)))
+
+        yield connect
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 from .. import tracing
 from ..errors import BackendError, NotFound
 from ..threads import Threads
+from .lengths import of_similar_length
+from .onnx import session, whole_characters
 from .rerank import Ranks
 
 TOKENS = 512
@@ -37,7 +39,7 @@ class CrossEncoder:
         with tracing.current().waiting():
             encoded = await self._threads(self._encoded, query, texts)
             scores = [0.0] * len(texts)
-            for group in _groups(encoded):
+            for group in of_similar_length([one.ids for one in encoded], TOKENS_A_RUN):
                 found = await self._threads(self._run, [encoded[index] for index in group])
                 for index, score in zip(group, found, strict=True):
                     scores[index] = score
@@ -52,14 +54,13 @@ class CrossEncoder:
 
     def _encoded(self, query: str, texts: Sequence[str]) -> list[Any]:
         tokenizer, _ = self._loaded()
-        # Half a character, which a str may hold, is none to the tokenizer.
-        pairs = [(_whole(query), _whole(text)) for text in texts]
+        pairs = [(whole_characters(query), whole_characters(text)) for text in texts]
         return list(tokenizer.encode_batch(pairs))
 
     def _run(self, encoded: list[Any]) -> list[float]:
         import numpy as np
 
-        _, session = self._loaded()
+        _, model = self._loaded()
         longest = max(len(one.ids) for one in encoded)
         inputs = {
             "input_ids": np.zeros((len(encoded), longest), np.int64),
@@ -70,8 +71,8 @@ class CrossEncoder:
             inputs["input_ids"][row, : len(one.ids)] = one.ids
             inputs["attention_mask"][row, : len(one.ids)] = 1
             inputs["token_type_ids"][row, : len(one.ids)] = one.type_ids
-        wanted = {one.name for one in session.get_inputs()}
-        (logits,) = session.run(None, {name: values for name, values in inputs.items() if name in wanted})
+        wanted = {one.name for one in model.get_inputs()}
+        (logits,) = model.run(None, {name: values for name, values in inputs.items() if name in wanted})
         values = np.asarray(logits, np.float64).reshape(len(encoded), -1)[:, -1]
         return [float(value) for value in 1 / (1 + np.exp(-values))]
 
@@ -82,30 +83,19 @@ class CrossEncoder:
     @cached_property
     def _model(self) -> tuple[Any, Any]:
         """The tokenizer, and the session of ONNX Runtime."""
-        try:
-            import onnxruntime
-            from tokenizers import Tokenizer
-        except ModuleNotFoundError as error:
-            raise BackendError(
-                f"{self.name} needs {error.name}: pip install 'llmbackend[embedded]'",
-                details={"backend": self.name},
-            ) from error
         model, words = (self._folder / name for name in _FILES)
         if not (model.is_file() and words.is_file()):
             raise BackendError(
                 f"{self.name} is not here: run `llmbackend models pull {self.name}`",
                 details={"backend": self.name, "path": str(self._folder)},
             )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = min(2, os.cpu_count() or 1)
-        options.log_severity_level = 3
-        # Waiting for one another, threads would spin: others need the processor.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        loaded = session(model, self.name)
+        from tokenizers import Tokenizer
+
         tokenizer = Tokenizer.from_file(str(words))
         tokenizer.no_padding()
         tokenizer.enable_truncation(TOKENS, strategy="longest_first")
-        return tokenizer, session
+        return tokenizer, loaded
 
 
 def check(folder: Path) -> None:
@@ -118,19 +108,3 @@ def check(folder: Path) -> None:
         raise LookupError(str(error).splitlines()[0][:200]) from error
     if not 0 <= score <= 1:
         raise LookupError("it gives no score for a pair of texts")
-
-
-def _groups(encoded: list[Any]) -> Iterator[list[int]]:
-    """Places of texts of a like length, as many as a run takes."""
-    group: list[int] = []
-    for index in sorted(range(len(encoded)), key=lambda place: len(encoded[place].ids)):
-        if group and len(encoded[index].ids) * (len(group) + 1) > TOKENS_A_RUN:
-            yield group
-            group = []
-        group.append(index)
-    if group:
-        yield group
-
-
-def _whole(text: str) -> str:
-    return text.encode(errors="replace").decode()

@@ -16,6 +16,7 @@ from .embeddings import Cut, TextRefused, TokenIds, TooLong, Vectors, no_tokens,
 from .fingerprint import Fingerprint
 from .lengths import mean, of_similar_length
 from .minilm_onnx import TOKENIZER
+from .onnx import session, whole_characters
 from .weights import MINILM, path_of
 
 if TYPE_CHECKING:
@@ -92,15 +93,14 @@ class MiniLM:
     def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
         """The texts' token ids, without the marks of their ends."""
         tokenizer, _ = self._loaded()
-        # Half a character, which a str may hold, is none to the tokenizer.
-        whole = [text.encode(errors="replace").decode() for text in texts]
-        return [encoded.ids for encoded in tokenizer.encode_batch_fast(whole, add_special_tokens=False)]
+        given = [whole_characters(text) for text in texts]
+        return [encoded.ids for encoded in tokenizer.encode_batch_fast(given, add_special_tokens=False)]
 
     def _run(self, parts: list[list[int]], groups: list[list[int]], values: NDArray[np.float32]) -> None:
         """Fill in the vectors of these groups of parts."""
         import numpy as np
 
-        _, session = self._loaded()
+        _, model = self._loaded()
         for group in groups:
             longest = 2 + len(parts[group[-1]])
             ids, mask = np.zeros((2, len(group), longest), np.int64)
@@ -108,7 +108,7 @@ class MiniLM:
                 part = [_BEGIN, *parts[index], _END]
                 ids[row, : len(part)] = part
                 mask[row, : len(part)] = 1
-            values[group] = unit(session.run(None, {"input_ids": ids, "attention_mask": mask})[0])
+            values[group] = unit(model.run(None, {"input_ids": ids, "attention_mask": mask})[0])
 
     def _loaded(self) -> tuple[Any, Any]:
         with self._loading:
@@ -117,25 +117,14 @@ class MiniLM:
     @cached_property
     def _model(self) -> tuple[Any, Any]:
         """The tokenizer, and the session of ONNX Runtime."""
-        try:
-            import onnxruntime
-            from tokenizers import Tokenizer
-        except ModuleNotFoundError as error:
-            raise BackendError(
-                f"{self.name} needs {error.name}: pip install 'llmbackend[embedded]'",
-                details={"backend": self.name},
-            ) from error
         self.require()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = min(2, os.cpu_count() or 1)
-        options.log_severity_level = 3
-        # Waiting for one another, threads would spin: others need the processor.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
-        tokenizer = Tokenizer.from_str(session.get_modelmeta().custom_metadata_map[TOKENIZER])
+        model = session(self.path, self.name)
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_str(model.get_modelmeta().custom_metadata_map[TOKENIZER])
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        return tokenizer, session
+        return tokenizer, model
 
     def require(self) -> None:
         """Raise a BackendError if the weights are not here."""

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llmbackend import BackendError, InvalidRequest, LLMBackendClient, retrying
+from llmbackend import BackendError, InvalidRequest, retrying
 from llmbackend.knowledge.engines import qdrant_server
-from llmbackend.local import LocalTransport
-from llmbackend.settings import Settings
-from tests.qdrant import Prepared, Server, serving
-
-Connect = Callable[..., LLMBackendClient]
+from tests.qdrant import Connect, Prepared, Server, connecting, serving
 
 
 @pytest.fixture
@@ -27,17 +23,8 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def connect(server: Server, tmp_path: Path) -> Iterator[Connect]:
-    opened: list[LLMBackendClient] = []
-
-    def open_one(**settings: Any) -> LLMBackendClient:
-        given = {"qdrant_url": server.url, "upstream_timeout": 30, **settings}
-        options = Settings(data_dir=tmp_path / "data", **given)
-        opened.append(LLMBackendClient(transport=LocalTransport(options)))
-        return opened[-1]
-
-    yield open_one
-    for client in opened:
-        client.close()
+    with connecting(server.url, tmp_path, upstream_timeout=30) as connect:
+        yield connect
 
 
 def _sheets(start: int, end: int) -> list[dict[str, Any]]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from qdrant_client import models
 
-from llmbackend import InvalidRequest, LLMBackendClient
-from llmbackend.local import LocalTransport
-from llmbackend.settings import Settings, load
-from tests.qdrant import CLOUD, Server, serving
-
-Connect = Callable[..., LLMBackendClient]
+from llmbackend import InvalidRequest
+from llmbackend.settings import load
+from tests.qdrant import CLOUD, Connect, Server, connecting, serving
 
 
 @pytest.fixture
@@ -25,17 +21,8 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def connect(server: Server, tmp_path: Path) -> Iterator[Connect]:
-    opened: list[LLMBackendClient] = []
-
-    def open_one(folder: str = "data", **settings: Any) -> LLMBackendClient:
-        given = {"qdrant_url": server.url, "upstream_timeout": 20, **settings}
-        options = Settings(data_dir=tmp_path / folder, **given)
-        opened.append(LLMBackendClient(transport=LocalTransport(options)))
-        return opened[-1]
-
-    yield open_one
-    for client in opened:
-        client.close()
+    with connecting(server.url, tmp_path, upstream_timeout=20) as connect:
+        yield connect
 
 
 SET = '{"shard_number": 6, "replication_factor": 2, "write_consistency_factor": 1, "on_disk": true}'

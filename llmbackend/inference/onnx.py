@@ -1,0 +1,31 @@
+"""A model on ONNX Runtime, for short calls beside much else that needs the processor."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import BackendError
+
+
+def session(file: Path, name: str) -> Any:
+    """An InferenceSession. Raises BackendError, with the model's name, if ONNX Runtime or tokenizers is missing."""
+    try:
+        import onnxruntime
+        import tokenizers  # noqa: F401  # which its texts take
+    except ModuleNotFoundError as error:
+        raise BackendError(
+            f"{name} needs {error.name}: pip install 'llmbackend[embedded]'", details={"backend": name}
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = min(2, os.cpu_count() or 1)
+    options.log_severity_level = 3
+    # Waiting for one another, threads would spin: others need the processor.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+
+def whole_characters(text: str) -> str:
+    """The text with its half characters replaced, which a str may hold: they are none to a tokenizer."""
+    return text.encode(errors="replace").decode()
