@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+LOADED_FROM = "2026.10"
+"""The oldest xllamacpp whose llama.cpp knows all chat models listed here."""
+
 Task = Literal["chat", "embeddings", "rerank"]
 
 

@@ -482,11 +482,12 @@ def _larger(model: str, folder: ModelsFolder) -> tuple[Path, str]:
 def _not_loaded(name: str, path: Path) -> BackendError:
     import xllamacpp
 
+    loads = f"xllamacpp {catalogue.LOADED_FROM} and newer load it; " if catalogue.find(name) else ""
     try:
         kind = architecture(path)
         why = (
             f"its architecture is {kind!r}, and the llama.cpp of xllamacpp {xllamacpp.__version__} does not know that, or the "
-            "file is cut short, or there is too little memory: `pip install --upgrade xllamacpp`, or pull it anew"
+            f"file is cut short, or there is too little memory: {loads}`pip install --upgrade xllamacpp`, or pull it anew"
         )
     except LookupError as error:
         why = f"{error}: pull it anew"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -288,6 +290,21 @@ def test_the_doctor_names_the_model_that_a_machine_has_memory_for(
 ) -> None:
     told = doctor.larger(EmbeddedChat(tmp_path, None, 2048), gigabytes * 10**9)
     assert told == named or (named or "") in (told or "").split("`")[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("Qwen3-0.6B", r"xllamacpp 2026\.10 and newer load it"), ("own", "upgrade")]
+)
+def test_a_model_that_llama_cpp_does_not_know_is_told_with_its_architecture(
+    tmp_path: Path, name: str, told: str
+) -> None:
+    key, kind = b"general.architecture", b"qwen99"
+    header = struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + struct.pack("<Q", len(key)) + key
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "model.gguf").write_bytes(header + struct.pack("<IQ", 8, len(kind)) + kind)
+    chat = EmbeddedChat(tmp_path, name, 2048)
+    with pytest.raises(BackendError, match=rf"{name} cannot be loaded .*'qwen99'.*{told}"):
+        asyncio.run(chat.complete({"messages": [{"role": "user", "content": "hello"}]}))
 
 
 # A model is used once it is here, on both transports.
