@@ -573,7 +573,7 @@ class Backend:
         return NewJob(
             type=kind.name,
             params=valid,
-            owner=tracing.current().caller,
+            owner=tracing.current().caller.project,
             place=self._place(kind.where),
             priority=priority,
         )
@@ -649,12 +649,12 @@ class Backend:
 
     async def list_schedules(self, request: schemas.Empty) -> schemas.ScheduleList:
         """List the caller's schedules."""
-        found = await self._database.read(schedules.listed, tracing.current().caller)
+        found = await self._database.read(schedules.listed, tracing.current().caller.project)
         return schemas.ScheduleList(schedules=found)
 
     async def delete_schedule(self, request: schemas.ScheduleRequest) -> schemas.ScheduleDeleted:
         """End a schedule; jobs that it has submitted go on."""
-        await self._database.write(schedules.remove, tracing.current().caller, request.name)
+        await self._database.write(schedules.remove, tracing.current().caller.project, request.name)
         return schemas.ScheduleDeleted(deleted=request.name)
 
     # Health

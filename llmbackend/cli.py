@@ -136,7 +136,7 @@ def serve(
     _log(options.log_level)
 
     def started(url: str) -> None:
-        guarded = "with an API key" if options.keys else "without an API key, for this machine only"
+        guarded = "with an API key" if options.callers else "without an API key, for this machine only"
         errors.print(f"llmbackend {__version__} answers at {url} {guarded}", highlight=False, soft_wrap=True)
 
     run(options, started)

@@ -20,6 +20,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from .access.caller import DEFAULT, Caller, of_project
 from .errors import InvalidRequest
 from .schemas.collections import EngineOptions
 
@@ -132,13 +133,15 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(10, gt=0, le=15)
 
     @property
-    def keys(self) -> dict[str, str]:
-        """The keys that callers may have, each with its owner's name: API_KEY is `default`'s."""
-        found = {self.api_key.get_secret_value(): "default"} if self.api_key else {}
+    def callers(self) -> dict[str, Caller]:
+        """Who calls with which key: API_KEY is the administrator's."""
+        found: dict[str, Caller] = {}
         for pair in (self.api_keys.get_secret_value() if self.api_keys else "").split(","):
-            owner, _, key = pair.strip().partition(":")
-            if owner and key:
-                found[key] = owner
+            project, _, key = pair.strip().partition(":")
+            if project and key:
+                found[key] = of_project(project)
+        if self.api_key:
+            found[self.api_key.get_secret_value()] = of_project(DEFAULT, everywhere=True)
         return found
 
     @field_validator("api_keys")

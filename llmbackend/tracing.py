@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from . import precedence
+from .access.caller import LOCAL, NOBODY, Caller
 
 log = logging.getLogger("llmbackend.calls")
 
@@ -26,13 +27,13 @@ class Trace:
         self,
         operation: str,
         request_id: str | None = None,
-        caller: str = "local",
+        caller: Caller = LOCAL,
         client: str = "-",
         path: str = "-",
     ) -> None:
         self.operation = operation
         self.caller = caller
-        """Whose key it came with."""
+        """Who asked, with what rights."""
         self.client = client
         self.path = path
         self.request_id = request_id or uuid.uuid4().hex
@@ -156,7 +157,7 @@ def goes_first() -> bool:
 
 def current() -> Trace:
     """The trace of the call at work here; where there is none (a job), one that nobody reads."""
-    return _current.get() or Trace("")
+    return _current.get() or Trace("", caller=NOBODY)
 
 
 class Clock:

@@ -135,7 +135,7 @@ class Budget:
 
     async def take(self, texts: int, patience: float, deadline: float) -> Turn:
         """Wait for one's turn; raises TimeoutError at the deadline, or if the server has done nothing for so long."""
-        bulk, owner = _in_bulk.get(), tracing.current().caller
+        bulk, owner = _in_bulk.get(), tracing.current().caller.project
         with self._lock:
             if not self._before(bulk) and self._fits(texts, bulk):
                 return self._given(texts, owner, bulk)

@@ -17,6 +17,7 @@ from anyio import CancelScope
 from sqlalchemy import Connection
 
 from .. import panics, threads
+from ..access.caller import of_project
 from ..database import Database
 from ..disk import Disk
 from ..errors import InsufficientStorage, LLMBackendError
@@ -257,7 +258,7 @@ class Worker:
                 large = len(job.params) > LARGE  # would hold up the loop
                 given = await threads.processor(parse, job.params) if large else parse(job.params)
                 # What it asks of models is its owner's, and comes after questions.
-                with tracing(Trace(job.type, caller=job.owner)), in_bulk():
+                with tracing(Trace(job.type, caller=of_project(job.owner))), in_bulk():
                     result = json.dumps(await kind.run(context, given) or {})
                 await context.settle()
                 chunks = rows.take()

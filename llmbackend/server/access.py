@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..access.caller import LOCAL, NOBODY, Caller
 from ..errors import Forbidden, LLMBackendError, Unauthorized
 from ..operations import OPERATIONS
 from .replies import error_response
@@ -22,12 +23,12 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Access:
-    """Refuses requests without a key, if there is any. Only hashes of the keys are kept, with their owners' names."""
+    """Finds out who calls, and refuses requests without a key, if there is any. Only hashes of the keys are kept."""
 
-    def __init__(self, app: ASGIApp, keys: Mapping[str, str]) -> None:
-        """`keys` tells the owner of each."""
+    def __init__(self, app: ASGIApp, callers: Mapping[str, Caller]) -> None:
+        """`callers` by their keys."""
         self._app = app
-        self._owners = {_digest(key.encode()): owner for key, owner in keys.items()}
+        self._callers = {_digest(key.encode()): caller for key, caller in callers.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The path as the router will see it; a URL rebuilt from the Host header could tell another.
@@ -41,11 +42,11 @@ class Access:
 
     def _refusal(self, scope: Scope) -> LLMBackendError | None:
         headers = Headers(scope=scope)
-        scope["caller"] = "-"
+        scope["caller"] = NOBODY
         if scope["path"] in PUBLIC:
             return None
-        if not self._owners:
-            scope["caller"] = "local"
+        if not self._callers:
+            scope["caller"] = LOCAL
             # A web page can point a name of its own at this machine; its requests then carry that name.
             if _hostname(headers.get("host", "")) not in LOOPBACK:
                 return Forbidden("without an API_KEY set, only requests to localhost are answered")
@@ -55,9 +56,9 @@ class Access:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         digest = _digest(given.encode())
-        for known, owner in self._owners.items():
+        for known, caller in self._callers.items():
             if hmac.compare_digest(digest, known):
-                scope["caller"] = owner  # jobs are the owner's whose key they came with
+                scope["caller"] = caller
                 return None
         return Unauthorized("no valid API key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key'")
 

@@ -35,7 +35,7 @@ class Admission:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        several = len(set(settings.keys.values())) > 1
+        several = len({caller.project for caller in settings.callers.values()}) > 1
         requests = settings.max_requests
         self._requests = Shares(
             requests, -(-requests // 2) if several else requests, "requests", "MAX_REQUESTS"
@@ -52,7 +52,7 @@ class Admission:
         if scope["path"] in PUBLIC:
             await self._app(scope, receive, send)
             return
-        owner = scope["caller"]
+        owner = scope["caller"].project
         under_way = Reservation(self._requests, owner)
         body = scope["reserved"] = Reservation(self._bodies, owner)
         try:

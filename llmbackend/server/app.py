@@ -27,6 +27,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import operations
+from ..access.caller import NOBODY
 from ..backend import Backend
 from ..errors import Conflict, InvalidRequest, LLMBackendError, MethodNotAllowed, NotFound
 from ..operations import OPERATIONS, Operation
@@ -52,7 +53,7 @@ def create_app(backend: Backend, refusals: Refusals | None = None) -> Starlette:
         middleware=[
             Middleware(RequestId, refusals=refusals or Refusals()),
             Middleware(Refused),
-            Middleware(Access, keys=backend.settings.keys),
+            Middleware(Access, callers=backend.settings.callers),
             Middleware(Admission, settings=backend.settings),
         ],
         exception_handlers={
@@ -188,7 +189,7 @@ class RequestId:
             await self._app(scope, receive, send)
             return
         request_id = scope["request_id"] = uuid.uuid4().hex
-        scope["caller"] = "-"
+        scope["caller"] = NOBODY
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -205,7 +206,7 @@ class RequestId:
 
 def check_exposure(settings: Settings) -> None:
     """Refuse to listen beyond this machine without a key; raises InvalidRequest."""
-    if not settings.keys and settings.host not in LOOPBACK:
+    if not settings.callers and settings.host not in LOOPBACK:
         raise InvalidRequest(
             f"HOST is {settings.host} and there is no API_KEY: set one, or listen on 127.0.0.1 only"
         )

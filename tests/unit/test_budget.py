@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from llmbackend.access.caller import of_project
 from llmbackend.inference.budget import UNTOLD, Budget, Turn, in_bulk, of_server
 from llmbackend.tracing import Trace, tracing
 
@@ -73,7 +74,7 @@ async def test_owners_get_equal_shares() -> None:
     budget, order = Budget(10), list[str]()
 
     async def ask(owner: str) -> None:
-        with tracing(Trace("embed", caller=owner)):
+        with tracing(Trace("embed", caller=of_project(owner))):
             turn = await _take(budget, 5)
         order.append(owner)
         await _soon()

@@ -316,6 +316,7 @@ def test_an_operation_has_a_contract_test(row: Operation) -> None:
 STOREYS = (
     {
         "",
+        "access",
         "errors",
         "schemas",
         "settings",

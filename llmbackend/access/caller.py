@@ -1,0 +1,149 @@
+"""Who calls: a project, and what the key that it came with may do. Made once, where a call comes in."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, get_args
+
+from ..errors import InvalidRequest
+
+Right = Literal["read", "write", "jobs", "chat", "admin"]
+RIGHTS: frozenset[Right] = frozenset(get_args(Right))
+
+DEFAULT = "default"
+"""The project of API_KEY."""
+
+ENVIRONMENT = "env"
+"""The id of the keys in API_KEYS: they are the operator's, who knows them by their project."""
+
+SECONDS = {"s": 1, "min": 60, "h": 3600, "day": 86400, "month": 30 * 86400}
+_AMOUNTS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+
+
+class Patterns:
+    """Names, in which `*` stands for anything."""
+
+    __slots__ = ("_fitting", "texts")
+
+    def __init__(self, texts: Iterable[str] = ("*",)) -> None:
+        self.texts = tuple(texts)
+        whole = "|".join(fnmatch.translate(text) for text in self.texts)
+        self._fitting = None if "*" in self.texts else re.compile(whole)
+
+    @property
+    def all(self) -> bool:
+        return self._fitting is None
+
+    def fit(self, name: str) -> bool:
+        return self._fitting is None or self._fitting.match(name) is not None
+
+    def cover(self, others: Patterns) -> bool:
+        """Whether whatever fits the others fits these, too."""
+        # As the only wildcard is `*`, a pattern that fits as it is written can only stand for what fits.
+        return all(self.fit(text) for text in others.texts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Patterns) and self.texts == other.texts
+
+    def __hash__(self) -> int:
+        return hash(self.texts)
+
+    def __repr__(self) -> str:
+        return f"Patterns({list(self.texts)})"
+
+
+ANYTHING = Patterns()
+
+
+class Rate(NamedTuple):
+    """So much in a while, as in `60/min` or `1M/day`."""
+
+    amount: int
+    seconds: int
+
+    @classmethod
+    def parse(cls, text: str) -> Rate:
+        """Raises InvalidRequest."""
+        found = re.fullmatch(r"(\d{1,12})([kMG]?)/(s|min|h|day|month)", text.strip())
+        if found is None or int(found[1]) == 0:
+            raise InvalidRequest(f"{text!r} is no rate: it is like 60/min, 1M/day or 500k/month")
+        return cls(int(found[1]) * _AMOUNTS[found[2]], SECONDS[found[3]])
+
+    def __str__(self) -> str:
+        unit = next(unit for unit, seconds in SECONDS.items() if seconds == self.seconds)
+        for letter, size in reversed(_AMOUNTS.items()):
+            if self.amount % size == 0:
+                return f"{self.amount // size}{letter}/{unit}"
+        raise AssertionError("every amount is a multiple of 1")
+
+    def within(self, other: Rate) -> bool:
+        """Whether whoever keeps this one keeps the other, too."""
+        return self.amount <= other.amount and self.amount * other.seconds <= other.amount * self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Those of one key. None: no limit of its own."""
+
+    rate: Rate | None = None
+    """Requests."""
+    concurrent: int | None = None
+    """Requests under way at once."""
+    tokens: tuple[Rate, ...] = ()
+    """Tokens that models read and write for it."""
+
+
+NO_LIMITS = Limits()
+
+
+class Standing:
+    """Whether a key still counts: shared by all callers that came with it, and changed when it is revoked."""
+
+    __slots__ = ("expires", "revoked")
+
+    def __init__(self, expires: float | None = None) -> None:
+        self.revoked = False
+        self.expires = expires
+        """In seconds since 1970."""
+
+    @property
+    def ended(self) -> bool:
+        return self.revoked or (self.expires is not None and time.time() >= self.expires)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    project: str
+    key: str = ""
+    """The public id of the key; empty for callers without one."""
+    can: frozenset[Right] = frozenset()
+    collections: Patterns = ANYTHING
+    models: Patterns = ANYTHING
+    limits: Limits = NO_LIMITS
+    everywhere: bool = False
+    """Whether it is the server's administrator, for whom there are no walls between projects."""
+    standing: Standing = field(default_factory=Standing, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return self.key if self.key not in ("", ENVIRONMENT) else self.project
+
+    @property
+    def reach(self) -> str | None:
+        """The project whose jobs it may see; None for all."""
+        return None if self.everywhere else self.project
+
+
+def of_project(project: str, *, everywhere: bool = False, key: str = ENVIRONMENT) -> Caller:
+    """A caller with every right that there is in a project."""
+    return Caller(project, key, RIGHTS, everywhere=everywhere)
+
+
+LOCAL = of_project("local", everywhere=True, key="")
+"""Callers in process, and those of a server without keys, which answers to this machine only."""
+
+NOBODY = Caller("-")
+"""Before it is known who calls, and outside of calls."""
