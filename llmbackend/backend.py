@@ -20,16 +20,16 @@ from . import __version__, database, doctor, loading, panics, schemas, threads, 
 from .disk import SMALL, Disk
 from .errors import BackendError, Conflict, InvalidRequest, NotFound
 from .holder import Holder
-from .inference import connect, structured
-from .inference.embeddings import Vectors, require
+from .inference import factory, structured
+from .inference.embeddings import EmbeddingBatch, require
 from .inference.judge import Judge
 from .jobs import registry, results, schedules, types, webhooks  # noqa: F401  # types: registers those that are built in
-from .jobs.context import Rooms
-from .jobs.leases import Hands
+from .jobs.context import JobServices
+from .jobs.leases import WorkerCapacity
 from .jobs.ledger import NewJob
-from .jobs.queue import Queue
 from .jobs.registry import Where
 from .jobs.service import Jobs
+from .jobs.wakeups import Wakeups
 from .jobs.worker import Worker
 from .knowledge.answers import answers, rag_model
 from .knowledge.collections.collection import Collection
@@ -37,9 +37,9 @@ from .knowledge.collections.collections import Collections, chunking
 from .knowledge.collections.index_building import IndexBuilder
 from .knowledge.collections.rebuild import Progress, reindex
 from .knowledge.collections.transfer import Imports, export_page
+from .knowledge.engines.interface import VectorEngine, damaged, gone
 from .knowledge.engines.qdrant_edge import QdrantEdge
 from .knowledge.engines.qdrant_server import QdrantServer
-from .knowledge.engines.vectors import VectorEngine, damaged, gone
 from .knowledge.files.documents import from_files
 from .knowledge.files.pool import Limits, ParsingPool
 from .knowledge.ingest.ingest import Incoming, Stages, StagesProgress, ingest, plan, silent
@@ -72,10 +72,10 @@ class Backend:
         self._disk = Disk.of(settings.data_dir, settings.disk_reserve_mb)
         file = engine.url.database if engine.dialect.name == "sqlite" else None
         self._jobs_disk = self._disk_of(Path(file).absolute().parent) if file else None
-        self._chat = connect.chat_model(settings, forwards=forwards)
-        self._embedder, self._judge = connect.embedders(settings, self._disk)
-        self._sifter = connect.sifter(self._embedder)
-        self._reranker = connect.reranker(settings)
+        self._chat = factory.chat_model(settings, forwards=forwards)
+        self._embedder, self._judge = factory.embedders(settings, self._disk)
+        self._sifter = factory.sifter(self._embedder)
+        self._reranker = factory.reranker(settings)
         edge = QdrantEdge(settings.data_dir / "collections", self._disk)
         self._qdrant = _qdrant_server(settings, holder.name)
         engines: list[VectorEngine] = [self._qdrant, edge] if self._qdrant else [edge]
@@ -83,7 +83,9 @@ class Backend:
         self._index_builder = IndexBuilder(self._collections, edge)
         self._parsers = ParsingPool(Limits(settings.file_seconds, settings.file_memory_mb * 2**20))
         self._imports = Imports(self._collections)
-        self._rooms = Rooms(self._chat, self._embedder, self._judge, self._collections, settings.answer_links)
+        self._services = JobServices(
+            self._chat, self._embedder, self._judge, self._collections, settings.answer_links
+        )
         self._jobs = self._open_jobs(engine)
 
     @classmethod
@@ -133,12 +135,12 @@ class Backend:
         settings, name = self.settings, self._holder.name
         redis = settings.redis_url.get_secret_value() if settings.redis_url else None
         secret = webhooks.key(settings.webhook_secret.get_secret_value()) if settings.webhook_secret else None
-        queue = Queue(engine.url, redis)
+        queue = Wakeups(engine.url, redis)
         self._database = database.Database(engine, self._vitals)
         deliveries = webhooks.Deliveries(
             self._database, secret, settings.webhook_private, settings.job_result_days
         )
-        hands = Hands(
+        capacity = WorkerCapacity(
             worker=name,
             places=("", name, self._place("collections")),
             types=list(registry.TYPES),
@@ -149,8 +151,8 @@ class Backend:
         if settings.workers:
             worker = Worker(
                 self._database,
-                self._rooms,
-                hands,
+                self._services,
+                capacity,
                 settings.workers,
                 deliveries,
                 settings.job_result_days,
@@ -224,7 +226,9 @@ class Backend:
             return pack()
         return await threads.processor(pack)
 
-    def _embedding_list(self, vectors: Vectors, encoding: str) -> schemas.EmbeddingList | schemas.Block:
+    def _embedding_list(
+        self, vectors: EmbeddingBatch, encoding: str
+    ) -> schemas.EmbeddingList | schemas.Block:
         tokens = vectors.total
         result = schemas.EmbeddingList(
             data=[],
@@ -565,7 +569,7 @@ class Backend:
         return schemas.JobId(id=await self._jobs.submit(job))
 
     async def _new_job(self, job_type: str, params: dict[str, Any], priority: int) -> NewJob:
-        check = partial(registry.checked, job_type, params, self._rooms)
+        check = partial(registry.checked, job_type, params, self._services)
         large = any(isinstance(value, list) and len(value) > 1000 for value in params.values())
         kind, valid = await threads.processor(check) if large else check()  # would hold up the loop
         if self._jobs_disk is not None:

@@ -149,7 +149,7 @@ def worker(
     ] = None,
 ) -> None:
     """Do jobs of the server on the same DATA_DIR, or of all on the same DATABASE_URL."""
-    from .worker import run
+    from .worker_process import run
 
     privacy.keep()
     options = settings.load()
@@ -306,8 +306,8 @@ def _models(context: typer.Context, url: Url = None, key: Key = None) -> None:
 def list_local() -> None:
     """List the local models: what each is for, takes and costs, which are here, and which are used."""
     from .inference import catalogue, weights
-    from .inference.embedded import EmbeddedEmbedder
     from .inference.models_folder import DEFAULTS, ModelsFolder
+    from .inference.static_vectors import StaticEmbedder
 
     folder = ModelsFolder(settings.load().models_path)
     here = {local.name: local for local in folder.here()}
@@ -319,7 +319,7 @@ def list_local() -> None:
         memory = _size(memory_mb * 10**6) if memory_mb else ""
         table.add_row(f"{_shown(name)}\n  {use}", task, _size(size), memory, state)
 
-    add(EmbeddedEmbedder().name, "vectors, fast (MIT; in this package)", "embeddings", 0, 100, True)
+    add(StaticEmbedder().name, "vectors, fast (MIT; in this package)", "embeddings", 0, 100, True)
     for default in weights.ALL:
         there = weights.path_of(default, folder.folder).is_file()
         use = f"{default.use} ({default.license})"

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 from . import schemas, threads
 from .disk import Disk
 from .errors import BackendError, LLMBackendError, NotFound
-from .inference import catalogue, connect
+from .inference import catalogue, factory
 from .inference.chat import ChatModel
 from .inference.cross_encoder import CrossEncoder
-from .inference.embedded import EmbeddedChat
-from .inference.embeddings import Embedder, Vectors
+from .inference.embeddings import Embedder, EmbeddingBatch
 from .inference.fallback import offered
 from .inference.judge import Judge
+from .inference.local_chat import LocalChat
 from .inference.replicas import Replicas
 from .inference.rerank import Reranker
 from .inference.tei import Info, read_info
@@ -34,7 +34,7 @@ from .knowledge.engines.qdrant_server import QdrantServer
 from .knowledge.files import landlock
 from .settings import Settings
 
-PATIENCE = 5.0  # seconds for a server
+PROBE_SECONDS = 5.0  # seconds for a server
 
 
 class _Found(NamedTuple):
@@ -55,12 +55,12 @@ async def examine(
     """A check a part. None raises: what is wrong stands in the check."""
     import aiohttp  # noqa: F401  # now, lest a server seem slow for it
 
-    parts = [_chat_server(server, settings.chat_model) for server in connect.servers(settings)]
-    if isinstance(chat, EmbeddedChat):
+    parts = [_chat_server(server, settings.chat_model) for server in factory.servers(settings)]
+    if isinstance(chat, LocalChat):
         parts.append(_embedded_check(chat))
         parts.append(_checked("judge", "embedded", None, lambda: _judge(judge)))
     parts += _embeddings(settings, embedder)
-    if (rerank_server := connect.rerank_server(settings)) is not None:
+    if (rerank_server := factory.rerank_server(settings)) is not None:
         parts.append(_rerank(settings, rerank_server, reranker))
     elif isinstance(reranker, CrossEncoder):
         parts.append(_checked("rerank", "embedded", None, lambda: _cross_encoder(reranker)))
@@ -107,7 +107,7 @@ async def _asked(
     name: schemas.CheckName, upstream: Upstream, probe: Callable[[], Awaitable[_Found]]
 ) -> schemas.Check:
     try:
-        return await _checked(name, upstream.name, upstream.url, probe, PATIENCE)
+        return await _checked(name, upstream.name, upstream.url, probe, PROBE_SECONDS)
     finally:
         await upstream.close()
 
@@ -149,14 +149,14 @@ def _judge_chat_model(model: str | None, checks: list[schemas.Check]) -> None:
             check.fix = f"CHAT_MODEL {model!r} is not offered: it has {', '.join(check.models[:10])}"
 
 
-async def _embedded_check(chat: EmbeddedChat) -> schemas.Check:
+async def _embedded_check(chat: LocalChat) -> schemas.Check:
     check = await _checked("chat", "embedded", None, lambda: _embedded_chat(chat))
     if check.ok:
         check.fix = larger(chat, _memory())
     return check
 
 
-async def _embedded_chat(chat: EmbeddedChat) -> _Found:
+async def _embedded_chat(chat: LocalChat) -> _Found:
     await threads.files(chat.require)
     return _Found(await chat.models(), {"context": (await chat.window()).context})
 
@@ -165,7 +165,7 @@ async def _cross_encoder(reranker: CrossEncoder) -> _Found:
     return _Found([(await reranker.rerank("word", ["word"])).model], {})
 
 
-def larger(chat: EmbeddedChat, memory: int | None) -> str | None:
+def larger(chat: LocalChat, memory: int | None) -> str | None:
     """Which model of the catalogue this machine has memory for, where SmolLM2 chats."""
     if chat.abstracts or memory is None:
         return None
@@ -193,16 +193,16 @@ async def _judge(judge: Judge) -> _Found:
 
 
 def _embeddings(settings: Settings, embedder: Embedder) -> list[Coroutine[Any, Any, schemas.Check]]:
-    async def probe(ask: Callable[[], Awaitable[Vectors]], tei: Upstream | None = None) -> _Found:
+    async def probe(ask: Callable[[], Awaitable[EmbeddingBatch]], tei: Upstream | None = None) -> _Found:
         vectors = await ask()
         info = await read_info(tei) if tei else Info()
         limits = {"dimension": vectors.values.shape[1], **_limits(info)}
         return _Found([info.model or embedder.name], limits, info.version)
 
-    upstreams = connect.embedding_servers(settings)
+    upstreams = factory.embedding_servers(settings)
     if not upstreams:
         return [_checked("embeddings", "embedded", None, partial(probe, partial(embedder.embed, ["word"])))]
-    asking: list[Callable[[], Awaitable[Vectors]]] = [partial(embedder.embed, ["word"])]
+    asking: list[Callable[[], Awaitable[EmbeddingBatch]]] = [partial(embedder.embed, ["word"])]
     if isinstance(embedder, Replicas):
         asking = [partial(embedder.asked, server, _embed_word) for server in embedder.servers]
     return [
@@ -211,7 +211,7 @@ def _embeddings(settings: Settings, embedder: Embedder) -> list[Coroutine[Any, A
     ]
 
 
-def _embed_word(embedder: Embedder) -> Awaitable[Vectors]:
+def _embed_word(embedder: Embedder) -> Awaitable[EmbeddingBatch]:
     return embedder.embed(["word"])
 
 
@@ -236,7 +236,7 @@ async def _vectors(server: QdrantServer) -> schemas.Check:
         about = await threads.network(server.about, abandon_on_cancel=True)
         return _Found([], {"collections": about.collections}, about.version)
 
-    return await _checked("vectors", "Qdrant", server.url, probe, PATIENCE)
+    return await _checked("vectors", "Qdrant", server.url, probe, PROBE_SECONDS)
 
 
 async def _data(disk: Disk) -> schemas.Check:

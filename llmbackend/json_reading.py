@@ -23,7 +23,7 @@ VALUES = 1_000_000
 CONTAINERS = 250_000
 """Lists and objects among them, which take the most room: a document with metadata is two."""
 
-DEPTH = 100
+MAX_NESTING = 100
 """Lists and objects within each other; the parser itself takes 200."""
 
 SLICE = 2**18  # bytes scanned at a time
@@ -74,7 +74,7 @@ def without_halves(body: bytes | bytearray) -> bytes | bytearray:
 
 def check_depth(body: bytes | bytearray, name: str) -> None:
     """Refuse a body that is nested too deep; for those too small to hold too many values."""
-    if body.count(b"[") + body.count(b"{") > DEPTH:
+    if body.count(b"[") + body.count(b"{") > MAX_NESTING:
         _scan(body, name)
 
 
@@ -101,10 +101,10 @@ def _scan(body: bytes | bytearray, name: str) -> list[_Cut]:
         for bracket in structure.translate(None, _NO_BRACKETS):
             if bracket in _CLOSES:
                 stack.append(bracket)
-                if len(stack) > DEPTH:
+                if len(stack) > MAX_NESTING:
                     raise InvalidRequest(
-                        f"{name}: the JSON is nested more than {DEPTH} deep: make it flatter",
-                        details={"limit": DEPTH},
+                        f"{name}: the JSON is nested more than {MAX_NESTING} deep: make it flatter",
+                        details={"limit": MAX_NESTING},
                     )
             elif not stack or _CLOSES[stack.pop()] != bracket:
                 raise InvalidRequest(f"{name}: the body is not JSON: its brackets do not match")

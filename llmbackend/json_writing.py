@@ -6,14 +6,14 @@ from pydantic import BaseModel
 
 from . import threads
 
-FEW = 16
+INLINE_ITEMS = 16
 """Items of which a result is written on the loop, which is over before a thread has begun."""
 
 
 def few(result: BaseModel) -> bool:
     """Whether a result is a list of a few items, or several such lists."""
     lengths = [len(value) for value in vars(result).values() if _items(value)]
-    return bool(lengths) and max(lengths) <= FEW
+    return bool(lengths) and max(lengths) <= INLINE_ITEMS
 
 
 def write(result: BaseModel) -> bytes:

@@ -2,7 +2,7 @@
 
 A request is small while it has a small body, writes nothing, and has been at work, waiting for models apart, for less
 than SMALL seconds. While there is one at work, large work (bodies, documents, jobs) waits wherever it gives way
-(`threads.give_way`, `pause`): all of it together gets one part of the time in 1 + SHARE then. Where nobody small is at
+(`threads.give_way`, `pause`): all of it together gets one part of the time in 1 + WAIT_PER_WORK then. Where nobody small is at
 work, nothing waits.
 """
 
@@ -20,7 +20,7 @@ SMALL = 0.5  # seconds
 SLICE = 0.002
 """Seconds of large work that are granted at a time while small requests are at work."""
 
-SHARE = 4.0
+WAIT_PER_WORK = 4.0
 
 _lock = threading.Lock()
 _small: dict[object, float] = {}  # since when, the oldest first
@@ -81,7 +81,7 @@ def _queue(waiter: object, wake: Callable[[], None], worked: float) -> float:
         if not _busy():
             return 0.0
         now = time.monotonic()
-        _next = max(now, _next) + SHARE * max(worked, SLICE)
+        _next = max(now, _next) + WAIT_PER_WORK * max(worked, SLICE)
         _waiting[waiter] = wake
         return _next - now
 

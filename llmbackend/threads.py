@@ -87,13 +87,13 @@ def give_way() -> None:
         _slice.began = time.monotonic()
 
 
-FEW = 2**14
+INLINE_CHARACTERS = 2**14
 """Characters that are worked on at once: a thread takes longer to begin than these."""
 
 
 async def by_length(characters: int, work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
     """What `work(*args)` returns or raises: of a short text at once, of a long one in a thread of the processor's."""
-    return work(*args) if characters <= FEW else await processor(work, *args)
+    return work(*args) if characters <= INLINE_CHARACTERS else await processor(work, *args)
 
 
 # A large call gives its thread back now and then (work goes by document or batch), so that others get their turn, and

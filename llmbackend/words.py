@@ -15,7 +15,7 @@ from itertools import chain, pairwise
 
 import regex
 
-LONGEST = 64
+REMEMBERED_LENGTH = 64
 """Characters of a piece between spaces whose words are remembered: longer ones seldom come again."""
 
 MOST = 2**16
@@ -101,7 +101,7 @@ class _Pieces(dict[str, tuple[str, ...]]):
 
     def __missing__(self, piece: str) -> tuple[str, ...]:
         found = tuple(_words(piece))
-        if len(piece) <= LONGEST:
+        if len(piece) <= REMEMBERED_LENGTH:
             if len(self) >= MOST:
                 self.clear()
             self[piece] = found

@@ -90,7 +90,7 @@ def _parent() -> socket.socket:
 
 
 def _import_all() -> None:
-    for name in ("llmbackend.cli", "llmbackend.server.app", "llmbackend.inference.embedded", "qdrant_edge"):
+    for name in ("llmbackend.cli", "llmbackend.server.app", "llmbackend.inference.local_chat", "qdrant_edge"):
         import_module(name)
     import_module("llmbackend.loading").llamaindex()
 

@@ -28,10 +28,10 @@ SUMMARY_SENTENCES = 5
 FEWEST, MOST = 6, 70
 """Words of a sentence that is worth reading: fewer are headings and remnants, more are not read to the end."""
 
-FEW = 12
+SHORT_TEXT = 12
 """Sentences and lines of a text in which half as many words are enough."""
 
-LONGEST = 700
+SENTENCE_LENGTH = 700
 """Letters of a sentence that is worth reading."""
 
 ALIKE = 0.85
@@ -111,7 +111,7 @@ def split(text: str) -> list[Sentence]:
 def worth_reading(found: Sequence[Sentence], text: str) -> list[Sentence]:
     """Whole sentences that say something: no headings, page marks, tables, signatures, redactions, contents, code."""
     times = Counter(sentence.text for sentence in found)
-    fewest = FEWEST if len(found) > FEW else FEWEST // 2
+    fewest = FEWEST if len(found) > SHORT_TEXT else FEWEST // 2
     kept, seen = [], set()
     for sentence in found:
         if times[sentence.text] > 2 or sentence.text in seen or not _says_something(sentence, text, fewest):
@@ -128,7 +128,7 @@ def _says_something(sentence: Sentence, text: str, fewest: int) -> bool:
     unspaced = len(letters) > 12 * len(words)  # a script that has no spaces between words
     if not unspaced and not fewest <= len(words) <= MOST:
         return False
-    if not _ENDS.search(said) or not _BEGINS.match(said) or said[:1].islower() or len(said) > LONGEST:
+    if not _ENDS.search(said) or not _BEGINS.match(said) or said[:1].islower() or len(said) > SENTENCE_LENGTH:
         return False
     if len(letters) < 0.7 * len(said.replace(" ", "")):
         return False

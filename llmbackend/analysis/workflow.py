@@ -39,7 +39,7 @@ MAX_KEY_POINTS = extract.KEY_POINTS
 MOST_POINTS = 16
 """Of all parts, from which a model concludes: a context of 2,048 tokens takes them."""
 
-FEW = 200
+FEW_SENTENCES = 200
 """Sentences of a text of which each has a say in the sentiment, as short as it may be; else those worth reading."""
 
 MOST_JUDGED = 5000
@@ -156,11 +156,11 @@ async def extracted(embedder: Embedder, judge: Judge, text: str, links: Links, m
     ]
     notes = [OWN_WORDS]
     if not worth:
-        worth = [s for s in found if len(s.text) <= extract.LONGEST and any(map(str.isalpha, s.text))][
-            :MAX_KEY_POINTS
-        ]
+        worth = [
+            s for s in found if len(s.text) <= extract.SENTENCE_LENGTH and any(map(str.isalpha, s.text))
+        ][:MAX_KEY_POINTS]
         notes.append("summary and key_points: no sentence stands out, so they are the text's first lines")
-    felt = found if len(found) <= FEW else worth
+    felt = found if len(found) <= FEW_SENTENCES else worth
     english = is_english(text)
     judges = english and judge.here and max(len(felt), len(worth)) <= MOST_JUDGED
     if english and judge.here and not judges:

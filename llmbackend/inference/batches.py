@@ -9,8 +9,8 @@ from math import inf
 from typing import NamedTuple, TypeVar
 
 from ..errors import InvalidRequest
+from .context_limits import Length, told
 from .embeddings import TextRefused, TokenIds
-from .overflow import Length, told
 from .upstream import TooMany
 
 _Text = TypeVar("_Text", str, TokenIds)

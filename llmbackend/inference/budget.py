@@ -30,7 +30,7 @@ UNTOLD = 512
 QUESTIONS = 32
 """One text of so many that a server takes is kept free for questions."""
 
-FEW = 16
+BUSY_TEXTS = 16
 """Texts under way from which on they are what keeps a server busy: where there are fewer, others use it too."""
 
 WHOLE = 4
@@ -185,7 +185,7 @@ class Budget:
     def was_busy(self, turn: Turn) -> None:
         with self._lock:
             if turn.began >= self._halved:  # else it is told of what has been halved already
-                self.limit = max(1.0, min(self.limit, max(self._under_way, FEW)) / 2)
+                self.limit = max(1.0, min(self.limit, max(self._under_way, BUSY_TEXTS)) / 2)
                 self._halved = time.monotonic()
 
     def _room(self, bulk: bool) -> float:

@@ -20,7 +20,7 @@ from .. import threads, tracing
 from ..disk import Disk
 from ..errors import InvalidRequest, LLMBackendError
 from .cache_writer import CacheWriter
-from .embeddings import Cut, Embedder, TextRefused, TokenIds, TooLong, Vectors
+from .embeddings import Cut, Embedder, EmbeddingBatch, TextRefused, TokenIds, TooLong
 from .fingerprint import TEXTS, Fingerprint
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class CachedEmbedder:
         dimensions: int | None = None,
         too_long: TooLong = "split",
         role: Role | None = None,
-    ) -> Vectors:
+    ) -> EmbeddingBatch:
         """One vector a text, in order; raises an LLMBackendError: for a refused text InvalidRequest with its `index`.
 
         Texts of a collection have a `role`, for which there may be a prompt.
@@ -124,7 +124,7 @@ class CachedEmbedder:
 
     async def _through(
         self, cache: Cache, texts: Sequence[str], how: list[Any], ask: Any
-    ) -> tuple[Vectors, Fingerprint]:
+    ) -> tuple[EmbeddingBatch, Fingerprint]:
         """The vectors, and the model that made them all."""
         while True:
             made_by = await self.model.fingerprint()
@@ -145,7 +145,7 @@ class CachedEmbedder:
         dimensions: int | None,
         ask: Any,
         made_by: Fingerprint,
-    ) -> Vectors | None:
+    ) -> EmbeddingBatch | None:
         """None if it was another model by now that was asked for those that are missing."""
         if len(texts) == 1 and len(texts[0]) < LONG:
             if entry := cache.at_hand(key := key_of(texts[0])):
@@ -164,20 +164,22 @@ class CachedEmbedder:
             return None
         return await threads.processor(_merged, cache, list(missing), new, keys, entries)
 
-    def at_once(self, text: str, dimensions: int | None) -> Vectors | None:
+    def at_once(self, text: str, dimensions: int | None) -> EmbeddingBatch | None:
         return self.model.at_once(text, dimensions)
 
     def weight(self, text: str, tokens: int | None) -> float:
         return self.model.weight(text, tokens)
 
-    async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
+    async def embed_tokens(
+        self, texts: Sequence[TokenIds], *, dimensions: int | None = None
+    ) -> EmbeddingBatch:
         """As `embed`, of token ids, which are not kept."""
         try:
             return self._noted(await self.model.embed_tokens(texts, dimensions=dimensions))
         except TextRefused as refused:
             raise _placed(refused, texts) from refused.__cause__
 
-    def _noted(self, vectors: Vectors) -> Vectors:
+    def _noted(self, vectors: EmbeddingBatch) -> EmbeddingBatch:
         tracing.current().used(self.name, {"prompt_tokens": vectors.total})
         return vectors
 
@@ -208,7 +210,7 @@ class _Key:
 
 def _look_up(
     cache: Cache, key_of: _Key, texts: Sequence[str]
-) -> tuple[list[bytes], list[Entry | None], Vectors | None]:
+) -> tuple[list[bytes], list[Entry | None], EmbeddingBatch | None]:
     """The texts' keys and entries, and the vectors if nothing is missing."""
     keys = [key_of(text) for text in texts]
     entries = cache.get(keys)
@@ -217,8 +219,8 @@ def _look_up(
 
 
 def _merged(
-    cache: Cache, missing: list[bytes], new: Vectors, keys: list[bytes], entries: list[Entry | None]
-) -> Vectors:
+    cache: Cache, missing: list[bytes], new: EmbeddingBatch, keys: list[bytes], entries: list[Entry | None]
+) -> EmbeddingBatch:
     """The vectors of all keys: of those that were there and those that are new, which are kept."""
     fresh = dict(zip(missing, _entries(new), strict=True))
     cache.keep(fresh)
@@ -228,7 +230,7 @@ def _merged(
     return merged._replace(made_by=new.made_by)
 
 
-def _entries(vectors: Vectors) -> list[Entry]:
+def _entries(vectors: EmbeddingBatch) -> list[Entry]:
     cuts = {cut.index: json.dumps([cut.tokens, cut.limit, cut.parts]) for cut in vectors.cut}
     return [
         Entry(row.tobytes(), tokens, cuts.get(index))
@@ -236,13 +238,13 @@ def _entries(vectors: Vectors) -> list[Entry]:
     ]
 
 
-def _vectors(entries: list[Entry]) -> Vectors:
+def _vectors(entries: list[Entry]) -> EmbeddingBatch:
     import numpy as np
 
     block, tokens, cuts = zip(*entries, strict=True)
     values: np.ndarray[Any, Any] = np.frombuffer(b"".join(block), "<f4").reshape(len(entries), -1)
     cut = [Cut(index, *json.loads(fields)) for index, fields in enumerate(cuts) if fields]
-    return Vectors(values, list(tokens), cut)
+    return EmbeddingBatch(values, list(tokens), cut)
 
 
 _TABLE = """

@@ -18,8 +18,8 @@ from ..settings import Settings
 from ..sse import DONE, Tail, event
 from . import media, wire
 from .budget import Turn
-from .fallback import Server
-from .overflow import overflow
+from .context_limits import overflow
+from .fallback import ChatServer
 from .upstream import RETRIES, Upstream
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class OpenAICompatibleChat(ChatModel):
     abstracts = True
 
     def __init__(self, upstreams: Sequence[Upstream], settings: Settings) -> None:
-        self._servers = [Server(upstream, settings.chat_cool_down) for upstream in upstreams]
+        self._servers = [ChatServer(upstream, settings.chat_cool_down) for upstream in upstreams]
         self._timeout = settings.upstream_timeout
         self._context = settings.chat_context
         self._name = settings.chat_model
@@ -189,11 +189,11 @@ class OpenAICompatibleChat(ChatModel):
                     raise
                 log.warning("%s; asking %s instead", error.message, servers[0].upstream.name)
 
-    async def _in_order(self, model: str | None) -> list[Server]:
+    async def _in_order(self, model: str | None) -> list[ChatServer]:
         """The servers to ask for a model: those that offer it, those that failed of late at the end."""
         able = self._servers
         if model is not None and len(able) > 1:  # one alone knows best itself
-            patience = min(Server.LISTING, self._timeout / 4)
+            patience = min(ChatServer.LISTING, self._timeout / 4)
             offers = await asyncio.gather(*(server.may_offer(model, patience) for server in able))
             able = [server for server, offer in zip(able, offers, strict=True) if offer]
         if not able:

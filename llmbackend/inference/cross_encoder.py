@@ -12,7 +12,7 @@ from typing import Any
 from .. import tracing
 from ..errors import BackendError, NotFound
 from ..threads import Threads
-from .lengths import of_similar_length
+from .long_texts import of_similar_length
 from .onnx import session, whole_characters
 from .rerank import Ranks
 

@@ -18,7 +18,7 @@ from ..errors import BackendError
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are here, and those there are, where known."""
 
-PATIENCE = (10, 60)
+TIMEOUTS = (10, 60)
 """Seconds to connect, and between two pieces."""
 ATTEMPTS = 5
 """In a row that bring nothing, with pauses of 1, 2, 4 and 8 s between them."""
@@ -88,7 +88,7 @@ def _receive(url: str, part: Path, disk: Disk, size: int | None, progress: Progr
     elif start:
         headers["Range"] = f"bytes={start}-"
     try:
-        with requests.get(url, headers=headers, stream=True, timeout=PATIENCE) as reply:
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUTS) as reply:
             if (
                 reply.status_code == 416
             ):  # there is no more of it than that: it is whole, or of another version

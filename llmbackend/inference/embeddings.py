@@ -32,7 +32,7 @@ class Cut:
     parts: int
 
 
-class Vectors(NamedTuple):
+class EmbeddingBatch(NamedTuple):
     """`values` is (texts, dimension), float32, each row of unit length; `tokens` counts what was read of each.
 
     A server may not tell the tokens: None.
@@ -69,16 +69,18 @@ class Embedder(Protocol):
 
     async def embed(
         self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
-    ) -> Vectors:
+    ) -> EmbeddingBatch:
         """One vector a text, in order; raises an LLMBackendError, or TextRefused."""
 
-    def at_once(self, text: str, dimensions: int | None) -> Vectors | None:
+    def at_once(self, text: str, dimensions: int | None) -> EmbeddingBatch | None:
         """A text's vector, if making it takes less time than a thread would; for the event loop."""
 
     def weight(self, text: str, tokens: int | None) -> float:
         """What this model's list counts beside BM25's in a search for that text, which has so many of its tokens."""
 
-    async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
+    async def embed_tokens(
+        self, texts: Sequence[TokenIds], *, dimensions: int | None = None
+    ) -> EmbeddingBatch:
         """As `embed`, of token ids; raises InvalidRequest where the model takes none."""
 
     async def close(self) -> None: ...

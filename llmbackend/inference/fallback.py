@@ -9,7 +9,7 @@ from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
 from .upstream import RETRIES, Upstream
 
 
-class Server:
+class ChatServer:
     LIST_AGE = 60.0  # seconds after which an unknown model is looked for anew
     LISTING = 2.0  # seconds that a call may have to wait for this
 

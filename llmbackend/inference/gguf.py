@@ -7,7 +7,7 @@ from pathlib import Path
 
 _HEADER = struct.Struct("<4sIQQ")
 _STRING = 8
-_LONGEST = 1000
+_MAX_STRING = 1000
 
 
 def architecture(file: Path) -> str:
@@ -28,4 +28,4 @@ def architecture(file: Path) -> str:
 
 def _length(of: bytes) -> int:
     (length,) = struct.unpack("<Q", of)
-    return min(int(length), _LONGEST)
+    return min(int(length), _MAX_STRING)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from .. import tracing
 from ..errors import BackendError, InvalidRequest
 from ..threads import Threads
-from .embeddings import Cut, TextRefused, TokenIds, TooLong, Vectors, no_tokens, spelt, unit
+from .embeddings import Cut, EmbeddingBatch, TextRefused, TokenIds, TooLong, no_tokens, spelt, unit
 from .fingerprint import Fingerprint
-from .lengths import mean, of_similar_length
+from .long_texts import mean, of_similar_length
 from .minilm_onnx import TOKENIZER
 from .onnx import session, whole_characters
 from .weights import MINILM, path_of
@@ -58,7 +58,7 @@ class MiniLM:
 
     async def embed(
         self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
-    ) -> Vectors:
+    ) -> EmbeddingBatch:
         if dimensions not in (None, DIMENSION):
             raise InvalidRequest(
                 f"dimensions: {self.name} has {DIMENSION}, not {dimensions}",
@@ -79,15 +79,17 @@ class MiniLM:
             ends = np.cumsum([len(of_text) for of_text in lengths])
             means = [mean(values[end - len(one) : end], one) for one, end in zip(lengths, ends, strict=True)]
             values = np.array(means)
-        return Vectors(values, [sum(of_text) for of_text in lengths], cut)
+        return EmbeddingBatch(values, [sum(of_text) for of_text in lengths], cut)
 
-    def at_once(self, text: str, dimensions: int | None) -> Vectors | None:
+    def at_once(self, text: str, dimensions: int | None) -> EmbeddingBatch | None:
         return None
 
     def weight(self, text: str, tokens: int | None) -> float:
         return 0.1 if spelt(text, tokens or 0) else 0.7
 
-    async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
+    async def embed_tokens(
+        self, texts: Sequence[TokenIds], *, dimensions: int | None = None
+    ) -> EmbeddingBatch:
         raise no_tokens(self.name)
 
     def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:

@@ -18,7 +18,7 @@ SECONDS = 1
 """Of a processor's time, for one reply."""
 WALL_SECONDS = 3
 """With the start of the process, on a busy machine."""
-LONGEST = 200
+ERROR_CHARACTERS = 200
 """Characters of what is told of an error."""
 SHORT = 2**14
 """Characters of a reply whose errors are collected here: all are, be they as many as its values."""
@@ -41,7 +41,10 @@ def validator(schema: Any) -> Any:
 def told(validator: Any, reply: Any) -> str | None:
     """What does not fit, in a few words; None if all does."""
     errors = islice(validator.iter_errors(reply), 5)
-    return "; ".join(f"{_path(error.instance_path)}: {error.message[:LONGEST]}" for error in errors) or None
+    return (
+        "; ".join(f"{_path(error.instance_path)}: {error.message[:ERROR_CHARACTERS]}" for error in errors)
+        or None
+    )
 
 
 def told_apart(schema: Any, reply: Any) -> str | None:
@@ -63,7 +66,7 @@ def told_apart(schema: Any, reply: Any) -> str | None:
         raise TimeoutError
     if done.returncode:
         raise CheckFailed(
-            f"it ended with {done.returncode}: {done.stderr.decode(errors='replace')[-LONGEST:]}"
+            f"it ended with {done.returncode}: {done.stderr.decode(errors='replace')[-ERROR_CHARACTERS:]}"
         )
     return done.stdout.decode() or None
 

@@ -277,7 +277,7 @@ def _check(local: Local) -> None:
     if local.task == "chat":
         architecture(local.file)
     elif local.task == "embeddings":
-        from .embedded import static_model
+        from .static_vectors import static_model
 
         static_model(local.name, local.folder)
     else:

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from ..errors import BackendError, Conflict, LLMBackendError, NotFound, Overloaded
-from .embeddings import TokenIds, TooLong, Vectors
+from .embeddings import EmbeddingBatch, TokenIds, TooLong
 from .fingerprint import Fingerprint
-from .served import ServedEmbedder
+from .remote_embedders import RemoteEmbedder
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _FAILURES = (BackendError, NotFound, Overloaded)
 class Replicas:
     """An embedder. Servers must agree, which is seen to when one is first used: else raises a Conflict that names both."""
 
-    def __init__(self, servers: Sequence[ServedEmbedder], cool_down: float) -> None:
+    def __init__(self, servers: Sequence[RemoteEmbedder], cool_down: float) -> None:
         self.servers = servers
         self._cool_down = cool_down
         self._rests_until = dict.fromkeys(servers, 0.0)
@@ -37,17 +37,19 @@ class Replicas:
         return tuple(dict.fromkeys(name for server in self.servers for name in server.names))
 
     async def fingerprint(self) -> Fingerprint:
-        return await self._ask(ServedEmbedder.fingerprint)
+        return await self._ask(RemoteEmbedder.fingerprint)
 
     async def embed(
         self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
-    ) -> Vectors:
+    ) -> EmbeddingBatch:
         return await self._ask(lambda server: server.embed(texts, dimensions=dimensions, too_long=too_long))
 
-    async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
+    async def embed_tokens(
+        self, texts: Sequence[TokenIds], *, dimensions: int | None = None
+    ) -> EmbeddingBatch:
         return await self._ask(lambda server: server.embed_tokens(texts, dimensions=dimensions))
 
-    def at_once(self, text: str, dimensions: int | None) -> Vectors | None:
+    def at_once(self, text: str, dimensions: int | None) -> EmbeddingBatch | None:
         return None
 
     def weight(self, text: str, tokens: int | None) -> float:
@@ -58,7 +60,7 @@ class Replicas:
             await server.close()
 
     async def asked(
-        self, server: ServedEmbedder, ask: Callable[[ServedEmbedder], Awaitable[_Result]]
+        self, server: RemoteEmbedder, ask: Callable[[RemoteEmbedder], Awaitable[_Result]]
     ) -> _Result:
         """What one of the servers answers, if it agrees with the others."""
         await server.fingerprint()
@@ -69,7 +71,7 @@ class Replicas:
                 await self._look_again(other, server, known)
         return answer
 
-    async def _look_again(self, other: ServedEmbedder, server: ServedEmbedder, known: Fingerprint) -> None:
+    async def _look_again(self, other: RemoteEmbedder, server: RemoteEmbedder, known: Fingerprint) -> None:
         """Raise Conflict, unless the other server has got the same model meanwhile, or has gone."""
         try:
             found = await other.look()
@@ -83,7 +85,7 @@ class Replicas:
                 details={"backend": server.about, "model": known.model, "other": found.model},
             )
 
-    async def _ask(self, ask: Callable[[ServedEmbedder], Awaitable[_Result]]) -> _Result:
+    async def _ask(self, ask: Callable[[RemoteEmbedder], Awaitable[_Result]]) -> _Result:
         servers = sorted(self.servers, key=lambda server: self._rests_until[server] > time.monotonic())
         for place, server in enumerate(servers, 1):
             try:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Protocol
 from ..errors import BackendError, InvalidRequest, NotFound
 from . import budget
 from .batches import Limits, ask_in_batches
+from .context_limits import Length
 from .embeddings import TextRefused, added
-from .overflow import Length
 from .tei import Info, read_info, tokens_told
 from .upstream import Upstream
 

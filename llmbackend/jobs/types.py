@@ -34,11 +34,11 @@ class BatchEmbedParams(Request):
     "batch_embed",
     BatchEmbedParams,
     rows="embeddings",
-    check=lambda rooms, params: require(rooms.embedder, params.model),
+    check=lambda services, params: require(services.embedder, params.model),
 )
 async def batch_embed(context: Context, params: BatchEmbedParams) -> dict[str, Any]:
     """`{model, dimension, tokens, count, embeddings}`: a vector a text, in order; tokens is null where not told."""
-    embedder, results, total = context.rooms.embedder, context.results, len(params.texts)
+    embedder, results, total = context.services.embedder, context.results, len(params.texts)
     state: dict[str, Any] = {"dimension": 0, "tokens": 0, **(context.resume or {})}
     size = FIRST_BATCH
     while results.count < total:
@@ -103,7 +103,7 @@ async def _reply(context: Context, params: BatchChatParams, index: int) -> dict[
     try:
         request = ChatRequest(messages=turns, **{name: one for name, one in asked.items() if one is not None})
         wire = request.model_dump(exclude_unset=True, exclude_none=True, by_alias=True)
-        said = await context.rooms.chat.complete(wire)
+        said = await context.services.chat.complete(wire)
     except LLMBackendError as error:
         return {**told, "error": {"code": error.code, "message": error.message}}
     reply = said["choices"][0]["message"].get("content")
@@ -129,14 +129,14 @@ class RagIngestParams(RagIngestRequest):
 @job_type("rag_ingest", RagIngestParams, where="collections")
 async def rag_ingest(context: Context, params: RagIngestParams) -> dict[str, Any]:
     """An ingest report. What an earlier attempt stored is unchanged, and costs nothing: no checkpoint is needed."""
-    rooms = context.rooms
-    collection = await rooms.collections.get_or_create(
+    services = context.services
+    collection = await services.collections.get_or_create(
         params.collection, params.chunk_size, params.chunk_overlap
     )
     report = await ingest(
         collection,
         params.documents,
-        rooms.embedder,
+        services.embedder,
         sync=params.sync,
         progress=lambda done, total, stage, stages: context.progress(done, total, stage),
     )
@@ -152,12 +152,12 @@ class ReindexParams(Request):
     "reindex",
     ReindexParams,
     where="here",
-    tidy=lambda rooms, unfinished: rooms.collections.tidy_after_jobs(unfinished),
+    tidy=lambda services, unfinished: services.collections.tidy_after_jobs(unfinished),
 )
 async def reindex(context: Context, params: ReindexParams) -> dict[str, Any]:
     """A reindex report. The new vectors are in a copy until the end, which a later attempt goes on with."""
     report = await rebuild.reindex(
-        context.rooms.collections,
+        context.services.collections,
         params.collection,
         model=params.model,
         progress=context.progress,
@@ -184,11 +184,11 @@ async def analyze_documents(context: Context, params: AnalyzeDocumentsParams) ->
         name, text = (str(number), given) if isinstance(given, str) else (given.id, given.text)
         try:
             analysis = await analyze(
-                context.rooms.chat,
-                context.rooms.embedder,
-                context.rooms.judge,
+                context.services.chat,
+                context.services.embedder,
+                context.services.judge,
                 text,
-                context.rooms.answer_links,
+                context.services.answer_links,
             )
             context.results.append([{"id": name, **analysis.model_dump()}])
         except LLMBackendError as error:

@@ -1,4 +1,4 @@
-"""The hands: take up jobs from the ledger, do them on the core's event loop, and look after what others left."""
+"""The worker loop: claims, runs and recovers jobs, on the core's event loop."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from ..inference.budget import in_bulk
 from ..tracing import Trace, tracing
 from ..vitals import Vitals
 from . import leases, ledger, reading, results, schedules, webhooks
-from .context import Context, Rooms
-from .leases import Hands
+from .context import Context, JobServices
+from .leases import WorkerCapacity
 from .ledger import Claim, LostAttempt, NewJob
 from .registry import TYPES, JobType
 from .tables import CLOCK_SECONDS, ClockWatch, now, reckon_anew
@@ -69,8 +69,8 @@ class Worker:
     def __init__(
         self,
         database: Database,
-        rooms: Rooms,
-        hands: Hands,
+        services: JobServices,
+        capacity: WorkerCapacity,
         slots: int,
         deliveries: Deliveries,
         keep_days: float,
@@ -83,8 +83,8 @@ class Worker:
         self._no_room: str | None = None
         self._vitals = vitals
         self._context = contextvars.copy_context()
-        self._rooms = rooms
-        self._hands = hands
+        self._services = services
+        self._capacity = capacity
         self._slots = slots
         self._deliveries = deliveries
         self._keep_days = keep_days
@@ -94,7 +94,7 @@ class Worker:
         self._at_work: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._last_turn: dict[str, float] = {}
-        self._busy = 0  # attempts whose function is at work, and jobs that are being accepted for a hand
+        self._busy = 0  # attempts whose function is at work, and jobs that are being accepted for a slot
         self._left_some = False  # whether there may be jobs that wait to be taken up
         self._wanted = asyncio.Event()
         self._free = asyncio.Event()
@@ -107,34 +107,36 @@ class Worker:
     async def start(self) -> None:
         """Take up what a dead process of the same name left, then whatever comes."""
         self._look_for_room()
-        await self._database.write(leases.recover, self._hands.worker)
+        await self._database.write(leases.recover, self._capacity.worker)
         self._free.set()
         self.wake()
         self._loops = [asyncio.create_task(self._take_up()), asyncio.create_task(self._look_around())]
 
     @property
     def free(self) -> bool:
-        """Whether there is a hand free."""
+        """Whether a slot is free."""
         if self._busy >= self._slots or self._closing or self._no_room is not None:
             return False
         return not any(attempt.suspect for attempt in self.attempts.values())
 
     def wake(self) -> None:
-        """Look for work, as soon as there is a hand free."""
+        """Look for work, as soon as a slot is free."""
         self._left_some = True
         if (
             self.free
-        ):  # else whoever frees one does, so that hands that get free together are given work together
+        ):  # else whoever frees a slot does, so that slots that get free together are given work together
             self._wanted.set()
 
     def accept(self, job: NewJob) -> asyncio.Future[tuple[str, Claim | None]] | None:
-        """`leases.accept` for a free hand, which begins as soon as it is done; None if the job has to wait its turn."""
-        waits = self._left_some or self._hands.per_owner is not None or job.depends_on or job.run_at > now()
+        """`leases.accept` for a free slot, whose job begins as soon as it is done; None if the job has to wait its turn."""
+        waits = (
+            self._left_some or self._capacity.per_owner is not None or job.depends_on or job.run_at > now()
+        )
         if waits or not self.free:
             return None
         self._busy += 1
         self._note_free()
-        adding = self._database.write(leases.accept, job, self._hands)
+        adding = self._database.write(leases.accept, job, self._capacity)
         self._start(self._accepted(adding))
         return adding
 
@@ -145,7 +147,7 @@ class Worker:
         if claim is not None:
             await self._attempt(self._begin(claim))
         else:
-            self._hand_free()
+            self._slot_freed()
 
     async def until_free(self) -> None:
         """Wait until work can be taken up, or none will be any more."""
@@ -178,20 +180,20 @@ class Worker:
                 with self._vitals.step("claiming of jobs"):
                     more = await self._claim()
 
-    def _now(self) -> Hands:
+    def _now(self) -> WorkerCapacity:
         alone = not self.attempts and not self._busy
-        return replace(self._hands, free=self._slots - self._busy, alone=alone)
+        return replace(self._capacity, free=self._slots - self._busy, alone=alone)
 
     async def _claim(self) -> bool:
         """Begin the next jobs; tells whether there may be more."""
-        hands = self._now()
+        capacity = self._now()
         # Not durable: claimed or not, after a power cut a job is done anew.
-        claimed = await self._database.write(leases.claim, hands, self._last_turn, durable=False)
+        claimed = await self._database.write(leases.claim, capacity, self._last_turn, durable=False)
         for job in claimed:
             self._busy += 1
             self._start(self._attempt(self._begin(job)))
-        more = len(claimed) == hands.free
-        self._left_some = more or self._wanted.is_set() or self._hands.per_owner is not None
+        more = len(claimed) == capacity.free
+        self._left_some = more or self._wanted.is_set() or self._capacity.per_owner is not None
         return more
 
     def _begin(self, job: Claim) -> Attempt:
@@ -217,7 +219,7 @@ class Worker:
             end = await self._run(attempt)
             # The next job can be claimed in the same transaction.
             noting = self._database.write(*end, patient=True) if end is not None else None
-            self._hand_free()
+            self._slot_freed()
             if noting is not None:  # else it was cancelled, or lost: the ledger knows
                 await noting
         except LostAttempt:
@@ -230,7 +232,7 @@ class Worker:
                 del self.attempts[attempt.job.id]
             attempt.ended.set()
 
-    def _hand_free(self) -> None:
+    def _slot_freed(self) -> None:
         self._busy -= 1
         self._free.set()
         if self._left_some:
@@ -248,7 +250,7 @@ class Worker:
             except LostAttempt:
                 attempt.scope.cancel()
 
-        context = attempt.context = Context(job, self._rooms, None, rows, save)
+        context = attempt.context = Context(job, self._services, None, rows, save)
         end: tuple[Any, ...] | None = None
         try:
             with panics.caught(), attempt.scope:
@@ -311,9 +313,11 @@ class Worker:
         write, step = self._database.write, self._vitals.step
         tokens = {attempt.job.token: attempt for attempt in self.attempts.values()}
         moved = self._clock.moved()
-        if tokens and (abs(moved) > CLOCK_SECONDS or time.monotonic() - self._beat >= self._hands.lease / 3):
+        if tokens and (
+            abs(moved) > CLOCK_SECONDS or time.monotonic() - self._beat >= self._capacity.lease / 3
+        ):
             with step("heartbeats of jobs"):
-                await write(leases.extend, list(tokens), self._hands.lease, durable=False)
+                await write(leases.extend, list(tokens), self._capacity.lease, durable=False)
                 self._beat = time.monotonic()
         self._reckoned = self._reckoned and moved > -CLOCK_SECONDS
         if not self._reckoned:  # else whatever is to come after a while would wait until that comes again
@@ -346,7 +350,7 @@ class Worker:
     async def _tidy(self, kind: JobType) -> None:
         if kind.tidy is not None:
             try:
-                await kind.tidy(self._rooms, partial(self._database.read, reading.unfinished))
+                await kind.tidy(self._services, partial(self._database.read, reading.unfinished))
             except Exception:
                 log.exception("what %s jobs left could not be removed", kind.name)
 
@@ -358,7 +362,7 @@ class Worker:
             self._vitals.failed("webhooks", error)
 
 
-class _Sight(NamedTuple):
+class LedgerStatus(NamedTuple):
     """What there is to look after."""
 
     alive: set[str]
@@ -368,11 +372,11 @@ class _Sight(NamedTuple):
     deliverable: bool
 
 
-def _seen(connection: Connection, tokens: list[str], hands: Hands) -> _Sight:
-    return _Sight(
+def _seen(connection: Connection, tokens: list[str], capacity: WorkerCapacity) -> LedgerStatus:
+    return LedgerStatus(
         alive=leases.alive(connection, tokens) if tokens else set(),
         expired=leases.expired(connection),
-        runnable=leases.runnable(connection, hands),
+        runnable=leases.runnable(connection, capacity),
         scheduled=schedules.any_due(connection),
         deliverable=webhooks.any_due(connection),
     )

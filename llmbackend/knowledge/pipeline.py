@@ -14,7 +14,7 @@ from ..errors import BackendError
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
-DEPTH = 2
+AHEAD = 2
 
 
 class _Put(NamedTuple, Generic[_Item]):
@@ -26,7 +26,7 @@ class _Put(NamedTuple, Generic[_Item]):
 
 @asynccontextmanager
 async def ahead(
-    items: AsyncGenerator[_Item, None], depth: int = DEPTH
+    items: AsyncGenerator[_Item, None], depth: int = AHEAD
 ) -> AsyncIterator[AsyncIterator[_Item]]:
     """The same items, made in a task of their own while earlier ones are being used, at most `depth` in advance.
 

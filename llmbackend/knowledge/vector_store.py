@@ -26,7 +26,7 @@ from ..schemas.metadata import storable
 from .chunks.chunking import content_hash
 from .collections.collection import Collection
 from .engines.filters import Combination, Condition, bounded, conditions
-from .engines.vectors import Chunk, Mode, fitting
+from .engines.interface import Chunk, Mode, fitting
 
 _MODES: dict[VectorStoreQueryMode, Mode] = {
     VectorStoreQueryMode.DEFAULT: "dense",

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, JsonValue
 
 # Qdrant Edge cannot read its log again where metadata is nested 123 deep or more. Every chunk of a document has a copy,
 # and Edge converts it with the interpreter's lock held, hence the other two.
-DEPTH = 32
+METADATA_DEPTH = 32
 """How deep lists and objects may lie in one another."""
 VALUES = 1_000
 """How many values, those in lists and objects counted."""
@@ -38,8 +38,8 @@ def storable(metadata: dict[str, Any], what: str = "metadata", most_bytes: int =
             size += 8
             _number(value, what, place)
         values += len(inner)
-        if inner and len(place) >= DEPTH:
-            raise ValueError(f"{_at(what, place[:3])} is nested more than {DEPTH} deep")
+        if inner and len(place) >= METADATA_DEPTH:
+            raise ValueError(f"{_at(what, place[:3])} is nested more than {METADATA_DEPTH} deep")
         if values > VALUES:
             raise ValueError(f"{what} has more than {VALUES} values: put long lists into the document's text")
         waiting += [(each, (*place, key)) for each, key in inner]
@@ -78,7 +78,7 @@ Metadata = Annotated[
     dict[str, JsonValue],
     AfterValidator(storable),
     Field(
-        description=f"nested at most {DEPTH} deep, with at most {VALUES:,} values and {BYTES:,} bytes in all; "
+        description=f"nested at most {METADATA_DEPTH} deep, with at most {VALUES:,} values and {BYTES:,} bytes in all; "
         "integers have at most 64 bits"
     ),
 ]

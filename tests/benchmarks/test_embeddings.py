@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from llmbackend import LLMBackendClient
-from llmbackend.inference.embedded import EmbeddedEmbedder
+from llmbackend.inference.static_vectors import StaticEmbedder
 from llmbackend.knowledge.chunks.chunking import split
 from llmbackend.knowledge.ingest.ingest import EMBEDDED_AT_ONCE
 from llmbackend.local import LocalTransport
@@ -122,13 +122,13 @@ def test_ingest_keeps_an_embedding_server_busy(tmp_path: Path, table: Table, sec
 @pytest.mark.parametrize("words", [75, 600])
 def test_a_warm_cache_beats_the_embedded_model(tmp_path: Path, table: Table, words: int) -> None:
     """Once as the core sees it (an embedder, with and without a cache), once through the client."""
-    from llmbackend.inference.connect import embedder
+    from llmbackend.inference.factory import embedder
 
     short = passages(1500)
     texts = [" ".join(short[start : start + words // 75]) for start in range(0, len(short), words // 75)]
 
     async def rates() -> tuple[float, float]:
-        model = EmbeddedEmbedder()
+        model = StaticEmbedder()
         cached = embedder(Settings(data_dir=tmp_path))
         await cached.embed(texts)
         bare, warm = [], []

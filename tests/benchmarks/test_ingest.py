@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 from llmbackend import LLMBackendClient
-from llmbackend.inference.embedded import EmbeddedEmbedder
+from llmbackend.inference.static_vectors import StaticEmbedder
 from llmbackend.knowledge.chunks.chunking import content_hash, split
+from llmbackend.knowledge.engines.interface import Chunk
 from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
-from llmbackend.knowledge.engines.vectors import Chunk
 from llmbackend.local import LocalTransport
 from llmbackend.schemas import Document
 from llmbackend.settings import Settings
@@ -74,7 +74,7 @@ class Bare:
     def __init__(self, texts: list[str], folder: Path) -> None:
         self._texts, self._folder = texts, folder
         self._chunks = _chunks(texts)
-        self._embedder = EmbeddedEmbedder()
+        self._embedder = StaticEmbedder()
         self._vectors = asyncio.run(self._embedder.embed(texts)).values
 
     def embed(self) -> None:
@@ -174,14 +174,14 @@ def test_ingesting_keeps_up_and_repeating_costs_no_embedding(
     texts = passages(CHUNKS)
     bare = Bare(texts, tmp_path)
     embedded = 0
-    embed = EmbeddedEmbedder.embed
+    embed = StaticEmbedder.embed
 
-    async def counting(self: EmbeddedEmbedder, given: Sequence[str], **how: Any) -> Any:
+    async def counting(self: StaticEmbedder, given: Sequence[str], **how: Any) -> Any:
         nonlocal embedded
         embedded += len(given)
         return await embed(self, given, **how)
 
-    monkeypatch.setattr(EmbeddedEmbedder, "embed", counting)
+    monkeypatch.setattr(StaticEmbedder, "embed", counting)
     embedding, upserting, ingesting, again = Measured(), Measured(), Measured(), Measured()
     llamaindex: list[float] = []
     by_txtai: list[float] = []
@@ -305,7 +305,7 @@ import sys, uuid
 from pathlib import Path
 import numpy
 from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
-from llmbackend.knowledge.engines.vectors import Chunk
+from llmbackend.knowledge.engines.interface import Chunk
 from tests.benchmarks.corpus import passages
 
 folder, count = Path(sys.argv[1]) / str(uuid.uuid4()), int(sys.argv[2])

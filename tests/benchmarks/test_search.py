@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from llmbackend import LLMBackendClient
 from llmbackend.knowledge.collections.index_building import GROWN
 from llmbackend.knowledge.engines.fusion import depth
+from llmbackend.knowledge.engines.interface import Chunk
 from llmbackend.knowledge.engines.qdrant import DENSE, SPARSE
 from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
-from llmbackend.knowledge.engines.vectors import Chunk
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 

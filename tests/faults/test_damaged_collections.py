@@ -25,11 +25,11 @@ from llmbackend import BackendError, InvalidRequest, LLMBackendClient, NotFound,
 from llmbackend.backend import Backend
 from llmbackend.knowledge.collections import collections as collections_
 from llmbackend.knowledge.engines import qdrant_edge
+from llmbackend.knowledge.engines.interface import Chunk, Physical
 from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
-from llmbackend.knowledge.engines.vectors import Chunk, Physical
 from llmbackend.local import LocalTransport
 from llmbackend.operations import call
-from llmbackend.schemas.metadata import BYTES, DEPTH, VALUES
+from llmbackend.schemas.metadata import BYTES, METADATA_DEPTH, VALUES
 from llmbackend.settings import Settings
 from tests.server import KEY, serving
 
@@ -60,7 +60,7 @@ def nested(depth: int) -> Any:
 
 
 AT_THE_LIMITS: dict[str, dict[str, Any]] = {
-    "depth": {"a": nested(DEPTH - 1)},
+    "depth": {"a": nested(METADATA_DEPTH - 1)},
     "values": {f"k{number}": number for number in range(VALUES)},
     "one list": {"k": list(range(VALUES - 1))},
     "bytes": {"k": "v" * (BYTES - 1)},
@@ -72,8 +72,8 @@ AT_THE_LIMITS: dict[str, dict[str, Any]] = {
 }
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "depth": ({"a": nested(DEPTH)}, f"more than {DEPTH} deep"),
-    "twice the depth": ({"a": nested(2 * DEPTH)}, f"more than {DEPTH} deep"),
+    "depth": ({"a": nested(METADATA_DEPTH)}, f"more than {METADATA_DEPTH} deep"),
+    "twice the depth": ({"a": nested(2 * METADATA_DEPTH)}, f"more than {METADATA_DEPTH} deep"),
     "values": ({"k": list(range(VALUES))}, f"more than {VALUES} values"),
     "bytes": ({"k": "v" * BYTES}, f"more than {BYTES} bytes"),
     "bytes of names": ({f"{n:03}" + "k" * 700: n for n in range(100)}, f"more than {BYTES} bytes"),
@@ -359,7 +359,7 @@ def test_a_panic_of_the_engine_sets_its_collection_aside(
             assert [one.get("damaged", False) for one in listed] == [True, False]
             assert (await asked(backend, "rag_search", query="a", collection="other"))["hits"]
             for known in backend._collections._damaged.values():
-                assert known.place.id
+                assert known.physical_collection.id
             backend._collections._damaged.clear()  # as after a while
             await asyncio.wait(backend._collections._closing or {asyncio.ensure_future(asyncio.sleep(0))})
             assert (await asked(backend, "rag_search", query="a", collection="one"))["hits"], "reopened"

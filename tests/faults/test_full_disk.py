@@ -20,7 +20,7 @@ import requests
 from llmbackend import InsufficientStorage, LLMBackendClient, schemas
 from llmbackend.backend import Backend
 from llmbackend.inference.cache import CachedEmbedder
-from llmbackend.inference.embeddings import Vectors
+from llmbackend.inference.embeddings import EmbeddingBatch
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests import server
@@ -189,7 +189,7 @@ def test_nothing_is_embedded_that_could_not_be_written(
     embedded: list[str] = []
     embed = CachedEmbedder.embed
 
-    async def noted(self: CachedEmbedder, texts: Sequence[str], **options: Any) -> Vectors:
+    async def noted(self: CachedEmbedder, texts: Sequence[str], **options: Any) -> EmbeddingBatch:
         embedded.extend(texts)
         return await embed(self, texts, **options)
 

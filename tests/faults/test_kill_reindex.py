@@ -46,13 +46,13 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _physical(folder: Path) -> tuple[set[str], set[str], set[str]]:
-    """Folders there are, folders that manifests name, and folders that are loose."""
+    """Folders there are, folders that manifests name, and folders that are orphans."""
     with closing(sqlite3.connect(folder / "state.db")) as connection:
         named = {
             physical or made for physical, made in connection.execute("SELECT physical, id FROM collections")
         }
-        loose = {physical for (physical,) in connection.execute("SELECT physical FROM loose_collections")}
-    return {path.name for path in (folder / "collections").iterdir()}, named, loose
+        orphans = {physical for (physical,) in connection.execute("SELECT physical FROM loose_collections")}
+    return {path.name for path in (folder / "collections").iterdir()}, named, orphans
 
 
 def _until(condition: Callable[[], Any], timeout: float = 180) -> None:
@@ -115,8 +115,8 @@ def test_a_kill_at_a_random_moment(original: Path, tmp_path: Path, moment: int) 
                 assert editions.get(name) == (2 if number in CHANGED else None)
             elif number not in DELETED:
                 assert editions[name] in ((1, 2) if number in CHANGED else (1,))
-        there, named, loose = _physical(folder)
-        assert (there, loose) == (named, set()), "no orphan"
+        there, named, orphans = _physical(folder)
+        assert (there, orphans) == (named, set()), "no orphan"
         # It can be used as ever.
         again = client.rag_ingest([_document(number, 2) for number in CHANGED], "cases")
         assert again.unchanged + again.updated == len(CHANGED)
@@ -181,8 +181,8 @@ def test_a_job_goes_on_with_what_it_had_embedded(short: Path, tmp_path: Path) ->
             client.delete_documents("cases", [f"d{number}" for number in range(1, 100, 2)])
             client.rag_ingest([{"id": "new", "text": "Case new, edition 2."}], "cases")
             expected = _everything(client, tmp_path / "export")
-            there, named, loose = _physical(folder)
-            assert (len(there), len(named), len(loose)) == (2, 1, 1), "the half that is done is kept"
+            there, named, orphans = _physical(folder)
+            assert (len(there), len(named), len(orphans)) == (2, 1, 1), "the half that is done is kept"
         with serving(folder, **slow) as server, LLMBackendClient(server.url) as client:
             report = client.wait_for_job(job_id, 120)
             assert client.get_job_status(job_id).attempts == 2
@@ -256,8 +256,8 @@ def test_a_kill_while_the_graph_is_built(tmp_path: Path) -> None:
         while _physical(tmp_path)[1] == first or _physical(tmp_path)[2]:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        there, named, loose = _physical(tmp_path)
-        assert (there, loose) == (named, set())
+        there, named, orphans = _physical(tmp_path)
+        assert (there, orphans) == (named, set())
         info = client.get_collection("machines")
         assert info.documents == info.chunks == count
         [best, *_] = client.rag_search("Machine 20111 in hall", "machines", mode="sparse")

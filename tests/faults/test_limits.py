@@ -227,11 +227,11 @@ def test_what_is_far_too_much_is_refused_in_little_memory(server: Server) -> Non
 @pytest.mark.parametrize("size", [0, LARGE])
 def test_json_that_is_nested_too_deep_is_refused(client: LLMBackendClient, size: int) -> None:
     deep: Any = "x" * size
-    for _ in range(json_reading.DEPTH):
+    for _ in range(json_reading.MAX_NESTING):
         deep = {"a": [deep]}
     with pytest.raises(InvalidRequest, match="nested") as refused:
         client.submit_job("batch_embed", deep)
-    assert refused.value.details == {"limit": json_reading.DEPTH}
+    assert refused.value.details == {"limit": json_reading.MAX_NESTING}
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,17 @@ from anyio import to_thread
 from llmbackend import InvalidRequest, LLMBackendClient, threads
 from llmbackend.inference import cache, cache_writer
 from llmbackend.inference.cache import Cache, CachedEmbedder
-from llmbackend.inference.embedded import EmbeddedEmbedder
-from llmbackend.inference.embeddings import Cut, TextRefused, TokenIds, TooLong, Vectors, no_tokens, unit
+from llmbackend.inference.embeddings import (
+    Cut,
+    EmbeddingBatch,
+    TextRefused,
+    TokenIds,
+    TooLong,
+    no_tokens,
+    unit,
+)
 from llmbackend.inference.fingerprint import Fingerprint
+from llmbackend.inference.static_vectors import StaticEmbedder
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 
@@ -47,7 +55,7 @@ class Counting:
 
     async def embed(
         self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
-    ) -> Vectors:
+    ) -> EmbeddingBatch:
         self.asked += texts
         for text in texts:
             if text == "refused":
@@ -55,22 +63,24 @@ class Counting:
         seeds = [sum(text.encode(errors="surrogatepass")) + len(self.name) for text in texts]
         rows = [np.random.default_rng(seed).normal(size=dimensions or self.dimension) for seed in seeds]
         cut = [Cut(index, 900, 512, 2) for index, text in enumerate(texts) if text == "long"]
-        return Vectors(unit(np.array(rows, dtype=np.float32)), [len(text) for text in texts], cut)
+        return EmbeddingBatch(unit(np.array(rows, dtype=np.float32)), [len(text) for text in texts], cut)
 
     def at_once(self, text: str, dimensions: int | None) -> None:
         pass
 
-    async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
+    async def embed_tokens(
+        self, texts: Sequence[TokenIds], *, dimensions: int | None = None
+    ) -> EmbeddingBatch:
         raise no_tokens(self.name)
 
     async def close(self) -> None:
         pass
 
 
-def _through(embedder: CachedEmbedder, texts: list[str], **how: Any) -> Vectors:
+def _through(embedder: CachedEmbedder, texts: list[str], **how: Any) -> EmbeddingBatch:
     """Embedded, and what is new written to the file."""
 
-    async def work() -> Vectors:
+    async def work() -> EmbeddingBatch:
         try:
             return await embedder.embed(texts, **how)
         finally:
@@ -79,7 +89,7 @@ def _through(embedder: CachedEmbedder, texts: list[str], **how: Any) -> Vectors:
     return asyncio.run(work())
 
 
-def _embed(model: Counting | EmbeddedEmbedder, file: Path, texts: list[str], **how: Any) -> Vectors:
+def _embed(model: Counting | StaticEmbedder, file: Path, texts: list[str], **how: Any) -> EmbeddingBatch:
     """Through a cache of its own on this file."""
     return _through(CachedEmbedder(model, Cache(file, 256)), texts, **how)
 
@@ -100,7 +110,7 @@ def test_what_was_embedded_once_is_not_embedded_again(file: Path) -> None:
 
 
 def test_a_vector_in_memory_waits_for_no_thread(file: Path) -> None:
-    async def work() -> tuple[Vectors, Vectors]:
+    async def work() -> tuple[EmbeddingBatch, EmbeddingBatch]:
         embedder = CachedEmbedder(Counting(), Cache(file, 256))
         try:
             first = await embedder.embed(["long"])
@@ -124,7 +134,7 @@ def test_a_vector_in_memory_waits_for_no_thread(file: Path) -> None:
 
 
 def test_kept_vectors_are_the_same_bits(file: Path) -> None:
-    model = EmbeddedEmbedder()
+    model = StaticEmbedder()
     texts = TEXTS[:4]
     plain = asyncio.run(model.embed(texts))
     for _ in range(2):
@@ -195,7 +205,7 @@ def test_tokens_that_are_not_told_stay_unknown(file: Path) -> None:
     model = Counting()
     made = model.embed
 
-    async def untold(texts: Sequence[str], **how: Any) -> Vectors:
+    async def untold(texts: Sequence[str], **how: Any) -> EmbeddingBatch:
         return (await made(texts, **how))._replace(tokens=[None] * len(texts))
 
     model.embed = untold  # type: ignore[method-assign]

@@ -17,7 +17,7 @@ from llmbackend.knowledge.chunks.chunking import content_hash, split
 from llmbackend.knowledge.chunks.structure import sections
 from llmbackend.knowledge.chunks.syntax import ParsedDocument, Syntax, syntax
 from llmbackend.knowledge.chunks.tokens import tokens_of
-from llmbackend.knowledge.engines.vectors import Chunk
+from llmbackend.knowledge.engines.interface import Chunk
 from llmbackend.schemas import Document
 
 DEMO = Path(__file__).parents[2] / "llmbackend" / "demo" / "documents"

@@ -12,7 +12,7 @@ import pytest
 
 from llmbackend import NotFound
 from llmbackend.database import connect
-from llmbackend.inference.embedded import EmbeddedEmbedder
+from llmbackend.inference.static_vectors import StaticEmbedder
 from llmbackend.knowledge.collections.collection import Collection
 from llmbackend.knowledge.collections.collections import Collections
 from llmbackend.knowledge.collections.live_index import LiveIndex
@@ -82,7 +82,7 @@ def collections(tmp_path: Path) -> Iterator[Callable[[], Collections]]:
     rows = connect(tmp_path / "state.db")
 
     def made() -> Collections:
-        return Collections(rows, [QdrantEdge(tmp_path)], EmbeddedEmbedder(), "here")
+        return Collections(rows, [QdrantEdge(tmp_path)], StaticEmbedder(), "here")
 
     async def begin() -> None:
         first = made()

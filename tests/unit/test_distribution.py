@@ -13,7 +13,7 @@ import pytest
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
-from llmbackend.inference.embedded import WORDLLAMA, EmbeddedEmbedder
+from llmbackend.inference.static_vectors import WORDLLAMA, StaticEmbedder
 
 ROOT = Path(__file__).parents[2]
 LLAMA2_WORDS = 32_000
@@ -57,7 +57,7 @@ def test_a_text_s_vector_is_the_mean_of_its_tokens() -> None:
     assert table.shape == (LLAMA2_WORDS, 256)
     tokenizer = Tokenizer.from_file(str(WORDLLAMA.folder / "tokenizer.json"))
     texts = ["Hold the red button.", "Ein längerer Satz über Urlaub und Gleitzeit.", "日本語", "word"]
-    vectors = asyncio.run(EmbeddedEmbedder().embed(texts))
+    vectors = asyncio.run(StaticEmbedder().embed(texts))
     for text, vector, tokens in zip(texts, vectors.values, vectors.tokens, strict=True):
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         mean = table[ids].astype(np.float32).mean(axis=0)

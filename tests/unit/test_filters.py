@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from llmbackend import InvalidRequest
-from llmbackend.knowledge.engines.filters import DEPTH, LISTED, TERMS, Combination, FieldCondition, conditions
+from llmbackend.knowledge.engines.filters import (
+    LISTED,
+    MAX_LEVELS,
+    TERMS,
+    Combination,
+    FieldCondition,
+    conditions,
+)
 
 UNDERSTOOD: list[tuple[Any, FieldCondition]] = [
     ("hr", FieldCondition("key", equals="hr")),
@@ -121,7 +128,7 @@ def test_what_makes_no_sense_is_refused_by_its_place(filters: dict[str, Any], pl
 @pytest.mark.parametrize("deeper", [lambda inner: {"not": inner}, lambda inner: {"or": [inner]}])
 def test_filters_nest_so_far_and_no_further(deeper: Any) -> None:
     filters: dict[str, Any] = {"year": 1}
-    for _ in range(DEPTH // 2):
+    for _ in range(MAX_LEVELS // 2):
         filters = deeper(filters)
     conditions(filters)
     for _ in range(1000):

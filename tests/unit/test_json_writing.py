@@ -55,5 +55,5 @@ def test_pieces_are_the_same_json(result: BaseModel) -> None:
 
 def test_few_are_told_from_many() -> None:
     assert json_writing.few(schemas.SearchResult(hits=[_hit(0)]))
-    assert not json_writing.few(schemas.SearchResult(hits=[_hit(0)] * (json_writing.FEW + 1)))
+    assert not json_writing.few(schemas.SearchResult(hits=[_hit(0)] * (json_writing.INLINE_ITEMS + 1)))
     assert not json_writing.few(schemas.JobResult(result={"large": "?"}, offset=0, total=0, rows=[]))

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from llmbackend import BackendError, InvalidRequest, LLMBackendClient
-from llmbackend.inference import connect
-from llmbackend.inference.embeddings import TextRefused, Vectors
+from llmbackend.inference import factory
+from llmbackend.inference.embeddings import EmbeddingBatch, TextRefused
 from llmbackend.inference.judge import Judge
 from llmbackend.inference.minilm import MiniLM
 from llmbackend.local import LocalTransport
@@ -30,7 +30,7 @@ def model(models_dir: Path) -> MiniLM:
     return MiniLM(models_dir)
 
 
-def _embedded(model: MiniLM, texts: Sequence[str], **how: Any) -> Vectors:
+def _embedded(model: MiniLM, texts: Sequence[str], **how: Any) -> EmbeddingBatch:
     return asyncio.run(model.embed(texts, **how))
 
 
@@ -87,15 +87,15 @@ def test_what_was_judged_once_is_not_read_again(models_dir: Path, tmp_path: Path
             await judge.close()
 
     options = Settings(data_dir=tmp_path, models_dir=models_dir)
-    first = asyncio.run(judged(connect.embedders(options)[1]))
+    first = asyncio.run(judged(factory.embedders(options)[1]))
     assert first[0] > 0.6 > 0.3 > max(first[1:])
-    judge = connect.embedders(options)[1]
+    judge = factory.embedders(options)[1]
     assert asyncio.run(judged(judge)) == first
     assert "_model" not in vars(judge._model), "it was loaded for what is kept"
 
 
 def test_without_weights_it_says_so(tmp_path: Path) -> None:
-    _, judge = connect.embedders(Settings(data_dir=tmp_path, models_dir=tmp_path))
+    _, judge = factory.embedders(Settings(data_dir=tmp_path, models_dir=tmp_path))
     assert not judge.here
     with pytest.raises(BackendError, match="llmbackend models pull"):
         asyncio.run(judge.embed(TEXTS))

@@ -12,11 +12,11 @@ from sqlalchemy import Engine, update
 
 from llmbackend import LLMBackendError, database
 from llmbackend.jobs import leases, ledger, reading
-from llmbackend.jobs.leases import MAX_ATTEMPTS, Hands
+from llmbackend.jobs.leases import MAX_ATTEMPTS, WorkerCapacity
 from llmbackend.jobs.ledger import Claim, LostAttempt, NewJob
 from llmbackend.jobs.tables import jobs
 
-HANDS = Hands("w", ("", "home"), ["a", "b"], None, 30.0)
+CAPACITY = WorkerCapacity("w", ("", "home"), ["a", "b"], None, 30.0)
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ def _add(engine: Engine, owner: str = "x", **fields: object) -> str:
         return ledger.add(connection, job)
 
 
-def _claim(engine: Engine, turns: dict[str, float] | None = None, **hands: object) -> list[Claim]:
+def _claim(engine: Engine, turns: dict[str, float] | None = None, **capacity: object) -> list[Claim]:
     with database.transaction(engine) as connection:
-        return leases.claim(connection, replace(HANDS, **hands), turns or {})  # type: ignore[arg-type]
+        return leases.claim(connection, replace(CAPACITY, **capacity), turns or {})  # type: ignore[arg-type]
 
 
 def _lose_all(engine: Engine) -> None:

@@ -24,8 +24,9 @@ from llama_index.core.vector_stores.types import (
 from llmbackend import InvalidRequest, schemas
 from llmbackend.backend import Backend
 from llmbackend.inference.cache import CachedEmbedder
-from llmbackend.inference.embedded import EmbeddedChat, EmbeddedEmbedder
 from llmbackend.inference.llamaindex import ChatAdapter, EmbeddingAdapter
+from llmbackend.inference.local_chat import LocalChat
+from llmbackend.inference.static_vectors import StaticEmbedder
 from llmbackend.knowledge.vector_store import CollectionStore
 from llmbackend.settings import Settings
 
@@ -135,8 +136,8 @@ def test_a_document_inserted_by_llamaindex_is_deleted_by_its_id(tmp_path: Path) 
 
 def test_our_embedder_is_a_llamaindex_embedding_model() -> None:
     async def run() -> None:
-        adapter = EmbeddingAdapter(CachedEmbedder(EmbeddedEmbedder(), None))
-        assert adapter.model_name == EmbeddedEmbedder().name
+        adapter = EmbeddingAdapter(CachedEmbedder(StaticEmbedder(), None))
+        assert adapter.model_name == StaticEmbedder().name
         texts = [text for _, text, _ in FACTS]
         many = await adapter.aget_text_embedding_batch(texts)
         assert len(many) == len(texts)
@@ -151,7 +152,7 @@ def test_our_embedder_is_a_llamaindex_embedding_model() -> None:
 
 def test_our_chat_model_is_a_llamaindex_llm(models_dir: Path) -> None:
     async def run() -> None:
-        chat = EmbeddedChat(models_dir, None, 8192)
+        chat = LocalChat(models_dir, None, 8192)
         llm = ChatAdapter(chat, context=(await chat.window()).context, max_tokens=20)
         assert llm.metadata.is_chat_model
         assert llm.metadata.model_name == "SmolLM2-135M-Instruct"

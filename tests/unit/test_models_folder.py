@@ -24,8 +24,9 @@ from onnx import TensorProto, helper, save_model
 from llmbackend import BackendError, Conflict, InsufficientStorage, InvalidRequest, LLMBackendClient, doctor
 from llmbackend.inference import catalogue, download
 from llmbackend.inference.catalogue import ENTRIES, Entry, File
-from llmbackend.inference.embedded import WORDLLAMA, EmbeddedChat
+from llmbackend.inference.local_chat import LocalChat
 from llmbackend.inference.models_folder import ModelsFolder
+from llmbackend.inference.static_vectors import WORDLLAMA
 from llmbackend.inference.weights import MINILM, SMOLLM2, path_of
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
@@ -288,7 +289,7 @@ def test_every_entry_is_pinned_and_openly_licensed() -> None:
 def test_the_doctor_names_the_model_that_a_machine_has_memory_for(
     tmp_path: Path, gigabytes: int, named: str | None
 ) -> None:
-    told = doctor.larger(EmbeddedChat(tmp_path, None, 2048), gigabytes * 10**9)
+    told = doctor.larger(LocalChat(tmp_path, None, 2048), gigabytes * 10**9)
     assert told == named or (named or "") in (told or "").split("`")[1]
 
 
@@ -302,7 +303,7 @@ def test_a_model_that_llama_cpp_does_not_know_is_told_with_its_architecture(
     header = struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + struct.pack("<Q", len(key)) + key
     (tmp_path / name).mkdir()
     (tmp_path / name / "model.gguf").write_bytes(header + struct.pack("<IQ", 8, len(kind)) + kind)
-    chat = EmbeddedChat(tmp_path, name, 2048)
+    chat = LocalChat(tmp_path, name, 2048)
     with pytest.raises(BackendError, match=rf"{name} cannot be loaded .*'qwen99'.*{told}"):
         asyncio.run(chat.complete({"messages": [{"role": "user", "content": "hello"}]}))
 

@@ -59,7 +59,7 @@ def _slices(done: list[int], number: int) -> None:
 
 @on_a_loop
 async def test_large_work_waits_until_the_small_request_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precedence, "SHARE", 10_000.0)
+    monkeypatch.setattr(precedence, "WAIT_PER_WORK", 10_000.0)
     small = _small(monkeypatch)
     done: list[int] = []
     working = asyncio.create_task(threads.files(_slices, done, 1000))
@@ -72,7 +72,7 @@ async def test_large_work_waits_until_the_small_request_has_ended(monkeypatch: p
 
 @on_a_loop
 async def test_it_goes_on_while_the_small_request_waits_for_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precedence, "SHARE", 10_000.0)
+    monkeypatch.setattr(precedence, "WAIT_PER_WORK", 10_000.0)
     small = _small(monkeypatch)
     done: list[int] = []
     working = asyncio.create_task(threads.files(_slices, done, 1000))
@@ -106,7 +106,7 @@ async def test_all_large_work_together_gets_its_share_where_small_requests_never
     for thread in working:
         thread.join(PATIENCE)
     assert waits == 20, "it is not kept waiting for ever"
-    assert time.monotonic() - began >= 20 * 0.01 * precedence.SHARE * 0.95
+    assert time.monotonic() - began >= 20 * 0.01 * precedence.WAIT_PER_WORK * 0.95
     assert not precedence._waiting
 
 
@@ -114,7 +114,7 @@ async def test_all_large_work_together_gets_its_share_where_small_requests_never
 async def test_a_small_request_does_not_wait_for_itself_nor_for_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(precedence, "SHARE", 10_000.0)
+    monkeypatch.setattr(precedence, "WAIT_PER_WORK", 10_000.0)
     other, own = _small(monkeypatch), _small(monkeypatch)
     done: list[int] = []
     with tracing(own):
@@ -129,7 +129,7 @@ async def test_a_request_that_has_been_at_work_for_long_is_small_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(precedence, "SMALL", 0.05)
-    monkeypatch.setattr(precedence, "SHARE", 0.001)
+    monkeypatch.setattr(precedence, "WAIT_PER_WORK", 0.001)
     trace = Trace("rag_search")
     trace.go_first()
     assert trace.goes_first
@@ -144,7 +144,7 @@ async def test_a_request_that_has_been_at_work_for_long_is_small_no_more(
 
 @on_a_loop
 async def test_the_loop_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precedence, "SHARE", 10_000.0)
+    monkeypatch.setattr(precedence, "WAIT_PER_WORK", 10_000.0)
     _small(monkeypatch)
     _slices([], 1000)
     assert not precedence._waiting
@@ -153,7 +153,7 @@ async def test_the_loop_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 @on_a_loop
 async def test_those_that_wait_are_woken_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small request that comes meanwhile holds the rest up again."""
-    monkeypatch.setattr(precedence, "SHARE", 10_000.0)
+    monkeypatch.setattr(precedence, "WAIT_PER_WORK", 10_000.0)
     small = _small(monkeypatch)
     again: list[Trace] = []
     through: list[int] = []
@@ -180,7 +180,7 @@ async def test_those_that_wait_are_woken_one_after_another(monkeypatch: pytest.M
 async def test_a_large_body_is_read_no_further_while_a_small_request_is_at_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(precedence, "SHARE", 10_000.0)
+    monkeypatch.setattr(precedence, "WAIT_PER_WORK", 10_000.0)
     small = _small(monkeypatch)
     sent = 0
 
@@ -203,7 +203,7 @@ async def test_a_large_body_is_read_no_further_while_a_small_request_is_at_work(
 
 @on_a_loop
 async def test_what_waits_and_is_cancelled_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precedence, "SHARE", 10_000.0)
+    monkeypatch.setattr(precedence, "WAIT_PER_WORK", 10_000.0)
     small = _small(monkeypatch)
     first, second = (asyncio.create_task(precedence.pause()) for _ in range(2))
     await _until(lambda: len(precedence._waiting) == 2)

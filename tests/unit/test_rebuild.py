@@ -1,4 +1,4 @@
-"""Graphs built in the background, data directories of older versions, and what a kill left loose."""
+"""Graphs built in the background, data directories of older versions, and orphans that a kill left."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from llmbackend.knowledge.collections import index_building
 from llmbackend.knowledge.collections.index_building import IndexBuilder
 from llmbackend.knowledge.engines import bm25, qdrant_edge
 from llmbackend.knowledge.engines.edge_build import built
+from llmbackend.knowledge.engines.interface import Chunk, Layout, Physical
 from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex, QdrantEdge
-from llmbackend.knowledge.engines.vectors import Chunk, Layout, Physical
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 
@@ -87,9 +87,9 @@ def test_a_large_ingest_gets_a_graph_in_the_background(tmp_path: Path) -> None:
         await _until(lambda: collection.manifest != first)
         built = collection.manifest
         assert (built.id, built.engine, built.indexed) == (first.id, "edge", GROWN)
-        await _until(lambda: _folders(tmp_path) == [built.place.id])
+        await _until(lambda: _folders(tmp_path) == [built.physical_collection.id])
         assert await collection.run(collection.index.count) == (GROWN - 100, GROWN - 100)
-        edge_dir = tmp_path / "collections" / built.place.id
+        edge_dir = tmp_path / "collections" / built.physical_collection.id
         assert list(edge_dir.glob("segments/*/vector_index-dense/*graph*")), "there is a graph"
         assert (await _ingest(backend, _documents(50, edition=2))).unchanged == 50
         hits = await backend.rag_search(

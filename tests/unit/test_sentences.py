@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import pytest
 
-from llmbackend.inference.embedded import EmbeddedEmbedder
 from llmbackend.inference.sentences import fitting, sentences
+from llmbackend.inference.static_vectors import StaticEmbedder
 
-EMBEDDER = EmbeddedEmbedder()
+EMBEDDER = StaticEmbedder()
 
 
 def _cut(text: str) -> list[str]:

@@ -343,7 +343,7 @@ STOREYS = (
     {"jobs"},
     {"backend"},
     {"operations"},
-    {"local", "server", "worker"},
+    {"local", "server", "worker_process"},
     {"cli", "demo", "__main__"},
 )
 # Within knowledge/, the same of its folders.

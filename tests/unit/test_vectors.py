@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from llmbackend import BackendError, InvalidRequest
 from llmbackend.knowledge.engines import bm25, qdrant_edge
 from llmbackend.knowledge.engines.filters import conditions
+from llmbackend.knowledge.engines.interface import Chunk, Layout, Physical, VectorEngine, VectorIndex
 from llmbackend.knowledge.engines.qdrant import QdrantIndex
 from llmbackend.knowledge.engines.qdrant_edge import QdrantEdge
 from llmbackend.knowledge.engines.qdrant_server import QdrantServer
-from llmbackend.knowledge.engines.vectors import Chunk, Layout, Physical, VectorEngine, VectorIndex
 from tests.qdrant import OneAtATime
 
 # The index

@@ -12,7 +12,7 @@ import pytest
 
 from llmbackend import BackendError, InsufficientStorage
 from llmbackend.inference import weights
-from llmbackend.inference.embedded import EmbeddedChat
+from llmbackend.inference.local_chat import LocalChat
 from llmbackend.inference.weights import MINILM, SMOLLM2, Weights, path_of, pull
 
 CONTENT, CODE = b"GGUF and so on", b"raise SystemExit('was run')"
@@ -152,13 +152,13 @@ def test_a_folder_that_cannot_be_used_is_told(folder: str, tmp_path: Path, downl
 def test_a_file_that_is_no_model_is_a_backend_error_that_names_it(tmp_path: Path) -> None:
     file = tmp_path / "broken.gguf"
     file.write_bytes(CONTENT)
-    chat = EmbeddedChat(tmp_path, str(file), 2048)
+    chat = LocalChat(tmp_path, str(file), 2048)
     with pytest.raises(BackendError, match="broken"):
         asyncio.run(chat.complete({"messages": [{"role": "user", "content": "hello"}]}))
 
 
 def test_a_model_that_is_not_there_tells_how_to_get_it(tmp_path: Path) -> None:
-    chat = EmbeddedChat(tmp_path, None, 8192)
+    chat = LocalChat(tmp_path, None, 8192)
     assert chat.name is None
     with pytest.raises(BackendError, match="llmbackend models pull"):
         asyncio.run(chat.complete({"messages": [{"role": "user", "content": "hello"}]}))

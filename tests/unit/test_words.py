@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmbackend import words as module
-from llmbackend.words import LONGEST, LONGEST_WHOLE, letters, pairs, plain, words
+from llmbackend.words import LONGEST_WHOLE, REMEMBERED_LENGTH, letters, pairs, plain, words
 
 FOUND = [
     ("Plain words, as usual.", ["plain", "words", "as", "usual"]),
@@ -58,9 +58,9 @@ def test_accents_are_left_out_of_alphabets_that_have_them() -> None:
 def test_what_is_remembered_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST", 10)
     module._pieces.clear()
-    words(" ".join(f"word{number}" for number in range(100)) + " " + "x" * (LONGEST + 1))
+    words(" ".join(f"word{number}" for number in range(100)) + " " + "x" * (REMEMBERED_LENGTH + 1))
     assert 0 < len(module._pieces) <= 10
-    assert all(len(piece) <= LONGEST for piece in module._pieces)
+    assert all(len(piece) <= REMEMBERED_LENGTH for piece in module._pieces)
 
 
 def test_a_long_thing_is_found_by_its_parts() -> None:

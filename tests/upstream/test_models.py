@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from llmbackend import BackendError, Conflict, LLMBackendClient
-from llmbackend.inference import served
+from llmbackend.inference import remote_embedders
 from llmbackend.inference import upstream as inference
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
@@ -125,7 +125,7 @@ def test_a_model_is_looked_at_once_and_again_after_a_pause_and_an_hour(
     client.rag_search("router at last", "town")
     assert upstream.looks == looks >= 2
     upstream.weights = 1
-    monkeypatch.setattr(served, "LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(remote_embedders, "LOOK_AGAIN", 0.0)
     with pytest.raises(Conflict):
         client.rag_search("router", "town")
     assert upstream.looks > looks
@@ -242,7 +242,7 @@ def test_a_server_with_two_models_behind_it_is_told(
     connect: Connect, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = connect(tei_url=f"{upstream.url}/in-turn", upstream_timeout=20)
-    monkeypatch.setattr(served, "LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(remote_embedders, "LOOK_AGAIN", 0.0)
     with pytest.raises(BackendError, match="now with one embedding model and now with another"):
         client.embed(["a", "b"])
 

@@ -17,8 +17,8 @@ from ...inference.embeddings import Embedder
 from ...inference.judge import Judge
 from ...inference.sentences import Quote, fitting, stems
 from ..retrieval.retrieval import Candidate
+from .answerability import ANSWERED, fit
 from .exact import Exact
-from .fit import ANSWERED, fit
 from .passages import Passages, above, sources
 from .stretches import around, size, written
 from .units import Unit, units

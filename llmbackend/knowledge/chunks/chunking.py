@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ... import threads
 from ...schemas import Document
-from ..engines.vectors import Chunk
+from ..engines.interface import Chunk
 from . import tables
 from .splitting import splitter
 from .structure import Section, sections

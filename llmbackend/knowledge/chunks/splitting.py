@@ -11,7 +11,7 @@ from typing import Any
 from .tokens import tokens_of
 from .windows import windows
 
-LONGEST = 200
+LONG_WORD = 200
 """Characters of a word in which sentences may end. In a longer one, the splitter would cut off one after another."""
 
 NEAR = 2**12
@@ -52,7 +52,7 @@ def _units(text: str, size: int) -> list[str]:
 
 def _sentences(text: str, size: int) -> list[str]:
     """As LlamaIndex's own function for this, but for what is longer than any sentence or word."""
-    longest = min(LONGEST, size)
+    longest = min(LONG_WORD, size)
     hide = partial(re.compile(rf"\S{{{longest},}}").sub, _hidden)
     plain = "".join(map(hide, windows(text)))
     found = _cut(text, _starts(plain))

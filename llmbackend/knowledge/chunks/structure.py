@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ... import threads
 from .syntax import PAGE_END, Syntax
 
-LONGEST = 200
+TITLE_CHARACTERS = 200
 """Characters of a title: it goes with every chunk below it."""
 
 
@@ -138,11 +138,11 @@ _MARKS = re.compile(r"[*`]+|(?<!\w)_+|_+(?!\w)|\{[#:][^{}]*\}")
 
 
 def _as_text(title: str) -> str:
-    return _short(_MARKS.sub("", _LINK.sub(r"\1", title[: 4 * LONGEST])))
+    return _short(_MARKS.sub("", _LINK.sub(r"\1", title[: 4 * TITLE_CHARACTERS])))
 
 
 def _short(title: str) -> str:
-    return " ".join(title.split())[:LONGEST]
+    return " ".join(title.split())[:TITLE_CHARACTERS]
 
 
 # reStructuredText

@@ -10,7 +10,7 @@ from itertools import repeat
 from ... import loading, threads
 from .windows import MOST, windows
 
-LONGEST = 64
+REMEMBERED_LENGTH = 64
 """Characters of words that are remembered: of longer ones, many would take much memory."""
 
 
@@ -28,7 +28,7 @@ def _count(text: str) -> int:
     count = math.inf
     if "  " not in text and _by_words():
         first, *others = text.split(" ")
-        if max(map(len, others), default=0) < LONGEST > len(first):
+        if max(map(len, others), default=0) < REMEMBERED_LENGTH > len(first):
             count = _word(first, "") + sum(map(_word, others, repeat(" ")))
     return len(_tokenizer()(text)) if count == math.inf else int(count)
 

@@ -14,7 +14,7 @@ from ...errors import BackendError, Conflict, NotFound
 from ...inference.fingerprint import Fingerprint
 from ..engines.filters import Condition
 from ..engines.indexes import Indexes, needed
-from ..engines.vectors import damaged, gone
+from ..engines.interface import damaged, gone
 from .live_index import LiveIndex
 from .manifests import Manifest, exchanged
 
@@ -22,7 +22,7 @@ _Result = TypeVar("_Result")
 
 GRAPH = "indexed"
 
-SHARE = 16
+THREADS_EACH = 16
 """Threads that one collection may take of its engine's: where its calls hang, others go on."""
 
 
@@ -67,7 +67,7 @@ class Collection:
     _accepted: tuple[Manifest, Fingerprint] | None = None
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _at_work: set[asyncio.Future[None]] = field(default_factory=set)
-    _share: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SHARE))
+    _share: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(THREADS_EACH))
 
     @property
     def chunking(self) -> tuple[int, int]:

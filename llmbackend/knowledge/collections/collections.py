@@ -25,7 +25,7 @@ from ...inference.cache import CachedEmbedder
 from ...inference.fingerprint import AGREE, Fingerprint
 from ..chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE
 from ..engines.indexes import MOST, NO_INDEXES, FieldType, Indexes, in_points
-from ..engines.vectors import Physical, VectorEngine, VectorIndex, damaged, gone
+from ..engines.interface import Physical, VectorEngine, VectorIndex, damaged, gone
 from .collection import Collection, missing
 from .live_index import LiveIndex
 from .manifests import Manifest, Manifests, exchanged, made_otherwise, taken
@@ -58,10 +58,10 @@ TRIED_AGAIN = 60.0
 """Seconds after which is tried again to open a collection, which may have been restored, or to index its fields."""
 
 
-class _Damaged(NamedTuple):
+class SetAside(NamedTuple):
     """A collection that is set aside."""
 
-    place: Physical
+    physical: Physical
     until: float
     reason: str
     details: dict[str, Any]
@@ -84,7 +84,7 @@ class Collections:
         self._engines = {one.name: one for one in engines}
         self._default = engines[0]
         self._open: dict[str, Collection] = {}
-        self._damaged: dict[str, _Damaged] = {}
+        self._damaged: dict[str, SetAside] = {}
         self._closing: set[asyncio.Task[None]] = set()
         # By name: what takes long with one collection holds up no other.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -167,13 +167,13 @@ class Collections:
         return {} if set_now is None else {**set_now, **options}
 
     async def make(self, manifest: Manifest, job: str = "") -> None:
-        """The physical collection of a manifest, which is loose until somebody stores the manifest.
+        """The physical collection of a manifest, which is an orphan until somebody stores the manifest.
 
         If it is made by a job, it stays until that has ended.
         """
-        await threads.database(self.rows.begin, manifest.place.id, manifest.engine, job)
+        await threads.database(self.rows.begin, manifest.physical_collection.id, manifest.engine, job)
         engine = self.engine(manifest)
-        await engine.threads(engine.create, manifest.place.id, manifest.layout)
+        await engine.threads(engine.create, manifest.physical_collection.id, manifest.layout)
 
     async def add(self, manifest: Manifest, index: VectorIndex) -> Collection:
         """Make a filled index a collection, all at once; raises Conflict if there is one of that name by now."""
@@ -206,7 +206,11 @@ class Collections:
     async def _opened_if_whole(self, manifest: Manifest) -> Collection:
         """One that could not be opened is tried again after a while only: it may take long to find out."""
         known = self._damaged.get(manifest.name)
-        if known is not None and known.place == manifest.place and time.monotonic() < known.until:
+        if (
+            known is not None
+            and known.physical == manifest.physical_collection
+            and time.monotonic() < known.until
+        ):
             raise known.error()
         try:
             opened = await self._opened(manifest)
@@ -219,11 +223,11 @@ class Collections:
 
     def _note_damage(self, manifest: Manifest, error: BackendError) -> BackendError:
         name = manifest.name
-        known = self._damaged[name] = _Damaged(
-            manifest.place,
+        known = self._damaged[name] = SetAside(
+            manifest.physical_collection,
             time.monotonic() + TRIED_AGAIN,
             f"collection {name!r} is damaged ({error}): delete it by delete_collection({name!r}) and ingest or import "
-            f"it again, or put the folder of {manifest.place.id} back from a backup; it is tried again in "
+            f"it again, or put the folder of {manifest.physical_collection.id} back from a backup; it is tried again in "
             f"{TRIED_AGAIN:.0f} s",
             {**error.details, "collection": name, "damaged": True},
         )
@@ -326,9 +330,11 @@ class Collections:
                 self._manifests = {one.name: one for one in await threads.database(self.rows.all)}
             for name, collection in list(self._open.items()):
                 now = self._manifests.get(name)
-                if now is not None and now.place == collection.manifest.place:
+                if now is not None and now.physical_collection == collection.manifest.physical_collection:
                     collection.manifest = now
-                if collection.look is not None and (now is None or now.place != collection.manifest.place):
+                if collection.look is not None and (
+                    now is None or now.physical_collection != collection.manifest.physical_collection
+                ):
                     with suppress(LLMBackendError):
                         await collection.look(collection)
 
@@ -349,7 +355,7 @@ class Collections:
                 self._open.pop(was.name, None)
                 await collection.index.threads(collection.index.close)
                 raise missing(was.name)
-            if now.place == was.place:
+            if now.physical_collection == was.physical_collection:
                 collection.manifest = now
             else:
                 now, index = await self._opened_as_it_is(now)
@@ -476,13 +482,13 @@ class Collections:
                 await threads.database(self.rows.thaw, manifest)
 
     async def drop(self, manifest: Manifest) -> None:
-        """Remove a loose physical collection; what cannot be removed now is at the next start."""
+        """Remove an orphaned physical collection; what cannot be removed now is at the next start."""
         with CancelScope(shield=True):
-            await self._drop(manifest.place.id, manifest.engine)
+            await self._drop(manifest.physical_collection.id, manifest.engine)
 
     async def tidy(self) -> None:
         """Remove what a process that was killed left unfinished, or had no time to remove."""
-        for physical_id, engine in await threads.database(self.rows.loose):
+        for physical_id, engine in await threads.database(self.rows.orphans):
             await self._drop(physical_id, engine)
 
     async def tidy_after_jobs(self, unfinished: Callable[[Sequence[str]], Awaitable[set[str]]]) -> None:
@@ -527,7 +533,7 @@ class Collections:
     async def opened(self, manifest: Manifest, *, repair: bool = True) -> VectorIndex:
         """The index of a manifest, whether a collection has it yet or not."""
         engine = self.engine(manifest)
-        return await engine.threads(partial(engine.open, manifest.place, repair=repair))
+        return await engine.threads(partial(engine.open, manifest.physical_collection, repair=repair))
 
     async def _opened_as_it_is(self, manifest: Manifest) -> tuple[Manifest, VectorIndex]:
         """Its index, or, if another process exchanges it meanwhile, that in its place, with the manifest of that."""
@@ -536,7 +542,7 @@ class Collections:
                 return manifest, await self.opened(manifest)
             except BackendError as error:
                 now, _ = await threads.database(self.rows.find, manifest.name)
-                if not gone(error) or now is None or now.place == manifest.place:
+                if not gone(error) or now is None or now.physical_collection == manifest.physical_collection:
                     raise
                 manifest = now
 

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 GROWN = 20_000
 """Chunks without a graph that are worth building one: searching them one by one takes a few milliseconds."""
-SHARE = 0.2
+GROWTH = 0.2
 """... and as a share of those that have one, lest a large collection be copied again and again."""
 
 
@@ -65,7 +65,7 @@ class IndexBuilder:
         if manifest.engine != self._edge.name or collection.closed:
             return False, False
         _, chunks = await collection.run(collection.index.count)
-        grown = chunks - manifest.indexed >= max(self._grown, SHARE * manifest.indexed)
+        grown = chunks - manifest.indexed >= max(self._grown, GROWTH * manifest.indexed)
         return collection.index.lacks(manifest.indexes), grown
 
     async def close(self) -> None:

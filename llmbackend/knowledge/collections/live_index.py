@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...threads import Threads
-from ..engines.vectors import Chunk, Found, Ids, List, Mode, Page, Scored, Stored, VectorIndex
+from ..engines.interface import Chunk, Found, Ids, List, Mode, Page, Scored, Stored, VectorIndex
 
 if TYPE_CHECKING:
     import numpy as np

@@ -38,7 +38,7 @@ from ...inference.fingerprint import Fingerprint
 from ..engines.bm25 import NAME as BM25
 from ..engines.bm25 import EnglishOfEdge
 from ..engines.indexes import FieldType
-from ..engines.vectors import Layout, Physical
+from ..engines.interface import Layout, Physical
 
 table = Table(
     "collections",
@@ -61,7 +61,7 @@ table = Table(
     Column("made_with", JSON, nullable=False, server_default="{}"),
 )
 
-loose = Table(
+orphans = Table(
     "loose_collections",
     metadata,
     Column("physical", String(36), primary_key=True),
@@ -91,7 +91,7 @@ CLOCK_SECONDS = 5.0
 
 def _add_columns(connection: Connection) -> None:
     """Version 0.1's table had the columns up to `created_at`."""
-    for made in (table, loose):
+    for made in (table, orphans):
         there = columns(connection, made.name)
         for column in made.columns if there else ():
             if column.name not in there:
@@ -135,7 +135,7 @@ class Manifest:
         return Layout(self.dimension, self.indexes, self.made_with)
 
     @property
-    def place(self) -> Physical:
+    def physical_collection(self) -> Physical:
         return Physical(self.physical or self.id, uuid.UUID(self.id), self.sparse_model)
 
     @property
@@ -151,7 +151,9 @@ _SHOWN = [table.c[one.name] for one in fields(Manifest)]
 
 def _is(manifest: Manifest) -> ColumnElement[bool]:
     """The collection, if it still is in that physical one."""
-    return (table.c.id == manifest.id) & (func.coalesce(table.c.physical, table.c.id) == manifest.place.id)
+    return (table.c.id == manifest.id) & (
+        func.coalesce(table.c.physical, table.c.id) == manifest.physical_collection.id
+    )
 
 
 def _frozen(moment: float) -> ColumnElement[bool]:
@@ -228,33 +230,35 @@ class Manifests:
         with self._engine.begin() as connection:
             connection.execute(update(table).where(_is(manifest)).values(frozen=0.0))
 
-    def loose(self) -> list[tuple[str, str]]:
+    def orphans(self) -> list[tuple[str, str]]:
         """This process's physical collections to remove, and the engine of each."""
         with self._engine.connect() as connection:
-            mine = select(loose).where(loose.c.holder.in_(["", self._holder]), loose.c.job == "")
+            mine = select(orphans).where(orphans.c.holder.in_(["", self._holder]), orphans.c.job == "")
             return [(row.physical, row.engine) for row in connection.execute(mine)]
 
     def left_by_jobs(self) -> list[tuple[str, str, str]]:
         """Physical collections that a job will go on with, unless it has ended; their engines, and the jobs' ids."""
         with self._engine.connect() as connection:
-            left = connection.execute(select(loose).where(loose.c.job != ""))
+            left = connection.execute(select(orphans).where(orphans.c.job != ""))
             return [(row.physical, row.engine, row.job) for row in left]
 
     def begin(self, physical_id: str, engine: str, job: str = "") -> None:
-        """A physical collection is going to be made: should that end here, it is loose."""
+        """A physical collection is going to be made: if that ends here, it is an orphan."""
         with self._engine.begin() as connection:
-            connection.execute(self._loosen(physical_id, engine, job))
+            connection.execute(self._as_orphan(physical_id, engine, job))
 
     def removed(self, physical_id: str) -> None:
-        """A loose physical collection is gone."""
+        """An orphaned physical collection is gone."""
         with self._engine.begin() as connection:
-            connection.execute(delete(loose).where(loose.c.physical == physical_id))
+            connection.execute(delete(orphans).where(orphans.c.physical == physical_id))
 
     def insert(self, manifest: Manifest) -> None:
         """A new collection, whose physical one was begun; raises Conflict if another process was faster."""
         try:
             with self._engine.begin() as connection:
-                connection.execute(delete(loose).where(loose.c.physical == manifest.place.id))
+                connection.execute(
+                    delete(orphans).where(orphans.c.physical == manifest.physical_collection.id)
+                )
                 connection.execute(insert(table).values(asdict(manifest)))
         except IntegrityError as error:
             raise taken(manifest.name) from error
@@ -286,7 +290,7 @@ class Manifests:
             connection.execute(update(table).where(_is(manifest)).values(values))
 
     def swap(self, old: Manifest, new: Manifest, *, frozen: bool) -> None:
-        """Another physical collection, which was begun, in place of the old one, which is loose from now on.
+        """Another physical collection, which was begun, in place of the old one, which is an orphan from now on.
 
         Raises Conflict if another process was faster, or if it has to be `frozen` and is not any more.
         """
@@ -296,8 +300,8 @@ class Manifests:
             del values["indexes"]  # which may have changed meanwhile
             if connection.execute(update(table).where(still).values(values)).rowcount != 1:
                 raise exchanged(old.name)
-            connection.execute(delete(loose).where(loose.c.physical == new.place.id))
-            connection.execute(self._loosen(old.place.id, old.engine))
+            connection.execute(delete(orphans).where(orphans.c.physical == new.physical_collection.id))
+            connection.execute(self._as_orphan(old.physical_collection.id, old.engine))
 
     def index(
         self, manifest: Manifest, changes: Mapping[str, FieldType | None], *, replace: bool
@@ -317,14 +321,14 @@ class Manifests:
         return all_now
 
     def delete(self, manifest: Manifest) -> None:
-        """A collection is no more; its physical one is loose. Raises Conflict if another process was faster."""
+        """A collection is deleted; its physical one is an orphan now. Raises Conflict if another process was faster."""
         with self._engine.begin() as connection:
             if connection.execute(delete(table).where(_is(manifest))).rowcount != 1:
                 raise exchanged(manifest.name)
-            connection.execute(self._loosen(manifest.place.id, manifest.engine))
+            connection.execute(self._as_orphan(manifest.physical_collection.id, manifest.engine))
 
-    def _loosen(self, physical_id: str, engine: str, job: str = "") -> Insert:
-        return insert(loose).values(physical=physical_id, engine=engine, holder=self._holder, job=job)
+    def _as_orphan(self, physical_id: str, engine: str, job: str = "") -> Insert:
+        return insert(orphans).values(physical=physical_id, engine=engine, holder=self._holder, job=job)
 
 
 def moved(manifest: Manifest, engine: str, **changes: Any) -> Manifest:

@@ -2,7 +2,7 @@
 
 It is made beside the old one, which goes on answering and being written to. What is written meanwhile is copied once
 more, the last of it while writers wait; then the manifest names the new one, and the old one goes. Whatever ends this
-early, a kill included, leaves the old one as it was: the new one is loose until the end (manifests.py).
+early, a kill included, leaves the old one as it was: the new one is an orphan until the end (manifests.py).
 
 Of writes in this process it is known what they change. What other processes changed, or was changed between two
 attempts of a job, is found by comparing both collections' points, whose ids follow from what is in them.
@@ -27,8 +27,8 @@ from ...inference.embeddings import added
 from ...schemas import ReindexReport
 from ..engines.bm25 import NAME as BM25
 from ..engines.edge_build import built
+from ..engines.interface import Chunk, Stored, VectorIndex
 from ..engines.qdrant_edge import QdrantEdge
-from ..engines.vectors import Chunk, Stored, VectorIndex
 from ..pipeline import ahead
 from .collection import GRAPH, Collection
 from .collections import Collections
@@ -49,7 +49,7 @@ Progress = Callable[[int, int, str], None]
 
 PAGE = 256
 SCAN = 1000
-FEW = 500  # documents that are copied while writers wait
+COPIED_LOCKED = 500  # documents that are copied while writers wait
 ROUNDS = 5  # of copying without making them wait, at most
 
 
@@ -162,7 +162,7 @@ async def _made_before(collections: Collections, new: Manifest, job: Job) -> Man
         return None
     made = Manifest(**job.resume)
     left = await threads.database(collections.rows.left_by_jobs)
-    there = (made.place.id, made.engine, job.job_id) in left
+    there = (made.physical_collection.id, made.engine, job.job_id) in left
     return made if there and made == replace(new, physical=made.physical) else None
 
 
@@ -179,12 +179,12 @@ async def build_indexes(
         new = moved(old, edge.name, indexed=chunks if graph else old.indexed)
 
         async def begin() -> None:
-            await threads.database(collections.rows.begin, new.place.id, new.engine)
+            await threads.database(collections.rows.begin, new.physical_collection.id, new.engine)
             await collection.run(collection.index.now.flush)
-            await edge.threads(edge.copy, old.place.id, new.place.id)
+            await edge.threads(edge.copy, old.physical_collection.id, new.physical_collection.id)
 
         async def opened() -> VectorIndex:
-            await built(edge.folder(new.place.id), new.layout, graph=graph)
+            await built(edge.folder(new.physical_collection.id), new.layout, graph=graph)
             return await collections.opened(new)
 
         async def fill(index: VectorIndex) -> None:
@@ -220,7 +220,7 @@ async def _replace(
         index = await opened()
         await fill(index)
         for _ in range(ROUNDS):
-            if len(live.changed) <= FEW:
+            if len(live.changed) <= COPIED_LOCKED:
                 break
             async with collection.writing():
                 changed, live.changed = live.changed, set()
@@ -235,7 +235,7 @@ async def _replace(
         with CancelScope(shield=True):
             if index is not None and index is not live.now:
                 await index.threads(index.close)
-            if collection.manifest.place != new.place and job is None:
+            if collection.manifest.physical_collection != new.physical_collection and job is None:
                 await collections.drop(new)
         raise
     finally:
@@ -280,7 +280,7 @@ async def _copied(
 
 async def _rest(index: VectorIndex, made: Manifest, page: Stored) -> Stored:
     """What of a page is not in the copy yet."""
-    ids = [chunk.point_id(made.place.namespace) for chunk in page.chunks]
+    ids = [chunk.point_id(made.physical_collection.namespace) for chunk in page.chunks]
     there = await index.threads(index.there, ids)
     rest = [number for number, one in enumerate(ids) if one not in there]
     return Stored([page.chunks[number] for number in rest], page.vectors[rest], page.cursor)
@@ -311,8 +311,8 @@ async def _copy_again(
 ) -> None:
     """Make these documents in the copy what they are now, deleted ones included."""
     names = sorted(changed)
-    for start in range(0, len(names), FEW):
-        some = names[start : start + FEW]
+    for start in range(0, len(names), COPIED_LOCKED):
+        some = names[start : start + COPIED_LOCKED]
         await index.threads(index.delete, some)
         async with aclosing(_copied(collection, index, embed, some)) as copying:
             async for _ in copying:

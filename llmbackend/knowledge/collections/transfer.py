@@ -1,7 +1,7 @@
 """Collections as pages that any other place can take in: another machine, the other engine.
 
 An export reads what is there, page by page. An import fills a physical collection that nobody sees, which becomes a
-collection with its last page; until then, and if that never comes, it is loose (manifests.py).
+collection with its last page; until then, and if that never comes, it is an orphan (manifests.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ...schemas import (
     ImportRequest,
     StoredChunk,
 )
-from ..engines.vectors import Chunk, Stored, VectorIndex, fitting
+from ..engines.interface import Chunk, Stored, VectorIndex, fitting
 from .collections import Collections, require_few
 from .manifests import Manifest
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-PATIENCE = 600.0
+IDLE_SECONDS = 600.0
 """Seconds for which an import waits for its next page."""
 
 
@@ -194,10 +194,10 @@ class Imports:
         """Drop those whose next page does not come."""
         with self._scope:
             while True:
-                await anyio.sleep(PATIENCE / 10)
+                await anyio.sleep(IDLE_SECONDS / 10)
                 for token, running in list(self._under_way.items()):
                     idle = time.monotonic() - running.last_used
-                    if idle > PATIENCE and not running.at_work.locked():
+                    if idle > IDLE_SECONDS and not running.at_work.locked():
                         await self._drop(token)
 
 

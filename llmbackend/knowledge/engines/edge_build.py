@@ -19,7 +19,7 @@ from anyio import CancelScope, open_process
 from ... import privacy
 from ...errors import BackendError
 from .indexes import in_points
-from .vectors import Layout
+from .interface import Layout
 
 
 async def built(folder: Path, layout: Layout, *, graph: bool) -> None:

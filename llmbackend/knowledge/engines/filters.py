@@ -13,7 +13,7 @@ from ...errors import InvalidRequest
 PLACE = ("page", "headings")
 """What filters find in a chunk's place, beside its metadata."""
 
-DEPTH = 16
+MAX_LEVELS = 16
 """How deep `and`, `or` and `not` may lie in one another."""
 
 TERMS = 32
@@ -89,8 +89,8 @@ def terms_of(found: Iterable[Condition]) -> tuple[int, int]:
 
 
 def _all(filters: dict[str, Any], place: tuple[str, ...]) -> Iterator[Condition]:
-    if len(place) > DEPTH:
-        raise InvalidRequest(f"filters: more than {DEPTH} levels of and, or, not")
+    if len(place) > MAX_LEVELS:
+        raise InvalidRequest(f"filters: more than {MAX_LEVELS} levels of and, or, not")
     for key, value in filters.items():
         here = (*place, key)
         if key == "not":
@@ -156,8 +156,8 @@ def _operators(key: str, given: dict[str, Any], place: tuple[str, ...]) -> Itera
     if bounds:
         yield _within(key, bounds, place)
     if "not" in given:
-        if len(place) > DEPTH:
-            raise InvalidRequest(f"filters: more than {DEPTH} levels of and, or, not")
+        if len(place) > MAX_LEVELS:
+            raise InvalidRequest(f"filters: more than {MAX_LEVELS} levels of and, or, not")
         refused = list(_field(key, given.pop("not"), (*place, "not")))
         yield Combination("none", [Combination("all", refused)])
     if "exists" in given:

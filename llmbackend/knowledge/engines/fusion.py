@@ -12,7 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from math import sqrt
 from typing import TypeVar
 
-from .vectors import List
+from .interface import List
 
 _Key = TypeVar("_Key", bound=Hashable)
 

@@ -19,7 +19,7 @@ from . import fusion
 from .bm25 import Encoder, Sparse, encoder
 from .filters import Combination, Condition, FieldCondition, terms_of
 from .indexes import EXACT, FieldType, Indexes, parts, places, serves, type_of
-from .vectors import (
+from .interface import (
     LISTS,
     TRIES,
     Chunk,

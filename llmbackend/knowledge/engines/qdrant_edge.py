@@ -25,6 +25,7 @@ from ...panics import panicked
 from .bm25 import NAME as BM25
 from .bm25 import Sparse
 from .indexes import NO_INDEXES, FieldType, Indexes, in_points, parts
+from .interface import Layout, Physical, Scored
 from .qdrant import (
     DENSE,
     HNSW_EF_CONSTRUCT,
@@ -35,7 +36,6 @@ from .qdrant import (
     Point,
     QdrantIndex,
 )
-from .vectors import Layout, Physical, Scored
 
 WRITE_BATCH = 32
 GRAPH_FROM = 5_000  # kilobytes of vectors; fewer are searched as fast without

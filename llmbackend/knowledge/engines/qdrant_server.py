@@ -31,6 +31,7 @@ from ...errors import (
 from ...retrying import Patience, passing
 from .bm25 import Sparse
 from .indexes import FieldType, in_points, parts
+from .interface import Layout, Physical, Scored
 from .qdrant import (
     DENSE,
     HNSW_EF_CONSTRUCT,
@@ -42,7 +43,6 @@ from .qdrant import (
     Point,
     QdrantIndex,
 )
-from .vectors import Layout, Physical, Scored
 
 log = logging.getLogger(__name__)
 

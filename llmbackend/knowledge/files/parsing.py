@@ -14,7 +14,7 @@ from .parsed import Parsed, Unreadable, Warn
 
 ATTACHMENTS = 200
 """Files in a file that are read."""
-DEPTH = 3
+ATTACHMENT_DEPTH = 3
 """How deep files are read in one another."""
 
 
@@ -56,11 +56,11 @@ def parse_all(name: str, data: bytes, depth: int = 0) -> Iterator[tuple[str, Par
         if attachment.data and PurePosixPath(attachment.name).suffix.lower() in FORMATS.keys() - {""}:
             found[_free(f"{name}/{attachment.name.replace('/', '_')}", found)] = attachment.data
     left_out = len(found) - ATTACHMENTS
-    if left_out > 0 or (found and depth == DEPTH):
-        more = f"{len(found) if depth == DEPTH else left_out} files in it are not read"
+    if left_out > 0 or (found and depth == ATTACHMENT_DEPTH):
+        more = f"{len(found) if depth == ATTACHMENT_DEPTH else left_out} files in it are not read"
         parsed = parsed._replace(warnings=(*parsed.warnings, more))
     yield name, parsed
-    for inner, content in list(found.items())[: ATTACHMENTS if depth < DEPTH else 0]:
+    for inner, content in list(found.items())[: ATTACHMENTS if depth < ATTACHMENT_DEPTH else 0]:
         try:
             yield from parse_all(inner, content, depth + 1)
         except Unreadable as error:

@@ -22,7 +22,7 @@ from ...schemas import Document, Failure, IngestPlan, IngestReport, IngestWarnin
 from ..chunks.chunking import content_hash, split
 from ..chunks.syntax import PART_OF, BareText, ParsedDocument
 from ..collections.collection import Collection
-from ..engines.vectors import Chunk, VectorIndex
+from ..engines.interface import Chunk, VectorIndex
 from ..pipeline import ahead, side_by_side
 
 if TYPE_CHECKING:
@@ -435,7 +435,7 @@ def _split(batch: _Batch, versions: Sequence[_Version], chunking: tuple[int, int
         threads.give_way()
         if chunks := split(*version, *chunking):
             batch.changed.append((version.document.id, version.digest))
-            # A document's head, its chunk 0, goes last: it makes the version count (see vectors.py).
+            # A document's head, its chunk 0, goes last: it makes the version count (see interface.py).
             batch.chunks += [*chunks[1:], chunks[0]]
         else:
             batch.failed.append(Failure(id=version.document.id, error="the document has no text"))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import chain, islice
 from math import ceil
 
-SHARE = 0.9
+IN_COMMON = 0.9
 """Of the longer text, in words, that two texts must have in common in one run."""
 
 WORDS = 40
@@ -47,10 +47,10 @@ def _middle(words: list[str]) -> tuple[str, ...]:
 
 def _middles(words: list[str]) -> Iterable[tuple[str, ...]]:
     """Of a text's words, those of which three are the middle of whatever it repeats."""
-    if len(words) < SHARE * WORDS:
+    if len(words) < IN_COMMON * WORDS:
         return [_middle(words)]
     # What only one has, before or after, is a tenth at most: it shifts a middle by that and half of that.
-    shift = ceil(1.5 * (1 - SHARE) * len(words) / SHARE) + 1
+    shift = ceil(1.5 * (1 - IN_COMMON) * len(words) / IN_COMMON) + 1
     middle = len(words) // 2
     part = words[max(0, middle - shift) : middle + shift + 3]
     return zip(part, part[1:], part[2:], strict=False)
@@ -61,7 +61,7 @@ def _repeats(one: list[str], other: list[str]) -> bool:
     if one == other:
         return True
     longer = max(len(one), len(other))
-    least = SHARE * longer
+    least = IN_COMMON * longer
     if longer < WORDS or min(len(one), len(other)) < least:
         return False
     return _continues(one, other, least) or _continues(other, one, least)

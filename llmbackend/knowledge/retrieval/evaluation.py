@@ -11,7 +11,7 @@ from ...inference.cache import CachedEmbedder
 from ...inference.rerank import NoReranker, Reranker
 from ...schemas import Evaluation, GoldQuestion, ModeScores, QuestionScores, Retrieval
 from ..collections.collection import Collection
-from ..engines.vectors import VectorIndex
+from ..engines.interface import VectorIndex
 from .measures import ndcg, recall, reciprocal_rank
 from .retrieval import retrieve
 

@@ -22,8 +22,8 @@ from ...tracing import Clock
 from ..collections.collection import Collection
 from ..engines import fusion
 from ..engines.filters import Condition, conditions
+from ..engines.interface import LISTS, TRIES, Chunk, Found, List, Mode, one_version
 from ..engines.legible import legible
-from ..engines.vectors import LISTS, TRIES, Chunk, Found, List, Mode, one_version
 from .duplicates import originals
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ by .02 to .05: without a least, they would put another one's passage first.
 RERANK_DEPTH = 50
 """How many passages a reranker reads for an answer of up to as many."""
 
-SPARE = 2
+EXTRA_CANDIDATES = 2
 
 DEEPEST = 4_000
 """How many are looked at where most of what was found are copies."""
@@ -123,7 +123,7 @@ async def retrieve(
         vector, weight = vectors.values[0], embedder.weight(text, vectors.tokens[0])
     searching = _Searching(collections, text, vector, wanted.mode, where, weight)
     # A few more than are wanted: where some turn out to be copies, one search still does.
-    limit = max(RERANK_DEPTH, wanted.top_k) if wanted.rerank else wanted.top_k + SPARE
+    limit = max(RERANK_DEPTH, wanted.top_k) if wanted.rerank else wanted.top_k + EXTRA_CANDIDATES
     if judge and (wanted.mode != "hybrid" or wanted.rerank or await judge.weight(text) <= weight):
         judge = None
     if judge:

@@ -11,7 +11,7 @@ from ..parsed import Attachment, Parsed, Unreadable, Warn, at_most
 from .pages import page
 
 _HEAD = ("Subject", "From", "To", "Cc", "Date")
-DEPTH = 20
+FORWARD_DEPTH = 20
 """How deep mails may lie in one another."""
 
 
@@ -74,8 +74,8 @@ def _texts(part: Any, attachments: list[Attachment], warn: Warn, depth: int) -> 
         yield "\n\n".join(group.strip() for group in groups)
     elif kind == "message/rfc822" or (kind.startswith("message/") and part.is_multipart()):
         for inner in _unpacked(part):
-            if depth == DEPTH:
-                warn(f"mails forwarded more than {DEPTH} times over are left out")
+            if depth == FORWARD_DEPTH:
+                warn(f"mails forwarded more than {FORWARD_DEPTH} times over are left out")
             else:
                 yield "---------- Forwarded message ----------\n" + _told(inner, attachments, warn, depth + 1)
     elif kind == "multipart/alternative":

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
+from .context_limits import Length
 from .embeddings import TextRefused, TooLong, unit
-from .overflow import Length
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SPARE = 0.95
+FILL = 0.95
 """How full parts are made by their characters: tokens are not spread evenly over them."""
 
 _LAST_SPACE = re.compile(r"\s+\S*$")
@@ -33,7 +33,7 @@ def shorter(text: str, length: Length, too_long: TooLong) -> list[str]:
             'or have it cut by too_long="split" or "truncate"',
             {"tokens": length.tokens, "limit": length.limit},
         )
-    times = (length.tokens or 2 * length.limit) / length.limit / SPARE
+    times = (length.tokens or 2 * length.limit) / length.limit / FILL
     if too_long == "truncate":
         return [text[: _between_words(text, min(int(len(text) / times), len(text) - 1))]]
     number = min(max(2, ceil(times)), len(text))

@@ -25,7 +25,7 @@ NAME = "llmbackend"
 log = logging.getLogger(__name__)
 
 
-class Queue:
+class Wakeups:
     """On Redis if there is a URL of one, else where the ledger is: in PostgreSQL, or in a SQLite file beside it."""
 
     def __init__(self, database: URL, redis_url: str | None) -> None:
@@ -34,7 +34,7 @@ class Queue:
         self._consumer: _Listener | None = None
 
     def wake(self, job_id: str) -> None:
-        """Have whoever listens first, and has a hand free, look for work. Blocks."""
+        """Have whoever listens first, and has a slot free, look for work. Blocks."""
         self._task(job_id)
 
     def listen(self, woken: Callable[[str], None]) -> None:

@@ -159,14 +159,14 @@ def fitting(
         lengths = np.linalg.norm(block.astype(np.float64), axis=1)
     for wrong, reason in (
         (~np.isfinite(block).all(axis=1), "has numbers that are not finite"),
-        (lengths > LONGEST, "is too long: scale it to length 1"),
+        (lengths > MAX_NORM, "is too long: scale it to length 1"),
     ):
         if wrong.any():
             raise InvalidRequest(f"{named(int(wrong.argmax()))} {reason}")
     return block
 
 
-LONGEST = 1e18
+MAX_NORM = 1e18
 """Length of a vector that can be scaled to 1 in float32, where its square would be infinite beyond."""
 
 

@@ -13,15 +13,16 @@ from . import catalogue
 from .cache import Cache, CachedEmbedder, Prompts
 from .chat import CONTEXT, ChatModel, OpenAICompatibleChat
 from .cross_encoder import CrossEncoder
-from .embedded import WORDLLAMA, EmbeddedChat, EmbeddedEmbedder, static_model
 from .embeddings import Embedder
 from .forwarding import ForwardingChat
 from .judge import Judge
+from .local_chat import LocalChat
 from .minilm import MiniLM
 from .models_folder import ModelsFolder
+from .remote_embedders import OpenAICompatibleEmbedder, RemoteEmbedder, TEIEmbedder
 from .replicas import Replicas
 from .rerank import JinaReranker, NoReranker, Reranker, TEIReranker
-from .served import OpenAICompatibleEmbedder, ServedEmbedder, TEIEmbedder
+from .static_vectors import WORDLLAMA, StaticEmbedder, static_model
 from .upstream import Upstream
 
 
@@ -31,7 +32,7 @@ def chat_model(settings: Settings, *, forwards: bool = False) -> ChatModel:
     if upstreams:
         kind = ForwardingChat if forwards else OpenAICompatibleChat
         return kind(upstreams, settings)
-    return EmbeddedChat(settings.models_path, settings.chat_model, settings.chat_context or CONTEXT)
+    return LocalChat(settings.models_path, settings.chat_model, settings.chat_context or CONTEXT)
 
 
 def embedders(settings: Settings, disk: Disk | None = None) -> tuple[CachedEmbedder, Judge]:
@@ -52,10 +53,10 @@ def sifter(embedder: CachedEmbedder) -> CachedEmbedder | None:
 
     A server would be asked for dozens of vectors before an answer's first word.
     """
-    if isinstance(embedder.model, EmbeddedEmbedder | MiniLM):
+    if isinstance(embedder.model, StaticEmbedder | MiniLM):
         return embedder
     if all(map(find_spec, ("safetensors", "tokenizers"))):
-        return CachedEmbedder(EmbeddedEmbedder(), None)
+        return CachedEmbedder(StaticEmbedder(), None)
     return None
 
 
@@ -64,7 +65,7 @@ def _embedding_model(settings: Settings, minilm: MiniLM) -> Embedder:
     upstreams = embedding_servers(settings)
     if not upstreams:
         return _embedded(model, ModelsFolder(settings.models_path), minilm)
-    served: list[ServedEmbedder]
+    served: list[RemoteEmbedder]
     if settings.tei_url:
         served = [TEIEmbedder(upstream, model) for upstream in upstreams]
     else:
@@ -79,9 +80,9 @@ def _embedded(model: str | None, folder: ModelsFolder, minilm: MiniLM) -> Embedd
     if name == MiniLM.name:
         return minilm
     if (local := folder.find(name, "embeddings")) is None:
-        return EmbeddedEmbedder()
+        return StaticEmbedder()
     try:
-        return EmbeddedEmbedder(static_model(local.name, local.folder))
+        return StaticEmbedder(static_model(local.name, local.folder))
     except LookupError as error:
         raise BackendError(
             f"{name} cannot be used ({error}): run `llmbackend models pull {name}`",

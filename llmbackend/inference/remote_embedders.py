@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
 from . import budget
 from .batches import BYTES_A_TOKEN, Limits, ask_in_batches, size
-from .embeddings import Cut, TextRefused, TokenIds, TooLong, Vectors, added, checked, no_tokens
+from .context_limits import COUNTING, Length, counted
+from .embeddings import Cut, EmbeddingBatch, TextRefused, TokenIds, TooLong, added, checked, no_tokens
 from .fallback import context, listed
 from .fingerprint import TEXTS, Fingerprint
-from .lengths import mean, shorter
-from .overflow import COUNTING, Length, counted
+from .long_texts import mean, shorter
 from .tei import read_info, tokens_told
 from .upstream import Upstream
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FEW = 4
+ADDED_TOKENS = 4
 """Tokens that a model may add to a text's own."""
 
 SHORT = 500
@@ -49,7 +49,7 @@ SAMPLE = 8
 ASK_AGAIN = 60.0
 """Seconds after which a server that did not tell its limit is asked again."""
 
-LONGEST = 100
+TOKEN_CHARACTERS = 100
 """Characters that a token has at most. TEI reads no text of more than 250 times its limit, so that longer are sent in pieces."""
 
 
@@ -73,7 +73,7 @@ class _Changed(Exception):
     """The vectors are not as long as the model's were."""
 
 
-class ServedEmbedder(ABC):
+class RemoteEmbedder(ABC):
     truncates = False
     """Whether the server itself cuts texts off when told to."""
 
@@ -107,12 +107,12 @@ class ServedEmbedder(ABC):
 
     async def embed(
         self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
-    ) -> Vectors:
+    ) -> EmbeddingBatch:
         """Where another model may have taken the place of the one before meanwhile, the server is looked at."""
         for _ in range(TRIES):
             before = await self.fingerprint()
             looking = asyncio.create_task(self.look()) if self._due else None
-            vectors: Vectors | None = None
+            vectors: EmbeddingBatch | None = None
             try:
                 with suppress(_Changed):
                     vectors = await self._embed(texts, dimensions, too_long, before)
@@ -169,7 +169,7 @@ class ServedEmbedder(ABC):
 
     async def _embed(
         self, texts: Sequence[str], dimensions: int | None, too_long: TooLong, made_by: Fingerprint
-    ) -> Vectors:
+    ) -> EmbeddingBatch:
         """Raises _Changed if they are not as long as that model's."""
         await self._prepare(texts)
         with budget.in_bulk(len(texts) > QUESTION or budget.is_in_bulk()):
@@ -177,7 +177,7 @@ class ServedEmbedder(ABC):
 
     async def _embed_all(
         self, texts: Sequence[str], dimensions: int | None, too_long: TooLong, made_by: Fingerprint
-    ) -> Vectors:
+    ) -> EmbeddingBatch:
         ask = partial(self._ask, dimensions=dimensions)
         rows: dict[str, Row] = {}
         long: dict[str, Length] = {}
@@ -206,14 +206,16 @@ class ServedEmbedder(ABC):
             waiting = [part for part in new if part not in rows and part not in parts]
         return _assembled(texts, rows, long, parts)
 
-    def at_once(self, text: str, dimensions: int | None) -> Vectors | None:
+    def at_once(self, text: str, dimensions: int | None) -> EmbeddingBatch | None:
         return None
 
     def weight(self, text: str, tokens: int | None) -> float:
         """As of MiniLM: models of servers are as good at least, and know their languages."""
         return 0.7
 
-    async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
+    async def embed_tokens(
+        self, texts: Sequence[TokenIds], *, dimensions: int | None = None
+    ) -> EmbeddingBatch:
         raise no_tokens(self.name)
 
     async def _measured(self, texts: Iterable[str]) -> dict[str, Length]:
@@ -226,7 +228,7 @@ class ServedEmbedder(ABC):
         found: dict[str, Length] = {}
         some = SAMPLE
         # A text has no more tokens than bytes.
-        while waiting and sizes[waiting[0]] > max(1.0, self._bytes_a_token) * (limit - FEW):
+        while waiting and sizes[waiting[0]] > max(1.0, self._bytes_a_token) * (limit - ADDED_TOKENS):
             counts = await self._count(waiting[:some])
             self._learn(counts)
             found |= {text: Length(tokens, limit) for text, tokens in counts.items() if tokens > limit}
@@ -302,7 +304,7 @@ def _check_size(answers: Iterable[Row | Length], made_by: Fingerprint, dimension
 
 def _assembled(
     texts: Sequence[str], rows: dict[str, Row], long: dict[str, Length], parts: dict[str, list[str]]
-) -> Vectors:
+) -> EmbeddingBatch:
     def whole(text: str) -> tuple[Row, int]:
         """A text's row, and how many parts it was made of."""
         leaves = [text]
@@ -321,7 +323,7 @@ def _assembled(
         if (length := long.get(text)) is not None
     ]
     found = [made[text][0] if text in made else rows[text] for text in texts]
-    return Vectors(_matrix(found), [row.tokens for row in found], cut)
+    return EmbeddingBatch(_matrix(found), [row.tokens for row in found], cut)
 
 
 def _matrix(rows: list[Row]) -> NDArray[np.float32]:
@@ -330,7 +332,7 @@ def _matrix(rows: list[Row]) -> NDArray[np.float32]:
     return np.frombuffer(b"".join([row.vector for row in rows]), np.float32).reshape(len(rows), -1)
 
 
-class OpenAICompatibleEmbedder(ServedEmbedder):
+class OpenAICompatibleEmbedder(RemoteEmbedder):
     """Any server with /v1/embeddings. Vectors are asked for as base64, which not every server gives."""
 
     def __init__(self, upstream: Upstream, model: str) -> None:
@@ -371,7 +373,9 @@ class OpenAICompatibleEmbedder(ServedEmbedder):
                     return str(model["litellm_params"]["model"])
         return None
 
-    async def embed_tokens(self, texts: Sequence[TokenIds], *, dimensions: int | None = None) -> Vectors:
+    async def embed_tokens(
+        self, texts: Sequence[TokenIds], *, dimensions: int | None = None
+    ) -> EmbeddingBatch:
         rows = await ask_in_batches(texts, self._room, partial(self._ask, dimensions=dimensions))
         for text, row in rows.items():
             if isinstance(row, Length):
@@ -379,7 +383,7 @@ class OpenAICompatibleEmbedder(ServedEmbedder):
                     text, f"there are {len(text)} token ids and the model takes {row.limit}", row._asdict()
                 )
         found = [row for text in texts if isinstance(row := rows[text], Row)]
-        return Vectors(_matrix(found), [row.tokens for row in found])
+        return EmbeddingBatch(_matrix(found), [row.tokens for row in found])
 
     async def _prepare(self, texts: Sequence[str]) -> None:
         if time.monotonic() >= self._ask_at and any(size(text) > SHORT for text in texts):
@@ -433,7 +437,7 @@ def _shares(total: int | None, batch: Sequence[str | TokenIds]) -> Sequence[int 
     ]
 
 
-class TEIEmbedder(ServedEmbedder):
+class TEIEmbedder(RemoteEmbedder):
     """Text Embeddings Inference by its own API (POST /embed): https://huggingface.github.io/text-embeddings-inference"""
 
     truncates = True
@@ -463,7 +467,7 @@ class TEIEmbedder(ServedEmbedder):
 
     async def _ask(self, batch: list[str], *, dimensions: int | None, truncate: bool = False) -> list[Row]:
         if truncate and self._limit is not None:
-            batch = [text[: LONGEST * self._limit] for text in batch]
+            batch = [text[: TOKEN_CHARACTERS * self._limit] for text in batch]
         asked: dict[str, Any] = {"inputs": batch, "truncate": truncate}
         if dimensions is not None:
             asked["dimensions"] = dimensions
@@ -475,7 +479,7 @@ class TEIEmbedder(ServedEmbedder):
         return [Row(vector.tobytes(), count) for vector, count in zip(values, tokens, strict=True)]
 
     async def _count(self, texts: list[str]) -> dict[str, int]:
-        step = LONGEST * (self._limit or SHORT)
+        step = TOKEN_CHARACTERS * (self._limit or SHORT)
         pieces = {text: [text[start : start + step] for start in range(0, len(text), step)] for text in texts}
         try:
             counts = await ask_in_batches(

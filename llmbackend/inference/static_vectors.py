@@ -1,0 +1,203 @@
+"""Static vectors, wordllama's or another model's: tables of token vectors, looked up and averaged in this process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import threads, tracing
+from ..errors import BackendError, InvalidRequest
+from .embeddings import spelt
+from .fingerprint import Fingerprint
+from .long_texts import of_similar_length
+from .weights import not_installed
+
+if TYPE_CHECKING:
+    from .embeddings import EmbeddingBatch, TokenIds, TooLong
+
+
+QUESTION = 500
+"""Letters of a text whose vector takes a twentieth of a millisecond, half of what changing to a thread does."""
+
+TEXTS_AT_ONCE = 64
+"""Whose words are looked up together, on all cores."""
+
+TOKENS_AT_ONCE = 4096
+"""Of texts whose vectors wordllama sums up together, padding included."""
+
+
+class StaticModel(NamedTuple):
+    """A vector for each token of a vocabulary; a text's is their mean."""
+
+    name: str
+    folder: Path
+    """With `weights.safetensors`, which has one table, and `tokenizer.json`."""
+    dimensions: tuple[int, ...]
+    """That its vectors may be cut down to, the whole ones last."""
+    skips_unknown: bool = True
+    """Whether what is not in the vocabulary counts nothing, as in model2vec's models."""
+
+
+WORDLLAMA = StaticModel(
+    "wordllama-l2-supercat-256",
+    Path(__file__).with_name("wordllama"),
+    (64, 128, 256),  # it was trained to be cut off there (Matryoshka)
+    skips_unknown=False,  # each byte is in its vocabulary
+)
+"""Its weights come with this package (MIT license)."""
+
+
+def static_model(name: str, folder: Path) -> StaticModel:
+    """One that was pulled. Raises LookupError, which tells why, if its files do not fit together."""
+    try:
+        from safetensors import SafetensorError, safe_open
+        from tokenizers import Tokenizer
+    except ModuleNotFoundError as error:
+        raise not_installed(error) from error
+    try:
+        with safe_open(folder / "weights.safetensors", "np") as weights:
+            names = list(weights.keys())
+            shape = weights.get_slice(names[0]).get_shape() if len(names) == 1 else []
+    except SafetensorError as error:
+        raise LookupError(f"its weights cannot be read: {error}") from error
+    if len(shape) != 2:
+        raise LookupError("its weights are not one table of a vector for each token")
+    try:
+        tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    except Exception as error:  # the library raises no other kind
+        raise LookupError(f"its tokenizer cannot be read: {error}") from error
+    if tokens != shape[0]:
+        raise LookupError(f"its tokenizer knows {tokens} tokens, and its weights {shape[0]}")
+    return StaticModel(name, folder, (shape[1],))
+
+
+class StaticEmbedder:
+    """Static vectors: several thousand passages a second."""
+
+    def __init__(self, model: StaticModel = WORDLLAMA) -> None:
+        self.name, self._folder, self.dimensions, self._skips_unknown = model
+        self._loading = threading.Lock()
+        self._fingerprint: Fingerprint | None = None
+        self.names = (self.name,)
+
+    async def fingerprint(self) -> Fingerprint:
+        if self._fingerprint is None:
+            self._fingerprint = await threads.files(self._hashed)
+        return self._fingerprint
+
+    async def embed(
+        self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
+    ) -> EmbeddingBatch:
+        """No text is too long."""
+        if dimensions is not None and dimensions not in self.dimensions:
+            raise InvalidRequest(
+                f"dimensions: {self.name} has {_either(self.dimensions)}, not {dimensions}",
+                details={"dimensions": dimensions, "possible": [*self.dimensions]},
+            )
+        with tracing.current().waiting():
+            return await threads.embedding(self._embed, texts, dimensions)
+
+    def at_once(self, text: str, dimensions: int | None) -> EmbeddingBatch | None:
+        """Of a question, once the model is there."""
+        short = len(text) < QUESTION and dimensions in (None, *self.dimensions)
+        return self._embed([text], dimensions) if short and "_table" in vars(self) else None
+
+    def weight(self, text: str, tokens: int | None) -> float:
+        """Static vectors find the neighbourhood, but order it poorly."""
+        return 0.1 if spelt(text, tokens or 0) else 0.3
+
+    async def embed_tokens(
+        self, texts: Sequence[TokenIds], *, dimensions: int | None = None
+    ) -> EmbeddingBatch:
+        from .embeddings import no_tokens
+
+        raise no_tokens(self.name)
+
+    def _embed(self, texts: Sequence[str], dimensions: int | None) -> EmbeddingBatch:
+        """The mean of a text's token vectors, scaled to unit length.
+
+        `embed` of the packages wordllama and model2vec gives the same numbers. Padding a batch to its longest text, as
+        wordllama does, takes three times as long.
+        """
+        import numpy as np
+
+        from .embeddings import EmbeddingBatch, unit
+
+        with self._loading:
+            tokenizer, table = self._tokenizer, self._table[:, :dimensions]
+        values = np.zeros((len(texts), table.shape[1]), dtype=np.float32)
+        tokens: list[int] = []
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            threads.give_way()
+            some = list(texts[start : start + TEXTS_AT_ONCE])
+            encoded = tokenizer.encode_batch_fast(some, add_special_tokens=False)
+            ids = [encoding.ids for encoding in encoded]
+            if self._unknown is not None:
+                ids = [[token for token in of_text if token != self._unknown] for of_text in ids]
+            tokens += map(len, ids)
+            for group in of_similar_length(ids, TOKENS_AT_ONCE):
+                threads.give_way()
+                padded = np.full((len(group), len(ids[group[-1]])), len(table) - 1)
+                for row, index in zip(padded, group, strict=True):
+                    row[: len(ids[index])] = ids[index]
+                values[np.add(group, start)] = table[padded].sum(axis=1)
+        return EmbeddingBatch(unit(values), tokens)
+
+    def _hashed(self) -> Fingerprint:
+        with self._file("weights.safetensors").open("rb") as weights:
+            return Fingerprint(self.name, hashlib.file_digest(weights, "sha256").hexdigest())
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        try:
+            from tokenizers import Tokenizer
+        except ModuleNotFoundError as error:
+            raise not_installed(error) from error
+        tokenizer = Tokenizer.from_file(str(self._file("tokenizer.json")))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
+
+    @cached_property
+    def _unknown(self) -> int | None:
+        """The token for what is not in the vocabulary, if it is to count nothing."""
+        if not self._skips_unknown:
+            return None
+        name = json.loads(self._tokenizer.to_str())["model"].get("unk_token")
+        return self._tokenizer.token_to_id(name) if name else None
+
+    @cached_property
+    def _table(self) -> Any:
+        """A vector for each token, and one of zeros to pad with."""
+        import numpy as np
+
+        try:
+            from safetensors.numpy import load_file
+        except ModuleNotFoundError as error:
+            raise not_installed(error) from error
+        (table,) = load_file(self._file("weights.safetensors")).values()
+        return np.vstack([table.astype(np.float32), np.zeros((1, table.shape[1]), np.float32)])
+
+    def _file(self, name: str) -> Path:
+        path = self._folder / name
+        if not path.is_file():
+            raise BackendError(
+                f"{self.name}: {path} is not there: install llmbackend anew"
+                if self._folder == WORDLLAMA.folder
+                else f"{self.name} is not here: run `llmbackend models pull {self.name}`",
+                details={"backend": "embeddings", "path": str(path)},
+            )
+        return path
+
+    async def close(self) -> None:
+        pass
+
+
+def _either(numbers: Sequence[int]) -> str:
+    *others, last = map(str, numbers)
+    return f"{', '.join(others)} or {last}" if others else last
