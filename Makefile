@@ -9,7 +9,7 @@ export LLMBACKEND_MODELS_DIR ?= $(CURDIR)/.models
 MODEL := $(LLMBACKEND_MODELS_DIR)/all-MiniLM-L6-v2.int8.onnx
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-live test-clients serve check bench compare fuzz notebooks
+.PHONY: help install demo test test-long test-live test-clients test-sdk serve check bench compare fuzz notebooks
 
 help:  ## Print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,17 @@ test-clients: $(MODEL) $(CLIENTS)/2/installed $(CLIENTS)/3/installed  ## Test by
 $(CLIENTS)/%/installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --editable '.[embedded,server]' 'openai==$*.*' $(OPENAI$*) pytest pytest-timeout
+	@touch $@
+
+SDK_VERSIONS := 3.9 3.10 3.12 3.13 3.14
+SDK_FOUND := $(foreach v,$(SDK_VERSIONS),$(if $(shell command -v python$(v)),$(v)))
+
+test-sdk: install $(SDK_FOUND:%=.venv-sdk/%/installed)  ## Test the SDK's file alone by each Python from 3.9 on that is found
+	SDK_PYTHONS=$$(echo $(SDK_FOUND:%=$(CURDIR)/.venv-sdk/%/bin/python) | tr ' ' :) $(BIN)/pytest tests/unit/test_sdk_alone.py
+
+.venv-sdk/%/installed:
+	python$* -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check requests python-dotenv
 	@touch $@
 
 serve: install  ## Serve on http://127.0.0.1:8888

@@ -32,9 +32,8 @@ from llm_client import (
     Transport,
     TransportError,
     Unauthorized,
+    __version__,
 )
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Analysis",

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One class for every LLM capability of an organisation: chat, embeddings, RAG, jobs, document analysis.
 
     from llm_client import LLMBackendClient
@@ -5,8 +6,9 @@
     client = LLMBackendClient()                                    # in this process (needs the llmbackend package)
     client = LLMBackendClient("http://localhost:8888", "a-key")    # the same calls over HTTP
 
-Over HTTP this file is all you need: copy it next to your code; it imports only the standard library,
-requests and python-dotenv. Its sections, top to bottom: errors, results, streams, transports, the client.
+Over HTTP this file is all you need: copy it next to your code; it runs on Python 3.9 and newer, and imports only
+the standard library, requests and python-dotenv. To update it, copy the file of the version that your server has
+(`client.health()["version"]`). Its sections, top to bottom: errors, results, streams, transports, the client.
 """
 
 from __future__ import annotations
@@ -23,13 +25,18 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 import unicodedata
+import uuid
+import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast, overload
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, Union, cast, overload
 from urllib.parse import quote, urlsplit
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Analysis",
@@ -365,7 +372,7 @@ _SHOWN = 20
 
 
 def _cell(value: Any, limit: int = 400) -> str:
-    if isinstance(value, list) and value and not isinstance(value[0], int | float):
+    if isinstance(value, list) and value and not isinstance(value[0], (int, float)):
         more = f"<li>and {len(value) - _SHOWN} more</li>" if len(value) > _SHOWN else ""
         return "<ul>" + "".join(f"<li>{_cell(item, limit)}</li>" for item in value[:_SHOWN]) + more + "</ul>"
     if isinstance(value, Mapping):
@@ -605,9 +612,7 @@ class Explanation(Record):
         several = len({one["collection"] for one in shown}) > 1
         rows = ""
         for one in shown:
-            bars = "".join(
-                _bar(one[name], most[name], colour) for name, colour in zip(columns, _COLOURS, strict=False)
-            )
+            bars = "".join(_bar(one[name], most[name], colour) for name, colour in zip(columns, _COLOURS))
             place = f"{_ending(one['document_id'])} #{one['chunk']}"
             rows += (
                 f"<tr style='{'opacity:.5' if one['dropped'] else ''}'><td>{int(one['number']) if one['number'] else ''}</td>"
@@ -668,9 +673,7 @@ class Evaluation(Record):
         )
         rows = "".join(
             f"<tr><td style='text-align:left'>{_cell(one['mode'])}</td>"
-            + "".join(
-                _bar(one[measure], 1, colour) for measure, colour in zip(_MEASURES, _COLOURS, strict=False)
-            )
+            + "".join(_bar(one[measure], 1, colour) for measure, colour in zip(_MEASURES, _COLOURS))
             + f"<td>{one['ms']:.1f}</td></tr>"
             for one in self["scores"]
         )
@@ -1126,20 +1129,49 @@ def encoded(operation: str, given: dict[str, Any]) -> bytes:
         raise InvalidRequest(f"{operation}: {where}{reason}", details={"errors": [found]}) from error
 
 
-class HttpTransport:
-    """Operations over HTTP. `timeout` is the longest wait, in seconds, for the server to send anything."""
+SAFE = frozenset(name for name, (method, _) in ROUTES.items() if method == "GET") | {
+    "chat", "embed", "rerank", "rag_search", "rag_query", "evaluate", "analyze_document", "submit_job",
+    "cancel_job", "set_schedule", "set_indexes",
+}  # fmt: skip
+"""Operations that leave nothing more behind if they are done twice: `submit_job` by its idempotency key."""
 
-    def __init__(self, api_url: str, api_key: str | None = None, timeout: float = 600) -> None:
+CONNECT_SECONDS = 10
+PAUSE = 0.25  # seconds before the first retry; each later one waits twice as long
+LONGEST_PAUSE = 60.0  # seconds; a server that says to come back later than that is not waited for
+
+
+class HttpTransport:
+    """Operations over HTTP.
+
+    `timeout` is the longest wait, in seconds, for the server to send anything. `retries` is how often a call is
+    tried again: where the server could not be reached or said to come back later (429), and, for calls that change
+    nothing, where the connection broke before the answer came.
+    """
+
+    def __init__(
+        self, api_url: str, api_key: str | None = None, timeout: float = 600, retries: int = 2
+    ) -> None:
         import requests  # imported here so that in-process users do not wait for it
 
         if not _is_http_url(api_url):
             raise InvalidRequest(f"api_url must be like http://host:port, not {api_url!r}")
         if api_key and not (api_key.isascii() and api_key.isprintable()):
             raise InvalidRequest("api_key has characters that an HTTP header cannot carry")
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+            raise InvalidRequest(f"timeout is a number of seconds above 0, such as 600, not {timeout!r}")
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            raise InvalidRequest(f"retries is a number from 0 on, not {retries!r}")
         self.api_url = api_url.rstrip("/")
+        if self.api_url.endswith("/v1"):  # as OpenAI's clients have it
+            self.api_url = self.api_url[: -len("/v1")].rstrip("/")
         self.timeout = timeout
-        self._closed = False
+        self.retries = retries
+        self._closed = threading.Event()
+        self._server_version: str | None = None
         self._session = requests.Session()
+        self._session.headers["User-Agent"] = (
+            f"llmbackend-python/{__version__} requests/{requests.__version__}"
+        )
 
         def authorize(request: Any) -> Any:
             # Set here and not as a header, which requests would replace by what ~/.netrc says of this host.
@@ -1153,22 +1185,33 @@ class HttpTransport:
         return f"HttpTransport({self.api_url!r})"
 
     def call(self, operation: str, given: dict[str, Any]) -> bytes:
-        import requests
-
-        response = self._send(operation, encoded(operation, given), stream=False)
-        try:
-            return cast(bytes, response.content)
-        except requests.RequestException as error:
-            raise TransportError(f"the connection to {self.api_url} broke: {error}") from error
+        return cast(bytes, self._send(operation, given, stream=False).content)
 
     def stream(self, operation: str, given: dict[str, Any]) -> Iterator[bytes]:
-        return _HttpChunks(self._send(operation, encoded(operation, given), stream=True), self.api_url)
+        return _HttpChunks(self._send(operation, given, stream=True), self.api_url)
 
-    def _send(self, operation: str, body: bytes, *, stream: bool) -> Any:
-        import requests
+    def _send(self, operation: str, given: dict[str, Any], *, stream: bool) -> Any:
+        """The response; with `stream`, its body is still to be read."""
+        if operation == "submit_job" and given.get("idempotency_key") is None:
+            given = {
+                **given,
+                "idempotency_key": uuid.uuid4().hex,
+            }  # an answer that was lost can be asked for again
+        request = self._request(operation, encoded(operation, given))
+        for retry in range(self.retries + 1):
+            if self._closed.is_set():
+                raise TransportError("this client is closed: make a new one", details={"closed": True})
+            try:
+                return self._sent(operation, request, stream)
+            except LLMBackendError as error:
+                pause = _pause(operation, error, retry)
+                if pause is None or retry == self.retries:
+                    raise
+            self._closed.wait(pause)
+        raise AssertionError("the last try returns or raises")
 
-        if self._closed:
-            raise TransportError("this client is closed: make a new one", details={"closed": True})
+    def _request(self, operation: str, body: bytes) -> dict[str, Any]:
+        """What `requests` is given for an operation."""
         method, path = ROUTES[operation]
         query: dict[str, Any] = {}
         if "{" in path or method in ("GET", "DELETE"):
@@ -1179,35 +1222,103 @@ class HttpTransport:
                 query, body = fields, b""
             else:
                 body = json.dumps(fields).encode()
+        headers = {"Content-Type": "application/json"} if body else None
+        url = self.api_url + path
+        return {"method": method, "url": url, "params": query, "data": body or None, "headers": headers}
+
+    def _sent(self, operation: str, request: dict[str, Any], stream: bool) -> Any:
+        import requests
+
         try:
             response = self._session.request(
-                method,
-                self.api_url + path,
-                params=query,
-                data=body or None,
-                headers={"Content-Type": "application/json"} if body else None,
-                timeout=(10, self.timeout),
-                stream=stream,
-                allow_redirects=False,
+                **request, timeout=(CONNECT_SECONDS, self.timeout), stream=stream, allow_redirects=False
             )
             unwell = operation == "health" and response.status_code == 503
             if response.status_code != 200 and not (unwell and b'"problems"' in response.content):
-                raise _error_of(response.status_code, response.content, self.api_url)
+                raise _error_of(response, self.api_url)
             if "X-LLMBackend-Overhead-Ms" not in response.headers:
                 raise TransportError(
                     f"{self.api_url} answers, but not as a server of llmbackend does: correct the URL"
                 )
-        except requests.ReadTimeout as error:
-            raise TransportError(f"no answer from {self.api_url} within {self.timeout} s") from error
         except requests.RequestException as error:
-            raise TransportError(
-                f"no answer from {self.api_url} ({type(error).__name__}): is the server running there?"
-            ) from error
+            raise _unanswered(error, self.api_url, self.timeout) from error
+        self._compare_versions(response.headers.get("X-LLMBackend-Version"))
         return response
 
+    def _compare_versions(self, served: str | None) -> None:
+        """Warn once of a server of another version than this file's."""
+        if served is None or served == self._server_version:
+            return
+        self._server_version = served
+        if served.split(".")[:2] != __version__.split(".")[:2]:
+            warnings.warn(
+                f"{self.api_url} is llmbackend {served}, and this client is of {__version__}: some calls may differ; "
+                f"install llmbackend {served}, or copy its sdk/llm_client.py",
+                stacklevel=_frames_of_ours(),
+            )
+
     def close(self) -> None:
-        self._closed = True
+        self._closed.set()
         self._session.close()
+
+
+def _frames_of_ours() -> int:
+    """How far up the caller of this file is, as `warnings.warn` counts from the function that calls this."""
+    depth, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+        depth, frame = depth + 1, frame.f_back
+    return depth
+
+
+def _pause(operation: str, error: LLMBackendError, retry: int) -> float | None:
+    """Seconds after which a call that failed may be tried again; None: it may not."""
+    pause = PAUSE * 2**retry
+    if isinstance(error, Overloaded):
+        if operation not in SAFE and "ingested" in error.details:  # a part of it has been done
+            return None
+        pause = max(pause, float(error.details.get("retry_after") or 0))
+        return pause if pause <= LONGEST_PAUSE else None
+    if not isinstance(error, TransportError) or not error.details.get("retry"):
+        return None
+    return pause if operation in SAFE or not error.details["sent"] else None
+
+
+def _unanswered(error: Exception, url: str, timeout: float) -> TransportError:
+    """Why no answer came, and what to do.
+
+    `details` tell whether the request was `sent`, so that it may have been carried out, and whether to `retry`.
+    """
+    import requests
+
+    text, sent, retry = str(error), False, False
+    if isinstance(error, requests.ReadTimeout) or "Read timed out" in text:
+        sent = True
+        why = (
+            f"within {timeout:g} s: give the client a larger timeout=, or have it done as a job (submit_job)"
+        )
+    elif isinstance(error, requests.ConnectTimeout):
+        why = f"(no connection within {CONNECT_SECONDS} s): correct the URL, or see whether a firewall is between"
+    elif isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY" in text:
+        why = "(its certificate is not trusted): name your organisation's certificates in REQUESTS_CA_BUNDLE"
+    elif isinstance(error, requests.exceptions.SSLError):
+        why = "(it does not speak https): is it http://… in place of https://…?"
+    elif isinstance(error, requests.exceptions.ProxyError):
+        why = (
+            "(the proxy of HTTP_PROXY or HTTPS_PROXY refuses): add the host to NO_PROXY, or correct the proxy"
+        )
+    elif "Failed to resolve" in text or "NameResolution" in text:
+        why = "(no host of that name): correct the URL"
+    elif "NewConnectionError" in text or "Failed to establish" in text:
+        retry = True
+        why = "(no connection): is the server running there?"
+    elif isinstance(error, (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
+        sent = retry = True
+        fix = "" if url.startswith("https") else ": is it https://… in place of http://…?"
+        why = f"(it broke the connection){fix}"
+    else:
+        sent = True
+        why = f"({type(error).__name__}: {text[:200]})"
+    return TransportError(f"no answer from {url} {why}", details={"sent": sent, "retry": retry})
 
 
 class _HttpChunks(Iterator[bytes]):
@@ -1250,19 +1361,24 @@ def _is_http_url(url: str) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
-def _error_of(status: int, content: bytes, url: str) -> LLMBackendError:
+def _error_of(response: Any, url: str) -> LLMBackendError:
     try:
-        return LLMBackendError.from_dict(json.loads(content)["error"])
+        return LLMBackendError.from_dict(json.loads(response.content)["error"])
     except (ValueError, KeyError, TypeError, AttributeError):
         # Not our server: a proxy's page, or another service on that port.
-        return TransportError(f"{url} answered {status} with something that is not llmbackend's")
+        status = response.status_code
+        fix = ": is it https://… in place of http://…?" if b"HTTPS" in response.content[:2000] else ""
+        message = f"{url} answered {status} with something that is not llmbackend's{fix}"
+        if status in (502, 503, 504):  # a proxy before a server that is being started again
+            return TransportError(message, details={"sent": True, "retry": True})
+        return TransportError(message)
 
 
 # --------------------------------------------------------------------------------------------- the client
 
-Document = str | Mapping[str, Any]
-Image = str | os.PathLike[str] | bytes  # a URL or a path, a path, the file itself
-File = str | os.PathLike[str] | tuple[str, bytes]  # a file, a folder or a pattern; a file's name and content
+Document = Union[str, Mapping[str, Any]]
+Image = Union[str, "os.PathLike[str]", bytes]  # a URL or a path, a path, the file itself
+File = Union[str, "os.PathLike[str]", tuple[str, bytes]]  # a file, a folder or a pattern; a name and content
 
 FILE_TYPES = ".txt .md .markdown .rst .html .htm .pdf .docx .pptx .xlsx .csv .tsv .json .jsonl .ipynb .eml"
 UPLOAD_BYTES = 16 * 2**20  # of files in one request, unless one of them alone has more
@@ -1281,6 +1397,10 @@ class LLMBackendClient:
     environment (or a `.env` file in the working directory) may name the server: LLM_BACKEND_URL and
     LLM_BACKEND_API_KEY. Results and errors are the same on both; every error is an LLMBackendError.
 
+    Over HTTP, `timeout` is the longest wait for the server to send anything, in seconds, and `retries` how often a
+    call is tried again that did not reach the server, was told to come back later, or, where it changes nothing, lost
+    its connection. `base_url` is another name of `api_url`, for those who are used to OpenAI's client.
+
     A client may be shared by threads. Close it, or use it in a `with` block, to let go of its files.
     """
 
@@ -1289,17 +1409,22 @@ class LLMBackendClient:
         api_url: str | None = None,
         api_key: str | None = None,
         *,
+        base_url: str | None = None,
         timeout: float = 600,
+        retries: int = 2,
         transport: Transport | None = None,
     ) -> None:
+        if api_url and base_url:
+            raise InvalidRequest("api_url and base_url are two names of one thing: give one of them")
         if transport is None:
+            api_url = api_url or base_url
             environment = _environment()
             named = environment.get("LLM_BACKEND_URL")
             api_url = api_url or named
             if api_url:
                 if api_key is None and api_url == named:  # the key is for that server, and for no other
                     api_key = environment.get("LLM_BACKEND_API_KEY")
-                transport = HttpTransport(api_url, api_key, timeout)
+                transport = HttpTransport(api_url, api_key, timeout, retries)
             else:
                 transport = _local_transport()
         self._transport = transport
@@ -2361,7 +2486,7 @@ def _as_list(value: Any) -> Any:
         return [row[names[0]] for row in _table_rows(value)]
     if hasattr(value, "to_pylist"):  # Arrow's columns, whose items are none of Python's
         return value.to_pylist()
-    return value if isinstance(value, str | Mapping) or not hasattr(value, "__iter__") else list(value)
+    return value if isinstance(value, (str, Mapping)) or not hasattr(value, "__iter__") else list(value)
 
 
 TEXT_COLUMNS = (
@@ -2380,7 +2505,7 @@ ID_COLUMNS = ("id", "_id", "doc_id", "document_id", "uuid", "key")
 
 def _columns(value: Any) -> list[str] | None:
     """The names of a table's columns: pandas' and polars', Arrow's, or a dataset's; None for what is no table."""
-    if isinstance(value, str | bytes | Mapping | Sequence):
+    if isinstance(value, (str, bytes, Mapping, Sequence)):
         return None
     names = getattr(value, "column_names", None)  # Arrow, datasets
     if names is None and (hasattr(value, "to_dicts") or hasattr(value, "itertuples")):  # polars, pandas
@@ -2394,7 +2519,7 @@ def _table_rows(table: Any) -> Iterator[dict[str, Any]]:
     names = _columns(table) or []
     if hasattr(table, "itertuples"):
         rows: Iterable[Any] = table.itertuples(index=False, name=None)
-        return (dict(zip(names, row, strict=True)) for row in rows)
+        return (dict(zip(names, row)) for row in rows)
     for method in ("to_dicts", "to_pylist"):
         if hasattr(table, method):
             return iter(getattr(table, method)())
@@ -2471,7 +2596,7 @@ def _is_missing(value: Any) -> bool:
 
 def _documents(given: Any) -> Any:
     """Documents as they are sent; raises InvalidRequest for the path of a file, which was meant to be read."""
-    alone = isinstance(given, str | Mapping | os.PathLike) or _is_foreign(given)
+    alone = isinstance(given, (str, Mapping, os.PathLike)) or _is_foreign(given)
     items = [given] if alone else _as_list(given)
     if not isinstance(items, list):
         return items
@@ -2529,7 +2654,7 @@ def _parsed(text: str, schema: Any) -> Any:
 
 def _with_images(turns: Any, images: Any) -> list[Any]:
     """The conversation, with images in its last message."""
-    given = [images] if isinstance(images, str | bytes | os.PathLike) else _as_list(images)
+    given = [images] if isinstance(images, (str, bytes, os.PathLike)) else _as_list(images)
     if not isinstance(given, list):
         raise _no_image(["images"], f"takes URLs, paths or bytes, not {type(images).__name__}")
     if not isinstance(turns, list) or not turns or not isinstance(turns[-1], Mapping):
@@ -2560,7 +2685,7 @@ def _image_url(image: Any, place: list[str | int]) -> str:
     """An image as a URL: a URL as it is, a file or bytes as a data: URL."""
     if isinstance(image, str) and image.startswith(("http://", "https://", "data:")):
         return image
-    if isinstance(image, str | os.PathLike):
+    if isinstance(image, (str, os.PathLike)):
         try:
             with open(image, "rb") as file:
                 data = file.read()
@@ -2584,14 +2709,14 @@ def _no_image(place: list[str | int], reason: str) -> InvalidRequest:
 
 def _find_files(paths: Any) -> list[tuple[str, Any]]:
     """Files by the names that their documents get: each a path, or its content."""
-    given = [paths] if _is_named_content(paths) or isinstance(paths, str | os.PathLike) else _as_list(paths)
+    given = [paths] if _is_named_content(paths) or isinstance(paths, (str, os.PathLike)) else _as_list(paths)
     if not isinstance(given, list):
         raise _no_file(["paths"], f"takes paths, not {type(paths).__name__}")
     found: list[tuple[str, Any]] = []
     for number, one in enumerate(given):
         if _is_named_content(one):
             found.append((one[0], bytes(one[1])))
-        elif isinstance(one, str | os.PathLike):
+        elif isinstance(one, (str, os.PathLike)):
             found += _find(os.path.expanduser(os.fsdecode(one)), ["paths", number])
         else:
             raise _no_file(["paths", number], f"must be a path, or (name, bytes), not {type(one).__name__}")
@@ -2599,10 +2724,8 @@ def _find_files(paths: Any) -> list[tuple[str, Any]]:
 
 
 def _is_named_content(one: Any) -> bool:
-    match one:
-        case str(), bytes() | bytearray() | memoryview():
-            return True
-    return False
+    pair = isinstance(one, (list, tuple)) and len(one) == 2
+    return pair and isinstance(one[0], str) and isinstance(one[1], (bytes, bytearray, memoryview))
 
 
 def _find(path: str, place: list[str | int]) -> Iterator[tuple[str, Any]]:
@@ -2790,9 +2913,9 @@ def _jsonable(value: Any) -> Any:
             return getattr(value, method)()
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
         return list(value)
-    if isinstance(value, set | frozenset):
+    if isinstance(value, (set, frozenset)):
         raise TypeError("a set has no order: give it as a list")
     raise TypeError(f"{type(value).__name__} is not JSON")
 
@@ -2806,15 +2929,15 @@ def _not_json(given: Any) -> tuple[list[str | int], str] | None:
             return place[:3], "is nested too deep, or in itself"
         if isinstance(value, dict):
             for key in value:
-                if not (key is None or isinstance(key, str | int | float)):
+                if not (key is None or isinstance(key, (str, int, float))):
                     return place, f"has a field whose name is a {type(key).__name__}"
             waiting += [(inner, [*place, str(key)]) for key, inner in reversed(value.items())]
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, (list, tuple)):
             waiting += [(inner, [*place, number]) for number, inner in reversed([*enumerate(value)])]
         elif isinstance(value, float):
             if value != value or value in (float("inf"), float("-inf")):
                 return place, f"{value} is not a finite number: leave it out"
-        elif not (value is None or isinstance(value, str | int)):
+        elif not (value is None or isinstance(value, (str, int))):
             try:
                 waiting.append((_jsonable(value), place))
             except (TypeError, ValueError, OverflowError) as error:

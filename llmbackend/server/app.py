@@ -26,7 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .. import operations
+from .. import __version__, operations
 from ..access.caller import NOBODY
 from ..backend import Backend
 from ..errors import Conflict, InvalidRequest, LLMBackendError, MethodNotAllowed, NotFound
@@ -42,6 +42,9 @@ from .refusals import Refusals, client, origin
 from .replies import EventStream, error_response, result_response
 
 log = logging.getLogger(__name__)
+
+VERSION = (b"x-llmbackend-version", __version__.encode())
+"""A header by which a client sees whether it fits."""
 
 
 def create_app(backend: Backend, refusals: Refusals | None = None) -> Starlette:
@@ -195,7 +198,7 @@ class RequestId:
             if message["type"] == "http.response.start":
                 if 400 <= message["status"] < 500:
                     self._refusals.note(scope, message["status"])
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), VERSION]
                 if (trace := scope.get("trace")) is not None:
                     overhead = f"{trace.overhead * 1000:.2f}".encode()
                     message["headers"].append((b"x-llmbackend-overhead-ms", overhead))

@@ -17,10 +17,13 @@ from tests.server import KEY
 
 SDK = Path(__file__).parents[2] / "sdk" / "llm_client.py"
 
+PYTHONS = [sys.executable, *filter(None, os.environ.get("SDK_PYTHONS", "").split(os.pathsep))]
+"""This Python, and those of other versions that `make test-sdk` has set up."""
+
 # Refuses every import but those the file says it makes, and those of requests itself.
 PRELUDE = """
 import sys
-ALLOWED = sys.stdlib_module_names | {
+ALLOWED = getattr(sys, "stdlib_module_names", set()) | {
     "requests", "urllib3", "idna", "certifi", "charset_normalizer", "chardet", "dotenv", "llm_client",
 }
 class Nothing:
@@ -29,9 +32,10 @@ class Nothing:
         # requests' dependencies may have compiled parts beside them, under names such as 6ec5…__mypyc
         if top not in ALLOWED and not top.endswith("__mypyc"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-for name in [name for name in sys.modules if name.split(".")[0] not in ALLOWED | {"__main__"}]:
-    del sys.modules[name]
-sys.meta_path.insert(0, Nothing())
+if hasattr(sys, "stdlib_module_names"):  # from 3.10 on
+    for name in [name for name in sys.modules if name.split(".")[0] not in ALLOWED | {"__main__"}]:
+        del sys.modules[name]
+    sys.meta_path.insert(0, Nothing())
 folder, url, key = sys.argv[1:]
 sys.path.insert(0, folder)
 import llm_client
@@ -47,10 +51,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _run(folder: Path, program: str, url: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+def _run(
+    folder: Path, program: str, url: str = "", python: str = sys.executable, **variables: str
+) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if "LLM" not in name}
     done = subprocess.run(
-        [sys.executable, "-I", "-c", PRELUDE + textwrap.dedent(program), str(folder), url, KEY],
+        [python, "-I", "-c", PRELUDE + textwrap.dedent(program), str(folder), url, KEY],
         cwd=folder,
         env={**environment, **variables},
         capture_output=True,
@@ -62,7 +68,8 @@ def _run(folder: Path, program: str, url: str = "", **variables: str) -> subproc
     return done
 
 
-def test_the_file_alone_does_the_main_job(folder: Path, server_url: str) -> None:
+@pytest.mark.parametrize("python", PYTHONS, ids=lambda path: Path(path).parent.parent.name)
+def test_the_file_alone_does_the_main_job(folder: Path, server_url: str, python: str) -> None:
     program = f"""
         client = LLMBackendClient(url, key)
         name = "alone-{uuid.uuid4().hex[:8]}"
@@ -90,14 +97,15 @@ def test_the_file_alone_does_the_main_job(folder: Path, server_url: str) -> None
             raise AssertionError("it was deleted")
         client.close()
     """
-    done = _run(folder, program, server_url)
+    done = _run(folder, program, server_url, python)
     assert done.stdout == ""
     shown = [line.rstrip() for line in done.stderr.strip().splitlines()]
     assert all(line.startswith(("0/1 ", "1/1 ")) for line in shown), "a bar, and nothing else"
     assert shown[-1] == "1/1 done (chunk 1, embed 1, write 1)"
 
 
-def test_a_conversation_needs_no_package_either(folder: Path, server_url: str) -> None:
+@pytest.mark.parametrize("python", PYTHONS, ids=lambda path: Path(path).parent.parent.name)
+def test_a_conversation_needs_no_package_either(folder: Path, server_url: str, python: str) -> None:
     program = """
         class Colour:
             \"""As a pydantic class, seen from here.\"""
@@ -124,7 +132,7 @@ def test_a_conversation_needs_no_package_either(folder: Path, server_url: str) -
             else:
                 raise AssertionError("it has no eyes")
     """
-    done = _run(folder, program, server_url)
+    done = _run(folder, program, server_url, python)
     assert (done.stdout, done.stderr) == ("", "")
 
 
