@@ -2324,7 +2324,8 @@ class LLMBackendClient:
                 job = self.get_job_status(job_id)
             except TransportError as error:
                 now = time.monotonic()
-                if seen is None or now - seen > 60 or (deadline and now > deadline) or error.details:
+                gone = error.details.get("closed")
+                if gone or seen is None or now - seen > 60 or (deadline and now > deadline):
                     raise
                 time.sleep(1)
                 continue
