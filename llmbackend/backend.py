@@ -16,10 +16,9 @@ import anyio
 from anyio import CancelScope
 from sqlalchemy import text
 
-from . import __version__, database, doctor, loading, panics, schemas, threads, tracing
+from . import __version__, doctor, loading, panics, schemas, threads, tracing
 from .disk import SMALL, Disk
 from .errors import BackendError, Conflict, InvalidRequest, NotFound
-from .holder import Holder
 from .inference import factory, structured
 from .inference.embeddings import EmbeddingBatch, require
 from .inference.judge import Judge
@@ -47,6 +46,8 @@ from .knowledge.retrieval.retrieval import NEXT_BEST, Candidate, retrieve
 from .knowledge.retrieval.unmet import unmet
 from .settings import Settings
 from .sse import DONE, HEARTBEAT, event
+from .storage import database
+from .storage.data_dir import DataDirLock
 from .vitals import Vitals
 
 if TYPE_CHECKING:
@@ -63,10 +64,10 @@ class Backend:
     """Open with `await Backend.open(settings)`, on the event loop that will use it; close when done."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, manifests: Engine, holder: Holder, *, forwards: bool
+        self, settings: Settings, engine: Engine, manifests: Engine, data_dir: DataDirLock, *, forwards: bool
     ) -> None:
         self.settings = settings
-        self._holder = holder
+        self._data_dir = data_dir
         self._vitals = Vitals()
         self._opened = AsyncExitStack()  # what to close, the last opened first
         self._disk = Disk.of(settings.data_dir, settings.disk_reserve_mb)
@@ -77,9 +78,9 @@ class Backend:
         self._sifter = factory.sifter(self._embedder)
         self._reranker = factory.reranker(settings)
         edge = QdrantEdge(settings.data_dir / "collections", self._disk)
-        self._qdrant = _qdrant_server(settings, holder.name)
+        self._qdrant = _qdrant_server(settings, data_dir.name)
         engines: list[VectorEngine] = [self._qdrant, edge] if self._qdrant else [edge]
-        self._collections = Collections(manifests, engines, self._embedder, holder.name)
+        self._collections = Collections(manifests, engines, self._embedder, data_dir.name)
         self._index_builder = IndexBuilder(self._collections, edge)
         self._parsers = ParsingPool(Limits(settings.file_seconds, settings.file_memory_mb * 2**20))
         self._imports = Imports(self._collections)
@@ -97,8 +98,8 @@ class Backend:
         import numpy  # noqa: F401  # before threads do: at the same time, one may get it half imported
 
         async with AsyncExitStack() as opened:
-            holder = await threads.files(Holder, settings.data_dir)
-            opened.callback(holder.release)
+            data_dir = await threads.files(DataDirLock, settings.data_dir)
+            opened.callback(data_dir.release)
             registry.load()
             url = settings.database_url
             where = url.get_secret_value() if url else settings.data_dir / "state.db"
@@ -109,7 +110,7 @@ class Backend:
                 # Collections in this data directory are nobody else's.
                 manifests = await threads.database(database.connect, settings.data_dir / "state.db")
                 opened.callback(manifests.dispose)
-            backend = cls(settings, engine, manifests, holder, forwards=forwards)
+            backend = cls(settings, engine, manifests, data_dir, forwards=forwards)
             for part in (
                 backend._embedder,
                 backend._judge,
@@ -132,7 +133,7 @@ class Backend:
         return self._disk if same else Disk.of(folder, self.settings.disk_reserve_mb)
 
     def _open_jobs(self, engine: Engine) -> Jobs:
-        settings, name = self.settings, self._holder.name
+        settings, name = self.settings, self._data_dir.name
         redis = settings.redis_url.get_secret_value() if settings.redis_url else None
         secret = webhooks.key(settings.webhook_secret.get_secret_value()) if settings.webhook_secret else None
         queue = Wakeups(engine.url, redis)
@@ -587,7 +588,7 @@ class Backend:
         if where == "anywhere":
             return ""
         shared = where == "collections" and self.settings.qdrant_url is not None
-        return "qdrant" if shared else self._holder.name
+        return "qdrant" if shared else self._data_dir.name
 
     async def get_job_status(self, request: schemas.JobRequest) -> schemas.JobStatus:
         """Tell how far a job is, and its result once it is there."""

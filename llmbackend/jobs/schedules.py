@@ -25,9 +25,9 @@ from sqlalchemy import (
     update,
 )
 
-from ..database import columns, metadata, migrations
 from ..errors import InvalidRequest, LLMBackendError, NotFound
 from ..schemas import Schedule
+from ..storage.schema import metadata
 from . import ledger
 from .tables import CLOCK_SECONDS, now, stamp
 
@@ -68,16 +68,6 @@ def next_after(cron: str, timezone: str, moment: float) -> float:
         raise InvalidRequest(f"cron {cron!r}: {error}; it is like '30 2 * * MON-FRI'") from error
     except (StopIteration, OverflowError):
         raise InvalidRequest(f"cron {cron!r} is never due") from None
-
-
-def _errors_of_schedules(connection: Connection) -> None:
-    known = columns(connection, "job_schedules")
-    if known and "error" not in known:
-        connection.exec_driver_sql("ALTER TABLE job_schedules ADD COLUMN reckoned_at FLOAT")
-        connection.exec_driver_sql("ALTER TABLE job_schedules ADD COLUMN error TEXT")
-
-
-migrations.append(_errors_of_schedules)
 
 
 def put(connection: Connection, name: str, cron: str, timezone: str, job: ledger.NewJob) -> Schedule:

@@ -9,8 +9,8 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 from .. import threads
-from ..database import Database
 from ..schemas import JobStatus
+from ..storage.database import Database
 from ..vitals import Vitals
 from . import ledger, reading, results
 from .ledger import NewJob

@@ -16,13 +16,11 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    select,
     text,
     update,
 )
 
-from .. import addresses
-from ..database import columns, metadata, migrations
+from ..storage.schema import metadata
 
 jobs = Table(
     "jobs",
@@ -153,40 +151,3 @@ def stamp(seconds: float | None = None) -> str:
     """A moment (the present one) in ISO 8601, so that texts sort as moments do."""
     moment = datetime.now(UTC) if seconds is None else datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds")
-
-
-def _from_0_1(connection: Connection) -> None:
-    """The table of version 0.1 had params and result in a job's row."""
-    if "params" not in columns(connection, "jobs"):
-        return
-    connection.exec_driver_sql("DROP INDEX IF EXISTS jobs_by_status")
-    connection.exec_driver_sql("ALTER TABLE jobs RENAME TO jobs_0_1")
-    metadata.create_all(connection, tables=[jobs, params])
-    kept = "number, id, type, status, done, total, stage, attempts, result, error, created_at, finished_at"
-    connection.exec_driver_sql(
-        f"INSERT INTO jobs ({kept}, owner, place, priority, run_at, blocked, followed, version, "
-        f"row_count, row_bytes, tries, reached) SELECT {kept}, 'local', '', 0, 0, 0, 0, 1, 0, 0, attempts, 0 FROM jobs_0_1"
-    )
-    connection.exec_driver_sql("INSERT INTO job_params SELECT number, params FROM jobs_0_1")
-    connection.exec_driver_sql("DROP TABLE jobs_0_1")
-
-
-def _when_reckoned(connection: Connection) -> None:
-    for table in (jobs, webhooks):
-        known = columns(connection, table.name)
-        if known and "reckoned_at" not in known:
-            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN reckoned_at FLOAT")
-
-
-def _hosts_of_webhooks(connection: Connection) -> None:
-    known = columns(connection, "job_webhooks")
-    if known and "host" not in known:
-        connection.exec_driver_sql("ALTER TABLE job_webhooks ADD COLUMN host VARCHAR(300)")
-        undelivered = select(webhooks.c.job, webhooks.c.url).where(webhooks.c.delivered_at.is_(None))
-        for row in connection.execute(undelivered).all():
-            connection.execute(
-                update(webhooks).where(webhooks.c.job == row.job).values(host=addresses.origin(row.url))
-            )
-
-
-migrations += [_from_0_1, _when_reckoned, _hosts_of_webhooks]

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
-from ..database import Database
 from ..schemas import JobStatus
+from ..storage.database import Database
 from ..vitals import Vitals
 from . import reading
 

@@ -24,9 +24,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from sqlalchemy import Connection, func, literal, select, update
 
 from .. import addresses, threads
-from ..database import Database
 from ..errors import InvalidRequest
 from ..schemas import JobStatus
+from ..storage.database import Database
 from . import reading
 from .ledger import MOMENT
 from .tables import jobs, now, stamp

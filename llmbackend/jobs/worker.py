@@ -18,10 +18,10 @@ from sqlalchemy import Connection
 
 from .. import panics, threads
 from ..access.caller import of_project
-from ..database import Database
 from ..disk import Disk
 from ..errors import InsufficientStorage, LLMBackendError
 from ..inference.budget import in_bulk
+from ..storage.database import Database
 from ..tracing import Trace, tracing
 from ..vitals import Vitals
 from . import leases, ledger, reading, results, schedules, webhooks

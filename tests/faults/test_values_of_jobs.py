@@ -14,9 +14,10 @@ import pytest
 import requests
 
 from llmbackend import Conflict, InvalidRequest, LLMBackendClient
-from llmbackend.database import Database, connect, metadata, transaction
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
+from llmbackend.storage.database import Database, connect, transaction
+from llmbackend.storage.schema import metadata
 from tests.server import KEY, serving
 
 PARAMS = {"texts": ["a"]}

@@ -231,6 +231,7 @@ def test_silent_receivers_delay_nobody_else(tmp_path: Path, receiver: Receiver, 
 
 
 BEFORE = """
+DROP TABLE llmbackend_version;
 DROP TABLE job_schedules;
 CREATE TABLE job_schedules (
     owner VARCHAR(128) NOT NULL, name VARCHAR(128) NOT NULL, cron VARCHAR(128) NOT NULL, timezone VARCHAR(64) NOT NULL,

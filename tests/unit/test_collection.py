@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from llmbackend import NotFound
-from llmbackend.database import connect
 from llmbackend.inference.static_vectors import StaticEmbedder
 from llmbackend.knowledge.collections.collection import Collection
 from llmbackend.knowledge.collections.collections import Collections
 from llmbackend.knowledge.collections.live_index import LiveIndex
 from llmbackend.knowledge.collections.manifests import Manifest
 from llmbackend.knowledge.engines.qdrant_edge import IN_USE, EdgeIndex, QdrantEdge
+from llmbackend.storage.database import connect
 
 
 def test_closing_waits_for_those_who_still_read(tmp_path: Path) -> None:

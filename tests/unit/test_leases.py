@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, update
 
-from llmbackend import LLMBackendError, database
+from llmbackend import LLMBackendError
 from llmbackend.jobs import leases, ledger, reading
 from llmbackend.jobs.leases import MAX_ATTEMPTS, WorkerCapacity
 from llmbackend.jobs.ledger import Claim, LostAttempt, NewJob
 from llmbackend.jobs.tables import jobs
+from llmbackend.storage import database
 
 CAPACITY = WorkerCapacity("w", ("", "home"), ["a", "b"], None, 30.0)
 

@@ -250,6 +250,7 @@ def _as_version_0_1(folder: Path) -> None:
         ).fetchall()
         connection.execute("DROP TABLE collections")
         connection.execute("DROP TABLE loose_collections")
+        connection.execute("DROP TABLE llmbackend_version")
         connection.execute(OLD_TABLE)
         connection.executemany("INSERT INTO collections VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
     shard = edge.EdgeShard.load(str(folder / "collections" / rows[0][1]))

@@ -15,7 +15,6 @@ from sqlalchemy import (
     JSON,
     Column,
     ColumnElement,
-    Connection,
     Engine,
     Float,
     Insert,
@@ -30,11 +29,10 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.schema import CreateColumn
 
-from ...database import columns, metadata, migrations
 from ...errors import Conflict
 from ...inference.fingerprint import Fingerprint
+from ...storage.schema import metadata
 from ..engines.bm25 import NAME as BM25
 from ..engines.bm25 import EnglishOfEdge
 from ..engines.indexes import FieldType
@@ -87,19 +85,6 @@ FREEZE = 60.0
 """Seconds for which a collection takes no writes while another process exchanges it, should that be killed."""
 CLOCK_SECONDS = 5.0
 """By so much the clocks of processes may differ."""
-
-
-def _add_columns(connection: Connection) -> None:
-    """Version 0.1's table had the columns up to `created_at`."""
-    for made in (table, orphans):
-        there = columns(connection, made.name)
-        for column in made.columns if there else ():
-            if column.name not in there:
-                declared = CreateColumn(column).compile(dialect=connection.dialect)
-                connection.exec_driver_sql(f"ALTER TABLE {made.name} ADD COLUMN {declared}")
-
-
-migrations.append(_add_columns)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,10 +19,8 @@ from sqlalchemy import (
     Connection,
     Engine,
     ExceptionContext,
-    MetaData,
     create_engine,
     event,
-    inspect,
     make_url,
 )
 from sqlalchemy.exc import (
@@ -34,22 +33,20 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
-from . import disk, panics, threads
-from .errors import BackendError, InsufficientStorage
-from .vitals import Vitals
+from .. import disk, panics, threads
+from ..errors import BackendError, InsufficientStorage
+from ..vitals import Vitals
+from . import schema
 
-PATIENCE = 0.002  # seconds
-VERSION = 1  # of the tables: larger once an older version could not work with them
+PATIENCE = 0.002  # seconds for which a patient write waits for another
+BATCH = 200  # writes that go into one transaction, at most
 BUSY = 30_000  # milliseconds for which SQLite's lock is waited for
-
-metadata = MetaData()
-"""Every table of the package registers here."""
 
 _Result = TypeVar("_Result")
 
 
 def connect(where: Path | str) -> Engine:
-    """An engine on a SQLite file, or on the database of a URL (SQLite, PostgreSQL), with every table made.
+    """An engine on a SQLite file, or on the database of a URL (SQLite, PostgreSQL), with every table of this version.
 
     Raises BackendError if it cannot be used.
     """
@@ -66,7 +63,7 @@ def connect(where: Path | str) -> Engine:
         )
     except (ArgumentError, ImportError) as error:
         reason = f"pip install 'llmbackend[postgres]' ({error})" if isinstance(error, ImportError) else error
-        raise _unusable(f"DATABASE_URL cannot be used: {reason}") from error
+        raise schema.unusable(f"DATABASE_URL cannot be used: {reason}") from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
@@ -77,15 +74,12 @@ def connect(where: Path | str) -> Engine:
         with transaction(engine) as connection:
             if (
                 engine.dialect.name == "postgresql"
-            ):  # two who start at once make the tables one after the other
+            ):  # who starts at the same time waits, as before SQLite's lock
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7238001)")
-            for migrate in migrations:
-                migrate(connection)
-            metadata.create_all(connection)
-            _check_version(connection, name)
+            schema.prepare(connection, name)
     except SQLAlchemyError as error:
         engine.dispose()
-        raise _unusable(
+        raise schema.unusable(
             f"{name} cannot be used ({type(error).__name__}): restore it from a backup, or move it away to begin anew"
         ) from error
     except BaseException:
@@ -116,7 +110,7 @@ def _told(name: str, folder: Path | None, context: ExceptionContext) -> Exceptio
     advice = "see that it runs, and that DATABASE_URL has the right host, port, database, user and password"
     if code is not None:
         advice = _ADVICE.get(code & 0xFF, advice)
-    return _unusable(f"{name} cannot be used ({said}): {advice}")
+    return schema.unusable(f"{name} cannot be used ({said}): {advice}")
 
 
 DISK_FULL = "53100"
@@ -144,31 +138,9 @@ def _check_file(file: Path) -> None:
     emptied = file.is_file() and file.stat().st_size == 0 and not (log.is_file() and log.stat().st_size)
     others = file.with_name("collections")
     if emptied and others.is_dir() and any(others.iterdir()):
-        raise _unusable(
+        raise schema.unusable(
             f"{file} cannot be used (it is empty, and there are collections beside it): {_RESTORE}"
         )
-
-
-def _check_version(connection: Connection, name: str) -> None:
-    """Raises BackendError for the tables of a newer version, or of something else."""
-    if connection.dialect.name == "sqlite":
-        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-        if version > VERSION:
-            raise _unusable(
-                f"{name} cannot be used (a newer version made it): install that version, or restore an older backup"
-            )
-        if version < VERSION:
-            connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")
-    there = inspect(connection)
-    for table in metadata.sorted_tables:
-        missing = {column.name for column in table.columns} - {
-            column["name"] for column in there.get_columns(table.name)
-        }
-        if missing:
-            raise _unusable(
-                f"{name} cannot be used (its table {table.name} has no {min(missing)}): it is something else's, or of "
-                "another version: set another one, or restore it from a backup"
-            )
 
 
 class _File(sqlite3.Connection):
@@ -199,22 +171,6 @@ class _File(sqlite3.Connection):
         for cursor in list(self._cursors):
             cursor.close()
         self._cursors.clear()
-
-
-def _unusable(message: str) -> BackendError:
-    return BackendError(message, details={"backend": "database"})
-
-
-migrations: list[Callable[[Connection], None]] = []
-"""Called before tables are made: what changes those of older versions. Each finds out whether it has anything to do."""
-
-
-def columns(connection: Connection, table: str) -> set[str]:
-    """The names of a table's columns; none where there is no such table."""
-    inspector = inspect(connection)
-    return (
-        {column["name"] for column in inspector.get_columns(table)} if inspector.has_table(table) else set()
-    )
 
 
 @contextmanager
@@ -252,9 +208,6 @@ class _Asked(NamedTuple):
     done: asyncio.Future[Any]
 
 
-_END = _Asked(lambda connection: None, False, False, None)  # type: ignore[arg-type]
-
-
 class Database:
     """Made on the event loop that uses it. Reads in threads, and writes in one: what is asked for while it commits goes into its next transaction together.
 
@@ -266,7 +219,8 @@ class Database:
     def __init__(self, engine: Engine, vitals: Vitals | None = None) -> None:
         self.engine = engine
         self._vitals = vitals or Vitals()
-        self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()  # None ends it
+        self._put_back: list[_Asked | None] = []  # taken from there, and for the next batch
         self._kept: Connection | None = None
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="llmbackend-writer", daemon=True)
@@ -301,37 +255,37 @@ class Database:
 
     def _run(self) -> None:
         try:
-            self._serve()
+            while (first := self._put_back.pop() if self._put_back else self._asked.get()) is not None:
+                self._vitals.begun("database")
+                self._commit(self.collect_batch(first))
         finally:
             self._let_go()
 
-    def _serve(self) -> None:
-        left: _Asked | None = None
-        while (one := left or self._asked.get()) is not None:
-            left = None
-            self._vitals.begun("database")
-            if one.patient and self._asked.empty():
-                with suppress(queue.Empty):
-                    left = self._asked.get(timeout=PATIENCE) or _END
-                if left is not None and left is not _END and (one.durable or not left.durable):
-                    left = self._commit([one, left], joinable=True)
-                else:
-                    self._commit([one])
-            else:
-                left = self._commit([one], joinable=True)
-            if left is _END:
-                return
+    def collect_batch(self, first: _Asked) -> Iterator[_Asked]:
+        """Yield the writes of one transaction: this, and each that has been asked for until the one before it is done.
 
-    def _join(self, batch: list[_Asked], durable: bool) -> _Asked | None:
-        """Add what has been asked for meanwhile; returns what cannot be part of this transaction."""
-        while len(batch) < 200 and not self._asked.empty():
-            one = self._asked.get()
+        Ends where nobody waits, after BATCH writes, and before a durable write if the first is not durable.
+        """
+        second = self._joining(first, PATIENCE) if first.patient else None
+        yield first
+        for _ in range(BATCH - 1):
+            one, second = second or self._joining(first), None
             if one is None:
-                return _END
-            if one.durable and not durable:
-                return one
-            batch.append(one)
-        return None
+                return
+            yield one
+
+    def _joining(self, first: _Asked, wait: float = 0) -> _Asked | None:
+        """The next write, if there is one that may be in one transaction with the first."""
+        if self._put_back:
+            return None
+        try:
+            one = self._asked.get(timeout=wait) if wait else self._asked.get_nowait()
+        except queue.Empty:
+            return None
+        if one is None or (one.durable and not first.durable):
+            self._put_back.append(one)
+            return None
+        return one
 
     @contextmanager
     def _transaction(self, *, durable: bool) -> Iterator[Connection]:
@@ -356,24 +310,22 @@ class Database:
             with suppress(Exception):
                 kept.close()
 
-    def _commit(self, batch: list[_Asked], joinable: bool = False) -> _Asked | None:
-        """Do these, and, if it is joinable, what is asked for until they are done; returns as `_join`."""
-        left: _Asked | None = None
-        durable = batch[0].durable
+    def _commit(self, writes: Iterator[_Asked]) -> None:
+        """Do them in one transaction; where one fails, each in one of its own."""
+        batch = [next(writes)]
         outcomes: list[Any] = []
         try:
-            with self._transaction(durable=durable) as connection:
-                for one in batch:
+            with self._transaction(durable=batch[0].durable) as connection:
+                while len(outcomes) < len(batch):
                     with panics.caught():
-                        outcomes.append(one.work(connection))
-                    if joinable and one is batch[-1] and left is None:
-                        left = self._join(batch, durable)  # the loop goes on with them
+                        outcomes.append(batch[-1].work(connection))
+                    batch.extend(islice(writes, 1))
         except Exception as error:
             outcomes = [error]
             if len(batch) > 1:
                 for one in batch:
-                    self._commit([one])
-                return left
+                    self._commit(iter([one]))
+                return
             if isinstance(error, BackendError):
                 self._vitals.failed("database", error)
             else:  # of what was asked for, not of the database
@@ -382,7 +334,6 @@ class Database:
             self._vitals.well("database")
         with suppress(RuntimeError):  # the loop has ended: nobody waits any more
             self._loop.call_soon_threadsafe(_settle, batch, outcomes)
-        return left
 
 
 def _settle(batch: list[_Asked], outcomes: list[Any]) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .disk import translated
-from .errors import BackendError, Conflict
+from ..disk import translated
+from ..errors import BackendError, Conflict
 
 
-class Holder:
+class DataDirLock:
     """Holds a data directory, made if need be; raises Conflict that names the holder and the remedy."""
 
     def __init__(self, folder: Path) -> None:

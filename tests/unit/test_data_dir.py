@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 from llmbackend import BackendError, Conflict, LLMBackendClient, TransportError
-from llmbackend.holder import Holder
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
+from llmbackend.storage.data_dir import DataDirLock
 
 HOLD = """
 import sys
 from pathlib import Path
-from llmbackend.holder import Holder
-holder = Holder(Path(sys.argv[1]))
+from llmbackend.storage.data_dir import DataDirLock
+lock = DataDirLock(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -43,7 +43,7 @@ def _held_elsewhere(folder: Path) -> Iterator[subprocess.Popen[str]]:
 def test_the_second_process_is_told_who_holds_the_data_and_what_to_do(tmp_path: Path) -> None:
     with _held_elsewhere(tmp_path) as process:
         with pytest.raises(Conflict) as caught:
-            Holder(tmp_path)
+            DataDirLock(tmp_path)
         assert caught.value.details == {"data_dir": str(tmp_path), "pid": process.pid}
         for part in (str(tmp_path), str(process.pid), "api_url", "DATA_DIR"):
             assert part in caught.value.message
@@ -66,24 +66,24 @@ def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
     with _held_elsewhere(tmp_path) as process:
         process.kill()
         process.wait()
-        Holder(tmp_path).release()
+        DataDirLock(tmp_path).release()
 
 
 def test_a_released_directory_can_be_held_again(tmp_path: Path) -> None:
     for _ in range(2):
-        holder = Holder(tmp_path)
+        lock = DataDirLock(tmp_path)
         with pytest.raises(Conflict, match=str(os.getpid())):
-            Holder(tmp_path)
-        holder.release()
+            DataDirLock(tmp_path)
+        lock.release()
     assert not (tmp_path / "holder.json").exists()
 
 
 def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BackendError, match="DATA_DIR"):
-        Holder(tmp_path / "file" / "data")
+        DataDirLock(tmp_path / "file" / "data")
     with pytest.raises(BackendError, match="DATA_DIR"):
-        Holder(tmp_path / "file")
+        DataDirLock(tmp_path / "file")
 
 
 def test_clients_of_one_process_share_the_core(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_closed_client_says_so_and_closes_twice(tmp_path: Path) -> None:
 def test_a_core_that_cannot_start_lets_go_of_the_data(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="EMBEDDING_MODEL"):
         LocalTransport(Settings(data_dir=tmp_path, embedding_model="no-server-for-it"))
-    Holder(tmp_path).release()
+    DataDirLock(tmp_path).release()
 
 
 def test_a_database_that_cannot_be_used_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_a_database_that_cannot_be_used_is_told(tmp_path: Path, monkeypatch: pyt
         LocalTransport(Settings(data_dir=tmp_path))
     with pytest.raises(BackendError, match=r"nowhere.* may be read and written to"):
         LocalTransport(Settings(data_dir=tmp_path, database_url=f"sqlite:///{tmp_path}/nowhere/state.db"))
-    monkeypatch.setattr("llmbackend.database.BUSY", 100)
+    monkeypatch.setattr("llmbackend.storage.database.BUSY", 100)
     with closing(sqlite3.connect(tmp_path / "busy.db")) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(BackendError, match=r"busy\.db .* another process .* try again"):

@@ -1,0 +1,1 @@
+"""What is kept: the SQL database with its migrations, and the lock on the data directory."""

@@ -1,0 +1,29 @@
+"""Numbered changes of the tables, forward only, run by Alembic: `versions/NNNN_what.py`.
+
+To change a table, change its `Table` and add the next number, whose `upgrade()` does the same to a database with data in
+it, on SQLite and PostgreSQL. It uses no `Table` of the code, which goes on changing. A test compares both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alembic import op
+from sqlalchemy import Column, inspect
+
+
+def columns(table: str) -> set[str]:
+    """The names of a table's columns; none where there is no such table."""
+    inspector = inspect(op.get_bind())
+    return (
+        {column["name"] for column in inspector.get_columns(table)} if inspector.has_table(table) else set()
+    )
+
+
+def add_missing(table: str, *wanted: Column[Any]) -> set[str]:
+    """Add the columns that a table of before version numbers may have or not; returns the names of those added."""
+    there = columns(table)
+    missing = [column for column in wanted if column.name not in there]
+    for column in missing:
+        op.add_column(table, column)
+    return {column.name for column in missing}

@@ -1,0 +1,85 @@
+"""The tables of the database, and how those of an earlier version become those of this one."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from sqlalchemy import Column, Connection, MetaData, String, Table, insert, inspect, select
+
+from ..errors import BackendError
+
+metadata = MetaData()
+"""Every table of the package registers here."""
+
+VERSION_TABLE = "llmbackend_version"
+_version = Table(VERSION_TABLE, metadata, Column("version_num", String(32), primary_key=True))
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+_alembic = threading.Lock()
+"""Alembic keeps what it works on in module globals."""
+
+
+def numbers() -> list[str]:
+    """Of all migrations, in their order; the last one leads to the tables of this version."""
+    return sorted(file.name.partition("_")[0] for file in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def prepare(connection: Connection, name: str) -> None:
+    """Make the tables in an empty database, or migrate those of an earlier version.
+
+    `connection` is in a transaction that writes, and that other processes which start wait for; all or nothing is done.
+    Raises BackendError, which calls the database by `name`, for tables of a newer version or of something else.
+    """
+    there = set(inspect(connection).get_table_names())
+    recorded = connection.scalar(select(_version)) if VERSION_TABLE in there else None
+    latest = numbers()[-1]
+    if max(recorded or "", _number_of_file(connection)) > latest:
+        raise unusable(
+            f"{name} cannot be used (a newer version made it): install that version, or restore an older backup"
+        )
+    if not there & metadata.tables.keys():
+        metadata.create_all(connection)
+        connection.execute(insert(_version).values(version_num=latest))
+    elif recorded != latest:
+        _migrate(connection)
+    _check_columns(connection, name)
+    if (
+        connection.dialect.name == "sqlite"
+    ):  # earlier versions look there, and refuse what is newer than they are
+        connection.exec_driver_sql(f"PRAGMA user_version={int(latest)}")
+
+
+def _number_of_file(connection: Connection) -> str:
+    if connection.dialect.name != "sqlite":
+        return ""
+    return f"{connection.exec_driver_sql('PRAGMA user_version').scalar_one():04}"
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    with _alembic:
+        command.upgrade(config, "head")
+
+
+def _check_columns(connection: Connection, name: str) -> None:
+    there = inspect(connection)
+    for table in metadata.sorted_tables:
+        missing = {column.name for column in table.columns} - {
+            column["name"] for column in there.get_columns(table.name)
+        }
+        if missing:
+            raise unusable(
+                f"{name} cannot be used (its table {table.name} has no {min(missing)}): it is something else's, or of "
+                "another version: set another one, or restore it from a backup"
+            )
+
+
+def unusable(message: str) -> BackendError:
+    return BackendError(message, details={"backend": "database"})
