@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 
 _loading = threading.Lock()
@@ -17,3 +18,7 @@ def llamaindex() -> None:
         # Both are loaded when first used, without a lock either.
         get_tokenizer()
         _ = globals_helper.punkt_tokenizer
+        if (
+            gc.get_freeze_count()
+        ):  # a server, which leaves out what stays when it looks for garbage (server/app.py)
+            gc.freeze()

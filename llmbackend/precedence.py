@@ -1,9 +1,9 @@
 """Who goes first where all share one interpreter: small requests; what is large gives way to them, slice by slice.
 
-A request is small while it has a small body, writes nothing, and has been at work, waiting for models apart, for less
-than SMALL seconds. While there is one at work, large work (bodies, documents, jobs) waits wherever it gives way
-(`threads.give_way`, `pause`): all of it together gets one part of the time in 1 + WAIT_PER_WORK then. Where nobody small is at
-work, nothing waits.
+A request is small while it has a small body, writes nothing, has been at work, waiting for models apart, for less
+than SMALL seconds, and has had the processor in threads for less than LIGHT. While there is one at work, large work
+(bodies, documents, jobs) waits wherever it gives way (`threads.give_way`, `pause`): all of it together gets one part of
+the time in 1 + WAIT_PER_WORK then. Where nobody small is at work, nothing waits.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from contextlib import suppress
 from functools import partial
 
 SMALL = 0.5  # seconds
+
+LIGHT = 0.05
+"""Seconds: ten times what a question takes, and a small part of what a search by all filters and for all hits may."""
 
 SLICE = 0.002
 """Seconds of large work that are granted at a time while small requests are at work."""

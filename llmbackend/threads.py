@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar, TypeVarTuple
 
 from anyio import CapacityLimiter, to_thread
@@ -26,10 +27,11 @@ class Threads:
     """At most so many threads at a time on each event loop; who finds none free waits, first come, first served."""
 
     def __init__(self, name: str, most: int, *, gives_way: bool = False) -> None:
-        """One that `gives_way` begins nothing large while small requests are at work."""
+        """One that `gives_way` begins nothing large while small requests are at work, which have as many of their own."""
         self.most = most
         self._gives_way = gives_way
         self._limiter: RunVar[CapacityLimiter] = RunVar(f"llmbackend {name}")
+        self._of_small: RunVar[CapacityLimiter] = RunVar(f"llmbackend {name}, small requests")
 
     async def __call__(
         self,
@@ -41,33 +43,51 @@ class Threads:
 
         A cancelled caller waits for its end, or, by `abandon_on_cancel`, does not.
         """
-        if self._gives_way and not tracing.goes_first():
-            await precedence.pause()
+        limiter = self._limiter
+        if self._gives_way:
+            if tracing.goes_first():  # and waits for no thread of those that wait for it
+                limiter = self._of_small
+            else:
+                await precedence.pause()
         return await to_thread.run_sync(
-            _without_panic, work, *args, abandon_on_cancel=abandon_on_cancel, limiter=self.limiter
+            _without_panic, work, *args, abandon_on_cancel=abandon_on_cancel, limiter=self._of_loop(limiter)
         )
 
     @property
     def limiter(self) -> CapacityLimiter:
         """That of the event loop at work."""
+        return self._of_loop(self._limiter)
+
+    def _of_loop(self, limiter: RunVar[CapacityLimiter]) -> CapacityLimiter:
         try:
-            return self._limiter.get()
+            return limiter.get()
         except LookupError:
-            limiter = CapacityLimiter(self.most)
-            self._limiter.set(limiter)
-            return limiter
+            limiter.set(made := CapacityLimiter(self.most))
+            return made
 
 
 _slice = threading.local()
 
 
 def _without_panic(work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
-    _slice.began, _slice.granted = time.monotonic(), False
+    with in_slices(), panics.caught():
+        return work(*args)
+
+
+@contextmanager
+def in_slices() -> Iterator[None]:
+    """Around what a thread does: it gives way wherever it calls `give_way`, and its call is charged for it."""
+    _slice.began, _slice.granted, _slice.charged = time.monotonic(), False, time.thread_time()
     try:
-        with panics.caught():
-            return work(*args)
+        yield
     finally:
+        _charge()
         del _slice.began
+
+
+def _charge() -> None:
+    before, _slice.charged = _slice.charged, time.thread_time()
+    tracing.worked(_slice.charged - before)
 
 
 def give_way() -> None:
@@ -82,6 +102,7 @@ def give_way() -> None:
     if worked < precedence.SLICE and (_slice.granted or not precedence.wanted()):
         return
     # Nothing sleeps where nobody small is at work: whoever waits for the interpreter's lock asks for it, and gets it.
+    _charge()
     if not tracing.goes_first():
         _slice.granted = precedence.wait(worked)
         _slice.began = time.monotonic()

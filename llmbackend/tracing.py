@@ -44,6 +44,7 @@ class Trace:
         self._waiting = 0
         self._waiting_since = 0.0
         self._first = False
+        self._worked = 0.0
 
     @property
     def upstream(self) -> float:
@@ -81,6 +82,13 @@ class Trace:
     @property
     def goes_first(self) -> bool:
         return self._first and self.overhead < precedence.SMALL
+
+    def worked(self, seconds: float) -> None:
+        """So long the processor was at work for it in a thread, once more: after LIGHT in all it is small no more."""
+        if not self._waiting:  # what models take is not counted
+            self._worked += seconds
+            if self._worked > precedence.LIGHT:
+                self.stand_back()
 
     def stand_back(self) -> None:
         if self._first:
@@ -153,6 +161,12 @@ def goes_first() -> bool:
     """Whether what is at work here is a small request."""
     trace = _current.get()
     return trace is not None and trace.goes_first
+
+
+def worked(seconds: float) -> None:
+    """Of what is at work here, if it is a call."""
+    if (trace := _current.get()) is not None:
+        trace.worked(seconds)
 
 
 def current() -> Trace:

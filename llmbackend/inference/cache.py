@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -367,11 +367,7 @@ class Cache:
                     self._writer = self._connected()
                 with self._writer:
                     kept = self._make_room(self._writer, entries)
-                    rows = [
-                        (_number(key), key, zlib.crc32(entry.vector), *_stored(entry))
-                        for key, entry in kept.items()
-                    ]
-                    self._writer.executemany(_PUT, rows)
+                    self._writer.executemany(_PUT, _rows(kept))
                     self._writer.executemany(_PUT_MODEL, list(self._new_models.items()))
             self._failing = False
         except (sqlite3.Error, _Damaged, LLMBackendError) as error:
@@ -470,6 +466,12 @@ def _selected(connection: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, 
             raise _Damaged("a vector in it is damaged")
         found[key] = entry
     return found
+
+
+def _rows(entries: dict[bytes, Entry]) -> Iterator[tuple[Any, ...]]:
+    for key, entry in entries.items():
+        threads.give_way()
+        yield _number(key), key, zlib.crc32(entry.vector), *_stored(entry)
 
 
 def _stored(entry: Entry) -> Entry:

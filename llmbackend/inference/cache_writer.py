@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from itertools import accumulate
 from typing import Generic, TypeVar
 
+from .. import threads
+
 log = logging.getLogger(__name__)
 
 QUEUED = 64 * 2**20
@@ -84,7 +86,8 @@ class CacheWriter(Generic[_Entry]):
                     self._changed.notify_all()
                     return
             try:
-                self._write(entries)
+                with threads.in_slices():
+                    self._write(entries)
             except Exception:
                 log.exception("%s: %d entries are not kept", self._name, len(entries))
             del entries

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -260,8 +261,8 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
     backend = await Backend.open(settings, forwards=True)
     gc.collect()
     gc.freeze()  # what is there by now stays: looking through it time and again is left out
-    # What is imported later stays as well: it is looked through more seldom, for that takes a tenth of a second.
     gc.set_threshold(5000)
+    gc.callbacks.append(_Freezing())
     sys.setswitchinterval(
         0.001
     )  # seconds that a thread at work may keep the loop from its turn; Python's are 5 ms
@@ -288,6 +289,26 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
             watching.cancel()
     finally:
         await backend.close()
+
+
+class _Freezing:
+    """Leaves out what survived a collection of garbage that took long: most of it is modules that were imported late.
+
+    A collection stops all threads, and would take a tenth of a second each time. Of what is left out, garbage that refers
+    to itself is never freed; that is little, for only tens of thousands of new objects make a collection long again.
+    """
+
+    def __init__(self) -> None:
+        self._began = 0.0
+
+    def __call__(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._began = time.thread_time()
+        elif info["generation"] == 2 and time.thread_time() > self._began + LONG_COLLECTION:
+            gc.freeze()
+
+
+LONG_COLLECTION = 0.02  # seconds
 
 
 def _most_connections(settings: Settings) -> int:

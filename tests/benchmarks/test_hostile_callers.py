@@ -83,6 +83,17 @@ def filters(url: str, stop: Event) -> None:
             _post(url, "/v1/rag/search", body)
 
 
+def searches(url: str, stop: Event) -> None:
+    """Item 4: the largest search that is taken."""
+    body = {
+        "query": "word",
+        "collection": "big",
+        "filters": {"or": [{"n": number} for number in range(32)]},
+        "top_k": 1000,
+    }
+    _side_by_side(2, lambda: _post(url, "/v1/rag/search", body), stop)
+
+
 def splitter(url: str, stop: Event) -> None:
     """Item 5: texts that cost the splitter most."""
     body = {"documents": ["[!" * 2500], "collection": "split", "plan": True}
@@ -156,6 +167,7 @@ def _until(stop: Event) -> Iterator[None]:
 ATTACKS: list[Attack] = [
     regular_expressions,
     filters,
+    searches,
     splitter,
     bodies,
     documents,

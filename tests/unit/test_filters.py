@@ -158,3 +158,9 @@ def test_filters_have_so_many_conditions_and_values_and_no_more() -> None:
     ):
         with pytest.raises(InvalidRequest, match="are the most"):
             conditions(filters)
+
+
+@pytest.mark.parametrize("combined", ["and", "or"])
+def test_too_many_conditions_are_refused_before_any_is_read(combined: str) -> None:
+    with pytest.raises(InvalidRequest, match="1000 conditions, and 32 are the most"):
+        conditions({combined: [{"year": None}] * 1000})

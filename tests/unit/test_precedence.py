@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec
 
 import pytest
 from starlette.requests import Request
 
 from llmbackend import LLMBackendClient, precedence, threads
+from llmbackend.inference.cache import Cache, Entry
 from llmbackend.server import bodies
 from llmbackend.server.shares import Reservation, Shares
 from llmbackend.tracing import Trace, tracing
@@ -140,6 +142,64 @@ async def test_a_request_that_has_been_at_work_for_long_is_small_no_more(
     with trace.waiting():
         pass
     assert not precedence.wanted(), "a model in between does not make it small again"
+
+
+@on_a_loop
+async def test_a_request_that_has_had_the_processor_for_long_is_small_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(precedence, "SMALL", PATIENCE)
+    monkeypatch.setattr(precedence, "LIGHT", 0.02)
+    trace = Trace("rag_search")
+    trace.go_first()
+
+    def work() -> None:
+        before = time.thread_time()
+        while time.thread_time() < before + 0.03:
+            threads.give_way()
+
+    with tracing(trace), trace.waiting():
+        await threads.embedding(work)
+    assert trace.goes_first, "that was a model"
+    with tracing(trace):
+        await threads.engine(work)
+    assert not trace.goes_first
+    assert not precedence.wanted()
+
+
+@on_a_loop
+async def test_a_small_request_waits_for_no_thread_of_those_that_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(precedence, "WAIT_PER_WORK", 10_000.0)
+    pools = [threads.processor, threads.splitting, threads.embedding]
+    large = [asyncio.create_task(pool(_slow, 100)) for pool in pools for _ in range(2 * pool.most)]
+    await _until(lambda: all(pool.limiter.available_tokens == 0 for pool in pools))
+    small = _small(monkeypatch)
+    with tracing(small):
+        async with asyncio.timeout(PATIENCE):
+            for pool in pools:
+                assert await pool(int, 7) == 7
+    assert precedence._waiting
+    small.finish("ok")
+    await asyncio.gather(*large)
+
+
+def _slow(slices: int) -> None:
+    for _ in range(slices):
+        threads.give_way()
+        time.sleep(0.001)
+
+
+def test_what_is_kept_of_vectors_gives_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(precedence, "WAIT_PER_WORK", 10_000.0)
+    small = _small(monkeypatch)
+    cache = Cache(tmp_path / "embeddings.db", 16)
+    cache.keep({bytes([number]) * 32: Entry(bytes(8), 1, "") for number in range(100)})
+    asyncio.run(_until(lambda: precedence._waiting))
+    small.finish("ok")
+    cache.close()
+    assert not precedence._waiting
 
 
 @on_a_loop

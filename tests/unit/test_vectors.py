@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,31 @@ def index(engine: VectorEngine, physical: Physical) -> Iterator[VectorIndex]:
     index = _made(engine, physical)
     yield index
     index.close()
+
+
+def test_edge_gives_way_before_each_point_that_it_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = _engine("edge", tmp_path)
+    physical = Physical(str(uuid.uuid4()), uuid.uuid4(), bm25.NAME)
+    engine.create(physical.id, Layout(2))
+    index = engine.open(physical)
+    made = 0
+    ways: list[int] = []
+    point = index._edge.Point  # type: ignore[attr-defined]
+
+    def counted(**given: Any) -> Any:
+        nonlocal made
+        made += 1
+        return point(**given)
+
+    monkeypatch.setattr(index, "_edge", SimpleNamespace(**{**vars(index._edge), "Point": counted}))  # type: ignore[attr-defined]
+    monkeypatch.setattr(qdrant_edge.threads, "give_way", lambda: ways.append(made))
+    try:
+        _write(index, _document("a", "1", total=20))
+        assert set(ways) >= set(range(20))
+    finally:
+        index.close()
 
 
 def test_what_is_written_is_found_and_counted(index: VectorIndex) -> None:

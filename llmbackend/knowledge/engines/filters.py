@@ -62,10 +62,7 @@ def bounded(found: list[Condition]) -> list[Condition]:
     """The conditions as given; raises InvalidRequest if they are too many."""
     terms, listed = terms_of(found)
     if terms > TERMS:
-        raise InvalidRequest(
-            f"filters: {terms} conditions, and {TERMS} are the most: a list, {{field: [any of these]}}, counts as one",
-            details={"limit": TERMS},
-        )
+        raise _too_many(terms)
     if listed > LISTED:
         raise InvalidRequest(
             f"filters: {listed} values in lists, and {LISTED} are the most: store what they have in common as a field",
@@ -98,6 +95,8 @@ def _all(filters: dict[str, Any], place: tuple[str, ...]) -> Iterator[Condition]
         elif key in ("and", "or"):
             if not isinstance(value, list) or not value:
                 raise _wrong(here, 'takes a list of filters, such as [{"year": 2026}, {"team": "hr"}]')
+            if len(value) > TERMS:  # before anything is made of them
+                raise _too_many(len(value))
             parts = [_one(part, (*here, str(number))) for number, part in enumerate(value)]
             yield Combination("all" if key == "and" else "any", parts)
         else:
@@ -214,6 +213,13 @@ def _moment(name: str, bound: str) -> tuple[str, datetime]:
     if day == date.max:
         return name, datetime.combine(day, time.max, UTC)
     return {"gt": "gte", "lte": "lt"}[name], datetime.combine(day + timedelta(1), time.min, UTC)
+
+
+def _too_many(terms: int) -> InvalidRequest:
+    return InvalidRequest(
+        f"filters: {terms} conditions, and {TERMS} are the most: a list, {{field: [any of these]}}, counts as one",
+        details={"limit": TERMS},
+    )
 
 
 def _wrong(place: tuple[str, ...], reason: str) -> InvalidRequest:

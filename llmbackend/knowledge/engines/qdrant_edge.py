@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ... import threads
+from ... import threads, tracing
 from ...disk import DELETING, FULL, Disk, full
 from ...errors import BackendError, LLMBackendError
 from ...panics import panicked
@@ -52,7 +52,7 @@ READ_TO_OPEN = ("segments/*/payload_index/**/*", f"segments/*/vector_storage-{DE
 
 
 # Edge holds the interpreter's lock in every call: what takes long is done in parts, and nobody waits for more than one.
-HELD = 0.02  # seconds, about, for which a part may hold it
+HELD = 0.01  # seconds, about, for which a part may hold it
 LEAST_BATCH, READ_BATCH = 32, 256  # chunks read with their payloads at once
 LEAST_LOOKUPS, LOOKUPS, MOST_LOOKUPS = 32, 500, 20_000  # a condition of a filter in a chunk is one
 DEEPEST = 4_000
@@ -173,14 +173,11 @@ class EdgeIndex(QdrantIndex):
             for start in range(0, len(points), WRITE_BATCH):
                 threads.give_way()
                 batch = points[start : start + WRITE_BATCH]
-                records = [
-                    edge.Point(
-                        id=point.id,
-                        vector={DENSE: point.dense.data, SPARSE: edge.SparseVector(*point.sparse)},
-                        payload=point.payload,
-                    )
-                    for point in batch
-                ]
+                records = []
+                for point in batch:
+                    threads.give_way()
+                    vector = {DENSE: point.dense.data, SPARSE: edge.SparseVector(*point.sparse)}
+                    records.append(edge.Point(id=point.id, vector=vector, payload=point.payload))
                 with self._disk.writing(_size(batch) + UPDATE):
                     self._update(edge.UpdateOperation.upsert_points(records))
 
@@ -330,6 +327,7 @@ class EdgeIndex(QdrantIndex):
             began = time.perf_counter()
             yield
             took = time.perf_counter() - began
+        tracing.worked(took)  # in threads of Edge's own
         threads.give_way()
         if lookups > self._lookups // 2 or took > HELD:
             self._lookups = _next_size(self._lookups, took, LEAST_LOOKUPS, MOST_LOOKUPS)
