@@ -90,6 +90,13 @@ def _charge() -> None:
     tracing.worked(_slice.charged - before)
 
 
+def background(name: str, work: Callable[[], None]) -> threading.Thread:
+    """Begin large work of this process's own, which nobody waits for; who begins it ends it, too."""
+    thread = threading.Thread(target=_without_panic, args=(work,), name=f"llmbackend {name}", daemon=True)
+    thread.start()
+    return thread
+
+
 def give_way() -> None:
     """Called by what may take long in a thread, between its slices: small requests that are at work go first.
 

@@ -110,12 +110,19 @@ class OneAtATime:
                     self._indexes.pop(args[0], None)
                 elif name == "get_collection":
                     result.payload_schema = self._indexes.get(args[0], {})
+                    for path, index in result.payload_schema.items():
+                        index.points = self._having(args[0], path)
                     result.config.strict_mode_config = self.strict
                     if args[0] in self.made:
                         result.config.quantization_config = self.made[args[0]].quantization_config
                 return result
 
         return called
+
+    def _having(self, name: str, path: str) -> int:
+        """Points that have something there."""
+        empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=path))
+        return int(self._client.count(name, models.Filter(must_not=[empty])).count)
 
     # Strict mode, as lib/collection/src/operations/verification of qdrant/qdrant has it
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmbackend import InsufficientStorage, InvalidRequest, LLMBackendClient
-from llmbackend.knowledge.collections import collections
+from llmbackend.knowledge.engines import qdrant_server
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.qdrant import CLOUD, Server, serving
@@ -85,8 +85,7 @@ def test_a_filter_has_the_fields_that_it_asks_for_indexed_once(connect: Connect,
         ({"nobody": "x"}, set()),
     ):
         assert _found(client, filters) == expected, filters
-    indexes = {"kind": "keyword", "n": "float", "draft": "bool", "a.b c": "keyword", "page": "float"}
-    assert client.get_collection("x").indexes == {**indexes, "nobody": "keyword"}
+    assert client.get_collection("x").indexes == {}, "what filters ask for is not declared by that"
     server.client.calls.clear()
     assert _found(client, {"kind": "k1", "n": 1}) == {"d1"}
     assert "create_payload_index" not in server.client.calls
@@ -110,17 +109,50 @@ def test_an_index_of_another_type_is_told_with_the_call_that_changes_it(connect:
 def test_no_more_are_made_for_filters_than_a_server_takes(
     connect: Connect, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collections, "MOST", 2)
+    monkeypatch.setattr(qdrant_server, "MOST_FOR_FILTERS", 2)
+    client = connect()
+    client.rag_ingest(_sheets(3, team="hr", floor=1), "x")
+    assert _found(client, {"kind": "k1", "n": 1}) == {"d1"}
+    with pytest.raises(InvalidRequest, match=r"'team' has no index .* set_indexes"):
+        _found(client, {"team": "hr"})
+    client.set_indexes("x", {"team": "keyword"})
+    assert _found(client, {"team": "hr", "kind": "k1"}) == {"d1"}
+    assert client.get_collection("x").indexes == {"team": "keyword"}
+    monkeypatch.setattr(qdrant_server, "MOST_FOR_FILTERS", 50)
+    server.client.strict = CLOUD.model_copy(update={"max_payload_index_count": 7})
+    with pytest.raises(InvalidRequest, match="'floor' has no index"):
+        _found(client, {"floor": 1})
+
+
+def test_fields_that_nobody_has_take_no_places_from_those_that_are_there(
+    connect: Connect, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qdrant_server, "MOST_FOR_FILTERS", 3)
+    client = connect()
+    client.create_collection("x", indexes={"team": "keyword"})
+    client.rag_ingest(_sheets(3, team="hr"), "x")
+    for number in range(8):
+        assert _found(client, {f"made up {number}": 1}) == set()
+    assert _found(client, {"kind": "k1", "n": 1, "team": "hr"}) == {"d1"}
+    for number in range(8):
+        assert _found(client, {f"made up {number}": 1}) == set()
+    [made] = server.client._indexes.values()
+    assert {"metadata.kind", "metadata.n", "metadata.team"} <= made.keys()
+    assert len(made) == len(qdrant_server.OWN_FIELDS) + 1 + 3
+
+
+def test_declared_indexes_come_before_those_that_filters_had_made(
+    connect: Connect, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qdrant_server, "MOST", 3)
     client = connect()
     client.rag_ingest(_sheets(3), "x")
     assert _found(client, {"kind": "k1", "n": 1}) == {"d1"}
-    with pytest.raises(InvalidRequest, match="'team' has no index"):
-        _found(client, {"team": "hr"})
-    monkeypatch.setattr(collections, "MOST", 50)
-    server.client.strict = CLOUD.model_copy(update={"max_payload_index_count": 5})
-    with pytest.raises(InvalidRequest, match="'team' has no index"):
-        _found(client, {"team": "hr"})
-    assert client.get_collection("x").indexes == {"kind": "keyword", "n": "float"}
+    assert _found(client, {"nobody": 1}) == set()
+    client.set_indexes("x", {"team": "keyword", "floor": "float"})
+    [made] = server.client._indexes.values()
+    assert {"metadata.team", "metadata.floor"} <= made.keys()
+    assert len(made) == len(qdrant_server.OWN_FIELDS) + 3
 
 
 def test_a_collection_of_an_earlier_version_gets_the_indexes_that_it_lacks(

@@ -19,7 +19,7 @@ from llmbackend import BackendError, Conflict, LLMBackendClient, schemas
 from llmbackend.backend import Backend
 from llmbackend.knowledge.collections import index_building
 from llmbackend.knowledge.collections.index_building import IndexBuilder
-from llmbackend.knowledge.engines import bm25, qdrant_edge
+from llmbackend.knowledge.engines import bm25, edge_filtering
 from llmbackend.knowledge.engines.edge_build import built
 from llmbackend.knowledge.engines.interface import Chunk, Layout, Physical
 from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex, QdrantEdge
@@ -125,10 +125,10 @@ def test_closing_ends_the_building_and_leaves_nothing(tmp_path: Path) -> None:
     _in_a_backend(tmp_path, again)
 
 
-def test_a_filter_has_its_fields_indexed_in_the_background(
+def test_declared_fields_are_indexed_in_the_background(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qdrant_edge, "INDEX_FROM", 50)
+    monkeypatch.setattr(edge_filtering, "COLUMNS_FROM", 50)
     documents = [
         schemas.Document(id=f"d{n}", text=f"Machine {n}.", metadata={"hall": f"h{n % 20}", "n": n})
         for n in range(60)
@@ -144,16 +144,16 @@ def test_a_filter_has_its_fields_indexed_in_the_background(
     async def work(backend: Backend) -> None:
         await _ingest(backend, documents[:40])
         assert await found(backend, {"hall": "h3"}) == {"d3", "d23"}
-        assert (await described(backend)).indexes == {}, "to look in so few takes no time"
         await _ingest(backend, documents)
         collection = await backend._collections.open("machines")
-        for _ in range(2):
-            assert await found(backend, {"hall": "h3", "n": {"gte": 20}}) == {"d23", "d43"}
-            assert (await described(backend)).indexes == {"hall": "keyword", "n": "float"}
-            await _until(lambda: not collection.index.lacks({"hall": "keyword", "n": "float"}))
+        assert await found(backend, {"hall": "h3", "n": {"gte": 20}}) == {"d23", "d43"}
+        assert (await described(backend)).indexes == {}, "what filters ask for is not declared by that"
         await backend.set_indexes(
-            schemas.SetIndexesRequest(collection="machines", indexes={"n": None, "hall": "keyword"})
+            schemas.SetIndexesRequest(collection="machines", indexes={"hall": "keyword", "n": "float"})
         )
+        await _until(lambda: not collection.index.lacks({"hall": "keyword", "n": "float"}))
+        assert await found(backend, {"hall": "h3", "n": {"gte": 20}}) == {"d23", "d43"}
+        await backend.set_indexes(schemas.SetIndexesRequest(collection="machines", indexes={"n": None}))
         await backend.reindex_collection(schemas.ReindexRequest(collection="machines"))
         assert not collection.index.lacks({"hall": "keyword"})
         assert await found(backend, {"hall": ["h3"], "n": {"lt": 30}}) == {"d3", "d23"}

@@ -19,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 from llmbackend import BackendError, InvalidRequest
-from llmbackend.knowledge.engines import bm25, qdrant_edge
+from llmbackend.knowledge.engines import bm25, edge_filtering, qdrant_edge
 from llmbackend.knowledge.engines.filters import conditions
 from llmbackend.knowledge.engines.interface import Chunk, Layout, Physical, VectorEngine, VectorIndex
 from llmbackend.knowledge.engines.qdrant import QdrantIndex
@@ -539,7 +539,7 @@ def test_a_filter_looked_up_in_parts_finds_what_it_finds_at_once(
     where = conditions({"or": [{"team": team} for team in [*teams, 98]]})
 
     def found(lookups: int) -> dict[str, float]:
-        index._lookups = lookups
+        index._filtering._lookups = lookups
         hits = index.search("router button", query, mode=mode, top_k=40, conditions=where)
         assert all(hit.chunk.metadata["team"] in teams for hit in hits)
         return {hit.chunk.document_id: hit.score for hit in hits}
@@ -547,9 +547,11 @@ def test_a_filter_looked_up_in_parts_finds_what_it_finds_at_once(
     at_once = found(10**6)
     assert len(at_once) == {1: 40, 77: 10, 99: 0}[teams[0]]
     parts: list[int] = []
-    filtering = index._filtering
-    monkeypatch.setattr(qdrant_edge, "MOST_LOOKUPS", 100)
-    monkeypatch.setattr(index, "_filtering", lambda lookups: parts.append(lookups) or filtering(lookups))
+    filtering = index._filtering._part
+    monkeypatch.setattr(edge_filtering, "MOST_LOOKUPS", 100)
+    monkeypatch.setattr(
+        index._filtering, "_part", lambda lookups: parts.append(lookups) or filtering(lookups)
+    )
     in_parts = found(100)
     assert parts
     assert max(parts) <= 100

@@ -13,7 +13,7 @@ from anyio import CancelScope
 from ...errors import BackendError, Conflict, NotFound
 from ...inference.fingerprint import Fingerprint
 from ..engines.filters import Condition
-from ..engines.indexes import Indexes, needed
+from ..engines.indexes import needed
 from ..engines.interface import damaged, gone
 from .live_index import LiveIndex
 from .manifests import Manifest, exchanged
@@ -51,10 +51,6 @@ class Collection:
     """Called when its index turns out to be damaged: sets it aside, and tells so."""
     look: Callable[[Collection], Awaitable[None]] | None = None
     """Where other processes may exchange or delete it: see what they have made of it."""
-    index_fields: Callable[[Collection, Indexes], Awaitable[None]] | None = None
-    """Has fields indexed that a filter asks for."""
-    unmade: dict[str, float] = field(default_factory=dict)
-    """Fields that could not be indexed for a filter, and until when (`time.monotonic`) that is not tried again."""
     fits: Callable[[Collection, Fingerprint, bool], Awaitable[None]] = _any
     """Raises Conflict unless vectors by a model may be compared with those here; the last is whether to write them."""
     closed: bool = False
@@ -152,10 +148,10 @@ class Collection:
                 raise exchanged(self.manifest.name)
 
     async def prepare(self, where: Sequence[Condition]) -> None:
-        """Called before a search by a filter: the fields that it asks for are indexed, if that can be, and pays."""
-        missing = {name: kind for name, kind in needed(where).items() if name not in self.manifest.indexes}
-        if missing and self.index_fields is not None:
-            await self.index_fields(self, missing)
+        """Called before a search by a filter: the index is told of fields that are not declared."""
+        declared = self.manifest.indexes
+        if others := {name: kind for name, kind in needed(where).items() if name not in declared}:
+            await self.run(self.index.prepare, others, declared)
 
     async def idle(self) -> None:
         """Return when those who are at work now have ended."""

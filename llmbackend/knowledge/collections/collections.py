@@ -55,7 +55,7 @@ SAMPLE = 8
 """Chunks among which one has a vector that is not of zeros, as of a text without a word."""
 
 TRIED_AGAIN = 60.0
-"""Seconds after which is tried again to open a collection, which may have been restored, or to index its fields."""
+"""Seconds after which is tried again to open a collection, which may have been restored."""
 
 
 class SetAside(NamedTuple):
@@ -373,35 +373,15 @@ class Collections:
         """
         collection = await self.open(name)
         now: dict[str, FieldType | None] = {**collection.manifest.indexes, **changes}
-        require_few({field: kind for field, kind in now.items() if kind is not None})
-        await self._set_indexes(collection, changes, replace=True)
-        return collection
-
-    async def _index_fields(self, collection: Collection, fields: Indexes) -> None:
-        """For a filter: what cannot be indexed is not, and the search tells if it cannot do without."""
-        fits: dict[str, FieldType] = {}
-        for field, kind in fields.items():
-            if len(in_points(collection.manifest.indexes | fits | {field: kind})) <= MOST:
-                fits[field] = kind
-        now = time.monotonic()
-        unmade = {field: kind for field, kind in fits.items() if collection.unmade.get(field, 0) <= now}
-        if not unmade or not await collection.run(collection.index.worth_indexing):
-            return
-        try:
-            await self._set_indexes(collection, unmade, replace=False)
-        except LLMBackendError as error:
-            collection.unmade.update(dict.fromkeys(unmade, now + TRIED_AGAIN))
-            log.warning("collection %r: %s not indexed: %s", collection.manifest.name, sorted(unmade), error)
-
-    async def _set_indexes(
-        self, collection: Collection, changes: Mapping[str, FieldType | None], *, replace: bool
-    ) -> None:
-        await collection.run(partial(collection.index.set_indexes, changes, replace=replace))
+        declared = {field: kind for field, kind in now.items() if kind is not None}
+        require_few(declared)
+        await collection.run(collection.index.set_indexes, changes, declared)
         async with collection.looking:
-            note = partial(self.rows.index, collection.manifest, changes, replace=replace)
+            note = partial(self.rows.index, collection.manifest, changes)
             manifest = dataclasses.replace(collection.manifest, indexes=await threads.database(note))
-            collection.manifest = self._manifests[manifest.name] = manifest
+            collection.manifest = self._manifests[name] = manifest
         self.after_flush(collection)  # it may have to be rebuilt for them
+        return collection
 
     def names(self) -> list[str]:
         return sorted(self._manifests)
@@ -453,13 +433,14 @@ class Collections:
         with CancelScope(shield=True):
             async with collection.looking:
                 await threads.database(partial(self.rows.swap, old, new, frozen=collection.look is not None))
+                index.take_over(before)
                 collection.index.now = index
                 # Its indexes may have changed meanwhile.
                 now = dataclasses.replace(new, indexes=collection.manifest.indexes)
                 collection.manifest = self._manifests[new.name] = now
                 collection.look = self._looks(new)
             if now.indexes != new.indexes:
-                await index.threads(index.set_indexes, now.indexes)
+                await index.threads(index.set_indexes, now.indexes, now.indexes)
             await collection.idle()  # readers of the old one
             await before.threads(before.close)
             await self.drop(old)
@@ -554,6 +535,5 @@ class Collections:
         live = LiveIndex(index, lambda: self.after_flush(collection))
         collection = Collection(manifest, live, look=self._looks(manifest), fits=self._fits)
         collection.broken = partial(self._broke, collection)
-        collection.index_fields = self._index_fields
         self.after_flush(collection)  # it may have ended before it got its graph
         return collection

@@ -108,11 +108,14 @@ class LiveIndex:
     def lacks(self, indexes: Indexes) -> bool:
         return self.now.lacks(indexes)
 
-    def worth_indexing(self) -> bool:
-        return self.now.worth_indexing()
+    def prepare(self, fields: Indexes, declared: Indexes) -> None:
+        self.now.prepare(fields, declared)
 
-    def set_indexes(self, changes: Mapping[str, FieldType | None], *, replace: bool = True) -> None:
-        self.now.set_indexes(changes, replace=replace)
+    def set_indexes(self, changes: Mapping[str, FieldType | None], declared: Indexes) -> None:
+        self.now.set_indexes(changes, declared)
+
+    def take_over(self, other: VectorIndex) -> None:
+        self.now.take_over(other)
 
     def close(self) -> None:
         self.now.close()

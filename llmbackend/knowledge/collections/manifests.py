@@ -288,9 +288,7 @@ class Manifests:
             connection.execute(delete(orphans).where(orphans.c.physical == new.physical_collection.id))
             connection.execute(self._as_orphan(old.physical_collection.id, old.engine))
 
-    def index(
-        self, manifest: Manifest, changes: Mapping[str, FieldType | None], *, replace: bool
-    ) -> dict[str, FieldType]:
+    def index(self, manifest: Manifest, changes: Mapping[str, FieldType | None]) -> dict[str, FieldType]:
         """Note changed indexes of metadata fields, None for one that goes; returns all there are now.
 
         Raises Conflict if another process was faster.
@@ -300,7 +298,7 @@ class Manifests:
             row = connection.execute(select(table.c.indexes).where(mine).with_for_update()).first()
             if row is None:
                 raise exchanged(manifest.name)
-            both = {**row.indexes, **changes} if replace else {**changes, **row.indexes}
+            both = {**row.indexes, **changes}
             all_now = {name: kind for name, kind in both.items() if kind is not None}
             connection.execute(update(table).where(mine).values(indexes=all_now))
         return all_now

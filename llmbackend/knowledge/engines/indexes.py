@@ -54,6 +54,23 @@ def parts(path: str) -> tuple[str, ...]:
     return tuple(quoted or inside or bare for quoted, inside, bare in _PART.findall(path))
 
 
+def steps(path: str) -> list[str | int | None]:
+    """A path's steps: a name, one of a list (its number), or each of it (None)."""
+    found: list[str | int | None] = []
+    for quoted, inside, bare in _PART.findall(path):
+        if inside:
+            found.append(int(inside[1:-1]) if inside[1:-1] else None)
+        else:
+            found.append(quoted or bare)
+    return found
+
+
+def selector(path: str) -> str:
+    """The path of the outermost field of metadata, or of a place, that a path is in."""
+    field, name, *_ = _PART.findall(path)
+    return f"{field[2]}.{_quoted(name[0] or name[2])}"
+
+
 def needed(conditions: Iterable[Condition]) -> dict[str, FieldType]:
     """The index that each field of a filter needs. A field has one index: what the first condition needs."""
     found: dict[str, FieldType] = {}

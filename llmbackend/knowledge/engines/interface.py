@@ -257,14 +257,17 @@ class VectorIndex(Protocol):
     def lacks(self, indexes: Indexes) -> bool:
         """Whether it has not all of these indexes of metadata fields."""
 
-    def worth_indexing(self) -> bool:
-        """Whether it has so many chunks that a filter should make an index."""
+    def prepare(self, fields: Indexes, declared: Indexes) -> None:
+        """Called before a search by fields that are not declared: what it cannot do without an index of gets one, if there is room."""
 
-    def set_indexes(self, changes: Mapping[str, FieldType | None], *, replace: bool = True) -> None:
+    def set_indexes(self, changes: Mapping[str, FieldType | None], declared: Indexes) -> None:
         """Make, change or (None) remove indexes of metadata fields; where that takes long they come with a rebuild.
 
-        Those there are of another type stay if they are not to be replaced.
+        They are all `declared` then: of others, some may have to go.
         """
+
+    def take_over(self, other: VectorIndex) -> None:
+        """Called when this has come into the place of another, with the same chunks: what that has in memory may be of use."""
 
     def flush(self) -> None:
         """Make everything written so far survive a power cut."""

@@ -17,7 +17,7 @@ from ... import threads
 from ...errors import InvalidRequest
 from . import fusion
 from .bm25 import Encoder, Sparse, encoder
-from .filters import Combination, Condition, FieldCondition, terms_of
+from .filters import Combination, Condition, FieldCondition
 from .indexes import EXACT, FieldType, Indexes, parts, places, serves, type_of
 from .interface import (
     LISTS,
@@ -31,6 +31,7 @@ from .interface import (
     Physical,
     Scored,
     Stored,
+    VectorIndex,
     one_version,
     point_id,
 )
@@ -150,9 +151,9 @@ class QdrantIndex(ABC):
 
     @abstractmethod
     def _nearest(
-        self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, terms: int
+        self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, conditions: Sequence[Condition]
     ) -> list[list[Scored]]:
-        """The nearest to each vector, best first; `where` has so many `terms` to look up in a chunk, 0 if in indexes."""
+        """The nearest to each vector, best first; `where` has the conditions in the engine's terms."""
 
     @abstractmethod
     def _payloads(self, ids: list[uuid.UUID]) -> list[tuple[uuid.UUID, dict[str, Any]]]:
@@ -167,10 +168,13 @@ class QdrantIndex(ABC):
         """Those that our own filters ask for, where a collection made by an earlier version lacks some."""
 
     @abstractmethod
-    def set_indexes(self, changes: Mapping[str, FieldType | None], *, replace: bool = True) -> None: ...
+    def prepare(self, fields: Indexes, declared: Indexes) -> None: ...
 
     @abstractmethod
-    def worth_indexing(self) -> bool: ...
+    def set_indexes(self, changes: Mapping[str, FieldType | None], declared: Indexes) -> None: ...
+
+    @abstractmethod
+    def take_over(self, other: VectorIndex) -> None: ...
 
     @abstractmethod
     def _close(self) -> None: ...
@@ -260,10 +264,7 @@ class QdrantIndex(ABC):
                 vectors[name] = self._encoder.query(text)
         must, must_not = [self._condition(one) for one in conditions], self._gone() if current else []
         where = self._syntax.group(must=must, must_not=must_not) if must or must_not else None
-        terms, _ = terms_of(conditions)
-        found = self._nearest(
-            list(vectors.values()), limit, where, 0 if self._is_indexed(conditions) else terms
-        )
+        found = self._nearest(list(vectors.values()), limit, where, conditions)
         return dict(zip(vectors, found, strict=True))
 
     def chunks(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Chunk]:

@@ -6,7 +6,6 @@ of its own (edge_build.py). What it writes is asked room for before (disk.py): i
 
 from __future__ import annotations
 
-import heapq
 import os
 import re
 import shutil
@@ -18,14 +17,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ... import threads, tracing
+from ... import threads
 from ...disk import DELETING, FULL, Disk, full
 from ...errors import BackendError, LLMBackendError
 from ...panics import panicked
 from .bm25 import NAME as BM25
 from .bm25 import Sparse
+from .edge_filtering import LEAST_BATCH, READ_BATCH, Filtering, next_size
+from .filters import Condition
 from .indexes import NO_INDEXES, FieldType, Indexes, in_points, parts
-from .interface import Layout, Physical, Scored
+from .interface import Layout, Physical, Scored, VectorIndex
 from .qdrant import (
     DENSE,
     HNSW_EF_CONSTRUCT,
@@ -49,24 +50,6 @@ MAKING = 16 * 2**20
 UPDATE = 4 * 2**20
 """Of any update, beside its points: files that grow by a whole megabyte."""
 READ_TO_OPEN = ("segments/*/payload_index/**/*", f"segments/*/vector_storage-{DENSE}/**/*.mmap")
-
-
-# Edge holds the interpreter's lock in every call: what takes long is done in parts, and nobody waits for more than one.
-HELD = 0.01  # seconds, about, for which a part may hold it
-LEAST_BATCH, READ_BATCH = 32, 256  # chunks read with their payloads at once
-LEAST_LOOKUPS, LOOKUPS, MOST_LOOKUPS = 32, 500, 20_000  # a condition of a filter in a chunk is one
-DEEPEST = 4_000
-"""How far down the unfiltered list is looked for what a filter lets through, before it is in all chunks."""
-_FILTERING = threading.Lock()
-INDEX_FROM = 5_000
-"""Chunks from which a filter has its fields indexed: to look it up in fewer takes a few hundredths of a second."""
-
-
-def _next_size(size: int, took: float, least: int, most: int) -> int:
-    """Of the next part, by how long one of that size took."""
-    if took > HELD:
-        return max(least, size // 2)
-    return min(most, 2 * size) if took < HELD / 4 else size
 
 
 class QdrantEdge:
@@ -132,17 +115,17 @@ class EdgeIndex(QdrantIndex):
         disk: Disk | None = None,
     ) -> None:
         """Open the shard in a folder; raises BackendError if there is none."""
-        self._folder = folder
+        self.folder = folder
         self._disk = disk or Disk(folder, 0)
         self._flushing = threading.Lock()
         self._unflushed = True
-        self._lookups = LOOKUPS
-        """How many at once, as it has turned out: chunks may be short or long."""
         physical = physical or Physical(folder.name, uuid.UUID(folder.name), BM25)
         with _translated(folder, opening=True):
             import qdrant_edge
 
-            super().__init__(physical, _Syntax(), folder / IN_USE)
+            self.syntax = _Syntax()
+            super().__init__(physical, self.syntax, folder / IN_USE)
+            self._filtering = Filtering(self)
             self._edge: Any = qdrant_edge
             self._shard: Any = qdrant_edge.EdgeShard.load(str(folder))
             try:
@@ -169,7 +152,7 @@ class EdgeIndex(QdrantIndex):
 
     def _write(self, points: Sequence[Point]) -> None:
         edge = self._edge
-        with _translated(self._folder):
+        with _translated(self.folder):
             for start in range(0, len(points), WRITE_BATCH):
                 threads.give_way()
                 batch = points[start : start + WRITE_BATCH]
@@ -180,6 +163,7 @@ class EdgeIndex(QdrantIndex):
                     records.append(edge.Point(id=point.id, vector=vector, payload=point.payload))
                 with self._disk.writing(_size(batch) + UPDATE):
                     self._update(edge.UpdateOperation.upsert_points(records))
+                self._filtering.add([(point.id, point.payload) for point in batch])
 
     def _update(self, operation: Any) -> None:
         try:
@@ -188,7 +172,7 @@ class EdgeIndex(QdrantIndex):
             self._unflushed = True
 
     def _there(self, ids: list[uuid.UUID]) -> list[uuid.UUID]:
-        with _translated(self._folder):
+        with _translated(self.folder):
             found: Sequence[Any] = self._shard.retrieve(ids, with_payload=False, with_vector=False)
         return [record.id for record in found]
 
@@ -199,7 +183,7 @@ class EdgeIndex(QdrantIndex):
         size = LEAST_BATCH if payload is True else limit
         while True:
             began = time.perf_counter()
-            with _translated(self._folder):
+            with _translated(self.folder):
                 page, offset = self._shard.scroll(
                     self._edge.ScrollRequest(
                         offset=offset,
@@ -212,19 +196,19 @@ class EdgeIndex(QdrantIndex):
             records += page
             if offset is None or len(records) >= limit:
                 return records, offset
-            size = _next_size(size, time.perf_counter() - began, LEAST_BATCH, READ_BATCH)
+            size = next_size(size, time.perf_counter() - began, LEAST_BATCH, READ_BATCH)
             threads.give_way()
 
     def _count(self, where: Any = None) -> int:
-        with _translated(self._folder):
+        with _translated(self.folder):
             return int(self._shard.count(self._edge.CountRequest(filter=where, exact=True)))
 
     def _delete(self, where: Any) -> None:
-        with _translated(self._folder), self._disk.writing(UPDATE, DELETING):
+        with _translated(self.folder), self._disk.writing(UPDATE, DELETING):
             self._update(self._edge.UpdateOperation.delete_points_by_filter(where))
 
     def _nearest(
-        self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, terms: int
+        self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, conditions: Sequence[Condition]
     ) -> list[list[Scored]]:
         edge = self._edge
         queries = [
@@ -233,37 +217,18 @@ class EdgeIndex(QdrantIndex):
             else edge.Query.Nearest(vector, using=DENSE)
             for vector in vectors
         ]
-        if where is None:
-            return self._query(queries, limit)
-        chunks = self._chunks()
-        found: list[list[Scored] | None] = [None] * len(queries)
-        if chunks * terms > self._lookups:
-            found = [self._near(query, limit, where, terms, chunks) for query in queries]
-        missing = [query for query, scored in zip(queries, found, strict=True) if scored is None]
-        anywhere = iter(self._anywhere(missing, limit, where, terms, chunks))
-        return [next(anywhere) if scored is None else scored for scored in found]
+        if self._is_indexed(conditions):
+            return self.query(queries, limit, where)
+        return self._filtering.nearest(queries, limit, where, conditions)
 
-    def _chunks(self) -> int:
-        """About how many there are."""
-        with _translated(self._folder):
+    def about(self) -> int:
+        """About how many chunks there are."""
+        with _translated(self.folder):
             return int(self._shard.count(self._edge.CountRequest(exact=False)))
 
-    def _schema(self) -> Mapping[str, str]:
-        with _translated(self._folder):
-            return _schema(self._shard)
-
-    def _index_own_fields(self) -> None:
-        """All have had them from the first."""
-
-    def set_indexes(self, changes: Mapping[str, FieldType | None], *, replace: bool = True) -> None:
-        """They come with a rebuild (edge_build.py): making them holds the interpreter's lock."""
-
-    def worth_indexing(self) -> bool:
-        return self._chunks() >= INDEX_FROM
-
-    def _query(self, queries: list[Any], limit: int, where: Any = None) -> list[list[Scored]]:
+    def query(self, queries: list[Any], limit: int, where: Any = None) -> list[list[Scored]]:
         edge = self._edge
-        with _translated(self._folder):
+        with _translated(self.folder):
             found = self._shard.query_batch(
                 edge.QueryBatchRequest(
                     [edge.QueryRequest(limit=limit, query=query, filter=where) for query in queries]
@@ -271,66 +236,36 @@ class EdgeIndex(QdrantIndex):
             )
         return [[(point.id, point.score) for point in points] for points in found]
 
-    def _near(self, query: Any, limit: int, where: Any, terms: int, chunks: int) -> list[Scored] | None:
-        """Where many chunks fit a filter, the best that do are near the top of the list without it. None if not."""
-        scored: list[Scored] = []
-        looked_at, depth = 0, max(LEAST_BATCH, 2 * limit)
-        while depth <= min(DEEPEST, chunks // 4):  # looking into all of them would be faster
-            [found] = self._query([query], depth)
-            fitting = set(self._fitting([point for point, _ in found[looked_at:]], where, terms))
-            scored += [one for one in found[looked_at:] if one[0] in fitting]
-            if len(scored) >= limit or len(found) < depth:
-                return scored[:limit]
-            looked_at, depth = depth, max(2 * depth, 3 * depth * limit // (2 * len(scored) + 1))
-        return None
+    def ids_of(self, where: Any, limit: int) -> list[uuid.UUID]:
+        """The first points that fit."""
+        records, _ = self._scroll(where, limit, None, False)
+        return [record.id for record in records]
 
-    def _anywhere(
-        self, queries: list[Any], limit: int, where: Any, terms: int, chunks: int
-    ) -> list[list[Scored]]:
-        """Look a filter up in all chunks: part by part, if there are many."""
-        best: list[list[Scored]] = [[] for _ in queries]
-        waiting = [(1, 0)] if queries else []
-        while waiting:
-            parts, number = waiting.pop()
-            lookups = chunks * terms // parts
-            if lookups > self._lookups:
-                waiting += [(2 * parts, number + parts), (2 * parts, number)]
-                continue
-            these = where
-            if parts > 1:
-                these = self._syntax.group(must=[where, self._edge.SliceCondition(parts, number)])
-            with self._filtering(lookups):
-                found = self._query(queries, limit, these)
-            best = [
-                heapq.nlargest(limit, [*its, *more], key=lambda scored: scored[1]) if its else more
-                for its, more in zip(best, found, strict=True)
-            ]
-        return best
+    def pages(self, payload: list[str], size: int) -> Iterator[Sequence[Any]]:
+        """All records, with these parts of their payloads."""
+        offset: Any = None
+        while True:
+            page, offset = self._scroll(None, size, offset, payload)
+            yield page
+            if offset is None:
+                return
 
-    def _fitting(self, ids: list[uuid.UUID], where: Any, terms: int) -> list[uuid.UUID]:
-        """Which of these points fit a filter."""
-        fitting: list[uuid.UUID] = []
-        start = 0
-        while start < len(ids):
-            some = ids[start : start + max(1, self._lookups // terms)]
-            start += len(some)
-            these = self._syntax.group(must=[self._edge.HasIdCondition(set(some)), where])
-            with self._filtering(len(some) * terms):
-                records, _ = self._scroll(these, len(some), None, False)
-            fitting += [record.id for record in records]
-        return fitting
+    def _schema(self) -> Mapping[str, str]:
+        with _translated(self.folder):
+            return _schema(self._shard)
 
-    @contextmanager
-    def _filtering(self, lookups: int) -> Iterator[None]:
-        """Around a part with so many: one at a time in this process."""
-        with _FILTERING:
-            began = time.perf_counter()
-            yield
-            took = time.perf_counter() - began
-        tracing.worked(took)  # in threads of Edge's own
-        threads.give_way()
-        if lookups > self._lookups // 2 or took > HELD:
-            self._lookups = _next_size(self._lookups, took, LEAST_LOOKUPS, MOST_LOOKUPS)
+    def _index_own_fields(self) -> None:
+        """All have had them from the first."""
+
+    def set_indexes(self, changes: Mapping[str, FieldType | None], declared: Indexes) -> None:
+        """They come with a rebuild (edge_build.py): making them holds the interpreter's lock."""
+
+    def prepare(self, fields: Indexes, declared: Indexes) -> None:
+        """A search sees to it itself (edge_filtering.py)."""
+
+    def take_over(self, other: VectorIndex) -> None:
+        if isinstance(other, EdgeIndex):
+            self._filtering.take_over(other._filtering)
 
     def _payloads(self, ids: list[uuid.UUID]) -> list[tuple[uuid.UUID, dict[str, Any]]]:
         found: list[tuple[uuid.UUID, dict[str, Any]]] = []
@@ -339,12 +274,12 @@ class EdgeIndex(QdrantIndex):
             part = ids[start : start + size]
             start += size
             began = time.perf_counter()
-            with _translated(self._folder):
+            with _translated(self.folder):
                 records = self._shard.retrieve(part, with_payload=True, with_vector=False)
             found += [(record.id, record.payload) for record in records]
             if start >= len(ids):
                 return found
-            size = _next_size(size, time.perf_counter() - began, LEAST_BATCH, READ_BATCH)
+            size = next_size(size, time.perf_counter() - began, LEAST_BATCH, READ_BATCH)
             threads.give_way()
 
     def flush(self) -> None:
@@ -361,14 +296,15 @@ class EdgeIndex(QdrantIndex):
 
     def _flush(self) -> None:
         # Edge holds the interpreter's lock while it waits for the disk: let the disk have most of it before.
-        for file in self._folder.rglob("*"):
+        for file in self.folder.rglob("*"):
             with suppress(OSError), file.open("rb+") as opened:  # some are folders, and some are gone by now
                 os.fsync(opened.fileno())
-        with _translated(self._folder):
+        with _translated(self.folder):
             self._shard.flush()
 
     def _close(self) -> None:
-        with _translated(self._folder):
+        self._filtering.close()
+        with _translated(self.folder):
             self._shard.close()
 
 
@@ -451,6 +387,13 @@ class _Syntax:
 
     def empty(self, key: str) -> Any:
         return self._edge.IsEmptyCondition(key)
+
+    def among(self, ids: set[Any]) -> Any:
+        return self._edge.HasIdCondition(ids)
+
+    def slice(self, parts: int, number: int) -> Any:
+        """One of so many parts of all points."""
+        return self._edge.SliceCondition(parts, number)
 
 
 def config(dimension: int) -> Any:

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,8 +30,9 @@ from ...errors import (
 )
 from ...retrying import Patience, passing
 from .bm25 import Sparse
-from .indexes import FieldType, in_points, parts
-from .interface import Layout, Physical, Scored
+from .filters import Condition
+from .indexes import MOST, FieldType, Indexes, in_points, parts
+from .interface import Layout, Physical, Scored, VectorIndex
 from .qdrant import (
     DENSE,
     HNSW_EF_CONSTRUCT,
@@ -67,6 +68,11 @@ OVERSAMPLING = 2.0
 
 CONNECTING = 10.0
 """Seconds for which a server is waited for that has never answered: it may be the wrong URL."""
+
+MOST_FOR_FILTERS = 45
+"""Places in points that are indexed because filters asked for them, beside those declared; declarations come first."""
+TRIED_AGAIN, MOST_UNMADE = 60.0, 1000
+"""Seconds after which is tried again to make an index for a filter, and how many that could not be made are known."""
 
 CONDITIONS = 3
 """Of a filter's, that one version of a document takes at most."""
@@ -385,6 +391,12 @@ class QdrantServerIndex(QdrantIndex):
         self._name = _named(physical.id)
         self._limits = Limits()
         self._quantized = False
+        self._indexing = threading.Lock()
+        self._paths: dict[tuple[str, ...], str] = {}
+        self._indexed_points: dict[tuple[str, ...], int] = {}
+        """How many points are in each index, when that was last asked for."""
+        self._unmade: dict[str, float] = {}
+        """Paths that could not be indexed for a filter, and until when (`time.monotonic`) that is not tried again."""
         self._sweeping = threading.Lock()
         self._sweeper: threading.Timer | None = None
         self._closed = False
@@ -432,6 +444,10 @@ class QdrantServerIndex(QdrantIndex):
         about = self._learn()
         self._limits = Limits.of(about.config)
         self._quantized = about.config.quantization_config is not None
+        self._paths = {parts(path): path for path in about.payload_schema}
+        self._indexed_points = {
+            parts(path): int(index.points) for path, index in about.payload_schema.items()
+        }
         return {path: str(index.data_type.value) for path, index in about.payload_schema.items()}
 
     def _index_own_fields(self) -> None:
@@ -446,22 +462,65 @@ class QdrantServerIndex(QdrantIndex):
     def _make_index(self, path: str, kind: str) -> None:
         self._server.make_index(self._name, path, kind)
         self._indexed[parts(path)] = kind
+        self._paths[parts(path)] = path
 
-    def set_indexes(self, changes: Mapping[str, FieldType | None], *, replace: bool = True) -> None:
-        self._learn_indexes()  # other processes may have made some
-        for field, kind in changes.items():
-            for path in in_points({field: kind or "keyword"}):
-                there = self._indexed.get(parts(path))
-                if there == kind or (there is not None and not replace):
-                    continue
-                if there is not None:
-                    self._server.remove_index(self._name, path)
-                    del self._indexed[parts(path)]
-                if kind is not None:
-                    self._make_index(path, kind)
+    def set_indexes(self, changes: Mapping[str, FieldType | None], declared: Indexes) -> None:
+        with self._indexing:
+            self._learn_indexes()  # other processes may have made some
+            for field, kind in changes.items():
+                for path in in_points({field: kind or "keyword"}):
+                    there = self._indexed.get(parts(path))
+                    if there is not None and there != kind:
+                        self._remove_index(path)
+                    if kind is not None and there != kind:
+                        self._make_room(declared, MOST)
+                        self._make_index(path, kind)
 
-    def worth_indexing(self) -> bool:
-        return True
+    def prepare(self, fields: Indexes, declared: Indexes) -> None:
+        """Where an index cannot be made, the search tells if it cannot do without."""
+        now = time.monotonic()
+
+        def missing() -> dict[str, FieldType]:
+            return {
+                path: kind
+                for path, kind in in_points(fields).items()
+                if parts(path) not in self._indexed and self._unmade.get(path, 0.0) <= now
+            }
+
+        if not missing():
+            return
+        with self._indexing:
+            self._learn_indexes()
+            most = min(MOST, MOST_FOR_FILTERS + len(in_points(declared)))
+            for path, kind in missing().items():
+                try:
+                    if self._make_room(declared, most, keep=in_points(fields)):
+                        self._make_index(path, kind)
+                        continue
+                except LLMBackendError as error:
+                    log.warning("%s of %s could not be indexed: %s", path, self._name, error)
+                self._unmade[path] = now + TRIED_AGAIN
+                while len(self._unmade) > MOST_UNMADE:
+                    del self._unmade[next(iter(self._unmade))]
+
+    def _make_room(self, declared: Indexes, most: int, keep: Iterable[str] = ()) -> bool:
+        """Whether there may be another index: for a declared one, those that filters had made go, for such a one those
+        that no point is in: a field's name may be made up."""
+        stay = {parts(path) for path in (*OWN_FIELDS, *in_points(declared), *keep)}
+        others = [path for path in self._indexed if path not in stay]
+        others.sort(key=lambda path: self._indexed_points.get(path, 0))
+        if keep:
+            others = [path for path in others if not self._indexed_points.get(path, 0)]
+        while len(self._indexed) - len(OWN_FIELDS) >= most and others:
+            self._remove_index(self._paths[others.pop(0)])
+        return len(self._indexed) - len(OWN_FIELDS) < most
+
+    def _remove_index(self, path: str) -> None:
+        self._server.remove_index(self._name, path)
+        del self._indexed[parts(path)]
+
+    def take_over(self, other: VectorIndex) -> None:
+        """Nothing is in memory here."""
 
     @property
     def most_values(self) -> int | None:
@@ -606,7 +665,7 @@ class QdrantServerIndex(QdrantIndex):
         self._server.ask(lambda client: client.delete(self._name, selected, wait=True), again=again)
 
     def _nearest(
-        self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, terms: int
+        self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, conditions: Sequence[Condition]
     ) -> list[list[Scored]]:
         return [self._nearest_to(vector, limit, where) for vector in vectors]
 

@@ -1,0 +1,280 @@
+"""Metadata fields of all chunks as columns in memory: a filter on them is resolved to the points that fit it.
+
+They find what an engine finds that looks into every payload. A point's id follows from its content, so what is written
+again is the same; what is deleted stays here, and no search finds it.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .filters import Combination, Condition, FieldCondition
+from .indexes import EXACT, places, steps
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Mask = NDArray[np.bool_]
+    """Of each row, whether it fits."""
+
+SORT_FROM = 10_000
+"""Rows since the last time that are worth sorting all by their ids."""
+
+
+class Columns:
+    """The values of some paths in the points that were added. Any thread may add and ask."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._columns = {path: _Column(path) for path in paths}
+        self._ids = _Growing(np.uint64, 2)
+        self._sorted: tuple[NDArray[np.uint64], NDArray[np.intp]] = (
+            np.empty(0, np.uint64),
+            np.empty(0, np.intp),
+        )
+        """The ids' lower halves in order, and their rows."""
+        self._lock = threading.Lock()
+        self.version = 0
+        """Goes up with every change."""
+
+    @property
+    def paths(self) -> frozenset[str]:
+        return frozenset(self._columns)
+
+    @property
+    def empty(self) -> frozenset[str]:
+        """The paths that no point has."""
+        return frozenset(path for path, column in self._columns.items() if not column.there.size)
+
+    def __len__(self) -> int:
+        return self._ids.size
+
+    def add(self, points: Sequence[tuple[uuid.UUID, dict[str, Any]]]) -> None:
+        """Points with their payloads."""
+        with self._lock:
+            first = self._ids.size
+            self._ids.extend([divmod(point.int, 2**64) for point, _ in points])
+            for column in self._columns.values():
+                column.add(first, [payload for _, payload in points])
+            self.version += 1
+
+    def fitting(self, conditions: Sequence[Condition]) -> Mask:
+        """Of each row, whether it fits all the conditions."""
+        with self._lock:
+            return self._all(conditions)
+
+    def ids(self, rows: NDArray[np.intp]) -> list[str]:
+        """The points in some rows, as the hexadecimal digits of their ids."""
+        with self._lock:
+            digits = self._ids.now[rows].astype(">u8").tobytes().hex()
+        return [digits[start : start + 32] for start in range(0, len(digits), 32)]
+
+    def which(self, ids: Sequence[uuid.UUID], mask: Mask) -> list[bool]:
+        """Whether each of these points is in a row that fits."""
+        asked = np.array([point.int % 2**64 for point in ids], np.uint64)
+        fits = np.zeros(len(asked), np.bool_)
+        with self._lock:
+            lower = self._ids.now[: len(mask), 1]
+            keys, rows = self._sorted
+            if len(lower) - len(keys) > max(SORT_FROM, len(keys) // 4):
+                rows = np.argsort(lower)
+                keys = lower[rows]
+                self._sorted = keys, rows
+            last = np.argsort(lower[len(keys) :]) + len(keys)
+        for its, of in ((keys, rows), (lower[last], last)):
+            if len(its):
+                place = np.minimum(np.searchsorted(its, asked), len(its) - 1)
+                known = of[place] < len(mask)
+                fits |= known & (its[place] == asked) & mask[np.where(known, of[place], 0)]
+        return fits.tolist()
+
+    def _all(self, conditions: Iterable[Condition]) -> Mask:
+        mask = np.ones(self._ids.size, np.bool_)
+        for one in conditions:
+            mask &= self._mask(one)
+        return mask
+
+    def _mask(self, one: Condition) -> Mask:
+        if isinstance(one, Combination):
+            if one.of == "all":
+                return self._all(one.conditions)
+            mask = np.zeros(self._ids.size, np.bool_)
+            for condition in one.conditions:
+                mask |= self._mask(condition)
+            return ~mask if one.of == "none" else mask
+        mask = np.zeros(self._ids.size, np.bool_)
+        for path in places(one.key):
+            for rows in self._columns[path].rows(one):
+                mask[rows] = True
+        return mask
+
+
+class _Growing:
+    """An array that is added to at its end."""
+
+    def __init__(self, kind: Any, width: int = 1) -> None:
+        self._all: Any = np.empty((0, width) if width > 1 else 0, kind)
+        self.size = 0
+
+    @property
+    def now(self) -> Any:
+        return self._all[: self.size]
+
+    def extend(self, values: Sequence[Any]) -> None:
+        size = self.size + len(values)
+        if size > len(self._all):
+            grown = np.empty(
+                (max(size, len(self._all) * 5 // 4, 1024), *self._all.shape[1:]), self._all.dtype
+            )
+            grown[: self.size] = self.now
+            self._all = grown
+        if values:
+            self._all[self.size : size] = values
+        self.size = size
+
+
+class _Values:
+    """Values of one kind, and the rows that have them."""
+
+    def __init__(self, kind: Any) -> None:
+        self._keys = _Growing(kind)
+        self._rows = _Growing(np.uint32)
+
+    def add(self, keys: list[Any], rows: list[int]) -> None:
+        if rows:
+            self._keys.extend(keys)
+            self._rows.extend(rows)
+
+    def equal(self, wanted: Sequence[Any]) -> Any:
+        keys = self._keys.now
+        if len(wanted) == 1:
+            return self._rows.now[keys == wanted[0]]
+        return self._rows.now[np.isin(keys, np.array(wanted, keys.dtype))]
+
+    def within(self, bounds: dict[str, Any]) -> Any:
+        keys = self._keys.now
+        mask = np.ones(len(keys), np.bool_)
+        for name, bound in bounds.items():
+            mask &= _COMPARED[name](keys, bound)
+        return self._rows.now[mask]
+
+
+_COMPARED: dict[str, Any] = {
+    "gt": np.greater,
+    "gte": np.greater_equal,
+    "lt": np.less,
+    "lte": np.less_equal,
+}
+
+
+class _Column:
+    """What is at one path, by what conditions ask for."""
+
+    def __init__(self, path: str) -> None:
+        self._steps = steps(path)
+        self._texts = _Values(np.int64)
+        """By their hashes, of 64 bits: among a million texts two are alike in one of 40 million processes."""
+        self._times = _Values(np.int64)
+        self._numbers = _Values(np.float64)
+        self._exact = _Values(np.int64)
+        """Whole numbers that are not exact as float."""
+        self._truths = _Values(np.bool_)
+        self.there = _Growing(np.uint32)
+
+    def add(self, first: int, payloads: Iterable[dict[str, Any]]) -> None:
+        """What is in the payloads of rows from the `first` on."""
+        there: list[int] = []
+        found: dict[int, tuple[_Values, list[Any], list[int]]] = {}
+
+        def put(values: _Values, key: Any, row: int) -> None:
+            _, keys, rows = found.setdefault(id(values), (values, [], []))
+            keys.append(key)
+            rows.append(row)
+
+        for row, payload in enumerate(payloads, first):
+            values = at(payload, self._steps)
+            if any(value is not None and value != [] for value in values):
+                there.append(row)
+            for value in values:
+                for one in value if isinstance(value, list) else (value,):
+                    if isinstance(one, str):
+                        put(self._texts, hash(one), row)
+                        if (moment := _moment(one)) is not None:
+                            put(self._times, moment, row)
+                    elif isinstance(one, bool):
+                        put(self._truths, one, row)
+                    elif isinstance(one, int | float):
+                        put(self._numbers, float(one), row)
+                        if isinstance(one, int) and EXACT < abs(one) < 2**63:
+                            put(self._exact, one, row)
+        self.there.extend(there)
+        for kind, keys, rows in found.values():
+            kind.add(keys, rows)
+
+    def rows(self, condition: FieldCondition) -> list[Any]:
+        """Those that fit, in one array or several."""
+        if condition.times is not None:
+            bounds = {
+                name: _microseconds(datetime.fromisoformat(bound)) for name, bound in condition.times.items()
+            }
+            return [self._times.within(bounds)]
+        if condition.range is not None:
+            return [self._numbers.within(condition.range)]
+        values: Any = condition.any_of if condition.any_of is not None else [condition.equals]
+        if values[0] is None:
+            return [self.there.now]
+        if isinstance(values[0], str):
+            return [self._texts.equal([hash(value) for value in values])]
+        if isinstance(values[0], bool):
+            return [self._truths.equal(values)]
+        exact = [value for value in values if isinstance(value, int) and abs(value) > EXACT]
+        others = [float(value) for value in values if value not in set(exact)]
+        return [self._exact.equal(exact), self._numbers.equal(others)]
+
+
+def at(payload: dict[str, Any], path: Sequence[str | int | None]) -> list[Any]:
+    """What is there: several values below a list of which each is meant (None), or one of them (a number)."""
+    found: list[Any] = [payload]
+    for step in path:
+        if isinstance(step, str):
+            found = [one[step] for one in found if isinstance(one, dict) and step in one]
+        else:
+            lists = [one for one in found if isinstance(one, list)]
+            found = [one for some in lists for one in (some if step is None else some[step : step + 1])]
+    return found
+
+
+_TIME = re.compile(
+    r"\s*(\d{4})-(\d\d?)-(\d\d?)"
+    r"(?:[Tt ](\d\d?):(\d\d?)(?::(\d\d?)(?:\.(\d+))?(?:([Zz])|([+-]\d\d):?(\d\d)?)?)?)?",
+    re.ASCII,
+)
+
+
+def _moment(text: str) -> int | None:
+    """A time in microseconds since 1970, if a text is one that Qdrant knows; in UTC where it tells no zone."""
+    if len(text) < len("2026-1-1") or not (found := _TIME.fullmatch(text)):
+        return None
+    year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])
+    micros = int((found[7] or "")[:6].ljust(6, "0"))
+    zone = UTC
+    try:
+        if found[9]:
+            minutes = 60 * int(found[9][1:]) + int(found[10] or 0)
+            zone = timezone(timedelta(minutes=-minutes if found[9][0] == "-" else minutes))
+        return _microseconds(datetime(year, month, day, hour, minute, second, micros, zone))
+    except ValueError:  # no such day or hour
+        return None
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)

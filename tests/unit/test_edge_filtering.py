@@ -1,0 +1,232 @@
+"""Filters on fields that Qdrant Edge has no index for: by columns they find what Edge finds in every payload."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmbackend.knowledge.engines import bm25, edge_filtering
+from llmbackend.knowledge.engines.filters import conditions
+from llmbackend.knowledge.engines.interface import Chunk, Layout, Physical
+from llmbackend.knowledge.engines.qdrant_edge import QdrantEdge
+
+VALUES: list[Any] = [
+    [], [None], [[]], [[1]], [["x"]], {}, {"b": 1}, [{"b": 1}, {"b": "x"}], {"b": []}, "x", ["x", "y"], "", 1, 1.0, 1.5,
+    True, [True, 2], False, 0, -1, 2**53, 2**53 + 1, -(2**63) + 1, 2**63 - 1, [[2026]], 2026, [2025, "2026"], "2026",
+    "2026-03-01", "2026-3-1", "2026-03-01T09:30", "2026-03-01 09:30", "2026-03-01T09:30:00",
+    "2026-03-01t09:30:00z", "2026-03-01 09:30:00+02:00", "2026-03-01T09:30:00.123456789Z", "2026-03-01T09",
+    "20260301", "2026-03-01T09:30:00+0200", "2026-03-01T09:30Z", "2026-02-31", "2026-03-01T09:30:00-00:30",
+    ["2026-03-02", "1999-01-01"], "2026-03-01T24:00:00Z", "\u00e9", "e\u0301",
+]  # fmt: skip
+
+ASKED: list[dict[str, Any]] = [
+    {"exists": True}, {"exists": False}, {"gte": 1}, {"gt": 1, "lt": 2026}, {"lte": -1}, {"gte": "2026-03-01"},
+    {"gt": "2026-03-01T07:30:00Z", "lte": "2026-03-01T09:30:00Z"}, {"lt": "2026-01-01"}, {"not": "x"},
+    {"not": [1, "2026"]},
+]  # fmt: skip
+EQUAL: list[Any] = ["x", ["x", "", 1], 1, 1.0, [1.5, 2026], True, False, [True, 0], 2**53, 2**53 + 1, [-(2**63) + 1, 2], "\u00e9",
+                    "2026", ["2026-03-01", 2025.0]]  # fmt: skip
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    monkeypatch.setattr(edge_filtering, "COLUMNS_FROM", 1)
+    engine = QdrantEdge(tmp_path)
+    opened: list[Any] = []
+
+    def make(documents: dict[str, dict[str, Any]]) -> Any:
+        physical = Physical(str(uuid.uuid4()), uuid.UUID(int=7), bm25.NAME)
+        engine.create(physical.id, Layout(2))
+        index: Any = engine.open(physical)
+        opened.append(index)
+        _write(index, documents)
+        return index
+
+    yield make
+    for index in opened:
+        index.close()
+
+
+def _write(index: Any, documents: dict[str, dict[str, Any]], digest: str = "h") -> None:
+    chunks = [
+        Chunk(name, digest, 0, 1, f"a text {name}", metadata, {"page": number})
+        for number, (name, metadata) in enumerate(documents.items())
+    ]
+    index.upsert(chunks, np.random.default_rng(3).standard_normal((len(chunks), 2)).astype(np.float32))
+
+
+def _found(index: Any, filters: dict[str, Any], mode: Any = "dense") -> set[str]:
+    hits = index.search("text", np.ones(2, np.float32), mode=mode, top_k=1000, conditions=conditions(filters))
+    return {hit.chunk.document_id for hit in hits}
+
+
+def _read(index: Any, filters: dict[str, Any]) -> None:
+    """Return when the fields that filters ask for are in columns."""
+    ends = time.monotonic() + 20
+    while index._filtering._covering(conditions(filters)) is None:
+        assert time.monotonic() < ends
+        time.sleep(0.002)
+
+
+def test_columns_find_what_edge_finds_in_payloads(made: Callable[..., Any]) -> None:
+    rng = random.Random(5)
+    documents = {f"d{n}": {"a": value, "b": rng.choice(VALUES)} for n, value in enumerate(VALUES)}
+    documents |= {"none": {}, "dotted": {"a.b": "x", "a": {"b": 2}}}
+    index = made(documents)
+    asked: list[dict[str, Any]] = [
+        {field: one} for field in ("a", "b", "a.b", "a[].b", "a[]", "a[1]") for one in (*ASKED, *EQUAL)
+    ]
+    for _ in range(100):
+        one, another, third = rng.sample(asked, 3)
+        asked.append(
+            rng.choice(
+                [
+                    {"and": [one, another]},
+                    {"or": [one, another, third]},
+                    {"not": {**one, "or": [another, third]}},
+                ]
+            )
+        )
+    for filters in asked:
+        index._filtering._lookups = 10**6
+        where = [index._condition(one) for one in conditions(filters)]
+        expected = {
+            index._payloads([point])[0][1]["document_id"]
+            for point in index.ids_of(index.syntax.group(must=where), 1000)
+        }
+        _read(index, filters)
+        columns = index._filtering._covering(conditions(filters))
+        rows = columns.fitting(conditions(filters)).nonzero()[0]
+        found = {index._payloads([uuid.UUID(one)])[0][1]["document_id"] for one in columns.ids(rows)}
+        assert found == expected, filters
+        assert _found(index, filters) == expected, filters
+
+
+@pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid"])
+def test_what_is_written_and_deleted_is_found_or_not_at_once(made: Callable[..., Any], mode: Any) -> None:
+    index = made({f"d{n}": {"team": n % 5} for n in range(50)})
+    _read(index, {"team": 1})
+    expected = {f"d{n}" for n in range(50) if n % 5 == 1}
+    assert _found(index, {"team": 1}, mode) == expected
+    _write(index, {"d1": {"team": 2}, "new": {"team": 1}}, digest="other")
+    index.keep_only([("d1", "other")])
+    index.delete(["d6"])
+    assert index._filtering._covering(conditions({"team": 1})), "they are kept up with it"
+    assert _found(index, {"team": 1}, mode) == expected - {"d1", "d6"} | {"new"}
+    assert _found(index, {"team": {"not": [1, 2, 3]}}, mode) == {
+        f"d{n}" for n in range(50) if n % 5 in (0, 4)
+    }
+    assert _found(index, {"team": 77}, mode) == set()
+
+
+def test_what_is_written_while_columns_are_read_is_in_them(
+    made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = made({f"d{n}": {"team": "a"} for n in range(40)})
+    half, go_on = threading.Event(), threading.Event()
+    pages = index.pages
+
+    def slow(payload: list[str], size: int) -> Iterator[Any]:
+        for page in pages(payload, 20):
+            yield page
+            half.set()
+            assert go_on.wait(20)
+
+    monkeypatch.setattr(index, "pages", slow)
+    assert len(_found(index, {"team": "a"})) == 40
+    assert half.wait(20)
+    _write(index, {f"e{n}": {"team": "a"} for n in range(30)})
+    go_on.set()
+    _read(index, {"team": "a"})
+    assert len(_found(index, {"team": "a"})) == 70
+    assert _found(index, {"page": 29}) == {"d29", "e29"}, "a field that there is no column of yet"
+
+
+@pytest.mark.parametrize("share", [2, 50], ids=["half", "one in fifty"])
+def test_however_many_fit_the_best_of_them_are_found(
+    made: Callable[..., Any], share: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for named in (10_000, 7):
+        monkeypatch.setattr(edge_filtering, "NAMED_AT_ONCE", named)
+        index = made({f"d{n}": {"n": n} for n in range(400)})
+        where = conditions({"n": list(range(0, 400, share))})
+
+        def ranked(index: Any = index, where: Any = where) -> list[str]:
+            found = index.search(
+                "text d4 d50", np.ones(2, np.float32), mode="dense", top_k=5, conditions=where
+            )
+            return [hit.chunk.document_id for hit in found]
+
+        index._filtering._lookups = 10**6
+        before = ranked()
+        _read(index, {"n": 1})
+        assert ranked() == before
+        assert len(before) == 5
+
+
+def test_of_many_fields_the_last_asked_for_stay(
+    made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_filtering, "MOST_COLUMNS", 2)
+    monkeypatch.setattr(edge_filtering, "REST", 0)
+    index = made({f"d{n}": {"a": 1, "b": 1, "c": 1, "d": 1} for n in range(10)})
+    for field in ("a", "b", "c"):
+        _read(index, {field: 1})
+    _read(index, {"d": 1})
+    assert index._filtering._columns.paths == {"metadata.b", "metadata.c", "metadata.d"}
+    for number in range(20):
+        assert _found(index, {f"made-up-{number}": 1}) == set()
+    _read(index, {"made-up-19": 1})
+    _read(index, {"last": 1})
+    paths = index._filtering._columns.paths
+    assert {"metadata.c", "metadata.d"} <= paths, "names that are made up take no place from them"
+    assert len(paths) <= 4
+
+
+def test_columns_are_read_for_a_tenth_of_the_time(
+    made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_filtering, "REST", 10**9)
+    index = made({f"d{n}": {"a": 1, "b": n} for n in range(10)})
+    _read(index, {"a": 1})
+    ends = time.monotonic() + 20
+    while not index._filtering._not_before:
+        assert time.monotonic() < ends
+        time.sleep(0.002)
+    for number in range(5):
+        assert _found(index, {"b": number}) == {f"d{number}"}
+    assert index._filtering._columns.paths == {"metadata.a"}
+
+
+def test_another_index_with_the_same_chunks_takes_columns_over(made: Callable[..., Any]) -> None:
+    documents = {f"d{n}": {"team": n % 5} for n in range(20)}
+    index, another = made(documents), made(documents)
+    _read(index, {"team": 1})
+    another.take_over(index)
+    assert another._filtering._covering(conditions({"team": 1}))
+    _write(another, {"new": {"team": 1}})
+    assert _found(another, {"team": 1}) == {"d1", "d6", "d11", "d16", "new"}
+
+
+def test_columns_of_what_is_gone_are_read_anew(
+    made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = made({f"d{n}": {"team": 1} for n in range(20)})
+    _read(index, {"team": 1})
+    index._filtering._most_rows = 40
+    for edition in range(3):
+        _write(index, {f"d{n}": {"team": 1} for n in range(20)}, digest=str(edition))
+        index.keep_only([(f"d{n}", str(edition)) for n in range(20)])
+    ends = time.monotonic() + 20
+    while len(index._filtering._columns) == 4 * 20:
+        assert time.monotonic() < ends
+        time.sleep(0.002)
+    assert len(_found(index, {"team": 1})) == 20
