@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, replace
@@ -17,6 +18,9 @@ from anyio import CancelScope
 from sqlalchemy import text
 
 from . import __version__, doctor, loading, panics, schemas, threads, tracing
+from .access import issuing, keys
+from .access.decision import Asks
+from .access.register import Register
 from .disk import SMALL, Disk
 from .errors import BackendError, Conflict, InvalidRequest, NotFound
 from .inference import factory, structured
@@ -48,6 +52,7 @@ from .settings import Settings
 from .sse import DONE, HEARTBEAT, event
 from .storage import database
 from .storage.data_dir import DataDirLock
+from .storage.database import Database
 from .vitals import Vitals
 
 if TYPE_CHECKING:
@@ -87,6 +92,9 @@ class Backend:
         self._services = JobServices(
             self._chat, self._embedder, self._judge, self._collections, settings.answer_links
         )
+        self._database = Database(engine, self._vitals)
+        self.register = Register(self._database, manifests, settings.callers)
+        self.register.default_model = self._default_model
         self._jobs = self._open_jobs(engine)
 
     @classmethod
@@ -121,9 +129,11 @@ class Backend:
                 backend._parsers,
                 backend._imports,
                 backend._jobs,
+                backend.register,
             ):
                 opened.push_async_callback(part.close)
             await backend._collections.tidy()
+            await backend.register.look()
             await backend._jobs.start()
             backend._opened = opened.pop_all()
         return backend
@@ -137,7 +147,6 @@ class Backend:
         redis = settings.redis_url.get_secret_value() if settings.redis_url else None
         secret = webhooks.key(settings.webhook_secret.get_secret_value()) if settings.webhook_secret else None
         queue = Wakeups(engine.url, redis)
-        self._database = database.Database(engine, self._vitals)
         deliveries = webhooks.Deliveries(
             self._database, secret, settings.webhook_private, settings.job_result_days
         )
@@ -189,13 +198,17 @@ class Backend:
         return self._chat.events(_wire(request))
 
     async def models(self, request: schemas.Empty) -> schemas.ModelList:
-        """List the models: chat, embedding, and rag/<collection> for each collection."""
-        chats = [schemas.Model(id=name, type="chat") for name in await self._chat.models()]
-        embedding = schemas.Model(id=self._embedder.name, type="embedding")
-        collections = [
-            schemas.Model(id=f"{rag_model.PREFIX}{name}", type="rag") for name in self._collections.names()
-        ]
-        return schemas.ModelList(data=[*chats, embedding, *collections])
+        """List the models that the caller may use: chat, embedding, and rag/<collection> for each collection."""
+        caller = tracing.current().caller
+        found: list[schemas.Model] = []
+        if "chat" in caller.can:
+            found += [schemas.Model(id=name, type="chat") for name in await self._chat.models()]
+            found.append(schemas.Model(id=self._embedder.name, type="embedding"))
+        found = [model for model in found if caller.models.fit(model.id)]
+        if "read" in caller.can:
+            names = filter(caller.collections.fit, self._collections.names())
+            found += [schemas.Model(id=f"{rag_model.PREFIX}{name}", type="rag") for name in names]
+        return schemas.ModelList(data=found)
 
     async def get_model(self, request: schemas.ModelRequest) -> schemas.Model:
         """Describe a model."""
@@ -205,6 +218,14 @@ class Backend:
         raise NotFound(
             f"no model {request.model!r}: see the list of models", details={"model": request.model}
         )
+
+    async def _default_model(self, kind: Asks) -> str:
+        """The one that answers where none is named; empty where that is not known."""
+        if kind == "embedding":
+            return self._embedder.name
+        if kind == "rerank":
+            return self.settings.rerank_model or ""
+        return self._chat.name or next(iter(await self._chat.models()), "")
 
     # Embeddings
 
@@ -428,7 +449,7 @@ class Backend:
                     found[name] = await self._described(name, counts=request.counts)
 
         await self._collections.learn()
-        names = self._collections.names()
+        names = list(filter(tracing.current().caller.collections.fit, self._collections.names()))
         async with anyio.create_task_group() as describing:
             for name in names:
                 describing.start_soon(describe, name)
@@ -661,6 +682,43 @@ class Backend:
         """End a schedule; jobs that it has submitted go on."""
         await self._database.write(schedules.remove, tracing.current().caller.project, request.name)
         return schemas.ScheduleDeleted(deleted=request.name)
+
+    # Keys
+
+    async def create_key(self, request: schemas.CreateKeyRequest) -> schemas.CreatedKey:
+        """Make an API key, which is told this once.
+
+        Refused: what is no rate.
+        """
+        new = issuing.new_key(tracing.current().caller, request)
+        key, row = await self._database.write(keys.create, new)
+        await self.register.look()
+        return issuing.created(key, row)
+
+    async def list_keys(self, request: schemas.ListKeysRequest) -> schemas.KeyList:
+        """List the API keys of the caller's project, or of all to the administrator; not what they are."""
+        reach = tracing.current().caller.reach
+        rows = await self._database.read(keys.listed, reach or request.project)
+        found = [issuing.described(row) for row in rows if request.project in (None, row.project)]
+        return schemas.KeyList(keys=found)
+
+    async def rotate_key(self, request: schemas.RotateKeyRequest) -> schemas.CreatedKey:
+        """Give an API key another secret, which is told this once; the one before counts for a while."""
+        caller, moment = tracing.current().caller, time.time()
+        await self.register.look()
+        if (there := self.register.key(caller.reach, request.key)) is not None:
+            issuing.require_within(there, caller)
+        until = moment + issuing.seconds(request.overlap)
+        key, row = await self._database.write(keys.rotate, caller.reach, request.key, until, moment)
+        await self.register.look()
+        return issuing.created(key, row)
+
+    async def revoke_key(self, request: schemas.KeyRequest) -> schemas.KeyInfo:
+        """Have an API key count no more, from the next second on."""
+        reach = tracing.current().caller.reach
+        row = await self._database.write(keys.revoke, reach, request.key, time.time())
+        await self.register.look()
+        return issuing.described(row)
 
     # Health
 

@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from . import LLMBackendClient, LLMBackendError, __version__, privacy, settings
+from . import CreatedKey, LLMBackendClient, LLMBackendError, __version__, privacy, settings
 
 app = typer.Typer(
     help="Chat, embeddings, RAG and jobs: in this process, or on a server given by --url or LLM_BACKEND_URL.",
@@ -262,6 +262,95 @@ def jobs(
             done = f"{job.progress.done}/{job.progress.total} {job.progress.stage}"
             table.add_row(*map(_shown, (job.id, job.type, job.status, done, job.created_at)))
     out.print(table)
+
+
+keys = typer.Typer(help="API keys of projects.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+
+
+@keys.command("create")
+def create_key(
+    project: Annotated[
+        str | None, typer.Option(help="Another than the caller's: the administrator's.")
+    ] = None,
+    can: Annotated[str | None, typer.Option(help="As in read,write,jobs,chat,admin.")] = None,
+    collections: Annotated[
+        str | None, typer.Option(help="Their names, with commas between; * stands for anything.")
+    ] = None,
+    models: Annotated[str | None, typer.Option(help="Their names, with commas between.")] = None,
+    expires: Annotated[str | None, typer.Option(help="As in 90d, 12h or 30min.")] = None,
+    rate: Annotated[str | None, typer.Option(help="Requests, as in 60/min.")] = None,
+    concurrent: Annotated[int | None, typer.Option(help="Requests under way at once.")] = None,
+    tokens: Annotated[str | None, typer.Option(help="As in 1M/day or 1M/day,20M/month.")] = None,
+    note: Annotated[str, typer.Option(help="For whoever reads the list.")] = "",
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Make an API key, and print it: it is not told again."""
+    with _client(url, key) as client:
+        created = client.create_key(
+            project=project,
+            can=_parts(can),
+            collections=_parts(collections),
+            models=_parts(models),
+            expires=expires,
+            rate=rate,
+            concurrent=concurrent,
+            tokens=tokens,
+            note=note,
+        )
+    _print_key(created)
+
+
+@keys.command("list")
+def list_keys(
+    project: Annotated[str | None, typer.Option(help="Of this project only.")] = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """List the API keys, without their secrets."""
+    table = Table("id", "project", "can", "collections", "models", "limits", "expires", "used", "note")
+    with _client(url, key) as client:
+        for one in client.list_keys(project=project):
+            limits = filter(None, (one.rate, one.concurrent and f"{one.concurrent} at once", one.tokens))
+            ends = f"revoked {one.revoked_at}" if one.revoked_at else one.expires_at or ""
+            lists = (",".join(one.can), ",".join(one.collections), ",".join(one.models), ", ".join(limits))
+            table.add_row(*map(_shown, (one.id, one.project, *lists, ends, one.last_used_at or "", one.note)))
+    out.print(table)
+
+
+@keys.command("rotate")
+def rotate_key(
+    id: Annotated[str, typer.Argument(help="What the key begins with, as in the list.")],
+    overlap: Annotated[str, typer.Option(help="For which the secret before still counts.")] = "1h",
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Give an API key another secret, and print it."""
+    with _client(url, key) as client:
+        rotated = client.rotate_key(id, overlap=overlap)
+    _print_key(rotated)
+
+
+@keys.command("revoke")
+def revoke_key(
+    id: Annotated[str, typer.Argument(help="What the key begins with, as in the list.")],
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Have an API key count no more."""
+    with _client(url, key) as client:
+        revoked = client.revoke_key(id)
+    errors.print(f"{revoked.id} counts no more", highlight=False)
+
+
+def _parts(text: str | None) -> list[str] | None:
+    return [part.strip() for part in text.split(",") if part.strip()] if text is not None else None
+
+
+def _print_key(created: CreatedKey) -> None:
+    out.print(created["key"], highlight=False, soft_wrap=True)
+    errors.print(f"{created.id} of project {created.project}: it is not told again", highlight=False)
 
 
 @app.command()

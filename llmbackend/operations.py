@@ -17,6 +17,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from . import json_reading, json_writing, panics, precedence, schemas, sse, threads
+from .access.caller import RIGHTS
+from .access.decision import Asks, Wanted, collections_in
 from .backend import Backend
 from .errors import (
     BackendError,
@@ -35,6 +37,8 @@ from .errors import (
     as_json,
     invalid,
 )
+from .jobs.registry import TYPES, wanted
+from .knowledge.answers import rag_model
 from .tracing import Trace, tracing
 
 log = logging.getLogger(__name__)
@@ -45,6 +49,9 @@ Body = bytes | bytearray | dict[str, Any] | schemas.Request
 """An operation's fields: as JSON; as the objects themselves, where that is all the same; or validated."""
 
 
+Scope = Literal["public", "any", "read", "write", "jobs", "chat", "admin"]
+
+
 @dataclass(frozen=True)
 class Operation:
     name: str
@@ -52,10 +59,13 @@ class Operation:
     path: str
     request: type[schemas.Request]
     response: type[schemas.Response]
-    scope: Literal["public", "read", "write", "jobs"]
+    scope: Scope
+    """The right that it needs: any at all, or none and no key either."""
     streams: bool = False
     media: str = "text/event-stream"  # of what it streams
     bulky: bool = False  # its result may be megabytes
+    asks: Asks | None = None  # which kind of model, the one that is named or the one that is set
+    owners_only: bool = False  # not of a collection that another project shares
 
     @property
     def summary(self) -> str:
@@ -77,11 +87,11 @@ class Operation:
         kinds = {LLMBackendError, InvalidRequest}
         if self.scope != "public":
             kinds |= {Unauthorized, Forbidden, Overloaded, BackendError}
-            if self.scope != "jobs":
+            if self.scope not in ("jobs", "admin"):
                 kinds.add(BackendTimeout)
             if self.method == "POST":
                 kinds |= {RequestTimeout, TooLarge}
-            if self.method != "GET" and self.scope != "read":
+            if self.method != "GET" and self.scope in ("write", "jobs", "admin"):
                 kinds.add(InsufficientStorage)
             if self.request is not schemas.Empty:
                 kinds |= {NotFound, Conflict}
@@ -92,27 +102,27 @@ class Operation:
 
 # fmt: off
 OPERATIONS: dict[str, Operation] = {row.name: row for row in (
-    Operation("chat", "POST", "/v1/chat/completions", schemas.ChatRequest, schemas.ChatCompletion, "read", streams=True),
-    Operation("embed", "POST", "/v1/embeddings", schemas.EmbedRequest, schemas.EmbeddingList, "read", bulky=True),
-    Operation("rerank", "POST", "/v1/rerank", schemas.RerankRequest, schemas.RerankResponse, "read", bulky=True),
-    Operation("models", "GET", "/v1/models", schemas.Empty, schemas.ModelList, "read"),
-    Operation("get_model", "GET", "/v1/models/{model}", schemas.ModelRequest, schemas.Model, "read"),
+    Operation("chat", "POST", "/v1/chat/completions", schemas.ChatRequest, schemas.ChatCompletion, "chat", streams=True, asks="chat"),
+    Operation("embed", "POST", "/v1/embeddings", schemas.EmbedRequest, schemas.EmbeddingList, "chat", bulky=True, asks="embedding"),
+    Operation("rerank", "POST", "/v1/rerank", schemas.RerankRequest, schemas.RerankResponse, "chat", bulky=True, asks="rerank"),
+    Operation("models", "GET", "/v1/models", schemas.Empty, schemas.ModelList, "any"),
+    Operation("get_model", "GET", "/v1/models/{model}", schemas.ModelRequest, schemas.Model, "any"),
     Operation("rag_ingest", "POST", "/v1/rag/ingest", schemas.RagIngestRequest, schemas.IngestReport, "write", streams=True),
     Operation("rag_ingest_files", "POST", "/v1/rag/ingest/files", schemas.RagIngestFilesRequest, schemas.IngestReport, "write", streams=True),
     Operation("rag_search", "POST", "/v1/rag/search", schemas.RagSearchRequest, schemas.SearchResult, "read", bulky=True),
-    Operation("rag_query", "POST", "/v1/rag/query", schemas.RagQueryRequest, schemas.QueryAnswer, "read", streams=True, bulky=True),
+    Operation("rag_query", "POST", "/v1/rag/query", schemas.RagQueryRequest, schemas.QueryAnswer, "read", streams=True, bulky=True, asks="chat"),
     Operation("evaluate", "POST", "/v1/rag/evaluate", schemas.EvaluateRequest, schemas.Evaluation, "read", streams=True, bulky=True),
     Operation("list_collections", "GET", "/v1/collections", schemas.ListCollectionsRequest, schemas.CollectionList, "read"),
     Operation("create_collection", "POST", "/v1/collections", schemas.CreateCollectionRequest, schemas.CollectionInfo, "write"),
     Operation("get_collection", "GET", "/v1/collections/{collection}", schemas.CollectionRequest, schemas.CollectionInfo, "read"),
     Operation("set_indexes", "POST", "/v1/collections/{collection}/indexes", schemas.SetIndexesRequest, schemas.CollectionInfo, "write"),
-    Operation("delete_collection", "DELETE", "/v1/collections/{collection}", schemas.CollectionRequest, schemas.CollectionDeleted, "write"),
+    Operation("delete_collection", "DELETE", "/v1/collections/{collection}", schemas.CollectionRequest, schemas.CollectionDeleted, "write", owners_only=True),
     Operation("reindex_collection", "POST", "/v1/collections/{collection}/reindex", schemas.ReindexRequest, schemas.ReindexReport, "write", streams=True),
     Operation("export_collection", "GET", "/v1/collections/{collection}/export", schemas.ExportRequest, schemas.CollectionExport, "read", bulky=True),
     Operation("import_collection", "POST", "/v1/collections/{collection}/import", schemas.ImportRequest, schemas.ImportedCollection, "write"),
     Operation("list_documents", "GET", "/v1/collections/{collection}/documents", schemas.ListDocumentsRequest, schemas.DocumentList, "read", bulky=True),
     Operation("delete_documents", "POST", "/v1/collections/{collection}/documents/delete", schemas.DeleteDocumentsRequest, schemas.DocumentsDeleted, "write"),
-    Operation("analyze_document", "POST", "/v1/analyze", schemas.AnalyzeRequest, schemas.Analysis, "read"),
+    Operation("analyze_document", "POST", "/v1/analyze", schemas.AnalyzeRequest, schemas.Analysis, "chat", asks="chat"),
     Operation("submit_job", "POST", "/v1/jobs", schemas.SubmitJobRequest, schemas.JobId, "jobs"),
     Operation("get_job_status", "GET", "/v1/jobs/{job_id}", schemas.JobRequest, schemas.JobStatus, "jobs", bulky=True),
     Operation("list_jobs", "GET", "/v1/jobs", schemas.ListJobsRequest, schemas.JobList, "jobs"),
@@ -123,8 +133,12 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("set_schedule", "POST", "/v1/schedules", schemas.SetScheduleRequest, schemas.Schedule, "jobs"),
     Operation("list_schedules", "GET", "/v1/schedules", schemas.Empty, schemas.ScheduleList, "jobs"),
     Operation("delete_schedule", "DELETE", "/v1/schedules/{name}", schemas.ScheduleRequest, schemas.ScheduleDeleted, "jobs"),
+    Operation("create_key", "POST", "/v1/keys", schemas.CreateKeyRequest, schemas.CreatedKey, "admin"),
+    Operation("list_keys", "GET", "/v1/keys", schemas.ListKeysRequest, schemas.KeyList, "admin"),
+    Operation("rotate_key", "POST", "/v1/keys/{key}/rotate", schemas.RotateKeyRequest, schemas.CreatedKey, "admin"),
+    Operation("revoke_key", "DELETE", "/v1/keys/{key}", schemas.KeyRequest, schemas.KeyInfo, "admin"),
     Operation("health", "GET", "/health/ready", schemas.Empty, schemas.Health, "public"),
-    Operation("doctor", "GET", "/v1/doctor", schemas.Empty, schemas.Diagnosis, "read"),
+    Operation("doctor", "GET", "/v1/doctor", schemas.Empty, schemas.Diagnosis, "admin"),
 )}
 # fmt: on
 
@@ -142,6 +156,7 @@ async def call(backend: Backend, name: str, body: Body, trace: Trace | None = No
     trace = trace or Trace(name)
     with tracing(trace), _failing_as_ours(trace):
         request = await _request(backend, name, body, trace)
+        await _permit(backend, name, request, trace)
         result: schemas.Response | bytes = await getattr(backend, name)(request)
         if isinstance(result, bytes):  # passed through from a model's server, or a Block
             reply = result
@@ -162,6 +177,7 @@ async def stream(backend: Backend, name: str, body: Body, trace: Trace | None = 
     trace = trace or Trace(name)
     with tracing(trace), _failing_as_ours(trace):
         request = await _request(backend, name, body, trace)
+        await _permit(backend, name, request, trace)
         events = getattr(backend, f"{name}_stream")(request)
         first = asyncio.ensure_future(anext(events, b""))
         try:
@@ -173,11 +189,38 @@ async def stream(backend: Backend, name: str, body: Body, trace: Trace | None = 
         trace.stand_back()
         if done:
             first.result()
-    return _rest(OPERATIONS[name], trace, first, events)
+    return _rest(backend, OPERATIONS[name], trace, first, events)
+
+
+async def _permit(backend: Backend, name: str, request: schemas.Request, trace: Trace) -> None:
+    """Whichever way a call came in, here is decided whether it may go on; raises Unauthorized, Forbidden, NotFound."""
+    operation, caller = OPERATIONS[name], trace.caller
+    if operation.scope == "public":
+        return
+    trace.granted = await backend.register.permit(caller, _wanted(operation, request))
+    if isinstance(request, schemas.SubmitJobRequest | schemas.SetScheduleRequest):
+        kind = TYPES.get(request.job_type)
+        if kind is not None:  # what it does is decided again when it runs
+            await backend.register.permit(caller, wanted(kind, request.params))
+
+
+def _wanted(operation: Operation, request: schemas.Request) -> Wanted:
+    rights: tuple[Any, ...] = (operation.scope,) if operation.scope in RIGHTS else ()
+    collections = collections_in(getattr(request, "collection", None))
+    models: list[tuple[Asks, str | None]] = []
+    model = getattr(request, "model", None)
+    if operation.name == "chat" and model and model.startswith(rag_model.PREFIX):
+        # rag_query by another way in
+        rights, collections, model = ("read",), (model.removeprefix(rag_model.PREFIX),), None
+    if operation.asks:
+        models.append((operation.asks, model))
+    if rerank := getattr(request, "rerank", None):
+        models.append(("rerank", rerank if isinstance(rerank, str) else None))
+    return Wanted(rights, collections, models, operation.owners_only)
 
 
 async def _rest(
-    operation: Operation, trace: Trace, first: asyncio.Future[bytes], events: Any
+    backend: Backend, operation: Operation, trace: Trace, first: asyncio.Future[bytes], events: Any
 ) -> AsyncIterator[bytes]:
     outcome, event = "left", b"\n"
     try:
@@ -189,6 +232,7 @@ async def _rest(
                     while True:
                         with tracing(trace):  # only here: what comes between belongs to whoever reads
                             event = await anext(events)
+                        await backend.register.require(trace.caller)
                         yield event
             except StopAsyncIteration:
                 outcome = "ok"

@@ -20,7 +20,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from .access.caller import DEFAULT, Caller, of_project
+from .access.caller import DEFAULT, OPERATOR, Caller, of_project
 from .errors import InvalidRequest
 from .schemas.collections import EngineOptions
 
@@ -141,7 +141,7 @@ class Settings(BaseSettings):
             if project and key:
                 found[key] = of_project(project)
         if self.api_key:
-            found[self.api_key.get_secret_value()] = of_project(DEFAULT, everywhere=True)
+            found[self.api_key.get_secret_value()] = of_project(DEFAULT, everywhere=True, key=OPERATOR)
         return found
 
     @field_validator("api_keys")

@@ -16,6 +16,9 @@ from urllib.parse import quote
 
 from . import precedence
 from .access.caller import LOCAL, NOBODY, Caller
+from .access.decision import NOTHING, Granted
+from .access.names import QualifiedName
+from .errors import Forbidden
 
 log = logging.getLogger("llmbackend.calls")
 
@@ -34,6 +37,8 @@ class Trace:
         self.operation = operation
         self.caller = caller
         """Who asked, with what rights."""
+        self.granted: Granted = NOTHING
+        """The collections that it may touch, once that is decided."""
         self.client = client
         self.path = path
         self.request_id = request_id or uuid.uuid4().hex
@@ -94,6 +99,13 @@ class Trace:
         if self._first:
             self._first = False
             precedence.end(self)
+
+    def collection(self, name: str) -> QualifiedName:
+        """Which one is meant; raises Forbidden if nobody decided that the call may touch it."""
+        try:
+            return self.granted[name]
+        except KeyError:
+            raise Forbidden(f"this call may not use the collection {name!r}") from None
 
     def used(self, model: str, usage: Any) -> None:
         """Note who answered, and the tokens that it took, where `usage` is a mapping that tells."""

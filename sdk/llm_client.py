@@ -45,6 +45,7 @@ __all__ = [
     "BackendError",
     "BackendTimeout",
     "Conflict",
+    "CreatedKey",
     "Embeddings",
     "Evaluation",
     "Explanation",
@@ -310,6 +311,20 @@ class Record(dict[str, Any]):
 for _name in vars(dict):
     if not _name.startswith("_"):
         setattr(Record, _name, _Method(_name))
+
+
+class CreatedKey(Record):
+    """An API key as it was made. `key` is the key itself: it is shown nowhere, so that none is left in a log or a
+    notebook; print that."""
+
+    def __repr__(self) -> str:
+        return repr(self._shown())
+
+    def _repr_html_(self) -> str:
+        return Record(self._shown())._repr_html_()
+
+    def _shown(self) -> dict[str, Any]:
+        return {**self, "key": f"{self['id']}_…"}
 
 
 class Records(list[Record]):
@@ -1091,6 +1106,10 @@ ROUTES: dict[str, tuple[str, str]] = {
     "set_schedule": ("POST", "/v1/schedules"),
     "list_schedules": ("GET", "/v1/schedules"),
     "delete_schedule": ("DELETE", "/v1/schedules/{name}"),
+    "create_key": ("POST", "/v1/keys"),
+    "list_keys": ("GET", "/v1/keys"),
+    "rotate_key": ("POST", "/v1/keys/{key}/rotate"),
+    "revoke_key": ("DELETE", "/v1/keys/{key}"),
     "health": ("GET", "/health/ready"),
     "doctor": ("GET", "/v1/doctor"),
 }
@@ -2395,6 +2414,70 @@ class LLMBackendClient:
     def delete_schedule(self, name: str) -> Record:
         """End a schedule; jobs that it has submitted go on. Returns `{deleted}`. Raises NotFound."""
         return self._call("delete_schedule", name=name)
+
+    # Keys
+
+    def create_key(
+        self,
+        *,
+        project: str | None = None,
+        can: Sequence[str] | None = None,
+        collections: Sequence[str] | None = None,
+        models: Sequence[str] | None = None,
+        expires: str | None = None,
+        rate: str | None = None,
+        concurrent: int | None = None,
+        tokens: str | None = None,
+        note: str = "",
+    ) -> CreatedKey:
+        """Make an API key by which others may do a part of what this client may; only the administrator makes keys of
+        another `project` than its own.
+
+        `can` are rights: "read" (search, query and list collections), "write" (make, fill and delete them), "jobs" (jobs
+        and schedules, with what they do), "chat" (ask models) and "admin" (keys and shares of the project). `collections`
+        and `models` are names in which `*` stands for anything. What is left out is as this client's, but for "admin".
+        `expires` is like "90d", "12h" or "30min". `rate` is for requests, as in "60/min", `tokens` for what models read
+        and write, as in "1M/day" or "1M/day,20M/month", `concurrent` the number of requests under way at once.
+
+        Returns what `list_keys` tells of it, and `key`: the key itself, which is not told again.
+        Raises Forbidden (more than this client may itself).
+        """
+        created = self._call(
+            "create_key",
+            project=project,
+            can=can,
+            collections=collections,
+            models=models,
+            expires=expires,
+            rate=rate,
+            concurrent=concurrent,
+            tokens=tokens,
+            note=note,
+        )
+        return CreatedKey(created)
+
+    def list_keys(self, *, project: str | None = None) -> Records:
+        """The API keys of this client's project, or of all projects to the administrator: `{id, project, can,
+        collections, models, rate, concurrent, tokens, note, created_at, created_by, expires_at, rotating_until,
+        revoked_at, last_used_at}`. The `id` is what the key begins with.
+        """
+        return Records(self._call("list_keys", project=project)["keys"])
+
+    def rotate_key(self, key: str, *, overlap: str = "1h") -> CreatedKey:
+        """Give the API key of that id another secret, and tell it once; the secret before counts for the `overlap`.
+
+        Its id stays, and so do its rights, its jobs and its schedules. Rotated again, only the last secret before counts.
+        Returns as `create_key`. Raises NotFound, Forbidden (it may do more than this client).
+        """
+        return CreatedKey(self._call("rotate_key", key=key, overlap=overlap))
+
+    def revoke_key(self, key: str) -> Record:
+        """Have the API key of that id count no more, within a second, in every process.
+
+        Streams and jobs that came with it are ended; a call that does not stream is answered. Schedules submit nothing
+        more. Returns as `list_keys`. Raises NotFound.
+        """
+        return self._call("revoke_key", key=key)
 
     # Health
 

@@ -15,10 +15,12 @@ Right = Literal["read", "write", "jobs", "chat", "admin"]
 RIGHTS: frozenset[Right] = frozenset(get_args(Right))
 
 DEFAULT = "default"
-"""The project of API_KEY."""
+"""The project of callers in process and of API_KEY, and of all that was made before there were projects."""
 
 ENVIRONMENT = "env"
 """The id of the keys in API_KEYS: they are the operator's, who knows them by their project."""
+OPERATOR = "operator"
+"""The id of API_KEY."""
 
 SECONDS = {"s": 1, "min": 60, "h": 3600, "day": 86400, "month": 30 * 86400}
 _AMOUNTS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
@@ -103,10 +105,12 @@ NO_LIMITS = Limits()
 class Standing:
     """Whether a key still counts: shared by all callers that came with it, and changed when it is revoked."""
 
-    __slots__ = ("expires", "revoked")
+    __slots__ = ("expires", "revoked", "watched")
 
-    def __init__(self, expires: float | None = None) -> None:
+    def __init__(self, expires: float | None = None, *, watched: bool = False) -> None:
         self.revoked = False
+        self.watched = watched
+        """Whether it may change at all: the environment's keys are what they were at the start."""
         self.expires = expires
         """In seconds since 1970."""
 
@@ -129,7 +133,7 @@ class Caller:
     standing: Standing = field(default_factory=Standing, compare=False, repr=False)
 
     def __str__(self) -> str:
-        return self.key if self.key not in ("", ENVIRONMENT) else self.project
+        return self.project if self.key in ("", ENVIRONMENT, OPERATOR) else self.key
 
     @property
     def reach(self) -> str | None:
@@ -142,7 +146,7 @@ def of_project(project: str, *, everywhere: bool = False, key: str = ENVIRONMENT
     return Caller(project, key, RIGHTS, everywhere=everywhere)
 
 
-LOCAL = of_project("local", everywhere=True, key="")
+LOCAL = of_project(DEFAULT, everywhere=True, key="")
 """Callers in process, and those of a server without keys, which answers to this machine only."""
 
 NOBODY = Caller("-")

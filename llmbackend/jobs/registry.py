@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from ..access.caller import Right
+from ..access.decision import Asks, Wanted, collections_in
 from ..errors import InvalidRequest, invalid
 from .context import Context, JobServices
 
@@ -37,6 +39,10 @@ class JobType:
     where: Where = "anywhere"
     check: Callable[[JobServices, Any], None] = lambda services, params: None
     """Raises what can be known at once to be wrong with valid params."""
+    rights: Sequence[Right] = ()
+    """What its key has to have, besides that to use jobs, on the collections that its params name."""
+    asks: Asks | None = None
+    """The kind of model that it asks: the one that its params name, or the one that is set."""
     tidy: Tidy | None = None
     """Removes what jobs left that have ended and will not go on; called after each attempt, and now and then."""
 
@@ -51,13 +57,16 @@ def job_type(
     rows: str | None = None,
     where: Where = "anywhere",
     check: Callable[[JobServices, Any], None] = lambda services, params: None,
+    rights: Sequence[Right] | None = None,
+    asks: Asks | None = None,
     tidy: Tidy | None = None,
 ) -> Callable[[_Run], _Run]:
     """Register an `async def run(context, params)` as a kind of job; what it returns, a dict, is the job's result.
 
     It may be run more than once: the process that is at it may be killed, and `context.resume` then tells what
-    `context.checkpoint` saved. See Context for progress, checkpoints and results of any size. Raises ValueError if
-    there is another kind of that name.
+    `context.checkpoint` saved. See Context for progress, checkpoints and results of any size. If its params have a
+    `collection`, its key needs the right to write to that, unless other `rights` are told. Raises ValueError if there is
+    another kind of that name.
     """
 
     def register(run: _Run) -> _Run:
@@ -67,7 +76,9 @@ def job_type(
             run.__qualname__,
         ):
             raise ValueError(f"there is a job type {name!r} already, by {known.run.__module__}")
-        TYPES[name] = JobType(name, params, run, rows, where, check, tidy)
+        written: Sequence[Right] = ("write",) if "collection" in params.model_fields else ()
+        needed = written if rights is None else rights
+        TYPES[name] = JobType(name, params, run, rows, where, check, needed, asks, tidy)
         return run
 
     return register
@@ -80,6 +91,14 @@ def load() -> None:
             entry.load()
         except Exception:
             log.exception("the job types of %s (%s) could not be loaded", entry.name, entry.value)
+
+
+def wanted(kind: JobType, params: Mapping[str, Any]) -> Wanted:
+    """What a job of these params is about."""
+    model = params.get("model")
+    named = model if isinstance(model, str) else None
+    models = ((kind.asks, named),) if kind.asks else ()
+    return Wanted(kind.rights, collections_in(params.get("collection")), models)
 
 
 def checked(name: str, params: dict[str, Any], services: JobServices) -> tuple[JobType, str]:

@@ -35,6 +35,8 @@ class BatchEmbedParams(Request):
     BatchEmbedParams,
     rows="embeddings",
     check=lambda services, params: require(services.embedder, params.model),
+    rights=("chat",),
+    asks="embedding",
 )
 async def batch_embed(context: Context, params: BatchEmbedParams) -> dict[str, Any]:
     """`{model, dimension, tokens, count, embeddings}`: a vector a text, in order; tokens is null where not told."""
@@ -66,7 +68,7 @@ class BatchChatParams(Request):
     max_tokens: int | None = Field(None, ge=1)
 
 
-@job_type("batch_chat", BatchChatParams, rows="replies")
+@job_type("batch_chat", BatchChatParams, rows="replies", rights=("chat",), asks="chat")
 async def batch_chat(context: Context, params: BatchChatParams) -> dict[str, Any]:
     """`{count, failed, replies: [{index, reply, model, usage, error}]}`, in order; one that fails leaves the others."""
     results, total = context.results, len(params.prompts)
@@ -170,7 +172,7 @@ class AnalyzeDocumentsParams(Request):
     documents: Annotated[list[str | Document], Field(min_length=1, max_length=DOCUMENTS)]
 
 
-@job_type("analyze_documents", AnalyzeDocumentsParams, rows="analyses")
+@job_type("analyze_documents", AnalyzeDocumentsParams, rows="analyses", rights=("chat",), asks="chat")
 async def analyze_documents(context: Context, params: AnalyzeDocumentsParams) -> dict[str, Any]:
     """`{failed: [{id, error}], analyses: [{id, sentiment, …}]}`; a bare text's id is its place in the list."""
     await threads.files(loading.llamaindex)

@@ -5,6 +5,7 @@ Requests are strict: an unknown field or a wrong type is refused, never guessed 
 
 from __future__ import annotations
 
+from .access import *
 from .analysis import *
 from .base import *
 from .chat import *

@@ -20,13 +20,15 @@ from pydantic_core import CoreSchema, core_schema
 
 from .. import threads
 
-COLLECTION = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
+COLLECTION = r"^([A-Za-z0-9_.-]{1,64}/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
+"""Another project's has that before it."""
 
 
 def _collection_name(name: str) -> str:
     if not re.fullmatch(COLLECTION, name) or name.endswith("\n"):
         raise ValueError(
-            "a collection's name is 1 to 128 letters, digits, '_', '-' and '.', and begins with a letter or digit"
+            "a collection's name is 1 to 128 letters, digits, '_', '-' and '.', and begins with a letter or digit; "
+            "another project's is project/name"
         )
     return name
 
@@ -44,6 +46,8 @@ def _one_form(name: str) -> str:
 DocumentId = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_one_form)]
 Question = Annotated[str, Field(min_length=1, max_length=32_768)]
 """What passages are sought for: not a document, for it is taken apart and looked up word by word."""
+PRINTABLE = r"^[^\x00-\x1f\x7f\ufffd]*$"
+"""PostgreSQL stores no NUL; two keys with half a character are not the same."""
 LARGEST = 2**53 - 1
 """The largest integer that JSON readers keep exactly; databases and engines take it, too."""
 BASE64 = {"type": "string", "contentEncoding": "base64"}

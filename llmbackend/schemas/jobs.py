@@ -12,16 +12,13 @@ from pydantic import (
     JsonValue,
 )
 
-from .base import LARGEST, Request, Response
+from .base import LARGEST, PRINTABLE, Request, Response
 
 # Jobs
 
 
 JobState = Literal["queued", "running", "completed", "failed", "cancelled"]
 _JobId = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
-_Printable = (
-    r"^[^\x00-\x1f\x7f\ufffd]*$"  # PostgreSQL stores no NUL; two keys with half a character are not the same
-)
 _LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
@@ -36,10 +33,10 @@ def _moment(value: str) -> str:
 
 
 class SubmitJobRequest(Request):
-    job_type: str = Field(max_length=64, pattern=_Printable)
+    job_type: str = Field(max_length=64, pattern=PRINTABLE)
     params: dict[str, JsonValue]
     priority: int = Field(0, ge=-100, le=100, description="among the owner's jobs; higher is sooner")
-    run_at: Annotated[str, Field(max_length=64, pattern=_Printable), AfterValidator(_moment)] | None = Field(
+    run_at: Annotated[str, Field(max_length=64, pattern=PRINTABLE), AfterValidator(_moment)] | None = Field(
         None, description="not before; ISO 8601 with an offset from UTC, within the years 1 to 9999 in UTC"
     )
     depends_on: list[_JobId] | None = Field(
@@ -49,13 +46,13 @@ class SubmitJobRequest(Request):
         None,
         min_length=1,
         max_length=255,
-        pattern=_Printable,
+        pattern=PRINTABLE,
         description="submitting again with the same key is the same job",
     )
     webhook: str | None = Field(
         None,
         max_length=2000,
-        pattern=_Printable,
+        pattern=PRINTABLE,
         description="a URL that is told of the job's end, signed with WEBHOOK_SECRET",
     )
 
@@ -93,7 +90,7 @@ class JobResultRequest(JobRequest):
 
 class ListJobsRequest(Request):
     status: JobState | None = None
-    job_type: str | None = Field(None, max_length=64, pattern=_Printable)
+    job_type: str | None = Field(None, max_length=64, pattern=PRINTABLE)
     limit: int = Field(50, ge=1, le=1000)
 
 
@@ -175,13 +172,13 @@ class SetScheduleRequest(Request):
     name: _ScheduleName
     cron: str = Field(
         max_length=100,
-        pattern=_Printable,
+        pattern=PRINTABLE,
         description="minute, hour, day, month, weekday; six fields begin with seconds",
         examples=["30 2 * * MON-FRI"],
     )
-    job_type: str = Field(max_length=64, pattern=_Printable)
+    job_type: str = Field(max_length=64, pattern=PRINTABLE)
     params: dict[str, JsonValue]
-    timezone: str = Field("UTC", max_length=64, pattern=_Printable)
+    timezone: str = Field("UTC", max_length=64, pattern=PRINTABLE)
     priority: int = Field(0, ge=-100, le=100)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..access.caller import LOCAL, NOBODY, Caller
+from ..access.caller import LOCAL, NOBODY
+from ..access.register import Register
 from ..errors import Forbidden, LLMBackendError, Unauthorized
 from ..operations import OPERATIONS
 from .replies import error_response
@@ -25,14 +23,13 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 class Access:
     """Finds out who calls, and refuses requests without a key, if there is any. Only hashes of the keys are kept."""
 
-    def __init__(self, app: ASGIApp, callers: Mapping[str, Caller]) -> None:
-        """`callers` by their keys."""
+    def __init__(self, app: ASGIApp, register: Register) -> None:
         self._app = app
-        self._callers = {_digest(key.encode()): caller for key, caller in callers.items()}
+        self._register = register
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The path as the router will see it; a URL rebuilt from the Host header could tell another.
-        if scope["type"] == "http" and (error := self._refusal(scope)) is not None:
+        if scope["type"] == "http" and (error := await self._refusal(scope)) is not None:
             refused = error_response(error, scope.get("request_id"))
             if error.status == 401:
                 refused.headers["WWW-Authenticate"] = "Bearer"
@@ -40,12 +37,14 @@ class Access:
             return
         await self._app(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> LLMBackendError | None:
+    async def _refusal(self, scope: Scope) -> LLMBackendError | None:
         headers = Headers(scope=scope)
         scope["caller"] = NOBODY
         if scope["path"] in PUBLIC:
             return None
-        if not self._callers:
+        if not self._register.guarded:
+            await self._register.fresh()  # the first key may be made elsewhere
+        if not self._register.guarded:
             scope["caller"] = LOCAL
             # A web page can point a name of its own at this machine; its requests then carry that name.
             if _hostname(headers.get("host", "")) not in LOOPBACK:
@@ -53,14 +52,24 @@ class Access:
             if _is_of_another_site(headers):
                 return Forbidden("without an API_KEY set, requests of other sites' pages are refused")
             return None
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        digest = _digest(given.encode())
-        for known, caller in self._callers.items():
-            if hmac.compare_digest(digest, known):
+        given = _keys(headers)
+        if len(given) > 1:
+            return Unauthorized("there are several API keys in the request's headers: send one")
+        for key in given:
+            if (caller := await self._register.caller_with(key)) is not None:
                 scope["caller"] = caller
                 return None
         return Unauthorized("no valid API key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key'")
+
+
+def _keys(headers: Headers) -> set[str]:
+    """All that are given: which of two would count is not for the order of headers to say."""
+    found = set(headers.getlist("x-api-key"))
+    for value in headers.getlist("authorization"):
+        scheme, _, bearer = value.partition(" ")
+        if scheme.lower() == "bearer":
+            found.add(bearer.strip())
+    return found - {""}
 
 
 def _hostname(host: str) -> str | None:
@@ -76,8 +85,3 @@ def _is_of_another_site(headers: Headers) -> bool:
     if origin is None or headers.get("content-type", "").startswith("application/json"):
         return False
     return origin.partition("://")[2] != headers.get("host")
-
-
-def _digest(key: bytes) -> bytes:
-    # A key is random and long, so one round of SHA-256 hides it well enough, and fast.
-    return hashlib.sha256(key).digest()

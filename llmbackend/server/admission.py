@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..access.register import Register
 from ..errors import Overloaded
 from ..settings import Settings
 from .access import PUBLIC
@@ -30,20 +31,21 @@ class Refused:
 class Admission:
     """Refuses what would be too much at once; public paths, health among them, are always let in.
 
-    One key has half of everything at most, where there are several.
+    One project has half of everything at most, where there are several.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, register: Register) -> None:
         self._app = app
-        several = len({caller.project for caller in settings.callers.values()}) > 1
         requests = settings.max_requests
         self._requests = Shares(
-            requests, -(-requests // 2) if several else requests, "requests", "MAX_REQUESTS"
+            requests, lambda: -(-requests // 2) if register.several else requests, "requests", "MAX_REQUESTS"
         )
         # The largest request must have room, alone.
         size = max(settings.max_bodies_bytes, settings.max_body_bytes)
-        most = max(size // 2, settings.max_body_bytes) if several else size
-        self._bodies = Shares(size, most, "bytes of requests", "MAX_BODIES_BYTES")
+        half = max(size // 2, settings.max_body_bytes)
+        self._bodies = Shares(
+            size, lambda: half if register.several else size, "bytes of requests", "MAX_BODIES_BYTES"
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

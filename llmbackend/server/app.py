@@ -57,8 +57,8 @@ def create_app(backend: Backend, refusals: Refusals | None = None) -> Starlette:
         middleware=[
             Middleware(RequestId, refusals=refusals or Refusals()),
             Middleware(Refused),
-            Middleware(Access, callers=backend.settings.callers),
-            Middleware(Admission, settings=backend.settings),
+            Middleware(Access, register=backend.register),
+            Middleware(Admission, settings=backend.settings, register=backend.register),
         ],
         exception_handlers={
             LLMBackendError: _refuse,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from ..errors import Overloaded
 
@@ -10,7 +11,7 @@ from ..errors import Overloaded
 class Shares:
     """So much for all together, of which one owner has `most` at once."""
 
-    def __init__(self, whole: int, most: int, what: str, setting: str) -> None:
+    def __init__(self, whole: int, most: Callable[[], int], what: str, setting: str) -> None:
         self._left = whole
         self._most = most
         self._taken: Counter[str] = Counter()
@@ -19,8 +20,8 @@ class Shares:
 
     def take(self, owner: str, amount: int) -> None:
         """Raises Overloaded if there is not so much."""
-        if self._taken[owner] + amount > self._most:
-            whose, limit = "this key's", self._most
+        if self._taken[owner] + amount > (most := self._most()):
+            whose, limit = "this project's", most
         elif amount > self._left:
             whose, limit = "all callers'", sum(self._taken.values()) + self._left
         else:

@@ -1,0 +1,109 @@
+"""The one function that decides whether a call may go on, whichever way it came in. What is not allowed is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from ..errors import Forbidden, Unauthorized
+from .caller import Caller, Right
+from .names import QualifiedName, missing, qualified
+
+Shared = Literal["read", "write"]
+"""How far a collection is shared: `write` reads, too."""
+
+Asks = Literal["chat", "embedding", "rerank"]
+"""The kinds of models."""
+
+Granted = Mapping[str, QualifiedName]
+"""The collections that a call may touch, by the names that it has for them."""
+
+NOTHING: Granted = MappingProxyType({})
+
+
+class Wanted(NamedTuple):
+    """What a call is about."""
+
+    rights: Sequence[Right] = ()
+    """All that it needs; none is any at all."""
+    collections: Sequence[str] = ()
+    models: Sequence[tuple[Asks, str | None]] = ()
+    """Each by its kind, and None for the one that is set."""
+    owners_only: bool = False
+    """Whether it is nothing for those with whom a collection is shared."""
+
+
+def decide(
+    caller: Caller, wanted: Wanted, models: Sequence[str], shared: Mapping[QualifiedName, Shared]
+) -> Granted:
+    """Which collections are meant, if the caller has the rights to them, and may use the models.
+
+    `models` are the wanted ones by their names, `shared` the collections of other projects that are shared with the
+    caller's. Raises Unauthorized for a key that counts no more, Forbidden, and NotFound for what is another project's.
+    """
+    if caller.standing.ended:
+        raise ended()
+    if not caller.can:
+        raise Forbidden("it is not known who calls: nothing is allowed")
+    for right in wanted.rights:
+        if right not in caller.can:
+            raise Forbidden(
+                f"this key may not {_DOES[right]}: ask for one with the right {right!r}",
+                details={"right": right},
+            )
+    for model in () if caller.models.all else models:
+        if not caller.models.fit(model):
+            raise Forbidden(
+                f"this key may not use the model {model!r}: it may use {_listed(caller.models.texts)}",
+                details={"model": model},
+            )
+    if not wanted.collections:
+        return NOTHING
+    return {name: _granted(caller, name, wanted, shared) for name in wanted.collections}
+
+
+def _granted(
+    caller: Caller, name: str, wanted: Wanted, shared: Mapping[QualifiedName, Shared]
+) -> QualifiedName:
+    place = qualified(name, caller)
+    shown = place.shown_to(caller)
+    if not caller.collections.fit(shown):  # whether it is there or not
+        raise Forbidden(
+            f"this key may not use the collection {shown!r}: it may use {_listed(caller.collections.texts)}",
+            details={"collection": shown},
+        )
+    if place.project == caller.project or caller.everywhere:
+        return place
+    how = shared.get(place)
+    if how is None:
+        raise missing(name)
+    if wanted.owners_only or (how == "read" and "write" in wanted.rights):
+        owners = "is its own project's to delete and to share"
+        what = owners if wanted.owners_only else "is shared for reading only"
+        raise Forbidden(f"the collection {name!r} {what}", details={"collection": name})
+    return place
+
+
+def collections_in(field: Any) -> Sequence[str]:
+    """The names in a field that is for one or for several."""
+    if isinstance(field, str):
+        return (field,)
+    return [name for name in field if isinstance(name, str)] if isinstance(field, list) else ()
+
+
+def ended() -> Unauthorized:
+    return Unauthorized("this API key was revoked, or its time is over: ask for a new one")
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return ", ".join(map(repr, texts))
+
+
+_DOES: Mapping[Right, str] = {
+    "read": "read collections",
+    "write": "change collections",
+    "jobs": "use jobs and schedules",
+    "chat": "ask models",
+    "admin": "administer its project",
+}

@@ -1,0 +1,112 @@
+"""Keys by which others may do a part of what the caller may."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Row
+
+from ..errors import Forbidden
+from ..schemas.access import CreatedKey, CreateKeyRequest, KeyInfo
+from .caller import RIGHTS, Caller, Limits, Patterns, Standing
+from .keys import NewKey, limits_as_json, limits_of
+
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+
+
+def seconds(text: str) -> int:
+    """Of such as 90d."""
+    found = re.fullmatch(r"(\d+)(s|min|h|d)", text)
+    assert found is not None
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+def new_key(caller: Caller, asked: CreateKeyRequest) -> NewKey:
+    """A key as it is asked for, and what is not asked for as the caller's; raises Forbidden for more than that."""
+    moment = time.time()
+    project = asked.project or caller.project
+    if project != caller.project and not caller.everywhere:
+        raise Forbidden(
+            f"project: this key makes keys of {caller.project!r} only", details={"project": project}
+        )
+    given = limits_of(asked.rate, asked.concurrent, asked.tokens)
+    limits = Limits(
+        given.rate or caller.limits.rate,
+        given.concurrent or caller.limits.concurrent,
+        given.tokens or caller.limits.tokens,
+    )
+    expires = moment + seconds(asked.expires) if asked.expires else caller.standing.expires
+    new = Caller(
+        project,
+        can=frozenset(asked.can) if asked.can else caller.can - {"admin"},
+        collections=Patterns(asked.collections) if asked.collections else caller.collections,
+        models=Patterns(asked.models) if asked.models else caller.models,
+        limits=limits,
+        standing=Standing(expires),
+    )
+    require_within(new, caller)
+    return NewKey(project, new, str(caller), moment, asked.note)
+
+
+def require_within(one: Caller, caller: Caller) -> None:
+    """Raises Forbidden where one may do what the caller may not."""
+    for what, more in (
+        ("can", one.can - caller.can),
+        ("collections", not caller.collections.cover(one.collections)),
+        ("models", not caller.models.cover(one.models)),
+        ("expires", _later(one.standing.expires, caller.standing.expires)),
+        ("rate", not _rate_within(one.limits, caller.limits)),
+        ("concurrent", _later(one.limits.concurrent, caller.limits.concurrent)),
+        ("tokens", not _tokens_within(one.limits, caller.limits)),
+    ):
+        if more:
+            raise Forbidden(f"{what}: that is more than this key has itself", details={"field": what})
+
+
+def _later(one: float | None, other: float | None) -> bool:
+    return other is not None and (one is None or one > other)
+
+
+def _rate_within(one: Limits, other: Limits) -> bool:
+    return other.rate is None or (one.rate is not None and one.rate.within(other.rate))
+
+
+def _tokens_within(one: Limits, other: Limits) -> bool:
+    return all(any(rate.within(bound) for rate in one.tokens) for bound in other.tokens)
+
+
+def described(row: Row[Any]) -> KeyInfo:
+    return KeyInfo(**_fields(row))
+
+
+def created(key: str, row: Row[Any]) -> CreatedKey:
+    return CreatedKey(key=key, **_fields(row))
+
+
+def _fields(row: Row[Any]) -> dict[str, Any]:
+    rotating = row.old_until if row.old_hash and row.old_until and row.old_until > time.time() else None
+    return {
+        "id": row.id,
+        "project": row.project,
+        "can": [right for right in RIGHTS_IN_ORDER if right in row.can],
+        "collections": row.collections,
+        "models": row.models,
+        **limits_as_json(limits_of(**row.limits)),
+        "note": row.note,
+        "created_at": stamp(row.created_at),
+        "created_by": row.created_by,
+        "expires_at": stamp(row.expires_at),
+        "rotating_until": stamp(rotating),
+        "revoked_at": stamp(row.revoked_at),
+        "last_used_at": stamp(row.last_used_at),
+    }
+
+
+def stamp(moment: float | None) -> Any:
+    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
+
+
+RIGHTS_IN_ORDER = sorted(RIGHTS)

@@ -1,0 +1,229 @@
+"""API keys: rows of the SQL database, in which no key is, only what it hashes to.
+
+A key is `llmb_<project>_<8 letters>_<secret>`; what is before the secret is public, and its id. Rotating a key gives
+the same row another secret, so that jobs and schedules that came with it go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    Connection,
+    Float,
+    Integer,
+    Row,
+    String,
+    Table,
+    insert,
+    select,
+    text,
+    update,
+)
+
+from ..errors import NotFound
+from ..storage.schema import metadata
+from .caller import Caller, Limits, Patterns, Rate, Standing
+
+PREFIX = "llmb_"
+_LETTERS = string.ascii_letters + string.digits
+
+table = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(96), primary_key=True),
+    Column("project", String(64), nullable=False, index=True),
+    Column("hash", String(64), nullable=False),
+    Column("old_hash", String(64)),  # of the secret before the last rotation, ...
+    Column("old_until", Float),  # ... which counts until then, in seconds since 1970
+    Column("can", JSON, nullable=False),
+    Column("collections", JSON, nullable=False),
+    Column("models", JSON, nullable=False),
+    Column("limits", JSON, nullable=False),
+    Column("note", String(200), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String(96), nullable=False),
+    Column("expires_at", Float),
+    Column("revoked_at", Float),
+    Column("last_used_at", Float),
+)
+
+versions = Table(
+    "access_versions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("version", Integer, nullable=False),
+)
+"""One row, whose number grows with each change of keys and shares: other processes look at nothing else."""
+
+
+@dataclass(frozen=True)
+class NewKey:
+    project: str
+    caller: Caller
+    """What it may do."""
+    created_by: str
+    created_at: float
+    note: str = ""
+
+
+def digest(key: str) -> str:
+    # A key is random and long, so one round of SHA-256 hides it well enough, and fast.
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def public_id(key: str) -> str:
+    """What is before the secret; empty if it is no key of ours."""
+    return key.rpartition("_")[0] if key.startswith(PREFIX) else ""
+
+
+def _letters(count: int) -> str:
+    return "".join(secrets.choice(_LETTERS) for _ in range(count))
+
+
+def _secret(key_id: str) -> str:
+    return f"{key_id}_{_letters(43)}"  # 256 bits
+
+
+def create(connection: Connection, new: NewKey) -> tuple[str, Row[Any]]:
+    """The key, which is nowhere else, and its row."""
+    key_id = f"{PREFIX}{new.project}_{_letters(8)}"
+    key = _secret(key_id)
+    caller = new.caller
+    connection.execute(
+        insert(table).values(
+            id=key_id,
+            project=new.project,
+            hash=digest(key),
+            can=sorted(caller.can),
+            collections=list(caller.collections.texts),
+            models=list(caller.models.texts),
+            limits=limits_as_json(caller.limits),
+            note=new.note,
+            created_at=new.created_at,
+            created_by=new.created_by,
+            expires_at=caller.standing.expires,
+        )
+    )
+    changed(connection)
+    return key, find(connection, new.project, key_id)
+
+
+def find(connection: Connection, project: str | None, key_id: str) -> Row[Any]:
+    """A key of the project, or (None) of any; raises NotFound."""
+    row = connection.execute(select(table).where(*_of(project), table.c.id == key_id)).first()
+    if row is None:
+        raise NotFound(f"no key {key_id!r}", details={"key": key_id})
+    return row
+
+
+def listed(connection: Connection, project: str | None) -> list[Row[Any]]:
+    query = select(table).where(*_of(project)).order_by(table.c.project, table.c.created_at, table.c.id)
+    return list(connection.execute(query))
+
+
+def rotate(
+    connection: Connection, project: str | None, key_id: str, until: float, moment: float
+) -> tuple[str, Row[Any]]:
+    """Another secret; the one before counts until then, the one before that no more. Raises NotFound."""
+    key = _secret(key_id)
+    changes = connection.execute(
+        update(table)
+        .where(*_of(project), table.c.id == key_id, table.c.revoked_at.is_(None))
+        .values(hash=digest(key), old_hash=table.c.hash if until > moment else None, old_until=until)
+    )
+    if changes.rowcount != 1:
+        raise NotFound(f"no key {key_id!r}", details={"key": key_id})
+    changed(connection)
+    return key, find(connection, project, key_id)
+
+
+def revoke(connection: Connection, project: str | None, key_id: str, moment: float) -> Row[Any]:
+    """One that was revoked stays as it is. Raises NotFound."""
+    find(connection, project, key_id)
+    connection.execute(
+        update(table).where(table.c.id == key_id, table.c.revoked_at.is_(None)).values(revoked_at=moment)
+    )
+    changed(connection)
+    return find(connection, project, key_id)
+
+
+def note_used(connection: Connection, used: Mapping[str, float]) -> None:
+    for key_id, moment in used.items():
+        connection.execute(update(table).where(table.c.id == key_id).values(last_used_at=moment))
+
+
+def counts(connection: Connection, key_id: str, moment: float) -> bool:
+    """Whether the key is there, and neither revoked nor expired."""
+    row = connection.execute(
+        select(table.c.revoked_at, table.c.expires_at).where(table.c.id == key_id)
+    ).first()
+    return row is not None and row.revoked_at is None and (row.expires_at is None or row.expires_at > moment)
+
+
+def changed(connection: Connection) -> None:
+    """Have every process read keys and shares again."""
+    connection.execute(
+        text(
+            "INSERT INTO access_versions (id, version) VALUES (1, 1) "
+            "ON CONFLICT (id) DO UPDATE SET version = access_versions.version + 1"
+        )
+    )
+
+
+def version(connection: Connection) -> int:
+    return connection.execute(select(versions.c.version)).scalar() or 0
+
+
+def _of(project: str | None) -> tuple[Any, ...]:
+    return () if project is None else (table.c.project == project,)
+
+
+def limits_as_json(limits: Limits) -> dict[str, Any]:
+    """As callers write them."""
+    return {
+        "rate": str(limits.rate) if limits.rate else None,
+        "concurrent": limits.concurrent,
+        "tokens": ",".join(map(str, limits.tokens)) or None,
+    }
+
+
+def limits_of(rate: str | None, concurrent: int | None, tokens: str | None) -> Limits:
+    """Raises InvalidRequest."""
+    return Limits(
+        rate=Rate.parse(rate) if rate else None,
+        concurrent=concurrent,
+        tokens=tuple(Rate.parse(one) for one in (tokens or "").split(",") if one.strip()),
+    )
+
+
+class Key:
+    """A key as requests are compared with it."""
+
+    def __init__(self, row: Row[Any], standing: Standing) -> None:
+        standing.expires = row.expires_at
+        standing.revoked = row.revoked_at is not None
+        self.row = row
+        self.caller = Caller(
+            row.project,
+            row.id,
+            frozenset(row.can),
+            Patterns(row.collections),
+            Patterns(row.models),
+            limits_of(**row.limits),
+            standing=standing,
+        )
+
+    def opens_with(self, given: str, moment: float) -> bool:
+        """Whether the given key's digest is this one's, or was before the last rotation."""
+        new = hmac.compare_digest(given, self.row.hash)
+        old = hmac.compare_digest(given, self.row.old_hash or self.row.hash)
+        return new or (old and self.row.old_until is not None and moment < self.row.old_until)

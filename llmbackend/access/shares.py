@@ -1,0 +1,81 @@
+"""Collections that their project shares with others: rows beside the collections' own, which go with them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sqlalchemy import Column, Connection, Float, String, Table, delete, insert, select
+
+from ..errors import NotFound
+from ..storage.schema import metadata
+from . import keys
+from .decision import Shared
+from .names import QualifiedName
+
+table = Table(
+    "collection_shares",
+    metadata,
+    Column("project", String(64), primary_key=True),
+    Column("collection", String(128), primary_key=True),
+    Column("with_project", String(64), primary_key=True),
+    Column("can", String(16), nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+
+class Share(NamedTuple):
+    collection: QualifiedName
+    with_project: str
+    can: Shared
+    created_at: float
+
+
+def every(connection: Connection) -> list[Share]:
+    rows = connection.execute(select(table).order_by(*table.primary_key.columns))
+    return [
+        Share(QualifiedName(row.project, row.collection), row.with_project, row.can, row.created_at)
+        for row in rows
+    ]
+
+
+def put(connection: Connection, share: Share) -> None:
+    """Share, or share otherwise than before."""
+    _remove(connection, share.collection, share.with_project)
+    connection.execute(
+        insert(table).values(
+            project=share.collection.project,
+            collection=share.collection.name,
+            with_project=share.with_project,
+            can=share.can,
+            created_at=share.created_at,
+        )
+    )
+    keys.changed(connection)
+
+
+def remove(connection: Connection, collection: QualifiedName, with_project: str) -> None:
+    """Raises NotFound."""
+    if not _remove(connection, collection, with_project):
+        raise NotFound(
+            f"collection {collection.name!r} is not shared with {with_project!r}",
+            details={"collection": collection.name, "with_project": with_project},
+        )
+    keys.changed(connection)
+
+
+def end(connection: Connection, collection: QualifiedName) -> None:
+    """The collection is no more: one that is made by its name later is shared with nobody."""
+    its = (table.c.project == collection.project, table.c.collection == collection.name)
+    if connection.execute(delete(table).where(*its)).rowcount:
+        keys.changed(connection)
+
+
+def _remove(connection: Connection, collection: QualifiedName, with_project: str) -> bool:
+    gone = connection.execute(
+        delete(table).where(
+            table.c.project == collection.project,
+            table.c.collection == collection.name,
+            table.c.with_project == with_project,
+        )
+    )
+    return gone.rowcount > 0

@@ -1,0 +1,103 @@
+"""API keys: made, listed, given another secret, revoked; narrower than whoever makes them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llmbackend import InvalidRequest, LLMBackendClient, NotFound, Unauthorized
+from tests.server import KEY
+
+
+def test_a_key_is_told_once_and_listed_without_its_secret(client: LLMBackendClient) -> None:
+    made = client.create_key(
+        project="hr",
+        can=["read", "chat"],
+        collections=["policies_*"],
+        models=["llama*"],
+        expires="90d",
+        rate="60/min",
+        concurrent=8,
+        tokens="1M/day,20M/month",
+        note="HR app",
+    )
+    assert made.key.startswith(f"{made.id}_")
+    assert made.id.startswith("llmb_hr_")
+    secret = made.key.removeprefix(made.id)
+    assert secret not in repr(made) + made._repr_html_() + str(made)
+    (listed,) = [one for one in client.list_keys(project="hr") if one.id == made.id]
+    assert secret not in json.dumps(client.list_keys())
+    assert (listed.can, listed["collections"], listed.models) == (
+        ["chat", "read"],
+        ["policies_*"],
+        ["llama*"],
+    )
+    assert (listed.rate, listed.concurrent, listed.tokens) == ("60/min", 8, "1M/day,20M/month")
+    assert listed.note == "HR app"
+    assert listed.revoked_at is None
+    assert listed.expires_at > listed.created_at
+    revoked = client.revoke_key(made.id)
+    assert revoked.revoked_at
+    assert client.revoke_key(made.id).revoked_at == revoked.revoked_at
+
+
+def test_what_is_not_asked_for_is_as_the_callers_but_for_admin(client: LLMBackendClient) -> None:
+    made = client.create_key()
+    assert made.project == "default"
+    assert made.can == ["chat", "jobs", "read", "write"]
+    assert (made["collections"], made.models) == (["*"], ["*"])
+    assert (made.rate, made.concurrent, made.tokens, made.expires_at) == (None, None, None, None)
+    client.revoke_key(made.id)
+
+
+def test_a_rotated_key_keeps_its_id_and_gets_another_secret(client: LLMBackendClient) -> None:
+    made = client.create_key(project="hr", can=["read"])
+    rotated = client.rotate_key(made.id, overlap="10min")
+    assert rotated.id == made.id
+    assert rotated.key != made.key
+    assert rotated.rotating_until > rotated.created_at
+    assert client.rotate_key(made.id, overlap="0s").rotating_until is None
+    client.revoke_key(made.id)
+    with pytest.raises(NotFound, match="no key"):
+        client.rotate_key(made.id)
+
+
+def test_keys_that_are_not_there_are_not_found(client: LLMBackendClient) -> None:
+    for call in (client.revoke_key, client.rotate_key):
+        with pytest.raises(NotFound, match="no key 'llmb_hr_abcdefgh'"):
+            call("llmb_hr_abcdefgh")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rate": "60"},
+        {"rate": "0/min"},
+        {"tokens": "1M/year"},
+        {"expires": "tomorrow"},
+        {"can": ["everything"]},
+        {"can": []},
+        {"collections": ["a?"]},
+        {"project": "a/b"},
+        {"concurrent": 0},
+        {"note": "a\nb"},
+    ],
+)
+def test_a_key_that_cannot_be_is_refused(client: LLMBackendClient, wrong: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequest, match=next(iter(wrong)) if wrong != {"rate": "0/min"} else "no rate"):
+        client.create_key(**wrong)
+
+
+def test_a_key_opens_until_it_is_revoked(server_url: str) -> None:
+    with LLMBackendClient(server_url, KEY) as admin:
+        made = admin.create_key(project="hr", can=["read"])
+        with LLMBackendClient(server_url, made.key) as hr:
+            assert hr.list_collections() is not None
+            rotated = admin.rotate_key(made.id)
+            assert hr.list_collections() is not None  # for the overlap
+        with LLMBackendClient(server_url, rotated.key) as hr:
+            hr.list_collections()
+            admin.revoke_key(made.id)
+            with pytest.raises(Unauthorized):
+                hr.list_collections()
