@@ -162,6 +162,7 @@ class Backend:
             worker = Worker(
                 self._database,
                 self._services,
+                self.register,
                 capacity,
                 settings.workers,
                 deliveries,
@@ -591,6 +592,7 @@ class Backend:
         return schemas.JobId(id=await self._jobs.submit(job))
 
     async def _new_job(self, job_type: str, params: dict[str, Any], priority: int) -> NewJob:
+        caller = tracing.current().caller
         check = partial(registry.checked, job_type, params, self._services)
         large = any(isinstance(value, list) and len(value) > 1000 for value in params.values())
         kind, valid = await threads.processor(check) if large else check()  # would hold up the loop
@@ -599,7 +601,8 @@ class Backend:
         return NewJob(
             type=kind.name,
             params=valid,
-            owner=tracing.current().caller.project,
+            owner=caller.project,
+            key=caller.key,
             place=self._place(kind.where),
             priority=priority,
         )
@@ -613,16 +616,16 @@ class Backend:
 
     async def get_job_status(self, request: schemas.JobRequest) -> schemas.JobStatus:
         """Tell how far a job is, and its result once it is there."""
-        return await self._jobs.status(request.job_id)
+        return await self._jobs.status(_reach(), request.job_id)
 
     async def list_jobs(self, request: schemas.ListJobsRequest) -> schemas.JobList:
         """List the newest jobs, without their results."""
-        jobs = await self._jobs.listed(request.status, request.job_type, request.limit)
+        jobs = await self._jobs.listed(_reach(), request.status, request.job_type, request.limit)
         return schemas.JobList(jobs=jobs)
 
     async def get_job_result(self, request: schemas.JobResultRequest) -> schemas.JobResult | schemas.Block:
         """Read a completed job's result, a page of rows at a time."""
-        head, total, chunks = await self._jobs.page(request.job_id, request.offset, request.limit)
+        head, total, chunks = await self._jobs.page(_reach(), request.job_id, request.offset, request.limit)
         if request.encoding_format == "bytes" and chunks and chunks[0].dimension:
             about = {
                 "result": head,
@@ -638,30 +641,30 @@ class Backend:
     async def get_job_result_stream(self, request: schemas.JobResultRequest) -> AsyncIterator[bytes]:
         offset, total = request.offset, request.offset + 1
         while offset < total:
-            _, total, chunks = await self._jobs.page(request.job_id, offset, request.limit)
+            _, total, chunks = await self._jobs.page(_reach(), request.job_id, offset, request.limit)
             yield await threads.processor(results.text, chunks)
             offset += request.limit
 
     async def job_events(self, request: schemas.JobEventsRequest) -> schemas.JobEvents:
         """Watch a job: server-sent events, one each time that it has changed, until it ends."""
-        version, job = await self._jobs.look(request.job_id)
+        version, job = await self._jobs.look(_reach(), request.job_id)
         events = [schemas.JobEvent(id=version, job=job)] if version > request.last_event_id else []
         return schemas.JobEvents(events=events)
 
     async def job_events_stream(self, request: schemas.JobEventsRequest) -> AsyncIterator[bytes]:
-        await self._jobs.look(request.job_id)  # raises NotFound
+        await self._jobs.look(_reach(), request.job_id)  # raises NotFound
         yield HEARTBEAT  # at once: whoever comes back for what is new learns that we are there
-        async for version, job in self._jobs.watch(request.job_id, request.last_event_id):
+        async for version, job in self._jobs.watch(_reach(), request.job_id, request.last_event_id):
             yield event({"id": version, "job": job.model_dump()}, version)
         yield DONE
 
     async def cancel_job(self, request: schemas.JobRequest) -> schemas.JobStatus:
         """Stop a job."""
-        return await self._jobs.cancel(request.job_id)
+        return await self._jobs.cancel(_reach(), request.job_id)
 
     async def retry_job(self, request: schemas.JobRequest) -> schemas.JobStatus:
         """Have a job that failed or was cancelled go on from its last checkpoint."""
-        return await self._jobs.retry(request.job_id)
+        return await self._jobs.retry(tracing.current().caller, request.job_id)
 
     # Schedules
 
@@ -697,8 +700,7 @@ class Backend:
 
     async def list_keys(self, request: schemas.ListKeysRequest) -> schemas.KeyList:
         """List the API keys of the caller's project, or of all to the administrator; not what they are."""
-        reach = tracing.current().caller.reach
-        rows = await self._database.read(keys.listed, reach or request.project)
+        rows = await self._database.read(keys.listed, _reach() or request.project)
         found = [issuing.described(row) for row in rows if request.project in (None, row.project)]
         return schemas.KeyList(keys=found)
 
@@ -715,8 +717,7 @@ class Backend:
 
     async def revoke_key(self, request: schemas.KeyRequest) -> schemas.KeyInfo:
         """Have an API key count no more, from the next second on."""
-        reach = tracing.current().caller.reach
-        row = await self._database.write(keys.revoke, reach, request.key, time.time())
+        row = await self._database.write(keys.revoke, _reach(), request.key, time.time())
         await self.register.look()
         return issuing.described(row)
 
@@ -751,6 +752,11 @@ class Backend:
             self._disk,
         )
         return schemas.Diagnosis(ok=all(check.ok for check in checks), version=__version__, checks=checks)
+
+
+def _reach() -> str | None:
+    """The project of whose jobs and keys the caller may know; None for all."""
+    return tracing.current().caller.reach
 
 
 def _qdrant_server(settings: Settings, writer: str) -> QdrantServer | None:

@@ -33,11 +33,12 @@ class Trace:
         caller: Caller = LOCAL,
         client: str = "-",
         path: str = "-",
+        granted: Granted = NOTHING,
     ) -> None:
         self.operation = operation
         self.caller = caller
         """Who asked, with what rights."""
-        self.granted: Granted = NOTHING
+        self.granted = granted
         """The collections that it may touch, once that is decided."""
         self.client = client
         self.path = path

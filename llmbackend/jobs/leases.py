@@ -46,7 +46,7 @@ def accept(connection: Connection, job: NewJob, capacity: WorkerCapacity) -> tup
         return known, None
     attempt = _attempt(capacity, now())
     number = store(connection, job, status="running", attempts=1, tries=1, **attempt)
-    return job.id, Claim(number, job.id, job.owner, job.type, attempt["token"], job.params)
+    return job.id, Claim(number, job.id, job.owner, job.type, attempt["token"], job.params, job.key)
 
 
 def claim(connection: Connection, capacity: WorkerCapacity, last_turn: Mapping[str, float]) -> list[Claim]:
@@ -126,6 +126,7 @@ _CLAIM = (
         jobs.c.number,
         jobs.c.id,
         jobs.c.owner,
+        jobs.c.key,
         jobs.c.type,
         jobs.c.attempts,
         jobs.c.tries,

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, insert, select, update
+from sqlalchemy import BindParameter, ColumnElement, Connection, bindparam, insert, select, update
 
 from .. import addresses
+from ..access.caller import DEFAULT, Caller
 from ..errors import Conflict, JobExpired, LLMBackendError, NotFound
 from .tables import dependencies, jobs, now, params, stamp, webhooks
 
@@ -30,7 +31,10 @@ class LostAttempt(Exception):
 class NewJob:
     type: str
     params: str
-    owner: str = "local"
+    owner: str = DEFAULT
+    """The project."""
+    key: str = ""
+    """Whose rights it has when it runs."""
     place: str = ""
     priority: int = 0
     run_at: float = 0.0
@@ -58,6 +62,7 @@ class Claim:
     type: str
     token: str
     params: str
+    key: str = ""
     attempts: int = 1
     tries: int = 1
     reached: int = 0
@@ -96,10 +101,11 @@ def accepted(connection: Connection, job: NewJob) -> str | None:
 
 def store(connection: Connection, job: NewJob, **attempt: Any) -> int:
     """Store a job, queued or with an `attempt` at it; its number. Raises as `add`."""
-    waits_for = _waited_for(connection, job.depends_on)
+    waits_for = _waited_for(connection, job.owner, job.depends_on)
     values = {
         "id": job.id,
         "owner": job.owner,
+        "key": job.key,
         "type": job.type,
         "place": job.place,
         "priority": job.priority,
@@ -129,13 +135,15 @@ _ADD = insert(jobs).returning(jobs.c.number)
 _ADD_PARAMS = insert(params)
 
 
-def _waited_for(connection: Connection, ids: Sequence[str]) -> dict[int, bool]:
-    """The numbers of these jobs, and whether each is completed."""
+def _waited_for(connection: Connection, owner: str, ids: Sequence[str]) -> dict[int, bool]:
+    """The numbers of these jobs of the project, and whether each is completed."""
     if not ids:
         return {}
     # Locked where there is more than one writer, so that none of them ends unseen meanwhile.
     found = connection.execute(
-        select(jobs.c.id, jobs.c.number, jobs.c.status).where(jobs.c.id.in_(ids)).with_for_update(read=True)
+        select(jobs.c.id, jobs.c.number, jobs.c.status)
+        .where(jobs.c.owner == owner, jobs.c.id.in_(ids))
+        .with_for_update(read=True)
     ).all()
     missing = set(ids) - {row.id for row in found}
     if missing:
@@ -200,11 +208,16 @@ GIVEN_PARAMS = select(params.c.params).where(params.c.job == bindparam("number")
 # Of callers
 
 
-def cancel(connection: Connection, job_id: str) -> bool:
+def of_project(reach: str | None) -> tuple[ColumnElement[bool], ...]:
+    """Of which jobs a caller may know: those of its project, or (None) all."""
+    return () if reach is None else (jobs.c.owner == reach,)
+
+
+def cancel(connection: Connection, reach: str | None, job_id: str) -> bool:
     """Tells whether the job was waiting or running, and now is cancelled. Whoever is at it finds out and stops."""
     row = connection.execute(
         update(jobs)
-        .where(jobs.c.id == job_id, jobs.c.status.in_(("queued", "running")))
+        .where(*of_project(reach), jobs.c.id == job_id, jobs.c.status.in_(("queued", "running")))
         .values(status="cancelled", finished_at=stamp(), version=jobs.c.version + 1, **ENDED)
         .returning(jobs.c.number)
     ).first()
@@ -213,10 +226,15 @@ def cancel(connection: Connection, job_id: str) -> bool:
     return row is not None
 
 
-def retry(connection: Connection, job_id: str) -> None:
-    """Queue a failed or cancelled job again, to go on from its last checkpoint; raises NotFound, Conflict and JobExpired."""
+def retry(connection: Connection, caller: Caller, job_id: str) -> None:
+    """Queue a failed or cancelled job again, to go on from its last checkpoint, with the rights of the caller's key.
+
+    Raises NotFound, Conflict and JobExpired.
+    """
     row = connection.execute(
-        select(jobs.c.number, jobs.c.status).where(jobs.c.id == job_id).with_for_update()
+        select(jobs.c.number, jobs.c.status, jobs.c.owner, jobs.c.key)
+        .where(*of_project(caller.reach), jobs.c.id == job_id)
+        .with_for_update()
     ).first()
     if row is None:
         raise missing(job_id)
@@ -234,12 +252,13 @@ def retry(connection: Connection, job_id: str) -> None:
         .join(dependencies, dependencies.c.waits_for == jobs.c.number)
         .where(dependencies.c.job == row.number)
     ).scalars()
-    waits_for = _waited_for(connection, list(others))
+    waits_for = _waited_for(connection, row.owner, list(others))
     connection.execute(
         update(jobs)
         .where(jobs.c.number == row.number)
         .values(
             status="queued",
+            key=caller.key if row.owner == caller.project else row.key,
             attempts=0,
             tries=0,
             run_at=0.0,

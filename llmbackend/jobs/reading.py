@@ -12,18 +12,19 @@ from sqlalchemy import Connection, RowMapping, select
 from ..errors import Conflict, JobExpired, LLMBackendError
 from ..schemas import JobProgress, JobRows, JobState, JobStatus, JobWebhook
 from . import results
-from .ledger import missing
+from .ledger import missing, of_project
 from .registry import TYPES
 from .tables import dependencies, jobs, now, stamp, webhooks
 
 log = logging.getLogger(__name__)
 
-_SHOWN = [column for column in jobs.c if column.name not in ("token", "lease", "checkpoint", "result")]
+_SHOWN = [column for column in jobs.c if column.name not in ("key", "token", "lease", "checkpoint", "result")]
 
 
-def status(connection: Connection, job_id: str, keep_days: float) -> JobStatus:
+def status(connection: Connection, reach: str | None, job_id: str, keep_days: float) -> JobStatus:
     """The job with its result, the rows of it as far as they are small; raises NotFound."""
-    row = connection.execute(select(*_SHOWN, jobs.c.result).where(jobs.c.id == job_id)).mappings().first()
+    query = select(*_SHOWN, jobs.c.result).where(*of_project(reach), jobs.c.id == job_id)
+    row = connection.execute(query).mappings().first()
     if row is None:
         raise missing(job_id)
     other = select(jobs.c.id).join(dependencies, dependencies.c.waits_for == jobs.c.number)
@@ -42,9 +43,12 @@ def status(connection: Connection, job_id: str, keep_days: float) -> JobStatus:
     return seen
 
 
-def watched(connection: Connection, job_id: str, keep_days: float) -> tuple[int, JobStatus]:
+def watched(
+    connection: Connection, reach: str | None, job_id: str, keep_days: float
+) -> tuple[int, JobStatus]:
     """The job's version, which grows with each change, and the job without its result; raises NotFound."""
-    row = connection.execute(select(*_SHOWN).where(jobs.c.id == job_id)).mappings().first()
+    query = select(*_SHOWN).where(*of_project(reach), jobs.c.id == job_id)
+    row = connection.execute(query).mappings().first()
     if row is None:
         raise missing(job_id)
     return row["version"], _seen(row, keep_days)
@@ -69,10 +73,15 @@ def unfinished(connection: Connection, job_ids: Sequence[str]) -> set[str]:
 
 
 def listed(
-    connection: Connection, state: str | None, job_type: str | None, limit: int, keep_days: float
+    connection: Connection,
+    reach: str | None,
+    state: str | None,
+    job_type: str | None,
+    limit: int,
+    keep_days: float,
 ) -> list[JobStatus]:
     """The newest jobs first, without their results."""
-    query = select(*_SHOWN).order_by(jobs.c.number.desc()).limit(limit)
+    query = select(*_SHOWN).where(*of_project(reach)).order_by(jobs.c.number.desc()).limit(limit)
     if state is not None:
         query = query.where(jobs.c.status == state)
     if job_type is not None:
@@ -80,10 +89,11 @@ def listed(
     return [_seen(row, keep_days) for row in connection.execute(query).mappings().all()]
 
 
-def completed(connection: Connection, job_id: str, keep_days: float) -> RowMapping:
+def completed(connection: Connection, reach: str | None, job_id: str, keep_days: float) -> RowMapping:
     """Number, result and row_count of a completed job; raises NotFound, JobExpired, and Conflict if it is not."""
     shown = (jobs.c.number, jobs.c.status, jobs.c.result, jobs.c.row_count, jobs.c.finished_at)
-    row = connection.execute(select(*shown).where(jobs.c.id == job_id)).mappings().first()
+    query = select(*shown).where(*of_project(reach), jobs.c.id == job_id)
+    row = connection.execute(query).mappings().first()
     if row is None:
         raise missing(job_id)
     if row["status"] != "completed":

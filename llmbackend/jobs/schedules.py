@@ -25,7 +25,8 @@ from sqlalchemy import (
     update,
 )
 
-from ..errors import InvalidRequest, LLMBackendError, NotFound
+from ..access import keys
+from ..errors import Forbidden, InvalidRequest, LLMBackendError, NotFound
 from ..schemas import Schedule
 from ..storage.schema import metadata
 from . import ledger
@@ -39,7 +40,8 @@ AGAIN_SECONDS = 60.0
 table = Table(
     "job_schedules",
     metadata,
-    Column("owner", String(128), primary_key=True),
+    Column("owner", String(128), primary_key=True),  # the project
+    Column("key", String(96), nullable=False, server_default=""),  # whose rights its jobs have
     Column("name", String(128), primary_key=True),
     Column("cron", String(128), nullable=False),
     Column("timezone", String(64), nullable=False),
@@ -78,6 +80,7 @@ def put(connection: Connection, name: str, cron: str, timezone: str, job: ledger
     connection.execute(
         insert(table).values(
             owner=job.owner,
+            key=job.key,
             name=name,
             cron=cron,
             timezone=timezone,
@@ -161,11 +164,18 @@ def _submit(connection: Connection, row: Row[Any], moment: float) -> None:
     values = {"next_at": following, "reckoned_at": moment, "error": None}
     # Whoever moves it on submits the job, in the same transaction: that is once, and takes no key.
     moved = connection.execute(update(table).where(*_same(row)).values(**values)).rowcount == 1
+    if moved and not keys.counts(connection, row.key, moment):
+        raise Forbidden("the key that made this schedule counts no more: set it again with another")
     if moved and row.next_at <= moment:
         ledger.add(
             connection,
             ledger.NewJob(
-                type=row.type, params=row.params, owner=row.owner, place=row.place, priority=row.priority
+                type=row.type,
+                params=row.params,
+                owner=row.owner,
+                key=row.key,
+                place=row.place,
+                priority=row.priority,
             ),
         )
 

@@ -9,6 +9,7 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 from .. import threads
+from ..access.caller import Caller
 from ..schemas import JobStatus
 from ..storage.database import Database
 from ..vitals import Vitals
@@ -24,6 +25,8 @@ ANNOUNCE_SECONDS = 0.02
 
 
 class Jobs:
+    """`reach` tells which jobs a caller may know of: those of its project, or (None) all."""
+
     def __init__(
         self,
         database: Database,
@@ -78,29 +81,33 @@ class Jobs:
             self._tell(job_id)
         return job_id
 
-    async def status(self, job_id: str) -> JobStatus:
-        return await self._database.read(reading.status, job_id, self._keep_days)
+    async def status(self, reach: str | None, job_id: str) -> JobStatus:
+        return await self._database.read(reading.status, reach, job_id, self._keep_days)
 
-    async def listed(self, status: str | None, job_type: str | None, limit: int) -> list[JobStatus]:
-        return await self._database.read(reading.listed, status, job_type, limit, self._keep_days)
+    async def listed(
+        self, reach: str | None, status: str | None, job_type: str | None, limit: int
+    ) -> list[JobStatus]:
+        return await self._database.read(reading.listed, reach, status, job_type, limit, self._keep_days)
 
-    async def cancel(self, job_id: str) -> JobStatus:
+    async def cancel(self, reach: str | None, job_id: str) -> JobStatus:
         """Stop a job at its next await; one that has ended stays as it is. Raises NotFound."""
-        await self._database.write(ledger.cancel, job_id)
+        await self._database.write(ledger.cancel, reach, job_id)
+        job = await self.status(reach, job_id)  # raises NotFound
         attempt = self._worker.attempts.get(job_id) if self._worker is not None else None
         if attempt is not None:  # elsewhere, it is found out within a second
             attempt.scope.cancel()
             await attempt.ended.wait()
-        return await self.status(job_id)
+            job = await self.status(reach, job_id)
+        return job
 
-    async def retry(self, job_id: str) -> JobStatus:
-        """Have a job that failed, or was cancelled, go on from its last checkpoint; raises NotFound and Conflict."""
-        await self._database.write(ledger.retry, job_id)
+    async def retry(self, caller: Caller, job_id: str) -> JobStatus:
+        """Have a job that failed, or was cancelled, go on from its last checkpoint, as `ledger.retry`."""
+        await self._database.write(ledger.retry, caller, job_id)
         self._tell(job_id)
-        return await self.status(job_id)
+        return await self.status(caller.reach, job_id)
 
     async def page(
-        self, job_id: str, offset: int, limit: int
+        self, reach: str | None, job_id: str, offset: int, limit: int
     ) -> tuple[dict[str, Any], int, list[results.Chunk]]:
         """Of a completed job: the result without its rows, how many rows there are, and those of a page.
 
@@ -108,22 +115,22 @@ class Jobs:
         """
 
         def read(connection: Any) -> tuple[dict[str, Any], int, list[results.Chunk]]:
-            row = reading.completed(connection, job_id, self._keep_days)
+            row = reading.completed(connection, reach, job_id, self._keep_days)
             chunks = list(results.read(connection, row["number"], offset, limit))
             return json.loads(row["result"]), row["row_count"], chunks
 
         return await self._database.read(read)
 
-    async def look(self, job_id: str) -> tuple[int, JobStatus]:
+    async def look(self, reach: str | None, job_id: str) -> tuple[int, JobStatus]:
         """The job's version, and the job without its result; raises NotFound."""
-        return await self._database.read(reading.watched, job_id, self._keep_days)
+        return await self._database.read(reading.watched, reach, job_id, self._keep_days)
 
-    async def watch(self, job_id: str, after: int) -> AsyncIterator[tuple[int, JobStatus]]:
+    async def watch(self, reach: str | None, job_id: str, after: int) -> AsyncIterator[tuple[int, JobStatus]]:
         """The job's version and, without its result, the job, each time that it has changed; ends with the job.
 
         Raises NotFound.
         """
-        version, job = await self.look(job_id)
+        version, job = await self.look(reach, job_id)
         async with aclosing(self._watching.changes(job_id, version)) as changes:
             while True:
                 if version > after:

@@ -27,7 +27,8 @@ jobs = Table(
     metadata,
     Column("number", Integer, primary_key=True),  # the order of arrival
     Column("id", String(36), nullable=False, unique=True),
-    Column("owner", String(128), nullable=False),
+    Column("owner", String(128), nullable=False),  # the project
+    Column("key", String(96), nullable=False, server_default=""),  # whose rights it has when it runs
     Column("type", String(64), nullable=False),
     Column("status", String(16), nullable=False, default="queued"),
     Column("place", String(64), nullable=False),  # where alone it can be done: "" anywhere

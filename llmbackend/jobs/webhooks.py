@@ -163,7 +163,7 @@ class Deliveries:
         try:
             error: str | None = None
             try:
-                _, job = await self._database.read(reading.watched, one.id, self._keep_days)
+                _, job = await self._database.read(reading.watched, one.owner, one.id, self._keep_days)
                 await self._send(one, job, secret)
             except Exception as failure:  # a receiver's doing, or a row that cannot be read
                 error = UNDELIVERED

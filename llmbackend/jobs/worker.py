@@ -14,10 +14,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from anyio import CancelScope
+from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from .. import panics, threads
-from ..access.caller import of_project
+from ..access.caller import Caller
+from ..access.decision import ended
+from ..access.register import Register
 from ..disk import Disk
 from ..errors import InsufficientStorage, LLMBackendError
 from ..inference.budget import in_bulk
@@ -28,7 +31,7 @@ from . import leases, ledger, reading, results, schedules, webhooks
 from .context import Context, JobServices
 from .leases import WorkerCapacity
 from .ledger import Claim, LostAttempt, NewJob
-from .registry import TYPES, JobType
+from .registry import TYPES, JobType, wanted
 from .tables import CLOCK_SECONDS, ClockWatch, now, reckon_anew
 from .webhooks import Deliveries
 
@@ -54,6 +57,9 @@ class Attempt:
         self.scope = CancelScope()
         self.ended = asyncio.Event()
         self.context: Context | None = None
+        self.caller: Caller | None = None
+        self.refused = False
+        """Whether it is ended because its key counts no more."""
         self._began = time.monotonic()
 
     @property
@@ -70,6 +76,7 @@ class Worker:
         self,
         database: Database,
         services: JobServices,
+        register: Register,
         capacity: WorkerCapacity,
         slots: int,
         deliveries: Deliveries,
@@ -84,6 +91,7 @@ class Worker:
         self._vitals = vitals
         self._context = contextvars.copy_context()
         self._services = services
+        self._register = register
         self._capacity = capacity
         self._slots = slots
         self._deliveries = deliveries
@@ -260,7 +268,8 @@ class Worker:
                 large = len(job.params) > LARGE  # would hold up the loop
                 given = await threads.processor(parse, job.params) if large else parse(job.params)
                 # What it asks of models is its owner's, and comes after questions.
-                with tracing(Trace(job.type, caller=of_project(job.owner))), in_bulk():
+                trace = await self._permitted(attempt, kind, given)
+                with tracing(trace), in_bulk():
                     result = json.dumps(await kind.run(context, given) or {})
                 await context.settle()
                 chunks = rows.take()
@@ -284,10 +293,31 @@ class Worker:
                     f"the job failed unexpectedly ({type(error).__name__}); the log has the details"
                 )
             end = ledger.fail, job, failure
+        if end is None and attempt.refused:
+            end = ledger.fail, job, ended()
         if end is None and self._closing:
             end = ledger.hand_back, job
         await context.settle()
         return end
+
+    async def _permitted(self, attempt: Attempt, kind: JobType, params: BaseModel) -> Trace:
+        """With the rights that the job's key has now; raises Unauthorized, Forbidden, NotFound."""
+        job = attempt.job
+        caller = attempt.caller = await self._register.caller_of(job.owner, job.key)
+        granted = await self._register.permit(caller, wanted(kind, vars(params)))
+        return Trace(job.type, caller=caller, granted=granted)
+
+    async def _end_refused(self) -> None:
+        """End what came with a key that was revoked meanwhile, or whose time is over."""
+        watched = [
+            it for it in self.attempts.values() if it.caller is not None and it.caller.standing.watched
+        ]
+        if watched:
+            await self._register.fresh()
+        for attempt in watched:
+            if attempt.caller is not None and attempt.caller.standing.ended:
+                attempt.refused = True
+                attempt.scope.cancel()
 
     def _require_room(self, chunks: list[results.Chunk]) -> None:
         """For rows of a result, which may be many; raises InsufficientStorage."""
@@ -327,6 +357,8 @@ class Worker:
         sight = await self._database.read(_seen, list(tokens), self._now(), waits=threads.heartbeats)
         for token in tokens.keys() - sight.alive:
             tokens[token].scope.cancel()
+        with step("keys of jobs"):
+            await self._end_refused()
         if sight.expired:
             with step("lost jobs"):
                 await write(leases.reap)

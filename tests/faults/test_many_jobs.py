@@ -20,7 +20,7 @@ CLIENTS, EACH = 10, 100
 def test_none_of_many_jobs_is_lost_or_done_twice(tmp_path: Path) -> None:
     """Ten clients with two keys hand over a hundred jobs each, all at once."""
     file = tmp_path / "notes"
-    with serving(tmp_path / "data", api_keys="loud:key-1,quiet:key-2") as server:
+    with serving(tmp_path / "data", api_key="all", api_keys="loud:key-1,quiet:key-2") as server:
 
         def hand_over(number: int) -> list[str]:
             with LLMBackendClient(server.url, f"key-{1 + number % 2}") as client:
@@ -32,7 +32,7 @@ def test_none_of_many_jobs_is_lost_or_done_twice(tmp_path: Path) -> None:
         with ThreadPoolExecutor(CLIENTS) as threads:
             ids = [job_id for found in threads.map(hand_over, range(CLIENTS)) for job_id in found]
         assert len(set(ids)) == CLIENTS * EACH
-        with LLMBackendClient(server.url, "key-1") as client:
+        with LLMBackendClient(server.url, "all") as client:  # the administrator's
             owners: Counter[str] = Counter()
             for job_id in ids:
                 client.wait_for_job(job_id, 300)
@@ -59,7 +59,16 @@ def test_keys_and_schedules_are_their_owners(tmp_path: Path) -> None:
             for client in (hr, support, default)
         ]
         assert len(set(ids)) == 3
-        assert [hr.get_job_status(job_id).owner for job_id in ids] == ["hr", "support", "default"]
+        assert [default.get_job_status(job_id).owner for job_id in ids] == ["hr", "support", "default"]
+        assert [job.id for job in hr.list_jobs()] == ids[:1]
+        for job_id in ids[1:]:
+            for call in (hr.get_job_status, hr.cancel_job, hr.retry_job, hr.get_job_result):
+                with pytest.raises(NotFound, match=f"^no job '{job_id}'$"):
+                    call(job_id)
+            with pytest.raises(NotFound, match="no job"):
+                list(hr.job_events(job_id))
+            with pytest.raises(NotFound, match="no job"):
+                hr.submit_job("count_words", params, depends_on=job_id)
         hr.set_schedule("nightly", "0 2 * * *", "count_words", params)
         assert [one.name for one in hr_before.list_schedules()] == ["nightly"]
         assert support.list_schedules() == []

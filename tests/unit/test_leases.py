@@ -48,7 +48,7 @@ def _lose_all(engine: Engine) -> None:
 
 def _status(engine: Engine, job_id: str) -> str:
     with engine.connect() as connection:
-        return reading.status(connection, job_id, 30).status
+        return reading.status(connection, "x", job_id, 30).status
 
 
 def test_owners_take_turns(engine: Engine) -> None:
@@ -108,7 +108,7 @@ def test_what_is_lost_time_and_again_fails(engine: Engine) -> None:
         _lose_all(engine)
     assert _status(engine, job_id) == "failed"
     with engine.connect() as connection:
-        error = reading.status(connection, job_id, 30).error
+        error = reading.status(connection, "x", job_id, 30).error
     assert error is not None
     assert error["details"] == {"reason": "lost"}
 
