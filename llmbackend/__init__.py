@@ -33,6 +33,7 @@ from llm_client import (
     Transport,
     TransportError,
     Unauthorized,
+    Usage,
     __version__,
 )
 
@@ -67,5 +68,6 @@ __all__ = [
     "Transport",
     "TransportError",
     "Unauthorized",
+    "Usage",
     "__version__",
 ]

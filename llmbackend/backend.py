@@ -17,7 +17,7 @@ import anyio
 from anyio import CancelScope
 from sqlalchemy import text
 
-from . import __version__, doctor, loading, panics, schemas, threads, tracing
+from . import __version__, doctor, loading, panics, schemas, threads, tracing, usage
 from .access import issuing, keys
 from .access.decision import Asks
 from .access.register import Register
@@ -95,7 +95,9 @@ class Backend:
         self._database = Database(engine, self._vitals)
         self.register = Register(self._database, manifests, settings.callers)
         self.register.default_model = self._default_model
+        self.meter = usage.Meter()
         self._jobs = self._open_jobs(engine)
+        self._usage = usage.Book(self.meter, self._database, self._vitals)
 
     @classmethod
     async def open(cls, settings: Settings, *, forwards: bool = False) -> Backend:
@@ -120,6 +122,8 @@ class Backend:
                 opened.callback(manifests.dispose)
             backend = cls(settings, engine, manifests, data_dir, forwards=forwards)
             for part in (
+                backend._database,
+                backend._usage,
                 backend._embedder,
                 backend._judge,
                 backend._reranker,
@@ -132,6 +136,7 @@ class Backend:
                 backend.register,
             ):
                 opened.push_async_callback(part.close)
+            backend._usage.start()
             await backend._collections.tidy()
             await backend.register.look()
             await backend._jobs.start()
@@ -169,6 +174,7 @@ class Backend:
                 settings.job_result_days,
                 self._jobs_disk,
                 self._vitals,
+                self.meter,
             )
         return Jobs(self._database, queue, worker, deliveries, settings.job_result_days, self._vitals)
 
@@ -281,7 +287,6 @@ class Backend:
         texts = request.documents
         ranks = await self._reranker.rerank(request.query, texts, request.model)
         usage = schemas.RerankUsage(prompt_tokens=ranks.tokens, total_tokens=ranks.tokens)
-        tracing.current().used(ranks.model, usage.model_dump())
         best = sorted(range(len(texts)), key=ranks.scores.__getitem__, reverse=True)[: request.top_n]
         results = [
             schemas.RerankResult(
@@ -720,6 +725,27 @@ class Backend:
         row = await self._database.write(keys.revoke, _reach(), request.key, time.time())
         await self.register.look()
         return issuing.described(row)
+
+    # Usage
+
+    async def usage(self, request: schemas.UsageRequest) -> schemas.UsageReport:
+        """Tell who used how much: requests, errors, tokens, milliseconds and chunks, by project, key, model, operation and day.
+
+        Refused: anything else in by; since and until that are neither days nor dates.
+        """
+        await self._usage.flush()
+        since, until = request.days
+        rows = await self._database.read(
+            usage.read,
+            tracing.current().caller.reach,
+            request.by.split(","),
+            since,
+            until,
+            self.settings.usage_prices,
+        )
+        return schemas.UsageReport(
+            since=since, until=until, rows=[schemas.UsageRow.model_validate(row) for row in rows]
+        )
 
     # Health
 

@@ -354,6 +354,32 @@ def _print_key(created: CreatedKey) -> None:
 
 
 @app.command()
+def usage(
+    by: Annotated[str, typer.Option(help="Some of project, key, model, operation, day.")] = "project,model",
+    since: Annotated[str, typer.Option(help="So many days, as in 7d, or the first day.")] = "30d",
+    until: Annotated[str | None, typer.Option(help="The last day.")] = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Tell who used how many tokens, requests and milliseconds."""
+    with _client(url, key) as client:
+        rows = client.usage(by=by, since=since, until=until)
+    table = Table()
+    for name in rows[0] if rows else ():
+        table.add_column(name, justify="left" if name in by.split(",") else "right", overflow="fold")
+    for row in rows:
+        table.add_row(
+            *(
+                f"{cell:,.4g}"
+                if isinstance(cell, float)
+                else _shown(f"{cell:,}" if isinstance(cell, int) else str(cell))
+                for cell in row.values()
+            )
+        )
+    out.print(table if rows else "nothing was used")
+
+
+@app.command()
 def doctor(url: Url = None, key: Key = None) -> None:
     """Check each model server, the embedded models and the data directory; exit code 1 if something is wrong."""
     table = Table()

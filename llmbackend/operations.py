@@ -137,6 +137,7 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("list_keys", "GET", "/v1/keys", schemas.ListKeysRequest, schemas.KeyList, "admin"),
     Operation("rotate_key", "POST", "/v1/keys/{key}/rotate", schemas.RotateKeyRequest, schemas.CreatedKey, "admin"),
     Operation("revoke_key", "DELETE", "/v1/keys/{key}", schemas.KeyRequest, schemas.KeyInfo, "admin"),
+    Operation("usage", "GET", "/v1/usage", schemas.UsageRequest, schemas.UsageReport, "read"),
     Operation("health", "GET", "/health/ready", schemas.Empty, schemas.Health, "public"),
     Operation("doctor", "GET", "/v1/doctor", schemas.Empty, schemas.Diagnosis, "admin"),
 )}
@@ -147,6 +148,7 @@ async def validated(
     backend: Backend, name: str, body: Body, fields: Mapping[str, Any], trace: Trace
 ) -> schemas.Request:
     """The request that a body makes, with further fields; raises InvalidRequest or TooLarge."""
+    trace.meter = backend.meter
     with tracing(trace), _failing_as_ours(trace):
         return await _request(backend, name, body, trace, fields)
 
@@ -154,6 +156,7 @@ async def validated(
 async def call(backend: Backend, name: str, body: Body, trace: Trace | None = None) -> bytes:
     """An operation's JSON result (or a Block) for its fields; whatever goes wrong is an LLMBackendError."""
     trace = trace or Trace(name)
+    trace.meter = backend.meter
     with tracing(trace), _failing_as_ours(trace):
         request = await _request(backend, name, body, trace)
         await _permit(backend, name, request, trace)
@@ -175,6 +178,7 @@ async def stream(backend: Backend, name: str, body: Body, trace: Trace | None = 
     have been due, comes as an error event.
     """
     trace = trace or Trace(name)
+    trace.meter = backend.meter
     with tracing(trace), _failing_as_ours(trace):
         request = await _request(backend, name, body, trace)
         await _permit(backend, name, request, trace)

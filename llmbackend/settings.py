@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import os
 import re
@@ -23,6 +24,7 @@ from pydantic_settings import (
 from .access.caller import DEFAULT, OPERATOR, Caller, of_project
 from .errors import InvalidRequest
 from .schemas.collections import EngineOptions
+from .schemas.usage import Price
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +116,9 @@ class Settings(BaseSettings):
     # What becomes of links in answers and analyses (images and HTML are removed, but for "keep")
     answer_links: Literal["host", "remove", "keep"] = "host"
 
+    # What a million tokens of a model cost, for `usage`
+    usage_prices: Annotated[dict[str, Price], NoDecode] = Field({})
+
     # Limits
     upstream_timeout: float = Field(120, gt=0)
     file_seconds: float = Field(60, gt=0)
@@ -179,6 +184,20 @@ class Settings(BaseSettings):
             place = ".".join(map(str, wrong["loc"]))
             raise ValueError(
                 f"{place + ': ' if place else ''}{wrong['msg'].removeprefix('Value error, ')}"
+            ) from None
+
+    @field_validator("usage_prices", mode="before")
+    @classmethod
+    def _prices(cls, given: Any) -> Any:
+        """From JSON."""
+        if not isinstance(given, str):
+            return given
+        try:
+            prices = json.loads(given)
+            return {str(model): Price(**price) for model, price in prices.items()}
+        except (ValueError, TypeError, AttributeError):
+            raise ValueError(
+                'it is like {"llama*": {"prompt": 0.15, "completion": 0.6, "embedded": 0.02}}, of a million tokens'
             ) from None
 
     @field_validator("vllm_url", "litellm_url", "openai_base_url", "tei_url", "qdrant_url")

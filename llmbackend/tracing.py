@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from . import precedence
@@ -19,6 +19,9 @@ from .access.caller import LOCAL, NOBODY, Caller
 from .access.decision import NOTHING, Granted
 from .access.names import QualifiedName
 from .errors import Forbidden
+
+if TYPE_CHECKING:
+    from .usage import Meter
 
 log = logging.getLogger("llmbackend.calls")
 
@@ -45,6 +48,8 @@ class Trace:
         self.request_id = request_id or uuid.uuid4().hex
         self.model = ""
         self.tokens = {"prompt_tokens": 0, "completion_tokens": 0}
+        self.meter: Meter | None = None
+        """Where what it uses is added up, from the core that it has come to."""
         self._began = time.perf_counter()
         self._waited = 0.0
         self._waiting = 0
@@ -108,18 +113,46 @@ class Trace:
         except KeyError:
             raise Forbidden(f"this call may not use the collection {name!r}") from None
 
-    def used(self, model: str, usage: Any) -> None:
-        """Note who answered, and the tokens that it took, where `usage` is a mapping that tells."""
+    def used(self, model: str, usage: Any = None, *, estimated: bool = False) -> None:
+        """Note who answered, and the tokens that it took, where `usage` is a mapping that tells.
+
+        These are `prompt_tokens`, `completion_tokens` and `embedded_tokens`; `estimated` where no server told them.
+        """
         self.model = model or self.model
-        for name in self.tokens:
-            count = usage.get(name) if isinstance(usage, Mapping) else None
-            self.tokens[name] += count if isinstance(count, int) else 0
+        counts = {
+            name: count
+            for name in _TOKENS
+            if isinstance(usage, Mapping) and isinstance(count := usage.get(name), int) and count > 0
+        }
+        if not counts:
+            return
+        self.tokens["prompt_tokens"] += counts.get("prompt_tokens", 0) + counts.get("embedded_tokens", 0)
+        self.tokens["completion_tokens"] += counts.get("completion_tokens", 0)
+        if self.meter is not None:
+            if estimated:
+                counts["estimated_tokens"] = sum(counts.values())
+            self.meter.add(self.caller, self.operation, self.model, **counts)
+
+    def wrote(self, chunks: int) -> None:
+        """Note chunks that were written into a collection."""
+        if chunks and self.meter is not None:
+            self.meter.add(self.caller, self.operation, self.model, chunks=chunks)
 
     def finish(self, outcome: str) -> None:
         """Write the call down; `outcome` is "ok" or an error's code."""
         self.stand_back()
+        total = time.perf_counter() - self._began
+        if self.meter is not None:
+            failed = outcome not in ("ok", "left")
+            self.meter.add(
+                self.caller,
+                self.operation,
+                self.model,
+                requests=1,
+                errors=int(failed),
+                milliseconds=total * 1000,
+            )
         if log.isEnabledFor(logging.INFO):
-            total = time.perf_counter() - self._began
             log.info(
                 "%s %s id=%s caller=%s client=%s path=%s model=%s prompt_tokens=%d completion_tokens=%d "
                 "total_ms=%.1f upstream_ms=%.1f overhead_ms=%.1f",
@@ -137,6 +170,8 @@ class Trace:
                 self.overhead * 1000,
             )
 
+
+_TOKENS = ("prompt_tokens", "completion_tokens", "embedded_tokens")
 
 _current: ContextVar[Trace | None] = ContextVar("llmbackend_trace", default=None)
 

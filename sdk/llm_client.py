@@ -70,6 +70,7 @@ __all__ = [
     "Transport",
     "TransportError",
     "Unauthorized",
+    "Usage",
 ]
 
 # ------------------------------------------------------------------------------------------------ errors
@@ -342,6 +343,31 @@ class Records(list[Record]):
             for record in self
         )
         return f"<table><tr>{head}</tr>{rows}</table>"
+
+
+_DIMENSIONS = ("project", "key", "model", "operation", "day")
+_TOKENS = ("prompt_tokens", "completion_tokens", "embedded_tokens")
+
+
+class Usage(Records):
+    """What was used, a row for each combination of what was asked for: a plain list, and `plot()`."""
+
+    def plot(self, axes: Any = None) -> Any:
+        """Bars of the tokens of each row, on matplotlib's axes, which are returned."""
+        if axes is None:
+            from matplotlib import pyplot  # the caller wants a plot, so the caller has it
+
+            axes = pyplot.subplots(figsize=(7, 1 + 0.35 * max(1, len(self))), layout="constrained")[1]
+        names = [" ".join(str(row[name]) for name in _DIMENSIONS if row.get(name)) or "all" for row in self]
+        left = [0] * len(self)
+        for tokens, colour in zip(_TOKENS, _COLOURS):
+            values = [row[tokens] for row in self]
+            axes.barh(names, values, left=left, label=tokens.replace("_", " "), color=colour)
+            left = [before + value for before, value in zip(left, values)]
+        axes.invert_yaxis()
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+        return axes
 
 
 class Job(Record):
@@ -1110,6 +1136,7 @@ ROUTES: dict[str, tuple[str, str]] = {
     "list_keys": ("GET", "/v1/keys"),
     "rotate_key": ("POST", "/v1/keys/{key}/rotate"),
     "revoke_key": ("DELETE", "/v1/keys/{key}"),
+    "usage": ("GET", "/v1/usage"),
     "health": ("GET", "/health/ready"),
     "doctor": ("GET", "/v1/doctor"),
 }
@@ -2478,6 +2505,27 @@ class LLMBackendClient:
         more. Returns as `list_keys`. Raises NotFound.
         """
         return self._call("revoke_key", key=key)
+
+    # Usage
+
+    def usage(
+        self, *, by: str | Sequence[str] = "project,model", since: str = "30d", until: str | None = None
+    ) -> Usage:
+        """Who used how much, up to now: a list of `{requests, errors, prompt_tokens, completion_tokens, embedded_tokens, …}`.
+
+        `by` is some of "project", "key", "model", "operation" and "day": there is a row for each combination, with those
+        names in it. `since` and `until` are days: "7d" (so many, up to today), or a date such as "2026-11-28", in UTC.
+        `estimated_tokens` are those among the tokens that no server told; `cost` is by the server's prices, or None.
+        A key sees its own project. A table in notebooks, and `.plot()`.
+        """
+        names = by if isinstance(by, str) else ",".join(by)
+        result = self._call("usage", by=names, since=since, until=until)
+        shown = (*result["rows"][0],) if result["rows"] else ()
+        hidden = {name for name in _DIMENSIONS if name not in names.split(",")}
+        hidden |= {"cost"} if all(row["cost"] is None for row in result["rows"]) else set()
+        return Usage(
+            Record({name: row[name] for name in shown if name not in hidden}) for row in result["rows"]
+        )
 
     # Health
 

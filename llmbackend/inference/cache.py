@@ -62,7 +62,11 @@ class CachedEmbedder:
     It is the one all others use: here is told where a refused text stands, and noted what the model read.
     """
 
-    def __init__(self, model: Embedder, cache: Cache | None, prompts: Prompts = NO_PROMPTS) -> None:
+    def __init__(
+        self, model: Embedder, cache: Cache | None, prompts: Prompts = NO_PROMPTS, *, counts: bool = True
+    ) -> None:
+        """What it reads `counts` as the caller's, unless it helps to answer only."""
+        self._counts = counts
         self.model = model
         """For whoever has to know that the model itself answers."""
         self._cache = cache
@@ -95,7 +99,7 @@ class CachedEmbedder:
     @property
     def uncached(self) -> CachedEmbedder:
         """The same model without the cache. Not to be closed."""
-        return CachedEmbedder(self.model, None, self._prompts)
+        return CachedEmbedder(self.model, None, self._prompts, counts=self._counts)
 
     async def embed(
         self,
@@ -149,14 +153,14 @@ class CachedEmbedder:
         """None if it was another model by now that was asked for those that are missing."""
         if len(texts) == 1 and len(texts[0]) < LONG:
             if entry := cache.at_hand(key := key_of(texts[0])):
-                tracing.current().used(self.name, None)
+                self._note()
                 return _vectors([entry])
             if new := self.model.at_once(texts[0], dimensions):
                 cache.remember(dict(zip([key], _entries(new), strict=True)))
                 return self._noted(new)
         keys, entries, vectors = await threads.files(_look_up, cache, key_of, texts)
         if vectors is not None:
-            tracing.current().used(self.name, None)
+            self._note()
             return vectors
         missing = {key: text for key, text, entry in zip(keys, texts, entries, strict=True) if entry is None}
         new = self._noted(await ask(list(missing.values())))
@@ -180,8 +184,12 @@ class CachedEmbedder:
             raise _placed(refused, texts) from refused.__cause__
 
     def _noted(self, vectors: EmbeddingBatch) -> EmbeddingBatch:
-        tracing.current().used(self.name, {"prompt_tokens": vectors.total})
+        self._note(None if vectors.noted else vectors.total)
         return vectors
+
+    def _note(self, tokens: int | None = None) -> None:
+        if self._counts:
+            tracing.current().used(self.name, {"embedded_tokens": tokens})
 
     async def close(self) -> None:
         await self.model.close()

@@ -20,6 +20,7 @@ from . import media, wire
 from .budget import Turn
 from .context_limits import overflow
 from .fallback import ChatServer
+from .told_usage import StreamUsage, asking, asks, note
 from .upstream import RETRIES, Upstream
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,9 @@ def window(context: int) -> Window:
 CONTEXT = 8192
 """What a server's model is taken to read where neither it nor CHAT_CONTEXT tells."""
 
+VLLM = "vLLM"
+"""What a server of VLLM_URL is called: it tells a stream's usage all along."""
+
 # What another server may do better.
 _FAILURES = (BackendError, Overloaded)
 
@@ -153,9 +157,13 @@ class OpenAICompatibleChat(ChatModel):
 
     async def stream(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         chunks = await self._ask({**request, "stream": True}, _stream, await self.deadline())
+        wanted = asks(request)
         async with aclosing(chunks):
             async for chunk in chunks:
-                yield chunk
+                if wanted or not chunk.get("usage"):
+                    yield chunk
+                elif chunk.get("choices"):
+                    yield {name: value for name, value in chunk.items() if name != "usage"}
 
     async def _ask(
         self,
@@ -173,6 +181,10 @@ class OpenAICompatibleChat(ChatModel):
             until = now + (deadline - now) / (len(servers) + 1)  # one that hangs must leave the others time
             try:
                 asked = {**request, "model": named or await server.default(until)}
+                if asked.get("stream") and server.tells_usage:
+                    asked["stream_options"] = asking(asked, all_along=server.upstream.name == VLLM)
+                elif not server.tells_usage:
+                    asked.pop("stream_options", None)
                 try:
                     return await ask(server.upstream, asked, until, 0 if servers else RETRIES)
                 except NotFound:
@@ -182,6 +194,10 @@ class OpenAICompatibleChat(ChatModel):
                     elif not servers:
                         raise
                 except InvalidRequest as error:
+                    if server.tells_usage and asked.get("stream") and "stream_options" in error.message:
+                        server.tells_usage = False
+                        servers.insert(0, server)
+                        continue
                     raise await overflow(error, server.upstream, asked, until) or error from error
             except _FAILURES as error:
                 server.rest(error)
@@ -212,7 +228,7 @@ async def _complete(
     client = await upstream.openai()
     completion = await upstream.persist(partial(client.complete, asked), deadline, retries, texts=1)
     with upstream.translated():
-        said = noted(upstream, completion.to_dict(warnings=False))
+        said = noted(upstream, asked, completion.to_dict(warnings=False))
         plain(said)
         return said
 
@@ -235,14 +251,14 @@ async def _stream(
         return stream, first, tail
 
     (stream, first, tail), turn = await upstream.begin(begin, deadline, retries)
-    return _chunks(upstream, stream, first, tail, turn)
+    usage = StreamUsage(asked, tracing.current())
+    return _chunks(upstream, stream, first, tail, turn, usage)
 
 
 async def _chunks(
-    upstream: Upstream, stream: Any, chunk: Any, tail: Tail, turn: Turn | None
+    upstream: Upstream, stream: Any, chunk: Any, tail: Tail, turn: Turn | None, usage: StreamUsage
 ) -> AsyncGenerator[dict[str, Any], None]:
     trace = tracing.current()
-    last: dict[str, Any] = {}
     deltas = wire.Deltas()
     try:
         while chunk is not None:
@@ -251,12 +267,12 @@ async def _chunks(
                 if not all(map(_is_piece, said.get("choices") or ())):
                     raise StreamInterrupted("the model's server sent something that is no chunk of a reply")
                 deltas.read(said)
-            if said.get("usage"):
-                last = said
+            usage.read(said)
             yield said
             with upstream.translated(), trace.waiting():
                 chunk = await anext(stream, None)
     finally:
+        usage.note()
         await stream.close()  # and with it the connection, so that the server stops its work
         if turn is not None:
             turn.end()
@@ -264,25 +280,24 @@ async def _chunks(
         yield rest
     if not tail.finished:
         raise interrupted()
-    trace.used(last.get("model") or "", last.get("usage"))
 
 
 def _is_piece(choice: Any) -> bool:
     return isinstance(choice, dict) and isinstance(choice.get("delta") or {}, dict)
 
 
-def noted(upstream: Upstream, completion: dict[str, Any]) -> dict[str, Any]:
+def noted(upstream: Upstream, asked: dict[str, Any], completion: dict[str, Any]) -> dict[str, Any]:
     """A server's completion, its usage noted; raises a BackendError if there is no message in it."""
     choices = completion.get("choices")
     if choices is None and completion.get("error"):  # some refuse with status 200
         raise upstream.gave_up(completion["error"])
+    note(asked, completion, tracing.current())
     choices = completion["choices"]
     if not choices or not all(isinstance(choice["message"], dict) for choice in choices):
         raise BackendError(
             f"{upstream.name} at {upstream.url} answered without any message",
             details={"backend": upstream.name},
         )
-    tracing.current().used(completion.get("model") or "", completion.get("usage"))
     return completion
 
 

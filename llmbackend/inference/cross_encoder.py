@@ -43,7 +43,9 @@ class CrossEncoder:
                 found = await self._threads(self._run, [encoded[index] for index in group])
                 for index, score in zip(group, found, strict=True):
                     scores[index] = score
-        return Ranks(self.name, scores, sum(len(one.ids) for one in encoded))
+        tokens = sum(len(one.ids) for one in encoded)
+        tracing.current().used(self.name, {"prompt_tokens": tokens})
+        return Ranks(self.name, scores, tokens)
 
     async def close(self) -> None:
         pass

@@ -43,6 +43,8 @@ class EmbeddingBatch(NamedTuple):
     cut: Sequence[Cut] = ()
     made_by: Fingerprint | None = None
     """The model, where there was time to ask for it."""
+    noted: bool = False
+    """Whether its tokens are in the trace, reply by reply, as those of servers are."""
 
     @property
     def total(self) -> int | None:

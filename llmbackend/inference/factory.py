@@ -11,7 +11,7 @@ from ..errors import BackendError
 from ..settings import Settings
 from . import catalogue
 from .cache import Cache, CachedEmbedder, Prompts
-from .chat import CONTEXT, ChatModel, OpenAICompatibleChat
+from .chat import CONTEXT, VLLM, ChatModel, OpenAICompatibleChat
 from .cross_encoder import CrossEncoder
 from .embeddings import Embedder
 from .forwarding import ForwardingChat
@@ -45,7 +45,7 @@ def embedders(settings: Settings, disk: Disk | None = None) -> tuple[CachedEmbed
     minilm = MiniLM(settings.models_path)
     model = _embedding_model(settings, minilm)
     prompts = Prompts(settings.embedding_query_prefix, settings.embedding_passage_prefix)
-    return CachedEmbedder(model, cache, prompts), Judge(minilm, CachedEmbedder(minilm, cache))
+    return CachedEmbedder(model, cache, prompts), Judge(minilm, CachedEmbedder(minilm, cache, counts=False))
 
 
 def sifter(embedder: CachedEmbedder) -> CachedEmbedder | None:
@@ -56,7 +56,7 @@ def sifter(embedder: CachedEmbedder) -> CachedEmbedder | None:
     if isinstance(embedder.model, StaticEmbedder | MiniLM):
         return embedder
     if all(map(find_spec, ("safetensors", "tokenizers"))):
-        return CachedEmbedder(StaticEmbedder(), None)
+        return CachedEmbedder(StaticEmbedder(), None, counts=False)
     return None
 
 
@@ -159,7 +159,7 @@ def servers(settings: Settings) -> list[Upstream]:
     return [
         Upstream(name, _versioned(url), key, settings.upstream_timeout, key_setting, settings.max_reply_bytes)
         for name, urls, key, key_setting in (
-            ("vLLM", settings.vllm_url, settings.vllm_api_key, "VLLM_API_KEY"),
+            (VLLM, settings.vllm_url, settings.vllm_api_key, "VLLM_API_KEY"),
             ("LiteLLM", settings.litellm_url, settings.litellm_api_key, "LITELLM_API_KEY"),
             (
                 "the OpenAI-compatible server",

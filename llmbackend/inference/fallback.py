@@ -15,6 +15,8 @@ class ChatServer:
 
     def __init__(self, upstream: Upstream, cool_down: float) -> None:
         self.upstream = upstream
+        self.tells_usage = True
+        """Whether its streams take options by which they tell it; some servers refuse them."""
         self._cool_down = cool_down
         self._rests_until = 0.0
         self._offered: dict[str, int | None] = {}

@@ -16,6 +16,7 @@ from typing import Any
 from .. import tracing
 from ..sse import DONE, Tail, event
 from .chat import OpenAICompatibleChat, interrupted, noted, plain
+from .told_usage import StreamUsage
 from .upstream import Upstream
 from .wire import Deltas
 
@@ -34,7 +35,7 @@ class ForwardingChat(OpenAICompatibleChat):
         async def ask(upstream: Upstream, asked: dict[str, Any], deadline: float, retries: int) -> bytes:
             said = await upstream.forward(_PATH, asked, deadline, retries)
             with upstream.translated():
-                completion = noted(upstream, json.loads(said))
+                completion = noted(upstream, asked, json.loads(said))
                 return json.dumps(completion).encode() if plain(completion) else said
 
         return await self._ask(request, ask, time.monotonic() + self._timeout)
@@ -45,21 +46,24 @@ class ForwardingChat(OpenAICompatibleChat):
         ) -> AsyncGenerator[bytes, None]:
             return await upstream.stream(_PATH, asked, deadline, retries)
 
-        trace = tracing.current()
         tail = Tail()
+        usage = StreamUsage(request, tracing.current())
         rewriting = _Rewriting(several=(request.get("n") or 1) > 1)
         pieces = await self._ask({**request, "stream": True}, ask, time.monotonic() + self._timeout)
-        async with aclosing(pieces):
-            async for piece in pieces:
-                tail.add(piece)
-                yield rewriting.feed(piece)
+        try:
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    tail.add(piece)
+                    if passed := usage.feed(piece):
+                        yield rewriting.feed(passed)
+        finally:
+            usage.note()
         if rest := rewriting.rest():
             yield rest
         if not tail.finished:
             raise interrupted()
         if not tail.done:
             yield DONE
-        trace.used(*_last_usage(tail.bytes))
 
 
 class _Rewriting:
@@ -104,13 +108,3 @@ class _Rewriting:
             if isinstance(chunk, dict) and self._deltas.read(chunk):
                 return event(chunk)
         return None
-
-
-def _last_usage(tail: bytes) -> tuple[str, dict[str, Any] | None]:
-    """The model and the usage in a stream's last events, where it tells."""
-    for line in reversed(tail.splitlines()):
-        if b'"usage"' in line:
-            with suppress(ValueError, AttributeError):
-                chunk = json.loads(line.removeprefix(b"data:"))
-                return chunk.get("model") or "", chunk.get("usage")
-    return "", None

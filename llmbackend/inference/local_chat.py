@@ -138,6 +138,8 @@ class LocalChat(ChatModel):
 
         working = self._begin(self._threads(work), stopped)
         said, pieces = "", 0
+        told = False
+        timings: dict[str, Any] = {}
         try:
             while True:
                 with trace.waiting():
@@ -148,19 +150,21 @@ class LocalChat(ChatModel):
                     raise _error_of(chunk["error"], self._name)
                 if chunk.get("usage"):
                     trace.used(self._name, chunk["usage"])
-                timings = chunk.pop("timings", None) or {}
+                    told = True
+                timings = chunk.pop("timings", None) or timings
                 chunk["model"] = self._name
                 yield chunk
                 said = (said + "".join(_said(chunk)))[-LOOP_WINDOW:]
                 pieces += 1
                 if looks and pieces % LOOK_EVERY == 0 and is_loop(said):
                     for last in _cut_short(chunk, timings, request):
-                        trace.used(self._name, last.get("usage"))
                         yield last
                     stopped.set()
                     break
             await working  # raises what kept the model from starting
         finally:
+            if not told:
+                trace.used(self._name, _usage(timings))
             stopped.set()
 
     def _begin(self, work: Coroutine[Any, Any, _Result], stopped: threading.Event) -> asyncio.Task[_Result]:
@@ -347,10 +351,13 @@ def _cut_short(
     """The last pieces of a stream that is ended at this one, as llama.cpp sends them at the greatest length."""
     yield {**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}
     if (request.get("stream_options") or {}).get("include_usage"):
-        prompt = timings.get("prompt_n", 0) + timings.get("cache_n", 0)
-        reply = timings.get("predicted_n", 0)
-        usage = {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply}
-        yield {**chunk, "choices": [], "usage": usage}
+        yield {**chunk, "choices": [], "usage": _usage(timings)}
+
+
+def _usage(timings: dict[str, Any]) -> dict[str, int]:
+    prompt = timings.get("prompt_n", 0) + timings.get("cache_n", 0)
+    reply = timings.get("predicted_n", 0)
+    return {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply}
 
 
 def _needs_whole(request: dict[str, Any]) -> bool:

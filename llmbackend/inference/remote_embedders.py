@@ -20,6 +20,7 @@ from itertools import accumulate, pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .. import tracing
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
 from . import budget
 from .batches import BYTES_A_TOKEN, Limits, ask_in_batches, size
@@ -323,7 +324,7 @@ def _assembled(
         if (length := long.get(text)) is not None
     ]
     found = [made[text][0] if text in made else rows[text] for text in texts]
-    return EmbeddingBatch(_matrix(found), [row.tokens for row in found], cut)
+    return EmbeddingBatch(_matrix(found), [row.tokens for row in found], cut, noted=True)
 
 
 def _matrix(rows: list[Row]) -> NDArray[np.float32]:
@@ -383,7 +384,7 @@ class OpenAICompatibleEmbedder(RemoteEmbedder):
                     text, f"there are {len(text)} token ids and the model takes {row.limit}", row._asdict()
                 )
         found = [row for text in texts if isinstance(row := rows[text], Row)]
-        return EmbeddingBatch(_matrix(found), [row.tokens for row in found])
+        return EmbeddingBatch(_matrix(found), [row.tokens for row in found], noted=True)
 
     async def _prepare(self, texts: Sequence[str]) -> None:
         if time.monotonic() >= self._ask_at and any(size(text) > SHORT for text in texts):
@@ -398,6 +399,7 @@ class OpenAICompatibleEmbedder(RemoteEmbedder):
             data = sorted(reply["data"], key=lambda item: item["index"])
             rows = [_floats(item["embedding"]) for item in data]
             total = (reply.get("usage") or {}).get("prompt_tokens")
+            _note(self.name, total, batch)
             if [item["index"] for item in data] != list(range(len(data))):
                 raise BackendError(
                     f"{self._upstream.name} sent vectors whose numbers do not fit the texts",
@@ -424,6 +426,17 @@ def _floats(embedding: Any) -> Any:
     import numpy as np
 
     return np.frombuffer(base64.b64decode(embedding), "<f4") if isinstance(embedding, str) else embedding
+
+
+def _note(model: str, tokens: Any, batch: Sequence[Any]) -> None:
+    """Note what a request took, whatever becomes of its reply; an estimate where the server does not tell."""
+    told = isinstance(tokens, int) and tokens > 0
+    if not told:
+        tokens = (
+            sum(size(one) if isinstance(one, str) else BYTES_A_TOKEN * len(one) for one in batch)
+            // BYTES_A_TOKEN
+        )
+    tracing.current().used(model, {"embedded_tokens": tokens}, estimated=not told)
 
 
 def _shares(total: int | None, batch: Sequence[str | TokenIds]) -> Sequence[int | None]:
@@ -472,9 +485,10 @@ class TEIEmbedder(RemoteEmbedder):
         if dimensions is not None:
             asked["dimensions"] = dimensions
         reply, headers = await self._upstream.have_read("/embed", asked, len(batch))
+        _note(self.name, total := tokens_told(headers), batch)
         with self._upstream.translated():
             rows = list(reply)
-        tokens = _shares(tokens_told(headers), batch)
+        tokens = _shares(total, batch)
         values = self._vectors(rows, len(batch), dimensions)
         return [Row(vector.tobytes(), count) for vector, count in zip(values, tokens, strict=True)]
 

@@ -7,9 +7,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from .. import tracing
 from ..errors import BackendError, InvalidRequest, NotFound
 from . import budget
-from .batches import Limits, ask_in_batches
+from .batches import BYTES_A_TOKEN, Limits, ask_in_batches, size
 from .context_limits import Length
 from .embeddings import TextRefused, added
 from .tei import Info, read_info, tokens_told
@@ -77,7 +78,7 @@ class TEIReranker:
             nonlocal tokens
             body = {"query": query, "texts": batch, "truncate": True, "raw_scores": False}
             reply, headers = await self._upstream.have_read("/rerank", body, len(batch), deadline)
-            tokens = added(tokens, tokens_told(headers))
+            tokens = added(tokens, _noted(name, tokens_told(headers), query, batch))
             with self._upstream.translated():
                 ranks = [(rank["index"], rank["score"]) for rank in reply]
                 return _scores(ranks, batch, self._upstream)
@@ -116,7 +117,7 @@ class JinaReranker:
             with self._upstream.translated():
                 ranks = [(rank["index"], rank["relevance_score"]) for rank in reply["results"]]
                 answered_by = str(reply.get("model") or answered_by)
-                tokens = added(tokens, _tokens(reply.get("usage")))
+                tokens = added(tokens, _noted(answered_by, _tokens(reply.get("usage")), query, batch))
                 return _scores(ranks, batch, self._upstream)
 
         scores = await _each(texts, lambda: self.limits, ask)
@@ -124,6 +125,14 @@ class JinaReranker:
 
     async def close(self) -> None:
         await self._upstream.close()
+
+
+def _noted(model: str, tokens: int | None, query: str, batch: Sequence[str]) -> int | None:
+    """Note what a request took, as the server tells, or estimated; returns what it tells."""
+    estimate = sum(size(query) + size(text) for text in batch) // BYTES_A_TOKEN
+    told = {"prompt_tokens": estimate if tokens is None else tokens}
+    tracing.current().used(model, told, estimated=tokens is None)
+    return tokens
 
 
 async def _each(

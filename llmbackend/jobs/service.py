@@ -64,7 +64,6 @@ class Jobs:
         if self._worker is not None:
             await self._worker.close()
         await threads.database(self._queue.stop)
-        await self._database.close()
 
     async def submit(self, job: NewJob) -> str:
         """The id of the job, durable once this returns; as `ledger.add`."""

@@ -7,8 +7,8 @@ import contextvars
 import json
 import logging
 import time
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from ..errors import InsufficientStorage, LLMBackendError
 from ..inference.budget import in_bulk
 from ..storage.database import Database
 from ..tracing import Trace, tracing
+from ..usage import Meter
 from ..vitals import Vitals
 from . import leases, ledger, reading, results, schedules, webhooks
 from .context import Context, JobServices
@@ -83,12 +84,14 @@ class Worker:
         keep_days: float,
         disk: Disk | None,
         vitals: Vitals,
+        meter: Meter | None = None,
     ) -> None:
         """`disk` is what the ledger is on, if it is here: while that has no room, no job is begun."""
         self._database = database
         self._disk = disk
         self._no_room: str | None = None
         self._vitals = vitals
+        self._meter = meter
         self._context = contextvars.copy_context()
         self._services = services
         self._register = register
@@ -269,7 +272,7 @@ class Worker:
                 given = await threads.processor(parse, job.params) if large else parse(job.params)
                 # What it asks of models is its owner's, and comes after questions.
                 trace = await self._permitted(attempt, kind, given)
-                with tracing(trace), in_bulk():
+                with self._counted(trace), tracing(trace), in_bulk():
                     result = json.dumps(await kind.run(context, given) or {})
                 await context.settle()
                 chunks = rows.take()
@@ -318,6 +321,20 @@ class Worker:
             if attempt.caller is not None and attempt.caller.standing.ended:
                 attempt.refused = True
                 attempt.scope.cancel()
+
+    @contextmanager
+    def _counted(self, trace: Trace) -> Iterator[None]:
+        """An attempt, which is a request of its owner's."""
+        trace.meter = self._meter
+        outcome = "left"  # cancelled, or handed back
+        try:
+            yield
+            outcome = "ok"
+        except Exception:
+            outcome = "failed"
+            raise
+        finally:
+            trace.finish(outcome)
 
     def _require_room(self, chunks: list[results.Chunk]) -> None:
         """For rows of a result, which may be many; raises InsufficientStorage."""

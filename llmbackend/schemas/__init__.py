@@ -14,3 +14,4 @@ from .embeddings import *
 from .health import *
 from .jobs import *
 from .rag import *
+from .usage import *

@@ -333,6 +333,7 @@ STOREYS = (
         "storage",
         "threads",
         "tracing",
+        "usage",
         "vitals",
         "words",
     },

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from anyio import CancelScope
 
-from ... import threads
+from ... import threads, tracing
 from ...inference.budget import in_bulk
 from ...inference.cache import CachedEmbedder
 from ...inference.embeddings import added
@@ -342,6 +342,7 @@ async def _written(
                 ):  # a cancelled ingest leaves nothing half written or half replaced
                     replaced = await collection.run(_store, collection.index, batch)
         _count(report, batch, replaced)
+        tracing.current().wrote(len(batch.chunks))
         stages.written(batch)
         yield len(batch.chunks)
 

@@ -1,0 +1,99 @@
+"""The tokens of chat, from what a server tells of them: of streams, too, and of those that are left before their end."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from ..tracing import Trace
+from .batches import BYTES_A_TOKEN
+
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
+_FIELD = re.compile(rb',?\s*"usage"\s*:\s*\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}')
+_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+_SAYS = re.compile(rb'"(?:content|reasoning_content|reasoning|arguments|refusal)"\s*:\s*"[^"]')
+_PIECES = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls")
+
+
+def asks(request: Mapping[str, Any]) -> bool:
+    """Whether whoever made a request wants a stream's usage."""
+    return bool((request.get("stream_options") or {}).get("include_usage"))
+
+
+def asking(request: Mapping[str, Any], *, all_along: bool) -> dict[str, Any]:
+    """The options of a stream that tells its usage at the end; with each piece, from servers that do (vLLM)."""
+    options = {**(request.get("stream_options") or {}), "include_usage": True}
+    return {**options, "continuous_usage_stats": True} if all_along else options
+
+
+class StreamUsage:
+    """What one stream takes. `note` it at the end, whichever that is."""
+
+    def __init__(self, request: Mapping[str, Any], trace: Trace) -> None:
+        self._request = request
+        self._trace = trace
+        self._wanted = asks(request)
+        self._first = b""
+        self._last: bytes | dict[str, Any] | None = None
+        self._pieces = 0
+
+    def feed(self, events: bytes) -> bytes:
+        """Read some whole events; what comes back is without the usage that nobody asked for."""
+        self._first = self._first or events.partition(b"\n\n")[0]
+        if _USAGE.search(events) is None:
+            self._pieces += len(_SAYS.findall(events))
+            return events
+        kept = [self._one(one) for one in events.split(b"\n\n") if one]
+        return b"".join(one + b"\n\n" for one in kept if one)
+
+    def _one(self, event: bytes) -> bytes:
+        self._pieces += _SAYS.search(event) is not None
+        if _USAGE.search(event) is None:
+            return event
+        self._last = event
+        if _NO_CHOICES.search(event) is not None:
+            return event if self._wanted else b""
+        return event if self._wanted else _FIELD.sub(b"", event)
+
+    def read(self, chunk: dict[str, Any]) -> None:
+        """The same for a chunk, which stays as it is."""
+        if chunk.get("usage"):
+            self._last = chunk
+        choices = chunk.get("choices") or ()
+        self._pieces += any((choice.get("delta") or {}).get(name) for choice in choices for name in _PIECES)
+
+    def note(self) -> None:
+        told = _json(self._last)
+        if isinstance(told, dict) and isinstance(told.get("usage"), dict):
+            self._trace.used(str(told.get("model") or ""), told["usage"])
+            return
+        estimate = {**prompt_estimate(self._request), "completion_tokens": self._pieces}
+        model = self._request.get("model") or (_json(self._first) or {}).get("model") or ""
+        self._trace.used(str(model), estimate, estimated=True)
+
+
+def _json(event: bytes | dict[str, Any] | None) -> Any:
+    if not isinstance(event, bytes):
+        return event
+    with suppress(ValueError):
+        return json.loads(event.removeprefix(b"data:"))
+    return None
+
+
+def prompt_estimate(request: Mapping[str, Any]) -> dict[str, int]:
+    """Of a request whose server does not tell."""
+    size = len(json.dumps(request.get("messages") or "", ensure_ascii=False))
+    return {"prompt_tokens": max(1, size // BYTES_A_TOKEN)}
+
+
+def note(request: Mapping[str, Any], completion: Mapping[str, Any], trace: Trace) -> None:
+    """The usage of a completion, or an estimate."""
+    model = str(completion.get("model") or request.get("model") or "")
+    if isinstance(usage := completion.get("usage"), dict) and usage:
+        trace.used(model, usage)
+        return
+    written = len(json.dumps(completion.get("choices") or "", ensure_ascii=False)) // BYTES_A_TOKEN
+    trace.used(model, {**prompt_estimate(request), "completion_tokens": written}, estimated=True)

@@ -1,0 +1,84 @@
+"""What was used, by whom."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, NamedTuple
+
+from pydantic import AfterValidator, Field
+
+from .base import Request, Response
+
+
+class Price(NamedTuple):
+    """Of a million tokens."""
+
+    prompt: float = 0
+    completion: float = 0
+    embedded: float = 0
+
+
+BY = ("project", "key", "model", "operation", "day")
+
+
+def _dimensions(by: str) -> str:
+    names = [name.strip() for name in by.split(",")]
+    if not set(names) <= set(BY):
+        raise ValueError(f"it is some of {', '.join(BY)}, with commas between")
+    return ",".join(dict.fromkeys(names))
+
+
+def _moment(text: str) -> str:
+    if not re.fullmatch(r"\d{1,4}d", text):
+        try:
+            date.fromisoformat(text)
+        except ValueError:
+            raise ValueError("it is a number of days such as 7d, or a date such as 2026-11-28") from None
+    return text
+
+
+Day = Annotated[str, AfterValidator(_moment)]
+
+
+class UsageRequest(Request):
+    by: Annotated[str, AfterValidator(_dimensions)] = Field(
+        "project,model", description="what the sums are told for: some of project, key, model, operation, day"
+    )
+    since: Day = Field("30d", description="the first day, in UTC: a date, or so many days up to today")
+    until: Day | None = Field(None, description="the last day; today, if not given")
+
+    @property
+    def days(self) -> tuple[str, str]:
+        return _day(self.since), _day(self.until or "1d")
+
+
+def _day(text: str) -> str:
+    if text.endswith("d"):
+        return (datetime.now(UTC).date() - timedelta(max(0, int(text[:-1]) - 1))).isoformat()
+    return text
+
+
+class UsageRow(Response):
+    project: str | None = None
+    key: str | None = Field(None, description="the public id of a key; env for those of API_KEY and API_KEYS")
+    model: str | None = None
+    operation: str | None = Field(None, description="of jobs, their type")
+    day: str | None = None
+    requests: int = Field(description="calls and attempts of jobs, for the model that answered last")
+    errors: int = Field(description="of the requests, those that failed")
+    prompt_tokens: int
+    completion_tokens: int
+    embedded_tokens: int
+    estimated_tokens: int = Field(
+        description="of these tokens, those that no server told: of calls whose callers hung up, or of silent servers"
+    )
+    milliseconds: float
+    chunks: int = Field(description="that were written into collections")
+    cost: float | None = Field(None, description="by USAGE_PRICES; null where there are none")
+
+
+class UsageReport(Response):
+    since: str
+    until: str
+    rows: list[UsageRow]

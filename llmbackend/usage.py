@@ -1,0 +1,189 @@
+"""Who used how much: requests, tokens, time and chunks by project, key, model, operation and day.
+
+Counted in memory as it happens, and added to the database twice a second: a process that is killed loses what it counted
+since then, at most a second. Where a model's server does not tell its tokens, they are estimated, and
+`estimated_tokens` says how many of the others are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+from sqlalchemy import Column, Connection, Float, Integer, RowMapping, String, Table, func, select
+
+from .access.caller import Caller
+from .schemas.usage import BY, Price
+from .storage.database import Database
+from .storage.schema import metadata
+from .vitals import Vitals
+
+SECONDS = 0.5
+"""Between two additions to the database."""
+
+COUNTS = (
+    *("requests", "errors", "prompt_tokens", "completion_tokens", "embedded_tokens", "estimated_tokens"),
+    *("milliseconds", "chunks"),
+)
+
+table = Table(
+    "usage",
+    metadata,
+    Column("project", String(128), primary_key=True),
+    Column("key", String(128), primary_key=True),
+    Column("model", String(512), primary_key=True),
+    Column("operation", String(64), primary_key=True),
+    Column("day", String(10), primary_key=True, index=True),
+    *(
+        Column(name, Float if name == "milliseconds" else Integer, nullable=False, server_default="0")
+        for name in COUNTS
+    ),
+)
+
+
+class Used(NamedTuple):
+    """Whose, and of what."""
+
+    project: str
+    key: str
+    model: str
+    operation: str
+    day: int
+    """Since 1970, in UTC."""
+
+
+class Listener(Protocol):
+    def __call__(self, used: Used, counts: Mapping[str, float]) -> None: ...
+
+
+class Meter:
+    """Counts. From any thread."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        """`listeners` hear of each addition, too; they are quick."""
+        self._totals: dict[Used, dict[str, float]] = {}
+        self._changing = threading.Lock()
+        self._listeners = listeners
+
+    def add(self, caller: Caller, operation: str, model: str, **counts: float) -> None:
+        used = Used(caller.project, caller.key, model[:512], operation, int(time.time()) // 86400)
+        with self._changing:
+            total = self._totals.get(used)
+            if total is None:
+                self._totals[used] = counts
+            else:
+                for name, count in counts.items():
+                    total[name] = total.get(name, 0) + count
+        for listener in self._listeners:
+            listener(used, counts)
+
+    def take(self) -> dict[Used, dict[str, float]]:
+        """What was counted since this was last called."""
+        with self._changing:
+            taken, self._totals = self._totals, {}
+        return taken
+
+    def put_back(self, taken: Mapping[Used, dict[str, float]]) -> None:
+        with self._changing:
+            for used, counts in taken.items():
+                total = self._totals.setdefault(used, {})
+                for name, count in counts.items():
+                    total[name] = total.get(name, 0) + count
+
+
+class Book:
+    """Writes what a meter counts into the database."""
+
+    def __init__(self, meter: Meter, database: Database, vitals: Vitals) -> None:
+        self._meter = meter
+        self._database = database
+        self._vitals = vitals
+        self._writing: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._writing = asyncio.create_task(self._write())
+
+    async def _write(self) -> None:
+        while True:
+            await asyncio.sleep(SECONDS)
+            with self._vitals.step("usage"):
+                await self.flush()
+
+    async def flush(self) -> None:
+        """Write what was counted until now; once asked for, it is written even if whoever asked is cancelled."""
+        if taken := self._meter.take():
+            try:
+                await self._database.write(_add, taken, durable=False)
+            except Exception:
+                self._meter.put_back(taken)
+                raise
+
+    async def close(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.wait([self._writing])
+        with self._vitals.step("usage"):
+            await self.flush()
+
+
+def _add(connection: Connection, taken: Mapping[Used, Mapping[str, float]]) -> None:
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert
+    else:
+        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
+
+    statement = insert(table)
+    added = {name: table.c[name] + statement.excluded[name] for name in COUNTS}
+    rows = [
+        {**used._asdict(), "day": _day(used.day), **dict.fromkeys(COUNTS, 0), **taken[used]}
+        for used in sorted(taken)  # in one order, so that two processes do not wait for each other
+    ]
+    connection.execute(statement.on_conflict_do_update(index_elements=BY, set_=added), rows)
+
+
+@lru_cache(4)
+def _day(number: int) -> str:
+    return (date(1970, 1, 1) + timedelta(number)).isoformat()
+
+
+def read(
+    connection: Connection,
+    project: str | None,
+    by: Sequence[str],
+    since: str,
+    until: str,
+    prices: Mapping[str, Price],
+) -> list[dict[str, Any]]:
+    """The sums by these dimensions, the largest first by tokens; of one project, or of all where that is None."""
+    columns = [table.c[name] for name in dict.fromkeys((*by, "model"))]
+    sums = [func.sum(table.c[name]).label(name) for name in COUNTS]
+    query = select(*columns, *sums).where(table.c.day.between(since, until)).group_by(*columns)
+    if project is not None:
+        query = query.where(table.c.project == project)
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in connection.execute(query).mappings():
+        place = tuple(row[name] for name in by)
+        total = found.setdefault(
+            place, {name: row[name] for name in by} | dict.fromkeys((*COUNTS, "cost"), 0)
+        )
+        for name in COUNTS:
+            total[name] += row[name] if name == "milliseconds" else int(row[name])
+        total["cost"] += _cost(row, prices)
+    if not prices:
+        for total in found.values():
+            total["cost"] = None
+    if "day" in by:
+        return [found[place] for place in sorted(found, key=lambda place: place[list(by).index("day")])]
+    return sorted(found.values(), key=lambda total: -sum(total[name] for name in COUNTS[2:5]))
+
+
+def _cost(row: RowMapping, prices: Mapping[str, Price]) -> float:
+    price = next((price for name, price in prices.items() if fnmatchcase(row["model"], name)), Price())
+    tokens = (row["prompt_tokens"], row["completion_tokens"], row["embedded_tokens"])
+    return float(sum(count * cost for count, cost in zip(tokens, price, strict=True))) / 1_000_000

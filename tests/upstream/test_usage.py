@@ -1,0 +1,285 @@
+"""Who used how much: to the token what the model's servers count themselves, whatever becomes of the calls."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from llmbackend import BackendError, InvalidRequest, LLMBackendClient, LLMBackendError
+from llmbackend.local import LocalTransport
+from llmbackend.settings import Settings
+from tests.server import KEY, serving
+from tests.upstream.counting import Counting, counting
+
+TOKENS = ("prompt_tokens", "completion_tokens", "embedded_tokens")
+KINDS = (
+    "chat",
+    "stream",
+    "left",
+    "fail",
+    "busy",
+    "fallback",
+    "lost",
+    "embed",
+    "rerank",
+    "query",
+    "rag",
+    "job",
+)
+
+
+@pytest.fixture
+def servers() -> Iterator[list[Counting]]:
+    with counting("first", refuses="elsewhere") as first, counting("second") as second:
+        yield [first, second]
+
+
+def _options(servers: list[Counting]) -> dict[str, Any]:
+    first, second = servers
+    return {
+        "vllm_url": first.url,
+        "openai_base_url": second.url,
+        "chat_model": "m",
+        "chat_cool_down": 0,
+        "embedding_model": "m",
+        "embedding_cache_mb": 0,
+        "rerank_url": second.url,
+        "upstream_timeout": 20,
+    }
+
+
+@pytest.fixture(params=["local", "http"])
+def client(
+    request: pytest.FixtureRequest, servers: list[Counting], tmp_path: Path
+) -> Iterator[LLMBackendClient]:
+    options = _options(servers)
+    if request.param == "local":
+        with LLMBackendClient(
+            transport=LocalTransport(Settings.model_validate({"data_dir": tmp_path, **options}))
+        ) as client:
+            yield client
+    else:
+        with (
+            serving(tmp_path, api_key=KEY, api_keys="support:another", **options) as server,
+            LLMBackendClient(server.url, KEY) as client,
+        ):
+            yield client
+
+
+def _one(client: LLMBackendClient, number: int) -> None:
+    """A call of one kind or another; which fails where it has to."""
+    kind = KINDS[number % len(KINDS)]
+    text = f"call {number} " + "word " * (number % 17) + f"write {number % 23 + 1}"
+    if kind == "chat":
+        client.chat(text)
+    elif kind in ("fail", "busy"):  # once, and is asked again or elsewhere
+        client.chat(f"{text} {kind}", stream=False)
+    elif kind == "fallback":
+        "".join(client.chat(f"{text} elsewhere", stream=True))
+    elif kind == "lost":
+        with pytest.raises(InvalidRequest):
+            client.chat(text, temperature=-1)
+    elif kind == "stream":
+        "".join(client.chat(text, stream=True))
+    elif kind == "left":
+        with client.chat(f"{text} hang", stream=True) as stream:
+            for _ in range(number % 23 + 1):
+                next(stream)
+    elif kind == "embed":
+        client.embed([f"{text} {part}" for part in range(number % 5 + 1)])
+    elif kind == "rerank":
+        client.rerank("which", [text, f"{text} more"])
+    elif kind == "query":
+        client.rag_query(f"What is {number}?", "docs")
+    elif kind == "rag":
+        client.chat(f"What is {number}?", model="rag/docs")
+    else:
+        client.wait_for_job(client.submit_job("batch_chat", {"prompts": [text, f"{text} again"]}), 60)
+
+
+def _totals(client: LLMBackendClient) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for row in client.usage(by="operation"):
+        found.update({name: row[name] for name in (*TOKENS, "estimated_tokens", "requests")})
+    return found
+
+
+def _books(servers: list[Counting]) -> Counter[str]:
+    return sum((server.books for server in servers), Counter())
+
+
+def _compare(client: LLMBackendClient, servers: list[Counting], calls: int, at_once: int) -> None:
+    client.rag_ingest(["Number 7 is the harbour.", "Number 8 is the quay."], "docs")
+    order = list(range(calls))
+    random.Random(7).shuffle(order)
+    with ThreadPoolExecutor(at_once) as pool:
+        for done in [pool.submit(_one, client, number) for number in order]:
+            done.result()
+    deadline = time.monotonic() + 10
+    while True:  # a stream that was left ends in its own time
+        found = _totals(client)
+        if all(found[name] == _books(servers)[name] for name in TOKENS) or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    assert {name: found[name] for name in TOKENS} == {name: _books(servers)[name] for name in TOKENS}
+    assert found["estimated_tokens"] == 0
+
+
+def test_usage_is_to_the_token_what_the_servers_count(
+    client: LLMBackendClient, servers: list[Counting]
+) -> None:
+    _compare(client, servers, 120, 8)
+
+
+@pytest.mark.long
+def test_usage_of_ten_thousand_calls_is_to_the_token_what_the_servers_count(
+    client: LLMBackendClient, servers: list[Counting]
+) -> None:
+    _compare(client, servers, 10_000, 16)
+
+
+def test_usage_tells_requests_errors_time_and_chunks_by_what_is_asked_for(
+    client: LLMBackendClient, servers: list[Counting]
+) -> None:
+    client.rag_ingest(["Number 7 is the harbour.", "Number 8 is the quay."], "docs")
+    client.chat("Hello")
+    with suppress(LLMBackendError):
+        client.chat("Hello", max_tokens=-1)
+    client.wait_for_job(client.submit_job("batch_chat", {"prompts": ["a", "b c"]}), 60)
+    rows = {row.operation: row for row in client.usage(by="operation", since="1d")}
+    assert (rows["chat"].requests, rows["chat"].errors, rows["chat"].prompt_tokens) == (2, 1, 1)
+    assert rows["rag_ingest"].chunks == 2
+    assert rows["rag_ingest"].embedded_tokens > 0
+    assert (rows["batch_chat"].requests, rows["batch_chat"].prompt_tokens) == (1, 3)
+    assert rows["chat"].milliseconds > 0
+    [day] = {row.day for row in client.usage(by=["day", "model"])}
+    assert day == time.strftime("%Y-%m-%d", time.gmtime())
+    [row] = client.usage(by="project", since=day, until=day)
+    assert set(row) == {
+        "project",
+        "requests",
+        "errors",
+        *TOKENS,
+        "estimated_tokens",
+        "milliseconds",
+        "chunks",
+    }
+    assert client.usage(since="2000-01-01", until="2000-01-02") == []
+    with pytest.raises(InvalidRequest, match=r"by.*project, key, model"):
+        client.usage(by="colour")
+    with pytest.raises(InvalidRequest, match="such as 7d"):
+        client.usage(since="yesterday")
+
+
+def test_what_was_used_is_there_after_a_kill_and_adds_up(servers: list[Counting], tmp_path: Path) -> None:
+    for calls in (1, 2):
+        with serving(tmp_path, **_options(servers)) as server:
+            LLMBackendClient(server.url).chat("one two three")
+            time.sleep(1.2)  # what is later than that may be lost
+            server.process.kill()
+            server.process.wait()
+        with LLMBackendClient(
+            transport=LocalTransport(Settings.model_validate({"data_dir": tmp_path, **_options(servers)}))
+        ) as client:
+            [row] = [row for row in client.usage(by="operation") if row.operation == "chat"]
+        assert (row.requests, row.prompt_tokens) == (calls, 3 * calls)
+
+
+def test_a_stream_that_a_silent_server_is_left_in_is_estimated(
+    servers: list[Counting], tmp_path: Path
+) -> None:
+    options = {**_options(servers), "vllm_url": None}
+    with LLMBackendClient(
+        transport=LocalTransport(Settings.model_validate({"data_dir": tmp_path, **options}))
+    ) as client:
+        with client.chat("please write 9 hang", stream=True) as stream:
+            for _ in range(9):
+                next(stream)
+        deadline = time.monotonic() + 10
+        while (
+            not (rows := [row for row in client.usage(by="model") if row.model])
+            and time.monotonic() < deadline
+        ):
+            time.sleep(0.05)
+        [row] = rows
+        assert (row.model, row.completion_tokens) == ("m", 9)
+        assert row.prompt_tokens > 0
+        assert row.estimated_tokens == row.prompt_tokens + 9
+
+
+def test_a_stream_s_usage_reaches_only_those_who_ask_for_it(servers: list[Counting], tmp_path: Path) -> None:
+    with serving(tmp_path, **_options(servers)) as server:
+        for options in (None, {"include_usage": False}, {"include_usage": True}):
+            body = {"messages": [{"role": "user", "content": "write 2"}], "stream": True}
+            if options is not None:
+                body["stream_options"] = options
+            said = requests.post(f"{server.url}/v1/chat/completions", json=body, timeout=20).text
+            assert said.endswith("data: [DONE]\n\n")
+            assert ('"usage"' in said) == bool(options and options["include_usage"])
+            assert said.count("word ") == 2
+
+
+def test_a_server_that_refuses_the_options_of_a_stream_is_asked_without(
+    servers: list[Counting], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from starlette.responses import JSONResponse, Response
+
+    refused: list[bool] = []
+    chat = Counting._chat
+
+    async def strict(self: Counting, request: Any) -> Response:
+        refused.append("stream_options" in await request.json())
+        if refused[-1]:
+            return JSONResponse({"error": {"message": "stream_options: extra field"}}, status_code=422)
+        return await chat(self, request)
+
+    monkeypatch.setattr(Counting, "_chat", strict)
+    with counting("strict") as server:
+        options = {"openai_base_url": server.url, "chat_model": "m", "data_dir": tmp_path}
+        with LLMBackendClient(transport=LocalTransport(Settings.model_validate(options))) as client:
+            for _ in range(2):
+                assert "".join(client.chat("write 2", stream=True)) == "word word "
+    assert refused == [True, False, False], "it is known from then on"
+
+
+def test_prices_make_costs(servers: list[Counting], tmp_path: Path) -> None:
+    options = {**_options(servers), "data_dir": tmp_path}
+    options["usage_prices"] = '{"fir*": {"prompt": 2000000, "completion": 500000}}'
+    with LLMBackendClient(transport=LocalTransport(Settings.model_validate(options))) as client:
+        client.chat("please write 4")
+        [row] = client.usage()
+        assert row.cost == 3 * 2 + 4 * 0.5
+    with pytest.raises(ValueError, match="of a million tokens"):
+        Settings.model_validate({"usage_prices": '{"m": {"promt": 1}}'})
+
+
+def test_a_key_sees_what_its_own_project_used(servers: list[Counting], tmp_path: Path) -> None:
+    with serving(tmp_path, api_key=KEY, api_keys="hr:one,support:another", **_options(servers)) as server:
+        for key in ("one", "another"):
+            with LLMBackendClient(server.url, key) as client:
+                client.chat("one two")
+                assert [row.project for row in client.usage(by="project")] == [
+                    {"one": "hr", "another": "support"}[key]
+                ]
+        with LLMBackendClient(server.url, KEY) as admin:
+            assert {row.project for row in admin.usage(by="project")} >= {"hr", "support"}
+
+
+def test_a_call_that_fails_at_every_server_costs_nothing(servers: list[Counting], tmp_path: Path) -> None:
+    options = {**_options(servers), "openai_base_url": None, "embedding_model": None, "upstream_timeout": 1}
+    with LLMBackendClient(
+        transport=LocalTransport(Settings.model_validate({"data_dir": tmp_path, **options}))
+    ) as client:
+        with pytest.raises(BackendError):
+            client.chat("elsewhere")
+        [row] = client.usage(by="operation")
+        assert (row.requests, row.errors, row.prompt_tokens) == (1, 1, 0)
