@@ -137,7 +137,7 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("list_keys", "GET", "/v1/keys", schemas.ListKeysRequest, schemas.KeyList, "admin"),
     Operation("rotate_key", "POST", "/v1/keys/{key}/rotate", schemas.RotateKeyRequest, schemas.CreatedKey, "admin"),
     Operation("revoke_key", "DELETE", "/v1/keys/{key}", schemas.KeyRequest, schemas.KeyInfo, "admin"),
-    Operation("usage", "GET", "/v1/usage", schemas.UsageRequest, schemas.UsageReport, "read"),
+    Operation("usage", "GET", "/v1/usage", schemas.UsageRequest, schemas.UsageReport, "any"),
     Operation("health", "GET", "/health/ready", schemas.Empty, schemas.Health, "public"),
     Operation("doctor", "GET", "/v1/doctor", schemas.Empty, schemas.Diagnosis, "admin"),
 )}
