@@ -40,6 +40,7 @@ from .knowledge.collections.collections import Collections, chunking
 from .knowledge.collections.index_building import IndexBuilder
 from .knowledge.collections.rebuild import Progress, reindex
 from .knowledge.collections.transfer import Imports, export_page
+from .knowledge.engines.filters import conditions
 from .knowledge.engines.interface import VectorEngine, damaged, gone
 from .knowledge.engines.qdrant_edge import QdrantEdge
 from .knowledge.engines.qdrant_server import QdrantServer
@@ -209,13 +210,27 @@ class Backend:
         caller = tracing.current().caller
         found: list[schemas.Model] = []
         if "chat" in caller.can:
-            found += [schemas.Model(id=name, type="chat") for name in await self._chat.models()]
+            found += await self._chat_models()
             found.append(schemas.Model(id=self._embedder.name, type="embedding"))
         found = [model for model in found if caller.models.fit(model.id)]
         if "read" in caller.can:
             names = filter(caller.collections.fit, self._collections.names())
             found += [schemas.Model(id=f"{rag_model.PREFIX}{name}", type="rag") for name in names]
         return schemas.ModelList(data=found)
+
+    async def _chat_models(self) -> list[schemas.Model]:
+        names = await self._chat.models()
+        named = self._chat.name if self._chat.name in names else next(iter(names), None)
+        context = (await self._chat.window()).context if names else None
+        return [
+            schemas.Model(
+                id=name,
+                type="chat",
+                context_window=context if name == named else None,
+                tools=self._chat.abstracts,
+            )
+            for name in names
+        ]
 
     async def get_model(self, request: schemas.ModelRequest) -> schemas.Model:
         """Describe a model."""
@@ -247,7 +262,9 @@ class Backend:
             index = texts.index("")
             raise InvalidRequest(f"input.{index}: an empty text has no vector", details={"index": index})
         if texts:
-            vectors = await self._embedder.embed(texts, dimensions=dimensions, too_long=request.too_long)
+            vectors = await self._embedder.embed(
+                texts, dimensions=dimensions, too_long=request.too_long, role=request.input_type
+            )
         else:
             vectors = await self._embedder.embed_tokens(request.token_ids, dimensions=dimensions)
         pack = partial(self._embedding_list, vectors, request.encoding_format)
@@ -553,6 +570,29 @@ class Backend:
             for head in page.heads
         ]
         return schemas.DocumentList(documents=documents, cursor=page.cursor)
+
+    async def list_chunks(self, request: schemas.ListChunksRequest) -> schemas.ChunkList:
+        """List a collection's chunks, a page at a time: all, some documents', or those that filters select.
+
+        Refused: a cursor that no earlier page gave; filters that are none, or more than there may be.
+        """
+        where = conditions(request.filters)
+        collection = await self._collections.open(request.collection)
+        if where:
+            await collection.prepare(where)
+        page = await collection.run(
+            collection.index.passages, request.limit, request.cursor, request.ids, where
+        )
+        chunks = [
+            schemas.ChunkInfo.model_construct(
+                document_id=chunk.document_id,
+                chunk=chunk.number,
+                text=chunk.text,
+                metadata={**chunk.place, **chunk.metadata},
+            )
+            for chunk in page.heads
+        ]
+        return schemas.ChunkList(chunks=chunks, cursor=page.cursor)
 
     async def delete_documents(self, request: schemas.DeleteDocumentsRequest) -> schemas.DocumentsDeleted:
         """Remove documents from a collection."""

@@ -108,6 +108,8 @@ class _Core:
         """Do this on the loop and wait for it; an interrupted wait cancels it."""
         future = self.start(work, self.backend, operation, given)
         try:
+            if _on(self.loop):
+                _run_on(self.loop, future.done)
             return future.result()
         except CancelledError:
             raise TransportError("the client was closed before the answer came") from None
@@ -223,6 +225,40 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_cores)
 
 
+# A call that blocks on the loop's own thread, such as a job's or a LlamaIndex tool's, would wait for itself.
+
+
+def _on(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the loop is what runs this."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+def _run_on(loop: Any, done: Callable[[], bool]) -> None:
+    """Have a loop go on, from within what it is running, until this is done.
+
+    What else the loop runs by then does not wait; the task that called does. asyncio has no public way to do this.
+    """
+    task = asyncio.current_task(loop)
+    waiting = len(loop._ready)
+    if task is not None:
+        asyncio.tasks._leave_task(loop, task)
+    try:
+        while not done():
+            loop._run_once()
+    finally:
+        if task is not None:
+            asyncio.tasks._enter_task(loop, task)
+        for _ in range(waiting - len(loop._ready)):  # the round under way counts on as many as there were
+            loop.call_soon(_nothing)
+
+
+def _nothing() -> None:
+    pass
+
+
 _END = object()
 
 AHEAD = 2**20
@@ -242,6 +278,8 @@ class _Stream(Iterator[bytes]):
         )
 
     def __next__(self) -> bytes:
+        if _on(self._loop):
+            _run_on(self._loop, lambda: not self._items.empty())
         item = self._items.get()
         if isinstance(item, bytes):
             with suppress(RuntimeError):  # the loop has ended: nobody waits for room

@@ -121,6 +121,7 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("export_collection", "GET", "/v1/collections/{collection}/export", schemas.ExportRequest, schemas.CollectionExport, "read", bulky=True),
     Operation("import_collection", "POST", "/v1/collections/{collection}/import", schemas.ImportRequest, schemas.ImportedCollection, "write"),
     Operation("list_documents", "GET", "/v1/collections/{collection}/documents", schemas.ListDocumentsRequest, schemas.DocumentList, "read", bulky=True),
+    Operation("list_chunks", "POST", "/v1/collections/{collection}/chunks", schemas.ListChunksRequest, schemas.ChunkList, "read", bulky=True),
     Operation("delete_documents", "POST", "/v1/collections/{collection}/documents/delete", schemas.DeleteDocumentsRequest, schemas.DocumentsDeleted, "write"),
     Operation("analyze_document", "POST", "/v1/analyze", schemas.AnalyzeRequest, schemas.Analysis, "chat", asks="chat"),
     Operation("submit_job", "POST", "/v1/jobs", schemas.SubmitJobRequest, schemas.JobId, "jobs"),

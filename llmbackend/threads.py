@@ -158,3 +158,6 @@ names = Threads("names", 64)
 
 webhooks = Threads("webhooks", 64)
 """Looking up the hosts of webhooks: where those hang, requests go on. Those of model servers are looked up by aiohttp."""
+
+calls = Threads("calls", 64)
+"""A client's operations, for those who await them: LlamaIndex's asynchronous methods (llamaindex/calling.py)."""

@@ -19,6 +19,7 @@ import contextlib
 import datetime
 import enum
 import fnmatch
+import functools
 import glob
 import html
 import json
@@ -33,8 +34,11 @@ import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, Union, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, Union, cast, overload
 from urllib.parse import quote, urlsplit
+
+if TYPE_CHECKING:
+    from llmbackend.llamaindex import Components
 
 __version__ = "0.1.0"
 
@@ -1120,6 +1124,7 @@ ROUTES: dict[str, tuple[str, str]] = {
     "export_collection": ("GET", "/v1/collections/{collection}/export"),
     "import_collection": ("POST", "/v1/collections/{collection}/import"),
     "list_documents": ("GET", "/v1/collections/{collection}/documents"),
+    "list_chunks": ("POST", "/v1/collections/{collection}/chunks"),
     "delete_documents": ("POST", "/v1/collections/{collection}/documents/delete"),
     "analyze_document": ("POST", "/v1/analyze"),
     "submit_job": ("POST", "/v1/jobs"),
@@ -1176,7 +1181,7 @@ def encoded(operation: str, given: dict[str, Any]) -> bytes:
 
 
 SAFE = frozenset(name for name, (method, _) in ROUTES.items() if method == "GET") | {
-    "chat", "embed", "rerank", "rag_search", "rag_query", "evaluate", "analyze_document", "submit_job",
+    "chat", "embed", "rerank", "list_chunks", "rag_search", "rag_query", "evaluate", "analyze_document", "submit_job",
     "cancel_job", "set_schedule", "set_indexes",
 }  # fmt: skip
 """Operations that leave nothing more behind if they are done twice: `submit_job` by its idempotency key."""
@@ -1430,6 +1435,7 @@ FILE_TYPES = ".txt .md .markdown .rst .html .htm .pdf .docx .pptx .xlsx .csv .ts
 UPLOAD_BYTES = 16 * 2**20  # of files in one request, unless one of them alone has more
 
 EMBED_PAGE = 2048  # texts in one request: OpenAI's limit, and the server's
+CHUNKS_OF = 100  # documents whose chunks are listed by one request
 ROWS_PAGE = 2048  # rows of a job's result in one answer
 ENDED = ("completed", "failed", "cancelled")  # a job's last status
 _Client = TypeVar("_Client", bound="LLMBackendClient")
@@ -1530,6 +1536,21 @@ class LLMBackendClient:
         if method in ("GET", "DELETE"):  # these travel in the URL, as text
             given = {name: str(value) for name, value in given.items()}
         return given
+
+    @functools.cached_property
+    def llamaindex(self) -> Components:
+        """This client's models, collections, parsers and answers as LlamaIndex's classes: `llm()`, `embed_model()`, …
+
+        They are the same in process and over HTTP, but need the llmbackend package: raises TransportError without it.
+        """
+        try:
+            from llmbackend.llamaindex import Components
+        except ModuleNotFoundError as error:
+            raise TransportError(
+                "LlamaIndex's classes come with the package: pip install llmbackend",
+                details={"missing": error.name},
+            ) from error
+        return Components(self)
 
     # Chat
 
@@ -1653,12 +1674,14 @@ class LLMBackendClient:
         model: str | None = None,
         dimensions: int | None = None,
         too_long: Literal["split", "truncate", "error"] = "split",
+        input_type: Literal["query", "passage"] | None = None,
     ) -> Embeddings:
         """Unit-length vectors of texts, in their order: a sequence of lists of floats, or `.numpy()`.
 
         A text longer than the model takes is embedded in parts whose mean is its vector, cut off
         ("truncate"), or refused ("error"); `.cut` tells which were cut. `dimensions` shortens the
-        vectors, where the model is made for it.
+        vectors, where the model is made for it. `input_type` is for models that read questions ("query") and
+        texts to be found ("passage") by different prompts: they get those that collections use.
 
         Raises InvalidRequest (an empty or refused text: `details["index"]` is its place; nothing to
         embed), NotFound (unknown model), BackendError.
@@ -1667,7 +1690,13 @@ class LLMBackendClient:
         pages = [given]
         if isinstance(given, list) and len(given) > EMBED_PAGE:
             pages = [given[start : start + EMBED_PAGE] for start in range(0, len(given), EMBED_PAGE)]
-        fields = {"model": model, "dimensions": dimensions, "too_long": too_long, "encoding_format": "bytes"}
+        fields = {
+            "model": model,
+            "dimensions": dimensions,
+            "too_long": too_long,
+            "input_type": input_type,
+            "encoding_format": "bytes",
+        }
         blocks: list[memoryview] = []
         usage: dict[str, int | None] = {}
         cut = Records()
@@ -1692,9 +1721,12 @@ class LLMBackendClient:
         model: str | None = None,
         dimensions: int | None = None,
         too_long: Literal["split", "truncate", "error"] = "split",
+        input_type: Literal["query", "passage"] | None = None,
     ) -> list[float]:
         """The unit-length vector of one text, as a list of floats. Takes and raises what `embed` does."""
-        return self.embed([text], model=model, dimensions=dimensions, too_long=too_long)[0]
+        return self.embed(
+            [text], model=model, dimensions=dimensions, too_long=too_long, input_type=input_type
+        )[0]
 
     # Rerank
 
@@ -1737,7 +1769,8 @@ class LLMBackendClient:
         """Put documents into a collection (made if there is none) so that they can be searched.
 
         A document is a text, `{id, text, metadata}`, or LlamaIndex's or LangChain's; a bare text's id is its content
-        hash. A table (a DataFrame of pandas or polars, an Arrow table, a Hugging Face dataset) has a document a row:
+        hash. One that is split already has `chunks` instead of its text, `[{text, metadata, place}]`, which stay as
+        they are. A table (a DataFrame of pandas or polars, an Arrow table, a Hugging Face dataset) has a document a row:
         `id`, `text` and `metadata` name its columns. Without `text`, its usual names are looked for, and without
         `metadata`, all other columns are it; without `id`, a row's hash is; the report's `columns` tells which were taken. Cells without a value are
         left out, and rows without a text are among `failed`. For files there is `rag_ingest_files`. Metadata is JSON;
@@ -2170,19 +2203,48 @@ class LLMBackendClient:
 
     def list_documents(self, collection: str, *, limit: int | None = None) -> Records:
         """A collection's documents as `{id, chunks, metadata}`: all, or the first `limit`. Raises NotFound."""
-        documents = Records()
+        return self._paged("list_documents", "documents", limit, collection=collection)
+
+    def list_chunks(
+        self,
+        collection: str,
+        *,
+        ids: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+    ) -> Records:
+        """A collection's chunks as they are stored, as `{document_id, chunk, text, metadata}`.
+
+        All, or those of the documents `ids`, or those that `filters` select, as in `rag_search`; the first `limit`.
+        The chunks of a document may be anywhere among them: `chunk` tells their order. Raises NotFound,
+        InvalidRequest.
+        """
+        given = _as_list(ids)
+        if isinstance(given, list) and len(given) > CHUNKS_OF:
+            found = Records()
+            for start in range(0, len(given), CHUNKS_OF):
+                left = None if limit is None else limit - len(found)
+                if left is None or left > 0 or not found:
+                    some = given[start : start + CHUNKS_OF]
+                    found += self.list_chunks(collection, ids=some, filters=filters, limit=left)
+            return found
+        return self._paged("list_chunks", "chunks", limit, collection=collection, ids=given, filters=filters)
+
+    def _paged(self, operation: str, name: str, limit: int | None, **fields: Any) -> Records:
+        """What an operation lists, all or the first `limit`, page by page."""
+        items = Records()
         cursor: str | None = None
         page: Any = limit
         while True:
             if limit is None:
                 page = 1000
             elif isinstance(limit, int) and limit > 0:  # anything else the operation itself refuses
-                page = min(1000, limit - len(documents))
-            result = self._call("list_documents", collection=collection, limit=page, cursor=cursor)
-            documents += result["documents"]
+                page = min(1000, limit - len(items))
+            result = self._call(operation, limit=page, cursor=cursor, **fields)
+            items += result[name]
             cursor = result.get("cursor")
-            if cursor is None or len(documents) == limit:
-                return documents
+            if cursor is None or len(items) == limit:
+                return items
 
     def delete_documents(self, collection: str, ids: Sequence[str]) -> Record:
         """Remove documents by id; returns `{deleted}`, how many there were. Raises NotFound (the collection)."""

@@ -363,6 +363,10 @@ class Model(Response):
     type: Literal["chat", "embedding", "rag"]
     owned_by: str = "llmbackend"
     created: int = 0
+    context_window: int | None = Field(
+        None, description="tokens of prompt and reply, of the chat model that is asked where none is named"
+    )
+    tools: bool | None = Field(None, description="whether a chat model can be expected to call tools")
 
 
 class ModelList(Response):

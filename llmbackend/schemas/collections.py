@@ -12,7 +12,7 @@ from pydantic import (
 )
 
 from .base import CollectionName, DocumentId, Request, Response
-from .metadata import ChunkPlace, Metadata
+from .metadata import ChunkPlace, Filters, Metadata
 
 
 class CollectionRequest(Request):
@@ -209,6 +209,27 @@ class DocumentInfo(Response):
 
 class DocumentList(Response):
     documents: list[DocumentInfo]
+    cursor: str | None = Field(None, description="where the next page starts; null after the last")
+
+
+class ListChunksRequest(CollectionRequest):
+    ids: list[DocumentId] | None = Field(
+        None, min_length=1, max_length=100, description="of these documents only"
+    )
+    filters: Filters | None = None
+    limit: int = Field(100, ge=1, le=1000)
+    cursor: str | None = None
+
+
+class ChunkInfo(Response):
+    document_id: str
+    chunk: int
+    text: str
+    metadata: dict[str, JsonValue] = Field(description="with its page and headings, as in a search's hits")
+
+
+class ChunkList(Response):
+    chunks: list[ChunkInfo]
     cursor: str | None = Field(None, description="where the next page starts; null after the last")
 
 

@@ -58,6 +58,10 @@ class EmbedRequest(Request):
         "split",
         description="a text longer than the model takes is the mean of its parts, is cut off, or is refused",
     )
+    input_type: Literal["query", "passage"] | None = Field(
+        None,
+        description="what the texts are to a search: they get the prompt that collections' questions or passages get",
+    )
     user: str | None = None
 
     @property

@@ -106,3 +106,13 @@ def _place(given: dict[str, Any]) -> dict[str, Any]:
 
 
 ChunkPlace = Annotated[dict[str, JsonValue], AfterValidator(_place)]
+
+Filters = Annotated[
+    dict[str, JsonValue],
+    Field(
+        description="on metadata, all of them: {field: value}, {field: [any of these]}, {field: {gte, gt, lte, lt}}, "
+        "bounds being numbers or times (RFC 3339), {field: {exists: true or false}}, {field: {not: …}}; a field within "
+        "a field is author.name, and authors[].name within a list; and {and: [filters, …]}, {or: [filters, …]}, "
+        "{not: filters}; at most 32 conditions, 1,000 values in lists, and 16 levels"
+    ),
+]

@@ -20,7 +20,7 @@ from pydantic import (
 
 from .base import BASE64, CollectionName, DocumentId, Question, Request, Response
 from .chat import HISTORY, Message
-from .metadata import Metadata
+from .metadata import ChunkPlace, Filters, Metadata, storable
 
 # RAG
 
@@ -31,10 +31,42 @@ DOCUMENTS = 100_000
 FILES = 10_000
 
 
-class Document(Request):
-    id: DocumentId
+class GivenChunk(Request):
+    """A passage of a document that its caller has split."""
+
     text: str
+    metadata: Metadata = Field({}, description="beside the document's, before which it goes")
+    place: ChunkPlace = Field({}, description="`page` and `headings`, the titles above it")
+
+
+CHUNKS = 100_000
+"""Of one document that comes split."""
+
+
+class Document(Request):
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["text"]}, {"required": ["chunks"]}]})
+
+    id: DocumentId
+    text: str = Field("", description="to be split; leave it out where there are chunks")
     metadata: Metadata = {}
+    chunks: list[GivenChunk] | None = Field(
+        None, min_length=1, max_length=CHUNKS, description="its passages, which stay as they are"
+    )
+
+    @model_validator(mode="after")
+    def _text_or_chunks(self) -> Self:
+        if self.chunks is None:
+            if "text" not in self.model_fields_set:
+                raise ValueError("a document has a text, or chunks")
+            return self
+        text = "\n\n".join(chunk.text for chunk in self.chunks)
+        if self.text not in ("", text):
+            raise ValueError("text and chunks exclude each other: leave one of them out")
+        for number, chunk in enumerate(self.chunks):
+            if self.metadata and chunk.metadata:
+                storable({**self.metadata, **chunk.metadata}, f"metadata of chunks.{number} and its document")
+        self.text = text
+        return self
 
 
 def _or_one(schema: dict[str, Any]) -> None:
@@ -143,17 +175,6 @@ class IngestPlan(IngestReport):
 
     documents: int = 0
     seconds: float = 0
-
-
-Filters = Annotated[
-    dict[str, JsonValue],
-    Field(
-        description="on metadata, all of them: {field: value}, {field: [any of these]}, {field: {gte, gt, lte, lt}}, "
-        "bounds being numbers or times (RFC 3339), {field: {exists: true or false}}, {field: {not: …}}; a field within "
-        "a field is author.name, and authors[].name within a list; and {and: [filters, …]}, {or: [filters, …]}, "
-        "{not: filters}; at most 32 conditions, 1,000 values in lists, and 16 levels"
-    ),
-]
 
 
 class Retrieval(Request):

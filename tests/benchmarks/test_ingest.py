@@ -102,33 +102,20 @@ def _by_llamaindex(texts: list[str], folder: Path) -> float:
     from llama_index.core.ingestion import IngestionPipeline
     from llama_index.core.node_parser import SentenceSplitter
 
-    from llmbackend import schemas
-    from llmbackend.backend import Backend
-    from llmbackend.inference.llamaindex import EmbeddingAdapter
-    from llmbackend.knowledge.vector_store import CollectionStore
-
-    async def run() -> float:
-        backend = await Backend.open(Settings(data_dir=folder, embedding_cache_mb=0))
-        try:
-            await backend.create_collection(schemas.CreateCollectionRequest(collection="corpus"))
-            pipeline = IngestionPipeline(
-                transformations=[
-                    SentenceSplitter(chunk_size=256, chunk_overlap=32),
-                    EmbeddingAdapter(backend._embedder, embed_batch_size=BATCH),
-                ],
-                vector_store=CollectionStore(await backend._collections.open("corpus")),
-            )
-            documents = [LlamaDocument(text=text) for text in texts]
-            began = time.perf_counter()
-            await pipeline.arun(documents=documents)
-            seconds = time.perf_counter() - began
-            described = schemas.CollectionRequest(collection="corpus")
-            assert (await backend.get_collection(described)).chunks == len(texts)
-        finally:
-            await backend.close()
-        return seconds
-
-    return asyncio.run(run())
+    with LLMBackendClient(
+        transport=LocalTransport(Settings(data_dir=folder, embedding_cache_mb=0))
+    ) as client:
+        client.create_collection("corpus")
+        pipeline = IngestionPipeline(
+            transformations=[SentenceSplitter(chunk_size=256, chunk_overlap=32)],
+            vector_store=client.llamaindex.vector_store("corpus"),
+        )
+        documents = [LlamaDocument(text=text) for text in texts]
+        began = time.perf_counter()
+        pipeline.run(documents=documents)
+        seconds = time.perf_counter() - began
+        assert client.get_collection("corpus").chunks == len(texts)
+    return seconds
 
 
 TXTAI = """

@@ -1,4 +1,4 @@
-"""Who writes the answer: a model, prompted by LlamaIndex, or nobody: the best quotes are it.
+"""Who writes the answer: a model, or nobody: the best quotes are it.
 
 A model is asked to cite the passages by number, and to say so where they do not tell. One that can only copy, such as
 the small embedded one, is not asked. Its own words had the fact in 13 of 22 questions on the demo's documents, its
@@ -8,11 +8,12 @@ best quotes in 19.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Protocol
 
-from ... import loading, threads
+from ... import threads
 from ...errors import BackendError
-from ...inference.chat import ChatModel
+from ...inference.chat import ChatModel, total
 from .citations import NOT_THERE, Checked, citing_nothing, mark
 from .delimiters import as_data, delimited
 from .passages import Passages, within
@@ -90,39 +91,47 @@ class Synthesis:
         self.fit: float | None = None
         self.bar: float | None = None
         self.found = False
+        self._was_cut = False
         self._chat = chat
         self._passages = passages
 
     async def pieces(self) -> AsyncGenerator[str, None]:
         if not self._passages.sources:
             return
-        await threads.files(loading.llamaindex)
-        from llama_index.core import ChatPromptTemplate
-
-        from ...inference.llamaindex import ChatAdapter
-
         window = await self._chat.window()
         texts = await threads.processor(within, self._passages, window.passages)
         self.read = len(texts)
-        llm = ChatAdapter(self._chat, context=window.context, max_tokens=REPLY_TOKENS)
-        # Not by LlamaIndex's synthesizer of one call, whose prompt has the passages as Python writes a list.
-        prompt = ChatPromptTemplate.from_messages([("system", _SYSTEM), ("user", _USER)])
         passages = "\n\n".join(
             delimited("passage", citing_nothing(text), number=number)
             for number, text in enumerate(texts, start=1)
         )
         question = as_data(citing_nothing(self._passages.question))
-        answer = await llm.astream(prompt, passages=passages, question=question)
-        checked = Checked(answer, count=self.read)
         silent = True
-        async for piece in checked.pieces():
-            silent = False
-            yield piece
-        if silent and llm.was_cut:  # which is not to say that there is nothing in the documents
+        async with aclosing(self._answer(_USER.format(passages=passages, question=question))) as answer:
+            checked = Checked(answer, count=self.read)
+            async for piece in checked.pieces():
+                silent = False
+                yield piece
+        if silent and self._was_cut:  # which is not to say that there is nothing in the documents
             raise BackendError(
-                f"{llm.model or 'the chat model'} thought for all of its {REPLY_TOKENS} tokens and answered nothing: "
+                f"{self.model or 'the chat model'} thought for all of its {REPLY_TOKENS} tokens and answered nothing: "
                 "switch its thinking off, or use another model",
                 details={"backend": "chat"},
             )
         self.found = checked.found
-        self.model, self.usage = llm.model, llm.usage
+
+    async def _answer(self, prompt: str) -> AsyncGenerator[str, None]:
+        request = {
+            "messages": [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": prompt}],
+            "max_tokens": REPLY_TOKENS,
+            "temperature": 0.0,
+            "stream_options": {"include_usage": True},
+        }
+        async with aclosing(self._chat.stream(request)) as chunks:
+            async for chunk in chunks:
+                self.model = chunk.get("model") or self.model
+                self.usage = total(self.usage, chunk.get("usage"))
+                for choice in chunk.get("choices") or ():
+                    self._was_cut |= choice.get("finish_reason") == "length"
+                    if piece := (choice.get("delta") or {}).get("content"):
+                        yield piece

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
 
 from ... import threads
-from ...schemas import Document
+from ...schemas import Document, GivenChunk
 from ..engines.interface import Chunk
 from . import tables
 from .splitting import splitter
@@ -37,6 +37,8 @@ def content_hash(document: Document | BareText) -> str:
     hashed = hashlib.sha256()
     for part in ('["', *_in_json(document.text), f'", {metadata}, "{syntax(document)}", {VERSION}]'):
         hashed.update(part.encode("utf-8", "surrogatepass"))
+    for chunk in document.chunks or ():
+        hashed.update(_AS_JSON.encode(chunk.model_dump()).encode("utf-8", "surrogatepass"))
     return hashed.hexdigest()[:32]
 
 
@@ -49,6 +51,8 @@ def _in_json(text: str) -> Iterator[str]:
 
 def split(document: Document | BareText, digest: str, size: int, overlap: int) -> list[Chunk]:
     """A document's chunks, in order, each of at most `size` tokens; none for a text without words."""
+    if isinstance(document, Document) and document.chunks is not None:
+        return _given(document, digest, document.chunks)
     text = document.text
     parts = [
         (piece, group.place)
@@ -59,6 +63,23 @@ def split(document: Document | BareText, digest: str, size: int, overlap: int) -
     return [
         Chunk(document.id, digest, number, len(parts), piece, document.metadata, place)
         for number, (piece, place) in enumerate(parts)
+    ]
+
+
+def _given(document: Document, digest: str, given: Sequence[GivenChunk]) -> list[Chunk]:
+    """Those of a document that came split."""
+    parts = [chunk for chunk in given if chunk.text.strip()]
+    return [
+        Chunk(
+            document.id,
+            digest,
+            number,
+            len(parts),
+            chunk.text,
+            {**document.metadata, **chunk.metadata},
+            chunk.place,
+        )
+        for number, chunk in enumerate(parts)
     ]
 
 

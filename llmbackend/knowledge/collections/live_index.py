@@ -93,6 +93,15 @@ class LiveIndex:
     def documents(self, limit: int, cursor: str | None) -> Page:
         return self.now.documents(limit, cursor)
 
+    def passages(
+        self,
+        limit: int,
+        cursor: str | None,
+        document_ids: Sequence[str] | None = None,
+        conditions: Sequence[Condition] = (),
+    ) -> Page:
+        return self.now.passages(limit, cursor, document_ids, conditions)
+
     def read(self, limit: int, cursor: str | None, document_ids: Sequence[str] | None = None) -> Stored:
         return self.now.read(limit, cursor, document_ids)
 

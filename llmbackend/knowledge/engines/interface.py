@@ -116,7 +116,7 @@ Scored = tuple[uuid.UUID, float]
 
 
 class Page(NamedTuple):
-    """Heads of documents in a stable order, and where the next page starts (None after the last)."""
+    """Chunks, or heads of documents, in a stable order, and where the next page starts (None after the last)."""
 
     heads: list[Chunk]
     cursor: str | None
@@ -242,6 +242,15 @@ class VectorIndex(Protocol):
         """Of these points, those that are there."""
 
     def documents(self, limit: int, cursor: str | None) -> Page: ...
+
+    def passages(
+        self,
+        limit: int,
+        cursor: str | None,
+        document_ids: Sequence[str] | None = None,
+        conditions: Sequence[Condition] = (),
+    ) -> Page:
+        """Chunks without their vectors: all, those of these documents, those that fit the conditions."""
 
     def read(self, limit: int, cursor: str | None, document_ids: Sequence[str] | None = None) -> Stored:
         """Everything, or of these documents everything, a page at a time."""

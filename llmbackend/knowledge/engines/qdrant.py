@@ -274,6 +274,19 @@ class QdrantIndex(ABC):
         chunks, _, following = self._read(self._all_current([self._head()]), limit, cursor)
         return Page(list(one_version(dict(enumerate(chunks))).values()), following)
 
+    def passages(
+        self,
+        limit: int,
+        cursor: str | None,
+        document_ids: Sequence[str] | None = None,
+        conditions: Sequence[Condition] = (),
+    ) -> Page:
+        where = [self._condition(one) for one in conditions]
+        if document_ids is not None:
+            where.append(self._of(document_ids))
+        chunks, _, following = self._read(self._all_current(where), limit, cursor)
+        return Page(list(one_version(dict(enumerate(chunks))).values()), following)
+
     def read(self, limit: int, cursor: str | None, document_ids: Sequence[str] | None = None) -> Stored:
         import numpy as np
 

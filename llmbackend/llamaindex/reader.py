@@ -1,0 +1,139 @@
+"""Our file formats as a LlamaIndex reader."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from functools import cache
+from typing import Any
+
+from llama_index.core.readers.base import BaseReader
+from llama_index.core.schema import Document
+
+import llm_client
+
+from ..errors import InvalidRequest
+from ..knowledge.chunks.syntax import ParsedDocument
+from ..knowledge.files.documents import from_files
+from ..knowledge.files.pool import Limits, ParsingPool
+from ..schemas import Document as Document_
+from ..schemas import Failure, File
+from .calling import call
+from .node_parser import SYNTAX
+
+
+class FileReader(BaseReader):
+    """Files, folders and patterns into documents, as `rag_ingest_files` reads them: here, in processes without rights.
+
+    A document's id is the file's path below the folder, or its name, and its metadata have it as `source`. A file that
+    cannot be read raises InvalidRequest; without `raise_on_error` the others go on, and `failed` tells of it.
+    `warnings` tell what of a file was replaced or left out. Fits as a `file_extractor` of SimpleDirectoryReader.
+    """
+
+    def __init__(self, limits: Limits, *, raise_on_error: bool = True) -> None:
+        self.failed: list[dict[str, str]] = []
+        self.warnings: list[dict[str, str]] = []
+        self._limits = limits
+        self._raise = raise_on_error
+
+    def load_data(
+        self,
+        paths: llm_client.File | Sequence[llm_client.File],
+        extra_info: dict[str, Any] | None = None,
+        fs: Any = None,
+    ) -> list[Document]:
+        return list(self._read(self._found(paths, fs), extra_info or {}))
+
+    async def aload_data(
+        self,
+        paths: llm_client.File | Sequence[llm_client.File],
+        extra_info: dict[str, Any] | None = None,
+        fs: Any = None,
+    ) -> list[Document]:
+        return await call(self.load_data, paths, extra_info, fs)
+
+    def lazy_load_data(
+        self,
+        paths: llm_client.File | Sequence[llm_client.File],
+        extra_info: dict[str, Any] | None = None,
+        fs: Any = None,
+    ) -> Iterable[Document]:
+        """Some files at a time."""
+        return self._read(self._found(paths, fs), extra_info or {})
+
+    def _read(self, found: Sequence[tuple[str, Any]], extra: dict[str, Any]) -> Iterator[Document]:
+        failed = llm_client.Records()
+        for lot in llm_client._lots(found, failed):
+            files = [
+                File.model_construct(name=one["name"], content=base64.b64decode(one["content"]))
+                for one in llm_client._contents(lot, failed)
+            ]
+            self._fail(failed)
+            failed.clear()
+            for one in _parsers(self._limits, os.getpid()).parse(files):
+                if isinstance(one, Failure):
+                    self._fail([one.model_dump()])
+                else:
+                    assert isinstance(one, ParsedDocument), "files are parsed"
+                    yield self._document(one, extra)
+        self._fail(failed)
+
+    def _document(self, parsed: ParsedDocument, extra: dict[str, Any]) -> Document:
+        self.warnings += [{"id": parsed.id, "warning": said} for said in parsed.warnings]
+        return Document(
+            id_=parsed.id,
+            text=parsed.text,
+            metadata={**parsed.metadata, SYNTAX: parsed.syntax, **extra},
+            excluded_embed_metadata_keys=[SYNTAX],
+            excluded_llm_metadata_keys=[SYNTAX],
+        )
+
+    def _found(self, paths: Any, fs: Any) -> list[tuple[str, Any]]:
+        if fs is not None:
+            paths = (str(paths).rpartition("/")[2], fs.cat_file(str(paths)))
+        return llm_client._named(llm_client._find_files(paths))
+
+    def _fail(self, failed: Sequence[Any]) -> None:
+        """Raise for the first, or keep them all."""
+        if failed and self._raise:
+            raise InvalidRequest(
+                f"{failed[0]['id']}: {failed[0]['error']}", details={"failed": [dict(one) for one in failed]}
+            )
+        self.failed += [dict(one) for one in failed]
+
+
+class _Parsers:
+    """Parsing processes, which are kept from one call to the next, on an event loop of their own."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="llmbackend-reader", daemon=True).start()
+        self._pool: ParsingPool | None = None
+        self._limits = limits
+
+    def parse(self, files: Sequence[File]) -> list[Document_ | Failure]:
+        work = asyncio.run_coroutine_threadsafe(self._parse(files), self._loop)
+        return _result(work)
+
+    async def _parse(self, files: Sequence[File]) -> list[Document_ | Failure]:
+        if self._pool is None:
+            self._pool = ParsingPool(self._limits)
+        return [one async for _, some in from_files(self._pool, files) for one in some]
+
+
+def _result(work: Future[list[Document_ | Failure]]) -> list[Document_ | Failure]:
+    try:
+        return work.result()
+    except BaseException:  # an interrupted wait
+        work.cancel()
+        raise
+
+
+@cache
+def _parsers(limits: Limits, process: int) -> _Parsers:
+    """Of this process: threads do not go along where it forks."""
+    return _Parsers(limits)
