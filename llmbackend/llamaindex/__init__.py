@@ -1,8 +1,8 @@
 """A client's models, collections, parsers and answers as LlamaIndex's classes: `client.llamaindex`.
 
 All of them call the client's operations and nothing else, so that they are the same in process and over HTTP. Their
-synchronous methods may be used anywhere but on the event loop of an in-process client, where jobs run: there the
-asynchronous ones are awaited. What happens to the caller's files and texts (reading, splitting) happens here.
+synchronous methods may be called anywhere, on a running event loop, too; where there is one, awaiting the others lets
+it go on. What happens to the caller's files and texts (reading, splitting) happens here.
 """
 
 from __future__ import annotations
@@ -112,7 +112,10 @@ class Components:
         return FileReader(limits, raise_on_error=raise_on_error)
 
     def vector_store(self, collection: str) -> CollectionVectorStore:
-        """A collection as a place for nodes (`BasePydanticVectorStore`), such as an ingestion pipeline fills."""
+        """A collection as a place for nodes (`BasePydanticVectorStore`).
+
+        LlamaIndex's IngestionPipeline hands nodes with vectors to it only: `embed_model()` is to be its last step.
+        """
         loading.llamaindex()
         from .vector_store import CollectionVectorStore
 

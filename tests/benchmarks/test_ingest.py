@@ -107,7 +107,10 @@ def _by_llamaindex(texts: list[str], folder: Path) -> float:
     ) as client:
         client.create_collection("corpus")
         pipeline = IngestionPipeline(
-            transformations=[SentenceSplitter(chunk_size=256, chunk_overlap=32)],
+            transformations=[
+                SentenceSplitter(chunk_size=256, chunk_overlap=32),
+                client.llamaindex.embed_model(),
+            ],
             vector_store=client.llamaindex.vector_store("corpus"),
         )
         documents = [LlamaDocument(text=text) for text in texts]

@@ -99,6 +99,7 @@ DIFFERENCES = {
     ),
     # The SDK turns the pages itself, and by default gives all.
     "list_documents": Difference(wire_only={"cursor"}, other_default={"limit"}),
+    "list_chunks": Difference(wire_only={"cursor"}, other_default={"limit"}),
 }
 # fmt: on
 
