@@ -89,11 +89,13 @@ class Multilingual:
         if is_run(word):
             # A query of one letter finds it in longer words; in a longer query it would only be noise.
             return dict.fromkeys(map(hashed, pairs(word) or letters(word)), 1.0)
-        forms = {word, plain(word)}
+        without_accents = plain(word)
+        if without_accents == word:
+            return dict.fromkeys(stems(word, EITHER), 1.0)
         weights: dict[int, float] = {}
-        for form in forms:
+        for form in (word, without_accents):
             for term in stems(form, EITHER):
-                weights[term] = weights.get(term, 0.0) + 1 / len(forms)
+                weights[term] = weights.get(term, 0.0) + 0.5
         return weights
 
     @staticmethod

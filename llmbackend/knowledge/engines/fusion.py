@@ -8,11 +8,11 @@ deviations stays beyond, so that a passage far ahead of all others stays ahead.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from math import sqrt
 from typing import TypeVar
 
-from .interface import List
+from .interface import LISTS, List
 
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -32,38 +32,33 @@ def best(
     if len(lists) == 1:
         [(name, scored)] = lists.items()
         return [(key, {name: score}) for key, score in scored[:top_k]]
-    rows: dict[_Key, _Row] = {}
-    slope, start = _line(lists["sparse"], 1 / (1 + weight))
-    for key, score in lists["sparse"]:
-        rows[key] = _Row(None, score, slope * score + start)
-    slope, start = _line(lists["dense"], weight / (1 + weight))
-    for key, score in lists["dense"]:
-        row = rows.get(key)
-        if row is None:
-            rows[key] = _Row(score, None, slope * score + start)
-        else:
-            row.dense = score
-            row.fused += slope * score + start
-    ordered = sorted(rows.items(), key=lambda item: item[1].fused, reverse=True)
-    return [(key, row.told(weight)) for key, row in ordered[:top_k]]
+    numbers: dict[_Key, int] = {}  # hashing a UUID takes long, so it is done once
+    dense, sparse = (
+        {numbers.setdefault(key, len(numbers)): score for key, score in lists[name]}
+        for name in LISTS["hybrid"]
+    )
+    slope, start = _line(sparse.values(), 1 / (1 + weight))
+    fused = {number: slope * score + start for number, score in sparse.items()}
+    slope, start = _line(dense.values(), weight / (1 + weight))
+    for number, score in dense.items():
+        fused[number] = fused.get(number, 0.0) + slope * score + start
+    keys = list(numbers)
+    found: list[tuple[_Key, dict[str, float]]] = []
+    for number in sorted(fused, key=fused.__getitem__, reverse=True)[:top_k]:
+        scores = {
+            "dense": dense.get(number),
+            "sparse": sparse.get(number),
+            "weight": weight,
+            "fused": fused[number],
+        }
+        found.append((keys[number], {name: score for name, score in scores.items() if score is not None}))
+    return found
 
 
-class _Row:
-    __slots__ = ("dense", "fused", "sparse")
-
-    def __init__(self, dense: float | None, sparse: float | None, fused: float) -> None:
-        self.dense, self.sparse, self.fused = dense, sparse, fused
-
-    def told(self, weight: float) -> dict[str, float]:
-        told = {"dense": self.dense, "sparse": self.sparse, "weight": weight, "fused": self.fused}
-        return {name: score for name, score in told.items() if score is not None}
-
-
-def _line(scored: Sequence[tuple[_Key, float]], share: float) -> tuple[float, float]:
+def _line(scores: Collection[float], share: float) -> tuple[float, float]:
     """What scores are multiplied by, and what is added then, to go from 0 to `share`."""
-    if not scored:
+    if not scores:
         return 0.0, 0.0
-    scores = [score for _, score in scored]
     mean = sum(scores) / len(scores)
     deviation = sqrt(sum([(score - mean) ** 2 for score in scores]) / len(scores))
     if deviation <= 1e-6 * abs(mean):  # which only rounding tells apart

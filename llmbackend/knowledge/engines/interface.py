@@ -100,11 +100,12 @@ TRIES = 3
 
 def one_version(chunks: Mapping[_Key, Chunk]) -> dict[_Key, Chunk]:
     """Of each document those of one version: while it is replaced, the old one until that is superseded."""
-    versions: dict[str, dict[str, Chunk]] = {}
+    shown: dict[str, Chunk] = {}
     for chunk in chunks.values():
-        versions.setdefault(chunk.document_id, {}).setdefault(chunk.hash, chunk)
-    shown = {name: min(some, key=lambda digest: _order(some[digest])) for name, some in versions.items()}
-    return {key: chunk for key, chunk in chunks.items() if shown[chunk.document_id] == chunk.hash}
+        other = shown.setdefault(chunk.document_id, chunk)
+        if chunk.hash != other.hash and _order(chunk) < _order(other):
+            shown[chunk.document_id] = chunk
+    return {key: chunk for key, chunk in chunks.items() if shown[chunk.document_id].hash == chunk.hash}
 
 
 def _order(chunk: Chunk) -> tuple[bool, int]:
