@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -150,7 +150,7 @@ async def validated(
 ) -> schemas.Request:
     """The request that a body makes, with further fields; raises InvalidRequest or TooLarge."""
     trace.meter = backend.meter
-    with tracing(trace), _failing_as_ours(trace):
+    with _calling(trace):
         return await _request(backend, name, body, trace, fields)
 
 
@@ -158,7 +158,7 @@ async def call(backend: Backend, name: str, body: Body, trace: Trace | None = No
     """An operation's JSON result (or a Block) for its fields; whatever goes wrong is an LLMBackendError."""
     trace = trace or Trace(name)
     trace.meter = backend.meter
-    with tracing(trace), _failing_as_ours(trace):
+    with _calling(trace):
         request = await _request(backend, name, body, trace)
         await _permit(backend, name, request, trace)
         result: schemas.Response | bytes = await getattr(backend, name)(request)
@@ -180,7 +180,7 @@ async def stream(backend: Backend, name: str, body: Body, trace: Trace | None = 
     """
     trace = trace or Trace(name)
     trace.meter = backend.meter
-    with tracing(trace), _failing_as_ours(trace):
+    with _calling(trace):
         request = await _request(backend, name, body, trace)
         await _permit(backend, name, request, trace)
         events = getattr(backend, f"{name}_stream")(request)
@@ -256,20 +256,27 @@ async def _rest(
         trace.finish(outcome)
 
 
-@contextmanager
-def _failing_as_ours(trace: Trace) -> Iterator[None]:
-    try:
-        with panics.caught():
-            yield
-    except Exception as error:
-        ours = _ours(trace, error)
-        trace.finish(ours.code)
-        if ours is error:
-            raise
-        raise ours from error
-    except BaseException:  # cancelled: whoever asked has gone
-        trace.finish("left")
-        raise
+class _calling(tracing):
+    """Traced; whatever goes wrong within is raised as an LLMBackendError, and ends the trace."""
+
+    __slots__ = ()
+
+    def __exit__(self, *raised: object) -> None:
+        try:
+            if isinstance(error := raised[1], BaseException):
+                self._fail(error)
+        finally:
+            super().__exit__()
+
+    def _fail(self, raised: BaseException) -> None:
+        error = panics.as_error(raised) if panics.panicked(raised) else raised
+        if not isinstance(error, Exception):  # cancelled: whoever asked has gone
+            self._trace.finish("left")
+            return
+        ours = _ours(self._trace, error)
+        self._trace.finish(ours.code)
+        if ours is not raised:
+            raise ours from raised
 
 
 async def _request(

@@ -39,9 +39,10 @@ def begin(request: object) -> None:
 
 
 def end(request: object) -> None:
-    with _lock:
-        _small.pop(request, None)
-        _wake()
+    _small.pop(request, None)
+    if _waiting:  # whoever comes to wait at this very moment goes on by itself, a slice later
+        with _lock:
+            _wake()
 
 
 def wanted() -> bool:

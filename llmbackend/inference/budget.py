@@ -15,7 +15,7 @@ import asyncio
 import math
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -114,7 +114,7 @@ class Budget:
         self._under_way_in_bulk = 0
         self._enough = most  # in bulk, to keep the server at work
         self._quiet = math.inf  # seconds for a question
-        self._of_owner: Counter[str] = Counter()
+        self._of_owner: dict[str, int] = {}
         self._waiting: dict[bool, dict[str, deque[_Waiting]]] = {False: {}, True: {}}  # in bulk or not
         self._lock = threading.RLock()  # a turn may end wherever its last reference goes
 
@@ -158,9 +158,8 @@ class Budget:
         with self._lock:
             self._under_way -= turn.texts
             self._under_way_in_bulk -= turn.texts * turn.bulk
-            self._of_owner[turn.owner] -= turn.texts
-            if not self._of_owner[turn.owner]:
-                del self._of_owner[turn.owner]
+            if left := self._of_owner.pop(turn.owner) - turn.texts:
+                self._of_owner[turn.owner] = left
             self._admit()
 
     def went_well(self, turn: Turn) -> None:
@@ -207,13 +206,13 @@ class Budget:
     def _given(self, texts: int, owner: str, bulk: bool) -> Turn:
         self._under_way += texts
         self._under_way_in_bulk += texts * bulk
-        self._of_owner[owner] += texts
+        self._of_owner[owner] = self._of_owner.get(owner, 0) + texts
         return Turn(self, texts, owner, bulk, self._under_way)
 
     def _admit(self) -> None:
         for bulk, queues in self._waiting.items():
             while queues:
-                owner = min(queues, key=lambda name: self._of_owner[name])
+                owner = min(queues, key=lambda name: self._of_owner.get(name, 0))
                 if not self._fits(queues[owner][0].texts, bulk):
                     return
                 first = queues[owner].popleft()

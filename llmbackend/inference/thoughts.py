@@ -92,6 +92,8 @@ class Thoughts:
 
 def told_apart(text: str) -> tuple[str, str]:
     """The words and the thoughts of a whole reply."""
+    if "<" not in text and "[" not in text:
+        return text, ""  # as of most replies
     reading = Thoughts()
     words, thoughts = reading.feed(text, last=True)
     # A closing tag by itself: its template has opened the thoughts, or there were others within.

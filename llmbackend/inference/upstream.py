@@ -301,7 +301,7 @@ class Upstream:
         try:
             if (reply.content_length or 0) > self.reply_bytes:
                 raise self.too_large("a reply", self.reply_bytes)
-            async for piece in reply.content.iter_any():
+            while piece := await reply.content.readany():
                 read += piece
                 if len(read) > self.reply_bytes:
                     raise self.too_large("a reply", self.reply_bytes)

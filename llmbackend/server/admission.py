@@ -12,22 +12,6 @@ from .replies import error_response
 from .shares import Reservation, Shares
 
 
-class Refused:
-    """Answers what the connection has refused already."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (refusal := scope.get("state", {}).get("refusal")) is None:
-            await self._app(scope, receive, send)
-            return
-        status, error = refusal
-        reply = error_response(error, scope["request_id"])
-        reply.status_code = status
-        await reply(scope, receive, send)
-
-
 class Admission:
     """Refuses what would be too much at once; public paths, health among them, are always let in.
 

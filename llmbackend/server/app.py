@@ -36,7 +36,7 @@ from ..settings import Settings
 from ..tracing import Trace
 from . import bodies, uploads
 from .access import LOOPBACK, Access
-from .admission import Admission, Refused
+from .admission import Admission
 from .connections import IDLE, Connection, Connections
 from .openapi import document
 from .refusals import Refusals, client, origin
@@ -56,7 +56,6 @@ def create_app(backend: Backend, refusals: Refusals | None = None) -> Starlette:
         routes=routes,
         middleware=[
             Middleware(RequestId, refusals=refusals or Refusals()),
-            Middleware(Refused),
             Middleware(Access, register=backend.register),
             Middleware(Admission, settings=backend.settings, register=backend.register),
         ],
@@ -117,7 +116,7 @@ async def _body(
             fields["last_event_id"] = request.headers["last-event-id"]
         return fields, {}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    content = bodies.read(request, settings.max_body_bytes, request.scope["reserved"])
+    content = bodies.Body(request, settings.max_body_bytes, request.scope["reserved"])
     if kind == uploads.FORM and uploads.takes(operation):
         return await uploads.as_fields(operation, request, content, settings), request.path_params
     if kind and kind != "application/json":
@@ -181,6 +180,8 @@ async def _unforeseen(request: Request, error: Exception) -> Response:
 class RequestId:
     """Gives every request an id, sent back as X-Request-Id and written into errors and the log, and logs refusals.
 
+    What the connection has refused already is answered here.
+
     X-LLMBackend-Overhead-Ms tells the time until the reply began that no model took.
     """
 
@@ -205,7 +206,13 @@ class RequestId:
                     message["headers"].append((b"x-llmbackend-overhead-ms", overhead))
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        if (refusal := scope.get("state", {}).get("refusal")) is None:
+            await self._app(scope, receive, send_with_id)
+            return
+        status, error = refusal
+        reply = error_response(error, request_id)
+        reply.status_code = status
+        await reply(scope, receive, send_with_id)
 
 
 def check_exposure(settings: Settings) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from typing import Self
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from .. import precedence
 from ..errors import RequestTimeout, TooLarge
@@ -23,43 +23,57 @@ GRACE = 10.0  # seconds until a body must have begun to come
 PACE = 2**14  # bytes a second that it must then come at, on average: less than any usable line carries
 
 
-async def read(request: Request, limit: int, reserved: Reservation) -> AsyncGenerator[bytes, None]:
-    """The body piece by piece. `limit` is in bytes.
+class Body:
+    """A request's body, to be read piece by piece. `limit` is in bytes.
 
     Raises TooLarge, Overloaded when the bodies of all requests are too large together, or RequestTimeout.
     """
-    told = request.headers.get("content-length", "")
-    expected = int(told) if told.isdecimal() else 0
-    _check(expected, limit)
-    if expected > FREE:
-        reserved.grow(expected)
-    size, slices = 0, 1
-    now = asyncio.get_running_loop().time
-    began = now()
-    parts = request.stream()
-    while True:
+
+    # No generator: the event loop keeps a list of those.
+    def __init__(self, request: Request, limit: int, reserved: Reservation) -> None:
+        self._receive = request.receive
+        self._limit = limit
+        self._reserved = reserved
+        told = request.headers.get("content-length", "")
+        self._expected = int(told) if told.isdecimal() else 0
+        _check(self._expected, limit)
+        if self._expected > FREE:
+            reserved.grow(self._expected)
+        self._began = asyncio.get_running_loop().time()
+        self._size, self._slices = 0, 1
+        self._ended = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._ended:
+            raise StopAsyncIteration
+        now = asyncio.get_running_loop().time
         try:
-            async with asyncio.timeout_at(began + GRACE + size / PACE):
-                part = await anext(parts, None)
+            async with asyncio.timeout_at(self._began + GRACE + self._size / PACE):
+                message = await self._receive()
         except TimeoutError:
             raise RequestTimeout(
-                f"of the request, {size} bytes came in {now() - began:.0f} s: send at least {PACE} a second",
+                f"of the request, {self._size} bytes came in {now() - self._began:.0f} s: "
+                f"send at least {PACE} a second",
                 details={"bytes_a_second": PACE},
             ) from None
-        if part is None:
-            return
-        size += len(part)
-        _check(size, limit)  # Content-Length may be missing
-        if size > max(FREE, expected):
-            reserved.grow(-(-size // STEP) * STEP)
-        if size > slices * SLICE:
-            slices = size // SLICE + 1
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part: bytes = message.get("body", b"")
+        self._size += len(part)
+        _check(self._size, self._limit)  # Content-Length may be missing
+        if self._size > max(FREE, self._expected):
+            self._reserved.grow(-(-self._size // STEP) * STEP)
+        if self._size > self._slices * SLICE:
+            self._slices = self._size // SLICE + 1
             paused = now()
             await precedence.pause()
-            began += now() - paused  # which is not the caller's time
-        yield part
-        if size == expected:
-            return  # what would come is that it has ended
+            self._began += now() - paused  # which is not the caller's time
+        # Behind what was announced there only comes that it has ended.
+        self._ended = not message.get("more_body", False) or self._size == self._expected > 0
+        return part
 
 
 def _check(size: int, limit: int) -> None:

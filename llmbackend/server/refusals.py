@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from functools import lru_cache
 from urllib.parse import quote
 
 from starlette.types import Scope
@@ -46,7 +47,12 @@ class Refusals:
 
 def client(scope: Scope) -> str:
     """The address that a request came from, or a proxy's word for it."""
-    return quote((scope.get("client") or ("-",))[0][:64], safe=":.%")
+    return _quoted((scope.get("client") or ("-",))[0][:64])
+
+
+@lru_cache(maxsize=CLIENTS)
+def _quoted(address: str) -> str:
+    return quote(address, safe=":.%")
 
 
 def origin(scope: Scope) -> str:

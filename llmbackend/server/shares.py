@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 
 from ..errors import Overloaded
@@ -14,19 +13,20 @@ class Shares:
     def __init__(self, whole: int, most: Callable[[], int], what: str, setting: str) -> None:
         self._left = whole
         self._most = most
-        self._taken: Counter[str] = Counter()
+        self._taken: dict[str, int] = {}
         self._what = what
         self._setting = setting
 
     def take(self, owner: str, amount: int) -> None:
         """Raises Overloaded if there is not so much."""
-        if self._taken[owner] + amount > (most := self._most()):
+        taken = self._taken.get(owner, 0) + amount
+        if taken > (most := self._most()):
             whose, limit = "this project's", most
         elif amount > self._left:
             whose, limit = "all callers'", sum(self._taken.values()) + self._left
         else:
             self._left -= amount
-            self._taken[owner] += amount
+            self._taken[owner] = taken
             return
         raise Overloaded(
             f"{whose} {self._what} under way are {limit} already, or would be more: try again later, "
@@ -36,9 +36,8 @@ class Shares:
 
     def give_back(self, owner: str, amount: int) -> None:
         self._left += amount
-        self._taken[owner] -= amount
-        if not self._taken[owner]:
-            del self._taken[owner]
+        if left := self._taken.pop(owner) - amount:
+            self._taken[owner] = left
 
 
 class Reservation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from ..disk import Disk, translated
 from ..errors import BackendError, InvalidRequest
 from ..operations import Operation
 from ..settings import Settings
+from .bodies import Body
 
 FORM = "multipart/form-data"
 MOST_FILES = schemas.FILES
@@ -29,7 +30,7 @@ def takes(operation: Operation) -> bool:
 
 
 async def as_fields(
-    operation: Operation, request: Request, content: AsyncGenerator[bytes, None], settings: Settings
+    operation: Operation, request: Request, content: Body, settings: Settings
 ) -> dict[str, Any]:
     """The operation's fields in a form. Large files wait on the disk until the form is complete.
 
@@ -37,13 +38,18 @@ async def as_fields(
     """
     try:
         with _room(request, settings):
-            form = await MultiPartParser(request.headers, content, max_files=MOST_FILES).parse()
+            form = await _parser(request, content).parse()
     except MultiPartException as error:
         raise InvalidRequest(f"{operation.name}: the form cannot be read: {error.message}") from error
     try:
         return await threads.processor(_fields, operation, form)
     finally:
         await form.close()
+
+
+def _parser(request: Request, content: Body) -> MultiPartParser:
+    # It only iterates.
+    return MultiPartParser(request.headers, content, max_files=MOST_FILES)  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -252,7 +252,7 @@ async def test_a_large_body_is_read_no_further_while_a_small_request_is_at_work(
     async def read() -> int:
         request = Request({"type": "http", "method": "POST", "headers": []}, receive)
         reserved = Reservation(Shares(10**9, lambda: 10**9, "", ""), "a")
-        return sum([len(part) async for part in bodies.read(request, 10**9, reserved)])
+        return sum([len(part) async for part in bodies.Body(request, 10**9, reserved)])
 
     reading = asyncio.create_task(read())
     await _until(lambda: precedence._waiting)
