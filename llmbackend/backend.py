@@ -20,13 +20,14 @@ from sqlalchemy import text
 from . import __version__, doctor, loading, panics, schemas, threads, tracing, usage
 from .access import issuing, keys
 from .access.decision import Asks
+from .access.limits import Limiter
 from .access.register import Register
 from .disk import SMALL, Disk
-from .errors import BackendError, Conflict, InvalidRequest, NotFound
+from .errors import BackendError, Conflict, InvalidRequest, NotFound, Overloaded
 from .inference import factory, structured
 from .inference.embeddings import EmbeddingBatch, require
 from .inference.judge import Judge
-from .jobs import registry, results, schedules, types, webhooks  # noqa: F401  # types: registers those that are built in
+from .jobs import reading, registry, results, schedules, types, webhooks  # noqa: F401  # types: registers those that are built in
 from .jobs.context import JobServices
 from .jobs.leases import WorkerCapacity
 from .jobs.ledger import NewJob
@@ -96,7 +97,10 @@ class Backend:
         self._database = Database(engine, self._vitals)
         self.register = Register(self._database, manifests, settings.callers)
         self.register.default_model = self._default_model
-        self.meter = usage.Meter()
+        redis = settings.redis_url.get_secret_value() if settings.redis_url else None
+        shared = settings.database_url is not None
+        self.limiter = Limiter(settings.project_limits, self._database, redis, shared)
+        self.meter = usage.Meter(self.limiter.used)
         self._jobs = self._open_jobs(engine)
         self._usage = usage.Book(self.meter, self._database, self._vitals)
 
@@ -176,6 +180,7 @@ class Backend:
                 self._jobs_disk,
                 self._vitals,
                 self.meter,
+                self.limiter,
             )
         return Jobs(self._database, queue, worker, deliveries, settings.job_result_days, self._vitals)
 
@@ -627,6 +632,7 @@ class Backend:
         if request.webhook is not None:
             secret = self._jobs.deliveries.secret
             webhooks.check(request.webhook, secret, self.settings.webhook_private)
+        await self._check_jobs()
         job = replace(
             await self._new_job(request.job_type, request.params, request.priority),
             run_at=request.moment,
@@ -635,6 +641,19 @@ class Backend:
             webhook=request.webhook,
         )
         return schemas.JobId(id=await self._jobs.submit(job))
+
+    async def _check_jobs(self) -> None:
+        """Raises Overloaded if the caller's project has as many jobs as it may."""
+        caller = tracing.current().caller
+        if (most := self.limiter.jobs_of(caller.project)) is None:
+            return
+        if await self._database.read(reading.open_jobs, caller.project) >= most:
+            error = Overloaded(
+                f"this project's limit of {most} jobs that wait or are at work is reached: try again later",
+                details={"limit": str(most), "what": "jobs", "retry_after": 5},
+            )
+            self.limiter.reached(error, caller)
+            raise error
 
     async def _new_job(self, job_type: str, params: dict[str, Any], priority: int) -> NewJob:
         caller = tracing.current().caller

@@ -21,7 +21,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from .access.caller import DEFAULT, OPERATOR, Caller, of_project
+from .access.caller import DEFAULT, OPERATOR, Caller, ProjectLimits, of_project
 from .errors import InvalidRequest
 from .schemas.collections import EngineOptions
 from .schemas.usage import Price
@@ -116,6 +116,9 @@ class Settings(BaseSettings):
     # What becomes of links in answers and analyses (images and HTML are removed, but for "keep")
     answer_links: Literal["host", "remove", "keep"] = "host"
 
+    # What projects may do at most, `*` for all that are not named
+    project_limits: Annotated[dict[str, ProjectLimits], NoDecode] = Field({})
+
     # What a million tokens of a model cost, for `usage`
     usage_prices: Annotated[dict[str, Price], NoDecode] = Field({})
 
@@ -184,6 +187,22 @@ class Settings(BaseSettings):
             place = ".".join(map(str, wrong["loc"]))
             raise ValueError(
                 f"{place + ': ' if place else ''}{wrong['msg'].removeprefix('Value error, ')}"
+            ) from None
+
+    @field_validator("project_limits", mode="before")
+    @classmethod
+    def _project_limits(cls, given: Any) -> Any:
+        """From JSON."""
+        if not isinstance(given, str):
+            return given
+        try:
+            found = json.loads(given)
+            return {str(project): ProjectLimits.of(limits) for project, limits in found.items()}
+        except InvalidRequest as error:
+            raise ValueError(error.message) from None
+        except (ValueError, TypeError, AttributeError):
+            raise ValueError(
+                'it is like {"hr": {"rate": "600/min", "tokens": "1M/day", "concurrent": 50, "jobs": 1000}, "*": {…}}'
             ) from None
 
     @field_validator("usage_prices", mode="before")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import fnmatch
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from ..errors import InvalidRequest
 
@@ -100,6 +100,30 @@ class Limits:
 
 
 NO_LIMITS = Limits()
+
+
+class ProjectLimits(NamedTuple):
+    limits: Limits = NO_LIMITS
+    jobs: int | None = None
+    """That wait or are at work."""
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> ProjectLimits:
+        """Raises InvalidRequest."""
+        if unknown := given.keys() - {"rate", "tokens", "concurrent", "jobs"}:
+            raise InvalidRequest(f"{min(unknown)!r} is none of rate, tokens, concurrent and jobs")
+        for name in ("concurrent", "jobs"):
+            if not isinstance(given.get(name, 1), int) or given.get(name, 1) < 1:
+                raise InvalidRequest(f"{name} is a number from 1 on")
+        rate, tokens = given.get("rate"), given.get("tokens")
+        return cls(
+            Limits(
+                Rate.parse(str(rate)) if rate else None,
+                given.get("concurrent"),
+                tuple(Rate.parse(one) for one in str(tokens).split(",")) if tokens else (),
+            ),
+            given.get("jobs"),
+        )
 
 
 class Standing:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, func, select
 
 from ..errors import Conflict, JobExpired, LLMBackendError
 from ..schemas import JobProgress, JobRows, JobState, JobStatus, JobWebhook
@@ -169,3 +169,9 @@ def _job(row: RowMapping, keep_days: float, **more: Any) -> JobStatus:
         rows=JobRows(name=name, count=row["row_count"]) if name and row["status"] == "completed" else None,
         **more,
     )
+
+
+def open_jobs(connection: Connection, owner: str) -> int:
+    """How many of an owner's jobs wait or are at work."""
+    waiting = jobs.c.status.in_(("queued", "running"))
+    return connection.execute(select(func.count()).where(jobs.c.owner == owner, waiting)).scalar_one()

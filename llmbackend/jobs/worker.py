@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from .. import panics, threads
 from ..access.caller import Caller
 from ..access.decision import ended
+from ..access.limits import Limiter
 from ..access.register import Register
 from ..disk import Disk
 from ..errors import InsufficientStorage, LLMBackendError
@@ -70,6 +71,10 @@ class Attempt:
         return self.job.tries > 1 and not proven and time.monotonic() - self._began < SUSPECT_SECONDS
 
 
+class _NoTokens(Exception):
+    """The job's key may use no more tokens for a while."""
+
+
 class Worker:
     """Made, used and closed on the core's event loop."""
 
@@ -85,6 +90,7 @@ class Worker:
         disk: Disk | None,
         vitals: Vitals,
         meter: Meter | None = None,
+        limiter: Limiter | None = None,
     ) -> None:
         """`disk` is what the ledger is on, if it is here: while that has no room, no job is begun."""
         self._database = database
@@ -92,6 +98,7 @@ class Worker:
         self._no_room: str | None = None
         self._vitals = vitals
         self._meter = meter
+        self._limiter = limiter
         self._context = contextvars.copy_context()
         self._services = services
         self._register = register
@@ -280,11 +287,12 @@ class Worker:
                 end = _complete, job, result, {**context.last_progress, **context.counts()}, chunks
         except Exception as error:
             failure = _only(error)
-            if isinstance(failure, InsufficientStorage):
-                log.warning("job %s (%s) waits: %s", job.id, job.type, failure.message)
+            waits = isinstance(error, _NoTokens)
+            if waits or isinstance(failure, InsufficientStorage):
+                log.warning("job %s (%s) waits: %s", job.id, job.type, error)
                 moment = now()
                 waiting = {
-                    "stage": "waits for disk space",
+                    "stage": "waits for tokens" if waits else "waits for disk space",
                     "run_at": moment + ROOM_SECONDS,
                     "reckoned_at": moment,
                 }
@@ -308,6 +316,8 @@ class Worker:
         job = attempt.job
         caller = attempt.caller = await self._register.caller_of(job.owner, job.key)
         granted = await self._register.permit(caller, wanted(kind, vars(params)))
+        if self._limiter is not None and (seconds := await self._limiter.wait(caller)) is not None:
+            raise _NoTokens(f"its key or project has no tokens left for {seconds:.0f} s")
         return Trace(job.type, caller=caller, granted=granted)
 
     async def _end_refused(self) -> None:

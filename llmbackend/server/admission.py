@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..access.limits import Limiter
 from ..access.register import Register
 from ..errors import Overloaded
+from ..operations import OPERATIONS
 from ..settings import Settings
 from .access import PUBLIC
 from .replies import error_response
 from .shares import Reservation, Shares
+
+_SPENDING = {row.path for row in OPERATIONS.values() if row.asks or row.path.startswith("/v1/rag/")}
+
+
+def _spends(path: str) -> bool:
+    """Whether a request may use tokens: who has none left still sees to jobs and collections."""
+    return path in _SPENDING or path.endswith("/reindex")
 
 
 class Admission:
@@ -18,8 +27,9 @@ class Admission:
     One project has half of everything at most, where there are several.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, register: Register) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, register: Register, limiter: Limiter) -> None:
         self._app = app
+        self._limiter = limiter
         requests = settings.max_requests
         self._requests = Shares(
             requests, lambda: -(-requests // 2) if register.several else requests, "requests", "MAX_REQUESTS"
@@ -38,12 +48,20 @@ class Admission:
         if scope["path"] in PUBLIC:
             await self._app(scope, receive, send)
             return
-        owner = scope["caller"].project
+        caller = scope["caller"]
+        owner = caller.project
+        limited = scope["limited"] = self._limiter.admission(caller, spends=_spends(scope["path"]))
         under_way = Reservation(self._requests, owner)
         body = scope["reserved"] = Reservation(self._bodies, owner)
         try:
             under_way.grow(1)
+            if limited is not None:
+                await limited.enter()
         except Overloaded as error:
+            under_way.release()
+            if limited is not None:
+                limited.leave(None)
+                self._limiter.reached(error, caller)
             await error_response(error, scope["request_id"])(scope, receive, send)
             return
         try:
@@ -51,3 +69,6 @@ class Admission:
         finally:  # a stream has ended by now, too
             under_way.release()
             body.release()
+            if limited is not None:
+                trace = scope.get("trace")
+                limited.leave(sum(trace.tokens.values()) if trace is not None else None)

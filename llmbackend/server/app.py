@@ -57,7 +57,9 @@ def create_app(backend: Backend, refusals: Refusals | None = None) -> Starlette:
         middleware=[
             Middleware(RequestId, refusals=refusals or Refusals()),
             Middleware(Access, register=backend.register),
-            Middleware(Admission, settings=backend.settings, register=backend.register),
+            Middleware(
+                Admission, settings=backend.settings, register=backend.register, limiter=backend.limiter
+            ),
         ],
         exception_handlers={
             LLMBackendError: _refuse,
@@ -201,6 +203,8 @@ class RequestId:
                 if 400 <= message["status"] < 500:
                     self._refusals.note(scope, message["status"])
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), VERSION]
+                if (limited := scope.get("limited")) is not None:
+                    message["headers"] += limited.headers()
                 if (trace := scope.get("trace")) is not None:
                     overhead = f"{trace.overhead * 1000:.2f}".encode()
                     message["headers"].append((b"x-llmbackend-overhead-ms", overhead))

@@ -1,0 +1,314 @@
+"""How much keys and projects may do in a while: requests, tokens, requests at once, jobs that wait.
+
+A limit counts in fixed windows: `60/min` begins anew with each full minute, `1M/day` at midnight in UTC. Processes share
+what is left of a window: each takes a small part at a time from a counter that all of them have (in the database, or in
+Redis for windows below an hour) and spends that by itself. So more is never let in, and at most a hundredth is refused that
+others have taken and not spent. Tokens are known afterwards: a call takes as many as its key's calls took on average, and
+what it really took is settled at its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from sqlalchemy import BigInteger, Column, Connection, Float, String, Table, delete
+
+from .. import threads
+from ..errors import Overloaded
+from ..storage.database import Database
+from ..storage.schema import metadata
+from .caller import NO_LIMITS, Caller, Limits, ProjectLimits, Rate
+
+PART = 400
+"""Of a limit, the part that a process takes at a time is one in so many: four that share it strand a hundredth."""
+LONG = 3600
+"""Seconds from which on a window's counter has to outlive a restart."""
+
+table = Table(
+    "limit_windows",
+    metadata,
+    Column("name", String(320), primary_key=True),
+    Column("window", BigInteger, primary_key=True, autoincrement=False),
+    Column("used", BigInteger, nullable=False),
+    Column("ends", Float, nullable=False, index=True),
+)
+
+
+class Counters(Protocol):
+    """What processes share."""
+
+    async def add(self, name: str, window: int, ends: float, amount: int) -> int:
+        """The window's count once that amount is in it."""
+
+
+class CountersOfDatabase:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, name: str, window: int, ends: float, amount: int) -> int:
+        return await self._database.write(_add, name, window, ends, amount, durable=False)
+
+
+def _add(connection: Connection, name: str, window: int, ends: float, amount: int) -> int:
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert
+    else:
+        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
+
+    statement = insert(table).values(name=name, window=window, used=amount, ends=ends)
+    total: int = connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["name", "window"], set_={"used": table.c.used + statement.excluded.used}
+        ).returning(table.c.used)
+    ).scalar_one()
+    if total == amount:  # a new window: those that are over are not needed any more
+        connection.execute(delete(table).where(table.c.name == name, table.c.ends < time.time() - 60))
+    return total
+
+
+class CountersOfLibrary:
+    """In this process alone, or in Redis."""
+
+    def __init__(self, url: str) -> None:
+        from limits.storage import storage_from_string
+
+        self._storage: Any = storage_from_string(url)
+        self._here = url.startswith("memory")
+
+    async def add(self, name: str, window: int, ends: float, amount: int) -> int:
+        expiry = math.ceil(ends - time.time()) + 60
+        key = f"llmbackend/{name}/{window}"
+        if self._here:
+            return int(self._storage.incr(key, expiry, amount))
+        return int(await threads.database(self._storage.incr, key, expiry, amount))
+
+
+class Window:
+    """One limit, as this process spends it."""
+
+    def __init__(self, name: str, rate: Rate, counters: Counters, part: int) -> None:
+        self.name, self.rate = name, rate
+        self._counters = counters
+        self._part = part
+        self.number = -1
+        self._taken = 0  # by all processes, when this one looked last
+        self._here = 0  # taken by this process and not spent; below 0 if more was spent
+        self._taking = asyncio.Lock()
+
+    @property
+    def left(self) -> int:
+        self._turn()
+        return max(0, self.rate.amount - self._taken + min(self._here, self._taken))
+
+    @property
+    def reset(self) -> float:
+        """Seconds until the next window."""
+        seconds = self.rate.seconds
+        return seconds - time.time() % seconds
+
+    def _turn(self) -> None:
+        number = int(time.time() // self.rate.seconds)
+        if number != self.number:
+            self.number, self._taken, self._here = number, 0, 0
+
+    async def take(self, amount: int) -> int:
+        """Spend up to so much; what was spent, 0 if nothing is left."""
+        self._turn()
+        if self._here < amount:
+            async with self._taking:
+                await self._fetch(amount)
+        spent = max(0, min(amount, self._here))
+        self._here -= spent
+        return spent
+
+    async def _fetch(self, amount: int) -> None:
+        self._turn()
+        while self._here < amount and self._taken < self.rate.amount:
+            number, wanted = self.number, max(self._part, amount - self._here)
+            total = await self._counters.add(self.name, number, (number + 1) * self.rate.seconds, wanted)
+            if number != self.number:
+                return
+            self._taken = total
+            self._here += max(0, wanted - max(0, total - self.rate.amount))
+
+    def settle(self, amount: int) -> None:
+        """Spend so much more, though it may not be there."""
+        self._turn()
+        self._here -= amount
+
+    def give_back(self, amount: int, number: int) -> None:
+        """What was taken in a window, if that is not over."""
+        self._turn()
+        if number == self.number:
+            self._here += amount
+
+
+class Holder:
+    """A key, or a project, that has limits."""
+
+    def __init__(self, name: str, limits: Limits, window: Any) -> None:
+        self.name = name
+        self.concurrent = limits.concurrent
+        self.under_way = 0
+        self.requests: Window | None = window(f"{name}/requests", limits.rate) if limits.rate else None
+        self.tokens: list[Window] = [window(f"{name}/tokens/{rate}", rate) for rate in limits.tokens]
+        self.average = 1.0
+        """Tokens of a call, of late."""
+
+
+class Admitted:
+    """A request that was let in; `leave` when it is over."""
+
+    def __init__(self, holders: list[Holder], spends: bool) -> None:
+        self._holders = holders
+        self._spends = spends
+        self._reserved: list[tuple[Window, int, int]] = []
+        self._under_way: list[Holder] = []
+
+    async def enter(self) -> None:
+        """Raises Overloaded."""
+        for holder in self._holders:
+            if holder.concurrent is not None:
+                if holder.under_way >= holder.concurrent:
+                    raise _exceeded(holder, "requests at once", str(holder.concurrent), 1.0)
+                holder.under_way += 1
+                self._under_way.append(holder)
+        for holder in self._holders:
+            for window in holder.tokens if self._spends else ():
+                spent = await window.take(max(1, round(holder.average)))
+                if not spent:
+                    raise _exceeded(holder, "tokens", str(window.rate), window.reset)
+                self._reserved.append((window, spent, window.number))
+        for holder in self._holders:
+            if holder.requests is not None and not await holder.requests.take(1):
+                raise _exceeded(holder, "requests", str(holder.requests.rate), holder.requests.reset)
+
+    def leave(self, tokens: int | None) -> None:
+        """The tokens that it took have been settled by then; None if it did not come to ask any model."""
+        for holder in self._under_way:
+            holder.under_way -= 1
+        for window, spent, number in self._reserved:
+            window.give_back(spent, number)
+        if tokens:
+            for holder in self._holders:
+                holder.average += (tokens - holder.average) / 8
+        self._under_way, self._reserved = [], []
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What is left, as OpenAI tells it: of the limit that is nearest."""
+        found: list[tuple[bytes, bytes]] = []
+        for what, windows in (
+            ("requests", [holder.requests for holder in self._holders if holder.requests is not None]),
+            ("tokens", [window for holder in self._holders for window in holder.tokens]),
+        ):
+            if windows:
+                window = min(windows, key=lambda one: one.left / one.rate.amount)
+                for name, value in (
+                    ("limit", window.rate.amount),
+                    ("remaining", window.left),
+                    ("reset", f"{window.reset:.3f}s"),
+                ):
+                    found.append((f"x-ratelimit-{name}-{what}".encode(), str(value).encode()))
+        return found
+
+
+def _exceeded(holder: Holder, what: str, limit: str, wait: float) -> Overloaded:
+    whose = "this key's" if holder.name.startswith("key:") else "this project's"
+    return Overloaded(
+        f"{whose} limit of {limit} {'' if what == 'requests at once' else 'for '}{what} is reached: try again in {math.ceil(wait)} s",
+        details={"limit": limit, "what": what, "retry_after": round(wait, 3)},
+    )
+
+
+class Limiter:
+    """Made and used on the core's event loop."""
+
+    def __init__(
+        self,
+        projects: Mapping[str, ProjectLimits],
+        database: Database,
+        redis_url: str | None,
+        shared: bool,
+    ) -> None:
+        """`projects` by their names, `*` for all others; `shared` if other processes have that database."""
+        self._projects = projects
+        self._database = CountersOfDatabase(database)
+        self._redis_url = redis_url
+        self._shared = shared
+        self._short: Counters | None = None
+        self._holders: dict[tuple[str, str, Limits], list[Holder]] = {}
+        self._by_name: dict[str, Holder] = {}
+        self.hits: Counter[tuple[str, str]] = Counter()
+        """How often whose limit on what was reached, since the start."""
+
+    def admission(self, caller: Caller, *, spends: bool) -> Admitted | None:
+        """Of a request, which `spends` tokens or not; None where nothing limits it."""
+        holders = self._of(caller)
+        return Admitted(holders, spends) if holders else None
+
+    async def wait(self, caller: Caller) -> float | None:
+        """Seconds until a job of the caller may use tokens again; None if it may now."""
+        for holder in self._of(caller):
+            for window in holder.tokens:
+                if not (spent := await window.take(1)):
+                    return window.reset
+                window.give_back(spent, window.number)
+        return None
+
+    def jobs_of(self, project: str) -> int | None:
+        """How many jobs of a project may wait or be at work."""
+        return self._project(project).jobs
+
+    def reached(self, error: Overloaded, caller: Caller) -> None:
+        self.hits[str(caller), str(error.details.get("what", ""))] += 1
+
+    def used(self, used: Any, counts: Mapping[str, float]) -> None:
+        """A meter's listener: settle tokens."""
+        if not self._by_name:
+            return
+        tokens = sum(
+            counts.get(name, 0) for name in ("prompt_tokens", "completion_tokens", "embedded_tokens")
+        )
+        if tokens:
+            for name in (f"key:{used.key}", f"project:{used.project}"):
+                if (holder := self._by_name.get(name)) is not None:
+                    for window in holder.tokens:
+                        window.settle(int(tokens))
+
+    def _project(self, project: str) -> ProjectLimits:
+        return self._projects.get(project) or self._projects.get("*") or ProjectLimits()
+
+    def _of(self, caller: Caller) -> list[Holder]:
+        place = caller.project, caller.key, caller.limits
+        found = self._holders.get(place)
+        if found is None:
+            own = (
+                (f"key:{caller.key}", caller.limits),
+                (f"project:{caller.project}", self._project(caller.project).limits),
+            )
+            found = [self._holder(name, limits) for name, limits in own if limits != NO_LIMITS]
+            if len(self._holders) > 10_000:  # of keys that are gone
+                self._holders.clear()
+            self._holders[place] = found
+        return found
+
+    def _holder(self, name: str, limits: Limits) -> Holder:
+        if name not in self._by_name:
+            self._by_name[name] = Holder(name, limits, self._window)
+        return self._by_name[name]
+
+    def _window(self, name: str, rate: Rate) -> Window:
+        if rate.seconds >= LONG:
+            return Window(name, rate, self._database, max(1, rate.amount // PART))
+        if self._short is None:
+            if self._redis_url is not None:
+                self._short = CountersOfLibrary(self._redis_url)
+            else:
+                self._short = self._database if self._shared else CountersOfLibrary("memory://")
+        alone = self._redis_url is None and not self._shared
+        return Window(name, rate, self._short, rate.amount if alone else max(1, rate.amount // PART))
