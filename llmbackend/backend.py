@@ -17,7 +17,7 @@ import anyio
 from anyio import CancelScope
 from sqlalchemy import text
 
-from . import __version__, doctor, loading, panics, schemas, threads, tracing, usage
+from . import __version__, doctor, loading, panics, plugins, schemas, threads, tracing, usage
 from .access import issuing, keys
 from .access.decision import Asks
 from .access.limits import Limiter
@@ -48,7 +48,8 @@ from .knowledge.engines.qdrant_server import QdrantServer
 from .knowledge.files.documents import from_files
 from .knowledge.files.pool import Limits, ParsingPool
 from .knowledge.ingest.ingest import Incoming, Stages, StagesProgress, ingest, plan, silent
-from .knowledge.retrieval.retrieval import NEXT_BEST, Candidate, retrieve
+from .knowledge.retrieval.candidates import Candidate
+from .knowledge.retrieval.retrieval import NEXT_BEST, retrieve
 from .knowledge.retrieval.unmet import unmet
 from .settings import Settings
 from .sse import DONE, HEARTBEAT, event
@@ -115,7 +116,7 @@ class Backend:
         async with AsyncExitStack() as opened:
             data_dir = await threads.files(DataDirLock, settings.data_dir)
             opened.callback(data_dir.release)
-            registry.load()
+            plugins.load()
             url = settings.database_url
             where = url.get_secret_value() if url else settings.data_dir / "state.db"
             engine = await threads.database(database.connect, where)
@@ -404,6 +405,7 @@ class Backend:
             judge=judge,
             clock=clock,
             depth=depth,
+            plugin_seconds=self.settings.plugin_seconds,
         )
 
     async def rag_query(self, request: schemas.RagQueryRequest) -> schemas.QueryAnswer:

@@ -126,6 +126,7 @@ class Settings(BaseSettings):
     upstream_timeout: float = Field(120, gt=0)
     file_seconds: float = Field(60, gt=0)
     file_memory_mb: int = Field(1024, ge=512)
+    plugin_seconds: float = Field(30, gt=0)
     max_body_bytes: int = Field(64 * 2**20, ge=1024)
     max_bodies_bytes: int = Field(256 * 2**20, ge=1024)
     max_requests: int = Field(1000, ge=2)

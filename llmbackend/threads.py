@@ -5,17 +5,21 @@ Nothing else in the package starts work in a thread of a shared pool; a test rea
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar, TypeVarTuple
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, TypeVar, TypeVarTuple
 
 from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
 
 from . import panics, precedence, tracing
+from .errors import Overloaded
 
 CORES = os.cpu_count() or 2
 
@@ -64,6 +68,50 @@ class Threads:
         except LookupError:
             limiter.set(made := CapacityLimiter(self.most))
             return made
+
+
+class OwnThreads:
+    """A thread a call, which keeps no process from ending: for what may never return. There are so many at most."""
+
+    def __init__(self, name: str, most: int) -> None:
+        self.most = most
+        self._name = name
+        self._at_work = 0
+        self._counting = threading.Lock()
+
+    async def __call__(self, work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
+        """What `work(*args)` returns or raises. It goes on even if the caller is cancelled, who does not wait for it.
+
+        Raises Overloaded where all are at work, or hang.
+        """
+        with self._counting:
+            if self._at_work >= self.most:
+                raise Overloaded(
+                    f"{self.most} {self._name} are at work, or hang: try again later",
+                    details={"retry_after": 5},
+                )
+            self._at_work += 1
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[_Result] = loop.create_future()
+        context = contextvars.copy_context()
+
+        def tell(result: Any, error: BaseException | None) -> None:
+            if not answer.done():
+                answer.set_result(result) if error is None else answer.set_exception(error)
+
+        def run() -> None:
+            result, failure = None, None
+            try:
+                result = context.run(partial(_without_panic, work, *args))
+            except BaseException as error:
+                failure = error
+            with self._counting:
+                self._at_work -= 1
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(tell, result, failure)
+
+        threading.Thread(target=run, name=self._name, daemon=True).start()
+        return await answer
 
 
 _slice = threading.local()
@@ -158,6 +206,9 @@ names = Threads("names", 64)
 
 webhooks = Threads("webhooks", 64)
 """Looking up the hosts of webhooks: where those hang, requests go on. Those of model servers are looked up by aiohttp."""
+
+plugins = OwnThreads("calls of a project's own parts", 64)
+"""They may hang: a caller waits for one for PLUGIN_SECONDS only."""
 
 calls = Threads("calls", 64)
 """A client's operations, for those who await them: LlamaIndex's asynchronous methods (llamaindex/calling.py)."""

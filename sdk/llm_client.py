@@ -604,7 +604,17 @@ class Analysis(Record):
         )
 
 
-_SCORES = ("dense", "sparse", "fused", "judge", "judged", "rerank", "quote_score")
+_SCORES = (
+    "dense",
+    "sparse",
+    "fused",
+    "retriever",
+    "judge",
+    "judged",
+    "rerank",
+    "postprocessed",
+    "quote_score",
+)
 SHOWN = 5  # dropped candidates that an explanation shows
 _COLOURS = ("#4878a8", "#e49444", "#6a9f58", "#a87c9f", "#d1615d", "#85b6b2", "#967662")
 
@@ -615,7 +625,7 @@ class Explanation(Record):
     `candidates` are the passages that retrieval came upon: `{number, collection, document_id, chunk, text, score,
     dense, sparse, weight, fused, judge, judged, rerank, quote_score, dropped}`, best first. `number` is the source's, None where it was
     dropped before. `dropped` is why the answer was not written from it: "duplicate" (of a better one), "min_score",
-    "top_k" (not among the best), "budget" (no room in the model's context), else None. Where no model
+    "top_k" (not among the best), "budget" (no room in the model's context), "postprocessor" (one left it out), else None. Where no model
     judges, `found` is whether `fit` reaches `bar`. `notes` tell of filters' fields that no document has, or that hold
     something else than was asked for. `ms` has the milliseconds of each step.
     """
@@ -636,7 +646,7 @@ class Explanation(Record):
         """Candidates to look at, the scores that they have, and what of the others there is to say."""
         kept = [one for one in self["candidates"] if not one["dropped"]]
         shown = [*kept, *self.dropped[:SHOWN]]
-        columns = [name for name in _SCORES if any(one[name] is not None for one in shown)]
+        columns = [name for name in _SCORES if any(one.get(name) is not None for one in shown)]
         more = len(self["candidates"]) - len(shown)
         return shown, columns, f"and {more} more that were dropped" if more else ""
 
@@ -1911,6 +1921,8 @@ class LLMBackendClient:
         mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
         rerank: bool | str = False,
         min_score: float | None = None,
+        retriever: str | None = None,
+        postprocessors: Sequence[str] | None = None,
     ) -> Records:
         """The passages nearest to a query, best first, without asking a model.
 
@@ -1926,6 +1938,10 @@ class LLMBackendClient:
         with `rerank` the reranker's (mostly 0 to 1). `rerank` is True, or the name of a model: the configured
         reranker orders the 50 best. `min_score` leaves out what scores lower, on that same scale.
 
+        `retriever` and `postprocessors` name parts that a project has registered where llmbackend runs
+        (llmbackend.plugins): what finds the passages, and what reorders or drops some of the 50 best, one after the
+        other. A part that fails, or takes too long, raises BackendError or BackendTimeout by its name.
+
         Raises InvalidRequest, NotFound (no such collection), Conflict (embedded by another model than the one
         in use), BackendError (also: no reranker is set).
         """
@@ -1938,6 +1954,8 @@ class LLMBackendClient:
             mode=mode,
             rerank=rerank,
             min_score=min_score,
+            retriever=retriever,
+            postprocessors=_as_list(postprocessors),
         )
         return Records(result["hits"])
 
@@ -1952,6 +1970,8 @@ class LLMBackendClient:
         mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
         rerank: bool | str = False,
         min_score: float | None = None,
+        retriever: str | None = None,
+        postprocessors: Sequence[str] | None = None,
         history: Sequence[Mapping[str, Any]] | None = None,
         explain: bool = False,
         stream: Literal[False] = False,
@@ -1968,6 +1988,8 @@ class LLMBackendClient:
         mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
         rerank: bool | str = False,
         min_score: float | None = None,
+        retriever: str | None = None,
+        postprocessors: Sequence[str] | None = None,
         history: Sequence[Mapping[str, Any]] | None = None,
         explain: bool = False,
         stream: Literal[True],
@@ -1983,6 +2005,8 @@ class LLMBackendClient:
         mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
         rerank: bool | str = False,
         min_score: float | None = None,
+        retriever: str | None = None,
+        postprocessors: Sequence[str] | None = None,
         history: Sequence[Mapping[str, Any]] | None = None,
         explain: bool = False,
         stream: bool = False,
@@ -2008,6 +2032,8 @@ class LLMBackendClient:
             "mode": mode,
             "rerank": rerank,
             "min_score": min_score,
+            "retriever": retriever,
+            "postprocessors": _as_list(postprocessors),
             "history": _as_list(history),
             "explain": explain,
         }

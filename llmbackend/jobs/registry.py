@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -13,11 +11,8 @@ from pydantic import BaseModel, ValidationError
 from ..access.caller import Right
 from ..access.decision import Asks, Wanted, collections_in
 from ..errors import InvalidRequest, invalid
+from ..plugins import Registry
 from .context import Context, JobServices
-
-log = logging.getLogger(__name__)
-
-ENTRY_POINTS = "llmbackend.jobs"
 
 Where = Literal["anywhere", "collections", "here"]
 """In any process; in any that has the collections (all, where they are on a Qdrant server); in that which accepts it."""
@@ -47,7 +42,7 @@ class JobType:
     """Removes what jobs left that have ended and will not go on; called after each attempt, and now and then."""
 
 
-TYPES: dict[str, JobType] = {}
+TYPES: Registry[JobType] = Registry("job type")
 
 
 def job_type(
@@ -70,27 +65,12 @@ def job_type(
     """
 
     def register(run: _Run) -> _Run:
-        known = TYPES.get(name)
-        if known is not None and (known.run.__module__, known.run.__qualname__) != (
-            run.__module__,
-            run.__qualname__,
-        ):
-            raise ValueError(f"there is a job type {name!r} already, by {known.run.__module__}")
         written: Sequence[Right] = ("write",) if "collection" in params.model_fields else ()
         needed = written if rights is None else rights
-        TYPES[name] = JobType(name, params, run, rows, where, check, needed, asks, tidy)
+        TYPES.add(name, JobType(name, params, run, rows, where, check, needed, asks, tidy), run)
         return run
 
     return register
-
-
-def load() -> None:
-    """Import what installed packages name as entry points. One that fails is logged, and the others go on."""
-    for entry in entry_points(group=ENTRY_POINTS):
-        try:
-            entry.load()
-        except Exception:
-            log.exception("the job types of %s (%s) could not be loaded", entry.name, entry.value)
 
 
 def wanted(kind: JobType, params: Mapping[str, Any]) -> Wanted:

@@ -144,6 +144,8 @@ class Components:
         filters: MetadataFilters | Mapping[str, Any] | None = None,
         rerank: bool | str = False,
         min_score: float | None = None,
+        retriever: str | None = None,
+        postprocessors: Sequence[str] | None = None,
     ) -> CollectionRetriever:
         """The search of `rag_search` (`BaseRetriever`); `filters` are LlamaIndex's or ours."""
         loading.llamaindex()
@@ -157,6 +159,8 @@ class Components:
             filters=filters,
             rerank=rerank,
             min_score=min_score,
+            retriever=retriever,
+            postprocessors=postprocessors,
         )
 
     def query_engine(
@@ -168,19 +172,28 @@ class Components:
         filters: MetadataFilters | Mapping[str, Any] | None = None,
         rerank: bool | str = False,
         min_score: float | None = None,
+        retriever: str | None = None,
+        postprocessors: Sequence[str] | None = None,
         history: Sequence[Mapping[str, Any]] | None = None,
         explain: bool = False,
         streaming: bool = False,
     ) -> CollectionQueryEngine:
         """The answers of `rag_query`, with their citations (`BaseQueryEngine`)."""
-        retriever = self.retriever(
-            collection, top_k=top_k, mode=mode, filters=filters, rerank=rerank, min_score=min_score
+        sources = self.retriever(
+            collection,
+            top_k=top_k,
+            mode=mode,
+            filters=filters,
+            rerank=rerank,
+            min_score=min_score,
+            retriever=retriever,
+            postprocessors=postprocessors,
         )
         from .query_engine import CollectionQueryEngine
 
         return CollectionQueryEngine(
             self._client,
-            retriever,
+            sources,
             self.llm(),
             streaming=streaming,
             history=history,

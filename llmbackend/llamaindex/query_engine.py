@@ -20,8 +20,8 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from llm_client import Answer, AnswerStream, LLMBackendClient
 
+from ..knowledge.chunks.nodes import scored
 from .calling import call, pieces
-from .nodes import scored
 from .retriever import CollectionRetriever
 
 

@@ -11,9 +11,9 @@ from llama_index.core.vector_stores.types import MetadataFilters
 
 from llm_client import LLMBackendClient
 
+from ..knowledge.chunks.nodes import scored
 from .calling import call
 from .filters import filters_of
-from .nodes import scored
 
 
 class CollectionRetriever(BaseRetriever):
@@ -29,6 +29,8 @@ class CollectionRetriever(BaseRetriever):
         filters: MetadataFilters | Mapping[str, Any] | None = None,
         rerank: bool | str = False,
         min_score: float | None = None,
+        retriever: str | None = None,
+        postprocessors: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.search: dict[str, Any] = {
@@ -38,6 +40,8 @@ class CollectionRetriever(BaseRetriever):
             "filters": filters_of(filters),
             "rerank": rerank,
             "min_score": min_score,
+            "retriever": retriever,
+            "postprocessors": postprocessors,
         }
         self._client = client
 

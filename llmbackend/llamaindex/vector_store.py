@@ -21,9 +21,9 @@ from llama_index.core.vector_stores.types import (
 from llm_client import LLMBackendClient, Record
 
 from ..errors import InvalidRequest, NotFound
+from ..knowledge.chunks.nodes import NODE_ID, chunk_of, given, node_id, node_of
 from .calling import call
 from .filters import filters_of
-from .nodes import NODE_ID, chunk_of, given, node_id, node_of
 
 _MODES: dict[VectorStoreQueryMode, Literal["dense", "hybrid", "sparse"]] = {
     VectorStoreQueryMode.DEFAULT: "dense",

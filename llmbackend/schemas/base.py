@@ -44,6 +44,8 @@ def _one_form(name: str) -> str:
 
 
 DocumentId = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_one_form)]
+PartName = Annotated[str, Field(min_length=1, max_length=128)]
+"""Of a part that a project has registered (plugins.py)."""
 Question = Annotated[str, Field(min_length=1, max_length=32_768)]
 """What passages are sought for: not a document, for it is taken apart and looked up word by word."""
 PRINTABLE = r"^[^\x00-\x1f\x7f\ufffd]*$"

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from .base import BASE64, CollectionName, DocumentId, Question, Request, Response
+from .base import BASE64, CollectionName, DocumentId, PartName, Question, Request, Response
 from .chat import HISTORY, Message
 from .metadata import ChunkPlace, Filters, Metadata, storable
 
@@ -188,6 +188,10 @@ class Retrieval(Request):
         False, description="true, or a reranker's model"
     )
     min_score: float | None = Field(None, description="leave out what scores lower, on the scale of `score`")
+    retriever: PartName | None = Field(None, description="a project's own, in place of the search")
+    postprocessors: list[PartName] | None = Field(
+        None, max_length=16, description="a project's own, one after the other, on what was found"
+    )
 
 
 class RagSearchRequest(Retrieval):
@@ -247,8 +251,10 @@ class Candidate(Place):
     )
     judged: float | None = Field(None, description="by what the judge finds")
     rerank: float | None = Field(None, description="the reranker's")
+    retriever: float | None = Field(None, description="by a project's own retriever")
+    postprocessed: float | None = Field(None, description="by a project's own postprocessors")
     quote_score: float | None = Field(None, description="how well its best sentence fits the question")
-    dropped: Literal["duplicate", "min_score", "top_k", "budget"] | None = Field(
+    dropped: Literal["duplicate", "min_score", "top_k", "budget", "postprocessor"] | None = Field(
         None, description="why the answer was not written from it"
     )
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
-from .. import __version__
+from .. import __version__, plugins
 from ..errors import InvalidRequest, LLMBackendError
 from ..jobs import registry
 from ..operations import OPERATIONS, Operation
@@ -41,7 +41,7 @@ class _Schemas(GenerateJsonSchema):
 @cache
 def document() -> dict[str, Any]:
     """The whole document, made anew from the table for each process."""
-    registry.load()
+    plugins.load()
     models: list[tuple[type[BaseModel], Any]] = [
         (kind.params, "validation") for kind in registry.TYPES.values()
     ]

@@ -328,6 +328,7 @@ STOREYS = (
         "json_writing",
         "loading",
         "panics",
+        "plugins",
         "precedence",
         "privacy",
         "retrying",

@@ -12,7 +12,7 @@ from ...inference.sentences import Quote, fitting, sentences, stems
 from ...schemas import Source
 from ...tracing import Clock
 from ..chunks.tokens import tokens_of
-from ..retrieval.retrieval import Candidate
+from ..retrieval.candidates import Candidate
 
 Look = Callable[[str, Clock, int], Awaitable[list[Candidate]]]
 """Finds the hits for a question, best first, and what was dropped on the way: so many candidates at least."""

@@ -16,7 +16,7 @@ from ... import threads
 from ...inference.embeddings import Embedder
 from ...inference.judge import Judge
 from ...inference.sentences import Quote, fitting, stems
-from ..retrieval.retrieval import Candidate
+from ..retrieval.candidates import Candidate
 from .answerability import ANSWERED, fit
 from .exact import Exact
 from .passages import Passages, above, sources
@@ -53,6 +53,9 @@ among 3,000 passages that are alike (ten languages), 463 are answered; without i
 
 OF_PLACE = 0.004
 """What each passage that the search found before costs."""
+
+ORDERING = {"rerank", "retriever", "postprocessed"}
+"""Scores of what has put passages in an order that stays."""
 
 FRAGMENT = 0.1
 
@@ -132,13 +135,13 @@ async def read(
 ) -> Reading:
     """The candidates of a hybrid search in the order in which they answer; those beyond `top_k` are dropped.
 
-    The order of other searches, and a reranker's, stays.
+    The order of other searches, a reranker's and a project's own parts' stays.
     """
     may = [one for one in candidates if one.dropped in (None, "top_k")][:READ]
     others = [one for one in candidates if not any(one is other for other in may)]
     exact = Exact(question, [one.chunk.in_context for one in may])
     knows = judge.here and _is_english(question, may)
-    stays = any("rerank" in one.scores or "fused" not in one.scores for one in may)
+    stays = any(ORDERING & one.scores.keys() or "fused" not in one.scores for one in may)
     if not knows or stays:
         may, others = _hits(candidates)
     laid = await threads.processor(lambda: [_lay(one) for one in may])

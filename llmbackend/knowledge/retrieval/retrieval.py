@@ -6,24 +6,26 @@ import heapq
 import uuid
 from asyncio import gather
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from operator import itemgetter
 from statistics import fmean, pstdev
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from ... import threads
+from ... import plugins, threads
 from ...inference.cache import CachedEmbedder
 from ...inference.judge import Judge
 from ...inference.rerank import Reranker
-from ...schemas import Hit, Place, Retrieval
+from ...schemas import Retrieval
 from ...tracing import Clock
 from ..collections.collection import Collection
 from ..engines import fusion
 from ..engines.filters import Condition, conditions
 from ..engines.interface import LISTS, TRIES, Chunk, Found, List, Mode, one_version
 from ..engines.legible import legible
+from . import own_parts
+from .candidates import Candidate
 from .duplicates import originals
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ by .02 to .05: without a least, they would put another one's passage first.
 """
 
 RERANK_DEPTH = 50
-"""How many passages a reranker reads for an answer of up to as many."""
+"""How many passages a reranker, or a project's own postprocessors, read for an answer of up to as many."""
 
 EXTRA_CANDIDATES = 2
 
@@ -52,45 +54,8 @@ DEEPEST = 4_000
 NEXT_BEST = 10
 """How many that are no hits a trace shows."""
 
-Dropped = Literal["duplicate", "min_score", "top_k", "budget"]
-
 _Key = tuple[str, uuid.UUID]
 """A collection's name, and a point in it."""
-
-
-@dataclass(slots=True)
-class Candidate:
-    """A chunk that may become a hit. `dropped` is why it does not."""
-
-    chunk: Chunk
-    collection: str
-    score: float
-    """What it is ordered by: the last of its `scores`."""
-    scores: dict[str, float]
-    """Those of the search, then `judge` (a cosine) and `judged`, or `rerank` (the reranker's), as far as there are such."""
-    dropped: Dropped | None = None
-    copies: list[Candidate] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, collection: str, found: Found) -> Candidate:
-        return cls(found.chunk, collection, found.score, found.scores)
-
-    @property
-    def place(self) -> Place:
-        return Place(collection=self.collection, document_id=self.chunk.document_id, chunk=self.chunk.number)
-
-    @property
-    def hit(self) -> Hit:
-        chunk = self.chunk
-        return Hit.model_construct(  # what was stored was checked, and checking it again takes its time
-            text=chunk.text,
-            score=self.score,
-            document_id=chunk.document_id,
-            chunk=chunk.number,
-            collection=self.collection,
-            metadata={**chunk.place, **chunk.metadata},
-            duplicates=[copy.place for copy in self.copies],
-        )
 
 
 async def retrieve(
@@ -103,41 +68,34 @@ async def retrieve(
     judge: Judge | None = None,
     clock: Clock | None = None,
     depth: int = 0,
+    plugin_seconds: float = plugins.SECONDS,
 ) -> list[Candidate]:
     """The hits for a text, best first, among what was dropped on the way: `depth` of them together, if there are as many.
 
     The judge has a say in a hybrid search where it reads better than the model that embedded the collections.
 
-    Raises InvalidRequest for filters that make no sense, and what the embedder and the reranker raise.
+    Raises InvalidRequest for filters that make no sense, and what the embedder, the reranker and a project's own parts
+    raise, which may take `plugin_seconds` each.
     """
     clock = clock or Clock()
-    text = legible(text)  # as what is stored was
-    where = conditions(wanted.filters)
-    vector, weight = None, 1.0
-    if wanted.mode != "sparse":
-        with clock("embed"):
-            vectors = await embedder.embed([text], role="query")
-        for collection in collections:
-            if vectors.made_by is not None:
-                await collection.accept(vectors.made_by)
-        vector, weight = vectors.values[0], embedder.weight(text, vectors.tokens[0])
-    searching = _Searching(collections, text, vector, wanted.mode, where, weight)
-    # A few more than are wanted: where some turn out to be copies, one search still does.
-    limit = max(RERANK_DEPTH, wanted.top_k) if wanted.rerank else wanted.top_k + EXTRA_CANDIDATES
-    if judge and (wanted.mode != "hybrid" or wanted.rerank or await judge.weight(text) <= weight):
-        judge = None
-    if judge:
-        limit = max(JUDGED, limit)
-    with clock("search"):
-        if where:
-            await gather(*(collection.prepare(where) for collection in collections))
-        found = await searching.best(max(limit, depth), enough=wanted.top_k)
+    part = own_parts.require(wanted)
+    if part is None:
+        found, judge = await _searched(collections, text, wanted, embedder, judge, clock, depth)
+    else:
+
+        async def find(query: str, asked: Retrieval) -> list[Candidate]:
+            return (await _searched(collections, query, asked, embedder, None, Clock(), 0))[0]
+
+        names = [collection.manifest.name for collection in collections]
+        found, judge = await own_parts.retrieved(part, text, wanted, names, find, plugin_seconds, clock), None
     if wanted.rerank:
         with clock("rerank"):
             found = await _reranked(found, text, reranker, None if wanted.rerank is True else wanted.rerank)
     if judge:
         with clock("judge"):
             found = await _judged(found, text, judge)
+    if wanted.postprocessors:
+        found = await own_parts.postprocessed(wanted.postprocessors, text, found, plugin_seconds, clock)
     hits = 0
     for candidate in found:
         if candidate.dropped is None:
@@ -150,6 +108,40 @@ async def retrieve(
             else:
                 hits += 1
     return found
+
+
+async def _searched(
+    collections: Sequence[Collection],
+    text: str,
+    wanted: Retrieval,
+    embedder: CachedEmbedder,
+    judge: Judge | None,
+    clock: Clock,
+    depth: int,
+) -> tuple[list[Candidate], Judge | None]:
+    """What a search finds, for what follows to order or cut, and the judge, if it is to have a say."""
+    text = legible(text)  # as what is stored was
+    where = conditions(wanted.filters)
+    vector, weight = None, 1.0
+    if wanted.mode != "sparse":
+        with clock("embed"):
+            vectors = await embedder.embed([text], role="query")
+        for collection in collections:
+            if vectors.made_by is not None:
+                await collection.accept(vectors.made_by)
+        vector, weight = vectors.values[0], embedder.weight(text, vectors.tokens[0])
+    searching = _Searching(collections, text, vector, wanted.mode, where, weight)
+    # A few more than are wanted: where some turn out to be copies, one search still does.
+    ordered = wanted.rerank or wanted.postprocessors
+    limit = max(RERANK_DEPTH, wanted.top_k) if ordered else wanted.top_k + EXTRA_CANDIDATES
+    if judge and (wanted.mode != "hybrid" or wanted.rerank or await judge.weight(text) <= weight):
+        judge = None
+    if judge:
+        limit = max(JUDGED, limit)
+    with clock("search"):
+        if where:
+            await gather(*(collection.prepare(where) for collection in collections))
+        return await searching.best(max(limit, depth), enough=wanted.top_k), judge
 
 
 @dataclass(frozen=True, slots=True)

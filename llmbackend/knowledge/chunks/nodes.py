@@ -17,7 +17,7 @@ from llama_index.core.schema import (
     TextNode,
 )
 
-from ..errors import InvalidRequest
+from ...errors import InvalidRequest
 
 NODE_ID = "node_id"
 _FOUND_IN = ("document_id", "collection")
@@ -46,6 +46,11 @@ def node_of(chunk: Mapping[str, Any], collection: str, **more: Any) -> TextNode:
 
 def scored(hit: Mapping[str, Any], **more: Any) -> NodeWithScore:
     return NodeWithScore(node=node_of(hit, hit["collection"], **more), score=hit["score"])
+
+
+def own_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """A node's metadata without what tells where it is stored."""
+    return {name: value for name, value in metadata.items() if name not in _FOUND_IN}
 
 
 def chunk_of(node: BaseNode, document_id: str) -> dict[str, Any]:

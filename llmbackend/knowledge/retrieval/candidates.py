@@ -1,0 +1,47 @@
+"""Chunks on their way to become hits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ...schemas import Hit, Place
+from ..engines.interface import Chunk, Found
+
+Dropped = Literal["duplicate", "min_score", "top_k", "budget", "postprocessor"]
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A chunk that may become a hit. `dropped` is why it does not."""
+
+    chunk: Chunk
+    collection: str
+    score: float
+    """What it is ordered by: the last of its `scores`."""
+    scores: dict[str, float]
+    """Those of the search, then `judge` (a cosine) and `judged`, or `rerank` (the reranker's), `retriever` and
+    `postprocessed` (a project's own parts'), as far as there are such."""
+    dropped: Dropped | None = None
+    copies: list[Candidate] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, collection: str, found: Found) -> Candidate:
+        return cls(found.chunk, collection, found.score, found.scores)
+
+    @property
+    def place(self) -> Place:
+        return Place(collection=self.collection, document_id=self.chunk.document_id, chunk=self.chunk.number)
+
+    @property
+    def hit(self) -> Hit:
+        chunk = self.chunk
+        return Hit.model_construct(  # what was stored was checked, and checking it again takes its time
+            text=chunk.text,
+            score=self.score,
+            document_id=chunk.document_id,
+            chunk=chunk.number,
+            collection=self.collection,
+            metadata={**chunk.place, **chunk.metadata},
+            duplicates=[copy.place for copy in self.copies],
+        )

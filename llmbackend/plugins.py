@@ -1,0 +1,231 @@
+"""A project's own parts, by name: kinds of job, node parsers, readers of files, postprocessors and retrievers.
+
+A part is registered by a decorator, in a module that the process imports, or that an installed package names as an entry
+point of the group `llmbackend.plugins`. Whoever needs one looks its name up here; so this stands on the ground floor.
+
+    @postprocessor("recency")
+    def recency(nodes, query):                      # LlamaIndex's NodeWithScore, best first; returns those to keep
+        return sorted(nodes, key=lambda one: one.metadata["year"], reverse=True)
+
+    @retriever("graph")
+    async def graph(query, search):                 # search: the collections asked (retrieval/own_parts.py)
+        return await search.asearch(query) + await search.asearch(related(query))
+
+    @node_parser("clauses")
+    def clauses(document):                          # LlamaIndex's Document; returns nodes, or texts
+        return document.text.split("§")
+
+    @reader(".xyz")
+    def xyz(data):                                  # bytes; returns the file's text, as Markdown
+        return data.decode("utf-16")
+
+In place of such a function, a class may be registered: a BaseNodePostprocessor, a BaseRetriever (made with `search`) or
+a NodeParser of LlamaIndex's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+from . import threads
+from .errors import BackendError, BackendTimeout, InvalidRequest, LLMBackendError
+
+log = logging.getLogger(__name__)
+
+ENTRY_POINTS = ("llmbackend.plugins", "llmbackend.jobs")
+
+SECONDS = 30.0
+"""What a part may take for one call, where no setting tells."""
+
+_Registered = TypeVar("_Registered")
+_Made = TypeVar("_Made", bound=Callable[..., Any])
+
+
+class Registry(Mapping[str, _Registered], Generic[_Registered]):
+    """The parts of one kind, by name."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._parts: dict[str, _Registered] = {}
+        self._by: dict[str, str] = {}
+
+    def add(self, name: str, part: _Registered, by: Callable[..., Any]) -> None:
+        """Raises ValueError if there is another of that name."""
+        where = target(by)
+        if self._by.setdefault(name, where) != where:
+            raise ValueError(f"there is a {self.kind} {name!r} already, by {self._by[name]}")
+        self._parts[name] = part
+
+    def named(self, name: str) -> _Registered:
+        """Raises InvalidRequest that lists what there is."""
+        if name not in self._parts:
+            there = ", ".join(self._parts) or "none"
+            raise InvalidRequest(
+                f"no {self.kind} {name!r}: there are {there}. {HOW}",
+                details={self.kind.replace(" ", "_"): name},
+            )
+        return self._parts[name]
+
+    def __getitem__(self, name: str) -> _Registered:
+        return self._parts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+
+HOW = (
+    "A package brings one by an entry point of the group llmbackend.plugins: install it where llmbackend runs "
+    "(pip install …), and start that again"
+)
+
+
+def target(part: Callable[..., Any]) -> str:
+    """Where a part is defined, as `module:name`."""
+    return f"{part.__module__}:{part.__qualname__}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A project's own function, or class."""
+
+    kind: str
+    name: str
+    made: Callable[..., Any] = field(repr=False)
+    version: int = 1
+    """Raised when it does something else with the same input, so that what it made is not taken for unchanged."""
+
+    @property
+    def by(self) -> str:
+        return target(self.made)
+
+    @property
+    def is_class(self) -> bool:
+        return inspect.isclass(self.made)
+
+    async def call(self, seconds: float, work: Callable[..., Any], *args: Any) -> Any:
+        """What `work` of this part returns, in a thread; what it awaits runs on a loop there, so that ours goes on.
+
+        Raises BackendError that names the part for whatever it raises, BackendTimeout if it takes longer.
+        """
+        about = {"backend": "plugin", self.kind.replace(" ", "_"): self.name}
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await threads.plugins(_finished, work, *args)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise self._failed(error, about) from error
+            raise BackendTimeout(
+                f"the {self.kind} {self.name!r} ({self.by}) took more than {seconds:g} s: mend it, or raise PLUGIN_SECONDS",
+                details=about,
+            ) from None
+        except Exception as error:
+            raise self._failed(error, about) from error
+
+    def wrong(self, reason: str) -> BackendError:
+        """For what it returned."""
+        return BackendError(
+            f"the {self.kind} {self.name!r} ({self.by}) {reason}: mend it",
+            details={"backend": "plugin", self.kind.replace(" ", "_"): self.name},
+        )
+
+    def _failed(self, error: Exception, about: dict[str, Any]) -> BackendError:
+        log.warning("the %s %r (%s) failed", self.kind, self.name, self.by, exc_info=error)
+        said = error.message if isinstance(error, LLMBackendError) else f"{type(error).__name__}: {error}"
+        return BackendError(f"the {self.kind} {self.name!r} ({self.by}) failed: {said}", details=about)
+
+
+def _finished(work: Callable[..., Any], *args: Any) -> Any:
+    result = work(*args)
+    return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
+
+
+async def _awaited(result: Any) -> Any:
+    return await result
+
+
+NODE_PARSERS: Registry[Part] = Registry("node parser")
+READERS: Registry[Part] = Registry("reader")
+POSTPROCESSORS: Registry[Part] = Registry("postprocessor")
+RETRIEVERS: Registry[Part] = Registry("retriever")
+OWN: tuple[Registry[Part], ...] = (NODE_PARSERS, READERS, POSTPROCESSORS, RETRIEVERS)
+
+
+def _registering(registry: Registry[Part], name: str, version: int = 1) -> Callable[[_Made], _Made]:
+    def register(made: _Made) -> _Made:
+        registry.add(name, Part(registry.kind, name, made, version), made)
+        return made
+
+    return register
+
+
+def node_parser(name: str, *, version: int = 1) -> Callable[[_Made], _Made]:
+    """Register what splits documents: `create_collection(…, parser=name)`.
+
+    A function of LlamaIndex's Document that returns nodes or texts, or a class of NodeParser. With another `version`,
+    documents that are ingested again are split anew. Raises ValueError if there is another of that name.
+    """
+    return _registering(NODE_PARSERS, name, version)
+
+
+def reader(suffix: str) -> Callable[[_Made], _Made]:
+    """Register what reads files whose names end in `suffix`, such as ".xyz": a function of bytes that returns text.
+
+    It runs where our own parsers run, in a process that reaches no network and no file but its packages'; so it is
+    imported there, and cannot be defined in a script or a notebook. Raises ValueError for that, and if there is another.
+    """
+
+    def register(made: _Made) -> _Made:
+        if made.__module__ == "__main__" or "<" in made.__qualname__:
+            raise ValueError(f"the reader of {suffix} runs in a process of its own: define it in a module")
+        return _registering(READERS, _suffix(suffix))(made)
+
+    return register
+
+
+def _suffix(suffix: str) -> str:
+    if not suffix.startswith(".") or len(suffix) < 2 or "/" in suffix:
+        raise ValueError(f"a reader is for the end of files' names, such as '.xyz', not for {suffix!r}")
+    return suffix.lower()
+
+
+def postprocessor(name: str) -> Callable[[_Made], _Made]:
+    """Register what reorders or drops what a search found: `rag_search(…, postprocessors=[name])`.
+
+    A function of nodes (LlamaIndex's NodeWithScore, best first) and the query, which returns those to keep in their new
+    order, or a class of BaseNodePostprocessor. Raises ValueError if there is another of that name.
+    """
+    return _registering(POSTPROCESSORS, name)
+
+
+def retriever(name: str) -> Callable[[_Made], _Made]:
+    """Register what finds passages in a way of its own: `rag_search(…, retriever=name)`.
+
+    A function of the query and `search`, our own search of the collections asked, which returns nodes, best first; or a
+    class of BaseRetriever, made with `search`. Raises ValueError if there is another of that name.
+    """
+    return _registering(RETRIEVERS, name)
+
+
+FAILED: dict[str, str] = {}
+"""Entry points that could not be loaded, and why."""
+
+
+def load() -> None:
+    """Import what installed packages name as entry points. One that fails is logged, and the others go on."""
+    for group in ENTRY_POINTS:
+        for entry in entry_points(group=group):
+            try:
+                entry.load()
+                FAILED.pop(entry.value, None)
+            except Exception as error:
+                FAILED[entry.value] = f"{type(error).__name__}: {error}"
+                log.exception("the parts of %s (%s) could not be loaded", entry.name, entry.value)
