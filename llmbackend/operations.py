@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import ValidationError
 
@@ -45,8 +45,8 @@ log = logging.getLogger(__name__)
 
 LARGE = 2**16  # bytes of a body that is parsed in a thread
 
-Body = bytes | bytearray | dict[str, Any] | schemas.Request
-"""An operation's fields: as JSON; as the objects themselves, where that is all the same; or validated."""
+Body = bytes | bytearray | dict[str, Any]
+"""An operation's fields: as JSON, or as the objects themselves, where that is all the same."""
 
 
 Scope = Literal["public", "any", "read", "write", "jobs", "chat", "admin"]
@@ -145,22 +145,37 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
 # fmt: on
 
 
-async def validated(
-    backend: Backend, name: str, body: Body, fields: Mapping[str, Any], trace: Trace
-) -> schemas.Request:
-    """The request that a body makes, with further fields; raises InvalidRequest or TooLarge."""
-    trace.meter = backend.meter
-    with _calling(trace):
-        return await _request(backend, name, body, trace, fields)
-
-
-async def call(backend: Backend, name: str, body: Body, trace: Trace | None = None) -> bytes:
+async def call(backend: Backend, name: str, body: Body) -> bytes:
     """An operation's JSON result (or a Block) for its fields; whatever goes wrong is an LLMBackendError."""
-    trace = trace or Trace(name)
+    return cast(bytes, await answer(backend, name, body, Trace(name)))
+
+
+async def stream(backend: Backend, name: str, body: Body) -> AsyncIterator[bytes]:
+    """A streaming operation's server-sent events, or lines.
+
+    What goes wrong before the first event is raised here; what goes wrong later, or after the first heartbeat would
+    have been due, comes as an error event.
+    """
+    events = await answer(backend, name, body, Trace(name), streams=lambda request: True)
+    return cast(AsyncIterator[bytes], events)
+
+
+async def answer(
+    backend: Backend,
+    name: str,
+    body: Body,
+    trace: Trace,
+    fields: Mapping[str, Any] | None = None,
+    streams: Callable[[Any], bool] = lambda request: False,
+) -> bytes | AsyncIterator[bytes]:
+    """What `call` returns, or what `stream` does, as the request, made of a body and further fields, wants it."""
     trace.meter = backend.meter
     with _calling(trace):
-        request = await _request(backend, name, body, trace)
+        request = await _request(backend, name, body, trace, fields)
+        del body  # may be large, and is not needed any more
         await _permit(backend, name, request, trace)
+        if streams(request):
+            return await _begun(backend, name, request, trace)
         result: schemas.Response | bytes = await getattr(backend, name)(request)
         if isinstance(result, bytes):  # passed through from a model's server, or a Block
             reply = result
@@ -172,28 +187,18 @@ async def call(backend: Backend, name: str, body: Body, trace: Trace | None = No
     return reply
 
 
-async def stream(backend: Backend, name: str, body: Body, trace: Trace | None = None) -> AsyncIterator[bytes]:
-    """A streaming operation's server-sent events, or lines.
-
-    What goes wrong before the first event is raised here; what goes wrong later, or after the first heartbeat would
-    have been due, comes as an error event.
-    """
-    trace = trace or Trace(name)
-    trace.meter = backend.meter
-    with _calling(trace):
-        request = await _request(backend, name, body, trace)
-        await _permit(backend, name, request, trace)
-        events = getattr(backend, f"{name}_stream")(request)
-        first = asyncio.ensure_future(anext(events, b""))
-        try:
-            done, _ = await asyncio.wait([first], timeout=backend.settings.heartbeat_seconds)
-        except asyncio.CancelledError:
-            first.cancel()
-            await asyncio.wait([first])
-            raise
-        trace.stand_back()
-        if done:
-            first.result()
+async def _begun(backend: Backend, name: str, request: schemas.Request, trace: Trace) -> AsyncIterator[bytes]:
+    events = getattr(backend, f"{name}_stream")(request)
+    first = asyncio.ensure_future(anext(events, b""))
+    try:
+        done, _ = await asyncio.wait([first], timeout=backend.settings.heartbeat_seconds)
+    except asyncio.CancelledError:
+        first.cancel()
+        await asyncio.wait([first])
+        raise
+    trace.stand_back()
+    if done:
+        first.result()
     return _rest(backend, OPERATIONS[name], trace, first, events)
 
 
@@ -211,15 +216,16 @@ async def _permit(backend: Backend, name: str, request: schemas.Request, trace: 
 
 def _wanted(operation: Operation, request: schemas.Request) -> Wanted:
     rights: tuple[Any, ...] = (operation.scope,) if operation.scope in RIGHTS else ()
-    collections = collections_in(getattr(request, "collection", None))
+    given = vars(request)  # asking a model for a field that it does not have takes long
+    collections = collections_in(given.get("collection"))
     models: list[tuple[Asks, str | None]] = []
-    model = getattr(request, "model", None)
+    model = given.get("model")
     if operation.name == "chat" and model and model.startswith(rag_model.PREFIX):
         # rag_query by another way in
         rights, collections, model = ("read",), (model.removeprefix(rag_model.PREFIX),), None
     if operation.asks:
         models.append((operation.asks, model))
-    if rerank := getattr(request, "rerank", None):
+    if rerank := given.get("rerank"):
         models.append(("rerank", rerank if isinstance(rerank, str) else None))
     return Wanted(rights, collections, models, operation.owners_only)
 
@@ -234,10 +240,12 @@ async def _rest(
                 with panics.caught():
                     event = await first
                     yield event
+                    traced, caller = tracing(trace), trace.caller
                     while True:
-                        with tracing(trace):  # only here: what comes between belongs to whoever reads
+                        with traced:  # only here: what comes between belongs to whoever reads
                             event = await anext(events)
-                        await backend.register.require(trace.caller)
+                        if caller.standing.watched:
+                            await backend.register.require(caller)
                         yield event
             except StopAsyncIteration:
                 outcome = "ok"
@@ -282,8 +290,6 @@ class _calling(tracing):
 async def _request(
     backend: Backend, name: str, body: Body, trace: Trace, fields: Mapping[str, Any] | None = None
 ) -> schemas.Request:
-    if isinstance(body, schemas.Request):
-        return body
     operation = OPERATIONS[name]
     limit = backend.settings.max_body_bytes
     if not isinstance(body, dict) and len(body) > limit:

@@ -6,8 +6,8 @@ One log line a call, on the logger `llmbackend.calls` at level INFO: numbers and
 from __future__ import annotations
 
 import logging
+import secrets
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -45,7 +45,7 @@ class Trace:
         """The collections that it may touch, once that is decided."""
         self.client = client
         self.path = path
-        self.request_id = request_id or uuid.uuid4().hex
+        self.request_id = request_id or secrets.token_hex(16)
         self.model = ""
         self.tokens = {"prompt_tokens": 0, "completion_tokens": 0}
         self.meter: Meter | None = None

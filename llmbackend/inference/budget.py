@@ -83,7 +83,8 @@ class Turn:
             budget.give_back(self)
 
     def __del__(self) -> None:
-        self.end()  # of a stream that nobody began to read
+        if self._budget is not None:  # of a stream that nobody began to read
+            self.end()
 
 
 class _Waiting:
@@ -160,7 +161,8 @@ class Budget:
             self._under_way_in_bulk -= turn.texts * turn.bulk
             if left := self._of_owner.pop(turn.owner) - turn.texts:
                 self._of_owner[turn.owner] = left
-            self._admit()
+            if self._before(bulk=True):
+                self._admit()
 
     def went_well(self, turn: Turn) -> None:
         self.progressed = time.monotonic()

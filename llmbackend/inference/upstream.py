@@ -175,14 +175,14 @@ class Upstream:
     async def _pieces(
         self, reply: aiohttp.ClientResponse, events: Events, piece: bytes, turn: Turn | None
     ) -> AsyncGenerator[bytes, None]:
-        trace = tracing.current()
+        waiting = tracing.current().waiting()
         secret = (self.secret or "").encode()
         try:
             with self.translated():
                 while piece:
                     # An error in the stream may quote the key.
                     yield piece.replace(secret, b"***") if secret and secret in piece else piece
-                    with trace.waiting():
+                    with waiting:
                         piece = await self._next(reply, events)
         finally:
             reply.close()  # and with it the connection, so that the server stops its work
@@ -287,29 +287,22 @@ class Upstream:
         if self.idle:
             self._connections = 0
         self._under_way += 1
-        try:
-            return await self._read_whole(method, path, body)
-        finally:
-            self._under_way -= 1
-            self._last_used = time.monotonic()
-
-    async def _read_whole(
-        self, method: str, path: str, body: bytes | None
-    ) -> tuple[bytes, Mapping[str, str]]:
-        reply = await self._open(method, path, body)
+        reply: aiohttp.ClientResponse | None = None
         read = bytearray()
         try:
+            reply = await self._open(method, path, body)
             if (reply.content_length or 0) > self.reply_bytes:
                 raise self.too_large("a reply", self.reply_bytes)
             while piece := await reply.content.readany():
                 read += piece
                 if len(read) > self.reply_bytes:
                     raise self.too_large("a reply", self.reply_bytes)
-        except BaseException:
-            reply.close()  # there may be no end to what is yet to come
-            raise
-        reply.release()
-        return bytes(read), reply.headers
+            return bytes(read), reply.headers
+        finally:
+            if reply is not None:
+                reply.release() if reply.content.at_eof() else reply.close()  # there may be no end to what is to come
+            self._under_way -= 1
+            self._last_used = time.monotonic()
 
     async def _open(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
         """The reply, its body yet to be read; raises a refusal."""

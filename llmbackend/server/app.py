@@ -6,12 +6,12 @@ import asyncio
 import errno
 import gc
 import logging
+import secrets
 import signal
 import socket
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -77,6 +77,11 @@ def _path(operation: Operation) -> str:
 
 def _endpoint(backend: Backend, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
+        def streams(asked: Any) -> bool:
+            if not operation.streams or asked.stream:
+                return operation.streams
+            return operation.method != "POST" and operation.media in request.headers.get("accept", "")
+
         body, fields = await _body(operation, request, backend.settings)
         # From here on it is our time, or the models': what came before was the caller's.
         scope = request.scope
@@ -84,27 +89,15 @@ def _endpoint(backend: Backend, operation: Operation) -> Callable[[Request], Awa
             operation.name, scope["request_id"], scope["caller"], client(scope), scope["path"]
         )
         with CancelScope() as work:
-            watching = asyncio.create_task(_cancel_when_gone(request, work))
-            try:
-                asked = await operations.validated(backend, operation.name, body, fields, trace)
-                del body  # may be large, and is not needed any more
-                if operation.streams and _wants_stream(operation, request, asked):
-                    events = await operations.stream(backend, operation.name, asked, trace)
-                    return EventStream(events, operation.media, backend.settings.heartbeat_seconds)
-                result = await operations.call(backend, operation.name, asked, trace)
+            # A caller who hangs up need not be worked for: the connection tells.
+            scope.setdefault("state", {})["gone"] = work.cancel
+            result = await operations.answer(backend, operation.name, body, trace, fields, streams)
+            if isinstance(result, bytes):
                 return await result_response(request, operation, result)
-            finally:
-                watching.cancel()
+            return EventStream(result, operation.media, backend.settings.heartbeat_seconds)
         raise ClientDisconnect
 
     return endpoint
-
-
-async def _cancel_when_gone(request: Request, work: CancelScope) -> None:
-    """A caller who hangs up need not be worked for."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    work.cancel()
 
 
 async def _body(
@@ -127,12 +120,6 @@ async def _body(
     async for part in content:
         body += part
     return body, request.path_params
-
-
-def _wants_stream(operation: Operation, request: Request, asked: Any) -> bool:
-    if asked.stream:
-        return True
-    return operation.method != "POST" and operation.media in request.headers.get("accept", "")
 
 
 async def _live(request: Request) -> Response:
@@ -195,7 +182,7 @@ class RequestId:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = scope["request_id"] = uuid.uuid4().hex
+        request_id = scope["request_id"] = secrets.token_hex(16)
         scope["caller"] = NOBODY
 
         async def send_with_id(message: Message) -> None:

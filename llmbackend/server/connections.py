@@ -132,6 +132,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.remove(self)
         super().connection_lost(exc)
+        if self.cycle is not None and (gone := self.cycle.scope["state"].get("gone")) is not None:
+            gone()
 
     def drop(self, why: str) -> None:
         self._connections.count(why)
