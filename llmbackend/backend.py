@@ -11,13 +11,13 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 from anyio import CancelScope
 from sqlalchemy import text
 
-from . import __version__, doctor, loading, panics, plugins, schemas, threads, tracing, usage
+from . import __version__, doctor, loading, otel, panics, plugins, schemas, threads, tracing, usage
 from .access import issuing, keys
 from .access.decision import Asks
 from .access.limits import Limiter
@@ -66,6 +66,23 @@ COUNTED_AT_ONCE = 8
 """Collections, where they are listed."""
 
 COPIED = 2**21  # bytes of vectors that are copied on the loop, which is over before a thread has begun
+
+
+class State(NamedTuple):
+    """How full and how busy everything is."""
+
+    jobs: dict[tuple[str, str], int]
+    """By type and status."""
+    ages: dict[tuple[str, str], float]
+    collections: int
+    disk_free: int
+    disk_reserve: int
+    cache_bytes: int
+    cache_hits: int
+    cache_misses: int
+    upstream_errors: dict[tuple[str, str], int]
+    limits: dict[str, int]
+    parts: dict[str, str]
 
 
 class Backend:
@@ -143,6 +160,8 @@ class Backend:
             ):
                 opened.push_async_callback(part.close)
             backend._usage.start()
+            if settings.otel:
+                backend.meter.watch(otel.observer(export=forwards))
             await backend._collections.tidy()
             await backend.register.look()
             await backend._jobs.start()
@@ -810,6 +829,27 @@ class Backend:
 
     # Health
 
+    def _parts(self) -> dict[str, str]:
+        return {"disk": self._disk.problem or "ok", **self._chat.servers(), **self._vitals.parts()}
+
+    async def state(self) -> State:
+        """How full and how busy everything is, for metrics."""
+        jobs, ages = await self._database.read(reading.waiting)
+        file = self.settings.data_dir / "embeddings.db"
+        return State(
+            jobs=jobs,
+            ages=ages,
+            collections=self._collections.open_count,
+            disk_free=self._disk.free,
+            disk_reserve=self._disk.reserve,
+            cache_bytes=file.stat().st_size if file.exists() else 0,
+            cache_hits=self._embedder.hits,
+            cache_misses=self._embedder.misses,
+            upstream_errors=dict(self.meter.failures),
+            limits=self.limiter.reached_by_kind(),
+            parts=self._parts(),
+        )
+
     async def health(self, request: schemas.Empty) -> schemas.Health:
         """Tell that the backend is ready, and which models it would ask."""
         # What fails without room; with Qdrant and PostgreSQL elsewhere, there is only a cache in the data directory.
@@ -822,6 +862,7 @@ class Backend:
         return schemas.Health(
             status="failing" if problems else "ok",
             problems=problems,
+            parts=self._parts(),
             version=__version__,
             chat=self._chat.name,
             embeddings=self._embedder.name,

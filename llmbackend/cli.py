@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from . import CreatedKey, LLMBackendClient, LLMBackendError, __version__, privacy, settings
+from . import CreatedKey, LLMBackendClient, LLMBackendError, __version__, logs, privacy, settings
 
 app = typer.Typer(
     help="Chat, embeddings, RAG and jobs: in this process, or on a server given by --url or LLM_BACKEND_URL.",
@@ -94,21 +93,6 @@ def _bar() -> Iterator[Any]:
         yield step
 
 
-class _OneLine(logging.Formatter):
-    """A message is one line, whatever a caller or a model's server had it say; a traceback follows as it is."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        line = super().formatMessage(record)
-        return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-
-
-def _log(level: str) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(handlers=[handler])
-    logging.getLogger("llmbackend").setLevel(level.upper())
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         out.print(__version__, highlight=False)
@@ -133,7 +117,7 @@ def serve(
     privacy.keep()
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     options = settings.load(**given)
-    _log(options.log_level)
+    logs.write(options.log_level, options.log_format)
 
     def started(url: str) -> None:
         guarded = "with an API key" if options.callers else "without an API key, for this machine only"
@@ -154,7 +138,7 @@ def worker(
     privacy.keep()
     options = settings.load()
     options = options.model_copy(update={"workers": concurrency or options.workers or 2})
-    _log(options.log_level)
+    logs.write(options.log_level, options.log_format)
 
     def started(folder: str) -> None:
         errors.print(f"llmbackend {__version__} works on jobs, in {folder}", highlight=False, soft_wrap=True)

@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8888, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+    metrics_port: int | None = Field(None, ge=1, le=65535)
+    otel: bool = False
 
     # What becomes of links in answers and analyses (images and HTML are removed, but for "keep")
     answer_links: Literal["host", "remove", "keep"] = "host"

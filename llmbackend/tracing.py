@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("llmbackend.calls")
 
+AS_JSON = False
+"""Whether a call's numbers go along by name: set where the log is written as JSON."""
+
 
 class Trace:
     """One call of an operation, from here to `finish`."""
@@ -48,6 +51,8 @@ class Trace:
         self.request_id = request_id or secrets.token_hex(16)
         self.model = ""
         self.tokens = {"prompt_tokens": 0, "completion_tokens": 0}
+        self.parent = ""
+        """The caller's own span, as the header `traceparent` tells it."""
         self.meter: Meter | None = None
         """Where what it uses is added up, from the core that it has come to."""
         self._began = time.perf_counter()
@@ -152,6 +157,7 @@ class Trace:
                 errors=int(failed),
                 milliseconds=total * 1000,
             )
+            self.meter.finished(self, outcome, total)
         if log.isEnabledFor(logging.INFO):
             log.info(
                 "%s %s id=%s caller=%s client=%s path=%s model=%s prompt_tokens=%d completion_tokens=%d "
@@ -168,7 +174,24 @@ class Trace:
                 total * 1000,
                 self.upstream * 1000,
                 self.overhead * 1000,
+                extra={"call": self._told(outcome, total)} if AS_JSON else None,
             )
+
+    def _told(self, outcome: str, total: float) -> dict[str, Any]:
+        return {
+            "operation": self.operation,
+            "outcome": outcome,
+            "request_id": self.request_id,
+            "project": self.caller.project,
+            "caller": str(self.caller),
+            "client": self.client,
+            "path": self.path[:200],
+            "model": self.model,
+            **self.tokens,
+            "total_ms": round(total * 1000, 1),
+            "upstream_ms": round(self.upstream * 1000, 1),
+            "overhead_ms": round(self.overhead * 1000, 1),
+        }
 
 
 _TOKENS = ("prompt_tokens", "completion_tokens", "embedded_tokens")

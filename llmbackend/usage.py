@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sqlalchemy import Column, Connection, Float, Integer, RowMapping, String, Table, func, select
 
@@ -23,6 +24,9 @@ from .schemas.usage import BY, Price
 from .storage.database import Database
 from .storage.schema import metadata
 from .vitals import Vitals
+
+if TYPE_CHECKING:
+    from .tracing import Trace
 
 SECONDS = 0.5
 """Between two additions to the database."""
@@ -62,6 +66,10 @@ class Listener(Protocol):
     def __call__(self, used: Used, counts: Mapping[str, float]) -> None: ...
 
 
+Watcher = Callable[["Trace", str, float], None]
+"""Called with a trace, its outcome, and the seconds that it took."""
+
+
 class Meter:
     """Counts. From any thread."""
 
@@ -69,7 +77,21 @@ class Meter:
         """`listeners` hear of each addition, too; they are quick."""
         self._totals: dict[Used, dict[str, float]] = {}
         self._changing = threading.Lock()
-        self._listeners = listeners
+        self._listeners = list(listeners)
+        self._watchers: list[Watcher] = []
+        self.failures: Counter[tuple[str, str]] = Counter()
+        """Failed attempts at model servers, by their names and the errors' codes."""
+
+    def listen(self, listener: Listener) -> None:
+        self._listeners.append(listener)
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have it called with each call that has ended; it is quick."""
+        self._watchers.append(watcher)
+
+    def finished(self, trace: Trace, outcome: str, seconds: float) -> None:
+        for watcher in self._watchers:
+            watcher(trace, outcome, seconds)
 
     def add(self, caller: Caller, operation: str, model: str, **counts: float) -> None:
         used = Used(caller.project, caller.key, model[:512], operation, int(time.time()) // 86400)

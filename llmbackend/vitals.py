@@ -73,6 +73,12 @@ class Vitals:
             one = self._parts.setdefault(part, _Part())
             one.failures, one.since = 0, None
 
+    def parts(self) -> dict[str, str]:
+        """All that have been at work, each "ok" or with what is wrong."""
+        wrong = self.problems()
+        with self._changing:
+            return {name: wrong.get(name, "ok") for name in self._parts}
+
     def problems(self) -> dict[str, str]:
         """The parts that fail, and why; empty if all is well."""
         moment = time.monotonic()

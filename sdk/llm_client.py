@@ -2618,9 +2618,10 @@ class LLMBackendClient:
     # Health
 
     def health(self) -> Record:
-        """`{status, problems, version, chat, embeddings}`: "ok", and which models answer. Asks no model.
+        """`{status, problems, parts, version, chat, embeddings}`: "ok", and which models answer. Asks no model.
 
-        Where something does not work, the status is "failing", and `problems` tell what it is and what to do.
+        Where something does not work, the status is "failing", and `problems` tell what it is and what to do. `parts`
+        has each part that was at work, with "ok" or what is wrong.
         """
         return self._call("health")
 

@@ -267,6 +267,12 @@ class Limiter:
     def reached(self, error: Overloaded, caller: Caller) -> None:
         self.hits[str(caller), str(error.details.get("what", ""))] += 1
 
+    def reached_by_kind(self) -> dict[str, int]:
+        found: Counter[str] = Counter()
+        for (_, what), count in self.hits.items():
+            found[what] += count
+        return dict(found)
+
     def used(self, used: Any, counts: Mapping[str, float]) -> None:
         """A meter's listener: settle tokens."""
         if not self._by_name:

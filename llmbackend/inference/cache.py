@@ -67,6 +67,8 @@ class CachedEmbedder:
     ) -> None:
         """What it reads `counts` as the caller's, unless it helps to answer only."""
         self._counts = counts
+        self.hits = self.misses = 0
+        """Texts that were in the cache, and that were not."""
         self.model = model
         """For whoever has to know that the model itself answers."""
         self._cache = cache
@@ -154,6 +156,7 @@ class CachedEmbedder:
         if len(texts) == 1 and len(texts[0]) < LONG:
             if entry := cache.at_hand(key := key_of(texts[0])):
                 self._note()
+                self.hits += 1
                 return _vectors([entry])
             if new := self.model.at_once(texts[0], dimensions):
                 cache.remember(dict(zip([key], _entries(new), strict=True)))
@@ -161,7 +164,10 @@ class CachedEmbedder:
         keys, entries, vectors = await threads.files(_look_up, cache, key_of, texts)
         if vectors is not None:
             self._note()
+            self.hits += len(texts)
             return vectors
+        found = sum(entry is not None for entry in entries)
+        self.hits, self.misses = self.hits + found, self.misses + len(texts) - found
         missing = {key: text for key, text, entry in zip(keys, texts, entries, strict=True) if entry is None}
         new = self._noted(await ask(list(missing.values())))
         if new.made_by is not None and not new.made_by.same_vectors(made_by):

@@ -78,6 +78,10 @@ class ChatModel(ABC):
                 yield event(chunk)
         yield DONE
 
+    def servers(self) -> dict[str, str]:
+        """Each server behind it: "ok", or that it failed of late."""
+        return {}
+
     @abstractmethod
     async def close(self) -> None: ...
 
@@ -126,6 +130,12 @@ class OpenAICompatibleChat(ChatModel):
     @property
     def name(self) -> str | None:
         return self._name or self._servers[0].first
+
+    def servers(self) -> dict[str, str]:
+        return {
+            server.upstream.name: "failed of late, and is asked last" if server.resting else "ok"
+            for server in self._servers
+        }
 
     async def models(self) -> list[str]:
         names: dict[str, None] = {}

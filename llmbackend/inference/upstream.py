@@ -258,6 +258,9 @@ class Upstream:
                     if busy:
                         self.budget.was_busy(turn)
                     turn.end()
+                if trace.meter is not None and isinstance(error, LLMBackendError | TimeoutError):
+                    code = error.code if isinstance(error, LLMBackendError) else BackendTimeout.code
+                    trace.meter.failures[self.name, code] += 1
                 if isinstance(error, TimeoutError):
                     raise self._too_late(max(0.0, time.monotonic() - began)) from error
                 if not isinstance(error, LLMBackendError) or not _worth_another_try(error):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, get_args
 
 from sqlalchemy import Connection, RowMapping, func, select
@@ -175,3 +176,15 @@ def open_jobs(connection: Connection, owner: str) -> int:
     """How many of an owner's jobs wait or are at work."""
     waiting = jobs.c.status.in_(("queued", "running"))
     return connection.execute(select(func.count()).where(jobs.c.owner == owner, waiting)).scalar_one()
+
+
+def waiting(connection: Connection) -> tuple[dict[tuple[str, str], int], dict[tuple[str, str], float]]:
+    """How many jobs wait or are at work, by type and status, and how many seconds ago the oldest of each was accepted."""
+    place = jobs.c.type, jobs.c.status
+    query = select(*place, func.count(), func.min(jobs.c.created_at)).group_by(*place)
+    found = connection.execute(query.where(jobs.c.status.in_(("queued", "running")))).all()
+    counts = {(kind, status): count for kind, status, count, _ in found}
+    ages = {
+        (kind, status): now() - datetime.fromisoformat(first).timestamp() for kind, status, _, first in found
+    }
+    return counts, ages

@@ -38,6 +38,7 @@ from . import bodies, uploads
 from .access import LOOPBACK, Access
 from .admission import Admission
 from .connections import IDLE, Connection, Connections
+from .metrics import PATH, Metrics
 from .openapi import document
 from .refusals import Refusals, client, origin
 from .replies import EventStream, error_response, result_response
@@ -48,14 +49,18 @@ VERSION = (b"x-llmbackend-version", __version__.encode())
 """A header by which a client sees whether it fits."""
 
 
-def create_app(backend: Backend, refusals: Refusals | None = None) -> Starlette:
+def create_app(
+    backend: Backend, refusals: Refusals | None = None, metrics: Metrics | None = None
+) -> Starlette:
     """The application that serves an open Backend."""
     routes = [Route(_path(row), _endpoint(backend, row), methods=[row.method]) for row in OPERATIONS.values()]
+    metrics = metrics or Metrics(backend)
+    routes.append(Route(PATH, metrics.endpoint))
     routes += [Route("/health/live", _live), Route("/openapi.json", _openapi)]
     return Starlette(
         routes=routes,
         middleware=[
-            Middleware(RequestId, refusals=refusals or Refusals()),
+            Middleware(RequestId, refusals=refusals or Refusals(), metrics=metrics),
             Middleware(Access, register=backend.register),
             Middleware(
                 Admission, settings=backend.settings, register=backend.register, limiter=backend.limiter
@@ -88,6 +93,8 @@ def _endpoint(backend: Backend, operation: Operation) -> Callable[[Request], Awa
         trace = scope["trace"] = Trace(
             operation.name, scope["request_id"], scope["caller"], client(scope), scope["path"]
         )
+        if backend.settings.otel:
+            trace.parent = request.headers.get("traceparent", "")
         with CancelScope() as work:
             # A caller who hangs up need not be worked for: the connection tells.
             scope.setdefault("state", {})["gone"] = work.cancel
@@ -174,9 +181,10 @@ class RequestId:
     X-LLMBackend-Overhead-Ms tells the time until the reply began that no model took.
     """
 
-    def __init__(self, app: ASGIApp, refusals: Refusals) -> None:
+    def __init__(self, app: ASGIApp, refusals: Refusals, metrics: Metrics) -> None:
         self._app = app
         self._refusals = refusals
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -189,6 +197,7 @@ class RequestId:
             if message["type"] == "http.response.start":
                 if 400 <= message["status"] < 500:
                     self._refusals.note(scope, message["status"])
+                    self._metrics.refused(message["status"])
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), VERSION]
                 if (limited := scope.get("limited")) is not None:
                     message["headers"] += limited.headers()
@@ -256,6 +265,8 @@ def run(settings: Settings, started: Callable[[str], None] = lambda url: None) -
 async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
     check_exposure(settings)
     check_address(settings.host, settings.port)
+    if settings.metrics_port is not None:
+        check_address(settings.host, settings.metrics_port)
     backend = await Backend.open(settings, forwards=True)
     gc.collect()
     gc.freeze()  # what is there by now stays: looking through it time and again is left out
@@ -264,11 +275,11 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
     sys.setswitchinterval(
         0.001
     )  # seconds that a thread at work may keep the loop from its turn; Python's are 5 ms
-    refusals = Refusals()
+    refusals, metrics = Refusals(), Metrics(backend)
     connections = Connections(_most_connections(settings))
     try:
         config = uvicorn.Config(
-            create_app(backend, refusals),
+            create_app(backend, refusals, metrics),
             http=partial(Connection, connections),  # type: ignore[arg-type]
             ws="none",
             host=settings.host,
@@ -281,10 +292,16 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
             timeout_keep_alive=int(IDLE),
         )
         watching = asyncio.create_task(connections.watch(refusals.summarise))
+        measuring = None
+        if settings.metrics_port is not None:
+            measuring = asyncio.create_task(metrics.serve(settings.host, settings.metrics_port))
         try:
             await _Server(config, started).serve()
         finally:
             watching.cancel()
+            if measuring is not None:
+                measuring.cancel()
+                await asyncio.wait([measuring])
     finally:
         await backend.close()
 

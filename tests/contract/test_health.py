@@ -34,8 +34,9 @@ def closed(
 
 def test_health_tells_version_and_models(client: LLMBackendClient) -> None:
     health = client.health()
-    assert set(health) == {"status", "problems", "version", "chat", "embeddings"}
+    assert set(health) == {"status", "problems", "parts", "version", "chat", "embeddings"}
     assert (health.status, health.problems) == ("ok", [])
+    assert health.parts.items() >= {"disk": "ok", "database": "ok"}.items()
     assert health.version == llmbackend.__version__
     assert health.chat == "SmolLM2-135M-Instruct"
 

@@ -327,6 +327,8 @@ STOREYS = (
         "json_reading",
         "json_writing",
         "loading",
+        "logs",
+        "otel",
         "panics",
         "plugins",
         "precedence",

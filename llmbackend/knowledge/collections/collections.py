@@ -383,6 +383,10 @@ class Collections:
         self.after_flush(collection)  # it may have to be rebuilt for them
         return collection
 
+    @property
+    def open_count(self) -> int:
+        return len(self._open)
+
     def names(self) -> list[str]:
         return sorted(self._manifests)
 

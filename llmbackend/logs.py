@@ -1,0 +1,45 @@
+"""What a server and a worker write to stderr: a line for each event, as text or as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from datetime import UTC, datetime
+from typing import Literal
+
+from . import tracing
+
+
+class _OneLine(logging.Formatter):
+    """A message is one line, whatever a caller or a model's server had it say; a traceback follows as it is."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line = super().formatMessage(record)
+        return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
+class _JSON(logging.Formatter):
+    """`{time, level, logger, message}`, with `error` where there is a traceback, and a call's numbers by name."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "call", {}),
+        }
+        if record.exc_info:
+            line["error"] = "".join(traceback.format_exception(*record.exc_info))
+        return json.dumps(line, default=str)
+
+
+def write(level: str, form: Literal["text", "json"]) -> None:
+    """Write the log of this process, ours from a level on and others' warnings."""
+    handler = logging.StreamHandler()
+    text = _OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    tracing.AS_JSON = form == "json"
+    handler.setFormatter(_JSON() if form == "json" else text)
+    logging.basicConfig(handlers=[handler])
+    logging.getLogger("llmbackend").setLevel(level.upper())
