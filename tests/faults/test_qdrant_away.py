@@ -60,6 +60,34 @@ def test_an_ingest_outlasts_restarts(connect: Connect, server: Server) -> None:
     assert client.get_collection("x").chunks == count
 
 
+@pytest.mark.long
+def test_an_ingest_of_20000_documents_outlasts_restarts(connect: Connect, server: Server) -> None:
+    client = connect()
+    under_way, outages = threading.Event(), 0
+
+    def restart() -> None:
+        nonlocal outages
+        for _ in range(3):
+            under_way.wait()
+            time.sleep(2)
+            _restart(server, 3)
+            outages += 1
+
+    thread = threading.Thread(target=restart)
+    thread.start()
+
+    def documents() -> Iterator[dict[str, Any]]:
+        for sheet in _sheets(0, 20_000):
+            under_way.set()
+            yield sheet
+
+    assert client.rag_ingest(documents(), "x").added == 20_000
+    thread.join()
+    assert outages == 3
+    assert client.get_collection("x").documents == client.get_collection("x").chunks == 20_000
+    assert {one.id for one in client.list_documents("x")} == {f"d{n}" for n in range(20_000)}
+
+
 PASSING = [
     Prepared(429),
     Prepared(429, headers={"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}),
