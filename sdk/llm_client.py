@@ -2228,8 +2228,11 @@ class LLMBackendClient:
         return Record(collection=given["collection"], documents=done["documents"], chunks=done["chunks"])
 
     def list_documents(self, collection: str, *, limit: int | None = None) -> Records:
-        """A collection's documents as `{id, chunks, metadata}`: all, or the first `limit`. Raises NotFound."""
-        return self._paged("list_documents", "documents", limit, collection=collection)
+        """A collection's documents as `{id, chunks, metadata}`: all, or the first `limit`. Raises NotFound.
+
+        What is replaced meanwhile is there once.
+        """
+        return self._paged("list_documents", "documents", limit, key="id", collection=collection)
 
     def list_chunks(
         self,
@@ -2256,9 +2259,12 @@ class LLMBackendClient:
             return found
         return self._paged("list_chunks", "chunks", limit, collection=collection, ids=given, filters=filters)
 
-    def _paged(self, operation: str, name: str, limit: int | None, **fields: Any) -> Records:
-        """What an operation lists, all or the first `limit`, page by page."""
+    def _paged(
+        self, operation: str, name: str, limit: int | None, key: str | None = None, **fields: Any
+    ) -> Records:
+        """What an operation lists, all or the first `limit`, page by page; of those with the same `key` the last."""
         items = Records()
+        places: dict[Any, int] = {}
         cursor: str | None = None
         page: Any = limit
         while True:
@@ -2267,7 +2273,9 @@ class LLMBackendClient:
             elif isinstance(limit, int) and limit > 0:  # anything else the operation itself refuses
                 page = min(1000, limit - len(items))
             result = self._call(operation, limit=page, cursor=cursor, **fields)
-            items += result[name]
+            for item in result[name]:
+                place = places.setdefault(item[key], len(items)) if key else len(items)
+                items[place : place + 1] = [item]
             cursor = result.get("cursor")
             if cursor is None or len(items) == limit:
                 return items

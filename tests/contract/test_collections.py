@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -176,6 +177,28 @@ def test_more_documents_than_a_page_are_all_listed(client: LLMBackendClient, col
     for limit in (1, 999, 1000, 1001, 2050, 3000):
         some = [document.id for document in client.list_documents(collection, limit=limit)]
         assert some == listed[:limit]
+
+
+def test_a_document_replaced_between_two_pages_is_listed_once(
+    client: LLMBackendClient, collection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = [{"id": f"d{number}", "text": f"Sheet {number}."} for number in range(30)]
+    client.rag_ingest(documents, collection)
+    call, pages = client._call, 0
+
+    def in_small_pages(operation: str, **fields: Any) -> Any:
+        nonlocal pages
+        if operation == "list_documents":
+            fields["limit"] = min(10, fields["limit"])
+            pages += 1
+            if pages == 2:
+                client.rag_ingest([{**one, "text": one["text"] + " Anew."} for one in documents], collection)
+        return call(operation, **fields)
+
+    monkeypatch.setattr(client, "_call", in_small_pages)
+    listed = [one.id for one in client.list_documents(collection)]
+    assert pages > 2
+    assert sorted(listed) == sorted(one["id"] for one in documents)
 
 
 def test_a_cursor_that_no_page_gave_is_refused(client: LLMBackendClient, collection: str) -> None:

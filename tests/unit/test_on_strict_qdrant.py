@@ -119,7 +119,7 @@ def test_no_more_are_made_for_filters_than_a_server_takes(
     assert _found(client, {"team": "hr", "kind": "k1"}) == {"d1"}
     assert client.get_collection("x").indexes == {"team": "keyword"}
     monkeypatch.setattr(qdrant_server, "MOST_FOR_FILTERS", 50)
-    server.client.strict = CLOUD.model_copy(update={"max_payload_index_count": 7})
+    server.client.strict = CLOUD.model_copy(update={"max_payload_index_count": 8})
     with pytest.raises(InvalidRequest, match="'floor' has no index"):
         _found(client, {"floor": 1})
 

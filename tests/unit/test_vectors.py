@@ -131,6 +131,26 @@ def test_writing_again_changes_nothing(index: VectorIndex) -> None:
     assert index.count() == (1, 2)
 
 
+def test_a_listing_has_what_is_replaced_between_its_pages(index: VectorIndex) -> None:
+    names = {f"d{number}" for number in range(40)}
+    for name in sorted(names):
+        _write(index, _document(name, "v1", total=1))
+    page = index.documents(15, None)
+    found = {head.document_id: head.hash for head in page.heads}
+    assert len(found) == 15
+    for name in sorted(names):
+        _write(index, _document(name, "v2", total=1))
+        index.keep_only([(name, "v2")])
+    index.delete(["d7"])
+    while page.cursor:
+        page = index.documents(15, page.cursor)
+        listed = [head.document_id for head in page.heads]
+        assert len(listed) == len(set(listed)) <= 15
+        found |= {head.document_id: head.hash for head in page.heads}
+    assert found.keys() - {"d7"} == names - {"d7"}
+    assert {digest for name, digest in found.items() if name != "d7"} == {"v2"}
+
+
 def test_a_version_without_its_head_is_not_stored(index: VectorIndex) -> None:
     _write(index, _document("a", "v1") + _document("b", "v1")[:-1])
     assert index.stored([("a", "v1"), ("b", "v1"), ("a", "v2"), ("c", "v1")]) == {"a"}

@@ -242,7 +242,8 @@ class VectorIndex(Protocol):
     def chunks(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Chunk]:
         """Of these points, those that are there."""
 
-    def documents(self, limit: int, cursor: str | None) -> Page: ...
+    def documents(self, limit: int, cursor: str | None) -> Page:
+        """Heads, a page at a time: each that is there all the time at least once, and again if it is written meanwhile."""
 
     def passages(
         self,

@@ -5,6 +5,7 @@ An engine adds how points are written and asked for, in its own library's terms.
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -271,8 +272,28 @@ class QdrantIndex(ABC):
         return {point: _chunk(payload) for point, payload in self._payloads(list(ids))}
 
     def documents(self, limit: int, cursor: str | None) -> Page:
-        chunks, _, following = self._read(self._all_current([self._head()]), limit, cursor)
-        return Page(list(one_version(dict(enumerate(chunks))).values()), following)
+        """Heads in the order of their points' ids, then those written since the listing began.
+
+        A document that is replaced meanwhile gets another head, which may come before those that are listed already.
+        """
+        since, late, start = _listing(cursor)
+        chunks: list[Chunk] = []
+        following: str | None = None
+        if not late:
+            chunks, _, following = self._read(self._all_current([self._head()]), limit, start)
+            start = None
+        if following is None and self._may_be_changed_since(since):
+            late = True
+            written = self._syntax.range("written", {"gte": since})
+            where = self._all_current([self._head(), written])
+            new, _, following = self._read(where, max(1, limit - len(chunks)), start)
+            again = {chunk.document_id for chunk in new}
+            chunks = [chunk for chunk in chunks if chunk.document_id not in again] + new
+        heads = list(one_version(dict(enumerate(chunks))).values())
+        return Page(heads, following and f"{since}{'+' if late else '-'}{following}")
+
+    def _may_be_changed_since(self, moment: int) -> bool:
+        return True
 
     def passages(
         self,
@@ -480,11 +501,27 @@ class QdrantIndex(ABC):
         return self._syntax.group(must=[self._syntax.range(key, bounds), either]) if size > 1 else either
 
 
+_CURSOR = re.compile(r"(\d{1,19})([+-])(.*)")
+
+
+def _listing(cursor: str | None) -> tuple[int, bool, str | None]:
+    """When a listing began, whether it has come to what was written since, and where it goes on."""
+    if cursor is None:
+        return time.time_ns(), False, None
+    if not (found := _CURSOR.fullmatch(cursor)):
+        raise _no_cursor()
+    return int(found[1]), found[2] == "+", found[3]
+
+
+def _no_cursor() -> InvalidRequest:
+    return InvalidRequest("cursor: not one that an earlier page gave")
+
+
 def _offset(cursor: str | None) -> uuid.UUID | None:
     try:
         return uuid.UUID(cursor) if cursor else None
     except ValueError:
-        raise InvalidRequest("cursor: not one that an earlier page gave") from None
+        raise _no_cursor() from None
 
 
 def _payload(chunk: Chunk, writer: str) -> dict[str, Any]:

@@ -119,6 +119,8 @@ class EdgeIndex(QdrantIndex):
         self._disk = disk or Disk(folder, 0)
         self._flushing = threading.Lock()
         self._unflushed = True
+        self._changed = 0
+        """When it last was, in this process: nobody else has the folder."""
         physical = physical or Physical(folder.name, uuid.UUID(folder.name), BM25)
         with _translated(folder, opening=True):
             import qdrant_edge
@@ -170,6 +172,10 @@ class EdgeIndex(QdrantIndex):
             self._shard.update(operation)
         finally:
             self._unflushed = True
+            self._changed = time.time_ns()
+
+    def _may_be_changed_since(self, moment: int) -> bool:
+        return self._changed >= moment
 
     def _there(self, ids: list[uuid.UUID]) -> list[uuid.UUID]:
         with _translated(self.folder):

@@ -55,7 +55,7 @@ NUMBER_BYTES = 22
 LEAST_BATCH = 8
 """Points in a request that is not halved any more when the server takes too long for it."""
 
-OWN_FIELDS = {**INDEXED_FIELDS, "hash": "keyword", "superseded": "integer"}
+OWN_FIELDS = {**INDEXED_FIELDS, "hash": "keyword", "superseded": "integer", "written": "integer"}
 """What our own filters ask for."""
 
 GRACE = 15.0
