@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from qdrant_client import models
 
 from llmbackend import LLMBackendClient
-from llmbackend.knowledge.engines import qdrant_server
+from llmbackend.knowledge.engines import bm25, qdrant_server
+from llmbackend.knowledge.engines.interface import Chunk, Layout, Physical
+from llmbackend.knowledge.engines.qdrant_server import QdrantServer
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.qdrant import CLOUD, OneAtATime, Server, serving
@@ -132,3 +135,84 @@ def test_what_a_killed_process_had_superseded_is_removed_by_the_next(server: Ser
     with _client(server, tmp_path) as client:
         assert sorted(one.id for one in client.list_documents("x")) == ["other", "router"]
     assert _points(server.client) == 2
+
+
+# Two processes
+
+
+def _two(tmp_path: Path) -> tuple[Any, Any]:
+    server = OneAtATime(CLOUD)
+    physical = Physical(str(uuid.uuid4()), uuid.uuid4(), bm25.NAME)
+    engines = [
+        QdrantServer("http://in-memory", None, 10, tmp_path / name, writer=name, client=server)
+        for name in ("a", "b")
+    ]
+    engines[0].create(physical.id, Layout(2))
+    first, second = (one.open(physical) for one in engines)
+    return first, second
+
+
+def _write(index: Any, digest: str) -> None:
+    chunks = [Chunk("d", digest, number, 3, f"text {digest} {number}") for number in (1, 2, 0)]
+    index.upsert(chunks, np.ones((3, 2), np.float32))
+
+
+ORDERS = [
+    ["write a", "write b", "settle a", "settle b"],
+    ["write a", "write b", "settle b", "settle a"],
+    ["write b", "write a", "settle b", "settle a"],
+    ["write a", "settle a", "write b", "settle b"],
+]
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["replaced", "new"])
+@pytest.mark.parametrize("order", ORDERS, ids=lambda order: ", ".join(order))
+def test_of_two_that_write_one_document_at_once_the_last_stays(
+    tmp_path: Path, order: list[str], there: bool
+) -> None:
+    indexes = dict(zip("ab", _two(tmp_path), strict=True))
+    if there:
+        _write(indexes["a"], "old")
+    for step in order:
+        what, who = step.split()
+        if what == "write":
+            last = who
+            _write(indexes[who], f"of {who}")
+        else:
+            indexes[who].keep_only([("d", f"of {who}")])
+    for index in indexes.values():
+        assert [(head.document_id, head.hash) for head in index.documents(10, None).heads] == [
+            ("d", f"of {last}")
+        ]
+        assert index.count() == (1, 3)
+        assert {chunk.hash for chunk in index.read(10, None).chunks} == {f"of {last}"}
+        index.close()
+
+
+def test_what_another_is_still_writing_is_left_to_it(tmp_path: Path) -> None:
+    first, second = _two(tmp_path)
+    _write(first, "old")
+    long = [Chunk("d", "long", number, 3, f"text {number}") for number in (1, 2, 0)]
+    second.upsert(long[:2], np.ones((2, 2), np.float32))
+    _write(first, "short")
+    first.keep_only([("d", "short")])
+    second.upsert(long[2:], np.ones((1, 2), np.float32))
+    second.keep_only([("d", "long")])
+    assert first.count() == (1, 3)
+    assert {chunk.number for chunk in first.read(10, None).chunks if chunk.hash == "long"} == {0, 1, 2}
+    first.close()
+    second.close()
+
+
+def test_a_clock_that_is_behind_loses_no_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = _two(tmp_path)
+    _write(first, "first")
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now - 3600 * 10**9)
+    assert second.known(["d"]) == {"d"}
+    _write(second, "second")
+    second.keep_only([("d", "second")])
+    monkeypatch.undo()
+    assert [head.hash for head in first.documents(10, None).heads] == ["second"]
+    first.close()
+    second.close()

@@ -41,9 +41,9 @@ class LiveIndex:
         self.note([chunk.document_id for chunk in chunks])
         self.now.upsert(chunks, vectors)
 
-    def keep_only(self, versions: Sequence[tuple[str, str]]) -> None:
+    def keep_only(self, versions: Sequence[tuple[str, str]], older: Collection[str] | None = None) -> None:
         self.note([name for name, _ in versions])
-        self.now.keep_only(versions)
+        self.now.keep_only(versions, older)
 
     def discard(self, versions: Sequence[tuple[str, str]]) -> None:
         self.note([name for name, _ in versions])

@@ -197,10 +197,12 @@ class VectorIndex(Protocol):
     def known(self, document_ids: Sequence[str]) -> set[str]:
         """Which of these documents are there, in whatever version."""
 
-    def keep_only(self, versions: Sequence[tuple[str, str]]) -> None:
-        """Of these documents, remove every version but the one named.
+    def keep_only(self, versions: Sequence[tuple[str, str]], older: Collection[str] | None = None) -> None:
+        """Of these documents, which were just written, remove every version but the one named.
 
-        Others may be reading them: where finding and reading are not one, they go a little later, and are passed over.
+        `older` are those that were there before, if that is known. Others may be reading them: where finding and reading are not one, they
+        go a little later, and are passed over. Where other processes may write the same documents at the same moment,
+        the version that was written last stays, whoever comes last to this.
         """
 
     def discard(self, versions: Sequence[tuple[str, str]]) -> None:

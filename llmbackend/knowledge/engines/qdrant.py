@@ -102,6 +102,8 @@ class QdrantIndex(ABC):
         self._syntax = syntax
         self._in_use = in_use
         self._writer = writer
+        self._ahead: dict[str, int] = {}
+        """When documents were written by a clock that is ahead of ours, or that was set back since."""
         self._indexed: dict[tuple[str, ...], str] = {}
         """The type of index that each path of a point has."""
 
@@ -141,10 +143,6 @@ class QdrantIndex(ABC):
 
     @abstractmethod
     def _delete(self, where: Any) -> None: ...
-
-    def _supersede(self, where: Any) -> None:
-        """Have these points be found no more, and remove them when nobody reads them any more."""
-        self._delete(where)
 
     def _gone(self) -> list[Any]:
         """Conditions that a point is superseded."""
@@ -187,10 +185,26 @@ class QdrantIndex(ABC):
         for chunk, vector in zip(chunks, vectors, strict=True):
             threads.give_way()
             sparse = self._encoder.document(chunk.words)
-            points.append(
-                Point(chunk.point_id(self._namespace), vector, sparse, _payload(chunk, self._writer))
-            )
+            points.append(Point(chunk.point_id(self._namespace), vector, sparse, self._payload(chunk)))
         self._write(points)
+
+    def _payload(self, chunk: Chunk) -> dict[str, Any]:
+        payload: dict[str, Any] = {
+            "document_id": chunk.document_id,
+            "hash": chunk.hash,
+            "chunk": chunk.number,
+            "chunks": chunk.total,
+            "written": max(time.time_ns(), self._ahead.get(chunk.document_id, 0) + 1),
+            "text": chunk.text,
+        }
+        # Edge takes its time to convert dictionaries, even those without anything.
+        if chunk.metadata:
+            payload["metadata"] = chunk.metadata
+        if chunk.place:
+            payload["place"] = chunk.place
+        if self._writer:
+            payload["writer"] = self._writer
+        return payload
 
     def stored(self, versions: Sequence[tuple[str, str]]) -> set[str]:
         heads = {point_id(self._namespace, name, digest, 0): name for name, digest in versions}
@@ -202,19 +216,24 @@ class QdrantIndex(ABC):
         def look(names: Sequence[str]) -> None:
             # A document being replaced has two heads for a moment, hence twice the number.
             where = self._all_current([self._head(), self._of(names)])
-            heads, _ = self._scroll(where, 2 * len(names) + 1, None, ["document_id"])
-            found.update(record.payload["document_id"] for record in heads)
+            heads, _ = self._scroll(where, 2 * len(names) + 1, None, ["document_id", "written"])
+            now = time.time_ns()
+            for record in heads:
+                name, written = record.payload["document_id"], record.payload["written"]
+                found.add(name)
+                if written >= now:
+                    self._ahead[name] = written
 
         self._in_portions(document_ids, look)
         return found
 
-    def keep_only(self, versions: Sequence[tuple[str, str]]) -> None:
+    def keep_only(self, versions: Sequence[tuple[str, str]], older: Collection[str] | None = None) -> None:
         def remove(some: Sequence[tuple[str, str]]) -> None:
             names = [name for name, _ in some]
-            self._supersede(
-                self._syntax.group(must=[self._of(names)], must_not=[*self._these(some), *self._gone()])
-            )
+            self._delete(self._syntax.group(must=[self._of(names)], must_not=self._these(some)))
 
+        if older is not None:
+            versions = [version for version in versions if version[0] in older]
         self._in_portions(versions, remove)
 
     def discard(self, versions: Sequence[tuple[str, str]]) -> None:
@@ -522,25 +541,6 @@ def _offset(cursor: str | None) -> uuid.UUID | None:
         return uuid.UUID(cursor) if cursor else None
     except ValueError:
         raise _no_cursor() from None
-
-
-def _payload(chunk: Chunk, writer: str) -> dict[str, Any]:
-    payload: dict[str, Any] = {
-        "document_id": chunk.document_id,
-        "hash": chunk.hash,
-        "chunk": chunk.number,
-        "chunks": chunk.total,
-        "written": time.time_ns(),
-        "text": chunk.text,
-    }
-    # Edge takes its time to convert dictionaries, even those without anything.
-    if chunk.metadata:
-        payload["metadata"] = chunk.metadata
-    if chunk.place:
-        payload["place"] = chunk.place
-    if writer:
-        payload["writer"] = writer
-    return payload
 
 
 def _chunk(payload: dict[str, Any]) -> Chunk:

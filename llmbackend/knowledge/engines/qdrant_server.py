@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -621,7 +621,30 @@ class QdrantServerIndex(QdrantIndex):
 
         self._ask(lambda client: client.delete(self._name, models.FilterSelector(filter=where), wait=True))
 
+    def keep_only(self, versions: Sequence[tuple[str, str]], older: Collection[str] | None = None) -> None:
+        self._in_portions(versions, self._settle)
+
+    def _settle(self, versions: Sequence[tuple[str, str]]) -> None:
+        """Of each document the version written last stays: each process that writes one sees the same.
+
+        Versions without a head are left to the process that is writing them.
+        """
+        where = self._all_current([self._head(), self._of([name for name, _ in versions])])
+        there: dict[str, list[tuple[int, str]]] = {}
+        offset: Any = None
+        while True:
+            heads, offset = self._scroll(where, NAMED_AT_ONCE, offset, ["document_id", "hash", "written"])
+            for head in heads:
+                its = there.setdefault(head.payload["document_id"], [])
+                its.append((head.payload["written"], head.payload["hash"]))
+            if offset is None:
+                break
+        earlier = [(name, digest) for name, its in there.items() for _, digest in sorted(its)[:-1]]
+        for some in self._portions(earlier):
+            self._supersede(self._syntax.group(should=self._these(some), must_not=self._gone()))
+
     def _supersede(self, where: Any) -> None:
+        """Have these points be found no more, and remove them when nobody reads them any more."""
         from qdrant_client import models
 
         moment = {"superseded": time.time_ns()}

@@ -451,8 +451,7 @@ def _store(index: VectorIndex, batch: _Batch) -> int:
     stored = index.stored(replaced) if replaced else set()
     try:
         index.upsert(batch.chunks, batch.vectors)
-        if replaced:
-            index.keep_only(replaced)
+        index.keep_only(batch.changed, older)
     except BaseException:
         index.discard([version for version in batch.changed if version[0] not in stored])
         raise
