@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import anyio
 from anyio import CancelScope
 from sqlalchemy import text
 
@@ -23,10 +22,9 @@ from .access.decision import Asks
 from .access.limits import Limiter
 from .access.register import Register
 from .disk import SMALL, Disk
-from .errors import BackendError, Conflict, InvalidRequest, NotFound, Overloaded
+from .errors import BackendError, InvalidRequest, NotFound, Overloaded
 from .inference import factory, structured
 from .inference.embeddings import EmbeddingBatch, require
-from .inference.judge import Judge
 from .jobs import reading, registry, results, schedules, types, webhooks  # noqa: F401  # types: registers those that are built in
 from .jobs.context import JobServices
 from .jobs.leases import WorkerCapacity
@@ -42,15 +40,13 @@ from .knowledge.collections.index_building import IndexBuilder
 from .knowledge.collections.rebuild import Progress, reindex
 from .knowledge.collections.transfer import Imports, export_page
 from .knowledge.engines.filters import conditions
-from .knowledge.engines.interface import VectorEngine, damaged, gone
+from .knowledge.engines.interface import VectorEngine
 from .knowledge.engines.qdrant_edge import QdrantEdge
 from .knowledge.engines.qdrant_server import QdrantServer
 from .knowledge.files.documents import from_files
 from .knowledge.files.pool import Limits, ParsingPool
 from .knowledge.ingest.ingest import Incoming, Stages, StagesProgress, ingest, plan, silent
-from .knowledge.retrieval.candidates import Candidate
-from .knowledge.retrieval.retrieval import NEXT_BEST, retrieve
-from .knowledge.retrieval.unmet import unmet
+from .knowledge.retrieval.retrieval import Retriever
 from .settings import Settings
 from .sse import DONE, HEARTBEAT, event
 from .storage import database
@@ -61,9 +57,6 @@ from .vitals import Vitals
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-
-COUNTED_AT_ONCE = 8
-"""Collections, where they are listed."""
 
 COPIED = 2**21  # bytes of vectors that are copied on the loop, which is over before a thread has begun
 
@@ -105,7 +98,17 @@ class Backend:
         edge = QdrantEdge(settings.data_dir / "collections", self._disk)
         self._qdrant = _qdrant_server(settings, data_dir.name)
         engines: list[VectorEngine] = [self._qdrant, edge] if self._qdrant else [edge]
-        self._collections = Collections(manifests, engines, self._embedder, data_dir.name)
+        self._collections = Collections(
+            manifests,
+            engines,
+            self._embedder,
+            data_dir.name,
+            most_open=settings.collections_open,
+            idle_seconds=settings.collection_idle_seconds,
+        )
+        self._retriever = Retriever(
+            self._collections, self._embedder, self._reranker, self._judge, settings.plugin_seconds
+        )
         self._index_builder = IndexBuilder(self._collections, edge)
         self._parsers = ParsingPool(Limits(settings.file_seconds, settings.file_memory_mb * 2**20))
         self._imports = Imports(self._collections)
@@ -162,7 +165,7 @@ class Backend:
             backend._usage.start()
             if settings.otel:
                 backend.meter.watch(otel.observer(export=forwards))
-            await backend._collections.tidy()
+            await backend._collections.physical.tidy()
             await backend.register.look()
             await backend._jobs.start()
             backend._opened = opened.pop_all()
@@ -402,30 +405,8 @@ class Backend:
 
         Refused: filters that are none, or more than there may be.
         """
-        candidates = await self._retrieve(request, request.query)
+        candidates = await self._retriever.candidates(request, request.query)
         return schemas.SearchResult(hits=[it.hit for it in candidates if it.dropped is None])
-
-    async def _retrieve(
-        self,
-        wanted: schemas.Retrieval,
-        text: str,
-        clock: tracing.Clock | None = None,
-        depth: int = 0,
-        *,
-        judge: Judge | None = None,
-    ) -> list[Candidate]:
-        collections = await self._named(wanted.collection)
-        return await retrieve(
-            collections,
-            text,
-            wanted,
-            self._embedder,
-            self._reranker,
-            judge=judge,
-            clock=clock,
-            depth=depth,
-            plugin_seconds=self.settings.plugin_seconds,
-        )
 
     async def rag_query(self, request: schemas.RagQueryRequest) -> schemas.QueryAnswer:
         """Answer a question from a collection's documents, with sources.
@@ -440,30 +421,8 @@ class Backend:
         yield DONE
 
     def _answer(self, request: schemas.RagQueryRequest) -> AsyncIterator[dict[str, Any]]:
-        async def look(text: str, clock: tracing.Clock, depth: int) -> list[Candidate]:
-            # Of what is going to be read sentence by sentence, the order comes from that.
-            judge = self._judge if self._judge.here and not depth else None
-            depth = max(depth, NEXT_BEST) if request.explain else depth
-            return await self._retrieve(request, text, clock, depth, judge=judge)
-
-        async def notes() -> list[str]:
-            return await unmet(await self._named(request.collection), request.filters or {})
-
-        return answers.stream(
-            self._chat,
-            self._sifter,
-            self._judge,
-            request.question,
-            look,
-            top_k=request.top_k,
-            history=request.history or (),
-            explain=notes if request.explain else None,
-            links=self.settings.answer_links,
-        )
-
-    async def _named(self, names: str | list[str]) -> list[Collection]:
-        names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-        return [await self._collections.open(name) for name in names]
+        links = self.settings.answer_links
+        return answers.stream(self._chat, self._sifter, self._retriever, request, links=links)
 
     async def evaluate(self, request: schemas.EvaluateRequest) -> schemas.Evaluation:
         """Measure how well a collection's search finds the documents that answer some questions.
@@ -480,7 +439,7 @@ class Backend:
     async def _evaluate(self, request: schemas.EvaluateRequest, progress: Progress) -> schemas.Evaluation:
         from .knowledge.retrieval.evaluation import evaluate
 
-        collection = await self._collections.open(request.collection)
+        collection = await self._collections.get(request.collection)
         return await evaluate(
             collection, request.questions, request.k, self._embedder, self._reranker, progress
         )
@@ -489,20 +448,9 @@ class Backend:
 
     async def list_collections(self, request: schemas.ListCollectionsRequest) -> schemas.CollectionList:
         """List the collections."""
-        found: dict[str, schemas.CollectionInfo] = {}
-        at_once = asyncio.Semaphore(COUNTED_AT_ONCE)
-
-        async def describe(name: str) -> None:
-            with suppress(NotFound):  # deleted meanwhile
-                async with at_once:
-                    found[name] = await self._described(name, counts=request.counts)
-
-        await self._collections.learn()
-        names = list(filter(tracing.current().caller.collections.fit, self._collections.names()))
-        async with anyio.create_task_group() as describing:
-            for name in names:
-                describing.start_soon(describe, name)
-        return schemas.CollectionList(collections=[found[name] for name in names if name in found])
+        which = tracing.current().caller.collections.fit
+        infos = await self._collections.infos(which, counts=request.counts)
+        return schemas.CollectionList(collections=infos)
 
     async def create_collection(self, request: schemas.CreateCollectionRequest) -> schemas.CollectionInfo:
         """Make an empty collection.
@@ -516,36 +464,18 @@ class Backend:
             request.indexes or {},
             request.engine.given if request.engine else {},
         )
-        return await self._described(request.collection)
+        return await self._collections.info(request.collection)
 
     async def get_collection(self, request: schemas.CollectionRequest) -> schemas.CollectionInfo:
         """Describe a collection."""
-        return await self._described(request.collection)
+        return await self._collections.info(request.collection)
 
     async def set_indexes(self, request: schemas.SetIndexesRequest) -> schemas.CollectionInfo:
         """Make, change or remove indexes of metadata fields.
 
         Refused: indexes of too many fields.
         """
-        await self._collections.set_indexes(request.collection, request.indexes)
-        return await self._described(request.collection)
-
-    async def _described(self, name: str, *, counts: bool = True) -> schemas.CollectionInfo:
-        if not counts:
-            made = self._collections.described(name).public
-            return schemas.CollectionInfo(**made, documents=None, chunks=None)
-        try:
-            collection = await self._collections.open(name)
-            documents, chunks = await collection.run(collection.index.count)
-        except (BackendError, Conflict) as error:
-            if isinstance(error, BackendError) and not (damaged(error) or gone(error)):
-                raise
-            made = self._collections.described(name).public
-            lost = isinstance(error, BackendError)
-            return schemas.CollectionInfo(
-                **made, documents=None, chunks=None, damaged=lost, problem=error.message
-            )
-        return schemas.CollectionInfo(**collection.manifest.public, documents=documents, chunks=chunks)
+        return await self._collections.set_indexes(request.collection, request.indexes)
 
     async def delete_collection(self, request: schemas.CollectionRequest) -> schemas.CollectionDeleted:
         """Remove a collection with all its documents."""
@@ -587,8 +517,8 @@ class Backend:
 
         Refused: a cursor that no earlier page gave.
         """
-        collection = await self._collections.open(request.collection)
-        page = await collection.run(collection.index.documents, request.limit, request.cursor)
+        collection = await self._collections.get(request.collection)
+        page = await collection.documents(request.limit, request.cursor)
         documents = [
             schemas.DocumentInfo.model_construct(
                 id=head.document_id, chunks=head.total, metadata=head.metadata
@@ -603,12 +533,10 @@ class Backend:
         Refused: a cursor that no earlier page gave; filters that are none, or more than there may be.
         """
         where = conditions(request.filters)
-        collection = await self._collections.open(request.collection)
+        collection = await self._collections.get(request.collection)
         if where:
             await collection.prepare(where)
-        page = await collection.run(
-            collection.index.passages, request.limit, request.cursor, request.ids, where
-        )
+        page = await collection.passages(request.limit, request.cursor, request.ids, where)
         chunks = [
             schemas.ChunkInfo.model_construct(
                 document_id=chunk.document_id,
@@ -622,11 +550,8 @@ class Backend:
 
     async def delete_documents(self, request: schemas.DeleteDocumentsRequest) -> schemas.DocumentsDeleted:
         """Remove documents from a collection."""
-        collection = await self._collections.open(request.collection)
-        async with collection.writing():
-            deleted = await collection.run(collection.index.delete, request.ids)
-            await collection.run(collection.index.flush)
-        return schemas.DocumentsDeleted(deleted=deleted)
+        collection = await self._collections.get(request.collection)
+        return schemas.DocumentsDeleted(deleted=await collection.delete(request.ids, flush=True))
 
     # Analysis
 

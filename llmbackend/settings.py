@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     # Vectors: a Qdrant server, or several URLs of a cluster with commas between; otherwise Qdrant Edge in this process
     qdrant_url: str | None = None
     qdrant_api_key: SecretStr | None = None
+    # Collections of this data directory that are open at the same time while nobody uses them, and for how long.
+    collections_open: int = Field(32, ge=1)
+    collection_idle_seconds: float = Field(30.0, gt=0)
     qdrant_collection: Annotated[EngineOptions, NoDecode] = EngineOptions()
 
     # Reranking: TEI, or a server with POST /rerank as Jina, Cohere and vLLM have it; otherwise none

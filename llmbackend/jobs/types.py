@@ -154,7 +154,7 @@ class ReindexParams(Request):
     "reindex",
     ReindexParams,
     where="here",
-    tidy=lambda services, unfinished: services.collections.tidy_after_jobs(unfinished),
+    tidy=lambda services, unfinished: services.collections.physical.tidy_after_jobs(unfinished),
 )
 async def reindex(context: Context, params: ReindexParams) -> dict[str, Any]:
     """A reindex report. The new vectors are in a copy until the end, which a later attempt goes on with."""

@@ -103,7 +103,9 @@ class CollectionList(Response):
 
 class CollectionDeleted(Response):
     deleted: str
-    documents: int | None = Field(description="how many it had; null where it was damaged")
+    documents: int | None = Field(
+        description="how many it had; null where that is not known: it was damaged, or not opened since a kill"
+    )
 
 
 class ReindexRequest(CollectionRequest):

@@ -93,7 +93,7 @@ def test_search_beside_the_bare_engine(
     assert core is not None
     collections = core.backend._collections
     client.create_collection("corpus")
-    collection = core.portal.call(collections.open, "corpus")
+    collection = core.portal.call(collections.get, "corpus")
     corpus = Corpus(points, collection.manifest.dimension)
 
     began = time.perf_counter()
@@ -101,15 +101,16 @@ def test_search_beside_the_bare_engine(
         size = min(BATCH, points - start)
         texts = corpus.texts(size)
         chunks = [Chunk(f"d{start + number}", "v1", 0, 1, text) for number, text in enumerate(texts)]
-        core.portal.call(collection.run, collection.index.upsert, chunks, corpus.vectors(size))
-    core.portal.call(collection.run, collection.index.flush)
+        versions = [(chunk.document_id, chunk.hash) for chunk in chunks]
+        core.portal.call(collection.upsert, versions, chunks, corpus.vectors(size))
+    core.portal.call(collection.flush)
     written = time.perf_counter() - began
     queries = corpus.texts(QUERIES, words=6)
     embedding = _clocked(core.backend._embedder)
 
     def medians() -> tuple[float, float]:
         """Of ours, less the time for the query's vector, and the bare engine's, in milliseconds, taking turns."""
-        index = collection.index.now
+        index = collection._index
         assert isinstance(index, EdgeIndex)
         requests = [_request(index, query, _vector(core, query)) for query in queries]
         for query, request in zip(queries, requests, strict=True):  # what was asked once is cached
@@ -189,7 +190,7 @@ def _request(index: EdgeIndex, query: str, vector: NDArray[np.float32]) -> Any:
 
 def _recall(collection: Any, corpus: Corpus) -> float:
     """Of the nearest by exact search, how many a dense search finds."""
-    index = collection.index.now
+    index = collection._index
     edge = index._edge
     found = 0
     for vector in corpus.vectors(QUERIES):

@@ -23,7 +23,7 @@ from project_jobs import panic
 
 from llmbackend import BackendError, InvalidRequest, LLMBackendClient, NotFound, panics, threads
 from llmbackend.backend import Backend
-from llmbackend.knowledge.collections import collections as collections_
+from llmbackend.knowledge.collections import collection as collection_
 from llmbackend.knowledge.engines import qdrant_edge
 from llmbackend.knowledge.engines.interface import Chunk, Physical
 from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
@@ -232,6 +232,9 @@ def test_damaged_collections_are_told_and_stop_no_other(
     data, broken = tmp_path / "data", BROKEN
     shutil.copytree(damaged_data, data)
     with on(transport, data, models_dir) as client:
+        for name in broken:  # which are not opened to be listed
+            with pytest.raises(BackendError, match=name):
+                client.rag_search("button", name)
         listed = {one.name: one for one in client.list_collections()}
         assert set(listed) == {*broken, "whole"}
         assert "damaged" not in listed["whole"]
@@ -310,13 +313,14 @@ def test_a_collection_that_was_put_back_is_opened_again(
     folder = _folder(tmp_path / "data", "facts")
     folder.rename(tmp_path / "away")
     with on("local", tmp_path / "data", models_dir) as client:
+        with pytest.raises(BackendError, match="delete_collection"):
+            client.rag_search("text", "facts")
         assert client.get_collection("facts").damaged
         (tmp_path / "away").rename(folder)
         assert client.get_collection("facts").damaged, "it is not tried at each call"
-        monkeypatch.setattr(collections_, "TRIED_AGAIN", 0.0)
-        known = collections_.time.monotonic() + 1000
+        known = collection_.time.monotonic() + 1000
         # Of that module only: asyncio's loops go by the same clock.
-        monkeypatch.setattr(collections_, "time", SimpleNamespace(monotonic=lambda: known))
+        monkeypatch.setattr(collection_, "time", SimpleNamespace(monotonic=lambda: known))
         assert client.get_collection("facts").documents == 1
 
 
@@ -349,7 +353,8 @@ def test_a_panic_of_the_engine_sets_its_collection_aside(
         try:
             for name in ("one", "other"):
                 await asked(backend, "rag_ingest", documents=["a text"], collection=name)
-            index: Any = (await backend._collections.open("one")).index.now
+            one = await backend._collections.get("one")
+            index: Any = one._index
             index._shard = _Panicking(index._shard)
             for _ in range(2):
                 with pytest.raises(BackendError, match="'one' is damaged") as told:
@@ -358,10 +363,7 @@ def test_a_panic_of_the_engine_sets_its_collection_aside(
             listed = (await asked(backend, "list_collections"))["collections"]
             assert [one.get("damaged", False) for one in listed] == [True, False]
             assert (await asked(backend, "rag_search", query="a", collection="other"))["hits"]
-            for known in backend._collections._damaged.values():
-                assert known.physical_collection.id
-            backend._collections._damaged.clear()  # as after a while
-            await asyncio.wait(backend._collections._closing or {asyncio.ensure_future(asyncio.sleep(0))})
+            one._damage = None  # as after a while
             assert (await asked(backend, "rag_search", query="a", collection="one"))["hits"], "reopened"
         finally:
             await backend.close()
@@ -476,20 +478,20 @@ def test_one_collection_that_takes_long_to_open_holds_up_no_other(
         try:
             for name in ("slow", "quick"):
                 await collections.create(name, None, None)
-                await collections._open.pop(name).close()
-            opened, go_on = collections.opened, asyncio.Event()
+            opened, go_on = collections.physical.open, asyncio.Event()
 
             async def slowly(manifest: Any, **options: Any) -> Any:
                 if manifest.name == "slow":
                     await go_on.wait()
                 return await opened(manifest, **options)
 
-            monkeypatch.setattr(collections, "opened", slowly)
-            opening = asyncio.create_task(collections.open("slow"))
+            monkeypatch.setattr(type(collections.physical), "open", staticmethod(slowly))
+            slow, quick = await collections.get("slow"), await collections.get("quick")
+            opening = asyncio.create_task(slow.documents(10, None))
             await asyncio.sleep(0)
             async with asyncio.timeout(20):
-                await collections.open("quick")
-                await collections.create("new", None, None)
+                await quick.documents(10, None)
+                await (await collections.create("new", None, None)).documents(10, None)
                 await collections.delete("new")
             assert not opening.done()
             go_on.set()

@@ -201,7 +201,7 @@ def test_what_was_written_while_it_was_exchanged_is_not_acknowledged(
 ) -> None:
     async def work(one: Backend, other: Backend) -> None:
         await _ingest(one, *_documents(3))
-        collection = await other._collections.open("machines")
+        collection = await other._collections.get("machines")
         with pytest.raises(Conflict, match="another process"):
             async with collection.writing():
                 await one.reindex_collection(schemas.ReindexRequest(collection="machines"))
@@ -217,8 +217,8 @@ def test_only_for_a_while_a_killed_process_keeps_others_from_writing(
 
     async def work(one: Backend, other: Backend) -> None:
         await _ingest(one, *_documents(3))
-        manifest = (await one._collections.open("machines")).manifest
-        one._collections.rows.freeze(manifest)  # and no more is heard of it
+        manifest = (await one._collections.get("machines")).manifest
+        one._collections.manifests.freeze(manifest)  # and no more is heard of it
         with pytest.raises(Conflict, match="try again"):
             await _ingest(other, _document(3))
         with pytest.raises(Conflict, match="try again"):
@@ -232,7 +232,7 @@ def test_only_for_a_while_a_killed_process_keeps_others_from_writing(
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.1)
         with pytest.raises(Conflict):  # too late to exchange it
-            one._collections.rows.freeze(manifest, longer=True)
+            one._collections.manifests.freeze(manifest, longer=True)
 
     _in_two(tmp_path, shared, work)
 

@@ -1,88 +1,36 @@
-"""An open collection: what closing it waits for, and what is refused afterwards."""
+"""Collections: when they are opened and closed, what closing waits for, what is refused afterwards, what they count."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from llmbackend import NotFound
+from llmbackend import BackendError, NotFound
+from llmbackend.inference.cache import CachedEmbedder
 from llmbackend.inference.static_vectors import StaticEmbedder
+from llmbackend.knowledge.collections import open_indexes
 from llmbackend.knowledge.collections.collection import Collection
 from llmbackend.knowledge.collections.collections import Collections
-from llmbackend.knowledge.collections.live_index import LiveIndex
-from llmbackend.knowledge.collections.manifests import Manifest
+from llmbackend.knowledge.engines.interface import Chunk, VectorIndex
 from llmbackend.knowledge.engines.qdrant_edge import IN_USE, EdgeIndex, QdrantEdge
 from llmbackend.storage.database import connect
 
 
-def test_closing_waits_for_those_who_still_read(tmp_path: Path) -> None:
-    asyncio.run(_closed_while_read(tmp_path))
-
-
-async def _closed_while_read(tmp_path: Path) -> None:
-    manifest = Manifest("notes", str(uuid.uuid4()), "a-model", 4, 256, 32, "2026-01-01T00:00:00+00:00")
-    EdgeIndex.create(tmp_path / manifest.id, manifest.dimension)
-    collection = Collection(manifest, LiveIndex(EdgeIndex(tmp_path / manifest.id)))
-    reading, may_end = threading.Event(), threading.Event()
-
-    def read() -> tuple[int, int]:
-        reading.set()
-        assert may_end.wait(10)
-        return collection.index.count()
-
-    counted = asyncio.create_task(collection.run(read))
-    assert await asyncio.to_thread(reading.wait, 10)
-    closing = asyncio.create_task(collection.close())
-    await asyncio.sleep(0.05)
-    assert not closing.done()
-    with pytest.raises(NotFound, match="'notes'"):
-        await collection.run(collection.index.count)
-    may_end.set()
-    assert await counted == (0, 0)
-    await closing
-
-
-def test_closing_waits_for_a_thread_that_nobody_waits_for_any_more(tmp_path: Path) -> None:
-    asyncio.run(_closed_after_giving_up(tmp_path))
-
-
-async def _closed_after_giving_up(tmp_path: Path) -> None:
-    manifest = Manifest("notes", str(uuid.uuid4()), "a-model", 4, 256, 32, "2026-01-01T00:00:00+00:00")
-    EdgeIndex.create(tmp_path / manifest.id, manifest.dimension)
-    collection = Collection(manifest, LiveIndex(EdgeIndex(tmp_path / manifest.id)))
-    reading, may_end = threading.Event(), threading.Event()
-    counts: list[tuple[int, int]] = []
-
-    def read() -> None:
-        reading.set()
-        assert may_end.wait(10)
-        counts.append(collection.index.count())
-
-    counting = asyncio.create_task(collection.run(read))
-    assert await asyncio.to_thread(reading.wait, 10)
-    counting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await counting
-    closing = asyncio.create_task(collection.close())
-    await asyncio.sleep(0.05)
-    assert not closing.done()
-    may_end.set()
-    await closing
-    assert counts == [(0, 0)]
-
-
 @pytest.fixture
-def collections(tmp_path: Path) -> Iterator[Callable[[], Collections]]:
+def collections(tmp_path: Path) -> Iterator[Callable[..., Collections]]:
     """Makes the collections of a data directory, which are "a" and "b" and not open."""
     rows = connect(tmp_path / "state.db")
 
-    def made() -> Collections:
-        return Collections(rows, [QdrantEdge(tmp_path)], StaticEmbedder(), "here")
+    def made(**settings: Any) -> Collections:
+        embedder = CachedEmbedder(StaticEmbedder(), None)
+        return Collections(rows, [QdrantEdge(tmp_path)], embedder, "here", **settings)
 
     async def begin() -> None:
         first = made()
@@ -95,27 +43,211 @@ def collections(tmp_path: Path) -> Iterator[Callable[[], Collections]]:
     rows.dispose()
 
 
+class Reading:
+    """A read of a collection that does not end until it may."""
+
+    def __init__(self, collection: Collection) -> None:
+        self.begun, self.may_end = threading.Event(), threading.Event()
+        self.counts: list[tuple[int, int]] = []
+        self.task = asyncio.create_task(collection._call(self._read))
+
+    def _read(self, index: VectorIndex) -> None:
+        self.begun.set()
+        assert self.may_end.wait(10)
+        self.counts.append(index.count())
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_closing_waits_for_those_who_still_read(
+    collections: Callable[..., Collections], given_up: bool
+) -> None:
+    """For a thread that nobody waits for any more, too."""
+
+    async def work() -> None:
+        both = collections()
+        collection = await both.get("a")
+        reading = Reading(collection)
+        assert await asyncio.to_thread(reading.begun.wait, 10)
+        if given_up:
+            reading.task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading.task
+        closing = asyncio.create_task(collection.close())
+        await asyncio.sleep(0.05)
+        assert not closing.done()
+        with pytest.raises(NotFound, match="'a'"):
+            await collection.count()
+        with pytest.raises(NotFound, match="'a'"):
+            await collection.documents(1, None)
+        reading.may_end.set()
+        await closing
+        assert reading.counts == [(0, 0)]
+        await both.close()
+
+    asyncio.run(work())
+
+
 def test_closing_all_closes_what_is_opened_meanwhile(
-    collections: Callable[[], Collections], tmp_path: Path
+    collections: Callable[..., Collections], tmp_path: Path
 ) -> None:
     async def work() -> None:
         both = collections()
-        a = await both.open("a")
-        reading, may_end = threading.Event(), threading.Event()
-
-        def read() -> None:
-            reading.set()
-            assert may_end.wait(10)
-
-        running = asyncio.create_task(a.run(read))
-        assert await asyncio.to_thread(reading.wait, 10)
-        opening = asyncio.create_task(both.open("b"))
+        reading = Reading(await both.get("a"))
+        assert await asyncio.to_thread(reading.begun.wait, 10)
+        opening = asyncio.create_task((await both.get("b")).documents(1, None))
         await asyncio.sleep(0)  # it begins
         closing = asyncio.create_task(both.close())
-        await opening
-        may_end.set()
-        await running
+        with suppress(NotFound):
+            await opening
+        reading.may_end.set()
+        await reading.task
         await closing
 
     asyncio.run(work())
     assert list(tmp_path.rglob(IN_USE)) == []
+
+
+async def _until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def _chunks(name: str, text: str = "A text.", digest: str = "h") -> list[Chunk]:
+    return [Chunk(name, digest, 0, 1, text, {})]
+
+
+async def _put(collection: Collection, name: str, **how: str) -> int:
+    chunks = _chunks(name, **how)
+    return await collection.upsert([(name, chunks[0].hash)], chunks, np.ones((1, 256), np.float32))
+
+
+def test_the_least_recently_used_are_released(collections: Callable[..., Collections]) -> None:
+    async def work() -> None:
+        all_of_them = collections(most_open=2, idle_seconds=1000)
+        first, second = await all_of_them.get("a"), await all_of_them.get("b")
+        third = await all_of_them.create("c", None, None)
+        reading = Reading(first)
+        for one in (second, third):
+            assert (await one.documents(1, None)).heads == []
+        await _until(lambda: not second.is_open)
+        assert first.is_open, "it is in use, though it was used first"
+        assert third.is_open
+        reading.may_end.set()
+        await reading.task
+        await second.documents(1, None)
+        await _until(lambda: not first.is_open)
+        await all_of_them.close()
+
+    asyncio.run(work())
+
+
+def test_idle_ones_are_released_and_those_with_unflushed_writes_are_not(
+    collections: Callable[..., Collections], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(open_indexes, "TICK", 0.01)
+    monkeypatch.setattr(open_indexes, "WORTH", 0)
+
+    async def work() -> None:
+        both = collections(idle_seconds=0.05)
+        a, b = await both.get("a"), await both.get("b")
+        for name in ("one", "two"):
+            await _put(a, name)
+        await b.documents(1, None)
+        await _until(lambda: not b.is_open)
+        assert a.is_open
+        assert await a.delete(["one"]) == 1
+        await a.flush()
+        await _until(lambda: not list(tmp_path.rglob(IN_USE)))  # as at the end of a process
+        assert not a.is_open
+        assert await a.count() == (1, 1)
+        assert not a.is_open
+        assert (await a.documents(5, None)).heads[0].document_id == "two"
+        await both.close()
+
+    asyncio.run(work())
+
+
+def test_listing_counting_and_deleting_open_nothing(
+    collections: Callable[..., Collections], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fill() -> None:
+        both = collections()
+        for name in ("one", "two"):
+            await _put(await both.get("a"), name)
+        await both.close()
+
+    async def work() -> None:
+        both = collections()
+        monkeypatch.setattr(QdrantEdge, "open", None)
+        infos = await both.infos(bool)
+        assert [(one.name, one.documents, one.chunks) for one in infos] == [("a", 2, 2), ("b", 0, 0)]
+        assert (await both.info("a")).documents == 2
+        assert await both.delete("a") == 2
+        assert both.names() == ["b"]
+        await both.close()
+
+    asyncio.run(fill())
+    asyncio.run(work())
+
+
+def test_counts_are_told_anew_after_a_kill(collections: Callable[..., Collections]) -> None:
+    """What was written since the counts were kept is in the index, and in them only once that is closed."""
+
+    async def killed() -> None:
+        both = collections()
+        a = await both.get("a")
+        assert a.counts == (0, 0)
+        await _put(a, "one")
+        await a.flush()
+        assert both.manifests.counts().keys() == {(await both.get("b")).manifest.id}
+        a._index._shard.close()  # type: ignore[union-attr]
+        a._index = None
+
+    async def work() -> None:
+        both = collections()
+        assert [one.documents for one in await both.infos(bool)] == [1, 0]
+        await both.close()
+        assert set(both.manifests.counts().values()) == {(1, 1), (0, 0)}
+
+    asyncio.run(killed())
+    asyncio.run(work())
+
+
+def test_a_write_that_races_with_the_release_is_counted(collections: Callable[..., Collections]) -> None:
+    async def work() -> None:
+        both = collections()
+        a = await both.get("a")
+        await a.documents(1, None)
+        for number in range(5):
+            await asyncio.gather(a.release(), _put(a, f"d{number}"))
+            await a.flush()
+        await a.release()
+        assert not a.is_open
+        assert await a.count() == (5, 5)
+        await both.close()
+
+    asyncio.run(work())
+
+
+def test_a_failed_write_leaves_the_version_that_was_there(
+    collections: Callable[..., Collections], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        both = collections()
+        a = await both.get("a")
+        assert await _put(a, "one", text="Old.", digest="old") == 0
+
+        def fails(index: EdgeIndex, versions: Any, older: Any) -> None:
+            raise BackendError("no")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(EdgeIndex, "keep_only", fails)
+            with pytest.raises(BackendError, match="no"):
+                await _put(a, "one", text="New.", digest="new")
+        assert [chunk.text for chunk in (await a.read(10, None)).chunks] == ["Old."]
+        assert await _put(a, "one", text="New.", digest="new") == 1
+        assert [chunk.text for chunk in (await a.read(10, None)).chunks] == ["New."]
+        await both.close()
+
+    asyncio.run(work())

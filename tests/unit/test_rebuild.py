@@ -88,7 +88,7 @@ def test_a_large_ingest_gets_a_graph_in_the_background(tmp_path: Path) -> None:
         built = collection.manifest
         assert (built.id, built.engine, built.indexed) == (first.id, "edge", GROWN)
         await _until(lambda: _folders(tmp_path) == [built.physical_collection.id])
-        assert await collection.run(collection.index.count) == (GROWN - 100, GROWN - 100)
+        assert await collection.count() == (GROWN - 100, GROWN - 100)
         edge_dir = tmp_path / "collections" / built.physical_collection.id
         assert list(edge_dir.glob("segments/*/vector_index-dense/*graph*")), "there is a graph"
         assert (await _ingest(backend, _documents(50, edition=2))).unchanged == 50
@@ -145,17 +145,17 @@ def test_declared_fields_are_indexed_in_the_background(
         await _ingest(backend, documents[:40])
         assert await found(backend, {"hall": "h3"}) == {"d3", "d23"}
         await _ingest(backend, documents)
-        collection = await backend._collections.open("machines")
+        collection = await backend._collections.get("machines")
         assert await found(backend, {"hall": "h3", "n": {"gte": 20}}) == {"d23", "d43"}
         assert (await described(backend)).indexes == {}, "what filters ask for is not declared by that"
         await backend.set_indexes(
             schemas.SetIndexesRequest(collection="machines", indexes={"hall": "keyword", "n": "float"})
         )
-        await _until(lambda: not collection.index.lacks({"hall": "keyword", "n": "float"}))
+        await _until(lambda: not collection._index.lacks({"hall": "keyword", "n": "float"}))
         assert await found(backend, {"hall": "h3", "n": {"gte": 20}}) == {"d23", "d43"}
         await backend.set_indexes(schemas.SetIndexesRequest(collection="machines", indexes={"n": None}))
         await backend.reindex_collection(schemas.ReindexRequest(collection="machines"))
-        assert not collection.index.lacks({"hall": "keyword"})
+        assert not await collection.lacks({"hall": "keyword"})
         assert await found(backend, {"hall": ["h3"], "n": {"lt": 30}}) == {"d3", "d23"}
         assert (await described(backend)).documents == 60
 
@@ -207,7 +207,7 @@ def test_what_is_written_while_a_graph_is_built_is_counted_once_afterwards(
         for edition in range(10):
             await _ingest(backend, _documents(2, edition=edition + 2))
         go_on.set()
-        await _until(lambda: bool(looked_at) and not builder._written)
+        await _until(lambda: bool(looked_at) and not builder._collections.written._waiting)
         assert looked_at == ["machines"]
 
     _in_a_backend(tmp_path, work)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
 from ...errors import BackendError, StreamInterrupted
 from ...inference.chat import ChatModel, total
 from ...inference.embeddings import Embedder
-from ...inference.judge import Judge
-from ...schemas import Candidate, Explanation, Message, QueryAnswer, Source
+from ...schemas import Candidate, Explanation, QueryAnswer, RagQueryRequest, Source
 from ...tracing import Clock
+from ..retrieval.retrieval import NEXT_BEST, Retriever
 from .citations import ANEW
 from .conversation import last_question, standalone
 from .links import Inert, Links
-from .passages import Look, Passages, number
+from .passages import Passages, number
 from .reading import READ, Reading, read
 from .writing import Quotation, Synthesis, Writer
 
@@ -26,22 +26,18 @@ SHOWN = 200  # letters of a passage that an explanation shows
 async def stream(
     chat: ChatModel,
     sifter: Embedder | None,
-    judge: Judge,
-    question: str,
-    look: Look,
+    retriever: Retriever,
+    wanted: RagQueryRequest,
     *,
-    top_k: int,
-    history: Sequence[Message] = (),
-    explain: Callable[[], Awaitable[list[str]]] | None = None,
     links: Links = "host",
 ) -> AsyncIterator[dict[str, Any]]:
-    """An answer to a question from the passages that `look` finds; `found` is False where they do not tell.
+    """An answer to a question from the passages that are found for it; `found` is False where they do not tell.
 
     It comes piecewise: `{"sources": […]}`, for a person to read while the answer is being written, any number of
     `{"delta": text}`, then `{"answer": {…}}` with the rest. A question that leans on a conversation's `history` is made
-    to stand alone first. The `sifter` looks through sentences, for quotes. `explain`, if given, tells what is to be noted
-    in an explanation of it all.
+    to stand alone first. The `sifter` looks through sentences, for quotes.
     """
+    question, history = wanted.question, wanted.history or ()
     clock = Clock()
     usage: dict[str, int] = {}
     written: Writer
@@ -49,17 +45,20 @@ async def stream(
         if history:
             with clock("rewrite"):
                 question, usage = await standalone(chat, question, history)
-        candidates = await look(question, clock, 0)
+        shown_at_least = NEXT_BEST if wanted.explain else 0
+        candidates = await retriever.candidates(
+            wanted, question, clock=clock, depth=shown_at_least, judged=True
+        )
         with clock("quotes"):
             passages = await number(sifter, question, candidates)
         written = Synthesis(chat, passages)
     else:
         assert sifter is not None, "the embedded models come together"
-        reading = await _read(sifter, judge, question, look, top_k, clock)
+        reading = await _read(sifter, retriever, wanted, question, clock)
         if history and not reading.found:
             # Nobody can rewrite it: the question before may hold what this one leaves unsaid.
             question = f"{last_question(history)} {question}".strip()
-            reading = await _read(sifter, judge, question, look, top_k, clock)
+            reading = await _read(sifter, retriever, wanted, question, clock)
         passages, written = reading.passages, Quotation(reading)
     yield {"sources": [source.model_dump() for source in passages.sources]}
     text = ""
@@ -87,8 +86,9 @@ async def stream(
         "model": written.model,
         "usage": usage,
     }
-    if explain:
-        told["explanation"] = _explained(passages, written, found, usage, clock, await explain())
+    if wanted.explain:
+        notes = await retriever.unmet(wanted)
+        told["explanation"] = _explained(passages, written, found, usage, clock, notes)
     yield {"answer": told}
 
 
@@ -106,11 +106,12 @@ async def whole(events: AsyncIterator[dict[str, Any]]) -> QueryAnswer:
 
 
 async def _read(
-    sifter: Embedder, judge: Judge, question: str, look: Look, top_k: int, clock: Clock
+    sifter: Embedder, retriever: Retriever, wanted: RagQueryRequest, question: str, clock: Clock
 ) -> Reading:
-    candidates = await look(question, clock, READ)
+    # In the search's order: of what is going to be read sentence by sentence, the order comes from that.
+    candidates = await retriever.candidates(wanted, question, clock=clock, depth=max(READ, NEXT_BEST))
     with clock("quotes"):
-        return await read(sifter, judge, question, candidates, top_k)
+        return await read(sifter, retriever.judge, question, candidates, wanted.top_k)
 
 
 def _explained(

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ... import threads
 from ...inference.embeddings import Embedder
 from ...inference.sentences import Quote, fitting, sentences, stems
 from ...schemas import Source
-from ...tracing import Clock
 from ..chunks.tokens import tokens_of
 from ..retrieval.candidates import Candidate
-
-Look = Callable[[str, Clock, int], Awaitable[list[Candidate]]]
-"""Finds the hits for a question, best first, and what was dropped on the way: so many candidates at least."""
 
 
 @dataclass(frozen=True)

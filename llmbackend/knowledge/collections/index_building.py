@@ -30,28 +30,13 @@ class IndexBuilder:
         self._collections = collections
         self._edge = edge
         self._grown = grown
-        self._written: dict[int, Collection] = {}
-        """By identity, in order: those that something was written to since they were last looked at."""
-        self._some = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
         self._scope = CancelScope()
         self._working = asyncio.create_task(self._work())
-        collections.after_flush = self._note
-
-    def _note(self, collection: Collection) -> None:
-        self._loop.call_soon_threadsafe(self._put, collection)
-
-    def _put(self, collection: Collection) -> None:
-        self._written.setdefault(id(collection), collection)
-        self._some.set()
 
     async def _work(self) -> None:
         with self._scope:
             while True:
-                await self._some.wait()
-                collection = self._written.pop(next(iter(self._written)))
-                if not self._written:
-                    self._some.clear()
+                collection = await self._collections.written.next()
                 try:
                     indexes, graph = await self._due(collection)
                     if indexes or graph:
@@ -62,11 +47,13 @@ class IndexBuilder:
     async def _due(self, collection: Collection) -> tuple[bool, bool]:
         """Whether indexes of metadata fields are, and whether the graph is."""
         manifest = collection.manifest
-        if manifest.engine != self._edge.name or collection.closed:
+        if (
+            manifest.engine != self._edge.name or not collection.is_open
+        ):  # opened again, it is looked at again
             return False, False
-        _, chunks = await collection.run(collection.index.count)
+        _, chunks = await collection.count()
         grown = chunks - manifest.indexed >= max(self._grown, GROWTH * manifest.indexed)
-        return collection.index.lacks(manifest.indexes), grown
+        return await collection.lacks(manifest.indexes), grown
 
     async def close(self) -> None:
         self._scope.cancel()

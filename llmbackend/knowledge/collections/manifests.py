@@ -57,7 +57,10 @@ table = Table(
     Column("indexes", JSON, nullable=False, server_default="{}"),
     Column("options", JSON, nullable=False, server_default="{}"),
     Column("made_with", JSON, nullable=False, server_default="{}"),
+    Column("documents", Integer),
+    Column("chunks", Integer),
 )
+"""`documents` and `chunks` are null while a collection may be written to, and after a kill: then its index is counted."""
 
 orphans = Table(
     "loose_collections",
@@ -237,14 +240,29 @@ class Manifests:
         with self._engine.begin() as connection:
             connection.execute(delete(orphans).where(orphans.c.physical == physical_id))
 
-    def insert(self, manifest: Manifest) -> None:
-        """A new collection, whose physical one was begun; raises Conflict if another process was faster."""
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Of collections that were closed, by id, how many documents and chunks they have."""
+        closed = select(table.c.id, table.c.documents, table.c.chunks).where(table.c.documents.is_not(None))
+        with self._engine.connect() as connection:
+            return {row.id: (row.documents, row.chunks) for row in connection.execute(closed)}
+
+    def note_counts(self, manifest: Manifest, counts: tuple[int, int] | None) -> None:
+        """Keep them, as a collection is closed, or forget them before it is written to."""
+        documents, chunks = counts or (None, None)
+        with self._engine.begin() as connection:
+            connection.execute(update(table).where(_is(manifest)).values(documents=documents, chunks=chunks))
+
+    def insert(self, manifest: Manifest, counts: tuple[int, int] | None = None) -> None:
+        """A new collection, whose physical one was begun, and what it holds; raises Conflict if another process was faster."""
+        documents, chunks = counts or (None, None)
         try:
             with self._engine.begin() as connection:
                 connection.execute(
                     delete(orphans).where(orphans.c.physical == manifest.physical_collection.id)
                 )
-                connection.execute(insert(table).values(asdict(manifest)))
+                connection.execute(
+                    insert(table).values({**asdict(manifest), "documents": documents, "chunks": chunks})
+                )
         except IntegrityError as error:
             raise taken(manifest.name) from error
 
@@ -281,7 +299,7 @@ class Manifests:
         """
         still = _is(old) & _frozen(time.time()) if frozen else _is(old)
         with self._engine.begin() as connection:
-            values = {**asdict(new), "frozen": 0.0}
+            values = {**asdict(new), "frozen": 0.0, "documents": None, "chunks": None}
             del values["indexes"]  # which may have changed meanwhile
             if connection.execute(update(table).where(still).values(values)).rowcount != 1:
                 raise exchanged(old.name)

@@ -11,10 +11,10 @@ attempts of a job, is found by comparing both collections' points, whose ids fol
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
-from dataclasses import asdict, replace
-from functools import partial
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from anyio import CancelScope
@@ -27,7 +27,7 @@ from ...inference.embeddings import added
 from ...schemas import ReindexReport
 from ..engines.bm25 import NAME as BM25
 from ..engines.edge_build import built
-from ..engines.interface import Chunk, Stored, VectorIndex
+from ..engines.interface import Chunk, Ids, Stored, VectorIndex
 from ..engines.qdrant_edge import QdrantEdge
 from ..pipeline import ahead
 from .collection import GRAPH, Collection
@@ -84,7 +84,7 @@ async def reindex(
             "for questions are embedded by it too",
             details={"model": embedder.name},
         )
-    collection = await collections.open(name)
+    collection = await collections.get(name)
 
     dimension, made_by = await collections.model()
     tokens: int | None = 0
@@ -104,46 +104,37 @@ async def reindex(
 
     async with collection.rebuilding("reindexed"):
         old = collection.manifest
-        _, total = await collection.run(collection.index.count)
+        _, total = await collection.count()
         progress(0, total, "embed")
         new = moved(
             old,
-            collections.default_engine.name,
+            collections.physical.default.name,
             embedding_model=made_by.model,
-            made_by=await threads.database(collections.rows.model_id, made_by),
+            made_by=await threads.database(collections.manifests.model_id, made_by),
             dimension=dimension,
             sparse_model=BM25,
             indexed=0,
             made_with=collections.made_with(old.options),
         )
-
         resumed = await _made_before(collections, new, job) if job is not None else None
         new = resumed or new
-
-        async def begin() -> None:
-            if resumed is None:
-                await collections.make(new, job.job_id if job is not None else "")
-
-        async def opened() -> VectorIndex:
+        async with _replacing(collections, collection, new, kept=job is not None):
+            async with collection.writing():
+                collection.changed = set()
+                if resumed is None:
+                    await collections.physical.make(new, job.job_id if job is not None else "")
             if job is not None:
                 await job.checkpoint(asdict(new))
-            return await collections.opened(new, repair=resumed is None)
-
-        async def fill(index: VectorIndex) -> None:
-            done = 0
-            rest = partial(_rest, index, new) if resumed is not None else None
-            async with aclosing(_copied(collection, index, embedded, rest=rest)) as copying:
-                async for chunks in copying:
-                    done += chunks
-                    progress(min(done, total), total, "embed")
-            if resumed is not None or collection.look is not None:
-                collection.index.note(await _differing(collection, index))
-
-        await _replace(
-            collections, collection, new, begin=begin, opened=opened, fill=fill, embed=embedded, job=job
-        )
-    collections.after_flush(collection)  # it has no graph yet
-    documents, chunks = await collection.run(collection.index.count)
+            async with _opened(collections, collection, new, repair=resumed is None) as copy:
+                done = 0
+                async with aclosing(copy.filled(collection, embedded, rest=resumed is not None)) as filling:
+                    async for chunks in filling:
+                        done += chunks
+                        progress(min(done, total), total, "embed")
+                if resumed is not None or collection.shared:
+                    collection.note(await _differing(collection, copy))
+                await _exchange(collection, copy, embedded)
+    documents, chunks = await collection.count()
     progress(chunks, chunks, "done")
     return ReindexReport(
         collection=name,
@@ -161,7 +152,7 @@ async def _made_before(collections: Collections, new: Manifest, job: Job) -> Man
     if job.resume is None:
         return None
     made = Manifest(**job.resume)
-    left = await threads.database(collections.rows.left_by_jobs)
+    left = await threads.database(collections.manifests.left_by_jobs)
     there = (made.physical_collection.id, made.engine, job.job_id) in left
     return made if there and made == replace(new, physical=made.physical) else None
 
@@ -173,132 +164,84 @@ async def build_indexes(
 
     In a copy of what a collection has now, by a process of its own.
     """
+
+    async def as_it_is(stored: Stored) -> NDArray[np.float32]:
+        return stored.vectors
+
     async with collection.rebuilding(GRAPH):
         old = collection.manifest
-        _, chunks = await collection.run(collection.index.count)
+        _, chunks = await collection.count()
         new = moved(old, edge.name, indexed=chunks if graph else old.indexed)
-
-        async def begin() -> None:
-            await threads.database(collections.rows.begin, new.physical_collection.id, new.engine)
-            await collection.run(collection.index.now.flush)
-            await edge.threads(edge.copy, old.physical_collection.id, new.physical_collection.id)
-
-        async def opened() -> VectorIndex:
-            await built(edge.folder(new.physical_collection.id), new.layout, graph=graph)
-            return await collections.opened(new)
-
-        async def fill(index: VectorIndex) -> None:
-            """The copy has everything."""
-
-        async def as_it_is(stored: Stored) -> NDArray[np.float32]:
-            return stored.vectors
-
-        await _replace(collections, collection, new, begin=begin, opened=opened, fill=fill, embed=as_it_is)
-
-
-async def _replace(
-    collections: Collections,
-    collection: Collection,
-    new: Manifest,
-    *,
-    begin: Callable[[], Awaitable[None]],
-    opened: Callable[[], Awaitable[VectorIndex]],
-    fill: Callable[[VectorIndex], Awaitable[None]],
-    embed: Embed,
-    job: Job | None = None,
-) -> None:
-    """Make the new physical collection (`begin`, while writers wait; then `opened` and `fill`), and swap.
-
-    What ends early is removed here, or, of a job, once that has ended.
-    """
-    live = collection.index
-    index: VectorIndex | None = None
-    try:
-        async with collection.writing():
-            live.changed = set()
-            await begin()
-        index = await opened()
-        await fill(index)
-        for _ in range(ROUNDS):
-            if len(live.changed) <= COPIED_LOCKED:
-                break
+        async with _replacing(collections, collection, new):
             async with collection.writing():
-                changed, live.changed = live.changed, set()
-            await _copy_again(collection, index, changed, embed)
-        async with collection.writing(), collections.frozen(collection) as still:
-            if collection.look is not None:
-                live.note(await _differing(collection, index, still))
-            await _copy_again(collection, index, live.changed, embed, still)
-            await index.threads(index.flush)
-            await collections.swap(collection, new, index)
+                collection.changed = set()
+                await threads.database(collections.manifests.begin, new.physical_collection.id, new.engine)
+                await collection.flush()
+                await edge.threads(edge.copy, old.physical_collection.id, new.physical_collection.id)
+            await built(edge.folder(new.physical_collection.id), new.layout, graph=graph)
+            async with _opened(collections, collection, new) as copy:
+                await _exchange(collection, copy, as_it_is)
+
+
+@asynccontextmanager
+async def _replacing(
+    collections: Collections, collection: Collection, new: Manifest, *, kept: bool = False
+) -> AsyncIterator[None]:
+    """Around the making of a physical collection that is to take the place of a collection's.
+
+    What ends early is removed here, or, of a job (`kept`), once that has ended.
+    """
+    try:
+        yield
     except BaseException:
-        with CancelScope(shield=True):
-            if index is not None and index is not live.now:
-                await index.threads(index.close)
-            if collection.manifest.physical_collection != new.physical_collection and job is None:
-                await collections.drop(new)
+        if collection.manifest.physical_collection != new.physical_collection and not kept:
+            await collections.physical.drop(new)
         raise
     finally:
-        live.changed = None
+        collection.changed = None
 
 
-async def _copied(
-    collection: Collection,
-    index: VectorIndex,
-    embed: Embed,
-    document_ids: Sequence[str] | None = None,
-    rest: Callable[[Stored], Awaitable[Stored]] | None = None,
-) -> AsyncGenerator[int, None]:
-    """Copy a collection's chunks, all or those of some documents; tells how many, as they are written.
-
-    Of each page only the `rest`, if that is given.
-    """
-
-    async def pages() -> AsyncGenerator[tuple[int, Stored], None]:
-        cursor: str | None = None
-        while True:
-            page = await collection.run(collection.index.read, PAGE, cursor, document_ids)
-            if page.chunks:
-                yield len(page.chunks), page if rest is None else await rest(page)
-            cursor = page.cursor
-            if cursor is None:
-                return
-
-    async def with_vectors(
-        pages: AsyncIterator[tuple[int, Stored]],
-    ) -> AsyncGenerator[tuple[int, list[Chunk], NDArray[np.float32]], None]:
-        async for count, page in pages:
-            await index.threads(index.require_room, sum(len(chunk.text) for chunk in page.chunks))
-            yield count, page.chunks, await embed(page) if page.chunks else page.vectors
-
-    async with ahead(pages()) as read, ahead(with_vectors(read)) as batches:
-        async for count, chunks, vectors in batches:
-            if chunks:
-                await index.threads(index.upsert, chunks, vectors)
-            yield count
+@asynccontextmanager
+async def _opened(
+    collections: Collections, collection: Collection, new: Manifest, *, repair: bool = True
+) -> AsyncIterator[_Copy]:
+    """The copy, which is closed unless it has become the collection's own."""
+    copy = _Copy(new, await collections.physical.open(new, repair=repair))
+    try:
+        yield copy
+    except BaseException:
+        if collection.manifest.physical_collection != new.physical_collection:
+            with CancelScope(shield=True):
+                await copy.index.threads(copy.index.close)
+        raise
 
 
-async def _rest(index: VectorIndex, made: Manifest, page: Stored) -> Stored:
-    """What of a page is not in the copy yet."""
-    ids = [chunk.point_id(made.physical_collection.namespace) for chunk in page.chunks]
-    there = await index.threads(index.there, ids)
-    rest = [number for number, one in enumerate(ids) if one not in there]
-    return Stored([page.chunks[number] for number in rest], page.vectors[rest], page.cursor)
+async def _exchange(collection: Collection, copy: _Copy, embed: Embed) -> None:
+    """Catch up with what was written meanwhile, the last of it while writers wait, and exchange."""
+    for _ in range(ROUNDS):
+        if len(collection.changed or ()) <= COPIED_LOCKED:
+            break
+        async with collection.writing():
+            changed, collection.changed = collection.changed or set(), set()
+        await copy.update(collection, changed, embed)
+    async with collection.writing(), collection.frozen() as still:
+        if collection.shared:
+            collection.note(await _differing(collection, copy, still))
+        await copy.update(collection, collection.changed or set(), embed, still)
+        await copy.index.threads(copy.index.flush)
+        await collection.exchange(copy.manifest, copy.index)
 
 
-async def _differing(collection: Collection, index: VectorIndex, still: Still = checkpoint) -> set[str]:
+async def _differing(collection: Collection, copy: _Copy, still: Still = checkpoint) -> set[str]:
     """The documents of which either the collection or the copy has points that the other has not."""
-    here, there = collection.run, index.threads
     found: set[str] = set()
-    for run, one, other_run, other in (
-        (here, collection.index, there, index),
-        (there, index, here, collection.index),
-    ):
+    both: tuple[tuple[Collection | _Copy, Collection | _Copy], ...] = ((collection, copy), (copy, collection))
+    for one, other in both:
         cursor: str | None = None
         while True:
-            page = await run(one.ids, SCAN, cursor)
-            both = await other_run(other.there, list(page.documents))
-            found.update(name for point, name in page.documents.items() if point not in both)
+            page = await one.ids(SCAN, cursor)
+            in_both = await other.there(list(page.documents))
+            found.update(name for point, name in page.documents.items() if point not in in_both)
             await still()
             cursor = page.cursor
             if cursor is None:
@@ -306,14 +249,71 @@ async def _differing(collection: Collection, index: VectorIndex, still: Still = 
     return found
 
 
-async def _copy_again(
-    collection: Collection, index: VectorIndex, changed: set[str], embed: Embed, still: Still = checkpoint
-) -> None:
-    """Make these documents in the copy what they are now, deleted ones included."""
-    names = sorted(changed)
-    for start in range(0, len(names), COPIED_LOCKED):
-        some = names[start : start + COPIED_LOCKED]
-        await index.threads(index.delete, some)
-        async with aclosing(_copied(collection, index, embed, some)) as copying:
-            async for _ in copying:
-                await still()
+@dataclass
+class _Copy:
+    """A physical collection that nobody sees yet, open."""
+
+    manifest: Manifest
+    index: VectorIndex
+
+    async def ids(self, limit: int, cursor: str | None) -> Ids:
+        return await self.index.threads(self.index.ids, limit, cursor)
+
+    async def there(self, ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+        return await self.index.threads(self.index.there, ids)
+
+    async def update(
+        self, collection: Collection, changed: set[str], embed: Embed, still: Still = checkpoint
+    ) -> None:
+        """Make these documents what they are now, deleted ones included."""
+        names = sorted(changed)
+        for start in range(0, len(names), COPIED_LOCKED):
+            some = names[start : start + COPIED_LOCKED]
+            await self.index.threads(self.index.delete, some)
+            async with aclosing(self.filled(collection, embed, some)) as filling:
+                async for _ in filling:
+                    await still()
+
+    async def filled(
+        self,
+        collection: Collection,
+        embed: Embed,
+        document_ids: Sequence[str] | None = None,
+        *,
+        rest: bool = False,
+    ) -> AsyncGenerator[int, None]:
+        """Copy a collection's chunks, all or those of some documents; tells how many, as they are written.
+
+        With `rest`, only those that are not here yet.
+        """
+        index = self.index
+
+        async def pages() -> AsyncGenerator[tuple[int, Stored], None]:
+            cursor: str | None = None
+            while True:
+                page = await collection.read(PAGE, cursor, document_ids)
+                if page.chunks:
+                    yield len(page.chunks), await self._rest(page) if rest else page
+                cursor = page.cursor
+                if cursor is None:
+                    return
+
+        async def with_vectors(
+            pages: AsyncIterator[tuple[int, Stored]],
+        ) -> AsyncGenerator[tuple[int, list[Chunk], NDArray[np.float32]], None]:
+            async for count, page in pages:
+                await index.threads(index.require_room, sum(len(chunk.text) for chunk in page.chunks))
+                yield count, page.chunks, await embed(page) if page.chunks else page.vectors
+
+        async with ahead(pages()) as read, ahead(with_vectors(read)) as batches:
+            async for count, chunks, vectors in batches:
+                if chunks:
+                    await index.threads(index.upsert, chunks, vectors)
+                yield count
+
+    async def _rest(self, page: Stored) -> Stored:
+        """What of a page is not here yet."""
+        ids = [chunk.point_id(self.manifest.physical_collection.namespace) for chunk in page.chunks]
+        there = await self.there(ids)
+        rest = [number for number, one in enumerate(ids) if one not in there]
+        return Stored([page.chunks[number] for number in rest], page.vectors[rest], page.cursor)

@@ -44,12 +44,12 @@ async def export_page(
     collections: Collections, name: str, limit: int, cursor: str | None
 ) -> CollectionExport:
     """A page of a collection. What is written meanwhile may be in it or not; raises NotFound."""
-    collection = await collections.open(name)
-    stored: Stored = await collection.run(collection.index.read, limit, cursor)
+    collection = await collections.get(name)
+    stored = await collection.read(limit, cursor)
     made = collection.manifest
     shown = {**made.public, "engine": EngineOptions(**made.options)}
     if made.made_by is not None:
-        made_by = await threads.database(collections.rows.model, made.made_by)
+        made_by = await threads.database(collections.manifests.model, made.made_by)
         shown["fingerprint"] = made_by.to_json()
     return CollectionExport(
         manifest=CollectionManifest(
@@ -81,6 +81,7 @@ def _encoded(stored: Stored) -> list[StoredChunk]:
 class _Import:
     manifest: Manifest
     index: VectorIndex
+    is_open: bool = True
     at_work: asyncio.Lock = field(default_factory=asyncio.Lock)
     last_used: float = field(default_factory=time.monotonic)
     came: Counter[tuple[str, str, int]] = field(default_factory=Counter)
@@ -155,11 +156,11 @@ class Imports:
             made.engine.given,
         )
         with CancelScope(shield=True):
-            await collections.make(manifest)
+            await collections.physical.make(manifest)
             try:
-                index = await collections.opened(manifest)
+                index = await collections.physical.open(manifest)
             except BaseException:
-                await collections.drop(manifest)
+                await collections.physical.drop(manifest)
                 raise
         token = str(uuid.uuid4())
         self._under_way[token] = _Import(manifest, index)
@@ -177,9 +178,10 @@ class Imports:
             raise InvalidRequest(
                 "import_collection: not every document has all its chunks once: export it again"
             )
-        await running.index.threads(running.index.flush)
         with CancelScope(shield=True):
-            await self._collections.add(running.manifest, running.index)
+            await running.index.threads(running.index.close)
+            running.is_open = False
+            await self._collections.add(running.manifest, (documents, chunks))
             del self._under_way[token]
         return ImportedCollection(documents=documents, chunks=chunks)
 
@@ -187,8 +189,9 @@ class Imports:
         running = self._under_way.pop(token, None)
         if running is not None:
             with CancelScope(shield=True):
-                await running.index.threads(running.index.close)
-                await self._collections.drop(running.manifest)
+                if running.is_open:
+                    await running.index.threads(running.index.close)
+                await self._collections.physical.drop(running.manifest)
 
     async def _give_up(self) -> None:
         """Drop those whose next page does not come."""

@@ -11,8 +11,6 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from anyio import CancelScope
-
 from ... import threads, tracing
 from ...inference.budget import in_bulk
 from ...inference.cache import CachedEmbedder
@@ -22,7 +20,7 @@ from ...schemas import Document, Failure, IngestPlan, IngestReport, IngestWarnin
 from ..chunks.chunking import content_hash, split
 from ..chunks.syntax import PART_OF, BareText, ParsedDocument
 from ..collections.collection import Collection
-from ..engines.interface import Chunk, VectorIndex
+from ..engines.interface import Chunk
 from ..pipeline import ahead, side_by_side
 
 if TYPE_CHECKING:
@@ -118,7 +116,7 @@ async def ingest(
     if sync:
         stages.tell("sync")
         report.deleted = await _remove(collection, await _others(collection, seen, _left(keep, report)))
-    await collection.run(collection.index.flush)
+    await collection.flush()
     stages.tell("done")
     return report
 
@@ -141,7 +139,7 @@ async def _ingested(
         async for chunks in written:
             unflushed += chunks
             if unflushed >= FLUSH_CHUNKS:
-                await collection.run(collection.index.flush)
+                await collection.flush()
                 unflushed = 0
 
 
@@ -170,7 +168,7 @@ async def plan(
         async for part in given:
             batch = await _batch(collection, part, seen, chunking, to_write=False)
             names = [name for name, _ in batch.changed]
-            older = await collection.run(collection.index.known, names) if collection and names else set()
+            older = await collection.known(names) if collection and names else set()
             _count(report, batch, len(older))
             report.documents += batch.given
             texts = [chunk.in_context for chunk in batch.chunks]
@@ -296,9 +294,11 @@ async def _batch(
     batch = _Batch(given=len(part))
     versions = await threads.processor(_versions, batch, part, seen)
     if collection and versions:
-        given = len(versions)
-        versions = await collection.run(_not_stored, collection.index, versions, to_write)
-        batch.unchanged += given - len(versions)
+        stored = await collection.stored([(one.document.id, one.digest) for one in versions])
+        versions = [one for one in versions if one.document.id not in stored]
+        batch.unchanged += len(stored)
+        if versions and to_write:
+            await collection.require_room(sum(len(one.document.text) for one in versions))
     if versions:
         for some in _parts([one.document for one in versions], SPLIT_CHARACTERS):
             await threads.splitting(_split, batch, versions[: len(some)], chunking)
@@ -334,13 +334,8 @@ async def _written(
     async for batch in batches:
         replaced = 0
         if batch.changed:
-            async with collection.writing():
-                if batch.made_by is not None:
-                    await collection.accept(batch.made_by, to_write=True)
-                with CancelScope(
-                    shield=True
-                ):  # a cancelled ingest leaves nothing half written or half replaced
-                    replaced = await collection.run(_store, collection.index, batch)
+            assert batch.vectors is not None, "a batch is embedded before it is written"
+            replaced = await collection.upsert(batch.changed, batch.chunks, batch.vectors, batch.made_by)
         _count(report, batch, replaced)
         tracing.current().wrote(len(batch.chunks))
         stages.written(batch)
@@ -367,7 +362,7 @@ async def _others(collection: Collection, seen: Container[str], left: set[str]) 
     others: list[str] = []
     cursor: str | None = None
     while True:
-        page = await collection.run(collection.index.documents, 1000, cursor)
+        page = await collection.documents(1000, cursor)
         for head in page.heads:
             name, whole = head.document_id, head.metadata.get(PART_OF)
             if name not in seen and name not in left and (whole not in left or whole in seen):
@@ -378,12 +373,7 @@ async def _others(collection: Collection, seen: Container[str], left: set[str]) 
 
 
 async def _remove(collection: Collection, names: Sequence[str]) -> int:
-    deleted = 0
-    for start in range(0, len(names), 1000):
-        async with collection.writing():
-            with CancelScope(shield=True):
-                deleted += await collection.run(collection.index.delete, names[start : start + 1000])
-    return deleted
+    return sum([await collection.delete(names[start : start + 1000]) for start in range(0, len(names), 1000)])
 
 
 # What follows blocks, and runs in threads.
@@ -423,14 +413,6 @@ def _versions(
     return versions
 
 
-def _not_stored(index: VectorIndex, versions: list[_Version], to_write: bool) -> list[_Version]:
-    stored = index.stored([(one.document.id, one.digest) for one in versions])
-    left = [one for one in versions if one.document.id not in stored]
-    if left and to_write:
-        index.require_room(sum(len(one.document.text) for one in left))
-    return left
-
-
 def _split(batch: _Batch, versions: Sequence[_Version], chunking: tuple[int, int]) -> None:
     for version in versions:
         threads.give_way()
@@ -440,19 +422,3 @@ def _split(batch: _Batch, versions: Sequence[_Version], chunking: tuple[int, int
             batch.chunks += [*chunks[1:], chunks[0]]
         else:
             batch.failed.append(Failure(id=version.document.id, error="the document has no text"))
-
-
-def _store(index: VectorIndex, batch: _Batch) -> int:
-    """Write a batch's versions, then remove the older ones; returns how many documents had such."""
-    assert batch.vectors is not None, "a batch is embedded before it is written"
-    older = index.known([name for name, _ in batch.changed])
-    replaced = [version for version in batch.changed if version[0] in older]
-    # Since the batch was split, others may have written the same documents.
-    stored = index.stored(replaced) if replaced else set()
-    try:
-        index.upsert(batch.chunks, batch.vectors)
-        index.keep_only(batch.changed, older)
-    except BaseException:
-        index.discard([version for version in batch.changed if version[0] not in stored])
-        raise
-    return len(replaced)

@@ -11,7 +11,6 @@ from ...inference.cache import CachedEmbedder
 from ...inference.rerank import NoReranker, Reranker
 from ...schemas import Evaluation, GoldQuestion, ModeScores, QuestionScores, Retrieval
 from ..collections.collection import Collection
-from ..engines.interface import VectorIndex
 from .measures import ndcg, recall, reciprocal_rank
 from .retrieval import retrieve
 
@@ -63,12 +62,9 @@ async def evaluate(
 
 
 async def _require_gold(collection: Collection, questions: Sequence[GoldQuestion]) -> None:
-    def absent_of(index: VectorIndex) -> tuple[list[str], list[str]]:
-        gold = list(dict.fromkeys(name for question in questions for name in question.relevance))
-        there = index.known(gold)
-        return gold, [name for name in gold if name not in there]
-
-    gold, absent = await collection.run(absent_of, collection.index)
+    gold = list(dict.fromkeys(name for question in questions for name in question.relevance))
+    there = await collection.known(gold)
+    absent = [name for name in gold if name not in there]
     if absent:
         some = ", ".join(map(repr, absent[:3])) + (", …" if len(absent) > 3 else "")
         raise InvalidRequest(

@@ -7,7 +7,6 @@ import uuid
 from asyncio import gather
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from operator import itemgetter
 from statistics import fmean, pstdev
@@ -20,6 +19,7 @@ from ...inference.rerank import Reranker
 from ...schemas import Retrieval
 from ...tracing import Clock
 from ..collections.collection import Collection
+from ..collections.collections import Collections
 from ..engines import fusion
 from ..engines.filters import Condition, conditions
 from ..engines.interface import LISTS, TRIES, Chunk, Found, List, Mode, one_version
@@ -27,6 +27,7 @@ from ..engines.legible import legible
 from . import own_parts
 from .candidates import Candidate
 from .duplicates import originals
+from .unmet import unmet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +57,53 @@ NEXT_BEST = 10
 
 _Key = tuple[str, uuid.UUID]
 """A collection's name, and a point in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retriever:
+    """Finds passages in collections by their names, with the models that are set."""
+
+    collections: Collections
+    embedder: CachedEmbedder
+    reranker: Reranker
+    judge: Judge
+    plugin_seconds: float
+    """What each of a project's own parts may take."""
+
+    async def candidates(
+        self,
+        wanted: Retrieval,
+        text: str,
+        *,
+        clock: Clock | None = None,
+        depth: int = 0,
+        judged: bool = False,
+    ) -> list[Candidate]:
+        """As `retrieve`, in the collections that are wanted; raises NotFound for one that there is not.
+
+        The judge has a say where `judged`, and where it is here.
+        """
+        return await retrieve(
+            await self._wanted(wanted),
+            text,
+            wanted,
+            self.embedder,
+            self.reranker,
+            judge=self.judge if judged and self.judge.here else None,
+            clock=clock,
+            depth=depth,
+            plugin_seconds=self.plugin_seconds,
+        )
+
+    async def unmet(self, wanted: Retrieval) -> list[str]:
+        """What its filters ask for that the collections' documents do not have."""
+        return await unmet(await self._wanted(wanted), wanted.filters or {})
+
+    async def _wanted(self, wanted: Retrieval) -> list[Collection]:
+        names = (
+            [wanted.collection] if isinstance(wanted.collection, str) else dict.fromkeys(wanted.collection)
+        )
+        return [await self.collections.get(name) for name in names]
 
 
 async def retrieve(
@@ -172,11 +220,12 @@ class _Searching:
 
     async def _found(self, limit: int) -> list[Candidate]:
         collection = self.collections[0]
-        if len(self.collections) > 1 or collection.index.threads is threads.network:
+        if len(self.collections) > 1 or collection.shared:
             return await self._together(limit)
-        search = partial(collection.index.search, self.text, self.vector, mode=self.mode, top_k=limit)
-        found = await collection.run(partial(search, conditions=self.where, weight=self.weight))
-        return [Candidate.of(collection.manifest.name, one) for one in found]
+        found = await collection.search(
+            self.text, self.vector, mode=self.mode, top_k=limit, conditions=self.where, weight=self.weight
+        )
+        return [Candidate.of(collection.name, one) for one in found]
 
     async def _together(self, limit: int) -> list[Candidate]:
         """What is asked of several collections, or of a server, is asked at the same time.
@@ -198,18 +247,17 @@ class _Searching:
     async def _list(self, name: List, limit: int, *, current: bool) -> list[tuple[_Key, float]]:
         """The best of all collections."""
 
-        def of(collection: Collection) -> list[tuple[_Key, float]]:
-            found = collection.index.lists(self.text, self.vector, [name], limit, self.where, current=current)
-            return [((collection.manifest.name, point), score) for point, score in found[name]]
+        async def of(collection: Collection) -> list[tuple[_Key, float]]:
+            found = await collection.lists(self.text, self.vector, [name], limit, self.where, current=current)
+            return [((collection.name, point), score) for point, score in found[name]]
 
-        lists = await gather(*(collection.run(of, collection) for collection in self.collections))
+        lists = await gather(*map(of, self.collections))
         return await threads.by_length(sum(map(len, lists)), _highest, lists, limit)
 
     async def _chunks(self, collection: Collection, best: Sequence[tuple[_Key, Any]]) -> dict[_Key, Chunk]:
-        name = collection.manifest.name
-        points = [point for (of, point), _ in best if of == name]
-        found = await collection.run(collection.index.chunks, points) if points else {}
-        return {(name, point): chunk for point, chunk in one_version(found).items()}
+        points = [point for (of, point), _ in best if of == collection.name]
+        found = await collection.chunks(points) if points else {}
+        return {(collection.name, point): chunk for point, chunk in one_version(found).items()}
 
 
 def _highest(lists: Sequence[list[tuple[_Key, float]]], limit: int) -> list[tuple[_Key, float]]:

@@ -32,7 +32,7 @@ async def unmet(collections: Sequence[Collection], filters: dict[str, Any]) -> l
             asked.setdefault(one.key, []).append(_wanted(one))
     told: list[str] = []
     for collection in collections if asked else ():
-        page = await collection.run(collection.index.documents, SAMPLE, None)
+        page = await collection.documents(SAMPLE, None)
         seen = len(page.heads)
         which = "no document" if page.cursor is None else f"none of the {seen:,} documents looked at"
         if len(collections) > 1:

@@ -1,0 +1,97 @@
+"""Physical collections: made, opened and removed in their engines. What no manifest names is an orphan, and goes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+from anyio import CancelScope
+
+from ... import threads
+from ...errors import BackendError, Conflict, LLMBackendError
+from ..engines.interface import VectorEngine, VectorIndex, gone
+from .manifests import Manifest, Manifests
+
+log = logging.getLogger(__name__)
+
+
+class PhysicalCollections:
+    """Those of one data directory. New ones are made in the first engine; the others stay in the engine they are in."""
+
+    def __init__(self, manifests: Manifests, engines: Sequence[VectorEngine]) -> None:
+        self._manifests = manifests
+        self._engines = {one.name: one for one in engines}
+        self.default = engines[0]
+
+    @property
+    def one_process(self) -> bool:
+        """Whether no other process makes, exchanges or deletes collections."""
+        return not any(engine.shared for engine in self._engines.values())
+
+    def shared(self, manifest: Manifest) -> bool:
+        """Whether other processes may write to it, exchange it and delete it."""
+        engine = self._engines.get(manifest.engine)
+        return engine is None or engine.shared
+
+    def engine(self, manifest: Manifest) -> VectorEngine:
+        """The engine that a collection is in; raises Conflict if it is not set any more."""
+        engine = self._engines.get(manifest.engine)
+        if engine is None:
+            raise Conflict(
+                f"collection {manifest.name!r} is on a Qdrant server: set QDRANT_URL to it again",
+                details={"collection": manifest.name},
+            )
+        return engine
+
+    async def make(self, manifest: Manifest, job: str = "") -> None:
+        """An empty one, an orphan until somebody stores the manifest; one that a job makes stays until that has ended."""
+        engine = self.engine(manifest)
+        await threads.database(self._manifests.begin, manifest.physical_collection.id, manifest.engine, job)
+        await engine.threads(engine.create, manifest.physical_collection.id, manifest.layout)
+
+    async def open(self, manifest: Manifest, *, repair: bool = True) -> VectorIndex:
+        engine = self.engine(manifest)
+        return await engine.threads(partial(engine.open, manifest.physical_collection, repair=repair))
+
+    async def open_current(self, manifest: Manifest) -> tuple[Manifest, VectorIndex]:
+        """As `open`; where another process exchanges it meanwhile, the new one, with its manifest."""
+        while True:
+            try:
+                return manifest, await self.open(manifest)
+            except BackendError as error:
+                now, _ = await threads.database(self._manifests.find, manifest.name)
+                if not gone(error) or now is None or now.physical_collection == manifest.physical_collection:
+                    raise
+                manifest = now
+
+    async def drop(self, manifest: Manifest) -> None:
+        """Remove an orphan; what cannot be removed now is at the next start."""
+        with CancelScope(shield=True):
+            await self._drop(manifest.physical_collection.id, manifest.engine)
+
+    async def tidy(self) -> None:
+        """Remove what a process that was killed left unfinished, or had no time to remove."""
+        for physical_id, engine in await threads.database(self._manifests.orphans):
+            await self._drop(physical_id, engine)
+
+    async def tidy_after_jobs(self, unfinished: Callable[[Sequence[str]], Awaitable[set[str]]]) -> None:
+        """Remove what jobs left that will not go on: `unfinished` tells which of some may."""
+        left = await threads.database(self._manifests.left_by_jobs)
+        going_on = await unfinished([job for _, _, job in left]) if left else set()
+        for physical_id, engine, job in left:
+            if job not in going_on:
+                await self._drop(physical_id, engine)
+
+    async def _drop(self, physical_id: str, engine: str) -> None:
+        try:
+            there = self._engines[engine]
+            await there.threads(there.drop, physical_id)
+        except (KeyError, OSError, LLMBackendError) as error:
+            log.warning("vectors of %s in %s could not be removed yet: %r", physical_id, engine, error)
+        else:
+            await threads.database(self._manifests.removed, physical_id)
+
+    async def close(self) -> None:
+        for engine in self._engines.values():
+            await engine.threads(engine.close)

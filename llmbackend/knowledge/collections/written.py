@@ -1,0 +1,29 @@
+"""Collections that were written to, for whoever looks after them in the background."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Generic, TypeVar
+
+_Item = TypeVar("_Item")
+
+
+class Written(Generic[_Item]):
+    """A queue in which each is once, however often it is put."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[_Item, None] = {}
+        self._some = asyncio.Event()
+
+    def put(self, item: _Item) -> None:
+        self._waiting.setdefault(item)
+        self._some.set()
+
+    async def next(self) -> _Item:
+        """The first; waits until there is one."""
+        await self._some.wait()
+        item = next(iter(self._waiting))
+        del self._waiting[item]
+        if not self._waiting:
+            self._some.clear()
+        return item
