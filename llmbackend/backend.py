@@ -791,6 +791,7 @@ class Backend:
             version=__version__,
             chat=self._chat.name,
             embeddings=self._embedder.name,
+            own_file_types=list(plugins.READERS),
         )
 
     async def doctor(self, request: schemas.Empty) -> schemas.Diagnosis:

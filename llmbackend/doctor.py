@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
-from . import schemas, threads
+from . import plugins, schemas, threads
 from .disk import Disk
 from .errors import BackendError, LLMBackendError, NotFound
 from .inference import catalogue, factory
@@ -68,6 +68,7 @@ async def examine(
         parts.append(_vectors(qdrant))
     parts.append(_data(disk))
     parts.append(_files())
+    parts.append(_own_parts())
     checks = await asyncio.gather(*parts)
     _judge_chat_model(settings.chat_model, [check for check in checks if check.name == "chat"])
     return checks
@@ -244,6 +245,23 @@ async def _data(disk: Disk) -> schemas.Check:
         return _Found([], {"free_mb": await threads.files(_free, disk) // 2**20})
 
     return await _checked("data", "embedded", disk.folder.as_uri(), probe)
+
+
+async def _own_parts() -> schemas.Check:
+    """A project's own parts, and why some could not be loaded."""
+
+    async def probe() -> _Found:
+        names = [f"{registry.kind} {name}" for registry in plugins.OWN for name in registry]
+        return _Found(names, {})
+
+    check = await _checked("plugins", "embedded", None, probe)
+    if plugins.FAILED:
+        failed = "; ".join(f"{entry}: {reason}" for entry, reason in plugins.FAILED.items())
+        check.ok, check.fix = (
+            False,
+            f"entry points could not be loaded: {failed}: mend them, or uninstall their packages",
+        )
+    return check
 
 
 async def _files() -> schemas.Check:

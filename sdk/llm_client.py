@@ -1875,7 +1875,7 @@ class LLMBackendClient:
         )
         if plan:
             total.update(documents=0, seconds=0.0)
-        lots = _lots(found, total["failed"])
+        lots = _lots(found, total["failed"], self._file_types(found))
         here = done = len(total["failed"])  # of those that are not even sent
         with _progress(progress) as tell:
             for lot in lots:
@@ -1892,6 +1892,13 @@ class LLMBackendClient:
         if plan:
             total["documents"] += here
         return total
+
+    def _file_types(self, found: Sequence[tuple[str, Any]]) -> set[str]:
+        """The ends of files' names that are read: ours and, if others are among these, those of a project's readers."""
+        known = {"", *FILE_TYPES.split()}
+        if {_suffix(name) for name, _ in found} <= known:
+            return known
+        return known | set(self._call("health").get("own_file_types", ()))
 
     def _sent(
         self, files: Sequence[Any], fields: Mapping[str, Any], progress: Progress | None
@@ -2626,7 +2633,7 @@ class LLMBackendClient:
     # Health
 
     def health(self) -> Record:
-        """`{status, problems, parts, version, chat, embeddings}`: "ok", and which models answer. Asks no model.
+        """`{status, problems, parts, version, chat, embeddings, own_file_types}`: "ok", and which models answer.
 
         Where something does not work, the status is "failing", and `problems` tell what it is and what to do. `parts`
         has each part that was at work, with "ok" or what is wrong.
@@ -3059,17 +3066,20 @@ def _of_all(report: Progress | None, before: int, total: int) -> Progress | None
     return lambda state: report(Record({**state, "done": min(before + state["done"], total), "total": total}))
 
 
-def _lots(found: Sequence[tuple[str, Any]], failed: Records) -> list[list[tuple[str, Any]]]:
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _lots(found: Sequence[tuple[str, Any]], failed: Records, types: set[str]) -> list[list[tuple[str, Any]]]:
     """Files in the lots in which they are sent, without those that nobody could read."""
     lots: list[list[tuple[str, Any]]] = [[]]
     room = UPLOAD_BYTES
     for name, file in found:
-        suffix = os.path.splitext(name)[1].lower()
         if isinstance(file, OSError):
             failed.append(Record(id=name, error=f"cannot be read: {file.strerror}"))
             continue
-        if suffix and suffix not in FILE_TYPES.split():
-            failed.append(Record(id=name, error=f"unsupported type {suffix}"))
+        if _suffix(name) not in types:
+            failed.append(Record(id=name, error=f"unsupported type {_suffix(name)}"))
             continue
         try:
             size = len(file) if isinstance(file, bytes) else os.path.getsize(file)

@@ -20,6 +20,7 @@ from ..errors import InvalidRequest
 from ..knowledge.chunks.syntax import ParsedDocument
 from ..knowledge.files.documents import from_files
 from ..knowledge.files.pool import Limits, ParsingPool
+from ..plugins import READERS
 from ..schemas import Document as Document_
 from ..schemas import Failure, File
 from .calling import call
@@ -67,7 +68,8 @@ class FileReader(BaseReader):
 
     def _read(self, found: Sequence[tuple[str, Any]], extra: dict[str, Any]) -> Iterator[Document]:
         failed = llm_client.Records()
-        for lot in llm_client._lots(found, failed):
+        types = {"", *llm_client.FILE_TYPES.split(), *READERS}
+        for lot in llm_client._lots(found, failed, types):
             files = [
                 File.model_construct(name=one["name"], content=base64.b64decode(one["content"]))
                 for one in llm_client._contents(lot, failed)

@@ -20,9 +20,12 @@ class Health(Response):
     version: str
     chat: str | None = Field(description="the chat model, or null where none is set up")
     embeddings: str
+    own_file_types: list[str] = Field(
+        [], description="ends of files' names that a project's own readers read"
+    )
 
 
-CheckName = Literal["chat", "judge", "embeddings", "rerank", "vectors", "data", "files"]
+CheckName = Literal["chat", "judge", "embeddings", "rerank", "vectors", "data", "files", "plugins"]
 
 
 class Check(Response):

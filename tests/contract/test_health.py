@@ -34,7 +34,7 @@ def closed(
 
 def test_health_tells_version_and_models(client: LLMBackendClient) -> None:
     health = client.health()
-    assert set(health) == {"status", "problems", "parts", "version", "chat", "embeddings"}
+    assert set(health) == {"status", "problems", "parts", "version", "chat", "embeddings", "own_file_types"}
     assert (health.status, health.problems) == ("ok", [])
     assert health.parts.items() >= {"disk": "ok", "database": "ok"}.items()
     assert health.version == llmbackend.__version__
@@ -51,8 +51,9 @@ def test_the_doctor_finds_the_embedded_stack_well(client: LLMBackendClient) -> N
         ("embeddings", "embedded", True, None),
         ("data", "embedded", True, None),
         ("files", "embedded", True, None if landlock.version() else ANY),
+        ("plugins", "embedded", True, None),
     ]
-    chat, judge, embeddings, data, files = diagnosis.checks
+    chat, judge, embeddings, data, files, _ = diagnosis.checks
     assert chat.fix is None or "llmbackend models pull" in chat.fix, (
         "where there is memory for a larger model"
     )

@@ -91,3 +91,56 @@ def test_a_part_that_hangs_is_given_up_and_holds_up_nobody(tmp_path: Path, query
             client.rag_search(query, "facts", postprocessors=[part])
         assert time.monotonic() - began < 20
         assert client.rag_search(QUESTION, "facts")
+
+
+# Readers of files
+
+
+def _backwards(text: str) -> bytes:
+    return text[::-1].encode()
+
+
+def test_a_reader_reads_files_of_its_own_kind(
+    client: LLMBackendClient, collection: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tide.rev").write_bytes(_backwards("High tide is at nine."))
+    (tmp_path / "other.zzz").write_bytes(b"x")
+    assert ".rev" in client.health().own_file_types
+    report = client.rag_ingest_files(tmp_path, collection)
+    assert report.added == 1
+    assert [(one.id, one.error) for one in report.failed] == [("other.zzz", "unsupported type .zzz")]
+    hit = client.rag_search("When is high tide?", collection)[0]
+    assert (hit.document_id, hit.text) == ("tide.rev", "High tide is at nine.")
+    assert hit.metadata["headings"] == ["Backwards"]
+    assert client.llamaindex.reader().load_data(tmp_path / "tide.rev")[0].text.endswith("nine.")
+
+
+def test_a_reader_has_no_more_rights_than_our_own_parsers(
+    client: LLMBackendClient, collection: str, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("secret")
+    files = [
+        ("connect.rev", _backwards("connect")),
+        ("none.rev", _backwards("read /does/not/exist")),
+        ("fine.rev", _backwards("High tide is at nine.")),
+    ]
+    report = client.rag_ingest_files(files, collection)
+    assert report.added == 1
+    failed = {one.id: one.error for one in report.failed}
+    assert failed.keys() == {"connect.rev", "none.rev"}
+    assert "the reader of .rev (harbour_parts:rev) failed: PermissionError" in failed["connect.rev"]
+
+
+def test_a_reader_that_hangs_is_named(tmp_path: Path) -> None:
+    options = Settings(data_dir=tmp_path, file_seconds=2)
+    with LLMBackendClient(transport=LocalTransport(options)) as client:
+        report = client.rag_ingest_files([("hang.rev", _backwards("hang"))], "facts")
+    assert [one.error for one in report.failed] == [
+        "took too long: more than 2 s (the reader of .rev, harbour_parts:rev)"
+    ]
+
+
+def test_the_doctor_lists_a_project_s_parts(client: LLMBackendClient) -> None:
+    [check] = [one for one in client.doctor().checks if one.name == "plugins"]
+    assert {"reader .rev", "postprocessor recency", "retriever graph"} <= set(check.models)
+    assert check.ok

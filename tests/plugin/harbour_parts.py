@@ -23,8 +23,8 @@ def clauses(document: Any) -> list[str]:
     return ["§" + clause.strip() for clause in document.text.split("§") if clause.strip()]
 
 
-@reader(".xyz")
-def xyz(data: bytes) -> str:
+@reader(".rev")
+def rev(data: bytes) -> str:
     """Text backwards; some ask for what they may not have."""
     text = data.decode()[::-1]
     if text.startswith("read "):
@@ -32,7 +32,7 @@ def xyz(data: bytes) -> str:
     if text == "connect":
         socket.create_connection(("127.0.0.1", 9))
     if text == "hang":
-        time.sleep(60)
+        time.sleep(30)
     return f"# Backwards\n\n{text}"
 
 

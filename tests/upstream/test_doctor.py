@@ -74,13 +74,13 @@ def test_all_is_well(examine: Examine, upstream: Upstream) -> None:
         chat_model="ok",
     )
     assert diagnosis.ok
-    assert [(check.name, check.server, check.url) for check in diagnosis.checks[:-2]] == [
+    assert [(check.name, check.server, check.url) for check in diagnosis.checks[:-3]] == [
         ("chat", "vLLM", f"{upstream.url}/v1"),
         ("chat", "LiteLLM", f"{upstream.url}/v1"),
         ("embeddings", "TEI", f"{upstream.url}/ok"),
         ("rerank", "TEI", f"{upstream.url}/ok"),
     ]
-    chat, _, embeddings, rerank, _, _ = diagnosis.checks
+    chat, _, embeddings, rerank, *_ = diagnosis.checks
     assert (chat.models, chat.limits, chat.version) == (["ok"], {"context": CONTEXT}, VERSION)
     limits = {"input": CONTEXT, "batch": TEI_TEXTS}
     assert (embeddings.models, embeddings.limits) == (["fake"], {"dimension": 3, **limits})
@@ -105,7 +105,7 @@ def test_servers_that_are_not_there(examine: Examine, upstream: Upstream) -> Non
     diagnosis = examine(
         vllm_url=f"{nowhere},{upstream.url}", tei_url=nowhere, rerank_url=nowhere, chat_model="ok"
     )
-    assert [check.ok for check in diagnosis.checks] == [False, True, False, False, True, True]
+    assert [check.ok for check in diagnosis.checks] == [False, True, False, False, True, True, True]
     for check in diagnosis.checks:
         if not check.ok:
             assert nowhere in check.fix
@@ -120,8 +120,8 @@ def test_servers_that_hang(examine: Examine, upstream: Upstream) -> None:
         tei_url=f"{upstream.url}/ok",
         rerank_url=f"{upstream.url}/v1",
     )
-    assert [check.ok for check in diagnosis.checks] == [False] * 5 + [True, True]
-    for check in diagnosis.checks[:-2]:
+    assert [check.ok for check in diagnosis.checks] == [False] * 5 + [True, True, True]
+    for check in diagnosis.checks[:-3]:
         assert "did not answer in " in check.fix
         assert check.latency_ms >= TIMEOUT * 1000 * 0.9
 
@@ -180,6 +180,7 @@ def test_weights_that_are_not_here_name_the_command(examine: Examine, tmp_path: 
         ("embeddings", True),
         ("data", True),
         ("files", True),
+        ("plugins", True),
     ]
 
 
@@ -187,8 +188,8 @@ def test_the_doctor_has_less_patience_than_calls(examine: Examine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:  # which accepts nobody
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         diagnosis = examine(vllm_url=url, tei_url=url, rerank_url=url, upstream_timeout=10 * PROBE_SECONDS)
-    assert [check.ok for check in diagnosis.checks] == [False, False, False, True, True]
-    for check in diagnosis.checks[:-2]:
+    assert [check.ok for check in diagnosis.checks] == [False, False, False, True, True, True]
+    for check in diagnosis.checks[:-3]:
         assert f"{url}" in check.fix
         assert f"did not answer in {PROBE_SECONDS:g} s" in check.fix
         assert check.latency_ms < 2 * PROBE_SECONDS * 1000

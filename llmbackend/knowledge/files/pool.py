@@ -8,14 +8,18 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from anyio import CancelScope
 
 from ... import privacy
 from ...errors import BackendError
+from ...plugins import READERS
+from . import own_readers
 from .parsed import Parsed, Unreadable
 from .process import LENGTHS, OUT_OF_MEMORY, frame
 
@@ -52,6 +56,8 @@ class ParsingPool:
         BackendError if a parser is not installed.
         """
         async with self._turns:
+            if self._idle and self._idle[-1].readers != own_readers.told():
+                self._end_idle()  # a reader was registered since they were started
             if self._idle:
                 with suppress(_Ended):  # perhaps by what it read before: this file gets another
                     return await self._read(self._idle.pop(), name, data)
@@ -63,7 +69,8 @@ class ParsingPool:
     async def _read(self, parser: _Parser, name: str, data: bytes) -> list[tuple[str, Parsed | Unreadable]]:
         kept = False
         try:
-            head, text = await parser.parse(name, data)
+            with _naming_own(name):
+                head, text = await parser.parse(name, data)
             kept = parser.files < FILES_A_PROCESS
         finally:  # also where the call is cancelled: its file is still being read
             if kept:
@@ -110,29 +117,44 @@ class ParsingPool:
             await parser.end()
 
 
+@contextmanager
+def _naming_own(name: str) -> Iterator[None]:
+    """Where a project's own reader takes too long, or ends its process, the reason tells which one it is."""
+    own = READERS.get(PurePosixPath(name).suffix.lower())
+    try:
+        yield
+    except (Unreadable, _Ended) as error:
+        if own is None:
+            raise
+        raise type(error)(f"{error} (the reader of {own.name}, {own.by})") from None
+
+
 class _Ended(Exception):
     """A process ended while it was reading a file; the message is the likely reason."""
 
 
 class _Parser:
-    def __init__(self, process: Process, limits: Limits) -> None:
+    def __init__(self, process: Process, limits: Limits, readers: list[str]) -> None:
         self.files = 0
+        self.readers = readers
         self._killed = False
         self._process = process
         self._limits = limits
 
     @classmethod
     async def start(cls, limits: Limits) -> _Parser:
+        readers = own_readers.told()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-P", "-m", "llmbackend.knowledge.files.process"),  # no module of the working directory's
             *map(str, (limits.seconds, limits.memory, limits.text)),
+            *readers,
             stdin=PIPE,
             stdout=PIPE,
             stderr=DEVNULL,
             env=privacy.environment(),
         )
-        return cls(process, limits)
+        return cls(process, limits, readers)
 
     async def parse(self, name: str, data: bytes) -> tuple[dict[str, Any], bytes]:
         files, texts = self._process.stdin, self._process.stdout

@@ -1,4 +1,6 @@
-"""The process that reads files: `python -m llmbackend.knowledge.files.process SECONDS MEMORY TEXT`.
+"""The process that reads files: `python -m llmbackend.knowledge.files.process SECONDS MEMORY TEXT [.xyz=module:name …]`.
+
+What follows the limits are a project's own readers, by the ends of the names of their files.
 
 Files come in on its standard input, texts go out on its standard output, each in a frame: the lengths of its head and
 its body, the head as JSON, the body. Files may be hostile, and the parsers have flaws: so this process has little
@@ -19,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import job_object, landlock, namespaces
+from . import job_object, landlock, namespaces, own_readers
 from .parsed import Unreadable
 from .parsing import parse_all
 
@@ -42,6 +44,7 @@ def main() -> None:
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)  # what parsers print is no frame
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # is for whoever started this
+    own_readers.take(sys.argv[4:])  # while there are files to import
     restrict(memory)
     try:
         while (taken := _take(files)) is not None:
