@@ -9,7 +9,7 @@ export LLMBACKEND_MODELS_DIR ?= $(CURDIR)/.models
 MODEL := $(LLMBACKEND_MODELS_DIR)/all-MiniLM-L6-v2.int8.onnx
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-live test-clients test-sdk serve check bench compare fuzz notebooks
+.PHONY: help install demo test test-long test-live test-clients test-sdk test-async serve check bench compare fuzz notebooks
 
 help:  ## Print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ $(CLIENTS)/%/installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --editable '.[embedded,server]' 'openai==$*.*' $(OPENAI$*) pytest pytest-timeout
 	@touch $@
+
+test-async: install  ## Run the contract suite by the client for `await`
+	ASYNC_CLIENT=1 $(BIN)/pytest tests/contract --numprocesses 2 --dist loadfile
 
 SDK_VERSIONS := 3.9 3.10 3.12 3.13 3.14
 SDK_FOUND := $(foreach v,$(SDK_VERSIONS),$(if $(shell command -v python$(v)),$(v)))

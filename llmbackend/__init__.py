@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from llm_client import (
     Analysis,
     Answer,
@@ -37,10 +39,16 @@ from llm_client import (
     __version__,
 )
 
+if TYPE_CHECKING:
+    from .async_client import AsyncAnswerStream, AsyncLLMBackendClient, AsyncReplyStream
+
 __all__ = [
     "Analysis",
     "Answer",
     "AnswerStream",
+    "AsyncAnswerStream",
+    "AsyncLLMBackendClient",
+    "AsyncReplyStream",
     "BackendError",
     "BackendTimeout",
     "Conflict",
@@ -71,3 +79,12 @@ __all__ = [
     "Usage",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The client for `await` is imported when it is asked for: it needs what runs in this process, too."""
+    if name in ("AsyncAnswerStream", "AsyncLLMBackendClient", "AsyncReplyStream"):
+        from . import async_client
+
+        return getattr(async_client, name)
+    raise AttributeError(f"module 'llmbackend' has no attribute {name!r}")

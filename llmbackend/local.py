@@ -29,7 +29,7 @@ class LocalTransport:
     """Calls the core without HTTP. Clients of one data directory share one core; the last to close ends it."""
 
     def __init__(self, options: Settings | None = None) -> None:
-        self._core: _Core | None = _Core.acquire(options or settings.load())
+        self._core: Core | None = Core.acquire(options or settings.load())
 
     def __repr__(self) -> str:
         where = self._core.settings.data_dir if self._core else "closed"
@@ -37,32 +37,28 @@ class LocalTransport:
 
     def call(self, operation: str, given: dict[str, Any]) -> bytes:
         core = self._require()
-        if _is_plain(given, core.settings.max_body_bytes):
+        if is_plain(given, core.settings.max_body_bytes):
             return core.run(operations.call, operation, given)
         return core.run(operations.call, operation, encoded(operation, given))
 
     def stream(self, operation: str, given: dict[str, Any]) -> Iterator[bytes]:
         core = self._require()
         events = core.run(operations.stream, operation, encoded(operation, given))
-        return _Stream(core, operation, events)
+        return Stream(core, operation, events)
 
     def close(self) -> None:
         core, self._core = self._core, None
         if core is not None:
             core.release()
 
-    def _require(self) -> _Core:
+    def _require(self) -> Core:
         if self._core is None:
             raise TransportError("this client is closed: make a new one", details={"closed": True})
-        if self._core.pid != os.getpid():
-            raise TransportError(
-                "this client was made before the process was forked: make one in the child, "
-                "or start processes by 'spawn'"
-            )
+        self._core.check()
         return self._core
 
 
-def _is_plain(given: dict[str, Any], limit: int) -> bool:
+def is_plain(given: dict[str, Any], limit: int) -> bool:
     """Whether these are texts, lists of texts, and small numbers: the same in JSON, and below the limit of bytes.
 
     Writing and reading the JSON of many texts would take longer than finding their vectors in the cache.
@@ -83,10 +79,10 @@ def _is_plain(given: dict[str, Any], limit: int) -> bool:
         return False
 
 
-class _Core:
+class Core:
     """A Backend with the thread its loop runs in, counted by its users."""
 
-    _all: ClassVar[dict[Path, _Core]] = {}
+    _all: ClassVar[dict[Path, Core]] = {}
     _changing: ClassVar[threading.Lock] = threading.Lock()
     _watch: ClassVar[threading.Thread | None] = None
 
@@ -101,6 +97,14 @@ class _Core:
             self.loop: asyncio.AbstractEventLoop = self.portal.call(asyncio.get_running_loop)
             self.backend: Backend = self.portal.call(Backend.open, options)
             self._stack = stack.pop_all()
+
+    def check(self) -> None:
+        """Raises TransportError where it is another process's."""
+        if self.pid != os.getpid():
+            raise TransportError(
+                "this client was made before the process was forked: make one in the child, "
+                "or start processes by 'spawn'"
+            )
 
     def run(
         self, work: Callable[..., Awaitable[_Result]], operation: str, given: bytes | dict[str, Any]
@@ -163,7 +167,7 @@ class _Core:
             await asyncio.wait(set(self._tasks))
 
     @classmethod
-    def acquire(cls, options: Settings) -> _Core:
+    def acquire(cls, options: Settings) -> Core:
         folder = options.data_dir
         with cls._changing:
             core = cls._all.get(folder)
@@ -171,13 +175,14 @@ class _Core:
                 core = cls._all[folder] = cls(options)
                 cls._close_at_exit()
             elif core.settings != options:
-                raise Conflict(
-                    f"this process already uses {folder} with other settings: close that client first, "
-                    "or set DATA_DIR to another folder",
-                    details={"data_dir": str(folder)},
-                )
+                raise other_settings(folder)
             core.users += 1
         return core
+
+    @classmethod
+    def joined(cls, options: Settings) -> Core | None:
+        """The core of that data directory, counted once more, if this process has it."""
+        return cls.acquire(options) if options.data_dir in cls._all else None
 
     def release(self) -> None:
         with self._changing:
@@ -214,11 +219,19 @@ class _Core:
             cls._watch.start()
 
 
+def other_settings(folder: Path) -> Conflict:
+    return Conflict(
+        f"this process already uses {folder} with other settings: close that client first, "
+        "or set DATA_DIR to another folder",
+        details={"data_dir": str(folder)},
+    )
+
+
 def _forget_cores() -> None:
     """In a forked child: the loop's thread exists in the parent only."""
-    _Core._all.clear()
-    _Core._changing = threading.Lock()
-    _Core._watch = None
+    Core._all.clear()
+    Core._changing = threading.Lock()
+    Core._watch = None
 
 
 if hasattr(os, "register_at_fork"):
@@ -265,10 +278,10 @@ AHEAD = 2**20
 """Bytes of a stream that are made before its caller has read them."""
 
 
-class _Stream(Iterator[bytes]):
+class Stream(Iterator[bytes]):
     """A streaming operation's events, carried from the loop's thread to the caller's."""
 
-    def __init__(self, core: _Core, operation: str, events: AsyncIterator[bytes]) -> None:
+    def __init__(self, core: Core, operation: str, events: AsyncIterator[bytes]) -> None:
         self._items: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._room = _Room()
         self._loop = core.loop
@@ -314,7 +327,7 @@ class _Room:
         self._left.set()
 
 
-def _heartbeat(core: _Core, operation: str) -> float | None:
+def _heartbeat(core: Core, operation: str) -> float | None:
     """Seconds between heartbeats; None where the stream is none of events."""
     events = operations.OPERATIONS[operation].media == "text/event-stream"
     return core.settings.heartbeat_seconds if events else None

@@ -22,6 +22,7 @@ import fnmatch
 import functools
 import glob
 import html
+import itertools
 import json
 import os
 import re
@@ -1017,7 +1018,11 @@ class AnswerStream(_TextStream):
     def __init__(self, chunks: Iterator[bytes]) -> None:
         super().__init__(chunks)
         self._final: dict[str, Any] = {}
-        first = next(self._events, None)  # the server sends the sources first
+        self.sources = Records()
+
+    def _begin(self) -> None:
+        """Read the sources, which the server sends first."""
+        first = next(self._events, None)
         if first is None or "sources" not in first:
             raise StreamInterrupted("the stream does not begin with the answer's sources")
         self.sources = Records(_records(first["sources"]))
@@ -1201,19 +1206,10 @@ PAUSE = 0.25  # seconds before the first retry; each later one waits twice as lo
 LONGEST_PAUSE = 60.0  # seconds; a server that says to come back later than that is not waited for
 
 
-class HttpTransport:
-    """Operations over HTTP.
+class HttpAddress:
+    """Where a server is, how long and how often it is tried, and what an operation's request to it looks like."""
 
-    `timeout` is the longest wait, in seconds, for the server to send anything. `retries` is how often a call is
-    tried again: where the server could not be reached or said to come back later (429), and, for calls that change
-    nothing, where the connection broke before the answer came.
-    """
-
-    def __init__(
-        self, api_url: str, api_key: str | None = None, timeout: float = 600, retries: int = 2
-    ) -> None:
-        import requests  # imported here so that in-process users do not wait for it
-
+    def __init__(self, api_url: str, timeout: float, retries: int, api_key: str | None) -> None:
         if not _is_http_url(api_url):
             raise InvalidRequest(f"api_url must be like http://host:port, not {api_url!r}")
         if api_key and not (api_key.isascii() and api_key.isprintable()):
@@ -1227,8 +1223,107 @@ class HttpTransport:
             self.api_url = self.api_url[: -len("/v1")].rstrip("/")
         self.timeout = timeout
         self.retries = retries
-        self._closed = threading.Event()
         self._server_version: str | None = None
+
+    def request(self, operation: str, given: dict[str, Any]) -> dict[str, Any]:
+        """An operation's `{method, url, params, data, headers}`."""
+        if operation == "submit_job" and given.get("idempotency_key") is None:
+            given = {
+                **given,
+                "idempotency_key": uuid.uuid4().hex,
+            }  # an answer that was lost can be asked for again
+        body = encoded(operation, given)
+        method, path = ROUTES[operation]
+        query: dict[str, Any] = {}
+        if "{" in path or method in ("GET", "DELETE"):
+            fields = json.loads(body)
+            for name in [part[1:-1] for part in path.split("/") if part.startswith("{")]:
+                path = path.replace("{" + name + "}", quote(str(fields.pop(name)), safe=""))
+            if method in ("GET", "DELETE"):
+                query, body = fields, b""
+            else:
+                body = json.dumps(fields).encode()
+        headers = {"Content-Type": "application/json"} if body else None
+        url = self.api_url + path
+        return {"method": method, "url": url, "params": query, "data": body or None, "headers": headers}
+
+    def check(self, operation: str, status: int, headers: Mapping[str, str], content: bytes) -> None:
+        """Raises what a reply says that is none of success; warns once of a server of another version than this file's.
+
+        `content` is there where the status is not 200.
+        """
+        unwell = operation == "health" and status == 503 and b'"problems"' in content
+        if status != 200 and not unwell:
+            raise _error_of(status, content, self.api_url)
+        if "X-LLMBackend-Overhead-Ms" not in headers:
+            raise TransportError(
+                f"{self.api_url} answers, but not as a server of llmbackend does: correct the URL"
+            )
+        served = headers.get("X-LLMBackend-Version")
+        if served is None or served == self._server_version:
+            return
+        self._server_version = served
+        if served.split(".")[:2] != __version__.split(".")[:2]:
+            warnings.warn(
+                f"{self.api_url} is llmbackend {served}, and this client is of {__version__}: some calls may differ; "
+                f"install llmbackend {served}, or copy its sdk/llm_client.py",
+                stacklevel=_frames_of_ours(),
+            )
+
+    def pause(self, operation: str, error: LLMBackendError, retry: int) -> float | None:
+        """Seconds after which a call that failed, the first time with `retry` 0, may be tried again; None: it may not."""
+        pause = PAUSE * 2**retry
+        if retry >= self.retries:
+            return None
+        if isinstance(error, Overloaded):
+            if operation not in SAFE and "ingested" in error.details:  # a part of it has been done
+                return None
+            pause = max(pause, float(error.details.get("retry_after") or 0))
+            return pause if pause <= LONGEST_PAUSE else None
+        if not isinstance(error, TransportError) or not error.details.get("retry"):
+            return None
+        return pause if operation in SAFE or not error.details["sent"] else None
+
+    def unanswered(self, kind: str, error: Exception) -> TransportError:
+        """Why no answer came, and what to do.
+
+        `details` tell whether the request was `sent`, so that it may have been carried out, and whether to `retry`.
+        """
+        why = {
+            "timeout": f"within {self.timeout:g} s: give the client a larger timeout=, or have it done as a job (submit_job)",
+            "connecting": f"(no connection within {CONNECT_SECONDS} s): correct the URL, or see whether a firewall is between",
+            "certificate": "(its certificate is not trusted): name your organisation's certificates in REQUESTS_CA_BUNDLE",
+            "tls": "(it does not speak https): is it http://… in place of https://…?",
+            "proxy": "(the proxy of HTTP_PROXY or HTTPS_PROXY refuses): add the host to NO_PROXY, or correct the proxy",
+            "name": "(no host of that name): correct the URL",
+            "refused": "(no connection): is the server running there?",
+            "broken": "(it broke the connection)",
+        }.get(kind, f"({type(error).__name__}: {str(error)[:200]})")
+        if kind == "broken" and self.api_url.startswith("http:"):
+            why += ": is it https://… in place of http://…?"
+        sent = kind in ("timeout", "broken", "other")
+        return TransportError(
+            f"no answer from {self.api_url} {why}",
+            details={"sent": sent, "retry": kind in ("refused", "broken")},
+        )
+
+
+class HttpTransport:
+    """Operations over HTTP.
+
+    `timeout` is the longest wait, in seconds, for the server to send anything. `retries` is how often a call is
+    tried again: where the server could not be reached or said to come back later (429), and, for calls that change
+    nothing, where the connection broke before the answer came.
+    """
+
+    def __init__(
+        self, api_url: str, api_key: str | None = None, timeout: float = 600, retries: int = 2
+    ) -> None:
+        import requests  # imported here so that in-process users do not wait for it
+
+        self._address = HttpAddress(api_url, timeout, retries, api_key)
+        self.api_url = self._address.api_url
+        self._closed = threading.Event()
         self._session = requests.Session()
         self._session.headers["User-Agent"] = (
             f"llmbackend-python/{__version__} requests/{requests.__version__}"
@@ -1253,74 +1348,55 @@ class HttpTransport:
 
     def _send(self, operation: str, given: dict[str, Any], *, stream: bool) -> Any:
         """The response; with `stream`, its body is still to be read."""
-        if operation == "submit_job" and given.get("idempotency_key") is None:
-            given = {
-                **given,
-                "idempotency_key": uuid.uuid4().hex,
-            }  # an answer that was lost can be asked for again
-        request = self._request(operation, encoded(operation, given))
-        for retry in range(self.retries + 1):
+        request = self._address.request(operation, given)
+        for retry in itertools.count():
             if self._closed.is_set():
                 raise TransportError("this client is closed: make a new one", details={"closed": True})
             try:
                 return self._sent(operation, request, stream)
             except LLMBackendError as error:
-                pause = _pause(operation, error, retry)
-                if pause is None or retry == self.retries:
+                pause = self._address.pause(operation, error, retry)
+                if pause is None:
                     raise
             self._closed.wait(pause)
-        raise AssertionError("the last try returns or raises")
-
-    def _request(self, operation: str, body: bytes) -> dict[str, Any]:
-        """What `requests` is given for an operation."""
-        method, path = ROUTES[operation]
-        query: dict[str, Any] = {}
-        if "{" in path or method in ("GET", "DELETE"):
-            fields = json.loads(body)
-            for name in [part[1:-1] for part in path.split("/") if part.startswith("{")]:
-                path = path.replace("{" + name + "}", quote(str(fields.pop(name)), safe=""))
-            if method in ("GET", "DELETE"):
-                query, body = fields, b""
-            else:
-                body = json.dumps(fields).encode()
-        headers = {"Content-Type": "application/json"} if body else None
-        url = self.api_url + path
-        return {"method": method, "url": url, "params": query, "data": body or None, "headers": headers}
 
     def _sent(self, operation: str, request: dict[str, Any], stream: bool) -> Any:
         import requests
 
+        limits = (CONNECT_SECONDS, self._address.timeout)
         try:
-            response = self._session.request(
-                **request, timeout=(CONNECT_SECONDS, self.timeout), stream=stream, allow_redirects=False
+            response = self._session.request(**request, timeout=limits, stream=stream, allow_redirects=False)
+            status = response.status_code
+            self._address.check(
+                operation, status, response.headers, b"" if status == 200 else response.content
             )
-            unwell = operation == "health" and response.status_code == 503
-            if response.status_code != 200 and not (unwell and b'"problems"' in response.content):
-                raise _error_of(response, self.api_url)
-            if "X-LLMBackend-Overhead-Ms" not in response.headers:
-                raise TransportError(
-                    f"{self.api_url} answers, but not as a server of llmbackend does: correct the URL"
-                )
         except requests.RequestException as error:
-            raise _unanswered(error, self.api_url, self.timeout) from error
-        self._compare_versions(response.headers.get("X-LLMBackend-Version"))
+            raise self._address.unanswered(_kind(error), error) from error
         return response
-
-    def _compare_versions(self, served: str | None) -> None:
-        """Warn once of a server of another version than this file's."""
-        if served is None or served == self._server_version:
-            return
-        self._server_version = served
-        if served.split(".")[:2] != __version__.split(".")[:2]:
-            warnings.warn(
-                f"{self.api_url} is llmbackend {served}, and this client is of {__version__}: some calls may differ; "
-                f"install llmbackend {served}, or copy its sdk/llm_client.py",
-                stacklevel=_frames_of_ours(),
-            )
 
     def close(self) -> None:
         self._closed.set()
         self._session.close()
+
+
+def _kind(error: Exception) -> str:
+    """What kept requests from an answer, as `HttpAddress.unanswered` has it."""
+    from requests import exceptions
+
+    text = str(error)
+    if isinstance(error, exceptions.SSLError):
+        return "certificate" if "CERTIFICATE_VERIFY" in text else "tls"
+    for kind, found in (
+        ("timeout", isinstance(error, exceptions.ReadTimeout) or "Read timed out" in text),
+        ("connecting", isinstance(error, exceptions.ConnectTimeout)),
+        ("proxy", isinstance(error, exceptions.ProxyError)),
+        ("name", "Failed to resolve" in text or "NameResolution" in text),
+        ("refused", "NewConnectionError" in text or "Failed to establish" in text),
+        ("broken", isinstance(error, (exceptions.ConnectionError, exceptions.ChunkedEncodingError))),
+    ):
+        if found:
+            return kind
+    return "other"
 
 
 def _frames_of_ours() -> int:
@@ -1329,57 +1405,6 @@ def _frames_of_ours() -> int:
     while frame.f_back is not None and frame.f_code.co_filename == __file__:
         depth, frame = depth + 1, frame.f_back
     return depth
-
-
-def _pause(operation: str, error: LLMBackendError, retry: int) -> float | None:
-    """Seconds after which a call that failed may be tried again; None: it may not."""
-    pause = PAUSE * 2**retry
-    if isinstance(error, Overloaded):
-        if operation not in SAFE and "ingested" in error.details:  # a part of it has been done
-            return None
-        pause = max(pause, float(error.details.get("retry_after") or 0))
-        return pause if pause <= LONGEST_PAUSE else None
-    if not isinstance(error, TransportError) or not error.details.get("retry"):
-        return None
-    return pause if operation in SAFE or not error.details["sent"] else None
-
-
-def _unanswered(error: Exception, url: str, timeout: float) -> TransportError:
-    """Why no answer came, and what to do.
-
-    `details` tell whether the request was `sent`, so that it may have been carried out, and whether to `retry`.
-    """
-    import requests
-
-    text, sent, retry = str(error), False, False
-    if isinstance(error, requests.ReadTimeout) or "Read timed out" in text:
-        sent = True
-        why = (
-            f"within {timeout:g} s: give the client a larger timeout=, or have it done as a job (submit_job)"
-        )
-    elif isinstance(error, requests.ConnectTimeout):
-        why = f"(no connection within {CONNECT_SECONDS} s): correct the URL, or see whether a firewall is between"
-    elif isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY" in text:
-        why = "(its certificate is not trusted): name your organisation's certificates in REQUESTS_CA_BUNDLE"
-    elif isinstance(error, requests.exceptions.SSLError):
-        why = "(it does not speak https): is it http://… in place of https://…?"
-    elif isinstance(error, requests.exceptions.ProxyError):
-        why = (
-            "(the proxy of HTTP_PROXY or HTTPS_PROXY refuses): add the host to NO_PROXY, or correct the proxy"
-        )
-    elif "Failed to resolve" in text or "NameResolution" in text:
-        why = "(no host of that name): correct the URL"
-    elif "NewConnectionError" in text or "Failed to establish" in text:
-        retry = True
-        why = "(no connection): is the server running there?"
-    elif isinstance(error, (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
-        sent = retry = True
-        fix = "" if url.startswith("https") else ": is it https://… in place of http://…?"
-        why = f"(it broke the connection){fix}"
-    else:
-        sent = True
-        why = f"({type(error).__name__}: {text[:200]})"
-    return TransportError(f"no answer from {url} {why}", details={"sent": sent, "retry": retry})
 
 
 class _HttpChunks(Iterator[bytes]):
@@ -1422,13 +1447,12 @@ def _is_http_url(url: str) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
-def _error_of(response: Any, url: str) -> LLMBackendError:
+def _error_of(status: int, content: bytes, url: str) -> LLMBackendError:
     try:
-        return LLMBackendError.from_dict(json.loads(response.content)["error"])
+        return LLMBackendError.from_dict(json.loads(content)["error"])
     except (ValueError, KeyError, TypeError, AttributeError):
         # Not our server: a proxy's page, or another service on that port.
-        status = response.status_code
-        fix = ": is it https://… in place of http://…?" if b"HTTPS" in response.content[:2000] else ""
+        fix = ": is it https://… in place of http://…?" if b"HTTPS" in content[:2000] else ""
         message = f"{url} answered {status} with something that is not llmbackend's{fix}"
         if status in (502, 503, 504):  # a proxy before a server that is being started again
             return TransportError(message, details={"sent": True, "retry": True})
@@ -2045,7 +2069,9 @@ class LLMBackendClient:
             "explain": explain,
         }
         if stream:
-            return AnswerStream(self._stream("rag_query", **fields))
+            answer = AnswerStream(self._stream("rag_query", **fields))
+            answer._begin()
+            return answer
         result = self._call("rag_query", **fields)
         return Answer(
             result["answer"],

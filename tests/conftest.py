@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from llmbackend import LLMBackendClient
+from llmbackend.async_transports import AsyncLocalTransport
 from llmbackend.inference.weights import ALL, pull
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings, load
+from tests import waiting
 from tests.server import KEY, PLUGIN, serving
 
 # Nothing of the developer's own set-up may leak into the tests: no upstream, no server, no key.
@@ -80,7 +82,33 @@ def _http(server_url: str) -> Iterator[LLMBackendClient]:
         yield client
 
 
-@pytest.fixture(params=["local", "http"])
+@pytest.fixture(scope="session")
+def _loop() -> Iterator[waiting.Loop]:
+    loop = waiting.Loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(scope="session")
+def _async_local(
+    tmp_path_factory: pytest.TempPathFactory, models_dir: Path, _loop: waiting.Loop
+) -> Iterator[Any]:
+    options = Settings(data_dir=tmp_path_factory.mktemp("local"), models_dir=models_dir)
+    with waiting.client(_loop, transport=AsyncLocalTransport(options)) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def _async_http(server_url: str, _loop: waiting.Loop) -> Iterator[Any]:
+    with waiting.client(_loop, server_url, KEY) as client:
+        yield client
+
+
+TRANSPORTS = ["local", "http"] if "ASYNC_CLIENT" not in os.environ else ["async_local", "async_http"]
+"""With ASYNC_CLIENT set, the client for `await` is tested in place of the one for threads (`make test-async`)."""
+
+
+@pytest.fixture(params=TRANSPORTS)
 def client(request: pytest.FixtureRequest) -> LLMBackendClient:
     """The client under test, on each transport in turn."""
     result: LLMBackendClient = request.getfixturevalue(f"_{request.param}")

@@ -16,7 +16,7 @@ import sqlalchemy
 from sqlalchemy import event
 
 from llmbackend import LLMBackendClient, NotFound
-from llmbackend.local import LocalTransport, _Core
+from llmbackend.local import Core, LocalTransport
 from llmbackend.settings import Settings
 from llmbackend.sse import HEARTBEAT
 from tests.server import serving
@@ -126,7 +126,7 @@ def test_watchers_share_one_look(tmp_path: Path) -> None:
         client = stack.enter_context(
             LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path, heartbeat_seconds=BEAT)))
         )
-        [core] = [one for one in _Core._all.values() if one.settings.data_dir == tmp_path]
+        [core] = [one for one in Core._all.values() if one.settings.data_dir == tmp_path]
         jobs = [client.submit_job("count_words", {"texts": ["a"]}, run_at=LATER) for _ in range(8)]
         streams = [client.job_events(jobs[number % len(jobs)]) for number in range(400)]
         for one in streams:

@@ -18,7 +18,7 @@ import pytest
 
 from llmbackend import InvalidRequest, LLMBackendClient, addresses
 from llmbackend.jobs import webhooks
-from llmbackend.local import LocalTransport, _Core
+from llmbackend.local import Core, LocalTransport
 from llmbackend.settings import Settings
 from tests.receiver import Receiver, receiver
 from tests.server import serving
@@ -225,7 +225,7 @@ def test_silent_receivers_delay_nobody_else(tmp_path: Path, receiver: Receiver, 
         began = time.monotonic()
         _until_told(client, job_id)
         assert time.monotonic() - began < webhooks.TIMEOUT * 2 / 3
-        [core] = [one for one in _Core._all.values() if one.settings.data_dir == tmp_path]
+        [core] = [one for one in Core._all.values() if one.settings.data_dir == tmp_path]
         under_way = core.backend._jobs.deliveries._hosts
         assert set(under_way.values()) == {webhooks.AT_ONCE_BY_HOST}
 

@@ -1,0 +1,1267 @@
+"""The client for `await`. Written by sdk/make_async.py from sdk/llm_client.py: change that, and run it again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from array import array
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar, overload
+
+from llm_client import (
+    _BESIDE,
+    _EXPORT,
+    _THINKS,
+    _THOUGHT,
+    EMBED_PAGE,
+    ENDED,
+    ROUTES,
+    ROWS_PAGE,
+    Analysis,
+    Answer,
+    BackendTimeout,
+    Conflict,
+    Document,
+    Embeddings,
+    Evaluation,
+    File,
+    Image,
+    InvalidRequest,
+    Job,
+    JobExpired,
+    LLMBackendError,
+    Progress,
+    Record,
+    Records,
+    Reply,
+    StreamInterrupted,
+    TooLarge,
+    TransportError,
+    _add,
+    _as_list,
+    _chosen,
+    _columns,
+    _contents,
+    _documents,
+    _environment,
+    _exported,
+    _find_files,
+    _from_table,
+    _further_on,
+    _joined,
+    _json_schema,
+    _lots,
+    _message,
+    _named,
+    _no_file,
+    _of_all,
+    _parsed,
+    _progress,
+    _records,
+    _result,
+    _with_images,
+)
+
+from .async_transports import AsyncHttpTransport, AsyncTransport, in_thread, local_transport
+
+_AsyncClient = TypeVar("_AsyncClient", bound="AsyncLLMBackendClient")
+
+
+async def _events(
+    chunks: AsyncIterator[bytes], alive: Callable[[], None] = lambda: None
+) -> AsyncIterator[dict[str, Any]]:
+    """The JSON events of a server-sent-event stream; ends at [DONE], raises what an error event carries.
+
+    `alive` is called whenever anything comes, be it a heartbeat.
+    """
+    buffer = b""
+    async for chunk in chunks:
+        alive()
+        buffer += chunk
+        *events, buffer = buffer.replace(b"\r\n", b"\n").split(b"\n\n")
+        for event in events:
+            data = b"\n".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
+            if not data:
+                continue
+            if data == b"[DONE]":
+                return
+            try:
+                message = json.loads(data)
+            except ValueError:
+                message = None
+            if not isinstance(message, dict):
+                raise StreamInterrupted("the stream carries something that is not an event")
+            if message.get("error"):
+                error = message["error"]
+                raise LLMBackendError.from_dict(error if isinstance(error, dict) else {"message": error})
+            yield message
+    raise StreamInterrupted("the stream ended before its last event")
+
+
+async def _rows(chunks: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    """The values of JSON lines; raises what a line that is an error carries."""
+    buffer = b""
+    async for chunk in chunks:
+        *lines, buffer = (buffer + chunk).split(b"\n")
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                raise StreamInterrupted("the stream carries something that is no row") from None
+            if isinstance(row, dict) and row.keys() == {"error"} and isinstance(row["error"], dict):
+                raise LLMBackendError.from_dict(row["error"])
+            yield _records(row)
+    if buffer:
+        raise StreamInterrupted("the stream ended within a row")
+
+
+async def _close(chunks: AsyncIterator[bytes]) -> None:
+    close = getattr(chunks, "close", None)
+    if close is not None:
+        await close()
+
+
+class _TextStream(AsyncIterator[str]):
+    """Pieces of text as they come; `close()` (or leaving a `with` block) stops the model's work too."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._events = _events(chunks)
+        self._pieces: list[str] = []
+
+    async def __anext__(self) -> str:
+        try:
+            while True:
+                event = await anext(self._events)
+                try:
+                    piece = self._take(event)
+                except (AttributeError, TypeError, ValueError) as error:
+                    raise StreamInterrupted("the stream carries something that is no reply") from error
+                if piece:
+                    self._pieces.append(piece)
+                    return piece
+        except LLMBackendError as error:
+            await self.close()
+            raise StreamInterrupted(
+                f"the stream broke off: {error}", text="".join(self._pieces), details=error.to_dict()
+            ) from error
+
+    def _take(self, event: dict[str, Any]) -> str:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Stop reading and tell the other side to stop."""
+        await _close(self._chunks)
+
+    async def __aenter__(self) -> Any:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class AsyncReplyStream(_TextStream):
+    """What `chat(stream=True)` returns: an iterator of text pieces; after the last, `reply` is the whole Reply."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        super().__init__(chunks)
+        self._model = ""
+        self._usage: dict[str, Any] = {}
+        self._finish_reason: str | None = None
+        self._beside: dict[str, Any] = {}
+        self._tool_calls: dict[int, dict[str, Any]] = {}
+
+    def _take(self, event: dict[str, Any]) -> str:
+        self._model = event.get("model") or self._model
+        self._usage = dict(event.get("usage") or self._usage)
+        piece = ""
+        for choice in event.get("choices") or ():
+            self._finish_reason = choice.get("finish_reason") or self._finish_reason
+            delta = choice.get("delta") or {}
+            piece += delta.get("content") or ""
+            for name in _BESIDE:
+                if delta.get(name):
+                    self._beside[name] = _joined(self._beside.get(name), delta[name])
+            for part in delta.get("tool_calls") or ():
+                self._take_call(part)
+        return piece
+
+    def _take_call(self, part: dict[str, Any]) -> None:
+        """A tool call comes in parts: its id and name first, then its arguments bit by bit."""
+        call = self._tool_calls.setdefault(
+            part.get("index") or 0, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+        )
+        said = part.get("function") or {}
+        for name in ("extra_content", "provider_specific_fields"):
+            if part.get(name):
+                call[name] = _joined(call.get(name), part[name])
+        call["id"] = part.get("id") or call["id"]
+        call["function"]["name"] = said.get("name") or call["function"]["name"]
+        call["function"]["arguments"] += said.get("arguments") or ""
+
+    @property
+    def reply(self) -> Reply:
+        """What has come so far, as a Reply; complete once the stream has ended."""
+        text, beside = ("".join(self._pieces), self._beside)
+        while (ended := _THOUGHT.search(text)) and (not _THINKS.search(text, 0, ended.start())):
+            before = beside.get("reasoning_content") or beside.get("reasoning")
+            thoughts, text = (text[: ended.start()].strip(), text[ended.end() :].lstrip())
+            beside = {**beside, "reasoning_content": "\n".join(filter(None, [before, thoughts]))}
+        calls = [self._tool_calls[index] for index in sorted(self._tool_calls)]
+        return Reply(
+            text,
+            model=self._model,
+            usage=self._usage,
+            finish_reason=self._finish_reason,
+            message=_message({**beside, "content": text, "tool_calls": calls}),
+        )
+
+
+class AsyncAnswerStream(_TextStream):
+    """What `rag_query(stream=True)` returns: `sources` are there before the first piece; `answer` after the last."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        super().__init__(chunks)
+        self._final: dict[str, Any] = {}
+        self.sources = Records()
+
+    async def _begin(self) -> None:
+        """Read the sources, which the server sends first."""
+        first = await anext(self._events, None)
+        if first is None or "sources" not in first:
+            raise StreamInterrupted("the stream does not begin with the answer's sources")
+        self.sources = Records(_records(first["sources"]))
+
+    def _take(self, event: dict[str, Any]) -> str:
+        if "answer" in event:
+            self._final = event["answer"]
+        return event.get("delta") or ""
+
+    @property
+    def answer(self) -> Answer:
+        """The text so far, as an Answer; complete once the stream has ended."""
+        return Answer(
+            self._final.get("answer", "".join(self._pieces)),
+            found=self._final.get("found", bool(self.sources)),
+            citations=self._final.get("citations", ()),
+            sources=self.sources,
+            model=self._final.get("model", ""),
+            usage=self._final.get("usage"),
+            explanation=self._final.get("explanation"),
+        )
+
+
+class AsyncLLMBackendClient:
+    """Chat, embeddings, RAG, jobs and document analysis for `await`, in this process or over HTTP.
+
+    The calls, results and errors of LLMBackendClient, which says what they are; made by the same arguments.
+
+        async with AsyncLLMBackendClient() as client:
+            reply = await client.chat("Analyze this data...")
+            async for piece in await client.chat("Go on.", stream=True):
+                print(piece, end="")
+
+    In this process the work is done on the loop that first uses the client, which is to be the only one. Cancelling
+    the task that waits for a call ends the call's work. Use `async with`, or `await client.close()` before the loop ends.
+    """
+
+    def __init__(
+        self,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float = 600,
+        retries: int = 2,
+        transport: AsyncTransport | None = None,
+    ) -> None:
+        if api_url and base_url:
+            raise InvalidRequest("api_url and base_url are two names of one thing: give one of them")
+        if transport is None:
+            api_url = api_url or base_url
+            environment = _environment()
+            named = environment.get("LLM_BACKEND_URL")
+            api_url = api_url or named
+            if api_url:
+                if api_key is None and api_url == named:
+                    api_key = environment.get("LLM_BACKEND_API_KEY")
+                transport = AsyncHttpTransport(api_url, api_key, timeout, retries)
+            else:
+                transport = local_transport()
+        self._transport = transport
+
+    def __repr__(self) -> str:
+        return f"AsyncLLMBackendClient({self._transport!r})"
+
+    async def __aenter__(self: _AsyncClient) -> _AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of connections, files and threads; the client is not usable afterwards."""
+        await self._transport.close()
+
+    async def _call(self, operation: str, **fields: Any) -> Record:
+        return _result(await self._transport.call(operation, self._given(operation, fields)))
+
+    async def _stream(self, operation: str, **fields: Any) -> AsyncIterator[bytes]:
+        """A streaming operation's events, or lines."""
+        return await self._transport.stream(operation, self._given(operation, {**fields, "stream": True}))
+
+    async def _watched(self, operation: str, progress: bool | Progress | None, **fields: Any) -> Record:
+        """The report of a long operation, with a bar or whatever else shows its progress."""
+        with _progress(progress) as tell:
+            return await self._reported(operation, tell, fields)
+
+    async def _reported(self, operation: str, tell: Progress | None, fields: Mapping[str, Any]) -> Record:
+        """The report of a long operation; where somebody wants to know, its progress on the way."""
+        if tell is None:
+            return await self._call(operation, **fields)
+        report = Record()
+        stream = await self._stream(operation, **fields)
+        try:
+            async for event in _events(stream):
+                if "progress" in event:
+                    tell(_records(event["progress"]))
+                report = _records(event.get("report", {})) or report
+        finally:
+            await _close(stream)
+        return report
+
+    @staticmethod
+    def _given(operation: str, fields: dict[str, Any]) -> dict[str, Any]:
+        given = {name: value for name, value in fields.items() if value is not None}
+        method, path = ROUTES[operation]
+        for name in [part[1:-1] for part in path.split("/") if part.startswith("{")]:
+            value = str(given.get(name, ""))
+            if value in ("", ".", "..") or ("/" in value and name != "model"):
+                reason = f"it is part of a path, and cannot be {value!r}"
+                found = {"type": "path", "loc": [name], "msg": reason}
+                raise InvalidRequest(f"{operation}: {name}: {reason}", details={"errors": [found]})
+        if method in ("GET", "DELETE"):
+            given = {name: str(value) for name, value in given.items()}
+        return given
+
+    @overload
+    async def chat(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        system: str | None = None,
+        images: Image | Sequence[Image] | None = None,
+        model: str | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        schema: Any = None,
+        stream: Literal[False] = False,
+    ) -> Reply: ...
+
+    @overload
+    async def chat(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        system: str | None = None,
+        images: Image | Sequence[Image] | None = None,
+        model: str | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        stream: Literal[True],
+    ) -> AsyncReplyStream: ...
+
+    async def chat(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        system: str | None = None,
+        images: Image | Sequence[Image] | None = None,
+        model: str | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        schema: Any = None,
+        stream: bool = False,
+    ) -> Reply | AsyncReplyStream:
+        """The model's reply to a message, or to a conversation: a list of OpenAI-style messages `{role, content}`.
+
+        Returns a Reply: a `str` with `model`, `usage`, `finish_reason`, and `message` to append to the
+        conversation. With `stream=True` an iterator of text pieces that ends with `.reply`.
+
+        `images` (URLs, paths or bytes of PNG, JPEG, GIF or WebP) go with the last message. `tools` are OpenAI's
+        `{"type": "function", "function": {name, description, parameters}}`; what the model wants called is in the
+        reply's `tool_calls`, and what comes of it is sent back as `{"role": "tool", "tool_call_id", "content"}`.
+        `schema` is a JSON Schema, or a pydantic class: the reply is JSON that fits, and its `parsed` that data, or
+        an instance. It is asked for once more if it does not fit; then BackendError has it in `details["text"]`.
+        `temperature` is 0 to 2, `top_p` 0 to 1; `max_tokens` bounds the reply, which ends before a text of `stop`.
+
+        Raises InvalidRequest, NotFound (unknown model), BackendError, BackendTimeout; while streaming,
+        StreamInterrupted with the text so far.
+        """
+        turns: Any = (
+            [{"role": "user", "content": messages}] if isinstance(messages, str) else _as_list(messages)
+        )
+        if system is not None and isinstance(turns, list):
+            turns = [{"role": "system", "content": system}, *turns]
+        if images is not None:
+            turns = _with_images(turns, images)
+        fields = {
+            "messages": turns,
+            "model": model,
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_tokens": max_tokens,
+            "stop": stop,
+            "seed": seed,
+            "tools": tools,
+            "tool_choice": tool_choice,
+            "schema": _json_schema(schema),
+        }
+        if stream:
+            usage = {"include_usage": True}
+            return AsyncReplyStream(await self._stream("chat", **fields, stream_options=usage))
+        result = await self._call("chat", **fields)
+        choice = result["choices"][0]
+        text, message = (choice["message"].get("content") or "", _message(choice["message"]))
+        return Reply(
+            text,
+            model=result.get("model") or "",
+            usage=result.get("usage"),
+            finish_reason=choice.get("finish_reason"),
+            message=message,
+            parsed=None if schema is None or "tool_calls" in message else _parsed(text, schema),
+        )
+
+    async def models(self) -> Records:
+        """The models this backend offers, as `{id, type}`: chat and embedding models, and `rag/<collection>`."""
+        return Records((await self._call("models"))["data"])
+
+    async def get_model(self, model: str) -> Record:
+        """A model of `models()` by its id. Raises NotFound."""
+        return await self._call("get_model", model=model)
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        too_long: Literal["split", "truncate", "error"] = "split",
+    ) -> Embeddings:
+        """Unit-length vectors of texts, in their order: a sequence of lists of floats, or `.numpy()`.
+
+        A text longer than the model takes is embedded in parts whose mean is its vector, cut off
+        ("truncate"), or refused ("error"); `.cut` tells which were cut. `dimensions` shortens the
+        vectors, where the model is made for it.
+
+        Raises InvalidRequest (an empty or refused text: `details["index"]` is its place; nothing to
+        embed), NotFound (unknown model), BackendError.
+        """
+        given = _as_list(texts)
+        pages = [given]
+        if isinstance(given, list) and len(given) > EMBED_PAGE:
+            pages = [given[start : start + EMBED_PAGE] for start in range(0, len(given), EMBED_PAGE)]
+        fields = {"model": model, "dimensions": dimensions, "too_long": too_long, "encoding_format": "bytes"}
+        blocks: list[memoryview] = []
+        usage: dict[str, int | None] = {}
+        cut = Records()
+        for number, page in enumerate(pages):
+            start = number * EMBED_PAGE
+            try:
+                reply = await self._transport.call("embed", self._given("embed", {"input": page, **fields}))
+            except InvalidRequest as error:
+                raise _further_on(error, start) from error.__cause__
+            head = reply[: reply.find(b"\n") + 1]
+            result = _result(head)
+            blocks.append(memoryview(reply)[len(head) :])
+            cut += [Record({**one, "index": one["index"] + start}) for one in result["cut"]]
+            _add(usage, result["usage"])
+        data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
+        return Embeddings.decode(data, result["dimension"], model=result["model"], usage=usage, cut=cut)
+
+    async def embed_single(
+        self,
+        text: str,
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        too_long: Literal["split", "truncate", "error"] = "split",
+    ) -> list[float]:
+        """The unit-length vector of one text, as a list of floats. Takes and raises what `embed` does."""
+        return (await self.embed([text], model=model, dimensions=dimensions, too_long=too_long))[0]
+
+    async def rerank(
+        self, query: str, documents: Sequence[str], *, top_n: int | None = None, model: str | None = None
+    ) -> Records:
+        """Texts ordered by how well they answer a query, best first: `{index, score, text}`, all or `top_n` of them.
+
+        `index` is a text's place in `documents`, from 0. Scores are the model's, mostly from 0 to 1, and
+        compare within one answer only. Needs a rerank server behind llmbackend.
+
+        Raises InvalidRequest (an empty text or query, no documents), NotFound (unknown model), BackendError
+        (none is set, or it failed), BackendTimeout.
+        """
+        texts = _as_list(documents)
+        result = await self._call(
+            "rerank", query=query, documents=texts, top_n=top_n, model=model, return_documents=False
+        )
+        return Records(
+            Record(index=one["index"], score=one["relevance_score"], text=texts[one["index"]])
+            for one in result["results"]
+        )
+
+    async def rag_ingest(
+        self,
+        documents: Document | Iterable[Document] | Any,
+        collection: str,
+        *,
+        id: str | None = None,
+        text: str | None = None,
+        metadata: Sequence[str] | None = None,
+        chunk_size: int | None = None,
+        chunk_overlap: int | None = None,
+        sync: bool = False,
+        plan: bool = False,
+        progress: bool | Progress | None = None,
+    ) -> Record:
+        """Put documents into a collection (made if there is none) so that they can be searched.
+
+        A document is a text, `{id, text, metadata}`, or LlamaIndex's or LangChain's; a bare text's id is its content
+        hash. A table (a DataFrame of pandas or polars, an Arrow table, a Hugging Face dataset) has a document a row:
+        `id`, `text` and `metadata` name its columns. Without `text`, its usual names are looked for, and without
+        `metadata`, all other columns are it; without `id`, a row's hash is; the report's `columns` tells which were taken. Cells without a value are
+        left out, and rows without a text are among `failed`. For files there is `rag_ingest_files`. Metadata is JSON;
+        dates and times become RFC 3339 (in UTC without a zone), UUIDs, enums and decimals text or numbers. Ingesting
+        again is safe: a document whose content is stored already costs nothing, one whose text changed
+        replaces its old version, and `sync=True` removes those not given. `chunk_size` and
+        `chunk_overlap` (tokens) are fixed when the collection is made.
+
+        Returns `{added, updated, unchanged, deleted, failed: [{id, error}], warnings, chunks, tokens}`: the first
+        four count documents, `chunks` those written now, `tokens` what the embedding model read for them (None
+        where its server does not tell). With `plan=True` nothing is written: the report tells
+        what would be, with `documents` in all, and `tokens` and `seconds` estimated from some chunks.
+
+        `progress` is True for a bar, or a function called with `{done, total, stage, stages}`: documents
+        done and in all, the first stage that is not through, and for each (parse, of files; chunk; embed;
+        write) its own `{done, total}`, of documents in the first two, of chunks in the others.
+
+        Raises InvalidRequest, Conflict (made with another embedding model or chunking), BackendError.
+        """
+        failed = Records()
+        columns = None
+        if (names := _columns(documents)) is not None:
+            columns = _chosen(names, documents, id, text, metadata)
+            given, twice = _from_table(documents, columns, failed)
+        elif id or text or metadata:
+            raise InvalidRequest(
+                "rag_ingest: id, text and metadata name the columns of a table, and this is none"
+            )
+        else:
+            given = _documents(documents)
+        fields = {
+            "documents": given,
+            "collection": collection,
+            "chunk_size": chunk_size,
+            "chunk_overlap": chunk_overlap,
+            "sync": sync,
+            "plan": plan,
+        }
+        report = await self._watched("rag_ingest", progress, **fields)
+        if columns is not None:
+            report["failed"].extend(failed)
+            report["warnings"].extend(twice)
+            report["columns"] = Record(columns)
+        return report
+
+    async def rag_ingest_files(
+        self,
+        paths: File | Sequence[File],
+        collection: str,
+        *,
+        chunk_size: int | None = None,
+        chunk_overlap: int | None = None,
+        sync: bool = False,
+        plan: bool = False,
+        progress: bool | Progress | None = None,
+    ) -> Record:
+        """Put files into a collection: txt, md, rst, html, pdf, docx, pptx, xlsx, csv, json, jsonl, ipynb and eml.
+
+        `paths` are files, folders, patterns such as "docs/**/*.pdf", and `(name, bytes)`. They are read here, where
+        the caller is, and sent; a folder's hidden files are left out. A document's id is the file's path below the
+        folder given, or below what of a pattern is fixed, or its name; its metadata have it as `source`. Passages
+        of a PDF or of slides have a `page`, and those below headings `headings`, for filters too.
+
+        Returns a report as `rag_ingest` does; a file that cannot be read is one of `failed`, with the reason, and
+        the others go on. `warnings` `[{id, warning}]` tell what of a file was replaced or left out. Files attached
+        to a mail become documents of their own, with the mail's id in their metadata (`part_of`). `sync=True` removes documents that are not among these files, but none whose file failed.
+        With `plan=True` the files are read, and nothing is written.
+
+        Raises InvalidRequest (no such file, nothing there), and as `rag_ingest` does.
+        """
+        found = _named(await in_thread(_find_files, paths))
+        if not found:
+            raise _no_file(["paths"], "there are no files in it")
+        unread = [name for name, file in found if isinstance(file, OSError) and name.endswith("/")]
+        if sync and unread:
+            raise _no_file(["paths"], f"sync would remove what is in {unread[0]!r}, which cannot be read")
+        fields: dict[str, Any] = {
+            "collection": collection,
+            "chunk_size": chunk_size,
+            "chunk_overlap": chunk_overlap,
+            "plan": plan,
+        }
+        total = Record(
+            added=0,
+            updated=0,
+            unchanged=0,
+            deleted=0,
+            failed=Records(),
+            warnings=Records(),
+            chunks=0,
+            tokens=0,
+        )
+        if plan:
+            total.update(documents=0, seconds=0.0)
+        lots = _lots(found, total["failed"])
+        here = done = len(total["failed"])
+        with _progress(progress) as tell:
+            for lot in lots:
+                before = len(total["failed"])
+                files = list(await in_thread(_contents, lot, total["failed"]))
+                here += len(total["failed"]) - before
+                if sync and lot is lots[-1]:
+                    fields |= {"sync": True, "keep": [name for name, _ in found]}
+                if files or "sync" in fields:
+                    async for part in self._sent(files, fields, _of_all(tell, done, len(found))):
+                        _add(total, part)
+                del files
+                done += len(lot)
+        if plan:
+            total["documents"] += here
+        return total
+
+    async def _sent(
+        self, files: Sequence[Any], fields: Mapping[str, Any], progress: Progress | None
+    ) -> AsyncIterator[Record]:
+        """The reports on files, which go in parts where the server takes less at a time; only the last part syncs."""
+        try:
+            yield (await self._reported("rag_ingest_files", progress, {**fields, "files": files}))
+        except TooLarge as error:
+            if not files:
+                raise
+            middle = len(files) // 2
+            if middle:
+                async for one in self._sent(files[:middle], {**fields, "sync": False}, progress):
+                    yield one
+                async for one in self._sent(files[middle:], fields, progress):
+                    yield one
+                return
+            yield Record(failed=[Record(id=files[0]["name"], error=error.message)])
+            if fields.get("sync"):
+                async for one in self._sent([], fields, progress):
+                    yield one
+
+    async def rag_search(
+        self,
+        query: str,
+        collection: str | Sequence[str],
+        *,
+        top_k: int = 5,
+        filters: Mapping[str, Any] | None = None,
+        mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
+        rerank: bool | str = False,
+        min_score: float | None = None,
+    ) -> Records:
+        """The passages nearest to a query, best first, without asking a model.
+
+        Each is `{text, score, document_id, chunk, collection, metadata, duplicates}`. `filters` selects on
+        metadata: `{"year": 2026}`, `{"team": ["hr", "it"]}` (any of), `{"year": {"gte": 2020}}` (also gt, lt,
+        lte; dates and times too), `{"team": {"exists": True}}`, `{"team": {"not": "hr"}}`, all of them; and
+        `{"or": [filters, …]}`, `{"and": [filters, …]}`, `{"not": filters}`. `author.name` is a field within a field,
+        `authors[].name` one of the objects in a list. Of passages with the same text only the best comes, and its
+        `duplicates` tell where else it is.
+
+        A higher `score` is better: in mode "dense" the cosine (at most 1), in "sparse" BM25 (from 0, no
+        limit), in "hybrid" both fused (0 to about 1: how far ahead of the others it is, not how like),
+        with `rerank` the reranker's (mostly 0 to 1). `rerank` is True, or the name of a model: the configured
+        reranker orders the 50 best. `min_score` leaves out what scores lower, on that same scale.
+
+        Raises InvalidRequest, NotFound (no such collection), Conflict (embedded by another model than the one
+        in use), BackendError (also: no reranker is set).
+        """
+        result = await self._call(
+            "rag_search",
+            query=query,
+            collection=_as_list(collection),
+            top_k=top_k,
+            filters=filters,
+            mode=mode,
+            rerank=rerank,
+            min_score=min_score,
+        )
+        return Records(result["hits"])
+
+    @overload
+    async def rag_query(
+        self,
+        question: str,
+        collection: str | Sequence[str],
+        *,
+        top_k: int = 5,
+        filters: Mapping[str, Any] | None = None,
+        mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
+        rerank: bool | str = False,
+        min_score: float | None = None,
+        history: Sequence[Mapping[str, Any]] | None = None,
+        explain: bool = False,
+        stream: Literal[False] = False,
+    ) -> Answer: ...
+
+    @overload
+    async def rag_query(
+        self,
+        question: str,
+        collection: str | Sequence[str],
+        *,
+        top_k: int = 5,
+        filters: Mapping[str, Any] | None = None,
+        mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
+        rerank: bool | str = False,
+        min_score: float | None = None,
+        history: Sequence[Mapping[str, Any]] | None = None,
+        explain: bool = False,
+        stream: Literal[True],
+    ) -> AsyncAnswerStream: ...
+
+    async def rag_query(
+        self,
+        question: str,
+        collection: str | Sequence[str],
+        *,
+        top_k: int = 5,
+        filters: Mapping[str, Any] | None = None,
+        mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
+        rerank: bool | str = False,
+        min_score: float | None = None,
+        history: Sequence[Mapping[str, Any]] | None = None,
+        explain: bool = False,
+        stream: bool = False,
+    ) -> Answer | AsyncAnswerStream:
+        """An answer from a collection's documents, with its sources.
+
+        Returns an Answer: a `str` with `found` (False: the passages do not tell), `citations` and `sources`,
+        the passages `rag_search` finds with a `number` and the `quote` that fits best. With
+        `stream=True`, an iterator of text pieces whose `sources` are there first, ending with `.answer`.
+
+        `history` is the conversation so far, as `chat` takes it, for questions such as "And in winter?".
+        `explain=True` adds `.explanation`: the question as searched for, each candidate with its scores
+        and why it was dropped if it was, prompt tokens, and milliseconds by step; a picture in notebooks.
+
+        Raises as `rag_search` and `chat` do.
+        """
+        names = _as_list(collection)
+        fields = {
+            "question": question,
+            "collection": names,
+            "top_k": top_k,
+            "filters": filters,
+            "mode": mode,
+            "rerank": rerank,
+            "min_score": min_score,
+            "history": _as_list(history),
+            "explain": explain,
+        }
+        if stream:
+            answer = AsyncAnswerStream(await self._stream("rag_query", **fields))
+            await answer._begin()
+            return answer
+        result = await self._call("rag_query", **fields)
+        return Answer(
+            result["answer"],
+            found=result["found"],
+            citations=result["citations"],
+            sources=result["sources"],
+            model=result["model"],
+            usage=result["usage"],
+            explanation=result.get("explanation"),
+        )
+
+    async def evaluate(
+        self,
+        collection: str,
+        questions: Sequence[Mapping[str, Any]],
+        *,
+        k: int = 10,
+        progress: bool | Progress | None = None,
+    ) -> Evaluation:
+        """How well search finds the documents that answer some questions, in each mode.
+
+        A question is `{question, gold}`: the id of the document that answers it, a list of ids, or a dict of
+        them with how relevant each is (1, 2, …). Returns an Evaluation: a dict whose `scores` have recall, MRR
+        and nDCG of the first `k` documents for dense, sparse and hybrid search, and for hybrid with rerank
+        where a reranker is set; `questions` has what became of each, `worst()` those to look into, `plot()` a
+        picture. `progress` as in `rag_ingest`, counting searches.
+
+        Raises InvalidRequest (also: gold that is not in the collection), NotFound, Conflict, BackendError.
+        """
+        fields = {"collection": collection, "questions": _as_list(questions), "k": k}
+        return Evaluation(await self._watched("evaluate", progress, **fields))
+
+    async def list_collections(self, *, counts: bool = True) -> Records:
+        """All collections, as `get_collection` describes each.
+
+        Without `counts`, `documents` and `chunks` are None, and no vector engine is asked.
+        """
+        return Records((await self._call("list_collections", counts=counts))["collections"])
+
+    async def create_collection(
+        self,
+        collection: str,
+        *,
+        chunk_size: int | None = None,
+        chunk_overlap: int | None = None,
+        indexes: Mapping[str, str] | None = None,
+        engine: Mapping[str, Any] | None = None,
+    ) -> Record:
+        """Make an empty collection; returns its description.
+
+        `indexes` are those of metadata fields that filters will ask for, so that these stay fast in large collections:
+        `{"kind": "keyword", "signed": "datetime", "price": "float"}`, or "bool", or "integer" where all numbers are
+        whole. A filter makes those that it lacks, if it can. `engine` are options of a Qdrant server, beside those that
+        llmbackend is set to: `shard_number`, `replication_factor`, `write_consistency_factor`, `on_disk`, `quantization`
+        ("int8"). Raises Conflict if there is one of that name, InvalidRequest.
+        """
+        return await self._call(
+            "create_collection",
+            collection=collection,
+            chunk_size=chunk_size,
+            chunk_overlap=chunk_overlap,
+            indexes=indexes,
+            engine=engine,
+        )
+
+    async def set_indexes(self, collection: str, indexes: Mapping[str, str | None]) -> Record:
+        """Make or change indexes of metadata fields, as `create_collection` takes them; None removes one.
+
+        The others stay. Filters find the same with and without, but in large collections not as fast, and a Qdrant
+        server in strict mode, as Qdrant Cloud's are, takes none without. In this process's own engine they are built in
+        the background. Returns the collection's description. Raises NotFound, InvalidRequest (they are too many).
+        """
+        return await self._call("set_indexes", collection=collection, indexes=indexes)
+
+    async def get_collection(self, collection: str) -> Record:
+        """`{name, embedding_model, sparse_model, dimension, chunk_size, chunk_overlap, documents, chunks, created_at, indexes,
+        engine}`, the last of which are the options of a Qdrant server that it was made with.
+
+        One that cannot be read also has `damaged`, which is True, and `problem`: why, and what to do; its `documents`
+        and `chunks` are None.
+        Raises NotFound.
+        """
+        return await self._call("get_collection", collection=collection)
+
+    async def delete_collection(self, collection: str) -> Record:
+        """Remove a collection with all its documents; returns `{deleted, documents}`.
+
+        Of a damaged one it is not known how many `documents` it had. Raises NotFound.
+        """
+        return await self._call("delete_collection", collection=collection)
+
+    async def reindex_collection(
+        self, collection: str, *, model: str | None = None, progress: bool | Progress | None = None
+    ) -> Record:
+        """Embed a collection's stored texts anew with the embedding model that is set now.
+
+        For a collection that another model made, which is neither searched nor added to until then. It goes on
+        being used meanwhile, and stays as it was if this fails. `model`, where given, must be the one that is set.
+        `progress` as in `rag_ingest`, in chunks.
+
+        Returns `{collection, from_model, to_model, documents, chunks, tokens, seconds}`. Raises NotFound, Conflict (it is
+        being reindexed already), InvalidRequest (another `model`), BackendError.
+        """
+        return await self._watched("reindex_collection", progress, collection=collection, model=model)
+
+    async def export_collection(self, collection: str, path: str | os.PathLike[str]) -> Record:
+        """Write a collection to a file: JSON Lines, what it was made with first, then its chunks with their vectors.
+
+        It is to be taken in by `import_collection`, here or elsewhere, whatever engine is behind. A file of that name
+        is replaced once all has come. Returns `{collection, chunks}`. Raises NotFound, InvalidRequest (the file
+        cannot be written).
+        """
+        target = os.fspath(path)
+        partial = f"{target}.part"
+        manifest: Record | None = None
+        count = 0
+        try:
+            with open(partial, "w", encoding="utf-8") as file:
+                cursor: str | None = None
+                while manifest is None or cursor:
+                    page = await self._call("export_collection", collection=collection, cursor=cursor)
+                    if manifest is None:
+                        manifest = page["manifest"]
+                        file.write(
+                            json.dumps({"format": _EXPORT, "collection": collection, **manifest}) + "\n"
+                        )
+                    for chunk in page["chunks"]:
+                        file.write(json.dumps(chunk, ensure_ascii=False) + "\n")
+                    count += len(page["chunks"])
+                    cursor = page.get("cursor")
+                file.write(json.dumps({"chunks": count}) + "\n")
+            os.replace(partial, target)
+        except OSError as error:
+            raise InvalidRequest(
+                f"export_collection: {target} cannot be written: {error.strerror}"
+            ) from error
+        finally:
+            if os.path.exists(partial):
+                os.remove(partial)
+        return Record(collection=collection, chunks=count)
+
+    async def import_collection(
+        self, path: str | os.PathLike[str], *, collection: str | None = None
+    ) -> Record:
+        """Make a collection of a file that `export_collection` wrote, under its old name or another.
+
+        It is there once all of it has come, and not before. Where another embedding model made it, it can be listed,
+        and searched after `reindex_collection`. Returns `{collection, documents, chunks}`. Raises Conflict (there is
+        one of that name), InvalidRequest (no such file, or not a whole export).
+        """
+        source = os.fspath(path)
+        try:
+            with open(source, encoding="utf-8") as file:
+                head = _exported(file.readline(), source, 1)
+                if head.pop("format", None) != _EXPORT:
+                    raise InvalidRequest(f"import_collection: {source} is no exported collection")
+                exported = str(head.pop("collection", ""))
+                given: dict[str, Any] = {"collection": collection or exported}
+                token = (await self._call("import_collection", manifest=head, **given))["token"]
+                given["token"] = token
+                try:
+                    chunks: list[Any] = []
+                    size = count = 0
+                    end: Any = None
+                    for number, line in enumerate(file, start=2):
+                        record = _exported(line, source, number)
+                        if record.keys() == {"chunks"}:
+                            end = record["chunks"]
+                            break
+                        chunks.append(record)
+                        count += 1
+                        size += len(line)
+                        if len(chunks) == 500 or size > 4000000:
+                            await self._call("import_collection", chunks=chunks, **given)
+                            chunks, size = ([], 0)
+                    if end != count:
+                        raise InvalidRequest(f"import_collection: {source} ends too early: export it again")
+                    done = await self._call("import_collection", chunks=chunks, last=True, **given)
+                except BaseException:
+                    with contextlib.suppress(LLMBackendError):
+                        await self._call("import_collection", abort=True, **given)
+                    raise
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidRequest(f"import_collection: {source} cannot be read: {error}") from error
+        return Record(collection=given["collection"], documents=done["documents"], chunks=done["chunks"])
+
+    async def list_documents(self, collection: str, *, limit: int | None = None) -> Records:
+        """A collection's documents as `{id, chunks, metadata}`: all, or the first `limit`. Raises NotFound."""
+        documents = Records()
+        cursor: str | None = None
+        page: Any = limit
+        while True:
+            if limit is None:
+                page = 1000
+            elif isinstance(limit, int) and limit > 0:
+                page = min(1000, limit - len(documents))
+            result = await self._call("list_documents", collection=collection, limit=page, cursor=cursor)
+            documents += result["documents"]
+            cursor = result.get("cursor")
+            if cursor is None or len(documents) == limit:
+                return documents
+
+    async def delete_documents(self, collection: str, ids: Sequence[str]) -> Record:
+        """Remove documents by id; returns `{deleted}`, how many there were. Raises NotFound (the collection)."""
+        given = _as_list(ids)
+        return await self._call("delete_documents", collection=collection, ids=given)
+
+    async def analyze_document(self, text: str) -> Analysis:
+        """What a document says: `{sentiment, sentiment_score, key_points, positions, summary, coverage, facts, notes, model}`.
+
+        `sentiment` is positive, negative, neutral or mixed, `sentiment_score` from -1 (negative) to 1 (English texts;
+        others are neutral). `key_points` is a list of sentences, and `positions` has for each `{start, end}` in the text,
+        or None where it is in a model's own words. With the embedded model, summary and key points are sentences of the
+        text, as they stand there but for their white space; of a larger one's, what has numbers or quotations that the
+        text does not have is left out, and `notes` says so. `coverage` is `{parts, read, words}`; `facts`, of English
+        contracts, has `parties`, `dates`, `amounts` and `obligations`, each `{text, start, end}`.
+        Raises InvalidRequest (empty text), BackendError.
+        """
+        return Analysis(await self._call("analyze_document", text=text))
+
+    async def submit_job(
+        self,
+        job_type: str,
+        params: Mapping[str, Any],
+        *,
+        priority: int = 0,
+        run_at: Any = None,
+        depends_on: str | Sequence[str] | None = None,
+        idempotency_key: str | None = None,
+        webhook: str | None = None,
+    ) -> str:
+        """Hand over long work; returns the job's id at once. The job survives a restart.
+
+        Types: `batch_embed` (`{texts, model?}`), `batch_chat` (`{prompts, system?, model?, temperature?,
+        max_tokens?}`, a prompt being a text or messages), `rag_ingest` (as `rag_ingest`'s arguments),
+        `reindex` (`{collection, model?}`), `analyze_documents` (`{documents}`), and a project's own.
+
+        Of an owner's jobs, those of higher `priority` (-100 to 100) go first. `run_at`, a datetime or ISO
+        8601 text with its offset from UTC, is the earliest moment; `depends_on` are ids of jobs to be
+        completed before: if one fails or is cancelled, this one fails. Submitting again with the same
+        `idempotency_key` gives the same job, so that a call whose answer was lost can be repeated.
+        `webhook` is a URL that is told of the job's end (https://www.standardwebhooks.com), until it takes it.
+
+        Raises InvalidRequest (unknown type, wrong params), NotFound (a job that it depends on), Conflict (one
+        that failed; a key that was another job's).
+        """
+        others = [depends_on] if isinstance(depends_on, str) else _as_list(depends_on)
+        moment = run_at.astimezone().isoformat() if hasattr(run_at, "astimezone") else run_at
+        return str(
+            (
+                await self._call(
+                    "submit_job",
+                    job_type=job_type,
+                    params=params,
+                    priority=priority,
+                    run_at=moment,
+                    depends_on=others,
+                    idempotency_key=idempotency_key,
+                    webhook=webhook,
+                )
+            )["id"]
+        )
+
+    async def get_job_status(self, job_id: str) -> Job:
+        """A job: `{id, type, status, owner, progress, attempts, result, error, priority, created_at, …}`.
+
+        `status` is queued, running, completed, failed or cancelled, `progress` `{done, total, stage, rate,
+        eta}` (a second, seconds). `result` is there once completed, with all its rows however many
+        (`get_job_result` reads them in pages), until it has `expired`; `error` (`{code, message, details}`)
+        once failed. Raises NotFound.
+        """
+        return await self._with_rows(await self._call("get_job_status", job_id=job_id))
+
+    @overload
+    async def get_job_result(
+        self, job_id: str, *, offset: int = 0, limit: int = 1000, stream: Literal[False] = False
+    ) -> Record: ...
+
+    @overload
+    async def get_job_result(
+        self, job_id: str, *, offset: int = 0, limit: int = 1000, stream: Literal[True]
+    ) -> AsyncIterator[Any]: ...
+
+    async def get_job_result(
+        self, job_id: str, *, offset: int = 0, limit: int = 1000, stream: bool = False
+    ) -> Record | AsyncIterator[Any]:
+        """A page of a completed job's result: `{result, offset, total, rows}`, as often as you like.
+
+        `rows` are the `limit` rows from `offset` on: Embeddings, where they are vectors. With
+        `stream=True`, an iterator of all rows from `offset` on, one after the other, of which only a page
+        is in memory; vectors come as `{index, embedding}`.
+
+        Raises NotFound, Conflict (not completed), JobExpired.
+        """
+        fields = {"job_id": job_id, "offset": offset, "limit": limit}
+        if stream:
+            return _rows(await self._stream("get_job_result", **fields))
+        given = self._given("get_job_result", {**fields, "encoding_format": "bytes"})
+        head, has_block, block = (await self._transport.call("get_job_result", given)).partition(b"\n")
+        page = _result(head)
+        if has_block:
+            page["rows"] = Embeddings.decode(block, page["dimension"], model=page.result.get("model", ""))
+        return page
+
+    async def _with_rows(self, job: Record) -> Job:
+        """With the rows of its result as a caller wants them: all there, and vectors as Embeddings."""
+        result, rows = (job["result"], job["rows"])
+        if result is not None and rows is not None:
+            if not rows["inline"]:
+                result[rows["name"]] = await self._all_rows(job["id"], rows["count"])
+            elif rows["dimension"]:
+                packed, model = (result[rows["name"]], result.get("model", ""))
+                result[rows["name"]] = Embeddings.decode(packed, rows["dimension"], model=model)
+        return Job(job)
+
+    async def _all_rows(self, job_id: str, count: int) -> Any:
+        values: array[float] = array("f")
+        others: list[Any] = []
+        for offset in range(0, count, ROWS_PAGE):
+            page = await self.get_job_result(job_id, offset=offset, limit=ROWS_PAGE)
+            if isinstance(page["rows"], Embeddings):
+                values.extend(page["rows"].values)
+            else:
+                others += page["rows"]
+        if values:
+            return Embeddings(values, page["dimension"], model=page["result"].get("model", ""))
+        return _records(others)
+
+    async def job_events(self, job_id: str, *, last_event_id: int = 0) -> AsyncIterator[Record]:
+        """Watch a job: `{id, job}` now, and each time that it has changed, until it has ended.
+
+        `job` is as in `list_jobs`. What comes between two looks is told as one; with `last_event_id`, the
+        `id` of the last event seen, nothing is told twice. A server that is away for up to a minute, to be
+        started again, is waited for. Raises NotFound.
+        """
+        away: float | None = None
+
+        def alive() -> None:
+            nonlocal away
+            away = None
+
+        while True:
+            try:
+                stream = await self._stream("job_events", job_id=job_id, last_event_id=last_event_id)
+                async for event in _events(stream, alive):
+                    last_event_id = event["id"]
+                    yield Record(id=last_event_id, job=Job(_records(event["job"])))
+                return
+            except (TransportError, StreamInterrupted) as error:
+                away = away or time.monotonic()
+                if error.details.get("closed") or time.monotonic() - away > 60:
+                    raise
+                await asyncio.sleep(0.5)
+
+    async def wait_for_job(
+        self, job_id: str, timeout: float | None = None, *, progress: bool | Progress | None = None
+    ) -> Any:
+        """The result of a job, once it is there.
+
+        Raises the job's own error if it failed, Conflict if it was cancelled, JobExpired, BackendTimeout if it
+        is not done after `timeout` seconds (it goes on), NotFound. A server that is away for up to a minute, to be
+        started again, is waited for. `progress` as in `rag_ingest`.
+        """
+        with _progress(progress) as tell:
+            job = await self._ended(job_id, timeout, tell)
+        if job["status"] == "failed":
+            raise LLMBackendError.from_dict(job["error"])
+        if job["status"] == "cancelled":
+            raise Conflict(f"job {job_id} was cancelled", details={"job_id": job_id})
+        if job["expired"]:
+            raise JobExpired(
+                f"the result of job {job_id} was kept for its time, and is no more: submit it again",
+                details={"job_id": job_id},
+            )
+        return job["result"]
+
+    async def _ended(self, job_id: str, timeout: float | None, tell: Progress | None) -> Job:
+        """The job, once it has ended; raises BackendTimeout."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = 0.02
+        seen: float | None = None
+        while True:
+            try:
+                job = await self.get_job_status(job_id)
+            except TransportError as error:
+                now = time.monotonic()
+                gone = error.details.get("closed")
+                if gone or seen is None or now - seen > 60 or (deadline and now > deadline):
+                    raise
+                await asyncio.sleep(1)
+                continue
+            seen = time.monotonic()
+            if tell is not None:
+                tell(job["progress"])
+            if job["status"] in ENDED:
+                return job
+            if deadline is not None and time.monotonic() >= deadline:
+                raise BackendTimeout(
+                    f"job {job_id} is still {job['status']} after {timeout} s; it goes on: wait again",
+                    details={"job_id": job_id, "status": job["status"]},
+                )
+            await asyncio.sleep(
+                pause if deadline is None else max(0.0, min(pause, deadline - time.monotonic()))
+            )
+            pause = min(pause * 1.5, 1.0)
+
+    async def list_jobs(
+        self, *, status: str | None = None, job_type: str | None = None, limit: int = 50
+    ) -> Records:
+        """The newest jobs as `get_job_status` gives them, without their results."""
+        result = await self._call("list_jobs", status=status, job_type=job_type, limit=limit)
+        return Records(Job(job) for job in result["jobs"])
+
+    async def cancel_job(self, job_id: str) -> Job:
+        """Stop a job before its next step; returns its status. One that has ended stays as it is. Raises NotFound."""
+        return await self._with_rows(await self._call("cancel_job", job_id=job_id))
+
+    async def retry_job(self, job_id: str) -> Job:
+        """Have a job that failed or was cancelled go on from its last checkpoint; returns its status.
+
+        Raises NotFound, Conflict (it did neither, or one that it depends on did).
+        """
+        return await self._with_rows(await self._call("retry_job", job_id=job_id))
+
+    async def set_schedule(
+        self,
+        name: str,
+        cron: str,
+        job_type: str,
+        params: Mapping[str, Any],
+        *,
+        timezone: str = "UTC",
+        priority: int = 0,
+    ) -> Record:
+        """Submit a job again and again, at the times of a cron line such as "30 2 * * MON-FRI".
+
+        Times are those of the clocks in `timezone` ("Europe/Berlin"); a moment at which no process ran is made
+        up for once. A schedule of that name is replaced. Returns `{name, cron, timezone, job_type, priority,
+        next_at}`. Raises InvalidRequest, as `submit_job` does.
+        """
+        return await self._call(
+            "set_schedule",
+            name=name,
+            cron=cron,
+            job_type=job_type,
+            params=params,
+            timezone=timezone,
+            priority=priority,
+        )
+
+    async def list_schedules(self) -> Records:
+        """The schedules that came with this key, as `set_schedule` returns each."""
+        return Records((await self._call("list_schedules"))["schedules"])
+
+    async def delete_schedule(self, name: str) -> Record:
+        """End a schedule; jobs that it has submitted go on. Returns `{deleted}`. Raises NotFound."""
+        return await self._call("delete_schedule", name=name)
+
+    async def health(self) -> Record:
+        """`{status, problems, version, chat, embeddings}`: "ok", and which models answer. Asks no model.
+
+        Where something does not work, the status is "failing", and `problems` tell what it is and what to do.
+        """
+        return await self._call("health")
+
+    async def doctor(self) -> Record:
+        """Whether everything behind llmbackend works: `{ok, version, checks}`, in a few seconds at most.
+
+        There is a check for each model server, embedded model, a Qdrant server and the data directory: `{name,
+        server, ok, url, models, version, limits, latency_ms, fix}`, where `fix` says what is wrong and what to do.
+        """
+        return await self._call("doctor")

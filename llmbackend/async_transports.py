@@ -1,0 +1,362 @@
+"""Operations for `await`: in this process on the caller's own loop, or over HTTP by aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from urllib.parse import urlencode
+
+from llm_client import CONNECT_SECONDS, HttpAddress, __version__, encoded
+
+from . import operations, settings
+from .backend import Backend
+from .errors import Conflict, LLMBackendError, TransportError
+from .local import Core, Stream, is_plain, other_settings
+from .operations import Body
+from .settings import Settings
+
+if TYPE_CHECKING:
+    import aiohttp
+
+_Result = TypeVar("_Result")
+
+
+class AsyncTransport(Protocol):
+    """As `Transport`, for `await`."""
+
+    async def call(self, operation: str, given: dict[str, Any]) -> bytes:
+        """The operation's JSON result; raises an LLMBackendError."""
+
+    async def stream(self, operation: str, given: dict[str, Any]) -> AsyncIterator[bytes]:
+        """The operation's server-sent events, piecewise; raises before the first piece if the request is refused."""
+
+    async def close(self) -> None:
+        """Let go of connections and files."""
+
+
+class Pieces(AsyncIterator[bytes]):
+    """A stream's pieces as they come. `close()` ends it, read or not."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], end: Callable[[], Awaitable[None]]) -> None:
+        self._pieces = pieces
+        self._end = end
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._pieces)
+
+    async def close(self) -> None:
+        await self._end()
+
+
+class AsyncLocalTransport:
+    """Calls the core on the loop that first uses it. Clients of one data directory share a core.
+
+    Where there is a client for threads with that data directory already, it is that one's core, on its own loop.
+    """
+
+    def __init__(self, options: Settings | None = None) -> None:
+        self._options = options or settings.load()
+        self._core: LoopCore | ThreadCore | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"AsyncLocalTransport({'closed' if self._closed else str(self._options.data_dir)!r})"
+
+    async def call(self, operation: str, given: dict[str, Any]) -> bytes:
+        core = await self._require()
+        plain = is_plain(given, self._options.max_body_bytes)
+        return await core.run(operations.call, operation, given if plain else encoded(operation, given))
+
+    async def stream(self, operation: str, given: dict[str, Any]) -> AsyncIterator[bytes]:
+        core = await self._require()
+        return await core.stream(operation, encoded(operation, given))
+
+    async def close(self) -> None:
+        core, self._core, self._closed = self._core, None, True
+        if core is not None:
+            await core.release()
+
+    async def _require(self) -> LoopCore | ThreadCore:
+        if self._closed:
+            raise TransportError("this client is closed: make a new one", details={"closed": True})
+        if self._core is None:
+            core = await _acquired(self._options)
+            if self._core is None and not self._closed:
+                self._core = core
+            else:  # by another task, or closed meanwhile
+                await core.release()
+                return await self._require()
+        self._core.check()
+        return self._core
+
+
+async def _acquired(options: Settings) -> LoopCore | ThreadCore:
+    if options.data_dir not in LoopCore.all and (shared := Core.joined(options)) is not None:
+        return ThreadCore(shared)
+    return await LoopCore.acquire(options)
+
+
+class ThreadCore:
+    """The core of a client for threads."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def check(self) -> None:
+        self._core.check()
+
+    async def run(self, work: Callable[..., Awaitable[_Result]], operation: str, body: Body) -> _Result:
+        return await asyncio.wrap_future(self._core.start(work, self._core.backend, operation, body))
+
+    async def stream(self, operation: str, body: bytes) -> Pieces:
+        events = Stream(self._core, operation, await self.run(operations.stream, operation, body))
+
+        async def pieces() -> AsyncIterator[bytes]:
+            while (piece := await asyncio.to_thread(next, events, None)) is not None:
+                yield piece
+
+        async def end() -> None:
+            events.close()
+
+        return Pieces(pieces(), end)
+
+    async def release(self) -> None:
+        await asyncio.to_thread(self._core.release)
+
+
+class LoopCore:
+    """A Backend on the loop that its clients run on, counted by them."""
+
+    all: ClassVar[dict[Path, LoopCore]] = {}
+
+    def __init__(self, options: Settings) -> None:
+        self.settings = options
+        self.users = 0
+        self._loop = asyncio.get_running_loop()
+        self._opening = self._loop.create_task(Backend.open(options))
+
+    @classmethod
+    async def acquire(cls, options: Settings) -> LoopCore:
+        folder = options.data_dir
+        core = cls.all.get(folder)
+        if core is None:
+            core = cls.all[folder] = cls(options)
+        elif core.settings != options:
+            raise other_settings(folder)
+        core.check()
+        core.users += 1
+        try:
+            await asyncio.shield(core._opening)
+        except BaseException:
+            await core.release()
+            raise
+        return core
+
+    def check(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            how = "has ended" if self._loop.is_closed() else "is another one"
+            raise Conflict(
+                f"the event loop that uses {self.settings.data_dir} {how}: use a client within one loop, and end it by "
+                "`async with` or `await client.close()`",
+                details={"data_dir": str(self.settings.data_dir)},
+            )
+
+    async def run(self, work: Callable[..., Awaitable[_Result]], operation: str, body: Body) -> _Result:
+        return await work(self._opening.result(), operation, body)
+
+    async def stream(self, operation: str, body: bytes) -> Pieces:
+        events = await operations.stream(self._opening.result(), operation, body)
+        begun = False
+
+        async def pieces() -> AsyncIterator[bytes]:
+            nonlocal begun
+            begun = True
+            async with aclosing(events):  # type: ignore[type-var]
+                async for piece in events:
+                    yield piece
+
+        reading = pieces()
+
+        async def end() -> None:
+            if not begun:  # what has not begun has nothing that closing it would end
+                beginning = asyncio.ensure_future(anext(reading))
+                await asyncio.sleep(0)
+                beginning.cancel()
+                await asyncio.wait([beginning])
+            await reading.aclose()  # type: ignore[attr-defined]
+
+        return Pieces(reading, end)
+
+    async def release(self) -> None:
+        self.users -= 1
+        if self.users == 0:
+            del self.all[self.settings.data_dir]
+            if not self._opening.done():
+                self._opening.cancel()
+                await asyncio.wait([self._opening])
+            elif self._opening.exception() is None:
+                await self._opening.result().close()
+
+
+def local_transport() -> AsyncLocalTransport:
+    return AsyncLocalTransport()
+
+
+class AsyncHttpTransport:
+    """Operations over HTTP, with connections that are kept. As `HttpTransport`, for `await`."""
+
+    def __init__(
+        self, api_url: str, api_key: str | None = None, timeout: float = 600, retries: int = 2
+    ) -> None:
+        self._address = HttpAddress(api_url, timeout, retries, api_key)
+        self.api_url = self._address.api_url
+        self._headers = {"User-Agent": f"llmbackend-python/{__version__} aiohttp"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"AsyncHttpTransport({self.api_url!r})"
+
+    async def call(self, operation: str, given: dict[str, Any]) -> bytes:
+        async def whole(response: aiohttp.ClientResponse) -> bytes:
+            return await response.read()
+
+        return await self._send(operation, given, whole)
+
+    async def stream(self, operation: str, given: dict[str, Any]) -> AsyncIterator[bytes]:
+        async def begun(response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
+            return response
+
+        response = await self._send(operation, given, begun)
+
+        async def end() -> None:
+            response.close()
+
+        return Pieces(self._pieces(response), end)
+
+    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        import aiohttp
+
+        try:
+            async for piece in response.content.iter_any():
+                yield piece
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise TransportError(f"the connection to {self.api_url} broke: {error}") from error
+        finally:
+            response.close()
+
+    async def _send(
+        self,
+        operation: str,
+        given: dict[str, Any],
+        read: Callable[[aiohttp.ClientResponse], Awaitable[_Result]],
+    ) -> _Result:
+        """What is read of the response."""
+        request = self._address.request(operation, given)
+        for retry in itertools.count():
+            if self._closed:
+                raise TransportError("this client is closed: make a new one", details={"closed": True})
+            try:
+                return await self._sent(operation, request, read)
+            except LLMBackendError as error:
+                pause = self._address.pause(operation, error, retry)
+                if pause is None:
+                    raise
+            await asyncio.sleep(pause)
+        raise AssertionError  # count() has no end
+
+    async def _sent(
+        self,
+        operation: str,
+        request: dict[str, Any],
+        read: Callable[[aiohttp.ClientResponse], Awaitable[_Result]],
+    ) -> _Result:
+        import aiohttp
+        from yarl import URL
+
+        if self._session is None:
+            self._session = self._opened()
+        query = urlencode(request["params"])
+        url = URL(request["url"] + (f"?{query}" if query else ""), encoded=True)
+        try:
+            response = await self._session.request(
+                request["method"],
+                url,
+                data=request["data"],
+                headers=request["headers"],
+                allow_redirects=False,
+            )
+            try:
+                content = b"" if response.status == 200 else await response.read()
+                self._address.check(operation, response.status, response.headers, content)
+                return await read(response)
+            except BaseException:
+                response.close()
+                raise
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._address.unanswered(_kind(error), error) from error
+
+    def _opened(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=CONNECT_SECONDS, sock_read=self._address.timeout
+        )
+        connector = aiohttp.TCPConnector(
+            limit=0, ssl=_trusted() if self.api_url.startswith("https") else True
+        )
+        return aiohttp.ClientSession(
+            headers=self._headers, timeout=timeout, connector=connector, trust_env=True
+        )
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+
+
+def _trusted() -> ssl.SSLContext:
+    """The certificates that requests would trust."""
+    import certifi
+
+    named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
+    folder = os.path.isdir(named)
+    return ssl.create_default_context(cafile=None if folder else named, capath=named if folder else None)
+
+
+def _kind(error: Exception) -> str:
+    """What kept aiohttp from an answer, as `HttpAddress.unanswered` has it."""
+    import aiohttp
+
+    kinds: dict[str, type[Exception] | tuple[type[Exception], ...]] = {
+        "connecting": aiohttp.ConnectionTimeoutError,
+        "timeout": TimeoutError,
+        "certificate": aiohttp.ClientConnectorCertificateError,
+        "tls": aiohttp.ClientSSLError,
+        "proxy": (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError),
+        "name": aiohttp.ClientConnectorDNSError,
+        "refused": aiohttp.ClientConnectorError,
+        "broken": (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError),
+    }
+    for kind, classes in kinds.items():
+        if isinstance(error, classes):
+            return kind
+    return "other"
+
+
+async def in_thread(work: Callable[..., Any], *args: Any) -> Any:
+    """What `work` gives, a list of what it yields, done in a thread: it reads files."""
+
+    def whole() -> Any:
+        found = work(*args)
+        return list(found) if isinstance(found, Iterator) else found
+
+    return await asyncio.to_thread(whole)
