@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmbackend import InsufficientStorage, InvalidRequest, LLMBackendClient
-from llmbackend.knowledge.engines import qdrant_server
+from llmbackend.knowledge.engines import qdrant_payload_indexes
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.qdrant import CLOUD, Server, serving
@@ -109,7 +109,7 @@ def test_an_index_of_another_type_is_told_with_the_call_that_changes_it(connect:
 def test_no_more_are_made_for_filters_than_a_server_takes(
     connect: Connect, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qdrant_server, "MOST_FOR_FILTERS", 2)
+    monkeypatch.setattr(qdrant_payload_indexes, "MOST_FOR_FILTERS", 2)
     client = connect()
     client.rag_ingest(_sheets(3, team="hr", floor=1), "x")
     assert _found(client, {"kind": "k1", "n": 1}) == {"d1"}
@@ -118,7 +118,7 @@ def test_no_more_are_made_for_filters_than_a_server_takes(
     client.set_indexes("x", {"team": "keyword"})
     assert _found(client, {"team": "hr", "kind": "k1"}) == {"d1"}
     assert client.get_collection("x").indexes == {"team": "keyword"}
-    monkeypatch.setattr(qdrant_server, "MOST_FOR_FILTERS", 50)
+    monkeypatch.setattr(qdrant_payload_indexes, "MOST_FOR_FILTERS", 50)
     server.client.strict = CLOUD.model_copy(update={"max_payload_index_count": 8})
     with pytest.raises(InvalidRequest, match="'floor' has no index"):
         _found(client, {"floor": 1})
@@ -127,7 +127,7 @@ def test_no_more_are_made_for_filters_than_a_server_takes(
 def test_fields_that_nobody_has_take_no_places_from_those_that_are_there(
     connect: Connect, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qdrant_server, "MOST_FOR_FILTERS", 3)
+    monkeypatch.setattr(qdrant_payload_indexes, "MOST_FOR_FILTERS", 3)
     client = connect()
     client.create_collection("x", indexes={"team": "keyword"})
     client.rag_ingest(_sheets(3, team="hr"), "x")
@@ -138,13 +138,13 @@ def test_fields_that_nobody_has_take_no_places_from_those_that_are_there(
         assert _found(client, {f"made up {number}": 1}) == set()
     [made] = server.client._indexes.values()
     assert {"metadata.kind", "metadata.n", "metadata.team"} <= made.keys()
-    assert len(made) == len(qdrant_server.OWN_FIELDS) + 1 + 3
+    assert len(made) == len(qdrant_payload_indexes.OWN_FIELDS) + 1 + 3
 
 
 def test_declared_indexes_come_before_those_that_filters_had_made(
     connect: Connect, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qdrant_server, "MOST", 3)
+    monkeypatch.setattr(qdrant_payload_indexes, "MOST", 3)
     client = connect()
     client.rag_ingest(_sheets(3), "x")
     assert _found(client, {"kind": "k1", "n": 1}) == {"d1"}
@@ -152,7 +152,7 @@ def test_declared_indexes_come_before_those_that_filters_had_made(
     client.set_indexes("x", {"team": "keyword", "floor": "float"})
     [made] = server.client._indexes.values()
     assert {"metadata.team", "metadata.floor"} <= made.keys()
-    assert len(made) == len(qdrant_server.OWN_FIELDS) + 3
+    assert len(made) == len(qdrant_payload_indexes.OWN_FIELDS) + 3
 
 
 def test_a_collection_of_an_earlier_version_gets_the_indexes_that_it_lacks(

@@ -159,8 +159,8 @@ class QdrantIndex(ABC):
         """Those of these points that there are."""
 
     @abstractmethod
-    def _schema(self) -> Mapping[str, str]:
-        """The type of index that each path has."""
+    def _learn_indexes(self) -> None:
+        """See which there are."""
 
     @abstractmethod
     def _index_own_fields(self) -> None:
@@ -436,9 +436,6 @@ class QdrantIndex(ABC):
             for field, kind in indexes.items()
             for path in places(field)
         )
-
-    def _learn_indexes(self) -> None:
-        self._indexed = {parts(path): kind for path, kind in self._schema().items()}
 
     def _is_indexed(self, conditions: Sequence[Condition]) -> bool:
         """Whether each condition is looked up in an index."""

@@ -256,9 +256,9 @@ class EdgeIndex(QdrantIndex):
             if offset is None:
                 return
 
-    def _schema(self) -> Mapping[str, str]:
+    def _learn_indexes(self) -> None:
         with _translated(self.folder):
-            return _schema(self._shard)
+            self._indexed = {parts(path): kind for path, kind in _schema(self._shard).items()}
 
     def _index_own_fields(self) -> None:
         """All have had them from the first."""
