@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import typing
 
 from llm_client import (
     Analysis,
@@ -39,7 +39,7 @@ from llm_client import (
     __version__,
 )
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from .async_client import AsyncAnswerStream, AsyncLLMBackendClient, AsyncReplyStream
 
 __all__ = [
@@ -81,7 +81,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     """The client for `await` is imported when it is asked for: it needs what runs in this process, too."""
     if name in ("AsyncAnswerStream", "AsyncLLMBackendClient", "AsyncReplyStream"):
         from . import async_client

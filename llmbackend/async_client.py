@@ -13,17 +13,21 @@ from typing import Any, Literal, TypeVar, overload
 
 from llm_client import (
     _BESIDE,
+    _DIMENSIONS,
     _EXPORT,
     _THINKS,
     _THOUGHT,
+    CHUNKS_OF,
     EMBED_PAGE,
     ENDED,
+    FILE_TYPES,
     ROUTES,
     ROWS_PAGE,
     Analysis,
     Answer,
     BackendTimeout,
     Conflict,
+    CreatedKey,
     Document,
     Embeddings,
     Evaluation,
@@ -40,6 +44,7 @@ from llm_client import (
     StreamInterrupted,
     TooLarge,
     TransportError,
+    Usage,
     _add,
     _as_list,
     _chosen,
@@ -62,6 +67,7 @@ from llm_client import (
     _progress,
     _records,
     _result,
+    _suffix,
     _with_images,
 )
 
@@ -465,12 +471,14 @@ class AsyncLLMBackendClient:
         model: str | None = None,
         dimensions: int | None = None,
         too_long: Literal["split", "truncate", "error"] = "split",
+        input_type: Literal["query", "passage"] | None = None,
     ) -> Embeddings:
         """Unit-length vectors of texts, in their order: a sequence of lists of floats, or `.numpy()`.
 
         A text longer than the model takes is embedded in parts whose mean is its vector, cut off
         ("truncate"), or refused ("error"); `.cut` tells which were cut. `dimensions` shortens the
-        vectors, where the model is made for it.
+        vectors, where the model is made for it. `input_type` is for models that read questions ("query") and
+        texts to be found ("passage") by different prompts: they get those that collections use.
 
         Raises InvalidRequest (an empty or refused text: `details["index"]` is its place; nothing to
         embed), NotFound (unknown model), BackendError.
@@ -479,7 +487,13 @@ class AsyncLLMBackendClient:
         pages = [given]
         if isinstance(given, list) and len(given) > EMBED_PAGE:
             pages = [given[start : start + EMBED_PAGE] for start in range(0, len(given), EMBED_PAGE)]
-        fields = {"model": model, "dimensions": dimensions, "too_long": too_long, "encoding_format": "bytes"}
+        fields = {
+            "model": model,
+            "dimensions": dimensions,
+            "too_long": too_long,
+            "input_type": input_type,
+            "encoding_format": "bytes",
+        }
         blocks: list[memoryview] = []
         usage: dict[str, int | None] = {}
         cut = Records()
@@ -504,9 +518,14 @@ class AsyncLLMBackendClient:
         model: str | None = None,
         dimensions: int | None = None,
         too_long: Literal["split", "truncate", "error"] = "split",
+        input_type: Literal["query", "passage"] | None = None,
     ) -> list[float]:
         """The unit-length vector of one text, as a list of floats. Takes and raises what `embed` does."""
-        return (await self.embed([text], model=model, dimensions=dimensions, too_long=too_long))[0]
+        return (
+            await self.embed(
+                [text], model=model, dimensions=dimensions, too_long=too_long, input_type=input_type
+            )
+        )[0]
 
     async def rerank(
         self, query: str, documents: Sequence[str], *, top_n: int | None = None, model: str | None = None
@@ -545,7 +564,8 @@ class AsyncLLMBackendClient:
         """Put documents into a collection (made if there is none) so that they can be searched.
 
         A document is a text, `{id, text, metadata}`, or LlamaIndex's or LangChain's; a bare text's id is its content
-        hash. A table (a DataFrame of pandas or polars, an Arrow table, a Hugging Face dataset) has a document a row:
+        hash. One that is split already has `chunks` instead of its text, `[{text, metadata, place}]`, which stay as
+        they are. A table (a DataFrame of pandas or polars, an Arrow table, a Hugging Face dataset) has a document a row:
         `id`, `text` and `metadata` name its columns. Without `text`, its usual names are looked for, and without
         `metadata`, all other columns are it; without `id`, a row's hash is; the report's `columns` tells which were taken. Cells without a value are
         left out, and rows without a text are among `failed`. For files there is `rag_ingest_files`. Metadata is JSON;
@@ -640,7 +660,7 @@ class AsyncLLMBackendClient:
         )
         if plan:
             total.update(documents=0, seconds=0.0)
-        lots = _lots(found, total["failed"])
+        lots = _lots(found, total["failed"], await self._file_types(found))
         here = done = len(total["failed"])
         with _progress(progress) as tell:
             for lot in lots:
@@ -657,6 +677,13 @@ class AsyncLLMBackendClient:
         if plan:
             total["documents"] += here
         return total
+
+    async def _file_types(self, found: Sequence[tuple[str, Any]]) -> set[str]:
+        """The ends of files' names that are read: ours and, if others are among these, those of a project's readers."""
+        known = {"", *FILE_TYPES.split()}
+        if {_suffix(name) for name, _ in found} <= known:
+            return known
+        return known | set((await self._call("health")).get("own_file_types", ()))
 
     async def _sent(
         self, files: Sequence[Any], fields: Mapping[str, Any], progress: Progress | None
@@ -689,6 +716,8 @@ class AsyncLLMBackendClient:
         mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
         rerank: bool | str = False,
         min_score: float | None = None,
+        retriever: str | None = None,
+        postprocessors: Sequence[str] | None = None,
     ) -> Records:
         """The passages nearest to a query, best first, without asking a model.
 
@@ -704,6 +733,10 @@ class AsyncLLMBackendClient:
         with `rerank` the reranker's (mostly 0 to 1). `rerank` is True, or the name of a model: the configured
         reranker orders the 50 best. `min_score` leaves out what scores lower, on that same scale.
 
+        `retriever` and `postprocessors` name parts that a project has registered where llmbackend runs
+        (llmbackend.plugins): what finds the passages, and what reorders or drops some of the 50 best, one after the
+        other. A part that fails, or takes too long, raises BackendError or BackendTimeout by its name.
+
         Raises InvalidRequest, NotFound (no such collection), Conflict (embedded by another model than the one
         in use), BackendError (also: no reranker is set).
         """
@@ -716,6 +749,8 @@ class AsyncLLMBackendClient:
             mode=mode,
             rerank=rerank,
             min_score=min_score,
+            retriever=retriever,
+            postprocessors=_as_list(postprocessors),
         )
         return Records(result["hits"])
 
@@ -730,6 +765,8 @@ class AsyncLLMBackendClient:
         mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
         rerank: bool | str = False,
         min_score: float | None = None,
+        retriever: str | None = None,
+        postprocessors: Sequence[str] | None = None,
         history: Sequence[Mapping[str, Any]] | None = None,
         explain: bool = False,
         stream: Literal[False] = False,
@@ -746,6 +783,8 @@ class AsyncLLMBackendClient:
         mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
         rerank: bool | str = False,
         min_score: float | None = None,
+        retriever: str | None = None,
+        postprocessors: Sequence[str] | None = None,
         history: Sequence[Mapping[str, Any]] | None = None,
         explain: bool = False,
         stream: Literal[True],
@@ -761,6 +800,8 @@ class AsyncLLMBackendClient:
         mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
         rerank: bool | str = False,
         min_score: float | None = None,
+        retriever: str | None = None,
+        postprocessors: Sequence[str] | None = None,
         history: Sequence[Mapping[str, Any]] | None = None,
         explain: bool = False,
         stream: bool = False,
@@ -786,6 +827,8 @@ class AsyncLLMBackendClient:
             "mode": mode,
             "rerank": rerank,
             "min_score": min_score,
+            "retriever": retriever,
+            "postprocessors": _as_list(postprocessors),
             "history": _as_list(history),
             "explain": explain,
         }
@@ -980,20 +1023,59 @@ class AsyncLLMBackendClient:
         return Record(collection=given["collection"], documents=done["documents"], chunks=done["chunks"])
 
     async def list_documents(self, collection: str, *, limit: int | None = None) -> Records:
-        """A collection's documents as `{id, chunks, metadata}`: all, or the first `limit`. Raises NotFound."""
-        documents = Records()
+        """A collection's documents as `{id, chunks, metadata}`: all, or the first `limit`. Raises NotFound.
+
+        What is replaced meanwhile is there once.
+        """
+        return await self._paged("list_documents", "documents", limit, key="id", collection=collection)
+
+    async def list_chunks(
+        self,
+        collection: str,
+        *,
+        ids: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+    ) -> Records:
+        """A collection's chunks as they are stored, as `{document_id, chunk, text, metadata}`.
+
+        All, or those of the documents `ids`, or those that `filters` select, as in `rag_search`; the first `limit`.
+        The chunks of a document may be anywhere among them: `chunk` tells their order. Raises NotFound,
+        InvalidRequest.
+        """
+        given = _as_list(ids)
+        if isinstance(given, list) and len(given) > CHUNKS_OF:
+            found = Records()
+            for start in range(0, len(given), CHUNKS_OF):
+                left = None if limit is None else limit - len(found)
+                if left is None or left > 0 or (not found):
+                    some = given[start : start + CHUNKS_OF]
+                    found += await self.list_chunks(collection, ids=some, filters=filters, limit=left)
+            return found
+        return await self._paged(
+            "list_chunks", "chunks", limit, collection=collection, ids=given, filters=filters
+        )
+
+    async def _paged(
+        self, operation: str, name: str, limit: int | None, key: str | None = None, **fields: Any
+    ) -> Records:
+        """What an operation lists, all or the first `limit`, page by page; of those with the same `key` the last."""
+        items = Records()
+        places: dict[Any, int] = {}
         cursor: str | None = None
         page: Any = limit
         while True:
             if limit is None:
                 page = 1000
             elif isinstance(limit, int) and limit > 0:
-                page = min(1000, limit - len(documents))
-            result = await self._call("list_documents", collection=collection, limit=page, cursor=cursor)
-            documents += result["documents"]
+                page = min(1000, limit - len(items))
+            result = await self._call(operation, limit=page, cursor=cursor, **fields)
+            for item in result[name]:
+                place = places.setdefault(item[key], len(items)) if key else len(items)
+                items[place : place + 1] = [item]
             cursor = result.get("cursor")
-            if cursor is None or len(documents) == limit:
-                return documents
+            if cursor is None or len(items) == limit:
+                return items
 
     async def delete_documents(self, collection: str, ids: Sequence[str]) -> Record:
         """Remove documents by id; returns `{deleted}`, how many there were. Raises NotFound (the collection)."""
@@ -1251,10 +1333,92 @@ class AsyncLLMBackendClient:
         """End a schedule; jobs that it has submitted go on. Returns `{deleted}`. Raises NotFound."""
         return await self._call("delete_schedule", name=name)
 
-    async def health(self) -> Record:
-        """`{status, problems, version, chat, embeddings}`: "ok", and which models answer. Asks no model.
+    async def create_key(
+        self,
+        *,
+        project: str | None = None,
+        can: Sequence[str] | None = None,
+        collections: Sequence[str] | None = None,
+        models: Sequence[str] | None = None,
+        expires: str | None = None,
+        rate: str | None = None,
+        concurrent: int | None = None,
+        tokens: str | None = None,
+        note: str = "",
+    ) -> CreatedKey:
+        """Make an API key by which others may do a part of what this client may; only the administrator makes keys of
+        another `project` than its own.
 
-        Where something does not work, the status is "failing", and `problems` tell what it is and what to do.
+        `can` are rights: "read" (search, query and list collections), "write" (make, fill and delete them), "jobs" (jobs
+        and schedules, with what they do), "chat" (ask models) and "admin" (keys and shares of the project). `collections`
+        and `models` are names in which `*` stands for anything. What is left out is as this client's, but for "admin".
+        `expires` is like "90d", "12h" or "30min". `rate` is for requests, as in "60/min", `tokens` for what models read
+        and write, as in "1M/day" or "1M/day,20M/month", `concurrent` the number of requests under way at once.
+
+        Returns what `list_keys` tells of it, and `key`: the key itself, which is not told again.
+        Raises Forbidden (more than this client may itself).
+        """
+        created = await self._call(
+            "create_key",
+            project=project,
+            can=can,
+            collections=collections,
+            models=models,
+            expires=expires,
+            rate=rate,
+            concurrent=concurrent,
+            tokens=tokens,
+            note=note,
+        )
+        return CreatedKey(created)
+
+    async def list_keys(self, *, project: str | None = None) -> Records:
+        """The API keys of this client's project, or of all projects to the administrator: `{id, project, can,
+        collections, models, rate, concurrent, tokens, note, created_at, created_by, expires_at, rotating_until,
+        revoked_at, last_used_at}`. The `id` is what the key begins with.
+        """
+        return Records((await self._call("list_keys", project=project))["keys"])
+
+    async def rotate_key(self, key: str, *, overlap: str = "1h") -> CreatedKey:
+        """Give the API key of that id another secret, and tell it once; the secret before counts for the `overlap`.
+
+        Its id stays, and so do its rights, its jobs and its schedules. Rotated again, only the last secret before counts.
+        Returns as `create_key`. Raises NotFound, Forbidden (it may do more than this client).
+        """
+        return CreatedKey(await self._call("rotate_key", key=key, overlap=overlap))
+
+    async def revoke_key(self, key: str) -> Record:
+        """Have the API key of that id count no more, within a second, in every process.
+
+        Streams and jobs that came with it are ended; a call that does not stream is answered. Schedules submit nothing
+        more. Returns as `list_keys`. Raises NotFound.
+        """
+        return await self._call("revoke_key", key=key)
+
+    async def usage(
+        self, *, by: str | Sequence[str] = "project,model", since: str = "30d", until: str | None = None
+    ) -> Usage:
+        """Who used how much, up to now: a list of `{requests, errors, prompt_tokens, completion_tokens, embedded_tokens, …}`.
+
+        `by` is some of "project", "key", "model", "operation" and "day": there is a row for each combination, with those
+        names in it. `since` and `until` are days: "7d" (so many, up to today), or a date such as "2026-11-28", in UTC.
+        `estimated_tokens` are those among the tokens that no server told; `cost` is by the server's prices, or None.
+        A key sees its own project. A table in notebooks, and `.plot()`.
+        """
+        names = by if isinstance(by, str) else ",".join(by)
+        result = await self._call("usage", by=names, since=since, until=until)
+        shown = (*result["rows"][0],) if result["rows"] else ()
+        hidden = {name for name in _DIMENSIONS if name not in names.split(",")}
+        hidden |= {"cost"} if all(row["cost"] is None for row in result["rows"]) else set()
+        return Usage(
+            Record({name: row[name] for name in shown if name not in hidden}) for row in result["rows"]
+        )
+
+    async def health(self) -> Record:
+        """`{status, problems, parts, version, chat, embeddings, own_file_types}`: "ok", and which models answer.
+
+        Where something does not work, the status is "failing", and `problems` tell what it is and what to do. `parts`
+        has each part that was at work, with "ok" or what is wrong.
         """
         return await self._call("health")
 

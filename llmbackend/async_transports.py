@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 from urllib.parse import urlencode
 
-from llm_client import CONNECT_SECONDS, HttpAddress, __version__, encoded
+from llm_client import CONNECT_SECONDS, __version__, _certificates, _HttpAddress, encoded
 
-from . import operations, settings
+from . import operations, settings, threads
 from .backend import Backend
 from .errors import Conflict, LLMBackendError, TransportError
 from .local import Core, Stream, is_plain, other_settings
@@ -118,7 +118,7 @@ class ThreadCore:
         events = Stream(self._core, operation, await self.run(operations.stream, operation, body))
 
         async def pieces() -> AsyncIterator[bytes]:
-            while (piece := await asyncio.to_thread(next, events, None)) is not None:
+            while (piece := await threads.calls(next, events, None)) is not None:
                 yield piece
 
         async def end() -> None:
@@ -127,7 +127,7 @@ class ThreadCore:
         return Pieces(pieces(), end)
 
     async def release(self) -> None:
-        await asyncio.to_thread(self._core.release)
+        await threads.calls(self._core.release)
 
 
 class LoopCore:
@@ -214,7 +214,7 @@ class AsyncHttpTransport:
     def __init__(
         self, api_url: str, api_key: str | None = None, timeout: float = 600, retries: int = 2
     ) -> None:
-        self._address = HttpAddress(api_url, timeout, retries, api_key)
+        self._address = _HttpAddress(api_url, timeout, retries, api_key)
         self.api_url = self._address.api_url
         self._headers = {"User-Agent": f"llmbackend-python/{__version__} aiohttp"}
         if api_key:
@@ -324,16 +324,13 @@ class AsyncHttpTransport:
 
 
 def _trusted() -> ssl.SSLContext:
-    """The certificates that requests would trust."""
-    import certifi
-
-    named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
+    named = _certificates()
     folder = os.path.isdir(named)
     return ssl.create_default_context(cafile=None if folder else named, capath=named if folder else None)
 
 
 def _kind(error: Exception) -> str:
-    """What kept aiohttp from an answer, as `HttpAddress.unanswered` has it."""
+    """What kept aiohttp from an answer, as `_HttpAddress.unanswered` has it."""
     import aiohttp
 
     kinds: dict[str, type[Exception] | tuple[type[Exception], ...]] = {
@@ -359,4 +356,4 @@ async def in_thread(work: Callable[..., Any], *args: Any) -> Any:
         found = work(*args)
         return list(found) if isinstance(found, Iterator) else found
 
-    return await asyncio.to_thread(whole)
+    return await threads.files(whole)

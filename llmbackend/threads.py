@@ -211,4 +211,5 @@ plugins = OwnThreads("calls of a project's own parts", 64)
 """They may hang: a caller waits for one for PLUGIN_SECONDS only."""
 
 calls = Threads("calls", 64)
-"""A client's operations, for those who await them: LlamaIndex's asynchronous methods (llamaindex/calling.py)."""
+"""A client's operations, for those who await them: LlamaIndex's asynchronous methods (llamaindex/calling.py), and the
+client for `await` where its core runs on another loop."""

@@ -1206,7 +1206,7 @@ PAUSE = 0.25  # seconds before the first retry; each later one waits twice as lo
 LONGEST_PAUSE = 60.0  # seconds; a server that says to come back later than that is not waited for
 
 
-class HttpAddress:
+class _HttpAddress:
     """Where a server is, how long and how often it is tried, and what an operation's request to it looks like."""
 
     def __init__(self, api_url: str, timeout: float, retries: int, api_key: str | None) -> None:
@@ -1321,7 +1321,7 @@ class HttpTransport:
     ) -> None:
         import requests  # imported here so that in-process users do not wait for it
 
-        self._address = HttpAddress(api_url, timeout, retries, api_key)
+        self._address = _HttpAddress(api_url, timeout, retries, api_key)
         self.api_url = self._address.api_url
         self._closed = threading.Event()
         self._session = requests.Session()
@@ -1380,7 +1380,7 @@ class HttpTransport:
 
 
 def _kind(error: Exception) -> str:
-    """What kept requests from an answer, as `HttpAddress.unanswered` has it."""
+    """What kept requests from an answer, as `_HttpAddress.unanswered` has it."""
     from requests import exceptions
 
     text = str(error)
@@ -1397,6 +1397,14 @@ def _kind(error: Exception) -> str:
         if found:
             return kind
     return "other"
+
+
+def _certificates() -> str:
+    """The file or folder of certificates that requests trusts."""
+    from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
+    named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    return named or DEFAULT_CA_BUNDLE_PATH
 
 
 def _frames_of_ours() -> int:

@@ -22,6 +22,9 @@ FUNCTIONS = ("_events", "_rows", "_close")
 PLAIN = {"__init__", "__repr__", "_given", "_take", "_take_call", "alive"}
 """Functions that wait for nothing, beside properties."""
 
+LEFT_OUT = {"llamaindex"}
+"""LlamaIndex's classes have methods for `await` themselves."""
+
 GENERATORS = {"_events", "_rows", "_sent", "job_events"}
 """What is iterated over by `async for`, and not awaited."""
 
@@ -48,6 +51,7 @@ class Awaiting(ast.NodeTransformer):
         self.generic_visit(node)
         if node.name == "LLMBackendClient":
             node.body[0] = ast.Expr(ast.Constant(ABOUT))
+            node.body = [one for one in node.body if getattr(one, "name", None) not in LEFT_OUT]
         node.name = RENAMED.get(node.name, node.name)
         return node
 
