@@ -20,10 +20,14 @@ def _examples() -> list[str]:
 
 
 def test_the_examples_run(
-    client: LLMBackendClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    client: LLMBackendClient,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    models_dir: Path,
 ) -> None:
     example = next(code for code in _examples() if REMOTE in code)
-    what_comes_back = _examples()[_examples().index(example) + 1]
+    awaiting, what_comes_back = _examples()[_examples().index(example) + 1 :][:2]
 
     def connect(api_url: str, api_key: str) -> LLMBackendClient:
         # Where tests run, port 8888 may be taken: the client under test stands in for the one that is made.
@@ -35,11 +39,16 @@ def test_the_examples_run(
     try:
         exec(example, names)
         exec(what_comes_back, names)
+        monkeypatch.setenv("LLMBACKEND_DATA_DIR", str(tmp_path))
+        monkeypatch.setenv("LLMBACKEND_MODELS_DIR", str(models_dir))
+        exec(awaiting, {})
         assert len(names["vector"]) == 256
         assert "28 days" in names["answer"]
         assert "RESET button" in names["fix"]
         assert names["report"].unchanged == 2
-        assert names["analysis"]["sentiment"] in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert names["analysis"]["sentiment"] in printed
+        assert "Paris" in printed
     finally:
         for collection in ("hr_policies", "technical_docs"):
             client.delete_collection(collection)

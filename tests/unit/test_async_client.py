@@ -48,11 +48,15 @@ def test_every_call_is_there_with_the_same_arguments() -> None:
 
 
 def test_the_work_is_done_on_the_callers_loop(settings: Settings) -> None:
+    def loops() -> int:
+        return [thread.name for thread in threading.enumerate()].count("llmbackend")
+
     async def main() -> None:
+        before = loops()
         async with _client(settings) as client:
             core = LoopCore.all[settings.data_dir] if await client.health() else None
             assert core is not None
-            assert "llmbackend" not in [thread.name for thread in threading.enumerate()]
+            assert loops() == before, "no thread of its own has the loop"
             async with _client(settings) as another:
                 await another.health()
                 assert core.users == 2
