@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sized
 from functools import lru_cache
-from itertools import repeat
 
 from ... import loading, threads
 from .windows import MOST, windows
 
 REMEMBERED_LENGTH = 64
 """Characters of words that are remembered: of longer ones, many would take much memory."""
+
+REMEMBERED = 2**16  # words
 
 
 def tokens_of(text: str) -> range:
@@ -28,19 +29,28 @@ def _count(text: str) -> int:
     count = math.inf
     if "  " not in text and _by_words():
         first, *others = text.split(" ")
-        if max(map(len, others), default=0) < REMEMBERED_LENGTH > len(first):
-            count = _word(first, "") + sum(map(_word, others, repeat(" ")))
+        count = _firsts[first] + sum(map(_others.__getitem__, others))
     return len(_tokenizer()(text)) if count == math.inf else int(count)
 
 
-@lru_cache(maxsize=2**16)
-def _word(word: str, space: str) -> float:
+class _Words(dict[str, float]):
     """Tokens of a word and the space before it; infinity if that space, or the next, may be part of a longer gap."""
-    after_space = space and word[:1].isspace()
-    before_space = word[-1:].isspace() and word[-1] != "\n"
-    if after_space or before_space:
-        return math.inf
-    return len(_tokenizer()(space + word))
+
+    def __init__(self, space: str) -> None:
+        self._space = space
+
+    def __missing__(self, word: str) -> float:
+        after_space = self._space and word[:1].isspace()
+        before_space = word[-1:].isspace() and word[-1] != "\n"
+        count = math.inf if after_space or before_space else len(_tokenizer()(self._space + word))
+        if len(word) < REMEMBERED_LENGTH:
+            if len(self) >= REMEMBERED:
+                self.clear()
+            self[word] = count
+        return count
+
+
+_firsts, _others = _Words(""), _Words(" ")
 
 
 @lru_cache(maxsize=1)

@@ -13,11 +13,15 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 from ...errors import Conflict
-from ...words import is_run, letters, pairs, plain, words
+from ...words import REMEMBERED_LENGTH, is_run, letters, pairs, plain, words
+
+REMEMBERED = 2**16  # words, for each way to make their dimensions
+
+Terms = Callable[[str, tuple[str, ...]], tuple[int, ...]]
 
 NAME = "bm25-multilingual-2"
 K, B, USUAL_LENGTH = 1.2, 0.75, 256
@@ -63,7 +67,8 @@ class Multilingual:
     def document(self, text: str) -> Sparse:
         found = self.words(text)
         common = list(filter(STOP_WORDS.__contains__, found))
-        counts = Counter(chain.from_iterable(map(self.terms, found, repeat(_languages(common)))))
+        terms = _remembered(self.terms, _languages(common))
+        counts = Counter(chain.from_iterable(map(terms.__getitem__, found)))
         norm = K * (1 - B + B * (len(found) - len(common)) / USUAL_LENGTH)
         values = {count: count * (K + 1) / (count + norm) for count in set(counts.values())}
         return Sparse(list(counts), list(map(values.__getitem__, counts.values())))
@@ -99,9 +104,8 @@ class Multilingual:
         return weights
 
     @staticmethod
-    @lru_cache(maxsize=2**17)
     def terms(word: str, languages: tuple[str, ...]) -> tuple[int, ...]:
-        """A word's dimensions in a document, none of a common one; kept for many, because making them takes long."""
+        """A word's dimensions in a document, none of a common one."""
         if word in STOP_WORDS:
             return ()
         if is_run(word):
@@ -111,6 +115,26 @@ class Multilingual:
         if without_accents != word:
             found = tuple({*found, *stems(without_accents, languages)})
         return found + (grams(without_accents) if GERMAN in languages else ())
+
+
+class _Remembered(dict[str, tuple[int, ...]]):
+    """The dimensions of each word that was met before, in texts of these languages: making them takes long."""
+
+    def __init__(self, terms: Terms, languages: tuple[str, ...]) -> None:
+        self._terms, self._languages = terms, languages
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        found = self._terms(word, self._languages)
+        if len(word) <= REMEMBERED_LENGTH:
+            if len(self) >= REMEMBERED:
+                self.clear()
+            self[word] = found
+        return found
+
+
+@lru_cache
+def _remembered(terms: Terms, languages: tuple[str, ...]) -> _Remembered:
+    return _Remembered(terms, languages)
 
 
 class EnglishOfEdge:

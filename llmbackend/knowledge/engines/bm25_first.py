@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import lru_cache
 from itertools import filterfalse, pairwise
 
 from .bm25 import EITHER, GERMAN, STOP_WORDS, Multilingual, grams, hashed, stems
@@ -50,7 +49,6 @@ class FirstMultilingual(Multilingual):
         return dict.fromkeys(stems(word.translate(_ARABIC_LETTERS), EITHER), 1.0)
 
     @staticmethod
-    @lru_cache(maxsize=2**17)
     def terms(word: str, languages: tuple[str, ...]) -> tuple[int, ...]:
         if word in STOP_WORDS:
             return ()
