@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from anyio import CancelScope
 from sqlalchemy import text
 
-from . import __version__, doctor, loading, otel, panics, plugins, schemas, threads, tracing, usage
+from . import __version__, audit, doctor, loading, otel, panics, plugins, schemas, threads, tracing, usage
 from .access import issuing, keys
 from .access.decision import Asks
 from .access.limits import Limiter
@@ -122,6 +122,8 @@ class Backend:
         shared = settings.database_url is not None
         self.limiter = Limiter(settings.project_limits, self._database, redis, shared)
         self.meter = usage.Meter(self.limiter.used)
+        self.audited = audit.Audit(self._database, settings.audit_days, self._vitals)
+        self.meter.watch(self.audited.ended)
         self._jobs = self._open_jobs(engine)
         self._usage = usage.Book(self.meter, self._database, self._vitals)
 
@@ -705,6 +707,7 @@ class Backend:
         """
         new = issuing.new_key(tracing.current().caller, request)
         key, row = await self._database.write(keys.create, new)
+        tracing.current().target = row.id
         await self.register.look()
         return issuing.created(key, row)
 
@@ -731,7 +734,19 @@ class Backend:
         await self.register.look()
         return issuing.described(row)
 
-    # Usage
+    # Audit and usage
+
+    async def audit(self, request: schemas.AuditRequest) -> schemas.AuditLog:
+        """List who changed keys, deleted, shared, exported, imported or was refused, the newest first.
+
+        Refused: since that is neither days nor a date.
+        """
+        await self.audited.settled()
+        reach = tracing.current().caller.reach
+        rows = await self._database.read(
+            audit.read, reach, request.first, request.action, request.before, request.limit
+        )
+        return schemas.AuditLog(entries=[schemas.AuditEntry.model_validate(row) for row in rows])
 
     async def usage(self, request: schemas.UsageRequest) -> schemas.UsageReport:
         """Tell who used how much: requests, errors, tokens, milliseconds and chunks, by project, key, model, operation and day.

@@ -338,6 +338,23 @@ def _print_key(created: CreatedKey) -> None:
 
 
 @app.command()
+def audit(
+    since: Annotated[str, typer.Option(help="So many days, as in 7d, or the first day.")] = "30d",
+    action: Annotated[str | None, typer.Option(help="An operation such as revoke_key, or refused.")] = None,
+    limit: int = 100,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """List who changed keys, deleted, shared, exported or was refused."""
+    table = Table("at", "project", "caller", "client", "action", "target", "outcome", "request")
+    with _client(url, key) as client:
+        for one in client.audit(since=since, action=action, limit=limit):
+            row = (one.at, one.project, one.caller, one.client, one.action, one.target, one.outcome)
+            table.add_row(*map(_shown, (*row, one.request_id)))
+    out.print(table)
+
+
+@app.command()
 def usage(
     by: Annotated[str, typer.Option(help="Some of project, key, model, operation, day.")] = "project,model",
     since: Annotated[str, typer.Option(help="So many days, as in 7d, or the first day.")] = "30d",

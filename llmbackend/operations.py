@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 
 from pydantic import ValidationError
 
-from . import json_reading, json_writing, panics, precedence, schemas, sse, threads
+from . import audit, json_reading, json_writing, panics, precedence, schemas, sse, threads
 from .access.caller import RIGHTS
 from .access.decision import Asks, Wanted, collections_in
 from .backend import Backend
@@ -138,6 +138,7 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("list_keys", "GET", "/v1/keys", schemas.ListKeysRequest, schemas.KeyList, "admin"),
     Operation("rotate_key", "POST", "/v1/keys/{key}/rotate", schemas.RotateKeyRequest, schemas.CreatedKey, "admin"),
     Operation("revoke_key", "DELETE", "/v1/keys/{key}", schemas.KeyRequest, schemas.KeyInfo, "admin"),
+    Operation("audit", "GET", "/v1/audit", schemas.AuditRequest, schemas.AuditLog, "admin"),
     Operation("usage", "GET", "/v1/usage", schemas.UsageRequest, schemas.UsageReport, "any"),
     Operation("health", "GET", "/health/ready", schemas.Empty, schemas.Health, "public"),
     Operation("doctor", "GET", "/v1/doctor", schemas.Empty, schemas.Diagnosis, "admin"),
@@ -173,6 +174,7 @@ async def answer(
     with _calling(trace):
         request = await _request(backend, name, body, trace, fields)
         del body  # may be large, and is not needed any more
+        trace.target = audit.target(name, request)
         await _permit(backend, name, request, trace)
         if streams(request):
             return await _begun(backend, name, request, trace)

@@ -116,6 +116,7 @@ class Settings(BaseSettings):
     port: int = Field(8888, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
+    audit_days: float = Field(365, gt=0)
     metrics_port: int | None = Field(None, ge=1, le=65535)
     otel: bool = False
 

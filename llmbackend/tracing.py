@@ -51,6 +51,8 @@ class Trace:
         self.request_id = request_id or secrets.token_hex(16)
         self.model = ""
         self.tokens = {"prompt_tokens": 0, "completion_tokens": 0}
+        self.target: str | None = None
+        """What it is about, if it is to be noted in the audit log."""
         self.parent = ""
         """The caller's own span, as the header `traceparent` tells it."""
         self.meter: Meter | None = None

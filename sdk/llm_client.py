@@ -1156,6 +1156,7 @@ ROUTES: dict[str, tuple[str, str]] = {
     "list_keys": ("GET", "/v1/keys"),
     "rotate_key": ("POST", "/v1/keys/{key}/rotate"),
     "revoke_key": ("DELETE", "/v1/keys/{key}"),
+    "audit": ("GET", "/v1/audit"),
     "usage": ("GET", "/v1/usage"),
     "health": ("GET", "/health/ready"),
     "doctor": ("GET", "/v1/doctor"),
@@ -2643,7 +2644,18 @@ class LLMBackendClient:
         """
         return self._call("revoke_key", key=key)
 
-    # Usage
+    # Audit and usage
+
+    def audit(
+        self, *, since: str = "30d", action: str | None = None, before: int | None = None, limit: int = 100
+    ) -> Records:
+        """Who changed keys, deleted, shared, exported, imported or was refused, the newest first: `{number, at, project,
+        caller, client, request_id, action, target, outcome}`.
+
+        `action` is an operation such as "revoke_key", or "refused"; `before` is the last `number` of the page before. For
+        keys with the right "admin", who see their own project.
+        """
+        return Records(self._call("audit", since=since, action=action, before=before, limit=limit)["entries"])
 
     def usage(
         self, *, by: str | Sequence[str] = "project,model", since: str = "30d", until: str | None = None

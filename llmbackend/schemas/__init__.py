@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .access import *
 from .analysis import *
+from .audit import *
 from .base import *
 from .chat import *
 from .collections import *

@@ -50,10 +50,10 @@ class UsageRequest(Request):
 
     @property
     def days(self) -> tuple[str, str]:
-        return _day(self.since), _day(self.until or "1d")
+        return first_day(self.since), first_day(self.until or "1d")
 
 
-def _day(text: str) -> str:
+def first_day(text: str) -> str:
     if text.endswith("d"):
         return (datetime.now(UTC).date() - timedelta(max(0, int(text[:-1]) - 1))).isoformat()
     return text

@@ -275,7 +275,7 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
     sys.setswitchinterval(
         0.001
     )  # seconds that a thread at work may keep the loop from its turn; Python's are 5 ms
-    refusals, metrics = Refusals(), Metrics(backend)
+    refusals, metrics = Refusals(backend.audited), Metrics(backend)
     connections = Connections(_most_connections(settings))
     try:
         config = uvicorn.Config(

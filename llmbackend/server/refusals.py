@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 from starlette.types import Scope
 
+from ..audit import Audit
+
 log = logging.getLogger("llmbackend.requests")
 
 LINES = 20  # of one client and status, in a window
@@ -18,7 +20,9 @@ CLIENTS = 1000  # told apart in a window
 
 
 class Refusals:
-    def __init__(self) -> None:
+    def __init__(self, audited: Audit | None = None) -> None:
+        """Of keys and rights, they are noted in an audit log, too."""
+        self._audited = audited
         self._seen: Counter[tuple[str, int]] = Counter()
         self._until = 0.0
 
@@ -31,6 +35,18 @@ class Refusals:
             log.warning(
                 "refused %d caller=%s %s id=%s", status, scope["caller"], origin(scope), scope["request_id"]
             )
+            noted = (trace := scope.get("trace")) is not None and trace.target is not None
+            if self._audited is not None and status in (401, 403) and not noted:
+                caller = scope["caller"]
+                self._audited.note(
+                    project=caller.project,
+                    caller=str(caller),
+                    client=address,
+                    request_id=scope["request_id"],
+                    action="refused",
+                    target=f"{scope['method'][:16]} {quote(scope['path'][:200], safe='/:@')}",
+                    outcome=str(status),
+                )
 
     def summarise(self) -> None:
         """At a window's end, tell how many lines were left out."""

@@ -323,6 +323,7 @@ STOREYS = (
         "settings",
         "sse",
         "addresses",
+        "audit",
         "disk",
         "json_reading",
         "json_writing",

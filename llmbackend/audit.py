@@ -1,0 +1,128 @@
+"""Who changed keys, deleted, shared, took out or was refused: a log in the database to which is only added.
+
+What is older than AUDIT_DAYS is removed. Refusals at the door are noted as the log has them: of one client and status
+twenty a minute, for whoever floods a server must not fill its disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Connection, Integer, String, Table, delete, insert, select
+
+from .storage.database import Database
+from .storage.schema import metadata
+from .tracing import Trace
+from .vitals import Vitals
+
+AUDITED = frozenset({
+    "create_key", "rotate_key", "revoke_key", "share_collection", "unshare_collection", "delete_collection",
+    "delete_documents", "delete_schedule", "export_collection", "import_collection",
+})  # fmt: skip
+"""Operations that are noted, whatever comes of them."""
+_NAMES = ("key", "collection", "name")
+_DAY = 86400
+
+table = Table(
+    "audit",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at", String(32), nullable=False, index=True),
+    Column("project", String(128), nullable=False),
+    Column("caller", String(128), nullable=False),
+    Column("client", String(128), nullable=False),
+    Column("request_id", String(64), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("target", String(512), nullable=False),
+    Column("outcome", String(32), nullable=False),
+)
+
+
+def target(operation: str, request: Any) -> str | None:
+    """What a request is about, if it is to be noted."""
+    if operation not in AUDITED:
+        return None
+    given = vars(request)
+    if given.get("cursor") or given.get("token"):  # another page of what was noted
+        return None
+    return next((str(given[name]) for name in _NAMES if given.get(name)), "")
+
+
+class Audit:
+    """Made and used on the core's event loop."""
+
+    def __init__(self, database: Database, keep_days: float, vitals: Vitals) -> None:
+        self._database = database
+        self._keep = keep_days * _DAY
+        self._vitals = vitals
+        self._tidied = -math.inf
+        self._last: asyncio.Future[None] | None = None
+
+    def ended(self, trace: Trace, outcome: str, seconds: float) -> None:
+        """Of a call: noted if it has a target."""
+        if trace.target is not None:
+            self.note(
+                project=trace.caller.project,
+                caller=str(trace.caller),
+                client=trace.client,
+                request_id=trace.request_id,
+                action=trace.operation,
+                target=trace.target,
+                outcome=outcome,
+            )
+
+    def note(self, **what: str) -> None:
+        row = {name: value[: table.c[name].type.length or None] for name, value in what.items()}  # type: ignore[attr-defined]
+        row["at"] = _stamp(time.time())
+        self._written(self._database.write(_add, row))
+        if time.monotonic() - self._tidied > _DAY:
+            self._tidied = time.monotonic()
+            self._written(self._database.write(_remove, _stamp(time.time() - self._keep)))
+
+    async def settled(self) -> None:
+        """Once everything that was noted is written, or could not be."""
+        if self._last is not None:
+            await asyncio.wait([self._last])
+
+    def _written(self, writing: asyncio.Future[None]) -> None:
+        self._last = writing
+        writing.add_done_callback(self._done)
+
+    def _done(self, writing: asyncio.Future[None]) -> None:
+        error = None if writing.cancelled() else writing.exception()
+        self._vitals.failed("audit", error) if error is not None else self._vitals.well("audit")
+
+
+def _stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def _add(connection: Connection, row: dict[str, str]) -> None:
+    connection.execute(insert(table).values(row))
+
+
+def _remove(connection: Connection, before: str) -> None:
+    connection.execute(delete(table).where(table.c.at < before))
+
+
+def read(
+    connection: Connection,
+    project: str | None,
+    since: str,
+    action: str | None,
+    before: int | None,
+    limit: int,
+) -> list[dict[str, Any]]:
+    """The newest first; of one project, or of all where that is None."""
+    query = select(table).where(table.c.at >= since).order_by(table.c.number.desc()).limit(limit)
+    if project is not None:
+        query = query.where(table.c.project == project)
+    if action is not None:
+        query = query.where(table.c.action == action)
+    if before is not None:
+        query = query.where(table.c.number < before)
+    return [dict(row) for row in connection.execute(query).mappings()]
