@@ -1395,6 +1395,19 @@ class AsyncLLMBackendClient:
         """
         return await self._call("revoke_key", key=key)
 
+    async def audit(
+        self, *, since: str = "30d", action: str | None = None, before: int | None = None, limit: int = 100
+    ) -> Records:
+        """Who changed keys, deleted, shared, exported, imported or was refused, the newest first: `{number, at, project,
+        caller, client, request_id, action, target, outcome}`.
+
+        `action` is an operation such as "revoke_key", or "refused"; `before` is the last `number` of the page before. For
+        keys with the right "admin", who see their own project.
+        """
+        return Records(
+            (await self._call("audit", since=since, action=action, before=before, limit=limit))["entries"]
+        )
+
     async def usage(
         self, *, by: str | Sequence[str] = "project,model", since: str = "30d", until: str | None = None
     ) -> Usage:
