@@ -21,6 +21,9 @@ from .access import issuing, keys
 from .access.decision import Asks
 from .access.limits import Limiter
 from .access.register import Register
+from .backup import job as _backup_job  # noqa: F401  # registers the type
+from .backup.making import Backups
+from .backup.unfinished import Unfinished
 from .disk import SMALL, Disk
 from .errors import BackendError, InvalidRequest, NotFound, Overloaded
 from .inference import factory, structured
@@ -95,8 +98,7 @@ class Backend:
         self._embedder, self._judge = factory.embedders(settings, self._disk)
         self._sifter = factory.sifter(self._embedder)
         self._reranker = factory.reranker(settings)
-        edge = QdrantEdge(settings.data_dir / "collections", self._disk)
-        self._qdrant = _qdrant_server(settings, data_dir.name)
+        edge, self._qdrant = vector_engines(settings, data_dir.name, self._disk)
         engines: list[VectorEngine] = [self._qdrant, edge] if self._qdrant else [edge]
         self._collections = Collections(
             manifests,
@@ -109,11 +111,18 @@ class Backend:
         self._retriever = Retriever(
             self._collections, self._embedder, self._reranker, self._judge, settings.plugin_seconds
         )
+        backups = Backups(
+            self._collections,
+            [engine, manifests],
+            settings.backup_path,
+            settings.disk_reserve_mb,
+            data_dir.name,
+        )
         self._index_builder = IndexBuilder(self._collections, edge)
         self._parsers = ParsingPool(Limits(settings.file_seconds, settings.file_memory_mb * 2**20))
         self._imports = Imports(self._collections)
         self._services = JobServices(
-            self._chat, self._embedder, self._judge, self._collections, settings.answer_links
+            self._chat, self._embedder, self._judge, self._collections, settings.answer_links, backups
         )
         self._database = Database(engine, self._vitals)
         self.register = Register(self._database, manifests, settings.callers)
@@ -138,17 +147,13 @@ class Backend:
         async with AsyncExitStack() as opened:
             data_dir = await threads.files(DataDirLock, settings.data_dir)
             opened.callback(data_dir.release)
+            Unfinished(settings.data_dir).refuse()
             plugins.load()
-            url = settings.database_url
-            where = url.get_secret_value() if url else settings.data_dir / "state.db"
-            engine = await threads.database(database.connect, where)
-            opened.callback(engine.dispose)
-            manifests = engine
-            if url and settings.qdrant_url is None:
-                # Collections in this data directory are nobody else's.
-                manifests = await threads.database(database.connect, settings.data_dir / "state.db")
-                opened.callback(manifests.dispose)
-            backend = cls(settings, engine, manifests, data_dir, forwards=forwards)
+            databases: list[Engine] = []
+            for where in settings.databases:
+                databases.append(await threads.database(database.connect, where))
+                opened.callback(databases[-1].dispose)
+            backend = cls(settings, databases[0], databases[-1], data_dir, forwards=forwards)
             for part in (
                 backend._database,
                 backend._usage,
@@ -828,12 +833,14 @@ def _reach() -> str | None:
     return tracing.current().caller.reach
 
 
-def _qdrant_server(settings: Settings, writer: str) -> QdrantServer | None:
+def vector_engines(settings: Settings, writer: str, disk: Disk) -> tuple[QdrantEdge, QdrantServer | None]:
+    """That of this process, and the server, if one is set: new collections are made there then."""
+    edge = QdrantEdge(settings.data_dir / "collections", disk)
     if settings.qdrant_url is None:
-        return None
+        return edge, None
     key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
     marks = settings.data_dir / "collections"
-    return QdrantServer(
+    return edge, QdrantServer(
         settings.qdrant_url,
         key,
         settings.upstream_timeout,

@@ -404,6 +404,49 @@ def doctor(url: Url = None, key: Key = None) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def backup(
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="Of older backups, this one among them, so many stay.")
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Save all collections, jobs, schedules and keys in one file in BACKUP_DIR, while everything goes on."""
+    with _client(url, key) as client, _bar() as bar:
+        job = client.submit_job("backup", {"keep": keep})
+        made = client.wait_for_job(job, progress=bar)
+    for one in made["left_out"]:
+        line = _shown(f"not in it: collection {one['collection']!r}, for {one['error']}")
+        errors.print(line, style="red", highlight=False, soft_wrap=True)
+    told = (
+        f"{made['file']}: {made['collections']} collections, {made['chunks']} chunks, {made['rows']} rows, "
+    )
+    out.print(f"{told}{_size(made['bytes'])}", highlight=False, soft_wrap=True)
+    if made["left_out"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def restore(file: Annotated[Path, typer.Argument(help="What `llmbackend backup` made.")]) -> None:
+    """Take a backup into an empty DATA_DIR (and DATABASE_URL, and QDRANT_URL): all of it, or nothing."""
+    import asyncio
+
+    from .restore import restore
+
+    privacy.keep()
+    options = settings.load()
+    logs.write(options.log_level, options.log_format)
+    with _bar() as bar:
+
+        def tell(stage: str, done: int, total: int) -> None:
+            bar({"stage": stage, "done": done, "total": total})
+
+        there = asyncio.run(restore(file, options, tell))
+    told = f"{there['collections']} collections, {there['chunks']} chunks, {there['rows']} rows"
+    out.print(f"{told} are in {options.data_dir}", highlight=False, soft_wrap=True)
+
+
 models = typer.Typer(help="List the models, or download those that are embedded.")
 app.add_typer(models, name="models")
 

@@ -69,6 +69,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=_home)
     models_dir: Path | None = None
     models_url: str = "https://huggingface.co"
+    backup_dir: Path | None = None
     disk_reserve_mb: int | None = Field(None, ge=16)
 
     # Jobs and manifests in a database that several processes share; otherwise in the data directory
@@ -173,7 +174,21 @@ class Settings(BaseSettings):
         """Where downloaded models are: MODELS_DIR, or `models` in the data directory."""
         return self.models_dir or self.data_dir / "models"
 
-    @field_validator("data_dir", "models_dir")
+    @property
+    def backup_path(self) -> Path:
+        """Where backups are made: BACKUP_DIR, or `backups` in the data directory."""
+        return self.backup_dir or self.data_dir / "backups"
+
+    @property
+    def databases(self) -> list[Path | str]:
+        """That of jobs, and that of collections where they are in this data directory, and nobody else's."""
+        file = self.data_dir / "state.db"
+        if self.database_url is None:
+            return [file]
+        url = self.database_url.get_secret_value()
+        return [url, file] if self.qdrant_url is None else [url]
+
+    @field_validator("data_dir", "models_dir", "backup_dir")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         """So that a later change of the working directory changes nothing."""

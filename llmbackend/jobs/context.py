@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..inference.cache import CachedEmbedder
 from ..inference.chat import ChatModel
@@ -16,6 +16,9 @@ from ..knowledge.answers.links import Links
 from ..knowledge.collections.collections import Collections
 from .ledger import Claim
 from .results import Chunk, Results
+
+if TYPE_CHECKING:
+    from ..backup.making import Backups
 
 PROGRESS_SECONDS = 0.2
 """Between two writes of a job's progress."""
@@ -33,6 +36,7 @@ class JobServices:
     judge: Judge
     collections: Collections
     answer_links: Links
+    backups: Backups
 
 
 class Context:

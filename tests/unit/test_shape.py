@@ -345,10 +345,10 @@ STOREYS = (
     {"inference"},
     {"knowledge"},
     {"analysis", "doctor", "llamaindex"},
-    {"jobs"},
+    {"jobs", "backup"},
     {"backend"},
     {"operations"},
-    {"local", "server", "worker_process"},
+    {"local", "server", "worker_process", "restore"},
     {"async_client", "async_transports"},
     {"cli", "demo", "__main__"},
 )
