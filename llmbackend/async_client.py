@@ -883,6 +883,7 @@ class AsyncLLMBackendClient:
         chunk_overlap: int | None = None,
         indexes: Mapping[str, str] | None = None,
         engine: Mapping[str, Any] | None = None,
+        parser: str | None = None,
     ) -> Record:
         """Make an empty collection; returns its description.
 
@@ -890,7 +891,8 @@ class AsyncLLMBackendClient:
         `{"kind": "keyword", "signed": "datetime", "price": "float"}`, or "bool", or "integer" where all numbers are
         whole. A filter makes those that it lacks, if it can. `engine` are options of a Qdrant server, beside those that
         llmbackend is set to: `shard_number`, `replication_factor`, `write_consistency_factor`, `on_disk`, `quantization`
-        ("int8"). Raises Conflict if there is one of that name, InvalidRequest.
+        ("int8"). `parser` names a node parser that a project has registered where llmbackend runs (llmbackend.plugins): it
+        splits the collection's documents, always. Raises Conflict if there is one of that name, InvalidRequest.
         """
         return await self._call(
             "create_collection",
@@ -899,6 +901,7 @@ class AsyncLLMBackendClient:
             chunk_overlap=chunk_overlap,
             indexes=indexes,
             engine=engine,
+            parser=parser,
         )
 
     async def set_indexes(self, collection: str, indexes: Mapping[str, str | None]) -> Record:

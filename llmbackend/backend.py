@@ -107,6 +107,7 @@ class Backend:
             data_dir.name,
             most_open=settings.collections_open,
             idle_seconds=settings.collection_idle_seconds,
+            plugin_seconds=settings.plugin_seconds,
         )
         self._retriever = Retriever(
             self._collections, self._embedder, self._reranker, self._judge, settings.plugin_seconds
@@ -462,7 +463,8 @@ class Backend:
     async def create_collection(self, request: schemas.CreateCollectionRequest) -> schemas.CollectionInfo:
         """Make an empty collection.
 
-        Refused: chunk_overlap that is not smaller than chunk_size; indexes of too many fields; engine without a Qdrant server.
+        Refused: chunk_overlap that is not smaller than chunk_size; indexes of too many fields; engine without a Qdrant server;
+        a parser that there is not.
         """
         await self._collections.create(
             request.collection,
@@ -470,6 +472,7 @@ class Backend:
             request.chunk_overlap,
             request.indexes or {},
             request.engine.given if request.engine else {},
+            request.parser,
         )
         return await self._collections.info(request.collection)
 
@@ -824,6 +827,7 @@ class Backend:
             self._reranker,
             self._qdrant,
             self._disk,
+            self._collections.lacking_parsers(),
         )
         return schemas.Diagnosis(ok=all(check.ok for check in checks), version=__version__, checks=checks)
 

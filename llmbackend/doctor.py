@@ -51,8 +51,9 @@ async def examine(
     reranker: Reranker,
     qdrant: QdrantServer | None,
     disk: Disk,
+    lacking: list[str],
 ) -> list[schemas.Check]:
-    """A check a part. None raises: what is wrong stands in the check."""
+    """A check a part. None raises: what is wrong stands in the check. `lacking` tells of parsers that there are not."""
     import aiohttp  # noqa: F401  # now, lest a server seem slow for it
 
     parts = [_chat_server(server, settings.chat_model) for server in factory.servers(settings)]
@@ -68,7 +69,7 @@ async def examine(
         parts.append(_vectors(qdrant))
     parts.append(_data(disk))
     parts.append(_files())
-    parts.append(_own_parts())
+    parts.append(_own_parts(lacking))
     checks = await asyncio.gather(*parts)
     _judge_chat_model(settings.chat_model, [check for check in checks if check.name == "chat"])
     return checks
@@ -247,7 +248,7 @@ async def _data(disk: Disk) -> schemas.Check:
     return await _checked("data", "embedded", disk.folder.as_uri(), probe)
 
 
-async def _own_parts() -> schemas.Check:
+async def _own_parts(lacking: list[str]) -> schemas.Check:
     """A project's own parts, and why some could not be loaded."""
 
     async def probe() -> _Found:
@@ -255,12 +256,9 @@ async def _own_parts() -> schemas.Check:
         return _Found(names, {})
 
     check = await _checked("plugins", "embedded", None, probe)
-    if plugins.FAILED:
-        failed = "; ".join(f"{entry}: {reason}" for entry, reason in plugins.FAILED.items())
-        check.ok, check.fix = (
-            False,
-            f"entry points could not be loaded: {failed}: mend them, or uninstall their packages",
-        )
+    wrong = [f"{entry} could not be loaded: {reason}" for entry, reason in plugins.FAILED.items()]
+    if wrong := [*wrong, *lacking]:
+        check.ok, check.fix = False, "; ".join(wrong)
     return check
 
 

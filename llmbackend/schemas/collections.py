@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from .base import CollectionName, DocumentId, Request, Response
+from .base import CollectionName, DocumentId, PartName, Request, Response
 from .metadata import ChunkPlace, Filters, Metadata
 
 
@@ -63,6 +63,9 @@ class CreateCollectionRequest(CollectionRequest):
     engine: EngineOptions | None = Field(
         None, description="of a Qdrant server, beside those that it is set to"
     )
+    parser: PartName | None = Field(
+        None, description="a project's own node parser, which splits its documents"
+    )
 
 
 class SetIndexesRequest(CollectionRequest):
@@ -85,6 +88,11 @@ class CollectionInfo(Response):
     created_at: str
     indexes: Indexes = Field(description="of metadata fields, those made for a filter included")
     engine: dict[str, JsonValue] = Field(description="options of a Qdrant server that it was made with")
+    parser: str | None = Field(
+        None,
+        exclude_if=lambda parser: parser is None,
+        description="there where a project's own node parser splits its documents",
+    )
     damaged: bool = Field(
         False,
         exclude_if=lambda damaged: not damaged,
@@ -145,6 +153,7 @@ class CollectionManifest(Request):
     indexes: Indexes = {}
     engine: EngineOptions = EngineOptions()
     fingerprint: ModelFingerprint | None = Field(None, exclude_if=lambda made_by: made_by is None)
+    parser: PartName | None = Field(None, exclude_if=lambda parser: parser is None)
 
 
 class StoredChunk(Request):

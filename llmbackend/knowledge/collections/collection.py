@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import CancelScope
 
-from ... import threads
+from ... import plugins, threads
 from ...errors import BackendError, Conflict, LLMBackendError, NotFound
 from ...inference.cache import CachedEmbedder
 from ...inference.fingerprint import AGREE, Fingerprint
+from ..chunks.own_parser import OwnParser
 from ..engines.filters import Condition
 from ..engines.indexes import FieldType, Indexes, needed
 from ..engines.interface import (
@@ -71,6 +72,8 @@ class CollectionServices:
     embedder: CachedEmbedder
     open: OpenIndexes
     written: Written[Collection]
+    plugin_seconds: float = plugins.SECONDS
+    """What one call of a project's own parser may take."""
 
 
 class _Rebuilding:
@@ -137,6 +140,26 @@ class Collection:
     def chunking(self) -> tuple[int, int]:
         """Size and overlap of its chunks, in tokens."""
         return self.manifest.chunk_size, self.manifest.chunk_overlap
+
+    @property
+    def parser(self) -> OwnParser | None:
+        """The project's own that splits its documents. Raises Conflict if it is not installed (any more)."""
+        name = self.manifest.parser
+        if name is None:
+            return None
+        if lacks := self.lacks_parser:
+            raise Conflict(lacks, details={"collection": self.name, "parser": name})
+        return OwnParser(plugins.NODE_PARSERS[name], self._services.plugin_seconds, *self.chunking)
+
+    @property
+    def lacks_parser(self) -> str | None:
+        """Why its documents cannot be split: searching goes on."""
+        name = self.manifest.parser
+        if name is None or name in plugins.NODE_PARSERS:
+            return None
+        return (
+            f"collection {self.name!r} is split by the node parser {name!r}, which is not here. {plugins.HOW}"
+        )
 
     @property
     def shared(self) -> bool:

@@ -16,7 +16,7 @@ import anyio
 from anyio import CancelScope
 from sqlalchemy import Engine
 
-from ... import threads
+from ... import plugins, threads
 from ...errors import BackendError, Conflict, InvalidRequest, NotFound
 from ...inference.cache import CachedEmbedder
 from ...inference.fingerprint import Fingerprint
@@ -66,6 +66,7 @@ class Collections:
         *,
         most_open: int = 32,
         idle_seconds: float = 30.0,
+        plugin_seconds: float = plugins.SECONDS,
     ) -> None:
         self.manifests = Manifests(engine, holder)
         self.physical = PhysicalCollections(self.manifests, engines)
@@ -73,7 +74,7 @@ class Collections:
         self.written: Written[Collection] = Written()
         self._open_indexes = OpenIndexes(most_open, idle_seconds)
         self._services = CollectionServices(
-            self.manifests, self.physical, embedder, self._open_indexes, self.written
+            self.manifests, self.physical, embedder, self._open_indexes, self.written, plugin_seconds
         )
         counts = self.manifests.counts()
         # Nobody else changes those of engines that are not shared; for the others, see `learn`.
@@ -181,6 +182,10 @@ class Collections:
                 raise
             return _described(collection, None, damaged=lost, problem=error.message)
 
+    def lacking_parsers(self) -> list[str]:
+        """What collections lack of a project's own node parsers, and what to do."""
+        return [lacks for one in self._collections.values() if (lacks := one.lacks_parser)]
+
     # Making and deleting
 
     async def create(
@@ -190,8 +195,11 @@ class Collections:
         chunk_overlap: int | None,
         indexes: Indexes = NO_INDEXES,
         options: Mapping[str, Any] = MappingProxyType({}),
+        parser: str | None = None,
     ) -> Collection:
-        """A new, empty collection; raises Conflict if there is one of that name."""
+        """A new, empty collection; raises Conflict if there is one of that name, InvalidRequest for an unknown parser."""
+        if parser is not None:
+            plugins.NODE_PARSERS.named(parser)
         size, overlap = chunking(chunk_size, chunk_overlap)
         require_few(indexes)
         if options and self.physical.default.options is None:
@@ -204,7 +212,15 @@ class Collections:
             self.require_free(name)
             dimension, made_by = await self.model()
             manifest = await self.manifest(
-                name, dimension, size, overlap, made_by.model, made_by, indexes=indexes, options=options
+                name,
+                dimension,
+                size,
+                overlap,
+                made_by.model,
+                made_by,
+                indexes=indexes,
+                options=options,
+                parser=parser,
             )
             await self.physical.make(manifest)
             return await self._add(manifest, (0, 0))
@@ -243,6 +259,7 @@ class Collections:
         made_by: Fingerprint | None,
         indexes: Indexes = NO_INDEXES,
         options: Mapping[str, Any] = MappingProxyType({}),
+        parser: str | None = None,
     ) -> Manifest:
         """Of a collection that is not there yet."""
         return Manifest(
@@ -258,6 +275,7 @@ class Collections:
             indexes=dict(indexes),
             options=dict(options),
             made_with=self.made_with(options),
+            parser=parser,
         )
 
     def made_with(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -319,4 +337,6 @@ class Collections:
 
 def _described(collection: Collection, counts: tuple[int, int] | None, **problem: Any) -> CollectionInfo:
     documents, chunks = counts or (None, None)
+    if "problem" not in problem and collection.lacks_parser:
+        problem["problem"] = collection.lacks_parser
     return CollectionInfo(**collection.manifest.public, documents=documents, chunks=chunks, **problem)

@@ -59,6 +59,7 @@ table = Table(
     Column("made_with", JSON, nullable=False, server_default="{}"),
     Column("documents", Integer),
     Column("chunks", Integer),
+    Column("parser", String(128)),
 )
 """`documents` and `chunks` are null while a collection may be written to, and after a kill: then its index is counted."""
 
@@ -117,6 +118,8 @@ class Manifest:
     made_with: dict[str, Any] = field(default_factory=dict)
     """Those that its physical collection was made with: these, and what was set then."""
     made_by: str | None = None
+    parser: str | None = None
+    """A project's own node parser, which splits its documents in place of ours."""
 
     @property
     def layout(self) -> Layout:

@@ -154,6 +154,7 @@ class Imports:
             _fingerprint(made),
             made.indexes,
             made.engine.given,
+            made.parser,
         )
         with CancelScope(shield=True):
             await collections.physical.make(manifest)

@@ -18,6 +18,7 @@ from ...inference.embeddings import added
 from ...inference.fingerprint import Fingerprint
 from ...schemas import Document, Failure, IngestPlan, IngestReport, IngestWarning
 from ..chunks.chunking import content_hash, split
+from ..chunks.own_parser import OwnParser
 from ..chunks.syntax import PART_OF, BareText, ParsedDocument
 from ..collections.collection import Collection
 from ..engines.interface import Chunk
@@ -292,13 +293,19 @@ async def _batch(
     The same document given twice counts as unchanged. Raises InsufficientStorage if there is no room `to_write` it.
     """
     batch = _Batch(given=len(part))
-    versions = await threads.processor(_versions, batch, part, seen)
+    own = collection.parser if collection else None
+    versions = await threads.processor(_versions, batch, part, seen, own)
     if collection and versions:
         stored = await collection.stored([(one.document.id, one.digest) for one in versions])
         versions = [one for one in versions if one.document.id not in stored]
         batch.unchanged += len(stored)
         if versions and to_write:
             await collection.require_room(sum(len(one.document.text) for one in versions))
+    if own is not None:
+        to_split = [one for one in versions if _is_to_split(one.document)]
+        versions = [one for one in versions if not _is_to_split(one.document)]
+        for version in to_split:
+            _add(batch, version, await own.split(*version))
     if versions:
         for some in _parts([one.document for one in versions], SPLIT_CHARACTERS):
             await threads.splitting(_split, batch, versions[: len(some)], chunking)
@@ -383,7 +390,7 @@ _ARE_LOST = "are U+FFFD, which stands for one that could not be read, or for hal
 
 
 def _versions(
-    batch: _Batch, part: Sequence[str | Document | Failure], seen: dict[str, str]
+    batch: _Batch, part: Sequence[str | Document | Failure], seen: dict[str, str], own: OwnParser | None
 ) -> list[_Version]:
     """Those of a batch to look for; the others are counted in it."""
     versions: list[_Version] = []
@@ -400,6 +407,8 @@ def _versions(
                 IngestWarning(id=document.id, warning=f"{lost} of its characters {_ARE_LOST}")
             )
         digest = content_hash(document)
+        if own is not None and _is_to_split(document):
+            digest = own.digest(digest)
         if not document.text.strip():
             batch.failed.append(Failure(id=document.id, error="the document is empty"))
         elif document.id not in seen:
@@ -416,9 +425,18 @@ def _versions(
 def _split(batch: _Batch, versions: Sequence[_Version], chunking: tuple[int, int]) -> None:
     for version in versions:
         threads.give_way()
-        if chunks := split(*version, *chunking):
-            batch.changed.append((version.document.id, version.digest))
-            # A document's head, its chunk 0, goes last: it makes the version count (see interface.py).
-            batch.chunks += [*chunks[1:], chunks[0]]
-        else:
-            batch.failed.append(Failure(id=version.document.id, error="the document has no text"))
+        _add(batch, version, split(*version, *chunking))
+
+
+def _add(batch: _Batch, version: _Version, chunks: list[Chunk]) -> None:
+    if chunks:
+        batch.changed.append((version.document.id, version.digest))
+        # A document's head, its chunk 0, goes last: it makes the version count (see interface.py).
+        batch.chunks += [*chunks[1:], chunks[0]]
+    else:
+        batch.failed.append(Failure(id=version.document.id, error="the document has no text"))
+
+
+def _is_to_split(document: Document | BareText) -> bool:
+    """Whether it did not come split."""
+    return isinstance(document, BareText) or document.chunks is None
