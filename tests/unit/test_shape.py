@@ -426,7 +426,7 @@ def test_the_sdk_imports_the_standard_library_requests_and_dotenv_only() -> None
             names = [node.module or ""]
         found |= {(function, name) for name in names if name.split(".")[0] not in sys.stdlib_module_names}
     optional = {"numpy", "matplotlib", "tqdm", "llmbackend.local", "llmbackend.llamaindex"}
-    assert {name for _, name in found} == {"requests", "dotenv", *optional}
+    assert {name for _, name in found} == {"requests", "requests.utils", "dotenv", *optional}
     assert {function for function, name in found if name == "llmbackend.local"} == {"_local_transport"}
     assert {function for function, name in found if name == "llmbackend.llamaindex"} == {"llamaindex"}
     assert "" not in {function for function, _ in found}, "all of them where they are needed"
