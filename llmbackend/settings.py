@@ -115,6 +115,7 @@ class Settings(BaseSettings):
     api_keys: SecretStr | None = None
     host: str = "127.0.0.1"
     port: int = Field(8888, ge=0, le=65535)
+    cors_origins: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     audit_days: float = Field(365, gt=0)
@@ -173,6 +174,11 @@ class Settings(BaseSettings):
     def models_path(self) -> Path:
         """Where downloaded models are: MODELS_DIR, or `models` in the data directory."""
         return self.models_dir or self.data_dir / "models"
+
+    @property
+    def origins(self) -> list[str]:
+        """Of CORS_ORIGINS."""
+        return [one.strip() for one in (self.cors_origins or "").split(",") if one.strip()]
 
     @property
     def backup_path(self) -> Path:
@@ -248,6 +254,17 @@ class Settings(BaseSettings):
         for one in (urls or "").split(","):
             _check_url(one)
         return urls
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: str | None) -> str | None:
+        for one in filter(None, map(str.strip, (origins or "").split(","))):
+            parts = urlsplit(one)
+            if one != "*" and (
+                parts.scheme not in ("http", "https") or one != f"{parts.scheme}://{parts.netloc}"
+            ):
+                raise ValueError("an origin is like https://app.example.com, without a path; * is any")
+        return origins
 
     @field_validator("tei_rerank_url", "rerank_url", "models_url")
     @classmethod

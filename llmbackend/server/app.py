@@ -22,6 +22,7 @@ from anyio import CancelScope
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
@@ -60,6 +61,7 @@ def create_app(
     return Starlette(
         routes=routes,
         middleware=[
+            *_cors(backend.settings.origins),
             Middleware(RequestId, refusals=refusals or Refusals(), metrics=metrics),
             Middleware(Access, register=backend.register),
             Middleware(
@@ -73,6 +75,21 @@ def create_app(
             Exception: _unforeseen,
         },
     )
+
+
+def _cors(origins: list[str]) -> list[Middleware]:
+    """What lets pages of other sites call: keys are sent in headers, so no cookies are asked for."""
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
+    ]
 
 
 def _path(operation: Operation) -> str:
