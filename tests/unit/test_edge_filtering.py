@@ -191,19 +191,22 @@ def test_of_many_fields_the_last_asked_for_stay(
     assert len(paths) <= 4
 
 
-def test_columns_are_read_for_a_tenth_of_the_time(
+def test_names_that_are_made_up_are_looked_for_seldom(
     made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(edge_filtering, "REST", 10**9)
     index = made({f"d{n}": {"a": 1, "b": n} for n in range(10)})
-    _read(index, {"a": 1})
+    for field in ("a", "b"):
+        _read(index, {field: 1})
+    _read(index, {"nobody": 1})
     ends = time.monotonic() + 20
     while not index._filtering._not_before:
         assert time.monotonic() < ends
         time.sleep(0.002)
     for number in range(5):
+        assert _found(index, {f"made-up-{number}": 1}) == set()
         assert _found(index, {"b": number}) == {f"d{number}"}
-    assert index._filtering._columns.paths == {"metadata.a"}
+    assert index._filtering._columns.paths == {"metadata.a", "metadata.b", "metadata.nobody"}
 
 
 def test_another_index_with_the_same_chunks_takes_columns_over(made: Callable[..., Any]) -> None:

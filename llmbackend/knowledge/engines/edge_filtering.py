@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 HELD = 0.01  # seconds, about, for which a part may hold the interpreter's lock
 LEAST_BATCH, READ_BATCH = 32, 256
 LEAST_LOOKUPS, LOOKUPS, MOST_LOOKUPS = 32, 500, 20_000  # a condition of a filter in a chunk is one
+MOST_PARTS = 16
+"""Of all chunks: to find those of a part, Edge looks at the ids of all."""
 DEEPEST = 1_000
 """How far down the unfiltered list is looked for what a filter lets through, before it is in all chunks."""
 NAMED_AT_ONCE = 10_000
@@ -44,7 +46,8 @@ MOST_COLUMNS = 64
 """Of an index, those last asked for. One takes 16 bytes a chunk that has the field, and all together 28 bytes a chunk.
 Of fields that no chunk has, which take nothing, as many are known."""
 REST = 9
-"""Times as long as columns took to be read, nothing is read for others: whatever is asked for takes a tenth of the time."""
+"""Times as long as reading took, nothing is read where it found no field that is there, and was new: made-up names take a
+tenth of the time at most."""
 AFTER_FAILURE = 60.0  # seconds
 RESOLVED = 16
 """Filters whose points are kept as Edge takes them, until something is written."""
@@ -218,7 +221,17 @@ class Filtering:
                 return
             if not done:
                 return
-            self._not_before = time.monotonic() + REST * (time.monotonic() - began)
+            took = time.monotonic() - began
+            if not self._gained(there):
+                self._not_before = time.monotonic() + REST * took
+
+    def _gained(self, before: Columns | None) -> bool:
+        """Whether there are columns of fields that are there, without that others had to go for them."""
+        now = self._columns
+        if now is None:
+            return False
+        filled = now.paths - now.empty
+        return before is None or (len(filled) <= MOST_COLUMNS and bool(filled - before.paths))
 
     def _leave_out(self, there: Columns | None) -> None:
         """What was asked for the longest time ago, apart for fields that are there, and for those that may be made up."""
@@ -268,7 +281,7 @@ class Filtering:
         while waiting:
             parts, number = waiting.pop()
             lookups = chunks * terms // parts
-            if lookups > self._lookups:
+            if lookups > self._lookups and parts < MOST_PARTS:
                 waiting += [(2 * parts, number + parts), (2 * parts, number)]
                 continue
             these = (
