@@ -68,7 +68,7 @@ def _http(_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("server")
     with (
         serving(folder, api_key=SERVER_KEY, **_settings) as server,
-        LLMBackendClient(server.url, SERVER_KEY) as client,
+        LLMBackendClient(server.url, SERVER_KEY, retries=0) as client,
     ):
         yield client
 
@@ -110,7 +110,7 @@ def patient(request: pytest.FixtureRequest, connect: Connect) -> Iterator[LLMBac
     if request.param == "local":
         yield connect(upstream_timeout=100)
     else:
-        with LLMBackendClient(request.getfixturevalue("patient_server"), SERVER_KEY) as client:
+        with LLMBackendClient(request.getfixturevalue("patient_server"), SERVER_KEY, retries=0) as client:
             yield client
 
 
