@@ -132,11 +132,14 @@ class Manifest:
     @property
     def public(self) -> dict[str, Any]:
         """What callers are told: all but where it is kept."""
-        hidden = ("id", "engine", "physical", "indexed", "options", "made_with", "made_by")
-        shown = {name: value for name, value in asdict(self).items() if name not in hidden}
-        return {**shown, "engine": self.made_with}
+        return {**{name: getattr(self, name) for name in _PUBLIC}, "engine": self.made_with}
 
 
+_PUBLIC = [
+    one.name
+    for one in fields(Manifest)
+    if one.name not in ("id", "engine", "physical", "indexed", "options", "made_with", "made_by")
+]
 _SHOWN = [table.c[one.name] for one in fields(Manifest)]
 
 
