@@ -18,7 +18,7 @@ from llmbackend.inference.static_vectors import StaticEmbedder
 from llmbackend.knowledge.collections import open_indexes
 from llmbackend.knowledge.collections.collection import Collection
 from llmbackend.knowledge.collections.collections import Collections
-from llmbackend.knowledge.engines.interface import Chunk, VectorIndex
+from llmbackend.knowledge.engines.interface import Chunk, Physical, VectorIndex
 from llmbackend.knowledge.engines.qdrant_edge import IN_USE, EdgeIndex, QdrantEdge
 from llmbackend.storage.database import connect
 
@@ -226,6 +226,50 @@ def test_a_write_that_races_with_the_release_is_counted(collections: Callable[..
         assert not a.is_open
         assert await a.count() == (5, 5)
         await both.close()
+
+    asyncio.run(work())
+
+
+def test_a_slow_repair_and_a_slow_removal_delay_no_other(
+    collections: Callable[..., Collections], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is being opened, another removed: the third is searched, listed, made and deleted meanwhile."""
+
+    async def work() -> None:
+        some = collections()
+        a, b = await some.get("a"), await some.get("b")
+        third = await some.create("c", None, None)
+        go_on = threading.Event()
+        opened, dropped = QdrantEdge.open, QdrantEdge.drop
+        slow = {a.manifest.physical_collection.id, b.manifest.physical_collection.id}
+
+        def open_slowly(engine: QdrantEdge, physical: Physical, **how: Any) -> EdgeIndex:
+            assert physical.id not in slow or go_on.wait(30)
+            return opened(engine, physical, **how)
+
+        def drop_slowly(engine: QdrantEdge, physical_id: str) -> None:
+            assert physical_id not in slow or go_on.wait(30)
+            dropped(engine, physical_id)
+
+        monkeypatch.setattr(QdrantEdge, "open", open_slowly)
+        monkeypatch.setattr(QdrantEdge, "drop", drop_slowly)
+        opening = [asyncio.create_task(a.documents(1, None)) for _ in range(3)]
+        deleting = asyncio.create_task(some.delete("b"))
+        async with asyncio.timeout(20):
+            await _until(lambda: "b" not in some.names())
+            for _ in range(20):
+                assert (await third.documents(1, None)).heads == []
+            assert [one.name for one in await some.infos(bool)] == ["a", "c"]
+            assert (await some.create("b", None, None)).manifest.physical_collection.id not in slow
+            assert await some.delete("b") == 0
+            assert await a.count() == (0, 0), "that needs no index"
+        opening[0].cancel()
+        assert not any(task.done() for task in (*opening[1:], deleting))
+        go_on.set()
+        for task in opening[1:]:
+            assert (await task).heads == [], "opening went on for those who still wait"
+        assert await deleting == 0
+        await some.close()
 
     asyncio.run(work())
 
