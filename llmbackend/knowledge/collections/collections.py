@@ -339,4 +339,6 @@ def _described(collection: Collection, counts: tuple[int, int] | None, **problem
     documents, chunks = counts or (None, None)
     if "problem" not in problem and collection.lacks_parser:
         problem["problem"] = collection.lacks_parser
-    return CollectionInfo.model_construct(**collection.manifest.public, documents=documents, chunks=chunks, **problem)
+    return CollectionInfo.model_construct(
+        **collection.manifest.public, documents=documents, chunks=chunks, **problem
+    )
