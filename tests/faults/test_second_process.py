@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ import pytest
 from llmbackend import Conflict, LLMBackendClient
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
-from tests.server import serving, start
+from tests.server import python, serving, start
 
 OPEN = """
 import sys
@@ -29,11 +27,11 @@ def _open(data_dir: Path) -> LLMBackendClient:
     return LLMBackendClient(transport=LocalTransport(Settings(data_dir=data_dir)))
 
 
-def _open_elsewhere(data_dir: Path) -> subprocess.CompletedProcess[str]:
-    """The same in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", OPEN, str(data_dir)], capture_output=True, text=True, timeout=60, check=False
-    )
+def _open_elsewhere(data_dir: Path) -> tuple[int, str, str]:
+    """The same in a process of its own: its exit code, and what it said on stdout and stderr."""
+    process = python(["-c", OPEN, str(data_dir)], cwd=data_dir.parent)
+    out, said = process.communicate(timeout=60)
+    return process.wait(), out, said
 
 
 def test_the_second_is_told_who_holds_it_and_what_to_do(tmp_path: Path) -> None:
@@ -52,7 +50,7 @@ def test_the_second_is_told_who_holds_it_and_what_to_do(tmp_path: Path) -> None:
 
 def test_a_second_server_says_so_in_one_line(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
-        second = start(tmp_path)
+        second = start(tmp_path, warm=True)
         _, said = second.communicate(timeout=60)
     assert second.returncode == 1
     assert said.startswith("conflict: ")
@@ -69,11 +67,11 @@ def test_a_closed_client_leaves_it_to_the_next(tmp_path: Path) -> None:
 def test_a_process_of_its_own_is_refused_and_let_in_after(tmp_path: Path) -> None:
     with _open(tmp_path) as client:
         assert client.health().status == "ok"
-        refused = _open_elsewhere(tmp_path)
-        assert refused.returncode == 1
-        assert "Conflict: " in refused.stderr
-    let_in = _open_elsewhere(tmp_path)
-    assert (let_in.returncode, let_in.stdout.strip()) == (0, "ok"), let_in.stderr
+        code, _, said = _open_elsewhere(tmp_path)
+        assert code == 1
+        assert "Conflict: " in said
+    code, out, said = _open_elsewhere(tmp_path)
+    assert (code, out.strip()) == (0, "ok"), said
 
 
 def test_what_a_killed_process_left_blocks_nobody(tmp_path: Path) -> None:
