@@ -345,7 +345,9 @@ class AsyncLLMBackendClient:
         method, path = ROUTES[operation]
         for name in [part[1:-1] for part in path.split("/") if part.startswith("{")]:
             value = str(given.get(name, ""))
-            if value in ("", ".", "..") or ("/" in value and name != "model"):
+            parts = value.split("/", 1) if name == "collection" else [value]
+            slashes = name != "model" and any("/" in part for part in parts)
+            if slashes or {"", ".", ".."}.intersection(parts):
                 reason = f"it is part of a path, and cannot be {value!r}"
                 found = {"type": "path", "loc": [name], "msg": reason}
                 raise InvalidRequest(f"{operation}: {name}: {reason}", details={"errors": [found]})
@@ -1336,6 +1338,26 @@ class AsyncLLMBackendClient:
     async def delete_schedule(self, name: str) -> Record:
         """End a schedule; jobs that it has submitted go on. Returns `{deleted}`. Raises NotFound."""
         return await self._call("delete_schedule", name=name)
+
+    async def share_collection(self, collection: str, with_project: str, *, can: str = "read") -> Record:
+        """Let another project use a collection: "read" it, or "write" to it, too; or share it otherwise than before.
+
+        There it is called `project/collection`, by this project's name, in lists, searches and as the model
+        `rag/project/collection`. Deleting and sharing it stay this project's. Returns `{collection, with_project, can,
+        created_at}`. Raises NotFound, InvalidRequest.
+        """
+        return await self._call("share_collection", collection=collection, with_project=with_project, can=can)
+
+    async def unshare_collection(self, collection: str, with_project: str) -> Record:
+        """Share a collection with that project no more, from the next second on in every process.
+
+        Returns as `share_collection` did. Raises NotFound.
+        """
+        return await self._call("unshare_collection", collection=collection, with_project=with_project)
+
+    async def list_shares(self) -> Records:
+        """The collections that this project shares, and those that are shared with it, as `share_collection` returns."""
+        return Records((await self._call("list_shares"))["shares"])
 
     async def create_key(
         self,

@@ -17,9 +17,10 @@ from anyio import CancelScope
 from sqlalchemy import text
 
 from . import __version__, audit, doctor, loading, otel, panics, plugins, schemas, threads, tracing, usage
-from .access import issuing, keys
+from .access import issuing, keys, shares
 from .access.decision import Asks
 from .access.limits import Limiter
+from .access.names import QualifiedName
 from .access.register import Register
 from .backup import job as _backup_job  # noqa: F401  # registers the type
 from .backup.making import Backups
@@ -126,6 +127,7 @@ class Backend:
             self._chat, self._embedder, self._judge, self._collections, settings.answer_links, backups
         )
         self._database = Database(engine, self._vitals)
+        self._manifests = manifests
         self.register = Register(self._database, manifests, settings.callers)
         self.register.default_model = self._default_model
         redis = settings.redis_url.get_secret_value() if settings.redis_url else None
@@ -250,7 +252,8 @@ class Backend:
             found.append(schemas.Model(id=self._embedder.name, type="embedding"))
         found = [model for model in found if caller.models.fit(model.id)]
         if "read" in caller.can:
-            names = filter(caller.collections.fit, self._collections.names())
+            await self.register.fresh()
+            names = sorted(name.shown_to(caller) for name in self._collections.names() if self._visible(name))
             found += [schemas.Model(id=f"{rag_model.PREFIX}{name}", type="rag") for name in names]
         return schemas.ModelList(data=found)
 
@@ -275,6 +278,14 @@ class Backend:
                 return model
         raise NotFound(
             f"no model {request.model!r}: see the list of models", details={"model": request.model}
+        )
+
+    def _visible(self, name: QualifiedName) -> bool:
+        """Whether the caller may know of that collection."""
+        caller = tracing.current().caller
+        its_own = caller.everywhere or name.project == caller.project
+        return (its_own or name in self.register.shared_with(caller.project)) and caller.collections.fit(
+            name.shown_to(caller)
         )
 
     async def _default_model(self, kind: Asks) -> str:
@@ -389,7 +400,7 @@ class Backend:
         keep: Sequence[str] = (),
         progress: StagesProgress = silent,
     ) -> schemas.IngestReport:
-        asked = (request.collection, request.chunk_size, request.chunk_overlap)
+        asked = (_named(request.collection), request.chunk_size, request.chunk_overlap)
         if not request.plan:
             collection = await self._collections.get_or_create(*asked)
             return await ingest(
@@ -447,7 +458,7 @@ class Backend:
     async def _evaluate(self, request: schemas.EvaluateRequest, progress: Progress) -> schemas.Evaluation:
         from .knowledge.retrieval.evaluation import evaluate
 
-        collection = await self._collections.get(request.collection)
+        collection = await self._collections.get(_named(request.collection))
         return await evaluate(
             collection, request.questions, request.k, self._embedder, self._reranker, progress
         )
@@ -456,9 +467,9 @@ class Backend:
 
     async def list_collections(self, request: schemas.ListCollectionsRequest) -> schemas.CollectionList:
         """List the collections."""
-        which = tracing.current().caller.collections.fit
-        infos = await self._collections.infos(which, counts=request.counts)
-        return schemas.CollectionList(collections=infos)
+        await self.register.fresh()
+        infos = await self._collections.infos(self._visible, counts=request.counts)
+        return schemas.CollectionList(collections=sorted(infos, key=lambda info: info.name))
 
     async def create_collection(self, request: schemas.CreateCollectionRequest) -> schemas.CollectionInfo:
         """Make an empty collection.
@@ -467,29 +478,30 @@ class Backend:
         a parser that there is not.
         """
         await self._collections.create(
-            request.collection,
+            _named(request.collection),
             request.chunk_size,
             request.chunk_overlap,
             request.indexes or {},
             request.engine.given if request.engine else {},
             request.parser,
         )
-        return await self._collections.info(request.collection)
+        return await self._collections.info(_named(request.collection))
 
     async def get_collection(self, request: schemas.CollectionRequest) -> schemas.CollectionInfo:
         """Describe a collection."""
-        return await self._collections.info(request.collection)
+        return await self._collections.info(_named(request.collection))
 
     async def set_indexes(self, request: schemas.SetIndexesRequest) -> schemas.CollectionInfo:
         """Make, change or remove indexes of metadata fields.
 
         Refused: indexes of too many fields.
         """
-        return await self._collections.set_indexes(request.collection, request.indexes)
+        return await self._collections.set_indexes(_named(request.collection), request.indexes)
 
     async def delete_collection(self, request: schemas.CollectionRequest) -> schemas.CollectionDeleted:
         """Remove a collection with all its documents."""
-        documents = await self._collections.delete(request.collection)
+        documents = await self._collections.delete(_named(request.collection))
+        await self.register.look()  # a share goes with it
         return schemas.CollectionDeleted(deleted=request.collection, documents=documents)
 
     async def reindex_collection(self, request: schemas.ReindexRequest) -> schemas.ReindexReport:
@@ -497,11 +509,13 @@ class Backend:
 
         Refused: another model than that.
         """
-        return await reindex(self._collections, request.collection, model=request.model)
+        return await reindex(self._collections, _named(request.collection), model=request.model)
 
     async def reindex_collection_stream(self, request: schemas.ReindexRequest) -> AsyncIterator[bytes]:
         def work(progress: Progress) -> Awaitable[schemas.ReindexReport]:
-            return reindex(self._collections, request.collection, model=request.model, progress=progress)
+            return reindex(
+                self._collections, _named(request.collection), model=request.model, progress=progress
+            )
 
         async for item in _with_progress(work):
             yield event(item)
@@ -512,7 +526,7 @@ class Backend:
 
         Refused: a cursor that no earlier page gave.
         """
-        return await export_page(self._collections, request.collection, request.limit, request.cursor)
+        return await export_page(self._collections, _named(request.collection), request.limit, request.cursor)
 
     async def import_collection(self, request: schemas.ImportRequest) -> schemas.ImportedCollection:
         """Take in an exported collection, a page at a time; it is there with the last.
@@ -520,14 +534,14 @@ class Backend:
         Refused: a vector that is not base64 of float32, of the manifest's dimension, finite; a number that is not less than its
         total; a document of which a chunk is missing or there twice; metadata or a place beyond their limits.
         """
-        return await self._imports.take(request)
+        return await self._imports.take(_named(request.collection), request)
 
     async def list_documents(self, request: schemas.ListDocumentsRequest) -> schemas.DocumentList:
         """List a collection's documents, a page at a time.
 
         Refused: a cursor that no earlier page gave.
         """
-        collection = await self._collections.get(request.collection)
+        collection = await self._collections.get(_named(request.collection))
         page = await collection.documents(request.limit, request.cursor)
         documents = [
             schemas.DocumentInfo.model_construct(
@@ -543,7 +557,7 @@ class Backend:
         Refused: a cursor that no earlier page gave; filters that are none, or more than there may be.
         """
         where = conditions(request.filters)
-        collection = await self._collections.get(request.collection)
+        collection = await self._collections.get(_named(request.collection))
         if where:
             await collection.prepare(where)
         page = await collection.passages(request.limit, request.cursor, request.ids, where)
@@ -560,7 +574,7 @@ class Backend:
 
     async def delete_documents(self, request: schemas.DeleteDocumentsRequest) -> schemas.DocumentsDeleted:
         """Remove documents from a collection."""
-        collection = await self._collections.get(request.collection)
+        collection = await self._collections.get(_named(request.collection))
         return schemas.DocumentsDeleted(deleted=await collection.delete(request.ids, flush=True))
 
     # Analysis
@@ -706,7 +720,47 @@ class Backend:
         await self._database.write(schedules.remove, tracing.current().caller.project, request.name)
         return schemas.ScheduleDeleted(deleted=request.name)
 
-    # Keys
+    # Keys, and what projects share
+
+    async def share_collection(self, request: schemas.ShareRequest) -> schemas.Share:
+        """Let another project read a collection, or write to it, too; or share it otherwise than before.
+
+        Refused: the collection's own project.
+        """
+        name = _named(request.collection)
+        if request.with_project == name.project:
+            raise InvalidRequest("with_project: it is the collection's own project, which may do all anyway")
+        await self._collections.get(name)  # raises NotFound
+        share = shares.Share(name, request.with_project, request.can, time.time())
+        await threads.database(self._write_shares, shares.put, share)
+        return await self._shared(share)
+
+    async def unshare_collection(self, request: schemas.UnshareRequest) -> schemas.Share:
+        """Share a collection with a project no more."""
+        name = _named(request.collection)
+        await self._collections.get(name)  # raises NotFound
+        ended = await threads.database(self._write_shares, shares.remove, name, request.with_project)
+        return await self._shared(ended)
+
+    async def _shared(self, share: shares.Share) -> schemas.Share:
+        await self.register.look()
+        return _described(share)
+
+    def _write_shares(self, work: Callable[..., Any], *args: Any) -> Any:
+        with database.transaction(self._manifests) as connection:
+            return work(connection, *args)
+
+    async def list_shares(self, request: schemas.Empty) -> schemas.ShareList:
+        """List the collections that the caller's project shares, and those that are shared with it."""
+        await self.register.look()
+        caller = tracing.current().caller
+        found = [
+            _described(share)
+            for share in self.register.shares
+            if caller.reach in (None, share.collection.project, share.with_project)
+            and caller.collections.fit(share.collection.shown_to(caller))
+        ]
+        return schemas.ShareList(shares=found)
 
     async def create_key(self, request: schemas.CreateKeyRequest) -> schemas.CreatedKey:
         """Make an API key, which is told this once.
@@ -830,6 +884,20 @@ class Backend:
             self._collections.lacking_parsers(),
         )
         return schemas.Diagnosis(ok=all(check.ok for check in checks), version=__version__, checks=checks)
+
+
+def _described(share: shares.Share) -> schemas.Share:
+    return schemas.Share(
+        collection=share.collection.shown_to(tracing.current().caller),
+        with_project=share.with_project,
+        can=share.can,
+        created_at=issuing.stamp(share.created_at),
+    )
+
+
+def _named(name: str) -> QualifiedName:
+    """Which collection the caller means; raises Forbidden if nobody decided that it may be touched."""
+    return tracing.current().collection(name)
 
 
 def _reach() -> str | None:

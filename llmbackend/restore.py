@@ -127,14 +127,14 @@ class _Restoring:
                     documents.update(line["chunk"][0] for line in some)
                     chunks += len(some)
                     self._done += len(some)
-                    self._tell(manifest.name, self._done, self._counts["chunks"])
+                    self._tell(manifest.called, self._done, self._counts["chunks"])
                 if after is not None or len(some) < BATCH:
                     break
             await index.threads(index.flush)
             if (found := await index.threads(index.count)) != (len(documents), chunks):
                 raise BackendError(
-                    f"collection {manifest.name!r} was not restored: it has {found[1]} of {chunks} chunks",
-                    details={"collection": manifest.name},
+                    f"collection {manifest.called!r} was not restored: it has {found[1]} of {chunks} chunks",
+                    details={"collection": manifest.called},
                 )
         finally:
             await index.threads(index.close)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from . import precedence
-from .access.caller import LOCAL, NOBODY, Caller
+from .access.caller import LOCAL, NOBODY, Caller, without_secrets
 from .access.decision import NOTHING, Granted
 from .access.names import QualifiedName
 from .errors import Forbidden
@@ -169,7 +169,7 @@ class Trace:
                 self.request_id,
                 self.caller,
                 self.client,
-                quote(self.path[:200], safe="/:@-"),
+                quote(without_secrets(self.path)[:200], safe="/:@-"),
                 self.model or "-",
                 self.tokens["prompt_tokens"],
                 self.tokens["completion_tokens"],

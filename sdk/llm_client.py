@@ -1152,6 +1152,9 @@ ROUTES: dict[str, tuple[str, str]] = {
     "set_schedule": ("POST", "/v1/schedules"),
     "list_schedules": ("GET", "/v1/schedules"),
     "delete_schedule": ("DELETE", "/v1/schedules/{name}"),
+    "share_collection": ("POST", "/v1/collections/{collection}/shares"),
+    "unshare_collection": ("DELETE", "/v1/collections/{collection}/shares/{with_project}"),
+    "list_shares": ("GET", "/v1/shares"),
     "create_key": ("POST", "/v1/keys"),
     "list_keys": ("GET", "/v1/keys"),
     "rotate_key": ("POST", "/v1/keys/{key}/rotate"),
@@ -1572,7 +1575,9 @@ class LLMBackendClient:
         method, path = ROUTES[operation]
         for name in [part[1:-1] for part in path.split("/") if part.startswith("{")]:
             value = str(given.get(name, ""))
-            if value in ("", ".", "..") or ("/" in value and name != "model"):  # models' names have slashes
+            parts = value.split("/", 1) if name == "collection" else [value]  # project/collection
+            slashes = name != "model" and any("/" in part for part in parts)
+            if slashes or {"", ".", ".."}.intersection(parts):
                 reason = f"it is part of a path, and cannot be {value!r}"
                 found = {"type": "path", "loc": [name], "msg": reason}
                 raise InvalidRequest(f"{operation}: {name}: {reason}", details={"errors": [found]})
@@ -2584,7 +2589,27 @@ class LLMBackendClient:
         """End a schedule; jobs that it has submitted go on. Returns `{deleted}`. Raises NotFound."""
         return self._call("delete_schedule", name=name)
 
-    # Keys
+    # Keys, and what projects share
+
+    def share_collection(self, collection: str, with_project: str, *, can: str = "read") -> Record:
+        """Let another project use a collection: "read" it, or "write" to it, too; or share it otherwise than before.
+
+        There it is called `project/collection`, by this project's name, in lists, searches and as the model
+        `rag/project/collection`. Deleting and sharing it stay this project's. Returns `{collection, with_project, can,
+        created_at}`. Raises NotFound, InvalidRequest.
+        """
+        return self._call("share_collection", collection=collection, with_project=with_project, can=can)
+
+    def unshare_collection(self, collection: str, with_project: str) -> Record:
+        """Share a collection with that project no more, from the next second on in every process.
+
+        Returns as `share_collection` did. Raises NotFound.
+        """
+        return self._call("unshare_collection", collection=collection, with_project=with_project)
+
+    def list_shares(self) -> Records:
+        """The collections that this project shares, and those that are shared with it, as `share_collection` returns."""
+        return Records(self._call("list_shares")["shares"])
 
     def create_key(
         self,

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 
 from llmbackend import LLMBackendClient
+from llmbackend.access.caller import DEFAULT
+from llmbackend.access.names import QualifiedName
 from llmbackend.async_transports import AsyncLocalTransport
 from llmbackend.inference.weights import ALL, pull
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings, load
+from llmbackend.tracing import Trace, tracing
 from tests import waiting
 from tests.server import KEY, PLUGIN, serving
 
@@ -113,6 +116,18 @@ def client(request: pytest.FixtureRequest) -> LLMBackendClient:
     """The client under test, on each transport in turn."""
     result: LLMBackendClient = request.getfixturevalue(f"_{request.param}")
     return result
+
+
+class _EverythingOfDefault(dict[str, QualifiedName]):
+    def __missing__(self, name: str) -> QualifiedName:
+        return QualifiedName(DEFAULT, name)
+
+
+@pytest.fixture
+def in_default() -> Iterator[None]:
+    """For tests of the core's methods themselves, which are called once it is decided that they may touch a collection."""
+    with tracing(Trace("test", granted=_EverythingOfDefault())):
+        yield
 
 
 @pytest.fixture

@@ -26,6 +26,14 @@ SECONDS = {"s": 1, "min": 60, "h": 3600, "day": 86400, "month": 30 * 86400}
 _AMOUNTS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
 
+_SECRET = re.compile(r"(llmb_[A-Za-z0-9_.-]{1,64}_[A-Za-z0-9]{8})_[A-Za-z0-9%]{8,}")
+
+
+def without_secrets(text: str) -> str:
+    """For the log, of what a caller wrote: a key that was put into a URL is cut down to its public id."""
+    return _SECRET.sub(r"\1_...", text) if "llmb_" in text else text
+
+
 class Patterns:
     """Names, in which `*` stands for anything."""
 

@@ -100,7 +100,8 @@ class Register:
 
     def _without_row(self, project: str, key_id: str) -> Caller:
         if key_id == "":  # in process, or from before there were projects
-            return LOCAL if project == DEFAULT else of_project(project, key="")
+            # All collections were `default`'s then, and what a job of another project was for is one of them.
+            return LOCAL if project == DEFAULT else of_project(DEFAULT, key="")
         # A worker has no keys of its own; a process that has some knows which are left.
         known = [one for one in self._callers.values() if (one.project, one.key) == (project, key_id)]
         if self._callers and not known:

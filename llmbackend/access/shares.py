@@ -53,14 +53,22 @@ def put(connection: Connection, share: Share) -> None:
     keys.changed(connection)
 
 
-def remove(connection: Connection, collection: QualifiedName, with_project: str) -> None:
-    """Raises NotFound."""
-    if not _remove(connection, collection, with_project):
+def remove(connection: Connection, collection: QualifiedName, with_project: str) -> Share:
+    """What it was; raises NotFound."""
+    row = connection.execute(
+        select(table).where(
+            table.c.project == collection.project,
+            table.c.collection == collection.name,
+            table.c.with_project == with_project,
+        )
+    ).first()
+    if row is None or not _remove(connection, collection, with_project):
         raise NotFound(
             f"collection {collection.name!r} is not shared with {with_project!r}",
             details={"collection": collection.name, "with_project": with_project},
         )
     keys.changed(connection)
+    return Share(collection, with_project, row.can, row.created_at)
 
 
 def end(connection: Connection, collection: QualifiedName) -> None:

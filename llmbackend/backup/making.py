@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import Engine, select
 
 from .. import threads
+from ..access.names import QualifiedName
 from ..disk import Disk
 from ..errors import Conflict, LLMBackendError, NotFound
 from ..jobs.tables import stamp
@@ -99,17 +100,17 @@ class Backups:
         await self._collections.learn()
         names = self._collections.names()
         for number, name in enumerate(names):
-            progress(number, len(names), name)
+            progress(number, len(names), manifests.called(name))
             try:
                 await self._write(writer, name)
             except NotFound:
                 continue  # deleted meanwhile
             except LLMBackendError as error:  # one that is damaged keeps no other from being saved
-                left_out.append({"collection": name, "error": error.message})
+                left_out.append({"collection": manifests.called(name), "error": error.message})
         progress(len(names), len(names), "done")
         return left_out
 
-    async def _write(self, writer: Writer, name: str) -> None:
+    async def _write(self, writer: Writer, name: QualifiedName) -> None:
         collection = await self._collections.get(name)
         for _ in range(TRIES):
             async with collection.writing():
@@ -131,7 +132,9 @@ class Backups:
                     writer.rewind(begins)
                     raise
                 writer.rewind(begins)
-        raise Conflict(f"other processes kept writing to collection {name!r}: back it up when it is quieter")
+        raise Conflict(
+            f"other processes kept writing to collection {collection.name!r}: back it up when it is quieter"
+        )
 
 
 def _ended(rows: Iterator[Any] | Any, job_id: str) -> Iterator[Mapping[str, Any]]:

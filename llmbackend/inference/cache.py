@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .. import threads, tracing
+from ..access.caller import DEFAULT
 from ..disk import Disk
 from ..errors import InvalidRequest, LLMBackendError
 from .cache_writer import CacheWriter
@@ -138,7 +139,7 @@ class CachedEmbedder:
             if before is not made_by:
                 name = made_by.digest or await threads.files(cache.name_of, made_by)
                 self._kept_by = made_by, name
-            key_of = _Key(json.dumps([name, *how]).encode())
+            key_of = _Key(json.dumps([name, *how, *_whose()]).encode())
             vectors = await self._embed(cache, key_of, texts, how[0], ask, made_by)
             if vectors is not None:
                 return vectors, vectors.made_by or made_by
@@ -209,6 +210,12 @@ def _placed(refused: TextRefused, texts: Sequence[str] | Sequence[TokenIds]) -> 
     places += [index for index, text in enumerate(texts) if refused.text in text]
     index = places[0]
     return InvalidRequest(f"input.{index}: {refused.reason}", details={**refused.details, "index": index})
+
+
+def _whose() -> list[str]:
+    """A project has its own, or the time that a text takes would tell that another has it, too."""
+    project = tracing.current().caller.project
+    return [] if project == DEFAULT else [project]  # as all were kept before there were projects
 
 
 class _Key:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .. import tracing
+from ..access.names import QualifiedName
 from ..inference.cache import CachedEmbedder
 from ..inference.chat import ChatModel
 from ..inference.judge import Judge
@@ -62,6 +64,10 @@ class Context:
         self._written = 0.0
         self._writing: asyncio.Task[None] | None = None
         self._to_write: asyncio.TimerHandle | None = None
+
+    def collection(self, name: str) -> QualifiedName:
+        """What `services.collections` takes, for a name that the params have in `collection`; raises Forbidden."""
+        return tracing.current().collection(name)
 
     def progress(self, done: int, total: int, stage: str = "") -> None:
         """Tell how far the work is. Written now and then, in the background: work never waits for it."""

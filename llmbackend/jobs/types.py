@@ -133,7 +133,7 @@ async def rag_ingest(context: Context, params: RagIngestParams) -> dict[str, Any
     """An ingest report. What an earlier attempt stored is unchanged, and costs nothing: no checkpoint is needed."""
     services = context.services
     collection = await services.collections.get_or_create(
-        params.collection, params.chunk_size, params.chunk_overlap
+        context.collection(params.collection), params.chunk_size, params.chunk_overlap
     )
     report = await ingest(
         collection,
@@ -160,7 +160,7 @@ async def reindex(context: Context, params: ReindexParams) -> dict[str, Any]:
     """A reindex report. The new vectors are in a copy until the end, which a later attempt goes on with."""
     report = await rebuild.reindex(
         context.services.collections,
-        params.collection,
+        context.collection(params.collection),
         model=params.model,
         progress=context.progress,
         job=context,

@@ -20,6 +20,7 @@ from typing import Any
 import uvicorn
 from anyio import CancelScope
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -54,7 +55,9 @@ def create_app(
     backend: Backend, refusals: Refusals | None = None, metrics: Metrics | None = None
 ) -> Starlette:
     """The application that serves an open Backend."""
-    routes = [Route(_path(row), _endpoint(backend, row), methods=[row.method]) for row in OPERATIONS.values()]
+    # The longest path first: `project/collection` fits where one name does, and is asked for last.
+    rows = sorted(OPERATIONS.values(), key=lambda row: row.path.count("/"), reverse=True)
+    routes = [Route(_path(row), _endpoint(backend, row), methods=[row.method]) for row in rows]
     metrics = metrics or Metrics(backend)
     routes.append(Route(PATH, metrics.endpoint))
     routes += [Route("/health/live", _live), Route("/openapi.json", _openapi)]
@@ -93,8 +96,24 @@ def _cors(origins: list[str]) -> list[Middleware]:
 
 
 def _path(operation: Operation) -> str:
-    """The path as Starlette has it: a model's name may have slashes in it, as it is or as %2F."""
-    return operation.path.replace("{model}", "{model:path}")
+    """The path as Starlette has it: names of models, and of another project's collections, have slashes, or %2F."""
+    path = operation.path.replace("{model}", "{model:path}")
+    return path.replace("{collection}", "{collection:collection}")
+
+
+class _CollectionName(Convertor[str]):
+    """`name` or `project/name`."""
+
+    regex = "[^/]+(?:/[^/]+)?"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("collection", _CollectionName())
 
 
 def _endpoint(backend: Backend, operation: Operation) -> Callable[[Request], Awaitable[Response]]:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from starlette.types import Scope
 
+from ..access.caller import without_secrets
 from ..audit import Audit
 
 log = logging.getLogger("llmbackend.requests")
@@ -73,4 +74,5 @@ def _quoted(address: str) -> str:
 
 def origin(scope: Scope) -> str:
     """Where a request came from and what it is for. Whatever the caller chose is quoted as in a URL: it is one line."""
-    return f"client={client(scope)} {quote(scope['method'][:16])} {quote(scope['path'][:200], safe='/:@')}"
+    path = without_secrets(scope["path"])
+    return f"client={client(scope)} {quote(scope['method'][:16])} {quote(path[:200], safe='/:@')}"

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from llmbackend import LLMBackendClient
+from llmbackend.access.names import QualifiedName
 from llmbackend.knowledge.collections.index_building import GROWN
 from llmbackend.knowledge.engines.fusion import depth
 from llmbackend.knowledge.engines.interface import Chunk
@@ -93,7 +94,7 @@ def test_search_beside_the_bare_engine(
     assert core is not None
     collections = core.backend._collections
     client.create_collection("corpus")
-    collection = core.portal.call(collections.get, "corpus")
+    collection = core.portal.call(collections.get, QualifiedName("default", "corpus"))
     corpus = Corpus(points, collection.manifest.dimension)
 
     began = time.perf_counter()

@@ -101,3 +101,38 @@ def test_a_key_opens_until_it_is_revoked(server_url: str) -> None:
             admin.revoke_key(made.id)
             with pytest.raises(Unauthorized):
                 hr.list_collections()
+
+
+def test_a_collection_is_shared_and_no_more(client: LLMBackendClient, collection: str) -> None:
+    client.rag_ingest(["Every employee has 28 days of vacation."], collection=collection)
+    shared = client.share_collection(collection, with_project="support")
+    assert (shared.collection, shared.with_project, shared.can) == (collection, "support", "read")
+    assert client.share_collection(collection, "support", can="write").can == "write"
+    mine = [share for share in client.list_shares() if share.collection == collection]
+    assert [(share.with_project, share.can) for share in mine] == [("support", "write")]
+    assert client.unshare_collection(collection, with_project="support").can == "write"
+    assert collection not in [share.collection for share in client.list_shares()]
+    with pytest.raises(NotFound, match="is not shared with 'support'"):
+        client.unshare_collection(collection, with_project="support")
+    with pytest.raises(InvalidRequest, match="collection's own project"):
+        client.share_collection(collection, with_project="default")
+    with pytest.raises(NotFound, match="no collection 'nothing'"):
+        client.share_collection("nothing", with_project="support")
+
+
+def test_the_administrator_reaches_any_collection_by_its_project(client: LLMBackendClient) -> None:
+    name = "hr/policies"
+    made = client.create_collection(name)
+    assert made.name == name
+    client.rag_ingest([{"id": "a", "text": "28 days of vacation."}], collection=name)
+    assert client.get_collection(name).documents == 1
+    assert client.rag_search("vacation", name)[0].collection == name
+    assert [one.id for one in client.list_documents(name)] == ["a"]
+    assert name in [one.name for one in client.list_collections()]
+    assert client.delete_documents(name, ["a"]).deleted == 1
+    assert client.delete_collection(name).deleted == name
+    with pytest.raises(NotFound, match="no collection 'hr/policies'"):
+        client.get_collection(name)
+    for odd in ("hr/", "/policies", "a/b/c", "hr/../x", "."):
+        with pytest.raises(InvalidRequest):
+            client.get_collection(odd)

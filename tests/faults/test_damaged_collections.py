@@ -22,6 +22,7 @@ import requests
 from project_jobs import panic
 
 from llmbackend import BackendError, InvalidRequest, LLMBackendClient, NotFound, panics, threads
+from llmbackend.access.names import QualifiedName
 from llmbackend.backend import Backend
 from llmbackend.knowledge.collections import collection as collection_
 from llmbackend.knowledge.engines import qdrant_edge
@@ -353,7 +354,7 @@ def test_a_panic_of_the_engine_sets_its_collection_aside(
         try:
             for name in ("one", "other"):
                 await asked(backend, "rag_ingest", documents=["a text"], collection=name)
-            one = await backend._collections.get("one")
+            one = await backend._collections.get(QualifiedName("default", "one"))
             index: Any = one._index
             index._shard = _Panicking(index._shard)
             for _ in range(2):
@@ -477,7 +478,7 @@ def test_one_collection_that_takes_long_to_open_holds_up_no_other(
         collections = backend._collections
         try:
             for name in ("slow", "quick"):
-                await collections.create(name, None, None)
+                await collections.create(QualifiedName("default", name), None, None)
             opened, go_on = collections.physical.open, asyncio.Event()
 
             async def slowly(manifest: Any, **options: Any) -> Any:
@@ -486,12 +487,17 @@ def test_one_collection_that_takes_long_to_open_holds_up_no_other(
                 return await opened(manifest, **options)
 
             monkeypatch.setattr(type(collections.physical), "open", staticmethod(slowly))
-            slow, quick = await collections.get("slow"), await collections.get("quick")
+            slow, quick = (
+                await collections.get(QualifiedName("default", "slow")),
+                await collections.get(QualifiedName("default", "quick")),
+            )
             opening = asyncio.create_task(slow.documents(10, None))
             await asyncio.sleep(0)
             async with asyncio.timeout(20):
                 await quick.documents(10, None)
-                await (await collections.create("new", None, None)).documents(10, None)
+                await (await collections.create(QualifiedName("default", "new"), None, None)).documents(
+                    10, None
+                )
                 await collections.delete("new")
             assert not opening.done()
             go_on.set()

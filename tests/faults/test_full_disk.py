@@ -27,6 +27,8 @@ from tests import server
 from tests.server import KEY
 from tests.small_disk import SmallDisk, small_disk
 
+pytestmark = pytest.mark.usefixtures("in_default")
+
 MEGABYTES = 14
 """For documents, once collections are made."""
 NAMES = ["one", "two"]

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 
 from llmbackend import Conflict, LLMBackendClient, NotFound, schemas
+from llmbackend.access.names import QualifiedName
 from llmbackend.backend import Backend
 from llmbackend.knowledge.collections import manifests
 from llmbackend.settings import Settings
 from tests import qdrant
 from tests.server import serving, working
+
+pytestmark = pytest.mark.usefixtures("in_default")
 
 Two = tuple[LLMBackendClient, LLMBackendClient]
 
@@ -201,7 +204,7 @@ def test_what_was_written_while_it_was_exchanged_is_not_acknowledged(
 ) -> None:
     async def work(one: Backend, other: Backend) -> None:
         await _ingest(one, *_documents(3))
-        collection = await other._collections.get("machines")
+        collection = await other._collections.get(QualifiedName("default", "machines"))
         with pytest.raises(Conflict, match="another process"):
             async with collection.writing():
                 await one.reindex_collection(schemas.ReindexRequest(collection="machines"))
@@ -217,7 +220,7 @@ def test_only_for_a_while_a_killed_process_keeps_others_from_writing(
 
     async def work(one: Backend, other: Backend) -> None:
         await _ingest(one, *_documents(3))
-        manifest = (await one._collections.get("machines")).manifest
+        manifest = (await one._collections.get(QualifiedName("default", "machines"))).manifest
         one._collections.manifests.freeze(manifest)  # and no more is heard of it
         with pytest.raises(Conflict, match="try again"):
             await _ingest(other, _document(3))

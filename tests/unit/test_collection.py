@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from llmbackend import BackendError, NotFound
+from llmbackend.access.names import QualifiedName
 from llmbackend.inference.cache import CachedEmbedder
 from llmbackend.inference.static_vectors import StaticEmbedder
 from llmbackend.knowledge.collections import open_indexes
@@ -21,6 +22,8 @@ from llmbackend.knowledge.collections.collections import Collections
 from llmbackend.knowledge.engines.interface import Chunk, Physical, VectorIndex
 from llmbackend.knowledge.engines.qdrant_edge import IN_USE, EdgeIndex, QdrantEdge
 from llmbackend.storage.database import connect
+
+pytestmark = pytest.mark.usefixtures("in_default")
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def collections(tmp_path: Path) -> Iterator[Callable[..., Collections]]:
     async def begin() -> None:
         first = made()
         for name in ("a", "b"):
-            await first.create(name, None, None)
+            await first.create(QualifiedName("default", name), None, None)
         await first.close()
 
     asyncio.run(begin())
@@ -65,7 +68,7 @@ def test_closing_waits_for_those_who_still_read(
 
     async def work() -> None:
         both = collections()
-        collection = await both.get("a")
+        collection = await both.get(QualifiedName("default", "a"))
         reading = Reading(collection)
         assert await asyncio.to_thread(reading.begun.wait, 10)
         if given_up:
@@ -92,9 +95,9 @@ def test_closing_all_closes_what_is_opened_meanwhile(
 ) -> None:
     async def work() -> None:
         both = collections()
-        reading = Reading(await both.get("a"))
+        reading = Reading(await both.get(QualifiedName("default", "a")))
         assert await asyncio.to_thread(reading.begun.wait, 10)
-        opening = asyncio.create_task((await both.get("b")).documents(1, None))
+        opening = asyncio.create_task((await both.get(QualifiedName("default", "b"))).documents(1, None))
         await asyncio.sleep(0)  # it begins
         closing = asyncio.create_task(both.close())
         with suppress(NotFound):
@@ -125,8 +128,11 @@ async def _put(collection: Collection, name: str, **how: str) -> int:
 def test_the_least_recently_used_are_released(collections: Callable[..., Collections]) -> None:
     async def work() -> None:
         all_of_them = collections(most_open=2, idle_seconds=1000)
-        first, second = await all_of_them.get("a"), await all_of_them.get("b")
-        third = await all_of_them.create("c", None, None)
+        first, second = (
+            await all_of_them.get(QualifiedName("default", "a")),
+            await all_of_them.get(QualifiedName("default", "b")),
+        )
+        third = await all_of_them.create(QualifiedName("default", "c"), None, None)
         reading = Reading(first)
         for one in (second, third):
             assert (await one.documents(1, None)).heads == []
@@ -150,7 +156,7 @@ def test_idle_ones_are_released_and_those_with_unflushed_writes_are_not(
 
     async def work() -> None:
         both = collections(idle_seconds=0.05)
-        a, b = await both.get("a"), await both.get("b")
+        a, b = await both.get(QualifiedName("default", "a")), await both.get(QualifiedName("default", "b"))
         for name in ("one", "two"):
             await _put(a, name)
         await b.documents(1, None)
@@ -174,7 +180,7 @@ def test_listing_counting_and_deleting_open_nothing(
     async def fill() -> None:
         both = collections()
         for name in ("one", "two"):
-            await _put(await both.get("a"), name)
+            await _put(await both.get(QualifiedName("default", "a")), name)
         await both.close()
 
     async def work() -> None:
@@ -182,9 +188,9 @@ def test_listing_counting_and_deleting_open_nothing(
         monkeypatch.setattr(QdrantEdge, "open", None)
         infos = await both.infos(bool)
         assert [(one.name, one.documents, one.chunks) for one in infos] == [("a", 2, 2), ("b", 0, 0)]
-        assert (await both.info("a")).documents == 2
-        assert await both.delete("a") == 2
-        assert both.names() == ["b"]
+        assert (await both.info(QualifiedName("default", "a"))).documents == 2
+        assert await both.delete(QualifiedName("default", "a")) == 2
+        assert both.names() == [("default", "b")]
         await both.close()
 
     asyncio.run(fill())
@@ -196,11 +202,11 @@ def test_counts_are_told_anew_after_a_kill(collections: Callable[..., Collection
 
     async def killed() -> None:
         both = collections()
-        a = await both.get("a")
+        a = await both.get(QualifiedName("default", "a"))
         assert a.counts == (0, 0)
         await _put(a, "one")
         await a.flush()
-        assert both.manifests.counts().keys() == {(await both.get("b")).manifest.id}
+        assert both.manifests.counts().keys() == {(await both.get(QualifiedName("default", "b"))).manifest.id}
         a._index._shard.close()  # type: ignore[union-attr]
         a._index = None
 
@@ -217,7 +223,7 @@ def test_counts_are_told_anew_after_a_kill(collections: Callable[..., Collection
 def test_a_write_that_races_with_the_release_is_counted(collections: Callable[..., Collections]) -> None:
     async def work() -> None:
         both = collections()
-        a = await both.get("a")
+        a = await both.get(QualifiedName("default", "a"))
         await a.documents(1, None)
         for number in range(5):
             await asyncio.gather(a.release(), _put(a, f"d{number}"))
@@ -279,7 +285,7 @@ def test_a_failed_write_leaves_the_version_that_was_there(
 ) -> None:
     async def work() -> None:
         both = collections()
-        a = await both.get("a")
+        a = await both.get(QualifiedName("default", "a"))
         assert await _put(a, "one", text="Old.", digest="old") == 0
 
         def fails(index: EdgeIndex, versions: Any, older: Any) -> None:

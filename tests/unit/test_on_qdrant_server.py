@@ -14,6 +14,8 @@ from llmbackend.backend import Backend
 from llmbackend.settings import Settings
 from tests.qdrant import OneAtATime
 
+pytestmark = pytest.mark.usefixtures("in_default")
+
 TEXTS = [
     "To reset the router, hold the red button.",
     "Employees get thirty days of vacation.",

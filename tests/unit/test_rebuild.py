@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from llmbackend import BackendError, Conflict, LLMBackendClient, schemas
+from llmbackend.access.names import QualifiedName
 from llmbackend.backend import Backend
 from llmbackend.knowledge.collections import index_building
 from llmbackend.knowledge.collections.index_building import IndexBuilder
@@ -25,6 +26,8 @@ from llmbackend.knowledge.engines.interface import Chunk, Layout, Physical
 from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex, QdrantEdge
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
+
+pytestmark = pytest.mark.usefixtures("in_default")
 
 
 def _in_a_backend(folder: Path, work: Callable[[Backend], Awaitable[None]]) -> None:
@@ -73,7 +76,7 @@ async def _eager(backend: Backend) -> IndexBuilder:
 def test_a_large_ingest_gets_a_graph_in_the_background(tmp_path: Path) -> None:
     async def work(backend: Backend) -> None:
         builder = await _eager(backend)
-        collection = await backend._collections.create("machines", None, None)
+        collection = await backend._collections.create(QualifiedName("default", "machines"), None, None)
         first = collection.manifest
         await _ingest(backend, _documents(GROWN - 1))
         assert collection.manifest == first  # not yet
@@ -145,7 +148,7 @@ def test_declared_fields_are_indexed_in_the_background(
         await _ingest(backend, documents[:40])
         assert await found(backend, {"hall": "h3"}) == {"d3", "d23"}
         await _ingest(backend, documents)
-        collection = await backend._collections.get("machines")
+        collection = await backend._collections.get(QualifiedName("default", "machines"))
         assert await found(backend, {"hall": "h3", "n": {"gte": 20}}) == {"d23", "d43"}
         assert (await described(backend)).indexes == {}, "what filters ask for is not declared by that"
         await backend.set_indexes(

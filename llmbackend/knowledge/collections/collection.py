@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from anyio import CancelScope
 
 from ... import plugins, threads
-from ...errors import BackendError, Conflict, LLMBackendError, NotFound
+from ...access.names import missing
+from ...errors import BackendError, Conflict, LLMBackendError
 from ...inference.cache import CachedEmbedder
 from ...inference.fingerprint import AGREE, Fingerprint
 from ..chunks.own_parser import OwnParser
@@ -134,7 +135,8 @@ class Collection:
 
     @property
     def name(self) -> str:
-        return self.manifest.name
+        """As whoever calls now writes it."""
+        return self.manifest.called
 
     @property
     def chunking(self) -> tuple[int, int]:
@@ -379,7 +381,7 @@ class Collection:
             if manifest.embedding_model != made_by.model:
                 log.warning(
                     "the embedding model of collection %r is called %r now, and was %r: its vectors are the same",
-                    *(manifest.name, made_by.model, manifest.embedding_model),
+                    *(manifest.called, made_by.model, manifest.embedding_model),
                 )
                 await self._note_model(replace(manifest, embedding_model=made_by.model))
         elif manifest.embedding_model not in {made_by.model, *self._services.embedder.names}:
@@ -601,7 +603,7 @@ class Collection:
         """
         async with self._changing:
             was, before = self.manifest, self._index
-            now, self._frozen = await threads.database(self._services.manifests.find, was.name)
+            now, self._frozen = await threads.database(self._services.manifests.find, was.qualified)
             if now is not None and now.physical_collection == was.physical_collection:
                 self.manifest, self._stale = now, False
                 return
@@ -615,9 +617,9 @@ class Collection:
             if before is not None:
                 await before.threads(before.close)
             if now is None:
-                raise missing(was.name)
+                raise missing(was.called)
             if now.embedding_model != was.embedding_model:
-                raise exchanged(was.name)
+                raise exchanged(was.called)
 
     async def exchange(self, new: Manifest, index: VectorIndex) -> None:
         """Put another physical collection in the place of its own, while `writing` is held; the old one goes.
@@ -685,12 +687,6 @@ class Collection:
                 f"collection {self.name!r} was closed or deleted while it was being {what}",
                 details={"collection": self.name},
             )
-
-
-def missing(name: str) -> NotFound:
-    return NotFound(
-        f"no collection {name!r}: ingest documents into it, or create it", details={"collection": name}
-    )
 
 
 def _again(error: BackendError) -> BackendError:

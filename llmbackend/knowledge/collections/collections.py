@@ -17,6 +17,7 @@ from anyio import CancelScope
 from sqlalchemy import Engine
 
 from ... import plugins, threads
+from ...access.names import QualifiedName, missing
 from ...errors import BackendError, Conflict, InvalidRequest, NotFound
 from ...inference.cache import CachedEmbedder
 from ...inference.fingerprint import Fingerprint
@@ -24,8 +25,8 @@ from ...schemas import CollectionInfo
 from ..chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE
 from ..engines.indexes import MOST, NO_INDEXES, FieldType, Indexes, in_points
 from ..engines.interface import VectorEngine, damaged, gone
-from .collection import Collection, CollectionServices, missing
-from .manifests import Manifest, Manifests, taken
+from .collection import Collection, CollectionServices
+from .manifests import Manifest, Manifests, called, taken
 from .open_indexes import OpenIndexes
 from .physical import PhysicalCollections
 from .written import Written
@@ -79,27 +80,29 @@ class Collections:
         counts = self.manifests.counts()
         # Nobody else changes those of engines that are not shared; for the others, see `learn`.
         self._collections = {
-            one.name: Collection(one, self._services, counts.get(one.id)) for one in self.manifests.all()
+            one.qualified: Collection(one, self._services, counts.get(one.id)) for one in self.manifests.all()
         }
         # By name: what takes long with one collection holds up no other.
-        self._changing_names: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._changing_names: WeakValueDictionary[QualifiedName, asyncio.Lock] = WeakValueDictionary()
         self._registering = asyncio.Lock()
         """Held while rows and what is known of them change together."""
         self._closing: set[asyncio.Task[None]] = set()
 
     # Finding
 
-    async def get(self, name: str) -> Collection:
+    async def get(self, name: QualifiedName) -> Collection:
         """The collection of that name, whatever made its vectors; raises NotFound."""
         there = self._collections.get(name)
         if there is None or there.closed or not there.is_open:
             await self.learn()
             there = self._collections.get(name)
         if there is None or there.closed:
-            raise missing(name)
+            raise missing(called(name))
         return there
 
-    async def matching(self, name: str, chunk_size: int | None, chunk_overlap: int | None) -> Collection:
+    async def matching(
+        self, name: QualifiedName, chunk_size: int | None, chunk_overlap: int | None
+    ) -> Collection:
         """As `get`; raises Conflict if it was made with another chunking."""
         collection = await self.get(name)
         made = collection.manifest
@@ -109,13 +112,15 @@ class Collections:
         ):
             if asked is not None and asked != is_now:
                 raise Conflict(
-                    f"collection {name!r} was made with {what} {is_now}, not {asked}: leave it out, "
+                    f"collection {collection.name!r} was made with {what} {is_now}, not {asked}: leave it out, "
                     "or delete the collection and ingest anew",
-                    details={"collection": name, what: is_now},
+                    details={"collection": collection.name, what: is_now},
                 )
         return collection
 
-    async def get_or_create(self, name: str, chunk_size: int | None, chunk_overlap: int | None) -> Collection:
+    async def get_or_create(
+        self, name: QualifiedName, chunk_size: int | None, chunk_overlap: int | None
+    ) -> Collection:
         """As `matching`, making it first if need be."""
         await self.learn()
         try:
@@ -130,7 +135,7 @@ class Collections:
         if self.physical.one_process:
             return
         async with self._registering:
-            now = {one.name: one for one in await threads.database(self.manifests.all)}
+            now = {one.qualified: one for one in await threads.database(self.manifests.all)}
             for name, collection in list(self._collections.items()):
                 if name in now and not collection.closed:
                     collection.told(now.pop(name))
@@ -146,29 +151,33 @@ class Collections:
     def open_count(self) -> int:
         return sum(one.is_open for one in self._collections.values())
 
-    def names(self) -> list[str]:
+    def names(self) -> list[QualifiedName]:
         return sorted(self._collections)
 
-    async def info(self, name: str) -> CollectionInfo:
+    async def info(self, name: QualifiedName) -> CollectionInfo:
         """What a collection is made with and holds, and what is wrong with it; raises NotFound."""
         return await self._info(await self.get(name))
 
-    async def infos(self, which: Callable[[str], bool], *, counts: bool = True) -> list[CollectionInfo]:
-        """Those of them by name that are wanted. One that was closed is not opened for it."""
-        found: dict[str, CollectionInfo] = {}
+    async def infos(
+        self, which: Callable[[QualifiedName], bool], *, counts: bool = True
+    ) -> list[CollectionInfo]:
+        """Those of them that are wanted. One that was closed is not opened for it."""
+        found: dict[QualifiedName, CollectionInfo] = {}
         at_once = asyncio.Semaphore(COUNTED_AT_ONCE)
 
         async def describe(collection: Collection) -> None:
             with suppress(NotFound):  # deleted meanwhile
                 async with at_once:
-                    found[collection.name] = await self._info(collection)
+                    found[collection.manifest.qualified] = await self._info(collection)
 
         await self.learn()
         names = list(filter(which, self.names()))
         async with anyio.create_task_group() as describing:
             for collection in map(self._collections.__getitem__, names):
                 if not counts or collection.counts is not None:
-                    found[collection.name] = _described(collection, collection.counts if counts else None)
+                    found[collection.manifest.qualified] = _described(
+                        collection, collection.counts if counts else None
+                    )
                 else:
                     describing.start_soon(describe, collection)
         return [found[name] for name in names if name in found]
@@ -190,7 +199,7 @@ class Collections:
 
     async def create(
         self,
-        name: str,
+        name: QualifiedName,
         chunk_size: int | None,
         chunk_overlap: int | None,
         indexes: Indexes = NO_INDEXES,
@@ -227,8 +236,8 @@ class Collections:
 
     async def add(self, manifest: Manifest, counts: tuple[int, int]) -> Collection:
         """Make a filled physical collection a collection; raises Conflict if there is one of that name by now."""
-        async with self._changing(manifest.name):
-            self.require_free(manifest.name)
+        async with self._changing(manifest.qualified):
+            self.require_free(manifest.qualified)
             return await self._add(manifest, counts)
 
     async def _add(self, manifest: Manifest, counts: tuple[int, int]) -> Collection:
@@ -236,13 +245,13 @@ class Collections:
         with CancelScope(shield=True):
             async with self._registering:
                 await threads.database(self.manifests.insert, manifest, known)
-                added = self._collections[manifest.name] = Collection(manifest, self._services, known)
+                added = self._collections[manifest.qualified] = Collection(manifest, self._services, known)
         return added
 
-    def require_free(self, name: str) -> None:
+    def require_free(self, name: QualifiedName) -> None:
         """Raises Conflict if there is a collection of that name."""
         if name in self._collections:
-            raise taken(name)
+            raise taken(called(name))
 
     async def model(self) -> tuple[int, Fingerprint]:
         """The dimension of the vectors that are made now, and what makes them."""
@@ -251,7 +260,7 @@ class Collections:
 
     async def manifest(
         self,
-        name: str,
+        name: QualifiedName,
         dimension: int,
         chunk_size: int,
         chunk_overlap: int,
@@ -263,7 +272,8 @@ class Collections:
     ) -> Manifest:
         """Of a collection that is not there yet."""
         return Manifest(
-            name=name,
+            project=name.project,
+            name=name.name,
             id=str(uuid.uuid4()),
             embedding_model=embedding_model,
             made_by=await threads.database(self.manifests.model_id, made_by) if made_by else None,
@@ -283,7 +293,9 @@ class Collections:
         set_now = self.physical.default.options
         return {} if set_now is None else {**set_now, **options}
 
-    async def set_indexes(self, name: str, changes: Mapping[str, FieldType | None]) -> CollectionInfo:
+    async def set_indexes(
+        self, name: QualifiedName, changes: Mapping[str, FieldType | None]
+    ) -> CollectionInfo:
         """Make, change or (None) remove indexes of metadata fields. Raises NotFound, InvalidRequest if they are too many."""
         collection = await self.get(name)
         now: dict[str, FieldType | None] = {**collection.manifest.indexes, **changes}
@@ -291,13 +303,13 @@ class Collections:
         await collection.set_indexes(changes)
         return await self._info(collection)
 
-    async def delete(self, name: str) -> int | None:
+    async def delete(self, name: QualifiedName) -> int | None:
         """Remove a collection; returns how many documents it had, None if that is not known. Raises NotFound."""
         collection = await self.get(name)
         counts = await collection.counted()
         async with self._changing(name):
             if self._collections.get(name) is not collection:
-                raise missing(name)
+                raise missing(called(name))
             with CancelScope(shield=True):
                 async with self._registering:
                     await threads.database(self.manifests.delete, collection.manifest)
@@ -326,7 +338,7 @@ class Collections:
             log.warning("closing collection %r failed: %s", collection.name, error)
 
     @asynccontextmanager
-    async def _changing(self, name: str) -> AsyncIterator[None]:
+    async def _changing(self, name: QualifiedName) -> AsyncIterator[None]:
         """Held while a collection of that name is made or deleted."""
         lock = self._changing_names.get(name)
         if lock is None:

@@ -42,7 +42,7 @@ class IndexBuilder:
                     if indexes or graph:
                         await build_indexes(self._collections, collection, self._edge, graph=graph)
                 except Exception as error:  # deleted or reindexed meanwhile, no room on the disk, …
-                    log.warning("no index was built for %r: %r", collection.manifest.name, error)
+                    log.warning("no index was built for %r: %r", collection.manifest.qualified, error)
 
     async def _due(self, collection: Collection) -> tuple[bool, bool]:
         """Whether indexes of metadata fields are, and whether the graph is."""

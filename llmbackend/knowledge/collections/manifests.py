@@ -30,6 +30,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from ... import tracing
+from ...access import shares
+from ...access.names import QualifiedName
 from ...errors import Conflict
 from ...inference.fingerprint import Fingerprint
 from ...storage.schema import metadata
@@ -41,6 +44,7 @@ from ..engines.interface import Layout, Physical
 table = Table(
     "collections",
     metadata,
+    Column("project", String(64), primary_key=True),
     Column("name", String(128), primary_key=True),
     Column("id", String(36), nullable=False, unique=True),
     Column("embedding_model", String(512), nullable=False),
@@ -101,7 +105,9 @@ class Manifest:
     kept the name alone.
     """
 
+    project: str
     name: str
+    """The project's own for it."""
     id: str
     embedding_model: str
     dimension: int
@@ -122,6 +128,14 @@ class Manifest:
     """A project's own node parser, which splits its documents in place of ours."""
 
     @property
+    def qualified(self) -> QualifiedName:
+        return QualifiedName(self.project, self.name)
+
+    @property
+    def called(self) -> str:
+        return called(self.qualified)
+
+    @property
     def layout(self) -> Layout:
         return Layout(self.dimension, self.indexes, self.made_with)
 
@@ -132,13 +146,14 @@ class Manifest:
     @property
     def public(self) -> dict[str, Any]:
         """What callers are told: all but where it is kept."""
-        return {**{name: getattr(self, name) for name in _PUBLIC}, "engine": self.made_with}
+        shown = {name: getattr(self, name) for name in _PUBLIC}
+        return {**shown, "name": self.called, "engine": self.made_with}
 
 
 _PUBLIC = [
     one.name
     for one in fields(Manifest)
-    if one.name not in ("id", "engine", "physical", "indexed", "options", "made_with", "made_by")
+    if one.name not in ("project", "id", "engine", "physical", "indexed", "options", "made_with", "made_by")
 ]
 _SHOWN = [table.c[one.name] for one in fields(Manifest)]
 
@@ -155,6 +170,11 @@ def _frozen(moment: float) -> ColumnElement[bool]:
     return table.c.frozen.between(moment, moment + FREEZE + CLOCK_SECONDS)
 
 
+def called(name: QualifiedName) -> str:
+    """As whoever calls now writes it."""
+    return name.shown_to(tracing.current().caller)
+
+
 def exchanged(name: str) -> Conflict:
     return Conflict(
         f"collection {name!r} was deleted, or embedded anew, by another process meanwhile: try again",
@@ -164,7 +184,7 @@ def exchanged(name: str) -> Conflict:
 
 def made_otherwise(manifest: Manifest, was: Fingerprint | None, now: Fingerprint) -> Conflict:
     """The error for vectors that may not be compared with a collection's."""
-    name, made_with = manifest.name, manifest.embedding_model
+    name, made_with = manifest.called, manifest.embedding_model
     if was is not None and was.same_vectors(now):
         what = (
             f"was embedded with the prompts {was.query!r} (query) and {was.passage!r} (passage), and now they are "
@@ -200,9 +220,11 @@ class Manifests:
         with self._engine.connect() as connection:
             return [Manifest(**row) for row in connection.execute(select(*_SHOWN)).mappings()]
 
-    def find(self, name: str) -> tuple[Manifest | None, bool]:
+    def find(self, name: QualifiedName) -> tuple[Manifest | None, bool]:
         """A collection's manifest as it is now, if there is one, and whether it takes no writes."""
-        query = select(*_SHOWN, _frozen(time.time()).label("frozen")).where(table.c.name == name)
+        query = select(*_SHOWN, _frozen(time.time()).label("frozen")).where(
+            table.c.project == name.project, table.c.name == name.name
+        )
         with self._engine.connect() as connection:
             row = connection.execute(query).mappings().first()
         if row is None:
@@ -218,7 +240,7 @@ class Manifests:
         with self._engine.begin() as connection:
             changed = connection.execute(update(table).where(which).values(frozen=moment + FREEZE))
             if changed.rowcount != 1:
-                raise exchanged(manifest.name)
+                raise exchanged(manifest.called)
 
     def thaw(self, manifest: Manifest) -> None:
         with self._engine.begin() as connection:
@@ -270,7 +292,7 @@ class Manifests:
                     insert(table).values({**asdict(manifest), "documents": documents, "chunks": chunks})
                 )
         except IntegrityError as error:
-            raise taken(manifest.name) from error
+            raise taken(manifest.called) from error
 
     def model_id(self, made_by: Fingerprint) -> str:
         """The id of a model's fingerprint, which is kept if it is new."""
@@ -308,7 +330,7 @@ class Manifests:
             values = {**asdict(new), "frozen": 0.0, "documents": None, "chunks": None}
             del values["indexes"]  # which may have changed meanwhile
             if connection.execute(update(table).where(still).values(values)).rowcount != 1:
-                raise exchanged(old.name)
+                raise exchanged(old.called)
             connection.execute(delete(orphans).where(orphans.c.physical == new.physical_collection.id))
             connection.execute(self._as_orphan(old.physical_collection.id, old.engine))
 
@@ -321,7 +343,7 @@ class Manifests:
         with self._engine.begin() as connection:
             row = connection.execute(select(table.c.indexes).where(mine).with_for_update()).first()
             if row is None:
-                raise exchanged(manifest.name)
+                raise exchanged(manifest.called)
             both = {**row.indexes, **changes}
             all_now = {name: kind for name, kind in both.items() if kind is not None}
             connection.execute(update(table).where(mine).values(indexes=all_now))
@@ -331,7 +353,8 @@ class Manifests:
         """A collection is deleted; its physical one is an orphan now. Raises Conflict if another process was faster."""
         with self._engine.begin() as connection:
             if connection.execute(delete(table).where(_is(manifest))).rowcount != 1:
-                raise exchanged(manifest.name)
+                raise exchanged(manifest.called)
+            shares.end(connection, manifest.qualified)
             connection.execute(self._as_orphan(manifest.physical_collection.id, manifest.engine))
 
     def _as_orphan(self, physical_id: str, engine: str, job: str = "") -> Insert:

@@ -39,8 +39,8 @@ class PhysicalCollections:
         engine = self._engines.get(manifest.engine)
         if engine is None:
             raise Conflict(
-                f"collection {manifest.name!r} is on a Qdrant server: set QDRANT_URL to it again",
-                details={"collection": manifest.name},
+                f"collection {manifest.called!r} is on a Qdrant server: set QDRANT_URL to it again",
+                details={"collection": manifest.called},
             )
         return engine
 
@@ -60,7 +60,7 @@ class PhysicalCollections:
             try:
                 return manifest, await self.open(manifest)
             except BackendError as error:
-                now, _ = await threads.database(self._manifests.find, manifest.name)
+                now, _ = await threads.database(self._manifests.find, manifest.qualified)
                 if not gone(error) or now is None or now.physical_collection == manifest.physical_collection:
                     raise
                 manifest = now

@@ -21,6 +21,7 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from ... import threads
+from ...access.names import QualifiedName
 from ...errors import Conflict, InvalidRequest
 from ...inference.budget import in_bulk
 from ...inference.embeddings import added
@@ -32,7 +33,7 @@ from ..engines.qdrant_edge import QdrantEdge
 from ..pipeline import ahead
 from .collection import GRAPH, Collection
 from .collections import Collections
-from .manifests import Manifest, moved
+from .manifests import Manifest, called, moved
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +65,7 @@ class Job(Protocol):
 
 async def reindex(
     collections: Collections,
-    name: str,
+    name: QualifiedName,
     *,
     model: str | None = None,
     progress: Progress = lambda done, total, stage: None,
@@ -97,8 +98,8 @@ async def reindex(
         tokens = added(tokens, vectors.total)
         if vectors.made_by is None or not vectors.made_by.agrees(made_by):
             raise Conflict(
-                f"the embedding model was changed while collection {name!r} was being embedded: do it again",
-                details={"collection": name},
+                f"the embedding model was changed while collection {called(name)!r} was being embedded: do it again",
+                details={"collection": called(name)},
             )
         return vectors.values
 
@@ -137,7 +138,7 @@ async def reindex(
     documents, chunks = await collection.count()
     progress(chunks, chunks, "done")
     return ReindexReport(
-        collection=name,
+        collection=called(name),
         from_model=old.embedding_model,
         to_model=new.embedding_model,
         documents=documents,

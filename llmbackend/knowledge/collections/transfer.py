@@ -18,6 +18,7 @@ import anyio
 from anyio import CancelScope
 
 from ... import threads
+from ...access.names import QualifiedName
 from ...errors import InvalidRequest, NotFound
 from ...inference.fingerprint import Fingerprint
 from ...schemas import (
@@ -41,7 +42,7 @@ IDLE_SECONDS = 600.0
 
 
 async def export_page(
-    collections: Collections, name: str, limit: int, cursor: str | None
+    collections: Collections, name: QualifiedName, limit: int, cursor: str | None
 ) -> CollectionExport:
     """A page of a collection. What is written meanwhile may be in it or not; raises NotFound."""
     collection = await collections.get(name)
@@ -105,15 +106,15 @@ class Imports:
         self._scope = CancelScope()
         self._waiting = asyncio.create_task(self._give_up())
 
-    async def take(self, request: ImportRequest) -> ImportedCollection:
+    async def take(self, name: QualifiedName, request: ImportRequest) -> ImportedCollection:
         """A page of an import; the first has the manifest, and the last is `last`.
 
         Raises Conflict if there is a collection of that name, NotFound for an import there is not (any more),
         InvalidRequest for chunks that do not fit the manifest or are not all there at the end. An import is over then.
         """
-        token = request.token or await self._begin(request)
+        token = request.token or await self._begin(name, request)
         running = self._under_way.get(token)
-        if running is None or running.manifest.name != request.collection:
+        if running is None or running.manifest.qualified != name:
             raise NotFound(
                 f"no such import into {request.collection!r}: it has ended, or waited too long for its next page; "
                 "begin anew",
@@ -138,15 +139,15 @@ class Imports:
         for token in list(self._under_way):
             await self._drop(token)
 
-    async def _begin(self, request: ImportRequest) -> str:
+    async def _begin(self, name: QualifiedName, request: ImportRequest) -> str:
         made = request.manifest
         if made is None:
             raise InvalidRequest("import_collection: the first page has a manifest", details={})
         collections = self._collections
-        collections.require_free(request.collection)
+        collections.require_free(name)
         require_few(made.indexes)
         manifest = await collections.manifest(
-            request.collection,
+            name,
             made.dimension,
             made.chunk_size,
             made.chunk_overlap,

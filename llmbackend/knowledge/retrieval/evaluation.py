@@ -34,7 +34,7 @@ async def evaluate(
     Documents are ranked by their best passage. Raises InvalidRequest for gold documents that are not there.
     """
     await _require_gold(collection, questions)
-    name = collection.manifest.name
+    name = collection.manifest.called
     modes = {
         mode: Retrieval(collection=name, top_k=CHUNKS * k, mode=mode)
         for mode in ("dense", "sparse", "hybrid")
@@ -68,9 +68,9 @@ async def _require_gold(collection: Collection, questions: Sequence[GoldQuestion
     if absent:
         some = ", ".join(map(repr, absent[:3])) + (", …" if len(absent) > 3 else "")
         raise InvalidRequest(
-            f"evaluate: {len(absent)} of {len(gold)} gold documents are not in {collection.manifest.name!r}: "
+            f"evaluate: {len(absent)} of {len(gold)} gold documents are not in {collection.manifest.called!r}: "
             f"{some}: gold is the id of a document, as list_documents gives it",
-            details={"collection": collection.manifest.name, "missing": absent[:100]},
+            details={"collection": collection.manifest.called, "missing": absent[:100]},
         )
 
 

@@ -12,7 +12,7 @@ from operator import itemgetter
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
-from ... import plugins, threads
+from ... import plugins, threads, tracing
 from ...inference.cache import CachedEmbedder
 from ...inference.judge import Judge
 from ...inference.rerank import Reranker
@@ -100,10 +100,9 @@ class Retriever:
         return await unmet(await self._wanted(wanted), wanted.filters or {})
 
     async def _wanted(self, wanted: Retrieval) -> list[Collection]:
-        names = (
-            [wanted.collection] if isinstance(wanted.collection, str) else dict.fromkeys(wanted.collection)
-        )
-        return [await self.collections.get(name) for name in names]
+        names = [wanted.collection] if isinstance(wanted.collection, str) else wanted.collection
+        found = dict.fromkeys(map(tracing.current().collection, names))
+        return [await self.collections.get(name) for name in found]
 
 
 async def retrieve(
@@ -134,7 +133,7 @@ async def retrieve(
         async def find(query: str, asked: Retrieval) -> list[Candidate]:
             return (await _searched(collections, query, asked, embedder, None, Clock(), 0))[0]
 
-        names = [collection.manifest.name for collection in collections]
+        names = [collection.name for collection in collections]
         found, judge = await own_parts.retrieved(part, text, wanted, names, find, plugin_seconds, clock), None
     if wanted.rerank:
         with clock("rerank"):

@@ -36,7 +36,7 @@ async def unmet(collections: Sequence[Collection], filters: dict[str, Any]) -> l
         seen = len(page.heads)
         which = "no document" if page.cursor is None else f"none of the {seen:,} documents looked at"
         if len(collections) > 1:
-            which += f" of {collection.manifest.name!r}"
+            which += f" of {collection.manifest.called!r}"
         held = await threads.processor(_held, [head.metadata for head in page.heads])
         told += filter(None, (_unmet(key, wanted, held, which) for key, wanted in asked.items()))
     return list(dict.fromkeys(told))

@@ -1,0 +1,430 @@
+"""Every operation, called with every kind of key, on what is one's own, another project's, and not there.
+
+What is expected is told here a second time, by hand: a new operation without an entry fails.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Literal
+
+import pytest
+
+from llmbackend.operations import OPERATIONS
+from tests.access.door import ADMIN, Door
+
+TEXT = "Every employee has 28 days of paid vacation a year."
+MANIFEST = {"embedding_model": "m", "dimension": 2, "chunk_size": 512, "chunk_overlap": 64}
+
+Of = Literal["nothing", "collection", "new", "job", "schedule", "key", "model"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """How a test calls an operation."""
+
+    right: str | None
+    """Which the key needs; None for any at all."""
+    of: Of = "nothing"
+    """What it is about: `new` is a collection that is made if it is not there."""
+    body: dict[str, Any] | None = None
+    """Besides the name of that."""
+    writes: bool = False
+    """To a collection: those with whom it is shared for reading may not."""
+    owners: bool = False
+    """Nothing for those with whom a collection is shared."""
+    spends: bool = False
+    """It leaves nothing for the next call: each gets one of its own."""
+
+
+QUESTION = {"query": "vacation", "mode": "sparse"}
+
+ROWS: dict[str, Row] = {
+    "chat": Row("chat", body={"messages": [{"role": "user", "content": "hello"}]}),
+    "embed": Row("chat", body={"input": "a text"}),
+    "rerank": Row("chat", body={"query": "a", "documents": ["b"]}),
+    "models": Row(None),
+    "get_model": Row(None, "model"),
+    "rag_ingest": Row("write", "new", {"documents": [TEXT]}, writes=True),
+    "rag_ingest_files": Row("write", "new", {"files": [{"name": "a.txt", "content": "YQ=="}]}, writes=True),
+    "rag_search": Row("read", "collection", QUESTION),
+    "rag_query": Row("read", "collection", {"question": "How much vacation?"}),
+    "evaluate": Row("read", "collection", {"questions": [{"question": "vacation?", "gold": "one"}]}),
+    "list_collections": Row("read"),
+    "create_collection": Row("write", "new", {}, writes=True, spends=True),
+    "get_collection": Row("read", "collection"),
+    "set_indexes": Row("write", "collection", {"indexes": {"team": "keyword"}}, writes=True),
+    "delete_collection": Row("write", "collection", writes=True, owners=True, spends=True),
+    "reindex_collection": Row("write", "collection", {}, writes=True),
+    "export_collection": Row("read", "collection"),
+    "import_collection": Row("write", "new", {"manifest": MANIFEST}, writes=True),
+    "list_documents": Row("read", "collection"),
+    "list_chunks": Row("read", "collection", {}),
+    "delete_documents": Row("write", "collection", {"ids": ["nobody"]}, writes=True),
+    "analyze_document": Row("chat", body={"text": TEXT}),
+    "submit_job": Row("jobs", body={"job_type": "count_words", "params": {"texts": ["a"]}}),
+    "get_job_status": Row("jobs", "job"),
+    "list_jobs": Row("jobs"),
+    "get_job_result": Row("jobs", "job"),
+    "job_events": Row("jobs", "job"),
+    "retry_job": Row("jobs", "job", {}),
+    "cancel_job": Row("jobs", "job", {}),
+    "set_schedule": Row(
+        "jobs",
+        body={"name": "a", "cron": "0 2 1 1 *", "job_type": "count_words", "params": {"texts": ["a"]}},
+    ),
+    "list_schedules": Row("jobs"),
+    "delete_schedule": Row("jobs", "schedule", spends=True),
+    "audit": Row("admin"),
+    "share_collection": Row("admin", "collection", {"with_project": "elsewhere"}, owners=True),
+    "unshare_collection": Row("admin", "collection", {"with_project": "nobody"}, owners=True),
+    "list_shares": Row("admin"),
+    "create_key": Row("admin", body={"can": ["read"]}),
+    "list_keys": Row("admin"),
+    "rotate_key": Row("admin", "key", {}),
+    "revoke_key": Row("admin", "key", spends=True),
+    "usage": Row(None),
+    "health": Row(None),
+    "doctor": Row("admin"),
+}
+
+EVERYTHING = {"read", "write", "jobs", "chat", "admin"}
+
+Whose = Literal["own", "other's", "missing"]
+numbers = count(1)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Who calls."""
+
+    key: str | None
+    project: str
+    rights: set[str]
+
+
+class World:
+    """What there is: of each thing one of hr's, and one of support's."""
+
+    def __init__(self, door: Door) -> None:
+        self.door = door
+        for project in ("hr", "support"):
+            self.collection(project, "policies")
+        door.ask("POST", "/v1/collections/hr%2Fpolicies/shares", body={"with_project": "partner"})
+        revoked = door.key(project="hr", can=sorted(EVERYTHING))
+        door.ask("DELETE", f"/v1/keys/{revoked['id']}")
+        expired = door.key(project="hr", can=sorted(EVERYTHING), expires="1s")
+        time.sleep(1.1)
+        made = {right: door.key(project="hr", can=[right])["key"] for right in ("read", "chat")}
+        self.kinds = {
+            "no key": Kind(None, "", set()),
+            "wrong": Kind("llmb_hr_abcdefgh_" + "x" * 43, "", set()),
+            "expired": Kind(expired["key"], "", set()),
+            "revoked": Kind(revoked["key"], "", set()),
+            "read-only": Kind(made["read"], "hr", {"read"}),
+            "chat-only": Kind(made["chat"], "hr", {"chat"}),
+            "other project's": Kind("key-of-support", "support", EVERYTHING),
+            "shared-with": Kind("key-of-partner", "partner", EVERYTHING),
+            "own": Kind("key-of-hr", "hr", EVERYTHING),
+            "admin": Kind(ADMIN, "default", EVERYTHING),
+        }
+        self.things = {
+            (of, project): self.thing(of, project) for of in ("job", "key") for project in ("hr", "support")
+        }
+
+    def collection(self, project: str, name: str) -> str:
+        documents = [{"id": "one", "text": TEXT}]
+        body = {"collection": name, "documents": documents}
+        key = ADMIN if project == "default" else f"key-of-{project}"
+        made = self.door.ask("POST", "/v1/rag/ingest", key, body)
+        assert made.status_code == 200, made.text
+        return name
+
+    def thing(self, of: Of, project: str) -> str:
+        """A new one of the project's, by the name that the project has for it."""
+        key, ask = f"key-of-{project}", self.door.ask
+        if of in ("collection", "new"):
+            return self.collection(project, f"made-{next(numbers)}")
+        if of == "job":
+            body: dict[str, Any] = {"job_type": "count_words", "params": {"texts": ["a"]}}
+            job_id: str = ask("POST", "/v1/jobs", key, body).json()["id"]
+            self.door.wait(job_id)
+            return job_id
+        if of == "schedule":
+            body = {**(ROWS["set_schedule"].body or {}), "name": f"made-{next(numbers)}"}
+            return str(ask("POST", "/v1/schedules", key, body).json()["name"])
+        assert of == "key"
+        return str(ask("POST", "/v1/keys", key, {"can": ["read"]}).json()["id"])
+
+    def name(self, row: Row, kind: Kind, whose: Whose, *, spend: bool) -> str:
+        """What this caller would call it; `spend` tells whether it may be gone after that."""
+        of = "collection" if row.of == "model" else row.of
+        if of == "nothing":
+            return "-"
+        if whose == "missing":
+            nothing = f"new-{next(numbers)}" if of == "new" else "nothing"
+            return {"job": "00000000-0000-0000-0000-000000000000", "key": "llmb_hr_abcdefgh"}.get(
+                of, nothing if of == "schedule" or kind.project == "hr" else f"hr/{nothing}"
+            )
+        # Those who have no project of their own here ask for hr's, as it does.
+        mine = kind.project if kind.project in ("hr", "support") else "hr"
+        project = mine if whose == "own" else "support" if mine == "hr" else "hr"
+        if of == "schedule":
+            return self.thing(of, project)
+        if of in ("collection", "new"):
+            name = self.thing(of, project) if spend else "policies"
+            return name if project == kind.project else f"{project}/{name}"
+        return self.thing(of, project) if spend else self.things[of, project]
+
+
+@pytest.fixture(scope="module")
+def world(door: Door) -> World:
+    return World(door)
+
+
+def _ask(world: World, name: str, row: Row, key: str | None, what: str) -> Any:
+    operation = OPERATIONS[name]
+    fields = dict(row.body or {})
+    if row.of in ("collection", "new"):
+        fields["collection"] = what
+    if row.of in ("job", "key", "model", "schedule"):
+        field = {"job": "job_id", "key": "key", "model": "model", "schedule": "name"}[row.of]
+        fields[field] = f"rag/{what}" if row.of == "model" else what
+    path = operation.path
+    for field in re.findall(r"\{(\w+)\}", path):
+        path = path.replace(f"{{{field}}}", fields.pop(field).replace("/", "%2F"))
+    return world.door.ask(operation.method, path, key, fields if operation.method == "POST" else None)
+
+
+def _expected(row: Row, kind: Kind, whose: Whose, label: str) -> set[str]:
+    """Which kinds of answer are right."""
+    if not kind.rights:
+        return {"unauthorized"}
+    if row.right is not None and row.right not in kind.rights:
+        return {"forbidden"}
+    if row.of == "nothing":
+        return {"done"}
+    if row.of == "model":
+        seen = "read" in kind.rights and (whose == "own" or label == "admin") and whose != "missing"
+        return {"done"} if seen else {"not_found"}
+    if row.of in ("collection", "new"):
+        if whose == "missing":
+            own = kind.project in ("hr", "default")
+            return {"done"} if row.of == "new" and own else {"not_found"}
+        if label == "shared-with" and whose == "own":
+            return {"forbidden"} if row.writes or row.owners else {"done"}
+        return {"done"} if whose == "own" or label == "admin" else {"not_found"}
+    if label == "admin" and row.of in ("job", "key") and whose != "missing":
+        return {"done"}
+    own = whose == "own" and kind.project in ("hr", "support")
+    return {"done"} if own else {"not_found"}
+
+
+def _answer(reply: Any) -> str:
+    """`done` is whatever is said by what lies behind the decision."""
+    if reply.status_code == 200:
+        return "done"
+    code = reply.json()["error"]["code"]
+    return code if code in ("unauthorized", "forbidden", "not_found") else "done"
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_each_key_may_what_it_may_and_no_more(world: World, name: str) -> None:
+    assert name in ROWS, "a new operation needs an entry here: who may call it?"
+    row = ROWS[name]
+    wrong = []
+    for label, kind in world.kinds.items():
+        bodies = {}
+        for whose in ("own", "other's", "missing") if row.of != "nothing" else ("own",):
+            expected = _expected(row, kind, whose, label)
+            if name == "health":
+                expected = {"done"}
+            what = world.name(row, kind, whose, spend=row.spends and expected == {"done"})
+            reply = _ask(world, name, row, kind.key, what)
+            answer = _answer(reply)
+            if name == "unshare_collection" and expected == {"done"}:
+                # It is not shared with nobody: so far it comes only with the right to know that.
+                assert "is not shared with" in reply.text
+                answer = "done"
+            if answer not in expected:
+                wrong.append((label, whose, what, sorted(expected), reply.status_code, reply.text[:200]))
+            bodies[whose] = _alike(reply, what)
+        refused = (
+            row.of != "nothing" and label != "admin" and _expected(row, kind, "missing", label) != {"done"}
+        )
+        if refused and bodies["other's"] != bodies["missing"]:
+            wrong.append((label, "not alike", bodies["other's"], bodies["missing"]))
+    assert wrong == []
+
+
+def _alike(reply: Any, what: str) -> tuple[int, list[tuple[str, str]], str]:
+    """A reply without the name and the id of the request."""
+    ids = {reply.headers["x-request-id"]}
+    body = reply.text.replace(what, "<name>")
+    headers = [
+        (name, value)
+        for name, value in reply.headers.items()
+        if name not in ("x-request-id", "x-llmbackend-overhead-ms", "content-length")
+    ]
+    for one in ids:
+        body = body.replace(one, "<id>")
+    return reply.status_code, headers, body
+
+
+# Other ways in
+
+
+def _messages(text: str = "How much vacation?") -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+Way = Callable[[Door, str, str], str]
+
+
+def _chat(door: Door, key: str, name: str) -> str:
+    body = {"model": f"rag/{name}", "messages": _messages()}
+    return _answer(door.ask("POST", "/v1/chat/completions", key, body))
+
+
+def _streamed_chat(door: Door, key: str, name: str) -> str:
+    body = {"model": f"rag/{name}", "messages": _messages(), "stream": True}
+    return _answer_of_stream(door.ask("POST", "/v1/chat/completions", key, body))
+
+
+def _streamed_query(door: Door, key: str, name: str) -> str:
+    body = {"collection": name, "question": "vacation?", "stream": True}
+    return _answer_of_stream(door.ask("POST", "/v1/rag/query", key, body))
+
+
+def _among_several(door: Door, key: str, name: str) -> str:
+    body = {**QUESTION, "collection": ["its-own", name]}
+    return _answer(door.ask("POST", "/v1/rag/search", key, body))
+
+
+def _query_of_several(door: Door, key: str, name: str) -> str:
+    return _answer(
+        door.ask("POST", "/v1/rag/query", key, {"question": "vacation?", "collection": [name, "its-own"]})
+    )
+
+
+def _job(door: Door, key: str, name: str) -> str:
+    params = {"collection": name, "documents": ["A text by a job."]}
+    submitted = door.ask("POST", "/v1/jobs", key, {"job_type": "rag_ingest", "params": params})
+    return _answer(submitted) if submitted.status_code != 200 else _ended(door, submitted.json()["id"])
+
+
+def _schedule(door: Door, key: str, name: str) -> str:
+    body = {"name": "one", "cron": "0 2 1 1 *", "job_type": "reindex", "params": {"collection": name}}
+    return _answer(door.ask("POST", "/v1/schedules", key, body))
+
+
+def _ended(door: Door, job_id: str) -> str:
+    job = door.wait(job_id)
+    return "done" if job["error"] is None else str(job["error"]["code"])
+
+
+def _answer_of_stream(reply: Any) -> str:
+    if reply.status_code == 200:
+        assert "error" not in reply.text
+        return "done"
+    return _answer(reply)
+
+
+READING = {
+    "rag/ model": _chat,
+    "rag/ model, streamed": _streamed_chat,
+    "query, streamed": _streamed_query,
+    "search of several": _among_several,
+    "query of several": _query_of_several,
+}
+WRITING = {"job": _job, "schedule": _schedule}
+
+
+@pytest.fixture(scope="module")
+def several(world: World) -> World:
+    for project in ("hr", "support", "partner", "default"):
+        world.collection(project, "its-own")
+    return world
+
+
+@pytest.mark.parametrize("way", [*READING, *WRITING])
+def test_no_way_in_leads_around_the_decision(several: World, way: str) -> None:
+    door, call = several.door, {**READING, **WRITING}[way]
+    reads = way in READING
+    assert call(door, "key-of-hr", "policies") == "done"
+    assert call(door, "key-of-support", "hr/policies") == "not_found"
+    assert call(door, "key-of-support", "hr/nothing") == "not_found"
+    assert call(door, "key-of-partner", "hr/policies") == ("done" if reads else "forbidden")
+    assert call(door, ADMIN, "hr/policies") == "done"
+    narrow = door.key(project="hr", collections=["its-*"])["key"]
+    assert call(door, narrow, "policies") == "forbidden"
+    assert call(door, narrow, "nothing") == "forbidden"
+
+
+def test_a_reader_asks_the_rag_model_and_a_chatter_does_not(several: World) -> None:
+    door = several.door
+    assert _chat(door, several.kinds["read-only"].key or "", "policies") == "done"
+    assert _chat(door, several.kinds["chat-only"].key or "", "policies") == "forbidden"
+
+
+def test_lists_show_what_the_caller_may_use_and_nothing_else(several: World) -> None:
+    door = several.door
+
+    def names(key: str) -> tuple[set[str], set[str]]:
+        listed = door.ask("GET", "/v1/collections", key).json()["collections"]
+        models = door.ask("GET", "/v1/models", key).json()["data"]
+        rag = {one["id"].removeprefix("rag/") for one in models if one["type"] == "rag"}
+        return {one["name"] for one in listed}, rag
+
+    for key, has, has_not in (
+        ("key-of-hr", {"policies"}, {"hr/policies", "support/policies"}),
+        ("key-of-support", {"policies"}, {"hr/policies", "support/policies"}),
+        ("key-of-partner", {"hr/policies", "its-own"}, {"policies", "support/policies", "hr/its-own"}),
+        (ADMIN, {"hr/policies", "support/policies"}, {"policies"}),
+    ):
+        for found in names(key):
+            assert has <= found
+            assert not has_not & found
+    narrow = door.key(project="hr", can=["read"], collections=["its-*"])["key"]
+    assert names(narrow) == ({"its-own"}, {"its-own"})
+    mute = door.key(project="hr", can=["write"])["key"]
+    assert door.ask("GET", "/v1/models", mute).json()["data"] == []
+
+
+def test_hits_of_two_collections_of_one_name_tell_whose_they_are(several: World) -> None:
+    body = {**QUESTION, "collection": ["hr/policies", "support/policies"]}
+    hits = several.door.ask("POST", "/v1/rag/search", ADMIN, body).json()["hits"]
+    assert {hit["collection"] for hit in hits} <= {"hr/policies", "support/policies"}
+    assert hits
+    shared = several.door.ask(
+        "POST", "/v1/rag/search", "key-of-partner", {**QUESTION, "collection": "hr/policies"}
+    )
+    assert {hit["collection"] for hit in shared.json()["hits"]} == {"hr/policies"}
+
+
+def test_a_cached_vector_of_another_project_is_not_known(several: World) -> None:
+    door, text = several.door, f"a text of hr's alone, {time.time()}"
+    body = {"collection": "cached", "documents": [text]}
+    first = door.ask("POST", "/v1/rag/ingest", "key-of-hr", body).json()
+    other = door.ask("POST", "/v1/rag/ingest", "key-of-support", body).json()
+    assert {name: first[name] for name in first if name != "seconds"} == {
+        name: other[name] for name in other if name != "seconds"
+    }
+
+
+def test_an_import_cannot_be_gone_on_with_by_another_project(several: World) -> None:
+    door = several.door
+    begun = door.ask("POST", "/v1/collections/taken/import", "key-of-hr", {"manifest": MANIFEST})
+    assert begun.status_code == 200, begun.text
+    for token in (begun.json()["token"], "no-such-token"):
+        reply = door.ask("POST", "/v1/collections/taken/import", "key-of-support", {"token": token})
+        assert reply.status_code == 404
+        assert json.loads(reply.text)["error"]["message"].startswith("no such import into")
+    door.ask(
+        "POST", "/v1/collections/taken/import", "key-of-hr", {"token": begun.json()["token"], "abort": True}
+    )
