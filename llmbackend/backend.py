@@ -883,6 +883,9 @@ class Backend:
             self._disk,
             self._collections.lacking_parsers(),
         )
+        keys_of_all = self.register.standing_keys
+        if tracing.current().caller.everywhere and (keys_of_all or self.limiter.hits):
+            checks.append(doctor.access(keys_of_all, self.limiter.hits))
         return schemas.Diagnosis(ok=all(check.ok for check in checks), version=__version__, checks=checks)
 
 

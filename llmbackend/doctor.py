@@ -11,12 +11,13 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
 from . import plugins, schemas, threads
+from .access.caller import Caller
 from .disk import Disk
 from .errors import BackendError, LLMBackendError, NotFound
 from .inference import catalogue, factory
@@ -41,6 +42,43 @@ class _Found(NamedTuple):
     models: list[str]
     limits: dict[str, int]
     version: str | None = None
+
+
+SOON = 14 * 86400
+"""Seconds before a key's end within which it is told."""
+
+
+def access(callers: Sequence[Caller], reached: Mapping[tuple[str, str], int]) -> schemas.Check:
+    """Projects, keys that end soon, and limits that were reached; for the administrator's eyes."""
+    last = time.time() + SOON
+    ending = [
+        str(caller)
+        for caller in callers
+        if caller.standing.expires is not None and caller.standing.expires < last
+    ]
+    advice = []
+    if ending:
+        advice.append(
+            f"{', '.join(ending[:10])} count no more within 14 days: make others by `llmbackend keys create`"
+        )
+    for (caller, what), times in sorted(reached.items(), key=lambda one: -one[1])[:5]:
+        advice.append(f"{caller} reached its limit on {what} {times} times since the start")
+    return schemas.Check(
+        name="access",
+        server="embedded",
+        ok=True,
+        url=None,
+        models=[],
+        version=None,
+        limits={
+            "projects": len({caller.project for caller in callers}),
+            "keys": len(callers),
+            "expiring": len(ending),
+            "reached": sum(reached.values()),
+        },
+        latency_ms=0,
+        fix="; ".join(advice) or None,
+    )
 
 
 async def examine(

@@ -113,6 +113,11 @@ class Register:
         key = self._keys.get(key_id)
         return key.caller if key is not None and project in (None, key.row.project) else None
 
+    @property
+    def standing_keys(self) -> list[Caller]:
+        """Of those in the database, the callers whose keys count."""
+        return [key.caller for key in self._keys.values() if not key.caller.standing.ended]
+
     async def permit(self, caller: Caller, wanted: Wanted) -> Granted:
         """Decides (decision.py), by what keys and shares are now."""
         if any("/" in name for name in wanted.collections):

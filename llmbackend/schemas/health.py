@@ -25,7 +25,7 @@ class Health(Response):
     )
 
 
-CheckName = Literal["chat", "judge", "embeddings", "rerank", "vectors", "data", "files", "plugins"]
+CheckName = Literal["chat", "judge", "embeddings", "rerank", "vectors", "data", "files", "plugins", "access"]
 
 
 class Check(Response):
@@ -36,7 +36,8 @@ class Check(Response):
     models: list[str]
     version: str | None
     limits: dict[str, int] = Field(
-        description="context, dimension, input (tokens), batch (texts), collections, free_mb, landlock (version)"
+        description="context, dimension, input (tokens), batch (texts), collections, free_mb, landlock (version); "
+        "of access, projects, keys, expiring (within 14 days), reached (requests beyond a limit, since the start)"
     )
     latency_ms: float
     fix: str | None = Field(description="what is wrong, or could be better, and what to do")

@@ -72,6 +72,23 @@ def test_requests_beyond_a_key_s_rate_are_refused_and_told_when_to_come_back(url
     assert "x-ratelimit-limit-requests" not in _ask(url, KEY).headers
 
 
+def test_the_doctor_tells_the_administrator_of_keys_that_end_and_of_limits_that_were_reached(
+    url: str,
+) -> None:
+    key = _key(url, rate="1/day", expires="3d", project="short")
+    assert [_ask(url, key).status_code for _ in range(3)] == [200, 429, 429]
+    with LLMBackendClient(url, KEY) as admin, LLMBackendClient(url, _key(url)) as other:
+        check = next(check for check in admin.doctor().checks if check.name == "access")
+        assert check.limits.expiring == 1
+        assert check.limits["keys"] >= 2
+        assert check.limits.projects >= 2
+        assert check.limits.reached >= 2
+        name = key.rpartition("_")[0]
+        assert f"{name} reached its limit on requests 2 times" in check.fix
+        assert f"{name} count" in check.fix
+        assert all(check.name != "access" for check in other.doctor().checks)
+
+
 def test_a_client_does_not_wait_for_tomorrow_but_for_the_next_second(url: str) -> None:
     with LLMBackendClient(url, _key(url, rate="1/day")) as client:
         client.chat("hello")
