@@ -77,7 +77,10 @@ def test_the_doctor_tells_the_administrator_of_keys_that_end_and_of_limits_that_
 ) -> None:
     key = _key(url, rate="1/day", expires="3d", project="short")
     assert [_ask(url, key).status_code for _ in range(3)] == [200, 429, 429]
-    with LLMBackendClient(url, KEY) as admin, LLMBackendClient(url, _key(url)) as other:
+    with (
+        LLMBackendClient(url, KEY) as admin,
+        LLMBackendClient(url, _key(url, can=["admin"], project="other")) as other,
+    ):
         check = next(check for check in admin.doctor().checks if check.name == "access")
         assert check.limits.expiring == 1
         assert check.limits["keys"] >= 2
