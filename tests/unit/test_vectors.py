@@ -568,13 +568,13 @@ def test_a_filter_looked_up_in_parts_finds_what_it_finds_at_once(
     assert len(at_once) == {1: 40, 77: 10, 99: 0}[teams[0]]
     parts: list[int] = []
     filtering = index._filtering._part
-    monkeypatch.setattr(edge_filtering, "MOST_LOOKUPS", 100)
+    monkeypatch.setattr(edge_filtering, "MOST_LOOKUPS", 200)
     monkeypatch.setattr(
         index._filtering, "_part", lambda lookups: parts.append(lookups) or filtering(lookups)
     )
-    in_parts = found(100)
+    in_parts = found(200)
     assert parts
-    assert max(parts) <= 100
+    assert max(parts) <= 200
     assert sorted(in_parts.values()) == pytest.approx(sorted(at_once.values()), abs=2e-3)
     if mode == "dense":
         assert in_parts.keys() == at_once.keys()

@@ -24,6 +24,7 @@ from ...errors import LLMBackendError
 from .filters import Combination, Condition, terms_of
 from .indexes import places, selector
 from .interface import Scored
+from .qdrant import SPARSE
 
 if TYPE_CHECKING:
     from .columns import Columns
@@ -33,11 +34,13 @@ log = logging.getLogger(__name__)
 
 HELD = 0.01  # seconds, about, for which a part may hold the interpreter's lock
 LEAST_BATCH, READ_BATCH = 32, 256
-LEAST_LOOKUPS, LOOKUPS, MOST_LOOKUPS = 32, 500, 20_000  # a condition of a filter in a chunk is one
-MOST_PARTS = 16
+LEAST_LOOKUPS, LOOKUPS, MOST_LOOKUPS = 128, 500, 20_000  # a condition of a filter in a chunk is one
+MOST_PARTS = 8
 """Of all chunks: to find those of a part, Edge looks at the ids of all."""
 DEEPEST = 1_000
 """How far down the unfiltered list is looked for what a filter lets through, before it is in all chunks."""
+DEEPEST_BY_WORDS = 4_000
+"""The same of a list by words, which takes less time than to name the points that fit."""
 NAMED_AT_ONCE = 10_000
 """Points that a search is confined to: naming so many takes Edge a hundredth of a second."""
 COLUMNS_FROM = 1_000
@@ -154,16 +157,16 @@ class Filtering:
         mask = columns.fitting(conditions)
         rows = mask.nonzero()[0]
         found: list[list[Scored] | None] = [None] * len(queries)
-        if (
-            len(rows) > NAMED_AT_ONCE
-        ):  # then the best that fit may be near the top of the list without a filter
-            depth = LEAST_BATCH + 3 * limit * len(mask) // (2 * len(rows))
-            if depth <= DEEPEST:
-                for number, scored in enumerate(self._index.query(queries, depth)):
-                    fits = columns.which([point for point, _ in scored], mask)
-                    best = [one for one, its in zip(scored, fits, strict=True) if its][:limit]
-                    if len(best) == limit or len(scored) < depth:
-                        found[number] = best
+        # The best that fit may be near the top of the list without a filter.
+        depth = LEAST_BATCH + 3 * limit * len(mask) // (2 * max(1, len(rows)))
+        for number, query in enumerate(queries if len(rows) else []):
+            by_words = depth <= DEEPEST_BY_WORDS and query.using == SPARSE
+            if by_words or (depth <= DEEPEST and len(rows) > NAMED_AT_ONCE):
+                [scored] = self._index.query([query], depth)
+                fits = columns.which([point for point, _ in scored], mask)
+                best = [one for one, its in zip(scored, fits, strict=True) if its][:limit]
+                if len(best) == limit or len(scored) < depth:
+                    found[number] = best
         missing = [query for query, scored in zip(queries, found, strict=True) if scored is None]
         if missing:
             parts = self._named(columns.ids(rows))
