@@ -6,7 +6,7 @@ One log line a call, on the logger `llmbackend.calls` at level INFO: numbers and
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -48,7 +48,7 @@ class Trace:
         """The collections that it may touch, once that is decided."""
         self.client = client
         self.path = path
-        self.request_id = request_id or secrets.token_hex(16)
+        self.request_id = request_id or os.urandom(16).hex()
         self.model = ""
         self.tokens = {"prompt_tokens": 0, "completion_tokens": 0}
         self.target: str | None = None

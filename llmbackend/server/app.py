@@ -6,7 +6,7 @@ import asyncio
 import errno
 import gc
 import logging
-import secrets
+import os
 import signal
 import socket
 import sys
@@ -226,7 +226,7 @@ class RequestId:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = scope["request_id"] = secrets.token_hex(16)
+        request_id = scope["request_id"] = os.urandom(16).hex()
         scope["caller"] = NOBODY
 
         async def send_with_id(message: Message) -> None:
