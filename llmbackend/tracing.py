@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -253,11 +253,19 @@ class Clock:
     def __init__(self) -> None:
         self.ms: dict[str, float] = {}
 
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
+    def __call__(self, step: str) -> AbstractContextManager[None]:
         self.ms.setdefault(step, 0.0)
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.ms[step] += (time.perf_counter() - began) * 1000
+        return _Step(self.ms, step)
+
+
+class _Step:
+    __slots__ = ("_began", "_ms", "_step")
+
+    def __init__(self, ms: dict[str, float], step: str) -> None:
+        self._ms, self._step = ms, step
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *raised: object) -> None:
+        self._ms[self._step] += (time.perf_counter() - self._began) * 1000

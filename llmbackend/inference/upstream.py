@@ -14,8 +14,8 @@ import math
 import re
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -346,31 +346,30 @@ class Upstream:
         else:
             self._connections += 1
 
-    @contextmanager
-    def translated(self) -> Iterator[None]:
+    def translated(self) -> AbstractContextManager[None]:
         """Within this block, whatever a client of the server raises becomes an LLMBackendError that names it."""
+        return _Translated(self)
+
+    def translate(self, error: Exception) -> None:
+        """Raise it as an LLMBackendError, unless it is one; time-outs of our own are told by whoever set them."""
         import aiohttp
 
-        about = {"backend": self.name}
-        try:
-            yield
-        except aiohttp.SocketTimeoutError as error:
+        if isinstance(error, aiohttp.SocketTimeoutError):
             raise self._too_late() from error
-        except aiohttp.ClientError as error:
+        if isinstance(error, aiohttp.ClientError):
             raise self._unreachable() from error
-        except (LLMBackendError, TimeoutError):
-            raise
-        except OSError as error:
+        if isinstance(error, (LLMBackendError, TimeoutError)):
+            return
+        if isinstance(error, OSError):
             raise self._unreachable() from error
-        except Exception as error:
-            ours = self._of_openai(error)
-            if ours is not None and getattr(error, "body", None) is not None:
-                raise ours from None  # theirs has in it what the server said, and that may quote our key
-            raise ours or BackendError(
-                f"{self.name} at {self.url} gave an answer that does not fit ({type(error).__name__}): "
-                "is this the right URL?",
-                details=about,
-            ) from error
+        ours = self._of_openai(error)
+        if ours is not None and getattr(error, "body", None) is not None:
+            raise ours from None  # theirs has in it what the server said, and that may quote our key
+        raise ours or BackendError(
+            f"{self.name} at {self.url} gave an answer that does not fit ({type(error).__name__}): "
+            "is this the right URL?",
+            details={"backend": self.name},
+        ) from error
 
     def refusal(self, status: int, body: bytes, retry_after: str | None = None) -> LLMBackendError:
         """The error for a reply with an error status."""
@@ -466,6 +465,20 @@ class Upstream:
             f"{self.name} at {self.url} did not answer in {seconds or self.timeout:.3g} s",
             details={"backend": self.name},
         )
+
+
+class _Translated:
+    __slots__ = ("_upstream",)
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception):
+            self._upstream.translate(error)
 
 
 def _without(secret: str, text: str) -> str:

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -424,32 +424,38 @@ _NO_ROOM = ("No space left", "Too many open files", "Cannot allocate memory")
 """What they say of a shard that there is nothing wrong with."""
 
 
-@contextmanager
-def _translated(folder: Path, *, opening: bool = False) -> Iterator[None]:
+class _translated:
     """Qdrant Edge raises bare Exceptions, and panics; here, and only here, they become ours.
 
     A shard that has panicked, or cannot be read or opened, is damaged.
     """
-    try:
-        yield
-    except LLMBackendError:
-        raise
-    except ModuleNotFoundError as error:
-        raise BackendError(
-            f"the embedded vector engine is not installed (missing: {error.name}): "
-            "pip install 'llmbackend[embedded]'",
-            details={"backend": "Qdrant Edge"},
-        ) from error
-    except BaseException as error:
+
+    __slots__ = ("_folder", "_opening")
+
+    def __init__(self, folder: Path, *, opening: bool = False) -> None:
+        self._folder, self._opening = folder, opening
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None or isinstance(error, LLMBackendError):
+            return
+        if isinstance(error, ModuleNotFoundError):
+            raise BackendError(
+                f"the embedded vector engine is not installed (missing: {error.name}): "
+                "pip install 'llmbackend[embedded]'",
+                details={"backend": "Qdrant Edge"},
+            ) from error
         if not (panicked(error) or isinstance(error, Exception)):
-            raise  # cancelled or interrupted
+            return  # cancelled or interrupted
         said = str(error)[:1000]
         told = _OS_ERROR.search(said)
         if (int(told[1]) if told else getattr(error, "errno", None)) in FULL:
-            raise full(folder) from error
+            raise full(self._folder) from error
         details: dict[str, Any] = {"backend": "Qdrant Edge"}
         given = isinstance(error, (TypeError, ValueError))  # what is wrong is what it was given
-        unreadable = opening or (not given and any(sign in said for sign in _UNREADABLE))
+        unreadable = self._opening or (not given and any(sign in said for sign in _UNREADABLE))
         if panicked(error) or (unreadable and not any(sign in said for sign in _NO_ROOM)):
             details["damaged"] = True
         raise BackendError(f"Qdrant Edge: {said}", details=details) from error
