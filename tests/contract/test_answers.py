@@ -199,6 +199,24 @@ def test_headings_that_are_not_asked_for_are_not_told(client: LLMBackendClient, 
     assert "every day except Friday" in answer.sources[0].quote
 
 
+def test_what_shares_no_word_with_the_question_is_read_though_many_others_do(
+    client: LLMBackendClient, collection: str
+) -> None:
+    metals = ("bronze", "copper", "iron", "brass", "pewter", "silver", "lead", "zinc")
+    things = ("bell", "gate", "anchor", "lantern", "clock", "pipe", "weathercock", "kettle")
+    others = [
+        f"The {thing} of the chapel was cast in {metal} by the harbour in spring, then painted green, hung above the "
+        "northern quay and, as the books take it, sold to a museum of ships and cranes."
+        for metal in metals
+        for thing in things
+    ]
+    right = "Paid holidays: thirty a year for all staff."
+    client.rag_ingest([{"id": "right", "text": right}, *others], collection)
+    answer = client.rag_query("How much vacation may each of our people take?", collection)
+    assert answer.sources[0].document_id == "right"
+    assert "thirty" in answer
+
+
 ALIKE = {
     "English": (
         "{name} signed contract {code} for {sum} dollars.",

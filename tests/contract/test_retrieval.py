@@ -95,8 +95,10 @@ def test_an_explanation_tells_both_scores_and_what_they_count(
     [first, *_] = answer.explanation.candidates
     assert first.document_id == "library"
     assert first.dense < 1 < first.sparse
-    assert first.weight == 0.3
+    assert first.weight == 2  # where the judge is going to read, meaning counts more than in a search
     assert 0 < first.fused < first.judged == first.score
+    barred = client.rag_query("Which books does the library lend?", names, explain=True, min_score=0.01)
+    assert barred.explanation.candidates[0].weight == 0.3
     spelt = client.rag_query("كم أسبوعا تعير المكتبة الكتب؟", names, explain=True)
     assert {one.weight for one in spelt.explanation.candidates} == {0.1}
 

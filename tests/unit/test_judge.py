@@ -15,6 +15,7 @@ from llmbackend.inference import factory
 from llmbackend.inference.embeddings import EmbeddingBatch, TextRefused
 from llmbackend.inference.judge import Judge
 from llmbackend.inference.minilm import MiniLM
+from llmbackend.knowledge.answers.reading import DENSE_WEIGHT, JUDGED
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 
@@ -140,13 +141,44 @@ def test_an_answers_passages_are_read_by_the_judge(models_dir: Path, tmp_path: P
         assert first.judge > max(one.judge for one in others)
         assert first.score == first.judged > first.fused
         assert "quotes" in told.ms
+        assert {one.weight for one in told.candidates} == {DENSE_WEIGHT}
         hits = client.rag_search(question, "staff")
-        assert {one.document_id: one.fused for one in told.candidates} == pytest.approx(
+        barred = client.rag_query(question, "staff", explain=True, min_score=0.0).explanation
+        assert {one.document_id: one.fused for one in barred.candidates} == pytest.approx(
             {hit.document_id: hit.score for hit in hits}
         )
         for other in ({"mode": "dense"}, {"mode": "sparse"}):
             told = client.rag_query(question, "staff", explain=True, **other).explanation
             assert {one.judge for one in told.candidates} == {None}
+
+
+def test_it_reads_no_more_after_a_restart_or_for_a_long_question(
+    models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the question's vector is kept, the model of the collection is not loaded yet; it sifts all the same."""
+    read: list[int] = []
+
+    async def embed(judge: Judge, texts: Sequence[str], embed: Any = Judge.embed) -> Any:
+        read.append(len(texts) - 1)
+        return await embed(judge, texts)
+
+    monkeypatch.setattr(Judge, "embed", embed)
+    months = ("March", "April", "May", "June", "July", "August", "September", "October")
+    document = "\n\n".join(
+        " ".join(f"In {month} the office number {number} is painted, and is closed." for number in range(10))
+        for month in months
+    )
+    question = "When is the office number 7 painted?"
+    options = Settings(data_dir=tmp_path, models_dir=models_dir)
+    answers = []
+    for _ in range(2):
+        with LLMBackendClient(transport=LocalTransport(options)) as client:
+            client.rag_ingest([{"id": "it", "text": document}], "offices", chunk_size=64)
+            answers.append(client.rag_query(question, "offices", explain=True))
+            if len(answers) == 2:
+                client.rag_query("I would like to know this. " * 100 + question, "offices")
+    assert read == [JUDGED] * 3
+    assert answers[0].explanation.fit == answers[1].explanation.fit
 
 
 def test_without_the_judge_an_answers_passages_are_those_of_the_search(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from ...errors import BackendError, StreamInterrupted
@@ -16,7 +17,7 @@ from .citations import ANEW
 from .conversation import last_question, standalone
 from .links import Inert, Links
 from .passages import Passages, number
-from .reading import READ, Reading, read
+from .reading import DENSE_WEIGHT, READ, Reading, orders, read
 from .writing import Quotation, Synthesis, Writer
 
 NOTHING_FOUND = "There is nothing on this in the collection."
@@ -108,8 +109,11 @@ async def whole(events: AsyncIterator[dict[str, Any]]) -> QueryAnswer:
 async def _read(
     sifter: Embedder, retriever: Retriever, wanted: RagQueryRequest, question: str, clock: Clock
 ) -> Reading:
-    # In the search's order: of what is going to be read sentence by sentence, the order comes from that.
-    candidates = await retriever.candidates(wanted, question, clock=clock, depth=max(READ, NEXT_BEST))
+    # Not in the judge's order: that comes from reading them sentence by sentence.
+    find = partial(retriever.candidates, wanted, question, clock=clock, depth=max(READ, NEXT_BEST))
+    candidates = await find()
+    if orders(retriever.judge, question, candidates):
+        candidates = await find(least_weight=DENSE_WEIGHT)
     with clock("quotes"):
         return await read(sifter, retriever.judge, question, candidates, wanted.top_k)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import plugins, threads, tracing
 from ...inference.cache import CachedEmbedder
+from ...inference.embeddings import spelt
 from ...inference.judge import Judge
 from ...inference.rerank import Reranker
 from ...schemas import Retrieval
@@ -78,6 +79,7 @@ class Retriever:
         clock: Clock | None = None,
         depth: int = 0,
         judged: bool = False,
+        least_weight: float = 0.0,
     ) -> list[Candidate]:
         """As `retrieve`, in the collections that are wanted; raises NotFound for one that there is not.
 
@@ -93,6 +95,7 @@ class Retriever:
             clock=clock,
             depth=depth,
             plugin_seconds=self.plugin_seconds,
+            least_weight=least_weight,
         )
 
     async def unmet(self, wanted: Retrieval) -> list[str]:
@@ -116,10 +119,13 @@ async def retrieve(
     clock: Clock | None = None,
     depth: int = 0,
     plugin_seconds: float = plugins.SECONDS,
+    least_weight: float = 0.0,
 ) -> list[Candidate]:
     """The hits for a text, best first, among what was dropped on the way: `depth` of them together, if there are as many.
 
     The judge has a say in a hybrid search where it reads better than the model that embedded the collections.
+    `least_weight` is what the dense list counts at least, unless its model has to spell the text, or a bar is set, which is
+    on the search's own scale.
 
     Raises InvalidRequest for filters that make no sense, and what the embedder, the reranker and a project's own parts
     raise, which may take `plugin_seconds` each.
@@ -127,11 +133,11 @@ async def retrieve(
     clock = clock or Clock()
     part = own_parts.require(wanted)
     if part is None:
-        found, judge = await _searched(collections, text, wanted, embedder, judge, clock, depth)
+        found, judge = await _searched(collections, text, wanted, embedder, judge, clock, depth, least_weight)
     else:
 
         async def find(query: str, asked: Retrieval) -> list[Candidate]:
-            return (await _searched(collections, query, asked, embedder, None, Clock(), 0))[0]
+            return (await _searched(collections, query, asked, embedder, None, Clock(), 0, 0.0))[0]
 
         names = [collection.name for collection in collections]
         found, judge = await own_parts.retrieved(part, text, wanted, names, find, plugin_seconds, clock), None
@@ -165,6 +171,7 @@ async def _searched(
     judge: Judge | None,
     clock: Clock,
     depth: int,
+    least_weight: float,
 ) -> tuple[list[Candidate], Judge | None]:
     """What a search finds, for what follows to order or cut, and the judge, if it is to have a say."""
     text = legible(text)  # as what is stored was
@@ -177,6 +184,8 @@ async def _searched(
             if vectors.made_by is not None:
                 await collection.accept(vectors.made_by)
         vector, weight = vectors.values[0], embedder.weight(text, vectors.tokens[0])
+        if wanted.min_score is None and not spelt(text, vectors.tokens[0] or 0):
+            weight = max(weight, least_weight)
     searching = _Searching(collections, text, vector, wanted.mode, where, weight)
     # A few more than are wanted: where some turn out to be copies, one search still does.
     ordered = wanted.rerank or wanted.postprocessors
