@@ -190,12 +190,24 @@ def query(
     collection: str,
     question: str,
     top_k: Annotated[int, typer.Option(help="How many passages to find.")] = 5,
+    retriever: Annotated[str | None, typer.Option(help="A project's own, in place of the search.")] = None,
+    postprocessor: Annotated[
+        list[str] | None,
+        typer.Option(help="A project's own, on what was found; several, one after the other."),
+    ] = None,
     url: Url = None,
     key: Key = None,
 ) -> None:
     """Answer a question from a collection, with sources."""
     with _client(url, key) as client:
-        stream = client.rag_query(question, collection, top_k=top_k, stream=True)
+        stream = client.rag_query(
+            question,
+            collection,
+            top_k=top_k,
+            retriever=retriever,
+            postprocessors=postprocessor or None,
+            stream=True,
+        )
         for piece in stream:
             out.out(_shown(piece), end="", highlight=False)
         out.line(2)
