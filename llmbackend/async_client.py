@@ -919,7 +919,7 @@ class AsyncLLMBackendClient:
         """`{name, embedding_model, sparse_model, dimension, chunk_size, chunk_overlap, documents, chunks, created_at, indexes,
         engine}`, the last of which are the options of a Qdrant server that it was made with.
 
-        One that cannot be read also has `damaged`, which is True, and `problem`: why, and what to do; its `documents`
+        One that could not be read when it was last asked also has `damaged`, which is True, and `problem`: why, and what to do; its `documents`
         and `chunks` are None.
         Raises NotFound.
         """
@@ -928,7 +928,7 @@ class AsyncLLMBackendClient:
     async def delete_collection(self, collection: str) -> Record:
         """Remove a collection with all its documents; returns `{deleted, documents}`.
 
-        Of a damaged one it is not known how many `documents` it had. Raises NotFound.
+        `documents` is None where that is not known: of a damaged one, and of one not opened since a kill. Raises NotFound.
         """
         return await self._call("delete_collection", collection=collection)
 

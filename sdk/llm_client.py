@@ -1167,10 +1167,17 @@ ROUTES: dict[str, tuple[str, str]] = {
 
 
 class Transport(Protocol):
-    """Carries an operation's arguments, as JSON has them (`encoded`), to where it runs and brings its JSON back."""
+    """Carries an operation's arguments, as JSON has them (`encoded`), to where it runs and brings its JSON back.
+
+    The client that was given one closes it. A test's own:
+
+        class Canned:
+            def call(self, operation, given):
+                return b'{"data": []}'
+    """
 
     def call(self, operation: str, given: dict[str, Any]) -> bytes:
-        """The operation's JSON result; raises an LLMBackendError."""
+        """The operation's JSON result, UTF-8; raises the LLMBackendError that the server tells, or TransportError."""
 
     def stream(self, operation: str, given: dict[str, Any]) -> Iterator[bytes]:
         """The operation's server-sent events, piecewise; raises before the first piece if the request is refused."""
@@ -2171,7 +2178,7 @@ class LLMBackendClient:
         """`{name, embedding_model, sparse_model, dimension, chunk_size, chunk_overlap, documents, chunks, created_at, indexes,
         engine}`, the last of which are the options of a Qdrant server that it was made with.
 
-        One that cannot be read also has `damaged`, which is True, and `problem`: why, and what to do; its `documents`
+        One that could not be read when it was last asked also has `damaged`, which is True, and `problem`: why, and what to do; its `documents`
         and `chunks` are None.
         Raises NotFound.
         """
@@ -2180,7 +2187,7 @@ class LLMBackendClient:
     def delete_collection(self, collection: str) -> Record:
         """Remove a collection with all its documents; returns `{deleted, documents}`.
 
-        Of a damaged one it is not known how many `documents` it had. Raises NotFound.
+        `documents` is None where that is not known: of a damaged one, and of one not opened since a kill. Raises NotFound.
         """
         return self._call("delete_collection", collection=collection)
 

@@ -37,7 +37,13 @@ class Window(NamedTuple):
 
 
 class ChatModel(ABC):
-    """Completes conversations. Requests, completions and their chunks are OpenAI's JSON objects."""
+    """Completes conversations, on the event loop. Requests, completions and their chunks are OpenAI's JSON objects:
+
+        await chat.complete({"messages": [{"role": "user", "content": "Hello"}]})
+        -> {"choices": [{"message": {"role": "assistant", "content": "…"}, "finish_reason": "stop"}], "usage": {…}, …}
+
+    Any number of calls may be under way. Whoever made it closes it; who leaves a stream early closes that (`aclosing`).
+    """
 
     abstracts: bool
     """Whether it can put a text into its own words, rather than only copy from it."""
@@ -61,11 +67,18 @@ class ChatModel(ABC):
 
     @abstractmethod
     async def complete(self, request: dict[str, Any], deadline: float | None = None) -> dict[str, Any]:
-        """A chat.completion, by a deadline; raises an LLMBackendError."""
+        """A chat.completion, by a deadline (`time.monotonic`).
+
+        Raises InvalidRequest for what the model does not take, a prompt beyond its context included, BackendTimeout, Overloaded,
+        and BackendError for any other failure of its server.
+        """
 
     @abstractmethod
     def stream(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """The completion as chat.completion.chunks; raises before the first or breaks off."""
+        """The completion as chat.completion.chunks.
+
+        Raises as `complete` before the first, and StreamInterrupted where it breaks off after that.
+        """
 
     async def reply(self, request: dict[str, Any]) -> bytes:
         """The completion, for a caller."""

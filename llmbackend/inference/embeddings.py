@@ -58,6 +58,18 @@ def added(*counts: int | None) -> int | None:
 
 
 class Embedder(Protocol):
+    """Makes vectors of texts, on the event loop. Vectors are rows of float32, of unit length.
+
+    Any number of calls may be under way. Whoever made it closes it, once no call is. So a test may bring its own:
+
+        class Lengths:
+            name, names = "lengths", ("lengths",)
+
+            async def embed(self, texts, *, dimensions=None, too_long="split"):
+                rows = np.array([[len(text), 1.0] for text in texts], np.float32)
+                return EmbeddingBatch(unit(rows), [len(text) for text in texts])
+    """
+
     @property
     def name(self) -> str:
         """What the model may be asked for by."""
@@ -72,7 +84,12 @@ class Embedder(Protocol):
     async def embed(
         self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
     ) -> EmbeddingBatch:
-        """One vector a text, in order; raises an LLMBackendError, or TextRefused."""
+        """One vector a text, in order: `values` of shape (texts, dimensions), and what each took in tokens, if that is told.
+
+        A text too long is split and its parts' vectors averaged, or cut, or refused, by `too_long`. Raises InvalidRequest
+        for `dimensions` that the model does not have, TextRefused for a text that it does not take, and BackendError,
+        BackendTimeout or Overloaded where its server fails.
+        """
 
     def at_once(self, text: str, dimensions: int | None) -> EmbeddingBatch | None:
         """A text's vector, if making it takes less time than a thread would; for the event loop."""
@@ -85,7 +102,8 @@ class Embedder(Protocol):
     ) -> EmbeddingBatch:
         """As `embed`, of token ids; raises InvalidRequest where the model takes none."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Let go of connections and models."""
 
 
 SPELT = 0.75

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -243,8 +244,9 @@ def test_a_slow_repair_and_a_slow_removal_delay_no_other(
 
     async def work() -> None:
         some = collections()
-        a, b = await some.get("a"), await some.get("b")
-        third = await some.create("c", None, None)
+        named = partial(QualifiedName, "default")
+        a, b = await some.get(named("a")), await some.get(named("b"))
+        third = await some.create(named("c"), None, None)
         go_on = threading.Event()
         opened, dropped = QdrantEdge.open, QdrantEdge.drop
         slow = {a.manifest.physical_collection.id, b.manifest.physical_collection.id}
@@ -260,14 +262,14 @@ def test_a_slow_repair_and_a_slow_removal_delay_no_other(
         monkeypatch.setattr(QdrantEdge, "open", open_slowly)
         monkeypatch.setattr(QdrantEdge, "drop", drop_slowly)
         opening = [asyncio.create_task(a.documents(1, None)) for _ in range(3)]
-        deleting = asyncio.create_task(some.delete("b"))
+        deleting = asyncio.create_task(some.delete(named("b")))
         async with asyncio.timeout(20):
-            await _until(lambda: "b" not in some.names())
+            await _until(lambda: named("b") not in some.names())
             for _ in range(20):
                 assert (await third.documents(1, None)).heads == []
             assert [one.name for one in await some.infos(bool)] == ["a", "c"]
-            assert (await some.create("b", None, None)).manifest.physical_collection.id not in slow
-            assert await some.delete("b") == 0
+            assert (await some.create(named("b"), None, None)).manifest.physical_collection.id not in slow
+            assert await some.delete(named("b")) == 0
             assert await a.count() == (0, 0), "that needs no index"
         opening[0].cancel()
         assert not any(task.done() for task in (*opening[1:], deleting))

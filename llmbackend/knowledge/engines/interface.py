@@ -179,7 +179,17 @@ class Ids(NamedTuple):
 
 
 class VectorIndex(Protocol):
-    """One collection's chunks in a vector engine. Methods block and may be called from any thread."""
+    """One collection's chunks in a vector engine. Methods block and may be called from any thread, in `threads`:
+
+        index = engine.open(physical)
+        index.upsert(chunks, vectors)                  # a row of float32 a chunk, of the collection's dimension
+        index.flush()                                  # until then, a power cut may lose it
+        index.search("reset button", vector, mode="hybrid", top_k=5)
+        index.close()                                  # by who opened it, when no call is under way
+
+    Each raises BackendError: `damaged` is true of it where the index cannot be read, `gone` where it is no more. Any number of
+    reads may be under way, beside one write.
+    """
 
     @property
     def threads(self) -> Threads:
@@ -189,7 +199,10 @@ class VectorIndex(Protocol):
         """Raises InsufficientStorage where chunks with so much text could not be written: before they are embedded."""
 
     def upsert(self, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> None:
-        """Write chunks with their dense vectors; BM25 vectors are the index's business."""
+        """Write chunks with their dense vectors, of shape (chunks, dimension); BM25 vectors are the index's business.
+
+        Those that are there already, by their points' ids, are written again. Raises InsufficientStorage.
+        """
 
     def stored(self, versions: Sequence[tuple[str, str]]) -> set[str]:
         """Of `(document id, content hash)` pairs, the ids of those stored whole."""
@@ -285,7 +298,8 @@ class VectorIndex(Protocol):
     def flush(self) -> None:
         """Make everything written so far survive a power cut."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Flush, and let go of files and threads; nobody may use it any more."""
 
 
 class Physical(NamedTuple):
