@@ -79,7 +79,8 @@ def test_however_a_path_is_written_it_opens_no_wall(
 ) -> None:
     url, _ = server
     status, reply = _raw(url, f"{method} {path} HTTP/1.1", f"X-API-Key: {SUPPORT}")
-    assert status in (400, 404, 405, 422), reply
+    # A redirect is to the plain path, which tells no more.
+    assert status in ((307,) if path.endswith("/") else (400, 404, 405, 422)), reply
     assert b"28 days" not in reply
     assert b"embedding_model" not in reply
     bare, reply = _raw(url, f"{method} {path} HTTP/1.1")

@@ -251,9 +251,10 @@ def _as_version_0_1(folder: Path) -> None:
         rows = connection.execute(
             "SELECT name, id, embedding_model, dimension, chunk_size, chunk_overlap, created_at FROM collections"
         ).fetchall()
-        connection.execute("DROP TABLE collections")
-        connection.execute("DROP TABLE loose_collections")
-        connection.execute("DROP TABLE llmbackend_version")
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        for (name,) in tables:
+            if not name.startswith("job"):  # none of the others was there
+                connection.execute(f"DROP TABLE {name}")
         connection.execute(OLD_TABLE)
         connection.executemany("INSERT INTO collections VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
     shard = edge.EdgeShard.load(str(folder / "collections" / rows[0][1]))
