@@ -156,6 +156,7 @@ def test_however_many_fit_the_best_of_them_are_found(
 ) -> None:
     for named in (10_000, 7):
         monkeypatch.setattr(edge_filtering, "NAMED_AT_ONCE", named)
+        monkeypatch.setattr(edge_filtering, "FITTING", named)
         index = made({f"d{n}": {"n": n} for n in range(400)})
         where = conditions({"n": list(range(0, 400, share))})
 

@@ -43,6 +43,10 @@ DEEPEST_BY_WORDS = 4_000
 """The same of a list by words, which takes less time than to name the points that fit."""
 NAMED_AT_ONCE = 10_000
 """Points that a search is confined to: naming so many takes Edge a hundredth of a second."""
+FITTING = 40_000
+"""Points that fit a filter, from which on they are not named, but looked for among the nearest: without a graph, to find
+those means to look at all."""
+KEPT_PARTS = 4
 COLUMNS_FROM = 1_000
 """Chunks from which fields are read into columns: to look a filter up in fewer takes some milliseconds."""
 MOST_COLUMNS = 64
@@ -161,7 +165,7 @@ class Filtering:
         depth = LEAST_BATCH + 3 * limit * len(mask) // (2 * max(1, len(rows)))
         for number, query in enumerate(queries if len(rows) else []):
             by_words = depth <= DEEPEST_BY_WORDS and query.using == SPARSE
-            if by_words or (depth <= DEEPEST and len(rows) > NAMED_AT_ONCE):
+            if by_words or (depth <= DEEPEST and len(rows) > FITTING):
                 [scored] = self._index.query([query], depth)
                 fits = columns.which([point for point, _ in scored], mask)
                 best = [one for one, its in zip(scored, fits, strict=True) if its][:limit]
@@ -170,7 +174,7 @@ class Filtering:
         missing = [query for query, scored in zip(queries, found, strict=True) if scored is None]
         if missing:
             parts = self._named(columns.ids(rows))
-            if len(parts) == 1:
+            if len(parts) <= KEPT_PARTS:
                 with self._lock:
                     self._resolved[key] = _Resolved(columns, version, parts)
                     if len(self._resolved) > RESOLVED:
