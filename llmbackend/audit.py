@@ -49,7 +49,8 @@ def target(operation: str, request: Any) -> str | None:
     given = vars(request)
     if given.get("cursor") or given.get("token"):  # another page of what was noted
         return None
-    return next((str(given[name]) for name in _NAMES if given.get(name)), "")
+    about = next((str(given[name]) for name in _NAMES if given.get(name)), "")
+    return f"{about} with {given['with_project']}" if "with_project" in given else about
 
 
 class Audit:

@@ -48,6 +48,9 @@ def test_an_admin_sees_its_own_project_and_refusals_are_noted_with_address_and_r
         support = admin.create_key(project="support", can=["read", "admin"])
         admin.rotate_key(hr.id)
         admin.revoke_key(support.id)
+        admin.create_collection("policies")
+        admin.share_collection("policies", with_project="hr")
+        admin.unshare_collection("policies", with_project="hr")
         with LLMBackendClient(server.url, hr.key) as client:
             for refused in (client.delete_collection, client.create_collection):
                 with pytest.raises(Forbidden):
@@ -61,7 +64,9 @@ def test_an_admin_sees_its_own_project_and_refusals_are_noted_with_address_and_r
             found = [one for one in admin.audit(action="refused") if one.request_id == wait_for]
         assert (found[0].target, found[0].outcome, found[0].client) == ("GET /v1/jobs", "401", "127.0.0.1")
         done = [(one.action, one.target) for one in admin.audit() if one.caller == "default"]
-        assert done[:4] == [
+        assert done[:6] == [
+            ("unshare_collection", "policies with hr"),
+            ("share_collection", "policies with hr"),
             ("revoke_key", support.id),
             ("rotate_key", hr.id),
             ("create_key", support.id),
