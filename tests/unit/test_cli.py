@@ -171,6 +171,7 @@ def test_the_doctor_shows_each_part(data_dir: Path, models_dir: Path) -> None:
         ("embeddings", "ok"),
         ("data", "ok"),
         ("files", "ok"),
+        ("plugins", "ok"),
     ]
     assert "SmolLM2-135M-Instruct" in "".join(row[2] for row in rows)
 
