@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -428,3 +429,27 @@ def test_an_import_cannot_be_gone_on_with_by_another_project(several: World) -> 
     door.ask(
         "POST", "/v1/collections/taken/import", "key-of-hr", {"token": begun.json()["token"], "abort": True}
     )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("method", "path", "there"),
+    [
+        ("GET", "/v1/collections/{}", "hr/policies"),
+        ("GET", "/v1/collections/{}/documents", "hr/policies"),
+        ("DELETE", "/v1/collections/{}", "hr/policies"),
+        ("GET", "/v1/jobs/{}", ""),
+    ],
+)
+def test_the_time_tells_nothing(several: World, method: str, path: str, there: str) -> None:
+    """200 tries each, in turns: what is another's takes as long as what is not there."""
+    door = several.door
+    names = (there or several.things["job", "hr"], "hr/nothing" if there else "0" * 36)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(200):
+        for name in names:
+            began = time.perf_counter()
+            assert door.ask(method, path.format(name), "key-of-support").status_code == 404
+            times[name].append(time.perf_counter() - began)
+    theirs, nothing = (statistics.median(times[name]) for name in names)
+    assert 0.7 < theirs / nothing < 1.4

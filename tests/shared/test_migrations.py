@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, text
 
 import llmbackend.backend  # noqa: F401  # which registers every table
 from llmbackend import BackendError, LLMBackendClient
@@ -93,6 +93,47 @@ def test_a_database_of_before_has_this_version_s_tables_and_all_that_was_in_it(
                 assert _made_anew(connection) == tables
                 scratch.rollback()
         engine.dispose()
+
+
+def test_what_was_made_in_process_and_with_api_key_is_of_one_project_and_nothing_is_lost(
+    place: Place,
+) -> None:
+    _fill(place, "fc17265")
+    if isinstance(place, Path):
+        before = create_engine(f"sqlite:///{place}")
+    else:
+        before = create_engine(place.replace("postgresql://", "postgresql+psycopg://"))
+    job = (
+        "INSERT INTO jobs (id, owner, type, status, place, priority, run_at, blocked, followed, attempts, tries, done, "
+        "total, stage, reached, version, row_count, row_bytes, created_at, idempotency_key) SELECT "
+        "'{0}', '{1}', type, status, place, priority, run_at, blocked, followed, attempts, tries, done, total, stage, "
+        "reached, version, row_count, row_bytes, created_at, 'nightly' FROM jobs WHERE number = 1"
+    )
+    schedule = (
+        "INSERT INTO job_schedules (owner, name, cron, timezone, type, params, place, priority, next_at, created_at) "
+        "VALUES ('{}', 'weekly', '0 2 * * *', 'UTC', 'count', '{{}}', '', 0, 1, '')"
+    )
+    with before.begin() as connection:
+        connection.execute(text("DELETE FROM job_schedules"))
+        for owner in ("local", "default", "hr"):
+            connection.execute(text(job.format(f"of-{owner}", owner)))
+            connection.execute(text(schedule.format(owner)))
+    before.dispose()
+    engine = connect(place)
+    assert _look(engine, "SELECT owner, name FROM job_schedules ORDER BY owner, name") == [
+        ("default", "weekly"),
+        ("default", "weekly-local"),
+        ("hr", "weekly"),
+    ]
+    of = "SELECT id, owner, idempotency_key FROM jobs WHERE id LIKE 'of-%' ORDER BY id"
+    assert _look(engine, of) == [
+        ("of-default", "default", "nightly"),
+        ("of-hr", "hr", "nightly"),
+        ("of-local", "default", None),
+    ]
+    assert _look(engine, "SELECT count(*) FROM jobs WHERE owner = 'local'") == [(0,)]
+    assert _look(engine, "SELECT DISTINCT project FROM collections") == [("default",)]
+    engine.dispose()
 
 
 def test_the_migrations_lead_to_the_tables_of_the_code(place: Place) -> None:
