@@ -189,7 +189,7 @@ def test_the_doctor_tells_what_to_do_and_exits_with_1(data_dir: Path) -> None:
 def test_the_doctor_examines_a_server(server_url: str) -> None:
     code, said, errors = _run("doctor", "--url", server_url, "--key", KEY)
     assert (code, errors) == (0, "")
-    assert said.count(" ok ") == 5
+    assert said.count(" ok ") == 6
     code, _, errors = _run("doctor", "--url", NOWHERE)
     assert code == 1
     assert errors.startswith("transport: ")
