@@ -37,10 +37,8 @@ LEAST_BATCH, READ_BATCH = 32, 256
 LEAST_LOOKUPS, LOOKUPS, MOST_LOOKUPS = 128, 500, 20_000  # a condition of a filter in a chunk is one
 MOST_PARTS = 8
 """Of all chunks: to find those of a part, Edge looks at the ids of all."""
-DEEPEST = 1_000
+DEEPEST = 4_000
 """How far down the unfiltered list is looked for what a filter lets through, before it is in all chunks."""
-DEEPEST_BY_WORDS = 4_000
-"""The same of a list by words, which takes less time than to name the points that fit."""
 NAMED_AT_ONCE = 10_000
 """Points that a search is confined to: naming so many takes Edge a hundredth of a second."""
 FITTING = 40_000
@@ -164,8 +162,8 @@ class Filtering:
         # The best that fit may be near the top of the list without a filter.
         depth = LEAST_BATCH + 3 * limit * len(mask) // (2 * max(1, len(rows)))
         for number, query in enumerate(queries if len(rows) else []):
-            by_words = depth <= DEEPEST_BY_WORDS and query.using == SPARSE
-            if by_words or (depth <= DEEPEST and len(rows) > FITTING):
+            # A list by words is looked through in less time than points are named.
+            if depth <= DEEPEST and (query.using == SPARSE or len(rows) > FITTING):
                 [scored] = self._index.query([query], depth)
                 fits = columns.which([point for point, _ in scored], mask)
                 best = [one for one, its in zip(scored, fits, strict=True) if its][:limit]
@@ -292,7 +290,7 @@ class Filtering:
                 waiting += [(2 * parts, number + parts), (2 * parts, number)]
                 continue
             these = (
-                self._syntax.group(must=[where, self._syntax.slice(parts, number)]) if parts > 1 else where
+                self._syntax.group(must=[self._syntax.slice(parts, number), where]) if parts > 1 else where
             )
             with self._part(lookups):
                 fitting += self._index.ids_of(these, chunks)
