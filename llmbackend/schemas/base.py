@@ -20,7 +20,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from .. import threads
 
-COLLECTION = r"^([A-Za-z0-9_.-]{1,64}/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
+COLLECTION = r"^([A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 """Another project's has that before it."""
 
 

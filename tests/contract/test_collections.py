@@ -14,7 +14,7 @@ from llmbackend import Conflict, InvalidRequest, LLMBackendClient, NotFound
 BAD_NAMES = {
     **{
         name: name
-        for name in ("..", ".", "a/b", "ä", "-a", "a b", "a\n", "a?b", "a%2Fb", "%2F", "a#b", "__internal")
+        for name in ("..", ".", "a/b/c", "ä", "-a", "a b", "a\n", "a?b", "a%2Fb", "%2F", "a#b", "__internal")
     },
     "nothing": "",
     "NUL": "\0",

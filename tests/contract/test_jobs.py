@@ -134,7 +134,7 @@ def test_an_unknown_type_is_refused(client: LLMBackendClient) -> None:
         ("batch_embed", {"texts": ["a"], "colour": "red"}),
         ("batch_embed", {"texts": ["a"], "model": "no-such-model"}),
         ("rag_ingest", {"documents": ["a"]}),
-        ("rag_ingest", {"documents": ["a"], "collection": "a/b"}),
+        ("rag_ingest", {"documents": ["a"], "collection": "a/b/c"}),
         ("rag_ingest", {"documents": [{"id": "", "text": "x"}], "collection": "a"}),
         ("analyze_documents", {"documents": []}),
         ("analyze_documents", {"documents": [1]}),

@@ -152,7 +152,7 @@ CALLS: dict[str, Call] = {
     "delete: an unknown field": lambda c: c._call("delete_documents", collection=NAME, ids=["a"], x=1),
     "collection: a lone surrogate": lambda c: c.get_collection("\ud800"),
     "collection: dots": lambda c: c.get_collection(".."),
-    "collection: a slash": lambda c: c.get_collection("a/b"),
+    "collection: a slash": lambda c: c.get_collection("a/b/c"),
     "collection: empty": lambda c: c.get_collection(""),
     "collection: percent": lambda c: c.get_collection("a%2fb"),
     "model: a lone surrogate": lambda c: c.get_model("\ud800"),

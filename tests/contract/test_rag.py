@@ -194,7 +194,7 @@ def test_progress_goes_from_nothing_to_all(client: LLMBackendClient, collection:
 
 def test_errors_are_the_same_with_progress(client: LLMBackendClient) -> None:
     with pytest.raises(InvalidRequest, match="collection"):
-        client.rag_ingest("x", "a/b", progress=lambda step: None)
+        client.rag_ingest("x", "a/b/c", progress=lambda step: None)
 
 
 def test_an_error_in_the_progress_function_reaches_the_caller(
