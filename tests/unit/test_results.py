@@ -430,10 +430,16 @@ def test_leaving_a_stream_closes_what_it_reads_from() -> None:
 SOURCE = {"number": 1, "document_id": "d", "quote": "q"}
 
 
+def _answer_stream(chunks: Iterator[bytes]) -> AnswerStream:
+    stream = AnswerStream(chunks)
+    stream._begin()
+    return stream
+
+
 def test_an_answer_stream_has_its_sources_before_the_first_piece() -> None:
     final = {"answer": "30 days", "found": True, "model": "m", "usage": {"total_tokens": 5}}
     sent = [_data({"sources": [SOURCE]}), _data({"delta": "30 "}), _data({"delta": "days"})]
-    stream = AnswerStream(iter([*sent, _data({"answer": final}), DONE]))
+    stream = _answer_stream(iter([*sent, _data({"answer": final}), DONE]))
     assert stream.sources[0].document_id == "d"
     assert list(stream) == ["30 ", "days"]
     answer = stream.answer
@@ -442,7 +448,7 @@ def test_an_answer_stream_has_its_sources_before_the_first_piece() -> None:
 
 
 def test_an_answer_that_breaks_off_keeps_its_text_and_sources() -> None:
-    stream = AnswerStream(iter([_data({"sources": [SOURCE]}), _data({"delta": "30"})]))
+    stream = _answer_stream(iter([_data({"sources": [SOURCE]}), _data({"delta": "30"})]))
     with pytest.raises(StreamInterrupted) as caught:
         list(stream)
     assert caught.value.text == stream.answer == "30"
@@ -461,7 +467,7 @@ STRANGE = {
 @pytest.mark.parametrize("sent", STRANGE.values(), ids=list(STRANGE))
 def test_an_answer_stream_without_sources_is_an_error_of_ours(sent: list[bytes]) -> None:
     with pytest.raises(LLMBackendError):
-        AnswerStream(iter(sent))
+        _answer_stream(iter(sent))
 
 
 def test_unit_vectors_stay_unit_vectors_over_the_wire() -> None:

@@ -493,6 +493,14 @@ def test_only_threads_starts_work_in_threads_of_a_pool(path: Path) -> None:
         assert not named & pools, f"line {getattr(node, 'lineno', '?')}"
 
 
+@modules
+def test_a_transaction_that_writes_says_so_when_it_begins(path: Path) -> None:
+    """By `transaction()`: SQLite refuses at once what reads first and writes after another has written."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and node.attr == "begin":
+            assert not ast.unparse(node.value).endswith("engine"), f"line {node.lineno}"
+
+
 # What is exported
 
 

@@ -35,6 +35,7 @@ from ...access import shares
 from ...access.names import QualifiedName
 from ...errors import Conflict
 from ...inference.fingerprint import Fingerprint
+from ...storage.database import transaction
 from ...storage.schema import metadata
 from ..engines.bm25 import NAME as BM25
 from ..engines.bm25 import EnglishOfEdge
@@ -237,13 +238,13 @@ class Manifests:
         """Have it take no writes by other processes for a while, or for longer; raises Conflict if it is too late."""
         moment = time.time()
         which = _is(manifest) & (_frozen(moment) if longer else ~_frozen(moment))
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             changed = connection.execute(update(table).where(which).values(frozen=moment + FREEZE))
             if changed.rowcount != 1:
                 raise exchanged(manifest.called)
 
     def thaw(self, manifest: Manifest) -> None:
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(update(table).where(_is(manifest)).values(frozen=0.0))
 
     def orphans(self) -> list[tuple[str, str]]:
@@ -260,12 +261,12 @@ class Manifests:
 
     def begin(self, physical_id: str, engine: str, job: str = "") -> None:
         """A physical collection is going to be made: if that ends here, it is an orphan."""
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(self._as_orphan(physical_id, engine, job))
 
     def removed(self, physical_id: str) -> None:
         """An orphaned physical collection is gone."""
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(delete(orphans).where(orphans.c.physical == physical_id))
 
     def counts(self) -> dict[str, tuple[int, int]]:
@@ -277,14 +278,14 @@ class Manifests:
     def note_counts(self, manifest: Manifest, counts: tuple[int, int] | None) -> None:
         """Keep them, as a collection is closed, or forget them before it is written to."""
         documents, chunks = counts or (None, None)
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(update(table).where(_is(manifest)).values(documents=documents, chunks=chunks))
 
     def insert(self, manifest: Manifest, counts: tuple[int, int] | None = None) -> None:
         """A new collection, whose physical one was begun, and what it holds; raises Conflict if another process was faster."""
         documents, chunks = counts or (None, None)
         try:
-            with self._engine.begin() as connection:
+            with transaction(self._engine) as connection:
                 connection.execute(
                     delete(orphans).where(orphans.c.physical == manifest.physical_collection.id)
                 )
@@ -297,14 +298,14 @@ class Manifests:
     def model_id(self, made_by: Fingerprint) -> str:
         """The id of a model's fingerprint, which is kept if it is new."""
         dimension = 0 if made_by.vectors is None else made_by.vectors.shape[1]
-        with self._engine.begin() as connection:
+        with self._engine.connect() as connection:
             for row in connection.execute(select(models).where(models.c.dimension == dimension)):
                 if Fingerprint.from_json(json.loads(row.fingerprint)).agrees(made_by):
                     return str(row.id)
         told = made_by.to_json()
         of = json.dumps([made_by.key, made_by.query, made_by.passage])
         name = hashlib.blake2b(of.encode(), digest_size=16).hexdigest()
-        with suppress(IntegrityError), self._engine.begin() as connection:  # another process was faster
+        with suppress(IntegrityError), transaction(self._engine) as connection:  # another process was faster
             new = {"id": name, "dimension": dimension, "fingerprint": json.dumps(told)}
             connection.execute(insert(models).values(new))
         return name
@@ -317,7 +318,7 @@ class Manifests:
     def note_model(self, manifest: Manifest) -> None:
         """Keep what made a collection and what that is called, unless the collection is another by now."""
         values = {"embedding_model": manifest.embedding_model, "made_by": manifest.made_by}
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(update(table).where(_is(manifest)).values(values))
 
     def swap(self, old: Manifest, new: Manifest, *, frozen: bool) -> None:
@@ -326,7 +327,7 @@ class Manifests:
         Raises Conflict if another process was faster, or if it has to be `frozen` and is not any more.
         """
         still = _is(old) & _frozen(time.time()) if frozen else _is(old)
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             values = {**asdict(new), "frozen": 0.0, "documents": None, "chunks": None}
             del values["indexes"]  # which may have changed meanwhile
             if connection.execute(update(table).where(still).values(values)).rowcount != 1:
@@ -340,7 +341,7 @@ class Manifests:
         Raises Conflict if another process was faster.
         """
         mine = table.c.id == manifest.id
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             row = connection.execute(select(table.c.indexes).where(mine).with_for_update()).first()
             if row is None:
                 raise exchanged(manifest.called)
@@ -351,7 +352,7 @@ class Manifests:
 
     def delete(self, manifest: Manifest) -> None:
         """A collection is deleted; its physical one is an orphan now. Raises Conflict if another process was faster."""
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             if connection.execute(delete(table).where(_is(manifest))).rowcount != 1:
                 raise exchanged(manifest.called)
             shares.end(connection, manifest.qualified)
