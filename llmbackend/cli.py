@@ -231,7 +231,7 @@ def evaluate(
     """Measure how well a collection's search finds what answers some questions."""
     with _client(url, key) as client, _bar() as bar:
         result = client.evaluate(collection, _lines(questions), k=k, progress=bar)
-    table = Table("mode", f"recall@{k}", f"MRR@{k}", f"nDCG@{k}", "ms")
+    table = _table("mode", f"recall@{k}", f"MRR@{k}", f"nDCG@{k}", "ms")
     for one in result.scores:
         table.add_row(
             one.mode, *(f"{value:.3f}" for value in (one.recall, one.mrr, one.ndcg)), f"{one.ms:.1f}"
@@ -252,7 +252,7 @@ def jobs(
     key: Key = None,
 ) -> None:
     """List the newest jobs."""
-    table = Table("id", "type", "status", "progress", "created")
+    table = _table("id", "type", "status", "progress", "created")
     with _client(url, key) as client:
         for job in client.list_jobs(status=status, limit=limit):
             done = f"{job.progress.done}/{job.progress.total} {job.progress.stage}"
@@ -305,13 +305,16 @@ def list_keys(
     key: Key = None,
 ) -> None:
     """List the API keys, without their secrets."""
-    table = Table("id", "project", "can", "collections", "models", "limits", "expires", "used", "note")
+    table = _table("id", "project", "may", "limits", "ends", "used", "note")
     with _client(url, key) as client:
         for one in client.list_keys(project=project):
             limits = filter(None, (one.rate, one.concurrent and f"{one.concurrent} at once", one.tokens))
-            ends = f"revoked {one.revoked_at}" if one.revoked_at else one.expires_at or ""
-            lists = (",".join(one.can), ",".join(one.collections), ",".join(one.models), ", ".join(limits))
-            table.add_row(*map(_shown, (one.id, one.project, *lists, ends, one.last_used_at or "", one.note)))
+            ends = f"revoked {one.revoked_at[:10]}" if one.revoked_at else (one.expires_at or "")[:10]
+            may = [", ".join(one.can)]
+            for what, names in (("collections", one.collections), ("models", one.models)):
+                may += [f"{what} {', '.join(names)}"] if names != ["*"] else []
+            row = ("\n".join(may), ", ".join(limits), ends, (one.last_used_at or "")[:16], one.note)
+            table.add_row(*map(_shown, (one.id, one.project, *row)))
     out.print(table)
 
 
@@ -358,7 +361,7 @@ def audit(
     key: Key = None,
 ) -> None:
     """List who changed keys, deleted, shared, exported or was refused."""
-    table = Table("at", "project", "caller", "client", "action", "target", "outcome", "request")
+    table = _table("at", "project", "caller", "client", "action", "target", "outcome", "request")
     with _client(url, key) as client:
         for one in client.audit(since=since, action=action, limit=limit):
             row = (one.at, one.project, one.caller, one.client, one.action, one.target, one.outcome)
@@ -395,9 +398,7 @@ def usage(
 @app.command()
 def doctor(url: Url = None, key: Key = None) -> None:
     """Check each model server, the embedded models and the data directory; exit code 1 if something is wrong."""
-    table = Table()
-    for heading in ("part", "server", "models", "limits", "ms", ""):
-        table.add_column(heading, overflow="fold")
+    table = _table("part", "server", "models", "limits", "ms", "")
     with _client(url, key) as client:
         result = client.doctor()
     for check in result.checks:
@@ -466,7 +467,7 @@ app.add_typer(models, name="models")
 @models.callback(invoke_without_command=True)
 def _models(context: typer.Context, url: Url = None, key: Key = None) -> None:
     if context.invoked_subcommand is None:
-        table = Table("id", "type")
+        table = _table("id", "type")
         with _client(url, key) as client:
             for model in client.models():
                 table.add_row(_shown(model.id), model.type)
@@ -612,6 +613,14 @@ def _print_record(record: dict[str, Any]) -> None:
             )
         table.add_row(name, _shown(str(value)))
     out.print(table)
+
+
+def _table(*headings: str) -> Table:
+    """Cells are folded where there is no room, and none is cut; what the first column has can be copied."""
+    table = Table()
+    for number, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", no_wrap=number == 0)
+    return table
 
 
 def _shown(text: str) -> str:
