@@ -475,34 +475,31 @@ def test_one_collection_that_takes_long_to_open_holds_up_no_other(
 ) -> None:
     async def run() -> None:
         backend = await Backend.open(Settings(data_dir=tmp_path, models_dir=models_dir))
-        collections = backend._collections
+        collections, go_on = backend._collections, asyncio.Event()
+        slow, quick, new = (QualifiedName("default", name) for name in ("slow", "quick", "new"))
         try:
-            for name in ("slow", "quick"):
-                await collections.create(QualifiedName("default", name), None, None)
-            opened, go_on = collections.physical.open, asyncio.Event()
+            for name in (slow, quick):
+                await collections.create(name, None, None)
+            opened, opening_slow = collections.physical.open, asyncio.Event()
 
             async def slowly(manifest: Any, **options: Any) -> Any:
-                if manifest.name == "slow":
+                if manifest.qualified == slow:
+                    opening_slow.set()
                     await go_on.wait()
                 return await opened(manifest, **options)
 
             monkeypatch.setattr(type(collections.physical), "open", staticmethod(slowly))
-            slow, quick = (
-                await collections.get(QualifiedName("default", "slow")),
-                await collections.get(QualifiedName("default", "quick")),
-            )
-            opening = asyncio.create_task(slow.documents(10, None))
-            await asyncio.sleep(0)
+            opening = asyncio.create_task((await collections.get(slow)).documents(10, None))
             async with asyncio.timeout(20):
-                await quick.documents(10, None)
-                await (await collections.create(QualifiedName("default", "new"), None, None)).documents(
-                    10, None
-                )
-                await collections.delete("new")
+                await opening_slow.wait()
+                await (await collections.get(quick)).documents(10, None)
+                await (await collections.create(new, None, None)).documents(10, None)
+                await collections.delete(new)
             assert not opening.done()
             go_on.set()
             await opening
         finally:
+            go_on.set()  # else a failure would wait here for what is being opened
             await backend.close()
 
     asyncio.run(run())
