@@ -122,14 +122,14 @@ def test_ingest_keeps_an_embedding_server_busy(tmp_path: Path, table: Table, sec
 @pytest.mark.parametrize("words", [75, 600])
 def test_a_warm_cache_beats_the_embedded_model(tmp_path: Path, table: Table, words: int) -> None:
     """Once as the core sees it (an embedder, with and without a cache), once through the client."""
-    from llmbackend.inference.factory import embedder
+    from llmbackend.inference.factory import embedders
 
     short = passages(1500)
     texts = [" ".join(short[start : start + words // 75]) for start in range(0, len(short), words // 75)]
 
     async def rates() -> tuple[float, float]:
         model = StaticEmbedder()
-        cached = embedder(Settings(data_dir=tmp_path))
+        cached, _ = embedders(Settings(data_dir=tmp_path))
         await cached.embed(texts)
         bare, warm = [], []
         for _ in range(ROUNDS):

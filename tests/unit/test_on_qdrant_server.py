@@ -32,7 +32,7 @@ def _in_a_backend(
         try:
             if server is not None:
                 assert backend._qdrant is not None
-                backend._qdrant._client = server
+                backend._qdrant.connection._client = server
             await work(backend)
         finally:
             await backend.close()
