@@ -86,13 +86,22 @@ class Backend:
     """Open with `await Backend.open(settings)`, on the event loop that will use it; close when done."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, manifests: Engine, data_dir: DataDirLock, *, forwards: bool
+        self,
+        settings: Settings,
+        database: Database,
+        manifests: Engine,
+        data_dir: DataDirLock,
+        vitals: Vitals,
+        *,
+        forwards: bool,
     ) -> None:
         self.settings = settings
         self._data_dir = data_dir
-        self._vitals = Vitals()
+        self._database = database
+        self._vitals = vitals
         self._opened = AsyncExitStack()  # what to close, the last opened first
         self._disk = Disk.of(settings.data_dir, settings.disk_reserve_mb)
+        engine = database.engine
         file = engine.url.database if engine.dialect.name == "sqlite" else None
         self._jobs_disk = self._disk_of(Path(file).absolute().parent) if file else None
         self._chat = factory.chat_model(settings, forwards=forwards)
@@ -126,7 +135,6 @@ class Backend:
         self._services = JobServices(
             self._chat, self._embedder, self._judge, self._collections, settings.answer_links, backups
         )
-        self._database = Database(engine, self._vitals)
         self._manifests = manifests
         self.register = Register(self._database, manifests, settings.callers)
         self.register.default_model = self._default_model
@@ -156,9 +164,11 @@ class Backend:
             for where in settings.databases:
                 databases.append(await threads.database(database.connect, where))
                 opened.callback(databases[-1].dispose)
-            backend = cls(settings, databases[0], databases[-1], data_dir, forwards=forwards)
+            vitals = Vitals()
+            main = Database(databases[0], vitals)
+            opened.push_async_callback(main.close)
+            backend = cls(settings, main, databases[-1], data_dir, vitals, forwards=forwards)
             for part in (
-                backend._database,
                 backend._usage,
                 backend._embedder,
                 backend._judge,
