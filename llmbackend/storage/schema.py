@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, insert, inspect, select
@@ -39,12 +40,18 @@ def prepare(connection: Connection, name: str) -> None:
         raise unusable(
             f"{name} cannot be used (a newer version made it): install that version, or restore an older backup"
         )
-    if not there & metadata.tables.keys():
-        metadata.create_all(connection)
-        connection.execute(insert(_version).values(version_num=latest))
-    elif recorded != latest:
-        _migrate(connection)
-    _check_columns(connection, name)
+    try:
+        if not there & metadata.tables.keys():
+            metadata.create_all(connection)
+            connection.execute(insert(_version).values(version_num=latest))
+        elif recorded != latest:
+            _migrate(connection)
+        check_columns(connection, metadata.sorted_tables)
+    except OtherTables as error:
+        raise unusable(
+            f"{name} cannot be used ({error}): it is something else's, or of another version: set another one, or "
+            "restore it from a backup"
+        ) from None
     if (
         connection.dialect.name == "sqlite"
     ):  # earlier versions look there, and refuse what is newer than they are
@@ -68,17 +75,19 @@ def _migrate(connection: Connection) -> None:
         command.upgrade(config, "head")
 
 
-def _check_columns(connection: Connection, name: str) -> None:
+class OtherTables(Exception):
+    """A table has our name, but not our columns."""
+
+
+def check_columns(connection: Connection, tables: Iterable[Table]) -> None:
+    """Raise OtherTables unless each table has all of its columns."""
     there = inspect(connection)
-    for table in metadata.sorted_tables:
+    for table in tables:
         missing = {column.name for column in table.columns} - {
             column["name"] for column in there.get_columns(table.name)
         }
         if missing:
-            raise unusable(
-                f"{name} cannot be used (its table {table.name} has no {min(missing)}): it is something else's, or of "
-                "another version: set another one, or restore it from a backup"
-            )
+            raise OtherTables(f"its table {table.name} has no {min(missing)}")
 
 
 def unusable(message: str) -> BackendError:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, inspect, text
+from sqlalchemy import Connection, Engine, Table, create_engine, inspect, text
 
 import llmbackend.backend  # noqa: F401  # which registers every table
 from llmbackend import BackendError, LLMBackendClient
@@ -171,16 +172,58 @@ def test_several_that_start_at_once_migrate_once(place: Place) -> None:
 def test_a_migration_that_fails_changes_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     _fill(place, "fc17265")
 
-    def fail(connection: Connection, name: str) -> None:
-        raise BackendError("the power went")
+    def fail(connection: Connection, tables: Iterable[Table]) -> None:
+        if list(tables) == schema.metadata.sorted_tables:  # the last that is done
+            raise BackendError("the power went")
 
     with monkeypatch.context() as patched:
-        patched.setattr(schema, "_check_columns", fail)  # the last that is done
+        patched.setattr(schema, "check_columns", fail)
         with pytest.raises(BackendError, match="the power went"):
             connect(place)
     engine = connect(place)  # as if nothing had been
     assert len(_look(engine, "SELECT host FROM job_webhooks")) == 1
     engine.dispose()
+
+
+@pytest.mark.parametrize("number", [None, "0005"])
+def test_a_database_that_has_lost_its_number_keeps_what_is_in_it(place: Place, number: str | None) -> None:
+    """Or one whose number is older than its tables."""
+    _fill(place, "fc17265")
+    engine = connect(place)
+    with transaction(engine) as connection:
+        tables = _tables(connection)
+        if number is None:
+            connection.execute(text(f"DROP TABLE {schema.VERSION_TABLE}"))
+        else:
+            connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '{number}'"))
+        if isinstance(place, Path):
+            connection.execute(text("PRAGMA user_version=0"))
+    jobs = _look(engine, "SELECT * FROM jobs ORDER BY number")
+    collections = _look(engine, "SELECT * FROM collections ORDER BY name")
+    engine.dispose()
+    engine = connect(place)
+    with transaction(engine) as connection:
+        assert _tables(connection) == tables
+    assert _look(engine, "SELECT * FROM jobs ORDER BY number") == jobs
+    assert _look(engine, "SELECT * FROM collections ORDER BY name") == collections
+    assert _look(engine, f"SELECT version_num FROM {schema.VERSION_TABLE}") == [(schema.numbers()[-1],)]
+    engine.dispose()
+
+
+@pytest.mark.parametrize("table", ["jobs (a)", "jobs (params)", "collections (a)", "usage (a)"])
+def test_tables_of_something_else_are_refused_and_left_as_they_are(place: Place, table: str) -> None:
+    url = f"sqlite:///{place}" if isinstance(place, Path) else place
+    others = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with others.begin() as connection:
+        connection.execute(text(f"CREATE TABLE {table.replace(')', ' INTEGER)')}"))
+    name, _, column = table.rstrip(")").partition(" (")
+    for _ in range(2):
+        with pytest.raises(BackendError, match=f"its table {name} has no "):
+            connect(place)
+    there = inspect(others)
+    assert there.get_table_names() == [name]
+    assert [one["name"] for one in there.get_columns(name)] == [column]
+    others.dispose()
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(place: Place) -> None:

@@ -2,6 +2,8 @@
 
 To change a table, change its `Table` and add the next number, whose `upgrade()` does the same to a database with data in
 it, on SQLite and PostgreSQL. It uses no `Table` of the code, which goes on changing. A test compares both.
+
+It leaves alone what is already there: a database that has lost its number is migrated from the first one on.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from alembic import op
-from sqlalchemy import Column, inspect
+from sqlalchemy import Column, MetaData, Table, inspect
 
 
 def columns(table: str) -> set[str]:
@@ -21,9 +23,14 @@ def columns(table: str) -> set[str]:
 
 
 def add_missing(table: str, *wanted: Column[Any]) -> set[str]:
-    """Add the columns that a table of before version numbers may have or not; returns the names of those added."""
+    """Add the columns that the table does not have; returns the names of those added."""
     there = columns(table)
     missing = [column for column in wanted if column.name not in there]
     for column in missing:
         op.add_column(table, column)
     return {column.name for column in missing}
+
+
+def create_missing(table: str, *wanted: Column[Any]) -> None:
+    """Make the table, with its indexes, unless it is there."""
+    Table(table, MetaData(), *wanted).create(op.get_bind(), checkfirst=True)

@@ -18,6 +18,7 @@ from sqlalchemy import (
 )
 
 from llmbackend.storage.migrations import add_missing, columns
+from llmbackend.storage.schema import check_columns
 
 revision = "0001"
 down_revision = None
@@ -143,10 +144,15 @@ KEPT = "number, id, type, status, done, total, stage, attempts, result, error, c
 
 
 def upgrade() -> None:
-    jobs_of_0_1 = "params" in columns("jobs")
+    jobs_of_0_1 = {"params", *KEPT.split(", ")} <= columns("jobs")
     if jobs_of_0_1:
         op.execute("DROP INDEX IF EXISTS jobs_by_status")
         op.rename_table("jobs", "jobs_0_1")
+    there = [table for table in tables.sorted_tables if columns(table.name)]
+    for table in {collections, loose}.intersection(there):
+        later = [column for column in table.columns if column.nullable or column.server_default is not None]
+        add_missing(table.name, *(column._copy() for column in later))
+    check_columns(op.get_bind(), there)  # what is something else's is refused
     tables.create_all(op.get_bind())
     if jobs_of_0_1:
         op.execute(
@@ -155,5 +161,3 @@ def upgrade() -> None:
         )
         op.execute("INSERT INTO job_params SELECT number, params FROM jobs_0_1")
         op.drop_table("jobs_0_1")
-    for table in (collections, loose):
-        add_missing(table.name, *(column._copy() for column in table.columns))

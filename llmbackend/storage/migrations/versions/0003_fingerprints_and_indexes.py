@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from alembic import op
-from sqlalchemy import JSON, Column, Integer, MetaData, String, Table, Text
+from sqlalchemy import JSON, Column, Integer, String, Text
 
-from llmbackend.storage.migrations import add_missing
+from llmbackend.storage.migrations import add_missing, create_missing
 
 revision = "0003"
 down_revision = "0002"
-
-models = Table(
-    "embedding_models",
-    MetaData(),
-    Column("id", String(64), primary_key=True),
-    Column("dimension", Integer, nullable=False),
-    Column("fingerprint", Text, nullable=False),
-)
 
 
 def upgrade() -> None:
@@ -27,4 +18,9 @@ def upgrade() -> None:
         Column("options", JSON, nullable=False, server_default="{}"),
         Column("made_with", JSON, nullable=False, server_default="{}"),
     )
-    models.create(op.get_bind(), checkfirst=True)
+    create_missing(
+        "embedding_models",
+        Column("id", String(64), primary_key=True),
+        Column("dimension", Integer, nullable=False),
+        Column("fingerprint", Text, nullable=False),
+    )

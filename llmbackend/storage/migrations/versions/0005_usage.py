@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from alembic import op
 from sqlalchemy import Column, Float, Integer, String
+
+from llmbackend.storage.migrations import create_missing
 
 revision = "0005"
 down_revision = "0004"
@@ -18,7 +19,7 @@ def upgrade() -> None:
         "embedded_tokens",
         "estimated_tokens",
     )
-    op.create_table(
+    create_missing(
         "usage",
         Column("project", String(128), primary_key=True),
         Column("key", String(128), primary_key=True),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from alembic import op
 from sqlalchemy import BigInteger, Column, Float, String
+
+from llmbackend.storage.migrations import create_missing
 
 revision = "0006"
 down_revision = "0005"
 
 
 def upgrade() -> None:
-    op.create_table(
+    create_missing(
         "limit_windows",
         Column("name", String(320), primary_key=True),
         Column("window", BigInteger, primary_key=True, autoincrement=False),

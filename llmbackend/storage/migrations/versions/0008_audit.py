@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from alembic import op
 from sqlalchemy import BigInteger, Column, Integer, String
+
+from llmbackend.storage.migrations import create_missing
 
 revision = "0008"
 down_revision = "0007"
 
 
 def upgrade() -> None:
-    op.create_table(
+    create_missing(
         "audit",
         Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
         Column("at", String(32), nullable=False, index=True),
