@@ -27,7 +27,7 @@ from ..errors import BackendError, BackendTimeout, InvalidRequest, LLMBackendErr
 from ..retrying import Patience, passing
 from ..sse import Events
 from . import budget
-from .budget import Turn
+from .budget import Budget, Turn
 
 if TYPE_CHECKING:
     import aiohttp
@@ -277,6 +277,8 @@ class Upstream:
             await asyncio.sleep(pause)
 
     async def close(self) -> None:
+        # What was learned of the server ends with its last user, not when the garbage collector comes by.
+        self.budget = Budget(math.inf)
         if self._session is not None:
             await self._session.close()
         if self._openai is not None:

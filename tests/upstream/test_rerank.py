@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,6 +124,20 @@ def test_a_busy_reranker_is_asked_again_when_it_says(connect: Connect, upstream:
     assert _rows(client.rerank(QUERY, TEXTS)) == BEST_FIRST
     assert time.monotonic() - began >= 1
     assert len(upstream.seen) == 2
+
+
+def test_what_was_learned_of_a_busy_server_ends_with_its_client(connect: Connect, upstream: Upstream) -> None:
+    upstream.faults = ["429"]
+    gc.disable()  # a closed client may be there for long
+    try:
+        client = connect(**_settings("TEI", upstream), upstream_timeout=5)
+        client.rerank(QUERY, TEXTS)
+        client.close()
+        upstream.seen.clear()
+        connect(**_settings("TEI", upstream)).rerank(QUERY, MANY[:TEI_TEXTS])
+    finally:
+        gc.enable()
+    assert list(map(len, _sent(upstream))) == [TEI_TEXTS], "not cut for a server that is busy"
 
 
 # Many texts
