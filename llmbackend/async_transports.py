@@ -306,6 +306,7 @@ class AsyncHttpTransport:
 
     def _opened(self) -> aiohttp.ClientSession:
         import aiohttp
+        from requests.utils import get_environ_proxies, select_proxy
 
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_SECONDS, sock_read=self._address.timeout
@@ -313,9 +314,9 @@ class AsyncHttpTransport:
         connector = aiohttp.TCPConnector(
             limit=0, ssl=_trusted() if self.api_url.startswith("https") else True
         )
-        return aiohttp.ClientSession(
-            headers=self._headers, timeout=timeout, connector=connector, trust_env=True
-        )
+        # Not `trust_env`, by which aiohttp would take ~/.netrc's word for who calls: HttpTransport does not either.
+        proxy = select_proxy(self.api_url, get_environ_proxies(self.api_url))
+        return aiohttp.ClientSession(headers=self._headers, timeout=timeout, connector=connector, proxy=proxy)
 
     async def close(self) -> None:
         self._closed = True

@@ -165,3 +165,18 @@ def test_what_went_wrong_on_the_way_is_said_as_by_the_other_client(
                 await client.health()
 
     asyncio.run(main())
+
+
+def test_the_key_counts_whatever_netrc_says(
+    server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login someone password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+
+    async def main() -> None:
+        async with AsyncLLMBackendClient(server_url, KEY) as client:
+            assert await client.models()
+
+    asyncio.run(main())
