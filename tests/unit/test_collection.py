@@ -135,6 +135,7 @@ def test_the_least_recently_used_are_released(collections: Callable[..., Collect
         )
         third = await all_of_them.create(QualifiedName("default", "c"), None, None)
         reading = Reading(first)
+        assert await asyncio.to_thread(reading.begun.wait, 10)  # it is open before the others
         for one in (second, third):
             assert (await one.documents(1, None)).heads == []
         await _until(lambda: not second.is_open)
