@@ -306,12 +306,7 @@ class Record(dict[str, Any]):
         return [*super().__dir__(), *self]
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(str(key))}</th>"
-            f"<td style='text-align:left'>{_cell(value)}</td></tr>"
-            for key, value in self.items()
-        )
-        return f"<table>{rows}</table>"
+        return _drawn(self)
 
 
 for _name in vars(dict):
@@ -327,7 +322,7 @@ class CreatedKey(Record):
         return repr(self._shown())
 
     def _repr_html_(self) -> str:
-        return Record(self._shown())._repr_html_()
+        return _drawn(Record(self._shown()))
 
     def _shown(self) -> dict[str, Any]:
         return {**self, "key": f"{self['id']}_…"}
@@ -337,21 +332,10 @@ class Records(list[Record]):
     """Several results: a plain list, shown as one table in notebooks."""
 
     def _repr_html_(self) -> str:
-        columns = list(dict.fromkeys(name for record in self for name in record))
-        head = "".join(f"<th style='text-align:left'>{html.escape(name)}</th>" for name in columns)
-        rows = "".join(
-            "<tr>"
-            + "".join(
-                f"<td style='text-align:left'>{_cell(record.get(name, ''), 200)}</td>" for name in columns
-            )
-            + "</tr>"
-            for record in self
-        )
-        return f"<table><tr>{head}</tr>{rows}</table>"
+        return _drawn(self)
 
 
 _DIMENSIONS = ("project", "key", "model", "operation", "day")
-_TOKENS = ("prompt_tokens", "completion_tokens", "embedded_tokens")
 
 
 class Usage(Records):
@@ -359,20 +343,7 @@ class Usage(Records):
 
     def plot(self, axes: Any = None) -> Any:
         """Bars of the tokens of each row, on matplotlib's axes, which are returned."""
-        if axes is None:
-            from matplotlib import pyplot  # the caller wants a plot, so the caller has it
-
-            axes = pyplot.subplots(figsize=(7, 1 + 0.35 * max(1, len(self))), layout="constrained")[1]
-        names = [" ".join(str(row[name]) for name in _DIMENSIONS if row.get(name)) or "all" for row in self]
-        left = [0] * len(self)
-        for tokens, colour in zip(_TOKENS, _COLOURS):
-            values = [row[tokens] for row in self]
-            axes.barh(names, values, left=left, label=tokens.replace("_", " "), color=colour)
-            left = [before + value for before, value in zip(left, values)]
-        axes.invert_yaxis()
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.2))
-        return axes
+        return _pictures().plot_usage(self, axes)
 
 
 class Job(Record):
@@ -380,14 +351,6 @@ class Job(Record):
 
     def __repr__(self) -> str:
         return f"<Job {self['id']}: {self['type']}, {self['status']}, {_progress_text(self['progress'])}>"
-
-    def _repr_html_(self) -> str:
-        error = self.get("error") or {}
-        return (
-            f"<b>{html.escape(self['type'])}</b> {html.escape(self['status'])} "
-            f"<small>{html.escape(self['id'])}</small><br>{_progress_html(self['progress'])}"
-            f"<br>{html.escape(str(error.get('message', '')))}"
-        )
 
 
 def _progress_text(progress: Mapping[str, Any]) -> str:
@@ -407,23 +370,61 @@ def _stages_text(progress: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {stage['done']}" for name, stage in stages.items())
 
 
-def _progress_html(progress: Mapping[str, Any]) -> str:
-    done, total = int(progress.get("done") or 0), int(progress.get("total") or 0)
-    text = html.escape(_progress_text(progress))
-    return f"<progress value='{done}' max='{total or 1}' style='width:20em'></progress> {text}"
+def _drawn(value: Any) -> str:
+    """A result as HTML: as the llmbackend package draws it, or, without that, as a plain table."""
+    try:
+        from llmbackend.notebook import html_of
+    except ImportError:
+        return _table(value)
+    return html_of(value)
 
 
-_SHOWN = 20
-"""Items of a list within a record that a notebook shows."""
+def _written(value: Any) -> str:
+    """A result as text for people, by the package, or, without that, as Python writes it."""
+    try:
+        from llmbackend.notebook import text_of
+    except ImportError:
+        return dict.__repr__(value)
+    return text_of(value)
+
+
+def _pictures() -> Any:
+    try:
+        from llmbackend import notebook
+    except ImportError as error:
+        raise TransportError(
+            "pictures come with the package: pip install llmbackend", details={"missing": error.name}
+        ) from error
+    return notebook
+
+
+SHOWN = 20
+"""Items of a list within a record that a plain table shows."""
+
+
+def _table(value: Any) -> str:
+    """A result as a table of HTML: a record's fields below each other, a list's records."""
+    if isinstance(value, str):
+        about = {name: item for name, item in vars(value).items() if name in ("model", "sources") and item}
+        return f"<p>{_cell(value, len(value))}</p>{_table(about)}"
+    if isinstance(value, Mapping):
+        rows = [[f"<th align='left'>{_cell(name)}</th>", _cell(item)] for name, item in value.items()]
+    else:
+        names = list(dict.fromkeys(name for record in value for name in record))
+        rows = [[f"<th align='left'>{_cell(name)}</th>" for name in names]]
+        rows += [[_cell(record.get(name, ""), 200) for name in names] for record in value]
+    cells = [[cell if cell[:3] == "<th" else f"<td align='left'>{cell}</td>" for cell in row] for row in rows]
+    return "<table>" + "".join(f"<tr>{''.join(row)}</tr>" for row in cells) + "</table>"
 
 
 def _cell(value: Any, limit: int = 400) -> str:
-    if isinstance(value, list) and value and not isinstance(value[0], (int, float)):
-        more = f"<li>and {len(value) - _SHOWN} more</li>" if len(value) > _SHOWN else ""
-        return "<ul>" + "".join(f"<li>{_cell(item, limit)}</li>" for item in value[:_SHOWN]) + more + "</ul>"
     if isinstance(value, Mapping):
-        return ", ".join(f"{html.escape(str(k))}: {_cell(v, limit)}" for k, v in value.items())
-    text = str(value)
+        return ", ".join(f"{_cell(name)}: {_cell(item, limit)}" for name, item in value.items())
+    if isinstance(value, list) and value and not isinstance(value[0], (int, float)):
+        more = [f"and {len(value) - SHOWN} more"] if len(value) > SHOWN else []
+        items = [*(_cell(item, limit) for item in value[:SHOWN]), *more]
+        return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
+    text = "" if value is None else str(value)
     return html.escape(text if len(text) <= limit else text[:limit] + "…")
 
 
@@ -483,15 +484,8 @@ class Reply(str):
         return Records(_tool_call(call) for call in self.message.get("tool_calls") or ())
 
     def _repr_html_(self) -> str:
-        note = f"{self.model}{_LIMITS.get(self.model, '')}"
-        return f"<p style='white-space:pre-wrap'>{html.escape(self)}</p><small>{html.escape(note)}</small>"
+        return _drawn(self)
 
-
-# What a reader of a reply should know of the model that wrote it.
-_LIMITS = {
-    "SmolLM2-135M-Instruct": ": a very small model, whose facts, sums and languages other than English are often wrong. "
-    "Set VLLM_URL, LITELLM_URL or OPENAI_BASE_URL for a larger one."
-}
 
 # What of a reply's message belongs into the conversation beside its text; servers refuse what else some put there.
 _BESIDE = (
@@ -567,57 +561,11 @@ class Answer(str):
         return self
 
     def _repr_html_(self) -> str:
-        items = "".join(
-            f"<li value='{int(source['number'])}'><b>{html.escape(str(source['document_id']))}</b> "
-            f"<q>{html.escape(str(source['quote']))}</q></li>"
-            for source in self.sources
-        )
-        note = (
-            "<p><small>Quoted from the documents as they stand; with a larger chat model set, it would answer in words of "
-            "its own.</small></p>"
-            if self.model == "quotes"
-            else ""
-        )
-        return f"<p style='white-space:pre-wrap'>{html.escape(self)}</p><ol>{items}</ol>{note}"
+        return _drawn(self)
 
 
 class Analysis(Record):
     """What a document says; see `analyze_document`. In notebooks, a page to read."""
-
-    def _repr_html_(self) -> str:
-        points = "".join(f"<li>{html.escape(point)}</li>" for point in self["key_points"])
-        facts = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(kind)}</th>"
-            f"<td style='text-align:left'>{html.escape('; '.join(found['text'] for found in passages))}</td></tr>"
-            for kind, passages in (self.get("facts") or {}).items()
-            if passages
-        )
-        coverage = self.get("coverage") or {"read": "?", "parts": "?", "words": "?"}
-        small = [
-            f"read: {coverage['read']} of {coverage['parts']} parts, {coverage['words']} words",
-            *(self.get("notes") or []),
-            self["model"],
-        ]
-        return (
-            f"<b>{html.escape(self['sentiment'])}</b> ({self['sentiment_score']:+.2f})"
-            f"<p>{html.escape(self['summary'])}</p><ul>{points}</ul><table>{facts}</table>"
-            f"<small>{'<br>'.join(map(html.escape, small))}</small>"
-        )
-
-
-_SCORES = (
-    "dense",
-    "sparse",
-    "fused",
-    "retriever",
-    "judge",
-    "judged",
-    "rerank",
-    "postprocessed",
-    "quote_score",
-)
-SHOWN = 5  # dropped candidates that an explanation shows
-_COLOURS = ("#4878a8", "#e49444", "#6a9f58", "#a87c9f", "#d1615d", "#85b6b2", "#967662")
 
 
 class Explanation(Record):
@@ -636,54 +584,8 @@ class Explanation(Record):
         """The candidates that the answer was not written from."""
         return Records(one for one in self["candidates"] if one["dropped"])
 
-    def _verdict(self) -> str:
-        fit = (
-            "" if self["fit"] is None else f", fit {self['fit']:.2f} (from {self['bar']:.2f} on it is found)"
-        )
-        tokens = f", {self['prompt_tokens']} prompt tokens" if self["prompt_tokens"] else ""
-        return f"{'found' if self['found'] else 'not found'} by {self['model'] or 'search'}{fit}{tokens}"
-
-    def _shown(self) -> tuple[list[Record], list[str], str]:
-        """Candidates to look at, the scores that they have, and what of the others there is to say."""
-        kept = [one for one in self["candidates"] if not one["dropped"]]
-        shown = [*kept, *self.dropped[:SHOWN]]
-        columns = [name for name in _SCORES if any(one.get(name) is not None for one in shown)]
-        more = len(self["candidates"]) - len(shown)
-        return shown, columns, f"and {more} more that were dropped" if more else ""
-
     def __repr__(self) -> str:
-        shown, columns, more = self._shown()
-        lines = [f"{self['question']}  ({self._verdict()})", *self.get("notes", ())]
-        for one in shown:
-            told = [f"{name} {one[name]:.3f}" for name in columns if one[name] is not None]
-            told += [f"dropped: {one['dropped']}"] if one["dropped"] else []
-            place = f"{_ending(one['document_id'])} #{one['chunk']}"
-            lines.append(f"{one['number'] or '-':>4}  {place:<48}  {'  '.join(told)}")
-        lines += [f"      {more}"] if more else []
-        return "\n".join([*lines, "  ".join(f"{step} {ms:.1f} ms" for step, ms in self["ms"].items())])
-
-    def _repr_html_(self) -> str:
-        shown, columns, more = self._shown()
-        most = {name: max(one[name] or 0 for one in shown) for name in columns}
-        several = len({one["collection"] for one in shown}) > 1
-        rows = ""
-        for one in shown:
-            bars = "".join(_bar(one[name], most[name], colour) for name, colour in zip(columns, _COLOURS))
-            place = f"{_ending(one['document_id'])} #{one['chunk']}"
-            rows += (
-                f"<tr style='{'opacity:.5' if one['dropped'] else ''}'><td>{int(one['number']) if one['number'] else ''}</td>"
-                f"<td style='text-align:left;white-space:nowrap' title='{html.escape(one['document_id'])}'>"
-                + (f"<small>{html.escape(one['collection'])}</small><br>" if several else "")
-                + f"{html.escape(place)}</td>{bars}<td>{html.escape(one['dropped'] or '')}</td>"
-                f"<td style='text-align:left'><small>{_cell(one['text'], 120)}</small></td></tr>"
-            )
-        heads = ("", "passage", *(name.replace("_", " ") for name in columns), "dropped", "text")
-        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in heads)
-        return (
-            f"<p><b>{html.escape(self['question'])}</b><br>{html.escape(self._verdict())}</p>"
-            + "".join(f"<p>{html.escape(note)}</p>" for note in self.get("notes", ()))
-            + f"{_timeline(self['ms'])}<table><tr>{head}</tr>{rows}</table><small>{more}</small>"
-        )
+        return _written(self)
 
 
 class Evaluation(Record):
@@ -700,88 +602,10 @@ class Evaluation(Record):
 
     def plot(self, axes: Any = None) -> Any:
         """Bars of each mode's scores, on matplotlib's axes, which are returned."""
-        if axes is None:
-            from matplotlib import pyplot  # the caller wants a plot, so the caller has it
-
-            axes = pyplot.subplots(figsize=(7, 3), layout="constrained")[1]
-        names = [one["mode"] for one in self["scores"]]
-        for place, (measure, label) in enumerate(_MEASURES.items()):
-            values = [one[measure] for one in self["scores"]]
-            at = [number + (place - 1) * 0.27 for number in range(len(names))]
-            bars = axes.bar(at, values, width=0.25, label=label.format(k=self["k"]), color=_COLOURS[place])
-            axes.bar_label(bars, fmt="%.2f", fontsize=8)
-        axes.set_xticks(range(len(names)), names)
-        axes.set_ylim(0, 1.1)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.2))
-        return axes
+        return _pictures().plot_evaluation(self, axes)
 
     def __repr__(self) -> str:
-        lines = [f"{self['collection']}: {len(self['questions'])} questions, first {self['k']} documents"]
-        for one in self["scores"]:
-            told = "  ".join(f"{measure} {one[measure]:.3f}" for measure in _MEASURES)
-            lines.append(f"{one['mode']:<14}  {told}  {one['ms']:.1f} ms")
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        head = "".join(
-            f"<th style='text-align:left'>{name.format(k=self['k'])}</th>" for name in _MEASURES.values()
-        )
-        rows = "".join(
-            f"<tr><td style='text-align:left'>{_cell(one['mode'])}</td>"
-            + "".join(_bar(one[measure], 1, colour) for measure, colour in zip(_MEASURES, _COLOURS))
-            + f"<td>{one['ms']:.1f}</td></tr>"
-            for one in self["scores"]
-        )
-        missed = [one for one in self.worst() if one["ndcg"]["hybrid"] < 1]
-        worst = "".join(
-            f"<tr><td style='text-align:left'>{_cell(one['question'], 120)}</td>"
-            f"<td style='text-align:left'>{_cell(', '.join(one['gold']), 80)}</td>"
-            f"<td>{one['ranks']['hybrid'] or '-'}</td><td style='text-align:left'>{_cell(one['first']['hybrid'] or '')}</td></tr>"
-            for one in missed
-        )
-        return (
-            f"<p>{html.escape(self['collection'])}: {len(self['questions'])} questions</p>"
-            f"<table><tr><th style='text-align:left'>mode</th>{head}<th>ms</th></tr>{rows}</table>"
-            + (
-                "<p>hybrid's worst</p><table><tr><th style='text-align:left'>question</th><th style='text-align:left'>"
-                f"gold</th><th>rank</th><th style='text-align:left'>first instead</th></tr>{worst}</table>"
-                if worst
-                else ""
-            )
-        )
-
-
-_MEASURES = {"recall": "recall@{k}", "mrr": "MRR@{k}", "ndcg": "nDCG@{k}"}
-
-
-def _ending(name: str) -> str:
-    """A long name by its end, which tells most."""
-    return name if len(name) <= 44 else f"…{name[-43:]}"
-
-
-def _bar(value: float | None, most: float, colour: str) -> str:
-    """A table cell with a number, and a bar below it."""
-    if value is None:
-        return "<td></td>"
-    width = round(80 * max(0.0, value) / most, 1) if most > 0 else 0
-    return (
-        f"<td style='text-align:left'>{value:.3f}<br><svg width='80' height='6' role='img'>"
-        f"<rect width='80' height='6' fill='#888' opacity='.2'/><rect width='{width}' height='6' fill='{colour}'/></svg></td>"
-    )
-
-
-def _timeline(ms: Mapping[str, float]) -> str:
-    """Steps one after the other, as wide as they took long, and a legend."""
-    total = sum(ms.values()) or 1.0
-    rects, legend, at = "", "", 0.0
-    for number, (step, took) in enumerate(ms.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
-        width = 600 * took / total
-        rects += f"<rect x='{at:.1f}' width='{width:.1f}' height='14' fill='{colour}'/>"
-        legend += f"<span style='color:{colour}'>&#9632;</span> {html.escape(step)} {took:.1f} ms &ensp;"
-        at += width
-    return f"<svg width='600' height='14' role='img'>{rects}</svg><br><small>{legend}total {total:.1f} ms</small>"
+        return _written(self)
 
 
 class Embeddings(Sequence[list[float]]):
@@ -1080,7 +904,7 @@ class _NotebookBar(_ProgressBar):
         self._handle = display({"text/html": "", "text/plain": ""}, raw=True, display_id=True)
 
     def __call__(self, progress: Mapping[str, Any]) -> None:
-        shown = {"text/html": _progress_html(progress), "text/plain": _progress_text(progress)}
+        shown = {"text/html": _drawn(Record(progress=progress)), "text/plain": _progress_text(progress)}
         self._handle.update(shown, raw=True)
 
     def close(self) -> None:

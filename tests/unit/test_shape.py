@@ -349,7 +349,7 @@ STOREYS = (
     {"backend"},
     {"operations"},
     {"local", "server", "worker_process", "restore"},
-    {"async_client", "async_transports"},
+    {"async_client", "async_transports", "notebook"},
     {"cli", "demo", "__main__"},
 )
 # Within knowledge/, the same of its folders.
@@ -425,7 +425,14 @@ def test_the_sdk_imports_the_standard_library_requests_and_dotenv_only() -> None
             assert node.level == 0, "the file stands alone"
             names = [node.module or ""]
         found |= {(function, name) for name in names if name.split(".")[0] not in sys.stdlib_module_names}
-    optional = {"numpy", "matplotlib", "tqdm", "llmbackend.local", "llmbackend.llamaindex"}
+    optional = {
+        "numpy",
+        "tqdm",
+        "llmbackend",
+        "llmbackend.local",
+        "llmbackend.llamaindex",
+        "llmbackend.notebook",
+    }
     assert {name for _, name in found} == {"requests", "requests.utils", "dotenv", *optional}
     assert {function for function, name in found if name == "llmbackend.local"} == {"_local_transport"}
     assert {function for function, name in found if name == "llmbackend.llamaindex"} == {"llamaindex"}
