@@ -77,6 +77,7 @@ check: $(INSTALLED)  ## Lint and type-check, for Linux, Windows and macOS
 	$(BIN)/mypy
 	$(BIN)/mypy --platform win32
 	$(BIN)/mypy --platform darwin
+	cd tests/typed && $(CURDIR)/$(BIN)/mypy --config-file= --strict program.py
 
 bench: install  ## Measure; DATA=folder adds retrieval (corpus.jsonl, queries.jsonl), FILES=folder parsing (expected.jsonl)
 	$(BIN)/pytest tests/benchmarks -m benchmark -s $(if $(DATA),--data $(DATA)) $(if $(FILES),--files $(FILES))

@@ -1024,10 +1024,9 @@ def encoded(operation: str, given: dict[str, Any]) -> bytes:
         except UnicodeEncodeError:  # halves that belong together are joined
             return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
     except (TypeError, ValueError, RecursionError) as error:
-        place, reason = _not_json(given) or ([], f"an argument is not JSON: {error}")
-        where = "".join(f"{part}: " for part in [".".join(map(str, place))] if part)
+        place, reason = _not_json(given) or (["an argument"], f"is not JSON: {error}")
         found = {"type": "json", "loc": place, "msg": reason}
-        raise InvalidRequest(f"{operation}: {where}{reason}", details={"errors": [found]}) from error
+        raise InvalidRequest(f"{operation}: {_where(place)} {reason}", details={"errors": [found]}) from error
 
 
 SAFE = frozenset(name for name, (method, _) in ROUTES.items() if method == "GET") | {
@@ -2730,10 +2729,13 @@ def _is_missing(value: Any) -> bool:
     """None, and the marks that NumPy and pandas have for no value."""
     try:
         return value is None or bool(value != value)
-    except TypeError:  # pandas' NA is neither equal to itself nor not
+    except ArithmeticError:  # Decimal("sNaN")
         return True
-    except ValueError:  # an array
-        return False
+    except (
+        TypeError,
+        ValueError,
+    ):  # an array or a column; or pandas' NA, which is neither equal to itself nor not
+        return type(value).__name__ == "NAType"
 
 
 def _documents(given: Any) -> Any:
@@ -3023,14 +3025,14 @@ def _jsonable(value: Any) -> Any:
     """A value of Python's that JSON has under another name; TypeError for what it has not.
 
     Dates and times become RFC 3339 (without a zone they are in UTC), enums their values, UUIDs and paths text, decimals
-    numbers if they stay the same, numpy's and other sequences lists.
+    numbers if they stay the same, scalars of NumPy and Arrow Python's own, arrays and other sequences lists.
     """
     import decimal  # here, for few values are of such kinds, and imports take their time
-    import uuid
 
+    if _is_missing(value):
+        name = str(value).strip("<>")  # as in pandas' <NA>
+        raise TypeError(f"is {'NaN' if name == 'nan' else name}: leave it out")
     if isinstance(value, datetime.datetime):
-        if value != value:  # pandas' NaT
-            raise TypeError("NaT is no time: leave it out")
         return value.isoformat() + ("Z" if value.tzinfo is None else "")
     if isinstance(value, datetime.date):
         return value.isoformat()
@@ -3039,11 +3041,11 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, uuid.UUID):
         return str(value)
     if isinstance(value, decimal.Decimal):
-        if not value.is_finite():
-            raise TypeError(f"{value} is not a finite number: leave it out")
-        number = int(value) if value == value.to_integral_value() else float(value)
-        if decimal.Decimal(repr(number)) != value:
-            raise TypeError(f"{value} is a decimal that no float is equal to: give it as text")
+        if value.is_infinite():
+            raise TypeError(f"is {value}, which is no finite number: leave it out")
+        number = float(value) if value.adjusted() > 20 or value != value.to_integral_value() else int(value)
+        if number in (_INFINITE, -_INFINITE) or decimal.Decimal(repr(number)) != value:
+            raise TypeError(f"is {_short(value)}, a decimal that no float is equal to: give it as text")
         return number
     if isinstance(value, os.PathLike) and isinstance(path := os.fspath(value), str):
         return path
@@ -3051,9 +3053,9 @@ def _jsonable(value: Any) -> Any:
         kind = getattr(getattr(value, "dtype", None), "kind", "")
         plain = value.astype("datetime64[us]").tolist() if kind == "M" else value.tolist()
         if plain is None or plain is value or kind == "m":
-            raise TypeError(f"{value!r} is not JSON")
+            raise TypeError(f"is {_short(value)}, which JSON does not have: give it as text, or as a number")
         return plain
-    for method in ("to_pylist", "to_list"):  # Arrow's and polars' columns
+    for method in ("as_py", "to_pylist", "to_list"):  # Arrow's values, its and polars' columns
         if hasattr(value, method):
             return getattr(value, method)()
     if isinstance(value, Mapping):
@@ -3061,8 +3063,23 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
         return list(value)
     if isinstance(value, (set, frozenset)):
-        raise TypeError("a set has no order: give it as a list")
-    raise TypeError(f"{type(value).__name__} is not JSON")
+        raise TypeError("is a set, which has no order: give it as a list")
+    raise TypeError(
+        f"is a {type(value).__name__}, which JSON does not have ({_short(value)}): give it as text, or as a number"
+    )
+
+
+_INFINITE = float("inf")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _where(place: Sequence[str | int]) -> str:
+    """A place in what was given, as in `documents[2500].metadata.price`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
 
 
 def _not_json(given: Any) -> tuple[list[str | int], str] | None:
@@ -3075,13 +3092,15 @@ def _not_json(given: Any) -> tuple[list[str | int], str] | None:
         if isinstance(value, dict):
             for key in value:
                 if not (key is None or isinstance(key, (str, int, float))):
-                    return place, f"has a field whose name is a {type(key).__name__}"
+                    return place, f"has a field whose name is a {type(key).__name__}: {_short(key)}"
             waiting += [(inner, [*place, str(key)]) for key, inner in reversed(value.items())]
         elif isinstance(value, (list, tuple)):
             waiting += [(inner, [*place, number]) for number, inner in reversed([*enumerate(value)])]
         elif isinstance(value, float):
-            if value != value or value in (float("inf"), float("-inf")):
-                return place, f"{value} is not a finite number: leave it out"
+            if value != value:
+                return place, "is NaN: leave it out"
+            if value in (_INFINITE, -_INFINITE):
+                return place, f"is {float(value)}, which is no finite number: leave it out"
         elif not (value is None or isinstance(value, (str, int))):
             try:
                 waiting.append((_jsonable(value), place))

@@ -61,7 +61,9 @@ def _bytes(text: str, what: str, place: tuple[str, ...]) -> int:
 def _number(value: Any, what: str, place: tuple[str, ...]) -> None:
     if isinstance(value, int):
         if not -(2**63) <= value < 2**64:
-            raise ValueError(f"{_at(what, place)} is an integer of more than 64 bits: give it as text")
+            raise ValueError(
+                f"{_at(what, place)} is an integer of more than 64 bits, {value}: give it as text"[:400]
+            )
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{_at(what, place)} is not a finite number")

@@ -38,6 +38,7 @@ def test_a_wheel_made_of_the_source_distribution_is_whole(sources: Path, tmp_pat
         weights = archive.read("llmbackend/inference/wordllama/weights.safetensors")
     assert {
         "llm_client.py",
+        "llm_client/py.typed",
         "llmbackend/py.typed",
         "llmbackend/inference/wordllama/tokenizer.json",
         "llmbackend/inference/wordllama/LICENSE",
