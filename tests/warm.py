@@ -6,22 +6,26 @@ is awaited. What a start itself is tested for needs a process that is not warm.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
 _MESSAGE = 2**17
+_NUMBER = struct.Struct("i")
 _starting = threading.Lock()
 
 
@@ -41,7 +45,7 @@ class Warm:
         self.stdout = open(out)  # noqa: SIM115
         self.stderr = open(said)  # noqa: SIM115
         self.returncode: int | None = None
-        self.pid = int(os.read(self._status, 100))
+        [self.pid] = _NUMBER.unpack(os.read(self._status, _NUMBER.size))
 
     def poll(self) -> int | None:
         return self._ended(0)
@@ -54,7 +58,7 @@ class Warm:
 
     def _ended(self, timeout: float | None) -> int | None:
         if self.returncode is None and select.select([self._status], [], [], timeout)[0]:
-            self.returncode = int(os.read(self._status, 100))
+            [self.returncode] = _NUMBER.unpack(os.read(self._status, _NUMBER.size))
             os.close(self._status)
         return self.returncode
 
@@ -69,9 +73,14 @@ class Warm:
         self.send_signal(signal.SIGTERM)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Waits for the end first: for what says little."""
-        self.wait(timeout)
-        return self.stdout.read(), self.stderr.read()
+        with ThreadPoolExecutor(2) as reading:
+            said = [reading.submit(stream.read) for stream in (self.stdout, self.stderr)]
+            try:
+                self.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.kill()  # and with it, what is read ends
+                raise
+        return said[0].result(), said[1].result()
 
 
 @cache
@@ -93,6 +102,8 @@ def _import_all() -> None:
     for name in ("llmbackend.cli", "llmbackend.server.app", "llmbackend.inference.local_chat", "qdrant_edge"):
         import_module(name)
     import_module("llmbackend.loading").llamaindex()
+    gc.collect()
+    gc.freeze()  # else each process collects all of that at its end, a second's work, most of it copies of pages
 
 
 def _take_orders(orders: socket.socket) -> None:
@@ -131,9 +142,9 @@ def _fork(order: dict, out: int, said: int, status: int) -> None:
 def _keep(process: int, status: int) -> NoReturn:
     """Tell who it is, and how it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.write(status, str(process).encode())
+    os.write(status, _NUMBER.pack(process))
     _, ended = os.waitpid(process, 0)
-    os.write(status, str(os.waitstatus_to_exitcode(ended)).encode())
+    os.write(status, _NUMBER.pack(os.waitstatus_to_exitcode(ended)))
     os._exit(0)
 
 

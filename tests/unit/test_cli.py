@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from llmbackend.operations import OPERATIONS
-from tests.server import KEY
+from tests.server import KEY, python
 
 # Nobody listens there.
 NOWHERE = "http://127.0.0.1:9"
@@ -26,15 +23,11 @@ def _run(*arguments: str | Path, data_dir: Path | None = None, **variables: str)
     """Exit code, stdout and stderr of `llmbackend` with some arguments."""
     if data_dir is not None:
         variables["LLMBACKEND_DATA_DIR"] = str(data_dir)
-    done = subprocess.run(
-        [sys.executable, "-m", "llmbackend", *map(str, arguments)],
-        env={**os.environ, "COLUMNS": "80", **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    process = python(
+        ["-m", "llmbackend", *map(str, arguments)], cwd=Path.cwd(), **{"COLUMNS": "80", **variables}
     )
-    return done.returncode, done.stdout, done.stderr
+    said, errors = process.communicate(timeout=60)
+    return process.returncode, said, errors
 
 
 def test_help_lists_the_commands() -> None:
