@@ -77,6 +77,8 @@ class State(NamedTuple):
     cache_bytes: int
     cache_hits: int
     cache_misses: int
+    tokens: dict[tuple[str, str], int]
+    """By model, and whether they were prompt, completion or embedded."""
     upstream_errors: dict[tuple[str, str], int]
     limits: dict[str, int]
     parts: dict[str, str]
@@ -857,6 +859,7 @@ class Backend:
             cache_bytes=file.stat().st_size if file.exists() else 0,
             cache_hits=self._embedder.hits,
             cache_misses=self._embedder.misses,
+            tokens=self.meter.tokens(),
             upstream_errors=dict(self.meter.failures),
             limits=self.limiter.reached_by_kind(),
             parts=self._parts(),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from fnmatch import fnmatchcase
@@ -63,27 +63,31 @@ class Used(NamedTuple):
 
 
 class Listener(Protocol):
-    def __call__(self, used: Used, counts: Mapping[str, float]) -> None: ...
+    def __call__(self, caller: Caller, counts: Mapping[str, float]) -> None: ...
 
 
 Watcher = Callable[["Trace", str, float], None]
 """Called with a trace, its outcome, and the seconds that it took."""
 
+_KINDS = {"prompt_tokens": "prompt", "completion_tokens": "completion", "embedded_tokens": "embedded"}
+
+_ADDED = 1000
+"""Additions after which they are summed, if nobody has asked for them until then."""
+
 
 class Meter:
-    """Counts. From any thread."""
+    """Counts. From any thread: what is added is noted, which takes no lock, and summed when it is asked for."""
 
     def __init__(self, *listeners: Listener) -> None:
         """`listeners` hear of each addition, too; they are quick."""
+        self._added: deque[tuple[str, str, str, str, float, Mapping[str, float]]] = deque()
         self._totals: dict[Used, dict[str, float]] = {}
-        self._changing = threading.Lock()
-        self._listeners = list(listeners)
+        self._tokens: Counter[tuple[str, str]] = Counter()
+        self._summing = threading.Lock()
+        self._listeners = listeners
         self._watchers: list[Watcher] = []
         self.failures: Counter[tuple[str, str]] = Counter()
         """Failed attempts at model servers, by their names and the errors' codes."""
-
-    def listen(self, listener: Listener) -> None:
-        self._listeners.append(listener)
 
     def watch(self, watcher: Watcher) -> None:
         """Have it called with each call that has ended; it is quick."""
@@ -94,29 +98,43 @@ class Meter:
             watcher(trace, outcome, seconds)
 
     def add(self, caller: Caller, operation: str, model: str, **counts: float) -> None:
-        used = Used(caller.project, caller.key, model[:512], operation, int(time.time()) // 86400)
-        with self._changing:
-            total = self._totals.get(used)
-            if total is None:
-                self._totals[used] = counts
-            else:
-                for name, count in counts.items():
-                    total[name] = total.get(name, 0) + count
+        self._added.append((caller.project, caller.key, model, operation, time.time(), counts))
         for listener in self._listeners:
-            listener(used, counts)
+            listener(caller, counts)
+        if len(self._added) >= _ADDED:
+            with self._summing:
+                self._sum()
+
+    def tokens(self) -> dict[tuple[str, str], int]:
+        """By model and kind, since the start."""
+        with self._summing:
+            self._sum()
+            return dict(self._tokens)
 
     def take(self) -> dict[Used, dict[str, float]]:
         """What was counted since this was last called."""
-        with self._changing:
+        with self._summing:
+            self._sum()
             taken, self._totals = self._totals, {}
         return taken
 
     def put_back(self, taken: Mapping[Used, dict[str, float]]) -> None:
-        with self._changing:
+        with self._summing:
             for used, counts in taken.items():
-                total = self._totals.setdefault(used, {})
-                for name, count in counts.items():
-                    total[name] = total.get(name, 0) + count
+                self._total(used, counts)
+
+    def _sum(self) -> None:
+        while self._added:
+            project, key, model, operation, moment, counts = self._added.popleft()
+            self._total(Used(project, key, model[:512], operation, int(moment) // 86400), counts)
+            for name, kind in _KINDS.items():
+                if count := counts.get(name):
+                    self._tokens[model, kind] += int(count)
+
+    def _total(self, used: Used, counts: Mapping[str, float]) -> None:
+        total = self._totals.setdefault(used, {})
+        for name, count in counts.items():
+            total[name] = total.get(name, 0) + count
 
 
 class Book:

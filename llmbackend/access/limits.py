@@ -248,6 +248,8 @@ class Limiter:
 
     def admission(self, caller: Caller, *, spends: bool) -> Admitted | None:
         """Of a request, which `spends` tokens or not; None where nothing limits it."""
+        if not self._projects and caller.limits == NO_LIMITS:
+            return None
         holders = self._of(caller)
         return Admitted(holders, spends) if holders else None
 
@@ -273,7 +275,7 @@ class Limiter:
             found[what] += count
         return dict(found)
 
-    def used(self, used: Any, counts: Mapping[str, float]) -> None:
+    def used(self, caller: Caller, counts: Mapping[str, float]) -> None:
         """A meter's listener: settle tokens."""
         if not self._by_name:
             return
@@ -281,7 +283,7 @@ class Limiter:
             counts.get(name, 0) for name in ("prompt_tokens", "completion_tokens", "embedded_tokens")
         )
         if tokens:
-            for name in (f"key:{used.key}", f"project:{used.project}"):
+            for name in (f"key:{caller.key}", f"project:{caller.project}"):
                 if (holder := self._by_name.get(name)) is not None:
                     for window in holder.tokens:
                         window.settle(int(tokens))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate
+from typing import TYPE_CHECKING, TypeVar
 
 import uvicorn
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from .. import usage
 from ..backend import Backend, State
 from ..errors import Forbidden
 from ..tracing import Trace
@@ -28,71 +30,90 @@ MEDIA = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _OVERHEAD = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 1, 5)
-_TOKENS = {"prompt_tokens": "prompt", "completion_tokens": "completion", "embedded_tokens": "embedded"}
+
+_Family = TypeVar("_Family", GaugeMetricFamily, CounterMetricFamily)
+
+
+class _Histogram:
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)  # of what is within each bound and above the one before it
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self.sum += value
+
+    @property
+    def buckets(self) -> list[tuple[str, float]]:
+        names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        return list(zip(names, accumulate(self._counts), strict=True))
+
+
+class _Operation:
+    """What is counted of one operation: plain numbers, for each call counts several."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.seconds = _Histogram(_SECONDS)
+        self.overhead = _Histogram(_OVERHEAD)
 
 
 class Metrics:
-    """Of one server process. Projects, keys and texts are in none of them: usage tells about those who may know."""
+    """Of one server process. Projects, keys and texts are in none of them: usage tells about those who may know.
+
+    Counted and collected on the core's event loop.
+    """
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._registry = CollectorRegistry()
-        options: dict[str, Any] = {"registry": self._registry}
-        self._requests = Counter(
-            "llmbackend_requests", "Calls, and attempts of jobs", ("operation", "outcome"), **options
-        )
-        self._latency = Histogram(
-            "llmbackend_request_seconds", "How long they took", ("operation",), buckets=_SECONDS, **options
-        )
-        self._overhead = Histogram(
-            "llmbackend_overhead_seconds",
-            "Of that, the time in which no model was at work",
-            ("operation",),
-            buckets=_OVERHEAD,
-            **options,
-        )
-        self._tokens = Counter("llmbackend_tokens", "Tokens read and written", ("model", "kind"), **options)
-        self._refusals = Counter("llmbackend_refusals", "Requests that were refused", ("status",), **options)
-        self._children: dict[tuple[str, ...], Any] = {}  # looking them up takes longer than counting
+        self._operations: defaultdict[str, _Operation] = defaultdict(_Operation)
+        self._refusals: Counter[int] = Counter()
         self._state: State | None = None
         self._registry.register(self)
-        backend.meter.listen(self._used)
         backend.meter.watch(self._finished)
 
     def _finished(self, trace: Trace, outcome: str, seconds: float) -> None:
-        name = trace.operation
-        found = self._children.get((name, outcome))
-        if found is None:
-            found = self._children[name, outcome] = (
-                self._requests.labels(name, outcome),
-                self._latency.labels(name),
-                self._overhead.labels(name),
-            )
-        requests, latency, overhead = found
-        requests.inc()
-        latency.observe(seconds)
-        overhead.observe(trace.overhead)
-
-    def _used(self, used: usage.Used, counts: Mapping[str, float]) -> None:
-        for name, kind in _TOKENS.items():
-            if count := counts.get(name):
-                place = used.model, kind
-                if place not in self._children:
-                    self._children[place] = self._tokens.labels(*place)
-                self._children[place].inc(count)
+        counted = self._operations[trace.operation]
+        counted.outcomes[outcome] += 1
+        counted.seconds.observe(seconds)
+        counted.overhead.observe(trace.overhead)
 
     def refused(self, status: int) -> None:
-        self._refusals.labels(str(status)).inc()
+        self._refusals[status] += 1
 
     async def text(self) -> bytes:
         self._state = await self._backend.state()
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """What the state tells: called while the text is made."""
+        """Called while the text is made."""
         state = self._state
         if state is None:
             return
+        calls = [
+            ((name, outcome), count)
+            for name, counted in self._operations.items()
+            for outcome, count in counted.outcomes.items()
+        ]
+        yield _counter("requests", "Calls, and attempts of jobs", ("operation", "outcome"), calls)
+        latency = HistogramMetricFamily(
+            "llmbackend_request_seconds", "How long they took", labels=("operation",)
+        )
+        overhead = HistogramMetricFamily(
+            "llmbackend_overhead_seconds",
+            "Of that, the time in which no model was at work",
+            labels=("operation",),
+        )
+        for name, counted in self._operations.items():
+            latency.add_metric((name,), counted.seconds.buckets, counted.seconds.sum)
+            overhead.add_metric((name,), counted.overhead.buckets, counted.overhead.sum)
+        yield latency
+        yield overhead
+        yield _counter("tokens", "Tokens read and written", ("model", "kind"), state.tokens.items())
+        refusals = [((str(status),), count) for status, count in self._refusals.items()]
+        yield _counter("refusals", "Requests that were refused", ("status",), refusals)
         yield _gauge("jobs", "Jobs that wait or are at work", ("type", "status"), state.jobs.items())
         yield _gauge(
             "job_age_seconds",
@@ -104,22 +125,14 @@ class Metrics:
         yield _gauge("disk_free_bytes", "What is free on the disk of DATA_DIR", (), [((), state.disk_free)])
         yield _gauge("disk_reserve_bytes", "What has to stay free there", (), [((), state.disk_reserve)])
         yield _gauge("cache_bytes", "The size of the cache of vectors", (), [((), state.cache_bytes)])
-        cached = CounterMetricFamily(
-            "llmbackend_cache_texts", "Texts to embed, by whether they were in the cache", labels=("cached",)
+        cached = [(("yes",), state.cache_hits), (("no",), state.cache_misses)]
+        yield _counter(
+            "cache_texts", "Texts to embed, by whether they were in the cache", ("cached",), cached
         )
-        for label, count in (("yes", state.cache_hits), ("no", state.cache_misses)):
-            cached.add_metric((label,), count)
-        yield cached
-        failures = CounterMetricFamily(
-            "llmbackend_upstream_errors", "Failed attempts at model servers", labels=("server", "code")
-        )
-        for place, count in state.upstream_errors.items():
-            failures.add_metric(place, count)
-        yield failures
-        limits = CounterMetricFamily("llmbackend_limits_reached", "Requests beyond a limit", labels=("what",))
-        for what, count in state.limits.items():
-            limits.add_metric((what,), count)
-        yield limits
+        failed = state.upstream_errors.items()
+        yield _counter("upstream_errors", "Failed attempts at model servers", ("server", "code"), failed)
+        reached = [((what,), count) for what, count in state.limits.items()]
+        yield _counter("limits_reached", "Requests beyond a limit", ("what",), reached)
         parts = [((name,), float(told == "ok")) for name, told in state.parts.items()]
         yield _gauge("part_ok", "Whether a part works, as /health/ready tells", ("part",), parts)
 
@@ -151,9 +164,18 @@ class _Quiet(uvicorn.Server):
 
 
 def _gauge(
-    name: str, about: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], float]]
+    name: str, about: str, labels: Sequence[str], values: Iterable[tuple[Sequence[str], float]]
 ) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(f"llmbackend_{name}", about, labels=labels)
+    return _filled(GaugeMetricFamily(f"llmbackend_{name}", about, labels=labels), values)
+
+
+def _counter(
+    name: str, about: str, labels: Sequence[str], values: Iterable[tuple[Sequence[str], float]]
+) -> CounterMetricFamily:
+    return _filled(CounterMetricFamily(f"llmbackend_{name}", about, labels=labels), values)
+
+
+def _filled(family: _Family, values: Iterable[tuple[Sequence[str], float]]) -> _Family:
     for place, value in values:
         family.add_metric(place, value)
     return family
