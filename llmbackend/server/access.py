@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..access.caller import LOCAL, NOBODY
+from ..access.caller import LOCAL
 from ..access.register import Register
 from ..errors import Forbidden, LLMBackendError, Unauthorized
 from ..operations import OPERATIONS
@@ -38,13 +38,12 @@ class Access:
         await self._app(scope, receive, send)
 
     async def _refusal(self, scope: Scope) -> LLMBackendError | None:
-        headers = Headers(scope=scope)
-        scope["caller"] = NOBODY
         if scope["path"] in PUBLIC:
             return None
         if not self._register.guarded:
             await self._register.fresh()  # the first key may be made elsewhere
         if not self._register.guarded:
+            headers = Headers(scope=scope)
             scope["caller"] = LOCAL
             # A web page can point a name of its own at this machine; its requests then carry that name.
             if _hostname(headers.get("host", "")) not in LOOPBACK:
@@ -52,7 +51,7 @@ class Access:
             if _is_of_another_site(headers):
                 return Forbidden("without an API_KEY set, requests of other sites' pages are refused")
             return None
-        given = _keys(headers)
+        given = _keys(scope)
         if len(given) > 1:
             return Unauthorized("there are several API keys in the request's headers: send one")
         for key in given:
@@ -62,13 +61,16 @@ class Access:
         return Unauthorized("no valid API key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key'")
 
 
-def _keys(headers: Headers) -> set[str]:
+def _keys(scope: Scope) -> set[str]:
     """All that are given: which of two would count is not for the order of headers to say."""
-    found = set(headers.getlist("x-api-key"))
-    for value in headers.getlist("authorization"):
-        scheme, _, bearer = value.partition(" ")
-        if scheme.lower() == "bearer":
-            found.add(bearer.strip())
+    found = set()
+    for name, value in scope["headers"]:
+        if name == b"x-api-key":
+            found.add(value.decode("latin-1"))
+        elif name == b"authorization":
+            scheme, _, bearer = value.decode("latin-1").partition(" ")
+            if scheme.lower() == "bearer":
+                found.add(bearer.strip())
     return found - {""}
 
 

@@ -55,9 +55,9 @@ def create_app(
     backend: Backend, refusals: Refusals | None = None, metrics: Metrics | None = None
 ) -> Starlette:
     """The application that serves an open Backend."""
-    # The longest path first: `project/collection` fits where one name does, and is asked for last.
-    rows = sorted(OPERATIONS.values(), key=lambda row: row.path.count("/"), reverse=True)
-    routes = [Route(_path(row), _endpoint(backend, row), methods=[row.method]) for row in rows]
+    # Those with fields last, and of them the longest first: `project/collection` fits where one name does.
+    rows = sorted(OPERATIONS.values(), key=lambda row: ("{" in row.path, -row.path.count("/")))
+    routes = [_route(row)(_path(row), _endpoint(backend, row), methods=[row.method]) for row in rows]
     metrics = metrics or Metrics(backend)
     routes.append(Route(PATH, metrics.endpoint))
     routes += [Route("/health/live", _live), Route("/openapi.json", _openapi)]
@@ -99,6 +99,17 @@ def _path(operation: Operation) -> str:
     """The path as Starlette has it: names of models, and of another project's collections, have slashes, or %2F."""
     path = operation.path.replace("{model}", "{model:path}")
     return path.replace("{collection}", "{collection:collection}")
+
+
+class _Fixed(Route):
+    """Of a path without fields: comparing it comes before Starlette's pattern, which takes ten times as long."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return super().matches(scope) if scope["path"] == self.path else (Match.NONE, {})
+
+
+def _route(operation: Operation) -> type[Route]:
+    return Route if "{" in operation.path else _Fixed
 
 
 class _CollectionName(Convertor[str]):

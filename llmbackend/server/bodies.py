@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
 
 from .. import precedence
 from ..errors import RequestTimeout, TooLarge
@@ -39,7 +41,10 @@ class Body:
         _check(self._expected, limit)
         if self._expected > FREE:
             reserved.grow(self._expected)
-        self._began = asyncio.get_running_loop().time()
+        self._state: Mapping[str, Any] = request.scope.get("state", {})
+        """The connection's, which tells there when all has come."""
+        self._now = asyncio.get_running_loop().time
+        self._began = self._now()
         self._size, self._slices = 0, 1
         self._ended = False
 
@@ -49,16 +54,8 @@ class Body:
     async def __anext__(self) -> bytes:
         if self._ended:
             raise StopAsyncIteration
-        now = asyncio.get_running_loop().time
-        try:
-            async with asyncio.timeout_at(self._began + GRACE + self._size / PACE):
-                message = await self._receive()
-        except TimeoutError:
-            raise RequestTimeout(
-                f"of the request, {self._size} bytes came in {now() - self._began:.0f} s: "
-                f"send at least {PACE} a second",
-                details={"bytes_a_second": PACE},
-            ) from None
+        # What is there already, as most bodies are, needs no timer.
+        message = await (self._receive() if self._state.get("complete") else self._in_time())
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         part: bytes = message.get("body", b"")
@@ -68,12 +65,23 @@ class Body:
             self._reserved.grow(-(-self._size // STEP) * STEP)
         if self._size > self._slices * SLICE:
             self._slices = self._size // SLICE + 1
-            paused = now()
+            paused = self._now()
             await precedence.pause()
-            self._began += now() - paused  # which is not the caller's time
+            self._began += self._now() - paused  # which is not the caller's time
         # Behind what was announced there only comes that it has ended.
         self._ended = not message.get("more_body", False) or self._size == self._expected > 0
         return part
+
+    async def _in_time(self) -> Message:
+        try:
+            async with asyncio.timeout_at(self._began + GRACE + self._size / PACE):
+                return await self._receive()
+        except TimeoutError:
+            raise RequestTimeout(
+                f"of the request, {self._size} bytes came in {self._now() - self._began:.0f} s: "
+                f"send at least {PACE} a second",
+                details={"bytes_a_second": PACE},
+            ) from None
 
 
 def _check(size: int, limit: int) -> None:

@@ -241,6 +241,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self._refused:
             return
+        self.cycle.scope["state"]["complete"] = True
         super().on_message_complete()
         self._head = True
         if self.cycle.response_complete:
