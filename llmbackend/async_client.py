@@ -302,6 +302,12 @@ class AsyncLLMBackendClient:
     def __repr__(self) -> str:
         return f"AsyncLLMBackendClient({self._transport!r})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_transport": self._transport}
+
+    def __deepcopy__(self: _AsyncClient, memo: Any) -> _AsyncClient:
+        return self
+
     async def __aenter__(self: _AsyncClient) -> _AsyncClient:
         return self
 

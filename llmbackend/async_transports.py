@@ -17,7 +17,7 @@ from llm_client import CONNECT_SECONDS, __version__, _certificates, _HttpAddress
 from . import operations, settings, threads
 from .backend import Backend
 from .errors import Conflict, LLMBackendError, TransportError
-from .local import Core, Stream, is_plain, other_settings
+from .local import Core, Stream, is_plain, other_settings, stays_here
 from .operations import Body
 from .settings import Settings
 
@@ -67,6 +67,9 @@ class AsyncLocalTransport:
 
     def __repr__(self) -> str:
         return f"AsyncLocalTransport({'closed' if self._closed else str(self._options.data_dir)!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise stays_here()
 
     async def call(self, operation: str, given: dict[str, Any]) -> bytes:
         core = await self._require()
@@ -221,6 +224,9 @@ class AsyncHttpTransport:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._address.given
 
     def __repr__(self) -> str:
         return f"AsyncHttpTransport({self.api_url!r})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import queue
 import threading
@@ -24,6 +25,10 @@ from .settings import Settings
 
 _Result = TypeVar("_Result")
 
+# The caller's program may write every INFO line there is, and ours has one for each call.
+if (log := logging.getLogger("llmbackend")).level == logging.NOTSET:
+    log.setLevel(logging.WARNING)
+
 
 class LocalTransport:
     """Calls the core without HTTP. Clients of one data directory share one core; the last to close ends it."""
@@ -34,6 +39,9 @@ class LocalTransport:
     def __repr__(self) -> str:
         where = self._core.settings.data_dir if self._core else "closed"
         return f"LocalTransport({str(where)!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise stays_here()
 
     def call(self, operation: str, given: dict[str, Any]) -> bytes:
         core = self._require()
@@ -217,6 +225,13 @@ class Core:
         if cls._watch is None:
             cls._watch = threading.Thread(target=wait, name="llmbackend-exit", daemon=False)
             cls._watch.start()
+
+
+def stays_here() -> TransportError:
+    return TransportError(
+        "this client works in this process, and cannot be sent to another: start a server (llmbackend serve) and send "
+        "LLMBackendClient(api_url=…), or make LLMBackendClient() in the other process, with a DATA_DIR of its own"
+    )
 
 
 def other_settings(folder: Path) -> Conflict:

@@ -1057,6 +1057,8 @@ class _HttpAddress:
             self.api_url = self.api_url[: -len("/v1")].rstrip("/")
         self.timeout = timeout
         self.retries = retries
+        self.api_key = api_key
+        self.given = (api_url, api_key, timeout, retries)
         self._server_version: str | None = None
 
     def request(self, operation: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -1153,11 +1155,15 @@ class HttpTransport:
     def __init__(
         self, api_url: str, api_key: str | None = None, timeout: float = 600, retries: int = 2
     ) -> None:
-        import requests  # imported here so that in-process users do not wait for it
-
         self._address = _HttpAddress(api_url, timeout, retries, api_key)
         self.api_url = self._address.api_url
         self._closed = threading.Event()
+        self._open()
+
+    def _open(self) -> None:
+        import requests  # imported here so that in-process users do not wait for it
+
+        self._pid = os.getpid()
         self._session = requests.Session()
         self._session.headers["User-Agent"] = (
             f"llmbackend-python/{__version__} requests/{requests.__version__}"
@@ -1165,11 +1171,14 @@ class HttpTransport:
 
         def authorize(request: Any) -> Any:
             # Set here and not as a header, which requests would replace by what ~/.netrc says of this host.
-            if api_key:
-                request.headers["Authorization"] = f"Bearer {api_key}"
+            if self._address.api_key:
+                request.headers["Authorization"] = f"Bearer {self._address.api_key}"
             return request
 
         self._session.auth = authorize
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._address.given  # connections stay here
 
     def __repr__(self) -> str:
         return f"HttpTransport({self.api_url!r})"
@@ -1197,6 +1206,8 @@ class HttpTransport:
     def _sent(self, operation: str, request: dict[str, Any], stream: bool) -> Any:
         import requests
 
+        if self._pid != os.getpid():  # forked: its connections are the parent's
+            self._open()
         limits = (CONNECT_SECONDS, self._address.timeout)
         try:
             response = self._session.request(**request, timeout=limits, stream=stream, allow_redirects=False)
@@ -1329,7 +1340,8 @@ class LLMBackendClient:
     call is tried again that did not reach the server, was told to come back later, or, where it changes nothing, lost
     its connection. `base_url` is another name of `api_url`, for those who are used to OpenAI's client.
 
-    A client may be shared by threads. Close it, or use it in a `with` block, to let go of its files.
+    A client may be shared by threads. Over HTTP it may be sent to other processes (a pickle of it holds its API key); a
+    copy is the client itself. Close it, or use it in a `with` block, to let go of its files.
     """
 
     def __init__(
@@ -1359,6 +1371,12 @@ class LLMBackendClient:
 
     def __repr__(self) -> str:
         return f"LLMBackendClient({self._transport!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_transport": self._transport}
+
+    def __deepcopy__(self: _Client, memo: Any) -> _Client:
+        return self
 
     def __enter__(self: _Client) -> _Client:
         return self

@@ -19,7 +19,7 @@ CLASSES = ("_TextStream", "ReplyStream", "AnswerStream", "LLMBackendClient")
 FUNCTIONS = ("_events", "_rows", "_close")
 """What takes its pieces from a transport. Everything else is the same for both clients, and imported."""
 
-PLAIN = {"__init__", "__repr__", "_given", "_take", "_take_call", "alive"}
+PLAIN = {"__init__", "__repr__", "__getstate__", "__deepcopy__", "_given", "_take", "_take_call", "alive"}
 """Functions that wait for nothing, beside properties."""
 
 LEFT_OUT = {"llamaindex"}

@@ -17,12 +17,20 @@ from sqlalchemy import URL
 
 from ..errors import BackendError
 
-# huey reports every start and stop; a library keeps such things to those who ask for them.
-logging.getLogger("huey").addHandler(logging.NullHandler())
-
 NAME = "llmbackend"
 
 log = logging.getLogger(__name__)
+
+
+class _AsOurs(logging.Handler):
+    """huey reports every start and stop, under a name of its own: what is wrong is told under ours, the rest to nobody."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log.log(record.levelno, "%s", record.getMessage(), exc_info=record.exc_info)
+
+
+logging.getLogger("huey").addHandler(_AsOurs(logging.WARNING))
+logging.getLogger("huey").propagate = False
 
 
 class Wakeups:

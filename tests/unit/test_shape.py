@@ -348,7 +348,7 @@ STOREYS = (
     {"jobs", "backup"},
     {"backend"},
     {"operations"},
-    {"local", "server", "worker_process", "restore"},
+    {"local", "server", "sklearn", "worker_process", "restore"},
     {"async_client", "async_transports", "notebook"},
     {"cli", "demo", "__main__"},
 )
