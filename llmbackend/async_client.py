@@ -32,6 +32,7 @@ from llm_client import (
     Embeddings,
     Evaluation,
     File,
+    Hits,
     Image,
     InvalidRequest,
     Job,
@@ -65,6 +66,7 @@ from llm_client import (
     _of_all,
     _parsed,
     _progress,
+    _ProgressBar,
     _records,
     _result,
     _suffix,
@@ -726,7 +728,7 @@ class AsyncLLMBackendClient:
         min_score: float | None = None,
         retriever: str | None = None,
         postprocessors: Sequence[str] | None = None,
-    ) -> Records:
+    ) -> Hits:
         """The passages nearest to a query, best first, without asking a model.
 
         Each is `{text, score, document_id, chunk, collection, metadata, duplicates}`. `filters` selects on
@@ -760,7 +762,9 @@ class AsyncLLMBackendClient:
             retriever=retriever,
             postprocessors=_as_list(postprocessors),
         )
-        return Records(result["hits"])
+        hits = Hits(result["hits"])
+        hits.query = query
+        return hits
 
     @overload
     async def rag_query(
@@ -1280,7 +1284,7 @@ class AsyncLLMBackendClient:
                 continue
             seen = time.monotonic()
             if tell is not None:
-                tell(job["progress"])
+                tell(job if isinstance(tell, _ProgressBar) else job["progress"])
             if job["status"] in ENDED:
                 return job
             if deadline is not None and time.monotonic() >= deadline:

@@ -35,7 +35,18 @@ import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, Union, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    SupportsIndex,
+    TypeVar,
+    Union,
+    cast,
+    overload,
+)
 from urllib.parse import quote, urlsplit
 
 if TYPE_CHECKING:
@@ -55,6 +66,7 @@ __all__ = [
     "Evaluation",
     "Explanation",
     "Forbidden",
+    "Hits",
     "HttpTransport",
     "InsufficientStorage",
     "InvalidRequest",
@@ -287,8 +299,21 @@ class _Shadowing:
     __hash__ = None  # type: ignore[assignment]
 
 
-class Record(dict[str, Any]):
-    """A result: a plain dict whose keys are also attributes, shown as a table in notebooks.
+class _Shown:
+    """A result that notebooks and IPython's terminal show as the llmbackend package draws it, or as a plain table."""
+
+    def _shown(self) -> Any:
+        return self
+
+    def _repr_html_(self) -> str:
+        return _drawn(self._shown())
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text("…" if cycle else _written(self._shown()))
+
+
+class Record(_Shown, dict[str, Any]):
+    """A result: a plain dict whose keys are also attributes, shown as what it is in notebooks.
 
     A dict's methods stay what they are: of a field that has the name of one (`items`, `keys`, `values`, `copy`, `get`,
     `pop`, `update`, …), `record["items"]` gives the value, and using `record.items` as if it were the value raises an
@@ -305,9 +330,6 @@ class Record(dict[str, Any]):
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self]
 
-    def _repr_html_(self) -> str:
-        return _drawn(self)
-
 
 for _name in vars(dict):
     if not _name.startswith("_"):
@@ -321,18 +343,52 @@ class CreatedKey(Record):
     def __repr__(self) -> str:
         return repr(self._shown())
 
-    def _repr_html_(self) -> str:
-        return _drawn(Record(self._shown()))
-
-    def _shown(self) -> dict[str, Any]:
-        return {**self, "key": f"{self['id']}_…"}
+    def _shown(self) -> Record:
+        return Record({**self, "key": f"{self['id']}_…"})
 
 
-class Records(list[Record]):
-    """Several results: a plain list, shown as one table in notebooks."""
+class Records(_Shown, list[Record]):
+    """Several results: a plain list, shown as one table or as cards in notebooks."""
 
-    def _repr_html_(self) -> str:
-        return _drawn(self)
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Records: ...
+    def __getitem__(self, index: Any) -> Any:
+        found = list.__getitem__(self, index)
+        if isinstance(index, slice):  # some of them are shown as all are
+            found = type(self)(found)
+            vars(found).update(vars(self))
+        return found
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame with a row for each; fields within fields are columns such as `metadata.year`."""
+        import pandas  # the caller wants pandas, so the caller has it
+
+        return pandas.DataFrame([dict(_flat(record)) for record in self])
+
+    def to_polars(self) -> Any:
+        """A polars DataFrame, as `to_pandas()` has it. Values of several types in one column become text."""
+        import polars  # the caller wants polars, so the caller has it
+
+        return polars.DataFrame(
+            [dict(_flat(record)) for record in self], infer_schema_length=None, strict=False
+        )
+
+
+def _flat(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Fields by their paths: `metadata.year`."""
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
+
+
+class Hits(Records):
+    """The passages that a search found, and its `query`, whose words notebooks mark in them."""
+
+    query: str = ""
 
 
 _DIMENSIONS = ("project", "key", "model", "operation", "day")
@@ -353,21 +409,56 @@ class Job(Record):
         return f"<Job {self['id']}: {self['type']}, {self['status']}, {_progress_text(self['progress'])}>"
 
 
-def _progress_text(progress: Mapping[str, Any]) -> str:
-    text = f"{progress.get('done') or 0}/{progress.get('total') or '?'} {progress.get('stage') or ''}".strip()
-    if stages := _stages_text(progress):
-        text += f" ({stages})"
-    if progress.get("rate"):
-        text += f", {progress['rate']:.3g}/s"
-    if progress.get("eta") is not None:
-        text += f", {progress['eta']:.0f} s left"
-    return text
+_UNITS = {
+    "batch_embed": "text",
+    "batch_chat": "prompt",
+    "reindex": "chunk",
+    "rag_ingest": "document",
+    "analyze_documents": "document",
+}
+"""What the types of jobs count."""
 
 
-def _stages_text(progress: Mapping[str, Any]) -> str:
-    """How far each stage is, where there are some: `chunk 100, embed 64, write 0`."""
+def _progress_text(progress: Mapping[str, Any], job_type: str = "") -> str:
+    """How far it is, in words: `3 of 7 files, 412 chunks, 1,200/s, 2 min left`."""
+    done, total = progress.get("done") or 0, progress.get("total") or 0
     stages: Mapping[str, Mapping[str, Any]] = progress.get("stages") or {}
-    return ", ".join(f"{name} {stage['done']}" for name, stage in stages.items())
+    unit = _UNITS.get(job_type) or ("file" if "parse" in stages else "document" if "chunk" in stages else "")
+    stage = progress.get("stage") or ""
+    counted = f"{done:,} of {total:,}" if total > done else f"{done:,}"
+    said = [f"{counted} {unit}{'s' if unit and max(done, total) != 1 else ''}".strip()]
+    if not total and not done:
+        said = [stage or "not begun"]
+    elif "write" in stages:
+        said.append(f"{stages['write']['done']:,} chunk{'' if stages['write']['done'] == 1 else 's'}")
+    elif not unit and stage not in ("", "done"):
+        said.append(stage)
+    if progress.get("rate"):
+        said.append(_rate(progress["rate"]))
+    if progress.get("eta") is not None and total > done:
+        said.append(f"{_duration(progress['eta'])} left")
+    return ", ".join(said)
+
+
+def _rate(a_second: float) -> str:
+    """`1,200/s`, `2.5/s`, `6/min`."""
+    if a_second >= 1:
+        return f"{a_second:,.0f}/s" if a_second >= 10 else f"{a_second:.1f}/s"
+    return f"{a_second * 60:.2g}/min"
+
+
+def _duration(seconds: float) -> str:
+    """`20 ms`, `2.3 s`, `2 min`, `3 h 5 min`, `2 days 3 h`."""
+    if seconds < 1:
+        return f"{max(0, seconds) * 1000:.0f} ms"
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} day{'' if days == 1 else 's'}" + (f" {hours} h" if hours else "")
+    return " ".join(filter(None, [f"{hours} h" if hours else "", f"{minutes} min" if minutes else ""]))
 
 
 def _drawn(value: Any) -> str:
@@ -384,7 +475,10 @@ def _written(value: Any) -> str:
     try:
         from llmbackend.notebook import text_of
     except ImportError:
-        return dict.__repr__(value)
+        if isinstance(value, str):
+            return str(value)
+        kind: Any = dict if isinstance(value, dict) else list if isinstance(value, list) else type(value)
+        return cast(str, kind.__repr__(value))
     return text_of(value)
 
 
@@ -438,7 +532,7 @@ def _records(value: Any) -> Any:
     return value
 
 
-class Reply(str):
+class Reply(_Shown, str):
     """A model's answer: a `str`, with `model`, `usage` (token counts) and `finish_reason` beside it.
 
     `message` is the same as the assistant's message, to append to a conversation, with what else the model's server
@@ -483,9 +577,6 @@ class Reply(str):
         """
         return Records(_tool_call(call) for call in self.message.get("tool_calls") or ())
 
-    def _repr_html_(self) -> str:
-        return _drawn(self)
-
 
 # What of a reply's message belongs into the conversation beside its text; servers refuse what else some put there.
 _BESIDE = (
@@ -524,7 +615,7 @@ def _tool_call(call: Mapping[str, Any]) -> Record:
     return Record(id=call.get("id", ""), name=name, arguments=_records(dict(arguments)))
 
 
-class Answer(str):
+class Answer(_Shown, str):
     """An answer from a collection: a `str`, with `sources` (numbered passages with a quote) and `found`.
 
     `citations` are the numbers of the sources that it cites, as in "[1]". `found` is False where the passages do not
@@ -559,9 +650,6 @@ class Answer(str):
         self.usage = _records(dict(usage or {}))
         self.explanation = Explanation(_records(dict(explanation))) if explanation else None
         return self
-
-    def _repr_html_(self) -> str:
-        return _drawn(self)
 
 
 class Analysis(Record):
@@ -608,7 +696,7 @@ class Evaluation(Record):
         return _written(self)
 
 
-class Embeddings(Sequence[list[float]]):
+class Embeddings(_Shown, Sequence[list[float]]):
     """Vectors of several texts, in their order, in one block of float32.
 
     Indexing and iterating give a list of floats each; `numpy()` gives a (count, dimension) float32 array
@@ -653,6 +741,22 @@ class Embeddings(Sequence[list[float]]):
         import numpy  # the caller wants numpy, so the caller has it
 
         return numpy.frombuffer(self.values, dtype=numpy.float32).reshape(len(self), self.dimension)
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame with a row for each vector, and a column for each dimension."""
+        import pandas  # the caller wants pandas, so the caller has it
+
+        return pandas.DataFrame(self.numpy())
+
+    def to_polars(self) -> Any:
+        """A polars DataFrame with one column, `embedding`, of arrays."""
+        import polars  # the caller wants polars, so the caller has it
+
+        return polars.DataFrame({"embedding": polars.Series(self.numpy())})
+
+    def plot(self, labels: Sequence[Any] | None = None, axes: Any = None) -> Any:
+        """The vectors as points in two dimensions (principal components), coloured by labels; returns matplotlib's axes."""
+        return _pictures().plot_vectors(self, labels, axes)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         matrix = self.numpy()
@@ -871,24 +975,39 @@ class AnswerStream(_TextStream):
 
 
 class _ProgressBar:
-    """A bar on stderr: tqdm's, or a line of text where this file came without it."""
+    """A bar on stderr, with what is done in words: tqdm's, or a line of text where this file came without it."""
 
     def __init__(self) -> None:
+        self._began = time.monotonic()
         try:
             from tqdm import tqdm
         except ImportError:
             self._bar: Any = None
         else:
-            self._bar = tqdm(file=sys.stderr, dynamic_ncols=True)
+            self._bar = tqdm(
+                file=sys.stderr, dynamic_ncols=True, bar_format="{percentage:3.0f}%|{bar:20}| {desc}"
+            )
 
-    def __call__(self, progress: Mapping[str, Any]) -> None:
+    def __call__(self, state: Mapping[str, Any]) -> None:
+        """Shows progress, or a job's."""
+        progress = self._timed(state)
+        told = _progress_text(progress, state.get("type") or "")
         if self._bar is None:
-            print(f"\r{_progress_text(progress):<78.78}", end="", file=sys.stderr, flush=True)
+            print(f"\r{told:<78.78}", end="", file=sys.stderr, flush=True)
             return
         self._bar.total = progress.get("total") or None
         self._bar.n = progress.get("done") or 0
-        self._bar.set_description_str(progress.get("stage") or None, refresh=False)
-        self._bar.set_postfix_str(_stages_text(progress))
+        self._bar.set_description_str(told)
+
+    def _timed(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With a rate and the time that is left: a job's is told, that of a call is taken here."""
+        progress: Mapping[str, Any] = state.get("progress") or state
+        took, done, total = time.monotonic() - self._began, progress.get("done"), progress.get("total")
+        if "rate" in progress or took < 0.5:
+            return progress
+        chunks = (progress.get("stages") or {}).get("write") or {}
+        left = took * (total - done) / done if done and total else None
+        return {**progress, "rate": (chunks.get("done") or done or 0) / took, "eta": left}
 
     def close(self) -> None:
         if self._bar is None:
@@ -901,11 +1020,12 @@ class _NotebookBar(_ProgressBar):
     """A bar below the cell that runs."""
 
     def __init__(self, display: Any) -> None:  # tqdm's needs ipywidgets
+        self._began = time.monotonic()
         self._handle = display({"text/html": "", "text/plain": ""}, raw=True, display_id=True)
 
-    def __call__(self, progress: Mapping[str, Any]) -> None:
-        shown = {"text/html": _drawn(Record(progress=progress)), "text/plain": _progress_text(progress)}
-        self._handle.update(shown, raw=True)
+    def __call__(self, state: Mapping[str, Any]) -> None:
+        shown = state if isinstance(state, Job) else Record(self._timed(state))
+        self._handle.update({"text/html": _drawn(shown), "text/plain": _written(shown)}, raw=True)
 
     def close(self) -> None:
         """It stays as it was last."""
@@ -1816,7 +1936,7 @@ class LLMBackendClient:
         min_score: float | None = None,
         retriever: str | None = None,
         postprocessors: Sequence[str] | None = None,
-    ) -> Records:
+    ) -> Hits:
         """The passages nearest to a query, best first, without asking a model.
 
         Each is `{text, score, document_id, chunk, collection, metadata, duplicates}`. `filters` selects on
@@ -1850,7 +1970,9 @@ class LLMBackendClient:
             retriever=retriever,
             postprocessors=_as_list(postprocessors),
         )
-        return Records(result["hits"])
+        hits = Hits(result["hits"])
+        hits.query = query
+        return hits
 
     @overload
     def rag_query(
@@ -2372,7 +2494,7 @@ class LLMBackendClient:
                 continue
             seen = time.monotonic()
             if tell is not None:
-                tell(job["progress"])
+                tell(job if isinstance(tell, _ProgressBar) else job["progress"])
             if job["status"] in ENDED:
                 return job
             if deadline is not None and time.monotonic() >= deadline:

@@ -283,9 +283,8 @@ def test_a_notebook_shows_what_failed_and_what_was_lost(client: LLMBackendClient
     report = client.rag_ingest_files([lost, *((f"{number}.xyz", b"x") for number in range(30))], collection)
     assert len(report.failed) == 30
     shown = report._repr_html_()
-    assert "0.xyz, error: unsupported type .xyz" in shown
-    assert "and 10 more" in shown
-    assert "lost.txt, warning: 1 place is not UTF-8 and replaced by" in shown
+    assert shown.count("unsupported type .xyz") == 30
+    assert "1 place is not UTF-8 and replaced by" in shown
 
 
 def test_nothing_but_bad_files_is_a_report_too(client: LLMBackendClient, collection: str) -> None:

@@ -213,7 +213,7 @@ def test_a_job_shows_itself(client: LLMBackendClient) -> None:
     client.wait_for_job(job_id, 60)
     job = client.get_job_status(job_id)
     assert job_id in repr(job)
-    assert "<progress" in job._repr_html_()
+    assert "llmb-bar" in job._repr_html_()
     assert "completed" in job._repr_html_()
     job["error"] = {"message": "<script>"}
     assert "<script>" not in job._repr_html_()

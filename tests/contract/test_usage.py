@@ -17,5 +17,5 @@ def test_usage_adds_up_and_is_shown_as_a_table_and_bars(client: LLMBackendClient
     tokens = client.embed(["a text that nobody embedded before usage was counted"]).usage.total_tokens
     assert embedded() == before + tokens > before
     rows = client.usage(by="operation,day", since="1d")
-    assert "embedded_tokens" in rows._repr_html_()
+    assert "embedded tokens" in rows._repr_html_()
     assert len(rows.plot().patches) == 3 * len(rows)

@@ -16,13 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llm_client import AnswerStream, ReplyStream, _events, _records, _rows
+from llm_client import AnswerStream, ReplyStream, _events, _rows
 from llmbackend import (
     Answer,
     BackendError,
     Embeddings,
-    Evaluation,
-    Explanation,
     LLMBackendError,
     NotFound,
     Record,
@@ -93,140 +91,6 @@ def test_a_field_named_as_a_method_is_not_mistaken_for_it(name: str, use: Callab
         use(getattr(Record(SHADOWING), name))
     assert f"record['{name}']" in repr(getattr(Record(SHADOWING), name))
     assert callable(getattr(Record(a=1), name)), "without such a field, it is the method"
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        Record({EVIL: 1}),
-        Record(value=EVIL),
-        Record(value={EVIL: {EVIL: EVIL}}),
-        Record(value=[EVIL, {EVIL: EVIL}, [EVIL]]),
-        Record(value=[1, EVIL]),
-        Record(value="x" * 390 + EVIL),
-    ],
-    ids=["key", "value", "mapping", "list", "mixed list", "cut"],
-)
-def test_a_record_in_a_notebook_runs_nothing(record: Record) -> None:
-    shown = record._repr_html_()
-    assert shown.startswith("<table>")
-    assert "<img" not in shown
-    assert "&lt;im" in shown
-
-
-def test_texts_in_a_notebook_run_nothing() -> None:
-    source = {"number": 1, "document_id": EVIL, "quote": EVIL}
-    for shown in (
-        Reply(EVIL, model=EVIL)._repr_html_(),
-        Answer(EVIL, sources=[source])._repr_html_(),
-    ):
-        assert "<img" not in shown
-        assert shown.count("&lt;img") >= 2
-
-
-# Explanations and evaluations
-
-
-def _candidate(number: int | None, dropped: str | None = None, **scores: float | None) -> dict[str, Any]:
-    about = {"collection": EVIL, "document_id": EVIL, "chunk": 3, "text": EVIL}
-    none = dict.fromkeys(("dense", "sparse", "weight", "fused", "judge", "judged", "rerank", "quote_score"))
-    return {"number": number, **about, "score": 0.5, **none, **scores, "dropped": dropped}
-
-
-def _explanation(*candidates: dict[str, Any], **about: Any) -> Explanation:
-    answer = Answer(
-        "x",
-        explanation={
-            "question": EVIL,
-            "candidates": list(candidates),
-            "fit": 1.2345,
-            "bar": 0.56,
-            "found": True,
-            "model": EVIL,
-            "prompt_tokens": 7,
-            "ms": {"embed": 1.0, EVIL: 3.0},
-            **about,
-        },
-    )
-    assert answer.explanation is not None
-    return answer.explanation
-
-
-def test_an_explanation_in_a_notebook_is_a_picture_that_runs_nothing() -> None:
-    shown = _explanation(
-        _candidate(1, dense=0.5, quote_score=0.1), _candidate(None, EVIL, dense=0.25)
-    )._repr_html_()
-    assert "<img" not in shown
-    assert "<script" not in shown
-    assert shown.count("&lt;im") >= 8
-    assert shown.count("<svg") == 1 + 3, "a timeline, and a bar for each score that there is"
-    assert "width='80.0' height='6' fill='#4878a8'" in shown
-    assert "width='40.0' height='6' fill='#4878a8'" in shown, "half as long as the best"
-    assert "sparse" not in shown
-    assert "x='150.0' width='450.0'" in shown, "3 ms of 4, after the first"
-
-
-def test_an_explanation_is_readable_in_a_terminal() -> None:
-    dropped = [_candidate(None, "top_k", dense=0.2) for _ in range(9)]
-    explanation = _explanation(_candidate(1, dense=0.5), _candidate(2, "budget", dense=0.4), *dropped)
-    shown = repr(explanation)
-    assert (
-        shown.splitlines()[0]
-        == f"{EVIL}  (found by {EVIL}, fit 1.23 (from 0.56 on it is found), 7 prompt tokens)"
-    )
-    assert "dense 0.500" in shown
-    assert shown.count("dropped: ") == 5
-    assert "and 5 more that were dropped" in shown
-    assert shown.splitlines()[-1].startswith("embed 1.0 ms")
-    assert [one.dropped for one in explanation.dropped] == ["budget", *["top_k"] * 9]
-
-
-@pytest.mark.parametrize("ms", [{}, {"search": 0.0}])
-def test_an_explanation_of_nothing_is_shown_too(ms: dict[str, float]) -> None:
-    explanation = _explanation(ms=ms, fit=None, found=False, model="", prompt_tokens=0)
-    assert "<svg" in explanation._repr_html_()
-    assert repr(explanation).startswith(f"{EVIL}  (not found by search)")
-
-
-@pytest.fixture
-def evaluation() -> Evaluation:
-    scores = [
-        {"mode": mode, "recall": 1.0, "mrr": 0.5, "ndcg": 0.6, "ms": 1.5} for mode in ("dense", "hybrid")
-    ]
-    question = {
-        "question": EVIL,
-        "gold": [EVIL],
-        "ranks": {"dense": 2, "hybrid": None},
-        "ndcg": {"dense": 0.6, "hybrid": 0.0},
-        "first": {"dense": EVIL, "hybrid": None},
-    }
-    right = {**question, "question": "right", "ndcg": {"dense": 1.0, "hybrid": 1.0}}
-    return Evaluation(
-        _records({"collection": "hr", "k": 5, "scores": scores, "questions": [right, question]})
-    )
-
-
-def test_an_evaluation_is_a_table_with_its_worst_questions(evaluation: Evaluation) -> None:
-    shown = evaluation._repr_html_()
-    assert "<img" not in shown
-    assert "nDCG@5" in shown
-    assert shown.count("<svg") == 6
-    assert "right" not in shown, "nothing to look into"
-    assert repr(evaluation).splitlines() == [
-        "hr: 2 questions, first 5 documents",
-        "dense           recall 1.000  mrr 0.500  ndcg 0.600  1.5 ms",
-        "hybrid          recall 1.000  mrr 0.500  ndcg 0.600  1.5 ms",
-    ]
-    assert [one.question for one in evaluation.worst()] == [EVIL, "right"]
-
-
-def test_an_evaluation_is_plotted_where_the_caller_wants_it(evaluation: Evaluation) -> None:
-    from matplotlib.figure import Figure
-
-    axes = Figure().subplots()
-    assert evaluation.plot(axes) is axes
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["dense", "hybrid"]
-    assert len(axes.patches) == 6
 
 
 # Replies and answers

@@ -1,0 +1,120 @@
+"""Pictures by matplotlib, on axes of the caller's, or new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llm_client import Embeddings, Evaluation, InvalidRequest, Usage
+
+COLOURS = ("#4878a8", "#e49444", "#6a9f58", "#a87c9f", "#d1615d", "#85b6b2", "#967662")
+MEASURES = {"recall": "recall@{k}", "mrr": "MRR@{k}", "ndcg": "nDCG@{k}"}
+DIMENSIONS = ("project", "key", "model", "operation", "day")
+TOKENS = ("prompt_tokens", "completion_tokens", "embedded_tokens")
+
+KINDS = 6  # colours of a map; the rarer kinds share the last
+
+
+def _axes(width: float, height: float) -> Any:
+    try:
+        from matplotlib import pyplot
+    except ModuleNotFoundError as error:
+        raise InvalidRequest(
+            "pictures are drawn by matplotlib: pip install 'llmbackend[notebook]'",
+            details={"missing": error.name},
+        ) from error
+    return pyplot.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def plot_evaluation(evaluation: Evaluation, axes: Any = None) -> Any:
+    """Bars of each mode's scores."""
+    axes = _axes(7, 3) if axes is None else axes
+    names = [one["mode"] for one in evaluation["scores"]]
+    for place, (measure, label) in enumerate(MEASURES.items()):
+        values = [one[measure] for one in evaluation["scores"]]
+        at = [number + (place - 1) * 0.27 for number in range(len(names))]
+        bars = axes.bar(at, values, width=0.25, label=label.format(k=evaluation["k"]), color=COLOURS[place])
+        axes.bar_label(bars, fmt="%.2f", fontsize=8)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylim(0, 1.1)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+    return axes
+
+
+def plot_usage(usage: Usage, axes: Any = None) -> Any:
+    """Bars of the tokens of each row."""
+    axes = _axes(7, 1 + 0.35 * max(1, len(usage))) if axes is None else axes
+    names = [" ".join(str(row[name]) for name in DIMENSIONS if row.get(name)) or "all" for row in usage]
+    left = [0] * len(usage)
+    for tokens, colour in zip(TOKENS, COLOURS, strict=False):
+        values = [row[tokens] for row in usage]
+        axes.barh(names, values, left=left, label=tokens.replace("_", " "), color=colour)
+        left = [before + value for before, value in zip(left, values, strict=True)]
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+    return axes
+
+
+def plot_vectors(embeddings: Embeddings, labels: Sequence[Any] | None = None, axes: Any = None) -> Any:
+    """Vectors as points in two dimensions, coloured by a label for each."""
+    if labels is not None and len(labels) != len(embeddings):
+        raise InvalidRequest(
+            f"plot: there are {len(embeddings)} vectors, and {len(labels)} labels: give one each"
+        )
+    points = projected(embeddings.numpy())
+    axes = _axes(6, 4) if axes is None else axes
+    kinds = ["" if label is None else str(label) for label in labels or [None] * len(embeddings)]
+    scattered(axes, points, kinds)
+    return axes
+
+
+def projected(matrix: Any) -> Any:
+    """Rows as points of the plane in which they differ most (principal components)."""
+    import numpy
+
+    centred = matrix.astype(numpy.float64) - (matrix.mean(axis=0) if len(matrix) else 0)
+    if min(centred.shape) == 0:
+        return numpy.zeros((len(matrix), 2))
+    # Of the dimensions' covariance, which is small, however many rows there are.
+    _, directions = numpy.linalg.eigh(centred.T @ centred)
+    plane = directions[:, ::-1][:, :2]
+    points = centred @ plane
+    return numpy.pad(points, ((0, 0), (0, 2 - points.shape[1])))
+
+
+def scattered(axes: Any, points: Any, kinds: Sequence[str]) -> None:
+    """Points, the commonest kinds in a colour each, with a legend where there are several."""
+    import numpy
+
+    counts: dict[str, int] = {}
+    for kind in kinds:
+        counts[kind] = counts.get(kind, 0) + 1
+    common = sorted(counts, key=lambda kind: -counts[kind])
+    shown = common if len(common) <= KINDS + 1 else common[:KINDS]
+    named = numpy.array([kind if kind in shown else "others" for kind in kinds], dtype=object)
+    for colour, kind in zip(
+        COLOURS, [*shown, *(["others"] if len(shown) < len(common) else [])], strict=False
+    ):
+        of_kind = points[named == kind]
+        axes.scatter(
+            of_kind[:, 0],
+            of_kind[:, 1],
+            s=18,
+            alpha=0.75,
+            color=colour,
+            label=_plain(kind) or "none",
+            linewidths=0,
+        )
+    if len(common) > 1:
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def _plain(name: str) -> str:
+    """A name as matplotlib shows it: `$` would begin a formula, and `_` hide it from the legend."""
+    shown = name.replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown

@@ -1,0 +1,65 @@
+"""Numbers, times and sizes in words."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from llm_client import _duration as duration
+
+__all__ = ["count", "decimal", "duration", "ending", "moment", "plural", "shortened", "size"]
+
+
+def count(number: Any) -> str:
+    """`12,100`; whatever is no whole number as it is written."""
+    return f"{number:,}" if isinstance(number, int) and not isinstance(number, bool) else str(number)
+
+
+def decimal(number: float) -> str:
+    """A number with as many digits as say something: `0.538`, `12.5`, `1,210`."""
+    if number != number or number in (float("inf"), float("-inf")):
+        return str(number)
+    size = abs(number)
+    if size >= 100 or number == int(number):
+        return f"{number:,.0f}"
+    if size >= 10:
+        return f"{number:.1f}"
+    if size >= 0.001 or number == 0:
+        return f"{number:.3f}".rstrip("0").rstrip(".")
+    return f"{number:.2g}"
+
+
+def plural(number: int, one: str, several: str | None = None) -> str:
+    """`1 file`, `3 files`."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+def size(number: float) -> str:
+    """Bytes: `512 B`, `1.5 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" or number >= 10 else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def parsed(moment: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(moment)
+    except (TypeError, ValueError):
+        return None
+
+
+def moment(written: Any) -> str:
+    """`29 Nov 2026, 02:08`, of a time as results have it: in UTC."""
+    at = parsed(written)
+    return str(written) if at is None else f"{at.day} {at:%b %Y, %H:%M}"
+
+
+def shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def ending(name: str, limit: int = 44) -> str:
+    """A long name by its end, which tells most."""
+    return name if len(name) <= limit else f"…{name[1 - limit :]}"
