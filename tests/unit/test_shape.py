@@ -427,6 +427,8 @@ def test_the_sdk_imports_the_standard_library_requests_and_dotenv_only() -> None
         found |= {(function, name) for name in names if name.split(".")[0] not in sys.stdlib_module_names}
     optional = {
         "numpy",
+        "pandas",
+        "polars",
         "tqdm",
         "llmbackend",
         "llmbackend.local",
