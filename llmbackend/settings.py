@@ -133,6 +133,7 @@ class Settings(BaseSettings):
 
     # Limits
     upstream_timeout: float = Field(120, gt=0)
+    hang_up_seconds: float = Field(0.5, ge=0)
     file_seconds: float = Field(60, gt=0)
     file_memory_mb: int = Field(1024, ge=512)
     plugin_seconds: float = Field(30, gt=0)

@@ -5,11 +5,12 @@ One log line a call, on the logger `llmbackend.calls` at level INFO: numbers and
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from .usage import Meter
 
 log = logging.getLogger("llmbackend.calls")
+
+ENOUGH = 0.5
+"""Seconds for the end of a stream that tells all along what it takes."""
 
 AS_JSON = False
 """Whether a call's numbers go along by name: set where the log is written as JSON."""
@@ -63,6 +67,10 @@ class Trace:
         self._waiting_since = 0.0
         self._first = False
         self._worked = 0.0
+        self._replies = 0  # of models' servers, under way
+        self._stops: list[Callable[[], object]] | None = None  # once its caller has hung up
+        self.tells = False
+        """Whether the stream under way tells all along what it takes, so that little is learned from its end."""
 
     @property
     def upstream(self) -> float:
@@ -91,6 +99,39 @@ class Trace:
             precedence.end(self)
         elif not self._waiting and self.goes_first:
             precedence.begin(self)
+
+    @property
+    def left(self) -> bool:
+        """Whether its caller has hung up: no model is asked for it any more."""
+        return self._stops is not None
+
+    def leave(self, stop: Callable[[], object], patience: float) -> None:
+        """Its caller has hung up: have it stopped once the replies that are under way have come, and been counted.
+
+        After so many seconds of patience it is stopped all the same.
+        """
+        if self.tells:
+            patience = min(patience, ENOUGH)
+        self._stops = self._stops or []
+        if not self._replies:
+            stop()
+            return
+        self._loop = asyncio.get_running_loop()
+        self._loop.call_later(patience, stop)
+        self._stops.append(stop)
+
+    async def asks(self) -> None:
+        """A model's server is to be asked, unless nobody waits for its reply any more; `replied` is to follow."""
+        if self._stops is not None:
+            await asyncio.get_running_loop().create_future()  # until it is stopped
+        self._replies += 1
+
+    def replied(self) -> None:
+        self._replies -= 1
+        if self._stops and not self._replies:
+            with suppress(RuntimeError):  # the loop has ended
+                for stop in self._stops:
+                    self._loop.call_soon_threadsafe(stop)
 
     def go_first(self) -> None:
         """It is a small request: while it is at work, large ones give way (precedence.py)."""

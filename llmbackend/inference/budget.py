@@ -76,11 +76,16 @@ class Turn:
         self.beside = beside
         """Texts under way with these."""
         self.began = time.monotonic()
+        self.trace: tracing.Trace | None = None
+        """Whose call it is, once the server is asked."""
 
     def end(self) -> None:
         budget, self._budget = self._budget, None
         if budget is not None:
             budget.give_back(self)
+        trace, self.trace = self.trace, None
+        if trace is not None:
+            trace.replied()
 
     def __del__(self) -> None:
         if self._budget is not None:  # of a stream that nobody began to read

@@ -20,7 +20,7 @@ from . import media, wire
 from .budget import Turn
 from .context_limits import overflow
 from .fallback import ChatServer
-from .told_usage import StreamUsage, asking, asks, note
+from .told_usage import StreamUsage, asking, asks, note, note_unanswered
 from .upstream import RETRIES, Upstream
 
 log = logging.getLogger(__name__)
@@ -249,7 +249,8 @@ async def _complete(
     upstream: Upstream, asked: dict[str, Any], deadline: float, retries: int
 ) -> dict[str, Any]:
     client = await upstream.openai()
-    completion = await upstream.persist(partial(client.complete, asked), deadline, retries, texts=1)
+    unanswered = partial(note_unanswered, asked, tracing.current())
+    completion = await upstream.persist(partial(client.complete, asked), deadline, retries, 1, unanswered)
     with upstream.translated():
         said = noted(upstream, asked, completion.to_dict(warnings=False))
         plain(said)
@@ -273,8 +274,10 @@ async def _stream(
             raise
         return stream, first, tail
 
-    (stream, first, tail), turn = await upstream.begin(begin, deadline, retries)
-    usage = StreamUsage(asked, tracing.current())
+    trace = tracing.current()
+    unanswered = partial(note_unanswered, asked, trace)
+    (stream, first, tail), turn = await upstream.begin(begin, deadline, retries, 1, unanswered)
+    usage = StreamUsage(asked, trace)
     return _chunks(upstream, stream, first, tail, turn, usage)
 
 

@@ -11,12 +11,13 @@ import re
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any
 
 from .. import tracing
 from ..sse import DONE, Tail, event
 from .chat import OpenAICompatibleChat, interrupted, noted, plain
-from .told_usage import StreamUsage
+from .told_usage import StreamUsage, note_unanswered
 from .upstream import Upstream
 from .wire import Deltas
 
@@ -33,7 +34,8 @@ class ForwardingChat(OpenAICompatibleChat):
 
     async def reply(self, request: dict[str, Any]) -> bytes:
         async def ask(upstream: Upstream, asked: dict[str, Any], deadline: float, retries: int) -> bytes:
-            said = await upstream.forward(_PATH, asked, deadline, retries)
+            unanswered = partial(note_unanswered, asked, tracing.current())
+            said = await upstream.forward(_PATH, asked, deadline, retries, unanswered)
             with upstream.translated():
                 completion = noted(upstream, asked, json.loads(said))
                 return json.dumps(completion).encode() if plain(completion) else said
@@ -44,7 +46,8 @@ class ForwardingChat(OpenAICompatibleChat):
         async def ask(
             upstream: Upstream, asked: dict[str, Any], deadline: float, retries: int
         ) -> AsyncGenerator[bytes, None]:
-            return await upstream.stream(_PATH, asked, deadline, retries)
+            unanswered = partial(note_unanswered, asked, tracing.current())
+            return await upstream.stream(_PATH, asked, deadline, retries, unanswered)
 
         tail = Tail()
         usage = StreamUsage(request, tracing.current())

@@ -394,7 +394,8 @@ class OpenAICompatibleEmbedder(RemoteEmbedder):
         asked: dict[str, Any] = {"model": self.name, "input": batch, "encoding_format": "base64"}
         if dimensions is not None:
             asked["dimensions"] = dimensions
-        reply, _ = await self._upstream.have_read("/embeddings", asked, len(batch))
+        unanswered = partial(_note, self.name, None, batch)
+        reply, _ = await self._upstream.have_read("/embeddings", asked, len(batch), unanswered=unanswered)
         with self._upstream.translated():
             data = sorted(reply["data"], key=lambda item: item["index"])
             rows = [_floats(item["embedding"]) for item in data]
@@ -484,7 +485,8 @@ class TEIEmbedder(RemoteEmbedder):
         asked: dict[str, Any] = {"inputs": batch, "truncate": truncate}
         if dimensions is not None:
             asked["dimensions"] = dimensions
-        reply, headers = await self._upstream.have_read("/embed", asked, len(batch))
+        unanswered = partial(_note, self.name, None, batch)
+        reply, headers = await self._upstream.have_read("/embed", asked, len(batch), unanswered=unanswered)
         _note(self.name, total := tokens_told(headers), batch)
         with self._upstream.translated():
             rows = list(reply)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from .. import tracing
@@ -77,7 +78,10 @@ class TEIReranker:
         async def ask(batch: list[str]) -> list[float]:
             nonlocal tokens
             body = {"query": query, "texts": batch, "truncate": True, "raw_scores": False}
-            reply, headers = await self._upstream.have_read("/rerank", body, len(batch), deadline)
+            unanswered = partial(_noted, name, None, query, batch)
+            reply, headers = await self._upstream.have_read(
+                "/rerank", body, len(batch), deadline, unanswered=unanswered
+            )
             tokens = added(tokens, _noted(name, tokens_told(headers), query, batch))
             with self._upstream.translated():
                 ranks = [(rank["index"], rank["score"]) for rank in reply]
@@ -113,7 +117,8 @@ class JinaReranker:
         async def ask(batch: list[str]) -> list[float]:
             nonlocal answered_by, tokens
             asked = {**fields, "documents": batch}
-            reply, _ = await self._upstream.have_read("/rerank", asked, 1, deadline)
+            unanswered = partial(_noted, answered_by, None, query, batch)
+            reply, _ = await self._upstream.have_read("/rerank", asked, 1, deadline, unanswered=unanswered)
             with self._upstream.translated():
                 ranks = [(rank["index"], rank["relevance_score"]) for rank in reply["results"]]
                 answered_by = str(reply.get("model") or answered_by)

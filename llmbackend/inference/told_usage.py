@@ -56,12 +56,14 @@ class StreamUsage:
         self._last = event
         if _NO_CHOICES.search(event) is not None:
             return event if self._wanted else b""
+        self._trace.tells = True
         return event if self._wanted else _FIELD.sub(b"", event)
 
     def read(self, chunk: dict[str, Any]) -> None:
         """The same for a chunk, which stays as it is."""
         if chunk.get("usage"):
             self._last = chunk
+            self._trace.tells = bool(chunk.get("choices"))
         choices = chunk.get("choices") or ()
         self._pieces += any((choice.get("delta") or {}).get(name) for choice in choices for name in _PIECES)
 
@@ -81,6 +83,11 @@ def _json(event: bytes | dict[str, Any] | None) -> Any:
     with suppress(ValueError):
         return json.loads(event.removeprefix(b"data:"))
     return None
+
+
+def note_unanswered(request: Mapping[str, Any], trace: Trace) -> None:
+    """What a server may have read of a request whose reply nobody waited for."""
+    trace.used(str(request.get("model") or ""), prompt_estimate(request), estimated=True)
 
 
 def prompt_estimate(request: Mapping[str, Any]) -> dict[str, int]:

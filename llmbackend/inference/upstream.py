@@ -55,6 +55,10 @@ _IN_URLS = str.maketrans("+/", "-_")  # base64's other alphabet
 _Result = TypeVar("_Result")
 
 
+def _nothing() -> None:
+    pass
+
+
 class TooMany(Exception):
     """A request has more texts than a busy server may be given at a time: it has to be sent in parts."""
 
@@ -118,11 +122,19 @@ class Upstream:
         return said
 
     async def have_read(
-        self, path: str, body: Any, texts: int, deadline: float | None = None, retries: int = RETRIES
+        self,
+        path: str,
+        body: Any,
+        texts: int,
+        deadline: float | None = None,
+        retries: int = RETRIES,
+        unanswered: Callable[[], object] = _nothing,
     ) -> tuple[Any, Mapping[str, str]]:
         """The same for a body with so many texts for a model, and the headers of the reply."""
         sent = json.dumps(body).encode()
-        reply, turn = await self.begin(lambda: self._parsed("POST", path, sent), deadline, retries, texts)
+        reply, turn = await self.begin(
+            lambda: self._parsed("POST", path, sent), deadline, retries, texts, unanswered
+        )
         if turn is not None:
             waited, took = (reply[1].get(name, "") for name in ("x-queue-time", "x-total-time"))
             if waited.isdecimal() and took.isdecimal():  # TEI's, in milliseconds
@@ -131,22 +143,32 @@ class Upstream:
         return reply
 
     async def forward(
-        self, path: str, body: Any, deadline: float | None = None, retries: int = RETRIES
+        self,
+        path: str,
+        body: Any,
+        deadline: float | None = None,
+        retries: int = RETRIES,
+        unanswered: Callable[[], object] = _nothing,
     ) -> bytes:
         """The bytes that come back for a JSON body, unread."""
         sent = json.dumps(body).encode()
-        said, _ = await self.persist(lambda: self._read("POST", path, sent), deadline, retries, texts=1)
+        said, _ = await self.persist(lambda: self._read("POST", path, sent), deadline, retries, 1, unanswered)
         return said
 
     async def stream(
-        self, path: str, body: Any, deadline: float | None = None, retries: int = RETRIES
+        self,
+        path: str,
+        body: Any,
+        deadline: float | None = None,
+        retries: int = RETRIES,
+        unanswered: Callable[[], object] = _nothing,
     ) -> AsyncGenerator[bytes, None]:
         """Once the first event is there: all of them, in one form (sse.Events), each whole, as they arrive.
 
         Nothing is tried again after that. Close what this returns, read to the end or not.
         """
         sent = json.dumps(body).encode()
-        began, turn = await self.begin(lambda: self._begin(path, sent), deadline, retries)
+        began, turn = await self.begin(lambda: self._begin(path, sent), deadline, retries, 1, unanswered)
         return self._pieces(*began, turn)
 
     async def _begin(self, path: str, body: bytes) -> tuple[aiohttp.ClientResponse, Events, bytes]:
@@ -209,13 +231,14 @@ class Upstream:
         deadline: float | None = None,
         retries: int = RETRIES,
         texts: int = 0,
+        unanswered: Callable[[], object] = _nothing,
     ) -> _Result:
         """The retry loop: what an attempt returns, or the last error once tries or time have run out.
 
         An attempt with `texts` waits for its turn (budget.py), and is made again while the server is busy (429), unless
         that does nothing for anybody in all the time that there is; raises TooMany for more texts than may be at a time.
         """
-        result, turn = await self.begin(attempt, deadline, retries, texts)
+        result, turn = await self.begin(attempt, deadline, retries, texts, unanswered)
         if turn is not None:
             turn.end()
         return result
@@ -226,8 +249,12 @@ class Upstream:
         deadline: float | None = None,
         retries: int = RETRIES,
         texts: int = 1,
+        unanswered: Callable[[], object] = _nothing,
     ) -> tuple[_Result, Turn | None]:
-        """The same for a reply that goes on: the turn is to be ended with that."""
+        """The same for a reply that goes on: the turn is to be ended with that.
+
+        `unanswered` is called where an attempt is given up while the server is at work for it.
+        """
         trace = tracing.current()
         began = time.monotonic()
         last = deadline or math.inf
@@ -243,6 +270,8 @@ class Upstream:
                 with trace.waiting():
                     if texts:
                         turn = await self.budget.take(texts, self.timeout, last)
+                        await trace.asks()
+                        turn.trace = trace
                         if first or busy:  # the time that it takes begins with its turn
                             extend(time.monotonic() if first else self.budget.progressed)
                         first = False
@@ -255,6 +284,8 @@ class Upstream:
             except BaseException as error:
                 busy = turn is not None and isinstance(error, LLMBackendError) and is_busy(error)
                 if turn is not None:
+                    if isinstance(error, asyncio.CancelledError) and turn.trace is not None:
+                        unanswered()
                     if busy:
                         self.budget.was_busy(turn)
                     turn.end()

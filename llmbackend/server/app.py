@@ -144,11 +144,13 @@ def _endpoint(backend: Backend, operation: Operation) -> Callable[[Request], Awa
             trace.parent = request.headers.get("traceparent", "")
         with CancelScope() as work:
             # A caller who hangs up need not be worked for: the connection tells.
-            scope.setdefault("state", {})["gone"] = work.cancel
+            patience = backend.settings.hang_up_seconds
+            scope.setdefault("state", {})["gone"] = partial(trace.leave, work.cancel, patience)
             result = await operations.answer(backend, operation.name, body, trace, fields, streams)
             if isinstance(result, bytes):
                 return await result_response(request, operation, result)
-            return EventStream(result, operation.media, backend.settings.heartbeat_seconds)
+            gone = partial(trace.leave, patience=patience)
+            return EventStream(result, operation.media, backend.settings.heartbeat_seconds, gone)
         raise ClientDisconnect
 
     return endpoint

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -36,9 +37,23 @@ class Result(Response):
 class EventStream(StreamingResponse):
     """Server-sent events, with heartbeats between them."""
 
-    def __init__(self, events: AsyncIterator[bytes], media: str, heartbeat: float) -> None:
+    def __init__(
+        self,
+        events: AsyncIterator[bytes],
+        media: str,
+        heartbeat: float,
+        gone: Callable[[Callable[[], object]], None],
+    ) -> None:
+        """`gone` is told how to go on, in its own time, once the caller has hung up."""
         super().__init__(events, media_type=media, headers={"Cache-Control": "no-store"})
         self._heartbeat = heartbeat if media == "text/event-stream" else None
+        self._gone = gone
+
+    async def listen_for_disconnect(self, receive: Receive) -> None:
+        await super().listen_for_disconnect(receive)
+        stopped = asyncio.Event()
+        self._gone(stopped.set)
+        await stopped.wait()
 
     async def stream_response(self, send: Send) -> None:
         async def put(event: bytes) -> None:

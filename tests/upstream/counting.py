@@ -2,7 +2,7 @@
 
 Chat and embeddings on OpenAI's wire, Jina's rerank. A prompt's words are its tokens, and so are a reply's, of which a
 prompt asks for some by `write 7`. What else a prompt says is done: `fail` (500, once for each prompt), `busy` (429, once),
-`break` (the connection is lost before anything came, once), `hang` (after so many tokens of a stream: until the reader
+`slow` (each thing takes a moment, and each token of a stream), `hang` (after so many tokens of a stream: until the reader
 leaves). `by_name` are fallbacks: whichever prompt names one of `refuses` gets 500 at each try.
 """
 
@@ -23,12 +23,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+SLOW = 0.2
+"""Seconds."""
+
 
 class Counting:
     def __init__(self, name: str, refuses: str = "") -> None:
         self.name = name
         self.url = ""
         self.refuses = refuses
+        self.seen = 0
+        """Requests that it has begun with."""
         self.books: Counter[str] = Counter()
         """prompt_tokens, completion_tokens and embedded_tokens that it worked off."""
         self._failed: set[str] = set()
@@ -53,10 +58,16 @@ class Counting:
                 return JSONResponse({"error": {"message": word}}, status, {"Retry-After": "0"})
         return None
 
+    async def _work(self, text: str) -> Response | None:
+        self.seen += 1
+        if (trouble := self._trouble(text)) is None and "slow" in text:
+            await asyncio.sleep(SLOW)
+        return trouble
+
     async def _chat(self, request: Request) -> Response:
         body: dict[str, Any] = await request.json()
         text = " ".join(str(message["content"]) for message in body["messages"])
-        if (trouble := self._trouble(text)) is not None:
+        if (trouble := await self._work(text)) is not None:
             return trouble
         prompt = len(text.split())
         found = re.search(r"write (\d+)", text)
@@ -69,11 +80,18 @@ class Counting:
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
             told = {**base, "object": "chat.completion", "choices": [choice], "usage": _usage(prompt, length)}
             return JSONResponse(told)
-        stream = self._stream(base, prompt, length, "hang" in text, body.get("stream_options") or {})
+        pause = SLOW / 10 if "slow" in text else 0
+        stream = self._stream(base, prompt, length, "hang" in text, body.get("stream_options") or {}, pause)
         return StreamingResponse(stream, media_type="text/event-stream")
 
     async def _stream(
-        self, base: dict[str, Any], prompt: int, length: int, hangs: bool, options: dict[str, Any]
+        self,
+        base: dict[str, Any],
+        prompt: int,
+        length: int,
+        hangs: bool,
+        options: dict[str, Any],
+        pause: float,
     ) -> AsyncIterator[bytes]:
         def event(choices: list[dict[str, Any]], written: int, usage: bool) -> bytes:
             told = {**base, "object": "chat.completion.chunk", "choices": choices}
@@ -85,6 +103,8 @@ class Counting:
         yield event([{"index": 0, "delta": {"role": "assistant", "content": ""}}], 0, all_along)
         for written in range(1, length + 1):
             self.books["completion_tokens"] += 1
+            if pause:
+                await asyncio.sleep(pause)
             yield event([{"index": 0, "delta": {"content": "word "}}], written, all_along)
         if hangs:
             await asyncio.sleep(600)
@@ -96,7 +116,7 @@ class Counting:
     async def _embed(self, request: Request) -> Response:
         body: dict[str, Any] = await request.json()
         texts = body["input"]
-        if (trouble := self._trouble(" ".join(texts))) is not None:
+        if (trouble := await self._work(" ".join(texts))) is not None:
             return trouble
         tokens = sum(len(text.split()) for text in texts)
         self.books["embedded_tokens"] += tokens
@@ -107,6 +127,7 @@ class Counting:
 
     async def _rerank(self, request: Request) -> Response:
         body: dict[str, Any] = await request.json()
+        await self._work(" ".join(body["documents"]))
         tokens = sum(len(text.split()) for text in body["documents"])
         self.books["prompt_tokens"] += tokens
         results = [{"index": index, "relevance_score": 0.5} for index in range(len(body["documents"]))]

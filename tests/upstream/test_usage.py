@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
+import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -18,13 +21,14 @@ from llmbackend import BackendError, InvalidRequest, LLMBackendClient, LLMBacken
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.server import KEY, serving
-from tests.upstream.counting import Counting, counting
+from tests.upstream.counting import SLOW, Counting, counting
 
 TOKENS = ("prompt_tokens", "completion_tokens", "embedded_tokens")
 KINDS = (
     "chat",
     "stream",
     "left",
+    "gone",
     "fail",
     "busy",
     "fallback",
@@ -69,7 +73,7 @@ def client(
             yield client
     else:
         with (
-            serving(tmp_path, api_key=KEY, api_keys="support:another", **options) as server,
+            serving(tmp_path, api_key=KEY, hang_up_seconds=20, **options) as server,
             LLMBackendClient(server.url, KEY) as client,
         ):
             yield client
@@ -94,6 +98,8 @@ def _one(client: LLMBackendClient, number: int) -> None:
         with client.chat(f"{text} hang", stream=True) as stream:
             for _ in range(number % 23 + 1):
                 next(stream)
+    elif kind == "gone":
+        _give_up(client, f"{text} slow")
     elif kind == "embed":
         client.embed([f"{text} {part}" for part in range(number % 5 + 1)])
     elif kind == "rerank":
@@ -104,6 +110,19 @@ def _one(client: LLMBackendClient, number: int) -> None:
         client.chat(f"What is {number}?", model="rag/docs")
     else:
         client.wait_for_job(client.submit_job("batch_chat", {"prompts": [text, f"{text} again"]}), 60)
+
+
+def _give_up(client: LLMBackendClient, text: str) -> None:
+    """Ask for a reply, and hang up before it can be there; in process, where a call is not left to itself, wait for it."""
+    url = getattr(client._transport, "api_url", None)
+    if url is None:
+        client.chat(text)
+        return
+    asked = {"messages": [{"role": "user", "content": text}]}
+    with pytest.raises(requests.ReadTimeout):
+        requests.post(
+            f"{url}/v1/chat/completions", json=asked, headers={"X-API-Key": KEY}, timeout=(5, SLOW / 2)
+        )
 
 
 def _totals(client: LLMBackendClient) -> Counter[str]:
@@ -124,8 +143,13 @@ def _compare(client: LLMBackendClient, servers: list[Counting], calls: int, at_o
     with ThreadPoolExecutor(at_once) as pool:
         for done in [pool.submit(_one, client, number) for number in order]:
             done.result()
+    _settled(client, servers)
+
+
+def _settled(client: LLMBackendClient, servers: list[Counting]) -> None:
+    """Once calls that were left have ended, in their own time: the same tokens in both books."""
     deadline = time.monotonic() + 10
-    while True:  # a stream that was left ends in its own time
+    while True:
         found = _totals(client)
         if all(found[name] == _books(servers)[name] for name in TOKENS) or time.monotonic() > deadline:
             break
@@ -145,6 +169,95 @@ def test_usage_of_ten_thousand_calls_is_to_the_token_what_the_servers_count(
     client: LLMBackendClient, servers: list[Counting]
 ) -> None:
     _compare(client, servers, 10_000, 16)
+
+
+def _ended(client: LLMBackendClient) -> dict[str, int]:
+    """How many calls have ended, of each operation but this one."""
+    return {row.operation: row.requests for row in client.usage(by="operation") if row.operation != "usage"}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.02)
+
+
+def _hang_up(url: str, path: str, body: dict[str, Any], servers: list[Counting]) -> None:
+    """Ask, and hang up once a model is at work for it."""
+    before = sum(server.seen for server in servers)
+    content = json.dumps(body).encode()
+    place = urlsplit(url)
+    head = f"POST {path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Length: {len(content)}\r\n\r\n"
+    with socket.create_connection((place.hostname, place.port), timeout=20) as connection:
+        connection.sendall(head.encode() + content)
+        until(lambda: sum(server.seen for server in servers) > before)
+
+
+HUNG_UP: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "slow one write 9"}]}),
+    "shape": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": "slow one"}], "schema": {"type": "object"}},
+    ),
+    "stream": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": "slow one write 9"}], "stream": True},
+    ),
+    "elsewhere": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": "slow elsewhere write 9"}], "stream": True},
+    ),
+    "embed": ("/v1/embeddings", {"input": [f"slow {number}" for number in range(40)]}),
+    "rerank": ("/v1/rerank", {"query": "which", "documents": ["slow one", "another"]}),
+    "query": ("/v1/rag/query", {"question": "What is slow?", "collection": "docs", "stream": True}),
+}
+
+
+def test_calls_whose_callers_hang_up_count_what_their_servers_count(
+    servers: list[Counting], tmp_path: Path
+) -> None:
+    with (
+        serving(tmp_path, **_options(servers), hang_up_seconds=20) as server,
+        LLMBackendClient(server.url) as client,
+    ):
+        client.rag_ingest(["Number 7 is the harbour.", "Number 8 is the quay."], "docs")
+        for path, body in HUNG_UP.values():
+            _hang_up(server.url, path, body, servers)
+        until(lambda: sum(_ended(client).values()) == len(HUNG_UP) + 1)
+        _settled(client, servers)
+        assert _ended(client)["chat"] == 4
+
+
+@pytest.mark.parametrize("kind", ["chat", "stream", "embed", "rerank"])
+def test_a_call_that_is_given_up_in_no_time_is_estimated(
+    servers: list[Counting], tmp_path: Path, kind: str
+) -> None:
+    with (
+        serving(tmp_path, **_options(servers), hang_up_seconds=0) as server,
+        LLMBackendClient(server.url) as client,
+    ):
+        if kind == "embed":
+            client.embed(["warm"])  # or the first that it asks would be who it is
+        before = sum(_totals(client)[name] for name in TOKENS)
+        _hang_up(server.url, *HUNG_UP[kind], servers)
+        until(lambda: _totals(client)["estimated_tokens"] > 0)
+        found = _totals(client)
+        assert found["estimated_tokens"] == sum(found[name] for name in TOKENS) - before
+
+
+def test_nothing_new_is_asked_for_a_caller_who_has_hung_up(servers: list[Counting], tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, **_options(servers), hang_up_seconds=20) as server,
+        LLMBackendClient(server.url) as client,
+    ):
+        client.embed(["warm"])
+        seen = servers[0].seen + servers[1].seen
+        texts = [f"slow {number}" for number in range(2000)]
+        _hang_up(server.url, "/v1/embeddings", {"input": texts}, servers)
+        _settled(client, servers)
+        asked = servers[0].seen + servers[1].seen - seen
+        assert asked <= 4, "the requests that were under way"
 
 
 def test_usage_tells_requests_errors_time_and_chunks_by_what_is_asked_for(
