@@ -466,6 +466,92 @@ class AsyncLLMBackendClient:
             parsed=None if schema is None or "tool_calls" in message else _parsed(text, schema),
         )
 
+    async def respond(
+        self,
+        input: str | Sequence[Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        instructions: str | None = None,
+        previous_response_id: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        text: Mapping[str, Any] | None = None,
+        include: Sequence[str] | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_output_tokens: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+        store: bool = True,
+        background: bool = False,
+        stream: bool = False,
+    ) -> Record | AsyncIterator[Record]:
+        """OpenAI's response object to a message, or to a list of items, as `/v1/responses` gives it.
+
+        It is kept (unless `store=False`): `previous_response_id` goes on from it, `get_response` reads it again.
+        Of `tools`, functions are the caller's to run; `{"type": "file_search", "vector_store_ids": [collection]}`
+        searches collections first, and the text's `annotations` quote what it cites. `text` has a `format`, such
+        as a JSON Schema's. With `background=True` a job makes it. With `stream=True`: an iterator of OpenAI's
+        events, which raises StreamInterrupted where it breaks off.
+
+        Raises InvalidRequest, NotFound (model, collection, response), Conflict (the previous one is not over
+        yet), BackendError, BackendTimeout.
+        """
+        fields = {
+            "input": input if isinstance(input, str) else _as_list(input),
+            "model": model,
+            "instructions": instructions,
+            "previous_response_id": previous_response_id,
+            "tools": tools,
+            "tool_choice": tool_choice,
+            "text": text,
+            "include": include,
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_output_tokens": max_output_tokens,
+            "metadata": metadata,
+            "store": store,
+            "background": background,
+        }
+        if stream:
+            return self._told(await self._stream("respond", **fields))
+        return await self._call("respond", **fields)
+
+    async def _told(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[Record]:
+        """A response's events."""
+        try:
+            async for event in _events(chunks):
+                yield _records(event)
+        except LLMBackendError as error:
+            raise StreamInterrupted(f"the stream broke off: {error}", details=error.to_dict()) from error
+        finally:
+            await _close(chunks)
+
+    async def get_response(
+        self, response_id: str, *, stream: bool = False, starting_after: int | None = None
+    ) -> Record | AsyncIterator[Record]:
+        """A response that was kept, by its id; with `stream=True` its events, once it is over. Raises NotFound."""
+        if stream:
+            fields = {"response_id": response_id, "starting_after": starting_after}
+            return self._told(await self._stream("get_response", **fields))
+        return await self._call("get_response", response_id=response_id)
+
+    async def delete_response(self, response_id: str) -> Record:
+        """Forget a response; one that is being made is stopped. Raises NotFound."""
+        return await self._call("delete_response", response_id=response_id)
+
+    async def cancel_response(self, response_id: str) -> Record:
+        """Stop a response that is made in the background. Raises NotFound, InvalidRequest for others."""
+        return await self._call("cancel_response", response_id=response_id)
+
+    async def list_input_items(
+        self, response_id: str, *, limit: int = 20, order: str = "desc", after: str | None = None
+    ) -> Records:
+        """What a response was made from: a page of items, after the one with the id `after`. Raises NotFound."""
+        page = await self._call(
+            "list_input_items", response_id=response_id, limit=limit, order=order, after=after
+        )
+        return Records(page["data"])
+
     async def models(self) -> Records:
         """The models this backend offers, as `{id, type}`: chat and embedding models, and `rag/<collection>`."""
         return Records((await self._call("models"))["data"])

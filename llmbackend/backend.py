@@ -7,7 +7,7 @@ import base64
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from .jobs.context import JobServices
 from .jobs.leases import WorkerCapacity
 from .jobs.ledger import NewJob
 from .jobs.registry import Where
+from .jobs.responding import KeptResponses
 from .jobs.service import Jobs
 from .jobs.wakeups import Wakeups
 from .jobs.worker import Worker
@@ -51,8 +52,9 @@ from .knowledge.files.documents import from_files
 from .knowledge.files.pool import Limits, ParsingPool
 from .knowledge.ingest.ingest import Incoming, Stages, StagesProgress, ingest, plan, silent
 from .knowledge.retrieval.retrieval import Retriever
+from .responses.responder import Responder
 from .settings import Settings
-from .sse import DONE, HEARTBEAT, event
+from .sse import DONE, HEARTBEAT, event, named_event
 from .storage import database
 from .storage.data_dir import DataDirLock
 from .storage.database import Database
@@ -134,8 +136,23 @@ class Backend:
         self._index_builder = IndexBuilder(self._collections, edge)
         self._parsers = ParsingPool(Limits(settings.file_seconds, settings.file_memory_mb * 2**20))
         self._imports = Imports(self._collections)
+        self._responder = Responder(
+            self._chat,
+            self._sifter,
+            self._retriever,
+            self._database,
+            settings.answer_links,
+            settings.response_days,
+            self._jobs_disk,
+        )
         self._services = JobServices(
-            self._chat, self._embedder, self._judge, self._collections, settings.answer_links, backups
+            self._chat,
+            self._embedder,
+            self._judge,
+            self._collections,
+            settings.answer_links,
+            backups,
+            self._responder,
         )
         self._manifests = manifests
         self.register = Register(self._database, manifests, settings.callers)
@@ -147,6 +164,7 @@ class Backend:
         self.audited = audit.Audit(self._database, settings.audit_days, self._vitals)
         self.meter.watch(self.audited.ended)
         self._jobs = self._open_jobs(engine)
+        self._responses = KeptResponses(self._responder, self._database, self._jobs, self._submit_response)
         self._usage = usage.Book(self.meter, self._database, self._vitals)
 
     @classmethod
@@ -254,6 +272,62 @@ class Backend:
             usage = bool(request.stream_options and request.stream_options.include_usage)
             return rag_model.chunks(request.model, self._answer(rag_model.query(request)), usage)
         return self._chat.events(_wire(request))
+
+    # Responses
+
+    async def respond(self, request: schemas.RespondRequest) -> bytes:
+        """Respond to a conversation (OpenAI's responses; the model rag/<collection> answers from it).
+
+        Refused: as of a chat; tools that would be run here, but for file_search; a conversation; background with store=false;
+        the output of a function that nobody has called.
+        """
+        if request.background:
+            return _response(await self._responses.begin(request))
+        return _response(await self._responder.respond(await self._responder.begin(request)))
+
+    async def respond_stream(self, request: schemas.RespondRequest) -> AsyncIterator[bytes]:
+        if request.background:
+            begun = await self._responses.begin(request)
+            events = self._responses.events(_reach(), begun["id"])
+        else:
+            events = self._responder.stream(await self._responder.begin(request))
+        async with aclosing(events):
+            async for one in events:
+                yield named_event(one)
+        yield DONE
+
+    async def _submit_response(self, params: dict[str, Any]) -> str:
+        request = schemas.SubmitJobRequest(job_type="respond", params=params)
+        return (await self.submit_job(request)).id
+
+    async def get_response(self, request: schemas.GetResponseRequest) -> bytes:
+        """Tell a response that is kept, be it still in the making."""
+        return _response(await self._responses.get(_reach(), request.response_id))
+
+    async def get_response_stream(self, request: schemas.GetResponseRequest) -> AsyncIterator[bytes]:
+        events = self._responses.events(_reach(), request.response_id, request.starting_after)
+        async with aclosing(events):
+            async for one in events:
+                yield named_event(one)
+        yield DONE
+
+    async def delete_response(self, request: schemas.StoredResponseRequest) -> schemas.ResponseDeleted:
+        """Forget a response; one that is still in the making is stopped."""
+        return await self._responses.delete(_reach(), request.response_id)
+
+    async def cancel_response(self, request: schemas.StoredResponseRequest) -> bytes:
+        """Stop a response that is made in the background.
+
+        Refused: one that is not.
+        """
+        return _response(await self._responses.cancel(_reach(), request.response_id))
+
+    async def list_input_items(self, request: schemas.ListInputItemsRequest) -> schemas.InputItemList:
+        """List what a response was made from, a page at a time.
+
+        Refused: after an item that it does not have.
+        """
+        return await self._responses.input_items(_reach(), request)
 
     async def models(self, request: schemas.Empty) -> schemas.ModelList:
         """List the models that the caller may use: chat, embedding, and rag/<collection> for each collection."""
@@ -900,6 +974,10 @@ class Backend:
         if tracing.current().caller.everywhere and (keys_of_all or self.limiter.hits):
             checks.append(doctor.access(keys_of_all, self.limiter.hits))
         return schemas.Diagnosis(ok=all(check.ok for check in checks), version=__version__, checks=checks)
+
+
+def _response(response: dict[str, Any]) -> bytes:
+    return json.dumps(response).encode()
 
 
 def _described(share: shares.Share) -> schemas.Share:

@@ -39,6 +39,7 @@ from .errors import (
 )
 from .jobs.registry import TYPES, wanted
 from .knowledge.answers import rag_model
+from .responses import wanting
 from .tracing import Trace, tracing
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,11 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("chat", "POST", "/v1/chat/completions", schemas.ChatRequest, schemas.ChatCompletion, "chat", streams=True, asks="chat"),
     Operation("embed", "POST", "/v1/embeddings", schemas.EmbedRequest, schemas.EmbeddingList, "chat", bulky=True, asks="embedding"),
     Operation("rerank", "POST", "/v1/rerank", schemas.RerankRequest, schemas.RerankResponse, "chat", bulky=True, asks="rerank"),
+    Operation("respond", "POST", "/v1/responses", schemas.RespondRequest, schemas.ResponseObject, "chat", streams=True, asks="chat"),
+    Operation("get_response", "GET", "/v1/responses/{response_id}", schemas.GetResponseRequest, schemas.ResponseObject, "chat", streams=True),
+    Operation("delete_response", "DELETE", "/v1/responses/{response_id}", schemas.StoredResponseRequest, schemas.ResponseDeleted, "chat"),
+    Operation("cancel_response", "POST", "/v1/responses/{response_id}/cancel", schemas.StoredResponseRequest, schemas.ResponseObject, "chat"),
+    Operation("list_input_items", "GET", "/v1/responses/{response_id}/input_items", schemas.ListInputItemsRequest, schemas.InputItemList, "chat"),
     Operation("models", "GET", "/v1/models", schemas.Empty, schemas.ModelList, "any"),
     Operation("get_model", "GET", "/v1/models/{model}", schemas.ModelRequest, schemas.Model, "any"),
     Operation("rag_ingest", "POST", "/v1/rag/ingest", schemas.RagIngestRequest, schemas.IngestReport, "write", streams=True),
@@ -221,6 +227,8 @@ async def _permit(backend: Backend, name: str, request: schemas.Request, trace: 
 
 def _wanted(operation: Operation, request: schemas.Request) -> Wanted:
     rights: tuple[Any, ...] = (operation.scope,) if operation.scope in RIGHTS else ()
+    if isinstance(request, schemas.RespondRequest):
+        return wanting.wanted(vars(request))
     given = vars(request)  # asking a model for a field that it does not have takes long
     collections = collections_in(given.get("collection"))
     models: list[tuple[Asks, str | None]] = []
@@ -253,7 +261,7 @@ async def _rest(
                             await backend.register.require(caller)
                         yield event
             except StopAsyncIteration:
-                outcome = "ok"
+                outcome = trace.failure or "ok"
             except Exception as error:
                 ours = _ours(trace, error)
                 outcome = ours.code

@@ -146,6 +146,7 @@ class Settings(BaseSettings):
     jobs_per_owner: int | None = Field(None, ge=1)
     job_lease: float = Field(30, ge=1)
     job_result_days: float = Field(30, gt=0)
+    response_days: float = Field(30, gt=0)
     webhook_secret: SecretStr | None = Field(None, min_length=8)
     webhook_private: bool = False
     image_urls_private: bool = False

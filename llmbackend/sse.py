@@ -26,6 +26,11 @@ def event(data: dict[str, Any], number: int | None = None) -> bytes:
     return begin + b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
 
 
+def named_event(data: dict[str, Any]) -> bytes:
+    """The same under the name of its type, as readers of OpenAI's responses have it."""
+    return f"event: {data['type']}\n".encode() + event(data)
+
+
 class Events:
     """A stream's events in one form, whichever of those that the standard allows a server has chosen.
 

@@ -57,6 +57,8 @@ class Trace:
         self.tokens = {"prompt_tokens": 0, "completion_tokens": 0}
         self.target: str | None = None
         """What it is about, if it is to be noted in the audit log."""
+        self.failure = ""
+        """The code of an error that has been told as a part of a stream."""
         self.parent = ""
         """The caller's own span, as the header `traceparent` tells it."""
         self.meter: Meter | None = None

@@ -1067,6 +1067,11 @@ ROUTES: dict[str, tuple[str, str]] = {
     "chat": ("POST", "/v1/chat/completions"),
     "embed": ("POST", "/v1/embeddings"),
     "rerank": ("POST", "/v1/rerank"),
+    "respond": ("POST", "/v1/responses"),
+    "get_response": ("GET", "/v1/responses/{response_id}"),
+    "delete_response": ("DELETE", "/v1/responses/{response_id}"),
+    "cancel_response": ("POST", "/v1/responses/{response_id}/cancel"),
+    "list_input_items": ("GET", "/v1/responses/{response_id}/input_items"),
     "models": ("GET", "/v1/models"),
     "get_model": ("GET", "/v1/models/{model}"),
     "rag_ingest": ("POST", "/v1/rag/ingest"),
@@ -1672,6 +1677,92 @@ class LLMBackendClient:
             message=message,
             parsed=None if schema is None or "tool_calls" in message else _parsed(text, schema),
         )
+
+    # Responses
+
+    def respond(
+        self,
+        input: str | Sequence[Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        instructions: str | None = None,
+        previous_response_id: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        text: Mapping[str, Any] | None = None,
+        include: Sequence[str] | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_output_tokens: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+        store: bool = True,
+        background: bool = False,
+        stream: bool = False,
+    ) -> Record | Iterator[Record]:
+        """OpenAI's response object to a message, or to a list of items, as `/v1/responses` gives it.
+
+        It is kept (unless `store=False`): `previous_response_id` goes on from it, `get_response` reads it again.
+        Of `tools`, functions are the caller's to run; `{"type": "file_search", "vector_store_ids": [collection]}`
+        searches collections first, and the text's `annotations` quote what it cites. `text` has a `format`, such
+        as a JSON Schema's. With `background=True` a job makes it. With `stream=True`: an iterator of OpenAI's
+        events, which raises StreamInterrupted where it breaks off.
+
+        Raises InvalidRequest, NotFound (model, collection, response), Conflict (the previous one is not over
+        yet), BackendError, BackendTimeout.
+        """
+        fields = {
+            "input": input if isinstance(input, str) else _as_list(input),
+            "model": model,
+            "instructions": instructions,
+            "previous_response_id": previous_response_id,
+            "tools": tools,
+            "tool_choice": tool_choice,
+            "text": text,
+            "include": include,
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_output_tokens": max_output_tokens,
+            "metadata": metadata,
+            "store": store,
+            "background": background,
+        }
+        if stream:
+            return self._told(self._stream("respond", **fields))
+        return self._call("respond", **fields)
+
+    def _told(self, chunks: Iterator[bytes]) -> Iterator[Record]:
+        """A response's events."""
+        try:
+            for event in _events(chunks):
+                yield _records(event)
+        except LLMBackendError as error:
+            raise StreamInterrupted(f"the stream broke off: {error}", details=error.to_dict()) from error
+        finally:
+            _close(chunks)
+
+    def get_response(
+        self, response_id: str, *, stream: bool = False, starting_after: int | None = None
+    ) -> Record | Iterator[Record]:
+        """A response that was kept, by its id; with `stream=True` its events, once it is over. Raises NotFound."""
+        if stream:
+            fields = {"response_id": response_id, "starting_after": starting_after}
+            return self._told(self._stream("get_response", **fields))
+        return self._call("get_response", response_id=response_id)
+
+    def delete_response(self, response_id: str) -> Record:
+        """Forget a response; one that is being made is stopped. Raises NotFound."""
+        return self._call("delete_response", response_id=response_id)
+
+    def cancel_response(self, response_id: str) -> Record:
+        """Stop a response that is made in the background. Raises NotFound, InvalidRequest for others."""
+        return self._call("cancel_response", response_id=response_id)
+
+    def list_input_items(
+        self, response_id: str, *, limit: int = 20, order: str = "desc", after: str | None = None
+    ) -> Records:
+        """What a response was made from: a page of items, after the one with the id `after`. Raises NotFound."""
+        page = self._call("list_input_items", response_id=response_id, limit=limit, order=order, after=after)
+        return Records(page["data"])
 
     def models(self) -> Records:
         """The models this backend offers, as `{id, type}`: chat and embedding models, and `rag/<collection>`."""

@@ -25,7 +25,7 @@ PLAIN = {"__init__", "__repr__", "__getstate__", "__deepcopy__", "_given", "_tak
 LEFT_OUT = {"llamaindex"}
 """LlamaIndex's classes have methods for `await` themselves."""
 
-GENERATORS = {"_events", "_rows", "_sent", "job_events"}
+GENERATORS = {"_events", "_rows", "_sent", "_told", "job_events"}
 """What is iterated over by `async for`, and not awaited."""
 
 RENAMED = {

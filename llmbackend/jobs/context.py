@@ -21,6 +21,7 @@ from .results import Chunk, Results
 
 if TYPE_CHECKING:
     from ..backup.making import Backups
+    from ..responses.responder import Responder
 
 PROGRESS_SECONDS = 0.2
 """Between two writes of a job's progress."""
@@ -39,6 +40,7 @@ class JobServices:
     collections: Collections
     answer_links: Links
     backups: Backups
+    responder: Responder
 
 
 class Context:

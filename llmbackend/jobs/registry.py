@@ -38,6 +38,8 @@ class JobType:
     """What its key has to have, besides that to use jobs, on the collections that its params name."""
     asks: Asks | None = None
     """The kind of model that it asks: the one that its params name, or the one that is set."""
+    wanted: Callable[[Mapping[str, Any]], Wanted] | None = None
+    """What it is about, by its params, where that is more than the above tell."""
     tidy: Tidy | None = None
     """Removes what jobs left that have ended and will not go on; called after each attempt, and now and then."""
 
@@ -54,6 +56,7 @@ def job_type(
     check: Callable[[JobServices, Any], None] = lambda services, params: None,
     rights: Sequence[Right] | None = None,
     asks: Asks | None = None,
+    wanted: Callable[[Mapping[str, Any]], Wanted] | None = None,
     tidy: Tidy | None = None,
 ) -> Callable[[_Run], _Run]:
     """Register an `async def run(context, params)` as a kind of job; what it returns, a dict, is the job's result.
@@ -67,7 +70,7 @@ def job_type(
     def register(run: _Run) -> _Run:
         written: Sequence[Right] = ("write",) if "collection" in params.model_fields else ()
         needed = written if rights is None else rights
-        TYPES.add(name, JobType(name, params, run, rows, where, check, needed, asks, tidy), run)
+        TYPES.add(name, JobType(name, params, run, rows, where, check, needed, asks, wanted, tidy), run)
         return run
 
     return register
@@ -75,6 +78,8 @@ def job_type(
 
 def wanted(kind: JobType, params: Mapping[str, Any]) -> Wanted:
     """What a job of these params is about."""
+    if kind.wanted is not None:
+        return kind.wanted(params)
     model = params.get("model")
     named = model if isinstance(model, str) else None
     models = ((kind.asks, named),) if kind.asks else ()

@@ -15,4 +15,5 @@ from .embeddings import *
 from .health import *
 from .jobs import *
 from .rag import *
+from .responses import *
 from .usage import *

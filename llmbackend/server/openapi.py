@@ -104,7 +104,7 @@ def _operation(
         }
     if row.scope == "public":
         described["security"] = []
-    fields = row.request.model_fields
+    fields = {info.alias or name: info for name, info in row.request.model_fields.items()}
     # Fields of the path, and of the query where there is no body.
     if row.method == "POST":
         named = in_path

@@ -22,7 +22,7 @@ from tests.access.door import ADMIN, Door
 TEXT = "Every employee has 28 days of paid vacation a year."
 MANIFEST = {"embedding_model": "m", "dimension": 2, "chunk_size": 512, "chunk_overlap": 64}
 
-Of = Literal["nothing", "collection", "new", "job", "schedule", "key", "model"]
+Of = Literal["nothing", "collection", "new", "job", "schedule", "key", "model", "response"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ ROWS: dict[str, Row] = {
     "chat": Row("chat", body={"messages": [{"role": "user", "content": "hello"}]}),
     "embed": Row("chat", body={"input": "a text"}),
     "rerank": Row("chat", body={"query": "a", "documents": ["b"]}),
+    "respond": Row("chat", body={"input": "hello"}),
+    "get_response": Row("chat", "response"),
+    "delete_response": Row("chat", "response", spends=True),
+    "cancel_response": Row("chat", "response", {}),
+    "list_input_items": Row("chat", "response"),
     "models": Row(None),
     "get_model": Row(None, "model"),
     "rag_ingest": Row("write", "new", {"documents": [TEXT]}, writes=True),
@@ -135,7 +140,9 @@ class World:
             "admin": Kind(ADMIN, "default", EVERYTHING),
         }
         self.things = {
-            (of, project): self.thing(of, project) for of in ("job", "key") for project in ("hr", "support")
+            (of, project): self.thing(of, project)
+            for of in ("job", "key", "response")
+            for project in ("hr", "support")
         }
 
     def collection(self, project: str, name: str) -> str:
@@ -159,6 +166,9 @@ class World:
         if of == "schedule":
             body = {**(ROWS["set_schedule"].body or {}), "name": f"made-{next(numbers)}"}
             return str(ask("POST", "/v1/schedules", key, body).json()["name"])
+        if of == "response":
+            body = {"input": "vacation?", "model": "rag/policies"}
+            return str(ask("POST", "/v1/responses", key, body).json()["id"])
         assert of == "key"
         return str(ask("POST", "/v1/keys", key, {"can": ["read"]}).json()["id"])
 
@@ -169,9 +179,11 @@ class World:
             return "-"
         if whose == "missing":
             nothing = f"new-{next(numbers)}" if of == "new" else "nothing"
-            return {"job": "00000000-0000-0000-0000-000000000000", "key": "llmb_hr_abcdefgh"}.get(
-                of, nothing if of == "schedule" or kind.project == "hr" else f"hr/{nothing}"
-            )
+            return {
+                "job": "00000000-0000-0000-0000-000000000000",
+                "key": "llmb_hr_abcdefgh",
+                "response": "resp_nothing",
+            }.get(of, nothing if of == "schedule" or kind.project == "hr" else f"hr/{nothing}")
         # Those who have no project of their own here ask for hr's, as it does.
         mine = kind.project if kind.project in ("hr", "support") else "hr"
         project = mine if whose == "own" else "support" if mine == "hr" else "hr"
@@ -193,8 +205,10 @@ def _ask(world: World, name: str, row: Row, key: str | None, what: str) -> Any:
     fields = dict(row.body or {})
     if row.of in ("collection", "new"):
         fields["collection"] = what
-    if row.of in ("job", "key", "model", "schedule"):
-        field = {"job": "job_id", "key": "key", "model": "model", "schedule": "name"}[row.of]
+    if row.of in ("job", "key", "model", "schedule", "response"):
+        field = {"job": "job_id", "model": "model", "schedule": "name", "response": "response_id"}.get(
+            row.of, row.of
+        )
         fields[field] = f"rag/{what}" if row.of == "model" else what
     path = operation.path
     for field in re.findall(r"\{(\w+)\}", path):
@@ -220,7 +234,7 @@ def _expected(row: Row, kind: Kind, whose: Whose, label: str) -> set[str]:
         if label == "shared-with" and whose == "own":
             return {"forbidden"} if row.writes or row.owners else {"done"}
         return {"done"} if whose == "own" or label == "admin" else {"not_found"}
-    if label == "admin" and row.of in ("job", "key") and whose != "missing":
+    if label == "admin" and row.of in ("job", "key", "response") and whose != "missing":
         return {"done"}
     own = whose == "own" and kind.project in ("hr", "support")
     return {"done"} if own else {"not_found"}
@@ -292,6 +306,22 @@ def _chat(door: Door, key: str, name: str) -> str:
     return _answer(door.ask("POST", "/v1/chat/completions", key, body))
 
 
+def _response(door: Door, key: str, name: str) -> str:
+    body = {"model": f"rag/{name}", "input": "How much vacation?"}
+    return _answer(door.ask("POST", "/v1/responses", key, body))
+
+
+def _file_search(door: Door, key: str, name: str) -> str:
+    tools = [{"type": "file_search", "vector_store_ids": [name]}]
+    return _answer(door.ask("POST", "/v1/responses", key, {"input": "vacation?", "tools": tools}))
+
+
+def _background(door: Door, key: str, name: str) -> str:
+    tools = [{"type": "file_search", "vector_store_ids": [name]}]
+    body = {"input": "vacation?", "tools": tools, "background": True}
+    return _answer(door.ask("POST", "/v1/responses", key, body))
+
+
 def _streamed_chat(door: Door, key: str, name: str) -> str:
     body = {"model": f"rag/{name}", "messages": _messages(), "stream": True}
     return _answer_of_stream(door.ask("POST", "/v1/chat/completions", key, body))
@@ -339,6 +369,9 @@ def _answer_of_stream(reply: Any) -> str:
 READING = {
     "rag/ model": _chat,
     "rag/ model, streamed": _streamed_chat,
+    "response by rag/ model": _response,
+    "file search": _file_search,
+    "file search in the background": _background,
     "query, streamed": _streamed_query,
     "search of several": _among_several,
     "query of several": _query_of_several,

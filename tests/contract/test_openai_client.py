@@ -315,3 +315,67 @@ def test_a_reply_has_an_id(official: openai.OpenAI) -> None:
     raw = official.chat.completions.with_raw_response.create(**ASKED)
     assert raw.headers["x-request-id"] == raw.request_id
     assert float(raw.headers["x-llmbackend-overhead-ms"]) >= 0
+
+
+# Responses
+
+
+def test_a_response_is_read_like_openai_s(official: openai.OpenAI) -> None:
+    first = official.responses.create(
+        model=MODEL, input="What is the capital of France?", temperature=0, instructions="Be short."
+    )
+    assert "Paris" in first.output_text
+    assert first.usage is not None
+    assert first.usage.output_tokens > 1
+    again = official.responses.create(
+        model=MODEL, input="Say that again.", previous_response_id=first.id, max_output_tokens=5
+    )
+    assert again.previous_response_id == first.id
+    assert official.responses.retrieve(first.id, include=["file_search_call.results"]) == first
+    [item] = official.responses.input_items.list(again.id).data
+    assert item.content[0].text == "Say that again."  # type: ignore[union-attr]
+    official.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError) as caught:
+        official.responses.retrieve(first.id)
+    assert caught.value.code == "not_found"
+
+
+def test_a_response_streams_to_openai_s_helper(official: openai.OpenAI) -> None:
+    texts = []
+    asked: Any = {"model": MODEL, "input": "What is the capital of France?", "temperature": 0}
+    with official.responses.stream(**asked) as stream:
+        for event in stream:
+            if event.type == "response.output_text.delta":
+                texts.append(event.delta)
+                assert event.snapshot == "".join(texts)
+        final = stream.get_final_response()
+    assert final.output_text == "".join(texts)
+    assert "Paris" in final.output_text
+
+
+def test_a_response_is_parsed_into_a_class(official: openai.OpenAI) -> None:
+    class Town(BaseModel):
+        name: Literal["Paris", "Rome"]
+
+    asked: Any = {"model": MODEL, "input": "What is the capital of France?", "temperature": 0}
+    parsed = official.responses.parse(**asked, text_format=Town)
+    assert isinstance(parsed.output_parsed, Town)
+    with official.responses.stream(**asked, text_format=Town) as stream:
+        assert isinstance(stream.get_final_response().output_parsed, Town)
+
+
+def test_a_response_is_made_in_the_background(official: openai.OpenAI) -> None:
+    begun = official.responses.create(model=MODEL, input="Hello", max_output_tokens=5, background=True)
+    assert begun.status == "queued"
+    with official.responses.retrieve(begun.id, stream=True) as events:
+        kinds = [event.type for event in events]
+    assert kinds[-1] == "response.incomplete"
+    with official.responses.retrieve(begun.id, stream=True, starting_after=2) as events:
+        assert [event.type for event in events] == kinds[3:]
+    assert official.responses.cancel(begun.id).status == "incomplete"
+
+
+def test_what_a_response_cannot_do_is_refused_in_openai_s_shape(official: openai.OpenAI) -> None:
+    with pytest.raises(openai.UnprocessableEntityError) as caught:
+        official.responses.create(model=MODEL, input="x", tools=[{"type": "web_search"}])
+    assert (caught.value.code, caught.value.param) == ("invalid_request", "tools.0.type")

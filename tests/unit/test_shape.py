@@ -75,6 +75,15 @@ DIFFERENCES = {
         "metadata", "store", "service_tier", "prompt_cache_options", "prompt_cache_retention",
         "functions", "function_call", "audio", "web_search_options", "moderation",
     }),
+    # The rest is for OpenAI's own clients.
+    "respond": Difference(wire_only={
+        "parallel_tool_calls", "max_tool_calls", "reasoning", "presence_penalty", "frequency_penalty", "top_logprobs",
+        "truncation", "user", "safety_identifier", "prompt_cache_key", "stream_options", "service_tier",
+        "prompt_cache_options", "prompt_cache_retention", "background_options", "access_programs", "conversation",
+        "prompt", "context_management", "moderation", "image",
+    }),
+    "get_response": Difference(wire_only={"include[]", "include_obfuscation"}),
+    "list_input_items": Difference(wire_only={"include[]"}),
     # The wire's names are OpenAI's; the encoding is the SDK's own business.
     "embed": Difference(renamed={"texts": "input"}, wire_only={"encoding_format", "user"}),
     # The SDK has the texts itself.
@@ -344,7 +353,7 @@ STOREYS = (
     },
     {"inference"},
     {"knowledge"},
-    {"analysis", "doctor", "llamaindex"},
+    {"analysis", "doctor", "llamaindex", "responses"},
     {"jobs", "backup"},
     {"backend"},
     {"operations"},

@@ -1,0 +1,493 @@
+"""A response as it comes into being: a chat's chunks in, OpenAI's events out, and the response itself at each moment.
+
+Thoughts are told as a summary of reasoning, which OpenAI's clients and those of Open Responses understand alike.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ..errors import InvalidRequest, LLMBackendError, Overloaded
+from ..schemas import RespondRequest, ResponseTool
+from .translation import Item, output_id
+
+Event = dict[str, Any]
+
+_CITATION = re.compile(r"\[(\d{1,9})\]")
+_ENDED = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+
+def failed(error: LLMBackendError) -> dict[str, Any]:
+    """What of a response tells that it failed; OpenAI's clients know other codes than ours."""
+    if isinstance(error, Overloaded):
+        code = "rate_limit_exceeded"
+    else:
+        code = "invalid_prompt" if isinstance(error, InvalidRequest) else "server_error"
+    return {"status": "failed", "error": {"code": code, "message": error.message}}
+
+
+def new_id() -> str:
+    return f"resp_{uuid.uuid4().hex}"
+
+
+def begun(request: RespondRequest, response_id: str, model: str) -> dict[str, Any]:
+    """The response object of a request, with all that was asked and nothing yet said."""
+    text: dict[str, Any] = {"format": {"type": "text"}}
+    if request.text is not None:
+        if (form := request.text.format) is not None:
+            text["format"] = {"type": form.type}
+            if form.type == "json_schema":
+                text["format"] |= {
+                    "name": form.name or "response",
+                    "description": form.description,
+                    "schema": form.schema_,
+                    "strict": bool(form.strict),
+                }
+        if request.text.verbosity is not None:
+            text["verbosity"] = request.text.verbosity
+    reasoning = request.reasoning
+    return {
+        "id": response_id,
+        "object": "response",
+        "created_at": int(time.time()),
+        "completed_at": None,
+        "status": "queued" if request.background else "in_progress",
+        "incomplete_details": None,
+        "model": model,
+        "previous_response_id": request.previous_response_id,
+        "instructions": request.instructions,
+        "output": [],
+        "error": None,
+        "tools": [_tool(tool) for tool in request.tools or ()],
+        "tool_choice": _choice(request),
+        "truncation": request.truncation,
+        "parallel_tool_calls": request.parallel_tool_calls is not False,
+        "text": text,
+        "top_p": 1.0 if request.top_p is None else request.top_p,
+        "presence_penalty": request.presence_penalty or 0.0,
+        "frequency_penalty": request.frequency_penalty or 0.0,
+        "top_logprobs": request.top_logprobs or 0,
+        "temperature": 1.0 if request.temperature is None else request.temperature,
+        "reasoning": {
+            "effort": reasoning.effort if reasoning else None,
+            "summary": reasoning.summary if reasoning else None,
+        },
+        "usage": None,
+        "max_output_tokens": request.max_output_tokens,
+        "max_tool_calls": request.max_tool_calls,
+        "store": request.store,
+        "background": request.background,
+        "service_tier": "default",
+        "metadata": request.metadata or {},
+        "safety_identifier": request.safety_identifier,
+        "prompt_cache_key": request.prompt_cache_key,
+        "user": request.user,
+    }
+
+
+def _tool(tool: ResponseTool) -> dict[str, Any]:
+    if tool.type == "function":
+        return {
+            "type": "function",
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": tool.parameters,
+            "strict": tool.strict,
+        }
+    return tool.model_dump(exclude_none=True)
+
+
+def _choice(request: RespondRequest) -> Any:
+    choice = request.tool_choice
+    if choice is None or isinstance(choice, str):
+        return choice or "auto"
+    told = choice.model_dump(exclude_none=True)
+    return {**told, "mode": choice.mode or "auto"} if choice.type == "allowed_tools" else told
+
+
+class Building:
+    """Feed it what a chat says, then `finish` or `fail`. Each gives the events that tell of it."""
+
+    def __init__(self, response: dict[str, Any]) -> None:
+        self.response = response
+        self._number = 0
+        self._reasoning: _Open | None = None
+        self._message: _Open | None = None
+        self._calls: dict[int, _Open] = {}
+        self._reason: str | None = None
+        self.sources: Sequence[Mapping[str, Any]] = ()
+        """Passages that the text may cite, by their numbers from 1."""
+        self.cited: Sequence[int] = ()
+        self._kept: list[Item] = []
+        """Of a response that is told anew, the items of its output."""
+
+    def begin(self) -> Iterator[Event]:
+        yield self._about("created")
+        if self.response["status"] == "queued":
+            yield self._about("queued")
+            self.response["status"] = "in_progress"
+        yield self._about("in_progress")
+
+    def searched(self, queries: list[str], results: list[dict[str, Any]] | None) -> Iterator[Event]:
+        """A file search that was made; without results unless they were asked for."""
+        item: Item = {
+            "type": "file_search_call",
+            "id": self._id("fs"),
+            "status": "in_progress",
+            "queries": queries,
+            "results": None,
+        }
+        open_item = self._add(item)
+        yield self._added(open_item)
+        for step in ("in_progress", "searching", "completed"):
+            yield self._event(f"response.file_search_call.{step}", open_item)
+        item |= {"status": "completed", "results": results}
+        yield self._done(open_item)
+
+    def feed(self, chunk: Mapping[str, Any]) -> Iterator[Event]:
+        """A chat.completion.chunk."""
+        if isinstance(usage := chunk.get("usage"), dict) and usage:
+            self.response["usage"] = _usage(usage)
+        if chunk.get("model"):
+            self.response["model"] = self.response["model"] or chunk["model"]
+        for choice in (chunk.get("choices") or ())[:1]:
+            self._reason = choice.get("finish_reason") or self._reason
+            delta = choice.get("delta") or {}
+            if (
+                isinstance(thoughts := delta.get("reasoning_content") or delta.get("reasoning"), str)
+                and thoughts
+            ):
+                yield from self._think(thoughts)
+            refusal = delta.get("refusal")
+            if isinstance(refusal, str) and refusal:
+                yield from self._say(refusal, refuses=True)
+            elif delta.get("content"):
+                logprobs = (choice.get("logprobs") or {}).get("content") or []
+                yield from self._say(delta["content"], logprobs=logprobs)
+            for part in delta.get("tool_calls") or ():
+                yield from self._call(part)
+
+    def complete(self, completion: Mapping[str, Any]) -> Iterator[Event]:
+        """A whole chat.completion."""
+        [choice, *_] = completion["choices"]
+        message = dict(choice["message"])
+        calls = message.get("tool_calls") or ()
+        message["tool_calls"] = [{**call, "index": index} for index, call in enumerate(calls)]
+        yield from self.feed({**completion, "choices": [{**choice, "delta": message}]})
+
+    def finish(self) -> Iterator[Event]:
+        """At the chat's end: what is still open is done, and so is the response."""
+        if self._message is None and not self._calls:
+            yield from self._say("")  # it has said nothing, which is told as an empty message
+        reason = _ENDED.get(self._reason or "")
+        yield from self._end_reasoning()
+        yield from self._end_message("incomplete" if reason else "completed")
+        for call in self._calls.values():
+            yield from self._end_call(call, "incomplete" if reason else "completed")
+        if reason:
+            self.response |= {"status": "incomplete", "incomplete_details": {"reason": reason}}
+        else:
+            self.response |= {"status": "completed", "completed_at": int(time.time())}
+        yield self._about(self.response["status"])
+
+    def fail(self, error: LLMBackendError) -> Iterator[Event]:
+        """Where it broke off; what was said until then stays in the output, as incomplete."""
+        for item in self.response["output"]:
+            if item.get("status") == "in_progress":
+                item["status"] = "incomplete"
+        self.response |= failed(error)
+        yield self._about("failed")
+
+    def error(self, told: Mapping[str, Any]) -> Event:
+        """An error as an event of its own, which makes OpenAI's clients raise it."""
+        beside = {name: told.get(name) for name in ("code", "message", "param")}
+        return {"type": "error", "sequence_number": self._next(), **beside, "error": dict(told)}
+
+    def again(self, response: dict[str, Any]) -> Iterator[Event]:
+        """The events of a response that has ended, as if it were said anew, each text at once."""
+        self._kept = response["output"]
+        yield from self.begin()
+        for item in self._kept:
+            yield from self._again(item)
+        self.response = response
+        ended = response["status"]
+        yield self._about(ended if ended in ("completed", "failed") else "incomplete")
+
+    def _again(self, item: Item) -> Iterator[Event]:
+        match item["type"]:
+            case "reasoning":
+                yield from self._think("".join(part["text"] for part in item["summary"]))
+                yield from self._end_reasoning()
+            case "message" if item["content"]:
+                [part, *_] = item["content"]
+                said = part.get("text") or part.get("refusal") or ""
+                yield from self._say(said, refuses=part["type"] == "refusal")
+                yield from self._end_message(item["status"], part.get("annotations") or [])
+                self._message = None
+            case "function_call":
+                function = {"name": item["name"], "arguments": item["arguments"]}
+                index = len(self._calls)
+                yield from self._call({"index": index, "id": item["call_id"], "function": function})
+                yield from self._end_call(self._calls[index], item["status"])
+            case "file_search_call":
+                yield from self.searched(item["queries"], item["results"])
+            case _:
+                other = self._add(item)
+                yield self._added(other)
+                yield self._done(other)
+
+    # Events
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number - 1
+
+    def _about(self, what: str) -> Event:
+        """With the response as it is: a copy, for it goes on changing."""
+        output = [dict(item) for item in self.response["output"]]
+        response = {**self.response, "output": output}
+        return {"type": f"response.{what}", "sequence_number": self._next(), "response": response}
+
+    def _event(self, kind: str, item: _Open, **fields: Any) -> Event:
+        place = {"output_index": item.index, "item_id": item.item["id"]}
+        return {"type": kind, "sequence_number": self._next(), **place, **fields}
+
+    def _added(self, item: _Open) -> Event:
+        return self._whole("response.output_item.added", item)
+
+    def _done(self, item: _Open) -> Event:
+        return self._whole("response.output_item.done", item)
+
+    def _whole(self, kind: str, item: _Open) -> Event:
+        number = self._next()
+        return {
+            "type": kind,
+            "sequence_number": number,
+            "output_index": item.index,
+            "item": dict(item.item),
+        }
+
+    # Items
+
+    def _id(self, kind: str) -> str:
+        number = len(self.response["output"])
+        return self._kept[number]["id"] if self._kept else output_id(kind, self.response["id"], number)
+
+    def _add(self, item: Item) -> _Open:
+        self.response["output"].append(item)
+        return _Open(item, len(self.response["output"]) - 1)
+
+    def _think(self, thoughts: str) -> Iterator[Event]:
+        if self._reasoning is None or self._reasoning.ended:
+            item = {"type": "reasoning", "id": self._id("rs"), "status": "in_progress", "summary": []}
+            self._reasoning = self._add(item)
+            yield self._added(self._reasoning)
+            part = {"type": "summary_text", "text": ""}
+            yield self._event(
+                "response.reasoning_summary_part.added", self._reasoning, summary_index=0, part=part
+            )
+        self._reasoning.text += thoughts
+        yield self._event(
+            "response.reasoning_summary_text.delta", self._reasoning, summary_index=0, delta=thoughts
+        )
+
+    def _end_reasoning(self) -> Iterator[Event]:
+        if (item := self._reasoning) is None or item.ended:
+            return
+        item.ended = True
+        part = {"type": "summary_text", "text": item.text}
+        item.item |= {"status": "completed", "summary": [part]}
+        text = item.text
+        yield self._event("response.reasoning_summary_text.done", item, summary_index=0, text=text)
+        yield self._event("response.reasoning_summary_part.done", item, summary_index=0, part=part)
+        yield self._done(item)
+
+    def _say(
+        self, text: str, *, refuses: bool = False, logprobs: Sequence[Mapping[str, Any]] = ()
+    ) -> Iterator[Event]:
+        yield from self._end_reasoning()
+        if self._message is None:
+            item = {
+                "type": "message",
+                "id": self._id("msg"),
+                "status": "in_progress",
+                "role": "assistant",
+                "content": [],
+            }
+            self._message = self._add(item)
+            self._message.refuses = refuses
+            yield self._added(self._message)
+            yield self._event(
+                "response.content_part.added",
+                self._message,
+                content_index=0,
+                part=self._message.part([]),
+            )
+        message = self._message
+        message.text += text
+        if not text:
+            return
+        kind = "response.refusal.delta" if message.refuses else "response.output_text.delta"
+        beside: dict[str, Any] = {}
+        if not message.refuses:
+            beside["logprobs"] = [_logprob(one) for one in logprobs]
+            message.logprobs += beside["logprobs"]
+        yield self._event(kind, message, content_index=0, delta=text, **beside)
+
+    def _end_message(self, status: str, annotations: list[dict[str, Any]] | None = None) -> Iterator[Event]:
+        if (message := self._message) is None:
+            return
+        text = message.text
+        if message.refuses:
+            part = message.part([])
+            yield self._event("response.refusal.done", message, content_index=0, refusal=text)
+        else:
+            annotations = list(self._annotations(text)) if annotations is None else annotations
+            part = message.part(annotations)
+            logprobs = message.logprobs
+            yield self._event(
+                "response.output_text.done", message, content_index=0, text=text, logprobs=logprobs
+            )
+            for number, annotation in enumerate(annotations):
+                yield self._event(
+                    "response.output_text.annotation.added",
+                    message,
+                    content_index=0,
+                    annotation_index=number,
+                    annotation=annotation,
+                )
+        yield self._event("response.content_part.done", message, content_index=0, part=part)
+        message.item |= {"status": status, "content": [part]}
+        yield self._done(message)
+
+    def _annotations(self, text: str) -> Iterator[dict[str, Any]]:
+        """Citations of passages, where in the text they stand: each of a document and a verbatim quote of it."""
+        for found in _CITATION.finditer(text):
+            if (number := int(found[1])) not in self.cited or number > len(self.sources):
+                continue
+            source = self.sources[number - 1]
+            yield {
+                "type": "file_citation",
+                "index": found.start(),
+                "file_id": source["document_id"],
+                "filename": filename(source),
+                "quote": source["quote"],
+                "collection": source["collection"],
+                "chunk": source["chunk"],
+            }
+
+    def _call(self, part: Mapping[str, Any]) -> Iterator[Event]:
+        yield from self._end_reasoning()
+        index, function = part.get("index") or 0, part.get("function") or {}
+        call = self._calls.get(index)
+        if call is None:
+            item = {
+                "type": "function_call",
+                "id": self._id("fc"),
+                "status": "in_progress",
+                "call_id": part.get("id") or f"call_{uuid.uuid4().hex[:24]}",
+                "name": function.get("name") or "",
+                "arguments": "",
+            }
+            call = self._calls[index] = self._add(item)
+            yield self._added(call)
+        if arguments := function.get("arguments"):
+            call.text += arguments
+            yield self._event("response.function_call_arguments.delta", call, delta=arguments)
+
+    def _end_call(self, call: _Open, status: str) -> Iterator[Event]:
+        arguments = call.text or "{}"
+        if not call.text:
+            yield self._event("response.function_call_arguments.delta", call, delta=arguments)
+        call.item |= {"arguments": arguments, "status": status}
+        yield self._event("response.function_call_arguments.done", call, arguments=arguments)
+        yield self._done(call)
+
+
+class _Open:
+    """An item of the output that is being said."""
+
+    def __init__(self, item: Item, index: int) -> None:
+        self.item = item
+        self.index = index
+        self.text = ""
+        self.logprobs: list[dict[str, Any]] = []
+        self.refuses = self.ended = False
+
+    def part(self, annotations: list[dict[str, Any]]) -> dict[str, Any]:
+        """Its content as it is now."""
+        if self.refuses:
+            return {"type": "refusal", "refusal": self.text}
+        return {
+            "type": "output_text",
+            "text": self.text,
+            "annotations": annotations,
+            "logprobs": self.logprobs,
+        }
+
+
+def filename(source: Mapping[str, Any]) -> str:
+    told = source["metadata"].get("source")
+    return told if isinstance(told, str) and told else str(source["document_id"])
+
+
+def found(sources: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Passages as the results of a file search."""
+    return [
+        {
+            "file_id": source["document_id"],
+            "filename": filename(source),
+            "score": source["score"],
+            "text": source["text"],
+            "attributes": {
+                name: value
+                for name, value in source["metadata"].items()
+                if isinstance(value, str | bool | int | float)
+            },
+        }
+        for source in sources
+    ]
+
+
+def _usage(told: Mapping[str, Any]) -> dict[str, Any]:
+    read, written = _count(told, "prompt_tokens"), _count(told, "completion_tokens")
+    return {
+        "input_tokens": read,
+        "input_tokens_details": {
+            "cached_tokens": _count(told.get("prompt_tokens_details") or {}, "cached_tokens"),
+            "cache_write_tokens": 0,
+        },
+        "output_tokens": written,
+        "output_tokens_details": {
+            "reasoning_tokens": _count(told.get("completion_tokens_details") or {}, "reasoning_tokens")
+        },
+        "total_tokens": read + written,
+    }
+
+
+def _count(told: Mapping[str, Any], name: str) -> int:
+    value = told.get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _logprob(told: Mapping[str, Any]) -> dict[str, Any]:
+    def one(said: Mapping[str, Any]) -> dict[str, Any]:
+        token = said.get("token") or ""
+        return {
+            "token": token,
+            "logprob": said.get("logprob") or 0.0,
+            "bytes": said.get("bytes") or list(token.encode(errors="replace")),
+        }
+
+    return {**one(told), "top_logprobs": [one(other) for other in told.get("top_logprobs") or ()]}
+
+
+def again(response: dict[str, Any]) -> Iterator[Event]:
+    """The events of a response that has ended, as if it were said anew."""
+    status = "queued" if response["background"] else "in_progress"
+    before: dict[str, Any] = {"output": [], "status": status, "usage": None, "error": None}
+    return Building({**response, **before, "completed_at": None, "incomplete_details": None}).again(response)

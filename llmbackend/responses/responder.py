@@ -1,0 +1,317 @@
+"""Answers requests for responses by a chat model, from a collection, or after a search; keeps what is to be kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import tracing
+from ..disk import SMALL, Disk
+from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound, StreamInterrupted, as_json
+from ..inference.chat import ChatModel
+from ..inference.embeddings import Embedder
+from ..knowledge.answers import answers, rag_model
+from ..knowledge.answers.conversation import standalone
+from ..knowledge.answers.links import Links
+from ..knowledge.answers.passages import number
+from ..knowledge.retrieval.retrieval import Retriever
+from ..schemas import RagQueryRequest, RespondRequest, ResponseTool
+from ..storage.database import Database
+from . import store, translation
+from .building import Building, Event, begun, found, new_id
+from .grounding import Cited, grounded
+from .store import Stored
+from .translation import Item
+
+_DAY = 86400
+_PRUNING = 3600.0
+"""Seconds between two removals of what is too old."""
+
+Step = Callable[[Building], Iterator[Event]]
+"""What came from a model or a search, to be told."""
+
+
+@dataclass
+class Call:
+    """A response that is being made."""
+
+    request: RespondRequest
+    building: Building
+    input: list[Item]
+    turns: list[dict[str, Any]]
+    before: Sequence[str]
+    """The ids of the responses that it goes on from."""
+    told: bool = field(default=False)
+    """Whether anything of it has been told."""
+
+
+class Responder:
+    """Made and used on the core's event loop."""
+
+    def __init__(
+        self,
+        chat: ChatModel,
+        sifter: Embedder | None,
+        retriever: Retriever,
+        database: Database,
+        links: Links,
+        keep_days: float,
+        disk: Disk | None,
+    ) -> None:
+        """`disk` is the one that the database is on, where that is here."""
+        self._chat = chat
+        self._sifter = sifter
+        self._retriever = retriever
+        self.database = database
+        self._links = links
+        self._keep = keep_days * _DAY
+        self._disk = disk
+        self._pruned = -math.inf
+
+    async def begin(self, request: RespondRequest, response_id: str | None = None) -> Call:
+        """Look up what it goes on from; raises NotFound, InvalidRequest, Conflict."""
+        project = tracing.current().caller.reach
+        response_id = response_id or new_id()
+        before: list[Stored] = []
+        if request.previous_response_id is not None:
+            before = await self.database.read(store.chain, project, request.previous_response_id)
+        given = await self._resolved(project, translation.given(request, response_id))
+        items = [item for one in before for item in [*one.input, *one.response["output"]]]
+        turns = translation.messages([*items, *given], request.instructions)
+        model = request.model or self._chat.name or ""
+        building = Building(begun(request, response_id, model))
+        return Call(request, building, given, turns, [one.id for one in before])
+
+    async def _resolved(self, project: str | None, items: list[Item]) -> list[Item]:
+        """The items, references among them as what they refer to; raises NotFound."""
+        told: list[Item] = []
+        for item in items:
+            if item["type"] == "item_reference":
+                response_id = translation.response_of(item["id"])
+                if response_id is None:
+                    raise _no_item(item["id"])
+                of = await self.database.read(store.find, project, response_id)
+                item = next(
+                    (one for one in [*of.input, *of.response["output"]] if one.get("id") == item["id"]), {}
+                )
+                if not item:
+                    raise _no_item(item["id"])
+            told.append(item)
+        return told
+
+    async def respond(self, call: Call) -> dict[str, Any]:
+        """The whole response; raises what goes wrong."""
+        try:
+            async with aclosing(self._events(call, stream=False)) as events:
+                async for _ in events:
+                    pass
+        except StreamInterrupted as error:  # to a caller who did not ask for a stream, a failure like others
+            raise BackendError(error.message, details=error.details) from error
+        return call.building.response
+
+    async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
+        """Its events. What goes wrong before the first is raised; after that, it is told as the last ones."""
+        try:
+            async with aclosing(self._events(call, stream=True)) as events:
+                async for event in events:
+                    yield event
+        except LLMBackendError as error:
+            if not call.told:
+                raise
+            trace = tracing.current()
+            trace.failure = error.code
+            error.request_id = trace.request_id
+            failed = list(call.building.fail(error))
+            await self._keep_it(call)
+            for event in failed:
+                yield event
+            yield call.building.error(as_json(error))
+
+    async def _events(self, call: Call, *, stream: bool) -> AsyncGenerator[Event, None]:
+        building = call.building
+        async with aclosing(self._steps(call, stream)) as steps:
+            step = await anext(steps, None)  # what is refused is refused before anything is told
+            call.told = True
+            for event in building.begin():
+                yield event
+            while step is not None:
+                for event in step(building):
+                    yield event
+                step = await anext(steps, None)
+        *ending, last = building.finish()
+        for event in ending:
+            yield event
+        await self._keep_it(call)  # whoever sees its end may go on from it
+        yield last
+
+    # What there is to tell
+
+    def _steps(self, call: Call, stream: bool) -> AsyncGenerator[Step, None]:
+        request = call.request
+        if (request.model or "").startswith(rag_model.PREFIX):
+            asked = rag_model.query(translation.as_chat(request, call.turns))
+            return self._answered(asked)
+        searches = translation.searches(request)
+        if searches:
+            return self._searched(call, searches, stream)
+        return self._chatted(call, call.turns, stream)
+
+    async def _chatted(
+        self, call: Call, turns: list[dict[str, Any]], stream: bool
+    ) -> AsyncGenerator[Step, None]:
+        asked = translation.chat(call.request, turns)
+        while True:
+            try:
+                if not stream:
+                    yield _completing(await self._chat.complete(asked))
+                    return
+                async with aclosing(self._chunks(asked)) as chunks:
+                    async for chunk in chunks:
+                        yield _feeding(chunk)
+                return
+            except InvalidRequest as error:
+                shorter = _shortened(asked["messages"])
+                if call.request.truncation != "auto" or "context" not in error.details or shorter is None:
+                    raise
+                asked["messages"] = shorter
+
+    def _chunks(self, asked: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        return self._chat.stream({**asked, "stream_options": {"include_usage": True}})
+
+    async def _answered(
+        self, asked: RagQueryRequest, results: bool | None = None
+    ) -> AsyncGenerator[Step, None]:
+        """As rag_query answers; unless None, `results` has the search told as a tool's call, with or without these."""
+        events = answers.stream(self._chat, self._sifter, self._retriever, asked, links=self._links)
+        async for item in events:
+            yield _answering(item, asked.question, results)
+
+    async def _searched(
+        self, call: Call, searches: Sequence[ResponseTool], stream: bool
+    ) -> AsyncGenerator[Step, None]:
+        """A search for what the user asks last, and a chat that has read what it found."""
+        request = call.request
+        question, history = translation.conversation(call.turns, "file_search")
+        asked = _query(searches[0], question, history)
+        with_results = "file_search_call.results" in (request.include or ())
+        if not self._chat.abstracts:
+            async for step in self._answered(asked, results=with_results):
+                yield step
+            return
+        if history:
+            question, _ = await standalone(self._chat, question, history)
+        candidates = await self._retriever.candidates(asked, question, judged=True)
+        passages = await number(self._sifter, question, candidates)
+        sources = [source.model_dump() for source in passages.sources]
+        results = found(sources) if with_results else None
+        turns, count = await grounded(self._chat, call.turns, passages)
+
+        def tell(building: Building) -> Iterator[Event]:
+            building.sources = sources[:count]
+            yield from building.searched([question], results)
+
+        yield tell
+        text = request.text is None or request.text.format is None or request.text.format.type == "text"
+        if not text:  # in JSON, brackets are no citations
+            async for step in self._chatted(call, turns, stream):
+                yield step
+            return
+        async with aclosing(self._chunks(translation.chat(request, turns))) as chunks:
+            cited = Cited(chunks, count, self._links)
+            async with aclosing(cited.chunks()) as checked:
+                async for chunk in checked:
+                    yield _feeding(chunk)
+        yield _citing(cited.cited)
+
+    # What is kept
+
+    async def _keep_it(self, call: Call) -> None:
+        if not call.request.store or call.request.background:
+            return  # a background one is there already: see `background.py`
+        await self.add(call, None)
+
+    async def add(self, call: Call, job: str | None) -> None:
+        """Keep a response as it is now, as one of the caller's project."""
+        response, project = call.building.response, tracing.current().caller.project
+        if self._disk is not None:
+            self._disk.require(SMALL)
+        stored = Stored(
+            response["id"],
+            project,
+            call.request.previous_response_id,
+            job,
+            response["status"],
+            call.input,
+            response,
+        )
+        await self.database.write(store.add, stored, call.before)
+        if time.monotonic() - self._pruned > _PRUNING:
+            self._pruned = time.monotonic()
+            self.database.write(store.prune, time.time() - self._keep, durable=False)
+
+
+def _no_item(item_id: str) -> NotFound:
+    return NotFound(
+        f"input: there is no item {item_id!r}: the response that it is of was not stored; send the item itself",
+        details={"item": item_id},
+    )
+
+
+def _completing(completion: dict[str, Any]) -> Step:
+    return lambda building: building.complete(completion)
+
+
+def _feeding(chunk: dict[str, Any]) -> Step:
+    return lambda building: building.feed(chunk)
+
+
+def _citing(cited: Sequence[int]) -> Step:
+    def tell(building: Building) -> Iterator[Event]:
+        building.cited = cited
+        return iter(())
+
+    return tell
+
+
+def _answering(item: dict[str, Any], question: str, results: bool | None) -> Step:
+    """An event of an answer (see answers.stream)."""
+
+    def tell(building: Building) -> Iterator[Event]:
+        if "sources" in item:
+            building.sources = item["sources"]
+            if results is not None:
+                yield from building.searched([question], found(item["sources"]) if results else None)
+        elif "delta" in item:
+            yield from building.feed({"choices": [{"delta": {"content": item["delta"]}}]})
+        else:
+            building.cited = item["answer"]["citations"]
+            yield from building.feed({"usage": item["answer"]["usage"]})
+
+    return tell
+
+
+def _query(tool: ResponseTool, question: str, history: Sequence[Any]) -> RagQueryRequest:
+    ranking = tool.ranking_options
+    return RagQueryRequest(
+        question=question,
+        collection=list(tool.vector_store_ids or ()),
+        top_k=tool.max_num_results or 5,
+        filters=tool.filters,
+        min_score=ranking.score_threshold if ranking else None,
+        history=list(history),
+    )
+
+
+def _shortened(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """Without the older half of what was said, up to a message of the user's; None where nothing can be left out."""
+    first = 1 if turns and turns[0]["role"] == "system" else 0
+    starts = [place for place, turn in enumerate(turns) if turn["role"] == "user" and place > first]
+    if not starts:
+        return None
+    middle = (first + len(turns)) // 2
+    start = next((place for place in starts if place >= middle), starts[-1])
+    return [*turns[:first], *turns[start:]]

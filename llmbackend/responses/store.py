@@ -1,0 +1,122 @@
+"""Responses that are kept: each a row with what was said to the model and what it said, of one project.
+
+A conversation is a chain of rows. Whoever goes on from its last one keeps all of them from being pruned.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Column, Connection, Float, String, Table, Text, delete, insert, select, update
+
+from ..errors import Conflict, NotFound
+from ..schemas import MESSAGES
+from ..storage.schema import metadata
+from .translation import Item
+
+table = Table(
+    "responses",
+    metadata,
+    Column("id", String(160), primary_key=True),
+    Column("project", String(128), nullable=False),
+    Column("previous", String(160)),
+    Column("job", String(36)),  # which makes it in the background
+    Column("status", String(16), nullable=False),
+    Column("used_at", Float, nullable=False, index=True),  # in seconds since 1970
+    Column("input", Text, nullable=False),
+    Column("response", Text, nullable=False),
+)
+
+OPEN = ("queued", "in_progress")
+IDS = 500  # in one statement: SQLite takes 32,766 values
+
+
+class Stored(NamedTuple):
+    id: str
+    project: str
+    previous: str | None
+    job: str | None
+    status: str
+    input: list[Item]
+    response: dict[str, Any]
+
+
+def missing(response_id: str) -> NotFound:
+    return NotFound(
+        f"no response {response_id!r}: it was not stored, was deleted, or is older than RESPONSE_DAYS",
+        details={"response_id": response_id},
+    )
+
+
+def find(connection: Connection, project: str | None, response_id: str) -> Stored:
+    """A project's response, or (None) any project's; raises NotFound."""
+    query = select(table).where(table.c.id == response_id)
+    if project is not None:
+        query = query.where(table.c.project == project)
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        raise missing(response_id)
+    told = {name: row[name] for name in ("id", "project", "previous", "job", "status")}
+    return Stored(**told, input=json.loads(row["input"]), response=json.loads(row["response"]))
+
+
+def chain(connection: Connection, project: str | None, response_id: str) -> list[Stored]:
+    """A response and all that it goes on from, the oldest first; raises NotFound, Conflict for one that is not over yet."""
+    found: list[Stored] = []
+    wanted: str | None = response_id
+    while wanted is not None and len(found) < MESSAGES:
+        row = find(connection, project, wanted)
+        if row.status in OPEN:
+            raise Conflict(
+                f"the response {wanted!r} is not over yet: wait for it, or cancel it",
+                details={"response_id": wanted},
+            )
+        found.append(row)
+        wanted = row.previous
+    return found[::-1]
+
+
+def add(connection: Connection, stored: Stored, used: Sequence[str] = ()) -> None:
+    """Keep a new response; those that it goes on from count as used."""
+    moment = time.time()
+    beside = {name: getattr(stored, name) for name in ("id", "project", "previous", "job", "status")}
+    connection.execute(
+        insert(table).values(
+            **beside,
+            used_at=moment,
+            input=json.dumps(stored.input),
+            response=json.dumps(stored.response),
+        )
+    )
+    for start in range(0, len(used), IDS):
+        ids = used[start : start + IDS]
+        connection.execute(update(table).where(table.c.id.in_(ids)).values(used_at=moment))
+
+
+def advance(connection: Connection, stored: Stored) -> bool:
+    """Keep an open response as it is now; tells whether it was still there, and open."""
+    values = {"status": stored.status, "response": json.dumps(stored.response), "used_at": time.time()}
+    done = connection.execute(
+        update(table).where(table.c.id == stored.id, table.c.status.in_(OPEN)).values(values)
+    )
+    return bool(done.rowcount)
+
+
+def made_by(connection: Connection, response_id: str, job: str) -> None:
+    """Note the job that makes a response."""
+    connection.execute(update(table).where(table.c.id == response_id).values(job=job))
+
+
+def remove(connection: Connection, project: str | None, response_id: str) -> Stored:
+    """Forget a response; raises NotFound."""
+    found = find(connection, project, response_id)
+    connection.execute(delete(table).where(table.c.id == response_id))
+    return found
+
+
+def prune(connection: Connection, before: float) -> None:
+    """Forget what was used last before that moment."""
+    connection.execute(delete(table).where(table.c.used_at < before))

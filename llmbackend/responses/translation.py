@@ -1,0 +1,250 @@
+"""What a response asks for, as a chat asks for it. Pure: nothing is looked up here.
+
+Items are what inputs and outputs consist of, as JSON has them: messages, calls of functions, what these gave, thoughts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..errors import InvalidRequest
+from ..schemas import HISTORY, ChatRequest, InputItem, Message, RespondRequest, ResponseTool
+
+Item = dict[str, Any]
+
+_SPEAKS_FIRST = ("system", "developer")
+_SHARED = ("model", "temperature", "top_p", "presence_penalty", "frequency_penalty", "user")
+
+
+def given(request: RespondRequest, response_id: str) -> list[Item]:
+    """The items of a request's input, each with an id and in full, as they are kept and listed."""
+    if isinstance(request.input, str):
+        items = [InputItem(role="user", content=request.input)]
+    else:
+        items = request.input
+    return [_in_full(item, input_id(response_id, number)) for number, item in enumerate(items)]
+
+
+def _in_full(item: InputItem, item_id: str) -> Item:
+    told = item.model_dump(exclude_none=True)
+    if item.type == "item_reference":
+        return told
+    told.setdefault("id", item_id)
+    if item.type == "message":
+        told.setdefault("status", "completed")
+        told["content"] = [_part_in_full(part) for part in _parts(told["content"], item.role or "user")]
+    elif item.type in ("function_call", "function_call_output"):
+        told.setdefault("status", "completed")
+    elif item.type == "reasoning":
+        told.setdefault("summary", [])
+    return told
+
+
+def _parts(content: str | list[Item], role: str) -> list[Item]:
+    kind = "output_text" if role == "assistant" else "input_text"
+    return [{"type": kind, "text": content}] if isinstance(content, str) else content
+
+
+def _part_in_full(part: Item) -> Item:
+    beside: Item = {}
+    if part["type"] == "output_text":
+        beside = {"annotations": [], "logprobs": []}
+    elif part["type"] == "input_image":
+        beside = {"detail": "auto"}
+    return {**beside, **part}
+
+
+def input_id(response_id: str, number: int) -> str:
+    """The id of an item of a response's input. It tells the response, so that the item is found by it."""
+    return f"item_{response_id.removeprefix('resp_')}_i{number}"
+
+
+def output_id(kind: str, response_id: str, number: int) -> str:
+    """The same of its output."""
+    return f"{kind}_{response_id.removeprefix('resp_')}_{number}"
+
+
+def response_of(item_id: str) -> str | None:
+    """The id of the response that an item is of, if it has an id of ours."""
+    parts = item_id.split("_")
+    return f"resp_{parts[1]}" if len(parts) == 3 else None
+
+
+def messages(items: Iterable[Item], instructions: str | None = None) -> list[dict[str, Any]]:
+    """A chat's messages. What is said first by the system is one message, for many models' templates take no second.
+
+    Raises InvalidRequest for what a function gave that nobody has called.
+    """
+    told: list[dict[str, Any]] = []
+    if instructions:
+        told.append({"role": "system", "content": instructions})
+    called: set[str] = set()
+    for item in items:
+        match item["type"]:
+            case "message":
+                role = "system" if item["role"] in _SPEAKS_FIRST else item["role"]
+                message = {"role": role, "content": _content(item["content"])}
+                if role == "system" and _joins(told, message):
+                    told[-1]["content"] += f"\n\n{message['content']}"
+                else:
+                    told.append(message)
+            case "function_call":
+                called.add(item["call_id"])
+                call = {
+                    "id": item["call_id"],
+                    "type": "function",
+                    "function": {"name": item["name"], "arguments": item["arguments"]},
+                }
+                if not told or told[-1]["role"] != "assistant":
+                    told.append({"role": "assistant", "content": None})
+                told[-1].setdefault("tool_calls", []).append(call)
+            case "function_call_output":
+                if item["call_id"] not in called:
+                    raise InvalidRequest(
+                        f"input: there is no function_call with the call_id {item['call_id']!r} before its output: "
+                        "send the call, too, or the previous_response_id of the response that has it",
+                        details={"call_id": item["call_id"]},
+                    )
+                told.append(
+                    {
+                        "role": "tool",
+                        "tool_call_id": item["call_id"],
+                        "content": _content(item["output"]),
+                    }
+                )
+    return told
+
+
+def _joins(told: Sequence[Mapping[str, Any]], message: Mapping[str, Any]) -> bool:
+    return (
+        len(told) == 1
+        and told[0]["role"] == "system"
+        and isinstance(told[0]["content"], str)
+        and isinstance(message["content"], str)
+    )
+
+
+def _content(content: str | Sequence[Item]) -> str | list[dict[str, Any]]:
+    """A message's content: one text where there is only text."""
+    if isinstance(content, str):
+        return content
+    parts = [_part(part) for part in content]
+    if all(part["type"] == "text" for part in parts):
+        return "".join(part["text"] for part in parts)
+    return parts
+
+
+def _part(part: Item) -> dict[str, Any]:
+    match part["type"]:
+        case "input_image":
+            image = {name: part[name] for name in ("detail",) if part.get(name) not in (None, "auto")}
+            return {"type": "image_url", "image_url": {"url": part["image_url"], **image}}
+        case "input_file":
+            file = {name: part[name] for name in ("file_data", "filename") if part.get(name)}
+            return {"type": "file", "file": file}
+        case "refusal":
+            return {"type": "text", "text": part["refusal"]}
+        case _:
+            return {"type": "text", "text": part["text"]}
+
+
+def chat(request: RespondRequest, turns: list[dict[str, Any]]) -> dict[str, Any]:
+    """The request of a chat, on OpenAI's wire, for these messages."""
+    asked: dict[str, Any] = {"messages": turns}
+    for name in _SHARED:
+        if (value := getattr(request, name)) is not None:
+            asked[name] = value
+    if request.max_output_tokens is not None:
+        asked["max_tokens"] = request.max_output_tokens
+    if request.reasoning is not None and request.reasoning.effort is not None:
+        asked["reasoning_effort"] = request.reasoning.effort
+    if tools := _tools(request):
+        asked["tools"] = tools
+        asked |= _choice(request, tools)
+        if request.parallel_tool_calls is not None:
+            asked["parallel_tool_calls"] = request.parallel_tool_calls
+    if request.text is not None:
+        if request.text.verbosity is not None:
+            asked["verbosity"] = request.text.verbosity
+        if (form := request.text.format) is not None and form.type == "json_schema":
+            schema = form.model_dump(exclude_none=True, by_alias=True, exclude={"type"})
+            asked["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "response", **schema},
+            }
+        elif form is not None and form.type != "text":
+            asked["response_format"] = {"type": form.type}
+    if request.top_logprobs is not None or "message.output_text.logprobs" in (request.include or ()):
+        asked["logprobs"] = True
+        if request.top_logprobs:
+            asked["top_logprobs"] = request.top_logprobs
+    return asked
+
+
+def _tools(request: RespondRequest) -> list[dict[str, Any]]:
+    """The functions; of allowed_tools, those alone, which holds for models that do not know such a choice, too."""
+    functions = [tool for tool in request.tools or () if tool.type == "function"]
+    choice = request.tool_choice
+    if choice is not None and not isinstance(choice, str) and choice.type == "allowed_tools":
+        allowed = {tool.name for tool in choice.tools or ()}
+        functions = [tool for tool in functions if tool.name in allowed]
+    return [_function(tool) for tool in functions]
+
+
+def _function(tool: ResponseTool) -> dict[str, Any]:
+    about = {"name": tool.name, "description": tool.description, "strict": tool.strict}
+    told = {name: value for name, value in about.items() if value is not None}
+    return {"type": "function", "function": {**told, "parameters": tool.parameters or _NOTHING}}
+
+
+_NOTHING = {"type": "object", "properties": {}}
+
+
+def _choice(request: RespondRequest, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    choice = request.tool_choice
+    if choice is None or isinstance(choice, str):
+        return {"tool_choice": choice} if choice else {}
+    if choice.type == "allowed_tools":
+        return {"tool_choice": choice.mode or "auto"}
+    if choice.type == "file_search":
+        return {}
+    if choice.name not in [tool["function"]["name"] for tool in tools]:
+        raise InvalidRequest(f"tool_choice: there is no function {choice.name!r} among the tools")
+    return {"tool_choice": {"type": "function", "function": {"name": choice.name}}}
+
+
+def searches(request: RespondRequest) -> list[ResponseTool]:
+    """The file searches that are to be made: all that there are, unless the choice of tools leaves them out."""
+    choice = request.tool_choice
+    if choice == "none" or (not isinstance(choice, str | None) and choice.type == "function"):
+        return []
+    if not isinstance(choice, str | None) and choice.type == "allowed_tools":
+        allowed = any(tool.type == "file_search" for tool in choice.tools or ())
+        return request.file_searches if allowed and choice.mode != "none" else []
+    return request.file_searches
+
+
+def conversation(turns: Sequence[Mapping[str, Any]], what: str) -> tuple[str, list[Message]]:
+    """What the user asks last, and what was said before; raises InvalidRequest if nothing is asked."""
+    told = [turn for turn in turns if turn["role"] in ("user", "assistant") and turn["content"]]
+    while told and told[-1]["role"] != "user":
+        told.pop()
+    question = _text(told[-1]["content"]) if told else ""
+    if not question.strip():
+        raise InvalidRequest(f"input: {what} answers what the user says last, and there is nothing")
+    return question, [
+        Message(role=turn["role"], content=_text(turn["content"])) for turn in told[:-1][-HISTORY:]
+    ]
+
+
+def _text(content: str | Sequence[Mapping[str, Any]]) -> str:
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")
+
+
+def as_chat(request: RespondRequest, turns: list[dict[str, Any]]) -> ChatRequest:
+    """The same as the chat route takes it, for a collection as model."""
+    question, history = conversation(turns, request.model or "")
+    return ChatRequest(model=request.model, messages=[*history, Message(role="user", content=question)])

@@ -1,0 +1,33 @@
+"""What a response is about, for whoever decides whether its caller may have it: models, collections, jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..access.caller import Right
+from ..access.decision import Asks, Wanted, collections_in
+from ..knowledge.answers import rag_model
+
+
+def wanted(fields: Mapping[str, Any]) -> Wanted:
+    """By the fields of a RespondRequest, checked or as they came."""
+    rights: list[Right] = []
+    collections: list[str] = []
+    models: list[tuple[Asks, str | None]] = []
+    model = fields.get("model")
+    if isinstance(model, str) and model.startswith(rag_model.PREFIX):
+        rights.append("read")
+        collections.append(model.removeprefix(rag_model.PREFIX))
+    else:
+        rights.append("chat")
+        models.append(("chat", model if isinstance(model, str) else None))
+    tools = fields.get("tools")
+    for tool in tools if isinstance(tools, list) else ():
+        about = tool if isinstance(tool, dict) else vars(tool)
+        if about.get("type") == "file_search":
+            rights.append("read")
+            collections += collections_in(about.get("vector_store_ids"))
+    if fields.get("background"):
+        rights.append("jobs")
+    return Wanted(list(dict.fromkeys(rights)), list(dict.fromkeys(collections)), models)

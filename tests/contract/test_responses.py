@@ -1,0 +1,239 @@
+"""OpenAI's responses, on both transports, by the embedded models."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from typing import Any
+
+import pytest
+
+from llmbackend import Conflict, InvalidRequest, LLMBackendClient, NotFound
+from tests.responses import check, check_all
+
+FRANCE = "What is the capital of France?"
+number = itertools.count(1)
+
+
+def _text(response: Any) -> str:
+    return "".join(
+        part["text"] for item in response["output"] if item["type"] == "message" for part in item["content"]
+    )
+
+
+@pytest.fixture
+def handbook(client: LLMBackendClient) -> str:
+    name = f"responses-{next(number)}"
+    documents = [
+        {"id": "vacation.md", "text": "Every employee has 28 days of paid vacation a year."},
+        {"id": "illness.md", "text": "Sick leave is reported before nine."},
+    ]
+    client.rag_ingest(documents, collection=name)
+    return name
+
+
+def test_a_message_gets_a_response(client: LLMBackendClient) -> None:
+    response = check(client.respond(FRANCE, temperature=0, metadata={"of": "a test"}))
+    assert response["status"] == "completed"
+    assert response["completed_at"] >= response["created_at"]
+    assert "Paris" in _text(response)
+    assert (response["model"], response["metadata"]) == ("SmolLM2-135M-Instruct", {"of": "a test"})
+    assert response["usage"]["output_tokens"] > 1
+
+
+def test_a_response_comes_as_events(client: LLMBackendClient) -> None:
+    events = list(client.respond(FRANCE, temperature=0, max_output_tokens=12, stream=True))
+    response = check_all(events)
+    deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
+    assert len(deltas) > 3
+    assert "".join(deltas) == _text(response) == _text(client.get_response(response["id"]))
+    assert events[-1]["type"] == "response.incomplete"
+
+
+def test_what_is_cut_off_is_incomplete(client: LLMBackendClient) -> None:
+    for response in (
+        client.respond("Tell me a story.", max_output_tokens=4),
+        check_all(list(client.respond("Tell me a story.", max_output_tokens=4, stream=True))),
+    ):
+        check(response)
+        assert response["status"] == response["output"][0]["status"] == "incomplete"
+        assert response["incomplete_details"] == {"reason": "max_output_tokens"}
+        assert response["completed_at"] is None
+
+
+def test_a_conversation_is_gone_on_with_by_id_or_by_its_items(client: LLMBackendClient) -> None:
+    first = client.respond(FRANCE, temperature=0, max_output_tokens=10)
+    by_id = client.respond(
+        "And of Spain?", previous_response_id=first["id"], temperature=0, max_output_tokens=10
+    )
+    items = [
+        {"role": "user", "content": FRANCE},
+        *first["output"],
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "And of Spain?"}]},
+    ]
+    by_items = client.respond(items, temperature=0, max_output_tokens=10, store=False)
+    reference = {"type": "item_reference", "id": first["output"][0]["id"]}
+    by_reference = client.respond(
+        [items[0], reference, items[-1]], temperature=0, max_output_tokens=10, store=False
+    )
+    assert _text(by_id) == _text(by_items) == _text(by_reference)
+    assert by_id["usage"]["input_tokens"] == by_items["usage"]["input_tokens"]
+    assert by_id["previous_response_id"] == first["id"]
+
+
+def test_what_is_not_stored_is_not_there(client: LLMBackendClient) -> None:
+    response = client.respond("Say hello.", store=False, max_output_tokens=3)
+    for ask in (
+        lambda: client.get_response(response["id"]),
+        lambda: client.respond("Again", previous_response_id=response["id"]),
+        lambda: client.respond([{"type": "item_reference", "id": response["output"][0]["id"]}]),
+    ):
+        with pytest.raises(NotFound):
+            ask()
+
+
+def test_a_response_is_forgotten_when_it_is_deleted(client: LLMBackendClient) -> None:
+    first = client.respond("Say hello.", max_output_tokens=3)
+    second = client.respond("Again", previous_response_id=first["id"], max_output_tokens=3)
+    deleted = client.delete_response(first["id"])
+    assert deleted == {"id": first["id"], "object": "response", "deleted": True}
+    with pytest.raises(NotFound, match=first["id"]):
+        client.delete_response(first["id"])
+    with pytest.raises(NotFound, match=first["id"]):  # what it went on from is not there any more
+        client.respond("And again", previous_response_id=second["id"])
+    assert client.get_response(second["id"]) == second
+
+
+def test_what_a_response_was_made_from_is_listed_by_pages(client: LLMBackendClient) -> None:
+    items = [
+        {"role": "developer", "content": "Be short."},
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hello!"},
+        {"role": "user", "content": "Bye"},
+    ]
+    response = client.respond(items, max_output_tokens=3)
+    listed = client.list_input_items(response["id"], order="asc")
+    assert [(item["role"], item["content"][0]["type"]) for item in listed] == [
+        ("developer", "input_text"),
+        ("user", "input_text"),
+        ("assistant", "output_text"),
+        ("user", "input_text"),
+    ]
+    assert client.list_input_items(response["id"]) == listed[::-1]
+    page = client.list_input_items(response["id"], order="asc", limit=2, after=listed[0]["id"])
+    assert page == listed[1:3]
+    with pytest.raises(InvalidRequest, match="no item 'nothing'"):
+        client.list_input_items(response["id"], after="nothing")
+
+
+def test_a_response_is_made_in_the_background(client: LLMBackendClient) -> None:
+    response = check(client.respond("What is the capital of France?", temperature=0, background=True))
+    assert (response["status"], response["background"]) == ("queued", True)
+    ended = check(_ended(client, response["id"]))
+    assert ended["status"] == "completed"
+    assert "Paris" in _text(ended)
+    assert ended["created_at"] == response["created_at"]
+    assert client.cancel_response(response["id"]) == ended
+    follow = client.respond("Again", previous_response_id=response["id"], max_output_tokens=3)
+    assert follow["previous_response_id"] == response["id"]
+
+
+def _ended(client: LLMBackendClient, response_id: str) -> Any:
+    deadline = time.monotonic() + 60
+    while (response := client.get_response(response_id))["status"] in ("queued", "in_progress"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return response
+
+
+def test_what_is_made_in_the_background_comes_as_events_and_again_from_any_of_them(
+    client: LLMBackendClient,
+) -> None:
+    events = list(client.respond("Say hello.", max_output_tokens=5, background=True, stream=True))
+    response = check_all(events)
+    assert [event["type"] for event in events[:3]] == [
+        "response.created",
+        "response.queued",
+        "response.in_progress",
+    ]
+    assert list(client.get_response(response["id"], stream=True)) == events
+    assert list(client.get_response(response["id"], stream=True, starting_after=3)) == events[4:]
+
+
+def test_what_is_made_in_the_background_can_be_cancelled(client: LLMBackendClient) -> None:
+    response = client.respond("Tell me a long story.", background=True)
+    cancelled = client.cancel_response(response["id"])
+    assert cancelled["status"] == "cancelled"
+    assert client.get_response(response["id"])["status"] == "cancelled"
+    other = client.respond("Hello", max_output_tokens=3)
+    with pytest.raises(InvalidRequest, match="not made in the background"):
+        client.cancel_response(other["id"])
+
+
+def test_a_response_that_is_not_over_cannot_be_gone_on_from(client: LLMBackendClient) -> None:
+    response = client.respond("Tell me a long story.", background=True)
+    with pytest.raises(Conflict, match="not over yet"):
+        client.respond("Again", previous_response_id=response["id"])
+    client.delete_response(response["id"])
+    with pytest.raises(NotFound):
+        client.get_response(response["id"])
+
+
+def test_a_collection_as_model_answers_with_citations(client: LLMBackendClient, handbook: str) -> None:
+    response = check(client.respond("How many vacation days?", model=f"rag/{handbook}"))
+    [item] = response["output"]
+    [part] = item["content"]
+    assert "28 days" in part["text"]
+    assert [(one["type"], one["file_id"], one["collection"]) for one in part["annotations"]] == [
+        ("file_citation", "vacation.md", handbook)
+    ]
+    place = part["annotations"][0]["index"]
+    assert part["text"][place : place + 3] == "[1]"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_file_search_looks_into_collections(client: LLMBackendClient, handbook: str, stream: bool) -> None:
+    tools = [{"type": "file_search", "vector_store_ids": [handbook], "max_num_results": 2}]
+    asked: dict[str, Any] = {"tools": tools, "include": ["file_search_call.results"]}
+    if stream:
+        response = check_all(list(client.respond("How many vacation days?", **asked, stream=True)))
+    else:
+        response = check(client.respond("How many vacation days?", **asked))
+    search, message = response["output"]
+    assert search["queries"] == ["How many vacation days?"]
+    assert {result["file_id"] for result in search["results"]} == {"vacation.md", "illness.md"}
+    [annotation] = message["content"][0]["annotations"]
+    assert annotation["quote"] == "Every employee has 28 days of paid vacation a year."
+    with pytest.raises(NotFound):
+        client.respond("x", tools=[{"type": "file_search", "vector_store_ids": ["no-such-collection"]}])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
+        ({"tools": [{"type": "function"}]}, "name is missing"),
+        ({"tools": [{"type": "file_search"}]}, "vector_store_ids is missing"),
+        ({"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]}, "no function_call"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "image_url is missing"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "file_id"),
+        ({"input": [{"role": "user"}]}, "content is missing"),
+        ({"background": True, "store": False}, "exclude each other"),
+        ({"text": {"format": {"type": "json_schema"}}}, "schema is missing"),
+        ({"metadata": {str(key): "" for key in range(17)}}, "metadata"),
+        ({"conversation": "conv_1"}, "previous_response_id"),
+        ({"unknown": 1}, "unknown"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_name(client: LLMBackendClient, wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidRequest, match=told):
+        client._call("respond", **{"input": "Hello", **wrong})
+
+
+def test_a_json_schema_is_kept_to(client: LLMBackendClient) -> None:
+    shape = {"type": "object", "properties": {"town": {"enum": ["Paris", "Rome"]}}, "required": ["town"]}
+    form = {"type": "json_schema", "name": "town", "schema": shape}
+    response = check(client.respond(FRANCE, text={"format": form}, temperature=0))
+    assert response["text"]["format"]["schema"] == shape
+    assert json.loads(_text(response))["town"] in ("Paris", "Rome")
