@@ -1211,8 +1211,8 @@ class AsyncLLMBackendClient:
 
         Types: `batch_embed` (`{texts, model?}`), `batch_chat` (`{prompts, system?, model?, temperature?,
         max_tokens?}`, a prompt being a text or messages), `rag_ingest` (as `rag_ingest`'s arguments),
-        `reindex` (`{collection, model?}`), `analyze_documents` (`{documents}`), `backup` (`{keep?}`, of the whole server),
-        and a project's own.
+        `reindex` (`{collection, model?}`), `analyze_documents` (`{documents}`), `respond` (as `respond`'s arguments),
+        `backup` (`{keep?}`, of the whole server), and a project's own.
 
         Of an owner's jobs, those of higher `priority` (-100 to 100) go first. `run_at`, a datetime or ISO
         8601 text with its offset from UTC, is the earliest moment; `depends_on` are ids of jobs to be
