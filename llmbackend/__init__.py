@@ -5,6 +5,8 @@ from __future__ import annotations
 import typing
 
 from llm_client import (
+    AgentRun,
+    AgentStream,
     Analysis,
     Answer,
     AnswerStream,
@@ -41,12 +43,15 @@ from llm_client import (
 )
 
 if typing.TYPE_CHECKING:
-    from .async_client import AsyncAnswerStream, AsyncLLMBackendClient, AsyncReplyStream
+    from .async_client import AsyncAgentStream, AsyncAnswerStream, AsyncLLMBackendClient, AsyncReplyStream
 
 __all__ = [
+    "AgentRun",
+    "AgentStream",
     "Analysis",
     "Answer",
     "AnswerStream",
+    "AsyncAgentStream",
     "AsyncAnswerStream",
     "AsyncLLMBackendClient",
     "AsyncReplyStream",
@@ -85,7 +90,7 @@ __all__ = [
 
 def __getattr__(name: str) -> typing.Any:
     """The client for `await` is imported when it is asked for: it needs what runs in this process, too."""
-    if name in ("AsyncAnswerStream", "AsyncLLMBackendClient", "AsyncReplyStream"):
+    if name in ("AsyncAgentStream", "AsyncAnswerStream", "AsyncLLMBackendClient", "AsyncReplyStream"):
         from . import async_client
 
         return getattr(async_client, name)

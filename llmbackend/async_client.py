@@ -9,7 +9,7 @@ import os
 import time
 from array import array
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
 from llm_client import (
     _BESIDE,
@@ -23,6 +23,7 @@ from llm_client import (
     FILE_TYPES,
     ROUTES,
     ROWS_PAGE,
+    AgentRun,
     Analysis,
     Answer,
     BackendTimeout,
@@ -71,6 +72,7 @@ from llm_client import (
     _result,
     _suffix,
     _with_images,
+    _with_schemas,
 )
 
 from .async_transports import AsyncHttpTransport, AsyncTransport, in_thread, local_transport
@@ -260,6 +262,47 @@ class AsyncAnswerStream(_TextStream):
             usage=self._final.get("usage"),
             explanation=self._final.get("explanation"),
         )
+
+
+class AsyncAgentStream(AsyncIterator[Record]):
+    """What `run_agent(stream=True)` returns: an iterator of events, each with a `type`; after the last, `run` is the AgentRun.
+
+    `step` (`{id, parent, name, kind, status}`, which began or ended), `text` (`{delta}`), `tool_call` (`{id, tool,
+    arguments}`), `tool_result` (`{id, tool, output, failed}`), `needs_approval` (`{run_id, pending}`), `done` (`{run}`).
+    `close()`, or leaving a `with` block, ends the run, unless it is a job.
+    """
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._events = _events(chunks)
+        self._run: AgentRun | None = None
+
+    async def __anext__(self) -> Record:
+        try:
+            event = _records(await anext(self._events))
+        except LLMBackendError:
+            await self.close()
+            raise
+        if event.get("type") == "done":
+            event["run"] = self._run = AgentRun(event["run"])
+        return cast(Record, event)
+
+    @property
+    def run(self) -> AgentRun:
+        """The run, once `done` has come; raises Conflict before."""
+        if self._run is None:
+            raise Conflict("the run has not ended: read its events to the end")
+        return self._run
+
+    async def close(self) -> None:
+        """Stop reading and tell the other side to stop."""
+        await _close(self._chunks)
+
+    async def __aenter__(self) -> AsyncAgentStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
 
 class AsyncLLMBackendClient:
@@ -1212,7 +1255,8 @@ class AsyncLLMBackendClient:
         Types: `batch_embed` (`{texts, model?}`), `batch_chat` (`{prompts, system?, model?, temperature?,
         max_tokens?}`, a prompt being a text or messages), `rag_ingest` (as `rag_ingest`'s arguments),
         `reindex` (`{collection, model?}`), `analyze_documents` (`{documents}`), `respond` (as `respond`'s arguments),
-        `backup` (`{keep?}`, of the whole server), and a project's own.
+        `run_agent` (as `run_agent`'s arguments), `agent/researcher` and the like for each agent (the same, its `input` in its
+        own shape), `backup` (`{keep?}`, of the whole server), and a project's own.
 
         Of an owner's jobs, those of higher `priority` (-100 to 100) go first. `run_at`, a datetime or ISO
         8601 text with its offset from UTC, is the earliest moment; `depends_on` are ids of jobs to be
@@ -1400,6 +1444,114 @@ class AsyncLLMBackendClient:
         Raises NotFound, Conflict (it did neither, or one that it depends on did).
         """
         return await self._with_rows(await self._call("retry_job", job_id=job_id))
+
+    @overload
+    async def run_agent(
+        self,
+        task: str,
+        *,
+        agent: str = "researcher",
+        collections: str | Sequence[str] | None = None,
+        tools: Sequence[Any] | None = None,
+        approve: Literal["writes"] | None = None,
+        input: Any = None,
+        model: str | None = None,
+        max_steps: int | None = None,
+        max_tokens: int | None = None,
+        max_seconds: float | None = None,
+        stream: Literal[False] = False,
+    ) -> AgentRun: ...
+
+    @overload
+    async def run_agent(
+        self,
+        task: str,
+        *,
+        agent: str = "researcher",
+        collections: str | Sequence[str] | None = None,
+        tools: Sequence[Any] | None = None,
+        approve: Literal["writes"] | None = None,
+        input: Any = None,
+        model: str | None = None,
+        max_steps: int | None = None,
+        max_tokens: int | None = None,
+        max_seconds: float | None = None,
+        stream: Literal[True],
+    ) -> AsyncAgentStream: ...
+
+    async def run_agent(
+        self,
+        task: str,
+        *,
+        agent: str = "researcher",
+        collections: str | Sequence[str] | None = None,
+        tools: Sequence[Any] | None = None,
+        approve: Literal["writes"] | None = None,
+        input: Any = None,
+        model: str | None = None,
+        max_steps: int | None = None,
+        max_tokens: int | None = None,
+        max_seconds: float | None = None,
+        stream: bool = False,
+    ) -> AgentRun | AsyncAgentStream:
+        """Have an agent do a task in steps: an AgentRun, or, with `stream=True`, an AgentStream of its events.
+
+        `agent` is one of `list_agents()`: `researcher` answers a question over several `collections` (all that the key may
+        read, if None), or one of a project's own. `tools` are names of tools, or, in this process, functions; None
+        are the agent's own, none of which writes. With `approve="writes"`, calls of tools that write wait for `approve` or
+        `reject`, and the run is a job, whose id is `run_id`; `submit_job("run_agent", {…})` makes one of any run. `input`
+        is what the agent takes in a shape of its own, a dict or a pydantic object. A run ends at `max_steps` (calls
+        of models and tools), `max_tokens` or `max_seconds`, with what was found until then.
+
+        Raises InvalidRequest (no such agent or tool; an input that does not fit), Forbidden, BackendError, whose `details`
+        tell the `step` that failed and the `trace`, and BackendTimeout.
+        """
+        names = None if tools is None else [self._tool_name(one) for one in tools]
+        fields = {
+            "task": task,
+            "agent": agent,
+            "collections": [collections] if isinstance(collections, str) else _as_list(collections),
+            "tools": names,
+            "approve": approve,
+            "input": _with_schemas(input),
+            "model": model,
+            "max_steps": max_steps,
+            "max_tokens": max_tokens,
+            "max_seconds": max_seconds,
+        }
+        if stream:
+            return AsyncAgentStream(await self._stream("run_agent", **fields))
+        return AgentRun(await self._call("run_agent", **fields))
+
+    def _tool_name(self, tool: Any) -> str:
+        """A function is offered to the core of this process, under a name."""
+        if isinstance(tool, str):
+            return tool
+        offer = getattr(self._transport, "offer_tool", None)
+        if offer is None:
+            raise InvalidRequest(
+                "tools: a server calls its own tools, by their names: functions are for clients in process"
+            )
+        return str(offer(tool))
+
+    async def list_agents(self) -> Record:
+        """What there is to run: `{agents, tools}`.
+
+        `agents` are `{name, description, own, tools, input, output}`, the last two JSON Schemas of what one takes and gives
+        in a shape of its own; `tools` are `{name, description, writes, parameters}`.
+        """
+        return await self._call("list_agents")
+
+    async def approve(self, run_id: str) -> Job:
+        """Have a run that waits for it (`status` "needs_approval") call what it asked for, and go on; the run, as a job.
+
+        `wait_for_job(run_id)` gives its result. Raises NotFound, and Conflict for one that waits for nobody's word.
+        """
+        return Job(await self._call("approve", run_id=run_id))
+
+    async def reject(self, run_id: str, *, why: str = "") -> Job:
+        """Refuse what a run waits for: it is told `why`, and goes on without; the run, as a job. Raises as `approve`."""
+        return Job(await self._call("reject", run_id=run_id, why=why))
 
     async def set_schedule(
         self,

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 from llm_client import CONNECT_SECONDS, __version__, _certificates, _HttpAddress, encoded
 
 from . import operations, settings, threads
+from .agents import tooling
 from .backend import Backend
 from .errors import Conflict, LLMBackendError, TransportError
 from .local import Core, Stream, is_plain, other_settings, stays_here
@@ -79,6 +80,10 @@ class AsyncLocalTransport:
     async def stream(self, operation: str, given: dict[str, Any]) -> AsyncIterator[bytes]:
         core = await self._require()
         return await core.stream(operation, encoded(operation, given))
+
+    def offer_tool(self, function: Any) -> str:
+        """The name under which this process's agents may call a function; raises InvalidRequest for what is none."""
+        return tooling.offer(function)
 
     async def close(self) -> None:
         core, self._core, self._closed = self._core, None, True

@@ -22,6 +22,8 @@ from .access.decision import Asks
 from .access.limits import Limiter
 from .access.names import QualifiedName
 from .access.register import Register
+from .agents.runs import AgentRuns
+from .agents.services import AgentServices
 from .backup import job as _backup_job  # noqa: F401  # registers the type
 from .backup.making import Backups
 from .backup.unfinished import Unfinished
@@ -157,6 +159,10 @@ class Backend:
         self._manifests = manifests
         self.register = Register(self._database, manifests, settings.callers)
         self.register.default_model = self._default_model
+        self._services = replace(
+            self._services,
+            agents=AgentServices(self, self.register, self._chat, self._embedder, self._judge, settings),
+        )
         redis = settings.redis_url.get_secret_value() if settings.redis_url else None
         shared = settings.database_url is not None
         self.limiter = Limiter(settings.project_limits, self._database, redis, shared)
@@ -165,6 +171,7 @@ class Backend:
         self.meter.watch(self.audited.ended)
         self._jobs = self._open_jobs(engine)
         self._responses = KeptResponses(self._responder, self._database, self._jobs, self._submit_response)
+        self._agents = AgentRuns(self._services.agents, self._jobs, self._agent_job)
         self._usage = usage.Book(self.meter, self._database, self._vitals)
 
     @classmethod
@@ -727,6 +734,10 @@ class Backend:
             priority=priority,
         )
 
+    async def _agent_job(self, job_type: str, params: dict[str, Any]) -> NewJob:
+        await self._check_jobs()
+        return await self._new_job(job_type, params, 0)
+
     def _place(self, where: Where) -> str:
         """The name of the place that a job of this kind is bound to."""
         if where == "anywhere":
@@ -785,6 +796,32 @@ class Backend:
     async def retry_job(self, request: schemas.JobRequest) -> schemas.JobStatus:
         """Have a job that failed or was cancelled go on from its last checkpoint."""
         return await self._jobs.retry(tracing.current().caller, request.job_id)
+
+    # Agents
+
+    async def list_agents(self, request: schemas.Empty) -> schemas.AgentList:
+        """List the agents and the tools that there are."""
+        return self._agents.listed()
+
+    async def run_agent(self, request: schemas.RunAgentRequest) -> schemas.AgentRun:
+        """Have an agent do a task, with tools, over collections.
+
+        Refused: an agent, or a tool, that there is not; an input that does not fit the agent.
+        """
+        return await self._agents.run(request)
+
+    async def run_agent_stream(self, request: schemas.RunAgentRequest) -> AsyncIterator[bytes]:
+        async for item in self._agents.events(request):
+            yield event(item)
+        yield DONE
+
+    async def approve(self, request: schemas.ApproveRequest) -> schemas.JobStatus:
+        """Have a run that waits for it do what it asked for, and go on."""
+        return await self._agents.decide(request.run_id, True)
+
+    async def reject(self, request: schemas.RejectRequest) -> schemas.JobStatus:
+        """Refuse what a run waits for; it goes on without."""
+        return await self._agents.decide(request.run_id, request.why)
 
     # Schedules
 

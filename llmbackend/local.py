@@ -19,6 +19,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from llm_client import encoded
 
 from . import operations, settings, sse
+from .agents import tooling
 from .backend import Backend
 from .errors import Conflict, TransportError
 from .settings import Settings
@@ -53,6 +54,10 @@ class LocalTransport:
         core = self._require()
         events = core.run(operations.stream, operation, encoded(operation, given))
         return Stream(core, operation, events)
+
+    def offer_tool(self, function: Any) -> str:
+        """The name under which this process's agents may call a function; raises InvalidRequest for what is none."""
+        return tooling.offer(function)
 
     def close(self) -> None:
         core, self._core = self._core, None

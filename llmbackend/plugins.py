@@ -1,4 +1,4 @@
-"""A project's own parts, by name: kinds of job, node parsers, readers of files, postprocessors and retrievers.
+"""A project's own parts, by name: kinds of job, node parsers, readers of files, postprocessors, retrievers, agents, tools.
 
 A part is registered by a decorator, in a module that the process imports, or that an installed package names as an entry
 point of the group `llmbackend.plugins`. Whoever needs one looks its name up here; so this stands on the ground floor.
@@ -19,8 +19,16 @@ point of the group `llmbackend.plugins`. Whoever needs one looks its name up her
     def xyz(data):                                  # bytes; returns the file's text, as Markdown
         return data.decode("utf-16")
 
+    @tool("tide")
+    async def tide(harbour: str) -> str:            # its annotations and its docstring are what a model is told
+        'When high tide is.'
+
+    @agent("contracts")
+    async def contracts(run, input: Question) -> Finding:   # pydantic classes; `run` has models, tools, other agents
+        return Finding(months=await run.tool("search", query=input.text))
+
 In place of such a function, a class may be registered: a BaseNodePostprocessor, a BaseRetriever (made with `search`) or
-a NodeParser of LlamaIndex's.
+a NodeParser of LlamaIndex's; as an agent, a Workflow, or a function that returns a Workflow or a FunctionAgent.
 """
 
 from __future__ import annotations
@@ -28,7 +36,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
@@ -54,6 +63,7 @@ class Registry(Mapping[str, _Registered], Generic[_Registered]):
         self.kind = kind
         self._parts: dict[str, _Registered] = {}
         self._by: dict[str, str] = {}
+        self._acts: list[Callable[[str, _Registered], None]] = []
 
     def add(self, name: str, part: _Registered, by: Callable[..., Any]) -> None:
         """Raises ValueError if there is another of that name."""
@@ -61,6 +71,14 @@ class Registry(Mapping[str, _Registered], Generic[_Registered]):
         if self._by.setdefault(name, where) != where:
             raise ValueError(f"there is a {self.kind} {name!r} already, by {self._by[name]}")
         self._parts[name] = part
+        for act in self._acts:
+            act(name, part)
+
+    def each(self, act: Callable[[str, _Registered], None]) -> None:
+        """Do this with each part that there is, and with each that comes."""
+        self._acts.append(act)
+        for name, part in self._parts.items():
+            act(name, part)
 
     def named(self, name: str) -> _Registered:
         """Raises InvalidRequest that lists what there is."""
@@ -152,10 +170,31 @@ async def _awaited(result: Any) -> Any:
     return await result
 
 
+@dataclass(frozen=True)
+class ToolPart(Part):
+    """What an agent may call."""
+
+    writes: bool = False
+    """Whether it changes something: then it is called only where it is named, and may have to be approved."""
+    parameters: Mapping[str, Any] | None = None
+    """A JSON Schema, where the function's annotations do not tell."""
+
+
+@dataclass(frozen=True)
+class AgentPart(Part):
+    """What does a task in steps."""
+
+    description: str = ""
+    tools: tuple[str, ...] | None = None
+    """Those that it has where none are named; None: all that do not write."""
+
+
 NODE_PARSERS: Registry[Part] = Registry("node parser")
 READERS: Registry[Part] = Registry("reader")
 POSTPROCESSORS: Registry[Part] = Registry("postprocessor")
 RETRIEVERS: Registry[Part] = Registry("retriever")
+AGENTS: Registry[AgentPart] = Registry("agent")
+TOOLS: Registry[ToolPart] = Registry("tool")
 OWN: tuple[Registry[Part], ...] = (NODE_PARSERS, READERS, POSTPROCESSORS, RETRIEVERS)
 
 
@@ -213,6 +252,62 @@ def retriever(name: str) -> Callable[[_Made], _Made]:
     class of BaseRetriever, made with `search`. Raises ValueError if there is another of that name.
     """
     return _registering(RETRIEVERS, name)
+
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
+"""As OpenAI's servers take names of tools; an agent's is part of a job type's."""
+
+
+def tool(
+    name: str, *, writes: bool = False, parameters: Mapping[str, Any] | None = None
+) -> Callable[[_Made], _Made]:
+    """Register what agents may call: `run_agent(…, tools=[name])`.
+
+    A function, awaited or not, whose annotations and docstring are what a model is told. One that `writes` is called only
+    where it is named, and waits for somebody's word where a run asks for that. A first argument named `run` is the run at
+    work. Raises ValueError if there is another of that name.
+    """
+
+    def register(made: _Made) -> _Made:
+        TOOLS.add(
+            _checked_name(name, "tool"),
+            ToolPart("tool", name, made, writes=writes, parameters=parameters),
+            made,
+        )
+        return made
+
+    return register
+
+
+def agent(
+    name: str, *, description: str | None = None, tools: Sequence[str] | None = None
+) -> Callable[[_Made], _Made]:
+    """Register what does a task in steps: `run_agent(task, agent=name)`, a job type, a command, a schedule's target.
+
+    An async function; a class of LlamaIndex's Workflow; or a function that returns a Workflow or a FunctionAgent. Of its
+    arguments, `run` is the run at work, `task` is what was asked, and another one is the `input`, a pydantic class. What it
+    returns is the answer, or, a pydantic object, the `output`. Raises ValueError if there is another of that name.
+    """
+
+    def register(made: _Made) -> _Made:
+        said = description or (inspect.getdoc(made) or "").partition("\n\n")[0]
+        part = AgentPart(
+            "agent",
+            name,
+            made,
+            description=" ".join(said.split()),
+            tools=None if tools is None else tuple(tools),
+        )
+        AGENTS.add(_checked_name(name, "agent"), part, made)
+        return made
+
+    return register
+
+
+def _checked_name(name: str, kind: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"the {kind} {name!r}: a name has 1 to 50 letters, digits, '_' and '-'")
+    return name
 
 
 FAILED: dict[str, str] = {}

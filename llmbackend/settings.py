@@ -150,6 +150,12 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = Field(None, min_length=8)
     webhook_private: bool = False
     image_urls_private: bool = False
+    # Of a run of an agent, at most; a request may ask for less
+    agent_steps: int = Field(50, ge=1)
+    agent_tokens: int = Field(500_000, ge=1)
+    agent_seconds: float = Field(600, gt=0)
+    agent_tool_seconds: float = Field(60, gt=0)
+    agent_tool_characters: int = Field(20_000, ge=1000)
     heartbeat_seconds: float = Field(10, gt=0, le=15)
 
     @property

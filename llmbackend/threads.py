@@ -210,6 +210,9 @@ webhooks = Threads("webhooks", 64)
 plugins = OwnThreads("calls of a project's own parts", 64)
 """They may hang: a caller waits for one for PLUGIN_SECONDS only."""
 
+agents = OwnThreads("agents of projects", 256)
+"""A loop each: what they do may block or hang, for as long as their run may take."""
+
 calls = Threads("calls", 64)
 """A client's operations, for those who await them: LlamaIndex's asynchronous methods (llamaindex/calling.py), and the
 client for `await` where its core runs on another loop."""

@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AgentRun",
+    "AgentStream",
     "Analysis",
     "Answer",
     "AnswerStream",
@@ -676,6 +678,19 @@ class Explanation(Record):
         return _written(self)
 
 
+class AgentRun(Record):
+    """What came of an agent's task: `{agent, status, answer, found, citations, sources, output, trace, usage, …}`.
+
+    `str(run)` is the answer; `output` is what an agent with a shape of its own gave. `status` is "completed", "stopped" (at
+    a limit, which `notes` tell, with what was found until then) or "needs_approval": then `pending` are the calls that wait,
+    and `client.approve(run.run_id)` or `client.reject(run.run_id)` has it go on. `trace` is a tree of steps: `{name, kind,
+    seconds, tokens, model, prompt, input, output, error, steps}`.
+    """
+
+    def __str__(self) -> str:
+        return str(self["answer"])
+
+
 class Evaluation(Record):
     """How well search finds what it should: `{collection, k, scores, questions}`, and `worst()` and `plot()`.
 
@@ -974,6 +989,47 @@ class AnswerStream(_TextStream):
         )
 
 
+class AgentStream(Iterator[Record]):
+    """What `run_agent(stream=True)` returns: an iterator of events, each with a `type`; after the last, `run` is the AgentRun.
+
+    `step` (`{id, parent, name, kind, status}`, which began or ended), `text` (`{delta}`), `tool_call` (`{id, tool,
+    arguments}`), `tool_result` (`{id, tool, output, failed}`), `needs_approval` (`{run_id, pending}`), `done` (`{run}`).
+    `close()`, or leaving a `with` block, ends the run, unless it is a job.
+    """
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._events = _events(chunks)
+        self._run: AgentRun | None = None
+
+    def __next__(self) -> Record:
+        try:
+            event = _records(next(self._events))
+        except LLMBackendError:
+            self.close()
+            raise
+        if event.get("type") == "done":
+            event["run"] = self._run = AgentRun(event["run"])
+        return cast(Record, event)
+
+    @property
+    def run(self) -> AgentRun:
+        """The run, once `done` has come; raises Conflict before."""
+        if self._run is None:
+            raise Conflict("the run has not ended: read its events to the end")
+        return self._run
+
+    def close(self) -> None:
+        """Stop reading and tell the other side to stop."""
+        _close(self._chunks)
+
+    def __enter__(self) -> AgentStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 class _ProgressBar:
     """A bar on stderr, with what is done in words: tqdm's, or a line of text where this file came without it."""
 
@@ -1098,6 +1154,10 @@ ROUTES: dict[str, tuple[str, str]] = {
     "job_events": ("GET", "/v1/jobs/{job_id}/events"),
     "retry_job": ("POST", "/v1/jobs/{job_id}/retry"),
     "cancel_job": ("POST", "/v1/jobs/{job_id}/cancel"),
+    "list_agents": ("GET", "/v1/agents"),
+    "run_agent": ("POST", "/v1/agents/run"),
+    "approve": ("POST", "/v1/agents/runs/{run_id}/approve"),
+    "reject": ("POST", "/v1/agents/runs/{run_id}/reject"),
     "set_schedule": ("POST", "/v1/schedules"),
     "list_schedules": ("GET", "/v1/schedules"),
     "delete_schedule": ("DELETE", "/v1/schedules/{name}"),
@@ -2429,7 +2489,8 @@ class LLMBackendClient:
         Types: `batch_embed` (`{texts, model?}`), `batch_chat` (`{prompts, system?, model?, temperature?,
         max_tokens?}`, a prompt being a text or messages), `rag_ingest` (as `rag_ingest`'s arguments),
         `reindex` (`{collection, model?}`), `analyze_documents` (`{documents}`), `respond` (as `respond`'s arguments),
-        `backup` (`{keep?}`, of the whole server), and a project's own.
+        `run_agent` (as `run_agent`'s arguments), `agent/researcher` and the like for each agent (the same, its `input` in its
+        own shape), `backup` (`{keep?}`, of the whole server), and a project's own.
 
         Of an owner's jobs, those of higher `priority` (-100 to 100) go first. `run_at`, a datetime or ISO
         8601 text with its offset from UTC, is the earliest moment; `depends_on` are ids of jobs to be
@@ -2613,6 +2674,116 @@ class LLMBackendClient:
         Raises NotFound, Conflict (it did neither, or one that it depends on did).
         """
         return self._with_rows(self._call("retry_job", job_id=job_id))
+
+    # Agents
+
+    @overload
+    def run_agent(
+        self,
+        task: str,
+        *,
+        agent: str = "researcher",
+        collections: str | Sequence[str] | None = None,
+        tools: Sequence[Any] | None = None,
+        approve: Literal["writes"] | None = None,
+        input: Any = None,
+        model: str | None = None,
+        max_steps: int | None = None,
+        max_tokens: int | None = None,
+        max_seconds: float | None = None,
+        stream: Literal[False] = False,
+    ) -> AgentRun: ...
+
+    @overload
+    def run_agent(
+        self,
+        task: str,
+        *,
+        agent: str = "researcher",
+        collections: str | Sequence[str] | None = None,
+        tools: Sequence[Any] | None = None,
+        approve: Literal["writes"] | None = None,
+        input: Any = None,
+        model: str | None = None,
+        max_steps: int | None = None,
+        max_tokens: int | None = None,
+        max_seconds: float | None = None,
+        stream: Literal[True],
+    ) -> AgentStream: ...
+
+    def run_agent(
+        self,
+        task: str,
+        *,
+        agent: str = "researcher",
+        collections: str | Sequence[str] | None = None,
+        tools: Sequence[Any] | None = None,
+        approve: Literal["writes"] | None = None,
+        input: Any = None,
+        model: str | None = None,
+        max_steps: int | None = None,
+        max_tokens: int | None = None,
+        max_seconds: float | None = None,
+        stream: bool = False,
+    ) -> AgentRun | AgentStream:
+        """Have an agent do a task in steps: an AgentRun, or, with `stream=True`, an AgentStream of its events.
+
+        `agent` is one of `list_agents()`: `researcher` answers a question over several `collections` (all that the key may
+        read, if None), or one of a project's own. `tools` are names of tools, or, in this process, functions; None
+        are the agent's own, none of which writes. With `approve="writes"`, calls of tools that write wait for `approve` or
+        `reject`, and the run is a job, whose id is `run_id`; `submit_job("run_agent", {…})` makes one of any run. `input`
+        is what the agent takes in a shape of its own, a dict or a pydantic object. A run ends at `max_steps` (calls
+        of models and tools), `max_tokens` or `max_seconds`, with what was found until then.
+
+        Raises InvalidRequest (no such agent or tool; an input that does not fit), Forbidden, BackendError, whose `details`
+        tell the `step` that failed and the `trace`, and BackendTimeout.
+        """
+        names = None if tools is None else [self._tool_name(one) for one in tools]
+        fields = {
+            "task": task,
+            "agent": agent,
+            "collections": [collections] if isinstance(collections, str) else _as_list(collections),
+            "tools": names,
+            "approve": approve,
+            "input": _with_schemas(input),
+            "model": model,
+            "max_steps": max_steps,
+            "max_tokens": max_tokens,
+            "max_seconds": max_seconds,
+        }
+        if stream:
+            return AgentStream(self._stream("run_agent", **fields))
+        return AgentRun(self._call("run_agent", **fields))
+
+    def _tool_name(self, tool: Any) -> str:
+        """A function is offered to the core of this process, under a name."""
+        if isinstance(tool, str):
+            return tool
+        offer = getattr(self._transport, "offer_tool", None)
+        if offer is None:
+            raise InvalidRequest(
+                "tools: a server calls its own tools, by their names: functions are for clients in process"
+            )
+        return str(offer(tool))
+
+    def list_agents(self) -> Record:
+        """What there is to run: `{agents, tools}`.
+
+        `agents` are `{name, description, own, tools, input, output}`, the last two JSON Schemas of what one takes and gives
+        in a shape of its own; `tools` are `{name, description, writes, parameters}`.
+        """
+        return self._call("list_agents")
+
+    def approve(self, run_id: str) -> Job:
+        """Have a run that waits for it (`status` "needs_approval") call what it asked for, and go on; the run, as a job.
+
+        `wait_for_job(run_id)` gives its result. Raises NotFound, and Conflict for one that waits for nobody's word.
+        """
+        return Job(self._call("approve", run_id=run_id))
+
+    def reject(self, run_id: str, *, why: str = "") -> Job:
+        """Refuse what a run waits for: it is told `why`, and goes on without; the run, as a job. Raises as `approve`."""
+        return Job(self._call("reject", run_id=run_id, why=why))
 
     # Schedules
 
@@ -3004,6 +3175,15 @@ def _of_foreign(item: Any) -> dict[str, Any]:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:10])) + (", …" if len(names) > 10 else "")
+
+
+def _with_schemas(value: Any) -> Any:
+    """An agent's input, with a pydantic object as its fields and a pydantic class as its JSON Schema."""
+    if hasattr(value, "model_dump") and not isinstance(value, type):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {name: _json_schema(one) if isinstance(one, type) else one for name, one in value.items()}
+    return value
 
 
 def _json_schema(schema: Any) -> Any:

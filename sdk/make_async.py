@@ -15,11 +15,14 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("llm_client.py")
 TARGET = SOURCE.parents[1] / "llmbackend" / "async_client.py"
 
-CLASSES = ("_TextStream", "ReplyStream", "AnswerStream", "LLMBackendClient")
+CLASSES = ("_TextStream", "ReplyStream", "AnswerStream", "AgentStream", "LLMBackendClient")
 FUNCTIONS = ("_events", "_rows", "_close")
 """What takes its pieces from a transport. Everything else is the same for both clients, and imported."""
 
-PLAIN = {"__init__", "__repr__", "__getstate__", "__deepcopy__", "_given", "_take", "_take_call", "alive"}
+PLAIN = {
+    *("__init__", "__repr__", "__getstate__", "__deepcopy__"),
+    *("_given", "_take", "_take_call", "_tool_name", "alive"),
+}
 """Functions that wait for nothing, beside properties."""
 
 LEFT_OUT = {"llamaindex"}

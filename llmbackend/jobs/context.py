@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import tracing
 from ..access.names import QualifiedName
@@ -30,6 +30,18 @@ Save = Callable[[dict[str, Any], list[Chunk]], Coroutine[Any, Any, None]]
 """Writes values of the job's row together with chunks of its result."""
 
 
+Read = Callable[[], Coroutine[Any, Any, list[Any]]]
+"""Reads the rows that earlier attempts have stored."""
+
+
+class Waits(Exception):
+    """Raised by a job's function where it waits for somebody's word; `state` is its checkpoint."""
+
+    def __init__(self, state: Any) -> None:
+        super().__init__("the job waits for somebody's word")
+        self.state = state
+
+
 @dataclass(frozen=True)
 class JobServices:
     """What a job may use."""
@@ -41,12 +53,16 @@ class JobServices:
     answer_links: Links
     backups: Backups
     responder: Responder
+    agents: Any = None
+    """What agents use (AgentServices, of a storey above)."""
 
 
 class Context:
     """A job at work. Cancelling it cancels the function at its next await, as anyio and asyncio do."""
 
-    def __init__(self, job: Claim, services: JobServices, resume: Any, results: Results, save: Save) -> None:
+    def __init__(
+        self, job: Claim, services: JobServices, resume: Any, results: Results, save: Save, read: Read
+    ) -> None:
         self.job_id = job.id
         self.owner = job.owner
         self.attempt = job.attempts
@@ -57,6 +73,7 @@ class Context:
         self.results = results
         """Rows of the result, any number: `results.append([…])` or `results.append_vectors(matrix)`."""
         self._save = save
+        self._read = read
         self._reached = job.reached
         self._checkpoint = job.checkpoint
         self._began = time.monotonic()
@@ -113,6 +130,14 @@ class Context:
         self._checkpoint = saved
         values = {**self._state, **self._headway, "checkpoint": saved, **self.counts()}
         await self._save(values, self.results.take())
+
+    async def saved_rows(self) -> list[Any]:
+        """The rows of the result that earlier attempts have stored."""
+        return await self._read()
+
+    def wait(self, state: Any) -> NoReturn:
+        """End this attempt; the job goes on, with `state` as `resume`, once somebody has given their word."""
+        raise Waits(state)
 
     @property
     def came_further(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -199,6 +199,15 @@ def hand_back(connection: Connection, job: Claim, values: Mapping[str, Any] | No
     advance(connection, job, {**queued, **(values or {})})
 
 
+WAITS = "needs approval"
+"""The stage of a job that waits for somebody's word."""
+
+
+def put_aside(connection: Connection, job: Claim, checkpoint: str) -> None:
+    """Queued again, and not taken up before somebody has answered; raises LostAttempt."""
+    hand_back(connection, job, {"blocked": 1, "stage": WAITS, "checkpoint": checkpoint})
+
+
 ENDED: dict[str, Any] = {"worker": None, "token": None, "lease": None}
 
 
@@ -268,6 +277,31 @@ def retry(connection: Connection, caller: Caller, job_id: str) -> None:
             finished_at=None,
             version=jobs.c.version + 1,
         )
+    )
+
+
+def answer(
+    connection: Connection, reach: str | None, job_id: str, change: Callable[[dict[str, Any]], None]
+) -> None:
+    """Have a job that waits for somebody's word go on, its checkpoint changed by that; raises NotFound and Conflict."""
+    row = connection.execute(
+        select(jobs.c.number, jobs.c.status, jobs.c.stage, jobs.c.checkpoint)
+        .where(*of_project(reach), jobs.c.id == job_id)
+        .with_for_update()
+    ).first()
+    if row is None:
+        raise missing(job_id)
+    if row.status != "queued" or row.stage != WAITS:
+        raise Conflict(
+            f"run {job_id} waits for nobody's word: it is {row.status}",
+            details={"job_id": job_id, "status": row.status},
+        )
+    state = json.loads(row.checkpoint)
+    change(state)
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.number == row.number)
+        .values(checkpoint=json.dumps(state), blocked=0, stage="", run_at=0.0, version=jobs.c.version + 1)
     )
 
 

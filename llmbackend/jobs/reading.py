@@ -13,7 +13,7 @@ from sqlalchemy import Connection, RowMapping, func, select
 from ..errors import Conflict, JobExpired, LLMBackendError
 from ..schemas import JobProgress, JobRows, JobState, JobStatus, JobWebhook
 from . import results
-from .ledger import missing, of_project
+from .ledger import WAITS, missing, of_project
 from .registry import TYPES
 from .tables import dependencies, jobs, now, stamp, webhooks
 
@@ -32,7 +32,8 @@ def status(connection: Connection, reach: str | None, job_id: str, keep_days: fl
     waits_for = connection.execute(other.where(dependencies.c.job == row["number"])).scalars()
     told = connection.execute(select(webhooks).where(webhooks.c.job == row["number"])).mappings().first()
     hook = JobWebhook(**{name: told[name] for name in JobWebhook.model_fields}) if told else None
-    seen = _seen(row, keep_days, depends_on=list(waits_for), webhook=hook)
+    pending = _pending(connection, row)
+    seen = _seen(row, keep_days, depends_on=list(waits_for), webhook=hook, pending=pending)
     if row["result"] is not None and not seen.expired:
         seen.result = json.loads(row["result"])
         if seen.rows is not None and row["row_bytes"] <= results.INLINE_BYTES:
@@ -52,7 +53,23 @@ def watched(
     row = connection.execute(query).mappings().first()
     if row is None:
         raise missing(job_id)
-    return row["version"], _seen(row, keep_days)
+    return row["version"], _seen(row, keep_days, pending=_pending(connection, row))
+
+
+def _pending(connection: Connection, row: RowMapping) -> Any:
+    """What a job that waits for somebody's word waits for."""
+    if row["status"] != "queued" or row["stage"] != WAITS:
+        return None
+    saved = connection.execute(select(jobs.c.checkpoint).where(jobs.c.number == row["number"])).scalar()
+    return json.loads(saved)["pending"] if saved else None
+
+
+def rows_from(connection: Connection, reach: str | None, job_id: str, offset: int) -> list[Any]:
+    """A job's rows so far, from one on, whether it has ended or not; raises NotFound."""
+    number = connection.execute(select(jobs.c.number).where(*of_project(reach), jobs.c.id == job_id)).scalar()
+    if number is None:
+        raise missing(job_id)
+    return results.values(list(results.read(connection, number, offset)))
 
 
 def changed(

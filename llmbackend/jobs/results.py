@@ -104,6 +104,11 @@ def read(connection: Connection, job: int, offset: int = 0, limit: int | None = 
         yield _cut(chunk, max(0, offset - chunk.first), stop)
 
 
+def stored(connection: Connection, job: int) -> list[Any]:
+    """All rows of JSON so far."""
+    return values([chunk for chunk in read(connection, job) if not chunk.dimension])
+
+
 def _cut(chunk: Chunk, start: int, stop: int) -> Chunk:
     if (start, stop) == (0, chunk.count):
         return chunk

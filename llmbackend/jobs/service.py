@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -104,6 +104,18 @@ class Jobs:
         await self._database.write(ledger.retry, caller, job_id)
         self._tell(job_id)
         return await self.status(caller.reach, job_id)
+
+    async def answer(
+        self, reach: str | None, job_id: str, change: Callable[[dict[str, Any]], None]
+    ) -> JobStatus:
+        """Have a job that waits for somebody's word go on, as `ledger.answer`."""
+        await self._database.write(ledger.answer, reach, job_id, change)
+        self._tell(job_id)
+        return await self.status(reach, job_id)
+
+    async def rows_from(self, reach: str | None, job_id: str, offset: int) -> list[Any]:
+        """A job's rows so far; raises NotFound."""
+        return await self._database.read(reading.rows_from, reach, job_id, offset)
 
     async def page(
         self, reach: str | None, job_id: str, offset: int, limit: int

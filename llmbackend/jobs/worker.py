@@ -30,7 +30,7 @@ from ..tracing import Trace, tracing
 from ..usage import Meter
 from ..vitals import Vitals
 from . import leases, ledger, reading, results, schedules, webhooks
-from .context import Context, JobServices
+from .context import Context, JobServices, Waits
 from .leases import WorkerCapacity
 from .ledger import Claim, LostAttempt, NewJob
 from .registry import TYPES, JobType, wanted
@@ -268,7 +268,10 @@ class Worker:
             except LostAttempt:
                 attempt.scope.cancel()
 
-        context = attempt.context = Context(job, self._services, None, rows, save)
+        async def read() -> list[Any]:
+            return await self._database.read(results.stored, job.number)
+
+        context = attempt.context = Context(job, self._services, None, rows, save, read)
         end: tuple[Any, ...] | None = None
         try:
             with panics.caught(), attempt.scope:
@@ -286,6 +289,9 @@ class Worker:
                 self._require_room(chunks)
                 end = _complete, job, result, {**context.last_progress, **context.counts()}, chunks
         except Exception as error:
+            if isinstance(error, Waits):
+                await context.settle()
+                return ledger.put_aside, job, json.dumps(error.state)
             failure = _only(error)
             waits = isinstance(error, _NoTokens)
             if waits or isinstance(failure, InsufficientStorage):
@@ -340,6 +346,8 @@ class Worker:
         try:
             yield
             outcome = "ok"
+        except Waits:
+            raise
         except Exception:
             outcome = "failed"
             raise

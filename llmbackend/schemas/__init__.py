@@ -6,6 +6,7 @@ Requests are strict: an unknown field or a wrong type is refused, never guessed 
 from __future__ import annotations
 
 from .access import *
+from .agents import *
 from .analysis import *
 from .audit import *
 from .base import *

@@ -18,7 +18,7 @@ from .base import LARGEST, PRINTABLE, Request, Response
 
 
 JobState = Literal["queued", "running", "completed", "failed", "cancelled"]
-_JobId = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+JobIdentifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 _LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
@@ -39,7 +39,7 @@ class SubmitJobRequest(Request):
     run_at: Annotated[str, Field(max_length=64, pattern=PRINTABLE), AfterValidator(_moment)] | None = Field(
         None, description="not before; ISO 8601 with an offset from UTC, within the years 1 to 9999 in UTC"
     )
-    depends_on: list[_JobId] | None = Field(
+    depends_on: list[JobIdentifier] | None = Field(
         None, max_length=1000, description="jobs that are to be completed first"
     )
     idempotency_key: str | None = Field(
@@ -67,7 +67,7 @@ class JobId(Response):
 
 
 class JobRequest(Request):
-    job_id: _JobId
+    job_id: JobIdentifier
 
 
 class JobEventsRequest(JobRequest):
@@ -122,6 +122,14 @@ class JobWebhook(Response):
     error: str | None
 
 
+class PendingCall(Response):
+    """A call of a tool that writes, which waits for somebody's word."""
+
+    id: str
+    tool: str
+    arguments: dict[str, Any]
+
+
 class JobStatus(Response):
     id: str
     type: str
@@ -133,6 +141,9 @@ class JobStatus(Response):
     rows: JobRows | None = None
     expired: bool = Field(False, description="the result was kept for its time, and is no more")
     error: dict[str, Any] | None = None
+    pending: list[PendingCall] | None = Field(
+        None, description="what an agent's run waits for somebody's word on (`approve`, `reject`)"
+    )
     priority: int
     run_at: str | None = None
     depends_on: list[str] | None = None

@@ -22,7 +22,7 @@ from tests.access.door import ADMIN, Door
 TEXT = "Every employee has 28 days of paid vacation a year."
 MANIFEST = {"embedding_model": "m", "dimension": 2, "chunk_size": 512, "chunk_overlap": 64}
 
-Of = Literal["nothing", "collection", "new", "job", "schedule", "key", "model", "response"]
+Of = Literal["nothing", "collection", "new", "job", "run", "schedule", "key", "model", "response"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,10 @@ ROWS: dict[str, Row] = {
     "job_events": Row("jobs", "job"),
     "retry_job": Row("jobs", "job", {}),
     "cancel_job": Row("jobs", "job", {}),
+    "list_agents": Row(None),
+    "run_agent": Row("chat", body={"task": "How much vacation?", "collections": ["policies"]}),
+    "approve": Row("jobs", "run", {}),
+    "reject": Row("jobs", "run", {}),
     "set_schedule": Row(
         "jobs",
         body={"name": "a", "cron": "0 2 1 1 *", "job_type": "count_words", "params": {"texts": ["a"]}},
@@ -174,7 +178,7 @@ class World:
 
     def name(self, row: Row, kind: Kind, whose: Whose, *, spend: bool) -> str:
         """What this caller would call it; `spend` tells whether it may be gone after that."""
-        of = "collection" if row.of == "model" else row.of
+        of: Of = {"model": "collection", "run": "job"}.get(row.of, row.of)  # type: ignore[assignment]
         if of == "nothing":
             return "-"
         if whose == "missing":
@@ -205,10 +209,9 @@ def _ask(world: World, name: str, row: Row, key: str | None, what: str) -> Any:
     fields = dict(row.body or {})
     if row.of in ("collection", "new"):
         fields["collection"] = what
-    if row.of in ("job", "key", "model", "schedule", "response"):
-        field = {"job": "job_id", "model": "model", "schedule": "name", "response": "response_id"}.get(
-            row.of, row.of
-        )
+    if row.of in ("job", "run", "key", "model", "schedule", "response"):
+        named = {"job": "job_id", "run": "run_id", "schedule": "name", "response": "response_id"}
+        field = named.get(row.of, row.of)
         fields[field] = f"rag/{what}" if row.of == "model" else what
     path = operation.path
     for field in re.findall(r"\{(\w+)\}", path):
@@ -234,7 +237,7 @@ def _expected(row: Row, kind: Kind, whose: Whose, label: str) -> set[str]:
         if label == "shared-with" and whose == "own":
             return {"forbidden"} if row.writes or row.owners else {"done"}
         return {"done"} if whose == "own" or label == "admin" else {"not_found"}
-    if label == "admin" and row.of in ("job", "key", "response") and whose != "missing":
+    if label == "admin" and row.of in ("job", "run", "key", "response") and whose != "missing":
         return {"done"}
     own = whose == "own" and kind.project in ("hr", "support")
     return {"done"} if own else {"not_found"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from unicodedata import category, normalize
 
-_TAG = r"<\s*+/?\s*+(?:passage|conversation|question|document)s?\b"
+_TAG = r"<\s*+/?\s*+(?:passage|conversation|question|document|result|message)s?\b"
 _TOKEN = (
     r"<\|"  # <|im_end|>, <|eot_id|>, DeepSeek's <｜User｜>
     r"|<</?\s*sys\s*>>"

@@ -1,0 +1,208 @@
+"""`researcher`: a question over several collections, each sentence of the answer with its source.
+
+A model is given the tools. Where there is none that phrases answers, a fixed plan is followed, and says so: the question is
+split, each part is asked of each collection, what stands around the closest passages is read where they do not tell, and
+the answer is in the documents' words.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Workflow, step
+
+from ..errors import InvalidRequest
+from ..inference.sentences import sentences, stems
+from ..schemas import Hit
+from .citing import cited
+from .made import Made
+from .orchestration import by_tools, finished
+from .prompts import prompt
+from .running import Running
+from .tooling import find, offered, use
+from .tools import chunks_of
+
+FIXED_PLAN = (
+    "a fixed plan, for no model phrases answers here: the question is split, each part is asked of each collection, and the "
+    "answer is in the documents' words"
+)
+
+_ASKS = (
+    r"(?:how|what|when|where|which|who|whom|whose|why|does|do|did|is|are|was|were|can|may|must|should|will)"
+)
+_PARTS = re.compile(rf"(?<=[?;])\s+|,?\s+and\s+(?={_ASKS}\b)", re.IGNORECASE)
+_NUMBER = re.compile(r"(\d[\d.,]*)\s*([^\W\d_]{3,})")
+
+
+async def research(run: Running, tools: tuple[str, ...]) -> Made:
+    """Raises InvalidRequest where there is no question."""
+    task = run.request.task
+    if not task.strip():
+        raise InvalidRequest("task: the researcher answers a question, and there is none")
+    parts = offered(run, tools)
+    if run.services.chat.abstracts:
+        may = await run.readable()
+        asked = f"Question: {task}\n\nCollections: {', '.join(may) or 'none'}"
+        text = await by_tools(run, parts, prompt("researcher"), asked)
+        return sourced(run, text)
+    run.notes.append(FIXED_PLAN)
+    text, found = await finished(FixedPlan(run).run(task=task))
+    return Made(text, found=found)
+
+
+def sourced(run: Running, text: str) -> Made:
+    """The answer with a source for each sentence; what has none is told in the notes."""
+    checked = cited(text, run.sources)
+    run.notes.extend(f"left out, for no source has it: {one}" for one in checked.left_out)
+    return Made(checked.text, found=bool(checked.citations))
+
+
+class PartEvent(Event):
+    number: int
+    question: str
+    collection: str
+
+
+class AnswerEvent(Event):
+    number: int
+    question: str
+    collection: str
+    answer: str
+    found: bool
+
+
+class FixedPlan(Workflow):
+    """split -> ask (each part of each collection) -> compare."""
+
+    def __init__(self, run: Running) -> None:
+        super().__init__(timeout=None)
+        self._run = run
+        self._tools = {"query": find("query")}
+
+    @step
+    async def split(self, context: Context, start: StartEvent) -> PartEvent | StopEvent | None:
+        async with self._run.step("split", given=start.task) as node:
+            questions = parts_of(start.task)
+            node.told.output = " | ".join(questions)[:500]
+        may = (await self._run.readable())[:32]
+        if not may:
+            return StopEvent(result=("There is no collection to read.", False))
+        await context.store.set("parts", len(questions) * len(may))
+        for number, question in enumerate(questions):
+            for collection in may:
+                context.send_event(PartEvent(number=number, question=question, collection=collection))
+        return None
+
+    @step(num_workers=2)
+    async def ask(self, part: PartEvent) -> AnswerEvent:
+        arguments: dict[str, Any] = {"question": part.question, "collections": [part.collection]}
+        outcome = await use(self._run, self._tools, "query", arguments)
+        answer, found = "", False
+        if outcome.error is None:
+            answer, found = _said(outcome.value["answer"]), outcome.value["found"]
+            if not found and (around := await self._around(part, answer)):
+                answer, found = around, True
+        else:
+            self._run.notes.append(f"{part.collection}: {outcome.error}")
+        return AnswerEvent(**part.model_dump(), answer=answer, found=found)
+
+    async def _around(self, part: PartEvent, closest: str) -> str:
+        """A sentence next to the closest passage that has what is asked for."""
+        first = re.search(r"\(source (\d+)\)|\[(\d+)\]", closest)
+        number = int(first[1] or first[2]) if first else 0
+        source = self._run.sources.get(number)
+        if source is None or source.collection != part.collection:
+            return ""
+        async with self._run.step("read around", given=source.document_id) as node:
+            chunks = await chunks_of(self._run, part.collection, source.document_id)
+            asked = stems(part.question)
+            for one in chunks:
+                if not 0 < abs(one.chunk - source.chunk) <= 1 or not asked:
+                    continue
+                for start, end in sentences(one.text):
+                    said = " ".join(one.text[start:end].split())
+                    if len(asked & stems(said)) >= 0.7 * len(asked) and len(asked) > 2:
+                        hit = Hit(
+                            text=one.text,
+                            score=0.0,
+                            document_id=one.document_id,
+                            chunk=one.chunk,
+                            collection=part.collection,
+                            metadata=one.metadata,
+                        )
+                        (told,) = self._run.cite([hit])
+                        node.told.output = said[:500]
+                        return f"{said} [{told.number}]"
+        return ""
+
+    @step
+    async def compare(self, context: Context, answer: AnswerEvent) -> StopEvent | None:
+        collected: Any = context.collect_events(answer, [AnswerEvent] * await context.store.get("parts"))
+        if collected is None:
+            return None
+        async with self._run.step("compare"):
+            several = len({one.collection for one in collected}) > 1
+            order = await self._run.readable()
+            collected = sorted(collected, key=lambda one: (one.number, order.index(one.collection)))
+            numbers = sorted({one.number for one in collected})
+            told: list[str] = []
+            for number in numbers:
+                group = [one for one in collected if one.number == number]
+                told += _compared(group, several=several, heads=len(numbers) > 1)
+            found = any(one.found for one in collected)
+        return StopEvent(result=("\n\n".join(told), found))
+
+
+def parts_of(question: str) -> list[str]:
+    """Its sub-questions, as far as its words tell."""
+    found = [part.strip() for part in _PARTS.split(question) if part and part.strip(" ?;")]
+    return list(dict.fromkeys(found))[:8] or [question]
+
+
+def _said(answer: str) -> str:
+    """Without its heading, and each stretch in one paragraph."""
+    _, _, said = answer.partition("\n\n")
+    return said or answer
+
+
+def _compared(group: list[AnswerEvent], *, several: bool, heads: bool) -> list[str]:
+    told = [f"{group[0].question}"] if heads else []
+    found = [one for one in group if one.found]
+    for one in found:
+        told.append(f"{one.collection}: {one.answer}" if several else one.answer)
+    if not found:
+        told.append("The documents do not tell for certain.")
+    elif several and (missing := [one.collection for one in group if not one.found]):
+        told.append(f"Nothing certain on this in {', '.join(missing)}.")
+    told += contradictions(found)
+    return told
+
+
+def contradictions(found: list[AnswerEvent]) -> list[str]:
+    """Where two collections name other numbers of the same thing."""
+    told = []
+    for place, one in enumerate(found):
+        for other in found[place + 1 :]:
+            mine, theirs = _amounts(one.answer), _amounts(other.answer)
+            for unit in mine.keys() & theirs.keys():
+                if mine[unit].isdisjoint(theirs[unit]):
+                    a, b = sorted(mine[unit])[0], sorted(theirs[unit])[0]
+                    marks = _marks(one.answer), _marks(other.answer)
+                    told.append(
+                        f"Contradiction: {one.collection} says {a} {unit}{marks[0]}, "
+                        f"{other.collection} says {b} {unit}{marks[1]}."
+                    )
+    return told
+
+
+def _amounts(text: str) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for number, unit in _NUMBER.findall(re.sub(r"\[\d+\]", "", text)):
+        found.setdefault(unit.lower(), set()).add(number.strip(".,"))
+    return found
+
+
+def _marks(text: str) -> str:
+    first = re.search(r"\[\d+\]", text)
+    return f" {first[0]}" if first else ""

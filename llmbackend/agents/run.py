@@ -1,0 +1,160 @@
+"""A run as an agent's own code has it: models, tools, other agents and steps, from whichever loop or thread it is on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llm_client import Reply
+
+from ..errors import BackendError
+from .running import Running
+
+if TYPE_CHECKING:
+    from llama_index.core.tools import FunctionTool
+
+    from ..schemas import AgentRun
+    from .llm import RunLLM
+
+_Result = TypeVar("_Result")
+
+
+class Run:
+    """What an agent is given as `run`.
+
+    All that it does counts against the run's limits, is a step in its trace and an event in its stream, is done with the
+    rights that the caller's key has at that moment, and, where the run is a job, is done once: an agent that is begun again
+    after its process was killed gets the answers that were there.
+    """
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+
+    @property
+    def task(self) -> str:
+        """What was asked."""
+        return self._running.request.task
+
+    @property
+    def collections(self) -> list[str] | None:
+        """Those that were named; None: all that the caller's key may read."""
+        return self._running.request.collections
+
+    async def chat(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        system: str | None = None,
+        schema: Any = None,
+        name: str = "model",
+        prompt: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """The chat model's Reply; by a `schema` (a pydantic class, or a JSON Schema), what it says as that."""
+        return await self._on_core(self._chat(messages, system, schema, name, prompt, options))
+
+    async def _chat(
+        self,
+        messages: Any,
+        system: str | None,
+        schema: Any,
+        name: str,
+        prompt: str | None,
+        options: dict[str, Any],
+    ) -> Any:
+        turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        if system is not None:
+            turns = [{"role": "system", "content": system}, *turns]
+        shape = schema.model_json_schema() if hasattr(schema, "model_json_schema") else schema
+        said = await self._running.chat(
+            {"messages": turns, **options}, schema=shape, name=name, prompt=prompt, says=schema is None
+        )
+        if shape is None:
+            return reply_of(said)
+        text = said["message"]["content"]
+        if hasattr(schema, "model_validate_json"):
+            return schema.model_validate_json(text)
+        import json
+
+        return json.loads(text)
+
+    async def tool(self, name: str, **arguments: Any) -> Any:
+        """What a tool gives; raises BackendError where it fails."""
+        outcome = await self._on_core(self._use(name, arguments))
+        if outcome.error is not None:
+            raise BackendError(
+                f"the tool {name!r} failed: {outcome.error}", details={"backend": "agent", "tool": name}
+            )
+        return outcome.value
+
+    async def _use(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        from .tooling import find, use
+
+        return await use(self._running, {name: find(name)}, name, arguments)
+
+    async def agent(self, name: str, task: str = "", *, input: Any = None) -> AgentRun:
+        """What another agent makes of a task, as a part of this run."""
+        return await self._on_core(self._agent(name, task, input))
+
+    async def _agent(self, name: str, task: str, given: Any) -> AgentRun:
+        from .execution import part_of
+
+        return await part_of(self._running, name, task, given)
+
+    def step(self, name: str) -> AbstractContextManager[Any]:
+        """Within this block, what is done is a part of that step."""
+        made: AbstractContextManager[Any] = self._running.stepping(name)
+        return made
+
+    def note(self, text: str) -> None:
+        """Tell the caller something beside the answer."""
+        self._running.notes.append(text)
+
+    def llm(self) -> RunLLM:
+        """The chat model as LlamaIndex's LLM."""
+        from .llm import RunLLM
+
+        return RunLLM.of(self._running)
+
+    def tools(self, *names: str) -> list[FunctionTool]:
+        """Tools as LlamaIndex's: those that are named, else those that the caller asked for, else all that do not write."""
+        from .llm import as_llamaindex
+        from .tooling import called, offered
+
+        parts = offered(self._running, names or None)
+        return [as_llamaindex(self._running, called(name), part) for name, part in parts.items()]
+
+    async def _on_core(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        return await on_core(self._running, work)
+
+
+async def on_core(running: Running, work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Done on the core's loop, for whoever is on another one."""
+    if asyncio.get_running_loop() is running.loop:
+        return await work
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, running.loop))
+
+
+def on_core_blocking(running: Running, work: Coroutine[Any, Any, _Result]) -> _Result:
+    """The same, for whoever blocks a thread of its own."""
+    try:
+        here: Any = asyncio.get_running_loop()
+    except RuntimeError:
+        here = None
+    if here is running.loop:
+        work.close()
+        raise BackendError("this blocks the core's loop: await the method that begins with `a` instead")
+    return asyncio.run_coroutine_threadsafe(work, running.loop).result()
+
+
+def reply_of(said: Mapping[str, Any]) -> Reply:
+    message = said["message"]
+    return Reply(
+        message.get("content") or "",
+        model=said.get("model") or "",
+        usage=said.get("usage"),
+        finish_reason=said.get("finish_reason"),
+        message=message,
+    )

@@ -1,0 +1,509 @@
+"""A run at work, on the core's loop: it counts, limits, tells and remembers what an agent does."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, NoReturn
+
+from .. import schemas, tracing
+from ..access.caller import Caller, Right
+from ..access.decision import NOTHING, Asks, Granted, Wanted
+from ..errors import BackendError, LLMBackendError, StreamInterrupted
+from ..inference import structured
+from ..inference.chat import total
+from ..knowledge.answers.delimiters import as_data
+from ..knowledge.answers.links import Inert
+from ..schemas import Hit, PendingCall, RunAgentRequest, Source, Step
+from ..settings import Settings
+from ..tracing import Trace
+from .journal import Journal
+from .services import AgentServices
+
+SHOWN = 500
+"""Characters of what a step was given and gave that its trace and events show."""
+
+DEPTH = 8
+"""Agents that may call one another, each the next."""
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    steps: int
+    tokens: int
+    seconds: float
+    tool_seconds: float
+    tool_characters: int
+
+    @classmethod
+    def of(cls, request: RunAgentRequest, settings: Settings) -> Limits:
+        """What is asked for, at most what is set."""
+        return cls(
+            min(request.max_steps or settings.agent_steps, settings.agent_steps),
+            min(request.max_tokens or settings.agent_tokens, settings.agent_tokens),
+            min(request.max_seconds or settings.agent_seconds, settings.agent_seconds),
+            settings.agent_tool_seconds,
+            settings.agent_tool_characters,
+        )
+
+
+class Halt(NamedTuple):
+    """Why a run does not go on."""
+
+    waits: bool
+    """For somebody's word; else it is at a limit."""
+    note: str
+
+
+class StepTrace(Trace):
+    """Of a step: what models use is its own, and the call's that it is a part of."""
+
+    def __init__(self, root: Trace, granted: Granted = NOTHING) -> None:
+        super().__init__(root.operation, root.request_id, root.caller, granted=granted)
+        self._root = root
+
+    def used(self, model: str, usage: Any = None, *, estimated: bool = False) -> None:
+        super().used(model, usage, estimated=estimated)  # it has no meter: that counts once
+        self._root.used(model, usage, estimated=estimated)
+
+    def at_work(self, change: int) -> None:
+        self._root.at_work(change)
+
+    def wrote(self, chunks: int) -> None:
+        self._root.wrote(chunks)
+
+
+@dataclass(eq=False)
+class Node:
+    """A step at work, or done."""
+
+    number: int
+    told: Step
+    trace: StepTrace
+    parent: Node | None
+    began: float = field(default_factory=time.monotonic)
+    own_tokens: int = 0
+
+    @property
+    def path(self) -> str:
+        """`contracts > search`."""
+        return f"{self.parent.path} > {self.told.name}" if self.parent else self.told.name
+
+    @property
+    def depth(self) -> int:
+        return 0 if self.parent is None else self.parent.depth + (self.told.kind == "agent")
+
+
+_node: ContextVar[Node | None] = ContextVar("llmbackend_agent_step", default=None)
+
+
+class _Shared:
+    """What a run and the agents that it calls count together."""
+
+    def __init__(self) -> None:
+        self.root: Node | None = None
+        self.model = ""
+        self.steps = 0
+        self.nodes = 0
+        self.active = 0
+        self.said = False
+        """Whether anything of the answer has been told as it was written."""
+        self.open: dict[int, Node] = {}
+        """Steps at work."""
+
+
+class Running:
+    """Made and used on the core's loop; what an agent on another loop asks of it comes by `Run` (run.py)."""
+
+    def __init__(
+        self,
+        services: AgentServices,
+        request: RunAgentRequest,
+        journal: Journal,
+        emit: Emit,
+        decisions: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        self.services = services
+        self.request = request
+        self.journal = journal
+        self.decisions = dict(decisions or {})
+        """Of calls that waited, by their keys: True, or why not."""
+        self.run_id = run_id
+        self.limits = Limits.of(request, services.settings)
+        self.loop = asyncio.get_running_loop()
+        self.root_trace = tracing.current()
+        self.caller: Caller = self.root_trace.caller
+        self.began = time.monotonic()
+        self.tokens_before = sum(self.root_trace.tokens.values())
+        self.halted: asyncio.Future[Halt] = self.loop.create_future()
+        self.pending: list[PendingCall] = []
+        self.sources: dict[int, Source] = {}
+        self.notes: list[str] = []
+        self.emit = emit
+        self.shared = _Shared()
+        for row in journal.rows.values():
+            for told in row.get("sources") or ():
+                source = Source.model_validate(told)
+                self.sources[source.number] = source
+
+    def calling(self, request: RunAgentRequest) -> Running:
+        """The same run, as another agent has it, which it calls."""
+        other = copy.copy(self)
+        other.request = request
+        return other
+
+    # Steps
+
+    @asynccontextmanager
+    async def step(
+        self, name: str, kind: Any = "step", *, prompt: str | None = None, given: Any = None
+    ) -> AsyncIterator[Node]:
+        """A part of the run, in the trace and among the events."""
+        with self.stepping(name, kind, prompt=prompt, given=given) as node:
+            yield node
+
+    @contextmanager
+    def stepping(self, name: str, kind: Any = "step", *, prompt: str | None = None, given: Any = None) -> Any:
+        parent = _node.get()
+        self.shared.nodes += 1
+        told = Step.model_construct(
+            name=name[:200],
+            kind=kind,
+            seconds=0.0,
+            tokens=0,
+            model=None,
+            prompt=prompt,
+            input=shown(given),
+            output=None,
+            error=None,
+            replayed=False,
+            steps=[],
+        )
+        node = Node(self.shared.nodes, told, StepTrace(self.root_trace), parent)
+        if parent is not None:
+            parent.told.steps.append(told)
+        elif self.shared.root is None:
+            self.shared.root = node
+        self.shared.open[node.number] = node
+        self._tell(node, "began")
+        before = _node.set(node)
+        try:
+            with tracing.tracing(node.trace):
+                yield node
+        except BaseException as error:
+            told.error = told.error or self._said(error)
+            if not hasattr(error, "agent_step"):
+                with suppress(AttributeError):  # some errors take none
+                    error.agent_step = node.path  # type: ignore[attr-defined]
+            raise
+        finally:
+            _node.reset(before)
+            self._end(node)
+
+    def _said(self, error: BaseException) -> str | None:
+        if isinstance(error, asyncio.CancelledError):
+            ended = self.halted.result() if self.halted.done() and not self.halted.cancelled() else None
+            return "cancelled" if ended is None else ended.note or "waits for somebody's word"
+        if isinstance(error, LLMBackendError):
+            return f"{error.code}: {error.message}"[:SHOWN]
+        return f"{type(error).__name__}: {error}"[:SHOWN]
+
+    def _end(self, node: Node) -> None:
+        told = node.told
+        if not told.replayed:
+            told.seconds = round(time.monotonic() - node.began, 4)
+        node.own_tokens += sum(node.trace.tokens.values())
+        told.tokens = node.own_tokens + sum(step.tokens for step in told.steps)
+        told.model = told.model or node.trace.model or None
+        self.shared.open.pop(node.number, None)
+        self._tell(node, "ended")
+
+    def _tell(self, node: Node, status: str) -> None:
+        told = node.told
+        event: dict[str, Any] = {
+            "type": "step",
+            "id": node.number,
+            "parent": node.parent.number if node.parent else None,
+            "name": told.name,
+            "kind": told.kind,
+            "status": status,
+        }
+        if status == "ended":
+            event |= {"seconds": told.seconds, "tokens": told.tokens, "failed": told.error}
+        if told.prompt:
+            event["prompt"] = told.prompt
+        self.tell(event)
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """From any thread."""
+        try:
+            here = asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            here = False
+        if here:
+            self.emit(event)
+        elif not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.emit, event)
+
+    @property
+    def where(self) -> str:
+        """The innermost step at work."""
+        deepest = max(self.shared.open.values(), key=lambda node: node.number, default=None)
+        return deepest.path if deepest is not None else ""
+
+    @property
+    def here(self) -> Node | None:
+        return _node.get()
+
+    # Limits
+
+    @property
+    def tokens(self) -> int:
+        replayed = sum(row.get("tokens") or 0 for row in self.journal.rows.values() if row.get("replayed"))
+        return sum(self.root_trace.tokens.values()) - self.tokens_before + replayed
+
+    @property
+    def seconds_left(self) -> float:
+        return self.limits.seconds - (time.monotonic() - self.began)
+
+    async def count(self) -> None:
+        """One more call of a model or a tool; does not come back where that would be beyond a limit."""
+        if self.pending:  # nothing more is begun: what was asked is to be decided first
+            await self.halt(Halt(True, ""))
+        if self.shared.steps >= self.limits.steps:
+            await self.halt(
+                Halt(False, f"stopped at the limit of {self.limits.steps} steps (max_steps, AGENT_STEPS)")
+            )
+        if self.tokens >= self.limits.tokens:
+            await self.halt(
+                Halt(False, f"stopped at the limit of {self.limits.tokens} tokens (max_tokens, AGENT_TOKENS)")
+            )
+        self.shared.steps += 1
+
+    async def halt(self, why: Halt) -> NoReturn:
+        """End the run; whoever is at work in it is cancelled."""
+        if why.waits and self.shared.active:
+            await asyncio.get_running_loop().create_future()  # the last of those at work does
+        if not self.halted.done():
+            self.halted.set_result(why)
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError("cancelled")
+
+    @asynccontextmanager
+    async def _working(self) -> AsyncIterator[None]:
+        self.shared.active += 1
+        try:
+            yield
+        finally:
+            self.shared.active -= 1
+            if self.pending and not self.shared.active and not self.halted.done():
+                self.halted.set_result(Halt(True, ""))
+
+    # Rights
+
+    async def permitted(
+        self,
+        rights: Sequence[Right],
+        collections: Sequence[str] = (),
+        models: Sequence[tuple[Asks, str | None]] = (),
+        *,
+        owners_only: bool = False,
+    ) -> AbstractContextManager[None]:
+        """Within this, what is done may touch these; decided by what the key may now.
+
+        Raises Unauthorized, Forbidden, NotFound.
+        """
+        await self.services.register.require(self.caller)
+        granted = await self.services.register.permit(
+            self.caller, Wanted(rights, collections, models, owners_only)
+        )
+        node = _node.get()
+        return tracing.tracing(StepTrace(node.trace if node is not None else self.root_trace, granted))
+
+    async def readable(self) -> list[str]:
+        """The collections that the run may use: those that were named, or all that the key may read."""
+        if self.request.collections is not None:
+            return list(self.request.collections)
+        with await self.permitted(("read",)):
+            found = await self.services.operations.list_collections(
+                schemas.ListCollectionsRequest(counts=False)
+            )
+        return [one.name for one in found.collections]
+
+    # What is done once
+
+    async def once(
+        self, node: Node, kind: str, given: Any, work: Callable[[str], Awaitable[dict[str, Any]]]
+    ) -> dict[str, Any]:
+        """What `work` gives, or gave in an earlier attempt: a dict of JSON, `sources` among it."""
+        key = self.journal.key(kind, given)
+        saved = self.journal.rows.get(key)
+        if saved is not None:
+            saved["replayed"] = True
+            node.told.replayed, node.told.seconds = True, saved.get("seconds") or 0.0
+            node.own_tokens += saved.get("tokens") or 0
+            node.told.model = saved.get("model")
+            result: dict[str, Any] = saved["result"]
+            return result
+        before = set(self.sources)
+        result = await work(key)
+        tokens = sum(node.trace.tokens.values())
+        row = {
+            "key": key,
+            "kind": kind,
+            "name": node.told.name,
+            "given": given[1] if kind == "tool" else None,
+            "seconds": round(time.monotonic() - node.began, 4),
+            "tokens": tokens,
+            "model": node.trace.model or None,
+            "result": result,
+            "sources": [one.model_dump() for number, one in self.sources.items() if number not in before],
+        }
+        await self.journal.save(row)
+        return result
+
+    def cite(self, hits: Sequence[Hit]) -> list[Source]:
+        """The passages as sources, each under one number however often it is found."""
+        known = {(one.collection, one.document_id, one.chunk): one for one in self.sources.values()}
+        told = []
+        for hit in hits:
+            place = hit.collection, hit.document_id, hit.chunk
+            if place not in known:
+                number = max(self.sources, default=0) + 1
+                quote = getattr(hit, "quote", None) or hit.text
+                fields = {**hit.model_dump(), "number": number, "quote": quote}
+                known[place] = self.sources[number] = Source.model_validate(fields)
+            told.append(known[place])
+        return told
+
+    # Models
+
+    async def chat(
+        self,
+        request: dict[str, Any],
+        *,
+        schema: dict[str, Any] | None = None,
+        name: str = "model",
+        prompt: str | None = None,
+        says: bool = False,
+    ) -> dict[str, Any]:
+        """`{message, model, usage, finish_reason}`; what it writes comes as events, too, if it `says` it to the caller."""
+        await self.count()
+        asked = {key: value for key, value in request.items() if value is not None}
+        if self.request.model and "model" not in asked:
+            asked["model"] = self.request.model
+        last = asked["messages"][-1] if asked.get("messages") else {}
+        async with (
+            self._working(),
+            self.step(name, "model", prompt=prompt, given=last.get("content")) as node,
+        ):
+
+            async def work(key: str) -> dict[str, Any]:
+                with await self.permitted(("chat",), models=[("chat", asked.get("model"))]):
+                    left = self.limits.tokens - self.tokens
+                    few = left < (await self.services.chat.window()).context
+                    if few and (asked.get("max_tokens") is None or asked["max_tokens"] > left):
+                        asked["max_tokens"] = max(1, left)
+                    return await self._asked(node, asked, schema, says=says)
+
+            result = await self.once(node, "model", [{**request}, schema], work)
+            self.shared.model = node.told.model or result.get("model") or self.shared.model
+            message = result["message"]
+            node.told.output = shown(message.get("content") or message.get("tool_calls"))
+            return result
+
+    async def _asked(
+        self, node: Node, asked: dict[str, Any], schema: dict[str, Any] | None, *, says: bool
+    ) -> dict[str, Any]:
+        if schema is not None:
+            said = await structured.complete(self.services.chat, asked, schema)
+            return _reply(said)
+        try:
+            return await self._streamed(node, asked, says=says)
+        except StreamInterrupted as error:  # once more: models' servers restart
+            self.notes.append(f"{node.path}: {error.message}; asked once more")
+            self.tell(
+                {
+                    "type": "step",
+                    "id": node.number,
+                    "name": node.told.name,
+                    "kind": "model",
+                    "status": "retried",
+                }
+            )
+            try:
+                return await self._streamed(node, asked, says=says)
+            except StreamInterrupted as again:
+                raise BackendError(again.message, details={"backend": "chat", **again.details}) from again
+
+    async def _streamed(self, node: Node, asked: dict[str, Any], *, says: bool) -> dict[str, Any]:
+        text, model, reason = "", "", None
+        calls: dict[int, dict[str, Any]] = {}
+        beside: dict[str, str] = {}
+        usage: dict[str, int] = {}
+        inert = Inert(self.services.settings.answer_links, cites=False)
+
+        def say(piece: str, *, last: bool = False) -> None:
+            if says and (told := inert.feed(piece, last)):
+                self.shared.said = True
+                self.tell({"type": "text", "delta": told, "step": node.number})
+
+        wanted = {**asked, "stream_options": {"include_usage": True}}
+        async with aclosing(self.services.chat.stream(wanted)) as chunks:
+            async for chunk in chunks:
+                model = chunk.get("model") or model
+                usage = total(chunk.get("usage")) or usage
+                for choice in chunk.get("choices") or ():
+                    reason = choice.get("finish_reason") or reason
+                    delta = choice.get("delta") or {}
+                    if piece := delta.get("content"):
+                        text += piece
+                        say(piece)
+                    if thought := delta.get("reasoning_content"):
+                        beside["reasoning_content"] = beside.get("reasoning_content", "") + thought
+                    for part in delta.get("tool_calls") or ():
+                        call = calls.setdefault(
+                            part.get("index") or 0,
+                            {"id": "", "type": "function", "function": {"name": "", "arguments": ""}},
+                        )
+                        function = part.get("function") or {}
+                        call["id"] = part.get("id") or call["id"]
+                        call["function"]["name"] = function.get("name") or call["function"]["name"]
+                        call["function"]["arguments"] += function.get("arguments") or ""
+        say("", last=True)
+        message: dict[str, Any] = {"role": "assistant", "content": text, **beside}
+        if calls:
+            message["tool_calls"] = [calls[index] for index in sorted(calls)]
+        return {"message": message, "model": model, "usage": usage, "finish_reason": reason}
+
+
+def _reply(said: dict[str, Any]) -> dict[str, Any]:
+    choice = said["choices"][0]
+    return {
+        "message": choice["message"],
+        "model": said.get("model") or "",
+        "usage": total(said.get("usage")),
+        "finish_reason": choice.get("finish_reason"),
+    }
+
+
+def shown(value: Any) -> str | None:
+    """The beginning of it, for the trace."""
+    if value is None or value == "":
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def result_for_model(tool: str, text: str) -> str:
+    """A tool's result as data: what it says is no instruction, and cannot end the tags around it."""
+    return f'<result tool="{tool}">\n{as_data(text)}\n</result>'

@@ -1,0 +1,229 @@
+"""What the core asks of agents: begin a run, tell what happens in it, decide what it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, cast
+
+from anyio import CancelScope
+
+from .. import panics, tracing
+from ..errors import BackendError, Conflict, LLMBackendError
+from ..jobs.ledger import WAITS, NewJob
+from ..jobs.service import Jobs
+from ..plugins import AGENTS, TOOLS
+from ..schemas import (
+    AgentList,
+    AgentRun,
+    JobStatus,
+    PendingCall,
+    RunAgentRequest,
+    Source,
+    Step,
+    ToolInfo,
+)
+from . import builtin, job, tools  # noqa: F401  # they register what comes along
+from .execution import check, described, execute
+from .journal import Journal
+from .running import Running, shown
+from .services import AgentServices
+from .tooling import description, parameters
+
+_Submit = Callable[[str, dict[str, Any]], Awaitable[NewJob]]
+
+
+class AgentRuns:
+    """Made and used on the core's loop."""
+
+    def __init__(self, services: AgentServices, jobs: Jobs, new_job: _Submit) -> None:
+        self._services = services
+        self._jobs = jobs
+        self._new_job = new_job
+
+    def listed(self) -> AgentList:
+        return AgentList(
+            agents=[described(AGENTS[name]) for name in sorted(AGENTS)],
+            tools=[
+                ToolInfo(
+                    name=name,
+                    description=description(part),
+                    writes=part.writes,
+                    parameters=parameters(part),
+                )
+                for name, part in sorted(TOOLS.items())
+            ],
+        )
+
+    async def run(self, request: RunAgentRequest) -> AgentRun:
+        """The run at its end, or where it waits for somebody's word."""
+        check(request)
+        if request.approve is not None:
+            async with aclosing(self._followed(await self._submitted(request), request)) as events:
+                async for event in events:
+                    if event["type"] == "done":
+                        return AgentRun.model_validate(event["run"])
+            raise AssertionError("a run ends with done, or an error")
+        return await execute(Running(self._services, request, Journal(), lambda event: None))
+
+    async def events(self, request: RunAgentRequest) -> AsyncGenerator[dict[str, Any], None]:
+        """What happens, as it happens; the last is `done`, with the run. Leaving early ends a run that is no job."""
+        check(request)
+        if request.approve is not None:
+            events = self._followed(await self._submitted(request), request)
+        else:
+            events = self._direct(request)
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+    async def _direct(self, request: RunAgentRequest) -> AsyncGenerator[dict[str, Any], None]:
+        items: asyncio.Queue[dict[str, Any] | BaseException] = asyncio.Queue()
+        running = Running(self._services, request, Journal(), items.put_nowait)
+        scope = CancelScope()
+
+        async def work() -> None:
+            with scope:
+                try:
+                    with panics.caught():
+                        run = await execute(running)
+                        items.put_nowait({"type": "done", "run": run.model_dump(mode="json")})
+                except Exception as error:
+                    items.put_nowait(error)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            items.put_nowait(BackendError("the run was stopped before its end: try again", details={}))
+
+        task = asyncio.create_task(work())
+        task.add_done_callback(ended)
+        try:
+            while True:
+                item = await items.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+                if item["type"] == "done":
+                    return
+        finally:
+            scope.cancel()
+            with CancelScope(shield=True):
+                await asyncio.wait([task])
+
+    # Runs that are jobs
+
+    async def _submitted(self, request: RunAgentRequest) -> str:
+        given = request.model_dump(mode="json", exclude_unset=True, exclude={"stream"})
+        return await self._jobs.submit(await self._new_job(job.TYPE, given))
+
+    async def _followed(self, run_id: str, request: RunAgentRequest) -> AsyncGenerator[dict[str, Any], None]:
+        """A job's run: its steps as they are finished."""
+        reach = tracing.current().caller.reach
+        rows: list[dict[str, Any]] = []
+        yield {
+            "type": "step",
+            "id": 1,
+            "parent": None,
+            "name": request.agent,
+            "kind": "agent",
+            "status": "began",
+            "run_id": run_id,
+        }
+        async with aclosing(cast(Any, self._jobs.watch(reach, run_id, 0))) as changes:
+            async for _, seen in changes:
+                new = await self._jobs.rows_from(reach, run_id, len(rows))
+                for row in new:
+                    rows.append(row)
+                    for event in _events_of(row, len(rows) + 1):
+                        yield event
+                if seen.status == "queued" and seen.progress.stage == WAITS:
+                    break
+        status = await self._jobs.status(reach, run_id)
+        if status.pending:
+            pending = [one.model_dump() for one in status.pending]
+            yield {"type": "needs_approval", "run_id": run_id, "pending": pending}
+        yield {"type": "done", "run": _run_of(status, request, rows).model_dump(mode="json")}
+
+    async def decide(self, run_id: str, word: Any) -> JobStatus:
+        """True, or why not; the run goes on. Raises NotFound and Conflict."""
+
+        def change(state: dict[str, Any]) -> None:
+            state["decisions"] = {
+                **(state.get("decisions") or {}),
+                **{one["id"]: word for one in state.get("pending") or ()},
+            }
+            state["pending"] = []
+
+        return await self._jobs.answer(tracing.current().caller.reach, run_id, change)
+
+
+def _events_of(row: dict[str, Any], number: int) -> list[dict[str, Any]]:
+    """What a finished step of a job's run is told as."""
+    result = row["result"]
+    ended = {
+        "type": "step",
+        "id": number,
+        "parent": 1,
+        "name": row["name"],
+        "kind": row["kind"],
+        "status": "ended",
+        "seconds": row["seconds"],
+        "tokens": row["tokens"],
+        "failed": result.get("error"),
+    }
+    if row["kind"] == "tool":
+        call_id, arguments = row["key"], row.get("given")
+        return [
+            {"type": "tool_call", "id": call_id, "tool": row["name"], "arguments": arguments},
+            {
+                "type": "tool_result",
+                "id": call_id,
+                "tool": row["name"],
+                "output": shown(result.get("text")),
+                "failed": result.get("error"),
+                "seconds": row["seconds"],
+            },
+            ended,
+        ]
+    text = (result.get("message") or {}).get("content")
+    said = [{"type": "text", "delta": text, "step": number}] if row["kind"] == "model" and text else []
+    return [*said, ended]
+
+
+def _run_of(status: JobStatus, request: RunAgentRequest, rows: list[dict[str, Any]]) -> AgentRun:
+    """Raises the error that it failed with, and Conflict where it was cancelled."""
+    if status.status == "completed":
+        return AgentRun.model_validate({name: status.result[name] for name in AgentRun.model_fields})
+    if status.error is not None:
+        raise LLMBackendError.from_dict(status.error)
+    if status.status == "cancelled":
+        raise Conflict(f"run {status.id} was cancelled", details={"job_id": status.id})
+    steps = [
+        Step(
+            name=row["name"],
+            kind=row["kind"],
+            seconds=row["seconds"],
+            tokens=row["tokens"],
+            model=row.get("model"),
+            output=shown(row["result"].get("text")),
+            error=row["result"].get("error"),
+        )
+        for row in rows
+    ]
+    tokens = sum(step.tokens for step in steps)
+    pending: list[PendingCall] = status.pending or []
+    return AgentRun(
+        agent=request.agent,
+        run_id=status.id,
+        status="needs_approval",
+        pending=pending,
+        sources=[Source.model_validate(one) for row in rows for one in row.get("sources") or ()],
+        trace=Step(
+            name=request.agent,
+            kind="agent",
+            seconds=round(sum(step.seconds for step in steps), 4),
+            tokens=tokens,
+            steps=steps,
+        ),
+        usage={"total_tokens": tokens, "steps": len(rows)},
+    )

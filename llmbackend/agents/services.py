@@ -1,0 +1,38 @@
+"""What agents use of the core: its operations, each with the rights that the caller's key has at that moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from .. import schemas
+from ..access.register import Register
+from ..inference.cache import CachedEmbedder
+from ..inference.chat import ChatModel
+from ..inference.judge import Judge
+from ..settings import Settings
+
+
+class Operations(Protocol):
+    """Those of the core that tools call. They do not decide who may: `Running.permitted` does, before each."""
+
+    async def rag_search(self, request: schemas.RagSearchRequest) -> schemas.SearchResult: ...
+    async def rag_query(self, request: schemas.RagQueryRequest) -> schemas.QueryAnswer: ...
+    async def list_collections(self, request: schemas.ListCollectionsRequest) -> schemas.CollectionList: ...
+    async def list_documents(self, request: schemas.ListDocumentsRequest) -> schemas.DocumentList: ...
+    async def list_chunks(self, request: schemas.ListChunksRequest) -> schemas.ChunkList: ...
+    async def analyze_document(self, request: schemas.AnalyzeRequest) -> schemas.Analysis: ...
+    async def rerank(self, request: schemas.RerankRequest) -> schemas.RerankResponse: ...
+    async def rag_ingest(self, request: schemas.RagIngestRequest) -> schemas.IngestReport: ...
+    async def delete_documents(self, request: schemas.DeleteDocumentsRequest) -> schemas.DocumentsDeleted: ...
+    async def delete_collection(self, request: schemas.CollectionRequest) -> schemas.CollectionDeleted: ...
+
+
+@dataclass(frozen=True)
+class AgentServices:
+    operations: Operations
+    register: Register
+    chat: ChatModel
+    embedder: CachedEmbedder
+    judge: Judge
+    settings: Settings

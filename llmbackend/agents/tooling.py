@@ -1,0 +1,241 @@
+"""What an agent may call: how a model is told of it, and how it is called."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import time
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from ..errors import BackendTimeout, Forbidden, InvalidRequest, LLMBackendError, Unauthorized
+from ..plugins import TOOLS, ToolPart
+from ..schemas import PendingCall
+from .running import Halt, Running, result_for_model, shown
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a tool gives: a value for an agent's own code, and the text that a model reads."""
+
+    value: Any
+    text: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    value: Any
+    text: str
+    """As a model reads it."""
+    error: str | None = None
+
+
+def parameters(part: ToolPart) -> dict[str, Any]:
+    """The JSON Schema of its arguments."""
+    if part.parameters is not None:
+        return dict(part.parameters)
+    schema = arguments_of(part).model_json_schema()
+    schema.pop("title", None)
+    return schema
+
+
+def description(part: ToolPart) -> str:
+    return " ".join((inspect.getdoc(part.made) or part.name).split())
+
+
+@cache
+def arguments_of(part: ToolPart) -> type[BaseModel]:
+    """A pydantic class of its arguments, by its annotations."""
+    known = typing.get_type_hints(part.made, include_extras=True) if not part.is_class else {}
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(part.made).parameters.items():
+        if name == "run" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[name] = (known.get(name, Any), default)
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    return create_model(f"{part.name}_arguments", __config__=config, **fields)
+
+
+def offered(running: Running, names: tuple[str, ...] | None) -> dict[str, ToolPart]:
+    """The tools of a run: those that were asked for, else the agent's; those that write only where they are named.
+
+    Raises InvalidRequest for a name that there is not.
+    """
+    asked = running.request.tools if running.request.tools is not None else names
+    if asked is not None:
+        return {name: find(name) for name in asked}
+    return {
+        name: part
+        for name, part in TOOLS.items()
+        if not part.writes and part.made.__module__.startswith("llmbackend.")
+    }
+
+
+OFFERED: dict[str, ToolPart] = {}
+"""Functions that a caller in this process has handed over with a call, by the names that they have for it."""
+
+
+def find(name: str) -> ToolPart:
+    return OFFERED.get(name) or TOOLS.named(name)
+
+
+def called(name: str) -> str:
+    """What a model calls it."""
+    part = OFFERED.get(name)
+    return part.name if part is not None else name
+
+
+async def use(
+    running: Running, tools: Mapping[str, ToolPart], name: str, arguments: Any, call_id: str = ""
+) -> Outcome:
+    """Call a tool of a run. What goes wrong is an outcome, too, for the model to read; rights and limits are not.
+
+    Raises Unauthorized, and Forbidden for what the caller's key may not.
+    """
+    await running.count()
+    async with running._working(), running.step(name, "tool", given=arguments) as node:
+        call_id = call_id or f"call-{node.number}"
+        running.tell({"type": "tool_call", "id": call_id, "tool": name, "arguments": arguments})
+        outcome = await _used(running, tools, name, arguments, node)
+        node.told.output, node.told.error = shown(outcome.text), outcome.error
+        running.tell(
+            {
+                "type": "tool_result",
+                "id": call_id,
+                "tool": name,
+                "output": shown(outcome.text),
+                "failed": outcome.error,
+                "seconds": round(time.monotonic() - node.began, 4),
+            }
+        )
+    return outcome
+
+
+async def _used(
+    running: Running, tools: Mapping[str, ToolPart], name: str, arguments: Any, node: Any
+) -> Outcome:
+    part = tools.get(name)
+    if part is None:
+        return _wrong(f"there is no tool {name[:100]!r}: there are {', '.join(tools) or 'none'}")
+    if not isinstance(arguments, Mapping):
+        return _wrong(f"the arguments of {name} are no JSON object: {shown(arguments)}")
+    given = dict(arguments)
+    if part.parameters is None:
+        try:
+            valid = arguments_of(part).model_validate(given)
+            given = {field: getattr(valid, field) for field in valid.model_fields_set}
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}"
+                for one in error.errors(include_url=False, include_context=False)[:5]
+            )
+            return _wrong(f"the arguments of {name} do not fit: {wrong}")
+
+    async def work(key: str) -> dict[str, Any]:
+        if part.writes and running.request.approve == "writes":
+            decision = await _decision(running, key, name, arguments)
+            if decision is not True:
+                refused = f"this call was refused{f': {decision}' if decision else ''}"
+                return {"value": None, "text": refused, "error": refused}
+        outcome = await _called(running, part, given)
+        return {"value": outcome.value, "text": outcome.text, "error": outcome.error}
+
+    result = await running.once(node, "tool", [name, dict(arguments)], work)
+    return Outcome(result["value"], result["text"], result["error"])
+
+
+async def _decision(running: Running, key: str, name: str, arguments: Mapping[str, Any]) -> Any:
+    """True, or why not; does not come back before somebody has decided."""
+    if key in running.decisions:
+        return running.decisions[key]
+    running.pending.append(PendingCall(id=key, tool=name, arguments=dict(arguments)))
+    running.shared.active -= 1  # it waits, and is not at work
+    await running.halt(Halt(True, ""))
+
+
+async def _called(running: Running, part: ToolPart, given: dict[str, Any]) -> Outcome:
+    seconds = min(running.limits.tool_seconds, max(0.001, running.seconds_left))
+    try:
+        if part.made.__module__.startswith("llmbackend."):
+            async with asyncio.timeout(seconds):
+                result = await part.made(running, **given)
+        else:
+            result = await part.call(seconds, _own, part, running, given)
+    except (Unauthorized, Forbidden):
+        raise
+    except (TimeoutError, BackendTimeout):
+        return _wrong(f"{part.name} took more than {seconds:g} s and was ended (AGENT_TOOL_SECONDS)")
+    except LLMBackendError as error:
+        return _wrong(f"{error.code}: {error.message}")
+    except Exception as error:
+        return _wrong(f"{part.name} failed: {type(error).__name__}: {error}")
+    return _limited(running, part.name, result)
+
+
+def _own(part: ToolPart, running: Running, given: dict[str, Any]) -> Any:
+    """In a thread: of a project's own."""
+    from .run import Run
+
+    if "run" in inspect.signature(part.made).parameters:
+        given = {"run": Run(running), **given}
+    return part.made(**given)
+
+
+def _limited(running: Running, name: str, result: Any) -> Outcome:
+    """The result as JSON has it, and as a text that is cut where it is too long."""
+    if isinstance(result, Told):
+        value, text = result.value, result.text
+    else:
+        value = _plain(result)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        text = result_for_model(name, _cut(text, running.limits.tool_characters))
+        return Outcome(_cut_value(value, running.limits.tool_characters), text)
+    return Outcome(value, _cut(text, running.limits.tool_characters))
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    return f"{text[:most]}\n(cut: the first {most:,} of {len(text):,} characters, AGENT_TOOL_CHARACTERS)"
+
+
+def _cut_value(value: Any, most: int) -> Any:
+    if isinstance(value, str):
+        return _cut(value, most)
+    written = json.dumps(value, ensure_ascii=False, default=str)
+    return json.loads(json.dumps(value, default=str)) if len(written) <= most else _cut(written, most)
+
+
+def _plain(result: Any) -> Any:
+    if isinstance(result, BaseModel):
+        return result.model_dump(mode="json")
+    if isinstance(result, bytes | bytearray):
+        return result.decode("utf-8", "replace")
+    return result
+
+
+def _wrong(reason: str) -> Outcome:
+    return Outcome(None, f"ERROR: {reason}", reason)
+
+
+MOST_OFFERED = 1000
+"""Functions of this process that are kept: a run that is a job may call them later."""
+
+
+def offer(made: Any) -> str:
+    """A function of a caller in this process, under a name by which it may ask for it; raises InvalidRequest."""
+    name = getattr(made, "__name__", "")
+    if not callable(made) or not name.isidentifier():
+        raise InvalidRequest(f"tools: {made!r} is neither a tool's name nor a function that has a name")
+    handle = f"{name}@{id(made):x}"
+    OFFERED[handle] = ToolPart("tool", name, made, writes=bool(getattr(made, "writes", False)))
+    while len(OFFERED) > MOST_OFFERED:
+        del OFFERED[next(iter(OFFERED))]
+    return handle

@@ -1,0 +1,105 @@
+"""Runs of agents: what is asked of one, what comes back, and how it came about."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, JsonValue
+
+from .base import LARGEST, CollectionName, PartName, Request, Response
+from .jobs import JobIdentifier, PendingCall
+from .rag import Source
+
+TOOLS_OF_RUN = 128
+"""As many as OpenAI's chat takes."""
+
+
+class RunAgentRequest(Request):
+    task: str = Field("", max_length=2**20, description="what is to be done, or asked")
+    agent: PartName = Field("researcher", description="one of those that the list of agents shows")
+    collections: list[CollectionName] | None = Field(
+        None,
+        min_length=1,
+        max_length=32,
+        description="those that it may use; null: all that the key may read",
+    )
+    tools: Annotated[list[PartName], Field(max_length=TOOLS_OF_RUN)] | None = Field(
+        None, description="those that it may call; null: the agent's own, none of which writes"
+    )
+    approve: Literal["writes"] | None = Field(
+        None, description="writes: calls of tools that write wait for somebody's word, and the run is a job"
+    )
+    input: dict[str, JsonValue] | None = Field(None, description="in the shape that the agent takes")
+    model: str | None = Field(None, min_length=1, description="the chat model, if not the one that is set")
+    max_steps: int | None = Field(None, ge=1, le=10_000, description="calls of models and tools; AGENT_STEPS")
+    max_tokens: int | None = Field(
+        None, ge=1, le=LARGEST, description="that models read and write; AGENT_TOKENS"
+    )
+    max_seconds: float | None = Field(
+        None, gt=0, le=86_400, description="from the first to the last; AGENT_SECONDS"
+    )
+    stream: bool = Field(False, description="answer with an event for each thing that happens")
+
+
+class Step(Response):
+    """A part of a run, with those that it is made of."""
+
+    name: str
+    kind: Literal["agent", "model", "tool", "step"]
+    seconds: float = 0.0
+    tokens: int = Field(0, description="that models read and wrote in it, and in its parts")
+    model: str | None = None
+    prompt: str | None = Field(None, description="the prompt that was used, as name@version")
+    input: str | None = Field(None, description="the beginning of what it was given")
+    output: str | None = Field(None, description="the beginning of what it gave")
+    error: str | None = None
+    replayed: bool = Field(False, description="an earlier attempt had done it already")
+    steps: list[Step] = []
+
+
+class AgentRun(Response):
+    agent: str
+    run_id: str | None = Field(None, description="of a run that is a job: its job's id")
+    status: Literal["completed", "stopped", "needs_approval"] = Field(
+        description="stopped: at a limit, with what was found until then; `notes` tell at which"
+    )
+    answer: str = ""
+    found: bool = Field(False, description="whether the answer has a source")
+    citations: list[int] = Field([], description="numbers of the sources that the answer cites")
+    sources: list[Source] = []
+    output: JsonValue = Field(None, description="what an agent with a shape of its own gave")
+    notes: list[str] = []
+    pending: list[PendingCall] = []
+    trace: Step
+    model: str = ""
+    usage: dict[str, int] = {}
+
+
+class AgentInfo(Response):
+    name: str
+    description: str
+    own: bool = Field(description="whether it is a project's own")
+    tools: list[str] = Field(description="those that it has where none are named")
+    input: dict[str, Any] | None = Field(None, description="the JSON Schema of the `input` that it takes")
+    output: dict[str, Any] | None = Field(None, description="the JSON Schema of the `output` that it gives")
+
+
+class ToolInfo(Response):
+    name: str
+    description: str
+    writes: bool
+    parameters: dict[str, Any]
+
+
+class AgentList(Response):
+    agents: list[AgentInfo]
+    tools: list[ToolInfo]
+
+
+class ApproveRequest(Request):
+    run_id: JobIdentifier
+
+
+class RejectRequest(Request):
+    run_id: JobIdentifier
+    why: str = Field("", max_length=10_000, description="what the agent is told")
