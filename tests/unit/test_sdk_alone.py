@@ -100,7 +100,9 @@ def test_the_file_alone_does_the_main_job(folder: Path, server_url: str, python:
     done = _run(folder, program, server_url, python)
     assert done.stdout == ""
     shown = [line.rstrip() for line in done.stderr.strip().splitlines()]
-    assert all(line.startswith(("0 of 1 document", "1 document")) for line in shown), "a bar, and nothing else"
+    assert all(line.startswith(("0 of 1 document", "1 document")) for line in shown), (
+        "a bar, and nothing else"
+    )
     assert shown[-1].startswith("1 document, 1 chunk")
 
 
