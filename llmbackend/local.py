@@ -263,10 +263,7 @@ if hasattr(os, "register_at_fork"):
 
 def _on(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether the loop is what runs this."""
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False
+    return asyncio._get_running_loop() is loop
 
 
 def _run_on(loop: Any, done: Callable[[], bool]) -> None:

@@ -120,7 +120,7 @@ class Register:
 
     async def permit(self, caller: Caller, wanted: Wanted) -> Granted:
         """Decides (decision.py), by what keys and shares are now."""
-        if any("/" in name for name in wanted.collections):
+        if wanted.collections and any("/" in name for name in wanted.collections):
             await self.fresh()
         models: Sequence[str] = ()
         if wanted.models and not caller.models.all:

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -139,7 +139,7 @@ class CachedEmbedder:
             if before is not made_by:
                 name = made_by.digest or await threads.files(cache.name_of, made_by)
                 self._kept_by = made_by, name
-            key_of = _Key(json.dumps([name, *how, *_whose()]).encode())
+            key_of = _key(name, *how, tracing.current().caller.project)
             vectors = await self._embed(cache, key_of, texts, how[0], ask, made_by)
             if vectors is not None:
                 return vectors, vectors.made_by or made_by
@@ -212,12 +212,6 @@ def _placed(refused: TextRefused, texts: Sequence[str] | Sequence[TokenIds]) -> 
     return InvalidRequest(f"input.{index}: {refused.reason}", details={**refused.details, "index": index})
 
 
-def _whose() -> list[str]:
-    """A project has its own, or the time that a text takes would tell that another has it, too."""
-    project = tracing.current().caller.project
-    return [] if project == DEFAULT else [project]  # as all were kept before there were projects
-
-
 class _Key:
     def __init__(self, seed: bytes) -> None:
         self._seed = hashlib.blake2b(seed, digest_size=24)
@@ -227,6 +221,13 @@ class _Key:
         hashed = self._seed.copy()
         hashed.update(text.encode(errors="surrogatepass"))
         return hashed.digest()
+
+
+@lru_cache(1000)
+def _key(name: str, dimensions: int | None, too_long: TooLong, project: str) -> _Key:
+    """A project has its own, or the time that a text takes would tell that another has it, too."""
+    whose = [] if project == DEFAULT else [project]  # as all were kept before there were projects
+    return _Key(json.dumps([name, dimensions, too_long, *whose]).encode())
 
 
 def _look_up(

@@ -233,7 +233,8 @@ class _Searching:
         found = await collection.search(
             self.text, self.vector, mode=self.mode, top_k=limit, conditions=self.where, weight=self.weight
         )
-        return [Candidate.of(collection.name, one) for one in found]
+        name = collection.name
+        return [Candidate.of(name, one) for one in found]
 
     async def _together(self, limit: int) -> list[Candidate]:
         """What is asked of several collections, or of a server, is asked at the same time.
