@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -57,7 +57,7 @@ def create_app(
     """The application that serves an open Backend."""
     # Those with fields last, and of them the longest first: `project/collection` fits where one name does.
     rows = sorted(OPERATIONS.values(), key=lambda row: ("{" in row.path, -row.path.count("/")))
-    routes = [_route(row)(_path(row), _endpoint(backend, row), methods=[row.method]) for row in rows]
+    routes = [_route(row)(_path(row), _Endpoint(backend, row), methods=[row.method]) for row in rows]
     metrics = metrics or Metrics(backend)
     routes.append(Route(PATH, metrics.endpoint))
     routes += [Route("/health/live", _live), Route("/openapi.json", _openapi)]
@@ -127,8 +127,24 @@ class _CollectionName(Convertor[str]):
 register_url_convertor("collection", _CollectionName())
 
 
-def _endpoint(backend: Backend, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
-    async def endpoint(request: Request) -> Response:
+class _Endpoint:
+    """An operation as an ASGI application: Starlette would put two more around a function."""
+
+    def __init__(self, backend: Backend, operation: Operation) -> None:
+        self._backend = backend
+        self._operation = operation
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        try:
+            reply = await self._answer(request)
+        except LLMBackendError as error:
+            reply = await _refuse(request, error)
+        await reply(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        backend, operation = self._backend, self._operation
+
         def streams(asked: Any) -> bool:
             if not operation.streams or asked.stream:
                 return operation.streams
@@ -152,8 +168,6 @@ def _endpoint(backend: Backend, operation: Operation) -> Callable[[Request], Awa
             gone = partial(trace.leave, patience=patience)
             return EventStream(result, operation.media, backend.settings.heartbeat_seconds, gone)
         raise ClientDisconnect
-
-    return endpoint
 
 
 async def _body(
