@@ -354,12 +354,13 @@ class Upstream:
             watching = aiohttp.TraceConfig()
             watching.on_connection_create_end.append(self._note_connection)
             self._session = aiohttp.ClientSession(
-                headers=headers, connector=connector, trace_configs=[watching] if self.watched else None
+                headers=headers,
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),  # one caller's would go along with another's calls
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECTING, sock_read=self.timeout),
+                trace_configs=[watching] if self.watched else None,
             )
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECTING, sock_read=self.timeout)
-        reply = await self._session.request(
-            method, self.url + path, data=body, timeout=timeout, allow_redirects=False
-        )
+        reply = await self._session.request(method, self.url + path, data=body, allow_redirects=False)
         if reply.status == 200:
             return reply
         try:
