@@ -16,7 +16,7 @@ from .. import tracing
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound, Overloaded, StreamInterrupted
 from ..settings import Settings
 from ..sse import DONE, Tail, event
-from . import media, wire
+from . import media, responses_route, wire
 from .budget import Turn
 from .context_limits import overflow
 from .fallback import ChatServer
@@ -26,6 +26,9 @@ from .upstream import RETRIES, Upstream
 log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
+
+# What another server may do better.
+_FAILURES = (BackendError, Overloaded)
 
 
 class Window(NamedTuple):
@@ -91,12 +94,57 @@ class ChatModel(ABC):
                 yield event(chunk)
         yield DONE
 
+    async def by_responses(
+        self, model: str | None, messages: Sequence[dict[str, Any]]
+    ) -> ResponsesRoute | None:
+        """Who is to be asked by OpenAI's route of responses for that model; None where responses are made of chats."""
+        return None
+
     def servers(self) -> dict[str, str]:
         """Each server behind it: "ok", or that it failed of late."""
         return {}
 
     @abstractmethod
     async def close(self) -> None: ...
+
+
+class ResponsesRoute:
+    """A server that has OpenAI's route of responses."""
+
+    def __init__(self, server: ChatServer, model: str, deadline: float) -> None:
+        self._server = server
+        self._model = model
+        self._deadline = deadline
+
+    async def complete(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """As ChatModel.complete; None where it has failed, or has no such route any more: a chat may do better."""
+        asked = {**request, "model": self._model}
+        try:
+            return await responses_route.complete(self._server.upstream, asked, self._deadline)
+        except (NotFound, *_FAILURES) as error:
+            self._failed(error)
+            return None
+
+    async def stream(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """As ChatModel.stream; nothing comes where `complete` gives None."""
+        chunks = responses_route.stream(
+            self._server.upstream, {**request, "model": self._model}, self._deadline
+        )
+        begun = False
+        async with aclosing(chunks):
+            try:
+                async for chunk in chunks:
+                    begun = True
+                    yield chunk
+            except (NotFound, *_FAILURES) as error:
+                if begun:
+                    raise
+                self._failed(error)
+
+    def _failed(self, error: LLMBackendError) -> None:
+        log.warning("%s; asking for a chat instead", error.message)
+        if isinstance(error, NotFound):
+            self._server.forget_responses()
 
 
 def total(*usages: dict[str, Any] | None) -> dict[str, int]:
@@ -120,9 +168,6 @@ CONTEXT = 8192
 VLLM = "vLLM"
 """What a server of VLLM_URL is called: it tells a stream's usage all along."""
 
-# What another server may do better.
-_FAILURES = (BackendError, Overloaded)
-
 
 class OpenAICompatibleChat(ChatModel):
     """vLLM, LiteLLM or whatever speaks OpenAI's wire, by OpenAI's client.
@@ -138,6 +183,7 @@ class OpenAICompatibleChat(ChatModel):
         self._timeout = settings.upstream_timeout
         self._context = settings.chat_context
         self._name = settings.chat_model
+        self._by_responses = settings.responses_upstream
         self._private_media = settings.image_urls_private
 
     @property
@@ -169,6 +215,19 @@ class OpenAICompatibleChat(ChatModel):
                     offered = await server.offered(time.monotonic() + server.LISTING)
                     return window(offered.get(self._name or server.first or "") or CONTEXT)
         return window(self._context or CONTEXT)
+
+    async def by_responses(
+        self, model: str | None, messages: Sequence[dict[str, Any]]
+    ) -> ResponsesRoute | None:
+        if not self._by_responses:
+            return None
+        named = model or self._name
+        server = (await self._in_order(named))[0]
+        if not await server.has_responses():
+            return None
+        await media.check(messages, private=self._private_media)
+        deadline = time.monotonic() + self._timeout
+        return ResponsesRoute(server, named or await server.default(deadline), deadline)
 
     async def deadline(self) -> float:
         for server in self._servers:

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
+from . import responses_route
 from .upstream import RETRIES, Upstream
 
 
@@ -18,6 +19,7 @@ class ChatServer:
         self.tells_usage = True
         """Whether its streams take options by which they tell it; some servers refuse them."""
         self._cool_down = cool_down
+        self._has_responses: bool | None = None
         self._rests_until = 0.0
         self._offered: dict[str, int | None] = {}
         self._read_at = -self.LIST_AGE
@@ -29,6 +31,17 @@ class ChatServer:
     def rest(self, failure: LLMBackendError) -> None:
         """Leave it alone: as long as it says, or for the cool-down."""
         self._rests_until = time.monotonic() + (failure.details.get("retry_after") or self._cool_down)
+
+    async def has_responses(self) -> bool:
+        """Whether it has OpenAI's route of responses, which it is asked once."""
+        if self._has_responses is None and not self.resting:
+            deadline = time.monotonic() + self.LISTING
+            self._has_responses = await responses_route.has_route(self.upstream, deadline)
+        return bool(self._has_responses)
+
+    def forget_responses(self) -> None:
+        """It has that route no more."""
+        self._has_responses = False
 
     @property
     def first(self) -> str | None:

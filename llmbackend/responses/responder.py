@@ -164,6 +164,14 @@ class Responder:
         self, call: Call, turns: list[dict[str, Any]], stream: bool
     ) -> AsyncGenerator[Step, None]:
         asked = translation.chat(call.request, turns)
+        if turns is call.turns:
+            passed = False
+            async with aclosing(self._passed(call, stream)) as steps:
+                async for step in steps:
+                    passed = True
+                    yield step
+            if passed:
+                return
         while True:
             try:
                 if not stream:
@@ -178,6 +186,22 @@ class Responder:
                 if call.request.truncation != "auto" or "context" not in error.details or shorter is None:
                     raise
                 asked["messages"] = shorter
+
+    async def _passed(self, call: Call, stream: bool) -> AsyncGenerator[Step, None]:
+        """From a server that has this route itself; nothing where there is none, or where it goes on from what is here."""
+        if call.before:
+            return
+        route = await self._chat.by_responses(call.request.model, call.turns)
+        if route is None:
+            return
+        asked = translation.passed_on(call.request, call.input)
+        if not stream:
+            if (completion := await route.complete(asked)) is not None:
+                yield _completing(completion)
+            return
+        async with aclosing(route.stream(asked)) as chunks:
+            async for chunk in chunks:
+                yield _feeding(chunk)
 
     def _chunks(self, asked: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         return self._chat.stream({**asked, "stream_options": {"include_usage": True}})

@@ -182,6 +182,19 @@ def chat(request: RespondRequest, turns: list[dict[str, Any]]) -> dict[str, Any]
     return asked
 
 
+_OURS = {"background", "metadata", "previous_response_id", "stream", "stream_options"}
+
+
+def passed_on(request: RespondRequest, items: Sequence[Item]) -> dict[str, Any]:
+    """The request for a server that has this route itself, and is to keep nothing; our items' ids are nothing to it."""
+    asked = request.model_dump(
+        exclude_unset=True, exclude_none=True, by_alias=True, exclude={*_OURS, "input", "store", "model"}
+    )
+    thoughtless = [item for item in items if item["type"] != "reasoning" or "encrypted_content" in item]
+    told = [{name: value for name, value in item.items() if name != "id"} for item in thoughtless]
+    return {**asked, "input": told, "store": False}
+
+
 def _tools(request: RespondRequest) -> list[dict[str, Any]]:
     """The functions; of allowed_tools, those alone, which holds for models that do not know such a choice, too."""
     functions = [tool for tool in request.tools or () if tool.type == "function"]

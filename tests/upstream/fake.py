@@ -88,6 +88,10 @@ class Upstream:
         self.tei_texts = TEI_TEXTS
         self.counted: list[str] = []
         """The texts that were to be counted."""
+        self.has_responses = False
+        """Whether it has OpenAI's route of responses, which gives the next of `replies`, too: a text or an item."""
+        self.asked_for_nothing = 0
+        """How often that was asked for nothing."""
         self.models = ["ok"]
         self.listed = 0
         """How often the list of models was asked for."""
@@ -114,6 +118,7 @@ class Upstream:
                 Route("/v1/model/info", self._behind),
                 Route("/version", self._version),
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
+                Route("/v1/responses", self._responses, methods=["POST"]),
                 Route("/tokenize", self._tokenize, methods=["POST"]),
                 Route("/v1/embeddings", self._embeddings, methods=["POST"]),
                 Route("/v1/rerank", self._jina_rerank, methods=["POST"]),
@@ -130,6 +135,8 @@ class Upstream:
         self.replies.clear()
         self.faults.clear()
         self.headers.clear()
+        self.has_responses = False
+        self.asked_for_nothing = 0
         self.tei_texts = TEI_TEXTS
         self.counted.clear()
         self.models = ["ok"]
@@ -206,6 +213,46 @@ class Upstream:
         return _json(
             {"id": "1", "object": "chat.completion", "model": model, "choices": choices, "usage": USAGE}
         )
+
+    async def _responses(self, request: Request) -> Response:
+        if not self.has_responses:
+            return JSONResponse({"detail": "Not Found"}, status_code=404)
+        if not await request.json():
+            self.asked_for_nothing += 1
+            return JSONResponse({"error": {"message": "model: Field required"}}, status_code=400)
+        body = await self._note(request)
+        if (fault := await self._fault(body["model"], request)) is not None:
+            return fault
+        said: Any = self.replies.pop(0) if self.replies else REPLY
+        if isinstance(said, str):
+            said = {
+                "type": "message",
+                "role": "assistant",
+                "content": [{"type": "output_text", "text": said, "annotations": []}],
+            }
+        usage = {"input_tokens": 20, "output_tokens": 8, "total_tokens": 28}
+        told = {"id": "resp_theirs", "status": "completed", "model": body["model"], "usage": usage}
+        told["output"] = [{**said, "id": "theirs"}]
+        if not body.get("stream"):
+            return _json(told)
+        return StreamingResponse(self._response_events(told), media_type="text/event-stream")
+
+    async def _response_events(self, told: dict[str, Any]) -> AsyncIterator[bytes]:
+        """As spare as servers tell them."""
+        [item] = told["output"]
+        model = told["model"]
+        yield _event({"type": "response.created", "response": {**told, "output": [], "usage": None}})
+        yield _event({"type": "response.output_item.added", "output_index": 0, "item": item})
+        if item["type"] == "message":
+            text = item["content"][0]["text"]
+            for half in (text[: len(text) // 2], text[len(text) // 2 :]):
+                yield _event({"type": "response.output_text.delta", "output_index": 0, "delta": half})
+                if model == "failing":
+                    yield _event({"type": "response.failed", "response": {"error": {"message": "it died"}}})
+        if model == "truncated":
+            return
+        yield _event({"type": "response.output_item.done", "output_index": 0, "item": item})
+        yield _event({"type": "response.completed", "response": told})
 
     async def _stream(self, model: str, text: str) -> AsyncIterator[bytes]:
         for word in text.split(" ")[:2]:

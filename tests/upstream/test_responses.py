@@ -19,7 +19,7 @@ from llmbackend import (
 )
 from tests.responses import check, check_all
 from tests.server import KEY as SERVER_KEY
-from tests.upstream.conftest import fails
+from tests.upstream.conftest import Connect, fails
 from tests.upstream.fake import KEY, REPLY, USAGE, Upstream
 
 TIDE = {
@@ -340,3 +340,83 @@ def test_many_at_once(client: LLMBackendClient, upstream: Upstream) -> None:
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda n: _respond(client, n % 2 == 0, input=f"hello {n}"), range(16)))
     assert len({response["id"] for response in found}) == 16
+
+
+# A server that has the route itself
+
+
+@pytest.fixture
+def passing(connect: Connect, upstream: Upstream) -> LLMBackendClient:
+    upstream.has_responses = True
+    return connect()
+
+
+@both
+def test_a_server_that_has_the_route_is_asked_by_it(
+    passing: LLMBackendClient, upstream: Upstream, stream: bool
+) -> None:
+    asked: dict[str, Any] = {"input": "hello", "instructions": "Be short.", "reasoning": {"effort": "low"}}
+    first = _respond(passing, stream, **asked, metadata={"a": "b"})
+    assert first["output"][0]["content"][0]["text"] == REPLY
+    assert first["usage"]["output_tokens"] == 8
+    [sent] = upstream.seen
+    message = {"role": "user", "content": [{"type": "input_text", "text": "hello"}]}
+    assert sent == {
+        "model": "ok",
+        "instructions": "Be short.",
+        "reasoning": {"effort": "low"},
+        "store": False,
+        "input": [{"type": "message", "status": "completed", **message}],
+        **({"stream": True} if stream else {}),
+    }
+    assert passing.get_response(first["id"]) == first
+    second = _respond(passing, stream, input="again", previous_response_id=first["id"])
+    assert second["output"][0]["content"][0]["text"] == REPLY
+    assert [turn["content"] for turn in upstream.seen[-1]["messages"]] == ["hello", REPLY, "again"]
+    _respond(passing, stream, input="hello")
+    assert upstream.asked_for_nothing == 1
+
+
+@both
+def test_what_it_calls_is_told_in_pieces_even_if_it_does_not(
+    passing: LLMBackendClient, upstream: Upstream, stream: bool
+) -> None:
+    upstream.replies.append(
+        {"type": "function_call", "call_id": "call_0", "name": "tide", "arguments": '{"harbour": "Aldersea"}'}  # type: ignore[arg-type]
+    )
+    response = _respond(passing, stream, input="When?", tools=[TIDE], tool_choice="required")
+    [call] = response["output"]
+    assert (call["name"], call["call_id"], json.loads(call["arguments"])) == (
+        *("tide", "call_0"),
+        {"harbour": "Aldersea"},
+    )
+    assert upstream.seen[0]["tools"] == [TIDE]
+
+
+@pytest.mark.parametrize("model", ["failing", "truncated"])
+def test_what_breaks_off_there_is_told(passing: LLMBackendClient, upstream: Upstream, model: str) -> None:
+    events = []
+    with fails(StreamInterrupted):
+        for event in passing.respond("hello", model=model, stream=True):
+            events.append(event)
+    assert events[-1]["type"] == "response.failed"
+    check_all(events)
+
+
+@both
+def test_where_that_fails_a_chat_is_asked(
+    passing: LLMBackendClient, upstream: Upstream, stream: bool
+) -> None:
+    _respond(passing, stream, input="hello")
+    upstream.faults.append("404")
+    assert _respond(passing, stream, input="hello")["output"][0]["content"][0]["text"] == REPLY
+    assert "messages" in upstream.seen[-1]
+    _respond(passing, stream, input="hello")
+    assert ("messages" in upstream.seen[-1], upstream.asked_for_nothing) == (True, 1)
+
+
+def test_it_can_be_left_out(connect: Connect, upstream: Upstream) -> None:
+    upstream.has_responses = True
+    _respond(connect(responses_upstream=False), False, input="hello")
+    assert "messages" in upstream.seen[0]
+    assert upstream.asked_for_nothing == 0
