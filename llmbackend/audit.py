@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Column, Connection, Integer, String, Table, delete, insert, select
 
+from .schemas.audit import AuditEntry, AuditLog, AuditRequest
 from .storage.database import Database
 from .storage.schema import metadata
 from .tracing import Trace
@@ -83,6 +84,12 @@ class Audit:
         if time.monotonic() - self._tidied > _DAY:
             self._tidied = time.monotonic()
             self._written(self._database.write(_remove, _stamp(time.time() - self._keep)))
+
+    async def log(self, reach: str | None, asked: AuditRequest) -> AuditLog:
+        """What was noted until now, the newest first; of one project, or of all where that is None."""
+        await self.settled()
+        rows = await self._database.read(read, reach, asked.first, asked.action, asked.before, asked.limit)
+        return AuditLog(entries=[AuditEntry.model_validate(row) for row in rows])
 
     async def settled(self) -> None:
         """Once everything that was noted is written, or could not be."""

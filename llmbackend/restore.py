@@ -20,10 +20,10 @@ from sqlalchemy import Connection, Engine, Table, delete, func, insert, select
 
 from . import threads
 from .access import keys, shares
-from .backend import vector_engines
 from .backup import archive
 from .backup.archive import Line
 from .backup.unfinished import Unfinished
+from .compose import vector_engines
 from .disk import Disk
 from .errors import BackendError, Conflict
 from .inference import factory

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 DONE = b"data: [DONE]\n\n"
@@ -29,6 +30,16 @@ def event(data: dict[str, Any], number: int | None = None) -> bytes:
 def named_event(data: dict[str, Any]) -> bytes:
     """The same under the name of its type, as readers of OpenAI's responses have it."""
     return f"event: {data['type']}\n".encode() + event(data)
+
+
+async def events(
+    items: AsyncIterator[dict[str, Any]], written: Callable[[dict[str, Any]], bytes] = event
+) -> AsyncGenerator[bytes]:
+    """An event for each, and the last."""
+    async with aclosing(items):  # type: ignore[type-var]
+        async for item in items:
+            yield written(item)
+    yield DONE
 
 
 class Events:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from sqlalchemy import Column, Connection, Float, Integer, RowMapping, String, Table, func, select
 
 from .access.caller import Caller
-from .schemas.usage import BY, Price
+from .schemas.usage import BY, Price, UsageReport, UsageRequest, UsageRow
 from .storage.database import Database
 from .storage.schema import metadata
 from .vitals import Vitals
@@ -163,6 +163,15 @@ class Book:
             except Exception:
                 self._meter.put_back(taken)
                 raise
+
+    async def report(
+        self, reach: str | None, asked: UsageRequest, prices: Mapping[str, Price]
+    ) -> UsageReport:
+        """What was counted until now, of one project, or of all where that is None."""
+        await self.flush()
+        since, until = asked.days
+        rows = await self._database.read(read, reach, asked.by.split(","), since, until, prices)
+        return UsageReport(since=since, until=until, rows=[UsageRow.model_validate(row) for row in rows])
 
     async def close(self) -> None:
         if self._writing is not None:

@@ -9,12 +9,52 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from .. import tracing
 from ..errors import Forbidden
-from ..schemas.access import CreatedKey, CreateKeyRequest, KeyInfo
+from ..schemas.access import CreatedKey, CreateKeyRequest, KeyInfo, KeyList, RotateKeyRequest
+from ..storage.database import Database
+from . import keys
 from .caller import RIGHTS, Caller, Limits, Patterns, Standing
 from .keys import NewKey, limits_as_json, limits_of
+from .register import Register
 
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+
+
+class Keys:
+    """Made and used on the core's event loop. What changes counts in this process once it has returned."""
+
+    def __init__(self, database: Database, register: Register) -> None:
+        self._database = database
+        self._register = register
+
+    async def create(self, caller: Caller, asked: CreateKeyRequest) -> CreatedKey:
+        """Raises Forbidden for more than the caller may do."""
+        key, row = await self._database.write(keys.create, new_key(caller, asked))
+        tracing.current().target = row.id
+        await self._register.look()
+        return created(key, row)
+
+    async def listed(self, caller: Caller, project: str | None) -> KeyList:
+        rows = await self._database.read(keys.listed, caller.reach or project)
+        return KeyList(keys=[described(row) for row in rows if project in (None, row.project)])
+
+    async def rotate(self, caller: Caller, asked: RotateKeyRequest) -> CreatedKey:
+        """Raises NotFound, and Forbidden for a key that may do more than the caller."""
+        moment = time.time()
+        await self._register.look()
+        if (there := self._register.key(caller.reach, asked.key)) is not None:
+            require_within(there, caller)
+        until = moment + seconds(asked.overlap)
+        key, row = await self._database.write(keys.rotate, caller.reach, asked.key, until, moment)
+        await self._register.look()
+        return created(key, row)
+
+    async def revoke(self, caller: Caller, key: str) -> KeyInfo:
+        """Raises NotFound."""
+        row = await self._database.write(keys.revoke, caller.reach, key, time.time())
+        await self._register.look()
+        return described(row)
 
 
 def seconds(text: str) -> int:

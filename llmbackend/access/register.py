@@ -137,6 +137,12 @@ class Register:
     def shared_with(self, project: str) -> Mapping[QualifiedName, Shared]:
         return self._shared.get(project, _NOTHING)
 
+    def visible(self, name: QualifiedName, caller: Caller) -> bool:
+        """Whether the caller may know of that collection."""
+        its_own = caller.everywhere or name.project == caller.project
+        shown = its_own or name in self.shared_with(caller.project)
+        return shown and caller.collections.fit(name.shown_to(caller))
+
     async def fresh(self) -> None:
         """See to it that what is known is not older than a second; raises BackendError."""
         age = time.monotonic() - self._looked

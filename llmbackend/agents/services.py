@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from .. import schemas
@@ -28,9 +28,10 @@ class Operations(Protocol):
     async def delete_collection(self, request: schemas.CollectionRequest) -> schemas.CollectionDeleted: ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class AgentServices:
-    operations: Operations
+    operations: Operations = field(init=False)
+    """Set once they are there, which is after the parts that they are made of."""
     register: Register
     chat: ChatModel
     embedder: CachedEmbedder

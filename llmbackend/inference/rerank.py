@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from .. import tracing
+from .. import schemas, tracing
 from ..errors import BackendError, InvalidRequest, NotFound
 from . import budget
 from .batches import BYTES_A_TOKEN, Limits, ask_in_batches, size
@@ -31,6 +31,23 @@ class Reranker(Protocol):
         """All within the server's timeout; raises an LLMBackendError."""
 
     async def close(self) -> None: ...
+
+
+async def reranked(reranker: Reranker, asked: schemas.RerankRequest) -> schemas.RerankResponse:
+    """The best of the texts, in their order; raises as `Reranker.rerank`."""
+    texts = asked.documents
+    ranks = await reranker.rerank(asked.query, texts, asked.model)
+    usage = schemas.RerankUsage(prompt_tokens=ranks.tokens, total_tokens=ranks.tokens)
+    best = sorted(range(len(texts)), key=ranks.scores.__getitem__, reverse=True)[: asked.top_n]
+    results = [
+        schemas.RerankResult(
+            index=index,
+            relevance_score=ranks.scores[index],
+            document=schemas.RerankDocument(text=texts[index]) if asked.return_documents else None,
+        )
+        for index in best
+    ]
+    return schemas.RerankResponse(model=ranks.model, results=results, usage=usage)
 
 
 class NoReranker:

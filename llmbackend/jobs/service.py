@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from typing import Any
 
-from .. import threads
+from .. import schemas, sse, threads
 from ..access.caller import Caller
 from ..schemas import JobStatus
 from ..storage.database import Database
@@ -99,6 +99,10 @@ class Jobs:
             job = await self.status(reach, job_id)
         return job
 
+    async def open_jobs(self, project: str) -> int:
+        """How many of a project wait or are at work."""
+        return await self._database.read(reading.open_jobs, project)
+
     async def retry(self, caller: Caller, job_id: str) -> JobStatus:
         """Have a job that failed, or was cancelled, go on from its last checkpoint, as `ledger.retry`."""
         await self._database.write(ledger.retry, caller, job_id)
@@ -131,6 +135,45 @@ class Jobs:
             return json.loads(row["result"]), row["row_count"], chunks
 
         return await self._database.read(read)
+
+    async def result(
+        self, reach: str | None, asked: schemas.JobResultRequest
+    ) -> schemas.JobResult | schemas.Block:
+        """A page of a result; vectors as a block of bytes where that is asked for. Raises as `page`."""
+        head, total, chunks = await self.page(reach, asked.job_id, asked.offset, asked.limit)
+        if asked.encoding_format == "bytes" and chunks and chunks[0].dimension:
+            about = {
+                "result": head,
+                "offset": asked.offset,
+                "total": total,
+                "dimension": chunks[0].dimension,
+            }
+            vectors = b"".join(chunk.data for chunk in chunks)
+            return schemas.Block(json.dumps(about).encode() + b"\n" + vectors)
+        rows = await threads.processor(results.values, chunks)
+        return schemas.JobResult(result=head, offset=asked.offset, total=total, rows=rows)
+
+    async def result_lines(self, reach: str | None, asked: schemas.JobResultRequest) -> AsyncIterator[bytes]:
+        """All rows from an offset on, as lines of JSON; raises as `page`."""
+        offset, total = asked.offset, asked.offset + 1
+        while offset < total:
+            _, total, chunks = await self.page(reach, asked.job_id, offset, asked.limit)
+            yield await threads.processor(results.text, chunks)
+            offset += asked.limit
+
+    async def news(self, reach: str | None, asked: schemas.JobEventsRequest) -> schemas.JobEvents:
+        """The job, if it has changed since the event that is named; raises NotFound."""
+        version, job = await self.look(reach, asked.job_id)
+        events = [schemas.JobEvent(id=version, job=job)] if version > asked.last_event_id else []
+        return schemas.JobEvents(events=events)
+
+    async def events(self, reach: str | None, asked: schemas.JobEventsRequest) -> AsyncIterator[bytes]:
+        """Server-sent events, one each time that the job has changed; raises NotFound."""
+        await self.look(reach, asked.job_id)
+        yield sse.HEARTBEAT  # at once: whoever comes back for what is new learns that we are there
+        async for version, job in self.watch(reach, asked.job_id, asked.last_event_id):
+            yield sse.event({"id": version, "job": job.model_dump()}, version)
+        yield sse.DONE
 
     async def look(self, reach: str | None, job_id: str) -> tuple[int, JobStatus]:
         """The job's version, and the job without its result; raises NotFound."""

@@ -17,8 +17,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ..backend import Backend, State
+from ..backend import Backend
 from ..errors import Forbidden
+from ..health import State
 from ..tracing import Trace
 from .replies import error_response
 

@@ -203,7 +203,7 @@ def test_nothing_is_embedded_that_could_not_be_written(
         try:
             await backend.rag_ingest(ingest("the first text"))
             monkeypatch.setattr(CachedEmbedder, "embed", noted)
-            backend._disk.reserve = 2**60
+            backend.parts.disk.reserve = 2**60
             for number in range(3):
                 with pytest.raises(InsufficientStorage):
                     await backend.rag_ingest(ingest(f"another text, the {number}th"))

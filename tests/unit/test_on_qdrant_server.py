@@ -31,8 +31,8 @@ def _in_a_backend(
         backend = await Backend.open(Settings(data_dir=folder, qdrant_url=url, **settings))
         try:
             if server is not None:
-                assert backend._qdrant is not None
-                backend._qdrant.connection._client = server
+                assert backend.parts.qdrant is not None
+                backend.parts.qdrant.connection._client = server
             await work(backend)
         finally:
             await backend.close()
@@ -78,7 +78,7 @@ def test_a_full_disk_here_stops_nothing_that_is_elsewhere(tmp_path: Path) -> Non
     jobs.mkdir()
 
     async def work(backend: Backend) -> None:
-        backend._disk.reserve = 2**60
+        backend.parts.disk.reserve = 2**60
         assert (await backend.health(schemas.Empty())).status == "ok"
         given = {"collection": "facts", "documents": TEXTS}
         job = await backend.submit_job(schemas.SubmitJobRequest(job_type="rag_ingest", params=given))
@@ -90,8 +90,8 @@ def test_a_full_disk_here_stops_nothing_that_is_elsewhere(tmp_path: Path) -> Non
         assert status.status == "completed", status
         assert await _best(backend, "facts") == TEXTS[0]
 
-        assert backend._jobs_disk is not None
-        backend._jobs_disk.reserve = 2**60
+        assert backend.parts.jobs_disk is not None
+        backend.parts.jobs_disk.reserve = 2**60
         assert (await backend.health(schemas.Empty())).status == "failing"
         with pytest.raises(InsufficientStorage, match=str(jobs)):
             await backend.submit_job(schemas.SubmitJobRequest(job_type="rag_ingest", params=given))

@@ -10,8 +10,8 @@ import pytest
 from anyio import to_thread
 
 from llmbackend import BackendError, schemas
-from llmbackend.backend import _with_progress
 from llmbackend.knowledge.pipeline import ahead, side_by_side
+from llmbackend.progress import items as progress_items
 
 
 class Source:
@@ -285,7 +285,7 @@ def test_progress_of_work_that_is_cancelled_from_elsewhere_ends_with_an_error() 
         raise AssertionError
 
     async def run() -> None:
-        items = _with_progress(work)
+        items = progress_items(work)
         async with asyncio.timeout(20):
             assert await anext(items) == {"progress": {"done": 1, "total": 2, "stage": "half"}}
             with pytest.raises(BackendError, match="stopped before its end"):

@@ -68,7 +68,7 @@ GROWN = 6_000  # 256 dimensions: enough for the engine to build a graph
 
 async def _eager(backend: Backend) -> IndexBuilder:
     """The backend's builder, which takes less for large."""
-    builder = backend._index_builder
+    builder = backend.parts.index_builder
     builder._grown = GROWN
     return builder
 
@@ -188,7 +188,7 @@ def test_what_is_written_while_a_graph_is_built_is_counted_once_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def work(backend: Backend) -> None:
-        builder = backend._index_builder
+        builder = backend.parts.index_builder
         builder._grown = 1
         building, go_on = asyncio.Event(), asyncio.Event()
         looked_at: list[str] = []

@@ -1,0 +1,70 @@
+"""Sharing of collections: what a caller asks for, written down, and known to this process at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Engine
+
+from .. import schemas, threads
+from ..errors import InvalidRequest
+from ..storage import database
+from . import shares
+from .caller import Caller
+from .issuing import stamp
+from .names import QualifiedName
+from .register import Register
+
+
+class Sharing:
+    """Made and used on the core's event loop."""
+
+    def __init__(self, manifests: Engine, register: Register) -> None:
+        """`manifests` is the database that the collections are in."""
+        self._manifests = manifests
+        self._register = register
+
+    async def share(
+        self, caller: Caller, collection: QualifiedName, asked: schemas.ShareRequest
+    ) -> schemas.Share:
+        """Raises InvalidRequest for the collection's own project."""
+        if asked.with_project == collection.project:
+            raise InvalidRequest("with_project: it is the collection's own project, which may do all anyway")
+        share = shares.Share(collection, asked.with_project, asked.can, time.time())
+        await self._write(shares.put, share)
+        return _described(share, caller)
+
+    async def unshare(self, caller: Caller, collection: QualifiedName, with_project: str) -> schemas.Share:
+        """What it was; raises NotFound."""
+        return _described(await self._write(shares.remove, collection, with_project), caller)
+
+    async def listed(self, caller: Caller) -> schemas.ShareList:
+        """Those that the caller's project gives and gets."""
+        await self._register.look()
+        found = [
+            _described(share, caller)
+            for share in self._register.shares
+            if caller.reach in (None, share.collection.project, share.with_project)
+            and caller.collections.fit(share.collection.shown_to(caller))
+        ]
+        return schemas.ShareList(shares=found)
+
+    async def _write(self, work: Callable[..., Any], *args: Any) -> Any:
+        def write() -> Any:
+            with database.transaction(self._manifests) as connection:
+                return work(connection, *args)
+
+        written = await threads.database(write)
+        await self._register.look()
+        return written
+
+
+def _described(share: shares.Share, caller: Caller) -> schemas.Share:
+    return schemas.Share(
+        collection=share.collection.shown_to(caller),
+        with_project=share.with_project,
+        can=share.can,
+        created_at=stamp(share.created_at),
+    )

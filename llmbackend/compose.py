@@ -1,0 +1,246 @@
+"""The wiring: every part made of the settings, given what it works with, started, and closed in order."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import audit, otel, plugins, threads, usage
+from .access.issuing import Keys
+from .access.limits import Limiter
+from .access.register import Register
+from .access.sharing import Sharing
+from .agents.runs import AgentRuns
+from .agents.services import AgentServices
+from .backup import job as _backup_job  # noqa: F401  # registers the type
+from .backup.making import Backups
+from .backup.unfinished import Unfinished
+from .disk import Disk
+from .inference import factory
+from .jobs import (
+    registry,
+    types,  # noqa: F401  # registers those that are built in
+    webhooks,
+)
+from .jobs.context import JobServices
+from .jobs.leases import WorkerCapacity
+from .jobs.responding import KeptResponses
+from .jobs.service import Jobs
+from .jobs.submission import Places, Submission
+from .jobs.wakeups import Wakeups
+from .jobs.worker import Worker
+from .knowledge.collections.collections import Collections
+from .knowledge.collections.index_building import IndexBuilder
+from .knowledge.collections.transfer import Imports
+from .knowledge.engines.interface import VectorEngine
+from .knowledge.engines.qdrant_edge import QdrantEdge
+from .knowledge.engines.qdrant_server import QdrantServer
+from .knowledge.files.pool import Limits, ParsingPool
+from .knowledge.ingest.requests import Ingestion
+from .knowledge.retrieval.retrieval import Retriever
+from .model_list import ModelList
+from .responses.responder import Responder
+from .settings import Settings
+from .storage import database
+from .storage.data_dir import DataDirLock
+from .storage.database import Database
+from .vitals import Vitals
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+
+class Components:
+    """All parts of a backend, made and used on its event loop: `await Components.open(settings)`, `start()`, `close()`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        main: Database,
+        manifests: Engine,
+        data_dir: DataDirLock,
+        vitals: Vitals,
+        *,
+        forwards: bool,
+    ) -> None:
+        self._opened = AsyncExitStack()  # what to close, the last opened first
+        self.settings, self.database, self.vitals = settings, main, vitals
+        name = data_dir.name
+        self.disk = Disk.of(settings.data_dir, settings.disk_reserve_mb)
+        self.jobs_disk = _disk_of_jobs(settings, main.engine, self.disk)
+
+        self.chat = factory.chat_model(settings, forwards=forwards)
+        self.embedder, self.judge = factory.embedders(settings, self.disk)
+        self.sifter = factory.sifter(self.embedder)
+        self.reranker = factory.reranker(settings)
+
+        edge, self.qdrant = vector_engines(settings, name, self.disk)
+        engines: list[VectorEngine] = [self.qdrant, edge] if self.qdrant else [edge]
+        self.collections = Collections(
+            manifests,
+            engines,
+            self.embedder,
+            name,
+            most_open=settings.collections_open,
+            idle_seconds=settings.collection_idle_seconds,
+            plugin_seconds=settings.plugin_seconds,
+        )
+        self.index_builder = IndexBuilder(self.collections, edge)
+        self.imports = Imports(self.collections)
+        self.parsers = ParsingPool(Limits(settings.file_seconds, settings.file_memory_mb * 2**20))
+        self.ingestion = Ingestion(self.collections, self.embedder, self.parsers)
+        self.retriever = Retriever(
+            self.collections, self.embedder, self.reranker, self.judge, settings.plugin_seconds
+        )
+
+        self.register = Register(main, manifests, settings.callers)
+        self.keys = Keys(main, self.register)
+        self.sharing = Sharing(manifests, self.register)
+        self.models = ModelList(
+            self.chat, self.embedder, settings.rerank_model, self.register, self.collections
+        )
+        self.register.default_model = self.models.default
+        redis = settings.redis_url.get_secret_value() if settings.redis_url else None
+        self.limiter = Limiter(settings.project_limits, main, redis, settings.database_url is not None)
+        self.meter = usage.Meter(self.limiter.used)
+        self.usage = usage.Book(self.meter, main, vitals)
+        self.audited = audit.Audit(main, settings.audit_days, vitals)
+        self.meter.watch(self.audited.ended)
+
+        backups = Backups(
+            self.collections, [main.engine, manifests], settings.backup_path, settings.disk_reserve_mb, name
+        )
+        self.responder = Responder(
+            self.chat,
+            self.sifter,
+            self.retriever,
+            main,
+            settings.answer_links,
+            settings.response_days,
+            self.jobs_disk,
+        )
+        self.agent_services = AgentServices(self.register, self.chat, self.embedder, self.judge, settings)
+        services = JobServices(
+            self.chat,
+            self.embedder,
+            self.judge,
+            self.collections,
+            settings.answer_links,
+            backups,
+            self.responder,
+            self.agent_services,
+        )
+        places = Places(name, shared_collections=settings.qdrant_url is not None)
+        self.jobs = self._jobs(services, places, Wakeups(main.engine.url, redis))
+        self.submission = Submission(
+            self.jobs, services, places, self.limiter, self.jobs_disk, private=settings.webhook_private
+        )
+        self.responses = KeptResponses(self.responder, main, self.jobs, self.submission.begin_response)
+        self.agents = AgentRuns(self.agent_services, self.jobs, self.submission.within_limit)
+
+    def _jobs(self, services: JobServices, places: Places, queue: Wakeups) -> Jobs:
+        settings, days = self.settings, self.settings.job_result_days
+        secret = webhooks.key(settings.webhook_secret.get_secret_value()) if settings.webhook_secret else None
+        deliveries = webhooks.Deliveries(self.database, secret, settings.webhook_private, days)
+        capacity = WorkerCapacity(
+            worker=places.data_dir,
+            places=places.here,
+            types=list(registry.TYPES),
+            per_owner=settings.jobs_per_owner,
+            lease=settings.job_lease,
+        )
+        worker = None
+        if settings.workers:
+            worker = Worker(
+                self.database,
+                services,
+                self.register,
+                capacity,
+                settings.workers,
+                deliveries,
+                days,
+                self.jobs_disk,
+                self.vitals,
+                self.meter,
+                self.limiter,
+            )
+        return Jobs(self.database, queue, worker, deliveries, days, self.vitals)
+
+    @classmethod
+    async def open(cls, settings: Settings, *, forwards: bool) -> Components:
+        """Raises Conflict if another process holds the data directory, BackendError if a setting cannot work."""
+        import numpy  # noqa: F401  # before threads do: at the same time, one may get it half imported
+
+        async with AsyncExitStack() as opened:
+            data_dir = await threads.files(DataDirLock, settings.data_dir)
+            opened.callback(data_dir.release)
+            Unfinished(settings.data_dir).refuse()
+            plugins.load()
+            databases: list[Engine] = []
+            for where in settings.databases:
+                databases.append(await threads.database(database.connect, where))
+                opened.callback(databases[-1].dispose)
+            vitals = Vitals()
+            main = Database(databases[0], vitals)
+            opened.push_async_callback(main.close)
+            parts = cls(settings, main, databases[-1], data_dir, vitals, forwards=forwards)
+            for part in (
+                parts.usage,
+                parts.embedder,
+                parts.judge,
+                parts.reranker,
+                parts.chat,
+                parts.collections,
+                parts.index_builder,
+                parts.parsers,
+                parts.imports,
+                parts.jobs,
+                parts.register,
+            ):
+                opened.push_async_callback(part.close)
+            if settings.otel:
+                parts.meter.watch(otel.observer(export=forwards))
+            parts._opened = opened.pop_all()
+        return parts
+
+    async def start(self) -> None:
+        """Take up what works in the background. Raises BackendError; then all is closed."""
+        try:
+            self.usage.start()
+            await self.collections.physical.tidy()
+            await self.register.look()
+            await self.jobs.start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Give running jobs back, and let go of every file and connection."""
+        await self._opened.aclose()
+
+
+def _disk_of_jobs(settings: Settings, engine: Engine, disk: Disk) -> Disk | None:
+    """What the database is on; None if that is a server."""
+    file = engine.url.database if engine.dialect.name == "sqlite" else None
+    if not file:
+        return None
+    folder = Path(file).absolute().parent
+    return disk if folder == settings.data_dir else Disk.of(folder, settings.disk_reserve_mb)
+
+
+def vector_engines(settings: Settings, writer: str, disk: Disk) -> tuple[QdrantEdge, QdrantServer | None]:
+    """That of this process, and the server, if one is set: new collections are made there then."""
+    edge = QdrantEdge(settings.data_dir / "collections", disk)
+    if settings.qdrant_url is None:
+        return edge, None
+    key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
+    marks = settings.data_dir / "collections"
+    return edge, QdrantServer(
+        settings.qdrant_url,
+        key,
+        settings.upstream_timeout,
+        marks,
+        writer=writer,
+        options=settings.qdrant_collection.given,
+    )

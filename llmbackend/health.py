@@ -1,0 +1,91 @@
+"""How a backend does: whether it is ready, how full and busy it is, and what is wrong with what it works with."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sqlalchemy import text
+
+from . import __version__, doctor, plugins, schemas
+from .access.caller import Caller
+from .compose import Components
+from .jobs import reading
+
+
+class State(NamedTuple):
+    """How full and how busy everything is."""
+
+    jobs: dict[tuple[str, str], int]
+    """By type and status."""
+    ages: dict[tuple[str, str], float]
+    collections: int
+    disk_free: int
+    disk_reserve: int
+    cache_bytes: int
+    cache_hits: int
+    cache_misses: int
+    tokens: dict[tuple[str, str], int]
+    """By model, and whether they were prompt, completion or embedded."""
+    upstream_errors: dict[tuple[str, str], int]
+    limits: dict[str, int]
+    parts: dict[str, str]
+
+
+async def state(parts: Components) -> State:
+    jobs, ages = await parts.database.read(reading.waiting)
+    file = parts.settings.data_dir / "embeddings.db"
+    return State(
+        jobs=jobs,
+        ages=ages,
+        collections=parts.collections.open_count,
+        disk_free=parts.disk.free,
+        disk_reserve=parts.disk.reserve,
+        cache_bytes=file.stat().st_size if file.exists() else 0,
+        cache_hits=parts.embedder.hits,
+        cache_misses=parts.embedder.misses,
+        tokens=parts.meter.tokens(),
+        upstream_errors=dict(parts.meter.failures),
+        limits=parts.limiter.reached_by_kind(),
+        parts=_by_part(parts),
+    )
+
+
+def ready(parts: Components) -> schemas.Health:
+    # What fails without room; with Qdrant and PostgreSQL elsewhere, there is only a cache in the data directory.
+    vectors = parts.disk if parts.qdrant is None else None
+    disks = {disk for disk in (vectors, parts.jobs_disk) if disk is not None}
+    problems = [problem for disk in disks if (problem := disk.problem)]
+    problems += [f"{part}: {error}" for part, error in parts.vitals.problems().items()]
+    if problems:  # the database may be well again, with nobody writing
+        parts.database.write(lambda connection: connection.execute(text("SELECT 1")), durable=False)
+    return schemas.Health(
+        status="failing" if problems else "ok",
+        problems=problems,
+        parts=_by_part(parts),
+        version=__version__,
+        chat=parts.chat.name,
+        embeddings=parts.embedder.name,
+        own_file_types=list(plugins.READERS),
+    )
+
+
+async def diagnosis(parts: Components, caller: Caller) -> schemas.Diagnosis:
+    """What the doctor finds; keys and limits of others only where the caller is the administrator."""
+    checks = await doctor.examine(
+        parts.settings,
+        parts.chat,
+        parts.embedder.model,
+        parts.judge,
+        parts.reranker,
+        parts.qdrant,
+        parts.disk,
+        parts.collections.lacking_parsers(),
+    )
+    keys = parts.register.standing_keys
+    if caller.everywhere and (keys or parts.limiter.hits):
+        checks.append(doctor.access(keys, parts.limiter.hits))
+    return schemas.Diagnosis(ok=all(check.ok for check in checks), version=__version__, checks=checks)
+
+
+def _by_part(parts: Components) -> dict[str, str]:
+    return {"disk": parts.disk.problem or "ok", **parts.chat.servers(), **parts.vitals.parts()}

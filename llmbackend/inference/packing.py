@@ -1,0 +1,58 @@
+"""Embeddings as a caller asks for them: lists of numbers, base64, or one block of bytes."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import asdict
+from functools import partial
+
+from .. import schemas, threads
+from ..errors import InvalidRequest
+from .cache import CachedEmbedder
+from .embeddings import EmbeddingBatch, require
+
+COPIED = 2**21
+"""Bytes of vectors that are copied on the loop, which is over before a thread has begun."""
+
+
+async def embed(
+    embedder: CachedEmbedder, asked: schemas.EmbedRequest
+) -> schemas.EmbeddingList | schemas.Block:
+    """Raises NotFound for another model, InvalidRequest for a text without content, and as `Embedder.embed`."""
+    require(embedder, asked.model)
+    texts, dimensions = asked.texts, asked.dimensions
+    if "" in texts:
+        index = texts.index("")
+        raise InvalidRequest(f"input.{index}: an empty text has no vector", details={"index": index})
+    if texts:
+        vectors = await embedder.embed(
+            texts, dimensions=dimensions, too_long=asked.too_long, role=asked.input_type
+        )
+    else:
+        vectors = await embedder.embed_tokens(asked.token_ids, dimensions=dimensions)
+    packed = partial(_packed, embedder.name, vectors, asked.encoding_format)
+    if asked.encoding_format == "bytes" and vectors.values.nbytes <= COPIED:
+        return packed()
+    return await threads.processor(packed)
+
+
+def _packed(model: str, vectors: EmbeddingBatch, encoding: str) -> schemas.EmbeddingList | schemas.Block:
+    tokens = vectors.total
+    result = schemas.EmbeddingList(
+        data=[],
+        model=model,
+        usage=schemas.EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens),
+        cut=[schemas.CutText(**asdict(cut)) for cut in vectors.cut],
+    )
+    values = vectors.values.astype("<f4", order="C", copy=False)
+    if encoding == "bytes":
+        head = {**result.model_dump(exclude={"data"}), "dimension": values.shape[1]}
+        return schemas.Block(b"".join((json.dumps(head).encode(), b"\n", values.data)))
+    rows = [base64.b64encode(row).decode() for row in values] if encoding == "base64" else values.tolist()
+    # Built without validation: these are our own rows, and there may be a million numbers in them.
+    result.data = [
+        schemas.Embedding.model_construct(object="embedding", index=index, embedding=row)
+        for index, row in enumerate(rows)
+    ]
+    return result

@@ -1,0 +1,57 @@
+"""What callers ask to be ingested: texts or files, into a collection that may have to be made, or only planned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ... import tracing
+from ...errors import NotFound
+from ...inference.cache import CachedEmbedder
+from ...schemas import Document, IngestReport, RagIngestFilesRequest, RagIngestRequest
+from ..collections.collection import Collection
+from ..collections.collections import Collections, chunking
+from ..files.documents import from_files
+from ..files.pool import ParsingPool
+from .ingest import Incoming, StagesProgress, ingest, plan, silent
+
+
+@dataclass(frozen=True, slots=True)
+class Ingestion:
+    collections: Collections
+    embedder: CachedEmbedder
+    parsers: ParsingPool
+
+    async def documents(self, asked: RagIngestRequest, progress: StagesProgress = silent) -> IngestReport:
+        return await self._ingest(asked, asked.documents, (), progress)
+
+    async def files(self, asked: RagIngestFilesRequest, progress: StagesProgress = silent) -> IngestReport:
+        incoming = Incoming(from_files(self.parsers, asked.files), len(asked.files))
+        return await self._ingest(asked, incoming, asked.keep, progress)
+
+    async def _ingest(
+        self,
+        asked: RagIngestRequest | RagIngestFilesRequest,
+        documents: Sequence[str | Document] | Incoming,
+        keep: Sequence[str],
+        progress: StagesProgress,
+    ) -> IngestReport:
+        wanted = (tracing.current().collection(asked.collection), asked.chunk_size, asked.chunk_overlap)
+        if not asked.plan:
+            collection = await self.collections.get_or_create(*wanted)
+            return await ingest(
+                collection, documents, self.embedder, sync=asked.sync, keep=keep, progress=progress
+            )
+        there: Collection | None = None
+        with suppress(NotFound):
+            there = await self.collections.matching(*wanted)
+        return await plan(
+            there,
+            documents,
+            self.embedder.uncached,
+            chunking=there.chunking if there else chunking(asked.chunk_size, asked.chunk_overlap),
+            sync=asked.sync,
+            keep=keep,
+            progress=progress,
+        )

@@ -1,0 +1,58 @@
+"""Work that tells how far it is, as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from anyio import CancelScope
+
+from . import panics, sse
+from .errors import BackendError
+from .schemas.base import Response
+
+Work = Callable[[Callable[..., None]], Awaitable[Response]]
+"""Calls what it is given with what is done, the total, the stage, and how far each stage is, if there are several."""
+
+
+def events(work: Work) -> AsyncIterator[bytes]:
+    """An event for each step of the work, one with its report, and the last."""
+    return sse.events(items(work))
+
+
+async def items(work: Work) -> AsyncGenerator[dict[str, Any]]:
+    """`{"progress": {…}}` while the work goes on, `{"report": {…}}` at its end. Leaving early cancels the work."""
+    items: asyncio.Queue[dict[str, Any] | BaseException] = asyncio.Queue()
+    scope = CancelScope()
+
+    def progress(done: int, total: int, stage: str, stages: dict[str, dict[str, int]] | None = None) -> None:
+        further = {} if stages is None else {"stages": stages}
+        items.put_nowait({"progress": {"done": done, "total": total, "stage": stage, **further}})
+
+    async def run() -> None:
+        with scope:
+            try:
+                with panics.caught():
+                    items.put_nowait({"report": (await work(progress)).model_dump()})
+            except Exception as error:
+                items.put_nowait(error)
+
+    def ended(task: asyncio.Task[None]) -> None:
+        # Cancelled from elsewhere, it has put nothing, and whoever waits must not wait for ever.
+        items.put_nowait(BackendError("the work was stopped before its end: try again", details={}))
+
+    running = asyncio.create_task(run())
+    running.add_done_callback(ended)
+    try:
+        while True:
+            item = await items.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+            if "report" in item:
+                return
+    finally:
+        scope.cancel()
+        with CancelScope(shield=True):
+            await asyncio.wait([running])
