@@ -1,4 +1,4 @@
-"""Who works on what: a job is claimed for a while by one attempt, which says time and again that it lives.
+"""Who works on what: one attempt leases a job, and renews the lease by heartbeats.
 
 As in ledger.py, all take the connection of a transaction that writes, but for what only tells whether.
 """
@@ -10,12 +10,12 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, literal, select, text, update
 
 from ..errors import LLMBackendError
-from .ledger import ENDED, MOMENT, Claim, NewJob, accepted, fail_all, store
+from .ledger import ENDED, MOMENT, Claim, NewJob, add, fail_all
 from .tables import jobs, now, params, stamp
 
 MAX_ATTEMPTS = 5
@@ -39,17 +39,25 @@ class WorkerCapacity:
     """Whether the worker has nothing else to do."""
 
 
-def accept(connection: Connection, job: NewJob, capacity: WorkerCapacity) -> tuple[str, Claim | None]:
+class Claimed(NamedTuple):
+    """What a worker gets: the id of a job that it added, and the jobs that are its now."""
+
+    added: str
+    claims: Sequence[Claim]
+
+
+def accept(connection: Connection, job: NewJob, capacity: WorkerCapacity) -> Claimed:
     """As `ledger.add`, of a job that has to wait for nothing: the worker has it at once, if it is new."""
-    known = accepted(connection, job)
-    if known is not None:
-        return known, None
     attempt = _attempt(capacity, now())
-    number = store(connection, job, status="running", attempts=1, tries=1, **attempt)
-    return job.id, Claim(number, job.id, job.owner, job.type, attempt["token"], job.params, job.key)
+    job_id, number = add(connection, job, status="running", attempts=1, tries=1, **attempt)
+    if number is None:
+        return Claimed(job_id, [])
+    return Claimed(
+        job_id, [Claim(number, job.id, job.owner, job.type, attempt["token"], job.params, job.key)]
+    )
 
 
-def claim(connection: Connection, capacity: WorkerCapacity, last_turn: Mapping[str, float]) -> list[Claim]:
+def claim(connection: Connection, capacity: WorkerCapacity, last_turn: Mapping[str, float]) -> Claimed:
     """The next jobs for a worker, now running; fewer than its free slots if there are no more.
 
     Owners take turns: whoever has the fewest jobs running, then whose last turn (by this worker) is longest ago.
@@ -78,7 +86,7 @@ def claim(connection: Connection, capacity: WorkerCapacity, last_turn: Mapping[s
         turns[owner] = moment
         if job.tries > 1:
             break  # it may have killed its last process: let it be alone
-    return claimed
+    return Claimed("", claimed)
 
 
 _OWNERS = text(  # each owner with queued jobs, by jumping from one to the next in the index
@@ -95,7 +103,7 @@ _OWNERS = text(  # each owner with queued jobs, by jumping from one to the next 
 
 _AT_WORK = select(jobs.c.owner, func.count()).where(jobs.c.status == "running").group_by(jobs.c.owner)
 
-_FOR_THESE_HANDS = (
+_FOR_THIS_WORKER = (
     jobs.c.status == "queued",
     jobs.c.blocked == 0,
     jobs.c.run_at <= MOMENT,
@@ -106,7 +114,7 @@ _FOR_THESE_HANDS = (
 
 _NEXT = (
     select(jobs.c.number)
-    .where(jobs.c.owner == bindparam("of_owner"), *_FOR_THESE_HANDS)
+    .where(jobs.c.owner == bindparam("of_owner"), *_FOR_THIS_WORKER)
     .order_by(jobs.c.priority.desc(), jobs.c.number)
     .limit(1)
     .with_for_update(skip_locked=True)
@@ -162,7 +170,7 @@ def runnable(connection: Connection, capacity: WorkerCapacity) -> bool:
     return connection.execute(_RUNNABLE, _given(capacity, now())).first() is not None
 
 
-_RUNNABLE = select(literal(1)).where(*_FOR_THESE_HANDS).limit(1)
+_RUNNABLE = select(literal(1)).where(*_FOR_THIS_WORKER).limit(1)
 
 
 def _given(capacity: WorkerCapacity, moment: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, ColumnElement, Connection, bindparam, insert, select, update
 
@@ -71,36 +71,19 @@ class Claim:
     row_bytes: int = 0
 
 
-def add(connection: Connection, job: NewJob) -> str:
-    """Accept a job; its id, or that of the job which was accepted under the same key.
+class Added(NamedTuple):
+    id: str
+    number: int | None
+    """None where the job was there already, accepted under the same key."""
+
+
+def add(connection: Connection, job: NewJob, **attempt: Any) -> Added:
+    """Accept a job, queued or with an `attempt` at it, unless it is there already.
 
     Raises Conflict if the key was another job's, or a job that it depends on can no longer complete, and NotFound.
     """
-    known = accepted(connection, job)
-    if known is None:
-        store(connection, job)
-    return known or job.id
-
-
-def accepted(connection: Connection, job: NewJob) -> str | None:
-    """The id of the job that was accepted under the same key; raises Conflict if that is another one."""
-    if job.idempotency_key is None:
-        return None
-    known = connection.execute(
-        select(jobs.c.id, jobs.c.fingerprint).where(
-            jobs.c.owner == job.owner, jobs.c.idempotency_key == job.idempotency_key
-        )
-    ).first()
-    if known is not None and known.fingerprint != job.fingerprint:
-        raise Conflict(
-            f"idempotency_key {job.idempotency_key!r} was given with another job: use a new key for this one",
-            details={"job_id": known.id},
-        )
-    return None if known is None else str(known.id)
-
-
-def store(connection: Connection, job: NewJob, **attempt: Any) -> int:
-    """Store a job, queued or with an `attempt` at it; its number. Raises as `add`."""
+    if (known := _accepted(connection, job)) is not None:
+        return Added(known, None)
     waits_for = _waited_for(connection, job.owner, job.depends_on)
     values = {
         "id": job.id,
@@ -127,7 +110,24 @@ def store(connection: Connection, job: NewJob, **attempt: Any) -> int:
         pairs = [{"job": number, "waits_for": other} for other in waits_for]
         connection.execute(insert(dependencies), pairs)
         connection.execute(update(jobs).where(jobs.c.number.in_(waits_for)).values(followed=1))
-    return int(number)
+    return Added(job.id, int(number))
+
+
+def _accepted(connection: Connection, job: NewJob) -> str | None:
+    """The id of the job that was accepted under the same key; raises Conflict if that is another one."""
+    if job.idempotency_key is None:
+        return None
+    known = connection.execute(
+        select(jobs.c.id, jobs.c.fingerprint).where(
+            jobs.c.owner == job.owner, jobs.c.idempotency_key == job.idempotency_key
+        )
+    ).first()
+    if known is not None and known.fingerprint != job.fingerprint:
+        raise Conflict(
+            f"idempotency_key {job.idempotency_key!r} was given with another job: use a new key for this one",
+            details={"job_id": known.id},
+        )
+    return None if known is None else str(known.id)
 
 
 # Statements of every job's way are made once: that takes longer than to execute them.

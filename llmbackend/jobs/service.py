@@ -69,13 +69,12 @@ class Jobs:
         """The id of the job, durable once this returns; as `ledger.add`."""
         accepting = self._worker.accept(job) if self._worker is not None else None
         if accepting is not None:
-            job_id, _ = await asyncio.shield(accepting)  # for the worker waits for it, too
-            return job_id
+            return await asyncio.shield(accepting)  # the worker has it, even if whoever asked is cancelled
         adding = self._database.write(ledger.add, job)
-        here = self._worker is not None and self._worker.free
+        here = self._worker is not None and self._worker.ready
         if here:
             self._tell(job.id)  # at once, so that it is claimed in the transaction that accepts it
-        job_id = await adding
+        job_id, _ = await adding
         if not here:
             self._tell(job_id)
         return job_id
@@ -195,10 +194,10 @@ class Jobs:
                 version, job = await anext(changes)
 
     def _tell(self, job_id: str) -> None:
-        """Have a job taken up: here if a slot is free, else by another process."""
+        """Have a job taken up: here if the worker is ready, else by another process."""
         if self._worker is not None:
             self._worker.wake()
-        if self._worker is None or not self._worker.free:
+        if self._worker is None or not self._worker.ready:
             self._newest = job_id
             self._news.set()
 
@@ -211,7 +210,7 @@ class Jobs:
             await asyncio.sleep(ANNOUNCE_SECONDS)
 
     def _woken(self, job_id: str) -> None:
-        """In the queue's thread; while no slot is free here, further wakings are left to other processes."""
+        """In the queue's thread; while the worker here is not ready, further wakings are left to other processes."""
         with suppress(RuntimeError):  # the loop has ended
             asyncio.run_coroutine_threadsafe(self._look_for_work(job_id), self._loop).result()
 
@@ -219,6 +218,6 @@ class Jobs:
         assert self._worker is not None
         self._worker.wake()
         await asyncio.sleep(ANNOUNCE_SECONDS)
-        if not self._worker.free:
+        if not self._worker.ready:
             self._tell(job_id)  # there may be more than this process has slots for
-            await self._worker.until_free()
+            await self._worker.until_ready()

@@ -7,11 +7,12 @@ import contextvars
 import json
 import logging
 import time
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from enum import Enum
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from anyio import CancelScope
 from pydantic import BaseModel
@@ -31,7 +32,7 @@ from ..usage import Meter
 from ..vitals import Vitals
 from . import leases, ledger, reading, results, schedules, webhooks
 from .context import Context, JobServices, Waits
-from .leases import WorkerCapacity
+from .leases import Claimed, WorkerCapacity
 from .ledger import Claim, LostAttempt, NewJob
 from .registry import TYPES, JobType, wanted
 from .tables import CLOCK_SECONDS, ClockWatch, now, reckon_anew
@@ -39,10 +40,12 @@ from .webhooks import Deliveries
 
 log = logging.getLogger(__name__)
 
+_Result = TypeVar("_Result")
+
 TICK = 0.5
 """Seconds between two looks at the ledger: for lost wake-ups, jobs whose time has come, cancelled and lost attempts."""
-SUSPECT_SECONDS = 10
-"""For so long, a job whose last attempt was lost is alone, unless it comes further: it may kill its process again."""
+TRIAL_SECONDS = 10
+"""For so long, a job whose last attempt was lost runs alone, unless it comes further: it may kill its process again."""
 EXPIRE_SECONDS = 600
 """Between two times that results which were kept for their days are removed."""
 ROOM_SECONDS = 5
@@ -62,13 +65,25 @@ class Attempt:
         self.caller: Caller | None = None
         self.refused = False
         """Whether it is ended because its key counts no more."""
+        self.takes_slot = True
+        """Until its function has ended: noting how it ended takes none."""
         self._began = time.monotonic()
 
     @property
-    def suspect(self) -> bool:
+    def on_trial(self) -> bool:
         """Whether it may be what killed the last process that was at it."""
         proven = self.context is not None and self.context.came_further
-        return self.job.tries > 1 and not proven and time.monotonic() - self._began < SUSPECT_SECONDS
+        return self.job.tries > 1 and not proven and time.monotonic() - self._began < TRIAL_SECONDS
+
+
+class State(Enum):
+    """Whether a worker takes up jobs, and if not, why."""
+
+    READY = "a slot is free"
+    FULL = "each slot has a job"
+    TRIAL = "a job runs alone that may have killed its last process"
+    NO_ROOM = "there is no room on the ledger's disk"
+    CLOSING = "it hands back what it has"
 
 
 class _NoTokens(Exception):
@@ -109,14 +124,13 @@ class Worker:
         self._delivering: asyncio.Task[None] | None = None
         self.attempts: dict[str, Attempt] = {}
         """By the job's id."""
-        self._at_work: set[asyncio.Task[None]] = set()
+        self._at_work: set[asyncio.Task[Any]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._last_turn: dict[str, float] = {}
-        self._busy = 0  # attempts whose function is at work, and jobs that are being accepted for a slot
-        self._left_some = False  # whether there may be jobs that wait to be taken up
-        self._wanted = asyncio.Event()
-        self._free = asyncio.Event()
         self._closing = False
+        self._reserved = 0  # slots for which the ledger is being asked for jobs
+        self._jobs_wait = asyncio.Event()  # whether there may be jobs to take up
+        self._ready = asyncio.Event()  # whether the state is READY, as it was noted last
         self._beat = time.monotonic()
         self._expired = 0.0
         self._clock = ClockWatch()
@@ -126,56 +140,56 @@ class Worker:
         """Take up what a dead process of the same name left, then whatever comes."""
         self._look_for_room()
         await self._database.write(leases.recover, self._capacity.worker)
-        self._free.set()
+        self._note_state()
         self.wake()
         self._loops = [asyncio.create_task(self._take_up()), asyncio.create_task(self._look_around())]
 
     @property
-    def free(self) -> bool:
-        """Whether a slot is free."""
-        if self._busy >= self._slots or self._closing or self._no_room is not None:
-            return False
-        return not any(attempt.suspect for attempt in self.attempts.values())
+    def state(self) -> State:
+        if self._closing:
+            return State.CLOSING
+        if self._no_room is not None:
+            return State.NO_ROOM
+        if any(attempt.on_trial for attempt in self.attempts.values()):
+            return State.TRIAL
+        return State.READY if self._free_slots else State.FULL
+
+    @property
+    def ready(self) -> bool:
+        """Whether it would take up a job now."""
+        return self.state is State.READY
+
+    @property
+    def _free_slots(self) -> int:
+        return self._slots - self._reserved - sum(attempt.takes_slot for attempt in self.attempts.values())
 
     def wake(self) -> None:
-        """Look for work, as soon as a slot is free."""
-        self._left_some = True
-        if (
-            self.free
-        ):  # else whoever frees a slot does, so that slots that get free together are given work together
-            self._wanted.set()
+        """Look for work, once it is ready."""
+        self._jobs_wait.set()
 
-    def accept(self, job: NewJob) -> asyncio.Future[tuple[str, Claim | None]] | None:
-        """`leases.accept` for a free slot, whose job begins as soon as it is done; None if the job has to wait its turn."""
+    def accept(self, job: NewJob) -> asyncio.Future[str] | None:
+        """Add a job that is this worker's by the same commit; its id, as `ledger.add`. None if it has to wait its turn."""
         waits = (
-            self._left_some or self._capacity.per_owner is not None or job.depends_on or job.run_at > now()
+            self._jobs_wait.is_set()
+            or self._capacity.per_owner is not None
+            or job.depends_on
+            or job.run_at > now()
         )
-        if waits or not self.free:
-            return None
-        self._busy += 1
-        self._note_free()
-        adding = self._database.write(leases.accept, job, self._capacity)
-        self._start(self._accepted(adding))
-        return adding
+        return None if waits or not self.ready else self._start(self._accept(job))
 
-    async def _accepted(self, adding: asyncio.Future[tuple[str, Claim | None]]) -> None:
-        claim = None
-        with suppress(Exception):  # whoever asked is told
-            _, claim = await adding
-        if claim is not None:
-            await self._attempt(self._begin(claim))
-        else:
-            self._slot_freed()
+    async def _accept(self, job: NewJob) -> str:
+        job_id, _ = await self._begin(1, leases.accept, job, self._capacity)
+        return job_id
 
-    async def until_free(self) -> None:
+    async def until_ready(self) -> None:
         """Wait until work can be taken up, or none will be any more."""
-        await self._free.wait()
+        await self._ready.wait()
 
     async def close(self) -> None:
         """Give back what is at work, to go on from its last checkpoint elsewhere or later."""
         self._closing = True
-        self._free.set()
-        self._wanted.set()
+        self._ready.set()
+        self.wake()
         for attempt in self.attempts.values():
             attempt.scope.cancel()
         if self._loops:
@@ -189,55 +203,64 @@ class Worker:
             await asyncio.wait(self._at_work)
 
     async def _take_up(self) -> None:
-        while not self._closing:
-            await self._wanted.wait()
-            self._wanted.clear()
-            more = True
-            while more and self.free:
-                more = False  # where it fails, the next look around tries again
-                with self._vitals.step("claiming of jobs"):
-                    more = await self._claim()
+        while True:
+            await self._jobs_wait.wait()
+            await self._ready.wait()
+            if self._closing:
+                return
+            self._jobs_wait.clear()  # before the ledger is asked: whoever submits from now on sets it again
+            with self._vitals.step("claiming of jobs"):  # where it fails, the next look around tries again
+                capacity = self._capacity_now()
+                # Not durable: claimed or not, after a power cut a job is done anew.
+                _, count = await self._begin(
+                    capacity.free, leases.claim, capacity, self._last_turn, durable=False
+                )
+                if count == capacity.free:
+                    self.wake()  # there may be more
 
-    def _now(self) -> WorkerCapacity:
-        alone = not self.attempts and not self._busy
-        return replace(self._capacity, free=self._slots - self._busy, alone=alone)
+    def _capacity_now(self) -> WorkerCapacity:
+        alone = not self.attempts and not self._reserved
+        return replace(self._capacity, free=self._free_slots, alone=alone)
 
-    async def _claim(self) -> bool:
-        """Begin the next jobs; tells whether there may be more."""
-        capacity = self._now()
-        # Not durable: claimed or not, after a power cut a job is done anew.
-        claimed = await self._database.write(leases.claim, capacity, self._last_turn, durable=False)
-        for job in claimed:
-            self._busy += 1
-            self._start(self._attempt(self._begin(job)))
-        more = len(claimed) == capacity.free
-        self._left_some = more or self._wanted.is_set() or self._capacity.per_owner is not None
-        return more
+    async def _begin(
+        self, slots: int, ask: Callable[..., Claimed], *args: Any, durable: bool = True
+    ) -> tuple[str, int]:
+        """Keep slots free, ask the ledger for jobs, and begin those that it gives: the one way for a job to begin."""
+        self._reserved += slots
+        self._note_state()
+        try:
+            asked_for, claims = await self._database.write(ask, *args, durable=durable)
+            for job in claims:
+                self._last_turn[job.owner] = time.monotonic()
+                attempt = self.attempts[job.id] = Attempt(job)
+                if self._closing:
+                    attempt.scope.cancel()
+                self._start(self._attempt(attempt))
+        finally:
+            self._reserved -= slots
+            self._note_state()
+        return asked_for, len(claims)
 
-    def _begin(self, job: Claim) -> Attempt:
-        self._last_turn[job.owner] = time.monotonic()
-        attempt = self.attempts[job.id] = Attempt(job)
-        if self._closing:
-            attempt.scope.cancel()
-        self._note_free()
-        return attempt
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
         # Not in the context of the call that submitted the job: it is not part of that.
         task = asyncio.create_task(work, context=self._context.copy())
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
+        return task
 
-    def _note_free(self) -> None:
-        if not self.free:
-            self._free.clear()
+    def _note_state(self) -> None:
+        """Called when what the state depends on has changed; a trial's end is noted by the next look around."""
+        if self.ready or self._closing:
+            self._ready.set()
+        else:
+            self._ready.clear()
 
     async def _attempt(self, attempt: Attempt) -> None:
         try:
             end = await self._run(attempt)
             # The next job can be claimed in the same transaction.
             noting = self._database.write(*end, patient=True) if end is not None else None
-            self._slot_freed()
+            self._free_slot(attempt)
             if noting is not None:  # else it was cancelled, or lost: the ledger knows
                 await noting
         except LostAttempt:
@@ -250,11 +273,11 @@ class Worker:
                 del self.attempts[attempt.job.id]
             attempt.ended.set()
 
-    def _slot_freed(self) -> None:
-        self._busy -= 1
-        self._free.set()
-        if self._left_some:
-            self._wanted.set()
+    def _free_slot(self, attempt: Attempt) -> None:
+        attempt.takes_slot = False
+        if self._capacity.per_owner is not None:
+            self.wake()  # its owner may have had no more than this
+        self._note_state()
 
     async def _run(self, attempt: Attempt) -> tuple[Any, ...] | None:
         """Do the job; what is to be noted of its end, as arguments of `Database.write`."""
@@ -364,7 +387,7 @@ class Worker:
         if (problem is None) != (self._no_room is None):
             log.warning("jobs %s", "go on: there is room again" if problem is None else f"wait: {problem}")
         self._no_room = problem
-        self._note_free()
+        self._note_state()
 
     async def _look_around(self) -> None:
         while not self._closing:
@@ -389,7 +412,7 @@ class Worker:
             with step("moments by a clock that went back"):
                 await write(reckon_anew)
                 self._reckoned = True
-        sight = await self._database.read(_seen, list(tokens), self._now(), waits=threads.heartbeats)
+        sight = await self._database.read(_seen, list(tokens), self._capacity_now(), waits=threads.heartbeats)
         for token in tokens.keys() - sight.alive:
             tokens[token].scope.cancel()
         with step("keys of jobs"):
@@ -409,10 +432,9 @@ class Worker:
                     pass
             for kind in TYPES.values():
                 await self._tidy(kind)
-        if self.free:
-            self._free.set()
-            if sight.runnable or sight.scheduled:
-                self.wake()
+        if sight.runnable or sight.scheduled:
+            self.wake()
+        self._note_state()
 
     async def _tidy(self, kind: JobType) -> None:
         if kind.tidy is not None:

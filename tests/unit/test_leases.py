@@ -30,12 +30,12 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 def _add(engine: Engine, owner: str = "x", **fields: object) -> str:
     job = replace(NewJob("a", "{}", owner), **fields)  # type: ignore[arg-type]
     with database.transaction(engine) as connection:
-        return ledger.add(connection, job)
+        return ledger.add(connection, job).id
 
 
 def _claim(engine: Engine, turns: dict[str, float] | None = None, **capacity: object) -> list[Claim]:
     with database.transaction(engine) as connection:
-        return leases.claim(connection, replace(CAPACITY, **capacity), turns or {})  # type: ignore[arg-type]
+        return list(leases.claim(connection, replace(CAPACITY, **capacity), turns or {}).claims)  # type: ignore[arg-type]
 
 
 def _lose_all(engine: Engine) -> None:
