@@ -127,6 +127,21 @@ class LLMBackendError(Exception):
         self.details: dict[str, Any] = dict(details or {})
         self.request_id = request_id
 
+    def _render_traceback_(self) -> list[str]:
+        """How IPython and notebooks show it: the message, the caller's own lines, and the message again."""
+        import traceback
+
+        frames: list[traceback.FrameSummary] = []
+        for frame, line in traceback.walk_tb(self.__traceback__):
+            module = frame.f_globals.get("__name__") or ""
+            if module == __name__ or module.startswith("llmbackend"):
+                break  # the way through this file and the package is not the caller's to mend
+            if not module.startswith("IPython"):
+                frames.append(traceback.FrameSummary(frame.f_code.co_filename, line, frame.f_code.co_name))
+        said = f"{type(self).__name__}: {self.message}"
+        where = [one.rstrip("\n") for one in traceback.format_list(frames)]
+        return [said, "", *where, "", said] if where else [said]
+
     def to_dict(self) -> dict[str, Any]:
         """The error as it travels: `{code, message, details, request_id}`."""
         return {
