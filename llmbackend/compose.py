@@ -138,6 +138,7 @@ class Components:
         )
         self.responses = KeptResponses(self.responder, main, self.jobs, self.submission.begin_response)
         self.agents = AgentRuns(self.agent_services, self.jobs, self.submission.within_limit)
+        self.responder.agents = self.agents.events
 
     def _jobs(self, services: JobServices, places: Places, queue: Wakeups) -> Jobs:
         settings, days = self.settings, self.settings.job_result_days

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
+
+from pydantic import ValidationError
 
 from .. import tracing
 from ..disk import SMALL, Disk
@@ -19,13 +22,14 @@ from ..knowledge.answers.conversation import standalone
 from ..knowledge.answers.links import Links
 from ..knowledge.answers.passages import number
 from ..knowledge.retrieval.retrieval import Retriever
-from ..schemas import RagQueryRequest, RespondRequest, ResponseTool
+from ..schemas import RagQueryRequest, RespondRequest, ResponseTool, RunAgentRequest
 from ..storage.database import Database
 from . import store, translation
 from .building import Building, Event, begun, found, new_id
 from .grounding import Cited, grounded
 from .store import Stored
 from .translation import Item
+from .wanting import AGENT
 
 _DAY = 86400
 _PRUNING = 3600.0
@@ -71,6 +75,8 @@ class Responder:
         self._keep = keep_days * _DAY
         self._disk = disk
         self._pruned = -math.inf
+        self.agents: Callable[[RunAgentRequest], AsyncGenerator[dict[str, Any], None]]
+        """Runs an agent: what happens, as it happens, and at the end what came of it."""
 
     async def begin(self, request: RespondRequest, response_id: str | None = None) -> Call:
         """Look up what it goes on from; raises NotFound, InvalidRequest, Conflict."""
@@ -155,6 +161,8 @@ class Responder:
         if (request.model or "").startswith(rag_model.PREFIX):
             asked = rag_model.query(translation.as_chat(request, call.turns))
             return self._answered(asked)
+        if (request.model or "").startswith(AGENT):
+            return self._run(call)
         searches = translation.searches(request)
         if searches:
             return self._searched(call, searches, stream)
@@ -213,6 +221,29 @@ class Responder:
         events = answers.stream(self._chat, self._sifter, self._retriever, asked, links=self._links)
         async for item in events:
             yield _answering(item, asked.question, results)
+
+    async def _run(self, call: Call) -> AsyncGenerator[Step, None]:
+        """What an agent gives; the tools that it calls on the way are told as its thoughts."""
+        request = call.request
+        name = (request.model or "").removeprefix(AGENT)
+        if any(tool.type == "function" for tool in request.tools or ()):
+            raise InvalidRequest(f"tools: the agent {name!r} has its own: leave functions out")
+        task, history = translation.conversation(call.turns, f"the agent {name!r}")
+        if history and self._chat.abstracts:
+            task, _ = await standalone(self._chat, task, history)
+        collections = [one for tool in request.file_searches for one in tool.vector_store_ids or ()]
+        try:
+            asked = RunAgentRequest(task=task, agent=name, collections=collections or None)
+        except ValidationError:
+            raise NotFound(f"no model {request.model!r}: see the list of agents") from None
+        async with aclosing(self.agents(asked)) as events:
+            async for event in events:
+                if event["type"] == "tool_call":
+                    yield _thinking(
+                        f"{event['tool']}({json.dumps(event['arguments'], ensure_ascii=False)})\n"
+                    )
+                elif event["type"] == "done":
+                    yield _ran(event["run"])
 
     async def _searched(
         self, call: Call, searches: Sequence[ResponseTool], stream: bool
@@ -291,6 +322,25 @@ def _completing(completion: dict[str, Any]) -> Step:
 
 def _feeding(chunk: dict[str, Any]) -> Step:
     return lambda building: building.feed(chunk)
+
+
+def _thinking(thoughts: str) -> Step:
+    return _feeding({"choices": [{"delta": {"reasoning_content": thoughts}}]})
+
+
+def _ran(run: dict[str, Any]) -> Step:
+    """A run at its end: as text, what it gave in a shape of its own is JSON. One that was stopped at a limit is cut off."""
+
+    def tell(building: Building) -> Iterator[Event]:
+        building.sources = run["sources"]
+        building.cited = run["citations"]
+        text = run["answer"] or json.dumps(run["output"], ensure_ascii=False)
+        reason = "length" if run["status"] == "stopped" else "stop"
+        yield from building.feed(
+            {"choices": [{"delta": {"content": text}, "finish_reason": reason}], "usage": run["usage"]}
+        )
+
+    return tell
 
 
 def _citing(cited: Sequence[int]) -> Step:

@@ -9,6 +9,9 @@ from ..access.caller import Right
 from ..access.decision import Asks, Wanted, collections_in
 from ..knowledge.answers import rag_model
 
+AGENT = "agent/"
+"""Before an agent's name, where it is asked for as a model."""
+
 
 def wanted(fields: Mapping[str, Any]) -> Wanted:
     """By the fields of a RespondRequest, checked or as they came."""
@@ -16,7 +19,10 @@ def wanted(fields: Mapping[str, Any]) -> Wanted:
     collections: list[str] = []
     models: list[tuple[Asks, str | None]] = []
     model = fields.get("model")
-    if isinstance(model, str) and model.startswith(rag_model.PREFIX):
+    if isinstance(model, str) and model.startswith(AGENT):
+        rights.append("chat")
+        models.append(("chat", None))  # an agent's own calls are decided on one by one
+    elif isinstance(model, str) and model.startswith(rag_model.PREFIX):
         rights.append("read")
         collections.append(model.removeprefix(rag_model.PREFIX))
     else:

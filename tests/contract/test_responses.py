@@ -237,3 +237,19 @@ def test_a_json_schema_is_kept_to(client: LLMBackendClient) -> None:
     response = check(client.respond(FRANCE, text={"format": form}, temperature=0))
     assert response["text"]["format"]["schema"] == shape
     assert json.loads(_text(response))["town"] in ("Paris", "Rome")
+
+
+def test_an_agent_answers_as_a_model(client: LLMBackendClient, handbook: str) -> None:
+    asked: dict[str, Any] = {
+        "model": "agent/researcher",
+        "tools": [{"type": "file_search", "vector_store_ids": [handbook]}],
+    }
+    response = check_all(list(client.respond("How many vacation days?", **asked, stream=True)))
+    message = response["output"][-1]
+    assert (response["model"], response["status"]) == ("agent/researcher", "completed")
+    assert "28 days" in message["content"][0]["text"]
+    assert message["content"][0]["annotations"][0]["file_id"] == "vacation.md"
+    with pytest.raises((InvalidRequest, NotFound)):
+        client.respond("hello", model="agent/nobody")
+    with pytest.raises(InvalidRequest, match="has its own"):
+        client.respond("hello", model="agent/researcher", tools=[{"type": "function", "name": "f"}])
