@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
+import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from llmbackend import BackendError, Conflict, LLMBackendClient, schemas
+from llmbackend import BackendError, Conflict, LLMBackendClient, NotFound, schemas
 from llmbackend.access.names import QualifiedName
 from llmbackend.backend import Backend
 from llmbackend.knowledge.collections import index_building
@@ -110,6 +111,37 @@ def test_a_large_ingest_gets_a_graph_in_the_background(tmp_path: Path) -> None:
 async def _is_whole(backend: Backend) -> None:
     described = await backend.get_collection(schemas.CollectionRequest(collection="machines"))
     assert described.documents == described.chunks == GROWN - 100
+
+
+def test_a_collection_may_be_deleted_at_the_moment_of_its_exchange(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(backend: Backend) -> None:
+        await _ingest(backend, _documents(10))
+        manifests = backend._collections.manifests
+        swap, swapped, go_on = manifests.swap, threading.Event(), threading.Event()
+
+        def slowly(*args: Any, **options: Any) -> None:
+            swap(*args, **options)
+            swapped.set()
+            go_on.wait(60)
+
+        monkeypatch.setattr(manifests, "swap", slowly)
+        request = schemas.ReindexRequest(collection="machines")
+        reindexing = asyncio.create_task(backend.reindex_collection(request))
+        await _until(swapped.is_set)
+        deleting = asyncio.create_task(
+            backend.delete_collection(schemas.CollectionRequest(collection="machines"))
+        )
+        await asyncio.wait([deleting], timeout=0.2)
+        go_on.set()
+        await deleting
+        with suppress(Conflict, NotFound):  # it may have been through by then
+            await reindexing
+        assert backend._collections.names() == []
+        await _until(lambda: _folders(tmp_path) == [])
+
+    _in_a_backend(tmp_path, work)
 
 
 def test_closing_ends_the_building_and_leaves_nothing(tmp_path: Path) -> None:

@@ -645,6 +645,12 @@ class Collection:
         self._services.written.put(self)  # it may have no graph yet
 
     @asynccontextmanager
+    async def settled(self) -> AsyncIterator[None]:
+        """Its index is neither opened, closed nor exchanged meanwhile: the manifest is what the database has."""
+        async with self._changing:
+            yield
+
+    @asynccontextmanager
     async def frozen(self) -> AsyncIterator[Callable[[], Awaitable[None]]]:
         """Other processes do not write to it meanwhile, as long as what this gives is called now and then.
 

@@ -311,7 +311,7 @@ class Collections:
             if self._collections.get(name) is not collection:
                 raise missing(called(name))
             with CancelScope(shield=True):
-                async with self._registering:
+                async with collection.settled(), self._registering:
                     await threads.database(self.manifests.delete, collection.manifest)
                     del self._collections[name]
         with CancelScope(shield=True):
