@@ -133,6 +133,7 @@ class Settings(BaseSettings):
 
     # Limits
     upstream_timeout: float = Field(120, gt=0)
+    upstream_concurrency: int = Field(256, ge=1)
     hang_up_seconds: float = Field(0.5, ge=0)
     file_seconds: float = Field(60, gt=0)
     file_memory_mb: int = Field(1024, ge=512)

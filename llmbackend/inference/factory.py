@@ -157,7 +157,15 @@ def _tei(url: str, key: SecretStr | None, key_setting: str, settings: Settings) 
 def servers(settings: Settings) -> list[Upstream]:
     """The OpenAI-compatible servers, in the order in which they are asked to chat."""
     return [
-        Upstream(name, _versioned(url), key, settings.upstream_timeout, key_setting, settings.max_reply_bytes)
+        Upstream(
+            name,
+            _versioned(url),
+            key,
+            settings.upstream_timeout,
+            key_setting,
+            settings.max_reply_bytes,
+            settings.upstream_concurrency,
+        )
         for name, urls, key, key_setting in (
             (VLLM, settings.vllm_url, settings.vllm_api_key, "VLLM_API_KEY"),
             ("LiteLLM", settings.litellm_url, settings.litellm_api_key, "LITELLM_API_KEY"),

@@ -7,6 +7,7 @@ import math
 import os
 import secrets
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from .. import tracing
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
 from ..threads import Threads
 from . import catalogue
+from .budget import Budget, in_bulk
 from .chat import ChatModel, Window, window
 from .context_limits import too_long
 from .gguf import architecture
@@ -41,6 +43,9 @@ LOOP_LENGTH = 200
 
 LOOP_WINDOW = 2000
 """Letters at the end of a reply in which loops are looked for."""
+
+PATIENCE = 7 * 24 * 3600.0
+"""Seconds for which a chat waits for its turn: whoever wants it sooner leaves."""
 
 LOOK_EVERY = 16
 """Pieces of a reply after which its end is looked at."""
@@ -70,6 +75,7 @@ class LocalChat(ChatModel):
         self._loading = threading.Lock()
         # Threads of its own: waiting for their turn in llama.cpp, chats would use up those that all share.
         self._threads = Threads("llama.cpp", self._parallel)
+        self._turns = Budget(self._parallel)
         self._at_work: dict[asyncio.Task[Any], threading.Event] = {}
 
     @property
@@ -93,7 +99,7 @@ class LocalChat(ChatModel):
         usage: dict[str, Any] = {}
         if _needs_whole(request):
             whole = partial(self._whole, self._prepared(request))
-            working = self._begin(self._threads(whole), threading.Event())
+            working = self._begin(self._in_turn(whole), threading.Event())
             # Shielded, for the thread goes on all the same, and close() has to wait for it.
             with trace.waiting():
                 completion = await asyncio.shield(working)
@@ -136,7 +142,7 @@ class LocalChat(ChatModel):
             finally:
                 loop.call_soon_threadsafe(chunks.put_nowait, None)
 
-        working = self._begin(self._threads(work), stopped)
+        working = self._begin(self._in_turn(work), stopped)
         said, pieces = "", 0
         told = False
         timings: dict[str, Any] = {}
@@ -166,6 +172,15 @@ class LocalChat(ChatModel):
             if not told:
                 trace.used(self._name, _usage(timings))
             stopped.set()
+
+    async def _in_turn(self, work: Callable[[], _Result]) -> _Result:
+        """Do it in a thread once it is its project's turn."""
+        with in_bulk(False):  # or a job would have one of the two places only
+            turn = await self._turns.take(1, PATIENCE, time.monotonic() + PATIENCE)
+        try:
+            return await self._threads(work)
+        finally:
+            turn.end()
 
     def _begin(self, work: Coroutine[Any, Any, _Result], stopped: threading.Event) -> asyncio.Task[_Result]:
         """Work in a thread, which close() stops by the event, if it heeds it, and waits for."""

@@ -78,7 +78,9 @@ class Upstream:
         timeout: float,
         key_setting: str = "its setting",
         reply_bytes: int = REPLY_BYTES,
+        concurrency: float = math.inf,
     ) -> None:
+        """`concurrency` is how many chats it is given at once; others wait here for their project's turn."""
         self.name = name
         self.url = url
         self.key = key
@@ -86,7 +88,7 @@ class Upstream:
         self.key_setting = key_setting
         self.reply_bytes = reply_bytes
         self._session: aiohttp.ClientSession | None = None
-        self.budget = budget.of_server(url, "chat")
+        self.budget = budget.of_server(url, "chat", concurrency)
         self._openai: OpenAIClient | None = None
         self._opening = threading.Lock()
         self.watched = False

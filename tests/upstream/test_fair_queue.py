@@ -1,0 +1,62 @@
+"""Chats of several projects before one slow server, and before the embedded model: they take turns."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from llmbackend.access.caller import of_project
+from llmbackend.backend import Backend
+from llmbackend.operations import answer
+from llmbackend.settings import Settings
+from llmbackend.tracing import Trace
+from tests.upstream.counting import counting
+
+FLOOD = 12
+
+
+async def _ask(backend: Backend, project: str, order: list[str], message: str, **fields: object) -> None:
+    body = {"messages": [{"role": "user", "content": message}], **fields}
+    await answer(backend, "chat", body, Trace("chat", caller=of_project(project)))
+    order.append(project)
+
+
+async def _flooded(backend: Backend, message: str, **fields: object) -> list[str]:
+    """The projects of calls in the order in which they ended: one project floods, then another asks twice."""
+    order: list[str] = []
+    flood = [asyncio.create_task(_ask(backend, "loud", order, message, **fields)) for _ in range(FLOOD)]
+    await asyncio.sleep(0.05)
+    for _ in range(2):
+        await _ask(backend, "quiet", order, message, **fields)
+    await asyncio.gather(*flood)
+    return order
+
+
+@pytest.mark.anyio
+async def test_a_flood_before_a_slow_server_holds_up_its_own_project_alone(tmp_path: Path) -> None:
+    with counting("slow") as server:
+        options = {"openai_base_url": server.url, "chat_model": "m", "upstream_concurrency": 2}
+        backend = await Backend.open(Settings(data_dir=tmp_path, **options))
+        try:
+            order = await _flooded(backend, "slow one")
+        finally:
+            await backend.close()
+    first, second = (place for place, project in enumerate(order) if project == "quiet")
+    assert first <= 4
+    assert second <= first + 4
+
+
+@pytest.mark.anyio
+async def test_a_flood_before_the_embedded_model_holds_up_its_own_project_alone(
+    tmp_path: Path, models_dir: Path
+) -> None:
+    backend = await Backend.open(Settings(data_dir=tmp_path, models_dir=models_dir))
+    try:
+        order = await _flooded(backend, "Say hello.", max_tokens=2)
+    finally:
+        await backend.close()
+    first, second = (place for place, project in enumerate(order) if project == "quiet")
+    assert first <= 6
+    assert second <= first + 6
