@@ -39,6 +39,7 @@ from llm_client import (
     Job,
     JobExpired,
     LLMBackendError,
+    NotFound,
     Progress,
     Record,
     Records,
@@ -49,14 +50,10 @@ from llm_client import (
     Usage,
     _add,
     _as_list,
-    _chosen,
-    _columns,
     _contents,
-    _documents,
     _environment,
     _exported,
     _find_files,
-    _from_table,
     _further_on,
     _joined,
     _json_schema,
@@ -70,12 +67,14 @@ from llm_client import (
     _ProgressBar,
     _records,
     _result,
+    _Source,
+    _stored,
     _suffix,
     _with_images,
     _with_schemas,
 )
 
-from .async_transports import AsyncHttpTransport, AsyncTransport, in_thread, local_transport
+from .async_transports import AsyncHttpTransport, AsyncTransport, batches, in_thread, local_transport
 
 _AsyncClient = TypeVar("_AsyncClient", bound="AsyncLLMBackendClient")
 
@@ -693,7 +692,7 @@ class AsyncLLMBackendClient:
         *,
         id: str | None = None,
         text: str | None = None,
-        metadata: Sequence[str] | None = None,
+        metadata: Sequence[str] | Mapping[str, Any] | None = None,
         chunk_size: int | None = None,
         chunk_overlap: int | None = None,
         sync: bool = False,
@@ -704,10 +703,15 @@ class AsyncLLMBackendClient:
 
         A document is a text, `{id, text, metadata}`, or LlamaIndex's or LangChain's; a bare text's id is its content
         hash. One that is split already has `chunks` instead of its text, `[{text, metadata, place}]`, which stay as
-        they are. A table (a DataFrame of pandas or polars, an Arrow table, a Hugging Face dataset) has a document a row:
-        `id`, `text` and `metadata` name its columns. Without `text`, its usual names are looked for, and without
-        `metadata`, all other columns are it; without `id`, a row's hash is; the report's `columns` tells which were taken. Cells without a value are
-        left out, and rows without a text are among `failed`. For files there is `rag_ingest_files`. Metadata is JSON;
+        they are. A table (a DataFrame of pandas or polars, an Arrow table or reader, a Hugging Face dataset, or the path of a
+        .parquet, .jsonl or .csv file) has a document a row: `id`, `text` and `metadata` name its columns. Without `text`,
+        its usual names are looked for, and without `metadata`, all other columns are it; without `id`, a row's hash is; the
+        report's `columns` tells which were taken. Cells without a value are left out, and rows without a text are among
+        `failed`. `metadata={…}` goes to every document. For files there is `rag_ingest_files`.
+
+        Iterators, readers and files of rows are read as they are sent, some 2,000 documents at a time, so that memory does
+        not grow with them. Where one breaks off, or has something wrong in it, InvalidRequest tells the row, and
+        `details["ingested"]` how many documents before it are in; the source's own error is its cause. Metadata is JSON;
         dates and times become RFC 3339 (in UTC without a zone), UUIDs, enums and decimals text or numbers. Ingesting
         again is safe: a document whose content is stored already costs nothing, one whose text changed
         replaces its old version, and `sync=True` removes those not given. `chunk_size` and
@@ -724,31 +728,45 @@ class AsyncLLMBackendClient:
 
         Raises InvalidRequest, Conflict (made with another embedding model or chunking), BackendError.
         """
-        failed = Records()
-        columns = None
-        if (names := _columns(documents)) is not None:
-            columns = _chosen(names, documents, id, text, metadata)
-            given, twice = _from_table(documents, columns, failed)
-        elif id or text or metadata:
-            raise InvalidRequest(
-                "rag_ingest: id, text and metadata name the columns of a table, and this is none"
-            )
-        else:
-            given = _documents(documents)
+        source = _Source("rag_ingest", documents, id=id, text=text, metadata=metadata, noted=sync)
         fields = {
-            "documents": given,
             "collection": collection,
             "chunk_size": chunk_size,
             "chunk_overlap": chunk_overlap,
-            "sync": sync,
             "plan": plan,
         }
-        report = await self._watched("rag_ingest", progress, **fields)
-        if columns is not None:
-            report["failed"].extend(failed)
-            report["warnings"].extend(twice)
-            report["columns"] = Record(columns)
-        return report
+        total = Record()
+        requests = 0
+        with _progress(progress) as tell:
+            try:
+                async for batch in batches(source):
+                    requests += 1
+                    alone = source.ended and requests == 1
+                    given = {**fields, "documents": batch, "sync": sync and alone}
+                    _add(total, await self._reported("rag_ingest", source.telling(tell, total), given))
+            except LLMBackendError as error:
+                source.tell(
+                    error, "ingested", _stored(total), "documents before it are in: run it again to go on"
+                )
+                raise
+            if sync and requests > 1:
+                total["deleted"] += await self._swept(collection, source, total, plan)
+        total["failed"].extend(source.failed)
+        total["warnings"].extend(source.warnings)
+        if source.columns is not None:
+            total["columns"] = Record(source.columns)
+        return total
+
+    async def _swept(self, collection: str, source: _Source, report: Record, plan: bool) -> int:
+        """Remove what a source does not have, nor failed; returns how many documents that are."""
+        kept = (source.ids or set()) | {one["id"] for one in (*report["failed"], *source.failed)}
+        try:
+            gone = [one["id"] for one in await self.list_documents(collection) if one["id"] not in kept]
+        except NotFound:
+            return 0
+        for start in range(0, 0 if plan else len(gone), 1000):
+            await self.delete_documents(collection, gone[start : start + 1000])
+        return len(gone)
 
     async def rag_ingest_files(
         self,

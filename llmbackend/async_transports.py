@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 from urllib.parse import urlencode
 
-from llm_client import CONNECT_SECONDS, __version__, _certificates, _HttpAddress, encoded
+from llm_client import CONNECT_SECONDS, __version__, _batches, _certificates, _HttpAddress, _Source, encoded
 
 from . import operations, settings, threads
 from .agents import tooling
@@ -369,3 +369,37 @@ async def in_thread(work: Callable[..., Any], *args: Any) -> Any:
         return list(found) if isinstance(found, Iterator) else found
 
     return await threads.files(whole)
+
+
+async def batches(source: _Source) -> AsyncIterator[list[Any]]:
+    """As `_batches`; what is iterated over by `for` is read in a thread, unless it is in memory."""
+    if not hasattr(source.items, "__aiter__"):
+        reading = _batches(source)
+        in_memory = isinstance(source.items, list | tuple) or not hasattr(source.items, "__iter__")
+        while (
+            batch := next(reading, None) if in_memory else await threads.files(next, reading, None)
+        ) is not None:
+            yield batch
+        return
+    items = aiter(source.items)
+    any_yet = False
+    while not source.ended:
+        await _read(source, items)
+        batch = source.batch()
+        if batch or not (any_yet or source.broken):
+            any_yet = True
+            yield batch
+    source.check()
+
+
+async def _read(source: _Source, items: AsyncIterator[Any]) -> None:
+    try:
+        async for item in items:
+            source.take(item)
+            if source.full:
+                return
+    except LLMBackendError:
+        raise
+    except Exception as error:
+        source.broken = error
+    source.ended = True

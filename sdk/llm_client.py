@@ -1941,7 +1941,7 @@ class LLMBackendClient:
         *,
         id: str | None = None,
         text: str | None = None,
-        metadata: Sequence[str] | None = None,
+        metadata: Sequence[str] | Mapping[str, Any] | None = None,
         chunk_size: int | None = None,
         chunk_overlap: int | None = None,
         sync: bool = False,
@@ -1952,10 +1952,15 @@ class LLMBackendClient:
 
         A document is a text, `{id, text, metadata}`, or LlamaIndex's or LangChain's; a bare text's id is its content
         hash. One that is split already has `chunks` instead of its text, `[{text, metadata, place}]`, which stay as
-        they are. A table (a DataFrame of pandas or polars, an Arrow table, a Hugging Face dataset) has a document a row:
-        `id`, `text` and `metadata` name its columns. Without `text`, its usual names are looked for, and without
-        `metadata`, all other columns are it; without `id`, a row's hash is; the report's `columns` tells which were taken. Cells without a value are
-        left out, and rows without a text are among `failed`. For files there is `rag_ingest_files`. Metadata is JSON;
+        they are. A table (a DataFrame of pandas or polars, an Arrow table or reader, a Hugging Face dataset, or the path of a
+        .parquet, .jsonl or .csv file) has a document a row: `id`, `text` and `metadata` name its columns. Without `text`,
+        its usual names are looked for, and without `metadata`, all other columns are it; without `id`, a row's hash is; the
+        report's `columns` tells which were taken. Cells without a value are left out, and rows without a text are among
+        `failed`. `metadata={…}` goes to every document. For files there is `rag_ingest_files`.
+
+        Iterators, readers and files of rows are read as they are sent, some 2,000 documents at a time, so that memory does
+        not grow with them. Where one breaks off, or has something wrong in it, InvalidRequest tells the row, and
+        `details["ingested"]` how many documents before it are in; the source's own error is its cause. Metadata is JSON;
         dates and times become RFC 3339 (in UTC without a zone), UUIDs, enums and decimals text or numbers. Ingesting
         again is safe: a document whose content is stored already costs nothing, one whose text changed
         replaces its old version, and `sync=True` removes those not given. `chunk_size` and
@@ -1972,31 +1977,45 @@ class LLMBackendClient:
 
         Raises InvalidRequest, Conflict (made with another embedding model or chunking), BackendError.
         """
-        failed = Records()
-        columns = None
-        if (names := _columns(documents)) is not None:
-            columns = _chosen(names, documents, id, text, metadata)
-            given, twice = _from_table(documents, columns, failed)
-        elif id or text or metadata:
-            raise InvalidRequest(
-                "rag_ingest: id, text and metadata name the columns of a table, and this is none"
-            )
-        else:
-            given = _documents(documents)
+        source = _Source("rag_ingest", documents, id=id, text=text, metadata=metadata, noted=sync)
         fields = {
-            "documents": given,
             "collection": collection,
             "chunk_size": chunk_size,
             "chunk_overlap": chunk_overlap,
-            "sync": sync,
             "plan": plan,
         }
-        report = self._watched("rag_ingest", progress, **fields)
-        if columns is not None:
-            report["failed"].extend(failed)
-            report["warnings"].extend(twice)
-            report["columns"] = Record(columns)
-        return report
+        total = Record()
+        requests = 0
+        with _progress(progress) as tell:
+            try:
+                for batch in _batches(source):
+                    requests += 1
+                    alone = source.ended and requests == 1
+                    given = {**fields, "documents": batch, "sync": sync and alone}
+                    _add(total, self._reported("rag_ingest", source.telling(tell, total), given))
+            except LLMBackendError as error:
+                source.tell(
+                    error, "ingested", _stored(total), "documents before it are in: run it again to go on"
+                )
+                raise
+            if sync and requests > 1:
+                total["deleted"] += self._swept(collection, source, total, plan)
+        total["failed"].extend(source.failed)
+        total["warnings"].extend(source.warnings)
+        if source.columns is not None:
+            total["columns"] = Record(source.columns)
+        return total
+
+    def _swept(self, collection: str, source: _Source, report: Record, plan: bool) -> int:
+        """Remove what a source does not have, nor failed; returns how many documents that are."""
+        kept = (source.ids or set()) | {one["id"] for one in (*report["failed"], *source.failed)}
+        try:
+            gone = [one["id"] for one in self.list_documents(collection) if one["id"] not in kept]
+        except NotFound:  # planned for a collection to come
+            return 0
+        for start in range(0, 0 if plan else len(gone), 1000):
+            self.delete_documents(collection, gone[start : start + 1000])
+        return len(gone)
 
     def rag_ingest_files(
         self,
@@ -3028,7 +3047,8 @@ def _add(total: dict[str, Any], part: Mapping[str, Any]) -> None:
         if name not in total:
             total[name] = value
         else:
-            total[name] = None if value is None or total[name] is None else total[name] + value
+            both = value is not None and total[name] is not None
+            total[name] = type(total[name])(total[name] + value) if both else None
 
 
 def _as_list(value: Any) -> Any:
@@ -3066,6 +3086,11 @@ def _columns(value: Any) -> list[str] | None:
     if isinstance(value, (str, bytes, Mapping, Sequence)):
         return None
     names = getattr(value, "column_names", None)  # Arrow, datasets
+    schema_names = getattr(
+        getattr(value, "schema", None), "names", None
+    )  # of Arrow's readers, and its datasets
+    if names is None and isinstance(schema_names, list):
+        names = schema_names
     if names is None and (hasattr(value, "to_dicts") or hasattr(value, "itertuples")):  # polars, pandas
         names = value.columns
     if names is None or callable(names):
@@ -3078,58 +3103,332 @@ def _table_rows(table: Any) -> Iterator[dict[str, Any]]:
     if hasattr(table, "itertuples"):
         rows: Iterable[Any] = table.itertuples(index=False, name=None)
         return (dict(zip(names, row)) for row in rows)
-    for method in ("to_dicts", "to_pylist"):
-        if hasattr(table, method):
-            return iter(getattr(table, method)())
-    return (dict(row) for row in table)
+    if hasattr(table, "iter_rows"):  # polars
+        return cast(Iterator[dict[str, Any]], table.iter_rows(named=True))
+    if hasattr(table, "to_batches"):  # Arrow's tables and its datasets, of more than memory holds
+        return (row for batch in table.to_batches() for row in batch.to_pylist())
+    return (
+        row for part in table for row in (part.to_pylist() if hasattr(part, "to_pylist") else [dict(part)])
+    )
 
 
 def _chosen(
-    names: list[str], table: Any, id: str | None, text: str | None, metadata: Sequence[str] | None
+    operation: str, names: list[str], id: str | None, text: str | None, metadata: Sequence[str] | None
 ) -> dict[str, Any]:
     """Which columns are a document's id, text and metadata."""
     metadata = [metadata] if isinstance(metadata, str) else metadata
     for name in (id, text, *(metadata or ())):
         if name is not None and name not in names:
-            raise InvalidRequest(f"rag_ingest: there is no column {name!r}: the table has {_some(names)}")
+            raise InvalidRequest(f"{operation}: there is no column {name!r}: the table has {_some(names)}")
     known = {name.lower(): name for name in reversed(names)}
     if text is None:
         text = next((known[name] for name in TEXT_COLUMNS if name in known), None)
     if text is None and len(names) == 1:
         text = names[0]
     if text is None:
-        raise InvalidRequest(
-            f"rag_ingest: which column has the text? Name it, as by text={names[0]!r}: there are {_some(names)}"
-        )
+        example = f"{names[0]!r}: there are {_some(names)}" if names else "…: the first row has none"
+        raise InvalidRequest(f"{operation}: which column has the text? Name it, as by text={example}")
     if id is None:
         id = next((known[name] for name in ID_COLUMNS if name in known and known[name] != text), None)
     others = [name for name in names if name not in (id, text)] if metadata is None else list(metadata)
     return {"id": id, "text": text, "metadata": others}
 
 
-def _from_table(table: Any, columns: dict[str, Any], failed: Records) -> tuple[list[dict[str, Any]], Records]:
-    """A document a row, and warnings of rows that are there twice; those without a text are added to `failed`.
+class _Source:
+    """Documents, or texts, from wherever they come, read as they are wanted.
 
-    Without a column for it, a document's id is a hash of its row.
+    Rows of a table or of a file (Parquet, JSON Lines, CSV) become documents by their `columns`; `failed` and `warnings`
+    tell of those that are none. `total` is how many there are, where that is known.
     """
-    found: dict[str, dict[str, Any]] = {}
-    warnings = Records()
-    for number, row in enumerate(_table_rows(table)):
-        id, text = (row[columns[name]] if columns[name] is not None else None for name in ("id", "text"))
+
+    def __init__(
+        self,
+        operation: str,
+        given: Any,
+        *,
+        id: str | None = None,
+        text: str | None = None,
+        metadata: Any = None,
+        texts: bool = False,
+        noted: bool = False,
+    ) -> None:
+        self.failed, self.warnings = Records(), Records()
+        self.columns: dict[str, Any] | None = None
+        self.total: int | None = None
+        self.ended = False
+        self.broken: Exception | None = None
+        self.ids: set[str] | None = set() if noted else None
+        self.given: list[Any] = []  # of the batch, as they were before they became documents
+        self._operation = operation
+        self._common = dict(metadata) if isinstance(metadata, Mapping) else {}
+        self._named = (id, text, None if isinstance(metadata, Mapping) else metadata)
+        self._texts = texts
+        self._batch: list[Any] = []
+        self._places: list[int] = []
+        self._sent: list[int] = []
+        self._size = self._read = 0
+        self._seen: set[str] = set()
+        self._state = Record()
+        self._most = (STREAM_OF, STREAM_BYTES)
+        self.items = self._opened(given)
+        if any(self._named) and not self._rows:
+            raise InvalidRequest(
+                f"{operation}: id, text and metadata name the columns of a table, and this is none"
+            )
+
+    def _opened(self, given: Any) -> Any:
+        self._rows, self._alone = True, False
+        if (
+            isinstance(given, (str, os.PathLike))
+            and _suffix(os.fsdecode(given)) in ROWS
+            and _path_meant(given)
+        ):
+            return self._file(os.fsdecode(given))
+        if (names := _columns(given)) is not None:
+            self.columns = _chosen(self._operation, names, *self._named)
+            self.total = len(given) if hasattr(given, "__len__") else getattr(given, "num_rows", None)
+            return _table_rows(given)
+        self._rows = False
+        if isinstance(given, (str, Mapping, os.PathLike)) or _is_foreign(given):
+            self._alone = True
+            return [given]
+        if hasattr(given, "to_pylist"):  # Arrow's columns, whose items are none of Python's
+            given = given.to_pylist()
+        if hasattr(given, "__len__"):
+            self.total = len(given)
+            self._most = (WHOLE_OF, WHOLE_BYTES)  # what is in memory goes in one request as far as it may
+        return given
+
+    def _file(self, path: str) -> Iterator[Any]:
+        if _suffix(path) == ".parquet":
+            try:
+                from pyarrow import parquet  # type: ignore[import-untyped,unused-ignore]
+            except ImportError as error:
+                raise InvalidRequest(
+                    f"{self._operation}: reading Parquet needs pyarrow: pip install pyarrow"
+                ) from error
+            file = parquet.ParquetFile(path)
+            self.columns = _chosen(self._operation, list(file.schema_arrow.names), *self._named)
+            self.total = file.metadata.num_rows
+            return (row for batch in file.iter_batches(1024) for row in batch.to_pylist())
+        lines = open(path, encoding="utf-8-sig", newline="")  # noqa: SIM115 - until it is read, or let go of
+        if _suffix(path) == ".csv":
+            import csv
+
+            return cast(Iterator[Any], csv.DictReader(lines))
+        return (json.loads(line) for line in lines if not line.isspace())
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it is a list of texts as they are sent."""
+        return self._texts and isinstance(self.items, list) and not self._alone
+
+    @property
+    def full(self) -> bool:
+        """Whether there is more than goes into one request."""
+        return len(self._batch) > self._most[0] or (self._size > self._most[1] and len(self._batch) > 1)
+
+    def read(self, items: Iterator[Any]) -> None:
+        """Read on until it is `full`, or has `ended`; an error of the source's own is kept as `broken`."""
+        try:
+            for item in items:
+                self.take(item)
+                if self.full:
+                    return
+        except LLMBackendError:
+            raise
+        except Exception as error:
+            self.broken = error
+        self.ended = True
+
+    def take(self, item: Any) -> None:
+        self._read += 1
+        document = self._of_row(item) if self._rows and isinstance(item, Mapping) else self._of_item(item)
+        if document is None:
+            return
+        self._batch.append(document)
+        self._places.append(self._read - 1)
+        if self._texts:
+            self.given.append(item)
+        self._size += _weight(document)
+        if self.ids is not None:
+            self.ids.add(_id_of(document))
+
+    def batch(self) -> list[Any]:
+        """What has been read and goes into one request."""
+        count = len(self._batch) if self.ended else len(self._batch) - 1
+        batch, self._batch = self._batch[:count], self._batch[count:]
+        self._sent, self._places = self._places[:count], self._places[count:]
+        self._size = sum(map(_weight, self._batch))
+        return batch
+
+    def rows(self, count: int) -> list[dict[str, Any]]:
+        """What the texts of a batch were taken from, and is no longer needed."""
+        rows, self.given = self.given[:count], self.given[count:]
+        return [dict(one) if isinstance(one, Mapping) else {"text": one} for one in rows]
+
+    def check(self) -> None:
+        """Raises InvalidRequest where the source broke off."""
+        if self.broken is not None:
+            error = self.broken
+            raise InvalidRequest(
+                f"{self._operation}: the source broke at row {self._read} ({type(error).__name__}: {error})",
+                details={"row": self._read},
+            ) from error
+
+    def tell(self, error: LLMBackendError, name: str, done: int, what: str) -> None:
+        """Add to an error how much was done before it, and where in the source its row is."""
+        message = error.message
+        for found in error.details.get("errors", ()):
+            place = found.get("loc", [])
+            if len(place) > 1 and place[0] == "documents" and isinstance(place[1], int) and self._sent:
+                row = self._sent[place[1]]
+                message = re.sub(rf"documents([.[]){place[1]}\b", rf"documents\g<1>{row}", message)
+                place[1] = row
+        if done:
+            error.details[name] = done + error.details.get(name, 0)
+            message += f" ({error.details[name]} {what})"
+        error.message, error.args = message, (message,)
+
+    def telling(self, tell: Progress | None, report: Record) -> Progress | None:
+        """Tells of a request's progress as of all that is read, with the report so far."""
+        if tell is None or (self.ended and not report):
+            return tell
+        before, ended = self._state, self.ended
+
+        def more(state: Record) -> None:
+            stages = _sums(before.get("stages") or {}, state.get("stages") or {})
+            stage = "read" if state.get("stage") == "done" and not ended else state.get("stage")
+            done = (before.get("done") or 0) + (state.get("done") or 0)
+            about = {"done": done, "total": self.total, "stage": stage, "stages": stages, "report": report}
+            self._state = _records({**state, **about})
+            tell(self._state)
+
+        return more
+
+    def _of_row(self, row: Mapping[str, Any]) -> Any:
+        """A row as a document, or its text; None where it is none."""
+        number = self._read - 1
+        if self.columns is None:
+            self.columns = _chosen(self._operation, [*row], *self._named)
+        columns, metadata = self.columns, self._named[2]
+        text = row.get(columns["text"])
         if _is_missing(text) or not str(text).strip():
             error = f"row {number} has no text in column {columns['text']!r}"
-            failed.append(Record(id=f"row {number}" if _is_missing(id) else str(id), error=error))
-            continue
-        about = {name: row[name] for name in columns["metadata"] if not _is_missing(row[name])}
+            if self._texts:
+                raise InvalidRequest(f"{self._operation}: {error}", details={"index": number})
+            id = row.get(columns["id"])
+            self.failed.append(Record(id=f"row {number}" if _is_missing(id) else str(id), error=error))
+            return None
+        if self._texts:
+            return str(text)
+        id = row.get(columns["id"]) if columns["id"] is not None else None
+        others = row if metadata is None else columns["metadata"]
+        about = {
+            name: row[name]
+            for name in others
+            if name not in (columns["id"], columns["text"]) and not _is_missing(row.get(name))
+        }
+        if metadata is None and isinstance(inner := about.get("metadata"), Mapping):  # as a document has it
+            about = {**about, **inner}
+            del about["metadata"]
+        about = {**self._common, **about}
         document = _identified({"text": str(text), "metadata": about}, None if _is_missing(id) else str(id))
-        if found.setdefault(document["id"], document) is document:
-            continue
+        if document["id"] not in self._seen:
+            if len(self._seen) == SEEN:
+                self._seen.clear()
+            self._seen.add(document["id"])
+            return document
         if _is_missing(id):
             warning = f"row {number} is the same as another, and was left out"
-            warnings.append(Record(id=document["id"], warning=warning))
+            self.warnings.append(Record(id=document["id"], warning=warning))
         else:
-            failed.append(Record(id=document["id"], error=f"row {number} has the id of another row"))
-    return list(found.values()), warnings
+            self.failed.append(Record(id=document["id"], error=f"row {number} has the id of another row"))
+        return None
+
+    def _of_item(self, item: Any) -> Any:
+        """A document as it is sent; raises InvalidRequest for the path of a file, which was meant to be read."""
+        if self._texts:
+            return item
+        if (path := _path_meant(item)) is not None:
+            place = "documents" if self._alone else f"documents[{self._read - 1}]"
+            fix = f"rag_ingest_files({path!r}, …) reads files"
+            raise InvalidRequest(f"{self._operation}: {place} is the path {path!r}, not a text: {fix}")
+        if _is_foreign(item):
+            item = _of_foreign(item)
+        if not self._common:
+            return item
+        if isinstance(item, str):
+            item = {"id": _id_of(item), "text": item}
+        if isinstance(item, Mapping) and isinstance(item.get("metadata", {}), Mapping):
+            return {**item, "metadata": {**self._common, **item.get("metadata", {})}}
+        return item
+
+
+ROWS = (".parquet", ".jsonl", ".ndjson", ".csv")
+"""Ends of the names of files whose rows are documents."""
+
+STREAM_OF, STREAM_BYTES = 2_000, 8 * 2**20
+"""Documents in a request, of a source that is read as it comes, and about how large they are."""
+
+WHOLE_OF, WHOLE_BYTES = 50_000, 16 * 2**20
+"""The same of what is in memory: as long as it is one request, nothing of it is stored if something is wrong with it."""
+
+SEEN = 1_000_000
+"""Ids of rows that are remembered, to tell of rows that are there twice."""
+
+
+def _batches(source: _Source) -> Iterator[list[Any]]:
+    """What a source has, request by request; raises InvalidRequest where the source breaks, after what came before."""
+    if hasattr(source.items, "__aiter__"):
+        raise InvalidRequest("this is read by `async for`: give it to AsyncLLMBackendClient")
+    if source.is_list or not hasattr(source.items, "__iter__"):
+        yield from _pages(source)
+        return
+    items = iter(source.items)
+    any_yet = False
+    while not source.ended:
+        source.read(items)
+        batch = source.batch()
+        if batch or not (any_yet or source.broken):
+            any_yet = True
+            yield batch
+    source.check()
+
+
+def _pages(source: _Source) -> Iterator[Any]:
+    """A list of texts by pages; what is no list, for validation to judge."""
+    given = source.items
+    for start in range(0, len(given) or 1, EMBED_PAGE) if isinstance(given, list) else (0,):
+        page = given[start : start + EMBED_PAGE] if isinstance(given, list) else given
+        source.ended = not isinstance(given, list) or start + EMBED_PAGE >= len(given)
+        source.given += page if isinstance(given, list) else []
+        yield page
+
+
+def _weight(document: Any) -> int:
+    """About how many bytes of a request a document takes."""
+    if not isinstance(document, Mapping):
+        return len(document) if isinstance(document, str) else 100
+    text, metadata = document.get("text"), document.get("metadata")
+    size = 100 + (len(text) if isinstance(text, str) else 0) + (len(repr(metadata)) if metadata else 0)
+    return size + (len(repr(document["chunks"])) if document.get("chunks") else 0)
+
+
+def _id_of(document: Any) -> str:
+    """A document's id, which is of a bare text its hash."""
+    if isinstance(document, Mapping):
+        return unicodedata.normalize("NFC", str(document.get("id")))
+    import hashlib
+
+    return hashlib.sha256(str(document).encode("utf-8", "replace")).hexdigest()[:32]
+
+
+def _sums(before: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: {key: (before.get(name, {}).get(key) or 0) + (count or 0) for key, count in counts.items()}
+        for name, counts in more.items()
+    }
 
 
 def _identified(document: dict[str, Any], id: str | None) -> dict[str, Any]:
@@ -3155,26 +3454,16 @@ def _is_missing(value: Any) -> bool:
         return type(value).__name__ == "NAType"
 
 
-def _documents(given: Any) -> Any:
-    """Documents as they are sent; raises InvalidRequest for the path of a file, which was meant to be read."""
-    alone = isinstance(given, (str, Mapping, os.PathLike)) or _is_foreign(given)
-    items = [given] if alone else _as_list(given)
-    if not isinstance(items, list):
-        return items
-    for number, item in enumerate(items):
-        if isinstance(item, str):
-            # Most do not look like a file's name, and asking the system takes longer than looking.
-            ends = "." in item[-16:-1] and " " not in item.rpartition(".")[2]
-            if not (ends or os.sep in item) or "\n" in item or len(item) >= 1024 or not os.path.exists(item):
-                continue
-        elif not isinstance(item, os.PathLike) or isinstance(os.fspath(item), bytes):
-            continue
-        path = os.fspath(item)
-        place = "documents" if alone else f"documents.{number}"
-        raise InvalidRequest(
-            f"rag_ingest: {place} is the path {path!r}, not a text: rag_ingest_files({path!r}, …) reads files"
-        )
-    return [_of_foreign(item) if _is_foreign(item) else item for item in items]
+def _path_meant(item: Any) -> str | None:
+    """The path of a file, where a document is given as one."""
+    if isinstance(item, str):
+        # Most do not look like a file's name, and asking the system takes longer than looking.
+        ends = "." in item[-16:-1] and " " not in item.rpartition(".")[2]
+        if not (ends or os.sep in item) or "\n" in item or len(item) >= 1024 or not os.path.exists(item):
+            return None
+    elif not isinstance(item, os.PathLike) or isinstance(os.fspath(item), bytes):
+        return None
+    return str(os.fspath(item))
 
 
 def _is_foreign(item: Any) -> bool:
@@ -3390,6 +3679,10 @@ def _named(found: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
     for name, file in found:
         named.setdefault(unicodedata.normalize("NFC", name), []).append(file)
     return [(name, file) for name, files in named.items() for file in files]
+
+
+def _stored(report: Mapping[str, Any]) -> int:
+    return sum(report.get(name, 0) for name in ("added", "updated", "unchanged"))
 
 
 def _of_all(report: Progress | None, before: int, total: int) -> Progress | None:

@@ -28,7 +28,7 @@ PLAIN = {
 LEFT_OUT = {"llamaindex"}
 """LlamaIndex's classes have methods for `await` themselves."""
 
-GENERATORS = {"_events", "_rows", "_sent", "_told", "job_events"}
+GENERATORS = {"batches", "_events", "_rows", "_sent", "_told", "job_events"}
 """What is iterated over by `async for`, and not awaited."""
 
 RENAMED = {
@@ -37,6 +37,7 @@ RENAMED = {
     "Transport": "AsyncTransport",
     "HttpTransport": "AsyncHttpTransport",
     "_local_transport": "local_transport",
+    "_batches": "batches",
     "_Client": "_AsyncClient",
     "StopIteration": "StopAsyncIteration",
     "__enter__": "__aenter__",
@@ -132,7 +133,7 @@ def written() -> str:
     head = (
         f'"""{DOC}"""\n\nfrom __future__ import annotations\n\n{IMPORTS}\n'
         f"from llm_client import {', '.join(shared)}\n"
-        "from .async_transports import AsyncHttpTransport, AsyncTransport, in_thread, local_transport\n\n"
+        "from .async_transports import AsyncHttpTransport, AsyncTransport, batches, in_thread, local_transport\n\n"
         '_AsyncClient = TypeVar("_AsyncClient", bound="AsyncLLMBackendClient")\n\n'
     )
     text = head + body + "\n"

@@ -125,7 +125,11 @@ def test_other_libraries_documents_are_taken(client: LLMBackendClient, collectio
 def test_the_path_of_a_file_is_no_text(client: LLMBackendClient, collection: str, tmp_path: Path) -> None:
     path = tmp_path / "hours.txt"
     path.write_text("The gym opens at six.")
-    for given, place in ((str(path), "documents"), (path, "documents"), (["x", str(path)], r"documents\.1")):
+    for given, place in (
+        (str(path), "documents"),
+        (path, "documents"),
+        (["x", str(path)], r"documents\[1\]"),
+    ):
         with pytest.raises(InvalidRequest, match=rf"{place} is the path .*hours\.txt.*rag_ingest_files"):
             client.rag_ingest(given, collection=collection)
     assert client.rag_ingest("see notes.txt", collection=collection).added == 1, "a text, and no such file"
