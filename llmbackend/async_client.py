@@ -63,6 +63,7 @@ from llm_client import (
     _no_file,
     _of_all,
     _parsed,
+    _pictures,
     _progress,
     _ProgressBar,
     _records,
@@ -361,6 +362,12 @@ class AsyncLLMBackendClient:
     async def close(self) -> None:
         """Let go of connections, files and threads; the client is not usable afterwards."""
         await self._transport.close()
+
+    def __getitem__(self, collection: str) -> AsyncCollectionHandle:
+        """A collection by its name, whether it is there or not: `client["hr_policies"].search("Vacation policy?")`."""
+        return AsyncCollectionHandle(self, collection)
+
+    __iter__ = None
 
     async def _call(self, operation: str, **fields: Any) -> Record:
         return _result(await self._transport.call(operation, self._given(operation, fields)))
@@ -865,9 +872,10 @@ class AsyncLLMBackendClient:
 
     async def rag_search(
         self,
-        query: str,
-        collection: str | Sequence[str],
+        query: str | None = None,
+        collection: str | Sequence[str] | None = None,
         *,
+        vector: Sequence[float] | None = None,
         top_k: int = 5,
         filters: Mapping[str, Any] | None = None,
         mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
@@ -890,6 +898,9 @@ class AsyncLLMBackendClient:
         with `rerank` the reranker's (mostly 0 to 1). `rerank` is True, or the name of a model: the configured
         reranker orders the 50 best. `min_score` leaves out what scores lower, on that same scale.
 
+        With a `vector` of the collection's embedding model, that is searched for in place of the query's; without a
+        query, by its cosines alone.
+
         `retriever` and `postprocessors` name parts that a project has registered where llmbackend runs
         (llmbackend.plugins): what finds the passages, and what reorders or drops some of the 50 best, one after the
         other. A part that fails, or takes too long, raises BackendError or BackendTimeout by its name.
@@ -900,6 +911,7 @@ class AsyncLLMBackendClient:
         result = await self._call(
             "rag_search",
             query=query,
+            vector=vector,
             collection=_as_list(collection),
             top_k=top_k,
             filters=filters,
@@ -910,7 +922,7 @@ class AsyncLLMBackendClient:
             postprocessors=_as_list(postprocessors),
         )
         hits = Hits(result["hits"])
-        hits.query = query
+        hits.query = query or ""
         return hits
 
     @overload
@@ -1239,10 +1251,23 @@ class AsyncLLMBackendClient:
             if cursor is None or len(items) == limit:
                 return items
 
-    async def delete_documents(self, collection: str, ids: Sequence[str]) -> Record:
-        """Remove documents by id; returns `{deleted}`, how many there were. Raises NotFound (the collection)."""
+    async def get_document(self, id: str, collection: str) -> Record:
+        """A document as it is stored: `{id, text, metadata, chunks}`.
+
+        The text is put together from its chunks, as many as `chunks` says: white space between them may be another.
+        Raises NotFound (the document, or the collection).
+        """
+        return await self._call("get_document", id=id, collection=collection)
+
+    async def delete_documents(
+        self, collection: str, ids: Sequence[str] | None = None, *, where: Mapping[str, Any] | None = None
+    ) -> Record:
+        """Remove documents by their ids, or those of which a chunk fits `where`, which are filters as in `rag_search`.
+
+        Returns `{deleted}`, how many there were. Raises NotFound (the collection), InvalidRequest (both, or neither).
+        """
         given = _as_list(ids)
-        return await self._call("delete_documents", collection=collection, ids=given)
+        return await self._call("delete_documents", collection=collection, ids=given, where=where)
 
     async def analyze_document(self, text: str) -> Analysis:
         """What a document says: `{sentiment, sentiment_score, key_points, positions, summary, coverage, facts, notes, model}`.
@@ -1734,3 +1759,77 @@ class AsyncLLMBackendClient:
         server, ok, url, models, version, limits, latency_ms, fix}`, where `fix` says what is wrong and what to do.
         """
         return await self._call("doctor")
+
+
+class AsyncCollectionHandle:
+    """One collection of a client's, by `client["hr_policies"]`: the client's calls without its name.
+
+    `options` are those that the client's methods have.
+    """
+
+    def __init__(self, client: AsyncLLMBackendClient, name: str) -> None:
+        if not isinstance(name, str):
+            raise InvalidRequest(f"client[…] takes a collection's name, not {type(name).__name__}")
+        self._client = client
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"{self._client!r}[{self.name!r}]"
+
+    async def ingest(self, documents: Any, **options: Any) -> Record:
+        """Put documents into it, as `rag_ingest` does."""
+        return await self._client.rag_ingest(documents, self.name, **options)
+
+    async def ingest_files(self, paths: File | Sequence[File], **options: Any) -> Record:
+        """Put files into it, as `rag_ingest_files` does."""
+        return await self._client.rag_ingest_files(paths, self.name, **options)
+
+    async def search(self, query: str | None = None, **options: Any) -> Hits:
+        """The passages nearest to a query, or to a `vector`, as `rag_search` gives them."""
+        return await self._client.rag_search(query, self.name, **options)
+
+    async def query(self, question: str, **options: Any) -> Any:
+        """An answer from its documents, as `rag_query` gives it."""
+        return await self._client.rag_query(question, self.name, **options)
+
+    async def documents(self, *, limit: int | None = None) -> Records:
+        """Its documents, as `list_documents` gives them."""
+        return await self._client.list_documents(self.name, limit=limit)
+
+    async def get(self, id: str) -> Record:
+        """A document as it is stored, as `get_document` gives it."""
+        return await self._client.get_document(id, self.name)
+
+    async def delete(
+        self, ids: str | Sequence[str] | None = None, *, where: Mapping[str, Any] | None = None
+    ) -> Record:
+        """Remove documents by their ids, or by filters, as `delete_documents` does."""
+        given = [ids] if isinstance(ids, str) else ids
+        return await self._client.delete_documents(self.name, given, where=where)
+
+    async def stats(self) -> Record:
+        """What it has and was made with, as `get_collection` tells it."""
+        return await self._client.get_collection(self.name)
+
+    async def evaluate(self, questions: Sequence[Mapping[str, Any]], **options: Any) -> Evaluation:
+        """How well search finds the documents that answer some questions, as `evaluate` tells it."""
+        return await self._client.evaluate(self.name, questions, **options)
+
+    async def map(
+        self, color: str | None = None, query: str | None = None, *, limit: int = 2000, axes: Any = None
+    ) -> Any:
+        """Its documents as points in two dimensions, on matplotlib's axes, which are returned.
+
+        Each is the mean of its chunks' vectors (of the collection's first `limit` chunks), coloured by the metadata field
+        `color`, and near others that are like it. `query` is marked among them.
+        """
+        chunks: list[Any] = []
+        cursor: str | None = None
+        while len(chunks) < limit:
+            page = await self._client._call("export_collection", collection=self.name, cursor=cursor)
+            chunks += page["chunks"]
+            cursor = page.get("cursor")
+            if cursor is None:
+                break
+        asked = await self._client.embed([query], input_type="query") if query else None
+        return _pictures().plot_collection(self.name, chunks[:limit], color, query, asked, axes)

@@ -14,7 +14,7 @@ from .inference import packing, structured
 from .inference.rerank import reranked
 from .jobs import schedules
 from .knowledge.answers import answers, rag_model
-from .knowledge.collections import pages
+from .knowledge.collections import documents, pages
 from .knowledge.collections.collection import Collection
 from .knowledge.collections.rebuild import Progress, reindex
 from .knowledge.collections.transfer import export_page
@@ -179,9 +179,12 @@ class Backend:
     async def rag_search(self, request: schemas.RagSearchRequest) -> schemas.SearchResult:
         """Find the passages nearest to a query.
 
-        Refused: filters that are none, or more than there may be.
+        Refused: filters that are none, or more than there may be; neither query nor vector; a vector of another dimension than
+        the collection's, or of zeros, or with what needs a query's words.
         """
-        candidates = await self.parts.retriever.candidates(request, request.query)
+        candidates = await self.parts.retriever.candidates(
+            request, request.query or "", vector=request.vector
+        )
         return schemas.SearchResult(hits=[it.hit for it in candidates if it.dropped is None])
 
     async def rag_query(self, request: schemas.RagQueryRequest) -> schemas.QueryAnswer:
@@ -299,10 +302,26 @@ class Backend:
         """
         return await pages.chunks(await self._collection(request.collection), request)
 
+    async def get_document(self, request: schemas.GetDocumentRequest) -> schemas.StoredDocument:
+        """Read a document's text and metadata, as they are stored."""
+        return await documents.stored(await self._collection(request.collection), request.id)
+
     async def delete_documents(self, request: schemas.DeleteDocumentsRequest) -> schemas.DocumentsDeleted:
-        """Remove documents from a collection."""
+        """Remove documents from a collection, by their ids or by a filter.
+
+        Refused: both, or neither; filters that are none, or more than there may be.
+        """
         collection = await self._collection(request.collection)
-        return schemas.DocumentsDeleted(deleted=await collection.delete(request.ids, flush=True))
+        ids = request.ids or await documents.selected(collection, request.where or {})
+        return schemas.DocumentsDeleted(deleted=await collection.delete(ids, flush=True))
+
+    def collections_known(self) -> list[str]:
+        """The collections that the caller may list, as it writes them; those made elsewhere just now may be missing."""
+        caller = _caller()
+        if "read" not in caller.can:
+            return []
+        names = self._collections.names()
+        return [name.shown_to(caller) for name in names if self.register.visible(name, caller)]
 
     async def _collection(self, name: str) -> Collection:
         """Raises NotFound."""

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from . import audit, json_reading, json_writing, panics, precedence, schemas, sse, threads
 from .access.caller import RIGHTS
 from .access.decision import Asks, Wanted, collections_in
+from .access.near import suggest
 from .backend import Backend
 from .errors import (
     BackendError,
@@ -128,6 +129,7 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("import_collection", "POST", "/v1/collections/{collection}/import", schemas.ImportRequest, schemas.ImportedCollection, "write"),
     Operation("list_documents", "GET", "/v1/collections/{collection}/documents", schemas.ListDocumentsRequest, schemas.DocumentList, "read", bulky=True),
     Operation("list_chunks", "POST", "/v1/collections/{collection}/chunks", schemas.ListChunksRequest, schemas.ChunkList, "read", bulky=True),
+    Operation("get_document", "GET", "/v1/collections/{collection}/document", schemas.GetDocumentRequest, schemas.StoredDocument, "read", bulky=True),
     Operation("delete_documents", "POST", "/v1/collections/{collection}/documents/delete", schemas.DeleteDocumentsRequest, schemas.DocumentsDeleted, "write"),
     Operation("analyze_document", "POST", "/v1/analyze", schemas.AnalyzeRequest, schemas.Analysis, "chat", asks="chat"),
     Operation("submit_job", "POST", "/v1/jobs", schemas.SubmitJobRequest, schemas.JobId, "jobs"),
@@ -188,10 +190,14 @@ async def answer(
         request = await _request(backend, name, body, trace, fields)
         del body  # may be large, and is not needed any more
         trace.target = audit.target(name, request)
-        await _permit(backend, name, request, trace)
-        if streams(request):
-            return await _begun(backend, name, request, trace)
-        result: schemas.Response | bytes = await getattr(backend, name)(request)
+        try:
+            await _permit(backend, name, request, trace)
+            if streams(request):
+                return await _begun(backend, name, request, trace)
+            result: schemas.Response | bytes = await getattr(backend, name)(request)
+        except NotFound as error:
+            suggest(error, backend.collections_known())
+            raise
         if isinstance(result, bytes):  # passed through from a model's server, or a Block
             reply = result
         elif OPERATIONS[name].bulky and not json_writing.few(result):

@@ -62,6 +62,7 @@ __all__ = [
     "AnswerStream",
     "BackendError",
     "BackendTimeout",
+    "CollectionHandle",
     "Conflict",
     "CreatedKey",
     "Embeddings",
@@ -1160,6 +1161,7 @@ ROUTES: dict[str, tuple[str, str]] = {
     "import_collection": ("POST", "/v1/collections/{collection}/import"),
     "list_documents": ("GET", "/v1/collections/{collection}/documents"),
     "list_chunks": ("POST", "/v1/collections/{collection}/chunks"),
+    "get_document": ("GET", "/v1/collections/{collection}/document"),
     "delete_documents": ("POST", "/v1/collections/{collection}/documents/delete"),
     "analyze_document": ("POST", "/v1/analyze"),
     "submit_job": ("POST", "/v1/jobs"),
@@ -1587,6 +1589,15 @@ class LLMBackendClient:
     def close(self) -> None:
         """Let go of connections, files and threads; the client is not usable afterwards."""
         self._transport.close()
+
+    def __getitem__(self, collection: str) -> CollectionHandle:
+        """A collection by its name, whether it is there or not: `client["hr_policies"].search("Vacation policy?")`."""
+        return CollectionHandle(self, collection)
+
+    __iter__ = None  # which Python would make of `client[0]`, `client[1]`, …
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return [str(one["name"]) for one in self.list_collections(counts=False)]
 
     # Every operation passes through one of these.
 
@@ -2111,9 +2122,10 @@ class LLMBackendClient:
 
     def rag_search(
         self,
-        query: str,
-        collection: str | Sequence[str],
+        query: str | None = None,
+        collection: str | Sequence[str] | None = None,
         *,
+        vector: Sequence[float] | None = None,
         top_k: int = 5,
         filters: Mapping[str, Any] | None = None,
         mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
@@ -2136,6 +2148,9 @@ class LLMBackendClient:
         with `rerank` the reranker's (mostly 0 to 1). `rerank` is True, or the name of a model: the configured
         reranker orders the 50 best. `min_score` leaves out what scores lower, on that same scale.
 
+        With a `vector` of the collection's embedding model, that is searched for in place of the query's; without a
+        query, by its cosines alone.
+
         `retriever` and `postprocessors` name parts that a project has registered where llmbackend runs
         (llmbackend.plugins): what finds the passages, and what reorders or drops some of the 50 best, one after the
         other. A part that fails, or takes too long, raises BackendError or BackendTimeout by its name.
@@ -2146,6 +2161,7 @@ class LLMBackendClient:
         result = self._call(
             "rag_search",
             query=query,
+            vector=vector,
             collection=_as_list(collection),
             top_k=top_k,
             filters=filters,
@@ -2156,7 +2172,7 @@ class LLMBackendClient:
             postprocessors=_as_list(postprocessors),
         )
         hits = Hits(result["hits"])
-        hits.query = query
+        hits.query = query or ""
         return hits
 
     @overload
@@ -2485,10 +2501,23 @@ class LLMBackendClient:
             if cursor is None or len(items) == limit:
                 return items
 
-    def delete_documents(self, collection: str, ids: Sequence[str]) -> Record:
-        """Remove documents by id; returns `{deleted}`, how many there were. Raises NotFound (the collection)."""
+    def get_document(self, id: str, collection: str) -> Record:
+        """A document as it is stored: `{id, text, metadata, chunks}`.
+
+        The text is put together from its chunks, as many as `chunks` says: white space between them may be another.
+        Raises NotFound (the document, or the collection).
+        """
+        return self._call("get_document", id=id, collection=collection)
+
+    def delete_documents(
+        self, collection: str, ids: Sequence[str] | None = None, *, where: Mapping[str, Any] | None = None
+    ) -> Record:
+        """Remove documents by their ids, or those of which a chunk fits `where`, which are filters as in `rag_search`.
+
+        Returns `{deleted}`, how many there were. Raises NotFound (the collection), InvalidRequest (both, or neither).
+        """
         given = _as_list(ids)
-        return self._call("delete_documents", collection=collection, ids=given)
+        return self._call("delete_documents", collection=collection, ids=given, where=where)
 
     # Analysis
 
@@ -2988,6 +3017,80 @@ class LLMBackendClient:
         server, ok, url, models, version, limits, latency_ms, fix}`, where `fix` says what is wrong and what to do.
         """
         return self._call("doctor")
+
+
+class CollectionHandle:
+    """One collection of a client's, by `client["hr_policies"]`: the client's calls without its name.
+
+    `options` are those that the client's methods have.
+    """
+
+    def __init__(self, client: LLMBackendClient, name: str) -> None:
+        if not isinstance(name, str):
+            raise InvalidRequest(f"client[…] takes a collection's name, not {type(name).__name__}")
+        self._client = client
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"{self._client!r}[{self.name!r}]"
+
+    def ingest(self, documents: Any, **options: Any) -> Record:
+        """Put documents into it, as `rag_ingest` does."""
+        return self._client.rag_ingest(documents, self.name, **options)
+
+    def ingest_files(self, paths: File | Sequence[File], **options: Any) -> Record:
+        """Put files into it, as `rag_ingest_files` does."""
+        return self._client.rag_ingest_files(paths, self.name, **options)
+
+    def search(self, query: str | None = None, **options: Any) -> Hits:
+        """The passages nearest to a query, or to a `vector`, as `rag_search` gives them."""
+        return self._client.rag_search(query, self.name, **options)
+
+    def query(self, question: str, **options: Any) -> Any:
+        """An answer from its documents, as `rag_query` gives it."""
+        return self._client.rag_query(question, self.name, **options)
+
+    def documents(self, *, limit: int | None = None) -> Records:
+        """Its documents, as `list_documents` gives them."""
+        return self._client.list_documents(self.name, limit=limit)
+
+    def get(self, id: str) -> Record:
+        """A document as it is stored, as `get_document` gives it."""
+        return self._client.get_document(id, self.name)
+
+    def delete(
+        self, ids: str | Sequence[str] | None = None, *, where: Mapping[str, Any] | None = None
+    ) -> Record:
+        """Remove documents by their ids, or by filters, as `delete_documents` does."""
+        given = [ids] if isinstance(ids, str) else ids
+        return self._client.delete_documents(self.name, given, where=where)
+
+    def stats(self) -> Record:
+        """What it has and was made with, as `get_collection` tells it."""
+        return self._client.get_collection(self.name)
+
+    def evaluate(self, questions: Sequence[Mapping[str, Any]], **options: Any) -> Evaluation:
+        """How well search finds the documents that answer some questions, as `evaluate` tells it."""
+        return self._client.evaluate(self.name, questions, **options)
+
+    def map(
+        self, color: str | None = None, query: str | None = None, *, limit: int = 2000, axes: Any = None
+    ) -> Any:
+        """Its documents as points in two dimensions, on matplotlib's axes, which are returned.
+
+        Each is the mean of its chunks' vectors (of the collection's first `limit` chunks), coloured by the metadata field
+        `color`, and near others that are like it. `query` is marked among them.
+        """
+        chunks: list[Any] = []
+        cursor: str | None = None
+        while len(chunks) < limit:
+            page = self._client._call("export_collection", collection=self.name, cursor=cursor)
+            chunks += page["chunks"]
+            cursor = page.get("cursor")
+            if cursor is None:
+                break
+        asked = self._client.embed([query], input_type="query") if query else None
+        return _pictures().plot_collection(self.name, chunks[:limit], color, query, asked, axes)
 
 
 _EXPORT = "llmbackend-collection-1"

@@ -15,18 +15,25 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("llm_client.py")
 TARGET = SOURCE.parents[1] / "llmbackend" / "async_client.py"
 
-CLASSES = ("_TextStream", "ReplyStream", "AnswerStream", "AgentStream", "LLMBackendClient")
+CLASSES = (
+    "_TextStream",
+    "ReplyStream",
+    "AnswerStream",
+    "AgentStream",
+    "LLMBackendClient",
+    "CollectionHandle",
+)
 FUNCTIONS = ("_events", "_rows", "_close")
 """What takes its pieces from a transport. Everything else is the same for both clients, and imported."""
 
 PLAIN = {
-    *("__init__", "__repr__", "__getstate__", "__deepcopy__"),
+    *("__init__", "__repr__", "__getitem__", "__getstate__", "__deepcopy__"),
     *("_given", "_take", "_take_call", "_tool_name", "alive"),
 }
 """Functions that wait for nothing, beside properties."""
 
-LEFT_OUT = {"llamaindex"}
-"""LlamaIndex's classes have methods for `await` themselves."""
+LEFT_OUT = {"llamaindex", "_ipython_key_completions_"}
+"""LlamaIndex's classes have methods for `await` themselves, and IPython waits for nothing."""
 
 GENERATORS = {"batches", "_events", "_rows", "_sent", "_told", "job_events"}
 """What is iterated over by `async for`, and not awaited."""
@@ -98,13 +105,14 @@ class Awaiting(ast.NodeTransformer):
             return ast.Await(node)
         if name in READS_FILES:
             return ast.Await(ast.Call(ast.Name("in_thread", ast.Load()), [node.func, *node.args], []))
-        ours = whole.startswith(("self.", "self._transport.")) or whole in (
+        of_another = whole.startswith(("self._transport.", "self._client."))
+        ours = whole.startswith("self.") or whole in (
             "next",
             "close",
             "_close",
             "answer._begin",
         )
-        if name in GENERATORS or name in PLAIN or not ours or whole.count(".") > 1 + ("_transport" in whole):
+        if name in GENERATORS or name in PLAIN or not ours or whole.count(".") > 1 + of_another:
             return node
         return ast.Await(node)
 

@@ -62,6 +62,9 @@ class Waiting:
             return value
         return lambda *args, **kwargs: self._waited(value(*args, **kwargs))
 
+    def __getitem__(self, name: str) -> Waiting:
+        return Waiting(self._loop, self._of[name])
+
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._of, name, value)
 

@@ -7,9 +7,9 @@ from typing import Any
 from .as_html import page
 from .as_text import text
 from .drawings import drawing
-from .plots import plot_evaluation, plot_usage, plot_vectors
+from .plots import plot_collection, plot_evaluation, plot_usage, plot_vectors
 
-__all__ = ["html_of", "plot_evaluation", "plot_usage", "plot_vectors", "text_of"]
+__all__ = ["html_of", "plot_collection", "plot_evaluation", "plot_usage", "plot_vectors", "text_of"]
 
 
 def html_of(value: Any) -> str:

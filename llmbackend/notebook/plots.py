@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_client import Embeddings, Evaluation, InvalidRequest, Usage
+
+from .wording import plural, shortened
 
 COLOURS = ("#4878a8", "#e49444", "#6a9f58", "#a87c9f", "#d1615d", "#85b6b2", "#967662")
 MEASURES = {"recall": "recall@{k}", "mrr": "MRR@{k}", "ndcg": "nDCG@{k}"}
@@ -68,6 +71,51 @@ def plot_vectors(embeddings: Embeddings, labels: Sequence[Any] | None = None, ax
     kinds = ["" if label is None else str(label) for label in labels or [None] * len(embeddings)]
     scattered(axes, points, kinds)
     return axes
+
+
+def plot_collection(
+    name: str,
+    chunks: Sequence[Mapping[str, Any]],
+    color: str | None,
+    query: str | None,
+    asked: Embeddings | None,
+    axes: Any = None,
+) -> Any:
+    """A collection's documents, each the mean of its chunks' vectors, and a query among them."""
+    import numpy
+
+    if not chunks:
+        raise InvalidRequest(f"map: there is nothing in the collection {name!r}: ingest documents into it")
+    of: dict[str, list[Any]] = {}
+    about: dict[str, Mapping[str, Any]] = {}
+    for chunk in chunks:
+        id = str(chunk["document_id"])
+        of.setdefault(id, []).append(numpy.frombuffer(base64.b64decode(chunk["vector"]), dtype="<f4"))
+        about[id] = chunk.get("metadata") or {}
+    documents = numpy.array([numpy.mean(vectors, axis=0) for vectors in of.values()])
+    rows = documents if asked is None else numpy.vstack([documents, asked.numpy()])
+    points = projected(rows)
+    axes = _axes(6, 4) if axes is None else axes
+    kinds = [_kind(about[id], color) for id in of]
+    scattered(axes, points[: len(documents)], kinds)
+    if asked is not None:
+        (x, y) = points[-1]
+        axes.scatter([x], [y], marker="*", s=220, color="#d1615d", edgecolors="white", zorder=3)
+        axes.annotate(
+            _plain(shortened(str(query), 60)), (x, y), xytext=(0, 10), textcoords="offset points", ha="center"
+        )
+    by = f", by {color}" if color else ""
+    axes.set_title(_plain(f"{name}: {plural(len(documents), 'document')}{by}"), fontsize=10, loc="left")
+    return axes
+
+
+def _kind(metadata: Mapping[str, Any], color: str | None) -> str:
+    value: Any = metadata
+    for part in color.split(".") if color else ():
+        value = value.get(part) if isinstance(value, Mapping) else None
+    if not color or value is None:
+        return ""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def projected(matrix: Any) -> Any:

@@ -244,8 +244,28 @@ class ChunkList(Response):
     cursor: str | None = Field(None, description="where the next page starts; null after the last")
 
 
+class GetDocumentRequest(CollectionRequest):
+    id: DocumentId
+
+
+class StoredDocument(Response):
+    id: str
+    text: str = Field(description="its chunks, put together; what neighbours share is there once")
+    metadata: dict[str, JsonValue]
+    chunks: int = Field(description="how many they are")
+
+
 class DeleteDocumentsRequest(CollectionRequest):
-    ids: list[DocumentId] = Field(min_length=1, max_length=10_000)
+    ids: list[DocumentId] | None = Field(None, min_length=1, max_length=10_000)
+    where: Filters | None = Field(
+        None, min_length=1, description="filters, in place of ids: the documents of which a chunk fits"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.ids is None) == (self.where is None):
+            raise ValueError("give either ids or where: all documents go with delete_collection")
+        return self
 
 
 class DocumentsDeleted(Response):

@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    FiniteFloat,
     JsonValue,
     WithJsonSchema,
     field_validator,
@@ -195,7 +196,27 @@ class Retrieval(Request):
 
 
 class RagSearchRequest(Retrieval):
-    query: Question
+    query: Question | None = Field(None, description="may be left out where there is a vector")
+    vector: list[FiniteFloat] | None = Field(
+        None,
+        min_length=1,
+        max_length=65_536,
+        description="of the collections' embedding model, in place of the query's; without a query, the mode is dense",
+    )
+
+    @model_validator(mode="after")
+    def _something_to_look_for(self) -> Self:
+        if self.query is None and self.vector is None:
+            raise ValueError("give a query or a vector")
+        if self.vector is not None and not any(self.vector):
+            raise ValueError("vector: it is of zeros, and points nowhere")
+        if self.vector is not None and (self.mode == "sparse" or self.retriever):
+            raise ValueError(
+                "vector: a sparse search, or one by a project's own retriever, looks for words: leave it out"
+            )
+        if self.query is None and (self.rerank or self.postprocessors):
+            raise ValueError("query: rerank and postprocessors read it: give it beside the vector")
+        return self
 
 
 class Place(Response):

@@ -71,6 +71,7 @@ ROWS: dict[str, Row] = {
     "import_collection": Row("write", "new", {"manifest": MANIFEST}, writes=True),
     "list_documents": Row("read", "collection"),
     "list_chunks": Row("read", "collection", {}),
+    "get_document": Row("read", "collection", {"id": "one"}),
     "delete_documents": Row("write", "collection", {"ids": ["nobody"]}, writes=True),
     "analyze_document": Row("chat", body={"text": TEXT}),
     "submit_job": Row("jobs", body={"job_type": "count_words", "params": {"texts": ["a"]}}),
@@ -431,6 +432,27 @@ def test_lists_show_what_the_caller_may_use_and_nothing_else(several: World) -> 
     assert names(narrow) == ({"its-own"}, {"its-own"})
     mute = door.key(project="hr", can=["write"])["key"]
     assert door.ask("GET", "/v1/models", mute).json()["data"] == []
+
+
+def test_only_names_that_the_caller_may_list_are_suggested(several: World) -> None:
+    door = several.door
+
+    def suggested(key: str, name: str) -> list[str]:
+        error = door.ask("GET", f"/v1/collections/{name.replace('/', '%2F')}", key).json()["error"]
+        assert error["code"] == "not_found"
+        assert ("did you mean" in error["message"]) == ("near" in error["details"])
+        return list(error["details"].get("near", []))
+
+    assert "policies" in suggested("key-of-hr", "polices")
+    assert "hr/policies" in suggested("key-of-partner", "hr/polices")
+    assert "hr/policies" not in suggested("key-of-support", "hr/polices")
+    assert "hr/policies" in suggested(ADMIN, "hr/polices")
+    narrow = door.key(project="hr", can=["read"], collections=["its-*", "polices"])["key"]
+    assert "policies" not in suggested(narrow, "polices")
+    mute = door.key(project="hr", can=["write"])["key"]
+    body = {"collection": "polices", "ids": ["a"]}
+    refused = door.ask("POST", "/v1/collections/polices/documents/delete", mute, body).json()["error"]
+    assert (refused["code"], refused["details"].get("near")) == ("not_found", None)
 
 
 def test_hits_of_two_collections_of_one_name_tell_whose_they_are(several: World) -> None:

@@ -30,7 +30,7 @@ def splitter(size: int, overlap: int) -> Any:
         chunk_size=size,
         chunk_overlap=overlap,
         paragraph_separator="\n\n",
-        chunking_tokenizer_fn=partial(_units, size=size),
+        chunking_tokenizer_fn=partial(units, size=size),
         secondary_chunking_regex=_PHRASES,
         tokenizer=tokens_of,
     )
@@ -42,7 +42,7 @@ _PHRASES = r"(?:[^,.;。？！]|(?<=\d)[.,](?=\d))+[,.;。？！]?|[,.;。？！
 _ITEM = re.compile(r"^[ \t]*(?:[-*+•–]|\(?\d{1,3}[.)]|\(?[a-zA-Z][.)])[ \t]+(?=\S)", re.MULTILINE)
 
 
-def _units(text: str, size: int) -> list[str]:
+def units(text: str, size: int) -> list[str]:
     """A list's items, or a text's sentences."""
     starts = [item.start() for item in _ITEM.finditer(text)]
     if len(starts) > 1 or (starts and starts[0]):

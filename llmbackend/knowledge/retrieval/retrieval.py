@@ -13,6 +13,7 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from ... import plugins, threads, tracing
+from ...errors import InvalidRequest
 from ...inference.cache import CachedEmbedder
 from ...inference.embeddings import spelt
 from ...inference.judge import Judge
@@ -80,6 +81,7 @@ class Retriever:
         depth: int = 0,
         judged: bool = False,
         least_weight: float = 0.0,
+        vector: Sequence[float] | None = None,
     ) -> list[Candidate]:
         """As `retrieve`, in the collections that are wanted; raises NotFound for one that there is not.
 
@@ -96,6 +98,7 @@ class Retriever:
             depth=depth,
             plugin_seconds=self.plugin_seconds,
             least_weight=least_weight,
+            vector=vector,
         )
 
     async def unmet(self, wanted: Retrieval) -> list[str]:
@@ -120,6 +123,7 @@ async def retrieve(
     depth: int = 0,
     plugin_seconds: float = plugins.SECONDS,
     least_weight: float = 0.0,
+    vector: Sequence[float] | None = None,
 ) -> list[Candidate]:
     """The hits for a text, best first, among what was dropped on the way: `depth` of them together, if there are as many.
 
@@ -127,13 +131,17 @@ async def retrieve(
     `least_weight` is what the dense list counts at least, unless its model has to spell the text, or a bar is set, which is
     on the search's own scale.
 
+    With a `vector`, nothing is embedded; without a text, that alone is searched for.
+
     Raises InvalidRequest for filters that make no sense, and what the embedder, the reranker and a project's own parts
     raise, which may take `plugin_seconds` each.
     """
     clock = clock or Clock()
     part = own_parts.require(wanted)
     if part is None:
-        found, judge = await _searched(collections, text, wanted, embedder, judge, clock, depth, least_weight)
+        found, judge = await _searched(
+            collections, text, wanted, embedder, judge, clock, depth, least_weight, vector
+        )
     else:
 
         async def find(query: str, asked: Retrieval) -> list[Candidate]:
@@ -172,12 +180,16 @@ async def _searched(
     clock: Clock,
     depth: int,
     least_weight: float,
+    given: Sequence[float] | None = None,
 ) -> tuple[list[Candidate], Judge | None]:
     """What a search finds, for what follows to order or cut, and the judge, if it is to have a say."""
     text = legible(text)  # as what is stored was
     where = conditions(wanted.filters)
     vector, weight = None, 1.0
-    if wanted.mode != "sparse":
+    mode: Mode = wanted.mode if text else "dense"
+    if given is not None:
+        vector = _unit(given, collections)
+    elif mode != "sparse":
         with clock("embed"):
             vectors = await embedder.embed([text], role="query")
         for collection in collections:
@@ -186,11 +198,11 @@ async def _searched(
         vector, weight = vectors.values[0], embedder.weight(text, vectors.tokens[0])
         if wanted.min_score is None and not spelt(text, vectors.tokens[0] or 0):
             weight = max(weight, least_weight)
-    searching = _Searching(collections, text, vector, wanted.mode, where, weight)
+    searching = _Searching(collections, text, vector, mode, where, weight)
     # A few more than are wanted: where some turn out to be copies, one search still does.
     ordered = wanted.rerank or wanted.postprocessors
     limit = max(RERANK_DEPTH, wanted.top_k) if ordered else wanted.top_k + EXTRA_CANDIDATES
-    if judge and (wanted.mode != "hybrid" or wanted.rerank or await judge.weight(text) <= weight):
+    if judge and (mode != "hybrid" or wanted.rerank or await judge.weight(text) <= weight):
         judge = None
     if judge:
         limit = max(JUDGED, limit)
@@ -198,6 +210,23 @@ async def _searched(
         if where:
             await gather(*(collection.prepare(where) for collection in collections))
         return await searching.best(max(limit, depth), enough=wanted.top_k), judge
+
+
+def _unit(given: Sequence[float], collections: Sequence[Collection]) -> NDArray[np.float32]:
+    """The vector with the length that those stored have; raises InvalidRequest for one of another dimension."""
+    import numpy as np
+
+    for collection in collections:
+        dimension = collection.manifest.dimension
+        if len(given) != dimension:
+            raise InvalidRequest(
+                f"vector: it has {len(given)} numbers, and those of the collection {collection.name!r} have {dimension}: "
+                f"embed it by {collection.manifest.embedding_model!r}",
+                details={"dimension": dimension, "collection": collection.name},
+            )
+    vector = np.asarray(given, dtype=np.float64)
+    vector /= np.abs(vector).max()  # whose squares might be none, or too large
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)

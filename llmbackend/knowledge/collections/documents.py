@@ -1,0 +1,124 @@
+"""A collection's documents, put together again from their chunks, or selected by a filter."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import takewhile
+from typing import Any
+
+from ... import threads
+from ...errors import NotFound
+from ...schemas import StoredDocument
+from ..chunks.splitting import units
+from ..chunks.tokens import tokens_of
+from ..engines.filters import Condition, conditions
+from ..engines.interface import Chunk
+from .collection import Collection
+
+PAGE = 1000
+"""Chunks that are read at a time."""
+
+LONGEST_TOKEN = 16
+"""Letters of a token, of text that has a meaning."""
+
+MOST_TOKENS = 8192
+"""Of a sentence, which is not cut then: more than an overlap has."""
+
+BETWEEN = "\n\n"
+ENDS = "\n,.;:!?。？！)\"'"
+"""Where a sentence or a phrase ends, which chunks have whole."""
+
+
+async def stored(collection: Collection, document_id: str) -> StoredDocument:
+    """A document as it is stored; raises NotFound.
+
+    Its text is put together from its chunks. Where these share nothing, an empty line stands between them, whatever white
+    space the document had there.
+    """
+    chunks = {chunk.number: chunk async for chunk in _chunks(collection, ids=[document_id])}
+    if not chunks:
+        raise NotFound(
+            f"no document {document_id!r} in the collection {collection.name!r}: list_documents tells which there are",
+            details={"document_id": document_id},
+        )
+    in_order = [chunks[number] for number in sorted(chunks)]
+    return StoredDocument(
+        id=document_id,
+        text=await threads.processor(whole_text, in_order, collection.chunking[1]),
+        metadata=in_order[0].metadata,
+        chunks=len(in_order),
+    )
+
+
+async def selected(collection: Collection, filters: Mapping[str, Any]) -> list[str]:
+    """The ids of the documents of which a chunk fits."""
+    where = conditions(dict(filters))
+    await collection.prepare(where)
+    found = {chunk.document_id: None async for chunk in _chunks(collection, where=where)}
+    return list(found)
+
+
+async def _chunks(
+    collection: Collection, ids: Sequence[str] | None = None, where: Sequence[Condition] = ()
+) -> AsyncIterator[Chunk]:
+    cursor: str | None = None
+    while True:
+        page = await collection.passages(PAGE, cursor, ids, where)
+        for chunk in page.heads:
+            yield chunk
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+def whole_text(chunks: Sequence[Chunk], overlap: int) -> str:
+    """The chunks of a document, in their order, as one text, with the headings above them as Markdown has them.
+
+    `overlap` is how many tokens two chunks may have in common, which are there once.
+    """
+    parts: list[str] = []
+    before: Chunk | None = None
+    for chunk in chunks:
+        above = before.headings if before else []
+        new = chunk.headings != above
+        shared = 0 if new or before is None else _shared(before.text, chunk.text, overlap)
+        if new:
+            same = sum(
+                1
+                for _ in takewhile(lambda pair: pair[0] == pair[1], zip(above, chunk.headings, strict=False))
+            )
+            for depth, heading in enumerate(chunk.headings[same:], same + 1):
+                parts.append(f"{BETWEEN if parts else ''}{'#' * depth} {heading}")
+        parts.append(chunk.text[shared:] if shared else f"{BETWEEN if parts else ''}{chunk.text}")
+        before = chunk
+    return "".join(parts)
+
+
+def _shared(before: str, text: str, overlap: int) -> int:
+    """How many letters of whole sentences or phrases `before` ends with that `text` begins with."""
+    text = text[: overlap * LONGEST_TOKEN]
+    borders = [0] * len(text)  # of each beginning, the longest that is its end, too (Knuth, Morris, Pratt)
+    length = 0
+    for at in range(1, len(text)):
+        while length and text[at] != text[length]:
+            length = borders[length - 1]
+        length += text[at] == text[length]
+        borders[at] = length
+    length = 0
+    for letter in before[-len(text) :] if text else "":
+        if length == len(text):
+            length = borders[length - 1]
+        while length and letter != text[length]:
+            length = borders[length - 1]
+        length += letter == text[length]
+    while length:
+        ahead = before[: len(before) - length].rstrip(" ")
+        if ahead and ahead[-1] in ENDS and length < len(text) and _tokens(text[:length]) <= overlap:
+            return length
+        length = borders[length - 1]
+    return 0
+
+
+def _tokens(shared: str) -> int:
+    """As the splitter counts them: by sentence, each with the space behind it."""
+    return sum(len(tokens_of(f"{unit.rstrip(' ')} ")) for unit in units(shared, MOST_TOKENS))
