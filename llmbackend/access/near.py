@@ -15,7 +15,11 @@ def suggest(error: NotFound, names: Iterable[str]) -> None:
     name = error.details.get("collection")
     if not isinstance(name, str):
         return
-    known = {known.casefold(): known for known in names if known != name}
+    # Of the project that was named only: another's collection says the same whether it is there or not.
+    project = name.rpartition("/")[0]
+    known = {
+        known.casefold(): known for known in names if known.rpartition("/")[0] == project and known != name
+    }
     near = [known[one] for one in difflib.get_close_matches(name.casefold(), known, n=3, cutoff=ALIKE)]
     if near:
         error.message = f"no collection {name!r}: did you mean {' or '.join(map(repr, near))}?"

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 import pytest
 
@@ -217,7 +218,9 @@ def _ask(world: World, name: str, row: Row, key: str | None, what: str) -> Any:
     path = operation.path
     for field in re.findall(r"\{(\w+)\}", path):
         path = path.replace(f"{{{field}}}", fields.pop(field).replace("/", "%2F"))
-    return world.door.ask(operation.method, path, key, fields if operation.method == "POST" else None)
+    if operation.method == "POST":
+        return world.door.ask("POST", path, key, fields)
+    return world.door.ask(operation.method, f"{path}?{urlencode(fields)}" if fields else path, key)
 
 
 def _expected(row: Row, kind: Kind, whose: Whose, label: str) -> set[str]:
