@@ -449,6 +449,7 @@ def test_the_sdk_imports_the_standard_library_requests_and_dotenv_only() -> None
         "numpy",
         "pandas",
         "polars",
+        "pyarrow",
         "tqdm",
         "llmbackend",
         "llmbackend.local",
