@@ -222,9 +222,10 @@ class Budget:
                 owner = min(queues, key=lambda name: self._of_owner.get(name, 0))
                 if not self._fits(queues[owner][0].texts, bulk):
                     return
-                first = queues[owner].popleft()
-                if not queues[owner]:
-                    del queues[owner]
+                queue = queues.pop(owner)
+                first = queue.popleft()
+                if queue:
+                    queues[owner] = queue  # at the end: of those who have as much under way, it comes last now
                 turn = self._given(first.texts, owner, bulk)
                 with suppress(RuntimeError):  # its loop has ended
                     first.loop.call_soon_threadsafe(first.give, turn)

@@ -5,6 +5,7 @@ As in ledger.py, all take the connection of a transaction that writes, but for w
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections import Counter
@@ -37,6 +38,8 @@ class WorkerCapacity:
     free: int = 1
     alone: bool = True
     """Whether the worker has nothing else to do."""
+    idle_owners: bool = False
+    """Whether it takes up jobs only of those who have none at work."""
 
 
 class Claimed(NamedTuple):
@@ -68,7 +71,7 @@ def claim(connection: Connection, capacity: WorkerCapacity, last_turn: Mapping[s
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7238002)")
     waiting = list(connection.execute(_OWNERS).scalars())
     running: Counter[str] = Counter()
-    if len(waiting) > 1 or (waiting and capacity.per_owner is not None):
+    if len(waiting) > 1 or (waiting and (capacity.per_owner is not None or capacity.idle_owners)):
         running.update({owner: count for owner, count in connection.execute(_AT_WORK)})
     turns = dict(last_turn)
     moment = time.monotonic()
@@ -76,7 +79,7 @@ def claim(connection: Connection, capacity: WorkerCapacity, last_turn: Mapping[s
     while waiting and len(claimed) < capacity.free:
         owner = min(waiting, key=lambda name: (running[name], turns.get(name, 0.0)))
         job = None
-        if capacity.per_owner is None or running[owner] < capacity.per_owner:
+        if running[owner] < (1 if capacity.idle_owners else capacity.per_owner or math.inf):
             job = _claim_of(connection, replace(capacity, alone=capacity.alone and not claimed), owner)
         if job is None:
             waiting.remove(owner)

@@ -152,7 +152,7 @@ class Worker:
             return State.NO_ROOM
         if any(attempt.on_trial for attempt in self.attempts.values()):
             return State.TRIAL
-        return State.READY if self._free_slots else State.FULL
+        return State.READY if self._free_slots > 0 else State.FULL
 
     @property
     def ready(self) -> bool:
@@ -434,7 +434,16 @@ class Worker:
                 await self._tidy(kind)
         if sight.runnable or sight.scheduled:
             self.wake()
+        if sight.runnable and self.state is State.FULL:
+            with step("jobs of those who have none at work"):
+                await self._serve_idle_owners()
         self._note_state()
+
+    async def _serve_idle_owners(self) -> None:
+        """All slots are taken, perhaps for hours: begin a job of each who has none at work, up to as many again."""
+        if (room := self._slots + self._free_slots) > 0:
+            capacity = replace(self._capacity_now(), free=room, idle_owners=True)
+            await self._begin(room, leases.claim, capacity, self._last_turn, durable=False)
 
     async def _tidy(self, kind: JobType) -> None:
         if kind.tidy is not None:

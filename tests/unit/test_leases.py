@@ -66,6 +66,14 @@ def test_whose_turn_was_longest_ago_is_next(engine: Engine) -> None:
     assert job.owner == "second"
 
 
+def test_where_all_hands_are_busy_those_who_have_nothing_at_work_go_on(engine: Engine) -> None:
+    for owner in ("loud", "loud", "loud", "quiet", "quiet", "other"):
+        _add(engine, owner)
+    assert [job.owner for job in _claim(engine)] == ["loud"]
+    assert sorted(job.owner for job in _claim(engine, free=4, idle_owners=True)) == ["other", "quiet"]
+    assert _claim(engine, free=4, idle_owners=True) == []
+
+
 def test_an_owners_limit_leaves_the_others_moving(engine: Engine) -> None:
     for owner in ("loud", "loud", "loud", "quiet"):
         _add(engine, owner)

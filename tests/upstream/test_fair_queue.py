@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,30 @@ async def test_a_flood_before_the_embedded_model_holds_up_its_own_project_alone(
     first, second = (place for place, project in enumerate(order) if project == "quiet")
     assert first <= 6
     assert second <= first + 6
+
+
+@pytest.mark.anyio
+async def test_a_project_s_job_does_not_wait_for_the_end_of_another_s_long_ones(tmp_path: Path) -> None:
+    async def submit(project: str, prompts: int) -> str:
+        params = {"prompts": ["slow one"] * prompts}
+        body = {"job_type": "batch_chat", "params": params}
+        said = await answer(backend, "submit_job", body, Trace("submit_job", caller=of_project(project)))
+        return str(json.loads(said)["id"])  # type: ignore[arg-type]
+
+    async def status(project: str, job: str) -> str:
+        body = {"job_id": job}
+        trace = Trace("get_job_status", caller=of_project(project))
+        return str(json.loads(await answer(backend, "get_job_status", body, trace))["status"])  # type: ignore[arg-type]
+
+    with counting("slow") as server:
+        options = {"openai_base_url": server.url, "chat_model": "m", "upstream_concurrency": 2}
+        backend = await Backend.open(Settings(data_dir=tmp_path, workers=2, **options))
+        try:
+            long = [await submit("loud", 500) for _ in range(3)]
+            short = await submit("quiet", 1)
+            async with asyncio.timeout(20):
+                while await status("quiet", short) != "completed":  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            assert sorted([await status("loud", job) for job in long]) == ["queued", "running", "running"]
+        finally:
+            await backend.close()
