@@ -225,7 +225,8 @@ class Budget:
                 queue = queues.pop(owner)
                 first = queue.popleft()
                 if queue:
-                    queues[owner] = queue  # at the end: of those who have as much under way, it comes last now
+                    # At the end: of those who have as much under way, it comes last now.
+                    queues[owner] = queue
                 turn = self._given(first.texts, owner, bulk)
                 with suppress(RuntimeError):  # its loop has ended
                     first.loop.call_soon_threadsafe(first.give, turn)
