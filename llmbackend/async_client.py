@@ -31,6 +31,7 @@ from llm_client import (
     CreatedKey,
     Document,
     Embeddings,
+    EmbeddingsFile,
     Evaluation,
     File,
     Hits,
@@ -62,6 +63,7 @@ from llm_client import (
     _named,
     _no_file,
     _of_all,
+    _pace,
     _parsed,
     _pictures,
     _progress,
@@ -71,6 +73,7 @@ from llm_client import (
     _Source,
     _stored,
     _suffix,
+    _vectors_to,
     _with_images,
     _with_schemas,
 )
@@ -628,6 +631,10 @@ class AsyncLLMBackendClient:
         Raises InvalidRequest (an empty or refused text: `details["index"]` is its place; nothing to
         embed), NotFound (unknown model), BackendError.
         """
+        if hasattr(texts, "__next__") or hasattr(texts, "__aiter__"):
+            return await self.batch_embed(
+                texts, model=model, dimensions=dimensions, too_long=too_long, input_type=input_type
+            )
         given = _as_list(texts)
         pages = [given]
         if isinstance(given, list) and len(given) > EMBED_PAGE:
@@ -655,6 +662,85 @@ class AsyncLLMBackendClient:
             _add(usage, result["usage"])
         data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
         return Embeddings.decode(data, result["dimension"], model=result["model"], usage=usage, cut=cut)
+
+    @overload
+    async def batch_embed(
+        self,
+        texts: Iterable[str] | Any,
+        *,
+        out: None = None,
+        text: str | None = None,
+        model: str | None = None,
+        dimensions: int | None = None,
+        too_long: Literal["split", "truncate", "error"] = "split",
+        input_type: Literal["query", "passage"] | None = None,
+        progress: bool | Progress | None = None,
+    ) -> Embeddings: ...
+
+    @overload
+    async def batch_embed(
+        self,
+        texts: Iterable[str] | Any,
+        *,
+        out: str | os.PathLike[str],
+        text: str | None = None,
+        model: str | None = None,
+        dimensions: int | None = None,
+        too_long: Literal["split", "truncate", "error"] = "split",
+        input_type: Literal["query", "passage"] | None = None,
+        progress: bool | Progress | None = None,
+    ) -> EmbeddingsFile: ...
+
+    async def batch_embed(
+        self,
+        texts: Iterable[str] | Any,
+        *,
+        out: str | os.PathLike[str] | None = None,
+        text: str | None = None,
+        model: str | None = None,
+        dimensions: int | None = None,
+        too_long: Literal["split", "truncate", "error"] = "split",
+        input_type: Literal["query", "passage"] | None = None,
+        progress: bool | Progress | None = None,
+    ) -> Embeddings | EmbeddingsFile:
+        """Vectors of any number of texts, as `embed` makes them, read as they are embedded.
+
+        `texts` are a list, an iterator, a column, or a table or file of rows as `rag_ingest` takes them, whose column
+        `text` has the texts. With `out`, the vectors go to that file, and memory does not grow with them: "vectors.npy" is
+        NumPy's, and "vectors.parquet" has the source's columns, too, and `embedding`. A file of that name is replaced once
+        all are there; what a source that breaks had before is in "vectors.npy.part". `progress` as in `rag_ingest`.
+
+        Raises as `embed` does, `details["embedded"]` telling how many were done.
+        """
+        source = _Source("batch_embed", texts, text=text, texts=True)
+        fields = {
+            "model": model,
+            "dimensions": dimensions,
+            "too_long": too_long,
+            "input_type": input_type,
+            "encoding_format": "bytes",
+        }
+        usage: dict[str, int | None] = {}
+        cut = Records()
+        done, began = (0, time.monotonic())
+        with _progress(progress) as tell, _vectors_to(out, source) as target:
+            try:
+                async for page in batches(source):
+                    given = self._given("embed", {"input": page, **fields})
+                    head, _, block = (await self._transport.call("embed", given)).partition(b"\n")
+                    result = _result(head)
+                    target.write(block, result["dimension"])
+                    cut += [Record({**one, "index": one["index"] + done}) for one in result["cut"]]
+                    _add(usage, result["usage"])
+                    done += len(page) if isinstance(page, list) else 1
+                    if tell is not None:
+                        tell(_pace(done, source.total, time.monotonic() - began))
+            except LLMBackendError as error:
+                error = _further_on(error, done) if isinstance(error, InvalidRequest) else error
+                source.tell(error, "embedded", done, f"texts before it are embedded{target.partial}")
+                raise error from error.__cause__
+            made: Embeddings | EmbeddingsFile = target.done(model=result["model"], usage=usage, cut=cut)
+        return made
 
     async def embed_single(
         self,

@@ -66,6 +66,7 @@ __all__ = [
     "Conflict",
     "CreatedKey",
     "Embeddings",
+    "EmbeddingsFile",
     "Evaluation",
     "Explanation",
     "Forbidden",
@@ -820,6 +821,160 @@ class Embeddings(_Shown, Sequence[list[float]]):
 
     def __repr__(self) -> str:
         return f"<Embeddings: {len(self)} vectors of {self.dimension} dimensions by {self.model!r}>"
+
+
+class EmbeddingsFile(Record):
+    """Vectors that `batch_embed` wrote to a file: `{path, count, dimension, model, usage, cut}`."""
+
+    path: str
+    count: int
+    dimension: int
+    model: str
+    usage: Record
+    cut: Records
+
+    def numpy(self) -> Any:
+        """A (count, dimension) float32 numpy array; of an .npy file, memory-mapped: what is looked at is read."""
+        import numpy  # the caller wants numpy, so the caller has it
+
+        if _suffix(self["path"]) == ".npy":
+            return numpy.load(self["path"], mmap_mode="r")
+        from pyarrow import parquet
+
+        column = parquet.read_table(self["path"], columns=["embedding"])["embedding"].combine_chunks()
+        return column.flatten().to_numpy().reshape(self["count"], self["dimension"])
+
+
+class _InMemory:
+    """Where `batch_embed` puts vectors that stay in memory."""
+
+    partial = ""
+
+    def __init__(self) -> None:
+        self._blocks: list[bytes] = []
+        self._dimension = 0
+
+    def write(self, block: bytes, dimension: int) -> None:
+        self._blocks.append(block)
+        self._dimension = dimension
+
+    def done(self, **about: Any) -> Any:
+        return Embeddings.decode(b"".join(self._blocks), self._dimension, **about)
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+class _NpyFile:
+    """NumPy's format: a head that tells the shape, then the vectors."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.partial = f", in {path}.part"
+        self._file = open(f"{path}.part", "wb")  # noqa: SIM115 - closed by `close`
+        self._count = self._dimension = 0
+        self._head()
+
+    def write(self, block: bytes, dimension: int) -> None:
+        if self._dimension not in (0, dimension):
+            raise TransportError("the server sent vectors of different lengths")
+        self._file.write(block)
+        self._dimension = dimension
+        self._count += len(block) // (4 * dimension)
+
+    def _head(self) -> None:
+        self._file.seek(0)
+        shape = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({self._count}, {self._dimension}), }}"
+        self._file.write(b"\x93NUMPY\x01\x00\x76\x00" + shape.ljust(117).encode() + b"\n")
+
+    def done(self, **about: Any) -> Any:
+        self.close()
+        os.replace(f"{self._path}.part", self._path)
+        return EmbeddingsFile(path=self._path, count=self._count, dimension=self._dimension, **about)
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self._head()
+            self._file.close()
+
+
+class _ParquetFile:
+    """The rows that the texts come from, each with its vector as `embedding`."""
+
+    def __init__(self, path: str, source: _Source) -> None:
+        self._path = path
+        self.partial = f", in {path}.part"
+        self._source = source
+        self._writer: Any = None
+        self._count = self._dimension = 0
+
+    def write(self, block: bytes, dimension: int) -> None:
+        import pyarrow
+        from pyarrow import parquet
+
+        count = len(block) // (4 * dimension)
+        rows = self._source.rows(count)
+        if self._writer is None:
+            schema = self._source.schema
+            if schema is None:
+                schema = pyarrow.Table.from_pylist(rows).schema
+                untold = pyarrow.types.is_null
+                schema = pyarrow.schema(
+                    [one.with_type("string") if untold(one.type) else one for one in schema]
+                )
+            self._columns = pyarrow.schema([one for one in schema if one.name != "embedding"])
+            self._vectors = pyarrow.list_(pyarrow.float32(), dimension)
+            schema = self._columns.append(pyarrow.field("embedding", self._vectors))
+            options = {"use_dictionary": list(self._columns.names)}
+            self._writer = parquet.ParquetWriter(f"{self._path}.part", schema, **options)
+        table = pyarrow.Table.from_pylist(rows, schema=self._columns)
+        buffers = [None, pyarrow.py_buffer(block)]
+        floats = pyarrow.Array.from_buffers(pyarrow.float32(), count * dimension, buffers)
+        vectors = pyarrow.FixedSizeListArray.from_arrays(floats, dimension)
+        self._writer.write_table(table.append_column("embedding", vectors))
+        self._count, self._dimension = self._count + count, dimension
+
+    def done(self, **about: Any) -> Any:
+        self.close()
+        os.replace(f"{self._path}.part", self._path)
+        return EmbeddingsFile(path=self._path, count=self._count, dimension=self._dimension, **about)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+@contextlib.contextmanager
+def _vectors_to(out: Any, source: _Source) -> Iterator[Any]:
+    path = None if out is None else os.fsdecode(out)
+    target: Any
+    try:
+        if path is None:
+            target = _InMemory()
+        elif _suffix(path) == ".npy":
+            target = _NpyFile(path)
+        elif _suffix(path) == ".parquet":
+            import pyarrow  # noqa: F401
+
+            source.keeps_rows = True
+            target = _ParquetFile(path, source)
+        else:
+            raise InvalidRequest(f"batch_embed: out={path!r} is to end in .npy or .parquet")
+        try:
+            yield target
+        finally:
+            target.close()
+    except ImportError as error:
+        raise InvalidRequest("batch_embed: writing Parquet needs pyarrow: pip install pyarrow") from error
+    except OSError as error:
+        raise InvalidRequest(f"batch_embed: {path} cannot be written: {error}") from error
+
+
+def _pace(done: int, total: int | None, seconds: float) -> Record:
+    """How far a long call is, as `progress` takes it."""
+    rate = done / seconds if seconds > 0 else None
+    eta = (total - done) / rate if rate and total is not None else None
+    return Record(done=done, total=total, stage="embed", stages=Record(), rate=rate, eta=eta)
 
 
 # ----------------------------------------------------------------------------------------------- streams
@@ -1879,6 +2034,10 @@ class LLMBackendClient:
         Raises InvalidRequest (an empty or refused text: `details["index"]` is its place; nothing to
         embed), NotFound (unknown model), BackendError.
         """
+        if hasattr(texts, "__next__") or hasattr(texts, "__aiter__"):  # to be read as it comes
+            return self.batch_embed(
+                texts, model=model, dimensions=dimensions, too_long=too_long, input_type=input_type
+            )
         given = _as_list(texts)
         pages = [given]
         if isinstance(given, list) and len(given) > EMBED_PAGE:
@@ -1906,6 +2065,85 @@ class LLMBackendClient:
             _add(usage, result["usage"])
         data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
         return Embeddings.decode(data, result["dimension"], model=result["model"], usage=usage, cut=cut)
+
+    @overload
+    def batch_embed(
+        self,
+        texts: Iterable[str] | Any,
+        *,
+        out: None = None,
+        text: str | None = None,
+        model: str | None = None,
+        dimensions: int | None = None,
+        too_long: Literal["split", "truncate", "error"] = "split",
+        input_type: Literal["query", "passage"] | None = None,
+        progress: bool | Progress | None = None,
+    ) -> Embeddings: ...
+
+    @overload
+    def batch_embed(
+        self,
+        texts: Iterable[str] | Any,
+        *,
+        out: str | os.PathLike[str],
+        text: str | None = None,
+        model: str | None = None,
+        dimensions: int | None = None,
+        too_long: Literal["split", "truncate", "error"] = "split",
+        input_type: Literal["query", "passage"] | None = None,
+        progress: bool | Progress | None = None,
+    ) -> EmbeddingsFile: ...
+
+    def batch_embed(
+        self,
+        texts: Iterable[str] | Any,
+        *,
+        out: str | os.PathLike[str] | None = None,
+        text: str | None = None,
+        model: str | None = None,
+        dimensions: int | None = None,
+        too_long: Literal["split", "truncate", "error"] = "split",
+        input_type: Literal["query", "passage"] | None = None,
+        progress: bool | Progress | None = None,
+    ) -> Embeddings | EmbeddingsFile:
+        """Vectors of any number of texts, as `embed` makes them, read as they are embedded.
+
+        `texts` are a list, an iterator, a column, or a table or file of rows as `rag_ingest` takes them, whose column
+        `text` has the texts. With `out`, the vectors go to that file, and memory does not grow with them: "vectors.npy" is
+        NumPy's, and "vectors.parquet" has the source's columns, too, and `embedding`. A file of that name is replaced once
+        all are there; what a source that breaks had before is in "vectors.npy.part". `progress` as in `rag_ingest`.
+
+        Raises as `embed` does, `details["embedded"]` telling how many were done.
+        """
+        source = _Source("batch_embed", texts, text=text, texts=True)
+        fields = {
+            "model": model,
+            "dimensions": dimensions,
+            "too_long": too_long,
+            "input_type": input_type,
+            "encoding_format": "bytes",
+        }
+        usage: dict[str, int | None] = {}
+        cut = Records()
+        done, began = 0, time.monotonic()
+        with _progress(progress) as tell, _vectors_to(out, source) as target:
+            try:
+                for page in _batches(source):
+                    given = self._given("embed", {"input": page, **fields})
+                    head, _, block = self._transport.call("embed", given).partition(b"\n")
+                    result = _result(head)
+                    target.write(block, result["dimension"])
+                    cut += [Record({**one, "index": one["index"] + done}) for one in result["cut"]]
+                    _add(usage, result["usage"])
+                    done += len(page) if isinstance(page, list) else 1
+                    if tell is not None:
+                        tell(_pace(done, source.total, time.monotonic() - began))
+            except LLMBackendError as error:
+                error = _further_on(error, done) if isinstance(error, InvalidRequest) else error
+                source.tell(error, "embedded", done, f"texts before it are embedded{target.partial}")
+                raise error from error.__cause__
+            made: Embeddings | EmbeddingsFile = target.done(model=result["model"], usage=usage, cut=cut)
+        return made
 
     def embed_single(
         self,
@@ -3261,7 +3499,9 @@ class _Source:
         self.ended = False
         self.broken: Exception | None = None
         self.ids: set[str] | None = set() if noted else None
-        self.given: list[Any] = []  # of the batch, as they were before they became documents
+        self.given: list[Any] = []  # what texts were taken from, where that is to be kept
+        self.keeps_rows = False
+        self.schema: Any = None  # Arrow's, where it is known
         self._operation = operation
         self._common = dict(metadata) if isinstance(metadata, Mapping) else {}
         self._named = (id, text, None if isinstance(metadata, Mapping) else metadata)
@@ -3272,7 +3512,7 @@ class _Source:
         self._size = self._read = 0
         self._seen: set[str] = set()
         self._state = Record()
-        self._most = (STREAM_OF, STREAM_BYTES)
+        self._most = (EMBED_PAGE if texts else STREAM_OF, STREAM_BYTES)
         self.items = self._opened(given)
         if any(self._named) and not self._rows:
             raise InvalidRequest(
@@ -3299,13 +3539,14 @@ class _Source:
             given = given.to_pylist()
         if hasattr(given, "__len__"):
             self.total = len(given)
-            self._most = (WHOLE_OF, WHOLE_BYTES)  # what is in memory goes in one request as far as it may
+            if not self._texts:
+                self._most = (WHOLE_OF, WHOLE_BYTES)  # what is in memory goes in one request as far as it may
         return given
 
     def _file(self, path: str) -> Iterator[Any]:
         if _suffix(path) == ".parquet":
             try:
-                from pyarrow import parquet  # type: ignore[import-untyped,unused-ignore]
+                from pyarrow import parquet
             except ImportError as error:
                 raise InvalidRequest(
                     f"{self._operation}: reading Parquet needs pyarrow: pip install pyarrow"
@@ -3313,6 +3554,7 @@ class _Source:
             file = parquet.ParquetFile(path)
             self.columns = _chosen(self._operation, list(file.schema_arrow.names), *self._named)
             self.total = file.metadata.num_rows
+            self.schema = file.schema_arrow
             return (row for batch in file.iter_batches(1024) for row in batch.to_pylist())
         lines = open(path, encoding="utf-8-sig", newline="")  # noqa: SIM115 - until it is read, or let go of
         if _suffix(path) == ".csv":
@@ -3351,7 +3593,7 @@ class _Source:
             return
         self._batch.append(document)
         self._places.append(self._read - 1)
-        if self._texts:
+        if self.keeps_rows:
             self.given.append(item)
         self._size += _weight(document)
         if self.ids is not None:
@@ -3505,7 +3747,8 @@ def _pages(source: _Source) -> Iterator[Any]:
     for start in range(0, len(given) or 1, EMBED_PAGE) if isinstance(given, list) else (0,):
         page = given[start : start + EMBED_PAGE] if isinstance(given, list) else given
         source.ended = not isinstance(given, list) or start + EMBED_PAGE >= len(given)
-        source.given += page if isinstance(given, list) else []
+        if source.keeps_rows and isinstance(given, list):
+            source.given += page
         yield page
 
 

@@ -32,7 +32,7 @@ PACKAGE = ROOT / "llmbackend"
 SDK = ROOT / "sdk" / "llm_client.py"
 
 # Conveniences of the SDK that are made of operations.
-NOT_OPERATIONS = {"close", "wait_for_job", "embed_single"}
+NOT_OPERATIONS = {"batch_embed", "close", "wait_for_job", "embed_single"}
 
 operations = pytest.mark.parametrize("row", OPERATIONS.values(), ids=list(OPERATIONS))
 

@@ -1,0 +1,103 @@
+"""Vectors of any number of texts: from wherever they come, to memory or to a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+import llm_client
+from llmbackend import Embeddings, InvalidRequest, LLMBackendClient, Record
+
+TEXTS = [f"Report {number} is about case {number}." for number in range(50)]
+
+
+@pytest.fixture(autouse=True)
+def _small_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm_client, "EMBED_PAGE", 20)
+
+
+@pytest.mark.parametrize(
+    "of",
+    [list, tuple, iter, np.array, pd.Series, lambda texts: pd.DataFrame({"id": range(50), "text": texts})],
+    ids=["list", "tuple", "iterator", "array", "Series", "DataFrame"],
+)
+def test_vectors_are_those_of_embed(client: LLMBackendClient, of: Any) -> None:
+    told: list[Record] = []
+    found = client.batch_embed(of(TEXTS), progress=told.append)
+    assert isinstance(found, Embeddings)
+    assert np.array_equal(found.numpy(), client.embed(TEXTS).numpy())
+    assert [state.done for state in told] == [20, 40, 50]
+    assert {state.total for state in told} == {None if of is iter else 50}
+
+
+def test_npy_is_numpy_s_and_memory_mapped(client: LLMBackendClient, tmp_path: Path) -> None:
+    path = tmp_path / "vectors.npy"
+    report = client.batch_embed(iter(TEXTS), out=path)
+    assert (report.path, report.count, report.dimension) == (str(path), 50, 256)
+    assert report.usage["prompt_tokens"] == client.embed(TEXTS).usage["prompt_tokens"]
+    assert isinstance(report.numpy(), np.memmap)
+    assert np.array_equal(np.load(path), client.embed(TEXTS).numpy())
+    assert [file.name for file in tmp_path.iterdir()] == ["vectors.npy"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "DataFrame", "list"])
+def test_parquet_has_the_source_s_columns_too(client: LLMBackendClient, tmp_path: Path, kind: str) -> None:
+    table = pd.DataFrame(
+        {"nr": range(50), "text": TEXTS, "late": [None] * 25 + [True] * 25, "embedding": ["old"] * 50}
+    )
+    source: Any = tmp_path / f"texts.{kind}"
+    if kind == "parquet":
+        table.to_parquet(source)
+    elif kind == "jsonl":
+        table.drop(columns="late").to_json(source, orient="records", lines=True)
+    else:
+        source = table.drop(columns="late") if kind == "DataFrame" else TEXTS
+    report = client.batch_embed(source, out=tmp_path / "vectors.parquet")
+    written = pq.read_table(tmp_path / "vectors.parquet")
+    assert written["text"].to_pylist() == TEXTS
+    if kind != "list":
+        assert written["nr"].to_pylist() == list(range(50))
+    if kind == "parquet":
+        assert written["late"].to_pylist() == [None] * 25 + [True] * 25
+    assert np.array_equal(np.array(written["embedding"].to_pylist(), np.float32), client.embed(TEXTS).numpy())
+    assert np.array_equal(report.numpy(), client.embed(TEXTS).numpy())
+
+
+def test_a_source_that_breaks_leaves_what_came_before_beside_the_file(
+    client: LLMBackendClient, tmp_path: Path
+) -> None:
+    def source() -> Iterator[str]:
+        yield from TEXTS[:30]
+        raise OSError("the disk went away")
+
+    (tmp_path / "vectors.npy").write_bytes(b"from before")
+    with pytest.raises(
+        InvalidRequest, match=r"broke at row 30 \(OSError: the disk.*30 texts before"
+    ) as caught:
+        client.batch_embed(source(), out=tmp_path / "vectors.npy")
+    assert (caught.value.details["embedded"], caught.value.details["row"]) == (30, 30)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert np.load(tmp_path / "vectors.npy.part").shape == (30, 256)
+    assert (tmp_path / "vectors.npy").read_bytes() == b"from before"
+
+
+def test_a_text_that_is_refused_is_told_by_its_place(client: LLMBackendClient) -> None:
+    with pytest.raises(InvalidRequest, match=r"input\.45:.*40 texts before it") as caught:
+        client.batch_embed(iter([*TEXTS[:45], "", "more"]))
+    assert (caught.value.details["index"], caught.value.details["embedded"]) == (45, 40)
+    with pytest.raises(InvalidRequest, match="row 1 has no text in column 'text'"):
+        client.batch_embed(pd.DataFrame({"text": ["one", None]}))
+    with pytest.raises(InvalidRequest, match=r"is to end in \.npy or \.parquet"):
+        client.batch_embed(TEXTS, out="vectors.txt")
+    with pytest.raises(InvalidRequest, match="cannot be written"):
+        client.batch_embed(TEXTS, out="/nowhere/vectors.npy")
+
+
+def test_embed_takes_what_is_read_as_it_comes(client: LLMBackendClient) -> None:
+    assert np.array_equal(client.embed(iter(TEXTS)).numpy(), client.embed(TEXTS).numpy())  # type: ignore[arg-type]
