@@ -1384,8 +1384,8 @@ class AsyncLLMBackendClient:
         Types: `batch_embed` (`{texts, model?}`), `batch_chat` (`{prompts, system?, model?, temperature?,
         max_tokens?}`, a prompt being a text or messages), `rag_ingest` (as `rag_ingest`'s arguments),
         `reindex` (`{collection, model?}`), `analyze_documents` (`{documents}`), `respond` (as `respond`'s arguments),
-        `run_agent` (as `run_agent`'s arguments), `agent/researcher` and the like for each agent (the same, its `input` in its
-        own shape), `backup` (`{keep?}`, of the whole server), and a project's own.
+        `run_agent` (as `run_agent`'s arguments), `agent/researcher`, `agent/analyst`, `agent/triage` and the like for
+        each agent (the same, its `input` in its own shape), `backup` (`{keep?}`, of the whole server), and a project's own.
 
         Of an owner's jobs, those of higher `priority` (-100 to 100) go first. `run_at`, a datetime or ISO
         8601 text with its offset from UTC, is the earliest moment; `depends_on` are ids of jobs to be

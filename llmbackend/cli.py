@@ -24,7 +24,16 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from . import CreatedKey, LLMBackendClient, LLMBackendError, __version__, logs, privacy, settings
+from . import (
+    CreatedKey,
+    InvalidRequest,
+    LLMBackendClient,
+    LLMBackendError,
+    __version__,
+    logs,
+    privacy,
+    settings,
+)
 
 app = typer.Typer(
     help="Chat, embeddings, RAG and jobs: in this process, or on a server given by --url or LLM_BACKEND_URL.",
@@ -258,6 +267,94 @@ def jobs(
             done = f"{job.progress.done}/{job.progress.total} {job.progress.stage}"
             table.add_row(*map(_shown, (job.id, job.type, job.status, done, job.created_at)))
     out.print(table)
+
+
+agents = typer.Typer(help="Agents: tasks done in steps, with tools.", no_args_is_help=True)
+app.add_typer(agents, name="agent")
+
+
+@agents.command("list")
+def list_agents(url: Url = None, key: Key = None) -> None:
+    """List the agents, those that come along and a project's own."""
+    table = _table("agent", "own", "about")
+    with _client(url, key) as client:
+        for one in client.list_agents().agents:
+            table.add_row(*map(_shown, (one.name, "yes" if one.own else "", one.description)))
+    out.print(table)
+
+
+@agents.command("run")
+def run_agent(
+    agent: str,
+    task: Annotated[str, typer.Argument(help="What is to be done, or asked.")] = "",
+    collection: Annotated[
+        list[str] | None, typer.Option(help="That it may use; several by repeating it.")
+    ] = None,
+    tool: Annotated[list[str] | None, typer.Option(help="That it may call; several by repeating it.")] = None,
+    input: Annotated[
+        str | None, typer.Option(help="What it takes in a shape of its own, as JSON; @file reads it.")
+    ] = None,
+    approve: Annotated[bool, typer.Option(help="Have calls that write wait for `agent approve`.")] = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Have an agent do a task: its answer, or its output as JSON, on stdout; its steps on stderr."""
+    try:
+        given = None
+        if input is not None:
+            given = json.loads(Path(input[1:]).read_text("utf-8") if input.startswith("@") else input)
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"--input: {error}") from error
+    with _client(url, key) as client:
+        stream = client.run_agent(
+            task,
+            agent=agent,
+            collections=collection or None,
+            tools=tool or None,
+            input=given,
+            approve="writes" if approve else None,
+            stream=True,
+        )
+        with stream:
+            for event in stream:
+                if event.type == "tool_call":
+                    said = f"{event.tool} {json.dumps(event.arguments, ensure_ascii=False)}"
+                    errors.print(_shown(said[:500]), style="dim", highlight=False, soft_wrap=True)
+        run = stream.run
+    for note in run.notes:
+        errors.print(_shown(note), style="dim", highlight=False, soft_wrap=True)
+    if run.status == "needs_approval":
+        for one in run.pending:
+            errors.print(
+                _shown(f"waits: {one.tool} {json.dumps(one.arguments, ensure_ascii=False)}"), soft_wrap=True
+            )
+        out.print(run.run_id, highlight=False)
+        return
+    said = run.answer if run.output is None else json.dumps(run.output, ensure_ascii=False, indent=2)
+    out.out(_shown(said), highlight=False)
+    for source in run.sources:
+        if source.number in run.citations:
+            place = f"[{source.number}] {source.collection}: {source.document_id} #{source.chunk}"
+            errors.print(_shown(place), style="dim", highlight=False, soft_wrap=True)
+
+
+@agents.command("approve")
+def approve(run_id: str, url: Url = None, key: Key = None) -> None:
+    """Have a run do what it waits for, and go on."""
+    with _client(url, key) as client:
+        out.print(client.approve(run_id).status, highlight=False)
+
+
+@agents.command("reject")
+def reject(
+    run_id: str,
+    why: Annotated[str, typer.Option(help="What the agent is told.")] = "",
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Refuse what a run waits for; it goes on without."""
+    with _client(url, key) as client:
+        out.print(client.reject(run_id, why=why).status, highlight=False)
 
 
 keys = typer.Typer(help="API keys of projects.", no_args_is_help=True)

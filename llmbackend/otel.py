@@ -56,7 +56,26 @@ def observer(*, export: bool) -> Callable[[Trace, str, float], None]:
         )
         if outcome not in ("ok", "left"):
             span.set_status(api.StatusCode.ERROR)
+        if trace.steps is not None:
+            steps_of(trace.steps, api.set_span_in_context(span), end - int(seconds * 1e9))
         span.end(end)
+
+    def steps_of(step: Any, within: Any, first: int) -> None:
+        """A span of each step of an agent's run, in that which it is a part of."""
+        began = first + int(step.began * 1e9)
+        name = {"agent": "invoke_agent", "tool": "execute_tool", "model": "chat"}.get(step.kind, "step")
+        attributes: dict[str, Any] = {"gen_ai.operation.name": name, "llmbackend.tokens": step.tokens}
+        about = {"agent": "gen_ai.agent.name", "tool": "gen_ai.tool.name", "model": "gen_ai.response.model"}
+        if step.kind in about:
+            attributes[about[step.kind]] = step.model or "" if step.kind == "model" else step.name
+        if step.prompt:
+            attributes["llmbackend.prompt"] = step.prompt
+        span = tracer.start_span(f"{name} {step.name}", within, attributes=attributes, start_time=began)
+        if step.error:
+            span.set_status(api.StatusCode.ERROR)
+        for one in step.steps:
+            steps_of(one, api.set_span_in_context(span), first)
+        span.end(began + int(step.seconds * 1e9))
 
     return ended
 

@@ -187,6 +187,8 @@ class AgentPart(Part):
     description: str = ""
     tools: tuple[str, ...] | None = None
     """Those that it has where none are named; None: all that do not write."""
+    bounded: bool = True
+    """Whether a run has limits where none are asked for; else what it is given bounds its work."""
 
 
 NODE_PARSERS: Registry[Part] = Registry("node parser")
@@ -280,13 +282,18 @@ def tool(
 
 
 def agent(
-    name: str, *, description: str | None = None, tools: Sequence[str] | None = None
+    name: str,
+    *,
+    description: str | None = None,
+    tools: Sequence[str] | None = None,
+    bounded: bool = True,
 ) -> Callable[[_Made], _Made]:
     """Register what does a task in steps: `run_agent(task, agent=name)`, a job type, a command, a schedule's target.
 
     An async function; a class of LlamaIndex's Workflow; or a function that returns a Workflow or a FunctionAgent. Of its
     arguments, `run` is the run at work, `task` is what was asked, and another one is the `input`, a pydantic class. What it
-    returns is the answer, or, a pydantic object, the `output`. Raises ValueError if there is another of that name.
+    returns is the answer, or, a pydantic object, the `output`. One that is not `bounded` has the limits only that are asked
+    for, for its input bounds its work. Raises ValueError if there is another of that name.
     """
 
     def register(made: _Made) -> _Made:
@@ -297,6 +304,7 @@ def agent(
             made,
             description=" ".join(said.split()),
             tools=None if tools is None else tuple(tools),
+            bounded=bounded,
         )
         AGENTS.add(_checked_name(name, "agent"), part, made)
         return made

@@ -59,6 +59,8 @@ class Trace:
         """What it is about, if it is to be noted in the audit log."""
         self.failure = ""
         """The code of an error that has been told as a part of a stream."""
+        self.steps: Any = None
+        """The tree of an agent's steps (schemas.Step), if it is a run of one."""
         self.parent = ""
         """The caller's own span, as the header `traceparent` tells it."""
         self.meter: Meter | None = None

@@ -707,6 +707,19 @@ class AgentRun(Record):
     def __str__(self) -> str:
         return str(self["answer"])
 
+    def table(self) -> Records:
+        """The analyst's table, a row a document: each field's value, and its quote under `<field> quote`.
+
+        `pandas.DataFrame(run.table())` takes it, and so to Parquet; each row is a line of JSON.
+        """
+        told = []
+        for row in self["output"]["rows"]:
+            line = {"document": row["document"], "collection": row["collection"], "error": row["error"]}
+            for name, cell in row["cells"].items():
+                line[name], line[f"{name} quote"] = cell["value"], cell["quote"]
+            told.append(Record(line))
+        return Records(told)
+
 
 class Evaluation(Record):
     """How well search finds what it should: `{collection, k, scores, questions}`, and `worst()` and `plot()`.
@@ -2790,8 +2803,8 @@ class LLMBackendClient:
         Types: `batch_embed` (`{texts, model?}`), `batch_chat` (`{prompts, system?, model?, temperature?,
         max_tokens?}`, a prompt being a text or messages), `rag_ingest` (as `rag_ingest`'s arguments),
         `reindex` (`{collection, model?}`), `analyze_documents` (`{documents}`), `respond` (as `respond`'s arguments),
-        `run_agent` (as `run_agent`'s arguments), `agent/researcher` and the like for each agent (the same, its `input` in its
-        own shape), `backup` (`{keep?}`, of the whole server), and a project's own.
+        `run_agent` (as `run_agent`'s arguments), `agent/researcher`, `agent/analyst`, `agent/triage` and the like for
+        each agent (the same, its `input` in its own shape), `backup` (`{keep?}`, of the whole server), and a project's own.
 
         Of an owner's jobs, those of higher `priority` (-100 to 100) go first. `run_at`, a datetime or ISO
         8601 text with its offset from UTC, is the earliest moment; `depends_on` are ids of jobs to be

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..plugins import agent
 from .made import Made
 from .running import Running
+from .shapes import AnalystInput, Table, Triage, TriageInput
 
 RESEARCH_TOOLS = (
     "search",
@@ -23,3 +24,19 @@ async def researcher(run: Running) -> Made:
     from .researcher import research
 
     return await research(run, RESEARCH_TOOLS)
+
+
+@agent("analyst", bounded=False)
+async def analyst(run: Running, input: AnalystInput) -> Table:
+    """Puts the same questions to every document of collections: a table, with the quote behind each cell."""
+    from .analyst import analyse
+
+    return await analyse(run, input)
+
+
+@agent("triage")
+async def triage(run: Running, input: TriageInput) -> Triage:
+    """Sorts a message: its category among given classes, its urgency, the reasons, and a suggested answer."""
+    from . import triage as sorting
+
+    return await sorting.triage(run, input)

@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..inference.chat import total
 from ..knowledge.answers.links import Inert
-from ..plugins import AGENTS, AgentPart, ToolPart
+from ..plugins import AGENTS, AgentPart
 from ..schemas import AgentInfo, AgentRun, RunAgentRequest, Step
 from .made import Made
 from .run import Run
@@ -244,9 +244,10 @@ async def _own(running: Running, part: AgentPart, given: Any) -> Any:
 
 
 async def _workflow(running: Running, run: Run, workflow: Any, given: Any) -> Any:
+    from llama_index.core.agent.workflow import FunctionAgent
     from llama_index.core.agent.workflow.base_agent import BaseWorkflowAgent
 
-    from .orchestration import ENDLESS, finished
+    from .orchestration import ENDLESS, finished, watched
 
     request = running.request
     if isinstance(workflow, BaseWorkflowAgent):
@@ -254,7 +255,8 @@ async def _workflow(running: Running, run: Run, workflow: Any, given: Any) -> An
             raise InvalidRequest(
                 "it needs a chat model that calls tools: set VLLM_URL, LITELLM_URL or OPENAI_BASE_URL"
             )
-        workflow.tools = [_through(running, tool) for tool in workflow.tools or ()]
+        if type(workflow) is FunctionAgent:
+            workflow = watched(running, workflow)
         said = request.task or json.dumps(request.input or {})
         return await finished(workflow.run(user_msg=said, max_iterations=ENDLESS))
     for name, work in workflow._get_steps().items():
@@ -286,25 +288,6 @@ def _stepping(running: Running, name: str, work: Any) -> Any:
             return work(*args, **kwargs)
 
     return called
-
-
-def _through(running: Running, tool: Any) -> Any:
-    """A project's LlamaIndex tool, called as a step of the run."""
-    from .llm import _Metadata, as_llamaindex
-
-    if isinstance(tool.metadata, _Metadata):
-        return tool
-
-    async def call(**arguments: Any) -> Any:
-        output = await tool.acall(**arguments)
-        if output.is_error:
-            raise BackendError(str(output.content))
-        return output.content
-
-    call.__module__, call.__doc__ = type(tool).__module__, tool.metadata.description
-    name = tool.metadata.get_name()
-    part = ToolPart("tool", name, call, parameters=tool.metadata.get_parameters_dict())
-    return as_llamaindex(running, name, part)
 
 
 def _made(result: Any) -> Made:

@@ -31,6 +31,9 @@ class Journal:
     async def save(self, row: dict[str, Any]) -> None:
         self.rows[row["key"]] = row
 
+    def progress(self, done: int, total: int, stage: str) -> None:
+        """Tell how far the work is, where somebody may look."""
+
 
 class JobJournal(Journal):
     """That of a run which is a job: rows of its result."""
@@ -39,9 +42,15 @@ class JobJournal(Journal):
         super().__init__(rows)
         self._context = context
         self.state = state
+        self._told = False
+
+    def progress(self, done: int, total: int, stage: str) -> None:
+        self._told = True
+        self._context.progress(done, total, stage)
 
     async def save(self, row: dict[str, Any]) -> None:
         await super().save(row)
         self._context.results.append([row])
-        self._context.progress(len(self.rows), 0, str(row.get("name", "")))
+        if not self._told:
+            self._context.progress(len(self.rows), 0, str(row.get("name", "")))
         await self._context.checkpoint({**self.state, "steps": len(self.rows)})

@@ -145,18 +145,19 @@ def as_llamaindex(running: Running, name: str, part: ToolPart) -> FunctionTool:
     def call_blocking(**arguments: Any) -> str:
         return on_core_blocking(running, use(running, {name: part}, name, given(arguments))).text
 
-    return FunctionTool(fn=call_blocking, metadata=_Metadata.of(name, part), async_fn=call)
+    return FunctionTool(fn=call_blocking, metadata=Metadata.of(name, part), async_fn=call)
 
 
-class _Metadata(ToolMetadata):
+class Metadata(ToolMetadata):
     """By the tool's own JSON Schema."""
 
     schema: dict[str, Any]
+    part: ToolPart
 
     @classmethod
-    def of(cls, name: str, part: ToolPart) -> _Metadata:
+    def of(cls, name: str, part: ToolPart) -> Metadata:
         made = cls(description=description(part), name=name, fn_schema=None)
-        made.schema = parameters(part)
+        made.schema, made.part = parameters(part), part
         return made
 
     def get_parameters_dict(self) -> dict[str, Any]:

@@ -14,14 +14,14 @@ from llama_index.core.agent.workflow.workflow_events import AgentOutput, ToolCal
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.memory import BaseMemory
-from llama_index.core.tools import AsyncBaseTool, ToolOutput
+from llama_index.core.tools import AsyncBaseTool, ToolOutput, adapt_to_async_tool
 from llama_index.core.workflow import Context, step
 from pydantic import PrivateAttr
 
-from ..errors import InvalidRequest
+from ..errors import BackendError, InvalidRequest
 from ..llamaindex.llm import _wire
 from ..plugins import ToolPart
-from .llm import RunLLM, as_llamaindex, given, message
+from .llm import Metadata, RunLLM, as_llamaindex, given, message
 from .prompts import Prompt, prompt
 from .running import Running
 from .tooling import called, description, parameters, use
@@ -39,6 +39,16 @@ class ToolAgent(FunctionAgent):
     @step
     async def call_tool(self, ctx: Context, ev: ToolCall) -> ToolCallResult:
         return await _called(self._running, self._parts, ev)
+
+    async def handle_tool_call_results(
+        self, ctx: Context, results: list[ToolCallResult], memory: BaseMemory
+    ) -> None:
+        """In the order of their calls: a run that goes on is to ask the model the same again."""
+        said: list[ChatMessage] = await ctx.store.get(self.scratchpad_key, default=[])
+        asked = said[-1].additional_kwargs.get("tool_calls") or [] if said else []
+        order = {one.get("id"): number for number, one in enumerate(asked)}
+        results = sorted(results, key=lambda one: order.get(one.tool_id, len(order)))
+        await super().handle_tool_call_results(ctx, results, memory)
 
 
 class StructuredAgent(BaseWorkflowAgent):
@@ -149,6 +159,32 @@ async def by_tools(running: Running, parts: Mapping[str, ToolPart], system: Prom
         other._running, other._parts, other._prompt = running, offered, system
         said = await finished(other.run(user_msg=task, max_iterations=ENDLESS))
     return str(said.response.content or "")
+
+
+def watched(running: Running, agent: FunctionAgent) -> ToolAgent:
+    """A project's FunctionAgent, whose tools are called by the run."""
+    parts = {tool.metadata.get_name(): part_of(tool) for tool in agent.tools or ()}  # type: ignore[union-attr]
+    fields = {name: getattr(agent, name) for name in FunctionAgent.model_fields}
+    tools = [as_llamaindex(running, name, part) for name, part in parts.items()]
+    mine = ToolAgent(**{**fields, "tools": tools, "streaming": False, "timeout": None})
+    mine._running, mine._parts = running, parts
+    return mine
+
+
+def part_of(tool: Any) -> ToolPart:
+    """A tool of LlamaIndex's as one of ours."""
+    if isinstance(tool.metadata, Metadata):
+        return tool.metadata.part
+
+    async def call(**arguments: Any) -> Any:
+        output = await adapt_to_async_tool(tool).acall(**arguments)
+        if output.is_error:
+            raise BackendError(str(output.content))
+        return output.content
+
+    call.__module__, call.__doc__ = type(tool).__module__, tool.metadata.description
+    name = tool.metadata.get_name()
+    return ToolPart("tool", name, call, parameters=tool.metadata.get_parameters_dict())
 
 
 def _takes_no_tools(error: InvalidRequest) -> bool:

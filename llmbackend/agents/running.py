@@ -20,6 +20,7 @@ from ..inference import structured
 from ..inference.chat import total
 from ..knowledge.answers.delimiters import as_data
 from ..knowledge.answers.links import Inert
+from ..plugins import AGENTS
 from ..schemas import Hit, PendingCall, RunAgentRequest, Source, Step
 from ..settings import Settings
 from ..tracing import Trace
@@ -45,14 +46,23 @@ class Limits:
 
     @classmethod
     def of(cls, request: RunAgentRequest, settings: Settings) -> Limits:
-        """What is asked for, at most what is set."""
+        """What is asked for, at most what is set; of an agent whose input bounds its work, what is asked for."""
+        part = AGENTS.get(request.agent)
+        bounded = part is None or part.bounded
         return cls(
-            min(request.max_steps or settings.agent_steps, settings.agent_steps),
-            min(request.max_tokens or settings.agent_tokens, settings.agent_tokens),
-            min(request.max_seconds or settings.agent_seconds, settings.agent_seconds),
+            int(_least(request.max_steps, settings.agent_steps if bounded else None)),
+            int(_least(request.max_tokens, settings.agent_tokens if bounded else None)),
+            _least(request.max_seconds, settings.agent_seconds if bounded else None),
             settings.agent_tool_seconds,
             settings.agent_tool_characters,
         )
+
+
+UNLIMITED = 10**9
+
+
+def _least(*limits: float | None) -> float:
+    return min([one for one in limits if one is not None], default=UNLIMITED)
 
 
 class Halt(NamedTuple):
@@ -178,6 +188,7 @@ class Running:
         told = Step.model_construct(
             name=name[:200],
             kind=kind,
+            began=round(time.monotonic() - self.began, 4),
             seconds=0.0,
             tokens=0,
             model=None,
@@ -224,6 +235,8 @@ class Running:
         node.own_tokens += sum(node.trace.tokens.values())
         told.tokens = node.own_tokens + sum(step.tokens for step in told.steps)
         told.model = told.model or node.trace.model or None
+        if node.parent is None:
+            self.root_trace.steps = told
         self.shared.open.pop(node.number, None)
         self._tell(node, "ended")
 

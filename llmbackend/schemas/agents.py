@@ -46,6 +46,7 @@ class Step(Response):
 
     name: str
     kind: Literal["agent", "model", "tool", "step"]
+    began: float = Field(0.0, description="seconds after the run began")
     seconds: float = 0.0
     tokens: int = Field(0, description="that models read and wrote in it, and in its parts")
     model: str | None = None

@@ -10,6 +10,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_jso
 from pydantic_core import core_schema
 
 from .. import __version__, plugins
+from ..agents.execution import input_class
 from ..errors import InvalidRequest, LLMBackendError
 from ..jobs import registry
 from ..operations import OPERATIONS, Operation
@@ -45,6 +46,7 @@ def document() -> dict[str, Any]:
     models: list[tuple[type[BaseModel], Any]] = [
         (kind.params, "validation") for kind in registry.TYPES.values()
     ]
+    models += [(kind, "validation") for kind in _inputs().values()]
     for row in OPERATIONS.values():
         models += [(row.request, "validation"), (row.response, "serialization")]
     references, definitions = models_json_schema(
@@ -53,6 +55,8 @@ def document() -> dict[str, Any]:
     for row in OPERATIONS.values():
         if {"job_type", "params"} <= row.request.model_fields.keys():
             _tell_job_types(_resolved(references[row.request, "validation"], definitions), references)
+        if "agent" in row.request.model_fields:
+            _tell_agents(_resolved(references[row.request, "validation"], definitions), references)
     paths: dict[str, dict[str, Any]] = {}
     for row in OPERATIONS.values():
         request = references[row.request, "validation"]
@@ -162,6 +166,24 @@ def _tell_job_types(schema: dict[str, Any], references: Any) -> None:
     schema["oneOf"] = [
         {"properties": {"job_type": {"const": name}, "params": references[kind.params, "validation"]}}
         for name, kind in registry.TYPES.items()
+    ]
+
+
+def _inputs() -> dict[str, type[BaseModel]]:
+    """What agents take in shapes of their own, by their names."""
+    found = {name: input_class(part) for name, part in plugins.AGENTS.items()}
+    return {name: kind for name, kind in found.items() if kind is not None}
+
+
+def _tell_agents(schema: dict[str, Any], references: Any) -> None:
+    """The agents that there are, each with its input."""
+    schema["properties"]["agent"]["enum"] = sorted(plugins.AGENTS)
+    schema["allOf"] = [
+        {
+            "if": {"properties": {"agent": {"const": name}}, "required": ["agent"]},
+            "then": {"properties": {"input": references[kind, "validation"]}},
+        }
+        for name, kind in _inputs().items()
     ]
 
 

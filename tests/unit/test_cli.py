@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmbackend.operations import OPERATIONS
-from tests.server import KEY, python
+from tests.server import KEY, PLUGIN, python
 
 # Nobody listens there.
 NOWHERE = "http://127.0.0.1:9"
@@ -238,3 +238,16 @@ def test_serving_beyond_this_machine_without_a_key_is_refused(data_dir: Path) ->
     assert code == 1
     assert "API_KEY" in errors
     assert "Traceback" not in errors
+
+
+def test_an_agent_is_run_and_the_agents_are_listed(data_dir: Path, models_dir: Path) -> None:
+    where = {"LLMBACKEND_MODELS_DIR": str(models_dir), "PYTHONPATH": str(PLUGIN)}
+    code, said, errors = _run("agent", "run", "halving", "40", data_dir=data_dir, **where)
+    assert (code, said, errors) == (0, "5\n", "")
+    code, said, _ = _run("agent", "list", data_dir=data_dir, **where)
+    assert code == 0
+    for name in ("analyst", "contracts", "researcher", "triage"):
+        assert name in said
+    code, said, errors = _run("agent", "run", "contracts", "--input", "{", data_dir=data_dir, **where)
+    assert code == 1
+    assert errors.startswith("invalid_request: --input: ")

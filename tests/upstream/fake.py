@@ -17,6 +17,7 @@ It behaves as the name of the model says (for TEI: the folder in the URL, as in 
     drip         a reply of which another byte comes every tenth of a second, without end
     trickle      such a stream, whose first event has no end
     pings        such a stream, with comments only
+    no-tools     refuses tools in vLLM's words
 
 Chat counts words for tokens, refuses more than CONTEXT of them in vLLM's words, and counts them at POST /tokenize
 unless it is `silent` there, and after HANG seconds if it is `lost`. Chat streams and choices: `fitting` (the least that the
@@ -70,6 +71,7 @@ HEALTHY = {"ok", "in-turn", "old", "other", "silent", "floats", "short", "change
 """Models that can embed, whatever becomes of some requests."""
 AS_FLOATS = {"floats", "null", "null-row", "infinite", "text"}
 """Models whose vectors are lists of numbers though base64 was asked for."""
+NO_TOOLS = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
 USAGE = {"prompt_tokens": 20, "completion_tokens": 8, "total_tokens": 28}
 
 
@@ -92,6 +94,8 @@ class Upstream:
         """Whether it has OpenAI's route of responses, which gives the next of `replies`, too: a text or an item."""
         self.asked_for_nothing = 0
         """How often that was asked for nothing."""
+        self.answers: int | None = None
+        """How many chats are answered: later ones are `waiting`."""
         self.models = ["ok"]
         self.listed = 0
         """How often the list of models was asked for."""
@@ -139,6 +143,7 @@ class Upstream:
         self.asked_for_nothing = 0
         self.tei_texts = TEI_TEXTS
         self.counted.clear()
+        self.answers = None
         self.models = ["ok"]
         self.listed = 0
         self.weights = 0
@@ -183,7 +188,8 @@ class Upstream:
     async def _chat(self, request: Request) -> Response:
         body = await self._note(request)
         model = body["model"]
-        fault = await self._fault(model, request)
+        held = self.answers is not None and len(self.seen) > self.answers
+        fault = await self._fault("waiting" if held else model, request)
         if fault is not None:
             return fault
         refusal = _beyond_context(body)
@@ -512,6 +518,8 @@ async def _fault(model: str, request: Request) -> Response | None:
             return StreamingResponse(_dripping(b"", b": ping\n\n"), media_type="text/event-stream")
         case "waiting":
             return Response()
+        case "no-tools":
+            return JSONResponse({"error": {"message": NO_TOOLS, "code": 400}}, status_code=400)
         case "no-stream" | "late":
             return StreamingResponse(
                 _no_events(HANG if model == "late" else 0), media_type="text/event-stream"

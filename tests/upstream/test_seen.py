@@ -150,6 +150,7 @@ def test_calls_are_spans_of_opentelemetry_without_content(
         client.chat(QUESTION)
         with pytest.raises(LLMBackendError):
             client.chat(QUESTION, model="400")
+        client.run_agent(QUESTION)
     spans = {span.name: span for span in kept.get_finished_spans()}
     span = spans["chat ok"]
     assert span.attributes is not None
@@ -160,6 +161,13 @@ def test_calls_are_spans_of_opentelemetry_without_content(
     assert span.end_time is not None
     assert span.start_time is not None
     assert span.end_time > span.start_time
+    run, agent, model = (spans[name] for name in ("run_agent ok", "invoke_agent researcher", "chat model"))
+    assert agent.parent is not None
+    assert run.context is not None
+    assert agent.parent.span_id == run.context.span_id
+    assert model.parent is not None
+    assert agent.context is not None
+    assert model.parent.span_id == agent.context.span_id
     failed = spans["chat"]
     assert failed.status.status_code == api.StatusCode.ERROR
     for one in kept.get_finished_spans():

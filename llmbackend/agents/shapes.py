@@ -1,0 +1,99 @@
+"""What the agents that come along take and give in shapes of their own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from ..schemas import DocumentId
+
+
+class GivenDocument(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    id: DocumentId
+    text: str
+
+
+class AnalystInput(BaseModel):
+    """The fields that are wanted, and of which documents."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    shape: dict[str, JsonValue] | None = Field(
+        None, alias="schema", description="a JSON Schema of an object, whose properties are the fields"
+    )
+    questions: list[Annotated[str, Field(min_length=1, max_length=1000)]] | None = Field(
+        None, min_length=1, max_length=64, description="the fields as questions"
+    )
+    documents: list[GivenDocument] | None = Field(
+        None, min_length=1, max_length=10_000, description="these, in place of those of the collections"
+    )
+    ids: list[DocumentId] | None = Field(
+        None, min_length=1, max_length=10_000, description="of these documents only"
+    )
+    max_documents: int = Field(10_000, ge=1, le=100_000)
+
+    @model_validator(mode="after")
+    def _fields_are_told(self) -> Self:
+        if bool(self.questions) == bool(self.shape):
+            raise ValueError("give a schema, or questions")
+        if self.shape is not None:
+            fields = self.shape.get("properties")
+            if not isinstance(fields, dict) or not 1 <= len(fields) <= 64:
+                raise ValueError("schema: it is that of an object with 1 to 64 properties")
+        return self
+
+
+class Cell(BaseModel):
+    value: JsonValue = None
+    quote: str | None = Field(None, description="the words of the document that tell it, as they stand there")
+
+
+class TableRow(BaseModel):
+    document: str
+    collection: str | None = None
+    cells: dict[str, Cell] = {}
+    error: str | None = None
+
+
+class Table(BaseModel):
+    answer: str
+    fields: list[str]
+    rows: list[TableRow]
+    parts: int = Field(0, description="of all documents")
+    parts_read: int = Field(0, description="those that are alike are read once")
+
+
+class MessageClass(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=100)
+    example: str = Field(min_length=1, max_length=4000, description="a message that is of it")
+
+
+class TriageInput(BaseModel):
+    """A message, and the classes that it may be of; those may be told as `{name: example}`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    message: str = Field("", max_length=200_000, description="the task, where it is not given")
+    classes: list[MessageClass] = Field(min_length=2, max_length=64)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_a_mapping(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(classes := given.get("classes"), dict):
+            told = [{"name": name, "example": example} for name, example in classes.items()]
+            return {**given, "classes": told}
+        return given
+
+
+class Triage(BaseModel):
+    category: str
+    certainty: float = Field(description="from 0 to 1: how far the category is ahead of the others")
+    urgency: Literal["low", "normal", "high"]
+    reasons: list[str] = Field(description="words of the message")
+    answer: str = Field(description="a suggested answer from the collections; empty where they do not tell")
+    found: bool
