@@ -98,4 +98,8 @@ def __getattr__(name: str) -> typing.Any:
         from . import async_client
 
         return getattr(async_client, name)
+    if name == "load_ipython_extension":  # `%load_ext llmbackend`
+        from .notebook import magic
+
+        return magic.load
     raise AttributeError(f"module 'llmbackend' has no attribute {name!r}")

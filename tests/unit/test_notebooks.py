@@ -1,0 +1,81 @@
+"""In IPython: errors, magics and completion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from llm_client import _NotebookBar
+from llmbackend import Answer, Job, LLMBackendClient, NotFound
+from llmbackend.local import LocalTransport
+from llmbackend.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[InteractiveShell]:
+    """A shell with a client that has the collection `harbour_rules`."""
+    shell = InteractiveShell()
+    settings = Settings(data_dir=tmp_path_factory.mktemp("data"), models_dir=models_dir)
+    with LLMBackendClient(transport=LocalTransport(settings)) as client:
+        client.rag_ingest(
+            [{"id": "a", "text": "Ships may stay at the berth for nine days."}], "harbour_rules"
+        )
+        shell.user_ns["client"] = client
+        shell.run_line_magic("load_ext", "llmbackend")
+        yield shell
+    shell.reset()
+
+
+def test_a_cell_is_a_question(shell: InteractiveShell) -> None:
+    answer = shell.run_cell("%%ask harbour_rules\nHow long may ships stay\nat the berth?").result
+    assert isinstance(answer, Answer)
+    assert "nine days" in answer
+    assert shell.run_cell("%ask harbour_rules how long may ships stay at the berth").result == answer
+
+
+@pytest.mark.parametrize("written", ["%ask", "%ask harbour_rules", "%%ask\nHow long?"])
+def test_a_question_without_a_collection_or_words_is_told_how(
+    shell: InteractiveShell, written: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not shell.run_cell(written).success
+    assert "write %%ask and a collection" in capsys.readouterr().out
+
+
+def test_names_of_collections_are_completed(shell: InteractiveShell) -> None:
+    assert "harbour_rules" in shell.complete("har", "%ask har", 8)[1]
+    line = 'client["har'
+    assert any("harbour_rules" in one for one in shell.complete(None, line, len(line))[1])
+
+
+def test_an_error_shows_its_message_and_the_caller_s_own_lines(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = 'def ask():\n    return client.rag_query("How long?", "harbour_rule")\n\nask()'
+    assert isinstance(shell.run_cell(cell).error_in_exec, NotFound)
+    said = capsys.readouterr().out.strip().splitlines()
+    message = "NotFound: no collection 'harbour_rule': did you mean 'harbour_rules'?"
+    assert said[0] == said[-1] == message
+    assert len(said) < 12
+    assert "line 2, in ask" in "\n".join(said)
+    assert "llm_client.py" not in "\n".join(said)
+
+
+def test_a_job_that_is_waited_for_is_drawn_in_place() -> None:
+    """As IPython's display shows it: one handle, updated."""
+    shown: list[dict[str, Any]] = []
+
+    class Handle:
+        def update(self, what: dict[str, Any], raw: bool) -> None:
+            shown.append(what)
+
+    bar = _NotebookBar(lambda *args, **kwargs: Handle())
+    progress = {"done": 412, "total": 3000, "stage": "embed", "rate": 1210.4, "eta": 124.0}
+    bar(Job({"id": "1", "type": "batch_embed", "status": "running", "progress": progress}))
+    bar({"done": 3, "total": 7, "stage": "embed", "stages": {"parse": {"done": 5}, "write": {"done": 412}}})
+    assert "412 of 3,000 texts, 1,210/s, 2 min left" in shown[0]["text/plain"]
+    assert "batch_embed" in shown[0]["text/html"]
+    assert shown[1]["text/plain"].endswith("3 of 7 files, 412 chunks")
