@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import zlib
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
+from anyio import CancelScope
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -49,11 +50,11 @@ class EventStream(StreamingResponse):
         self._heartbeat = heartbeat if media == "text/event-stream" else None
         self._gone = gone
 
-    async def listen_for_disconnect(self, receive: Receive) -> None:
-        await super().listen_for_disconnect(receive)
-        stopped = asyncio.Event()
-        self._gone(stopped.set)
-        await stopped.wait()
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # The connection tells of a caller who hangs up: Starlette would have another task listen for that.
+        with CancelScope() as work:
+            scope["state"]["gone"] = partial(self._gone, work.cancel)
+            await self.stream_response(send)
 
     async def stream_response(self, send: Send) -> None:
         async def put(event: bytes) -> None:
