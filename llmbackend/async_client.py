@@ -1811,6 +1811,10 @@ class AsyncLLMBackendClient:
             (await self._call("audit", since=since, action=action, before=before, limit=limit))["entries"]
         )
 
+    async def prompts(self) -> Records:
+        """What models are told: `{name, version, text, collection, own}`, those of collections that the key may read, too."""
+        return Records((await self._call("prompts"))["prompts"])
+
     async def usage(
         self, *, by: str | Sequence[str] = "project,model", since: str = "30d", until: str | None = None
     ) -> Usage:

@@ -473,6 +473,15 @@ class Backend:
         """
         return await self.audited.log(_reach(), request)
 
+    async def prompts(self, request: schemas.Empty) -> schemas.PromptList:
+        """List what models are told, each prompt with its version; those of collections that the caller may read, too."""
+        await self.register.fresh()
+        caller = tracing.current().caller
+        return schemas.PromptList(prompts=self.parts.prompts.shown(partial(self._readable, caller), caller))
+
+    def _readable(self, caller: Caller, name: QualifiedName) -> bool:
+        return "read" in caller.can and self.register.visible(name, caller)
+
     async def usage(self, request: schemas.UsageRequest) -> schemas.UsageReport:
         """Tell who used how much: requests, errors, tokens, milliseconds and chunks, by project, key, model, operation and day.
 

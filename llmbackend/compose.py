@@ -40,6 +40,7 @@ from .knowledge.files.pool import Limits, ParsingPool
 from .knowledge.ingest.requests import Ingestion
 from .knowledge.retrieval.retrieval import Retriever
 from .model_list import ModelList
+from .prompts import Prompts
 from .responses.responder import Responder
 from .settings import Settings
 from .storage import database
@@ -67,6 +68,7 @@ class Components:
         self._opened = AsyncExitStack()  # what to close, the last opened first
         self.settings, self.database, self.vitals = settings, main, vitals
         name = data_dir.name
+        self.prompts = Prompts(settings.prompts_dir)
         self.disk = Disk.of(settings.data_dir, settings.disk_reserve_mb)
         self.jobs_disk = _disk_of_jobs(settings, main.engine, self.disk)
 
@@ -129,6 +131,7 @@ class Components:
             settings.answer_links,
             backups,
             self.responder,
+            self.prompts,
             self.agent_services,
         )
         places = Places(name, shared_collections=settings.qdrant_url is not None)

@@ -154,6 +154,7 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("rotate_key", "POST", "/v1/keys/{key}/rotate", schemas.RotateKeyRequest, schemas.CreatedKey, "admin"),
     Operation("revoke_key", "DELETE", "/v1/keys/{key}", schemas.KeyRequest, schemas.KeyInfo, "admin"),
     Operation("audit", "GET", "/v1/audit", schemas.AuditRequest, schemas.AuditLog, "admin"),
+    Operation("prompts", "GET", "/v1/prompts", schemas.Empty, schemas.PromptList, "any"),
     Operation("usage", "GET", "/v1/usage", schemas.UsageRequest, schemas.UsageReport, "any"),
     Operation("health", "GET", "/health/ready", schemas.Empty, schemas.Health, "public"),
     Operation("doctor", "GET", "/v1/doctor", schemas.Empty, schemas.Diagnosis, "admin"),
@@ -186,6 +187,7 @@ async def answer(
 ) -> bytes | AsyncIterator[bytes]:
     """What `call` returns, or what `stream` does, as the request, made of a body and further fields, wants it."""
     trace.meter = backend.meter
+    trace.prompts = backend.parts.prompts
     with _calling(trace):
         request = await _request(backend, name, body, trace, fields)
         del body  # may be large, and is not needed any more

@@ -158,6 +158,7 @@ class Settings(BaseSettings):
     agent_tool_seconds: float = Field(60, gt=0)
     agent_tool_characters: int = Field(20_000, ge=1000)
     responses_upstream: bool = True
+    prompts_dir: Path | None = None
     heartbeat_seconds: float = Field(10, gt=0, le=15)
 
     @property

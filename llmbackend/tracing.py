@@ -22,6 +22,7 @@ from .access.names import QualifiedName
 from .errors import Forbidden
 
 if TYPE_CHECKING:
+    from .prompts import Prompts
     from .usage import Meter
 
 log = logging.getLogger("llmbackend.calls")
@@ -57,6 +58,8 @@ class Trace:
         self.tokens = {"prompt_tokens": 0, "completion_tokens": 0}
         self.target: str | None = None
         """What it is about, if it is to be noted in the audit log."""
+        self.prompts: Prompts | None = None
+        """What models are told; None for what comes along."""
         self.failure = ""
         """The code of an error that has been told as a part of a stream."""
         self.steps: Any = None

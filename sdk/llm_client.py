@@ -1354,6 +1354,7 @@ ROUTES: dict[str, tuple[str, str]] = {
     "rotate_key": ("POST", "/v1/keys/{key}/rotate"),
     "revoke_key": ("DELETE", "/v1/keys/{key}"),
     "audit": ("GET", "/v1/audit"),
+    "prompts": ("GET", "/v1/prompts"),
     "usage": ("GET", "/v1/usage"),
     "health": ("GET", "/health/ready"),
     "doctor": ("GET", "/v1/doctor"),
@@ -3231,6 +3232,10 @@ class LLMBackendClient:
         keys with the right "admin", who see their own project.
         """
         return Records(self._call("audit", since=since, action=action, before=before, limit=limit)["entries"])
+
+    def prompts(self) -> Records:
+        """What models are told: `{name, version, text, collection, own}`, those of collections that the key may read, too."""
+        return Records(self._call("prompts")["prompts"])
 
     def usage(
         self, *, by: str | Sequence[str] = "project,model", since: str = "30d", until: str | None = None

@@ -18,9 +18,9 @@ from ..analysis.extract import find, split
 from ..inference.sentences import stems
 from ..knowledge.answers.delimiters import as_data
 from ..knowledge.chunks.splitting import splitter
+from ..prompts import prompt
 from ..schemas import ListDocumentsRequest
 from .orchestration import finished
-from .prompts import prompt
 from .running import Running
 from .shapes import AnalystInput, Cell, Table, TableRow
 from .tools import chunks_of

@@ -21,8 +21,8 @@ from pydantic import PrivateAttr
 from ..errors import BackendError, InvalidRequest
 from ..llamaindex.llm import _wire
 from ..plugins import ToolPart
+from ..prompts import Prompt, prompt
 from .llm import Metadata, RunLLM, as_llamaindex, given, message
-from .prompts import Prompt, prompt
 from .running import Running
 from .tooling import called, description, parameters, use
 
@@ -70,7 +70,7 @@ class StructuredAgent(BaseWorkflowAgent):
             json.dumps({"tool": name, "about": description(part), "parameters": parameters(part)})
             for name, part in self._parts.items()
         )
-        system = prompt("structured").text.replace("{tools}", listed)
+        system = prompt("structured").filled(tools=listed)
         turns = [
             _wire(one)
             for one in [message("system", f"{self.system_prompt}\n\n{system}"), *llm_input[1:], *said]

@@ -14,11 +14,11 @@ from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Wor
 
 from ..errors import InvalidRequest
 from ..inference.sentences import sentences, stems
+from ..prompts import prompt
 from ..schemas import Hit
 from .citing import cited
 from .made import Made
 from .orchestration import by_tools, finished
-from .prompts import prompt
 from .running import Running
 from .tooling import find, offered, use
 from .tools import chunks_of

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from .. import threads
 from ..errors import BackendError, BackendTimeout, InvalidRequest
+from ..prompts import prompt
 from . import misfit
 from .chat import ChatModel, total
 from .references import may_explode
@@ -187,7 +188,7 @@ def _no_json(constant: str) -> NoReturn:
 
 
 def _in_words(schema: dict[str, Any]) -> str:
-    return f"Answer with JSON only, that fits this JSON Schema: {json.dumps(schema, ensure_ascii=False)}"
+    return prompt("schema").filled(schema=json.dumps(schema, ensure_ascii=False))
 
 
 def _adding(messages: list[dict[str, Any]], instruction: str) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from .results import Chunk, Results
 
 if TYPE_CHECKING:
     from ..backup.making import Backups
+    from ..prompts import Prompts
     from ..responses.responder import Responder
 
 PROGRESS_SECONDS = 0.2
@@ -53,6 +54,7 @@ class JobServices:
     answer_links: Links
     backups: Backups
     responder: Responder
+    prompts: Prompts
     agents: Any = None
     """What agents use (AgentServices, of a storey above)."""
 

@@ -347,7 +347,9 @@ class Worker:
         granted = await self._register.permit(caller, wanted(kind, vars(params)))
         if self._limiter is not None and (seconds := await self._limiter.wait(caller)) is not None:
             raise _NoTokens(f"its key or project has no tokens left for {seconds:.0f} s")
-        return Trace(job.type, caller=caller, granted=granted)
+        trace = Trace(job.type, caller=caller, granted=granted)
+        trace.prompts = self._services.prompts
+        return trace
 
     async def _end_refused(self) -> None:
         """End what came with a key that was revoked meanwhile, or whose time is over."""

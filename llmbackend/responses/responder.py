@@ -22,6 +22,7 @@ from ..knowledge.answers.conversation import standalone
 from ..knowledge.answers.links import Links
 from ..knowledge.answers.passages import number
 from ..knowledge.retrieval.retrieval import Retriever
+from ..prompts import prompt
 from ..schemas import RagQueryRequest, RespondRequest, ResponseTool, RunAgentRequest
 from ..storage.database import Database
 from . import store, translation
@@ -263,7 +264,9 @@ class Responder:
         passages = await number(self._sifter, question, candidates)
         sources = [source.model_dump() for source in passages.sources]
         results = found(sources) if with_results else None
-        turns, count = await grounded(self._chat, call.turns, passages)
+        turns, count = await grounded(
+            self._chat, call.turns, passages, prompt("file_search", asked.collection)
+        )
 
         def tell(building: Building) -> Iterator[Event]:
             building.sources = sources[:count]

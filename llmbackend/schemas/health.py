@@ -43,6 +43,20 @@ class Check(Response):
     fix: str | None = Field(description="what is wrong, or could be better, and what to do")
 
 
+class PromptInfo(Response):
+    name: str
+    version: str
+    text: str
+    collection: str | None = Field(
+        None, description="the one that it is for, in place of the other of its name"
+    )
+    own: bool = Field(description="whether it is the operator's, of PROMPTS_DIR")
+
+
+class PromptList(Response):
+    prompts: list[PromptInfo]
+
+
 class Diagnosis(Response):
     ok: bool
     version: str

@@ -291,6 +291,7 @@ class Explanation(Response):
     )
     found: bool
     model: str
+    prompt: str | None = Field(None, description="what the model was told, as name@version")
     prompt_tokens: int
     notes: list[str] = Field(
         [],

@@ -100,6 +100,7 @@ ROWS: dict[str, Row] = {
     "list_keys": Row("admin"),
     "rotate_key": Row("admin", "key", {}),
     "revoke_key": Row("admin", "key", spends=True),
+    "prompts": Row(None),
     "usage": Row(None),
     "health": Row(None),
     "doctor": Row("admin"),

@@ -349,6 +349,7 @@ STOREYS = (
         "plugins",
         "precedence",
         "privacy",
+        "prompts",
         "progress",
         "retrying",
         "storage",

@@ -10,6 +10,7 @@ from typing import Any
 from ...errors import BackendError, StreamInterrupted
 from ...inference.chat import ChatModel, total
 from ...inference.embeddings import Embedder
+from ...prompts import prompt
 from ...schemas import Candidate, Explanation, QueryAnswer, RagQueryRequest, Source
 from ...tracing import Clock
 from ..retrieval.retrieval import NEXT_BEST, Retriever
@@ -52,7 +53,7 @@ async def stream(
         )
         with clock("quotes"):
             passages = await number(sifter, question, candidates)
-        written = Synthesis(chat, passages)
+        written = Synthesis(chat, passages, prompt("answer", wanted.collection))
     else:
         assert sifter is not None, "the embedded models come together"
         reading = await _read(sifter, retriever, wanted, question, clock)
@@ -145,6 +146,7 @@ def _explained(
         bar=written.bar,
         found=found,
         model=written.model,
+        prompt=written.prompt,
         prompt_tokens=usage.get("prompt_tokens", 0),
         notes=notes,
         ms={step: round(ms, 2) for step, ms in clock.ms.items()},
