@@ -132,6 +132,7 @@ class Components:
             backups,
             self.responder,
             self.prompts,
+            settings.chats_at_once,
             self.agent_services,
         )
         places = Places(name, shared_collections=settings.qdrant_url is not None)
@@ -164,6 +165,7 @@ class Components:
                 settings.workers,
                 deliveries,
                 days,
+                settings.job_days,
                 self.jobs_disk,
                 self.vitals,
                 self.meter,

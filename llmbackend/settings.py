@@ -134,6 +134,7 @@ class Settings(BaseSettings):
     # Limits
     upstream_timeout: float = Field(120, gt=0)
     upstream_concurrency: int = Field(256, ge=1)
+    requests_at_once: int = Field(4, ge=1, le=256)
     hang_up_seconds: float = Field(0.5, ge=0)
     file_seconds: float = Field(60, gt=0)
     file_memory_mb: int = Field(1024, ge=512)
@@ -147,6 +148,8 @@ class Settings(BaseSettings):
     jobs_per_owner: int | None = Field(None, ge=1)
     job_lease: float = Field(30, ge=1)
     job_result_days: float = Field(30, gt=0)
+    job_days: float = Field(365, gt=0)
+    chats_at_once: int = Field(32, ge=1, le=1000)
     response_days: float = Field(30, gt=0)
     webhook_secret: SecretStr | None = Field(None, min_length=8)
     webhook_private: bool = False

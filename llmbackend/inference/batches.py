@@ -11,12 +11,11 @@ from typing import NamedTuple, TypeVar
 from ..errors import InvalidRequest
 from .context_limits import Length, told
 from .embeddings import TextRefused, TokenIds
-from .upstream import TooMany
+from .upstream import AT_ONCE, TooMany
 
 _Text = TypeVar("_Text", str, TokenIds)
 _Row = TypeVar("_Row")
 
-IN_FLIGHT = 4
 BYTES_A_TOKEN = 3  # in most languages a token has more, so that tokens are rather overestimated
 
 
@@ -29,6 +28,8 @@ class Limits(NamedTuple):
     tokens: float = inf
     tokens_a_text: float = inf
     """More than that the server does not read of a text."""
+    at_once: int = AT_ONCE
+    """Requests under way."""
 
 
 async def ask_in_batches(
@@ -70,7 +71,7 @@ async def ask_in_batches(
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(IN_FLIGHT):
+            for _ in range(limits().at_once):
                 group.create_task(work())
     except ExceptionGroup as failures:
         first = failures.exceptions[0]  # they come in the order of their time

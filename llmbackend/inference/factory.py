@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib.util import find_spec
 
 from pydantic import SecretStr
@@ -137,35 +138,38 @@ def rerank_server(settings: Settings) -> Upstream | None:
         return _tei(settings.tei_rerank_url, settings.tei_rerank_api_key, "TEI_RERANK_API_KEY", settings)
     if settings.rerank_url:
         url, key = settings.rerank_url.rstrip("/"), settings.rerank_api_key
-        return Upstream(
-            "the rerank server",
-            url,
-            key,
-            settings.upstream_timeout,
-            "RERANK_API_KEY",
-            settings.max_reply_bytes,
-        )
+        return _upstream("the rerank server", url, key, "RERANK_API_KEY", settings)
     return None
 
 
 def _tei(url: str, key: SecretStr | None, key_setting: str, settings: Settings) -> Upstream:
+    return _upstream("TEI", url.rstrip("/"), key, key_setting, settings)
+
+
+def _upstream(
+    name: str,
+    url: str,
+    key: SecretStr | None,
+    key_setting: str,
+    settings: Settings,
+    concurrency: float = math.inf,
+) -> Upstream:
     return Upstream(
-        "TEI", url.rstrip("/"), key, settings.upstream_timeout, key_setting, settings.max_reply_bytes
+        name,
+        url,
+        key,
+        settings.upstream_timeout,
+        key_setting,
+        settings.max_reply_bytes,
+        concurrency,
+        settings.requests_at_once,
     )
 
 
 def servers(settings: Settings) -> list[Upstream]:
     """The OpenAI-compatible servers, in the order in which they are asked to chat."""
     return [
-        Upstream(
-            name,
-            _versioned(url),
-            key,
-            settings.upstream_timeout,
-            key_setting,
-            settings.max_reply_bytes,
-            settings.upstream_concurrency,
-        )
+        _upstream(name, _versioned(url), key, key_setting, settings, settings.upstream_concurrency)
         for name, urls, key, key_setting in (
             (VLLM, settings.vllm_url, settings.vllm_api_key, "VLLM_API_KEY"),
             ("LiteLLM", settings.litellm_url, settings.litellm_api_key, "LITELLM_API_KEY"),

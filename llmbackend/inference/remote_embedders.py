@@ -136,7 +136,8 @@ class RemoteEmbedder(ABC):
 
     def _room(self) -> Limits:
         """Of a request, which the server may have less room for than it takes."""
-        return self._limits._replace(texts=self._upstream.budget.batch(self._limits.texts))
+        server = self._upstream
+        return self._limits._replace(texts=server.budget.batch(self._limits.texts), at_once=server.at_once)
 
     @property
     def _due(self) -> bool:

@@ -105,7 +105,11 @@ class TEIReranker:
                 return _scores(ranks, batch, self._upstream)
 
         limits, room = self._info.limits, self._upstream.budget
-        scores = await _each(texts, lambda: limits._replace(texts=room.batch(limits.texts)), ask)
+        scores = await _each(
+            texts,
+            lambda: limits._replace(texts=room.batch(limits.texts), at_once=self._upstream.at_once),
+            ask,
+        )
         return Ranks(name, scores, tokens)
 
     async def close(self) -> None:
@@ -142,7 +146,8 @@ class JinaReranker:
                 tokens = added(tokens, _noted(answered_by, _tokens(reply.get("usage")), query, batch))
                 return _scores(ranks, batch, self._upstream)
 
-        scores = await _each(texts, lambda: self.limits, ask)
+        limits = self.limits._replace(at_once=self._upstream.at_once)
+        scores = await _each(texts, lambda: limits, ask)
         return Ranks(answered_by, scores, tokens)
 
     async def close(self) -> None:

@@ -41,6 +41,8 @@ KEPT = 4.0
 
 REPLY_BYTES = 2**25
 """The largest reply, unless MAX_REPLY_BYTES says otherwise: hundreds of vectors, or several books."""
+AT_ONCE = 4
+"""Requests of one call, unless REQUESTS_AT_ONCE says otherwise: with more, a question waits behind them."""
 
 EVENT_BYTES = 2**22
 """The longest event of a stream: a chunk of a reply has a thousandth of that."""
@@ -79,6 +81,7 @@ class Upstream:
         key_setting: str = "its setting",
         reply_bytes: int = REPLY_BYTES,
         concurrency: float = math.inf,
+        at_once: int = AT_ONCE,
     ) -> None:
         """`concurrency` is how many chats it is given at once; others wait here for their project's turn."""
         self.name = name
@@ -87,6 +90,8 @@ class Upstream:
         self.timeout = timeout
         self.key_setting = key_setting
         self.reply_bytes = reply_bytes
+        self.at_once = at_once
+        """Requests under way for one call that embeds or reranks many texts."""
         self._session: aiohttp.ClientSession | None = None
         self.budget = budget.of_server(url, "chat", concurrency)
         self._openai: OpenAIClient | None = None
@@ -111,7 +116,9 @@ class Upstream:
     def root(self, timeout: float) -> Upstream:
         """The same server without the /v1 of OpenAI's wire, for what it has beside that. Close it as well."""
         url = self.url.removesuffix("/v1")
-        return Upstream(self.name, url, self.key, timeout, self.key_setting, self.reply_bytes)
+        return Upstream(
+            self.name, url, self.key, timeout, self.key_setting, self.reply_bytes, at_once=self.at_once
+        )
 
     async def get(self, path: str, deadline: float | None = None, retries: int = RETRIES) -> Any:
         """The JSON at a path."""

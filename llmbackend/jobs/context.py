@@ -55,6 +55,8 @@ class JobServices:
     backups: Backups
     responder: Responder
     prompts: Prompts
+    chats_at_once: int
+    """Of one job, that wait for a chat server's reply."""
     agents: Any = None
     """What agents use (AgentServices, of a storey above)."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from .tables import jobs, params
+from .tables import dependencies, jobs, params, webhooks
 from .tables import rows as table
 
 if TYPE_CHECKING:
@@ -85,6 +85,19 @@ def expire(connection: Connection, oldest: str) -> int:
         connection.execute(
             update(jobs).where(jobs.c.number.in_(numbers)).values(result=None, checkpoint=None)
         )
+    return len(numbers)
+
+
+def forget(connection: Connection, oldest: str) -> int:
+    """Remove all that is known of jobs that ended before that moment; returns how many, up to 100."""
+    old = select(jobs.c.number).where(jobs.c.finished_at < oldest).order_by(jobs.c.number).limit(100)
+    numbers = list(connection.execute(old).scalars())
+    if numbers:
+        for its in (table, params, webhooks, dependencies):
+            connection.execute(delete(its).where(its.c.job.in_(numbers)))
+        # What waited for them has been told when they ended.
+        connection.execute(delete(dependencies).where(dependencies.c.waits_for.in_(numbers)))
+        connection.execute(delete(jobs).where(jobs.c.number.in_(numbers)))
     return len(numbers)
 
 

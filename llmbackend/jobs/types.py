@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
-import anyio
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from .. import loading, threads
 from ..errors import LLMBackendError
-from ..inference.embeddings import added, require
+from ..inference.embeddings import EmbeddingBatch, added, require
 from ..knowledge.collections import rebuild
 from ..knowledge.ingest.ingest import ingest
-from ..schemas import ChatRequest, CollectionName, Document, Message, RagIngestRequest, Request
+from ..knowledge.pipeline import side_by_side
+from ..schemas import Analysis, ChatRequest, CollectionName, Document, Message, RagIngestRequest, Request
 from ..schemas.rag import DOCUMENTS
 from .context import Context
 from .registry import job_type
 
-EMBED_BATCH = 512
+EMBED_BATCH = 4096
+"""Texts, at most, and ..."""
 FIRST_BATCH = 64
-"""Small, so that an attempt soon has something to show; grows while batches take less than a second."""
-CHAT_BATCH = 32
-CHATS_AT_ONCE = 8
+"""... at first: an attempt soon has something to show. Doubles while a batch takes less than half of BATCH_SECONDS."""
+BATCH_SECONDS = 1.0
+"""How long a batch may take: what is not saved yet is done again after a kill."""
+BATCHES_AT_ONCE = 2
+"""With one, an embedding server would have nothing to do between two batches."""
+SAVED_TOGETHER = 32
+"""Replies or analyses, at most, and all that came within SAVE_SECONDS."""
+SAVE_SECONDS = 1.0
+WINDOW = 8
+"""For each that is asked for at once, so many may be there before one that takes long."""
+
+
+_Made = TypeVar("_Made")
 
 
 class BatchEmbedParams(Request):
@@ -43,17 +57,31 @@ async def batch_embed(context: Context, params: BatchEmbedParams) -> dict[str, A
     embedder, results, total = context.services.embedder, context.results, len(params.texts)
     state: dict[str, Any] = {"dimension": 0, "tokens": 0, **(context.resume or {})}
     size = FIRST_BATCH
-    while results.count < total:
-        context.progress(results.count, total, "embed")
+
+    async def batches() -> AsyncGenerator[list[str]]:
+        start = results.count
+        while start < total:
+            batch = params.texts[start : start + size]
+            start += len(batch)
+            yield batch
+
+    async def embed(batch: list[str]) -> EmbeddingBatch:
+        nonlocal size
         began = time.monotonic()
-        vectors = await embedder.embed(params.texts[results.count : results.count + size])
-        if time.monotonic() - began < 1:
-            size = min(2 * size, EMBED_BATCH)
-        results.append_vectors(vectors.values)
-        tokens = added(state["tokens"], vectors.total)
-        state = {"dimension": int(vectors.values.shape[1]), "tokens": tokens}
-        if results.count < total:
-            await context.checkpoint(state)
+        vectors = await embedder.embed(batch)
+        if time.monotonic() - began < BATCH_SECONDS / 2:
+            size = max(size, min(2 * len(batch), EMBED_BATCH))
+        return vectors
+
+    context.progress(results.count, total, "embed")
+    async with side_by_side(batches(), embed, BATCHES_AT_ONCE) as embedded:
+        async for vectors in embedded:
+            results.append_vectors(vectors.values)
+            tokens = added(state["tokens"], vectors.total)
+            state = {"dimension": int(vectors.values.shape[1]), "tokens": tokens}
+            context.progress(results.count, total, "embed")
+            if results.count < total:
+                await context.checkpoint(state)
     context.progress(total, total, "done")
     return {"model": embedder.name, **state, "count": total}
 
@@ -71,28 +99,58 @@ class BatchChatParams(Request):
 @job_type("batch_chat", BatchChatParams, rows="replies", rights=("chat",), asks="chat")
 async def batch_chat(context: Context, params: BatchChatParams) -> dict[str, Any]:
     """`{count, failed, replies: [{index, reply, model, usage, error}]}`, in order; one that fails leaves the others."""
-    results, total = context.results, len(params.prompts)
     failed: int = (context.resume or {}).get("failed", 0)
-    limit = anyio.CapacityLimiter(CHATS_AT_ONCE)
+    async with _each(context, len(params.prompts), "chat", partial(_reply, context, params)) as replies:
+        async for reply, due in replies:
+            context.results.append([reply])
+            failed += reply["error"] is not None
+            if due:
+                await context.checkpoint({"failed": failed})
+    context.progress(len(params.prompts), len(params.prompts), "done")
+    return {"count": len(params.prompts), "failed": failed}
 
-    async def ask(index: int, into: list[Any], place: int) -> None:
-        async with limit:
-            into[place] = await _reply(context, params, index)
-        context.progress(results.count + sum(one is not None for one in into), total, "chat")
 
-    while results.count < total:
-        context.progress(results.count, total, "chat")
-        indexes = range(results.count, min(results.count + CHAT_BATCH, total))
-        replies: list[Any] = [None] * len(indexes)
-        async with anyio.create_task_group() as asking:
-            for place, index in enumerate(indexes):
-                asking.start_soon(ask, index, replies, place)
-        results.append(replies)
-        failed += sum(one["error"] is not None for one in replies)
-        if results.count < total:
-            await context.checkpoint({"failed": failed})
-    context.progress(total, total, "done")
-    return {"count": total, "failed": failed}
+@asynccontextmanager
+async def _each(
+    context: Context,
+    total: int,
+    stage: str,
+    work: Callable[[int], Awaitable[_Made]],
+    first: int | None = None,
+) -> AsyncIterator[AsyncIterator[tuple[_Made, bool]]]:
+    """What `work` makes of each number up to `total`, in order, CHATS_AT_ONCE at the same time, and whether to save now.
+
+    It begins with `first`, else with the first that has no row in the result yet.
+    """
+    done = start = context.results.count if first is None else first
+    at_once = context.services.chats_at_once
+
+    async def numbers() -> AsyncGenerator[int]:
+        for number in range(start, total):
+            yield number
+
+    async def make(number: int) -> _Made:
+        nonlocal done
+        made = await work(number)
+        done += 1
+        context.progress(done, total, stage)
+        return made
+
+    async def saving(items: AsyncIterator[_Made]) -> AsyncGenerator[tuple[_Made, bool]]:
+        unsaved, saved, number = 0, time.monotonic(), start
+        async for item in items:
+            unsaved, number = unsaved + 1, number + 1
+            due = unsaved >= SAVED_TOGETHER or time.monotonic() - saved >= SAVE_SECONDS
+            yield item, due and number < total
+            if due:
+                unsaved, saved = 0, time.monotonic()
+
+    context.progress(done, total, stage)
+    async with (
+        side_by_side(numbers(), make, at_once, window=WINDOW * at_once) as made,
+        aclosing(saving(made)) as items,
+    ):
+        yield items
 
 
 async def _reply(context: Context, params: BatchChatParams, index: int) -> dict[str, Any]:
@@ -178,24 +236,28 @@ async def analyze_documents(context: Context, params: AnalyzeDocumentsParams) ->
     await threads.files(loading.llamaindex)
     from ..analysis.workflow import analyze
 
+    services = context.services
     state: dict[str, Any] = context.resume or {"done": 0, "failed": []}
     total = len(params.documents)
-    for number in range(state["done"], total):
-        context.progress(number, total, "analyze")
+
+    async def analysed(number: int) -> tuple[str, Analysis | LLMBackendError]:
         given = params.documents[number]
         name, text = (str(number), given) if isinstance(given, str) else (given.id, given.text)
         try:
-            analysis = await analyze(
-                context.services.chat,
-                context.services.embedder,
-                context.services.judge,
-                text,
-                context.services.answer_links,
+            return name, await analyze(
+                services.chat, services.embedder, services.judge, text, services.answer_links
             )
-            context.results.append([{"id": name, **analysis.model_dump()}])
         except LLMBackendError as error:
-            state["failed"].append({"id": name, "error": error.message})
-        state["done"] = number + 1
-        await context.checkpoint(state)
+            return name, error
+
+    async with _each(context, total, "analyze", analysed, first=state["done"]) as analyses:
+        async for (name, analysis), due in analyses:
+            if isinstance(analysis, LLMBackendError):
+                state["failed"].append({"id": name, "error": analysis.message})
+            else:
+                context.results.append([{"id": name, **analysis.model_dump()}])
+            state["done"] += 1
+            if due:
+                await context.checkpoint(state)
     context.progress(total, total, "done")
     return {"failed": state["failed"]}

@@ -47,7 +47,7 @@ TICK = 0.5
 TRIAL_SECONDS = 10
 """For so long, a job whose last attempt was lost runs alone, unless it comes further: it may kill its process again."""
 EXPIRE_SECONDS = 600
-"""Between two times that results which were kept for their days are removed."""
+"""Between two times that results and jobs which were kept for their days are removed."""
 ROOM_SECONDS = 5
 """After which a job for which there was no room on the disk is tried again."""
 LARGE = 2**17
@@ -102,12 +102,13 @@ class Worker:
         slots: int,
         deliveries: Deliveries,
         keep_days: float,
+        remember_days: float,
         disk: Disk | None,
         vitals: Vitals,
         meter: Meter | None = None,
         limiter: Limiter | None = None,
     ) -> None:
-        """`disk` is what the ledger is on, if it is here: while that has no room, no job is begun."""
+        """Results are kept for `keep_days`, jobs remembered for `remember_days`. `disk` is what the ledger is on, if it is here: while that has no room, no job is begun."""
         self._database = database
         self._disk = disk
         self._no_room: str | None = None
@@ -121,6 +122,7 @@ class Worker:
         self._slots = slots
         self._deliveries = deliveries
         self._keep_days = keep_days
+        self._remember_days = remember_days
         self._delivering: asyncio.Task[None] | None = None
         self.attempts: dict[str, Attempt] = {}
         """By the job's id."""
@@ -430,8 +432,12 @@ class Worker:
         if time.monotonic() - self._expired >= EXPIRE_SECONDS:
             self._expired = time.monotonic()
             with step("removal of old results"):
-                while await write(results.expire, reading.oldest(self._keep_days), durable=False):
-                    pass
+                for remove, days in (
+                    (results.expire, self._keep_days),
+                    (results.forget, self._remember_days),
+                ):
+                    while await write(remove, reading.oldest(days), durable=False):
+                        pass
             for kind in TYPES.values():
                 await self._tidy(kind)
         if sight.runnable or sight.scheduled:

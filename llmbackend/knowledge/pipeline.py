@@ -82,11 +82,15 @@ def _stopped() -> BackendError:
 
 @asynccontextmanager
 async def side_by_side(
-    items: AsyncIterator[_Item], work: Callable[[_Item], Awaitable[_Made]], at_once: int
+    items: AsyncIterator[_Item],
+    work: Callable[[_Item], Awaitable[_Made]],
+    at_once: int,
+    window: int | None = None,
 ) -> AsyncIterator[AsyncIterator[_Made]]:
     """What `work` makes of each item, in their order, made in tasks of their own, up to `at_once` at the same time.
 
-    What it raises is raised in its turn; leaving the block cancels what is still being worked on.
+    Of those after one that takes long, as many as the `window` holds are begun, else `at_once`. What it raises is raised in
+    its turn; leaving the block cancels what is still being worked on.
     """
     turns = asyncio.Semaphore(at_once)
     under_way: dict[asyncio.Task[_Made], CancelScope] = {}
@@ -120,7 +124,7 @@ async def side_by_side(
             yield task.result()
 
     try:
-        async with ahead(begun(), at_once) as tasks, aclosing(made(tasks)) as all_made:
+        async with ahead(begun(), window or at_once) as tasks, aclosing(made(tasks)) as all_made:
             yield all_made
     finally:
         with CancelScope(shield=True):

@@ -94,3 +94,20 @@ def test_results_are_kept_for_their_time(tmp_path: Path) -> None:
             client.wait_for_job(job_id)
         with pytest.raises(Conflict):
             client.retry_job(job_id)
+
+
+def test_jobs_are_remembered_for_their_time(tmp_path: Path) -> None:
+    params = {"texts": ["a b"]}
+    with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
+        first = client.submit_job("count_words", params, idempotency_key="once")
+        client.wait_for_job(client.submit_job("count_words", params, depends_on=first), 60)
+        later = client.submit_job("count_words", params, run_at="2999-01-01T00:00:00+00:00")
+    options = Settings(data_dir=tmp_path, job_days=1e-9)
+    with LLMBackendClient(transport=LocalTransport(options)) as client:
+        deadline = time.monotonic() + 30
+        while len(left := client.list_jobs()) > 1 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert [job.id for job in left] == [later], "what has not ended stays"
+        with pytest.raises(NotFound):
+            client.get_job_status(first)
+        assert client.submit_job("count_words", params, idempotency_key="once") != first

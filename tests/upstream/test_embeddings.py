@@ -15,7 +15,7 @@ from llmbackend import (
     NotFound,
     Overloaded,
 )
-from llmbackend.inference.batches import IN_FLIGHT
+from llmbackend.inference.upstream import AT_ONCE
 from tests.upstream.conftest import ATTEMPTS, Connect, fails
 from tests.upstream.fake import CONTEXT, TEI_BYTES, Upstream, closed_port, running
 
@@ -156,9 +156,9 @@ def test_many_texts_go_in_batches_some_at_once_and_come_in_order(
 ) -> None:
     upstream.work = 0.1  # so that they meet, however slowly they are sent
     _check_vectors(embedding, MANY)
-    assert len(_sent(upstream)) > IN_FLIGHT
+    assert len(_sent(upstream)) > AT_ONCE
     assert sorted((text for batch in _sent(upstream) for text in batch), key=len) == MANY
-    assert 1 < upstream.most_at_work <= IN_FLIGHT
+    assert 1 < upstream.most_at_work <= AT_ONCE
 
 
 def test_a_text_that_comes_again_is_sent_once(embedding: LLMBackendClient, upstream: Upstream) -> None:
@@ -173,7 +173,7 @@ def test_the_first_failure_is_raised_and_ends_the_rest(
     upstream.faults, upstream.work = ["401"], 0.5
     with fails(BackendError, status=401):
         embedding.embed(MANY)
-    assert len(upstream.seen) <= 1 + IN_FLIGHT
+    assert len(upstream.seen) <= 1 + AT_ONCE
 
 
 def test_long_texts_go_in_smaller_batches(connect: Connect, upstream: Upstream) -> None:

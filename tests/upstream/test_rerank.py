@@ -21,7 +21,7 @@ from llmbackend import (
     NotFound,
     Overloaded,
 )
-from llmbackend.inference.batches import IN_FLIGHT
+from llmbackend.inference.upstream import AT_ONCE
 from tests.server import KEY as SERVER_KEY
 from tests.server import serving
 from tests.upstream.conftest import ATTEMPTS, TIMEOUT, Connect, fails
@@ -150,7 +150,7 @@ def test_many_texts_go_to_tei_in_batches_some_at_once(connect: Connect, upstream
     assert [one.index for one in ranked] == list(range(299, -1, -1))
     assert max(map(len, _sent(upstream))) <= TEI_TEXTS
     assert sorted((text for batch in _sent(upstream) for text in batch), key=len) == MANY
-    assert 1 < upstream.most_at_work <= IN_FLIGHT
+    assert 1 < upstream.most_at_work <= AT_ONCE
     assert all(body["truncate"] is True and body["raw_scores"] is False for body in upstream.seen)
 
 
@@ -178,14 +178,14 @@ def test_the_first_failure_ends_the_rest(connect: Connect, upstream: Upstream) -
     upstream.faults, upstream.work = ["401"], 0.5
     with fails(BackendError, status=401):
         connect(**_settings("TEI", upstream)).rerank(QUERY, MANY)
-    assert len(upstream.seen) <= IN_FLIGHT
+    assert len(upstream.seen) <= AT_ONCE
 
 
 def test_all_batches_have_one_deadline(connect: Connect, upstream: Upstream) -> None:
     client = connect(**_settings("TEI", upstream), upstream_timeout=2 * TIMEOUT)
-    texts = MANY[: 2 * IN_FLIGHT * TEI_TEXTS]
+    texts = MANY[: 2 * AT_ONCE * TEI_TEXTS]
     # Two rounds, each with a pause of two seconds: the second would end after four.
-    upstream.faults = ["429"] * IN_FLIGHT + ["ok"] * IN_FLIGHT + ["429"] * IN_FLIGHT
+    upstream.faults = ["429"] * AT_ONCE + ["ok"] * AT_ONCE + ["429"] * AT_ONCE
     with fails(Overloaded):
         client.rerank(QUERY, texts)
 
