@@ -9,7 +9,12 @@ export LLMBACKEND_MODELS_DIR ?= $(CURDIR)/.models
 MODEL := $(LLMBACKEND_MODELS_DIR)/all-MiniLM-L6-v2.int8.onnx
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-live test-clients test-sdk test-async serve check bench compare fuzz notebooks
+PLATFORMS := linux win32 darwin
+.PHONY: help install demo test test-long test-live test-clients test-sdk test-async serve check $(PLATFORMS:%=types-%) types-program bench compare fuzz notebooks
+
+# More than there are processors: half of the time, tests wait.
+PROCESSES ?= 4
+PARALLEL := --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 help:  ## Print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,7 +34,7 @@ demo: install  ## Run the main job on the shipped documents, in process and over
 	$(BIN)/llmbackend demo
 
 test: install  ## Run all tests
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest $(PARALLEL)
 	$(MAKE) --no-print-directory notebooks
 
 test-long: install  ## Run the tests that take more than a minute
@@ -55,7 +60,7 @@ $(CLIENTS)/%/installed: pyproject.toml Makefile
 	@touch $@
 
 test-async: install  ## Run the contract suite by the client for `await`
-	ASYNC_CLIENT=1 $(BIN)/pytest tests/contract --numprocesses 2 --dist loadfile
+	ASYNC_CLIENT=1 $(BIN)/pytest tests/contract $(PARALLEL)
 
 SDK_VERSIONS := 3.9 3.10 3.12 3.13 3.14
 SDK_FOUND := $(foreach v,$(SDK_VERSIONS),$(if $(shell command -v python$(v)),$(v)))
@@ -74,9 +79,12 @@ serve: install  ## Serve on http://127.0.0.1:8888
 check: $(INSTALLED)  ## Lint and type-check, for Linux, Windows and macOS
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/mypy --platform win32
-	$(BIN)/mypy --platform darwin
+	$(MAKE) --no-print-directory --jobs $(PLATFORMS:%=types-%) types-program
+
+$(PLATFORMS:%=types-%): types-%:
+	$(BIN)/mypy --platform $* --cache-dir .mypy_cache/$*
+
+types-program:
 	cd tests/typed && $(CURDIR)/$(BIN)/mypy --config-file= --strict program.py
 
 bench: install  ## Measure; DATA=folder adds retrieval (corpus.jsonl, queries.jsonl), FILES=folder parsing (expected.jsonl)

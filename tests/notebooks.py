@@ -1,4 +1,4 @@
-"""Runs every notebook with nbval, once in process and once against a server: `python tests/notebooks.py`."""
+"""Runs every notebook with nbval, in process and against a server at once: `python tests/notebooks.py`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -25,17 +27,25 @@ def main() -> int:
         os.environ.pop(f"LLMBACKEND_{name.upper()}", None)
     with tempfile.TemporaryDirectory(prefix="llmbackend-notebooks-") as scratch, chdir(scratch):
         here, there = Path(scratch, "local"), Path(scratch, "server")
-        failed = _nbval("in process", LLMBACKEND_DATA_DIR=str(here), LLMBACKEND_MODELS_DIR=str(models))
-        with serving(there, models_dir=models, api_key=KEY) as server:
-            failed |= _nbval(f"over HTTP, {server.url}", LLM_BACKEND_URL=server.url, LLM_BACKEND_API_KEY=KEY)
-    return int(failed)
+        local = {"LLMBACKEND_DATA_DIR": str(here), "LLMBACKEND_MODELS_DIR": str(models)}
+        with serving(there, models_dir=models, api_key=KEY) as server, ThreadPoolExecutor() as both:
+            http = {"LLM_BACKEND_URL": server.url, "LLM_BACKEND_API_KEY": KEY}
+            runs = [
+                both.submit(_nbval, "in process", **local),
+                both.submit(_nbval, f"over HTTP, {server.url}", **http),
+            ]
+            failed = [run.result() for run in runs]
+    return int(any(failed))
 
 
 def _nbval(transport: str, **variables: str) -> bool:
     """Whether a notebook failed. `--nbval-current-env`: the kernel is this interpreter, whatever else is installed."""
-    print(f"== notebooks {transport} ==", flush=True)
     command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "notebooks"]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}).returncode != 0
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **variables}, stdout=PIPE, stderr=STDOUT, text=True
+    )
+    print(f"== notebooks {transport} ==\n{done.stdout}", flush=True)
+    return done.returncode != 0
 
 
 if __name__ == "__main__":

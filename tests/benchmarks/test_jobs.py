@@ -279,3 +279,34 @@ def test_a_flood_leaves_the_other_owners_jobs_moving(tmp_path: Path, table: Tabl
         ("ratio", beside / alone),
     )
     assert beside <= 3 * alone
+
+
+def test_watchers_hardly_slow_a_query_down(tmp_path: Path, table: Table) -> None:
+    with _local(tmp_path) as client:
+        client.rag_ingest([f"Text {number}" for number in range(50)], collection="c")
+        job_id = client.submit_job("count_words", {"texts": ["a"]}, run_at="2999-01-01T00:00:00+00:00")
+
+        def query() -> float:
+            began = time.perf_counter()
+            client.rag_search("text", collection="c")
+            client.get_job_status(job_id)
+            return time.perf_counter() - began
+
+        def typical() -> float:
+            return min(statistics.median(query() for _ in range(200)) for _ in range(2))
+
+        quiet = typical()
+        with ThreadPoolExecutor(8) as pool:
+            streams = [client.job_events(job_id) for _ in range(400)]
+            list(pool.map(next, streams))
+        watched = typical()
+        client.cancel_job(job_id)
+        del streams
+    quiet, watched = quiet * 1000, watched * 1000
+    table(
+        "a search and a look at a job, ms",
+        ("quiet", quiet),
+        ("400 watch it", watched),
+        ("ratio", watched / quiet),
+    )
+    assert watched < 1.5 * quiet
