@@ -27,24 +27,36 @@ from llm_client import (
     Analysis,
     Answer,
     BackendTimeout,
+    ChunkInfo,
+    CollectionInfo,
     Conflict,
     CreatedKey,
     Document,
+    DocumentInfo,
     Embeddings,
     EmbeddingsFile,
     Evaluation,
     File,
+    Health,
+    Hit,
     Hits,
     Image,
+    IngestReport,
     InvalidRequest,
     Job,
     JobExpired,
+    KeyInfo,
     LLMBackendError,
+    ModelInfo,
     NotFound,
+    ParsedReply,
     Progress,
+    RankedText,
     Record,
     Records,
     Reply,
+    Source,
+    StoredDocument,
     StreamInterrupted,
     TooLarge,
     TransportError,
@@ -60,6 +72,7 @@ from llm_client import (
     _json_schema,
     _lots,
     _message,
+    _Model,
     _named,
     _no_file,
     _of_all,
@@ -239,14 +252,14 @@ class AsyncAnswerStream(_TextStream):
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         super().__init__(chunks)
         self._final: dict[str, Any] = {}
-        self.sources = Records()
+        self.sources: Records[Source] = Records()
 
     async def _begin(self) -> None:
         """Read the sources, which the server sends first."""
         first = await anext(self._events, None)
         if first is None or "sources" not in first:
             raise StreamInterrupted("the stream does not begin with the answer's sources")
-        self.sources = Records(_records(first["sources"]))
+        self.sources = Records(map(Source, _records(first["sources"])))
 
     def _take(self, event: dict[str, Any]) -> str:
         if "answer" in event:
@@ -430,7 +443,26 @@ class AsyncLLMBackendClient:
         seed: int | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         tool_choice: str | Mapping[str, Any] | None = None,
-        schema: Any = None,
+        schema: type[_Model],
+        stream: Literal[False] = False,
+    ) -> ParsedReply[_Model]: ...
+
+    @overload
+    async def chat(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        system: str | None = None,
+        images: Image | Sequence[Image] | None = None,
+        model: str | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        schema: Mapping[str, Any] | None = None,
         stream: Literal[False] = False,
     ) -> Reply: ...
 
@@ -509,7 +541,8 @@ class AsyncLLMBackendClient:
         result = await self._call("chat", **fields)
         choice = result["choices"][0]
         text, message = (choice["message"].get("content") or "", _message(choice["message"]))
-        return Reply(
+        kind = ParsedReply if hasattr(schema, "model_validate_json") else Reply
+        return kind(
             text,
             model=result.get("model") or "",
             usage=result.get("usage"),
@@ -597,20 +630,20 @@ class AsyncLLMBackendClient:
 
     async def list_input_items(
         self, response_id: str, *, limit: int = 20, order: str = "desc", after: str | None = None
-    ) -> Records:
+    ) -> Records[Record]:
         """What a response was made from: a page of items, after the one with the id `after`. Raises NotFound."""
         page = await self._call(
             "list_input_items", response_id=response_id, limit=limit, order=order, after=after
         )
         return Records(page["data"])
 
-    async def models(self) -> Records:
+    async def models(self) -> Records[ModelInfo]:
         """The models this backend offers, as `{id, type}`: chat and embedding models, and `rag/<collection>`."""
-        return Records((await self._call("models"))["data"])
+        return Records(map(ModelInfo, (await self._call("models"))["data"]))
 
-    async def get_model(self, model: str) -> Record:
+    async def get_model(self, model: str) -> ModelInfo:
         """A model of `models()` by its id. Raises NotFound."""
-        return await self._call("get_model", model=model)
+        return ModelInfo(await self._call("get_model", model=model))
 
     async def embed(
         self,
@@ -648,7 +681,7 @@ class AsyncLLMBackendClient:
         }
         blocks: list[memoryview] = []
         usage: dict[str, int | None] = {}
-        cut = Records()
+        cut: Records[Record] = Records()
         for number, page in enumerate(pages):
             start = number * EMBED_PAGE
             try:
@@ -721,7 +754,7 @@ class AsyncLLMBackendClient:
             "encoding_format": "bytes",
         }
         usage: dict[str, int | None] = {}
-        cut = Records()
+        cut: Records[Record] = Records()
         done, began = (0, time.monotonic())
         with _progress(progress) as tell, _vectors_to(out, source) as target:
             try:
@@ -760,7 +793,7 @@ class AsyncLLMBackendClient:
 
     async def rerank(
         self, query: str, documents: Sequence[str], *, top_n: int | None = None, model: str | None = None
-    ) -> Records:
+    ) -> Records[RankedText]:
         """Texts ordered by how well they answer a query, best first: `{index, score, text}`, all or `top_n` of them.
 
         `index` is a text's place in `documents`, from 0. Scores are the model's, mostly from 0 to 1, and
@@ -774,7 +807,7 @@ class AsyncLLMBackendClient:
             "rerank", query=query, documents=texts, top_n=top_n, model=model, return_documents=False
         )
         return Records(
-            Record(index=one["index"], score=one["relevance_score"], text=texts[one["index"]])
+            RankedText(index=one["index"], score=one["relevance_score"], text=texts[one["index"]])
             for one in result["results"]
         )
 
@@ -791,7 +824,7 @@ class AsyncLLMBackendClient:
         sync: bool = False,
         plan: bool = False,
         progress: bool | Progress | None = None,
-    ) -> Record:
+    ) -> IngestReport:
         """Put documents into a collection (made if there is none) so that they can be searched.
 
         A document is a text, `{id, text, metadata}`, or LlamaIndex's or LangChain's; a bare text's id is its content
@@ -828,7 +861,7 @@ class AsyncLLMBackendClient:
             "chunk_overlap": chunk_overlap,
             "plan": plan,
         }
-        total = Record()
+        total = IngestReport()
         requests = 0
         with _progress(progress) as tell:
             try:
@@ -850,7 +883,7 @@ class AsyncLLMBackendClient:
             total["columns"] = Record(source.columns)
         return total
 
-    async def _swept(self, collection: str, source: _Source, report: Record, plan: bool) -> int:
+    async def _swept(self, collection: str, source: _Source, report: Mapping[str, Any], plan: bool) -> int:
         """Remove what a source does not have, nor failed; returns how many documents that are."""
         kept = (source.ids or set()) | {one["id"] for one in (*report["failed"], *source.failed)}
         try:
@@ -871,7 +904,7 @@ class AsyncLLMBackendClient:
         sync: bool = False,
         plan: bool = False,
         progress: bool | Progress | None = None,
-    ) -> Record:
+    ) -> IngestReport:
         """Put files into a collection: txt, md, rst, html, pdf, docx, pptx, xlsx, csv, json, jsonl, ipynb and eml.
 
         `paths` are files, folders, patterns such as "docs/**/*.pdf", and `(name, bytes)`. They are read here, where
@@ -898,7 +931,7 @@ class AsyncLLMBackendClient:
             "chunk_overlap": chunk_overlap,
             "plan": plan,
         }
-        total = Record(
+        total = IngestReport(
             added=0,
             updated=0,
             unchanged=0,
@@ -1007,7 +1040,7 @@ class AsyncLLMBackendClient:
             retriever=retriever,
             postprocessors=_as_list(postprocessors),
         )
-        hits = Hits(result["hits"])
+        hits = Hits(map(Hit, result["hits"]))
         hits.query = query or ""
         return hits
 
@@ -1125,12 +1158,14 @@ class AsyncLLMBackendClient:
         fields = {"collection": collection, "questions": _as_list(questions), "k": k}
         return Evaluation(await self._watched("evaluate", progress, **fields))
 
-    async def list_collections(self, *, counts: bool = True) -> Records:
+    async def list_collections(self, *, counts: bool = True) -> Records[CollectionInfo]:
         """All collections, as `get_collection` describes each.
 
         Without `counts`, `documents` and `chunks` are None, and no vector engine is asked.
         """
-        return Records((await self._call("list_collections", counts=counts))["collections"])
+        return Records(
+            map(CollectionInfo, (await self._call("list_collections", counts=counts))["collections"])
+        )
 
     async def create_collection(
         self,
@@ -1141,7 +1176,7 @@ class AsyncLLMBackendClient:
         indexes: Mapping[str, str] | None = None,
         engine: Mapping[str, Any] | None = None,
         parser: str | None = None,
-    ) -> Record:
+    ) -> CollectionInfo:
         """Make an empty collection; returns its description.
 
         `indexes` are those of metadata fields that filters will ask for, so that these stay fast in large collections:
@@ -1151,26 +1186,28 @@ class AsyncLLMBackendClient:
         ("int8"). `parser` names a node parser that a project has registered where llmbackend runs (llmbackend.plugins): it
         splits the collection's documents, always. Raises Conflict if there is one of that name, InvalidRequest.
         """
-        return await self._call(
-            "create_collection",
-            collection=collection,
-            chunk_size=chunk_size,
-            chunk_overlap=chunk_overlap,
-            indexes=indexes,
-            engine=engine,
-            parser=parser,
+        return CollectionInfo(
+            await self._call(
+                "create_collection",
+                collection=collection,
+                chunk_size=chunk_size,
+                chunk_overlap=chunk_overlap,
+                indexes=indexes,
+                engine=engine,
+                parser=parser,
+            )
         )
 
-    async def set_indexes(self, collection: str, indexes: Mapping[str, str | None]) -> Record:
+    async def set_indexes(self, collection: str, indexes: Mapping[str, str | None]) -> CollectionInfo:
         """Make or change indexes of metadata fields, as `create_collection` takes them; None removes one.
 
         The others stay. Filters find the same with and without, but in large collections not as fast, and a Qdrant
         server in strict mode, as Qdrant Cloud's are, takes none without. In this process's own engine they are built in
         the background. Returns the collection's description. Raises NotFound, InvalidRequest (they are too many).
         """
-        return await self._call("set_indexes", collection=collection, indexes=indexes)
+        return CollectionInfo(await self._call("set_indexes", collection=collection, indexes=indexes))
 
-    async def get_collection(self, collection: str) -> Record:
+    async def get_collection(self, collection: str) -> CollectionInfo:
         """`{name, embedding_model, sparse_model, dimension, chunk_size, chunk_overlap, documents, chunks, created_at, indexes,
         engine}`, the last of which are the options of a Qdrant server that it was made with.
 
@@ -1178,7 +1215,7 @@ class AsyncLLMBackendClient:
         and `chunks` are None.
         Raises NotFound.
         """
-        return await self._call("get_collection", collection=collection)
+        return CollectionInfo(await self._call("get_collection", collection=collection))
 
     async def delete_collection(self, collection: str) -> Record:
         """Remove a collection with all its documents; returns `{deleted, documents}`.
@@ -1282,12 +1319,17 @@ class AsyncLLMBackendClient:
             raise InvalidRequest(f"import_collection: {source} cannot be read: {error}") from error
         return Record(collection=given["collection"], documents=done["documents"], chunks=done["chunks"])
 
-    async def list_documents(self, collection: str, *, limit: int | None = None) -> Records:
+    async def list_documents(self, collection: str, *, limit: int | None = None) -> Records[DocumentInfo]:
         """A collection's documents as `{id, chunks, metadata}`: all, or the first `limit`. Raises NotFound.
 
         What is replaced meanwhile is there once.
         """
-        return await self._paged("list_documents", "documents", limit, key="id", collection=collection)
+        return Records(
+            map(
+                DocumentInfo,
+                await self._paged("list_documents", "documents", limit, key="id", collection=collection),
+            )
+        )
 
     async def list_chunks(
         self,
@@ -1296,7 +1338,7 @@ class AsyncLLMBackendClient:
         ids: Sequence[str] | None = None,
         filters: Mapping[str, Any] | None = None,
         limit: int | None = None,
-    ) -> Records:
+    ) -> Records[ChunkInfo]:
         """A collection's chunks as they are stored, as `{document_id, chunk, text, metadata}`.
 
         All, or those of the documents `ids`, or those that `filters` select, as in `rag_search`; the first `limit`.
@@ -1305,22 +1347,27 @@ class AsyncLLMBackendClient:
         """
         given = _as_list(ids)
         if isinstance(given, list) and len(given) > CHUNKS_OF:
-            found = Records()
+            found: Records[ChunkInfo] = Records()
             for start in range(0, len(given), CHUNKS_OF):
                 left = None if limit is None else limit - len(found)
                 if left is None or left > 0 or (not found):
                     some = given[start : start + CHUNKS_OF]
                     found += await self.list_chunks(collection, ids=some, filters=filters, limit=left)
             return found
-        return await self._paged(
-            "list_chunks", "chunks", limit, collection=collection, ids=given, filters=filters
+        return Records(
+            map(
+                ChunkInfo,
+                await self._paged(
+                    "list_chunks", "chunks", limit, collection=collection, ids=given, filters=filters
+                ),
+            )
         )
 
     async def _paged(
         self, operation: str, name: str, limit: int | None, key: str | None = None, **fields: Any
-    ) -> Records:
+    ) -> Records[Record]:
         """What an operation lists, all or the first `limit`, page by page; of those with the same `key` the last."""
-        items = Records()
+        items: Records[Any] = Records()
         places: dict[Any, int] = {}
         cursor: str | None = None
         page: Any = limit
@@ -1337,13 +1384,13 @@ class AsyncLLMBackendClient:
             if cursor is None or len(items) == limit:
                 return items
 
-    async def get_document(self, id: str, collection: str) -> Record:
+    async def get_document(self, id: str, collection: str) -> StoredDocument:
         """A document as it is stored: `{id, text, metadata, chunks}`.
 
         The text is put together from its chunks, as many as `chunks` says: white space between them may be another.
         Raises NotFound (the document, or the collection).
         """
-        return await self._call("get_document", id=id, collection=collection)
+        return StoredDocument(await self._call("get_document", id=id, collection=collection))
 
     async def delete_documents(
         self, collection: str, ids: Sequence[str] | None = None, *, where: Mapping[str, Any] | None = None
@@ -1558,7 +1605,7 @@ class AsyncLLMBackendClient:
 
     async def list_jobs(
         self, *, status: str | None = None, job_type: str | None = None, limit: int = 50
-    ) -> Records:
+    ) -> Records[Job]:
         """The newest jobs as `get_job_status` gives them, without their results."""
         result = await self._call("list_jobs", status=status, job_type=job_type, limit=limit)
         return Records(Job(job) for job in result["jobs"])
@@ -1708,7 +1755,7 @@ class AsyncLLMBackendClient:
             priority=priority,
         )
 
-    async def list_schedules(self) -> Records:
+    async def list_schedules(self) -> Records[Record]:
         """The schedules that came with this key, as `set_schedule` returns each."""
         return Records((await self._call("list_schedules"))["schedules"])
 
@@ -1732,7 +1779,7 @@ class AsyncLLMBackendClient:
         """
         return await self._call("unshare_collection", collection=collection, with_project=with_project)
 
-    async def list_shares(self) -> Records:
+    async def list_shares(self) -> Records[Record]:
         """The collections that this project shares, and those that are shared with it, as `share_collection` returns."""
         return Records((await self._call("list_shares"))["shares"])
 
@@ -1775,12 +1822,12 @@ class AsyncLLMBackendClient:
         )
         return CreatedKey(created)
 
-    async def list_keys(self, *, project: str | None = None) -> Records:
+    async def list_keys(self, *, project: str | None = None) -> Records[KeyInfo]:
         """The API keys of this client's project, or of all projects to the administrator: `{id, project, can,
         collections, models, rate, concurrent, tokens, note, created_at, created_by, expires_at, rotating_until,
         revoked_at, last_used_at}`. The `id` is what the key begins with.
         """
-        return Records((await self._call("list_keys", project=project))["keys"])
+        return Records(map(KeyInfo, (await self._call("list_keys", project=project))["keys"]))
 
     async def rotate_key(self, key: str, *, overlap: str = "1h") -> CreatedKey:
         """Give the API key of that id another secret, and tell it once; the secret before counts for the `overlap`.
@@ -1790,17 +1837,17 @@ class AsyncLLMBackendClient:
         """
         return CreatedKey(await self._call("rotate_key", key=key, overlap=overlap))
 
-    async def revoke_key(self, key: str) -> Record:
+    async def revoke_key(self, key: str) -> KeyInfo:
         """Have the API key of that id count no more, within a second, in every process.
 
         Streams and jobs that came with it are ended; a call that does not stream is answered. Schedules submit nothing
         more. Returns as `list_keys`. Raises NotFound.
         """
-        return await self._call("revoke_key", key=key)
+        return KeyInfo(await self._call("revoke_key", key=key))
 
     async def audit(
         self, *, since: str = "30d", action: str | None = None, before: int | None = None, limit: int = 100
-    ) -> Records:
+    ) -> Records[Record]:
         """Who changed keys, deleted, shared, exported, imported or was refused, the newest first: `{number, at, project,
         caller, client, request_id, action, target, outcome}`.
 
@@ -1811,7 +1858,7 @@ class AsyncLLMBackendClient:
             (await self._call("audit", since=since, action=action, before=before, limit=limit))["entries"]
         )
 
-    async def prompts(self) -> Records:
+    async def prompts(self) -> Records[Record]:
         """What models are told: `{name, version, text, collection, own}`, those of collections that the key may read, too."""
         return Records((await self._call("prompts"))["prompts"])
 
@@ -1834,13 +1881,13 @@ class AsyncLLMBackendClient:
             Record({name: row[name] for name in shown if name not in hidden}) for row in result["rows"]
         )
 
-    async def health(self) -> Record:
+    async def health(self) -> Health:
         """`{status, problems, parts, version, chat, embeddings, own_file_types}`: "ok", and which models answer.
 
         Where something does not work, the status is "failing", and `problems` tell what it is and what to do. `parts`
         has each part that was at work, with "ok" or what is wrong.
         """
-        return await self._call("health")
+        return Health(await self._call("health"))
 
     async def doctor(self) -> Record:
         """Whether everything behind llmbackend works: `{ok, version, checks}`, in a few seconds at most.
@@ -1866,11 +1913,11 @@ class AsyncCollectionHandle:
     def __repr__(self) -> str:
         return f"{self._client!r}[{self.name!r}]"
 
-    async def ingest(self, documents: Any, **options: Any) -> Record:
+    async def ingest(self, documents: Any, **options: Any) -> IngestReport:
         """Put documents into it, as `rag_ingest` does."""
         return await self._client.rag_ingest(documents, self.name, **options)
 
-    async def ingest_files(self, paths: File | Sequence[File], **options: Any) -> Record:
+    async def ingest_files(self, paths: File | Sequence[File], **options: Any) -> IngestReport:
         """Put files into it, as `rag_ingest_files` does."""
         return await self._client.rag_ingest_files(paths, self.name, **options)
 
@@ -1882,11 +1929,11 @@ class AsyncCollectionHandle:
         """An answer from its documents, as `rag_query` gives it."""
         return await self._client.rag_query(question, self.name, **options)
 
-    async def documents(self, *, limit: int | None = None) -> Records:
+    async def documents(self, *, limit: int | None = None) -> Records[DocumentInfo]:
         """Its documents, as `list_documents` gives them."""
         return await self._client.list_documents(self.name, limit=limit)
 
-    async def get(self, id: str) -> Record:
+    async def get(self, id: str) -> StoredDocument:
         """A document as it is stored, as `get_document` gives it."""
         return await self._client.get_document(id, self.name)
 
@@ -1897,7 +1944,7 @@ class AsyncCollectionHandle:
         given = [ids] if isinstance(ids, str) else ids
         return await self._client.delete_documents(self.name, given, where=where)
 
-    async def stats(self) -> Record:
+    async def stats(self) -> CollectionInfo:
         """What it has and was made with, as `get_collection` tells it."""
         return await self._client.get_collection(self.name)
 

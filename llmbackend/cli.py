@@ -405,7 +405,8 @@ def list_keys(
     table = _table("id", "project", "may", "limits", "ends", "used", "note")
     with _client(url, key) as client:
         for one in client.list_keys(project=project):
-            limits = filter(None, (one.rate, one.concurrent and f"{one.concurrent} at once", one.tokens))
+            at_once = f"{one.concurrent} at once" if one.concurrent else None
+            limits = [limit for limit in (one.rate, at_once, one.tokens) if limit]
             ends = f"revoked {one.revoked_at[:10]}" if one.revoked_at else (one.expires_at or "")[:10]
             may = [", ".join(one.can)]
             for what, names in (("collections", one.collections), ("models", one.models)):

@@ -39,6 +39,7 @@ from typing import (
     TYPE_CHECKING,
     Any,
     ClassVar,
+    Generic,
     Literal,
     Protocol,
     SupportsIndex,
@@ -62,32 +63,45 @@ __all__ = [
     "AnswerStream",
     "BackendError",
     "BackendTimeout",
+    "ChunkInfo",
     "CollectionHandle",
+    "CollectionInfo",
     "Conflict",
     "CreatedKey",
+    "DocumentInfo",
     "Embeddings",
     "EmbeddingsFile",
     "Evaluation",
     "Explanation",
     "Forbidden",
+    "Health",
+    "Hit",
     "Hits",
     "HttpTransport",
+    "IngestReport",
     "InsufficientStorage",
     "InvalidRequest",
     "Job",
     "JobExpired",
+    "KeyInfo",
     "LLMBackendClient",
     "LLMBackendError",
     "MethodNotAllowed",
+    "ModelInfo",
     "NotFound",
     "Overloaded",
+    "ParsedReply",
+    "RankedText",
     "Record",
     "Records",
     "Reply",
     "ReplyStream",
     "RequestTimeout",
+    "Source",
+    "StoredDocument",
     "StreamInterrupted",
     "TooLarge",
+    "ToolCall",
     "Transport",
     "TransportError",
     "Unauthorized",
@@ -355,24 +369,24 @@ for _name in vars(dict):
         setattr(Record, _name, _Method(_name))
 
 
-class CreatedKey(Record):
-    """An API key as it was made. `key` is the key itself: it is shown nowhere, so that none is left in a log or a
-    notebook; print that."""
+if TYPE_CHECKING:
 
-    def __repr__(self) -> str:
-        return repr(self._shown())
+    class _Typed(_Shown, dict[str, Any]):
+        """A Record, of which type checkers know the fields: others are none."""
 
-    def _shown(self) -> Record:
-        return Record({**self, "key": f"{self['id']}_…"})
+else:
+    _Typed = Record
+
+_Item = TypeVar("_Item", bound=Mapping[str, Any])
 
 
-class Records(_Shown, list[Record]):
+class Records(_Shown, list[_Item]):
     """Several results: a plain list, shown as one table or as cards in notebooks."""
 
     @overload
-    def __getitem__(self, index: SupportsIndex) -> Record: ...
+    def __getitem__(self, index: SupportsIndex) -> _Item: ...
     @overload
-    def __getitem__(self, index: slice) -> Records: ...
+    def __getitem__(self, index: slice) -> Records[_Item]: ...
     def __getitem__(self, index: Any) -> Any:
         found = list.__getitem__(self, index)
         if isinstance(index, slice):  # some of them are shown as all are
@@ -404,7 +418,156 @@ def _flat(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, An
             yield f"{before}{name}", value
 
 
-class Hits(Records):
+class KeyInfo(_Typed):
+    """An API key, but for what is secret of it; see `list_keys`."""
+
+    id: str
+    project: str
+    can: list[str]
+    collections: list[str]
+    models: list[str]
+    rate: str | None
+    concurrent: int | None
+    tokens: str | None
+    note: str
+    created_at: str
+    created_by: str
+    expires_at: str | None
+    rotating_until: str | None
+    revoked_at: str | None
+    last_used_at: str | None
+
+
+class CreatedKey(KeyInfo):
+    """An API key as it was made. `key` is the key itself: it is shown nowhere, so that none is left in a log or a
+    notebook; print that."""
+
+    key: str
+
+    def __repr__(self) -> str:
+        return repr(self._shown())
+
+    def _shown(self) -> Record:
+        return Record({**self, "key": f"{self['id']}_…"})
+
+
+class IngestReport(_Typed):
+    """What became of documents; see `rag_ingest`. `documents` and `seconds` are a plan's, `columns` a table's."""
+
+    added: int
+    updated: int
+    unchanged: int
+    deleted: int
+    failed: Records[Record]
+    warnings: Records[Record]
+    chunks: int
+    tokens: int | None
+    documents: int
+    seconds: float
+    columns: Record
+
+
+class CollectionInfo(_Typed):
+    """A collection; see `get_collection`."""
+
+    name: str
+    embedding_model: str
+    sparse_model: str
+    dimension: int
+    chunk_size: int
+    chunk_overlap: int
+    documents: int | None
+    chunks: int | None
+    created_at: str
+    indexes: Record
+    engine: Record
+    parser: str | None
+    damaged: bool
+    problem: str | None
+
+
+class DocumentInfo(_Typed):
+    """A document of a collection: how many chunks it has, and its metadata."""
+
+    id: str
+    chunks: int
+    metadata: Any
+
+
+class StoredDocument(DocumentInfo):
+    """A document with its text; see `get_document`."""
+
+    text: str
+
+
+class ChunkInfo(_Typed):
+    """A chunk as it is stored; see `list_chunks`."""
+
+    document_id: str
+    chunk: int
+    text: str
+    metadata: Any
+
+
+class ModelInfo(_Typed):
+    """A model that this backend offers; see `models`."""
+
+    id: str
+    type: Literal["chat", "embedding", "rag"]
+    owned_by: str
+    created: int
+    context_window: int | None
+    tools: bool | None
+
+
+class RankedText(_Typed):
+    """A text by how well it answers a query; see `rerank`."""
+
+    index: int
+    score: float
+    text: str
+
+
+class ToolCall(_Typed):
+    """A tool that a model asks to be called."""
+
+    id: str
+    name: str
+    arguments: Record
+
+
+class Health(_Typed):
+    """How a backend is; see `health`."""
+
+    status: Literal["ok", "failing"]
+    problems: list[str]
+    parts: Record
+    version: str
+    chat: str | None
+    embeddings: str
+    own_file_types: list[str]
+
+
+class Hit(_Typed):
+    """A passage that a search found; see `rag_search`."""
+
+    text: str
+    score: float
+    document_id: str
+    chunk: int
+    collection: str
+    metadata: Any
+    duplicates: Records[Record]
+
+
+class Source(Hit):
+    """A passage that an answer was written from, by its number in the answer, with what of it fits best."""
+
+    number: int
+    quote: str
+
+
+class Hits(Records[Hit]):
     """The passages that a search found, and its `query`, whose words notebooks mark in them."""
 
     query: str = ""
@@ -413,7 +576,7 @@ class Hits(Records):
 _DIMENSIONS = ("project", "key", "model", "operation", "day")
 
 
-class Usage(Records):
+class Usage(Records[Record]):
     """What was used, a row for each combination of what was asked for: a plain list, and `plot()`."""
 
     def plot(self, axes: Any = None) -> Any:
@@ -421,8 +584,27 @@ class Usage(Records):
         return _pictures().plot_usage(self, axes)
 
 
-class Job(Record):
+class Job(_Typed):
     """A job as it was when asked for; in notebooks, with a bar."""
+
+    id: str
+    type: str
+    status: Literal["queued", "running", "completed", "failed", "cancelled"]
+    owner: str
+    progress: Record
+    attempts: int
+    result: Any
+    rows: Any
+    expired: bool
+    error: Any
+    pending: Any
+    priority: int
+    run_at: str | None
+    depends_on: list[str] | None
+    webhook: Any
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
 
     def __repr__(self) -> str:
         return f"<Job {self['id']}: {self['type']}, {self['status']}, {_progress_text(self['progress'])}>"
@@ -589,12 +771,21 @@ class Reply(_Shown, str):
         return str(self.message.get("reasoning_content") or self.message.get("reasoning") or "")
 
     @property
-    def tool_calls(self) -> Records:
+    def tool_calls(self) -> Records[ToolCall]:
         """The tools that the model asks to be called, as `{id, name, arguments}`, the arguments a dict.
 
         Raises BackendError where the model wrote arguments that are no JSON object; `message` has them as they are.
         """
         return Records(_tool_call(call) for call in self.message.get("tool_calls") or ())
+
+
+_Model = TypeVar("_Model")
+
+
+class ParsedReply(Reply, Generic[_Model]):
+    """A reply to a question with a pydantic class as its `schema`: `parsed` is an instance."""
+
+    parsed: _Model
 
 
 # What of a reply's message belongs into the conversation beside its text; servers refuse what else some put there.
@@ -617,7 +808,7 @@ def _message(said: Mapping[str, Any]) -> dict[str, Any]:
     return {"role": "assistant", "content": None if "tool_calls" in kept else "", **kept}
 
 
-def _tool_call(call: Mapping[str, Any]) -> Record:
+def _tool_call(call: Mapping[str, Any]) -> ToolCall:
     function = call.get("function") or {}
     name, written = function.get("name", ""), function.get("arguments") or "{}"
     try:
@@ -631,7 +822,7 @@ def _tool_call(call: Mapping[str, Any]) -> Record:
             f"the model calls {name} with arguments that are no JSON object: ask it again",
             details={"tool": name, "text": written},
         )
-    return Record(id=call.get("id", ""), name=name, arguments=_records(dict(arguments)))
+    return ToolCall(id=call.get("id", ""), name=name, arguments=_records(dict(arguments)))
 
 
 class Answer(_Shown, str):
@@ -645,7 +836,7 @@ class Answer(_Shown, str):
 
     found: bool
     citations: list[int]
-    sources: Records
+    sources: Records[Source]
     model: str
     usage: Record
     explanation: Explanation | None
@@ -664,18 +855,28 @@ class Answer(_Shown, str):
         self = super().__new__(cls, text)
         self.found = found
         self.citations = list(citations)
-        self.sources = Records(_records(dict(source)) for source in sources)
+        self.sources = Records(Source(_records(dict(source))) for source in sources)
         self.model = model
         self.usage = _records(dict(usage or {}))
         self.explanation = Explanation(_records(dict(explanation))) if explanation else None
         return self
 
 
-class Analysis(Record):
+class Analysis(_Typed):
     """What a document says; see `analyze_document`. In notebooks, a page to read."""
 
+    sentiment: Literal["positive", "negative", "neutral", "mixed"]
+    sentiment_score: float
+    key_points: list[str]
+    positions: list[Any]
+    summary: str
+    coverage: Any
+    facts: Any
+    notes: list[str]
+    model: str
 
-class Explanation(Record):
+
+class Explanation(_Typed):
     """How an answer came about: `{question, candidates, fit, bar, found, model, …}`; a picture in notebooks.
 
     `candidates` are the passages that retrieval came upon: `{number, collection, document_id, chunk, text, score,
@@ -686,8 +887,18 @@ class Explanation(Record):
     something else than was asked for. `ms` has the milliseconds of each step.
     """
 
+    question: str
+    candidates: Records[Record]
+    fit: float | None
+    bar: float | None
+    found: bool
+    model: str
+    prompt_tokens: int
+    notes: list[str]
+    ms: Record
+
     @property
-    def dropped(self) -> Records:
+    def dropped(self) -> Records[Record]:
         """The candidates that the answer was not written from."""
         return Records(one for one in self["candidates"] if one["dropped"])
 
@@ -695,7 +906,7 @@ class Explanation(Record):
         return _written(self)
 
 
-class AgentRun(Record):
+class AgentRun(_Typed):
     """What came of an agent's task: `{agent, status, answer, found, citations, sources, output, trace, usage, …}`.
 
     `str(run)` is the answer; `output` is what an agent with a shape of its own gave. `status` is "completed", "stopped" (at
@@ -704,10 +915,24 @@ class AgentRun(Record):
     seconds, tokens, model, prompt, input, output, error, steps}`.
     """
 
+    agent: str
+    run_id: str | None
+    status: Literal["completed", "stopped", "needs_approval"]
+    answer: str
+    found: bool
+    citations: list[int]
+    sources: Records[Source]
+    output: Any
+    notes: list[str]
+    pending: Records[Record]
+    trace: Record
+    model: str
+    usage: Record
+
     def __str__(self) -> str:
         return str(self["answer"])
 
-    def table(self) -> Records:
+    def table(self) -> Records[Record]:
         """The analyst's table, a row a document: each field's value, and its quote under `<field> quote`.
 
         `pandas.DataFrame(run.table())` takes it, and so to Parquet; each row is a line of JSON.
@@ -721,7 +946,7 @@ class AgentRun(Record):
         return Records(told)
 
 
-class Evaluation(Record):
+class Evaluation(_Typed):
     """How well search finds what it should: `{collection, k, scores, questions}`, and `worst()` and `plot()`.
 
     `scores` has for each mode `{mode, recall, mrr, ndcg, ms}`, the means over all questions; `questions` has for each
@@ -729,7 +954,12 @@ class Evaluation(Record):
     `k`), the nDCG, and the document that stands first.
     """
 
-    def worst(self, count: int = 10, mode: str = "hybrid") -> Records:
+    collection: str
+    k: int
+    scores: Records[Record]
+    questions: Records[Record]
+
+    def worst(self, count: int = 10, mode: str = "hybrid") -> Records[Record]:
         """The questions that a mode does worst at."""
         return Records(sorted(self["questions"], key=lambda one: one["ndcg"][mode])[:count])
 
@@ -836,7 +1066,7 @@ class Embeddings(_Shown, Sequence[list[float]]):
         return f"<Embeddings: {len(self)} vectors of {self.dimension} dimensions by {self.model!r}>"
 
 
-class EmbeddingsFile(Record):
+class EmbeddingsFile(_Typed):
     """Vectors that `batch_embed` wrote to a file: `{path, count, dimension, model, usage, cut}`."""
 
     path: str
@@ -844,7 +1074,7 @@ class EmbeddingsFile(Record):
     dimension: int
     model: str
     usage: Record
-    cut: Records
+    cut: Records[Record]
 
     def numpy(self) -> Any:
         """A (count, dimension) float32 numpy array; of an .npy file, memory-mapped: what is looked at is read."""
@@ -1145,14 +1375,14 @@ class AnswerStream(_TextStream):
     def __init__(self, chunks: Iterator[bytes]) -> None:
         super().__init__(chunks)
         self._final: dict[str, Any] = {}
-        self.sources = Records()
+        self.sources: Records[Source] = Records()
 
     def _begin(self) -> None:
         """Read the sources, which the server sends first."""
         first = next(self._events, None)
         if first is None or "sources" not in first:
             raise StreamInterrupted("the stream does not begin with the answer's sources")
-        self.sources = Records(_records(first["sources"]))
+        self.sources = Records(map(Source, _records(first["sources"])))
 
     def _take(self, event: dict[str, Any]) -> str:
         if "answer" in event:
@@ -1271,7 +1501,7 @@ class _NotebookBar(_ProgressBar):
         """It stays as it was last."""
 
 
-Progress = Callable[[Record], None]
+Progress = Callable[[Any], None]  # called with a Record, or a Job
 
 
 @contextlib.contextmanager
@@ -1845,7 +2075,26 @@ class LLMBackendClient:
         seed: int | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         tool_choice: str | Mapping[str, Any] | None = None,
-        schema: Any = None,
+        schema: type[_Model],
+        stream: Literal[False] = False,
+    ) -> ParsedReply[_Model]: ...
+
+    @overload
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        system: str | None = None,
+        images: Image | Sequence[Image] | None = None,
+        model: str | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        schema: Mapping[str, Any] | None = None,
         stream: Literal[False] = False,
     ) -> Reply: ...
 
@@ -1924,7 +2173,8 @@ class LLMBackendClient:
         result = self._call("chat", **fields)
         choice = result["choices"][0]
         text, message = choice["message"].get("content") or "", _message(choice["message"])
-        return Reply(
+        kind = ParsedReply if hasattr(schema, "model_validate_json") else Reply
+        return kind(
             text,
             model=result.get("model") or "",
             usage=result.get("usage"),
@@ -2014,18 +2264,18 @@ class LLMBackendClient:
 
     def list_input_items(
         self, response_id: str, *, limit: int = 20, order: str = "desc", after: str | None = None
-    ) -> Records:
+    ) -> Records[Record]:
         """What a response was made from: a page of items, after the one with the id `after`. Raises NotFound."""
         page = self._call("list_input_items", response_id=response_id, limit=limit, order=order, after=after)
         return Records(page["data"])
 
-    def models(self) -> Records:
+    def models(self) -> Records[ModelInfo]:
         """The models this backend offers, as `{id, type}`: chat and embedding models, and `rag/<collection>`."""
-        return Records(self._call("models")["data"])
+        return Records(map(ModelInfo, self._call("models")["data"]))
 
-    def get_model(self, model: str) -> Record:
+    def get_model(self, model: str) -> ModelInfo:
         """A model of `models()` by its id. Raises NotFound."""
-        return self._call("get_model", model=model)
+        return ModelInfo(self._call("get_model", model=model))
 
     # Embeddings
 
@@ -2065,7 +2315,7 @@ class LLMBackendClient:
         }
         blocks: list[memoryview] = []
         usage: dict[str, int | None] = {}
-        cut = Records()
+        cut: Records[Record] = Records()
         for number, page in enumerate(pages):
             start = number * EMBED_PAGE
             try:
@@ -2138,7 +2388,7 @@ class LLMBackendClient:
             "encoding_format": "bytes",
         }
         usage: dict[str, int | None] = {}
-        cut = Records()
+        cut: Records[Record] = Records()
         done, began = 0, time.monotonic()
         with _progress(progress) as tell, _vectors_to(out, source) as target:
             try:
@@ -2177,7 +2427,7 @@ class LLMBackendClient:
 
     def rerank(
         self, query: str, documents: Sequence[str], *, top_n: int | None = None, model: str | None = None
-    ) -> Records:
+    ) -> Records[RankedText]:
         """Texts ordered by how well they answer a query, best first: `{index, score, text}`, all or `top_n` of them.
 
         `index` is a text's place in `documents`, from 0. Scores are the model's, mostly from 0 to 1, and
@@ -2191,7 +2441,7 @@ class LLMBackendClient:
             "rerank", query=query, documents=texts, top_n=top_n, model=model, return_documents=False
         )
         return Records(
-            Record(index=one["index"], score=one["relevance_score"], text=texts[one["index"]])
+            RankedText(index=one["index"], score=one["relevance_score"], text=texts[one["index"]])
             for one in result["results"]
         )
 
@@ -2210,7 +2460,7 @@ class LLMBackendClient:
         sync: bool = False,
         plan: bool = False,
         progress: bool | Progress | None = None,
-    ) -> Record:
+    ) -> IngestReport:
         """Put documents into a collection (made if there is none) so that they can be searched.
 
         A document is a text, `{id, text, metadata}`, or LlamaIndex's or LangChain's; a bare text's id is its content
@@ -2247,7 +2497,7 @@ class LLMBackendClient:
             "chunk_overlap": chunk_overlap,
             "plan": plan,
         }
-        total = Record()
+        total = IngestReport()
         requests = 0
         with _progress(progress) as tell:
             try:
@@ -2269,7 +2519,7 @@ class LLMBackendClient:
             total["columns"] = Record(source.columns)
         return total
 
-    def _swept(self, collection: str, source: _Source, report: Record, plan: bool) -> int:
+    def _swept(self, collection: str, source: _Source, report: Mapping[str, Any], plan: bool) -> int:
         """Remove what a source does not have, nor failed; returns how many documents that are."""
         kept = (source.ids or set()) | {one["id"] for one in (*report["failed"], *source.failed)}
         try:
@@ -2290,7 +2540,7 @@ class LLMBackendClient:
         sync: bool = False,
         plan: bool = False,
         progress: bool | Progress | None = None,
-    ) -> Record:
+    ) -> IngestReport:
         """Put files into a collection: txt, md, rst, html, pdf, docx, pptx, xlsx, csv, json, jsonl, ipynb and eml.
 
         `paths` are files, folders, patterns such as "docs/**/*.pdf", and `(name, bytes)`. They are read here, where
@@ -2317,7 +2567,7 @@ class LLMBackendClient:
             "chunk_overlap": chunk_overlap,
             "plan": plan,
         }
-        total = Record(
+        total = IngestReport(
             added=0,
             updated=0,
             unchanged=0,
@@ -2423,7 +2673,7 @@ class LLMBackendClient:
             retriever=retriever,
             postprocessors=_as_list(postprocessors),
         )
-        hits = Hits(result["hits"])
+        hits = Hits(map(Hit, result["hits"]))
         hits.query = query or ""
         return hits
 
@@ -2545,12 +2795,12 @@ class LLMBackendClient:
 
     # Collections and documents
 
-    def list_collections(self, *, counts: bool = True) -> Records:
+    def list_collections(self, *, counts: bool = True) -> Records[CollectionInfo]:
         """All collections, as `get_collection` describes each.
 
         Without `counts`, `documents` and `chunks` are None, and no vector engine is asked.
         """
-        return Records(self._call("list_collections", counts=counts)["collections"])
+        return Records(map(CollectionInfo, self._call("list_collections", counts=counts)["collections"]))
 
     def create_collection(
         self,
@@ -2561,7 +2811,7 @@ class LLMBackendClient:
         indexes: Mapping[str, str] | None = None,
         engine: Mapping[str, Any] | None = None,
         parser: str | None = None,
-    ) -> Record:
+    ) -> CollectionInfo:
         """Make an empty collection; returns its description.
 
         `indexes` are those of metadata fields that filters will ask for, so that these stay fast in large collections:
@@ -2571,26 +2821,28 @@ class LLMBackendClient:
         ("int8"). `parser` names a node parser that a project has registered where llmbackend runs (llmbackend.plugins): it
         splits the collection's documents, always. Raises Conflict if there is one of that name, InvalidRequest.
         """
-        return self._call(
-            "create_collection",
-            collection=collection,
-            chunk_size=chunk_size,
-            chunk_overlap=chunk_overlap,
-            indexes=indexes,
-            engine=engine,
-            parser=parser,
+        return CollectionInfo(
+            self._call(
+                "create_collection",
+                collection=collection,
+                chunk_size=chunk_size,
+                chunk_overlap=chunk_overlap,
+                indexes=indexes,
+                engine=engine,
+                parser=parser,
+            )
         )
 
-    def set_indexes(self, collection: str, indexes: Mapping[str, str | None]) -> Record:
+    def set_indexes(self, collection: str, indexes: Mapping[str, str | None]) -> CollectionInfo:
         """Make or change indexes of metadata fields, as `create_collection` takes them; None removes one.
 
         The others stay. Filters find the same with and without, but in large collections not as fast, and a Qdrant
         server in strict mode, as Qdrant Cloud's are, takes none without. In this process's own engine they are built in
         the background. Returns the collection's description. Raises NotFound, InvalidRequest (they are too many).
         """
-        return self._call("set_indexes", collection=collection, indexes=indexes)
+        return CollectionInfo(self._call("set_indexes", collection=collection, indexes=indexes))
 
-    def get_collection(self, collection: str) -> Record:
+    def get_collection(self, collection: str) -> CollectionInfo:
         """`{name, embedding_model, sparse_model, dimension, chunk_size, chunk_overlap, documents, chunks, created_at, indexes,
         engine}`, the last of which are the options of a Qdrant server that it was made with.
 
@@ -2598,7 +2850,7 @@ class LLMBackendClient:
         and `chunks` are None.
         Raises NotFound.
         """
-        return self._call("get_collection", collection=collection)
+        return CollectionInfo(self._call("get_collection", collection=collection))
 
     def delete_collection(self, collection: str) -> Record:
         """Remove a collection with all its documents; returns `{deleted, documents}`.
@@ -2700,12 +2952,17 @@ class LLMBackendClient:
             raise InvalidRequest(f"import_collection: {source} cannot be read: {error}") from error
         return Record(collection=given["collection"], documents=done["documents"], chunks=done["chunks"])
 
-    def list_documents(self, collection: str, *, limit: int | None = None) -> Records:
+    def list_documents(self, collection: str, *, limit: int | None = None) -> Records[DocumentInfo]:
         """A collection's documents as `{id, chunks, metadata}`: all, or the first `limit`. Raises NotFound.
 
         What is replaced meanwhile is there once.
         """
-        return self._paged("list_documents", "documents", limit, key="id", collection=collection)
+        return Records(
+            map(
+                DocumentInfo,
+                self._paged("list_documents", "documents", limit, key="id", collection=collection),
+            )
+        )
 
     def list_chunks(
         self,
@@ -2714,7 +2971,7 @@ class LLMBackendClient:
         ids: Sequence[str] | None = None,
         filters: Mapping[str, Any] | None = None,
         limit: int | None = None,
-    ) -> Records:
+    ) -> Records[ChunkInfo]:
         """A collection's chunks as they are stored, as `{document_id, chunk, text, metadata}`.
 
         All, or those of the documents `ids`, or those that `filters` select, as in `rag_search`; the first `limit`.
@@ -2723,20 +2980,27 @@ class LLMBackendClient:
         """
         given = _as_list(ids)
         if isinstance(given, list) and len(given) > CHUNKS_OF:
-            found = Records()
+            found: Records[ChunkInfo] = Records()
             for start in range(0, len(given), CHUNKS_OF):
                 left = None if limit is None else limit - len(found)
                 if left is None or left > 0 or not found:
                     some = given[start : start + CHUNKS_OF]
                     found += self.list_chunks(collection, ids=some, filters=filters, limit=left)
             return found
-        return self._paged("list_chunks", "chunks", limit, collection=collection, ids=given, filters=filters)
+        return Records(
+            map(
+                ChunkInfo,
+                self._paged(
+                    "list_chunks", "chunks", limit, collection=collection, ids=given, filters=filters
+                ),
+            )
+        )
 
     def _paged(
         self, operation: str, name: str, limit: int | None, key: str | None = None, **fields: Any
-    ) -> Records:
+    ) -> Records[Record]:
         """What an operation lists, all or the first `limit`, page by page; of those with the same `key` the last."""
-        items = Records()
+        items: Records[Any] = Records()
         places: dict[Any, int] = {}
         cursor: str | None = None
         page: Any = limit
@@ -2753,13 +3017,13 @@ class LLMBackendClient:
             if cursor is None or len(items) == limit:
                 return items
 
-    def get_document(self, id: str, collection: str) -> Record:
+    def get_document(self, id: str, collection: str) -> StoredDocument:
         """A document as it is stored: `{id, text, metadata, chunks}`.
 
         The text is put together from its chunks, as many as `chunks` says: white space between them may be another.
         Raises NotFound (the document, or the collection).
         """
-        return self._call("get_document", id=id, collection=collection)
+        return StoredDocument(self._call("get_document", id=id, collection=collection))
 
     def delete_documents(
         self, collection: str, ids: Sequence[str] | None = None, *, where: Mapping[str, Any] | None = None
@@ -2974,7 +3238,7 @@ class LLMBackendClient:
 
     def list_jobs(
         self, *, status: str | None = None, job_type: str | None = None, limit: int = 50
-    ) -> Records:
+    ) -> Records[Job]:
         """The newest jobs as `get_job_status` gives them, without their results."""
         result = self._call("list_jobs", status=status, job_type=job_type, limit=limit)
         return Records(Job(job) for job in result["jobs"])
@@ -3128,7 +3392,7 @@ class LLMBackendClient:
             priority=priority,
         )
 
-    def list_schedules(self) -> Records:
+    def list_schedules(self) -> Records[Record]:
         """The schedules that came with this key, as `set_schedule` returns each."""
         return Records(self._call("list_schedules")["schedules"])
 
@@ -3154,7 +3418,7 @@ class LLMBackendClient:
         """
         return self._call("unshare_collection", collection=collection, with_project=with_project)
 
-    def list_shares(self) -> Records:
+    def list_shares(self) -> Records[Record]:
         """The collections that this project shares, and those that are shared with it, as `share_collection` returns."""
         return Records(self._call("list_shares")["shares"])
 
@@ -3197,12 +3461,12 @@ class LLMBackendClient:
         )
         return CreatedKey(created)
 
-    def list_keys(self, *, project: str | None = None) -> Records:
+    def list_keys(self, *, project: str | None = None) -> Records[KeyInfo]:
         """The API keys of this client's project, or of all projects to the administrator: `{id, project, can,
         collections, models, rate, concurrent, tokens, note, created_at, created_by, expires_at, rotating_until,
         revoked_at, last_used_at}`. The `id` is what the key begins with.
         """
-        return Records(self._call("list_keys", project=project)["keys"])
+        return Records(map(KeyInfo, self._call("list_keys", project=project)["keys"]))
 
     def rotate_key(self, key: str, *, overlap: str = "1h") -> CreatedKey:
         """Give the API key of that id another secret, and tell it once; the secret before counts for the `overlap`.
@@ -3212,19 +3476,19 @@ class LLMBackendClient:
         """
         return CreatedKey(self._call("rotate_key", key=key, overlap=overlap))
 
-    def revoke_key(self, key: str) -> Record:
+    def revoke_key(self, key: str) -> KeyInfo:
         """Have the API key of that id count no more, within a second, in every process.
 
         Streams and jobs that came with it are ended; a call that does not stream is answered. Schedules submit nothing
         more. Returns as `list_keys`. Raises NotFound.
         """
-        return self._call("revoke_key", key=key)
+        return KeyInfo(self._call("revoke_key", key=key))
 
     # Audit and usage
 
     def audit(
         self, *, since: str = "30d", action: str | None = None, before: int | None = None, limit: int = 100
-    ) -> Records:
+    ) -> Records[Record]:
         """Who changed keys, deleted, shared, exported, imported or was refused, the newest first: `{number, at, project,
         caller, client, request_id, action, target, outcome}`.
 
@@ -3233,7 +3497,7 @@ class LLMBackendClient:
         """
         return Records(self._call("audit", since=since, action=action, before=before, limit=limit)["entries"])
 
-    def prompts(self) -> Records:
+    def prompts(self) -> Records[Record]:
         """What models are told: `{name, version, text, collection, own}`, those of collections that the key may read, too."""
         return Records(self._call("prompts")["prompts"])
 
@@ -3258,13 +3522,13 @@ class LLMBackendClient:
 
     # Health
 
-    def health(self) -> Record:
+    def health(self) -> Health:
         """`{status, problems, parts, version, chat, embeddings, own_file_types}`: "ok", and which models answer.
 
         Where something does not work, the status is "failing", and `problems` tell what it is and what to do. `parts`
         has each part that was at work, with "ok" or what is wrong.
         """
-        return self._call("health")
+        return Health(self._call("health"))
 
     def doctor(self) -> Record:
         """Whether everything behind llmbackend works: `{ok, version, checks}`, in a few seconds at most.
@@ -3290,11 +3554,11 @@ class CollectionHandle:
     def __repr__(self) -> str:
         return f"{self._client!r}[{self.name!r}]"
 
-    def ingest(self, documents: Any, **options: Any) -> Record:
+    def ingest(self, documents: Any, **options: Any) -> IngestReport:
         """Put documents into it, as `rag_ingest` does."""
         return self._client.rag_ingest(documents, self.name, **options)
 
-    def ingest_files(self, paths: File | Sequence[File], **options: Any) -> Record:
+    def ingest_files(self, paths: File | Sequence[File], **options: Any) -> IngestReport:
         """Put files into it, as `rag_ingest_files` does."""
         return self._client.rag_ingest_files(paths, self.name, **options)
 
@@ -3306,11 +3570,11 @@ class CollectionHandle:
         """An answer from its documents, as `rag_query` gives it."""
         return self._client.rag_query(question, self.name, **options)
 
-    def documents(self, *, limit: int | None = None) -> Records:
+    def documents(self, *, limit: int | None = None) -> Records[DocumentInfo]:
         """Its documents, as `list_documents` gives them."""
         return self._client.list_documents(self.name, limit=limit)
 
-    def get(self, id: str) -> Record:
+    def get(self, id: str) -> StoredDocument:
         """A document as it is stored, as `get_document` gives it."""
         return self._client.get_document(id, self.name)
 
@@ -3321,7 +3585,7 @@ class CollectionHandle:
         given = [ids] if isinstance(ids, str) else ids
         return self._client.delete_documents(self.name, given, where=where)
 
-    def stats(self) -> Record:
+    def stats(self) -> CollectionInfo:
         """What it has and was made with, as `get_collection` tells it."""
         return self._client.get_collection(self.name)
 
@@ -3511,7 +3775,8 @@ class _Source:
         texts: bool = False,
         noted: bool = False,
     ) -> None:
-        self.failed, self.warnings = Records(), Records()
+        self.failed: Records[Record] = Records()
+        self.warnings: Records[Record] = Records()
         self.columns: dict[str, Any] | None = None
         self.total: int | None = None
         self.ended = False
@@ -3653,7 +3918,7 @@ class _Source:
             message += f" ({error.details[name]} {what})"
         error.message, error.args = message, (message,)
 
-    def telling(self, tell: Progress | None, report: Record) -> Progress | None:
+    def telling(self, tell: Progress | None, report: Mapping[str, Any]) -> Progress | None:
         """Tells of a request's progress as of all that is read, with the report so far."""
         if tell is None or (self.ended and not report):
             return tell
@@ -4061,7 +4326,9 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def _lots(found: Sequence[tuple[str, Any]], failed: Records, types: set[str]) -> list[list[tuple[str, Any]]]:
+def _lots(
+    found: Sequence[tuple[str, Any]], failed: Records[Record], types: set[str]
+) -> list[list[tuple[str, Any]]]:
     """Files in the lots in which they are sent, without those that nobody could read."""
     lots: list[list[tuple[str, Any]]] = [[]]
     room = UPLOAD_BYTES
@@ -4084,7 +4351,7 @@ def _lots(found: Sequence[tuple[str, Any]], failed: Records, types: set[str]) ->
     return lots
 
 
-def _contents(lot: Sequence[tuple[str, Any]], failed: Records) -> Iterator[dict[str, str]]:
+def _contents(lot: Sequence[tuple[str, Any]], failed: Records[Record]) -> Iterator[dict[str, str]]:
     """What can be read of them, as it is sent."""
     for name, file in lot:
         content = file

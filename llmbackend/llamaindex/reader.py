@@ -67,7 +67,7 @@ class FileReader(BaseReader):
         return self._read(self._found(paths, fs), extra_info or {})
 
     def _read(self, found: Sequence[tuple[str, Any]], extra: dict[str, Any]) -> Iterator[Document]:
-        failed = llm_client.Records()
+        failed: llm_client.Records[llm_client.Record] = llm_client.Records()
         types = {"", *llm_client.FILE_TYPES.split(), *READERS}
         for lot in llm_client._lots(found, failed, types):
             files = [

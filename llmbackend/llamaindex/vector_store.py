@@ -18,7 +18,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
-from llm_client import LLMBackendClient, Record
+from llm_client import ChunkInfo, LLMBackendClient
 
 from ..errors import InvalidRequest, NotFound
 from ..knowledge.chunks.nodes import NODE_ID, chunk_of, given, node_id, node_of
@@ -206,10 +206,10 @@ class CollectionVectorStore(BasePydanticVectorStore):
                 f"document {failed[0]['id']!r}: {failed[0]['error']}", details={"failed": list(failed)}
             )
 
-    def _stored(self, names: Sequence[str]) -> dict[str, list[Record]]:
+    def _stored(self, names: Sequence[str]) -> dict[str, list[ChunkInfo]]:
         """The chunks of those of these documents that there are, in their order."""
         try:
-            found = self._client.list_chunks(self.collection, ids=names) if names else []
+            found = [*self._client.list_chunks(self.collection, ids=names)] if names else []
         except NotFound:  # the collection is made when something is written
             return {}
         found = sorted(found, key=itemgetter("document_id", "chunk"))
@@ -217,12 +217,12 @@ class CollectionVectorStore(BasePydanticVectorStore):
 
     def _found(
         self, node_ids: Sequence[str] | None, filters: MetadataFilters | Mapping[str, Any] | None
-    ) -> list[Record]:
+    ) -> list[ChunkInfo]:
         where = filters_of(filters)
         if node_ids is None:
             chunks = list(self._client.list_chunks(self.collection, filters=where))
             return sorted(chunks, key=itemgetter("document_id", "chunk"))
-        found: dict[str, Record] = {}
+        found: dict[str, ChunkInfo] = {}
         for some in _slices(list(dict.fromkeys(node_ids)), NAMED_AT_ONCE):
             named: dict[str, Any] = {NODE_ID: some}
             listed = {"and": [named, where]} if where else named

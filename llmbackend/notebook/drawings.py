@@ -67,8 +67,8 @@ def _record(record: Record) -> Drawing:
     return _fields(record)
 
 
-@drawing.register
-def _list(records: Records) -> Drawing:
+@drawing.register(Records)
+def _list(records: Records[Any]) -> Drawing:
     if not records:
         return [Paragraph(muted("none"))]
     for keys, draw in _LISTS.items():

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import llm_client
 from llm_client import AnswerStream, ReplyStream, _events, _rows
 from llmbackend import (
     Answer,
@@ -27,6 +28,7 @@ from llmbackend import (
     Reply,
     StreamInterrupted,
     TransportError,
+    schemas,
 )
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -346,3 +348,64 @@ def test_unit_vectors_stay_unit_vectors_over_the_wire() -> None:
 def test_rows_that_are_none_are_a_broken_stream(sent: list[bytes]) -> None:
     with pytest.raises(StreamInterrupted):
         list(_rows(iter(sent)))
+
+
+# Types: what a class says of its fields is what there is
+
+
+RESULTS = {
+    "KeyInfo": schemas.KeyInfo,
+    "CreatedKey": schemas.CreatedKey,
+    "IngestReport": schemas.IngestPlan,
+    "CollectionInfo": schemas.CollectionInfo,
+    "DocumentInfo": schemas.DocumentInfo,
+    "StoredDocument": schemas.StoredDocument,
+    "ChunkInfo": schemas.ChunkInfo,
+    "ModelInfo": schemas.Model,
+    "Health": schemas.Health,
+    "Hit": schemas.Hit,
+    "Source": schemas.Source,
+    "Job": schemas.JobStatus,
+    "Analysis": schemas.Analysis,
+    "Explanation": schemas.Explanation,
+    "AgentRun": schemas.AgentRun,
+    "Evaluation": schemas.Evaluation,
+}
+NOT_TOLD = {"ModelInfo": {"object"}}
+MADE_HERE = {"IngestReport": {"columns"}}
+
+
+def _fields(kind: type) -> set[str]:
+    return {name for base in kind.__mro__ for name in vars(base).get("__annotations__", {})}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_result_s_fields_are_those_of_its_schema(name: str) -> None:
+    fields = _fields(getattr(llm_client, name))
+    assert fields == RESULTS[name].model_fields.keys() - NOT_TOLD.get(name, set()) | MADE_HERE.get(
+        name, set()
+    )
+
+
+def test_no_result_has_a_field_that_is_a_method_of_dict() -> None:
+    kinds = [
+        kind for kind in vars(llm_client).values() if isinstance(kind, type) and issubclass(kind, Record)
+    ]
+    assert len(kinds) > len(RESULTS)
+    wrapped = schemas.KeyList  # whose list is what the client gives
+    responses = [kind for kind in vars(schemas).values() if isinstance(kind, type) and kind is not wrapped]
+    names = {name: kind for kind in kinds for name in _fields(kind)}
+    names |= {name: kind for kind in responses for name in getattr(kind, "model_fields", ())}
+    assert len(names) > 150
+    assert names.keys() & {name for name in vars(dict) if not name.startswith("_")} == set()
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_result_is_a_record_of_its_kind_copied_or_pickled(name: str) -> None:
+    kind = getattr(llm_client, name)
+    result = kind(SHADOWING, id="hr_1", text="x")
+    for twin in (copy.deepcopy(result), pickle.loads(pickle.dumps(result))):
+        assert (type(twin), isinstance(twin, Record), dict(twin)) == (kind, True, dict(result))
+    assert list(result.items()) == list(dict(result).items())
+    with pytest.raises(AttributeError, match=re.escape("record['items']")):
+        _ = result.items[0]
