@@ -10,7 +10,7 @@ MODEL := $(LLMBACKEND_MODELS_DIR)/all-MiniLM-L6-v2.int8.onnx
 
 .DEFAULT_GOAL := help
 PLATFORMS := linux win32 darwin
-.PHONY: help install demo test test-long test-live test-clients test-sdk test-async serve check $(PLATFORMS:%=types-%) types-program bench compare fuzz notebooks
+.PHONY: help install demo test test-long test-live test-clients test-sdk test-async serve check $(PLATFORMS:%=types-%) types-program bench compare fuzz notebooks docs
 
 # More than there are processors: half of the time, tests wait.
 PROCESSES ?= 4
@@ -102,3 +102,10 @@ fuzz: install  ## Try /openapi.json's routes with whatever schemathesis makes up
 
 notebooks: install  ## Run the notebooks on both transports
 	$(BIN)/python tests/notebooks.py
+
+# With dependencies of its own that the package has no use for.
+DOCS := .venv-docs
+
+docs:  ## Build docs/ as a site, with a reference of every call, in site/
+	test -x $(DOCS)/bin/mkdocs || ($(PYTHON) -m venv $(DOCS) && $(DOCS)/bin/pip install --quiet 'mkdocs-material>=9.5,<10' 'mkdocstrings[python]>=0.26,<2')
+	$(DOCS)/bin/mkdocs build --quiet

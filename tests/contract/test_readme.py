@@ -11,7 +11,9 @@ import pytest
 import llmbackend
 from llmbackend import LLMBackendClient
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 REMOTE = 'LLMBackendClient(api_url="http://localhost:8888", api_key="your-secure-api-key")'
 
 
@@ -54,8 +56,38 @@ def test_the_examples_run(
             client.delete_collection(collection)
 
 
-def test_every_setting_is_in_the_readme() -> None:
+def test_every_setting_is_documented() -> None:
     from llmbackend.settings import Settings
 
-    missing = [name.upper() for name in Settings.model_fields if f"`{name.upper()}`" not in README]
-    assert missing == []
+    told = (DOCS / "settings.md").read_text(encoding="utf-8")
+    assert [name.upper() for name in Settings.model_fields if f"`{name.upper()}`" not in told] == []
+
+
+def test_the_readme_is_read_in_five_minutes() -> None:
+    assert len(README.splitlines()) <= 250
+
+
+def test_links_lead_somewhere() -> None:
+    """In the README and in docs/, to files of the repository and to headings of theirs."""
+    pages = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+    broken = []
+    for page in pages:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            if not re.match(r"https?:|mailto:", link):
+                path, _, heading = link.partition("#")
+                there = page.parent / path if path else page
+                if not there.exists() or (heading and heading not in _headings(there)):
+                    broken.append(f"{page.name}: {link}")
+    assert broken == []
+
+
+def _headings(page: Path) -> set[str]:
+    """As GitHub and mkdocs name them in links."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    told = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = {page.name for page in DOCS.glob("*.md")} - {"index.md"}
+    assert {name for name in pages if f": {name}\n" not in told} == set()
