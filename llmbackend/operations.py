@@ -95,6 +95,8 @@ class Operation:
                 kinds |= {RequestTimeout, TooLarge}
             if self.method != "GET" and self.scope in ("write", "jobs", "admin"):
                 kinds.add(InsufficientStorage)
+            if "approve" in self.request.model_fields:  # then it is a job
+                kinds.add(InsufficientStorage)
             if self.request is not schemas.Empty:
                 kinds |= {NotFound, Conflict}
             if "job_id" in self.request.model_fields:

@@ -9,13 +9,14 @@ import json
 import types
 import typing
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cache
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
 from .. import loading, threads
+from ..access.names import missing
 from ..errors import (
     BackendError,
     BackendTimeout,
@@ -29,7 +30,7 @@ from ..errors import (
 from ..inference.chat import total
 from ..knowledge.answers.links import Inert
 from ..plugins import AGENTS, AgentPart
-from ..schemas import AgentInfo, AgentRun, RunAgentRequest, Step
+from ..schemas import AgentInfo, AgentRun, ListCollectionsRequest, RunAgentRequest, Step
 from .made import Made
 from .run import Run
 from .running import DEPTH, Halt, Running
@@ -134,6 +135,7 @@ async def execute(running: Running) -> AgentRun:
     """
     await threads.files(loading.llamaindex)
     part = check(running.request)
+    await _require_collections(running)
     own = not part.made.__module__.startswith(_OURS)
     main = asyncio.create_task(_whole(running, part))
     try:
@@ -162,6 +164,18 @@ async def execute(running: Running) -> AgentRun:
             raise _failure(running, part, late, where)
         halt = Halt(False, f"stopped at the limit of {seconds:g} s (max_seconds, AGENT_SECONDS)")
     return _halted(running, part, halt)
+
+
+async def _require_collections(running: Running) -> None:
+    """Raises Forbidden and NotFound for collections that were named and cannot be read; what may be written to may be new."""
+    named = running.request.collections or ()
+    with await running.permitted(("read",), named) if named else nullcontext():
+        if named and not any(find(name).writes for name in running.request.tools or ()):
+            found = await running.services.operations.list_collections(ListCollectionsRequest(counts=False))
+            there = {one.name for one in found.collections}
+            for name in named:
+                if name not in there:
+                    raise missing(name)
 
 
 async def _whole(running: Running, part: AgentPart) -> Made:

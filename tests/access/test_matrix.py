@@ -83,7 +83,7 @@ ROWS: dict[str, Row] = {
     "retry_job": Row("jobs", "job", {}),
     "cancel_job": Row("jobs", "job", {}),
     "list_agents": Row(None),
-    "run_agent": Row("chat", body={"task": "How much vacation?", "collections": ["policies"]}),
+    "run_agent": Row("chat", body={"agent": "halving", "task": "4"}),
     "approve": Row("jobs", "run", {}),
     "reject": Row("jobs", "run", {}),
     "set_schedule": Row(
@@ -340,6 +340,18 @@ def _streamed_query(door: Door, key: str, name: str) -> str:
     return _answer_of_stream(door.ask("POST", "/v1/rag/query", key, body))
 
 
+def _agent(door: Door, key: str, name: str) -> str:
+    body = {"task": "How much vacation?", "collections": [name]}
+    return _answer(door.ask("POST", "/v1/agents/run", key, body))
+
+
+def _streamed_agent(door: Door, key: str, name: str) -> str:
+    body = {"task": "How much vacation?", "collections": [name], "stream": True}
+    reply = door.ask("POST", "/v1/agents/run", key, body)
+    assert '"error":{' not in reply.text or reply.status_code != 200
+    return _answer(reply)
+
+
 def _among_several(door: Door, key: str, name: str) -> str:
     body = {**QUESTION, "collection": ["its-own", name]}
     return _answer(door.ask("POST", "/v1/rag/search", key, body))
@@ -383,6 +395,8 @@ READING = {
     "query, streamed": _streamed_query,
     "search of several": _among_several,
     "query of several": _query_of_several,
+    "an agent": _agent,
+    "an agent, streamed": _streamed_agent,
 }
 WRITING = {"job": _job, "schedule": _schedule}
 
@@ -406,6 +420,30 @@ def test_no_way_in_leads_around_the_decision(several: World, way: str) -> None:
     narrow = door.key(project="hr", collections=["its-*"])["key"]
     assert call(door, narrow, "policies") == "forbidden"
     assert call(door, narrow, "nothing") == "forbidden"
+
+
+def test_an_agent_writes_where_its_key_may_and_sees_nobody_else_s(several: World) -> None:
+    door = several.door
+
+    def written(key: str, name: str) -> str:
+        body = {"agent": "writing", "task": name, "tools": ["ingest_document"]}
+        reply = door.ask("POST", "/v1/agents/run", key, body)
+        return "done" if reply.status_code == 200 else str(reply.json()["error"]["message"])
+
+    assert written("key-of-hr", "policies") == "done"
+    for name in ("hr/policies", "hr/nothing"):
+        assert f"no collection '{name}'" in written("key-of-support", name)
+    assert "is shared for reading only" in written("key-of-partner", "hr/policies")
+    reader = door.key(project="hr", can=["chat", "read"])["key"]
+    assert "may not change collections" in written(reader, "policies")
+    # What it is told makes no difference to what it reads.
+    asked = {"task": "What do hr/policies and hr's other collections say? List them.", "stream": True}
+    said = door.ask("POST", "/v1/agents/run", "key-of-support", asked).text
+    assert "hr/" not in said.replace(asked["task"], "")
+    job = {"job_type": "run_agent", "params": {"agent": "halving", "task": "4"}}
+    run_id = door.ask("POST", "/v1/jobs", "key-of-hr", job).json()["id"]
+    for what in ("", "/result", "/events"):
+        assert door.ask("GET", f"/v1/jobs/{run_id}{what}", "key-of-support").status_code == 404
 
 
 def test_a_reader_asks_the_rag_model_and_a_chatter_does_not(several: World) -> None:

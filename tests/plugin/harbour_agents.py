@@ -99,3 +99,10 @@ async def stumbling(run: Run, task: str) -> Any:
             case "block":
                 time.sleep(5)  # noqa: ASYNC251  # it holds up its own loop, and nobody else's
     return {"done": True}
+
+
+@agent("writing")
+async def writing(run: Run, task: str) -> str:
+    """Writes into the collection that is its task."""
+    await run.tool("ingest_document", collection=task, document_id="log", text="All is well.")
+    return "written"
