@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llm_client import (
+    AgentRun,
     Analysis,
     Answer,
     Embeddings,
@@ -570,6 +571,50 @@ def _source(source: Mapping[str, Any]) -> Fold:
 
 def _said(quote: str) -> Line:
     return muted(f"“{shortened(quote, 160)}”")
+
+
+@drawing.register
+def _agent_run(run: AgentRun) -> Drawing:
+    """The answer, or the output, then its sources and the steps as a tree that unfolds."""
+    done = run["status"] == "completed"
+    status = Span("good" if done else "warn", run["status"].replace("_", " "))
+    steps, tokens = run["usage"].get("steps", 0), run["usage"].get("total_tokens", 0)
+    took = f"{plural(steps, 'call')}, {count(tokens)} tokens, {duration(run['trace']['seconds'])}"
+    output = run["output"]
+    rows = output.get("rows") if isinstance(output, Mapping) else None
+    shown: list[Block] = [Markdown(run["answer"])] if run["answer"] else []
+    if rows and "cells" in rows[0]:
+        shown += _rows(run.table())
+    elif isinstance(output, Mapping):
+        shown += _fields(Record(output))
+    pending = [f"{one['tool']} {one['arguments']}" for one in run["pending"]]
+    return [
+        *shown,
+        *([Bullets([["waits: ", code(one)] for one in pending])] if pending else []),
+        *(Paragraph(muted(note)) for note in run["notes"]),
+        *(_source(one) for one in run["sources"] if one["number"] in run["citations"]),
+        Fold([strong(run["agent"]), " ", status, " ", muted(took)], _steps(run["trace"]["steps"])),
+    ]
+
+
+def _steps(steps: Sequence[Mapping[str, Any]]) -> Drawing:
+    told: list[Block] = []
+    for step in steps:
+        about = [
+            duration(step["seconds"]),
+            *([f"{count(step['tokens'])} tokens"] if step["tokens"] else []),
+            *([step["model"]] if step["model"] else []),
+            *([step["prompt"]] if step["prompt"] else []),
+            *(["done before"] if step["replayed"] else []),
+        ]
+        name = Span("bad", step["name"]) if step["error"] else strong(step["name"])
+        given = [
+            (title, shortened(step[title], LETTERS)) for title in ("input", "output", "error") if step[title]
+        ]
+        inside = [*([Facts(given)] if given else []), *_steps(step["steps"])]
+        head: list[Line] = [name, " ", Span("pill", step["kind"]), " ", muted(", ".join(about))]
+        told.append(Fold(head, inside) if inside else Paragraph(head))
+    return told
 
 
 @drawing.register

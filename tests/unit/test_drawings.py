@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from llm_client import CreatedKey, Hits, Usage, _duration, _progress_text, _rate, _records
 from llmbackend import (
+    AgentRun,
     Analysis,
     Answer,
     Embeddings,
@@ -178,6 +179,36 @@ def _evil_names(value: Any) -> Any:
     return [_evil_names(item) for item in value] if isinstance(value, list) else value
 
 
+STEP = {
+    "name": "a step",
+    "kind": "step",
+    "seconds": 1.5,
+    "tokens": 0,
+    "model": None,
+    "prompt": "researcher@1",
+    "input": None,
+    "output": "found",
+    "error": None,
+    "replayed": False,
+    "steps": [],
+}
+RUN = {
+    "agent": "researcher",
+    "status": "stopped",
+    "answer": "Employees have 28 days [1].",
+    "citations": [1],
+    "sources": [
+        {**SOURCE, "number": 1, "text": "28 days are paid.", "quote": "28 days are paid."},
+        {**SOURCE, "number": 2, "text": "Another.", "quote": "Another."},
+    ],
+    "output": None,
+    "notes": ["stopped at the limit of 5 steps"],
+    "pending": [],
+    "usage": {"steps": 5, "total_tokens": 1234},
+    "trace": {**STEP, "steps": [STEP]},
+}
+
+
 def _results() -> Iterator[tuple[str, Any]]:
     for name, sample in SAMPLES.items():
         yield name, _records(_evil_names(_evil(sample)))
@@ -219,6 +250,8 @@ def _results() -> Iterator[tuple[str, Any]]:
         "facts": {EVIL: [{"text": EVIL}]},
     }
     yield "an analysis", Analysis(_records(analysed))
+    waits = {**RUN, "pending": [{"tool": "delete", "arguments": "x"}], "output": {"category": "x"}}
+    yield "a run of an agent", AgentRun(_records({**_evil(waits), "usage": RUN["usage"]}))
     yield "usage", Usage(_records(_evil([USED])))
     yield "vectors", Embeddings(array("f", [1, 2]), 2, model=EVIL, cut=[{"index": 0, EVIL: EVIL}])
     yield "a key", CreatedKey(_records({"id": EVIL, "key": f"{EVIL}secret", "note": EVIL}))
@@ -571,3 +604,15 @@ def test_a_map_has_a_legend_of_the_commonest_labels_as_they_are() -> None:
     assert len(axes.get_legend().get_texts()) == plots.KINDS + 1
     with pytest.raises(InvalidRequest, match="3 labels"):
         vectors.plot(["a", "b", "c"])
+
+
+def test_a_run_of_an_agent_is_its_answer_its_sources_and_its_tree_of_steps() -> None:
+    inner = {**STEP, "name": "looking", "kind": "tool", "error": "it <failed>"}
+    run = AgentRun(_records({**RUN, "trace": {**STEP, "steps": [{**STEP, "steps": [inner]}]}}))
+    shown = html_of(run)
+    assert "28 days are paid." in shown
+    assert "Another." not in shown
+    assert "it &lt;failed&gt;" in shown
+    assert shown.rindex("a step") < shown.index("looking")
+    assert "stopped at the limit" in shown
+    assert "1,234 tokens" in text_of(run)
