@@ -63,8 +63,9 @@ def _write(index: Any, documents: dict[str, dict[str, Any]], digest: str = "h") 
     index.upsert(chunks, np.random.default_rng(3).standard_normal((len(chunks), 2)).astype(np.float32))
 
 
-def _found(index: Any, filters: dict[str, Any], mode: Any = "dense") -> set[str]:
-    hits = index.search("text", np.ones(2, np.float32), mode=mode, top_k=1000, conditions=conditions(filters))
+def _found(index: Any, filters: dict[str, Any], mode: Any = "dense", top_k: int = 1000) -> set[str]:
+    where = conditions(filters)
+    hits = index.search("text", np.ones(2, np.float32), mode=mode, top_k=top_k, conditions=where)
     return {hit.chunk.document_id for hit in hits}
 
 
@@ -171,6 +172,24 @@ def test_however_many_fit_the_best_of_them_are_found(
         _read(index, {"n": 1})
         assert ranked() == before
         assert len(before) == 5
+
+
+@pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid"])
+def test_what_fits_a_filter_is_found_out_once_until_something_is_written(
+    made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, mode: Any
+) -> None:
+    index = made({f"d{number}": {"a": number % 50} for number in range(1000)})
+    _read(index, {"a": 7})
+    asked: list[Any] = []
+    columns = index._filtering._columns
+    fitting = columns.fitting
+    monkeypatch.setattr(columns, "fitting", lambda of: asked.append(of) or fitting(of))
+    for _ in range(3):
+        assert len(_found(index, {"a": 7}, mode, 12)) == 12
+    assert len(asked) == 1
+    _write(index, {"new": {"a": 7}})
+    assert len(_found(index, {"a": 7}, mode, 1000)) == 21
+    assert len(asked) == 2
 
 
 def test_of_many_fields_the_last_asked_for_stay(

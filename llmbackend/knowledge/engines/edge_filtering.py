@@ -17,7 +17,8 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ... import threads, tracing
 from ...errors import LLMBackendError
@@ -27,7 +28,7 @@ from .interface import Scored
 from .qdrant import SPARSE
 
 if TYPE_CHECKING:
-    from .columns import Columns
+    from .columns import Columns, Mask
     from .qdrant_edge import EdgeIndex
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ REST = 9
 tenth of the time at most."""
 AFTER_FAILURE = 60.0  # seconds
 RESOLVED = 16
-"""Filters whose points are kept as Edge takes them, until something is written."""
+"""Filters of which is kept what fits them, until something is written: a byte a chunk, and the points as Edge takes them."""
 _FILTERING = threading.Lock()
 
 
@@ -66,12 +67,17 @@ def next_size(size: int, took: float, least: int, most: int) -> int:
     return min(most, 2 * size) if took < HELD / 4 else size
 
 
-class _Resolved(NamedTuple):
-    """A filter's points, as filters of Edge's with at most NAMED_AT_ONCE each."""
+@dataclass
+class _Resolved:
+    """What fits a filter."""
 
     columns: Columns
     version: int
-    parts: list[Any]
+    mask: Mask
+    """Of each row of the columns."""
+    count: int
+    parts: list[Any] | None = None
+    """Filters of Edge's that name its points, with at most NAMED_AT_ONCE each, once they were needed."""
 
 
 class Filtering:
@@ -151,35 +157,41 @@ class Filtering:
     def _by_columns(
         self, queries: list[Any], limit: int, columns: Columns, conditions: Sequence[Condition]
     ) -> list[list[Scored]]:
-        key, version = repr(conditions), columns.version
-        with self._lock:
-            known = self._resolved.get(key)
-        if known is not None and known.columns is columns and known.version == version:
-            return self._among(queries, limit, known.parts)
-        mask = columns.fitting(conditions)
-        rows = mask.nonzero()[0]
+        resolved = self._resolve(columns, conditions)
         found: list[list[Scored] | None] = [None] * len(queries)
         # The best that fit may be near the top of the list without a filter.
-        depth = LEAST_BATCH + 3 * limit * len(mask) // (2 * max(1, len(rows)))
-        for number, query in enumerate(queries if len(rows) else []):
+        depth = LEAST_BATCH + 3 * limit * len(resolved.mask) // (2 * max(1, resolved.count))
+        for number, query in enumerate(queries if resolved.count else []):
             # A list by words is looked through in less time than points are named.
-            if depth <= DEEPEST and (query.using == SPARSE or len(rows) > FITTING):
+            if depth <= DEEPEST and (query.using == SPARSE or resolved.count > FITTING):
                 [scored] = self._index.query([query], depth)
-                fits = columns.which([point for point, _ in scored], mask)
+                fits = columns.which([point for point, _ in scored], resolved.mask)
                 best = [one for one, its in zip(scored, fits, strict=True) if its][:limit]
                 if len(best) == limit or len(scored) < depth:
                     found[number] = best
         missing = [query for query, scored in zip(queries, found, strict=True) if scored is None]
         if missing:
-            parts = self._named(columns.ids(rows))
-            if len(parts) <= KEPT_PARTS:
-                with self._lock:
-                    self._resolved[key] = _Resolved(columns, version, parts)
-                    if len(self._resolved) > RESOLVED:
-                        self._resolved.popitem(last=False)
+            if (parts := resolved.parts) is None:
+                parts = self._named(columns.ids(resolved.mask.nonzero()[0]))
+                if len(parts) <= KEPT_PARTS:
+                    resolved.parts = parts
             rest = iter(self._among(missing, limit, parts))
             return [next(rest) if scored is None else scored for scored in found]
         return [scored for scored in found if scored is not None]
+
+    def _resolve(self, columns: Columns, conditions: Sequence[Condition]) -> _Resolved:
+        key, version = repr(conditions), columns.version
+        with self._lock:
+            known = self._resolved.get(key)
+        if known is not None and known.columns is columns and known.version == version:
+            return known
+        mask = columns.fitting(conditions)
+        resolved = _Resolved(columns, version, mask, int(mask.sum()))
+        with self._lock:
+            self._resolved[key] = resolved
+            if len(self._resolved) > RESOLVED:
+                self._resolved.popitem(last=False)
+        return resolved
 
     def _named(self, ids: Sequence[Any]) -> list[Any]:
         """Filters that points are among these."""
