@@ -11,9 +11,11 @@ INLINE_ITEMS = 16
 
 
 def few(result: BaseModel) -> bool:
-    """Whether a result is a list of a few items, or several such lists."""
-    lengths = [len(value) for value in vars(result).values() if _items(value)]
-    return bool(lengths) and max(lengths) <= INLINE_ITEMS
+    """Whether a result is a list of a few items, or several such lists, or has single values only."""
+    values = vars(result).values()
+    if lengths := [len(value) for value in values if _items(value)]:
+        return max(lengths) <= INLINE_ITEMS
+    return all(few(value) if isinstance(value, BaseModel) else _is_single(value) for value in values)
 
 
 def write(result: BaseModel) -> bytes:
@@ -37,3 +39,7 @@ def write(result: BaseModel) -> bytes:
 
 def _items(value: object) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], BaseModel)
+
+
+def _is_single(value: object) -> bool:
+    return value is None or isinstance(value, str | int | float)

@@ -57,3 +57,15 @@ def test_few_are_told_from_many() -> None:
     assert json_writing.few(schemas.SearchResult(hits=[_hit(0)]))
     assert not json_writing.few(schemas.SearchResult(hits=[_hit(0)] * (json_writing.INLINE_ITEMS + 1)))
     assert not json_writing.few(schemas.JobResult(result={"large": "?"}, offset=0, total=0, rows=[]))
+    status = schemas.JobStatus(
+        id="1",
+        type="batch_embed",
+        status="completed",
+        owner="default",
+        progress=schemas.JobProgress(done=1, total=1),
+        attempts=1,
+        priority=0,
+        created_at="2026-01-01T00:00:00Z",
+    )
+    assert json_writing.few(status)
+    assert not json_writing.few(status.model_copy(update={"result": {"vectors": [[0.5]]}}))
