@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..responses.responder import Responder
 
 PROGRESS_SECONDS = 0.2
-"""Between two writes of a job's progress."""
+"""Seconds between two writes of a job's progress."""
 
 Save = Callable[[dict[str, Any], list[Chunk]], Coroutine[Any, Any, None]]
 """Writes values of the job's row together with chunks of its result."""
@@ -56,7 +56,7 @@ class JobServices:
     responder: Responder
     prompts: Prompts
     chats_at_once: int
-    """Of one job, that wait for a chat server's reply."""
+    """Chats, or analyses, that one job has under way (CHATS_AT_ONCE)."""
     agents: Any = None
     """What agents use (AgentServices, of a storey above)."""
 

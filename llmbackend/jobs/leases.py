@@ -20,15 +20,15 @@ from .ledger import ENDED, MOMENT, Claim, NewJob, add, fail_all
 from .tables import jobs, now, params, stamp
 
 MAX_ATTEMPTS = 5
-"""After so many that were lost, and came no further than others before, a job is not tried again."""
+"""Attempts in a row that were lost without progress; after that, the job fails as `lost`."""
 ALONE_WITHIN = 60.0
-"""Seconds for which a job that may have killed its process waits for one where it is alone."""
+"""Seconds for which a job that may have killed its process waits for an idle worker; then any worker takes it."""
 LONGEST_BACKOFF = 60.0
 
 
 @dataclass(frozen=True)
 class WorkerCapacity:
-    """Who claims: where and what it can do, and how many jobs of one owner may run at once, everywhere."""
+    """What a worker can take: which places and types of job, how many, and how many jobs of one owner may run everywhere."""
 
     worker: str
     places: Sequence[str]
@@ -37,7 +37,7 @@ class WorkerCapacity:
     lease: float
     free: int = 1
     alone: bool = True
-    """Whether the worker has nothing else to do."""
+    """Whether the worker runs no other job."""
     idle_owners: bool = False
     """Whether it takes up jobs only of those who have none at work."""
 
@@ -169,7 +169,7 @@ def _attempt(capacity: WorkerCapacity, moment: float) -> dict[str, Any]:
 
 
 def runnable(connection: Connection, capacity: WorkerCapacity) -> bool:
-    """Whether a job waits that the worker could do, were its owner's limit no matter."""
+    """Whether a job waits that the worker could take, limits per owner aside."""
     return connection.execute(_RUNNABLE, _given(capacity, now())).first() is not None
 
 
@@ -182,14 +182,14 @@ def _given(capacity: WorkerCapacity, moment: float) -> dict[str, Any]:
 
 
 def extend(connection: Connection, tokens: Iterable[str], lease: float) -> None:
-    """The attempts' heartbeat."""
+    """Renew the leases of these attempts: their heartbeat."""
     moment = now()
     values = {"lease": moment + lease, "reckoned_at": moment}
     connection.execute(update(jobs).where(jobs.c.token.in_(tokens)).values(**values))
 
 
 def alive(connection: Connection, tokens: Iterable[str]) -> set[str]:
-    """Those of the tokens that still are their jobs'."""
+    """The tokens that still hold their job."""
     return set(connection.execute(select(jobs.c.token).where(jobs.c.token.in_(tokens))).scalars())
 
 
@@ -203,7 +203,7 @@ def expired(connection: Connection) -> bool:
 
 
 def reap(connection: Connection) -> None:
-    """Queue again, after a while, what ran out of its lease.
+    """Queue jobs whose lease has expired again, after a pause.
 
     What did so in MAX_ATTEMPTS attempts, none of which came further than any before, has failed as lost.
     """
@@ -215,7 +215,7 @@ def reap(connection: Connection) -> None:
 
 
 def recover(connection: Connection, worker: str) -> None:
-    """As `reap`, at once, for what a worker left that is known to be dead."""
+    """As `reap`, without a pause, for the jobs of a worker that is known to be dead."""
     # Jobs of version 0.1 do not tell who was at them: it was whoever held this data directory.
     left = (jobs.c.status == "running", jobs.c.worker.is_(None) | (jobs.c.worker == worker))
     _fail_lost(connection, *left)

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INLINE_BYTES = 2**20
-"""Rows of more than this do not come along with a job's status: they are read in pages."""
+"""Larger results are not part of a job's status: they are read in pages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows one after the other: JSON lines, or, where there is a dimension, little-endian float32."""
+    """Consecutive rows: lines of JSON, or little-endian float32 if there is a `dimension`."""
 
     first: int
     count: int
@@ -32,7 +32,7 @@ class Chunk:
 
 
 class Results:
-    """An attempt's side of it. What is appended is stored with the next checkpoint, or at the end of the job."""
+    """The result as an attempt writes it. Appended rows are stored by the next checkpoint, or at the end of the job."""
 
     def __init__(self, count: int = 0, size: int = 0) -> None:
         self.count = count
@@ -57,7 +57,7 @@ class Results:
             self.size += len(data)
 
     def take(self) -> list[Chunk]:
-        """What is not stored yet, for whoever stores it."""
+        """Take the chunks that are not stored yet, to store them."""
         taken, self._waiting = self._waiting, []
         return taken
 
@@ -71,7 +71,7 @@ _STORE = insert(table)
 
 
 def expire(connection: Connection, oldest: str) -> int:
-    """Remove what jobs that ended before that moment gave and were given; returns how many, up to 100."""
+    """Remove the params and results of up to 100 jobs that ended before that moment; returns how many there were."""
     old = (
         select(jobs.c.number)
         .join(params, params.c.job == jobs.c.number)
@@ -89,7 +89,7 @@ def expire(connection: Connection, oldest: str) -> int:
 
 
 def forget(connection: Connection, oldest: str) -> int:
-    """Remove all that is known of jobs that ended before that moment; returns how many, up to 100."""
+    """Remove up to 100 jobs that ended before that moment, with all their rows; returns how many there were."""
     old = select(jobs.c.number).where(jobs.c.finished_at < oldest).order_by(jobs.c.number).limit(100)
     numbers = list(connection.execute(old).scalars())
     if numbers:

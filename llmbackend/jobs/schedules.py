@@ -1,4 +1,4 @@
-"""Jobs that come again and again: a cron line each, and the moment when it is due next."""
+"""Recurring jobs: each schedule has a cron line and the time when it is due next."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .tables import CLOCK_SECONDS, now, stamp
 log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 60.0
-"""Until a schedule is tried again whose next moment cannot be told."""
+"""Seconds after which a schedule is tried again whose next time cannot be computed."""
 
 table = Table(
     "job_schedules",
@@ -57,7 +57,7 @@ table = Table(
 
 
 def next_after(cron: str, timezone: str, moment: float) -> float:
-    """When the line is due next, as the clocks of that time zone go; raises InvalidRequest."""
+    """When a cron line is due next, in that time zone; raises InvalidRequest."""
     from cronsim import CronSim, CronSimError
 
     try:
@@ -142,7 +142,7 @@ def any_due(connection: Connection) -> bool:
 
 
 def submit_due(connection: Connection) -> None:
-    """A job for each schedule that is due, one however often it was missed.
+    """Submit a job for each schedule that is due: one, however many times it was missed.
 
     One that cannot be submitted keeps its error, for whoever lists it, and holds up no other.
     """

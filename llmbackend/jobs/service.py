@@ -1,4 +1,4 @@
-"""What the core asks of jobs: accept them, tell about them, stop them. Made and used on the core's event loop."""
+"""Jobs as the core uses them: accept, describe, stop. Made and used on the core's event loop."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .webhooks import Deliveries
 from .worker import Worker
 
 ANNOUNCE_SECONDS = 0.02
-"""Between two wakings of other processes: each takes up all that it can."""
+"""Seconds between two wake-ups of other processes; each claims as many jobs as it has slots for."""
 
 
 class Jobs:
-    """`reach` tells which jobs a caller may know of: those of its project, or (None) all."""
+    """`reach` is the project whose jobs a caller may see, or None for all projects."""
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class Jobs:
                 version, job = await anext(changes)
 
     def _tell(self, job_id: str) -> None:
-        """Have a job taken up: here if the worker is ready, else by another process."""
+        """Have a job claimed: by the worker here if it is ready, else by another process."""
         if self._worker is not None:
             self._worker.wake()
         if self._worker is None or not self._worker.ready:
@@ -210,7 +210,7 @@ class Jobs:
             await asyncio.sleep(ANNOUNCE_SECONDS)
 
     def _woken(self, job_id: str) -> None:
-        """In the queue's thread; while the worker here is not ready, further wakings are left to other processes."""
+        """Called in the queue's thread. While the worker here is not ready, wake-ups are left to other processes."""
         with suppress(RuntimeError):  # the loop has ended
             asyncio.run_coroutine_threadsafe(self._look_for_work(job_id), self._loop).result()
 

@@ -1,4 +1,4 @@
-"""A caller's wish for a job or a schedule into a job that may be accepted: checked, placed, within limits."""
+"""Turns a request into a job that can be accepted: checks its params, limits and disk space, and gives it a place."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .service import Jobs
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where jobs can be done: those that need files of a data directory, by the process that holds it."""
+    """Where jobs can run: those that need files of a data directory run in the process that holds it."""
 
     data_dir: str
     shared_collections: bool
-    """Whether collections are on a server that others reach, too."""
+    """Whether collections are on a server, which other processes reach too."""
 
     def of(self, where: Where) -> str:
         """The place that a kind of job is bound to; empty for any."""

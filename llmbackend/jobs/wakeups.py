@@ -1,4 +1,4 @@
-"""huey wakes workers of other processes. It carries a job's id as JSON, and knows nothing else: the ledger does."""
+"""Wakes the workers of other processes, by huey. Its messages carry a job's id as JSON; all else is in the ledger."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class Wakeups:
         self._consumer: _Listener | None = None
 
     def wake(self, job_id: str) -> None:
-        """Have whoever listens first, and has a slot free, look for work. Blocks."""
+        """Wake one listening worker, which then looks for work. Blocks."""
         self._task(job_id)
 
     def listen(self, woken: Callable[[str], None]) -> None:
-        """Call this in a thread for each waking, one after the other."""
+        """Call `woken` in a thread for each wake-up, one at a time."""
         self._call = woken
         self._consumer = _Listener(
             self._huey, workers=1, periodic=False, initial_delay=0.01, backoff=1.1, max_delay=0.02
@@ -57,7 +57,7 @@ class Wakeups:
         self._call(job_id)
 
     def stop(self) -> None:
-        """Wait until the listener has ended what it is at, then let go of the file or connection."""
+        """Wait for the listener to finish its current call, then close the file or connection."""
         if self._consumer is not None:
             self._consumer.stop(graceful=True)
         self._huey.storage.close()

@@ -1,4 +1,4 @@
-"""Those who watch jobs: all of a process share one look at the ledger."""
+"""Watching jobs: all watchers of a process share one poll of the ledger."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..vitals import Vitals
 from . import reading
 
 WATCH_SECONDS = 0.2
-"""Between two looks."""
+"""Seconds between two polls."""
 
 
 class _Watched:
-    """A job that somebody watches."""
+    """A watched job, as it was polled last."""
 
     def __init__(self, version: int) -> None:
         self.version = version
@@ -36,7 +36,7 @@ class Watching:
         self._looking: asyncio.Task[None] | None = None
 
     async def changes(self, job_id: str, version: int) -> AsyncGenerator[tuple[int, JobStatus], None]:
-        """Version and job, each time that a look finds it changed since that version."""
+        """Yield version and job each time a poll finds a newer version than the last."""
         one = self._jobs.setdefault(job_id, _Watched(version))
         one.watchers += 1
         if self._looking is None or self._looking.done():

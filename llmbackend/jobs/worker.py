@@ -55,7 +55,7 @@ LARGE = 2**17
 
 
 class Attempt:
-    """A job at work here: `scope` cancels it, `ended` tells that its end is in the ledger."""
+    """A job that runs here. `scope` cancels it; `ended` is set once its end is in the ledger."""
 
     def __init__(self, job: Claim) -> None:
         self.job = job
@@ -64,7 +64,7 @@ class Attempt:
         self.context: Context | None = None
         self.caller: Caller | None = None
         self.refused = False
-        """Whether it is ended because its key counts no more."""
+        """Whether it was stopped because its key is no longer valid."""
         self.takes_slot = True
         """Until its function has ended: noting how it ended takes none."""
         self._began = time.monotonic()
@@ -87,7 +87,7 @@ class State(Enum):
 
 
 class _NoTokens(Exception):
-    """The job's key may use no more tokens for a while."""
+    """The job's key has used its tokens for now."""
 
 
 class Worker:
@@ -108,7 +108,10 @@ class Worker:
         meter: Meter | None = None,
         limiter: Limiter | None = None,
     ) -> None:
-        """Results are kept for `keep_days`, jobs remembered for `remember_days`. `disk` is what the ledger is on, if it is here: while that has no room, no job is begun."""
+        """Results are kept for `keep_days`, ended jobs for `remember_days`.
+
+        `disk` is the ledger's, if that is a file here: while it has no room, no job is begun.
+        """
         self._database = database
         self._disk = disk
         self._no_room: str | None = None
@@ -139,7 +142,7 @@ class Worker:
         self._reckoned = False  # whether no moment is worked out by a clock that went back since
 
     async def start(self) -> None:
-        """Take up what a dead process of the same name left, then whatever comes."""
+        """Recover the jobs of a dead process on the same data directory, then begin to claim jobs."""
         self._look_for_room()
         await self._database.write(leases.recover, self._capacity.worker)
         self._note_state()
