@@ -142,12 +142,26 @@ class LoopCore:
     """A Backend on the loop that its clients run on, counted by them."""
 
     all: ClassVar[dict[Path, LoopCore]] = {}
+    _closing: ClassVar[dict[Path, LoopCore]] = {}
+    """Those whose last client has gone, until they have let go of their data directories."""
 
     def __init__(self, options: Settings) -> None:
         self.settings = options
         self.users = 0
         self._loop = asyncio.get_running_loop()
-        self._opening = self._loop.create_task(Backend.open(options))
+        self._closed = asyncio.Event()
+        self._before = self._closing.get(options.data_dir)
+        self._opening = self._loop.create_task(self._open())
+
+    async def _open(self) -> Backend:
+        await self._turn()
+        return await Backend.open(self.settings)
+
+    async def _turn(self) -> None:
+        """Once the one before has let go of the data directory; one on another loop is not waited for."""
+        if self._before is not None and self._before._loop is self._loop:
+            await self._before._closed.wait()
+        self._before = None
 
     @classmethod
     async def acquire(cls, options: Settings) -> LoopCore:
@@ -204,12 +218,20 @@ class LoopCore:
     async def release(self) -> None:
         self.users -= 1
         if self.users == 0:
-            del self.all[self.settings.data_dir]
-            if not self._opening.done():
-                self._opening.cancel()
-                await asyncio.wait([self._opening])
-            elif self._opening.exception() is None:
-                await self._opening.result().close()
+            folder = self.settings.data_dir
+            del self.all[folder]
+            self._closing[folder] = self
+            try:
+                if not self._opening.done():
+                    self._opening.cancel()
+                    await asyncio.wait([self._opening])
+                    await self._turn()
+                elif self._opening.exception() is None:
+                    await self._opening.result().close()
+            finally:
+                self._closed.set()
+                if self._closing.get(folder) is self:
+                    del self._closing[folder]
 
 
 def local_transport() -> AsyncLocalTransport:

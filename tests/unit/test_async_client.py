@@ -121,6 +121,26 @@ def test_a_client_for_threads_and_one_for_await_share_a_data_directory(settings:
         assert client.health().status == "ok"
 
 
+def test_one_may_be_opened_while_the_last_is_being_closed(settings: Settings) -> None:
+    async def main() -> None:
+        first = _client(settings)
+        await first.rag_ingest("The harbour was dredged in 1911.", "c")
+        closing = asyncio.create_task(first.close())
+        await asyncio.sleep(0)
+        given_up = _client(settings)
+        opening = asyncio.create_task(given_up.health())
+        await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait([opening])
+        await given_up.close()
+        async with _client(settings) as second:
+            assert [one.name for one in await second.list_collections()] == ["c"]
+        await closing
+        assert LoopCore.all == LoopCore._closing == {}
+
+    asyncio.run(main())
+
+
 def test_another_loop_is_told(settings: Settings) -> None:
     client = _client(settings)
 
