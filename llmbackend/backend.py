@@ -385,7 +385,7 @@ class Backend:
 
     async def list_agents(self, request: schemas.Empty) -> schemas.AgentList:
         """List the agents and the tools that there are."""
-        return self.parts.agents.listed()
+        return await self.parts.agents.listed()
 
     async def run_agent(self, request: schemas.RunAgentRequest) -> schemas.AgentRun:
         """Have an agent do a task, with tools, over collections.

@@ -160,6 +160,8 @@ class Settings(BaseSettings):
     agent_seconds: float = Field(600, gt=0)
     agent_tool_seconds: float = Field(60, gt=0)
     agent_tool_characters: int = Field(20_000, ge=1000)
+    # MCP servers whose tools agents may call, by name: a URL, or a command
+    agent_mcp: Annotated[dict[str, str], NoDecode] = Field({})
     responses_upstream: bool = True
     prompts_dir: Path | None = None
     heartbeat_seconds: float = Field(10, gt=0, le=15)
@@ -247,6 +249,21 @@ class Settings(BaseSettings):
             raise ValueError(
                 'it is like {"hr": {"rate": "600/min", "tokens": "1M/day", "concurrent": 50, "jobs": 1000}, "*": {…}}'
             ) from None
+
+    @field_validator("agent_mcp", mode="before")
+    @classmethod
+    def _mcp(cls, given: Any) -> Any:
+        """From JSON."""
+        try:
+            servers = json.loads(given) if isinstance(given, str) else given
+            told = {str(name): str(where) for name, where in servers.items()}
+        except (ValueError, AttributeError):
+            told = {"": ""}
+        if not all(
+            re.fullmatch(r"[A-Za-z0-9-]{1,20}", name) and where.strip() for name, where in told.items()
+        ):
+            raise ValueError('it is like {"files": "http://127.0.0.1:9000/mcp", "git": "uvx mcp-server-git"}')
+        return told
 
     @field_validator("usage_prices", mode="before")
     @classmethod

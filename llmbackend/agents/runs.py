@@ -27,6 +27,7 @@ from ..schemas import (
 from . import builtin, job, tools  # noqa: F401  # they register what comes along
 from .execution import check, described, execute
 from .journal import Journal
+from .mcp import McpServers
 from .running import Running, shown
 from .services import AgentServices
 from .tooling import description, parameters
@@ -41,8 +42,12 @@ class AgentRuns:
         self._services = services
         self._jobs = jobs
         self._new_job = new_job
+        settings = services.settings
+        self._mcp = McpServers(settings.agent_mcp, settings.agent_tool_seconds)
+        services.before.append(self._mcp.load)
 
-    def listed(self) -> AgentList:
+    async def listed(self) -> AgentList:
+        await self._mcp.load()
         return AgentList(
             agents=[described(AGENTS[name]) for name in sorted(AGENTS)],
             tools=[
@@ -58,6 +63,7 @@ class AgentRuns:
 
     async def run(self, request: RunAgentRequest) -> AgentRun:
         """The run at its end, or where it waits for somebody's word."""
+        await self._mcp.load()
         check(request)
         if request.approve is not None:
             async with aclosing(self._followed(await self._submitted(request), request)) as events:
@@ -69,6 +75,7 @@ class AgentRuns:
 
     async def events(self, request: RunAgentRequest) -> AsyncGenerator[dict[str, Any], None]:
         """What happens, as it happens; the last is `done`, with the run. Leaving early ends a run that is no job."""
+        await self._mcp.load()
         check(request)
         if request.approve is not None:
             events = self._followed(await self._submitted(request), request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -37,3 +38,5 @@ class AgentServices:
     embedder: CachedEmbedder
     judge: Judge
     settings: Settings
+    before: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    """What is to be done before an agent is run."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llmbackend import BackendError, Conflict, InvalidRequest, LLMBackendClient
 from tests.upstream.conftest import Connect
-from tests.upstream.fake import NO_TOOLS, Upstream
+from tests.upstream.fake import NO_TOOLS, Upstream, closed_port
 
 VACATION = "Every employee has 28 days of paid vacation a year."
 TRAP = (
@@ -333,3 +335,20 @@ def test_triage_gives_reasons_in_the_message_s_words(client: LLMBackendClient, u
     run = client.run_agent("The invoice is wrong.", agent="triage", input={"classes": classes})
     assert run.output["category"] == "billing"
     assert run.output["reasons"] == ["The invoice is wrong"]
+
+
+def test_tools_of_mcp_servers_are_there_where_they_are_named(connect: Connect, upstream: Upstream) -> None:
+    script = Path(__file__).with_name("mcp_tools.py")
+    servers = {"harbour": f"{sys.executable} {script}", "away": f"{closed_port()}/mcp"}
+    client = connect(agent_mcp=json.dumps(servers))
+    listed = {one.name: one for one in client.list_agents().tools if "__" in one.name}
+    assert {name: one.writes for name, one in listed.items()} == {
+        "harbour__depth": False,
+        "harbour__dredge": True,
+    }
+    assert listed["harbour__depth"].parameters["required"] == ["place"]
+    upstream.replies = [calls(("harbour__depth", {"place": "Aldersea"})), "Six metres."]
+    run = client.run_agent("How deep is it?", tools=["harbour__depth"])
+    told = upstream.seen[-1]["messages"][-1]["content"]
+    assert "Aldersea is six metres deep." in told
+    assert steps(run)[1] == ("harbour__depth", "tool")

@@ -1,0 +1,93 @@
+"""Tools of MCP servers (https://modelcontextprotocol.io), which AGENT_MCP names: `<server>__<tool>`, where a run names them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import shlex
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from .. import threads
+from ..errors import BackendError, InvalidRequest
+from ..plugins import TOOLS, ToolPart
+
+log = logging.getLogger(__name__)
+
+LISTING_SECONDS = 15
+"""What a server may take to tell its tools."""
+AGAIN_SECONDS = 60
+"""Until a server that failed is asked again."""
+
+
+class McpServers:
+    """Each is asked for its tools once, when agents are first listed or run. Made and used on the core's loop."""
+
+    def __init__(self, servers: Mapping[str, str], seconds: float) -> None:
+        """By name, a URL or a command; `seconds` is what a call may take."""
+        self._waiting = dict.fromkeys(servers, 0.0)
+        self._servers = servers
+        self._seconds = seconds
+        self._loading = asyncio.Lock()
+
+    async def load(self) -> None:
+        """Register the tools of those that answer; one that does not is logged, and asked again later."""
+        if not self._waiting:
+            return
+        async with self._loading:
+            for name, due in list(self._waiting.items()):
+                if due > time.monotonic():
+                    continue
+                try:
+                    async with asyncio.timeout(LISTING_SECONDS):
+                        await threads.plugins(self._register, name)
+                    del self._waiting[name]
+                except InvalidRequest:
+                    raise
+                except (Exception, TimeoutError) as error:
+                    self._waiting[name] = time.monotonic() + AGAIN_SECONDS
+                    log.warning("the MCP server %s does not tell its tools: %s", name, _plain(error))
+
+    def _register(self, name: str) -> None:
+        listed = asyncio.run(self._client(name).list_tools())
+        for tool in listed.tools:
+            schema = (
+                getattr(tool, "input_schema", None)
+                or getattr(tool, "inputSchema", None)
+                or {"type": "object"}
+            )
+            hints = tool.annotations
+            read = getattr(hints, "read_only_hint", None) or getattr(hints, "readOnlyHint", None)
+            self._add(name, tool.name, tool.description or tool.name, schema, writes=not read)
+
+    def _add(self, server: str, tool: str, about: str, schema: dict[str, Any], *, writes: bool) -> None:
+        name = f"{server}__{re.sub(r'[^A-Za-z0-9_-]', '_', tool)}"[:64]
+
+        async def call(**arguments: Any) -> str:
+            result = await self._client(server).call_tool(tool, arguments)
+            said = "\n".join(text for part in result.content if (text := getattr(part, "text", None)))
+            if getattr(result, "is_error", False) or getattr(result, "isError", False):
+                raise BackendError(said or "it failed", details={"backend": "mcp"})
+            return said
+
+        call.__module__, call.__qualname__, call.__doc__ = f"mcp.{server}", name, about
+        TOOLS.add(name, ToolPart("tool", name, call, writes=writes, parameters=schema), call)
+
+    def _client(self, name: str) -> Any:
+        try:
+            from llama_index.tools.mcp import BasicMCPClient
+        except ImportError as error:
+            raise InvalidRequest(f"AGENT_MCP needs MCP: pip install 'llmbackend[mcp]' ({error})") from error
+        where = self._servers[name]
+        if where.startswith(("http://", "https://")):
+            return BasicMCPClient(where, timeout=max(1, int(self._seconds)))
+        command, *arguments = shlex.split(where)
+        return BasicMCPClient(command, args=arguments, timeout=max(1, int(self._seconds)))
+
+
+def _plain(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"

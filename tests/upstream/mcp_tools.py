@@ -1,0 +1,24 @@
+"""An MCP server on its standard streams: `python mcp_tools.py`."""
+
+from __future__ import annotations
+
+from mcp.server.mcpserver import MCPServer
+from mcp.types import ToolAnnotations
+
+server = MCPServer("harbour")
+
+
+@server.tool(annotations=ToolAnnotations(read_only_hint=True))
+def depth(place: str) -> str:
+    """How deep it is."""
+    return f"{place} is six metres deep."
+
+
+@server.tool()
+def dredge(place: str) -> str:
+    """Makes it deeper."""
+    return f"{place} is deeper now."
+
+
+if __name__ == "__main__":
+    server.run("stdio")
