@@ -15,6 +15,14 @@ from ..disk import translated
 from ..errors import BackendError, Conflict
 
 
+def _command() -> str:
+    """What this process is, as who started it knows it: a command and its first argument, or a notebook."""
+    if "ipykernel" in sys.modules:
+        notebook = Path(os.environ.get("JPY_SESSION_NAME", "")).name
+        return f"notebook {notebook}".strip()
+    return " ".join([Path(sys.argv[0] or "python").name, *sys.argv[1:2]])
+
+
 class DataDirLock:
     """Holds a data directory, made if need be; raises Conflict that names the holder and the remedy."""
 
@@ -23,7 +31,7 @@ class DataDirLock:
             folder / "lock", thread_local=False
         )  # acquired in one thread, released in another
         self._about = folder / "holder.json"
-        command = " ".join([Path(sys.argv[0] or "python").name, *sys.argv[1:2]])
+        command = _command()
         try:
             with translated(folder):
                 folder.mkdir(parents=True, exist_ok=True)

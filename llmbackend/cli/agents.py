@@ -1,0 +1,108 @@
+"""`llmbackend agent`: tasks done in steps, with tools."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import InvalidRequest
+from .shared import AsJson, Key, Url, connected, errors, out, print_json, shown, table_of
+
+app = typer.Typer(help="Agents: tasks done in steps, with tools.", no_args_is_help=True)
+
+
+def add_to(command: typer.Typer) -> None:
+    command.add_typer(app, name="agent")
+
+
+@app.command("list")
+def list_agents(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """List the agents, those that come along and a project's own."""
+    with connected(url, key) as client:
+        found = client.list_agents().agents
+    if as_json:
+        return print_json(found)
+    table = table_of("agent", "own", "about")
+    for one in found:
+        table.add_row(*map(shown, (one.name, "yes" if one.own else "", one.description)))
+    return out.print(table)
+
+
+@app.command("run")
+def run_agent(
+    agent: str,
+    task: Annotated[str, typer.Argument(help="What is to be done, or asked.")] = "",
+    collection: Annotated[
+        list[str] | None, typer.Option(help="That it may use; several by repeating it.")
+    ] = None,
+    tool: Annotated[list[str] | None, typer.Option(help="That it may call; several by repeating it.")] = None,
+    input: Annotated[
+        str | None, typer.Option(help="What it takes in a shape of its own, as JSON; @file reads it.")
+    ] = None,
+    approve: Annotated[bool, typer.Option(help="Have calls that write wait for `agent approve`.")] = False,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have an agent do a task: its answer, or its output as JSON, on stdout; its steps on stderr."""
+    try:
+        given = None
+        if input is not None:
+            given = json.loads(Path(input[1:]).read_text("utf-8") if input.startswith("@") else input)
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"--input: {error}") from error
+    with connected(url, key) as client:
+        stream = client.run_agent(
+            task,
+            agent=agent,
+            collections=collection or None,
+            tools=tool or None,
+            input=given,
+            approve="writes" if approve else None,
+            stream=True,
+        )
+        with stream:
+            for event in stream:
+                if event.type == "tool_call":
+                    said = f"{event.tool} {json.dumps(event.arguments, ensure_ascii=False)}"
+                    errors.print(shown(said[:500]), style="dim", highlight=False, soft_wrap=True)
+        run = stream.run
+    if as_json:
+        return print_json(run)
+    for note in run.notes:
+        errors.print(shown(note), style="dim", highlight=False, soft_wrap=True)
+    if run.status == "needs_approval":
+        for one in run.pending:
+            errors.print(
+                shown(f"waits: {one.tool} {json.dumps(one.arguments, ensure_ascii=False)}"), soft_wrap=True
+            )
+        return out.print(run.run_id, highlight=False)
+    said = run.answer if run.output is None else json.dumps(run.output, ensure_ascii=False, indent=2)
+    out.out(shown(said), highlight=False)
+    for source in run.sources:
+        if source.number in run.citations:
+            place = f"[{source.number}] {source.collection}: {source.document_id} #{source.chunk}"
+            errors.print(shown(place), style="dim", highlight=False, soft_wrap=True)
+    return None
+
+
+@app.command("approve")
+def approve(run_id: str, url: Url = None, key: Key = None) -> None:
+    """Have a run do what it waits for, and go on."""
+    with connected(url, key) as client:
+        out.print(client.approve(run_id).status, highlight=False)
+
+
+@app.command("reject")
+def reject(
+    run_id: str,
+    why: Annotated[str, typer.Option(help="What the agent is told.")] = "",
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Refuse what a run waits for; it goes on without."""
+    with connected(url, key) as client:
+        out.print(client.reject(run_id, why=why).status, highlight=False)

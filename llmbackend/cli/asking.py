@@ -1,0 +1,164 @@
+"""`llmbackend chat`, `query`, `search`, `embed` and `analyze`: what models and collections are asked."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from .. import AnswerStream, LLMBackendClient
+from .chat_session import ChatSession
+from .shared import (
+    AsJson,
+    Key,
+    Url,
+    bar,
+    connected,
+    object_from,
+    out,
+    print_json,
+    print_piece,
+    print_record,
+    shown,
+    text_from,
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (chat, query, search, embed, analyze):
+        app.command()(command)
+
+
+def chat(
+    message: Annotated[
+        str | None,
+        typer.Argument(
+            help="`-` reads it from stdin; without one, a conversation begins.", show_default=False
+        ),
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="How the model should behave.")] = None,
+    model: Annotated[str | None, typer.Option(help="Another than the one that is set.")] = None,
+    collection: Annotated[str | None, typer.Option(help="Answer from this collection.")] = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the chat model; the reply appears as it is written."""
+    if message == "-" or (message is None and not sys.stdin.isatty()):
+        message = sys.stdin.read()
+    with connected(url, key) as client:
+        session = ChatSession(client, system=system, model=model, collection=collection)
+        if message is None:
+            session.run()
+        elif as_json:
+            print_json(session.ask(message))
+        else:
+            session.say(message)
+
+
+def query(
+    collection: str,
+    question: Annotated[str, typer.Argument(help="`-` reads it from stdin.")],
+    top_k: Annotated[int, typer.Option(help="How many passages to find.")] = 5,
+    filters: Annotated[str | None, typer.Option("--filter", help='As JSON: {"year": 2026}.')] = None,
+    retriever: Annotated[str | None, typer.Option(help="A project's own, in place of the search.")] = None,
+    postprocessor: Annotated[
+        list[str] | None,
+        typer.Option(help="A project's own, on what was found; several, one after the other."),
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer a question from a collection, with sources."""
+    given: dict[str, Any] = {
+        "top_k": top_k,
+        "filters": object_from(filters, "--filter"),
+        "retriever": retriever,
+        "postprocessors": postprocessor or None,
+    }
+    question = sys.stdin.read() if question == "-" else question
+    with connected(url, key) as client:
+        if as_json:
+            return print_json(client.rag_query(question, collection, **given))
+        stream = client.rag_query(question, collection, **given, stream=True)
+        for piece in stream:
+            print_piece(piece)
+        out.line(2)
+        print_sources(stream)
+
+
+def print_sources(stream: AnswerStream) -> None:
+    for source in stream.sources:
+        out.print(shown(f"[{source.number}] {source.document_id}"), style="bold", highlight=False)
+        out.print(shown(f"    {source.quote}"), highlight=False)
+
+
+def search(
+    collection: Annotated[str, typer.Argument(help="One, or several with commas between.")],
+    text: Annotated[str, typer.Argument(help="`-` reads it from stdin.")],
+    top_k: Annotated[int, typer.Option(help="How many passages to find.")] = 5,
+    mode: Annotated[str, typer.Option(help="hybrid, dense or sparse.")] = "hybrid",
+    filters: Annotated[str | None, typer.Option("--filter", help='As JSON: {"year": 2026}.')] = None,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Have a reranker order what is found.")] = False,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the passages nearest to a text, best first."""
+    names = [name.strip() for name in collection.split(",")]
+    given: dict[str, Any] = {"top_k": top_k, "mode": mode, "filters": object_from(filters, "--filter")}
+    text = sys.stdin.read() if text == "-" else text
+    with connected(url, key) as client:
+        hits = client.rag_search(text, names if len(names) > 1 else names[0], rerank=rerank, **given)
+    if as_json:
+        return print_json(hits)
+    for number, hit in enumerate(hits, start=1):
+        place = "".join(f", {name} {hit.metadata[name]}" for name in ("page",) if name in hit.metadata)
+        head = f"{number}. {hit.document_id}{place} ({hit.collection}, {hit.score:.3f})"
+        out.print(shown(head), style="bold", highlight=False, soft_wrap=True)
+        out.print(shown(f"    {' '.join(hit.text.split())}"), highlight=False)
+    return None
+
+
+def embed(
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="`-`, or none: each line of stdin is one.", show_default=False)
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Print the vector of each text, as a line of JSON."""
+    given = list(texts or ["-"])
+    if given == ["-"]:
+        given = [line for line in sys.stdin.read().splitlines() if line.strip()]
+    with connected(url, key) as client:
+        for vector in _vectors(client, given):
+            print_json(vector)
+
+
+def _vectors(client: LLMBackendClient, texts: list[str]) -> list[list[float]]:
+    return list(client.embed(texts)) if texts else []
+
+
+def analyze(
+    document: Annotated[
+        str | None,
+        typer.Argument(help="A file of text, or a text; `-`, or none, is stdin.", show_default=False),
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell a document's sentiment, key points and summary."""
+    text = text_from(document)
+    with connected(url, key) as client, bar():
+        found = client.analyze_document(text)
+    if as_json:
+        return print_json(found)
+    told = {
+        name: found[name]
+        for name in ("sentiment", "sentiment_score", "summary", "key_points", "notes", "model")
+    }
+    return print_record(told)

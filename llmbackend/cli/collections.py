@@ -1,0 +1,214 @@
+"""`llmbackend ingest`, `collections`, `documents`, `delete`, `reindex`, `export`, `import` and `evaluate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .shared import (
+    INTERRUPTED,
+    AsJson,
+    Key,
+    Url,
+    bar,
+    connected,
+    errors,
+    object_from,
+    out,
+    print_json,
+    print_record,
+    shown,
+    table_of,
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (ingest, collections, documents, delete, reindex, evaluate):
+        app.command()(command)
+    app.command("export")(export)
+    app.command("import")(import_)
+
+
+def ingest(
+    collection: str,
+    paths: Annotated[list[Path], typer.Argument(exists=True, help="Files, or folders of files.")],
+    sync: Annotated[bool, typer.Option(help="Remove documents that are not among these.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only tell what would be done.")] = False,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put files into a collection; exit code 1 if one could not be read."""
+    last: dict[str, Any] = {}
+    with connected(url, key) as client:
+        try:
+            with bar() as show:
+
+                def step(state: Any) -> None:
+                    last.update(state)
+                    show(state)
+
+                report = client.rag_ingest_files(paths, collection, sync=sync, plan=plan, progress=step)
+        except KeyboardInterrupt:
+            done, total = last.get("done") or 0, last.get("total") or 0
+            told = f"{done:,} of {total:,} files are in" if total else "no file is in"
+            errors.print(f"stopped: {told}; run it again to go on", style="yellow", highlight=False)
+            raise typer.Exit(INTERRUPTED) from None
+    print_json(report) if as_json else print_record(report)
+    if report["failed"]:
+        raise typer.Exit(1)
+
+
+def collections(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """List the collections."""
+    with connected(url, key) as client:
+        found = client.list_collections()
+    if as_json:
+        return print_json(found)
+    table = table_of("name", "documents", "chunks", "model", "")
+    for one in found:
+        problem = one.get("problem") or ""
+        row = (one.name, str(one.get("documents") or ""), str(one.get("chunks") or ""), one.embedding_model)
+        table.add_row(*map(shown, (*row, problem)))
+    return out.print(table)
+
+
+def documents(
+    collection: str,
+    id: Annotated[
+        str | None, typer.Argument(help="Of one, whose text is printed.", show_default=False)
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="How many; all if not given.")] = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """List a collection's documents, or print one."""
+    with connected(url, key) as client:
+        if id is not None:
+            document = client.get_document(id, collection)
+            return print_json(document) if as_json else out.out(shown(document.text), highlight=False)
+        found = client.list_documents(collection, limit=limit)
+    if as_json:
+        return print_json(found)
+    table = table_of("id", "chunks", "metadata")
+    for one in found:
+        table.add_row(shown(one.id), str(one.chunks), shown(json.dumps(one.metadata, ensure_ascii=False)))
+    return out.print(table)
+
+
+def delete(
+    collection: str,
+    ids: Annotated[list[str] | None, typer.Argument(help="Of documents.", show_default=False)] = None,
+    where: Annotated[
+        str | None, typer.Option(help='Documents of which a chunk fits, as JSON: {"year": 2020}.')
+    ] = None,
+    all: Annotated[bool, typer.Option("--all", help="The collection itself.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Without asking.")] = False,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove documents by their ids or by --where, or by --all a whole collection."""
+    if sum((bool(ids), where is not None, all)) != 1:
+        raise typer.BadParameter("give ids, or --where, or --all: one of them")
+    fits = object_from(where, "--where")
+    if not ids and not yes:
+        what = (
+            f"the collection {collection!r}" if all else f"the documents of {collection!r} that fit {where}"
+        )
+        if not sys.stdin.isatty():
+            raise typer.BadParameter(f"nobody is there to be asked whether to delete {what}: give --yes")
+        typer.confirm(f"Delete {what}?", abort=True, err=True)
+    with connected(url, key) as client:
+        if all:
+            found = client.delete_collection(collection)
+        else:
+            found = client.delete_documents(collection, ids or None, where=fits)
+    print_json(found) if as_json else print_record(found)
+
+
+def reindex(collection: str, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """Embed a collection's stored texts anew, while it is in use."""
+    with connected(url, key) as client, bar() as progress:
+        report = client.reindex_collection(collection, progress=progress)
+    print_json(report) if as_json else print_record(report)
+
+
+def export(
+    collection: str,
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="Lines of JSON.")],
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a collection into a file, to be imported elsewhere."""
+    with connected(url, key) as client:
+        report = client.export_collection(collection, file)
+    print_json(report) if as_json else print_record(report)
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What `export` wrote.")],
+    collection: Annotated[str | None, typer.Option(help="Another name than it had.")] = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a collection of a file that was exported."""
+    with connected(url, key) as client:
+        report = client.import_collection(file, collection=collection)
+    print_json(report) if as_json else print_record(report)
+
+
+def evaluate(
+    collection: str,
+    questions: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, help='Lines such as {"question": "…", "gold": "id"}.'),
+    ],
+    k: Annotated[int, typer.Option(help="How many documents count.")] = 10,
+    worst: Annotated[int, typer.Option(help="How many of the worst questions to show.")] = 5,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how well a collection's search finds what answers some questions."""
+    with connected(url, key) as client, bar() as progress:
+        result = client.evaluate(collection, _lines(questions), k=k, progress=progress)
+    if as_json:
+        return print_json(result)
+    table = table_of("mode", f"recall@{k}", f"MRR@{k}", f"nDCG@{k}", "ms")
+    for one in result.scores:
+        table.add_row(
+            one.mode, *(f"{value:.3f}" for value in (one.recall, one.mrr, one.ndcg)), f"{one.ms:.1f}"
+        )
+    out.print(table)
+    for one in result.worst(worst):
+        if one.ndcg.hybrid < 1:
+            rank = one.ranks.hybrid or f"not in {k}"
+            line = f"{one.question}  {', '.join(one.gold)}: {rank}, first is {one.first.hybrid or 'nothing'}"
+            out.print(shown(line), highlight=False, soft_wrap=True)
+    return None
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The questions in a file: one JSON object a line, of which `question` and `gold` count."""
+    found: list[dict[str, Any]] = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"{path} is not UTF-8 text") from None
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                one = json.loads(line)
+                found.append({"question": one["question"], "gold": one["gold"]})
+            except (ValueError, KeyError, TypeError):
+                message = f'{path}, line {number}: needs {{"question": "…", "gold": "a document\'s id"}}'
+                raise typer.BadParameter(message) from None
+    return found

@@ -1,0 +1,36 @@
+"""`llmbackend doctor`: what works, and what to do where something does not."""
+
+from __future__ import annotations
+
+import typer
+from rich.text import Text
+
+from .shared import AsJson, Key, Url, connected, out, print_json, shown, table_of
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(doctor)
+
+
+def doctor(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """Check each model server, the embedded models and the data directory; exit code 1 if something is wrong."""
+    with connected(url, key) as client:
+        result = client.doctor()
+    if as_json:
+        print_json(result)
+        raise typer.Exit(0 if result.ok else 1)
+    table = table_of("part", "server", "models", "limits", "ms", "")
+    for check in result.checks:
+        server = f"{check.server} {check.version or ''}\n{check.url or ''}".strip()
+        limits = "\n".join(f"{name} {value}" for name, value in check.limits.items())
+        models = check.models[:5] + ["…"] * (len(check.models) > 5)
+        verdict = Text("ok", "green") if check.ok else Text("failed", "red")
+        row = (check.name, server, "\n".join(models), limits, f"{check.latency_ms:.0f}")
+        table.add_row(*map(shown, row), verdict)
+    out.print(table)
+    for check in result.checks:
+        if check.fix:
+            line = shown(f"{check.name}: {check.fix}")
+            out.print(line, style="yellow" if check.ok else "red", highlight=False, soft_wrap=True)
+    if not result.ok:
+        raise typer.Exit(1)

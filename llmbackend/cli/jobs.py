@@ -1,0 +1,100 @@
+"""`llmbackend jobs`: the newest ones, and what can be done with one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from .. import Job
+from .shared import AsJson, Key, Url, bar, connected, errors, out, print_json, print_record, shown, table_of
+
+app = typer.Typer(help="List the newest jobs, or see to one.")
+
+JobId = Annotated[str, typer.Argument(help="As `llmbackend jobs` shows it.")]
+
+
+def add_to(command: typer.Typer) -> None:
+    command.add_typer(app, name="jobs")
+
+
+@app.callback(invoke_without_command=True)
+def listed(
+    context: typer.Context,
+    status: Annotated[str | None, typer.Option(help="queued, running, completed, failed, cancelled")] = None,
+    limit: int = 20,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    if context.invoked_subcommand is not None:
+        return None
+    with connected(url, key) as client:
+        found = client.list_jobs(status=status, limit=limit)
+    if as_json:
+        return print_json(found)
+    table = table_of("id", "type", "status", "progress", "created")
+    for job in found:
+        row = (job.id, job.type, job.status, _progress(job.progress), job.created_at)
+        table.add_row(*map(shown, row))
+    return out.print(table)
+
+
+@app.command()
+def show(job_id: JobId, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """Tell a job's state, and its result or error; exit code 1 if it failed."""
+    with connected(url, key) as client:
+        job = client.get_job_status(job_id)
+    _print_job(job, as_json)
+    if job.status == "failed":
+        raise typer.Exit(1)
+
+
+@app.command()
+def watch(job_id: JobId, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """Wait for a job's end; exit code 1 if it did not complete. Ctrl-C stops the waiting, not the job."""
+    try:
+        with connected(url, key) as client:
+            with bar() as progress:
+                for event in client.job_events(job_id):
+                    if event.get("progress"):
+                        progress(event["progress"])
+            job = client.get_job_status(job_id)
+    except typer.Exit:
+        errors.print("the job goes on where there is a server or worker for it", style="dim")
+        raise
+    _print_job(job, as_json)
+    if job.status != "completed":
+        raise typer.Exit(1)
+
+
+@app.command()
+def cancel(job_id: JobId, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """Stop a job; what it has done is kept."""
+    with connected(url, key) as client:
+        job = client.cancel_job(job_id)
+    _print_job(job, as_json)
+
+
+@app.command()
+def retry(job_id: JobId, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """Have a job that failed or was cancelled go on where it was."""
+    with connected(url, key) as client:
+        job = client.retry_job(job_id)
+    _print_job(job, as_json)
+
+
+def _print_job(job: Job, as_json: bool) -> None:
+    if as_json:
+        return print_json(dict(job))
+    told = {name: value for name, value in job.items() if value not in (None, [], {}, "")}
+    if told.get("progress"):
+        told["progress"] = _progress(told["progress"])
+    if isinstance(error := told.get("error"), dict):
+        told["error"] = f"{error.get('code')}: {error.get('message')}"
+    return print_record(told)
+
+
+def _progress(progress: Mapping[str, Any]) -> str:
+    return f"{progress['done']}/{progress['total']} {progress['stage']}".strip()

@@ -1,0 +1,116 @@
+"""`llmbackend keys`: who may do what."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import CreatedKey
+from .shared import AsJson, Key, Url, connected, errors, out, print_json, shown, table_of
+
+app = typer.Typer(help="API keys of projects.", no_args_is_help=True)
+
+
+def add_to(command: typer.Typer) -> None:
+    command.add_typer(app, name="keys")
+
+
+@app.command("create")
+def create_key(
+    project: Annotated[
+        str | None, typer.Option(help="Another than the caller's: the administrator's.")
+    ] = None,
+    can: Annotated[str | None, typer.Option(help="As in read,write,jobs,chat,admin.")] = None,
+    collections: Annotated[
+        str | None, typer.Option(help="Their names, with commas between; * stands for anything.")
+    ] = None,
+    models: Annotated[str | None, typer.Option(help="Their names, with commas between.")] = None,
+    expires: Annotated[str | None, typer.Option(help="As in 90d, 12h or 30min.")] = None,
+    rate: Annotated[str | None, typer.Option(help="Requests, as in 60/min.")] = None,
+    concurrent: Annotated[int | None, typer.Option(help="Requests under way at once.")] = None,
+    tokens: Annotated[str | None, typer.Option(help="As in 1M/day or 1M/day,20M/month.")] = None,
+    note: Annotated[str, typer.Option(help="For whoever reads the list.")] = "",
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an API key, and print it: it is not told again."""
+    with connected(url, key) as client:
+        created = client.create_key(
+            project=project,
+            can=_parts(can),
+            collections=_parts(collections),
+            models=_parts(models),
+            expires=expires,
+            rate=rate,
+            concurrent=concurrent,
+            tokens=tokens,
+            note=note,
+        )
+    _print_key(created, as_json)
+
+
+@app.command("list")
+def list_keys(
+    project: Annotated[str | None, typer.Option(help="Of this project only.")] = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the API keys, without their secrets."""
+    with connected(url, key) as client:
+        found = client.list_keys(project=project)
+    if as_json:
+        return print_json(found)
+    table = table_of("id", "project", "may", "limits", "ends", "used", "note")
+    for one in found:
+        at_once = f"{one.concurrent} at once" if one.concurrent else None
+        limits = [limit for limit in (one.rate, at_once, one.tokens) if limit]
+        ends = f"revoked {one.revoked_at[:10]}" if one.revoked_at else (one.expires_at or "")[:10]
+        may = [", ".join(one.can)]
+        for what, names in (("collections", one.collections), ("models", one.models)):
+            may += [f"{what} {', '.join(names)}"] if names != ["*"] else []
+        row = ("\n".join(may), ", ".join(limits), ends, (one.last_used_at or "")[:16], one.note)
+        table.add_row(*map(shown, (one.id, one.project, *row)))
+    out.print(table)
+
+
+@app.command("rotate")
+def rotate_key(
+    id: Annotated[str, typer.Argument(help="What the key begins with, as in the list.")],
+    overlap: Annotated[str, typer.Option(help="For which the secret before still counts.")] = "1h",
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give an API key another secret, and print it."""
+    with connected(url, key) as client:
+        rotated = client.rotate_key(id, overlap=overlap)
+    _print_key(rotated, as_json)
+
+
+@app.command("revoke")
+def revoke_key(
+    id: Annotated[str, typer.Argument(help="What the key begins with, as in the list.")],
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have an API key count no more."""
+    with connected(url, key) as client:
+        revoked = client.revoke_key(id)
+    if as_json:
+        return print_json(revoked)
+    errors.print(f"{revoked.id} counts no more", highlight=False)
+
+
+def _parts(text: str | None) -> list[str] | None:
+    return [part.strip() for part in text.split(",") if part.strip()] if text is not None else None
+
+
+def _print_key(created: CreatedKey, as_json: bool) -> None:
+    if as_json:
+        return print_json(dict(created))
+    out.print(created["key"], highlight=False, soft_wrap=True)
+    errors.print(f"{created.id} of project {created.project}: it is not told again", highlight=False)

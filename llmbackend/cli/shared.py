@@ -1,0 +1,191 @@
+"""What the commands have in common: options, how results and errors are shown, and how a call is interrupted."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .. import Answer, LLMBackendClient, LLMBackendError, Reply
+
+WIDE = 10_000
+"""Columns where a result goes to a file or another program: nothing is cut or folded there."""
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
+# Names and texts are shown as they are: brackets and colons in them mean nothing.
+out = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDE)
+errors = Console(stderr=True, markup=False, emoji=False)
+# What a terminal would act on: escape sequences, which make links and more, and marks that turn text around.
+_UNSHOWN = {
+    code: None
+    for code in (
+        *range(0x20),
+        *range(0x7F, 0xA0),
+        0x61C,
+        0x200E,
+        0x200F,
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+    )
+    if chr(code) not in "\t\n"
+}
+
+Url = Annotated[str | None, typer.Option(help="The server; without it, this process does the work.")]
+Key = Annotated[str | None, typer.Option(help="The server's API key, if LLM_BACKEND_API_KEY does not tell.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+# What messages for programs name as arguments is typed as options here.
+_AS_TYPED = (
+    ("LLMBackendClient(api_url=…)", "--url"),
+    ("api_url=...", "--url"),
+    ("api_url", "--url"),
+    ("api_key", "--key"),
+)
+
+
+def as_typed(message: str) -> str:
+    """An error's message with the options of a command in place of a call's arguments."""
+    for argument, option in _AS_TYPED:
+        message = message.replace(argument, option)
+    return message
+
+
+def tell(error: LLMBackendError, *, as_json: bool) -> None:
+    """An error of ours on stderr: a line, or JSON."""
+    if as_json:
+        print(json.dumps({"error": {**error.to_dict(), "message": as_typed(error.message)}}), file=sys.stderr)
+    else:
+        line = shown(f"{error.code}: {as_typed(error.message)}")
+        errors.print(line, style="red", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def connected(url: str | None, key: str | None) -> Iterator[LLMBackendClient]:
+    """A client; Ctrl-C ends what it does, and the command."""
+    try:
+        with _opened(url, key) as client:
+            yield client
+    except KeyboardInterrupt:
+        errors.print("stopped", style="yellow")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _opened(url: str | None, key: str | None) -> Iterator[LLMBackendClient]:
+    with errors.status("starting …") if url is None else _nothing():
+        client = LLMBackendClient(url, key)
+    with client:
+        yield client
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def bar() -> Iterator[Any]:
+    """A progress bar, as the SDK's `progress=` wants it. Until the first step it says that models are loaded."""
+    columns = (
+        TextColumn("{task.description:<10}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True) as progress:
+        task = progress.add_task("loading models", total=None)
+
+        def step(state: Any) -> None:
+            progress.update(
+                task,
+                description=state["stage"],
+                completed=state["done"],
+                total=state["total"] or None,
+            )
+
+        yield step
+
+
+def print_json(value: Any) -> None:
+    """One line: texts with what is said beside them, records and lists as they are."""
+    out.out(json.dumps(_plain(value), default=str, ensure_ascii=sys.stdout.isatty()), highlight=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Reply | Answer):
+        return {"text": str(value), **vars(value)}
+    return value
+
+
+def print_piece(piece: str) -> None:
+    """A part of a text that comes piece by piece."""
+    out.out(shown(piece), end="", highlight=False)
+    sys.stdout.flush()
+
+
+def print_record(record: Mapping[str, Any]) -> None:
+    """Names and values, one below the other."""
+    table = Table(show_header=False)
+    for name, value in record.items():
+        if isinstance(value, list):
+            value = "\n".join(map(_line, value)) or "none"
+        table.add_row(name, shown(str(value)))
+    out.print(table)
+
+
+def _line(item: Any) -> str:
+    if isinstance(item, Mapping) and ("error" in item or "warning" in item):
+        return f"{item['id']}: {item.get('error') or item['warning']}"
+    return str(item)
+
+
+def table_of(*headings: str) -> Table:
+    """Cells are folded where there is no room, and none is cut; what the first column has can be copied."""
+    table = Table()
+    for number, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", no_wrap=number == 0)
+    return table
+
+
+def shown(text: str) -> str:
+    """The text without what a terminal would act on."""
+    return text.translate(_UNSHOWN)
+
+
+def size(number: int) -> str:
+    return f"{number / 10**6:,.0f} MB" if number < 10**9 else f"{number / 10**9:.1f} GB"
+
+
+def text_from(given: str | None) -> str:
+    """A text that is given as such, as a file's name, or, by `-` or where there is none, on stdin."""
+    if given in (None, "-"):
+        return sys.stdin.read()
+    path = Path(str(given))
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else str(given)
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"{path} is not UTF-8 text: ingest reads other files") from None
+    except OSError:  # too long for a name, say
+        return str(given)
+
+
+def object_from(text: str | None, option: str) -> dict[str, Any] | None:
+    """An option that is a JSON object."""
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+        assert isinstance(found, dict)
+    except (ValueError, AssertionError):
+        raise typer.BadParameter(f'{option} is a JSON object, such as {{"year": 2026}}') from None
+    return found

@@ -1,0 +1,191 @@
+"""The commands, in this process and on a server: the same words, the same output."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbackend import LLMBackendClient, cli
+from llmbackend.cli.chat_session import ChatSession
+from tests.server import KEY
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(params=["local", "http"])
+def run(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Run]:
+    """`llmbackend` with some arguments, and what comes on stdin: exit code, stdout, stderr."""
+    where: list[str] = []
+    if request.param == "http":
+        where = ["--url", request.getfixturevalue("server_url"), "--key", KEY]
+    else:
+        monkeypatch.setenv("LLMBACKEND_DATA_DIR", str(tmp_path_factory.mktemp("data")))
+        monkeypatch.setenv("LLMBACKEND_MODELS_DIR", str(request.getfixturevalue("models_dir")))
+
+    def done(*arguments: str | Path, stdin: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["llmbackend", *map(str, arguments), *where])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        code: Any = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+        said = capsys.readouterr()
+        return int(code or 0), said.out, said.err
+
+    if where:
+        yield done
+    else:
+        with LLMBackendClient():  # its core is the commands' as well, and need not be opened for each
+            yield done
+
+
+def _json(ended: tuple[int, str, str]) -> Any:
+    code, said, errors = ended
+    assert code == 0, errors
+    return json.loads(said)
+
+
+def test_collections_are_filled_searched_moved_and_deleted(run: Run, tmp_path: Path) -> None:
+    collection = f"terminal-{uuid.uuid4().hex[:8]}"
+    folder = tmp_path / "manual"
+    folder.mkdir()
+    (folder / "reset.md").write_text("The router is reset by holding its red button.\n")
+    (folder / "ports.md").write_text("The router has four LAN ports and one for fibre.\n")
+    assert _json(run("ingest", collection, folder, "--json"))["added"] == 2
+    hits = _json(run("search", collection, "red button", "--top-k", "1", "--json"))
+    assert [hit["document_id"] for hit in hits] == ["reset.md"]
+    assert "ports.md" in run("search", collection, "-", stdin="fibre")[1]
+    found = _json(run("search", collection, "router", "--filter", '{"source": "ports.md"}', "--json"))
+    assert len(found) == 1
+    [shown] = [one for one in _json(run("collections", "--json")) if one["name"] == collection]
+    assert (shown["documents"], shown["chunks"]) == (2, 2)
+    assert collection in run("collections")[1]
+    assert "red button" in run("documents", collection, "reset.md")[1]
+    answer = _json(run("query", collection, "How is the router reset?", "--json"))
+    assert "red button" in answer["text"]
+    assert answer["sources"][0]["document_id"] == "reset.md"
+    assert "red button" in run("chat", "-", "--collection", collection, stdin="How is the router reset?")[1]
+
+    file = tmp_path / "moved.jsonl"
+    assert run("export", collection, file)[0] == 0
+    assert _json(run("import", file, "--collection", f"{collection}-2", "--json"))["documents"] == 2
+    assert _json(run("reindex", f"{collection}-2", "--json"))["documents"] == 2
+    assert _json(run("delete", f"{collection}-2", "reset.md", "--json"))["deleted"] == 1
+    left = _json(run("documents", f"{collection}-2", "--json"))
+    assert [one["id"] for one in left] == ["ports.md"]
+    code, _, errors = run("delete", f"{collection}-2", "--all")
+    assert (code, "--yes" in errors) == (2, True), "nobody is there to be asked"
+    assert run("delete", f"{collection}-2", "--all", "--yes")[0] == 0
+    code, _, errors = run("search", f"{collection}-2", "router", "--json")
+    assert (code, json.loads(errors)["error"]["code"]) == (1, "not_found")
+
+
+def test_texts_are_embedded_and_analyzed(run: Run, tmp_path: Path) -> None:
+    vectors = [json.loads(line) for line in run("embed", stdin="one\n\ntwo\n")[1].splitlines()]
+    assert [len(vector) for vector in vectors] == [256, 256]
+    assert run("embed", "one")[1].splitlines() == [json.dumps(vectors[0])]
+    (tmp_path / "text.txt").write_text(
+        "The ferry was late again, and the crew was rude. I am very disappointed."
+    )
+    assert _json(run("analyze", tmp_path / "text.txt", "--json"))["sentiment"] == "negative"
+    assert "negative" in run("analyze", "-", stdin="The food was awful and cold. I hated it.")[1]
+
+
+def test_jobs_are_shown_watched_cancelled_and_tried_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    at = request.getfixturevalue("server_url") if "http" in request.node.name else None
+    with LLMBackendClient(at, KEY if at else None) as client:
+        job = client.submit_job("batch_embed", {"texts": ["a"]})
+        later = client.submit_job("batch_embed", {"texts": ["a"]}, run_at="2035-01-01T00:00:00Z")
+        code, said, _ = run("jobs", "watch", job)
+        assert (code, "completed" in said) == (0, True)
+        assert _json(run("jobs", "show", job, "--json"))["id"] == job
+        listed = run("jobs", "--limit", "5")[1]
+        assert job in listed
+        assert later in listed
+        assert _json(run("jobs", "cancel", later, "--json"))["status"] == "cancelled"
+        code, _, errors = run("jobs", "show", "nope")
+        assert (code, errors.startswith("not_found: ")) == (1, True)
+
+
+def test_an_ingest_that_is_interrupted_tells_how_far_it_came(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text(f"Text {number} is short.")
+    whole = LLMBackendClient.rag_ingest_files
+
+    def interrupted(self: Any, *args: Any, progress: Any, **kwargs: Any) -> Any:
+        whole(self, *args, progress=progress, **kwargs)
+        progress({"stage": "write", "done": 2, "total": 3})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LLMBackendClient, "rag_ingest_files", interrupted)
+    code, _, errors = run("ingest", f"terminal-{uuid.uuid4().hex[:8]}", tmp_path)
+    assert code == 130
+    assert "stopped: 2 of 3 files are in; run it again to go on" in errors
+
+
+def test_a_conversation_keeps_what_was_said_and_takes_commands(
+    client: LLMBackendClient,
+    collection: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client.rag_ingest([{"id": "reset", "text": "The router is reset by holding its red button."}], collection)
+    lines = iter(
+        [
+            "/collection nope-nope",
+            f"/collection {collection}",
+            "How is the router reset?",
+            "/new",
+            "/what",
+            "/quit",
+        ]
+    )
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    ChatSession(client, system=None, model=None, collection=None).run()
+    said = capsys.readouterr()
+    assert "red button" in said.out
+    assert "[1] reset" in said.out
+    assert "no collection 'nope-nope'" in said.err
+    assert "there is no /what" in said.err
+
+
+def test_messages_name_what_can_be_typed(run: Run) -> None:
+    assert cli.shared.as_typed("talk to its server by api_url=..., or") == "talk to its server by --url, or"
+    code, _, errors = run("search", "nope", "text", "--filter", "[1]")
+    assert code == 2
+    assert "--filter is a JSON object" in errors
+
+
+def test_settings_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    for code in (None, 1):
+        monkeypatch.setattr(sys, "argv", ["llmbackend", "init"])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert end.value.code in ({0, None} if code is None else {1})
+    assert "is there already" in capsys.readouterr().err
+    text = (tmp_path / ".env").read_text()
+    assert (tmp_path / ".env").stat().st_mode & 0o77 == 0
+    from llmbackend import settings
+
+    monkeypatch.delenv("LLMBACKEND_API_KEY", raising=False)
+    found = settings.load()
+    assert found.api_key is not None
+    assert f"API_KEY={found.api_key.get_secret_value()}" in text
