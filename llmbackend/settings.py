@@ -360,3 +360,8 @@ def _tell_misspelt() -> None:
                 log.warning(
                     "%s is no setting: is it %s that is meant?", name.upper(), (prefix + meant).upper()
                 )
+
+
+def notebook() -> str:
+    """The name of the notebook that this process is of, as Jupyter tells; empty where there is none."""
+    return Path(os.environ.get("JPY_SESSION_NAME", "")).name

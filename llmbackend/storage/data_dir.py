@@ -13,13 +13,13 @@ from filelock import FileLock, Timeout
 
 from ..disk import translated
 from ..errors import BackendError, Conflict
+from ..settings import notebook
 
 
 def _command() -> str:
     """What this process is, as who started it knows it: a command and its first argument, or a notebook."""
     if "ipykernel" in sys.modules:
-        notebook = Path(os.environ.get("JPY_SESSION_NAME", "")).name
-        return f"notebook {notebook}".strip()
+        return f"notebook {notebook()}".strip()
     return " ".join([Path(sys.argv[0] or "python").name, *sys.argv[1:2]])
 
 
