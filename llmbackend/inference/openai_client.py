@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import sys
 from collections.abc import AsyncIterator
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx
@@ -49,6 +50,7 @@ class OpenAIClient(openai.AsyncOpenAI):
             http_client=openai.DefaultAsyncHttpxClient(
                 follow_redirects=False,
                 trust_env=False,
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none: they are one caller's
                 verify=ssl.create_default_context(),  # with whichever authorities aiohttp trusts
                 event_hooks={"response": [count]},
             ),

@@ -239,3 +239,13 @@ def test_a_server_without_a_list_of_models_is_a_backend_error(
 def test_the_first_model_offered_is_asked_where_none_is_named(connect: Connect, upstream: Upstream) -> None:
     reply = connect(chat_model=None).chat("hello")
     assert (reply, reply.model, reply.usage.total_tokens) == (REPLY, "ok", 28)
+
+
+def test_what_a_server_sets_as_a_cookie_goes_along_with_nobodys_calls(
+    client: LLMBackendClient, upstream: Upstream
+) -> None:
+    upstream.faults, upstream.headers = ["503"], {"Set-Cookie": "session=its-own; Path=/"}
+    client.chat("hello")
+    client.chat("hello again")
+    assert len(upstream.sent) >= 3
+    assert not [sent for sent in upstream.sent if "cookie" in sent]
