@@ -69,7 +69,10 @@ class Jobs:
         """The id of the job, durable once this returns; as `ledger.add`."""
         accepting = self._worker.accept(job) if self._worker is not None else None
         if accepting is not None:
-            return await asyncio.shield(accepting)  # the worker has it, even if whoever asked is cancelled
+            job_id, _ = await asyncio.shield(
+                accepting
+            )  # the worker has it, even if whoever asked is cancelled
+            return job_id
         adding = self._database.write(ledger.add, job)
         here = self._worker is not None and self._worker.ready
         if here:

@@ -172,19 +172,18 @@ class Worker:
         """Look for work, once it is ready."""
         self._jobs_wait.set()
 
-    def accept(self, job: NewJob) -> asyncio.Future[str] | None:
-        """Add a job that is this worker's by the same commit; its id, as `ledger.add`. None if it has to wait its turn."""
+    def accept(self, job: NewJob) -> asyncio.Future[tuple[str, int]] | None:
+        """Add a job that is this worker's by the same commit; its id, as `ledger.add`, and whether it is new.
+
+        None if it has to wait its turn.
+        """
         waits = (
             self._jobs_wait.is_set()
             or self._capacity.per_owner is not None
             or job.depends_on
             or job.run_at > now()
         )
-        return None if waits or not self.ready else self._start(self._accept(job))
-
-    async def _accept(self, job: NewJob) -> str:
-        job_id, _ = await self._begin(1, leases.accept, job, self._capacity)
-        return job_id
+        return None if waits or not self.ready else self._begin(1, leases.accept, job, self._capacity)
 
     async def until_ready(self) -> None:
         """Wait until work can be taken up, or none will be any more."""
@@ -213,6 +212,8 @@ class Worker:
             await self._ready.wait()
             if self._closing:
                 return
+            if not self.ready:  # since then, a job was accepted for the slot
+                continue
             self._jobs_wait.clear()  # before the ledger is asked: whoever submits from now on sets it again
             with self._vitals.step("claiming of jobs"):  # where it fails, the next look around tries again
                 capacity = self._capacity_now()
@@ -227,14 +228,20 @@ class Worker:
         alone = not self.attempts and not self._reserved
         return replace(self._capacity, free=self._free_slots, alone=alone)
 
-    async def _begin(
+    def _begin(
         self, slots: int, ask: Callable[..., Claimed], *args: Any, durable: bool = True
-    ) -> tuple[str, int]:
-        """Keep slots free, ask the ledger for jobs, and begin those that it gives: the one way for a job to begin."""
-        self._reserved += slots
+    ) -> asyncio.Task[tuple[str, int]]:
+        """Keep slots free, ask the ledger for jobs, and begin those that it gives: the one way for a job to begin.
+
+        Tells the id of a job that was added, and how many were begun.
+        """
+        self._reserved += slots  # at once: whoever comes next must not get them, too
         self._note_state()
+        return self._start(self._begun(slots, self._database.write(ask, *args, durable=durable)))
+
+    async def _begun(self, slots: int, asked: asyncio.Future[Claimed]) -> tuple[str, int]:
         try:
-            asked_for, claims = await self._database.write(ask, *args, durable=durable)
+            added, claims = await asked
             for job in claims:
                 self._last_turn[job.owner] = time.monotonic()
                 attempt = self.attempts[job.id] = Attempt(job)
@@ -244,7 +251,7 @@ class Worker:
         finally:
             self._reserved -= slots
             self._note_state()
-        return asked_for, len(claims)
+        return added, len(claims)
 
     def _start(self, work: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
         # Not in the context of the call that submitted the job: it is not part of that.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from llmbackend import Conflict, JobExpired, LLMBackendClient, NotFound, Unauthorized
+from llmbackend.backend import Backend
 from llmbackend.local import LocalTransport
+from llmbackend.operations import call
 from llmbackend.settings import Settings
 from tests.server import serving
 
@@ -111,3 +114,18 @@ def test_jobs_are_remembered_for_their_time(tmp_path: Path) -> None:
         with pytest.raises(NotFound):
             client.get_job_status(first)
         assert client.submit_job("count_words", params, idempotency_key="once") != first
+
+
+@pytest.mark.anyio
+async def test_jobs_accepted_at_the_same_moment_keep_to_the_slots(tmp_path: Path) -> None:
+    file = tmp_path / "notes"
+    backend = await Backend.open(Settings(data_dir=tmp_path, workers=1))
+    try:
+        body = {"job_type": "note", "params": {"file": str(file), "seconds": 0.01}}
+        await asyncio.gather(*(call(backend, "submit_job", body) for _ in range(6)))
+        async with asyncio.timeout(60):
+            while not file.exists() or file.read_text().count("ended") < 6:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    finally:
+        await backend.close()
+    assert [line.split()[0] for line in file.read_text().splitlines()] == ["began", "ended"] * 6
