@@ -30,7 +30,9 @@ def wanted(fields: Mapping[str, Any]) -> Wanted:
         models.append(("chat", model if isinstance(model, str) else None))
     tools = fields.get("tools")
     for tool in tools if isinstance(tools, list) else ():
-        about = tool if isinstance(tool, dict) else vars(tool)
+        about = (
+            tool if isinstance(tool, dict) else getattr(tool, "__dict__", {})
+        )  # unchecked, it may be anything
         if about.get("type") == "file_search":
             rights.append("read")
             collections += collections_in(about.get("vector_store_ids"))

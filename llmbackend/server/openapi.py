@@ -114,7 +114,8 @@ def _operation(
         named = in_path
         body = _without(_resolved(request, definitions), in_path) if in_path else request
         if body.get("properties") or not in_path:
-            needed = bool(body.get("required") or body.get("anyOf")) or not in_path
+            whole = _resolved(body, definitions) if "$ref" in body else body
+            needed = any(whole.get(rule) for rule in ("required", "anyOf", "allOf"))
             described["requestBody"] = {"required": needed, "content": {_JSON: {"schema": body}}}
             if uploads.takes(row):
                 form = _as_form(_resolved(request, definitions))

@@ -6,14 +6,15 @@ import asyncio
 import sqlite3
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
-from llmbackend import Conflict, InvalidRequest, LLMBackendClient
+from llmbackend import Conflict, InvalidRequest, LLMBackendClient, NotFound
+from llmbackend.jobs.registry import TYPES
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from llmbackend.storage.database import Database, connect, transaction
@@ -50,6 +51,20 @@ def test_every_moment_that_is_taken_is_told_again(client: LLMBackendClient, run_
     assert job_id in [job.id for job in client.list_jobs()]
     assert client.get_job_status(job_id).id == job_id
     client.cancel_job(job_id)
+
+
+ODD: list[Any] = [None, 5, True, "x", [], ["x", 5, None, [], {}], {"type": ["x"], "x": {}}]
+
+
+@pytest.mark.parametrize(
+    "kind", [kind.name for kind in TYPES.values() if kind.run.__module__.startswith("llmbackend.")]
+)
+def test_params_of_any_shape_are_taken_or_refused(client: LLMBackendClient, kind: str) -> None:
+    fields = TYPES[kind].params.model_fields
+    for odd in ODD:
+        with suppress(InvalidRequest, NotFound):
+            params = dict.fromkeys(fields, odd)
+            client.cancel_job(client.submit_job(kind, params, run_at="2999-01-01T00:00:00+00:00"))
 
 
 @pytest.mark.parametrize("number", [2**53, 2**63 - 1, 2**63, 2**64, 10**30])
