@@ -1428,8 +1428,8 @@ class AsyncLLMBackendClient:
     ) -> str:
         """Hand over long work; returns the job's id at once. The job survives a restart.
 
-        Types: `batch_embed` (`{texts, model?}`), `batch_chat` (`{prompts, system?, model?, temperature?,
-        max_tokens?}`, a prompt being a text or messages), `rag_ingest` (as `rag_ingest`'s arguments),
+        Types: `batch_embed` (`{texts, model?}`), `batch_chat` (`{prompts, system?, schema?, model?, temperature?,
+        max_tokens?, retries?}`, a prompt being a text or messages), `rag_ingest` (as `rag_ingest`'s arguments),
         `reindex` (`{collection, model?}`), `analyze_documents` (`{documents}`), `respond` (as `respond`'s arguments),
         `run_agent` (as `run_agent`'s arguments), `agent/researcher`, `agent/analyst`, `agent/triage` and the like for
         each agent (the same, its `input` in its own shape), `backup` (`{keep?}`, of the whole server), and a project's own.
@@ -1460,6 +1460,47 @@ class AsyncLLMBackendClient:
             )["id"]
         )
 
+    async def batch_chat(
+        self,
+        prompts: Iterable[Any] | Any,
+        *,
+        text: str | None = None,
+        system: str | None = None,
+        schema: Any = None,
+        model: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        retries: int = 1,
+        plan: bool = False,
+    ) -> Any:
+        """Ask a chat model many things as a job; its id, as of `submit_job`.
+
+        `prompts` are texts or messages, or a table or file of rows as `rag_ingest` takes them, whose column `text`
+        has the texts. The same prompts are asked once, unless `temperature` lets chance in. With `schema`, a JSON
+        Schema or a pydantic class, each reply is JSON that fits, and `parsed` that data. One that fails is asked
+        `retries` times more, then told in its `error`, and leaves the others. `wait_for_job(id).replies` has all,
+        `get_job_result(id, partial=True).rows` those so far. With `plan=True` nothing is asked: `{count, distinct,
+        model, prompt_tokens, completion_tokens, cost}` tell what it would take, the last two at most.
+        """
+        given: list[Any] = []
+        if isinstance(prompts, (list, tuple)):
+            given = list(prompts)
+        else:
+            async for page in batches(_Source("batch_chat", prompts, text=text, texts=True)):
+                given += page
+        told = await self._call(
+            "batch_chat",
+            prompts=given,
+            system=system,
+            schema=_json_schema(schema),
+            model=model,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            retries=retries,
+            plan=plan,
+        )
+        return told if plan else told["id"]
+
     async def get_job_status(self, job_id: str) -> Job:
         """A job: `{id, type, status, owner, progress, attempts, result, error, priority, created_at, …}`.
 
@@ -1472,26 +1513,33 @@ class AsyncLLMBackendClient:
 
     @overload
     async def get_job_result(
-        self, job_id: str, *, offset: int = 0, limit: int = 1000, stream: Literal[False] = False
+        self,
+        job_id: str,
+        *,
+        offset: int = 0,
+        limit: int = 1000,
+        partial: bool = False,
+        stream: Literal[False] = False,
     ) -> Record: ...
 
     @overload
     async def get_job_result(
-        self, job_id: str, *, offset: int = 0, limit: int = 1000, stream: Literal[True]
+        self, job_id: str, *, offset: int = 0, limit: int = 1000, partial: bool = False, stream: Literal[True]
     ) -> AsyncIterator[Any]: ...
 
     async def get_job_result(
-        self, job_id: str, *, offset: int = 0, limit: int = 1000, stream: bool = False
+        self, job_id: str, *, offset: int = 0, limit: int = 1000, partial: bool = False, stream: bool = False
     ) -> Record | AsyncIterator[Any]:
         """A page of a completed job's result: `{result, offset, total, rows}`, as often as you like.
 
         `rows` are the `limit` rows from `offset` on: Embeddings, where they are vectors. With
         `stream=True`, an iterator of all rows from `offset` on, one after the other, of which only a page
-        is in memory; vectors come as `{index, embedding}`.
+        is in memory; vectors come as `{index, embedding}`. `partial` gives the rows that there are so far, of a
+        job that is not completed, too.
 
         Raises NotFound, Conflict (not completed), JobExpired.
         """
-        fields = {"job_id": job_id, "offset": offset, "limit": limit}
+        fields = {"job_id": job_id, "offset": offset, "limit": limit, "partial": partial or None}
         if stream:
             return _rows(await self._stream("get_job_result", **fields))
         given = self._given("get_job_result", {**fields, "encoding_format": "bytes"})

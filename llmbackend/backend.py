@@ -12,7 +12,7 @@ from . import health, loading, progress, schemas, sse, threads, tracing
 from .compose import Components
 from .inference import packing, structured
 from .inference.rerank import reranked
-from .jobs import schedules
+from .jobs import chats, schedules
 from .knowledge.answers import answers, rag_model
 from .knowledge.collections import documents, pages
 from .knowledge.collections.collection import Collection
@@ -349,6 +349,20 @@ class Backend:
         WEBHOOK_SECRET on the server.
         """
         return await self.parts.submission.submit(_caller(), request)
+
+    async def batch_chat(self, request: schemas.BatchChatRequest) -> schemas.BatchChat:
+        """Ask a chat model many things, as a job, or tell what that would take.
+
+        Refused: prompts that are none.
+        """
+        if request.plan:
+            model = request.model or await self.parts.models.default("chat")
+            return await chats.plan(request, model, self.settings.usage_prices)
+        told = await threads.processor(chats.count, request)
+        params = request.model_dump(exclude_unset=True, by_alias=True, exclude={"plan"})
+        asked = schemas.SubmitJobRequest(job_type="batch_chat", params=params)
+        told.id = (await self.parts.submission.submit(_caller(), asked)).id
+        return told
 
     async def get_job_status(self, request: schemas.JobRequest) -> schemas.JobStatus:
         """Tell how far a job is, and its result once it is there."""

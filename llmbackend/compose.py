@@ -19,6 +19,7 @@ from .backup.unfinished import Unfinished
 from .disk import Disk
 from .inference import factory
 from .jobs import (
+    chats,  # noqa: F401  # registers its type
     registry,
     types,  # noqa: F401  # registers those that are built in
     webhooks,

@@ -135,6 +135,7 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("delete_documents", "POST", "/v1/collections/{collection}/documents/delete", schemas.DeleteDocumentsRequest, schemas.DocumentsDeleted, "write"),
     Operation("analyze_document", "POST", "/v1/analyze", schemas.AnalyzeRequest, schemas.Analysis, "chat", asks="chat"),
     Operation("submit_job", "POST", "/v1/jobs", schemas.SubmitJobRequest, schemas.JobId, "jobs"),
+    Operation("batch_chat", "POST", "/v1/jobs/batch_chat", schemas.BatchChatRequest, schemas.BatchChat, "jobs", asks="chat"),
     Operation("get_job_status", "GET", "/v1/jobs/{job_id}", schemas.JobRequest, schemas.JobStatus, "jobs", bulky=True),
     Operation("list_jobs", "GET", "/v1/jobs", schemas.ListJobsRequest, schemas.JobList, "jobs"),
     Operation("get_job_result", "GET", "/v1/jobs/{job_id}/result", schemas.JobResultRequest, schemas.JobResult, "jobs", streams=True, media="application/jsonl", bulky=True),
@@ -241,6 +242,8 @@ async def _permit(backend: Backend, name: str, request: schemas.Request, trace: 
 
 def _wanted(operation: Operation, request: schemas.Request) -> Wanted:
     rights: tuple[Any, ...] = (operation.scope,) if operation.scope in RIGHTS else ()
+    if operation.scope == "jobs" and operation.asks:  # the job asks a model
+        rights += ("chat",)
     if isinstance(request, schemas.RespondRequest):
         return wanting.wanted(vars(request))
     given = vars(request)  # asking a model for a field that it does not have takes long

@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from sqlalchemy import Column, Connection, Float, Integer, RowMapping, String, Table, func, select
+from sqlalchemy import Column, Connection, Float, Integer, String, Table, func, select
 
 from .access.caller import Caller
 from .schemas.usage import BY, Price, UsageReport, UsageRequest, UsageRow
@@ -223,7 +223,7 @@ def read(
         )
         for name in COUNTS:
             total[name] += row[name] if name == "milliseconds" else int(row[name])
-        total["cost"] += _cost(row, prices)
+        total["cost"] += cost(dict(row), prices)
     if not prices:
         for total in found.values():
             total["cost"] = None
@@ -232,7 +232,8 @@ def read(
     return sorted(found.values(), key=lambda total: -sum(total[name] for name in COUNTS[2:5]))
 
 
-def _cost(row: RowMapping, prices: Mapping[str, Price]) -> float:
+def cost(row: Mapping[str, Any], prices: Mapping[str, Price]) -> float:
+    """In the currency of the prices, of so many `prompt_tokens`, `completion_tokens` and `embedded_tokens` of a `model`."""
     price = next((price for name, price in prices.items() if fnmatchcase(row["model"], name)), Price())
     tokens = (row["prompt_tokens"], row["completion_tokens"], row["embedded_tokens"])
     return float(sum(count * cost for count, cost in zip(tokens, price, strict=True))) / 1_000_000

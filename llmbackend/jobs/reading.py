@@ -107,16 +107,23 @@ def listed(
     return [_seen(row, keep_days) for row in connection.execute(query).mappings().all()]
 
 
-def completed(connection: Connection, reach: str | None, job_id: str, keep_days: float) -> RowMapping:
-    """Number, result and row_count of a completed job; raises NotFound, JobExpired, and Conflict if it is not."""
+def completed(
+    connection: Connection, reach: str | None, job_id: str, keep_days: float, *, partial: bool = False
+) -> RowMapping:
+    """Number, result and row_count of a completed job; raises NotFound, JobExpired, and Conflict if it is not.
+
+    Where it may be `partial`, any other's, too, of which the result is null.
+    """
     shown = (jobs.c.number, jobs.c.status, jobs.c.result, jobs.c.row_count, jobs.c.finished_at)
     query = select(*shown).where(*of_project(reach), jobs.c.id == job_id)
     row = connection.execute(query).mappings().first()
     if row is None:
         raise missing(job_id)
     if row["status"] != "completed":
+        if partial:
+            return row
         raise Conflict(
-            f"job {job_id} is {row['status']}: there is no result",
+            f"job {job_id} is {row['status']}: there is no result, but there may be rows (partial)",
             details={"job_id": job_id, "status": row["status"]},
         )
     if row["result"] is None or row["finished_at"] < oldest(keep_days):

@@ -101,4 +101,4 @@ def checked(name: str, params: dict[str, Any], services: JobServices) -> tuple[J
     except ValidationError as error:
         raise invalid(error, f"params of a {name} job") from error
     kind.check(services, valid)
-    return kind, valid.model_dump_json()
+    return kind, valid.model_dump_json(by_alias=True)

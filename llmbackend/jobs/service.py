@@ -124,17 +124,17 @@ class Jobs:
         return await self._database.read(reading.rows_from, reach, job_id, offset)
 
     async def page(
-        self, reach: str | None, job_id: str, offset: int, limit: int
+        self, reach: str | None, job_id: str, offset: int, limit: int, *, partial: bool = False
     ) -> tuple[dict[str, Any], int, list[results.Chunk]]:
-        """Of a completed job: the result without its rows, how many rows there are, and those of a page.
+        """Of a completed job, or of one that may be `partial`: the result without its rows, how many rows there are, and those of a page.
 
         Raises NotFound, Conflict if it is not completed, and JobExpired.
         """
 
         def read(connection: Any) -> tuple[dict[str, Any], int, list[results.Chunk]]:
-            row = reading.completed(connection, reach, job_id, self._keep_days)
+            row = reading.completed(connection, reach, job_id, self._keep_days, partial=partial)
             chunks = list(results.read(connection, row["number"], offset, limit))
-            return json.loads(row["result"]), row["row_count"], chunks
+            return json.loads(row["result"] or "{}"), row["row_count"], chunks
 
         return await self._database.read(read)
 
@@ -142,7 +142,9 @@ class Jobs:
         self, reach: str | None, asked: schemas.JobResultRequest
     ) -> schemas.JobResult | schemas.Block:
         """A page of a result; vectors as a block of bytes where that is asked for. Raises as `page`."""
-        head, total, chunks = await self.page(reach, asked.job_id, asked.offset, asked.limit)
+        head, total, chunks = await self.page(
+            reach, asked.job_id, asked.offset, asked.limit, partial=asked.partial
+        )
         if asked.encoding_format == "bytes" and chunks and chunks[0].dimension:
             about = {
                 "result": head,
@@ -159,7 +161,9 @@ class Jobs:
         """All rows from an offset on, as lines of JSON; raises as `page`."""
         offset, total = asked.offset, asked.offset + 1
         while offset < total:
-            _, total, chunks = await self.page(reach, asked.job_id, offset, asked.limit)
+            _, total, chunks = await self.page(
+                reach, asked.job_id, offset, asked.limit, partial=asked.partial
+            )
             yield await threads.processor(results.text, chunks)
             offset += asked.limit
 

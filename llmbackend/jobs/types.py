@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
-from functools import partial
-from typing import Annotated, Any, TypeVar
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
@@ -16,9 +14,10 @@ from ..inference.embeddings import EmbeddingBatch, added, require
 from ..knowledge.collections import rebuild
 from ..knowledge.ingest.ingest import ingest
 from ..knowledge.pipeline import side_by_side
-from ..schemas import Analysis, ChatRequest, CollectionName, Document, Message, RagIngestRequest, Request
+from ..schemas import Analysis, CollectionName, Document, RagIngestRequest, Request
 from ..schemas.rag import DOCUMENTS
 from .context import Context
+from .each import each
 from .registry import job_type
 
 EMBED_BATCH = 4096
@@ -29,14 +28,6 @@ BATCH_SECONDS = 1.0
 """How long a batch may take: what is not saved yet is done again after a kill."""
 BATCHES_AT_ONCE = 2
 """With one, an embedding server would have nothing to do between two batches."""
-SAVED_TOGETHER = 32
-"""Replies or analyses, at most, and all that came within SAVE_SECONDS."""
-SAVE_SECONDS = 1.0
-WINDOW = 8
-"""For each that is asked for at once, so many may be there before one that takes long."""
-
-
-_Made = TypeVar("_Made")
 
 
 class BatchEmbedParams(Request):
@@ -84,90 +75,6 @@ async def batch_embed(context: Context, params: BatchEmbedParams) -> dict[str, A
                 await context.checkpoint(state)
     context.progress(total, total, "done")
     return {"model": embedder.name, **state, "count": total}
-
-
-class BatchChatParams(Request):
-    prompts: Annotated[
-        list[str | Annotated[list[Message], Field(min_length=1)]], Field(min_length=1, max_length=100_000)
-    ]
-    system: str | None = None
-    model: str | None = None
-    temperature: float | None = Field(None, ge=0, le=2)
-    max_tokens: int | None = Field(None, ge=1)
-
-
-@job_type("batch_chat", BatchChatParams, rows="replies", rights=("chat",), asks="chat")
-async def batch_chat(context: Context, params: BatchChatParams) -> dict[str, Any]:
-    """`{count, failed, replies: [{index, reply, model, usage, error}]}`, in order; one that fails leaves the others."""
-    failed: int = (context.resume or {}).get("failed", 0)
-    async with _each(context, len(params.prompts), "chat", partial(_reply, context, params)) as replies:
-        async for reply, due in replies:
-            context.results.append([reply])
-            failed += reply["error"] is not None
-            if due:
-                await context.checkpoint({"failed": failed})
-    context.progress(len(params.prompts), len(params.prompts), "done")
-    return {"count": len(params.prompts), "failed": failed}
-
-
-@asynccontextmanager
-async def _each(
-    context: Context,
-    total: int,
-    stage: str,
-    work: Callable[[int], Awaitable[_Made]],
-    first: int | None = None,
-) -> AsyncIterator[AsyncIterator[tuple[_Made, bool]]]:
-    """What `work` makes of each number up to `total`, in order, CHATS_AT_ONCE at the same time, and whether to save now.
-
-    It begins with `first`, else with the first that has no row in the result yet.
-    """
-    done = start = context.results.count if first is None else first
-    at_once = context.services.chats_at_once
-
-    async def numbers() -> AsyncGenerator[int]:
-        for number in range(start, total):
-            yield number
-
-    async def make(number: int) -> _Made:
-        nonlocal done
-        made = await work(number)
-        done += 1
-        context.progress(done, total, stage)
-        return made
-
-    async def saving(items: AsyncIterator[_Made]) -> AsyncGenerator[tuple[_Made, bool]]:
-        unsaved, saved, number = 0, time.monotonic(), start
-        async for item in items:
-            unsaved, number = unsaved + 1, number + 1
-            due = unsaved >= SAVED_TOGETHER or time.monotonic() - saved >= SAVE_SECONDS
-            yield item, due and number < total
-            if due:
-                unsaved, saved = 0, time.monotonic()
-
-    context.progress(done, total, stage)
-    async with (
-        side_by_side(numbers(), make, at_once, window=WINDOW * at_once) as made,
-        aclosing(saving(made)) as items,
-    ):
-        yield items
-
-
-async def _reply(context: Context, params: BatchChatParams, index: int) -> dict[str, Any]:
-    prompt = params.prompts[index]
-    turns = [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
-    if params.system is not None:
-        turns = [Message(role="system", content=params.system), *turns]
-    asked = {name: getattr(params, name) for name in ("model", "temperature", "max_tokens")}
-    told: dict[str, Any] = {"index": index, "reply": None, "model": None, "usage": None, "error": None}
-    try:
-        request = ChatRequest(messages=turns, **{name: one for name, one in asked.items() if one is not None})
-        wire = request.model_dump(exclude_unset=True, exclude_none=True, by_alias=True)
-        said = await context.services.chat.complete(wire)
-    except LLMBackendError as error:
-        return {**told, "error": {"code": error.code, "message": error.message}}
-    reply = said["choices"][0]["message"].get("content")
-    return {**told, "reply": reply, "model": said.get("model"), "usage": said.get("usage")}
 
 
 def _is_not(value: bool) -> bool:
@@ -250,7 +157,7 @@ async def analyze_documents(context: Context, params: AnalyzeDocumentsParams) ->
         except LLMBackendError as error:
             return name, error
 
-    async with _each(context, total, "analyze", analysed, first=state["done"]) as analyses:
+    async with each(context, total, "analyze", analysed, first=state["done"]) as analyses:
         async for (name, analysis), due in analyses:
             if isinstance(analysis, LLMBackendError):
                 state["failed"].append({"id": name, "error": analysis.message})

@@ -10,6 +10,7 @@ from .agents import *
 from .analysis import *
 from .audit import *
 from .base import *
+from .batches import *
 from .chat import *
 from .collections import *
 from .embeddings import *

@@ -85,6 +85,7 @@ class JobResultRequest(JobRequest):
         description="bytes: where rows are vectors, a line of JSON (`rows` left out, `count` and `dimension` added), then "
         "the vectors, one after the other, as little-endian float32",
     )
+    partial: bool = Field(False, description="of a job that is not completed, the rows that it has so far")
     stream: bool = Field(False, description="JSON lines, a row each, from offset to the last")
 
 

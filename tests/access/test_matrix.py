@@ -40,6 +40,8 @@ class Row:
     """To a collection: those with whom it is shared for reading may not."""
     owners: bool = False
     """Nothing for those with whom a collection is shared."""
+    also: str | None = None
+    """A second right that the key needs."""
     spends: bool = False
     """It leaves nothing for the next call: each gets one of its own."""
 
@@ -76,6 +78,7 @@ ROWS: dict[str, Row] = {
     "delete_documents": Row("write", "collection", {"ids": ["nobody"]}, writes=True),
     "analyze_document": Row("chat", body={"text": TEXT}),
     "submit_job": Row("jobs", body={"job_type": "count_words", "params": {"texts": ["a"]}}),
+    "batch_chat": Row("jobs", body={"prompts": ["a"], "plan": True}, also="chat"),
     "get_job_status": Row("jobs", "job"),
     "list_jobs": Row("jobs"),
     "get_job_result": Row("jobs", "job"),
@@ -229,6 +232,8 @@ def _expected(row: Row, kind: Kind, whose: Whose, label: str) -> set[str]:
     if not kind.rights:
         return {"unauthorized"}
     if row.right is not None and row.right not in kind.rights:
+        return {"forbidden"}
+    if row.also is not None and row.also not in kind.rights:
         return {"forbidden"}
     if row.of == "nothing":
         return {"done"}

@@ -90,3 +90,11 @@ def test_chats_are_answered_in_order_and_fail_alone(client: LLMBackendClient) ->
         assert one.reply
         assert (one.error, one.model) == (None, client.health().chat)
     assert (result.replies[2].reply, result.replies[2].error.code) == (None, "invalid_request")
+
+
+def test_many_chats_are_asked_as_a_job(client: LLMBackendClient) -> None:
+    plan = client.batch_chat(["Say hello.", "Say hello."], max_tokens=4, plan=True)
+    assert (plan.count, plan.distinct, plan.completion_tokens) == (2, 1, 4)
+    job = client.wait_for_job(client.batch_chat(["Say hello.", "Say hello."], max_tokens=4))
+    assert job.replies[0]["reply"] == job.replies[1]["reply"]
+    assert (job.replies[1]["same_as"], job.count) == (0, 2)

@@ -99,6 +99,8 @@ DIFFERENCES = {
     "rag_ingest_files": Difference(
         renamed={"paths": "files"}, sdk_only={"progress"}, wire_only={"stream", "keep"}
     ),
+    # The SDK reads tables and files.
+    "batch_chat": Difference(sdk_only={"text"}),
     # The SDK reads vectors as bytes.
     "get_job_result": Difference(wire_only={"encoding_format"}),
     # In the SDK it comes first, and may be empty; on the wire, it may be left out.

@@ -240,6 +240,14 @@ def test_what_breaks_off_ends_with_an_event_that_says_so(
     assert kept["output"][0]["status"] == "incomplete"
 
 
+def test_a_shape_is_kept_to_in_the_background(client: LLMBackendClient, upstream: Upstream) -> None:
+    shape = {"type": "object", "properties": {"late": {"type": "boolean"}}, "required": ["late"]}
+    form = {"format": {"type": "json_schema", "name": "late", "schema": shape}}
+    begun = client._call("respond", input="hello", model="fitting", background=True, text=form)
+    events = list(client._told(client._stream("get_response", response_id=begun["id"])))
+    assert json.loads(check_all(events)["output"][0]["content"][0]["text"]).keys() == {"late"}
+
+
 def test_a_failure_in_the_background_is_told(client: LLMBackendClient, upstream: Upstream) -> None:
     begun = client._call("respond", input="hello", model="401", background=True)
     events = list(client._told(client._stream("get_response", response_id=begun["id"])))

@@ -1,0 +1,147 @@
+"""Many chats as a job: the same ones once, each tried again by itself, and what all of it would take, told before."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anyio
+
+from .. import threads, usage
+from ..errors import BackendError, LLMBackendError, Overloaded
+from ..inference import structured
+from ..knowledge.chunks.tokens import tokens_of
+from ..retrying import passing
+from ..schemas import BatchChat, BatchChatParams, ChatRequest, Message
+from ..schemas.usage import Price
+from .context import Context
+from .each import each
+from .registry import job_type
+
+PAUSE = 0.5
+"""Seconds before one that failed is asked again; twice as many before each further time, up to MOST_PAUSE."""
+MOST_PAUSE = 30.0
+AROUND = 4
+"""Tokens that a chat template puts around a message, or a few more."""
+
+
+@job_type("batch_chat", BatchChatParams, rows="replies", rights=("chat",), asks="chat")
+async def batch_chat(context: Context, params: BatchChatParams) -> dict[str, Any]:
+    """`{count, failed, replies: [{index, reply, parsed, model, usage, error, same_as}]}`, in order; one that fails leaves the others.
+
+    One that was asked before is `same_as` that index, and has no usage of its own.
+    """
+    total = len(params.prompts)
+    failed: int = (context.resume or {}).get("failed", 0)
+    firsts = await threads.processor(_firsts, params)
+    loop = asyncio.get_running_loop()
+    repeated = {first: loop.create_future() for index, first in enumerate(firsts) if first != index}
+    if context.results.count and repeated:
+        for row in await context.saved_rows():
+            if row["index"] in repeated:
+                repeated[row["index"]].set_result(row)
+
+    async def reply(index: int) -> dict[str, Any]:
+        if (first := firsts[index]) != index:  # which has been begun before
+            return {**await repeated[first], "index": index, "usage": None, "same_as": first}
+        told = await _reply(context, params, index)
+        if index in repeated:
+            repeated[index].set_result(told)
+        return told
+
+    async with each(context, total, "chat", reply) as replies:
+        async for told, due in replies:
+            context.results.append([told])
+            failed += told["error"] is not None
+            if due:
+                await context.checkpoint({"failed": failed})
+    context.progress(total, total, "done")
+    return {"count": total, "failed": failed}
+
+
+def _firsts(params: BatchChatParams) -> list[int]:
+    """For each prompt the first that is the same. Where chance has a say, each is asked: they are samples."""
+    if params.temperature:
+        return list(range(len(params.prompts)))
+    seen: dict[str, int] = {}
+    return [seen.setdefault(_key(prompt), index) for index, prompt in enumerate(params.prompts)]
+
+
+def _key(prompt: str | Sequence[Message]) -> str:
+    threads.give_way()
+    if isinstance(prompt, str):
+        return prompt
+    return "\n" + json.dumps([message.model_dump(exclude_none=True) for message in prompt])
+
+
+async def _reply(context: Context, params: BatchChatParams, index: int) -> dict[str, Any]:
+    told: dict[str, Any] = {"index": index, "reply": None, "model": None, "usage": None, "error": None}
+    if params.json_schema is not None:
+        told["parsed"] = None
+    pause = PAUSE
+    for left in range(params.retries, -1, -1):
+        try:
+            said = await _asked(context, params, params.prompts[index])
+            break
+        except LLMBackendError as error:
+            if not left or not _for_now(error):
+                return {**told, "error": {"code": error.code, "message": error.message}}
+            await anyio.sleep(min(MOST_PAUSE, error.details.get("retry_after") or pause))
+            pause *= 2
+    reply = said["choices"][0]["message"].get("content")
+    told |= {"reply": reply, "model": said.get("model"), "usage": said.get("usage")}
+    return {**told, "parsed": json.loads(reply)} if params.json_schema is not None else told
+
+
+async def _asked(context: Context, params: BatchChatParams, prompt: str | list[Message]) -> dict[str, Any]:
+    turns = [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
+    if params.system is not None:
+        turns = [Message(role="system", content=params.system), *turns]
+    asked = {name: getattr(params, name) for name in ("model", "temperature", "max_tokens")}
+    request = ChatRequest(messages=turns, **{name: one for name, one in asked.items() if one is not None})
+    wire = request.model_dump(exclude_unset=True, exclude_none=True, by_alias=True)
+    if params.json_schema is not None:
+        return await structured.complete(context.services.chat, wire, params.json_schema)
+    return await context.services.chat.complete(wire)
+
+
+def _for_now(error: LLMBackendError) -> bool:
+    """Whether it may go better a moment later."""
+    status = error.details.get("status")
+    return isinstance(error, BackendError | Overloaded) and (status is None or passing(status))
+
+
+async def plan(params: BatchChatParams, model: str, prices: Mapping[str, Price]) -> BatchChat:
+    """What the job would take; `model` is the one that it would ask."""
+    told = await threads.processor(_counted, params)
+    told.model = model
+    if params.max_tokens is not None:
+        told.completion_tokens = params.max_tokens * told.distinct
+    if prices:
+        counts = {"prompt_tokens": told.prompt_tokens or 0, "completion_tokens": told.completion_tokens or 0}
+        told.cost = usage.cost({"model": model, "embedded_tokens": 0, **counts}, prices)
+    return told
+
+
+def count(params: BatchChatParams) -> BatchChat:
+    """How many there are."""
+    return BatchChat(count=len(params.prompts), distinct=len(set(_firsts(params))))
+
+
+def _counted(params: BatchChatParams) -> BatchChat:
+    told, read = count(params), 0
+    beside = len(tokens_of(params.system)) + AROUND if params.system else 0
+    for index in set(_firsts(params)):
+        prompt = params.prompts[index]
+        texts = [prompt] if isinstance(prompt, str) else [_text(message) for message in prompt]
+        read += beside + sum(len(tokens_of(text)) + AROUND for text in texts)
+    told.prompt_tokens = read
+    return told
+
+
+def _text(message: Message) -> str:
+    if isinstance(message.content, str):
+        return message.content
+    return " ".join(part.text or "" for part in message.content or ())
