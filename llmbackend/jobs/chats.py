@@ -36,19 +36,20 @@ async def batch_chat(context: Context, params: BatchChatParams) -> dict[str, Any
     total = len(params.prompts)
     failed: int = (context.resume or {}).get("failed", 0)
     firsts = await threads.processor(_firsts, params)
-    loop = asyncio.get_running_loop()
-    repeated = {first: loop.create_future() for index, first in enumerate(firsts) if first != index}
+    repeated = {first: asyncio.Event() for index, first in enumerate(firsts) if first != index}
+    known: dict[int, dict[str, Any]] = {}
     if context.results.count and repeated:
-        for row in await context.saved_rows():
-            if row["index"] in repeated:
-                repeated[row["index"]].set_result(row)
+        known = {row["index"]: row for row in await context.saved_rows() if row["index"] in repeated}
 
     async def reply(index: int) -> dict[str, Any]:
         if (first := firsts[index]) != index:  # which has been begun before
-            return {**await repeated[first], "index": index, "usage": None, "same_as": first}
+            if first not in known:
+                await repeated[first].wait()
+            return {**known[first], "index": index, "usage": None, "same_as": first}
         told = await _reply(context, params, index)
         if index in repeated:
-            repeated[index].set_result(told)
+            known[index] = told
+            repeated[index].set()
         return told
 
     async with each(context, total, "chat", reply) as replies:

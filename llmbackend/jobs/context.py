@@ -161,7 +161,10 @@ class Context:
         What was not written yet, nor will be: it is for whoever writes next.
         """
         self._forget_to_write()
-        if self._writing is not None:
-            await asyncio.wait([self._writing])
-            if not self._writing.cancelled():
-                self._writing.exception()
+        while (writing := self._writing) is not None and not writing.done():
+            await asyncio.wait(
+                [writing]
+            )  # meanwhile, what is worked on at the same time may have begun another
+            self._forget_to_write()
+        if writing is not None and not writing.cancelled():
+            writing.exception()

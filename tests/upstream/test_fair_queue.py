@@ -66,7 +66,7 @@ async def test_a_flood_before_the_embedded_model_holds_up_its_own_project_alone(
 @pytest.mark.anyio
 async def test_a_project_s_job_does_not_wait_for_the_end_of_another_s_long_ones(tmp_path: Path) -> None:
     async def submit(project: str, prompts: int) -> str:
-        params = {"prompts": ["slow one"] * prompts}
+        params = {"prompts": [f"slow one, {number}" for number in range(prompts)]}
         body = {"job_type": "batch_chat", "params": params}
         said = await answer(backend, "submit_job", body, Trace("submit_job", caller=of_project(project)))
         return str(json.loads(said)["id"])  # type: ignore[arg-type]
