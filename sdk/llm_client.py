@@ -630,7 +630,7 @@ def _progress_text(progress: Mapping[str, Any], job_type: str = "") -> str:
     said = [f"{counted} {unit}{'s' if unit and max(done, total) != 1 else ''}".strip()]
     if not total and not done:
         said = [stage or "not begun"]
-    elif "write" in stages:
+    elif (stages.get("write") or {}).get("done"):
         said.append(f"{stages['write']['done']:,} chunk{'' if stages['write']['done'] == 1 else 's'}")
     elif not unit and stage not in ("", "done"):
         said.append(stage)

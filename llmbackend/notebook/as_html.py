@@ -64,7 +64,7 @@ STYLE = f"""<style>
 .llmb.llmb th,.llmb.llmb td{{text-align:left;vertical-align:top;padding:.35em 1em .35em 0;border:0;border-bottom:1px solid var(--line);max-width:34em;white-space:normal;background:none;color:inherit;font-size:inherit;line-height:1.45}}
 .llmb.llmb thead th{{color:var(--soft);font-weight:500;font-size:.85em}}
 .llmb.llmb tbody th{{font-weight:500;color:var(--soft);white-space:nowrap}}
-.llmb.llmb tr,.llmb.llmb tbody tr:nth-child(odd),.llmb.llmb tbody tr:hover{{background:none}}
+.llmb.llmb tr{{background:none!important}}
 .llmb.llmb .llmb-number{{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}}
 .llmb.llmb .llmb-bars{{white-space:nowrap}}
 .llmb.llmb tr.llmb-faint{{opacity:.6}}

@@ -117,7 +117,14 @@ def _rich(table: Any, rows: Any, width: int) -> str:
     for row in rows:
         table.add_row(*(Text(line(cell).rstrip()) for cell in row))
     to = StringIO()
-    Console(file=to, width=width, color_system=None, force_terminal=False, legacy_windows=False).print(table)
+    Console(
+        file=to,
+        width=width,
+        color_system=None,
+        force_terminal=False,
+        force_jupyter=False,
+        legacy_windows=False,
+    ).print(table)
     return "\n".join(one.rstrip() for one in to.getvalue().rstrip().split("\n"))
 
 

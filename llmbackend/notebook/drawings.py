@@ -48,7 +48,7 @@ from .wording import count, decimal, duration, ending, moment, parsed, plural, s
 
 ROWS = 50  # of a list; all of them are in `.to_pandas()`
 CARDS = 20
-LETTERS = 500  # of a passage, before it unfolds
+LETTERS = 400  # of a passage, before it unfolds
 DROPPED = 5  # candidates that an explanation shows, of those that were dropped
 
 PLACES = {"source", "headings", "page", "pages"}
@@ -263,11 +263,16 @@ def _documents(documents: Sequence[Mapping[str, Any]]) -> Drawing:
         [
             str(document["id"]),
             [Bar(document["chunks"] / most), count(document["chunks"])],
-            _about(document.get("metadata") or {}, 80),
+            _about(_beside_id(document), 80),
         ]
         for document in shown
     ]
     return [Paragraph(strong(of)), Table(["document", "chunks", "metadata"], rows), *_more(documents, ROWS)]
+
+
+def _beside_id(document: Mapping[str, Any]) -> dict[str, Any]:
+    about = document.get("metadata") or {}
+    return {name: value for name, value in about.items() if (name, value) != ("source", document["id"])}
 
 
 def _document(document: Record) -> Drawing:
@@ -398,8 +403,8 @@ def _report(report: Record) -> Drawing:
         if report.get(name)
     ]
     said: list[Line] = [strong(", ".join(done) or "nothing to do")]
-    written = [plural(report.get("chunks") or 0, "chunk")]
-    if report.get("tokens") is not None:
+    written = [plural(report["chunks"], "chunk")] if report.get("chunks") else []
+    if report.get("tokens"):
         written.append(plural(report["tokens"], "token"))
     planned = "seconds" in report
     if planned:
@@ -429,10 +434,12 @@ def _report(report: Record) -> Drawing:
         and (name != "documents" or not planned)
         and value not in (None, [], {})
     }
+    taken = rest.pop("columns", None)
     return [
         Paragraph(said),
         *([Fold(Span("bad", "what failed, and why"), _told(failed, "error"))] if failed else []),
         *([Fold(Span("warn", "warnings"), _told(warnings, "warning"))] if warnings else []),
+        *([Paragraph([muted("taken from the columns  "), _about(taken)])] if taken else []),
         *([Paragraph(_about(rest))] if rest else []),
     ]
 
