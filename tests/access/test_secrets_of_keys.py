@@ -1,4 +1,5 @@
-"""Keys are nowhere but in the reply that makes them: not in logs, databases, reprs, tracebacks or the OpenAPI document."""
+"""Keys are nowhere but in the reply that makes them: not in logs, databases, reprs, tracebacks, metrics, the OpenAPI
+document or notebooks."""
 
 from __future__ import annotations
 
@@ -33,6 +34,9 @@ def _forms(key: str) -> set[str]:
     }
 
 
+_HELLO = [{"role": "user", "content": "hello"}]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _at_debug() -> Iterator[None]:
     logging.getLogger("llmbackend").setLevel(logging.DEBUG)
@@ -47,13 +51,20 @@ def test_no_key_is_left_anywhere(door: Door, caplog: pytest.LogCaptureFixture) -
         told = [one["key"] for one in made] + [rotated["key"]]
         shown = [door.ask("GET", "/v1/keys").text, door.ask("DELETE", f"/v1/keys/{made[1]['id']}").text]
         for key in told:
-            for path in ("/v1/collections", "/v1/doctor", "/nowhere", f"/v1/jobs/{'x' * 70}"):
+            for path in ("/v1/collections", "/v1/doctor", "/metrics", "/nowhere", f"/v1/jobs/{'x' * 70}"):
                 door.ask("GET", path, key)
             door.ask("GET", "/v1/models", key + "x")
             door.ask("GET", f"/v1/collections/{key}")
             door.ask("DELETE", f"/v1/keys/{key}")
             door.ask("POST", "/v1/keys", key, {"can": ["write"]})
+            for model in (key, f"rag/{key}"):  # what a caller names is a label of some measures
+                door.ask("POST", "/v1/chat/completions", key, {"model": model, "messages": _HELLO})
+            door.ask("POST", "/v1/embeddings", key, {"model": key, "input": "a"})
         door.portal.call(door.backend.register.look)
+        measures = door.ask("GET", "/metrics")
+        assert measures.status_code == 200, measures.text
+        assert "llmbackend_requests_total" in measures.text
+        shown.append(measures.text)
         shown.append(repr(door.backend.register.__dict__))
         shown += [repr(key.__dict__) for key in door.backend.register._keys.values()]
         shown += [repr(key.caller) + str(key.caller) for key in door.backend.register._keys.values()]

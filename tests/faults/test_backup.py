@@ -67,6 +67,14 @@ def _found(client: LLMBackendClient, collection: str) -> list[Any]:
     ]
 
 
+def _used(client: LLMBackendClient) -> list[Any]:
+    """What was counted, but for operations that go on meanwhile."""
+    rows = client.usage(by="project,key,model,operation,day")
+    return [
+        row for row in rows if row.operation in ("batch_embed", "embed", "delete_collection", "revoke_key")
+    ]
+
+
 def _until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
@@ -99,6 +107,12 @@ def test_all_that_is_kept_comes_back(kind: str, tmp_path: Path) -> None:
             "rag_ingest", {"documents": ["x"], "collection": "late"}, run_at="2035-01-01T00:00:00Z"
         )
         client.set_schedule("nightly", "30 2 * * *", "backup", {"keep": 3})
+        client.embed(["c", "d e"])
+        client.delete_collection(client.create_collection("gone").name)
+        client.revoke_key(client.create_key(project="hr").id)
+        used, entries = _used(client), client.audit()
+        assert {row.operation for row in used} == {"batch_embed", "embed", "delete_collection", "revoke_key"}
+        assert {one.action for one in entries} == {"delete_collection", "create_key", "revoke_key"}
         schedules, jobs = client.list_schedules(), {one.id: one.status for one in client.list_jobs()}
         stop = threading.Event()
 
@@ -116,8 +130,12 @@ def test_all_that_is_kept_comes_back(kind: str, tmp_path: Path) -> None:
             stop.set()
             writing.join()
         found, collections = _found(client, "reports"), client.list_collections()
-    _restored(made.file, tmp_path / "b")
+    file = shutil.copy(made.file, tmp_path)
+    shutil.rmtree(tmp_path / "a")
+    _restored(file, tmp_path / "b")
     with _client(kind, tmp_path / "b", job_lease=2) as client:
+        assert _used(client) == used
+        assert client.audit() == entries
         assert _found(client, "reports") == found
         there = {one.name: (one.documents, one.indexes, one.created_at) for one in client.list_collections()}
         assert there == {one.name: (one.documents, one.indexes, one.created_at) for one in collections}

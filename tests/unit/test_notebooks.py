@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,45 @@ def test_an_error_shows_its_message_and_the_caller_s_own_lines(
     assert len(said) < 12
     assert "line 2, in ask" in "\n".join(said)
     assert "llm_client.py" not in "\n".join(said)
+
+
+@pytest.mark.parametrize("mode", ["Context", "Verbose"])
+def test_no_cell_shows_a_key_but_the_one_that_asks_for_it(
+    shell: InteractiveShell, mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.run_line_magic("xmode", mode)
+    cells = [
+        "made = client.create_key(project='hr', note='HR app'); made",
+        "[made]",
+        "other = client.rotate_key(made.id); other",
+        "client.list_keys()",
+        "client.audit()",
+        "client.usage(by='key,operation')",
+        "from llmbackend import LLMBackendClient; away = LLMBackendClient('http://127.0.0.1:9', made.key); away",
+        "away.health()",
+        "client.revoke_key(made.key)",
+        "client.rag_query(made.key, 'nowhere')",
+        "vars(away)",
+    ]
+    shown = ""
+    for cell in cells:
+        result = shell.run_cell(cell).result
+        shown += "".join(map(str, shell.display_formatter.format(result)[0].values()))
+    shown += capsys.readouterr().out
+    assert "llmb_hr_" in shown
+    for key in (shell.user_ns["made"].key, shell.user_ns["other"].key):
+        assert key.rpartition("_")[2][:8] not in shown
+    shell.run_line_magic("xmode", "Context")
+
+
+def test_the_notebooks_of_the_project_have_no_secret() -> None:
+    notebooks = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+    assert notebooks
+    secret = re.compile(
+        r"llmb_[A-Za-z0-9_.-]+_[A-Za-z0-9]{8}_[A-Za-z0-9]{8}|\bsk-[A-Za-z0-9_-]{16}|whsec_|Bearer \w"
+    )
+    for notebook in notebooks:
+        assert not secret.findall(notebook.read_text()), notebook.name
 
 
 def test_a_job_that_is_waited_for_is_drawn_in_place() -> None:
