@@ -430,13 +430,13 @@ class Backend:
         return await self._database.write(schedules.put, request.name, request.cron, request.timezone, job)
 
     async def list_schedules(self, request: schemas.Empty) -> schemas.ScheduleList:
-        """List the caller's schedules."""
-        found = await self._database.read(schedules.listed, _caller().project)
+        """List the schedules of the caller's project; for the administrator, those of all projects."""
+        found = await self._database.read(schedules.listed, _caller())
         return schemas.ScheduleList(schedules=found)
 
     async def delete_schedule(self, request: schemas.ScheduleRequest) -> schemas.ScheduleDeleted:
         """End a schedule; jobs that it has submitted go on."""
-        await self._database.write(schedules.remove, _caller().project, request.name)
+        await self._database.write(schedules.remove, _caller(), request.name)
         return schemas.ScheduleDeleted(deleted=request.name)
 
     # Keys, and what projects share

@@ -3442,7 +3442,10 @@ class LLMBackendClient:
         )
 
     def list_schedules(self) -> Records[Record]:
-        """The schedules that came with this key, as `set_schedule` returns each."""
+        """The schedules of this key's project, as `set_schedule` returns each; for the administrator, those of all.
+
+        There, those of other projects are named `project/name`, by which `delete_schedule` takes them, too.
+        """
         return Records(self._call("list_schedules")["schedules"])
 
     def delete_schedule(self, name: str) -> Record:

@@ -26,6 +26,8 @@ from sqlalchemy import (
 )
 
 from ..access import keys
+from ..access.caller import Caller
+from ..access.names import QualifiedName, qualified
 from ..errors import Forbidden, InvalidRequest, LLMBackendError, NotFound
 from ..schemas import Schedule
 from ..storage.schema import metadata
@@ -103,10 +105,13 @@ def put(connection: Connection, name: str, cron: str, timezone: str, job: ledger
     )
 
 
-def listed(connection: Connection, owner: str) -> list[Schedule]:
+def listed(connection: Connection, caller: Caller) -> list[Schedule]:
+    """Those of the caller's project; for the administrator, those of all."""
+    reach = () if caller.reach is None else (table.c.owner == caller.reach,)
+    found = connection.execute(select(table).where(*reach).order_by(table.c.owner, table.c.name))
     return [
         Schedule(
-            name=row.name,
+            name=QualifiedName(row.owner, row.name).shown_to(caller),
             cron=row.cron,
             timezone=row.timezone,
             job_type=row.type,
@@ -114,13 +119,15 @@ def listed(connection: Connection, owner: str) -> list[Schedule]:
             next_at=stamp(row.next_at),
             error=row.error,
         )
-        for row in connection.execute(select(table).where(table.c.owner == owner).order_by(table.c.name))
+        for row in found
     ]
 
 
-def remove(connection: Connection, owner: str, name: str) -> None:
-    """Raises NotFound."""
-    if not remove_if_there(connection, owner, name):
+def remove(connection: Connection, caller: Caller, name: str) -> None:
+    """One of the caller's project, or any as `project/name` for the administrator. Raises NotFound."""
+    place = qualified(name, caller)
+    within_reach = caller.reach in (None, place.project)
+    if not (within_reach and remove_if_there(connection, place.project, place.name)):
         raise NotFound(f"no schedule {name!r}", details={"name": name})
 
 

@@ -177,11 +177,11 @@ class JobResult(Response):
 # Schedules
 
 
-_ScheduleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+_SCHEDULE = "[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 
 
 class SetScheduleRequest(Request):
-    name: _ScheduleName
+    name: str = Field(pattern=f"^{_SCHEDULE}$")
     cron: str = Field(
         max_length=100,
         pattern=PRINTABLE,
@@ -195,11 +195,14 @@ class SetScheduleRequest(Request):
 
 
 class ScheduleRequest(Request):
-    name: _ScheduleName
+    name: str = Field(
+        pattern=f"^([A-Za-z0-9_.-]{{1,64}}/)?{_SCHEDULE}$",
+        description="the administrator reaches those of other projects as `project/name`",
+    )
 
 
 class Schedule(Response):
-    name: str
+    name: str = Field(description="of another project, as the administrator sees it: `project/name`")
     cron: str
     timezone: str
     job_type: str

@@ -96,9 +96,9 @@ def _cors(origins: list[str]) -> list[Middleware]:
 
 
 def _path(operation: Operation) -> str:
-    """The path as Starlette has it: names of models, and of another project's collections, have slashes, or %2F."""
+    """The path as Starlette has it: names of models, and of what is another project's, have slashes, or %2F."""
     path = operation.path.replace("{model}", "{model:path}")
-    return path.replace("{collection}", "{collection:collection}")
+    return path.replace("{collection}", "{collection:qualified}").replace("{name}", "{name:qualified}")
 
 
 class _Fixed(Route):
@@ -112,7 +112,7 @@ def _route(operation: Operation) -> type[Route]:
     return Route if "{" in operation.path else _Fixed
 
 
-class _CollectionName(Convertor[str]):
+class _QualifiedName(Convertor[str]):
     """`name` or `project/name`."""
 
     regex = "[^/]+(?:/[^/]+)?"
@@ -124,7 +124,7 @@ class _CollectionName(Convertor[str]):
         return value
 
 
-register_url_convertor("collection", _CollectionName())
+register_url_convertor("qualified", _QualifiedName())
 
 
 class _Endpoint:

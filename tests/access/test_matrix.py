@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 
@@ -193,14 +193,12 @@ class World:
                 "job": "00000000-0000-0000-0000-000000000000",
                 "key": "llmb_hr_abcdefgh",
                 "response": "resp_nothing",
-            }.get(of, nothing if of == "schedule" or kind.project == "hr" else f"hr/{nothing}")
+            }.get(of, nothing if kind.project == "hr" else f"hr/{nothing}")
         # Those who have no project of their own here ask for hr's, as it does.
         mine = kind.project if kind.project in ("hr", "support") else "hr"
         project = mine if whose == "own" else "support" if mine == "hr" else "hr"
-        if of == "schedule":
-            return self.thing(of, project)
-        if of in ("collection", "new"):
-            name = self.thing(of, project) if spend else "policies"
+        if of in ("collection", "new", "schedule"):
+            name = self.thing(of, project) if spend or of == "schedule" else "policies"
             return name if project == kind.project else f"{project}/{name}"
         return self.thing(of, project) if spend else self.things[of, project]
 
@@ -247,7 +245,7 @@ def _expected(row: Row, kind: Kind, whose: Whose, label: str) -> set[str]:
         if label == "shared-with" and whose == "own":
             return {"forbidden"} if row.writes or row.owners else {"done"}
         return {"done"} if whose == "own" or label == "admin" else {"not_found"}
-    if label == "admin" and row.of in ("job", "run", "key", "response") and whose != "missing":
+    if label == "admin" and row.of in ("job", "run", "key", "response", "schedule") and whose != "missing":
         return {"done"}
     own = whose == "own" and kind.project in ("hr", "support")
     return {"done"} if own else {"not_found"}
@@ -500,6 +498,94 @@ def test_only_names_that_the_caller_may_list_are_suggested(several: World) -> No
     body = {"collection": "polices", "ids": ["a"]}
     refused = door.ask("POST", "/v1/collections/polices/documents/delete", mute, body).json()["error"]
     assert (refused["code"], refused["details"].get("near")) == ("not_found", None)
+
+
+def test_the_administrator_lists_and_ends_schedules_of_all_projects(several: World) -> None:
+    door, names = several.door, {}
+    for project in ("hr", "support", "default"):
+        key = ADMIN if project == "default" else f"key-of-{project}"
+        body = {**(ROWS["set_schedule"].body or {}), "name": "of-each"}
+        assert door.ask("POST", "/v1/schedules", key, body).status_code == 200
+        names[key] = "of-each"
+
+    def listed(key: str) -> list[str]:
+        found = door.ask("GET", "/v1/schedules", key).json()["schedules"]
+        return [one["name"] for one in found if one["name"].endswith("of-each")]
+
+    assert listed("key-of-hr") == listed("key-of-support") == ["of-each"]
+    assert listed(ADMIN) == ["of-each", "hr/of-each", "support/of-each"]
+    for slash in ("/", "%2F"):
+        refused = door.ask("DELETE", f"/v1/schedules/hr{slash}of-each", "key-of-support")
+        assert refused.status_code == 404, refused.text
+    ended = door.ask("DELETE", "/v1/schedules/hr/of-each")
+    assert (ended.status_code, ended.json()) == (200, {"deleted": "hr/of-each"})
+    assert listed(ADMIN) == ["of-each", "support/of-each"]
+    assert listed("key-of-hr") == []
+    for key in ("key-of-support", ADMIN):
+        assert door.ask("DELETE", "/v1/schedules/of-each", key).status_code == 200
+
+
+@pytest.mark.parametrize("what", ["documents", "export"])
+def test_a_cursor_of_another_project_leads_to_nothing_of_its(several: World, what: str) -> None:
+    """It counts where it is used: in the caller's own collection, of which it tells where to go on."""
+    door = several.door
+    for project in ("hr", "support"):
+        body = {
+            "collection": "paged",
+            "documents": [{"id": f"{project}-{n}", "text": f"{project} {n}"} for n in range(4)],
+        }
+        assert door.ask("POST", "/v1/rag/ingest", f"key-of-{project}", body).status_code == 200
+    path = f"/v1/collections/paged/{what}?limit=2"
+    cursor = door.ask("GET", path, "key-of-hr").json()["cursor"]
+    assert cursor
+    reply = door.ask("GET", f"{path}&cursor={quote(cursor)}", "key-of-support")
+    assert not re.search("hr[- ]", reply.text.replace(cursor, "")), reply.text
+    for place in ("hr/paged", "hr/nothing"):
+        refused = door.ask("GET", f"/v1/collections/{place}/{what}?cursor={quote(cursor)}", "key-of-support")
+        assert refused.status_code == 404, refused.text
+
+
+def test_nothing_is_imported_into_what_is_shared_for_reading_only(several: World) -> None:
+    """Neither a new import nor one that the owner has begun, nor its end."""
+    door = several.door
+    place = "/v1/collections/hr/policies/import"
+    begun = door.ask("POST", "/v1/collections/begun/import", "key-of-hr", {"manifest": MANIFEST}).json()[
+        "token"
+    ]
+    door.ask("POST", "/v1/collections/begun/shares", "key-of-hr", {"with_project": "partner", "can": "read"})
+    before = door.ask("GET", "/v1/collections/policies", "key-of-hr").json()
+    for body in ({"manifest": MANIFEST}, {"token": begun}, {"token": begun, "abort": True}):
+        refused = door.ask("POST", place, "key-of-partner", body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden"), refused.text
+    assert door.ask("GET", "/v1/collections/policies", "key-of-hr").json() == before
+    ended = door.ask("POST", "/v1/collections/begun/import", "key-of-hr", {"token": begun, "abort": True})
+    assert ended.status_code == 200, ended.text
+
+
+def test_another_projects_run_is_answered_as_one_that_is_missing(several: World) -> None:
+    """Though it waits for somebody's word, it goes on waiting for its own project's."""
+    door = several.door
+    asked = {"agent": "writing", "task": "policies", "tools": ["ingest_document"], "approve": "writes"}
+    job = {"job_type": "run_agent", "params": asked}
+    run_id = door.ask("POST", "/v1/jobs", "key-of-hr", job).json()["id"]
+    deadline = time.monotonic() + 60
+    while not (run := door.ask("GET", f"/v1/jobs/{run_id}", "key-of-hr").json())["pending"]:
+        assert run["status"] in ("queued", "running"), run
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for verb in ("approve", "reject"):
+        bodies = {
+            door.ask("POST", f"/v1/agents/runs/{one}/{verb}", "key-of-support", {})
+            .text.split('"request_id"')[0]
+            .replace(one, "<id>")
+            for one in (run_id, "00000000-0000-0000-0000-000000000000")
+        }
+        assert len(bodies) == 1, bodies
+        assert '"code":"not_found"' in bodies.pop()
+    assert door.ask("GET", f"/v1/jobs/{run_id}", "key-of-hr").json()["pending"] == run["pending"]
+    rejected = door.ask("POST", f"/v1/agents/runs/{run_id}/reject", "key-of-hr", {})
+    assert rejected.status_code == 200, rejected.text
+    door.wait(run_id)
 
 
 def test_hits_of_two_collections_of_one_name_tell_whose_they_are(several: World) -> None:

@@ -101,6 +101,35 @@ def test_a_stream_ends_within_a_second_after_its_key_was_revoked(
         assert time.monotonic() < revoked + 5
 
 
+def test_a_stream_over_a_share_goes_on_and_the_next_call_finds_nothing(
+    servers: list[Server], admin: LLMBackendClient
+) -> None:
+    """Its passages were read before; what is asked after that, in any process, is of a collection that is not there."""
+    made = admin.create_key(project="hr"), admin.create_key(project="support")
+    admin.rag_ingest(["Vacation is 30 days."], collection="hr/policies")
+    admin.share_collection("hr/policies", with_project="support")
+    try:
+        with ExitStack() as stack:
+            support, elsewhere = (
+                stack.enter_context(LLMBackendClient(server.url, made[1].key)) for server in servers
+            )
+            stream = iter(support.rag_query("How much vacation?", "hr/policies", stream=True))
+            next(stream)
+            admin.unshare_collection("hr/policies", with_project="support")
+            for _ in range(20):
+                next(stream)
+            for stream_or_not in (True, False):
+                with pytest.raises(NotFound, match="no collection 'hr/policies'"):
+                    list(support.rag_query("How much vacation?", "hr/policies", stream=stream_or_not))
+            with pytest.raises(NotFound, match="no collection 'hr/policies'"):
+                elsewhere.get_collection("hr/policies")
+            stream.close()  # type: ignore[attr-defined]
+    finally:
+        admin.delete_collection("hr/policies")
+        for key in made:
+            admin.revoke_key(key.id)
+
+
 def test_a_call_that_does_not_stream_is_answered(servers: list[Server], admin: LLMBackendClient) -> None:
     made = admin.create_key(project="hr", can=["chat"])
     with LLMBackendClient(servers[0].url, made.key) as hr:
