@@ -511,7 +511,7 @@ class Backend:
 
     async def health(self, request: schemas.Empty) -> schemas.Health:
         """Tell that the backend is ready, and which models it would ask."""
-        return health.ready(self.parts)
+        return await health.ready(self.parts)
 
     async def doctor(self, request: schemas.Empty) -> schemas.Diagnosis:
         """Check each model server, the embedded models and the data directory."""

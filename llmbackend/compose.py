@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import audit, otel, plugins, threads, usage
+from . import audit, dependencies, otel, plugins, threads, usage
 from .access.issuing import Keys
 from .access.limits import Limiter
 from .access.register import Register
@@ -77,6 +77,7 @@ class Components:
         self.embedder, self.judge = factory.embedders(settings, self.disk)
         self.sifter = factory.sifter(self.embedder)
         self.reranker = factory.reranker(settings)
+        self.dependencies = dependencies.of(settings)
 
         edge, self.qdrant = vector_engines(settings, name, self.disk)
         engines: list[VectorEngine] = [self.qdrant, edge] if self.qdrant else [edge]
@@ -204,6 +205,7 @@ class Components:
                 parts.imports,
                 parts.jobs,
                 parts.register,
+                parts.dependencies,
             ):
                 opened.push_async_callback(part.close)
             if settings.otel:

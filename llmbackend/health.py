@@ -32,6 +32,7 @@ class State(NamedTuple):
 
 
 async def state(parts: Components) -> State:
+    await parts.dependencies.look()
     jobs, ages = await parts.database.read(reading.waiting)
     file = parts.settings.data_dir / "embeddings.db"
     return State(
@@ -50,7 +51,8 @@ async def state(parts: Components) -> State:
     )
 
 
-def ready(parts: Components) -> schemas.Health:
+async def ready(parts: Components) -> schemas.Health:
+    await parts.dependencies.look()
     # What fails without room; with Qdrant and PostgreSQL elsewhere, there is only a cache in the data directory.
     vectors = parts.disk if parts.qdrant is None else None
     disks = {disk for disk in (vectors, parts.jobs_disk) if disk is not None}
@@ -88,4 +90,9 @@ async def diagnosis(parts: Components, caller: Caller) -> schemas.Diagnosis:
 
 
 def _by_part(parts: Components) -> dict[str, str]:
-    return {"disk": parts.disk.problem or "ok", **parts.chat.servers(), **parts.vitals.parts()}
+    return {
+        "disk": parts.disk.problem or "ok",
+        **parts.chat.servers(),
+        **parts.dependencies.parts,
+        **parts.vitals.parts(),
+    }

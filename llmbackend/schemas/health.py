@@ -15,7 +15,8 @@ class Health(Response):
     status: Literal["ok", "failing"] = Field(description="failing comes with the HTTP status 503")
     problems: list[str] = Field(description="what does not work, and what to do; reading may go on")
     parts: dict[str, str] = Field(
-        description="each part that was at work, such as database, disk, usage and the model servers: ok, or what is wrong"
+        description="each part that was at work, such as database, disk, usage and the model servers, and each server that is set "
+        "up (Qdrant, Redis, embeddings, rerank), asked every 5 s at most: ok, or what is wrong"
     )
     version: str
     chat: str | None = Field(description="the chat model, or null where none is set up")

@@ -364,7 +364,7 @@ STOREYS = (
     },
     {"inference"},
     {"knowledge"},
-    {"analysis", "doctor", "llamaindex", "responses"},
+    {"analysis", "dependencies", "doctor", "llamaindex", "responses"},
     {"jobs", "backup"},
     {"agents"},
     {"model_list"},

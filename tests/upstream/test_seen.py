@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import requests
 
-from llmbackend import LLMBackendClient, LLMBackendError, logs, tracing
+from llmbackend import LLMBackendClient, LLMBackendError, dependencies, logs, tracing
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.server import KEY, serving
 from tests.upstream.conftest import Connect
 from tests.upstream.fake import KEY as UPSTREAM_KEY
-from tests.upstream.fake import REPLY, USAGE, Upstream
+from tests.upstream.fake import REPLY, USAGE, Upstream, closed_port
 
 QUESTION = "What-nobody-may-read?"
 
@@ -89,6 +89,28 @@ def test_the_parts_of_health_tell_a_chat_server_that_failed(connect: Connect) ->
         "ok",
         "failed of late, and is asked last",
     )
+
+
+def test_the_parts_of_health_tell_each_server_that_is_set_up_and_wait_for_none(
+    upstream: Upstream, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that hangs is told once its time is over, and keeps neither the others nor the caller waiting."""
+    monkeypatch.setattr(dependencies, "AGE_SECONDS", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        client = connect(
+            rerank_url=f"{upstream.url}/v1",
+            qdrant_url=f"http://127.0.0.1:{hanging.getsockname()[1]}, {closed_port()}",
+        )
+        for _ in range(2):  # the second finds the first's question to the one that hangs under way
+            health = client.health()
+            assert health.status == "ok"
+            assert "Qdrant" not in health.parts
+            assert health.parts["Qdrant 2"] == "cannot be reached (ClientConnectorError)"
+            assert health.parts["rerank"] == "ok"
+        deadline = time.monotonic() + 30
+        while "Qdrant" not in (parts := client.health().parts):
+            assert time.monotonic() < deadline
+        assert parts["Qdrant"] == "no answer within 2 s"
 
 
 def test_a_log_as_json_has_a_call_s_numbers_by_name(
