@@ -1,9 +1,15 @@
-"""LlamaIndex takes a second to import, and does not stand two threads that import parts of it at the same time."""
+"""LlamaIndex takes seconds to import, and does not stand two threads that import parts of it at the same time."""
 
 from __future__ import annotations
 
 import gc
+import os
+import sys
 import threading
+from collections.abc import Callable, Sized
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 
 _loading = threading.Lock()
 
@@ -22,3 +28,28 @@ def llamaindex() -> None:
             gc.get_freeze_count()
         ):  # a server, which leaves out what stays when it looks for garbage (server/app.py)
             gc.freeze()
+
+
+def tokenizer() -> Callable[[str], Sized]:
+    """LlamaIndex's: the application's own, if that has set one; else the same as LlamaIndex would load, without it."""
+    with _loading:
+        if "llama_index.core" in sys.modules:
+            from llama_index.core.utils import get_tokenizer
+
+            return get_tokenizer()
+        import tiktoken
+
+        spec = find_spec("llama_index.core")
+        assert spec is not None
+        assert spec.origin is not None
+        # LlamaIndex ships what tiktoken would download, and names it in the same way.
+        shipped = str(Path(spec.origin).with_name("_static") / "tiktoken_cache")
+        named = "TIKTOKEN_CACHE_DIR" in os.environ
+        if not named:
+            os.environ["TIKTOKEN_CACHE_DIR"] = shipped
+        try:
+            encoding = tiktoken.encoding_for_model("gpt-3.5-turbo")
+        finally:
+            if not named:
+                del os.environ["TIKTOKEN_CACHE_DIR"]
+        return partial(encoding.encode, allowed_special="all")

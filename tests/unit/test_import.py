@@ -98,6 +98,27 @@ def test_a_client_imports_nothing_heavy_behind_its_callers_back(tmp_path: Path) 
     assert _run(program, LLMBACKEND_DATA_DIR=str(tmp_path)) == ""
 
 
+def test_a_short_document_is_ingested_and_found_without_llamaindex(tmp_path: Path, models_dir: Path) -> None:
+    """Nor what comes along with it, such as nltk, SciPy and pandas: that would be most of a first command's time."""
+    program = """
+        import os, sys
+        from llmbackend import LLMBackendClient
+        before = dict(os.environ)
+        said = "# Router\\n\\nIt is reset by its button.\\n\\n# Printer\\n\\n日本語 <|endoftext|> ..."
+        with LLMBackendClient() as client:
+            report = client.rag_ingest([{"id": "a.md", "text": said}], "c")
+            assert client.rag_search("How is the router reset?", "c")
+        assert not {"llama_index.core", "nltk", "scipy", "pandas", "sklearn"} & set(sys.modules)
+        assert dict(os.environ) == before
+        from llama_index.core.utils import get_tokenizer
+        from llmbackend.knowledge.chunks.tokens import tokens_of
+        assert len(get_tokenizer()(said)) == len(tokens_of(said))
+        print(report.added)
+    """
+    found = _run(program, LLMBACKEND_DATA_DIR=str(tmp_path), LLMBACKEND_MODELS_DIR=str(models_dir))
+    assert found == "1\n"
+
+
 def test_parts_of_llamaindex_may_be_wanted_by_several_threads_at_once(tmp_path: Path) -> None:
     program = """
         import sys

@@ -8,6 +8,7 @@ from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
 
+from ... import loading
 from .tokens import tokens_of
 from .windows import windows
 
@@ -24,6 +25,7 @@ DENSE = 8
 @lru_cache(maxsize=16)
 def splitter(size: int, overlap: int) -> Any:
     """LlamaIndex's SentenceSplitter, for parts of at most `size` tokens."""
+    loading.llamaindex()
     from llama_index.core.node_parser import SentenceSplitter
 
     return SentenceSplitter(
@@ -78,15 +80,21 @@ _ANY_END = re.compile(r"[.!?][\"')\]}]*\s+(?=\S)")
 
 
 def _near_starts(text: str) -> list[int]:
-    from llama_index.core.utils import globals_helper
-
     if DENSE * len(_MARK.findall(text)) < len(text):
         try:
-            spans = globals_helper.punkt_tokenizer.span_tokenize(text)
+            spans = _punkt().span_tokenize(text)
             return [start for start, _ in spans][1:]
         except TimeoutError:
             pass  # the machine is very busy
     return [found.end() for found in _ANY_END.finditer(text)]
+
+
+@lru_cache(maxsize=1)
+def _punkt() -> Any:
+    loading.llamaindex()
+    from llama_index.core.utils import globals_helper
+
+    return globals_helper.punkt_tokenizer
 
 
 def _parts(sentence: str, longest: int, size: int) -> Iterator[str]:

@@ -62,7 +62,4 @@ def _by_words() -> bool:
 
 @lru_cache(maxsize=1)
 def _tokenizer() -> Callable[[str], Sized]:
-    loading.llamaindex()
-    from llama_index.core.utils import get_tokenizer
-
-    return get_tokenizer()
+    return loading.tokenizer()
