@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 PROGRESS_SECONDS = 0.2
 """Seconds between two writes of a job's progress."""
+NEWS_SECONDS = 0.05
+"""Until a new stage, or first headway, is written: a job that ends sooner is written once, at its end."""
 
 Save = Callable[[dict[str, Any], list[Chunk]], Coroutine[Any, Any, None]]
 """Writes values of the job's row together with chunks of its result."""
@@ -87,6 +90,7 @@ class Context:
         self._written = 0.0
         self._writing: asyncio.Task[None] | None = None
         self._to_write: asyncio.TimerHandle | None = None
+        self._to_write_at = math.inf
 
     def collection(self, name: str) -> QualifiedName:
         """What `services.collections` takes, for a name that the params have in `collection`; raises Forbidden."""
@@ -104,26 +108,29 @@ class Context:
             self._reached = done
             self._headway = {"reached": done, "tries": 0}
         self._state = {"done": done, "total": total, "stage": stage[:64], "rate": rate, **self._headway}
-        if news:
-            self._write()
-        elif self._to_write is None:
-            self._write_in(self._written + PROGRESS_SECONDS - time.monotonic())
+        loop = asyncio.get_running_loop()
+        self._write_at(loop.time() + NEWS_SECONDS if news else self._written + PROGRESS_SECONDS)
 
-    def _write_in(self, seconds: float) -> None:
-        self._to_write = asyncio.get_running_loop().call_later(seconds, self._write)
+    def _write_at(self, moment: float) -> None:
+        """By the loop's clock, unless a write is due sooner."""
+        if moment < self._to_write_at:
+            self._forget_to_write()
+            self._to_write_at = moment
+            self._to_write = asyncio.get_running_loop().call_at(moment, self._write)
 
     def _write(self) -> None:
         self._forget_to_write()
+        moment = asyncio.get_running_loop().time()
         if self._writing is not None and not self._writing.done():
-            self._write_in(PROGRESS_SECONDS)
+            self._write_at(moment + PROGRESS_SECONDS)
         else:
-            self._written = time.monotonic()
+            self._written = moment
             self._writing = asyncio.create_task(self._save(self._state, []))
 
     def _forget_to_write(self) -> None:
         if self._to_write is not None:
             self._to_write.cancel()
-            self._to_write = None
+            self._to_write, self._to_write_at = None, math.inf
 
     async def checkpoint(self, state: Any) -> None:
         """Save what is done: `state` (JSON, small) is `resume` of a later attempt, rows appended so far are stored."""

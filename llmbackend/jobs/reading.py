@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, get_args
 
-from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy import Connection, RowMapping, bindparam, func, select
 
 from ..errors import Conflict, JobExpired, LLMBackendError
 from ..schemas import JobProgress, JobRows, JobState, JobStatus, JobWebhook
@@ -21,16 +21,24 @@ log = logging.getLogger(__name__)
 
 _SHOWN = [column for column in jobs.c if column.name not in ("key", "token", "lease", "checkpoint", "result")]
 
+# Statements of every job's way are made once, as in ledger.py.
+_WITH_RESULT = select(*_SHOWN, jobs.c.result).where(jobs.c.id == bindparam("of_id"))
+_WAITS_FOR = (
+    select(jobs.c.id)
+    .join(dependencies, dependencies.c.waits_for == jobs.c.number)
+    .where(dependencies.c.job == bindparam("of_number"))
+)
+_WEBHOOK = select(webhooks).where(webhooks.c.job == bindparam("of_number"))
+
 
 def status(connection: Connection, reach: str | None, job_id: str, keep_days: float) -> JobStatus:
     """The job with its result, the rows of it as far as they are small; raises NotFound."""
-    query = select(*_SHOWN, jobs.c.result).where(*of_project(reach), jobs.c.id == job_id)
-    row = connection.execute(query).mappings().first()
-    if row is None:
+    row = connection.execute(_WITH_RESULT, {"of_id": job_id}).mappings().first()
+    if row is None or reach not in (None, row["owner"]):
         raise missing(job_id)
-    other = select(jobs.c.id).join(dependencies, dependencies.c.waits_for == jobs.c.number)
-    waits_for = connection.execute(other.where(dependencies.c.job == row["number"])).scalars()
-    told = connection.execute(select(webhooks).where(webhooks.c.job == row["number"])).mappings().first()
+    own = {"of_number": row["number"]}
+    waits_for = connection.execute(_WAITS_FOR, own).scalars()
+    told = connection.execute(_WEBHOOK, own).mappings().first()
     hook = JobWebhook(**{name: told[name] for name in JobWebhook.model_fields}) if told else None
     pending = _pending(connection, row)
     seen = _seen(row, keep_days, depends_on=list(waits_for), webhook=hook, pending=pending)

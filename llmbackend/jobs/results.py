@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from .tables import dependencies, jobs, params, webhooks
 from .tables import rows as table
@@ -103,18 +103,25 @@ def forget(connection: Connection, oldest: str) -> int:
 
 def read(connection: Connection, job: int, offset: int = 0, limit: int | None = None) -> Iterator[Chunk]:
     """The chunks with the rows from `offset` on, cut to those asked for."""
-    start = (
-        select(func.max(table.c.first)).where(table.c.job == job, table.c.first <= offset).scalar_subquery()
-    )
-    query = select(table.c.first, table.c.count, table.c.dimension, table.c.data).where(
-        table.c.job == job, table.c.first >= start, table.c.first + table.c.count > offset
-    )
-    if limit is not None:
-        query = query.where(table.c.first < offset + limit)
-    for row in connection.execute(query.order_by(table.c.first)):
+    query = _FROM if limit is None else _FROM.where(table.c.first < offset + limit)
+    for row in connection.execute(query, {"of_job": job, "offset": offset}):
         chunk = Chunk(*row)
         stop = chunk.count if limit is None else min(chunk.count, offset + limit - chunk.first)
         yield _cut(chunk, max(0, offset - chunk.first), stop)
+
+
+_JOB, _OFFSET = table.c.job == bindparam("of_job"), bindparam("offset", type_=table.c.first.type)
+
+_FROM = (
+    select(table.c.first, table.c.count, table.c.dimension, table.c.data)
+    .where(
+        _JOB,
+        table.c.first
+        >= select(func.max(table.c.first)).where(_JOB, table.c.first <= _OFFSET).scalar_subquery(),
+        table.c.first + table.c.count > _OFFSET,
+    )
+    .order_by(table.c.first)
+)
 
 
 def stored(connection: Connection, job: int) -> list[Any]:

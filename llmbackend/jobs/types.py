@@ -64,15 +64,22 @@ async def batch_embed(context: Context, params: BatchEmbedParams) -> dict[str, A
             size = max(size, min(2 * len(batch), EMBED_BATCH))
         return vectors
 
+    async def keep(vectors: EmbeddingBatch) -> None:
+        nonlocal state
+        results.append_vectors(vectors.values)
+        tokens = added(state["tokens"], vectors.total)
+        state = {"dimension": int(vectors.values.shape[1]), "tokens": tokens}
+        context.progress(results.count, total, "embed")
+        if results.count < total:
+            await context.checkpoint(state)
+
     context.progress(results.count, total, "embed")
-    async with side_by_side(batches(), embed, BATCHES_AT_ONCE) as embedded:
-        async for vectors in embedded:
-            results.append_vectors(vectors.values)
-            tokens = added(state["tokens"], vectors.total)
-            state = {"dimension": int(vectors.values.shape[1]), "tokens": tokens}
-            context.progress(results.count, total, "embed")
-            if results.count < total:
-                await context.checkpoint(state)
+    if total - results.count <= size:  # the only batch: tasks of its own would cost more than its texts
+        await keep(await embed(params.texts[results.count :]))
+    else:
+        async with side_by_side(batches(), embed, BATCHES_AT_ONCE) as embedded:
+            async for vectors in embedded:
+                await keep(vectors)
     context.progress(total, total, "done")
     return {"model": embedder.name, **state, "count": total}
 

@@ -8,12 +8,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from llmbackend.inference.embeddings import EmbeddingBatch
+from llmbackend.jobs import context
+from llmbackend.jobs.chats import batch_chat
 from llmbackend.jobs.context import Context
 from llmbackend.jobs.ledger import Claim
 from llmbackend.jobs.results import Chunk, Results, values
-from llmbackend.jobs.types import BatchChatParams, BatchEmbedParams, batch_chat, batch_embed
+from llmbackend.jobs.types import BatchEmbedParams, batch_embed
+from llmbackend.schemas import BatchChatParams
 
 AT_ONCE = 8
 
@@ -24,6 +28,7 @@ class _Job:
     def __init__(self, **services: Any) -> None:
         self.chunks: list[Chunk] = []
         self.saves = 0
+        self.written = asyncio.Event()
         given: Any = SimpleNamespace(chats_at_once=AT_ONCE, **services)
         claim = Claim(1, "id", "owner", "type", "token", "{}")
         self.context = Context(claim, given, None, Results(0, 0), self._save, self._read)
@@ -31,6 +36,7 @@ class _Job:
     async def _save(self, values: dict[str, Any], chunks: list[Chunk]) -> None:
         self.chunks += chunks
         self.saves += bool(chunks)
+        self.written.set()
 
     async def _read(self) -> list[Any]:
         return values(self.chunks)
@@ -101,3 +107,32 @@ def test_batches_of_texts_grow_and_do_not_wait_for_each_other() -> None:
     assert np.frombuffer(saved, "<f4").tolist() == list(range(20_000))
     assert embedder.sizes[0] < max(embedder.sizes)
     assert len(embedder.sizes) < 20
+
+
+def test_a_small_job_is_written_once_at_its_end_and_a_longer_one_tells_its_progress(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Embedder:
+        name = "e"
+
+        def __init__(self) -> None:
+            self.goes_on = asyncio.Event()
+
+        async def embed(self, texts: Sequence[str]) -> EmbeddingBatch:
+            await self.goes_on.wait()
+            return EmbeddingBatch(np.ones((len(texts), 1), np.float32), [1] * len(texts))
+
+    async def written(long: bool) -> bool:
+        embedder = Embedder()
+        job = _Job(embedder=embedder)
+        working = asyncio.create_task(batch_embed(job.context, BatchEmbedParams(texts=["a"])))
+        if long:
+            await job.written.wait()
+        embedder.goes_on.set()
+        await working
+        await job.context.settle()
+        return job.written.is_set()
+
+    assert asyncio.run(_within(written(long=True)))
+    monkeypatch.setattr(context, "NEWS_SECONDS", 30)  # the machine may be slow
+    assert not asyncio.run(_within(written(long=False)))
