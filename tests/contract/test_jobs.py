@@ -86,6 +86,7 @@ def test_a_completed_job_is_described(client: LLMBackendClient) -> None:
         "priority",
         "run_at",
         "depends_on",
+        "pending",
         "webhook",
         "created_at",
         "started_at",
