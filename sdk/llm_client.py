@@ -893,6 +893,7 @@ class Explanation(_Typed):
     bar: float | None
     found: bool
     model: str
+    prompt: str | None
     prompt_tokens: int
     notes: list[str]
     ms: Record

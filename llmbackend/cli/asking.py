@@ -130,11 +130,11 @@ def embed(
     key: Key = None,
 ) -> None:
     """Print the vector of each text, as a line of JSON."""
-    given = list(texts or ["-"])
-    if given == ["-"]:
-        given = [line for line in sys.stdin.read().splitlines() if line.strip()]
+    lines = list(texts or ["-"])
+    if lines == ["-"]:
+        lines = [line for line in sys.stdin.read().splitlines() if line.strip()]
     with connected(url, key) as client:
-        for vector in _vectors(client, given):
+        for vector in _vectors(client, lines):
             print_json(vector)
 
 

@@ -189,7 +189,7 @@ def test_an_explanation_tells_what_filters_do_not_find(
 ) -> None:
     explanation = client.rag_query("text", described, filters=filters, explain=True).explanation
     assert [one[: len(note)] for one in explanation.notes] == [note]
-    assert note in repr(explanation)
+    assert note.strip() in " ".join(repr(explanation).split())
 
 
 @pytest.mark.parametrize(

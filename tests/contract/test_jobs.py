@@ -82,6 +82,7 @@ def test_a_completed_job_is_described(client: LLMBackendClient) -> None:
         "result",
         "rows",
         "expired",
+        "pending",
         "error",
         "priority",
         "run_at",

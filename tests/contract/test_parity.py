@@ -29,10 +29,13 @@ class Number(IntEnum):
     SHORT = 64
 
 
+OBJECT = object()
+"""One for both: an error names it with its address."""
+
 CALLS: dict[str, Call] = {
     "embed: a number": lambda c: c.embed([1]),
     "embed: nothing": lambda c: c.embed([]),
-    "embed: an object": lambda c: c.embed([object()]),
+    "embed: an object": lambda c: c.embed([OBJECT]),
     "embed: not a number": lambda c: c.embed([float("nan")]),
     "embed: bytes": lambda c: c.embed([b"abc"]),
     "embed: a bare text": lambda c: list(c.embed("abc")),
@@ -41,7 +44,7 @@ CALLS: dict[str, Call] = {
     "embed: a character in two halves": lambda c: list(c.embed(["\ud83d", "\ude00"])),
     "embed: a text and None": lambda c: c.embed(["a", None]),
     "embed: a text and a number": lambda c: c.embed(["a", 1]),
-    "embed: a text and an object": lambda c: c.embed(["a", object()]),
+    "embed: a text and an object": lambda c: c.embed(["a", OBJECT]),
     "embed: a text and bytes": lambda c: c.embed(["a", b"b"]),
     "embed: a text and an empty one": lambda c: c.embed(["a", ""]),
     "embed: a tuple of texts": lambda c: list(c.embed(("a", "b"))),

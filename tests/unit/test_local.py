@@ -24,9 +24,9 @@ def test_a_stream_is_made_a_little_ahead_of_its_reader(
     read = Jobs.page
     pages: list[int] = []
 
-    async def counted(self: Jobs, reach: str | None, job_id: str, offset: int, limit: int) -> Any:
+    async def counted(self: Jobs, reach: str | None, job_id: str, offset: int, limit: int, **how: Any) -> Any:
         pages.append(offset)
-        return await read(self, reach, job_id, offset, limit)
+        return await read(self, reach, job_id, offset, limit, **how)
 
     monkeypatch.setattr(Jobs, "page", counted)
     with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:

@@ -62,7 +62,7 @@ def test_texts_come_best_first(connect: Connect, upstream: Upstream, wire: str) 
     ranked = client.rerank(QUERY, TEXTS)
     assert _rows(ranked) == BEST_FIRST
     assert type(ranked) is Records
-    assert all(type(one) is Record for one in ranked)
+    assert all(isinstance(one, Record) for one in ranked)
     assert _rows(client.rerank(QUERY, TEXTS, top_n=2)) == BEST_FIRST[:2]
     assert _rows(client.rerank(QUERY, TEXTS, top_n=99)) == BEST_FIRST
     assert _rows(client.rerank(QUERY, (text for text in TEXTS))) == BEST_FIRST  # type: ignore[arg-type]

@@ -192,16 +192,16 @@ def test_a_job_that_begins_at_once_is_not_part_of_the_call_that_submitted_it(
     connect: Connect, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from llmbackend import tracing
-    from llmbackend.jobs import types
+    from llmbackend.jobs import chats
 
     seen: list[str] = []
-    reply = types._reply
+    reply = chats._reply
 
     async def noting(*given: object) -> object:
         seen.append(tracing.current().operation)
         return await reply(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(types, "_reply", noting)
+    monkeypatch.setattr(chats, "_reply", noting)
     client = connect()
     client.wait_for_job(client.submit_job("batch_chat", {"prompts": ["Hello"]}), 60)
     assert seen == ["batch_chat"], "it has a trace of its own"
