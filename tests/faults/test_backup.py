@@ -60,10 +60,13 @@ def _restored(file: str | Path, folder: Path, **options: Any) -> dict[str, int]:
 
 
 def _found(client: LLMBackendClient, collection: str) -> list[Any]:
+    """All hits: those with the same score have no order of their own."""
     return [
-        [(hit.document_id, hit.chunk, hit.score, hit.text, hit.metadata) for hit in hits]
+        sorted(
+            (hit.document_id, hit.chunk, round(hit.score, 6), hit.text, repr(hit.metadata)) for hit in hits
+        )
         for mode in ("dense", "sparse", "hybrid")
-        if (hits := client.rag_search("case 217 of report 7", collection, mode=mode, top_k=3))
+        if (hits := client.rag_search("case 217 of report 7", collection, mode=mode, top_k=100))
     ]
 
 
