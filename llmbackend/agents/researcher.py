@@ -8,6 +8,8 @@ the answer is in the documents' words.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from itertools import combinations, product
 from typing import Any
 
 from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Workflow, step
@@ -33,6 +35,10 @@ _ASKS = (
 )
 _PARTS = re.compile(rf"(?<=[?;])\s+|,?\s+and\s+(?={_ASKS}\b)", re.IGNORECASE)
 _NUMBER = re.compile(r"(\d[\d.,]*)\s*([^\W\d_]{3,})")
+_MARK = re.compile(r"\[\d+\]")
+
+ALIKE = 0.6
+"""Which part of the words of the shorter of two sentences the other has, where both are about the same thing."""
 
 
 async def research(run: Running, tools: tuple[str, ...]) -> Made:
@@ -180,29 +186,45 @@ def _compared(group: list[AnswerEvent], *, several: bool, heads: bool) -> list[s
 
 
 def contradictions(found: list[AnswerEvent]) -> list[str]:
-    """Where two collections name other numbers of the same thing."""
-    told = []
-    for place, one in enumerate(found):
-        for other in found[place + 1 :]:
-            mine, theirs = _amounts(one.answer), _amounts(other.answer)
-            for unit in mine.keys() & theirs.keys():
-                if mine[unit].isdisjoint(theirs[unit]):
-                    a, b = sorted(mine[unit])[0], sorted(theirs[unit])[0]
-                    marks = _marks(one.answer), _marks(other.answer)
-                    told.append(
-                        f"Contradiction: {one.collection} says {a} {unit}{marks[0]}, "
-                        f"{other.collection} says {b} {unit}{marks[1]}."
-                    )
+    """Where sentences of two collections are alike but for a number of the same unit."""
+    told: list[str] = []
+    for one, other in combinations(found, 2):
+        for mine, theirs in product(_claims(one.answer), _claims(other.answer)):
+            units = mine.amounts.keys() & theirs.amounts.keys()
+            if any(mine.amounts[unit].isdisjoint(theirs.amounts[unit]) for unit in units) and mine.like(
+                theirs
+            ):
+                told.append(
+                    f"Contradiction: {one.collection} says “{mine.sentence}”{mine.mark}, "
+                    f"{other.collection} says “{theirs.sentence}”{theirs.mark}."
+                )
     return told
 
 
-def _amounts(text: str) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
-    for number, unit in _NUMBER.findall(re.sub(r"\[\d+\]", "", text)):
-        found.setdefault(unit.lower(), set()).add(number.strip(".,"))
-    return found
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """A sentence that names amounts."""
+
+    sentence: str
+    mark: str
+    amounts: dict[str, set[str]]
+    """By unit, the numbers."""
+    words: set[str]
+
+    def like(self, other: _Claim) -> bool:
+        """Whether both are about the same thing: the unit alone is not enough."""
+        shared = len(self.words & other.words)
+        return shared >= 3 and shared >= ALIKE * min(len(self.words), len(other.words))
 
 
-def _marks(text: str) -> str:
-    first = re.search(r"\[\d+\]", text)
-    return f" {first[0]}" if first else ""
+def _claims(answer: str) -> list[_Claim]:
+    claims = []
+    for start, end in sentences(answer):
+        sentence = " ".join(_MARK.sub("", answer[start:end]).split())
+        amounts: dict[str, set[str]] = {}
+        for number, unit in _NUMBER.findall(sentence):
+            amounts.setdefault(unit.lower(), set()).add(number.strip(".,"))
+        if amounts:
+            mark = _MARK.search(answer, start)
+            claims.append(_Claim(sentence, f" {mark[0]}" if mark else "", amounts, stems(sentence)))
+    return claims

@@ -87,7 +87,6 @@ def test_a_completed_job_is_described(client: LLMBackendClient) -> None:
         "priority",
         "run_at",
         "depends_on",
-        "pending",
         "webhook",
         "created_at",
         "started_at",
