@@ -60,14 +60,13 @@ def _restored(file: str | Path, folder: Path, **options: Any) -> dict[str, int]:
 
 
 def _found(client: LLMBackendClient, collection: str) -> list[Any]:
-    """All hits: those with the same score have no order of their own."""
-    return [
-        sorted(
-            (hit.document_id, hit.chunk, round(hit.score, 6), hit.text, repr(hit.metadata)) for hit in hits
-        )
-        for mode in ("dense", "sparse", "hybrid")
-        if (hits := client.rag_search("case 217 of report 7", collection, mode=mode, top_k=100))
-    ]
+    """The best hit, and what else is found: which of two copies is a hit, and which its duplicate, is left to chance."""
+    found: list[Any] = []
+    for mode in ("dense", "sparse", "hybrid"):
+        hits = client.rag_search("case 217 of report 7", collection, mode=mode, top_k=100)
+        copies = [(one.document_id, one.chunk) for hit in hits for one in (hit, *hit.duplicates)]
+        found.append((hits[0].document_id, hits[0].score, hits[0].text, hits[0].metadata, sorted(copies)))
+    return found
 
 
 def _used(client: LLMBackendClient) -> list[Any]:
