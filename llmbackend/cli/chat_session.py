@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -115,20 +116,18 @@ class _History:
 
     def __init__(self) -> None:
         self._file: Path | None = None
+        self._readline: Any = None
         with suppress(ImportError, OSError, LLMBackendError):
-            import readline
-
+            self._readline = import_module("readline")  # whose types are known where it is, not on Windows
             file = settings.load().data_dir / "chat_history"
             with suppress(FileNotFoundError):
-                readline.read_history_file(file)
-            readline.set_history_length(LINES)
+                self._readline.read_history_file(file)
+            self._readline.set_history_length(LINES)
             self._file = file
 
     def save(self) -> None:
         if self._file is not None:
-            import readline
-
             with suppress(OSError):
                 self._file.parent.mkdir(parents=True, exist_ok=True)
                 self._file.touch(mode=0o600)
-                readline.write_history_file(self._file)
+                self._readline.write_history_file(self._file)
