@@ -12,6 +12,8 @@ from . import panics, sse
 from .errors import BackendError
 from .schemas.base import Response
 
+Tell = Callable[[dict[str, Any]], None]
+
 Work = Callable[[Callable[..., None]], Awaitable[Response]]
 """Calls what it is given with what is done, the total, the stage, and how far each stage is, if there are several."""
 
@@ -21,20 +23,34 @@ def events(work: Work) -> AsyncIterator[bytes]:
     return sse.events(items(work))
 
 
-async def items(work: Work) -> AsyncGenerator[dict[str, Any]]:
+def items(work: Work) -> AsyncGenerator[dict[str, Any]]:
     """`{"progress": {…}}` while the work goes on, `{"report": {…}}` at its end. Leaving early cancels the work."""
+
+    async def telling(tell: Tell) -> dict[str, Any]:
+        def progress(
+            done: int, total: int, stage: str, stages: dict[str, dict[str, int]] | None = None
+        ) -> None:
+            further = {} if stages is None else {"stages": stages}
+            tell({"progress": {"done": done, "total": total, "stage": stage, **further}})
+
+        return {"report": (await work(progress)).model_dump()}
+
+    return told(telling)
+
+
+async def told(work: Callable[[Tell], Awaitable[dict[str, Any]]]) -> AsyncGenerator[dict[str, Any]]:
+    """What the work tells while it goes on, then what it returns. Leaving early cancels the work."""
     items: asyncio.Queue[dict[str, Any] | BaseException] = asyncio.Queue()
     scope = CancelScope()
-
-    def progress(done: int, total: int, stage: str, stages: dict[str, dict[str, int]] | None = None) -> None:
-        further = {} if stages is None else {"stages": stages}
-        items.put_nowait({"progress": {"done": done, "total": total, "stage": stage, **further}})
+    last: dict[str, Any] | None = None
 
     async def run() -> None:
+        nonlocal last
         with scope:
             try:
                 with panics.caught():
-                    items.put_nowait({"report": (await work(progress)).model_dump()})
+                    last = await work(items.put_nowait)
+                    items.put_nowait(last)
             except Exception as error:
                 items.put_nowait(error)
 
@@ -50,7 +66,7 @@ async def items(work: Work) -> AsyncGenerator[dict[str, Any]]:
             if isinstance(item, BaseException):
                 raise item
             yield item
-            if "report" in item:
+            if item is last:
                 return
     finally:
         scope.cancel()

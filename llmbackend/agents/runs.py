@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, cast
 
-from anyio import CancelScope
-
-from .. import panics, tracing
-from ..errors import BackendError, Conflict, LLMBackendError
+from .. import progress, tracing
+from ..errors import Conflict, LLMBackendError
 from ..jobs.ledger import WAITS, NewJob
 from ..jobs.service import Jobs
 from ..plugins import AGENTS, TOOLS
@@ -85,37 +82,12 @@ class AgentRuns:
             async for event in events:
                 yield event
 
-    async def _direct(self, request: RunAgentRequest) -> AsyncGenerator[dict[str, Any], None]:
-        items: asyncio.Queue[dict[str, Any] | BaseException] = asyncio.Queue()
-        running = Running(self._services, request, Journal(), items.put_nowait)
-        scope = CancelScope()
+    def _direct(self, request: RunAgentRequest) -> AsyncGenerator[dict[str, Any], None]:
+        async def work(tell: progress.Tell) -> dict[str, Any]:
+            run = await execute(Running(self._services, request, Journal(), tell))
+            return {"type": "done", "run": run.model_dump(mode="json")}
 
-        async def work() -> None:
-            with scope:
-                try:
-                    with panics.caught():
-                        run = await execute(running)
-                        items.put_nowait({"type": "done", "run": run.model_dump(mode="json")})
-                except Exception as error:
-                    items.put_nowait(error)
-
-        def ended(task: asyncio.Task[None]) -> None:
-            items.put_nowait(BackendError("the run was stopped before its end: try again", details={}))
-
-        task = asyncio.create_task(work())
-        task.add_done_callback(ended)
-        try:
-            while True:
-                item = await items.get()
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-                if item["type"] == "done":
-                    return
-        finally:
-            scope.cancel()
-            with CancelScope(shield=True):
-                await asyncio.wait([task])
+        return progress.told(work)
 
     # Runs that are jobs
 
