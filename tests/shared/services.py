@@ -66,8 +66,25 @@ def postgres() -> Iterator[str]:
         port = _free_port()
         server = [str(Path(initdb).with_name("postgres")), "-D", data, "-p", str(port)]
         server += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
+        url = f"postgresql://test@127.0.0.1:{port}/postgres"
         with _running(server, port, cwd="/", **options):
-            yield f"postgresql://test@127.0.0.1:{port}/postgres"
+            _until_it_starts(url)
+            yield url
+
+
+def _until_it_starts(url: str) -> None:
+    """Its port is open before the server lets anybody in."""
+    import psycopg
+
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            psycopg.connect(url).close()
+            return
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 @contextmanager
@@ -87,13 +104,6 @@ def database(url: str, name: str) -> str:
     """A new database on that server; its URL."""
     import psycopg
 
-    for attempt in range(100):
-        try:
-            with psycopg.connect(url, autocommit=True) as connection:
-                connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]
-            return url.rsplit("/", 1)[0] + f"/{name}"
-        except psycopg.OperationalError:  # it is still starting
-            if attempt == 99:
-                raise
-            time.sleep(0.1)
-    raise AssertionError
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]
+    return url.rsplit("/", 1)[0] + f"/{name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,8 +30,13 @@ def locked(postgres: str) -> str:
         before = Path(rules).read_text()
         Path(rules).write_text(f"host all locked 127.0.0.1/32 scram-sha-256\n{before}")
         connection.execute("SELECT pg_reload_conf()")
-    time.sleep(0.2)  # it rereads them in its own time
-    return urlsplit(postgres).netloc.rpartition("@")[2]
+    place = urlsplit(postgres).netloc.rpartition("@")[2]
+    deadline = time.monotonic() + 60
+    with suppress(psycopg.OperationalError):
+        while time.monotonic() < deadline:  # it rereads them in its own time: until then, it trusts
+            psycopg.connect(f"postgresql://locked:wrong@{place}/postgres").close()
+            time.sleep(0.05)
+    return place
 
 
 @pytest.mark.parametrize("what", CASES)
