@@ -354,9 +354,9 @@ def test_every_drawing_is_among_those_that_were_looked_at() -> None:
     assert set(drawings.drawing.registry) - {object} <= kinds
     records = [result for result in RESULTS.values() if type(result) is Record]
     lists = [result for result in RESULTS.values() if type(result) is Records]
-    for keys in drawings._RECORDS:
+    for keys in drawings.values.RECORDS:
         assert any(keys <= record.keys() for record in records), keys
-    for keys in drawings._LISTS:
+    for keys in drawings.values.LISTS:
         assert any(all(keys <= record.keys() for record in some) for some in lists), keys
 
 
@@ -460,7 +460,7 @@ def test_an_explanation_tells_scores_and_what_was_dropped() -> None:
     shown = html_of(why)
     assert "width:50.0%" in shown, "half as long as the best"
     assert "sparse" not in shown
-    assert shown.count("llmb-faint") - STYLE.count("llmb-faint") == drawings.DROPPED
+    assert shown.count("llmb-faint") - STYLE.count("llmb-faint") == drawings.quality.DROPPED
     text = repr(why)
     assert text.startswith("why\nfound by m, fit 1.23 (from 0.56 on it is found), 7 prompt tokens\n")
     assert "0.500 dense" in text

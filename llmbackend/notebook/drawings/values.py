@@ -1,0 +1,147 @@
+"""Any record and any list: fields by name, tables, values in words."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from llm_client import Embeddings, Job, Record, Records, _flat
+
+from ..parts import Drawing, Facts, Fold, Line, Paragraph, Table, muted
+from ..wording import count, decimal, moment, parsed, plural, shortened
+
+ROWS = 50  # of a list; all of them are in `.to_pandas()`
+LETTERS = 400  # of a passage, before it unfolds
+
+Draw = TypeVar("Draw", bound=Callable[[Any], Drawing])
+
+# By the fields that a record has: results are plain dicts, wherever they come from.
+RECORDS: dict[frozenset[str], Callable[[Record], Drawing]] = {}
+LISTS: dict[frozenset[str], Callable[[Sequence[Mapping[str, Any]]], Drawing]] = {}
+
+
+def of_records_with(*fields: str) -> Callable[[Draw], Draw]:
+    """How a record with these fields is drawn. Of two that fit, the one that was told first."""
+
+    def told(draw: Draw) -> Draw:
+        RECORDS[frozenset(fields)] = draw
+        return draw
+
+    return told
+
+
+def of_lists_with(*fields: str) -> Callable[[Draw], Draw]:
+    """How a list is drawn of which each record has these fields."""
+
+    def told(draw: Draw) -> Draw:
+        LISTS[frozenset(fields)] = draw
+        return draw
+
+    return told
+
+
+@functools.singledispatch
+def drawing(value: Any) -> Drawing:
+    return [Paragraph(in_words(value))]
+
+
+@drawing.register
+def _record(record: Record) -> Drawing:
+    for keys, draw in RECORDS.items():
+        if keys <= record.keys():
+            return draw(record)
+    return facts_of(record)
+
+
+@drawing.register(Records)
+def _list(records: Records[Any]) -> Drawing:
+    if not records:
+        return [Paragraph(muted("none"))]
+    for keys, draw in LISTS.items():
+        if all(isinstance(record, Mapping) and keys <= record.keys() for record in records):
+            return draw(records)
+    return table_of(records)
+
+
+def facts_of(record: Mapping[str, Any]) -> Drawing:
+    """Names and values; what is made of several records follows as tables."""
+    small = {name: value for name, value in record.items() if not (_is_large(value) or value is None)}
+    return [
+        *([Facts([(titled(name), in_words(value, name)) for name, value in small.items()])] if small else []),
+        *(
+            Fold(titled(name), drawing(value), open=True)
+            for name, value in record.items()
+            if _is_large(value) and len(value)
+        ),
+    ]
+
+
+def _is_large(value: Any) -> bool:
+    return isinstance(value, Records | Record) and not isinstance(value, Job)
+
+
+def table_of(records: Sequence[Mapping[str, Any]]) -> Drawing:
+    """A table of the fields that any of them has, those within others by `author.name`."""
+    flat = [dict(_flat(record)) for record in records[:ROWS]]
+    names = [
+        name
+        for name in dict.fromkeys(name for row in flat for name in row)
+        if any(row.get(name) not in (None, "", []) for row in flat)
+    ]
+    numbers = {
+        column
+        for column, name in enumerate(names)
+        if all(
+            isinstance(row.get(name), int | float | None) and not isinstance(row.get(name), bool)
+            for row in flat
+        )
+    }
+    rows = [[in_words(row.get(name), name, 200) for name in names] for row in flat]
+    return [Table([titled(name) for name in names], rows, frozenset(numbers)), *and_more(records, ROWS)]
+
+
+def and_more(records: Sequence[Any], shown: int, of_what: str = "more") -> list[Paragraph]:
+    more = len(records) - shown
+    return [Paragraph(muted(f"and {more:,} {of_what}: .to_pandas() has all"))] if more > 0 else []
+
+
+def titled(name: Any) -> str:
+    return str(name).replace("_", " ")
+
+
+def in_words(value: Any, name: str = "", limit: int = 400) -> Line:
+    """A value in a line: numbers short, times as people write them, nothing for what there is not."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return str(value) if 1900 <= value <= 2100 else count(value)
+    if isinstance(value, float):
+        return decimal(value)
+    if isinstance(value, Embeddings):
+        return f"{plural(len(value), 'vector')} of {value.dimension} dimensions"
+    if isinstance(value, str):
+        if name.endswith("_at") and parsed(value):
+            return moment(value)
+        return shortened(value, limit)
+    if isinstance(value, Mapping):
+        return in_a_line(value, limit)
+    if isinstance(value, Sequence):
+        if len(value) > 8 and all(isinstance(item, int | float) for item in value):
+            return f"{len(value)} numbers: {', '.join(decimal(item) for item in value[:3])}, …"
+        items: list[Line] = []
+        for item in value[:8]:
+            items += [", " if items else "", in_words(item, name, 120)]
+        return [*items, f", and {len(value) - 8} more" if len(value) > 8 else ""]
+    return shortened(str(value), limit)
+
+
+def in_a_line(fields: Mapping[str, Any], limit: int = 200) -> Line:
+    """`year 2026 · team hr`"""
+    told: list[Line] = []
+    for name, value in _flat(fields):
+        if value not in (None, "", []):
+            told += [" · " if told else "", muted(titled(name)), " ", in_words(value, name, limit)]
+    return told

@@ -1,0 +1,165 @@
+"""What models and agents wrote: replies, answers, runs, analyses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llm_client import AgentRun, Analysis, Answer, Record, Reply
+
+from ..matches import quoted
+from ..parts import (
+    Block,
+    Bullets,
+    Card,
+    Drawing,
+    Facts,
+    Fold,
+    Line,
+    Markdown,
+    Paragraph,
+    Passage,
+    Span,
+    code,
+    muted,
+    strong,
+)
+from ..wording import count, duration, plural, shortened
+from .passages import metadata_of, place_of
+from .values import LETTERS, drawing, facts_of, table_of, titled
+
+
+@drawing.register
+def _reply(reply: Reply) -> Drawing:
+    calls = reply.message.get("tool_calls") or ()
+    asked: list[Line] = [
+        code(
+            f"{call['function'].get('name')}({shortened(str(call['function'].get('arguments') or ''), 200)})"
+        )
+        for call in calls
+        if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping)
+    ]
+    note = f"{reply.model}{LIMITS.get(reply.model, '')}"
+    if reply.finish_reason == "length":
+        note += " · it ends here because it may not be longer (max_tokens)"
+    drawn: list[Block] = [Markdown(str(reply))] if reply else []
+    if asked:
+        drawn += [Paragraph("calls"), Bullets(asked)]
+    return [*drawn, *([Paragraph(muted(note))] if note else [])]
+
+
+LIMITS = {
+    "SmolLM2-135M-Instruct": ": a very small model, whose facts, sums and languages other than English are often wrong. "
+    "Set VLLM_URL, LITELLM_URL or OPENAI_BASE_URL for a larger one."
+}
+"""What a reader of a reply should know of the model that wrote it."""
+
+
+@drawing.register
+def _answer(answer: Answer) -> Drawing:
+    cited = [one for one in answer.sources if one.get("number") in answer.citations]
+    others = [one for one in answer.sources if one.get("number") not in answer.citations]
+    rest = plural(
+        len(others),
+        "more passage" if cited else "passage that was read",
+        None if cited else "passages that were read",
+    )
+    note = (
+        "Quoted from the documents as they stand; with a larger chat model set, it would answer in words of its own."
+        if answer.model == "quotes"
+        else answer.model
+    )
+    return [
+        *([] if answer.found else [Paragraph(Span("warn", "The documents do not tell."))]),
+        Markdown(str(answer)),
+        *map(_source, cited),
+        *([Fold(muted(rest), [*map(_source, others)], in_text=False)] if others else []),
+        *([Paragraph(muted(note))] if note else []),
+    ]
+
+
+def _source(source: Mapping[str, Any]) -> Fold:
+    text, quote = str(source.get("text") or ""), str(source.get("quote") or "")
+    title: list[Line] = [
+        f"[{source.get('number')}] ",
+        place_of(source),
+        *([" ", _said(quote)] if quote else []),
+    ]
+    return Fold(title, [Passage(quoted(text, quote)), *metadata_of(source)], in_text=False)
+
+
+def _said(quote: str) -> Line:
+    return muted(f"“{shortened(quote, 160)}”")
+
+
+@drawing.register
+def _agent_run(run: AgentRun) -> Drawing:
+    """The answer, or the output, then its sources and the steps as a tree that unfolds."""
+    done = run["status"] == "completed"
+    status = Span("good" if done else "warn", run["status"].replace("_", " "))
+    steps, tokens = run["usage"].get("steps", 0), run["usage"].get("total_tokens", 0)
+    took = f"{plural(steps, 'call')}, {count(tokens)} tokens, {duration(run['trace']['seconds'])}"
+    output = run["output"]
+    rows = output.get("rows") if isinstance(output, Mapping) else None
+    shown: list[Block] = [Markdown(run["answer"])] if run["answer"] else []
+    if rows and "cells" in rows[0]:
+        shown += table_of(run.table())
+    elif isinstance(output, Mapping):
+        shown += facts_of(Record(output))
+    pending = [f"{one['tool']} {one['arguments']}" for one in run["pending"]]
+    return [
+        *shown,
+        *([Bullets([["waits: ", code(one)] for one in pending])] if pending else []),
+        *(Paragraph(muted(note)) for note in run["notes"]),
+        *(_source(one) for one in run["sources"] if one["number"] in run["citations"]),
+        Fold([strong(run["agent"]), " ", status, " ", muted(took)], _steps(run["trace"]["steps"])),
+    ]
+
+
+def _steps(steps: Sequence[Mapping[str, Any]]) -> Drawing:
+    told: list[Block] = []
+    for step in steps:
+        about = [
+            duration(step["seconds"]),
+            *([f"{count(step['tokens'])} tokens"] if step["tokens"] else []),
+            *([step["model"]] if step["model"] else []),
+            *([step["prompt"]] if step["prompt"] else []),
+            *(["done before"] if step["replayed"] else []),
+        ]
+        name = Span("bad", step["name"]) if step["error"] else strong(step["name"])
+        given = [
+            (title, shortened(step[title], LETTERS)) for title in ("input", "output", "error") if step[title]
+        ]
+        inside = [*([Facts(given)] if given else []), *_steps(step["steps"])]
+        head: list[Line] = [name, " ", Span("pill", step["kind"]), " ", muted(", ".join(about))]
+        told.append(Fold(head, inside) if inside else Paragraph(head))
+    return told
+
+
+@drawing.register
+def _analysis(analysis: Analysis) -> Drawing:
+    score = analysis["sentiment_score"]
+    tone: Any = "good" if score > 0.2 else "bad" if score < -0.2 else "muted"
+    facts: list[tuple[str, Line]] = [
+        (titled(kind), "; ".join(str(found["text"]) for found in passages))
+        for kind, passages in (analysis.get("facts") or {}).items()
+        if passages
+    ]
+    coverage = analysis.get("coverage")
+    read = (
+        f"read: {coverage['read']} of {coverage['parts']} parts, {count(coverage['words'])} words"
+        if coverage
+        else ""
+    )
+    small = [*filter(None, [read, *(analysis.get("notes") or ()), analysis.get("model")])]
+    return [
+        Card(
+            [Span(tone, str(analysis["sentiment"])), muted(f"  {score:+.2f}")],
+            [
+                Paragraph(str(analysis["summary"])),
+                Bullets([str(point) for point in analysis["key_points"]]),
+                *([Facts(facts)] if facts else []),
+                Paragraph(muted(" · ".join(map(str, small)))),
+            ],
+        )
+    ]
