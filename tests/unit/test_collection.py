@@ -20,6 +20,7 @@ from llmbackend.inference.static_vectors import StaticEmbedder
 from llmbackend.knowledge.collections import open_indexes
 from llmbackend.knowledge.collections.collection import Collection
 from llmbackend.knowledge.collections.collections import Collections
+from llmbackend.knowledge.engines.filters import conditions
 from llmbackend.knowledge.engines.interface import Chunk, Physical, VectorIndex
 from llmbackend.knowledge.engines.qdrant_edge import IN_USE, EdgeIndex, QdrantEdge
 from llmbackend.storage.database import connect
@@ -124,6 +125,40 @@ def _chunks(name: str, text: str = "A text.", digest: str = "h") -> list[Chunk]:
 async def _put(collection: Collection, name: str, **how: str) -> int:
     chunks = _chunks(name, **how)
     return await collection.upsert([(name, chunks[0].hash)], chunks, np.ones((1, 256), np.float32))
+
+
+def test_a_short_search_is_done_on_the_event_loop(
+    collections: Callable[..., Collections], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Edge would hold the interpreter's lock in a thread, too."""
+    searched: list[int] = []
+    search = EdgeIndex.search
+
+    def noted(index: EdgeIndex, *args: Any, **how: Any) -> Any:
+        searched.append(threading.get_ident())
+        return search(index, *args, **how)
+
+    monkeypatch.setattr(EdgeIndex, "search", noted)
+
+    async def work() -> None:
+        both = collections()
+        collection = await both.get(QualifiedName("default", "a"))
+        await _put(collection, "one")
+        here = threading.get_ident()
+        for text, top_k, where, at_once in (
+            ("text", 5, {}, True),
+            ("text", 1000, {}, False),
+            ("text " * 1000, 5, {}, False),
+            ("text", 5, {"year": 2026}, False),
+        ):
+            found = await collection.search(
+                text, None, mode="sparse", top_k=top_k, conditions=conditions(where)
+            )
+            assert len(found) == (not where)
+            assert (searched.pop() == here) == at_once
+        await both.close()
+
+    asyncio.run(work())
 
 
 def test_the_least_recently_used_are_released(collections: Callable[..., Collections]) -> None:

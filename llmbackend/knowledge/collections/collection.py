@@ -198,7 +198,8 @@ class Collection:
         return await self._call(
             lambda index: index.search(
                 text, vector, mode=mode, top_k=top_k, conditions=conditions, weight=weight
-            )
+            ),
+            lambda index: index.at_once(text, top_k, conditions),
         )
 
     async def lists(
@@ -429,12 +430,17 @@ class Collection:
 
     # The index
 
-    async def _call(self, work: Callable[[VectorIndex], _Result]) -> _Result:
-        """`work(index)`, in a thread; again with the new index where another process has exchanged it."""
+    async def _call(
+        self,
+        work: Callable[[VectorIndex], _Result],
+        at_once: Callable[[VectorIndex], bool] = lambda index: False,
+    ) -> _Result:
+        """`work(index)`, in a thread, or `at_once`; again with the new index where another process has exchanged it."""
         while True:
             index = await self._ready()
             try:
-                return await self._in_thread(index, work)
+                # Nobody closes it meanwhile: that begins on this loop.
+                return work(index) if at_once(index) else await self._in_thread(index, work)
             except BackendError as error:
                 if damaged(error):
                     raise self._set_aside(index, error) from error

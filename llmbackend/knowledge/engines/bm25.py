@@ -14,14 +14,18 @@ from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import chain
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ...errors import Conflict
 from ...words import REMEMBERED_LENGTH, is_run, letters, pairs, plain, words
 
+_Made = TypeVar("_Made")
+
 REMEMBERED = 2**16  # words, for each way to make their dimensions
+REMEMBERED_ASKED = 2**12  # words of queries
 
 Terms = Callable[[str, tuple[str, ...]], tuple[int, ...]]
+Asked = Callable[[str], dict[int, float]]
 
 NAME = "bm25-multilingual-2"
 K, B, USUAL_LENGTH = 1.2, 0.75, 256
@@ -77,9 +81,10 @@ class Multilingual:
         found = self.words(text)
         common = list(filter(STOP_WORDS.__contains__, found))
         compounds = GERMAN in _languages(common)
+        asked_for = _remembered_asked(self.asked)
         weights: dict[int, float] = {}
         for word in [word for word in found if word not in STOP_WORDS] or found:
-            asked = self.asked(word)
+            asked = asked_for[word]
             if compounds and (in_common := grams(plain(word))):
                 asked = dict.fromkeys(in_common, GRAMS_SHARE / len(in_common)) | asked
             for term, weight in asked.items():
@@ -117,24 +122,30 @@ class Multilingual:
         return found + (grams(without_accents) if GERMAN in languages else ())
 
 
-class _Remembered(dict[str, tuple[int, ...]]):
-    """The dimensions of each word that was met before, in texts of these languages: making them takes long."""
+class _Remembered(dict[str, _Made]):
+    """What is made of each word that was met before: making it takes long."""
 
-    def __init__(self, terms: Terms, languages: tuple[str, ...]) -> None:
-        self._terms, self._languages = terms, languages
+    def __init__(self, make: Callable[[str], _Made], most: int) -> None:
+        self._make, self._most = make, most
 
-    def __missing__(self, word: str) -> tuple[int, ...]:
-        found = self._terms(word, self._languages)
+    def __missing__(self, word: str) -> _Made:
+        found = self._make(word)
         if len(word) <= REMEMBERED_LENGTH:
-            if len(self) >= REMEMBERED:
+            if len(self) >= self._most:
                 self.clear()
             self[word] = found
         return found
 
 
 @lru_cache
-def _remembered(terms: Terms, languages: tuple[str, ...]) -> _Remembered:
-    return _Remembered(terms, languages)
+def _remembered(terms: Terms, languages: tuple[str, ...]) -> _Remembered[tuple[int, ...]]:
+    """A word's dimensions, in texts of these languages."""
+    return _Remembered(lambda word: terms(word, languages), REMEMBERED)
+
+
+@lru_cache
+def _remembered_asked(asked: Asked) -> _Remembered[dict[int, float]]:
+    return _Remembered(asked, REMEMBERED_ASKED)
 
 
 class EnglishOfEdge:

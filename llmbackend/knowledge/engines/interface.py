@@ -195,6 +195,9 @@ class VectorIndex(Protocol):
     def threads(self) -> Threads:
         """Where its calls are to wait."""
 
+    def at_once(self, text: str, top_k: int, conditions: Sequence[Condition]) -> bool:
+        """Whether such a search is best done on the event loop: a thread would not let anything else go on meanwhile."""
+
     def require_room(self, characters: int) -> None:
         """Raises InsufficientStorage where chunks with so much text could not be written: before they are embedded."""
 

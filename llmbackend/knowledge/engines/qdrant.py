@@ -122,6 +122,9 @@ class QdrantIndex(ABC):
 
     # What an engine adds. Records have `id`, `payload` and `vector`; those found also a `score`.
 
+    def at_once(self, text: str, top_k: int, conditions: Sequence[Condition]) -> bool:
+        return False
+
     @abstractmethod
     def require_room(self, characters: int) -> None: ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from math import ceil
 
@@ -28,13 +28,18 @@ def originals(texts: Iterable[str]) -> list[int]:
     """
     found: list[int] = []
     seen: dict[tuple[str, ...], list[tuple[int, list[str]]]] = {}
+    first_words: set[str] = set()
     for index, text in enumerate(texts):
         words = unicodedata.normalize("NFC", text.casefold()).split()
-        alike = [seen[run] for run in _middles(words) if run in seen]
-        its = islice(chain.from_iterable(alike), COMPARED)
-        original = next((other for other, told in its if _repeats(words, told)), index)
+        original, within = index, _within(words)
+        if not first_words.isdisjoint(within) or not words:  # of most texts, no word is one
+            alike = [seen[run] for run in _runs(within) if run in seen]
+            its = islice(chain.from_iterable(alike), COMPARED)
+            original = next((other for other, told in its if _repeats(words, told)), index)
         if original == index:
-            seen.setdefault(_middle(words), []).append((index, words))
+            middle = _middle(words)
+            seen.setdefault(middle, []).append((index, words))
+            first_words.update(middle[:1])
         found.append(original)
     return found
 
@@ -45,15 +50,19 @@ def _middle(words: list[str]) -> tuple[str, ...]:
     return tuple(words[middle : middle + 3])
 
 
-def _middles(words: list[str]) -> Iterable[tuple[str, ...]]:
-    """Of a text's words, those of which three are the middle of whatever it repeats."""
+def _within(words: list[str]) -> Sequence[str]:
+    """Those of a text's words among which the middle of whatever it repeats is."""
     if len(words) < IN_COMMON * WORDS:
-        return [_middle(words)]
+        return _middle(words)
     # What only one has, before or after, is a tenth at most: it shifts a middle by that and half of that.
     shift = ceil(1.5 * (1 - IN_COMMON) * len(words) / IN_COMMON) + 1
     middle = len(words) // 2
-    part = words[max(0, middle - shift) : middle + shift + 3]
-    return zip(part, part[1:], part[2:], strict=False)
+    return words[max(0, middle - shift) : middle + shift + 3]
+
+
+def _runs(words: Sequence[str]) -> Iterable[tuple[str, ...]]:
+    """All runs of three; of fewer words, the one."""
+    return zip(words, words[1:], words[2:], strict=False) if len(words) > 3 else [tuple(words)]
 
 
 def _repeats(one: list[str], other: list[str]) -> bool:
