@@ -10,12 +10,12 @@ import contextvars
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar, TypeVarTuple
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CancelScope, CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
 
 from . import panics, precedence, tracing
@@ -112,6 +112,46 @@ class OwnThreads:
 
         threading.Thread(target=run, name=self._name, daemon=True).start()
         return await answer
+
+
+class OwnLoop:
+    """An event loop in a thread of its own, for work of many small steps that would hold up everybody else's loop."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting = threading.Lock()
+
+    async def __call__(self, work: Callable[[], Awaitable[_Result]]) -> _Result:
+        """What `work()` returns or raises. Where the caller is cancelled, so is the work, and its end is waited for."""
+        here, ended = asyncio.get_running_loop(), asyncio.Event()
+        begun: list[asyncio.Task[Any] | None] = []
+
+        async def main() -> _Result:
+            begun.append(asyncio.current_task())
+            try:
+                with panics.caught():
+                    return await work()
+            finally:
+                with suppress(RuntimeError):  # the loop has ended
+                    here.call_soon_threadsafe(ended.set)
+
+        there = self._started()
+        answer = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(main(), there))
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            there.call_soon_threadsafe(lambda: begun[0].cancel() if begun and begun[0] else None)
+            with CancelScope(shield=True):
+                await ended.wait()
+            raise
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._starting:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True).start()
+            return self._loop
 
 
 _slice = threading.local()
@@ -212,6 +252,9 @@ plugins = OwnThreads("calls of a project's own parts", 64)
 
 agents = OwnThreads("agents of projects", 256)
 """A loop each: what they do may block or hang, for as long as their run may take."""
+
+orchestration = OwnLoop("llmbackend orchestration")
+"""LlamaIndex's part in the agents that come along: some milliseconds of the processor a step, and runs come in dozens."""
 
 calls = Threads("calls", 64)
 """A client's operations, for those who await them: LlamaIndex's asynchronous methods (llamaindex/calling.py), and the

@@ -64,6 +64,8 @@ class Trace:
         """The code of an error that has been told as a part of a stream."""
         self.steps: Any = None
         """The tree of an agent's steps (schemas.Step), if it is a run of one."""
+        self.of_run = False
+        """Whether it is a step of an agent's run."""
         self.parent = ""
         """The caller's own span, as the header `traceparent` tells it."""
         self.meter: Meter | None = None

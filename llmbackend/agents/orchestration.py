@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from anyio import CancelScope
@@ -18,11 +19,13 @@ from llama_index.core.tools import AsyncBaseTool, ToolOutput, adapt_to_async_too
 from llama_index.core.workflow import Context, step
 from pydantic import PrivateAttr
 
+from .. import threads
 from ..errors import BackendError, InvalidRequest
 from ..llamaindex.llm import _wire
 from ..plugins import ToolPart
 from ..prompts import Prompt, prompt
 from .llm import Metadata, RunLLM, as_llamaindex, given, message
+from .run import on_core
 from .running import Running
 from .tooling import called, description, parameters, use
 
@@ -75,9 +78,10 @@ class StructuredAgent(BaseWorkflowAgent):
             _wire(one)
             for one in [message("system", f"{self.system_prompt}\n\n{system}"), *llm_input[1:], *said]
         ]
-        reply = await self._running.chat(
+        asked = self._running.chat(
             {"messages": turns}, schema=_turn(list(self._parts)), prompt=self._prompt.label
         )
+        reply = await on_core(self._running, asked)
         turn = json.loads(reply["message"]["content"])
         said.append(message("assistant", json.dumps(turn, ensure_ascii=False)))
         await ctx.store.set("said", said)
@@ -118,7 +122,7 @@ def _turn(names: list[str]) -> dict[str, Any]:
 
 async def _called(running: Running, parts: Mapping[str, ToolPart], event: ToolCall) -> ToolCallResult:
     arguments = given(event.tool_kwargs)
-    outcome = await use(running, parts, event.tool_name, arguments, event.tool_id)
+    outcome = await on_core(running, use(running, parts, event.tool_name, arguments, event.tool_id))
     output = ToolOutput(
         content=outcome.text,
         tool_name=event.tool_name,
@@ -140,6 +144,10 @@ async def by_tools(running: Running, parts: Mapping[str, ToolPart], system: Prom
 
     A server that takes no tools is asked by a schema instead.
     """
+    return await threads.orchestration(partial(_by_tools, running, parts, system, task))
+
+
+async def _by_tools(running: Running, parts: Mapping[str, ToolPart], system: Prompt, task: str) -> str:
     offered = {called(name): part for name, part in parts.items()}
     tools: list[Any] = [as_llamaindex(running, name, part) for name, part in offered.items()]
     llm = RunLLM.of(running, prompt=system.label)

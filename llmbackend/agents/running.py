@@ -79,6 +79,7 @@ class StepTrace(Trace):
     def __init__(self, root: Trace, granted: Granted = NOTHING) -> None:
         super().__init__(root.operation, root.request_id, root.caller, granted=granted)
         self.prompts = root.prompts
+        self.of_run = True
         self._root = root
 
     def used(self, model: str, usage: Any = None, *, estimated: bool = False) -> None:

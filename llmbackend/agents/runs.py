@@ -68,7 +68,7 @@ class AgentRuns:
                     if event["type"] == "done":
                         return AgentRun.model_validate(event["run"])
             raise AssertionError("a run ends with done, or an error")
-        return await execute(Running(self._services, request, Journal(), lambda event: None))
+        return await self._begun(request, lambda event: None)
 
     async def events(self, request: RunAgentRequest) -> AsyncGenerator[dict[str, Any], None]:
         """What happens, as it happens; the last is `done`, with the run. Leaving early ends a run that is no job."""
@@ -82,9 +82,14 @@ class AgentRuns:
             async for event in events:
                 yield event
 
+    def _begun(self, request: RunAgentRequest, tell: progress.Tell) -> Awaitable[AgentRun]:
+        """A run of this call: it is no small request, and gives way to those."""
+        tracing.current().stand_back()
+        return execute(Running(self._services, request, Journal(), tell))
+
     def _direct(self, request: RunAgentRequest) -> AsyncGenerator[dict[str, Any], None]:
         async def work(tell: progress.Tell) -> dict[str, Any]:
-            run = await execute(Running(self._services, request, Journal(), tell))
+            run = await self._begun(request, tell)
             return {"type": "done", "run": run.model_dump(mode="json")}
 
         return progress.told(work)

@@ -9,7 +9,7 @@ import time
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -18,6 +18,9 @@ from ..errors import BackendTimeout, Forbidden, InvalidRequest, LLMBackendError,
 from ..plugins import TOOLS, ToolPart
 from ..schemas import PendingCall
 from .running import Halt, Running, result_for_model, shown
+
+MOST_OFFERED = 1000
+"""Functions of this process that are kept: a run that is a job may call them later."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ def parameters(part: ToolPart) -> dict[str, Any]:
     """The JSON Schema of its arguments."""
     if part.parameters is not None:
         return dict(part.parameters)
+    return dict(_schema(part))
+
+
+@lru_cache(MOST_OFFERED)
+def _schema(part: ToolPart) -> dict[str, Any]:
     schema = arguments_of(part).model_json_schema()
     schema.pop("title", None)
     return schema
@@ -49,7 +57,7 @@ def description(part: ToolPart) -> str:
     return " ".join((inspect.getdoc(part.made) or part.name).split())
 
 
-@cache
+@lru_cache(MOST_OFFERED)
 def arguments_of(part: ToolPart) -> type[BaseModel]:
     """A pydantic class of its arguments, by its annotations."""
     known = typing.get_type_hints(part.made, include_extras=True) if not part.is_class else {}
@@ -223,10 +231,6 @@ def _plain(result: Any) -> Any:
 
 def _wrong(reason: str) -> Outcome:
     return Outcome(None, f"ERROR: {reason}", reason)
-
-
-MOST_OFFERED = 1000
-"""Functions of this process that are kept: a run that is a job may call them later."""
 
 
 def offer(made: Any) -> str:

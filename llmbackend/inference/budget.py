@@ -1,7 +1,8 @@
 """How much of a model server its callers take up: one budget of texts under way for each server, whoever asks.
 
 Questions come before what is done in bulk, for which a part is never used, so that a question finds room; and who has
-least under way comes first, so that owners get equal shares. A server that is busy (429) gets half as much at a time,
+least under way comes first, so that owners get equal shares, and of each owner's the runs of agents, which ask time and
+again, and all else. A server that is busy (429) gets half as much at a time,
 and slowly more again.
 
 A server works off what it has been given in its order, so that a question waits behind it all the same. Where it tells
@@ -15,11 +16,11 @@ import asyncio
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Literal
+from typing import Literal, NamedTuple
 from weakref import WeakValueDictionary
 
 from .. import tracing
@@ -65,13 +66,21 @@ def is_in_bulk() -> bool:
     return _in_bulk.get()
 
 
+class Of(NamedTuple):
+    """Whose a request is."""
+
+    owner: str
+    run: bool
+    """Whether a run of an agent asks."""
+
+
 class Turn:
     """What a request takes of a budget, until it ends."""
 
-    def __init__(self, budget: Budget, texts: int, owner: str, bulk: bool, beside: int) -> None:
+    def __init__(self, budget: Budget, texts: int, of: Of, bulk: bool, beside: int) -> None:
         self._budget: Budget | None = budget
         self.texts = texts
-        self.owner = owner
+        self.of = of
         self.bulk = bulk
         self.beside = beside
         """Texts under way with these."""
@@ -93,9 +102,9 @@ class Turn:
 
 
 class _Waiting:
-    def __init__(self, texts: int, owner: str) -> None:
+    def __init__(self, texts: int, of: Of) -> None:
         self.texts = texts
-        self.owner = owner
+        self.of = of
         self.loop = asyncio.get_running_loop()
         self.turn: asyncio.Future[Turn] = self.loop.create_future()
 
@@ -120,8 +129,8 @@ class Budget:
         self._under_way_in_bulk = 0
         self._enough = most  # in bulk, to keep the server at work
         self._quiet = math.inf  # seconds for a question
-        self._of_owner: dict[str, int] = {}
-        self._waiting: dict[bool, dict[str, deque[_Waiting]]] = {False: {}, True: {}}  # in bulk or not
+        self._of: Counter[str | Of] = Counter()  # texts under way, of owners and of both kinds of theirs
+        self._waiting: dict[bool, dict[Of, deque[_Waiting]]] = {False: {}, True: {}}  # in bulk or not
         self._lock = threading.RLock()  # a turn may end wherever its last reference goes
 
     def tell(self, most: int) -> None:
@@ -141,12 +150,13 @@ class Budget:
 
     async def take(self, texts: int, patience: float, deadline: float) -> Turn:
         """Wait for one's turn; raises TimeoutError at the deadline, or if the server has done nothing for so long."""
-        bulk, owner = _in_bulk.get(), tracing.current().caller.project
+        trace = tracing.current()
+        bulk, of = _in_bulk.get(), Of(trace.caller.project, trace.of_run)
         with self._lock:
             if not self._before(bulk) and self._fits(texts, bulk):
-                return self._given(texts, owner, bulk)
-            waiting = _Waiting(texts, owner)
-            self._waiting[bulk].setdefault(owner, deque()).append(waiting)
+                return self._given(texts, of, bulk)
+            waiting = _Waiting(texts, of)
+            self._waiting[bulk].setdefault(of, deque()).append(waiting)
         began = time.monotonic()
         try:
             while True:
@@ -164,8 +174,9 @@ class Budget:
         with self._lock:
             self._under_way -= turn.texts
             self._under_way_in_bulk -= turn.texts * turn.bulk
-            if left := self._of_owner.pop(turn.owner) - turn.texts:
-                self._of_owner[turn.owner] = left
+            for whose in (turn.of.owner, turn.of):
+                if left := self._of.pop(whose) - turn.texts:
+                    self._of[whose] = left
             if self._before(bulk=True):
                 self._admit()
 
@@ -210,24 +221,25 @@ class Budget:
         """Whether others wait whose turn comes first."""
         return bool(self._waiting[False] or (bulk and self._waiting[True]))
 
-    def _given(self, texts: int, owner: str, bulk: bool) -> Turn:
+    def _given(self, texts: int, of: Of, bulk: bool) -> Turn:
         self._under_way += texts
         self._under_way_in_bulk += texts * bulk
-        self._of_owner[owner] = self._of_owner.get(owner, 0) + texts
-        return Turn(self, texts, owner, bulk, self._under_way)
+        for whose in (of.owner, of):
+            self._of[whose] += texts
+        return Turn(self, texts, of, bulk, self._under_way)
 
     def _admit(self) -> None:
         for bulk, queues in self._waiting.items():
             while queues:
-                owner = min(queues, key=lambda name: self._of_owner.get(name, 0))
-                if not self._fits(queues[owner][0].texts, bulk):
+                of = min(queues, key=lambda one: (self._of[one.owner], self._of[one]))
+                if not self._fits(queues[of][0].texts, bulk):
                     return
-                queue = queues.pop(owner)
+                queue = queues.pop(of)
                 first = queue.popleft()
                 if queue:
                     # At the end: of those who have as much under way, it comes last now.
-                    queues[owner] = queue
-                turn = self._given(first.texts, owner, bulk)
+                    queues[of] = queue
+                turn = self._given(first.texts, of, bulk)
                 with suppress(RuntimeError):  # its loop has ended
                     first.loop.call_soon_threadsafe(first.give, turn)
 
@@ -236,11 +248,11 @@ class Budget:
             if waiting.turn.done():  # it came at the same moment
                 return waiting.turn.result().end()
             waiting.turn.cancel()
-            queue = self._waiting[bulk].get(waiting.owner)
+            queue = self._waiting[bulk].get(waiting.of)
             if queue and waiting in queue:
                 queue.remove(waiting)
                 if not queue:
-                    del self._waiting[bulk][waiting.owner]
+                    del self._waiting[bulk][waiting.of]
             self._admit()
 
 

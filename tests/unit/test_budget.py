@@ -180,3 +180,20 @@ def test_callers_on_several_loops_share_a_server() -> None:
         thread.join(30)
         assert not thread.is_alive()
     assert most == 2
+
+
+@_running
+async def test_runs_of_agents_and_other_calls_of_an_owner_get_equal_shares() -> None:
+    budget, order = Budget(1), list[str]()
+
+    async def ask(kind: str) -> None:
+        trace = Trace("chat", caller=of_project("a"))
+        trace.of_run = kind == "run"
+        with tracing(trace):
+            turn = await _take(budget, 1)
+        order.append(kind)
+        await _soon()
+        turn.end()
+
+    await asyncio.gather(*(ask("run") for _ in range(5)), *(ask("chat") for _ in range(2)))
+    assert order == ["run", "run", "chat", "run", "chat", "run", "run"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmbackend.access.caller import of_project
+from llmbackend.agents import Run, agent
 from llmbackend.backend import Backend
 from llmbackend.operations import answer
 from llmbackend.settings import Settings
@@ -61,6 +62,43 @@ async def test_a_flood_before_the_embedded_model_holds_up_its_own_project_alone(
     first, second = (place for place, project in enumerate(order) if project == "quiet")
     assert first <= 6
     assert second <= first + 6
+
+
+@agent("asking-on")
+async def _asking_on(run: Run, task: str) -> str:
+    """Asks its model twice."""
+    for _ in range(2):
+        await run.chat(task)
+        ORDER.append("run")
+    return "done"
+
+
+ORDER: list[str] = []
+
+
+@pytest.mark.anyio
+async def test_chats_take_turns_with_runs_of_agents_of_their_own_project_too(tmp_path: Path) -> None:
+    async def run() -> None:
+        body = {"agent": "asking-on", "task": "slow one"}
+        await answer(backend, "run_agent", body, Trace("run_agent", caller=of_project("loud")))
+
+    ORDER.clear()
+    with counting("slow") as server:
+        options = {"openai_base_url": server.url, "chat_model": "m", "upstream_concurrency": 2}
+        backend = await Backend.open(Settings(data_dir=tmp_path, **options))
+        try:
+            runs = [asyncio.create_task(run()) for _ in range(FLOOD)]
+            async with asyncio.timeout(60):
+                while not ORDER:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            before = len(ORDER)
+            for project in ("loud", "quiet"):
+                await _ask(backend, project, ORDER, "slow one")
+            assert len(ORDER) - before <= 12, "for each chat what was under way, and as much again"
+            await asyncio.gather(*runs)
+        finally:
+            await backend.close()
+    assert ORDER.count("run") == 2 * FLOOD
 
 
 @pytest.mark.anyio
