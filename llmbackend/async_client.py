@@ -394,7 +394,7 @@ class AsyncLLMBackendClient:
 
     async def _watched(self, operation: str, progress: bool | Progress | None, **fields: Any) -> Record:
         """The report of a long operation, with a bar or whatever else shows its progress."""
-        with _progress(progress) as tell:
+        with _progress(progress, operation) as tell:
             return await self._reported(operation, tell, fields)
 
     async def _reported(self, operation: str, tell: Progress | None, fields: Mapping[str, Any]) -> Record:
@@ -756,7 +756,7 @@ class AsyncLLMBackendClient:
         usage: dict[str, int | None] = {}
         cut: Records[Record] = Records()
         done, began = (0, time.monotonic())
-        with _progress(progress) as tell, _vectors_to(out, source) as target:
+        with _progress(progress, "batch_embed") as tell, _vectors_to(out, source) as target:
             try:
                 async for page in batches(source):
                     given = self._given("embed", {"input": page, **fields})

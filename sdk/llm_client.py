@@ -394,6 +394,12 @@ class Records(_Shown, list[_Item]):
             vars(found).update(vars(self))
         return found
 
+    def __iter__(self) -> Iterator[_Item]:
+        # pandas.DataFrame(result) reads the items one by one. It is to have the columns of to_pandas().
+        if sys._getframe(1).f_globals.get("__name__") == "pandas.core.internals.construction":
+            return iter([cast(_Item, dict(_flat(record))) for record in list.__iter__(self)])
+        return list.__iter__(self)
+
     def to_pandas(self) -> Any:
         """A pandas DataFrame with a row for each; fields within fields are columns such as `metadata.year`."""
         import pandas  # the caller wants pandas, so the caller has it
@@ -614,10 +620,12 @@ _UNITS = {
     "batch_embed": "text",
     "batch_chat": "prompt",
     "reindex": "chunk",
+    "reindex_collection": "chunk",
     "rag_ingest": "document",
     "analyze_documents": "document",
+    "evaluate": "search",
 }
-"""What the types of jobs count."""
+"""What the types of jobs, and long operations, count."""
 
 
 def _progress_text(progress: Mapping[str, Any], job_type: str = "") -> str:
@@ -627,7 +635,9 @@ def _progress_text(progress: Mapping[str, Any], job_type: str = "") -> str:
     unit = _UNITS.get(job_type) or ("file" if "parse" in stages else "document" if "chunk" in stages else "")
     stage = progress.get("stage") or ""
     counted = f"{done:,} of {total:,}" if total > done else f"{done:,}"
-    said = [f"{counted} {unit}{'s' if unit and max(done, total) != 1 else ''}".strip()]
+    if unit and max(done, total) != 1:
+        unit += "es" if unit.endswith("ch") else "s"
+    said = [f"{counted} {unit}".strip()]
     if not total and not done:
         said = [stage or "not begun"]
     elif (stages.get("write") or {}).get("done"):
@@ -729,7 +739,7 @@ def _records(value: Any) -> Any:
         return Record({key: _records(item) for key, item in value.items()})
     if isinstance(value, list):
         items = [_records(item) for item in value]
-        return Records(items) if items and all(isinstance(item, Record) for item in items) else items
+        return Records(items) if all(isinstance(item, Record) for item in items) else items
     return value
 
 
@@ -1448,8 +1458,9 @@ class AgentStream(Iterator[Record]):
 class _ProgressBar:
     """A bar on stderr, with what is done in words: tqdm's, or a line of text where this file came without it."""
 
-    def __init__(self) -> None:
+    def __init__(self, operation: str = "") -> None:
         self._began = time.monotonic()
+        self._operation = operation
         try:
             from tqdm import tqdm
         except ImportError:
@@ -1462,7 +1473,7 @@ class _ProgressBar:
     def __call__(self, state: Mapping[str, Any]) -> None:
         """Shows progress, or a job's."""
         progress = self._timed(state)
-        told = _progress_text(progress, state.get("type") or "")
+        told = _progress_text(progress, state.get("type") or self._operation)
         if self._bar is None:
             print(f"\r{told:<78.78}", end="", file=sys.stderr, flush=True)
             return
@@ -1490,12 +1501,13 @@ class _ProgressBar:
 class _NotebookBar(_ProgressBar):
     """A bar below the cell that runs."""
 
-    def __init__(self, display: Any) -> None:  # tqdm's needs ipywidgets
+    def __init__(self, display: Any, operation: str = "") -> None:  # tqdm's needs ipywidgets
         self._began = time.monotonic()
+        self._operation = operation
         self._handle = display({"text/html": "", "text/plain": ""}, raw=True, display_id=True)
 
     def __call__(self, state: Mapping[str, Any]) -> None:
-        shown = state if isinstance(state, Job) else Record(self._timed(state))
+        shown = state if isinstance(state, Job) else Record({**self._timed(state), "type": self._operation})
         self._handle.update({"text/html": _drawn(shown), "text/plain": _written(shown)}, raw=True)
 
     def close(self) -> None:
@@ -1506,7 +1518,7 @@ Progress = Callable[[Any], None]  # called with a Record, or a Job
 
 
 @contextlib.contextmanager
-def _progress(choice: bool | Progress | None) -> Iterator[Progress | None]:
+def _progress(choice: bool | Progress | None, operation: str = "") -> Iterator[Progress | None]:
     """True: a bar. None: a bar if somebody is looking at a terminal. A function is called with each step."""
     if callable(choice):
         yield choice
@@ -1517,7 +1529,7 @@ def _progress(choice: bool | Progress | None) -> Iterator[Progress | None]:
     if not choice:
         yield None
         return
-    bar = _ProgressBar() if display is None else _NotebookBar(display)
+    bar = _ProgressBar(operation) if display is None else _NotebookBar(display, operation)
     try:
         yield bar
     finally:
@@ -2011,7 +2023,7 @@ class LLMBackendClient:
 
     def _watched(self, operation: str, progress: bool | Progress | None, **fields: Any) -> Record:
         """The report of a long operation, with a bar or whatever else shows its progress."""
-        with _progress(progress) as tell:
+        with _progress(progress, operation) as tell:
             return self._reported(operation, tell, fields)
 
     def _reported(self, operation: str, tell: Progress | None, fields: Mapping[str, Any]) -> Record:
@@ -2392,7 +2404,7 @@ class LLMBackendClient:
         usage: dict[str, int | None] = {}
         cut: Records[Record] = Records()
         done, began = 0, time.monotonic()
-        with _progress(progress) as tell, _vectors_to(out, source) as target:
+        with _progress(progress, "batch_embed") as tell, _vectors_to(out, source) as target:
             try:
                 for page in _batches(source):
                     given = self._given("embed", {"input": page, **fields})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import html
+import re
 from typing import Any
 
 from .parts import (
@@ -46,9 +47,11 @@ def _colours(dark: bool) -> str:
 
 
 STYLE = f"""<style>
-.llmb{{{_colours(False)}--tint:rgba(128,128,128,.14);color:var(--fg);font:14px/1.5 var(--jp-content-font-family,system-ui,sans-serif);max-width:60em;container-type:inline-size;overflow-wrap:anywhere}}
+.llmb{{{_colours(False)}--tint:rgba(128,128,128,.14);color:var(--fg);font:14px/1.5 var(--jp-content-font-family,system-ui,sans-serif);max-width:60em;container-type:inline-size;overflow-wrap:anywhere;overflow-x:auto}}
 @media (prefers-color-scheme:dark){{.llmb{{{_colours(True)}}}}}
 .llmb p.llmb-p{{margin:.35em 0;color:inherit}}
+.llmb p,.llmb li,.llmb td,.llmb blockquote{{unicode-bidi:plaintext}}
+.llmb b,.llmb small,.llmb code,.llmb span{{unicode-bidi:isolate}}
 .llmb .llmb-strong{{font-weight:600}}
 .llmb .llmb-muted{{color:var(--soft);font-size:.9em}}
 .llmb .llmb-id,.llmb .llmb-code{{font-family:var(--jp-code-font-family,ui-monospace,monospace);font-size:.85em;background:none;color:inherit;padding:0}}
@@ -61,12 +64,17 @@ STYLE = f"""<style>
 .llmb .llmb-bar{{display:inline-block;width:5em;max-width:100%;height:.45em;background:var(--tint);border-radius:1em;overflow:hidden;vertical-align:middle;margin:0 .4em 0 0}}
 .llmb .llmb-bar i{{display:block;height:100%;background:var(--accent);border-radius:1em}}
 .llmb.llmb table{{border-collapse:collapse;margin:.4em 0;width:auto;max-width:100%;font-size:inherit;color:inherit;table-layout:auto;display:table}}
-.llmb.llmb th,.llmb.llmb td{{text-align:left;vertical-align:top;padding:.35em 1em .35em 0;border:0;border-bottom:1px solid var(--line);max-width:34em;white-space:normal;background:none;color:inherit;font-size:inherit;line-height:1.45}}
+.llmb.llmb th,.llmb.llmb td{{text-align:left;vertical-align:top;padding:.35em 1em .35em 0;border:0;border-bottom:1px solid var(--line);max-width:34em;overflow-wrap:break-word;white-space:normal;background:none;color:inherit;font-size:inherit;line-height:1.45}}
 .llmb.llmb thead th{{color:var(--soft);font-weight:500;font-size:.85em}}
+.llmb.llmb .llmb-facts td{{overflow-wrap:anywhere}}
 .llmb.llmb tbody th{{font-weight:500;color:var(--soft);white-space:nowrap}}
 .llmb.llmb tr{{background:none!important}}
 .llmb.llmb .llmb-number{{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}}
 .llmb.llmb .llmb-bars{{white-space:nowrap}}
+.llmb.llmb .llmb-long{{overflow-wrap:anywhere;min-width:9em}}
+.llmb.llmb .llmb-words{{min-width:8em}}
+.llmb.llmb .llmb-text{{min-width:15em}}
+.llmb .llmb-number .llmb-bar{{width:3em}}
 .llmb.llmb tr.llmb-faint{{opacity:.6}}
 .llmb .llmb-card{{border:1px solid var(--line);border-radius:8px;padding:.5em .9em;margin:.5em 0;background:var(--card)}}
 .llmb blockquote.llmb-passage{{margin:.35em 0;padding:0;border:0;white-space:pre-wrap;color:inherit;font:inherit;background:none}}
@@ -75,10 +83,11 @@ STYLE = f"""<style>
 .llmb details[open]>summary{{margin-bottom:.25em}}
 .llmb ul,.llmb ol{{margin:.35em 0;padding-left:1.6em}}
 .llmb pre{{white-space:pre-wrap;background:var(--tint);color:inherit;padding:.5em .8em;border-radius:6px}}
-@container (max-width:40em){{
+@container (max-width:48em){{
+.llmb.llmb .llmb-small td{{min-width:6em}}
 .llmb.llmb .llmb-table thead{{display:none}}
 .llmb.llmb .llmb-table tbody tr{{display:block;border-bottom:1px solid var(--line);padding:.35em 0}}
-.llmb.llmb .llmb-table td{{display:block;border:0;padding:.1em 0;text-align:left;white-space:normal}}
+.llmb.llmb .llmb-table td{{display:block;min-width:0;border:0;padding:.1em 0;text-align:left;white-space:normal}}
 .llmb.llmb .llmb-table td:empty{{display:none}}
 .llmb.llmb .llmb-table td[data-head]:before{{content:attr(data-head) " ";color:var(--soft);font-size:.85em}}
 }}
@@ -181,17 +190,34 @@ def _table(block: Table) -> str:
         for column, (name, cell) in enumerate(zip(heads, row, strict=True)):
             # In a narrow page, where there are no heads, each cell says what it is.
             said = f' data-head="{name}"' if name else ""
-            cells += f"<td{_column(block, column, cell)}{said}>{line(cell)}</td>"
+            shown = line(cell)
+            cells += f"<td{_column(block, column, cell, shown)}{said}>{shown}</td>"
         faint = ' class="llmb-faint"' if number in block.faint else ""
         rows += f"<tr{faint}>{cells}</tr>"
-    return f'<table class="llmb-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    kind = "table" if len(heads) > 3 else "small"  # a narrow page shows each row of more below each other
+    return f'<table class="llmb-{kind}"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
 
-def _column(block: Table, number: int, cell: Line = "") -> str:
+def _column(block: Table, number: int, cell: Line = "", shown: str = "") -> str:
     if number in block.numbers:
         return ' class="llmb-number" align="right"'
-    bars = isinstance(cell, list) and len(cell) > 0 and isinstance(cell[0], Bar)
-    return ' class="llmb-bars" align="left"' if bars else ' align="left"'
+    words = _TAG.sub(" ", shown).strip()
+    if isinstance(cell, list) and cell and isinstance(cell[0], Bar) and len(words) < 20:
+        return ' class="llmb-bars" align="left"'
+    # Long words are broken, since they would make a table too wide; all others stay whole, in columns that can be read.
+    kind = (
+        "long"
+        if _LONG_WORD.search(words)
+        else "text"
+        if len(words) > 60
+        else "words"
+        if len(words) > 14
+        else ""
+    )
+    return f' class="llmb-{kind}" align="left"' if kind else ' align="left"'
+
+
+_TAG, _LONG_WORD = re.compile(r"<[^>]*>"), re.compile(r"\S{28}")
 
 
 @_block.register

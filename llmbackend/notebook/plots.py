@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_client import Embeddings, Evaluation, InvalidRequest, Usage
@@ -18,7 +19,15 @@ TOKENS = ("prompt_tokens", "completion_tokens", "embedded_tokens")
 KINDS = 6  # colours of a map; the rarer kinds share the last
 
 
-def _axes(width: float, height: float) -> Any:
+INK = "#767676"  # of words and lines: legible on white and on black
+
+
+@contextlib.contextmanager
+def _on(axes: Any, width: float, height: float) -> Iterator[Any]:
+    """The caller's axes as they are, or new ones that the page shines through, be it light or dark."""
+    if axes is not None:
+        yield axes
+        return
     try:
         from matplotlib import pyplot
     except ModuleNotFoundError as error:
@@ -26,37 +35,49 @@ def _axes(width: float, height: float) -> Any:
             "pictures are drawn by matplotlib: pip install 'llmbackend[notebook]'",
             details={"missing": error.name},
         ) from error
-    return pyplot.subplots(figsize=(width, height), layout="constrained")[1]
+    inked = (
+        "text.color",
+        "axes.labelcolor",
+        "axes.titlecolor",
+        "axes.edgecolor",
+        "xtick.color",
+        "ytick.color",
+    )
+    clear: Any = {"figure.facecolor": "none", "axes.facecolor": "none"}
+    with pyplot.rc_context(clear | dict.fromkeys(inked, INK)):
+        yield pyplot.subplots(figsize=(width, height), layout="constrained")[1]
 
 
 def plot_evaluation(evaluation: Evaluation, axes: Any = None) -> Any:
     """Bars of each mode's scores."""
-    axes = _axes(7, 3) if axes is None else axes
-    names = [one["mode"] for one in evaluation["scores"]]
-    for place, (measure, label) in enumerate(MEASURES.items()):
-        values = [one[measure] for one in evaluation["scores"]]
-        at = [number + (place - 1) * 0.27 for number in range(len(names))]
-        bars = axes.bar(at, values, width=0.25, label=label.format(k=evaluation["k"]), color=COLOURS[place])
-        axes.bar_label(bars, fmt="%.2f", fontsize=8)
-    axes.set_xticks(range(len(names)), names)
-    axes.set_ylim(0, 1.1)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+    with _on(axes, 7, 3) as axes:
+        names = [one["mode"] for one in evaluation["scores"]]
+        for place, (measure, label) in enumerate(MEASURES.items()):
+            values = [one[measure] for one in evaluation["scores"]]
+            at = [number + (place - 1) * 0.27 for number in range(len(names))]
+            bars = axes.bar(
+                at, values, width=0.25, label=label.format(k=evaluation["k"]), color=COLOURS[place]
+            )
+            axes.bar_label(bars, fmt="%.2f", fontsize=8)
+        axes.set_xticks(range(len(names)), names)
+        axes.set_ylim(0, 1.1)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.2))
     return axes
 
 
 def plot_usage(usage: Usage, axes: Any = None) -> Any:
     """Bars of the tokens of each row."""
-    axes = _axes(7, 1 + 0.35 * max(1, len(usage))) if axes is None else axes
-    names = [" ".join(str(row[name]) for name in DIMENSIONS if row.get(name)) or "all" for row in usage]
-    left = [0] * len(usage)
-    for tokens, colour in zip(TOKENS, COLOURS, strict=False):
-        values = [row[tokens] for row in usage]
-        axes.barh(names, values, left=left, label=tokens.replace("_", " "), color=colour)
-        left = [before + value for before, value in zip(left, values, strict=True)]
-    axes.invert_yaxis()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+    with _on(axes, 7, 1 + 0.35 * max(1, len(usage))) as axes:
+        names = [" ".join(str(row[name]) for name in DIMENSIONS if row.get(name)) or "all" for row in usage]
+        left = [0] * len(usage)
+        for tokens, colour in zip(TOKENS, COLOURS, strict=False):
+            values = [row[tokens] for row in usage]
+            axes.barh(names, values, left=left, label=tokens.replace("_", " "), color=colour)
+            left = [before + value for before, value in zip(left, values, strict=True)]
+        axes.invert_yaxis()
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.2))
     return axes
 
 
@@ -67,9 +88,9 @@ def plot_vectors(embeddings: Embeddings, labels: Sequence[Any] | None = None, ax
             f"plot: there are {len(embeddings)} vectors, and {len(labels)} labels: give one each"
         )
     points = projected(embeddings.numpy())
-    axes = _axes(6, 4) if axes is None else axes
-    kinds = ["" if label is None else str(label) for label in labels or [None] * len(embeddings)]
-    scattered(axes, points, kinds)
+    with _on(axes, 6, 4) as axes:
+        kinds = ["" if label is None else str(label) for label in labels or [None] * len(embeddings)]
+        scattered(axes, points, kinds)
     return axes
 
 
@@ -95,17 +116,21 @@ def plot_collection(
     documents = numpy.array([numpy.mean(vectors, axis=0) for vectors in of.values()])
     rows = documents if asked is None else numpy.vstack([documents, asked.numpy()])
     points = projected(rows)
-    axes = _axes(6, 4) if axes is None else axes
-    kinds = [_kind(about[id], color) for id in of]
-    scattered(axes, points[: len(documents)], kinds)
-    if asked is not None:
-        (x, y) = points[-1]
-        axes.scatter([x], [y], marker="*", s=220, color="#d1615d", edgecolors="white", zorder=3)
-        axes.annotate(
-            _plain(shortened(str(query), 60)), (x, y), xytext=(0, 10), textcoords="offset points", ha="center"
-        )
-    by = f", by {color}" if color else ""
-    axes.set_title(_plain(f"{name}: {plural(len(documents), 'document')}{by}"), fontsize=10, loc="left")
+    with _on(axes, 6, 4) as axes:
+        kinds = [_kind(about[id], color) for id in of]
+        scattered(axes, points[: len(documents)], kinds)
+        if asked is not None:
+            (x, y) = points[-1]
+            axes.scatter([x], [y], marker="*", s=220, color="#d1615d", edgecolors="white", zorder=3)
+            axes.annotate(
+                _plain(shortened(str(query), 60)),
+                (x, y),
+                xytext=(0, 10),
+                textcoords="offset points",
+                ha="center",
+            )
+        by = f", by {color}" if color else ""
+        axes.set_title(_plain(f"{name}: {plural(len(documents), 'document')}{by}"), fontsize=10, loc="left")
     return axes
 
 
@@ -149,7 +174,7 @@ def scattered(axes: Any, points: Any, kinds: Sequence[str]) -> None:
         axes.scatter(
             of_kind[:, 0],
             of_kind[:, 1],
-            s=18,
+            s=26,
             alpha=0.75,
             color=colour,
             label=_plain(kind) or "none",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from llm_client import _duration as duration
 
 __all__ = ["count", "decimal", "duration", "ending", "moment", "plural", "shortened", "size"]
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def count(number: Any) -> str:
@@ -20,6 +23,9 @@ def decimal(number: float) -> str:
     if number != number or number in (float("inf"), float("-inf")):
         return str(number)
     size = abs(number)
+    if size >= 1e15 or 0 < size < 1e-4:
+        digits, _, power = f"{number:.2g}".partition("e")
+        return f"{digits} × 10{str(int(power)).translate(_RAISED)}" if power else digits
     if size >= 100 or number == int(number):
         return f"{number:,.0f}"
     if size >= 10:
@@ -51,9 +57,11 @@ def parsed(moment: Any) -> datetime | None:
 
 
 def moment(written: Any) -> str:
-    """`29 Nov 2026, 02:08`, of a time as results have it: in UTC."""
+    """`29 Nov 2026, 02:08 UTC`, of a time as results have it."""
     at = parsed(written)
-    return str(written) if at is None else f"{at.day} {at:%b %Y, %H:%M}"
+    if at is None:
+        return str(written)
+    return f"{at.day} {at:%b %Y, %H:%M}{' UTC' if at.utcoffset() == timedelta(0) else ''}"
 
 
 def shortened(text: str, limit: int) -> str:

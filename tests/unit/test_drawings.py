@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -125,6 +126,23 @@ QUESTION = {
     "first": {"dense": "d", "hybrid": "e"},
 }
 
+AGENT = {
+    "name": "contracts",
+    "description": "Finds notice periods.",
+    "own": True,
+    "tools": ["search"],
+    "input": {"properties": {"text": {"type": "string", "minLength": 1}}, "$defs": {"A": {"b": {"c": 1}}}},
+}
+ANALYSED = {
+    "sentiment": "positive",
+    "sentiment_score": 0.5,
+    "summary": "It is good.",
+    "key_points": ["a", "b"],
+    "facts": {"dates": [{"text": "x", "start": 1, "end": 2}]},
+    "positions": [{"start": 1, "end": 2}],
+    "model": "m",
+}
+
 SAMPLES: dict[str, Any] = {
     "a record": {
         "name": "n",
@@ -157,6 +175,8 @@ SAMPLES: dict[str, Any] = {
     "plan": {**REPORT, "documents": 3, "seconds": 2.0},
     "progress": PROGRESS,
     "jobs": [JOB],
+    "agents": [AGENT],
+    "analyses": [ANALYSED, {**ANALYSED, "sentiment_score": -0.5}],
 }
 
 
@@ -415,6 +435,43 @@ def test_jobs_are_a_table_of_six_columns() -> None:
     assert "since 29 Nov 2026, 02:08" in shown
 
 
+def test_agents_are_told_by_what_they_take_and_not_by_their_schemas() -> None:
+    page = _Reader(html_of(_records({"agents": [AGENT]}))).text
+    assert "contracts own" in page
+    assert "text" in page
+    assert "minLength" not in page
+
+
+def test_a_wide_list_is_a_table_that_fits_and_names_the_columns_left_out() -> None:
+    shown = html_of(_records([{f"column_{number}": number for number in range(30)}]))
+    assert shown.count("<th ") == 10
+    assert "and the columns column 10, column 11" in shown
+    deep = html_of(_records([{"id": "a", "input": {f"field_{number}": number for number in range(30)}}]))
+    assert deep.count("<th ") == 2
+    assert "field 0" in deep
+    assert "and 18 more" in deep
+
+
+def test_the_analyst_s_values_stand_above_their_quotes() -> None:
+    cells = {"days": {"value": 28, "quote": "has 28 days"}, "none": {"value": None, "quote": None}}
+    rows = [{"document": "a.md", "collection": "hr", "error": None, "cells": cells}]
+    shown = html_of(AgentRun(_records({**RUN, "answer": "", "output": {"rows": rows}})))
+    assert "28<br>" in shown
+    assert "“has 28 days”" in shown
+
+
+def test_only_words_that_are_too_long_for_a_column_are_broken() -> None:
+    shown = html_of(_records([{"operation": "export_collection", "url": "x" * 300}]))
+    assert re.search(r'<td align="left"[^>]*>export_collection<', shown.replace(' class="llmb-words"', ""))
+    assert re.search(r'<td class="llmb-long"[^>]*>x', shown)
+
+
+def test_the_beginning_of_a_passage_ends_with_a_word() -> None:
+    shown = text_of(_records([{**HIT, "text": "wonderful " * 100}]))
+    assert "wonderful…" in shown
+    assert "x…" in text_of(_records([{**HIT, "text": "x" * 900}]))
+
+
 def test_a_report_folds_what_failed_and_what_was_lost() -> None:
     shown = html_of(_records(REPORT))
     assert shown.count("<details>") == 2
@@ -532,6 +589,7 @@ def test_an_evaluation_is_plotted_where_the_caller_wants_it(evaluation: Evaluati
         ),
         ({"done": 5, "total": 50, "stage": "search"}, "own_type", "5 of 50, search"),
         ({"done": 0, "total": 0, "stage": ""}, "batch_embed", "not begun"),
+        ({"done": 1, "total": 36, "stage": "dense"}, "evaluate", "1 of 36 searches"),
         (
             {"done": 50, "total": 50, "stage": "done", "rate": 12100.0, "eta": 0.0},
             "batch_embed",
@@ -570,6 +628,21 @@ def test_a_list_becomes_a_table_with_flat_columns() -> None:
     assert len(Records().to_pandas()) == len(Records().to_polars()) == 0
 
 
+def test_pandas_reads_a_list_as_it_becomes_a_table() -> None:
+    hits = Hits(_records([HIT, {**HIT, "metadata": {"year": 2026}}]))
+    for one in (pd.DataFrame(hits), pd.DataFrame.from_records(hits), pd.DataFrame(hits[:])):
+        pd.testing.assert_frame_equal(one, hits.to_pandas())
+    assert pd.DataFrame(hits, columns=["metadata.year"])["metadata.year"].to_list()[1] == 2026
+    assert [hit.metadata for hit in hits][1] == {"year": 2026}, "anybody else reads it as it is"
+    assert pd.DataFrame(_records({"failed": []}).failed).empty
+
+
+def test_an_empty_list_within_a_result_becomes_a_table_as_well() -> None:
+    report = _records({"failed": [], "sources": [{"id": "a"}]})
+    assert report.failed == []
+    assert len(report.failed.to_pandas()) == len(report.failed.to_polars()) == 0
+
+
 def test_vectors_become_tables() -> None:
     vectors = Embeddings(array("f", [1, 2, 3, 4, 5, 6]), 2)
     assert vectors.to_pandas().shape == (3, 2)
@@ -604,6 +677,42 @@ def test_a_map_has_a_legend_of_the_commonest_labels_as_they_are() -> None:
     assert len(axes.get_legend().get_texts()) == plots.KINDS + 1
     with pytest.raises(InvalidRequest, match="3 labels"):
         vectors.plot(["a", "b", "c"])
+
+
+def test_a_picture_is_legible_on_light_and_on_dark_pages() -> None:
+    """The page shines through it, and its words have a contrast of 4 to 1 to white and to black."""
+    from matplotlib import pyplot
+
+    pyplot.switch_backend("agg")
+    scores = [{"mode": "dense", "recall": 1.0, "mrr": 0.5, "ndcg": 0.6, "ms": 1.5}]
+    evaluation = Evaluation(_records({"k": 5, "scores": scores}))
+    vectors = Embeddings(array("f", [1, 2, 3, 4, 5, 6]), 2)
+    for axes in (
+        evaluation.plot(),
+        Usage(_records([{**USED, "embedded_tokens": 3}])).plot(),
+        vectors.plot("aab"),
+    ):
+        figure = axes.figure
+        figure.canvas.draw()
+        assert np.asarray(figure.canvas.buffer_rgba())[0, 0, 3] == 0
+        words = [
+            *axes.get_legend().get_texts(),
+            *axes.get_xticklabels(),
+            *axes.get_yticklabels(),
+            *axes.texts,
+        ]
+        for word in words:
+            light = _light(word.get_color())
+            assert min(1.05 / (light + 0.05), (light + 0.05) / 0.05) > 4, word
+        pyplot.close(figure)
+    assert pyplot.rcParams["figure.facecolor"] != "none", "pictures of the caller's own stay as they are"
+
+
+def _light(colour: Any) -> float:
+    from matplotlib.colors import to_rgb
+
+    channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return float(np.dot(channels, [0.2126, 0.7152, 0.0722]))
 
 
 def test_a_run_of_an_agent_is_its_answer_its_sources_and_its_tree_of_steps() -> None:

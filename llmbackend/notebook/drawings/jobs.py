@@ -75,4 +75,4 @@ def _jobs(jobs: Sequence[Mapping[str, Any]]) -> Drawing:
 
 @of_records_with("done", "total", "stage")
 def _of_progress(progress: Record) -> Drawing:
-    return [Paragraph(_progress(progress))]
+    return [Paragraph(_progress(progress, progress.get("type", "")))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,10 +54,16 @@ def _cut(text: Line, left: int) -> Line:
     for part in [text] if isinstance(text, str) else text if isinstance(text, Sequence) else [text]:
         letters = part if isinstance(part, str) else str(part.content) if isinstance(part, Span) else ""
         if len(letters) > left:
-            return [*kept, letters[:left].rstrip() + "…" if isinstance(part, str) else "…"]
+            return [*kept, _whole_words(letters[:left]) + "…" if isinstance(part, str) else "…"]
         kept.append(part)
         left -= len(letters)
     return kept
+
+
+def _whole_words(letters: str) -> str:
+    """Without the word that was cut in two at the end, if there are others."""
+    words = letters.rstrip()
+    return (re.match(r"(.*\S)\s\S*$", words, re.DOTALL) or [words, words])[1] if words == letters else words
 
 
 @of_lists_with("text", "score", "document_id", "chunk")
@@ -76,7 +83,7 @@ def _hits(hits: Sequence[Mapping[str, Any]]) -> Drawing:
         if several:
             title += [" ", Span("pill", str(hit["collection"]))]
         if score is not None:
-            title += ["  ", Bar(score / best), muted(decimal(round(score, 3)))]
+            title += ["  ", Bar(score / best), muted(f"{score:.3f}" if abs(score) < 100 else decimal(score))]
         also = [ending(str(one["document_id"])) for one in hit.get("duplicates") or ()]
         same = [Paragraph(muted("the same text: " + ", ".join(also)))] if also else []
         cards.append(Card(title, [*passage_of(shown, text), *metadata_of(hit), *same]))

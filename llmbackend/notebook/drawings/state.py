@@ -23,7 +23,7 @@ from ..parts import (
     strong,
 )
 from ..plots import DIMENSIONS, TOKENS
-from ..wording import count, duration, plural, size
+from ..wording import count, duration, ending, plural, size
 from .values import (
     ROWS,
     and_more,
@@ -66,7 +66,7 @@ def _doctor(report: Record) -> Drawing:
         sign = Span("good", "✓") if check["ok"] else Span("bad", "✗")
         what: list[Line] = [strong(str(check["name"])), muted(f"  {check['server']}")]
         if check.get("models"):
-            what += [Break(), code(", ".join(map(str, check["models"][:10])))]
+            what += [Break(), code(", ".join(ending(str(model), 60) for model in check["models"][:10]))]
         if check.get("limits"):
             what += [Break(), muted(in_a_line(check["limits"]))]
         if advice:

@@ -12,6 +12,8 @@ from ..parts import Drawing, Facts, Fold, Line, Paragraph, Table, muted
 from ..wording import count, decimal, moment, parsed, plural, shortened
 
 ROWS = 50  # of a list; all of them are in `.to_pandas()`
+COLUMNS = 10  # of a list that has no drawing of its own
+FIELDS = 12  # of a record within a line
 LETTERS = 400  # of a passage, before it unfolds
 
 Draw = TypeVar("Draw", bound=Callable[[Any], Drawing])
@@ -82,28 +84,42 @@ def _is_large(value: Any) -> bool:
 
 
 def table_of(records: Sequence[Mapping[str, Any]]) -> Drawing:
-    """A table of the fields that any of them has, those within others by `author.name`."""
-    flat = [dict(_flat(record)) for record in records[:ROWS]]
-    names = [
-        name
-        for name in dict.fromkeys(name for row in flat for name in row)
-        if any(row.get(name) not in (None, "", []) for row in flat)
-    ]
+    """A table of the fields that any of them has, those within others by `author.name` where there is room."""
+    rows: list[Mapping[str, Any]] = [dict(_flat(record)) for record in records[:ROWS]]
+    if len(_filled(rows)) > COLUMNS:
+        rows = list(records[:ROWS])
+    names = _filled(rows)
+    shown = names[:COLUMNS]
     numbers = {
         column
-        for column, name in enumerate(names)
+        for column, name in enumerate(shown)
         if all(
             isinstance(row.get(name), int | float | None) and not isinstance(row.get(name), bool)
-            for row in flat
+            for row in rows
         )
     }
-    rows = [[in_words(row.get(name), name, 200) for name in names] for row in flat]
-    return [Table([titled(name) for name in names], rows, frozenset(numbers)), *and_more(records, ROWS)]
+    cells = [[in_words(row.get(name), name, 200) for name in shown] for row in rows]
+    return [
+        Table([titled(name) for name in shown], cells, frozenset(numbers)),
+        *and_more(records, ROWS),
+        *and_columns(names),
+    ]
+
+
+def _filled(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of fields that any of them has a value of."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in names if any(row.get(name) not in (None, "", [], {}) for row in rows)]
 
 
 def and_more(records: Sequence[Any], shown: int, of_what: str = "more") -> list[Paragraph]:
     more = len(records) - shown
     return [Paragraph(muted(f"and {more:,} {of_what}: .to_pandas() has all"))] if more > 0 else []
+
+
+def and_columns(names: Sequence[str]) -> list[Paragraph]:
+    more = ", ".join(map(titled, names[COLUMNS:]))
+    return [Paragraph(muted("and the columns ", shortened(more, LETTERS)))] if more else []
 
 
 def titled(name: Any) -> str:
@@ -141,7 +157,9 @@ def in_words(value: Any, name: str = "", limit: int = 400) -> Line:
 def in_a_line(fields: Mapping[str, Any], limit: int = 200) -> Line:
     """`year 2026 · team hr`"""
     told: list[Line] = []
-    for name, value in _flat(fields):
-        if value not in (None, "", []):
-            told += [" · " if told else "", muted(titled(name)), " ", in_words(value, name, limit)]
+    filled = [(name, value) for name, value in _flat(fields) if value not in (None, "", [])]
+    for name, value in filled[:FIELDS]:
+        told += [" · " if told else "", muted(titled(name)), " ", in_words(value, name, limit)]
+    if len(filled) > FIELDS:
+        told.append(muted(f", and {len(filled) - FIELDS} more"))
     return told

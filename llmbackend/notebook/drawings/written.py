@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from llm_client import AgentRun, Analysis, Answer, Record, Reply
 from ..matches import quoted
 from ..parts import (
     Block,
+    Break,
     Bullets,
     Card,
     Drawing,
@@ -20,13 +22,25 @@ from ..parts import (
     Paragraph,
     Passage,
     Span,
+    Table,
     code,
     muted,
     strong,
 )
-from ..wording import count, duration, plural, shortened
+from ..wording import count, duration, ending, plural, shortened
 from .passages import metadata_of, place_of
-from .values import LETTERS, drawing, facts_of, table_of, titled
+from .values import (
+    COLUMNS,
+    LETTERS,
+    ROWS,
+    and_columns,
+    and_more,
+    drawing,
+    facts_of,
+    in_words,
+    of_lists_with,
+    titled,
+)
 
 
 @drawing.register
@@ -103,16 +117,40 @@ def _agent_run(run: AgentRun) -> Drawing:
     rows = output.get("rows") if isinstance(output, Mapping) else None
     shown: list[Block] = [Markdown(run["answer"])] if run["answer"] else []
     if rows and "cells" in rows[0]:
-        shown += table_of(run.table())
+        shown += _cells(rows)
     elif isinstance(output, Mapping):
         shown += facts_of(Record(output))
-    pending = [f"{one['tool']} {one['arguments']}" for one in run["pending"]]
+    pending = [f"{one['tool']} {json.dumps(one['arguments'], ensure_ascii=False)}" for one in run["pending"]]
     return [
         *shown,
         *([Bullets([["waits: ", code(one)] for one in pending])] if pending else []),
         *(Paragraph(muted(note)) for note in run["notes"]),
         *(_source(one) for one in run["sources"] if one["number"] in run["citations"]),
         Fold([strong(run["agent"]), " ", status, " ", muted(took)], _steps(run["trace"]["steps"])),
+    ]
+
+
+def _cells(rows: Sequence[Mapping[str, Any]]) -> Drawing:
+    """The analyst's table, with each value above the words that it stands on."""
+    names = list(dict.fromkeys(name for row in rows for name in row["cells"]))
+    several = len({row["collection"] for row in rows}) > 1
+    drawn: list[list[Line]] = []
+    for row in rows[:ROWS]:
+        document: list[Line] = [strong(ending(str(row["document"]), 60))]
+        if several:
+            document += [" ", Span("pill", str(row["collection"]))]
+        if row.get("error"):
+            document += [Break(), Span("bad", str(row["error"]))]
+        cells: list[Line] = []
+        for name in names[:COLUMNS]:
+            cell = row["cells"].get(name) or {}
+            value, quote = in_words(cell.get("value"), name, 200), cell.get("quote")
+            cells.append([value, Break(), _said(str(quote))] if value and quote else value)
+        drawn.append([document, *cells])
+    return [
+        Table(["document", *map(titled, names[:COLUMNS])], drawn),
+        *and_more(rows, ROWS, "documents"),
+        *and_columns(names),
     ]
 
 
@@ -136,10 +174,39 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> Drawing:
     return told
 
 
-@drawing.register
-def _analysis(analysis: Analysis) -> Drawing:
+@of_lists_with("name", "description", "tools", "input")
+def _agents(agents: Sequence[Mapping[str, Any]]) -> Drawing:
+    rows: list[list[Line]] = [
+        [
+            [strong(str(one["name"])), " ", Span("pill", "own") if one.get("own") else ""],
+            str(one["description"]),
+            ", ".join(map(str, (one["input"] or {}).get("properties") or ())),
+            ", ".join(map(str, one["tools"])),
+        ]
+        for one in agents[:ROWS]
+    ]
+    return [Table(["agent", "what it does", "takes", "its tools"], rows), *and_more(agents, ROWS, "agents")]
+
+
+@of_lists_with("sentiment", "sentiment_score", "summary", "key_points")
+def _analyses(analyses: Sequence[Mapping[str, Any]]) -> Drawing:
+    rows: list[list[Line]] = []
+    for one in analyses[:ROWS]:
+        points: list[Line] = []
+        for point in one["key_points"][:3]:
+            points += [*([Break()] if points else []), f"– {shortened(str(point), 120)}"]
+        rows.append([_tone(one), shortened(str(one["summary"]), 300), points])
+    return [Table(["sentiment", "summary", "key points"], rows), *and_more(analyses, ROWS, "analyses")]
+
+
+def _tone(analysis: Mapping[str, Any]) -> Line:
     score = analysis["sentiment_score"]
     tone: Any = "good" if score > 0.2 else "bad" if score < -0.2 else "muted"
+    return [Span(tone, str(analysis["sentiment"])), muted(f"  {score:+.2f}")]
+
+
+@drawing.register
+def _analysis(analysis: Analysis) -> Drawing:
     facts: list[tuple[str, Line]] = [
         (titled(kind), "; ".join(str(found["text"]) for found in passages))
         for kind, passages in (analysis.get("facts") or {}).items()
@@ -154,7 +221,7 @@ def _analysis(analysis: Analysis) -> Drawing:
     small = [*filter(None, [read, *(analysis.get("notes") or ()), analysis.get("model")])]
     return [
         Card(
-            [Span(tone, str(analysis["sentiment"])), muted(f"  {score:+.2f}")],
+            _tone(analysis),
             [
                 Paragraph(str(analysis["summary"])),
                 Bullets([str(point) for point in analysis["key_points"]]),
