@@ -62,6 +62,7 @@ from llm_client import (
     TransportError,
     Usage,
     _add,
+    _agent_input,
     _as_list,
     _contents,
     _environment,
@@ -88,7 +89,6 @@ from llm_client import (
     _suffix,
     _vectors_to,
     _with_images,
-    _with_schemas,
 )
 
 from .async_transports import AsyncHttpTransport, AsyncTransport, batches, in_thread, local_transport
@@ -1445,6 +1445,8 @@ class AsyncLLMBackendClient:
         """
         others = [depends_on] if isinstance(depends_on, str) else _as_list(depends_on)
         moment = run_at.astimezone().isoformat() if hasattr(run_at, "astimezone") else run_at
+        if job_type.startswith(("agent/", "run_agent")) and "input" in params:
+            params = {**params, "input": await in_thread(_agent_input, params["input"])}
         return str(
             (
                 await self._call(
@@ -1726,6 +1728,7 @@ class AsyncLLMBackendClient:
         `reject`, and the run is a job, whose id is `run_id`; `submit_job("run_agent", {…})` makes one of any run. `input`
         is what the agent takes in a shape of its own, a dict or a pydantic object. A run ends at `max_steps` (calls
         of models and tools), `max_tokens` or `max_seconds`, with what was found until then.
+        `input={"files": paths}` has the analyst read files, folders and patterns, as `rag_ingest_files` takes them.
 
         Raises InvalidRequest (no such agent or tool; an input that does not fit), Forbidden, BackendError, whose `details`
         tell the `step` that failed and the `trace`, and BackendTimeout.
@@ -1737,7 +1740,7 @@ class AsyncLLMBackendClient:
             "collections": [collections] if isinstance(collections, str) else _as_list(collections),
             "tools": names,
             "approve": approve,
-            "input": _with_schemas(input),
+            "input": await in_thread(_agent_input, input),
             "model": model,
             "max_steps": max_steps,
             "max_tokens": max_tokens,

@@ -124,7 +124,9 @@ class Components:
             settings.response_days,
             self.jobs_disk,
         )
-        self.agent_services = AgentServices(self.register, self.chat, self.embedder, self.judge, settings)
+        self.agent_services = AgentServices(
+            self.register, self.chat, self.embedder, self.judge, settings, self.parsers
+        )
         services = JobServices(
             self.chat,
             self.embedder,

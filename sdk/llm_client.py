@@ -414,6 +414,40 @@ class Records(_Shown, list[_Item]):
             [dict(_flat(record)) for record in self], infer_schema_length=None, strict=False
         )
 
+    def to_jsonl(self, path: str | os.PathLike[str]) -> None:
+        """Write a file with a line of JSON for each."""
+        with open(f"{os.fsdecode(path)}.part", "w", encoding="utf-8") as file:
+            for record in self:
+                file.write(json.dumps(record, ensure_ascii=False, default=_jsonable) + "\n")
+        os.replace(f"{os.fsdecode(path)}.part", path)
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> None:
+        """Write a Parquet file with a row for each, as `to_pandas()` has it; values of several types become text."""
+        import pyarrow  # the caller wants Parquet, so the caller has it
+        from pyarrow import parquet
+
+        rows = [dict(_flat(record)) for record in self]
+        names = dict.fromkeys(name for row in rows for name in row)
+        table = pyarrow.table({name: _column([row.get(name) for row in rows]) for name in names})
+        parquet.write_table(table, f"{os.fsdecode(path)}.part")
+        os.replace(f"{os.fsdecode(path)}.part", path)
+
+
+def _column(values: list[Any]) -> Any:
+    """As Arrow has it: in the type that all are of, else as text, what is none as JSON."""
+    import pyarrow
+
+    try:
+        column = pyarrow.array(values)
+        if not pyarrow.types.is_null(column.type) and not any(isinstance(one, dict) for one in values):
+            return column
+    except (pyarrow.ArrowException, OverflowError):
+        pass
+    texts = [
+        one if one is None or isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in values
+    ]
+    return pyarrow.array(texts, pyarrow.string())
+
 
 def _flat(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     """Fields by their paths: `metadata.year`."""
@@ -946,13 +980,14 @@ class AgentRun(_Typed):
     def table(self) -> Records[Record]:
         """The analyst's table, a row a document: each field's value, and its quote under `<field> quote`.
 
-        `pandas.DataFrame(run.table())` takes it, and so to Parquet; each row is a line of JSON.
+        It leaves by `to_pandas()`, `to_polars()`, `to_jsonl(path)` and `to_parquet(path)`.
         """
         told = []
         for row in self["output"]["rows"]:
             line = {"document": row["document"], "collection": row["collection"], "error": row["error"]}
             for name, cell in row["cells"].items():
-                line[name], line[f"{name} quote"] = cell["value"], cell["quote"]
+                column = f"{name} value" if name in ("document", "collection", "error") else name
+                line[column], line[f"{name} quote"] = cell["value"], cell["quote"]
             told.append(Record(line))
         return Records(told)
 
@@ -3096,6 +3131,8 @@ class LLMBackendClient:
         """
         others = [depends_on] if isinstance(depends_on, str) else _as_list(depends_on)
         moment = run_at.astimezone().isoformat() if hasattr(run_at, "astimezone") else run_at
+        if job_type.startswith(("agent/", "run_agent")) and "input" in params:
+            params = {**params, "input": _agent_input(params["input"])}
         return str(
             self._call(
                 "submit_job",
@@ -3375,6 +3412,7 @@ class LLMBackendClient:
         `reject`, and the run is a job, whose id is `run_id`; `submit_job("run_agent", {…})` makes one of any run. `input`
         is what the agent takes in a shape of its own, a dict or a pydantic object. A run ends at `max_steps` (calls
         of models and tools), `max_tokens` or `max_seconds`, with what was found until then.
+        `input={"files": paths}` has the analyst read files, folders and patterns, as `rag_ingest_files` takes them.
 
         Raises InvalidRequest (no such agent or tool; an input that does not fit), Forbidden, BackendError, whose `details`
         tell the `step` that failed and the `trace`, and BackendTimeout.
@@ -3386,7 +3424,7 @@ class LLMBackendClient:
             "collections": [collections] if isinstance(collections, str) else _as_list(collections),
             "tools": names,
             "approve": approve,
-            "input": _with_schemas(input),
+            "input": _agent_input(input),
             "model": model,
             "max_steps": max_steps,
             "max_tokens": max_tokens,
@@ -4175,13 +4213,39 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:10])) + (", …" if len(names) > 10 else "")
 
 
-def _with_schemas(value: Any) -> Any:
-    """An agent's input, with a pydantic object as its fields and a pydantic class as its JSON Schema."""
+def _agent_input(value: Any) -> Any:
+    """An agent's input: a pydantic object as its fields, a pydantic class as its JSON Schema, and `files` as they are sent."""
     if hasattr(value, "model_dump") and not isinstance(value, type):
         return value.model_dump(mode="json")
-    if isinstance(value, Mapping):
-        return {name: _json_schema(one) if isinstance(one, type) else one for name, one in value.items()}
-    return value
+    if not isinstance(value, Mapping):
+        return value
+    plain = {name: _json_schema(one) if isinstance(one, type) else one for name, one in value.items()}
+    if "files" in plain:
+        plain["files"] = _files_sent(plain["files"])
+    return plain
+
+
+def _files_sent(paths: Any) -> Any:
+    """Files, folders and patterns with what is in them; raises InvalidRequest for what cannot be read."""
+    if isinstance(paths, (list, tuple)) and all(isinstance(one, Mapping) for one in paths):
+        return paths  # they are so already
+    failed: Records[Record] = Records()
+    try:
+        found = _named(_find_files(paths))
+    except InvalidRequest as error:
+        raise InvalidRequest(
+            error.message.replace("rag_ingest_files: paths", "input.files"), details=error.details
+        ) from None
+    sent = list(_contents([one for one in found if not isinstance(one[1], OSError)], failed))
+    failed.extend(
+        Record(id=name, error=f"cannot be read: {file.strerror}")
+        for name, file in found
+        if isinstance(file, OSError)
+    )
+    if failed or not sent:
+        why = f"{failed[0]['id']}: {failed[0]['error']}" if failed else "there are no files in it"
+        raise InvalidRequest(f"input.files: {why}")
+    return sent
 
 
 def _json_schema(schema: Any) -> Any:

@@ -53,7 +53,7 @@ RENAMED = {
     "next": "anext",
 }
 
-READS_FILES = {"_find_files", "_contents"}
+READS_FILES = {"_find_files", "_contents", "_agent_input"}
 """Functions that would hold up the loop."""
 
 

@@ -7,6 +7,7 @@ Where no model reads, the sentence that fits a field best is its quote, and its 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,15 +16,17 @@ from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Wor
 
 from .. import threads
 from ..analysis.extract import find, split
+from ..errors import Forbidden, InvalidRequest, LLMBackendError, Unauthorized
 from ..inference.sentences import stems
 from ..knowledge.answers.delimiters import as_data
 from ..knowledge.chunks.splitting import splitter
+from ..knowledge.files.documents import from_files
 from ..prompts import prompt
-from ..schemas import ListDocumentsRequest
+from ..schemas import Failure, File, ListDocumentsRequest
 from .orchestration import finished
 from .running import Running
 from .shapes import AnalystInput, Cell, Table, TableRow
-from .tools import chunks_of
+from .tools import text_of
 
 BATCH = 16
 """Documents that are worked at together."""
@@ -111,6 +114,8 @@ class Place(NamedTuple):
     document: str
     text: str | None
     """None for what is in the collection."""
+    failed: str | None = None
+    """Why it cannot be read."""
 
 
 class BatchEvent(Event):
@@ -139,7 +144,7 @@ class Analysing(Workflow):
     async def begin(self, context: Context, start: StartEvent) -> BatchEvent | StopEvent | None:
         async with self._run.step("list") as node:
             places = await self._places()
-            node.told.output = f"{len(places)} documents"
+            node.told.output = _plural(len(places), "document")
         if not places:
             return StopEvent(result=self._table([]))
         batches = [places[start : start + BATCH] for start in range(0, len(places), BATCH)]
@@ -152,8 +157,8 @@ class Analysing(Workflow):
 
     async def _places(self) -> list[Place]:
         given = self._given
-        if given.documents:
-            return [Place("", one.id, one.text) for one in given.documents]
+        if given.documents or given.files:
+            return [Place("", one.id, one.text) for one in given.documents or ()] + await self._files()
         found: list[Place] = []
         for name in await self._run.readable():
             cursor: str | None = None
@@ -172,6 +177,16 @@ class Analysing(Workflow):
         if len(found) > given.max_documents:
             self._run.notes.append(f"the first {given.max_documents} documents only (max_documents)")
         return sorted(found[: given.max_documents])
+
+    async def _files(self) -> list[Place]:
+        """Those that cannot be read are rows all the same, and tell why."""
+        files = [File(name=one.name, content=one.content) for one in self._given.files or ()]
+        found: list[Place] = []
+        async for _, some in from_files(self._run.services.parsers, files):
+            for one in some:
+                failed = one.error if isinstance(one, Failure) else None
+                found.append(Place("", one.id, "" if isinstance(one, Failure) else one.text, failed))
+        return found
 
     @step(num_workers=2)
     async def read(self, context: Context, batch: BatchEvent) -> RowsEvent:
@@ -193,9 +208,10 @@ class Analysing(Workflow):
         names = [one.name for one in self._wanted]
         told = sum(cell.value is not None for row in rows for cell in row.cells.values())
         failed = sum(row.error is not None for row in rows)
-        answer = f"{told} of {len(rows) * len(names)} cells of {len(rows)} documents are told"
+        cells, documents = len(rows) * len(names), _plural(len(rows), "document")
+        answer = f"{told} of {_plural(cells, 'cell')} of {documents} {'is' if told == 1 else 'are'} told"
         return Table(
-            answer=answer + (f"; {failed} documents failed." if failed else "."),
+            answer=answer + (f"; {_plural(failed, 'document')} failed." if failed else "."),
             fields=names,
             rows=rows,
             parts=self._parts,
@@ -207,13 +223,11 @@ class Analysing(Workflow):
         try:
             text = place.text
             if text is None:
-                text = joined(
-                    [one.text for one in await chunks_of(self._run, place.collection, place.document)]
-                )
+                text = await text_of(self._run, place.collection, place.document)
+            if place.failed is not None:
+                raise InvalidRequest(place.failed)
             row.cells = await self._cells(text)
         except Exception as error:
-            from ..errors import Forbidden, LLMBackendError, Unauthorized
-
             if isinstance(error, Unauthorized | Forbidden) or not isinstance(error, LLMBackendError):
                 raise
             row.error = f"{error.code}: {error.message}"
@@ -272,8 +286,6 @@ class Analysing(Workflow):
             "temperature": 0.0,
         }
         said = await self._run.chat(request, schema=_shape(self._wanted), name="read", prompt=system.label)
-        import json
-
         told: dict[str, Any] = json.loads(said["message"]["content"])
         return told
 
@@ -366,11 +378,5 @@ def _number(text: str) -> float | None:
         return None
 
 
-def joined(texts: Sequence[str]) -> str:
-    """The text that chunks were cut from, without what each repeats of the one before."""
-    whole = ""
-    for text in texts:
-        most = min(len(whole), len(text), 4000)
-        overlap = next((size for size in range(most, 15, -1) if whole.endswith(text[:size])), 0)
-        whole += text[overlap:] if overlap else ("\n\n" if whole else "") + text
-    return whole
+def _plural(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

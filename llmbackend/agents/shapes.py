@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from ..schemas import DocumentId
+from ..schemas.rag import FileName
 
 
 class GivenDocument(BaseModel):
@@ -14,6 +15,13 @@ class GivenDocument(BaseModel):
 
     id: DocumentId
     text: str
+
+
+class GivenFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: FileName = Field(description="the document's id; its end tells the type")
+    content: Base64Bytes
 
 
 class AnalystInput(BaseModel):
@@ -29,6 +37,9 @@ class AnalystInput(BaseModel):
     )
     documents: list[GivenDocument] | None = Field(
         None, min_length=1, max_length=10_000, description="these, in place of those of the collections"
+    )
+    files: list[GivenFile] | None = Field(
+        None, min_length=1, max_length=10_000, description="these files, read as rag_ingest_files reads them"
     )
     ids: list[DocumentId] | None = Field(
         None, min_length=1, max_length=10_000, description="of these documents only"

@@ -155,6 +155,13 @@ async def chunks_of(run: Running, collection: str, document_id: str) -> list[sch
     return sorted(found, key=lambda one: one.chunk)
 
 
+async def text_of(run: Running, collection: str, document_id: str) -> str:
+    """A document's whole text; raises NotFound."""
+    asked = schemas.GetDocumentRequest(collection=collection, id=document_id)
+    with await run.permitted(("read",), (collection,)):
+        return (await run.services.operations.get_document(asked)).text
+
+
 @tool("read_document")
 async def read_document(
     run: Running, collection: str, document_id: str, offset: Annotated[int, Field(ge=0)] = 0
@@ -191,7 +198,7 @@ async def read_document(
 async def analyze_document(run: Running, collection: str, document_id: str) -> dict[str, Any]:
     """Tell a document's summary, key points and sentiment."""
     (name,) = await _among(run, [collection])
-    text = "\n\n".join(one.text for one in await chunks_of(run, name, document_id))
+    text = await text_of(run, name, document_id)
     with await run.permitted(("chat",), models=[("chat", run.request.model)]):
         analysis = await run.services.operations.analyze_document(schemas.AnalyzeRequest(text=text))
     return {name: getattr(analysis, name) for name in ("summary", "key_points", "sentiment")}

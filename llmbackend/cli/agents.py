@@ -42,6 +42,13 @@ def run_agent(
     input: Annotated[
         str | None, typer.Option(help="What it takes in a shape of its own, as JSON; @file reads it.")
     ] = None,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option(help="Files and folders that the analyst reads; several by repeating it."),
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="Where the analyst's table goes: a .jsonl or .parquet file.")
+    ] = None,
     approve: Annotated[bool, typer.Option(help="Have calls that write wait for `agent approve`.")] = False,
     url: Url = None,
     key: Key = None,
@@ -54,6 +61,10 @@ def run_agent(
             given = json.loads(Path(input[1:]).read_text("utf-8") if input.startswith("@") else input)
     except (OSError, ValueError) as error:
         raise InvalidRequest(f"--input: {error}") from error
+    if file:
+        given = {**(given or {}), "files": list(map(str, file))}
+    if table is not None and table.suffix not in (".jsonl", ".parquet"):
+        raise InvalidRequest(f"--table: {table} is neither a .jsonl nor a .parquet file")
     with connected(url, key) as client:
         stream = client.run_agent(
             task,
@@ -70,6 +81,9 @@ def run_agent(
                     said = f"{event.tool} {json.dumps(event.arguments, ensure_ascii=False)}"
                     errors.print(shown(said[:500]), style="dim", highlight=False, soft_wrap=True)
         run = stream.run
+    if table is not None and run.status == "completed":
+        rows = run.table()
+        (rows.to_parquet if table.suffix == ".parquet" else rows.to_jsonl)(table)
     if as_json:
         return print_json(run)
     for note in run.notes:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 from llmbackend import (
@@ -193,3 +196,48 @@ def test_nothing_waits_for_a_word_on_another_s_run(client: LLMBackendClient) -> 
     client.wait_for_job(job_id, timeout=30)
     with pytest.raises(Conflict, match="waits for nobody's word"):
         client.approve(job_id)
+
+
+def test_the_analyst_reads_a_folder_and_its_table_leaves_as_frame_lines_and_parquet(
+    client: LLMBackendClient, tmp_path: Path
+) -> None:
+    folder = tmp_path / "contracts"
+    (folder / "old").mkdir(parents=True)
+    (folder / "lease.md").write_text("# Lease\n\nThe notice period is 3 months. The rent is due on Monday.")
+    (folder / "old" / "loan.txt").write_text("Either side may end it. The notice period is 12 months.")
+    (folder / "photo.png").write_bytes(b"\x89PNG")
+    shape = {"properties": {"notice_period": {"type": "integer"}, "document": {"type": "string"}}}
+    given = {"schema": shape, "files": folder}
+    rows = client.run_agent("", agent="analyst", input=given).table()
+    assert {row.document: row.notice_period for row in rows} == {
+        "lease.md": 3,
+        "old/loan.txt": 12,
+        "photo.png": None,
+    }
+    assert "unsupported type .png" in next(row.error for row in rows if row.document == "photo.png")
+    by_job = client.wait_for_job(client.submit_job("agent/analyst", {"input": given}), timeout=60)
+    assert AgentRun(by_job).table() == rows
+    rows.to_jsonl(tmp_path / "table.jsonl")
+    rows.to_parquet(tmp_path / "table.parquet")
+    lines = [json.loads(line) for line in (tmp_path / "table.jsonl").read_text().splitlines()]
+    read = pandas.read_parquet(tmp_path / "table.parquet")
+    for table in (lines, read.to_dict("records"), rows.to_pandas().to_dict("records")):
+        quotes = {row["document"]: row["notice_period quote"] for row in table}
+        assert quotes["lease.md"] == "The notice period is 3 months."
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["contracts", "table.jsonl", "table.parquet"]
+
+
+def test_an_answer_about_one_document_counts_one(client: LLMBackendClient) -> None:
+    given = {"questions": ["Notice period?"], "documents": [{"id": "a", "text": "Nothing of that."}]}
+    assert client.run_agent("", agent="analyst", input=given).answer == "0 of 1 cell of 1 document are told."
+
+
+def test_files_that_cannot_be_read_are_told_before_anything_is_sent(
+    client: LLMBackendClient, tmp_path: Path
+) -> None:
+    for files, reason in (
+        (tmp_path / "none", "there is no file or folder"),
+        (tmp_path, "there are no files"),
+    ):
+        with pytest.raises(InvalidRequest, match=f"^input.files.*{reason}"):
+            client.run_agent("", agent="analyst", input={"questions": ["When?"], "files": files})
