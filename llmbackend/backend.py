@@ -393,7 +393,7 @@ class Backend:
 
     async def retry_job(self, request: schemas.JobRequest) -> schemas.JobStatus:
         """Have a job that failed or was cancelled go on from its last checkpoint."""
-        return await self._jobs.retry(_caller(), request.job_id)
+        return await self.parts.submission.retry(_caller(), request.job_id)
 
     # Agents
 

@@ -33,6 +33,7 @@ from .jobs.wakeups import Wakeups
 from .jobs.worker import Worker
 from .knowledge.collections.collections import Collections
 from .knowledge.collections.index_building import IndexBuilder
+from .knowledge.collections.stored import StorageLimits
 from .knowledge.collections.transfer import Imports
 from .knowledge.engines.interface import VectorEngine
 from .knowledge.engines.qdrant_edge import QdrantEdge
@@ -79,6 +80,9 @@ class Components:
         self.reranker = factory.reranker(settings)
         self.dependencies = dependencies.of(settings)
 
+        redis = settings.redis_url.get_secret_value() if settings.redis_url else None
+        self.limiter = Limiter(settings.project_limits, main, redis, settings.database_url is not None)
+
         edge, self.qdrant = vector_engines(settings, name, self.disk)
         engines: list[VectorEngine] = [self.qdrant, edge] if self.qdrant else [edge]
         self.collections = Collections(
@@ -89,6 +93,7 @@ class Components:
             most_open=settings.collections_open,
             idle_seconds=settings.collection_idle_seconds,
             plugin_seconds=settings.plugin_seconds,
+            limits=StorageLimits(self.limiter),
         )
         self.index_builder = IndexBuilder(self.collections, edge)
         self.imports = Imports(self.collections)
@@ -105,8 +110,6 @@ class Components:
             self.chat, self.embedder, settings.rerank_model, self.register, self.collections
         )
         self.register.default_model = self.models.default
-        redis = settings.redis_url.get_secret_value() if settings.redis_url else None
-        self.limiter = Limiter(settings.project_limits, main, redis, settings.database_url is not None)
         self.meter = usage.Meter(self.limiter.used)
         self.usage = usage.Book(self.meter, main, vitals)
         self.audited = audit.Audit(main, settings.audit_days, vitals)
@@ -144,8 +147,8 @@ class Components:
         self.submission = Submission(
             self.jobs, services, places, self.limiter, self.jobs_disk, private=settings.webhook_private
         )
-        self.responses = KeptResponses(self.responder, main, self.jobs, self.submission.begin_response)
-        self.agents = AgentRuns(self.agent_services, self.jobs, self.submission.within_limit)
+        self.responses = KeptResponses(self.responder, main, self.jobs, self.submission.begin)
+        self.agents = AgentRuns(self.agent_services, self.jobs, self.submission.begin)
         self.responder.agents = self.agents.events
 
     def _jobs(self, services: JobServices, places: Places, queue: Wakeups) -> Jobs:

@@ -17,7 +17,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from . import plugins, schemas, threads
-from .access.caller import Caller
+from .access.caller import Caller, Limits
+from .access.limits import Whose
 from .disk import Disk
 from .errors import BackendError, LLMBackendError, NotFound
 from .inference import catalogue, factory
@@ -31,6 +32,7 @@ from .inference.replicas import Replicas
 from .inference.rerank import Reranker
 from .inference.tei import Info, read_info
 from .inference.upstream import Upstream
+from .knowledge.collections.stored import Size
 from .knowledge.engines.qdrant_server import QdrantServer
 from .knowledge.files import landlock
 from .settings import Settings
@@ -79,6 +81,41 @@ def access(callers: Sequence[Caller], reached: Mapping[tuple[str, str], int]) ->
         latency_ms=0,
         fix="; ".join(advice) or None,
     )
+
+
+FULL = 90
+"""Per cent of what may be stored, from which on it is told."""
+
+
+def storage(project: str, whose: Whose, most: Limits, used: Size) -> schemas.Check:
+    """How much a project has stored of what it may, by limits of its own or of the caller's key."""
+    limits: dict[str, int] = {}
+    for name, now, limit in (("chunks", used.chunks, most.chunks), ("bytes", used.bytes, most.bytes)):
+        if limit is not None:
+            limits |= {name: now, f"most_{name}": limit}
+    check = schemas.Check(
+        name="storage",
+        server=f"{whose.kind} {whose.name}",
+        ok=True,
+        url=None,
+        models=[],
+        version=None,
+        limits=limits,
+        latency_ms=0,
+        fix=None,
+    )
+    if (full := share(check)) >= FULL / 100:
+        check.fix = (
+            f"project {project!r} has stored {full:.0%} of what it may: delete documents or collections, or raise "
+            "the limit"
+        )
+    return check
+
+
+def share(check: schemas.Check) -> float:
+    """The largest part that is used of what a check of storage tells."""
+    limits = check.limits
+    return max(limits[name] / limits[f"most_{name}"] for name in ("chunks", "bytes") if name in limits)
 
 
 async def examine(

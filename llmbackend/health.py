@@ -86,7 +86,25 @@ async def diagnosis(parts: Components, caller: Caller) -> schemas.Diagnosis:
     keys = parts.register.standing_keys
     if caller.everywhere and (keys or parts.limiter.hits):
         checks.append(doctor.access(keys, parts.limiter.hits))
+    checks += await _storage(parts, caller)
     return schemas.Diagnosis(ok=all(check.ok for check in checks), version=__version__, checks=checks)
+
+
+async def _storage(parts: Components, caller: Caller) -> list[schemas.Check]:
+    """What limited projects have stored: the caller's own, or, to the administrator, those that have most of what they may."""
+    projects = {caller.project}
+    if caller.everywhere:
+        projects |= {name.project for name in parts.collections.names()}
+    checks = []
+    for project in sorted(projects):
+        if limits := parts.limiter.of_storage(caller, project):
+            used = await parts.collections.stored(project)
+            checks += [doctor.storage(project, whose, most, used) for whose, most in limits]
+    return sorted(checks, key=lambda check: -doctor.share(check))[:SHOWN]
+
+
+SHOWN = 20
+"""Projects' storage, by the doctor."""
 
 
 def _by_part(parts: Components) -> dict[str, str]:

@@ -21,7 +21,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from .access.caller import DEFAULT, OPERATOR, Caller, ProjectLimits, of_project
+from .access.caller import DEFAULT, OPERATOR, Caller, Limits, of_project
 from .errors import InvalidRequest
 from .schemas.collections import EngineOptions
 from .schemas.usage import Price
@@ -126,7 +126,7 @@ class Settings(BaseSettings):
     answer_links: Literal["host", "remove", "keep"] = "host"
 
     # What projects may do at most, `*` for all that are not named
-    project_limits: Annotated[dict[str, ProjectLimits], NoDecode] = Field({})
+    project_limits: Annotated[dict[str, Limits], NoDecode] = Field({})
 
     # What a million tokens of a model cost, for `usage`
     usage_prices: Annotated[dict[str, Price], NoDecode] = Field({})
@@ -242,7 +242,7 @@ class Settings(BaseSettings):
             return given
         try:
             found = json.loads(given)
-            return {str(project): ProjectLimits.of(limits) for project, limits in found.items()}
+            return {str(project): Limits.of(limits) for project, limits in found.items()}
         except InvalidRequest as error:
             raise ValueError(error.message) from None
         except (ValueError, TypeError, AttributeError):

@@ -469,6 +469,9 @@ class KeyInfo(_Typed):
     rate: str | None
     concurrent: int | None
     tokens: str | None
+    jobs: int | None
+    chunks: int | None
+    bytes: int | None
     note: str
     created_at: str
     created_by: str
@@ -3536,6 +3539,9 @@ class LLMBackendClient:
         rate: str | None = None,
         concurrent: int | None = None,
         tokens: str | None = None,
+        jobs: int | None = None,
+        chunks: int | None = None,
+        bytes: int | None = None,
         note: str = "",
     ) -> CreatedKey:
         """Make an API key by which others may do a part of what this client may; only the administrator makes keys of
@@ -3545,7 +3551,8 @@ class LLMBackendClient:
         and schedules, with what they do), "chat" (ask models) and "admin" (keys and shares of the project). `collections`
         and `models` are names in which `*` stands for anything. What is left out is as this client's, but for "admin".
         `expires` is like "90d", "12h" or "30min". `rate` is for requests, as in "60/min", `tokens` for what models read
-        and write, as in "1M/day" or "1M/day,20M/month", `concurrent` the number of requests under way at once.
+        and write, as in "1M/day" or "1M/day,20M/month", `concurrent` the number of requests under way at once, `jobs` that of
+        its jobs that wait or are at work. `chunks` and `bytes` are what its project may have stored for it to store more.
 
         Returns what `list_keys` tells of it, and `key`: the key itself, which is not told again.
         Raises Forbidden (more than this client may itself).
@@ -3560,13 +3567,16 @@ class LLMBackendClient:
             rate=rate,
             concurrent=concurrent,
             tokens=tokens,
+            jobs=jobs,
+            chunks=chunks,
+            bytes=bytes,
             note=note,
         )
         return CreatedKey(created)
 
     def list_keys(self, *, project: str | None = None) -> Records[KeyInfo]:
         """The API keys of this client's project, or of all projects to the administrator: `{id, project, can,
-        collections, models, rate, concurrent, tokens, note, created_at, created_by, expires_at, rotating_until,
+        collections, models, rate, concurrent, tokens, jobs, chunks, bytes, note, created_at, created_by, expires_at, rotating_until,
         revoked_at, last_used_at}`. The `id` is what the key begins with.
         """
         return Records(map(KeyInfo, self._call("list_keys", project=project)["keys"]))

@@ -95,9 +95,17 @@ class Rate(NamedTuple):
         return self.amount <= other.amount and self.amount * other.seconds <= other.amount * self.seconds
 
 
+def amount(given: Any, name: str) -> int:
+    """So much, as in 500, or "100k", "1M" and "10G"; raises InvalidRequest."""
+    found = re.fullmatch(r"(\d{1,12})([kMG]?)", str(given))
+    if isinstance(given, bool) or found is None or int(found[1]) == 0:
+        raise InvalidRequest(f"{name} is a number from 1 on, such as 500, 100k or 10G")
+    return int(found[1]) * _AMOUNTS[found[2]]
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Those of one key. None: no limit of its own."""
+    """Those of one key, or of a project. None: no limit of its own."""
 
     rate: Rate | None = None
     """Requests."""
@@ -105,33 +113,46 @@ class Limits:
     """Requests under way at once."""
     tokens: tuple[Rate, ...] = ()
     """Tokens that models read and write for it."""
-
-
-NO_LIMITS = Limits()
-
-
-class ProjectLimits(NamedTuple):
-    limits: Limits = NO_LIMITS
     jobs: int | None = None
     """That wait or are at work."""
+    chunks: int | None = None
+    """That its project may have stored for it to store more, ..."""
+    bytes: int | None = None
+    """... and what they take."""
+
+    @property
+    def requests(self) -> bool:
+        """Whether requests are limited by some of them."""
+        return bool(self.rate or self.concurrent or self.tokens)
+
+    @property
+    def storage(self) -> bool:
+        return self.chunks is not None or self.bytes is not None
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> ProjectLimits:
-        """Raises InvalidRequest."""
-        if unknown := given.keys() - {"rate", "tokens", "concurrent", "jobs"}:
-            raise InvalidRequest(f"{min(unknown)!r} is none of rate, tokens, concurrent and jobs")
-        for name in ("concurrent", "jobs"):
-            if not isinstance(given.get(name, 1), int) or given.get(name, 1) < 1:
-                raise InvalidRequest(f"{name} is a number from 1 on")
+    def of(cls, given: Mapping[str, Any]) -> Limits:
+        """As callers write them; raises InvalidRequest."""
+        if unknown := given.keys() - LIMITS:
+            raise InvalidRequest(f"{min(unknown)!r} is none of {', '.join(LIMITS)}")
         rate, tokens = given.get("rate"), given.get("tokens")
         return cls(
-            Limits(
-                Rate.parse(str(rate)) if rate else None,
-                given.get("concurrent"),
-                tuple(Rate.parse(one) for one in str(tokens).split(",")) if tokens else (),
-            ),
-            given.get("jobs"),
+            Rate.parse(str(rate)) if rate else None,
+            tokens=tuple(Rate.parse(one) for one in str(tokens).split(",")) if tokens else (),
+            **{name: amount(given[name], name) for name in _COUNTS if given.get(name) is not None},
         )
+
+    def as_json(self) -> dict[str, Any]:
+        """As callers write them."""
+        return {
+            "rate": str(self.rate) if self.rate else None,
+            "tokens": ",".join(map(str, self.tokens)) or None,
+            **{name: getattr(self, name) for name in _COUNTS},
+        }
+
+
+_COUNTS = ("concurrent", "jobs", "chunks", "bytes")
+LIMITS = ("rate", "tokens", *_COUNTS)
+NO_LIMITS = Limits()
 
 
 class Standing:

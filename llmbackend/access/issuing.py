@@ -14,8 +14,8 @@ from ..errors import Forbidden
 from ..schemas.access import CreatedKey, CreateKeyRequest, KeyInfo, KeyList, RotateKeyRequest
 from ..storage.database import Database
 from . import keys
-from .caller import RIGHTS, Caller, Limits, Patterns, Standing
-from .keys import NewKey, limits_as_json, limits_of
+from .caller import LIMITS, RIGHTS, Caller, Limits, Patterns, Standing
+from .keys import NewKey
 from .register import Register
 
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
@@ -72,12 +72,8 @@ def new_key(caller: Caller, asked: CreateKeyRequest) -> NewKey:
         raise Forbidden(
             f"project: this key makes keys of {caller.project!r} only", details={"project": project}
         )
-    given = limits_of(asked.rate, asked.concurrent, asked.tokens)
-    limits = Limits(
-        given.rate or caller.limits.rate,
-        given.concurrent or caller.limits.concurrent,
-        given.tokens or caller.limits.tokens,
-    )
+    given = {name: getattr(asked, name) for name in LIMITS}
+    limits = Limits.of({name: given[name] or own for name, own in caller.limits.as_json().items()})
     expires = moment + seconds(asked.expires) if asked.expires else caller.standing.expires
     new = Caller(
         project,
@@ -101,6 +97,9 @@ def require_within(one: Caller, caller: Caller) -> None:
         ("rate", not _rate_within(one.limits, caller.limits)),
         ("concurrent", _later(one.limits.concurrent, caller.limits.concurrent)),
         ("tokens", not _tokens_within(one.limits, caller.limits)),
+        ("jobs", _later(one.limits.jobs, caller.limits.jobs)),
+        ("chunks", _later(one.limits.chunks, caller.limits.chunks)),
+        ("bytes", _later(one.limits.bytes, caller.limits.bytes)),
     ):
         if more:
             raise Forbidden(f"{what}: that is more than this key has itself", details={"field": what})
@@ -134,7 +133,7 @@ def _fields(row: Row[Any]) -> dict[str, Any]:
         "can": [right for right in RIGHTS_IN_ORDER if right in row.can],
         "collections": row.collections,
         "models": row.models,
-        **limits_as_json(limits_of(**row.limits)),
+        **Limits.of(row.limits).as_json(),
         "note": row.note,
         "created_at": stamp(row.created_at),
         "created_by": row.created_by,

@@ -31,7 +31,7 @@ from sqlalchemy import (
 
 from ..errors import NotFound
 from ..storage.schema import metadata
-from .caller import Caller, Limits, Patterns, Rate, Standing
+from .caller import Caller, Limits, Patterns, Standing
 
 PREFIX = "llmb_"
 _LETTERS = string.ascii_letters + string.digits
@@ -106,7 +106,7 @@ def create(connection: Connection, new: NewKey) -> tuple[str, Row[Any]]:
             can=sorted(caller.can),
             collections=list(caller.collections.texts),
             models=list(caller.models.texts),
-            limits=limits_as_json(caller.limits),
+            limits=caller.limits.as_json(),
             note=new.note,
             created_at=new.created_at,
             created_by=new.created_by,
@@ -189,24 +189,6 @@ def _of(project: str | None) -> tuple[Any, ...]:
     return () if project is None else (table.c.project == project,)
 
 
-def limits_as_json(limits: Limits) -> dict[str, Any]:
-    """As callers write them."""
-    return {
-        "rate": str(limits.rate) if limits.rate else None,
-        "concurrent": limits.concurrent,
-        "tokens": ",".join(map(str, limits.tokens)) or None,
-    }
-
-
-def limits_of(rate: str | None, concurrent: int | None, tokens: str | None) -> Limits:
-    """Raises InvalidRequest."""
-    return Limits(
-        rate=Rate.parse(rate) if rate else None,
-        concurrent=concurrent,
-        tokens=tuple(Rate.parse(one) for one in (tokens or "").split(",") if one.strip()),
-    )
-
-
 class Key:
     """A key as requests are compared with it."""
 
@@ -220,7 +202,7 @@ class Key:
             frozenset(row.can),
             Patterns(row.collections),
             Patterns(row.models),
-            limits_of(**row.limits),
+            Limits.of(row.limits),
             standing=standing,
         )
 

@@ -1,4 +1,4 @@
-"""How much keys and projects may do in a while: requests, tokens, requests at once, jobs that wait.
+"""How much keys and projects may do in a while, and have: requests, tokens, requests at once, jobs that wait, chunks stored.
 
 A limit counts in fixed windows: `60/min` begins anew with each full minute, `1M/day` at midnight in UTC. Processes share
 what is left of a window: each takes a small part at a time from a counter that all of them have (in the database, or in
@@ -13,8 +13,9 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple, Protocol
 
 from sqlalchemy import BigInteger, Column, Connection, Float, String, Table, delete
 
@@ -22,7 +23,7 @@ from .. import threads
 from ..errors import Overloaded
 from ..storage.database import Database
 from ..storage.schema import metadata
-from .caller import NO_LIMITS, Caller, Limits, ProjectLimits, Rate
+from .caller import NO_LIMITS, Caller, Limits, Rate
 
 PART = 400
 """Of a limit, the part that a process takes at a time is one in so many: four that share it strand a hundredth."""
@@ -225,12 +226,58 @@ def _exceeded(holder: Holder, what: str, limit: str, wait: float) -> Overloaded:
     )
 
 
+class Whose(NamedTuple):
+    """A key or a project, by its name."""
+
+    kind: Literal["key", "project"]
+    name: str
+    callers: bool = True
+
+    def __str__(self) -> str:
+        return f"this {self.kind}'s" if self.callers else f"{self.kind} {self.name}'s"
+
+
+class Most(NamedTuple):
+    """So many jobs of theirs may wait or be at work."""
+
+    whose: Whose
+    jobs: int
+
+
+UNTIL_FREED = 3600
+"""Seconds after which to come back, where nothing but somebody's doing makes room: longer than a client waits."""
+
+
+def too_many_jobs(most: Most, used: int) -> Overloaded:
+    return Overloaded(
+        f"{most.whose} limit of {most.jobs} jobs that wait or are at work is reached ({used} do): try again "
+        "when some have ended, or cancel some",
+        details={"limit": str(most.jobs), "what": "jobs", "used": used, "retry_after": 5},
+    )
+
+
+def too_much_stored(
+    whose: Whose, what: Literal["chunks", "bytes"], most: int, used: int, more: int
+) -> Overloaded:
+    return Overloaded(
+        f"{whose} limit of {most} stored {what} would be passed: {used} are stored, and {more} more were to be. "
+        "Delete documents or collections, or have the limit raised",
+        details={
+            "limit": str(most),
+            "what": f"stored {what}",
+            "used": used,
+            "wanted": more,
+            "retry_after": UNTIL_FREED,
+        },
+    )
+
+
 class Limiter:
     """Made and used on the core's event loop."""
 
     def __init__(
         self,
-        projects: Mapping[str, ProjectLimits],
+        projects: Mapping[str, Limits],
         database: Database,
         redis_url: str | None,
         shared: bool,
@@ -248,7 +295,7 @@ class Limiter:
 
     def admission(self, caller: Caller, *, spends: bool) -> Admitted | None:
         """Of a request, which `spends` tokens or not; None where nothing limits it."""
-        if not self._projects and caller.limits == NO_LIMITS:
+        if not self._projects and not caller.limits.requests:
             return None
         holders = self._of(caller)
         return Admitted(holders, spends) if holders else None
@@ -262,9 +309,27 @@ class Limiter:
                 window.give_back(spent, window.number)
         return None
 
-    def jobs_of(self, project: str) -> int | None:
-        """How many jobs of a project may wait or be at work."""
-        return self._project(project).jobs
+    def of_jobs(self, caller: Caller) -> Sequence[Most]:
+        """How many jobs of the caller's key, and of its project, may wait or be at work."""
+        own, project = caller.limits.jobs, self._project(caller.project).jobs
+        found = [Most(Whose("key", caller.key), own)] if own is not None else []
+        return [*found, Most(Whose("project", caller.project), project)] if project is not None else found
+
+    def of_storage(self, caller: Caller, project: str) -> Sequence[tuple[Whose, Limits]]:
+        """Those of what a project has stored, where the caller stores more."""
+        found = [(Whose("project", project, caller.project == project), self._project(project))]
+        if caller.project == project:
+            found.append((Whose("key", caller.key), caller.limits))
+        return [(whose, limits) for whose, limits in found if limits.storage]
+
+    @contextmanager
+    def noting(self, caller: Caller) -> Iterator[None]:
+        """What is done within may reach a limit of the caller's."""
+        try:
+            yield
+        except Overloaded as error:
+            self.reached(error, caller)
+            raise
 
     def reached(self, error: Overloaded, caller: Caller) -> None:
         self.hits[str(caller), str(error.details.get("what", ""))] += 1
@@ -288,8 +353,8 @@ class Limiter:
                     for window in holder.tokens:
                         window.settle(int(tokens))
 
-    def _project(self, project: str) -> ProjectLimits:
-        return self._projects.get(project) or self._projects.get("*") or ProjectLimits()
+    def _project(self, project: str) -> Limits:
+        return self._projects.get(project) or self._projects.get("*") or NO_LIMITS
 
     def _of(self, caller: Caller) -> list[Holder]:
         place = caller.project, caller.key, caller.limits
@@ -297,9 +362,9 @@ class Limiter:
         if found is None:
             own = (
                 (f"key:{caller.key}", caller.limits),
-                (f"project:{caller.project}", self._project(caller.project).limits),
+                (f"project:{caller.project}", self._project(caller.project)),
             )
-            found = [self._holder(name, limits) for name, limits in own if limits != NO_LIMITS]
+            found = [self._holder(name, limits) for name, limits in own if limits.requests]
             if len(self._holders) > 10_000:  # of keys that are gone
                 self._holders.clear()
             self._holders[place] = found

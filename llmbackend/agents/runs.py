@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from .. import progress, tracing
 from ..errors import Conflict, LLMBackendError
-from ..jobs.ledger import WAITS, NewJob
+from ..jobs.ledger import WAITS
 from ..jobs.service import Jobs
 from ..plugins import AGENTS, TOOLS
 from ..schemas import (
@@ -29,16 +29,16 @@ from .running import Running, shown
 from .services import AgentServices
 from .tooling import description, parameters
 
-_Submit = Callable[[str, dict[str, Any]], Awaitable[NewJob]]
+_Begin = Callable[[str, dict[str, Any]], Awaitable[str]]
 
 
 class AgentRuns:
     """Made and used on the core's loop."""
 
-    def __init__(self, services: AgentServices, jobs: Jobs, new_job: _Submit) -> None:
+    def __init__(self, services: AgentServices, jobs: Jobs, begin_job: _Begin) -> None:
         self._services = services
         self._jobs = jobs
-        self._new_job = new_job
+        self._begin_job = begin_job
         settings = services.settings
         self._mcp = McpServers(settings.agent_mcp, settings.agent_tool_seconds)
         services.before.append(self._mcp.load)
@@ -98,7 +98,7 @@ class AgentRuns:
 
     async def _submitted(self, request: RunAgentRequest) -> str:
         given = request.model_dump(mode="json", exclude_unset=True, exclude={"stream"})
-        return await self._jobs.submit(await self._new_job(job.TYPE, given))
+        return await self._begin_job(job.TYPE, given)
 
     async def _followed(self, run_id: str, request: RunAgentRequest) -> AsyncGenerator[dict[str, Any], None]:
         """A job's run: its steps as they are finished."""

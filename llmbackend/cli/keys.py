@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import CreatedKey
+from ..access.caller import amount
 from .shared import AsJson, Key, Url, connected, errors, out, print_json, shown, table_of
 
 app = typer.Typer(help="API keys of projects.", no_args_is_help=True)
@@ -30,6 +31,11 @@ def create_key(
     rate: Annotated[str | None, typer.Option(help="Requests, as in 60/min.")] = None,
     concurrent: Annotated[int | None, typer.Option(help="Requests under way at once.")] = None,
     tokens: Annotated[str | None, typer.Option(help="As in 1M/day or 1M/day,20M/month.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="That wait or are at work.")] = None,
+    chunks: Annotated[
+        str | None, typer.Option(help="That its project may have stored for it to store more, as in 100k.")
+    ] = None,
+    bytes: Annotated[str | None, typer.Option(help="The same, as in 10G.")] = None,
     note: Annotated[str, typer.Option(help="For whoever reads the list.")] = "",
     url: Url = None,
     key: Key = None,
@@ -46,6 +52,9 @@ def create_key(
             rate=rate,
             concurrent=concurrent,
             tokens=tokens,
+            jobs=jobs,
+            chunks=amount(chunks, "chunks") if chunks else None,
+            bytes=amount(bytes, "bytes") if bytes else None,
             note=note,
         )
     _print_key(created, as_json)
@@ -67,6 +76,7 @@ def list_keys(
     for one in found:
         at_once = f"{one.concurrent} at once" if one.concurrent else None
         limits = [limit for limit in (one.rate, at_once, one.tokens) if limit]
+        limits += [f"{one[what]:,} {what}" for what in ("jobs", "chunks", "bytes") if one[what]]
         ends = f"revoked {one.revoked_at[:10]}" if one.revoked_at else (one.expires_at or "")[:10]
         may = [", ".join(one.can)]
         for what, names in (("collections", one.collections), ("models", one.models)):

@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, bindparam, insert, select, update
+from sqlalchemy import BindParameter, ColumnElement, Connection, bindparam, func, insert, select, update
 
 from .. import addresses
 from ..access.caller import DEFAULT, Caller
+from ..access.limits import Most, too_many_jobs
 from ..errors import Conflict, JobExpired, LLMBackendError, NotFound
 from .tables import dependencies, jobs, now, params, stamp, webhooks
 
@@ -41,6 +42,8 @@ class NewJob:
     depends_on: Sequence[str] = ()
     idempotency_key: str | None = None
     webhook: str | None = None
+    most: Sequence[Most] = ()
+    """What limits the jobs of its owner and key."""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     @property
@@ -80,10 +83,13 @@ class Added(NamedTuple):
 def add(connection: Connection, job: NewJob, **attempt: Any) -> Added:
     """Accept a job, queued or with an `attempt` at it, unless it is there already.
 
-    Raises Conflict if the key was another job's, or a job that it depends on can no longer complete, and NotFound.
+    Raises Conflict if the key was another job's, or a job that it depends on can no longer complete, NotFound, and
+    Overloaded.
     """
     if (known := _accepted(connection, job)) is not None:
         return Added(known, None)
+    if job.most:
+        _require_within(connection, job.most)
     waits_for = _waited_for(connection, job.owner, job.depends_on)
     values = {
         "id": job.id,
@@ -111,6 +117,23 @@ def add(connection: Connection, job: NewJob, **attempt: Any) -> Added:
         connection.execute(insert(dependencies), pairs)
         connection.execute(update(jobs).where(jobs.c.number.in_(waits_for)).values(followed=1))
     return Added(job.id, int(number))
+
+
+def _require_within(connection: Connection, limits: Sequence[Most]) -> None:
+    """Raises Overloaded if one of those has as many jobs as it may."""
+    for most in limits:
+        if connection.dialect.name == "postgresql":  # one adds at a time, or the limit could be passed
+            lock = select(
+                func.pg_advisory_xact_lock(
+                    func.hashtextextended(f"jobs of {most.whose.kind} {most.whose.name}", 0)
+                )
+            )
+            connection.execute(lock)
+        column = jobs.c.key if most.whose.kind == "key" else jobs.c.owner
+        waiting = jobs.c.status.in_(("queued", "running"))
+        query = select(func.count()).where(column == most.whose.name, waiting)
+        if (used := connection.execute(query).scalar_one()) >= most.jobs:
+            raise too_many_jobs(most, used)
 
 
 def _accepted(connection: Connection, job: NewJob) -> str | None:
@@ -235,10 +258,10 @@ def cancel(connection: Connection, reach: str | None, job_id: str) -> bool:
     return row is not None
 
 
-def retry(connection: Connection, caller: Caller, job_id: str) -> None:
+def retry(connection: Connection, caller: Caller, job_id: str, limits: Sequence[Most] = ()) -> None:
     """Queue a failed or cancelled job again, to go on from its last checkpoint, with the rights of the caller's key.
 
-    Raises NotFound, Conflict and JobExpired.
+    Raises NotFound, Conflict, JobExpired and Overloaded.
     """
     row = connection.execute(
         select(jobs.c.number, jobs.c.status, jobs.c.owner, jobs.c.key)
@@ -256,6 +279,7 @@ def retry(connection: Connection, caller: Caller, job_id: str) -> None:
         raise JobExpired(
             f"the params of job {job_id} are no more: submit it again", details={"job_id": job_id}
         )
+    _require_within(connection, limits)
     others = connection.execute(
         select(jobs.c.id)
         .join(dependencies, dependencies.c.waits_for == jobs.c.number)

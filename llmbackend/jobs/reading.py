@@ -204,12 +204,6 @@ def _job(row: RowMapping, keep_days: float, **more: Any) -> JobStatus:
     )
 
 
-def open_jobs(connection: Connection, owner: str) -> int:
-    """How many of an owner's jobs wait or are at work."""
-    waiting = jobs.c.status.in_(("queued", "running"))
-    return connection.execute(select(func.count()).where(jobs.c.owner == owner, waiting)).scalar_one()
-
-
 def waiting(connection: Connection) -> tuple[dict[tuple[str, str], int], dict[tuple[str, str], float]]:
     """How many jobs wait or are at work, by type and status, and how many seconds ago the oldest of each was accepted."""
     place = jobs.c.type, jobs.c.status

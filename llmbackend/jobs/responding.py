@@ -75,9 +75,9 @@ class KeptResponses:
         responder: Responder,
         database: Database,
         jobs: Jobs,
-        submit: Callable[[dict[str, Any]], Awaitable[str]],
+        submit: Callable[[str, dict[str, Any]], Awaitable[str]],
     ) -> None:
-        """`submit` accepts a job of the type `respond` with these params; its id."""
+        """`submit` accepts a job of a type with these params; its id."""
         self._responder = responder
         self._database = database
         self._jobs = jobs
@@ -90,7 +90,7 @@ class KeptResponses:
         await self._responder.add(call, None)
         params = request.model_dump(exclude_unset=True, exclude_none=True, by_alias=True, exclude={"stream"})
         try:
-            job_id = await self._submit({**params, "response_id": response["id"]})
+            job_id = await self._submit("respond", {**params, "response_id": response["id"]})
         except BaseException:
             await self._database.write(store.remove, None, response["id"])
             raise

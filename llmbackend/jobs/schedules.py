@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -27,6 +28,7 @@ from sqlalchemy import (
 
 from ..access import keys
 from ..access.caller import Caller
+from ..access.limits import Most
 from ..access.names import QualifiedName, qualified
 from ..errors import Forbidden, InvalidRequest, LLMBackendError, NotFound
 from ..schemas import Schedule
@@ -148,8 +150,8 @@ def any_due(connection: Connection) -> bool:
     return connection.execute(_ANY_DUE, {"moment": now()}).first() is not None
 
 
-def submit_due(connection: Connection) -> None:
-    """Submit a job for each schedule that is due: one, however many times it was missed.
+def submit_due(connection: Connection, limits: Callable[[str, str], Sequence[Most]]) -> None:
+    """Submit a job for each schedule that is due: one, however many times it was missed, within the `limits` of owner and key.
 
     One that cannot be submitted keeps its error, for whoever lists it, and holds up no other.
     """
@@ -157,7 +159,7 @@ def submit_due(connection: Connection) -> None:
     for row in connection.execute(select(table).where(_DUE), {"moment": moment}).all():
         try:
             with connection.begin_nested():
-                _submit(connection, row, moment)
+                _submit(connection, row, moment, limits)
         except Exception as error:
             # Ours are told; others may quote what is nobody's business, and are logged.
             ours = error.message if isinstance(error, LLMBackendError) else "failed unexpectedly: see the log"
@@ -166,7 +168,9 @@ def submit_due(connection: Connection) -> None:
             _put_off(connection, row, moment, ours)
 
 
-def _submit(connection: Connection, row: Row[Any], moment: float) -> None:
+def _submit(
+    connection: Connection, row: Row[Any], moment: float, limits: Callable[[str, str], Sequence[Most]]
+) -> None:
     following = next_after(row.cron, row.timezone, moment)
     values = {"next_at": following, "reckoned_at": moment, "error": None}
     # Whoever moves it on submits the job, in the same transaction: that is once, and takes no key.
@@ -183,6 +187,7 @@ def _submit(connection: Connection, row: Row[Any], moment: float) -> None:
                 key=row.key,
                 place=row.place,
                 priority=row.priority,
+                most=limits(row.owner, row.key),
             ),
         )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
 from .. import schemas, sse, threads
 from ..access.caller import Caller
+from ..access.limits import Most
 from ..schemas import JobStatus
 from ..storage.database import Database
 from ..vitals import Vitals
@@ -101,13 +102,9 @@ class Jobs:
             job = await self.status(reach, job_id)
         return job
 
-    async def open_jobs(self, project: str) -> int:
-        """How many of a project wait or are at work."""
-        return await self._database.read(reading.open_jobs, project)
-
-    async def retry(self, caller: Caller, job_id: str) -> JobStatus:
+    async def retry(self, caller: Caller, job_id: str, limits: Sequence[Most]) -> JobStatus:
         """Have a job that failed, or was cancelled, go on from its last checkpoint, as `ledger.retry`."""
-        await self._database.write(ledger.retry, caller, job_id)
+        await self._database.write(ledger.retry, caller, job_id, limits)
         self._tell(job_id)
         return await self.status(caller.reach, job_id)
 

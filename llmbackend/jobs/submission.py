@@ -11,7 +11,6 @@ from .. import schemas, threads, tracing
 from ..access.caller import Caller
 from ..access.limits import Limiter
 from ..disk import SMALL, Disk
-from ..errors import Overloaded
 from . import registry, webhooks
 from .context import JobServices
 from .ledger import NewJob
@@ -59,29 +58,29 @@ class Submission:
         self._private = private
 
     async def submit(self, caller: Caller, asked: schemas.SubmitJobRequest) -> schemas.JobId:
-        """Raises InvalidRequest, Overloaded if the project has as many jobs as it may, and as `new` and `Jobs.submit`."""
+        """Raises InvalidRequest, Overloaded if its key or project has as many jobs as it may, and as `new` and `Jobs.submit`."""
         if asked.webhook is not None:
             webhooks.check(asked.webhook, self._jobs.deliveries.secret, self._private)
-        await self._require_within(caller)
         job = replace(
             await self.new(caller, asked.job_type, asked.params, asked.priority),
             run_at=asked.moment,
             depends_on=asked.depends_on or (),
             idempotency_key=asked.idempotency_key,
             webhook=asked.webhook,
+            most=self._limiter.of_jobs(caller),
         )
-        return schemas.JobId(id=await self._jobs.submit(job))
+        with self._limiter.noting(caller):
+            return schemas.JobId(id=await self._jobs.submit(job))
 
-    async def begin_response(self, params: dict[str, Any]) -> str:
-        """Submit the job that makes a response in the background; its id. Raises as `submit`."""
-        request = schemas.SubmitJobRequest(job_type="respond", params=params)
+    async def begin(self, job_type: str, params: dict[str, Any]) -> str:
+        """Submit a job of the caller's that another operation goes on with; its id. Raises as `submit`."""
+        request = schemas.SubmitJobRequest(job_type=job_type, params=params)
         return (await self.submit(tracing.current().caller, request)).id
 
-    async def within_limit(self, job_type: str, params: dict[str, Any]) -> NewJob:
-        """A job of the caller's; raises as `submit`."""
-        caller = tracing.current().caller
-        await self._require_within(caller)
-        return await self.new(caller, job_type, params, 0)
+    async def retry(self, caller: Caller, job_id: str) -> schemas.JobStatus:
+        """As `Jobs.retry`; raises Overloaded, as `submit`."""
+        with self._limiter.noting(caller):
+            return await self._jobs.retry(caller, job_id, self._limiter.of_jobs(caller))
 
     async def new(self, caller: Caller, job_type: str, params: dict[str, Any], priority: int) -> NewJob:
         """Raises InvalidRequest for params that do not fit, InsufficientStorage if there is no room to keep them."""
@@ -98,14 +97,3 @@ class Submission:
             place=self._places.of(kind.where),
             priority=priority,
         )
-
-    async def _require_within(self, caller: Caller) -> None:
-        if (most := self._limiter.jobs_of(caller.project)) is None:
-            return
-        if await self._jobs.open_jobs(caller.project) >= most:
-            error = Overloaded(
-                f"this project's limit of {most} jobs that wait or are at work is reached: try again later",
-                details={"limit": str(most), "what": "jobs", "retry_after": 5},
-            )
-            self._limiter.reached(error, caller)
-            raise error

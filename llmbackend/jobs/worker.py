@@ -7,7 +7,7 @@ import contextvars
 import json
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
@@ -19,9 +19,9 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from .. import panics, threads
-from ..access.caller import Caller
+from ..access.caller import Caller, of_project
 from ..access.decision import ended
-from ..access.limits import Limiter
+from ..access.limits import Limiter, Most
 from ..access.register import Register
 from ..disk import Disk
 from ..errors import InsufficientStorage, LLMBackendError
@@ -363,6 +363,11 @@ class Worker:
         trace.prompts = self._services.prompts
         return trace
 
+    def _limits_of_jobs(self, owner: str, key: str) -> Sequence[Most]:
+        if self._limiter is None:
+            return ()
+        return self._limiter.of_jobs(self._register.key(owner, key) or of_project(owner, key=key))
+
     async def _end_refused(self) -> None:
         """End what came with a key that was revoked meanwhile, or whose time is over."""
         watched = [
@@ -436,7 +441,7 @@ class Worker:
                 await write(leases.reap)
         if sight.scheduled:
             with step("schedules"):
-                await write(schedules.submit_due)
+                await write(schedules.submit_due, self._limits_of_jobs)
         if sight.deliverable and (self._delivering is None or self._delivering.done()):
             self._delivering = asyncio.create_task(self._deliver())
         if time.monotonic() - self._expired >= EXPIRE_SECONDS:

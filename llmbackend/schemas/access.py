@@ -13,6 +13,7 @@ ProjectName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
 Pattern = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^?\[\]\x00-\x20\x7f]*$")]
 _KeyId = Annotated[str, Field(pattern=r"^llmb_[A-Za-z0-9][A-Za-z0-9_.-]{0,63}_[A-Za-z0-9]{8}$")]
 _Rate = r"[0-9]{1,12}[kMG]?/(s|min|h|day|month)"
+MOST = 10**15
 _While = r"^[0-9]{1,5}(s|min|h|d)$"
 
 
@@ -42,6 +43,11 @@ class CreateKeyRequest(Request):
         pattern=f"^{_Rate}(,{_Rate})?$",
         description="that models read and write for it, as in 1M/day or 1M/day,20M/month",
     )
+    jobs: int | None = Field(None, ge=1, le=MOST, description="that wait or are at work")
+    chunks: int | None = Field(
+        None, ge=1, le=MOST, description="that the project may have stored for this key to store more"
+    )
+    bytes: int | None = Field(None, ge=1, le=MOST, description="of those chunks: texts, metadata and vectors")
     note: str = Field("", max_length=200, pattern=PRINTABLE, description="for whoever reads the list")
 
 
@@ -69,6 +75,9 @@ class KeyInfo(Response):
     rate: str | None
     concurrent: int | None
     tokens: str | None
+    jobs: int | None
+    chunks: int | None
+    bytes: int | None
     note: str
     created_at: str
     created_by: str = Field(

@@ -26,7 +26,9 @@ class Health(Response):
     )
 
 
-CheckName = Literal["chat", "judge", "embeddings", "rerank", "vectors", "data", "files", "plugins", "access"]
+CheckName = Literal[
+    "chat", "judge", "embeddings", "rerank", "vectors", "data", "files", "plugins", "access", "storage"
+]
 
 
 class Check(Response):
@@ -38,7 +40,8 @@ class Check(Response):
     version: str | None
     limits: dict[str, int] = Field(
         description="context, dimension, input (tokens), batch (texts), collections, free_mb, landlock (version); "
-        "of access, projects, keys, expiring (within 14 days), reached (requests beyond a limit, since the start)"
+        "of access, projects, keys, expiring (within 14 days), reached (requests beyond a limit, since the start); "
+        "of storage, what a project has stored of how much it may: chunks, most_chunks, bytes, most_bytes"
     )
     latency_ms: float
     fix: str | None = Field(description="what is wrong, or could be better, and what to do")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import CancelScope
 
-from ... import plugins, threads
+from ... import plugins, threads, tracing
 from ...access.names import missing
 from ...errors import BackendError, Conflict, LLMBackendError
 from ...inference.cache import CachedEmbedder
@@ -39,6 +39,7 @@ from ..engines.interface import (
 from .manifests import Manifest, Manifests, exchanged, made_otherwise
 from .open_indexes import OpenIndexes
 from .physical import PhysicalCollections
+from .stored import NOTHING, Require, Size, StorageLimits, size
 from .written import Written
 
 if TYPE_CHECKING:
@@ -75,6 +76,9 @@ class CollectionServices:
     written: Written[Collection]
     plugin_seconds: float = plugins.SECONDS
     """What one call of a project's own parser may take."""
+    limits: StorageLimits | None = None
+    measure: Callable[[str], Awaitable[None]] | None = None
+    """Have what a project has stored be known."""
 
 
 class _Rebuilding:
@@ -122,6 +126,8 @@ class Collection:
         """Whether another process has exchanged or deleted it, and whether one is about to."""
         self._exchanges = 0
         self._counts, self._counts_kept = counts, counts is not None
+        self._measured = False
+        """Whether what the database has of its size is right."""
         self._unflushed = False
         self._flushing = asyncio.Lock()
         self._writers = self._writes = 0
@@ -289,20 +295,25 @@ class Collection:
 
         `chunks` are those of all versions; a document's first one, its head, makes its version count and comes last.
         A failure leaves nothing of them, and a cancelled call ends when all is written. Raises Conflict if another
-        model than `made_by` made the collection's vectors.
+        model than `made_by` made the collection's vectors, and Overloaded if its project has stored what it may.
         """
+        require = self._storage_limits
+        if require is not None and self._services.measure is not None:
+            await self._services.measure(self.manifest.project)
         async with self.writing():
             if made_by is not None:
                 await self.accept(made_by, to_write=True)
             names = [name for name, _ in versions]
+            note = partial(self._note_size, require)
             return await _to_its_end(
-                self._write(names, lambda index: _store(index, versions, chunks, vectors))
+                self._write(names, lambda index: _store(index, versions, chunks, vectors, note))
             )
 
     async def delete(self, document_ids: Sequence[str], *, flush: bool = False) -> int:
         """Remove documents; returns how many there were. A cancelled call ends when all are removed."""
         async with self.writing():
-            deleted = await _to_its_end(self._write(document_ids, lambda index: index.delete(document_ids)))
+            work = partial(_removed, document_ids=document_ids, note=self._note_size)
+            deleted = await _to_its_end(self._write(document_ids, work))
             if flush:
                 await self.flush()
         return deleted
@@ -347,6 +358,7 @@ class Collection:
         self._writers += 1
         try:
             await self._ready()
+            await self._measure()
             if self._counts_kept:
                 await threads.database(self._services.manifests.note_counts, self.manifest, None)
                 self._counts_kept = False
@@ -356,6 +368,43 @@ class Collection:
         finally:
             self._writers -= 1
             self._counts, self._unflushed = None, True
+
+    # What it takes
+
+    @property
+    def _storage_limits(self) -> Require | None:
+        """What keeps whoever calls now from storing more in its project."""
+        limits = self._services.limits
+        return limits.of(tracing.current().caller, self.manifest.project) if limits is not None else None
+
+    async def measure(self) -> None:
+        """See to it that the database has how much it has stored."""
+        async with self.writing():
+            await self._ready()
+            await self._measure()
+
+    async def _measure(self) -> None:
+        """While nobody else in this process writes to it."""
+        if self._measured:
+            return
+        known = await threads.database(self._services.manifests.size, self.manifest)
+        # What other processes have written, and not noted yet, is none of our business.
+        if known is None or (not self.shared and known.chunks != (await self.count())[1]):
+            await self._count_anew()
+        self._measured = True
+
+    async def _count_anew(self) -> None:
+        total, cursor = NOTHING, None
+        while True:
+            page = await self.passages(1000, cursor)
+            total, cursor = total.more(size(page.heads)), page.cursor
+            if cursor is None:
+                break
+        await threads.database(self._services.manifests.measured, self.manifest, total)
+
+    def _note_size(self, require: Require | None, more: Size) -> None:
+        """Blocks."""
+        self._services.manifests.grow(self.manifest, more, require)
 
     async def _require_unfrozen(self) -> None:
         if self.shared:
@@ -550,7 +599,7 @@ class Collection:
             details={**error.details, "collection": name, "damaged": True},
         )
         self._damage = _Damage(time.monotonic() + TRIED_AGAIN, told)
-        self._counts = None
+        self._counts, self._measured = None, False
         log.error("collection %r is set aside as damaged: %s", name, error)
         return _again(told)
 
@@ -725,14 +774,41 @@ async def _to_its_end(work: Coroutine[Any, Any, _Result]) -> _Result:
     return task.result()
 
 
+def _sizes(index: VectorIndex, document_ids: Sequence[str]) -> Size:
+    """What these documents take, in whatever versions. Blocks."""
+    total, cursor = NOTHING, None
+    while document_ids:
+        page = index.passages(1000, cursor, document_ids)
+        total, cursor = total.more(size(page.heads)), page.cursor
+        if cursor is None:
+            break
+    return total
+
+
+def _removed(
+    index: VectorIndex, *, document_ids: Sequence[str], note: Callable[[Require | None, Size], None]
+) -> int:
+    """Remove documents; returns how many there were. Blocks."""
+    gone = _sizes(index, document_ids)
+    deleted = index.delete(document_ids)
+    note(None, NOTHING.less(gone))
+    return deleted
+
+
 def _store(
     index: VectorIndex,
     versions: Sequence[Version],
     chunks: Sequence[Chunk],
     vectors: NDArray[np.float32],
+    note: Callable[[Size], None],
 ) -> int:
-    """Write versions, then remove the older ones; returns how many documents had such. Blocks."""
+    """Write versions, then remove the older ones; returns how many documents had such. Blocks.
+
+    What is `note`d before it is written is too much, where the process is killed meanwhile, and never too little.
+    """
     older = index.known([name for name, _ in versions])
+    more = size(chunks).less(_sizes(index, sorted(older)))
+    note(more)
     replaced = [version for version in versions if version[0] in older]
     # Since the versions were looked up, others may have written the same documents.
     stored = index.stored(replaced) if replaced else set()
@@ -741,5 +817,6 @@ def _store(
         index.keep_only(versions, older)
     except BaseException:
         index.discard([version for version in versions if version[0] not in stored])
+        note(NOTHING.less(more))
         raise
     return len(replaced)

@@ -16,7 +16,7 @@ import anyio
 from anyio import CancelScope
 from sqlalchemy import Engine
 
-from ... import plugins, threads
+from ... import plugins, threads, tracing
 from ...access.names import QualifiedName, missing
 from ...errors import BackendError, Conflict, InvalidRequest, NotFound
 from ...inference.cache import CachedEmbedder
@@ -29,6 +29,7 @@ from .collection import Collection, CollectionServices
 from .manifests import Manifest, Manifests, called, taken
 from .open_indexes import OpenIndexes
 from .physical import PhysicalCollections
+from .stored import NOTHING, Require, Size, StorageLimits
 from .written import Written
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Collections:
         most_open: int = 32,
         idle_seconds: float = 30.0,
         plugin_seconds: float = plugins.SECONDS,
+        limits: StorageLimits | None = None,
     ) -> None:
         self.manifests = Manifests(engine, holder)
         self.physical = PhysicalCollections(self.manifests, engines)
@@ -75,8 +77,18 @@ class Collections:
         self.written: Written[Collection] = Written()
         self._open_indexes = OpenIndexes(most_open, idle_seconds)
         self._services = CollectionServices(
-            self.manifests, self.physical, embedder, self._open_indexes, self.written, plugin_seconds
+            self.manifests,
+            self.physical,
+            embedder,
+            self._open_indexes,
+            self.written,
+            plugin_seconds,
+            limits,
+            self._measure,
         )
+        self._limits = limits
+        self._measured: set[str] = set()
+        """Projects of which is known how much they have stored."""
         counts = self.manifests.counts()
         # Nobody else changes those of engines that are not shared; for the others, see `learn`.
         self._collections = {
@@ -232,21 +244,52 @@ class Collections:
                 parser=parser,
             )
             await self.physical.make(manifest)
-            return await self._add(manifest, (0, 0))
+            return await self._add(manifest, (0, 0), NOTHING)
 
-    async def add(self, manifest: Manifest, counts: tuple[int, int]) -> Collection:
-        """Make a filled physical collection a collection; raises Conflict if there is one of that name by now."""
+    async def add(self, manifest: Manifest, counts: tuple[int, int], size: Size) -> Collection:
+        """Make a filled physical collection a collection.
+
+        Raises Conflict if there is one of that name by now, Overloaded if its project may not store so much more.
+        """
         async with self._changing(manifest.qualified):
             self.require_free(manifest.qualified)
-            return await self._add(manifest, counts)
+            return await self._add(manifest, counts, size, await self.storage_limits(manifest.project))
 
-    async def _add(self, manifest: Manifest, counts: tuple[int, int]) -> Collection:
+    async def _add(
+        self, manifest: Manifest, counts: tuple[int, int], size: Size, require: Require | None = None
+    ) -> Collection:
         known = None if self.physical.shared(manifest) else counts
         with CancelScope(shield=True):
             async with self._registering:
-                await threads.database(self.manifests.insert, manifest, known)
+                await threads.database(self.manifests.insert, manifest, known, size, require)
                 added = self._collections[manifest.qualified] = Collection(manifest, self._services, known)
         return added
+
+    async def storage_limits(self, project: str) -> Require | None:
+        """What keeps whoever calls now from storing more in that project; None if nothing does."""
+        if self._limits is None or (require := self._limits.of(tracing.current().caller, project)) is None:
+            return None
+        await self._measure(project)
+        return require
+
+    async def require_room(self, manifest: Manifest, more: Size) -> None:
+        """Raises Overloaded if the project of a collection, which is not there yet, may not store so much more."""
+        if (require := await self.storage_limits(manifest.project)) is not None:
+            await threads.database(self.manifests.require, manifest, more, require)
+
+    async def stored(self, project: str) -> Size:
+        """What a project has stored, vectors included."""
+        await self._measure(project)
+        return await threads.database(self.manifests.stored, project)
+
+    async def _measure(self, project: str) -> None:
+        """Have what a project has stored be known: collections of earlier versions are counted, once."""
+        if project in self._measured:
+            return
+        for name in await threads.database(self.manifests.unmeasured, project):
+            with suppress(NotFound, Conflict, BackendError):  # deleted meanwhile, or damaged
+                await (await self.get(name)).measure()
+        self._measured.add(project)
 
     def require_free(self, name: QualifiedName) -> None:
         """Raises Conflict if there is a collection of that name."""

@@ -13,8 +13,10 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Column,
     ColumnElement,
+    Connection,
     Engine,
     Float,
     Insert,
@@ -22,6 +24,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    case,
     delete,
     func,
     insert,
@@ -41,6 +44,7 @@ from ..engines.bm25 import NAME as BM25
 from ..engines.bm25 import EnglishOfEdge
 from ..engines.indexes import FieldType
 from ..engines.interface import Layout, Physical
+from .stored import DIMENSION, Require, Size
 
 table = Table(
     "collections",
@@ -65,8 +69,13 @@ table = Table(
     Column("documents", Integer),
     Column("chunks", Integer),
     Column("parser", String(128)),
+    Column("stored_chunks", BigInteger),
+    Column("stored_bytes", BigInteger),
 )
-"""`documents` and `chunks` are null while a collection may be written to, and after a kill: then its index is counted."""
+"""`documents` and `chunks` are null while a collection may be written to, and after a kill: then its index is counted.
+
+`stored_chunks` and `stored_bytes` (stored.py) are null in collections of earlier versions, until they are measured.
+"""
 
 orphans = Table(
     "loose_collections",
@@ -281,19 +290,84 @@ class Manifests:
         with transaction(self._engine) as connection:
             connection.execute(update(table).where(_is(manifest)).values(documents=documents, chunks=chunks))
 
-    def insert(self, manifest: Manifest, counts: tuple[int, int] | None = None) -> None:
-        """A new collection, whose physical one was begun, and what it holds; raises Conflict if another process was faster."""
+    def insert(
+        self,
+        manifest: Manifest,
+        counts: tuple[int, int] | None = None,
+        size: Size | None = None,
+        require: Require | None = None,
+    ) -> None:
+        """A new collection, whose physical one was begun, and what it holds.
+
+        Raises Conflict if another process was faster, and what `require` raises.
+        """
         documents, chunks = counts or (None, None)
         try:
             with transaction(self._engine) as connection:
                 connection.execute(
                     delete(orphans).where(orphans.c.physical == manifest.physical_collection.id)
                 )
-                connection.execute(
-                    insert(table).values({**asdict(manifest), "documents": documents, "chunks": chunks})
-                )
+                if require is not None and size is not None:
+                    self._require(connection, manifest, size, require)
+                kept = {"documents": documents, "chunks": chunks, **_columns(size)}
+                connection.execute(insert(table).values({**asdict(manifest), **kept}))
         except IntegrityError as error:
             raise taken(manifest.called) from error
+
+    # What projects have stored
+
+    def size(self, manifest: Manifest) -> Size | None:
+        """As it is known; None for a collection that was not measured yet."""
+        query = select(table.c.stored_chunks, table.c.stored_bytes).where(table.c.id == manifest.id)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).first()
+        return None if row is None or row.stored_bytes is None else Size(*row)
+
+    def unmeasured(self, project: str) -> list[QualifiedName]:
+        query = select(table.c.name).where(table.c.project == project, table.c.stored_bytes.is_(None))
+        with self._engine.connect() as connection:
+            return [QualifiedName(project, name) for name in connection.execute(query).scalars()]
+
+    def measured(self, manifest: Manifest, size: Size) -> None:
+        with transaction(self._engine, durable=False) as connection:
+            connection.execute(update(table).where(table.c.id == manifest.id).values(_columns(size)))
+
+    def grow(self, manifest: Manifest, more: Size, require: Require | None = None) -> None:
+        """Note that a collection has so much more, or less; raises what `require` raises."""
+        with transaction(self._engine, durable=False) as connection:
+            if require is not None:
+                self._require(connection, manifest, more, require)
+            values = {
+                name: case((table.c[name] + change < 0, 0), else_=table.c[name] + change)
+                for name, change in _columns(more).items()
+            }
+            connection.execute(update(table).where(table.c.id == manifest.id).values(values))
+
+    def stored(self, project: str) -> Size:
+        """What a project has, vectors included, as far as it is measured."""
+        with self._engine.connect() as connection:
+            return self._stored(connection, project)
+
+    def require(self, manifest: Manifest, more: Size, require: Require) -> None:
+        """Raises what `require` raises of so much more."""
+        with self._engine.connect() as connection:
+            self._require(connection, manifest, more, require)
+
+    def _require(self, connection: Connection, manifest: Manifest, more: Size, require: Require) -> None:
+        if connection.dialect.name == "postgresql":  # one stores at a time, or the limit could be passed
+            lock = func.pg_advisory_xact_lock(func.hashtextextended(f"stored by {manifest.project}", 0))
+            connection.execute(select(lock))
+        vectors = more.chunks * DIMENSION * manifest.dimension
+        require(self._stored(connection, manifest.project), more.more(Size(0, vectors)))
+
+    def _stored(self, connection: Connection, project: str) -> Size:
+        chunks = table.c.stored_chunks
+        vectors = chunks * DIMENSION * table.c.dimension
+        query = select(func.sum(chunks), func.sum(table.c.stored_bytes + vectors))
+        row = connection.execute(query.where(table.c.project == project)).one()
+        return Size(*(int(one or 0) for one in row))
+
+    # Models
 
     def model_id(self, made_by: Fingerprint) -> str:
         """The id of a model's fingerprint, which is kept if it is new."""
@@ -360,6 +434,10 @@ class Manifests:
 
     def _as_orphan(self, physical_id: str, engine: str, job: str = "") -> Insert:
         return insert(orphans).values(physical=physical_id, engine=engine, holder=self._holder, job=job)
+
+
+def _columns(size: Size | None) -> dict[str, Any]:
+    return {} if size is None else {"stored_chunks": size.chunks, "stored_bytes": size.bytes}
 
 
 def moved(manifest: Manifest, engine: str, **changes: Any) -> Manifest:

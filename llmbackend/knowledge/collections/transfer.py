@@ -32,6 +32,7 @@ from ...schemas import (
 from ..engines.interface import Chunk, Stored, VectorIndex, fitting
 from .collections import Collections, require_few
 from .manifests import Manifest
+from .stored import NOTHING, Size, size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,6 +88,7 @@ class _Import:
     last_used: float = field(default_factory=time.monotonic)
     came: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     """Chunks by document, hash and total."""
+    size: Size = NOTHING
 
     def whole(self, documents: int, chunks: int) -> bool:
         """Whether each document came in one version, with all its chunks, none of them twice."""
@@ -110,7 +112,8 @@ class Imports:
         """A page of an import; the first has the manifest, and the last is `last`.
 
         Raises Conflict if there is a collection of that name, NotFound for an import there is not (any more),
-        InvalidRequest for chunks that do not fit the manifest or are not all there at the end. An import is over then.
+        InvalidRequest for chunks that do not fit the manifest or are not all there at the end, Overloaded if its project has
+        stored what it may. An import is over then.
         """
         token = request.token or await self._begin(name, request)
         running = self._under_way.get(token)
@@ -171,6 +174,8 @@ class Imports:
     async def _write(self, running: _Import, given: list[StoredChunk]) -> None:
         if given:
             chunks, vectors = await threads.processor(_read, given, running.manifest.dimension)
+            running.size = running.size.more(size(chunks))
+            await self._collections.require_room(running.manifest, running.size)
             await running.index.threads(running.index.upsert, chunks, vectors)
             running.came.update((one.document_id, one.hash, one.total) for one in given)
 
@@ -183,7 +188,7 @@ class Imports:
         with CancelScope(shield=True):
             await running.index.threads(running.index.close)
             running.is_open = False
-            await self._collections.add(running.manifest, (documents, chunks))
+            await self._collections.add(running.manifest, (documents, chunks), running.size)
             del self._under_way[token]
         return ImportedCollection(documents=documents, chunks=chunks)
 

@@ -1,0 +1,79 @@
+"""How much a project has stored, and whether it may store more: a number of each collection in the SQL database.
+
+It is changed by each write, with what that adds and takes away, and counted anew where a process was killed meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from ...access.caller import Caller, Limits
+from ...access.limits import Limiter, Whose, too_much_stored
+from ..engines.interface import Chunk
+
+NUMBER = 8
+"""Bytes that a number counts as, however it is written."""
+DIMENSION = 4
+"""Bytes of a vector's, beside which its text and metadata are."""
+
+
+class Size(NamedTuple):
+    chunks: int = 0
+    bytes: int = 0
+    """Of texts and metadata; vectors go by the collection's dimension."""
+
+    def more(self, other: Size) -> Size:
+        return Size(self.chunks + other.chunks, self.bytes + other.bytes)
+
+    def less(self, other: Size) -> Size:
+        return Size(self.chunks - other.chunks, self.bytes - other.bytes)
+
+
+NOTHING = Size()
+
+
+def size(chunks: Iterable[Chunk]) -> Size:
+    found = [_bytes(chunk.text) + _bytes(chunk.metadata) + _bytes(chunk.place) for chunk in chunks]
+    return Size(len(found), sum(found))
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value) if value.isascii() else len(value.encode(errors="replace"))
+    if isinstance(value, dict):
+        return sum(_bytes(name) + _bytes(one) for name, one in value.items())
+    if isinstance(value, list):
+        return sum(map(_bytes, value))
+    return NUMBER
+
+
+Require = Callable[[Size, Size], None]
+"""Of what a project has, vectors included, and what is to come to it: raises Overloaded if that is too much."""
+
+
+class StorageLimits:
+    """Those of projects and keys."""
+
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
+
+    def of(self, caller: Caller, project: str) -> Require | None:
+        """What a caller has to keep to who stores something in that project; None if there is no limit."""
+        limits = self._limiter.of_storage(caller, project)
+        if not limits:
+            return None
+
+        def require(now: Size, more: Size) -> None:
+            with self._limiter.noting(caller):
+                _require(limits, now, more)
+
+        return require
+
+
+def _require(limits: Sequence[tuple[Whose, Limits]], now: Size, more: Size) -> None:
+    for whose, most in limits:
+        if most.chunks is not None and more.chunks > 0 and now.chunks + more.chunks > most.chunks:
+            raise too_much_stored(whose, "chunks", most.chunks, now.chunks, more.chunks)
+        if most.bytes is not None and more.bytes > 0 and now.bytes + more.bytes > most.bytes:
+            raise too_much_stored(whose, "bytes", most.bytes, now.bytes, more.bytes)
