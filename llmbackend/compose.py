@@ -121,6 +121,7 @@ class Components:
         self.responder = Responder(
             self.chat,
             self.sifter,
+            self.judge,
             self.retriever,
             main,
             settings.answer_links,

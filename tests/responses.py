@@ -58,10 +58,35 @@ OF_ITEMS: dict[str, tuple[str, ...]] = {
     "function_call_output": ("id", "call_id", "output", "status"),
     "reasoning": ("id", "summary"),
     "file_search_call": ("id", "status", "queries", "results"),
+    "mcp_approval_request": ("id", "server_label", "name", "arguments"),
+}
+OF_PARTS: dict[str, tuple[str, ...]] = {
+    "output_text": ("text", "annotations", "logprobs"),
+    "refusal": ("refusal",),
+    "input_text": ("text",),
+    "input_image": ("image_url", "detail"),
+    "input_file": (),
+    "summary_text": ("text",),
+}
+STATUSES = {
+    "file_search_call": {"in_progress", "searching", "completed", "incomplete", "failed"},
+    "reasoning": {None, "in_progress", "completed", "incomplete"},
+    "mcp_approval_request": {None},
+}
+OF_TOOLS: dict[str, tuple[str, ...]] = {
+    "function": ("name", "description", "parameters", "strict"),
+    "file_search": ("vector_store_ids", "max_num_results", "ranking_options", "filters"),
+    "mcp": ("server_label",),
+}
+OF_FORMATS: dict[str, tuple[str, ...]] = {
+    "text": (),
+    "json_object": (),
+    "json_schema": ("name", "description", "schema", "strict"),
 }
 ABOUT = {
     f"response.{what}" for what in ("created", "queued", "in_progress", "completed", "incomplete", "failed")
 }
+ENDS = {"response.completed", "response.incomplete", "response.failed"}
 
 
 def check(response: dict[str, Any]) -> dict[str, Any]:
@@ -90,22 +115,74 @@ def check(response: dict[str, Any]) -> dict[str, Any]:
     if response["error"] is not None:
         assert response["error"]["code"]
         assert response["error"]["message"]
+    assert response["truncation"] in ("auto", "disabled")
+    if isinstance(response["tool_choice"], str):
+        assert response["tool_choice"] in ("none", "auto", "required")
+    elif response["tool_choice"]["type"] == "allowed_tools":
+        assert {"tools", "mode"} <= response["tool_choice"].keys()
+    if response["reasoning"] is not None:
+        assert {"effort", "summary"} <= response["reasoning"].keys()
+    form = response["text"]["format"]
+    assert set(OF_FORMATS[form["type"]]) <= form.keys()
+    if (details := response["incomplete_details"]) is not None:
+        assert isinstance(details["reason"], str)
+    assert (response["status"] == "incomplete") == (details is not None)
+    assert (response["status"] == "completed") == (response["completed_at"] is not None)
     for item in response["output"]:
-        _check_item(item)
+        check_item(item)
+        if response["status"] == "completed":
+            assert item.get("status") in (None, "completed")
     for tool in response["tools"]:
-        wanted = {"name", "description", "parameters", "strict"} if tool["type"] == "function" else {"type"}
-        assert wanted <= tool.keys()
+        assert set(OF_TOOLS[tool["type"]]) <= tool.keys()
+        if tool["type"] == "file_search":
+            assert isinstance(tool["max_num_results"], int)
+            assert isinstance(tool["ranking_options"]["score_threshold"], int | float)
+            assert isinstance(tool["ranking_options"]["ranker"], str)
     return response
 
 
-def _check_item(item: dict[str, Any]) -> None:
-    assert set(OF_ITEMS[item["type"]]) <= item.keys(), item
-    for part in item.get("content") or ():
-        assert part["type"] in ("output_text", "refusal", "input_text", "input_image", "input_file")
-        if part["type"] == "output_text":
-            assert isinstance(part["annotations"], list)
-        if part["type"] == "input_image":
-            assert {"image_url", "detail"} <= part.keys()
+def check_item(item: dict[str, Any]) -> None:
+    kind = item["type"]
+    assert set(OF_ITEMS[kind]) <= item.keys(), item
+    assert item.get("status") in STATUSES.get(kind, {"in_progress", "completed", "incomplete"})
+    for name in ("id", "call_id", "name", "arguments", "server_label"):
+        assert isinstance(item.get(name, ""), str), item
+    for part in [*(item.get("content") or ()), *(item.get("summary") or ())]:
+        _check_part(part)
+    for result in item.get("results") or ():
+        assert {"file_id", "filename", "text", "attributes", "score", "vector_store_id"} <= result.keys()
+
+
+def _check_part(part: dict[str, Any]) -> None:
+    assert set(OF_PARTS[part["type"]]) <= part.keys(), part
+    for annotation in part.get("annotations") or ():
+        _check_annotation(annotation)
+    for one in part.get("logprobs") or ():
+        assert {"token", "logprob", "bytes", "top_logprobs"} <= one.keys()
+        assert all({"token", "logprob", "bytes"} <= other.keys() for other in one["top_logprobs"])
+
+
+def _check_annotation(annotation: dict[str, Any]) -> None:
+    assert annotation["type"] == "file_citation"
+    assert isinstance(annotation["index"], int)
+    assert isinstance(annotation["file_id"], str)
+    assert isinstance(annotation["filename"], str)
+
+
+_PART_OF: dict[str, tuple[tuple[str, ...], str]] = {
+    "response.content_part.added": (("",), "added"),
+    "response.output_text.delta": (("added",), "added"),
+    "response.refusal.delta": (("added",), "added"),
+    "response.output_text.done": (("added",), "said"),
+    "response.refusal.done": (("added",), "said"),
+    "response.output_text.annotation.added": (("said",), "said"),
+    "response.content_part.done": (("said",), "done"),
+    "response.reasoning_summary_part.added": (("",), "added"),
+    "response.reasoning_summary_text.delta": (("added",), "added"),
+    "response.reasoning_summary_text.done": (("added",), "said"),
+    "response.reasoning_summary_part.done": (("said",), "done"),
+}
+"""Events of a part: what it may have come to before, and what it comes to by them."""
 
 
 def check_all(events: list[dict[str, Any]]) -> dict[str, Any]:
@@ -116,22 +193,35 @@ def check_all(events: list[dict[str, Any]]) -> dict[str, Any]:
     added: dict[int, str] = {}
     done: dict[int, dict[str, Any]] = {}
     ended: dict[str, Any] | None = None
+    parts: dict[tuple[int, int], str] = {}
     for event in events:
         kind = event["type"]
         _EVENTS.validate_python(event)
         if kind in ABOUT:
             ended = check(event["response"])
             continue
+        assert ended is not None
+        assert kind == "error" or ended["status"] == "in_progress", event
         assert all(name in event for name in OF_EVENTS[kind]), event
+        if "part" in event:
+            _check_part(event["part"])
+        if "annotation" in event:
+            _check_annotation(event["annotation"])
         if "item" in event:
-            _check_item(event["item"])
+            check_item(event["item"])
         place = event.get("output_index", -1)
         if kind == "response.output_item.added":
             assert place == len(added)
+            assert event["item"].get("status") in (None, "in_progress")
             added[place] = event["item"]["id"]
         elif "item_id" in event:
             assert added[place] == event["item_id"]
             assert place not in done
+        part = place, event.get("content_index", event.get("summary_index", -1))
+        if (said := _PART_OF.get(kind)) is not None:
+            before, after = said
+            assert parts.get(part, "") in before, (parts.get(part), event)
+            parts[part] = after
         if kind in ("response.output_text.delta", "response.refusal.delta"):
             key = (place, event["content_index"])
             texts[key] = texts.get(key, "") + event["delta"]
@@ -144,8 +234,12 @@ def check_all(events: list[dict[str, Any]]) -> dict[str, Any]:
             assert arguments[place] == event["arguments"]
         elif kind == "response.output_item.done":
             assert event["item"]["id"] == added[place]
+            assert all(after == "done" for (index, _), after in parts.items() if index == place)
             done[place] = event["item"]
-    assert events[0]["type"] == "response.created"
+    kinds = [event["type"] for event in events]
+    assert kinds[0] == "response.created"
+    assert kinds[1 : 3 if kinds[1] == "response.queued" else 2][-1] == "response.in_progress"
+    assert [kind for kind in kinds if kind in ENDS] == [kinds[-2] if kinds[-1] == "error" else kinds[-1]]
     assert ended is not None
     if ended["status"] in ("completed", "incomplete"):
         assert [done[place] for place in sorted(added)] == ended["output"]

@@ -21,6 +21,7 @@ from pydantic import PrivateAttr
 
 from .. import threads
 from ..errors import BackendError, InvalidRequest
+from ..inference.wire import takes_no_tools
 from ..llamaindex.llm import _wire
 from ..plugins import ToolPart
 from ..prompts import Prompt, prompt
@@ -158,7 +159,7 @@ async def _by_tools(running: Running, parts: Mapping[str, ToolPart], system: Pro
     try:
         said = await finished(agent.run(user_msg=task, max_iterations=ENDLESS))
     except InvalidRequest as error:
-        if not _takes_no_tools(error):
+        if not takes_no_tools(error):
             raise
         running.notes.append(f"the model's server takes no tools ({error.message}): it was asked by a schema")
         other = StructuredAgent(
@@ -193,10 +194,6 @@ def part_of(tool: Any) -> ToolPart:
     call.__module__, call.__doc__ = type(tool).__module__, tool.metadata.description
     name = tool.metadata.get_name()
     return ToolPart("tool", name, call, parameters=tool.metadata.get_parameters_dict())
-
-
-def _takes_no_tools(error: InvalidRequest) -> bool:
-    return "context" not in error.details and "tool" in error.message.lower()
 
 
 async def finished(handler: Any) -> Any:

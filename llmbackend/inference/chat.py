@@ -51,6 +51,9 @@ class ChatModel(ABC):
     abstracts: bool
     """Whether it can put a text into its own words, rather than only copy from it."""
 
+    sees = True
+    """Whether pictures may be among what it reads."""
+
     @property
     @abstractmethod
     def name(self) -> str | None:
@@ -95,9 +98,12 @@ class ChatModel(ABC):
         yield DONE
 
     async def by_responses(
-        self, model: str | None, messages: Sequence[dict[str, Any]]
+        self, model: str | None, messages: Sequence[dict[str, Any]], *, chooses: bool = False
     ) -> ResponsesRoute | None:
-        """Who is to be asked by OpenAI's route of responses for that model; None where responses are made of chats."""
+        """Who is to be asked by OpenAI's route of responses for that model; None where responses are made of chats.
+
+        `chooses`: the model is to decide whether it calls a function.
+        """
         return None
 
     def servers(self) -> dict[str, str]:
@@ -217,7 +223,7 @@ class OpenAICompatibleChat(ChatModel):
         return window(self._context or CONTEXT)
 
     async def by_responses(
-        self, model: str | None, messages: Sequence[dict[str, Any]]
+        self, model: str | None, messages: Sequence[dict[str, Any]], *, chooses: bool = False
     ) -> ResponsesRoute | None:
         if not self._by_responses:
             return None
@@ -227,7 +233,10 @@ class OpenAICompatibleChat(ChatModel):
             return None
         await media.check(messages, private=self._private_media)
         deadline = time.monotonic() + self._timeout
-        return ResponsesRoute(server, named or await server.default(deadline), deadline)
+        named = named or await server.default(deadline)
+        if chooses and not await server.takes_tools(named):
+            return None
+        return ResponsesRoute(server, named, deadline)
 
     async def deadline(self) -> float:
         for server in self._servers:

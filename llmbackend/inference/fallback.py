@@ -20,6 +20,7 @@ class ChatServer:
         """Whether its streams take options by which they tell it; some servers refuse them."""
         self._cool_down = cool_down
         self._has_responses: bool | None = None
+        self._takes_tools: bool | None = None
         self._rests_until = 0.0
         self._offered: dict[str, int | None] = {}
         self._read_at = -self.LIST_AGE
@@ -38,6 +39,13 @@ class ChatServer:
             deadline = time.monotonic() + self.LISTING
             self._has_responses = await responses_route.has_route(self.upstream, deadline)
         return bool(self._has_responses)
+
+    async def takes_tools(self, model: str) -> bool:
+        """Whether it takes functions, which it is asked once: by its route of responses it may leave them out unsaid."""
+        if self._takes_tools is None and not self.resting:
+            deadline = time.monotonic() + self.LISTING
+            self._takes_tools = await responses_route.takes_tools(self.upstream, model, deadline)
+        return self._takes_tools is not False
 
     def forget_responses(self) -> None:
         """It has that route no more."""

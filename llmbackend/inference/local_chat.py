@@ -57,6 +57,7 @@ class LocalChat(ChatModel):
     SmolLM2 is small: it copies facts well, but invents an answer where it has none and judges poorly.
     """
 
+    sees = False
     _parallel = 2
 
     def __init__(self, models_folder: Path, chat_model: str | None, context: int) -> None:

@@ -11,6 +11,7 @@ from .. import tracing
 from ..errors import InvalidRequest, LLMBackendError, NotFound, StreamInterrupted
 from .told_usage import StreamUsage, note
 from .upstream import Upstream
+from .wire import takes_no_tools
 
 PATH = "/responses"
 _TEXTS = {
@@ -33,6 +34,24 @@ async def has_route(upstream: Upstream, deadline: float) -> bool | None:
         return False
     except LLMBackendError as error:
         return False if error.details.get("status") in (405, 501) else None
+    return True
+
+
+async def takes_tools(upstream: Upstream, model: str, deadline: float) -> bool:
+    """Whether a server's chats take functions; one that did not say is taken to."""
+    function = {"name": "nothing", "parameters": {"type": "object", "properties": {}}}
+    asked = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Hello"}],
+        "tools": [{"type": "function", "function": function}],
+        "max_tokens": 1,
+    }
+    try:
+        await upstream.post("/chat/completions", asked, deadline, retries=0)
+    except InvalidRequest as error:
+        return not takes_no_tools(error)
+    except LLMBackendError:
+        pass
     return True
 
 

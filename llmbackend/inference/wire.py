@@ -7,11 +7,13 @@ text. All else stays as it came.
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from ..errors import InvalidRequest
 from .thoughts import Thoughts, told_apart
 
 
@@ -248,3 +250,14 @@ def _texts(content: Any) -> tuple[str | None, str]:
                     text = text.get("value")
                 words += text if isinstance(text, str) else ""
     return words, thoughts
+
+
+_TAKES_NO_TOOLS = re.compile(
+    r"(?=.*(?:tool|function))(?:.*(?:support|requires --|not permitted|not enabled|unrecognized))",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def takes_no_tools(error: InvalidRequest) -> bool:
+    """Whether a server refuses tools as such, and not just one of them."""
+    return "context" not in error.details and bool(_TAKES_NO_TOOLS.search(error.message))

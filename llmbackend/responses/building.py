@@ -17,6 +17,9 @@ from .translation import Item, output_id
 
 Event = dict[str, Any]
 
+FOUND = 5
+"""Passages that a file search gives where no number is asked for."""
+
 _CITATION = re.compile(r"\[(\d{1,9})\]")
 _ENDED = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
@@ -98,7 +101,17 @@ def _tool(tool: ResponseTool) -> dict[str, Any]:
             "parameters": tool.parameters,
             "strict": tool.strict,
         }
-    return tool.model_dump(exclude_none=True)
+    ranking = tool.ranking_options
+    return {
+        "type": "file_search",
+        "vector_store_ids": tool.vector_store_ids,
+        "max_num_results": tool.max_num_results or FOUND,
+        "ranking_options": {
+            "ranker": (ranking.ranker if ranking else None) or "auto",
+            "score_threshold": (ranking.score_threshold if ranking else None) or 0.0,
+        },
+        "filters": tool.filters,
+    }
 
 
 def _choice(request: RespondRequest) -> Any:
@@ -443,6 +456,7 @@ def found(sources: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "filename": filename(source),
             "score": source["score"],
             "text": source["text"],
+            "vector_store_id": source["collection"],
             "attributes": {
                 name: value
                 for name, value in source["metadata"].items()

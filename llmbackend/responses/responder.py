@@ -17,6 +17,8 @@ from ..disk import SMALL, Disk
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound, StreamInterrupted, as_json
 from ..inference.chat import ChatModel
 from ..inference.embeddings import Embedder
+from ..inference.judge import Judge
+from ..inference.wire import takes_no_tools
 from ..knowledge.answers import answers, rag_model
 from ..knowledge.answers.conversation import standalone
 from ..knowledge.answers.links import Links
@@ -25,8 +27,8 @@ from ..knowledge.retrieval.retrieval import Retriever
 from ..prompts import prompt
 from ..schemas import RagQueryRequest, RespondRequest, ResponseTool, RunAgentRequest
 from ..storage.database import Database
-from . import store, translation
-from .building import Building, Event, begun, found, new_id
+from . import calling, pictures, store, translation
+from .building import FOUND, Building, Event, begun, found, new_id
 from .grounding import Cited, grounded
 from .store import Stored
 from .translation import Item
@@ -61,6 +63,7 @@ class Responder:
         self,
         chat: ChatModel,
         sifter: Embedder | None,
+        judge: Judge,
         retriever: Retriever,
         database: Database,
         links: Links,
@@ -70,6 +73,7 @@ class Responder:
         """`disk` is the one that the database is on, where that is here."""
         self._chat = chat
         self._sifter = sifter
+        self._judge = judge
         self._retriever = retriever
         self.database = database
         self._links = links
@@ -173,6 +177,12 @@ class Responder:
         self, call: Call, turns: list[dict[str, Any]], stream: bool
     ) -> AsyncGenerator[Step, None]:
         asked = translation.chat(call.request, turns)
+        if not self._chat.sees:
+            name = self._chat.name or "the chat model"
+            asked["messages"], said_of_pictures = pictures.in_words(turns, name)
+            if said_of_pictures is not None:
+                yield _completing(calling.saying(said_of_pictures))
+                return
         if turns is call.turns:
             passed = False
             async with aclosing(self._passed(call, stream)) as steps:
@@ -181,7 +191,13 @@ class Responder:
                     yield step
             if passed:
                 return
+        takes_tools = self._chat.abstracts
         while True:
+            if "tools" in asked and not takes_tools:
+                asked, said = await calling.instead(self._chat, self._judge, asked)
+                if said is not None:
+                    yield _completing(said)
+                    return
             try:
                 if not stream:
                     yield _completing(await self._chat.complete(asked))
@@ -191,6 +207,9 @@ class Responder:
                         yield _feeding(chunk)
                 return
             except InvalidRequest as error:
+                if "tools" in asked and takes_no_tools(error):
+                    takes_tools = False
+                    continue
                 shorter = _shortened(asked["messages"])
                 if call.request.truncation != "auto" or "context" not in error.details or shorter is None:
                     raise
@@ -200,7 +219,9 @@ class Responder:
         """From a server that has this route itself; nothing where there is none, or where it goes on from what is here."""
         if call.before:
             return
-        route = await self._chat.by_responses(call.request.model, call.turns)
+        route = await self._chat.by_responses(
+            call.request.model, call.turns, chooses=translation.chooses(call.request)
+        )
         if route is None:
             return
         asked = translation.passed_on(call.request, call.input)
@@ -251,10 +272,14 @@ class Responder:
     ) -> AsyncGenerator[Step, None]:
         """A search for what the user asks last, and a chat that has read what it found."""
         request = call.request
-        question, history = translation.conversation(call.turns, "file_search")
+        question, history = translation.conversation(call.turns, "file_search", sees=self._chat.sees)
         asked = _query(searches[0], question, history)
         with_results = "file_search_call.results" in (request.include or ())
         if not self._chat.abstracts:
+            chat = translation.chat(request, call.turns)
+            if "tools" in chat and (said := (await calling.instead(self._chat, self._judge, chat))[1]):
+                yield _completing(said)
+                return
             async for step in self._answered(asked, results=with_results):
                 yield step
             return
@@ -376,7 +401,7 @@ def _query(tool: ResponseTool, question: str, history: Sequence[Any]) -> RagQuer
     return RagQueryRequest(
         question=question,
         collection=list(tool.vector_store_ids or ()),
-        top_k=tool.max_num_results or 5,
+        top_k=tool.max_num_results or FOUND,
         filters=tool.filters,
         min_score=ranking.score_threshold if ranking else None,
         history=list(history),

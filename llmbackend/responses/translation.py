@@ -227,6 +227,16 @@ def _choice(request: RespondRequest, tools: Sequence[Mapping[str, Any]]) -> dict
     return {"tool_choice": {"type": "function", "function": {"name": choice.name}}}
 
 
+def chooses(request: RespondRequest) -> bool:
+    """Whether the model is to decide if it calls a function."""
+    choice = request.tool_choice
+    if choice is None or isinstance(choice, str):
+        left = choice in (None, "auto")
+    else:
+        left = choice.type == "allowed_tools" and choice.mode in (None, "auto")
+    return left and bool(_tools(request))
+
+
 def searches(request: RespondRequest) -> list[ResponseTool]:
     """The file searches that are to be made: all that there are, unless the choice of tools leaves them out."""
     choice = request.tool_choice
@@ -238,12 +248,20 @@ def searches(request: RespondRequest) -> list[ResponseTool]:
     return request.file_searches
 
 
-def conversation(turns: Sequence[Mapping[str, Any]], what: str) -> tuple[str, list[Message]]:
-    """What the user asks last, and what was said before; raises InvalidRequest if nothing is asked."""
+def conversation(
+    turns: Sequence[Mapping[str, Any]], what: str, *, sees: bool = False
+) -> tuple[str, list[Message]]:
+    """What the user asks last, and what was said before.
+
+    Raises InvalidRequest if nothing is asked, or with more than text unless it `sees`.
+    """
     told = [turn for turn in turns if turn["role"] in ("user", "assistant") and turn["content"]]
     while told and told[-1]["role"] != "user":
         told.pop()
-    question = _text(told[-1]["content"]) if told else ""
+    asked = told[-1]["content"] if told else ""
+    if not sees and not isinstance(asked, str):
+        raise InvalidRequest(f"input: {what} reads text only: leave pictures and files out")
+    question = _text(asked)
     if not question.strip():
         raise InvalidRequest(f"input: {what} answers what the user says last, and there is nothing")
     return question, [

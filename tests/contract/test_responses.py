@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+import tests.open_responses as open_responses
 from llmbackend import Conflict, InvalidRequest, LLMBackendClient, NotFound
-from tests.responses import check, check_all
+from tests.open_responses import HEART, WEATHER, Case
+from tests.responses import check, check_all, check_item
 
 FRANCE = "What is the capital of France?"
 number = itertools.count(1)
@@ -237,6 +239,64 @@ def test_a_json_schema_is_kept_to(client: LLMBackendClient) -> None:
     response = check(client.respond(FRANCE, text={"format": form}, temperature=0))
     assert response["text"]["format"]["schema"] == shape
     assert json.loads(_text(response))["town"] in ("Paris", "Rome")
+
+
+@pytest.mark.parametrize("case", open_responses.CASES, ids=lambda case: case.name)
+def test_the_cases_of_open_responses_pass(client: LLMBackendClient, case: Case) -> None:
+    def ask(*, stream: bool, **fields: Any) -> Any:
+        if stream:
+            return client._told(client._stream("respond", **fields))
+        return client._call("respond", **fields)
+
+    open_responses.verify(case, ask)
+
+
+def test_the_embedded_model_calls_what_fits_and_tells_what_that_gave(client: LLMBackendClient) -> None:
+    tide = {
+        "type": "function",
+        "name": "high_tide",
+        "description": "When the tide is high",
+        "parameters": {"type": "object", "properties": {"harbour": {"type": "string"}}},
+    }
+    tools = [WEATHER, tide]
+    first = client.respond("When is high tide in Aldersea?", tools=tools)
+    [called] = first["output"]
+    assert (called["name"], json.loads(called["arguments"])) == ("high_tide", {"harbour": "Aldersea"})
+    gave = [{"type": "function_call_output", "call_id": called["call_id"], "output": "At nine in Aldersea."}]
+    second = check(client.respond(gave, previous_response_id=first["id"], tools=tools))
+    assert _text(second) == "At nine in Aldersea."
+    for item in client.list_input_items(second["id"]):
+        check_item(item)
+    neither = check(client.respond(FRANCE, tools=tools, temperature=0))
+    assert "Paris" in _text(neither)
+    named = {"type": "function", "name": "get_weather"}
+    [called] = client.respond("When is high tide in Oslo?", tools=tools, tool_choice=named)["output"]
+    assert (called["name"], json.loads(called["arguments"])) == ("get_weather", {"location": "Oslo"})
+    [said] = client.respond(FRANCE, tools=tools, tool_choice="none", max_output_tokens=3)["output"]
+    assert said["type"] == "message"
+
+
+@pytest.mark.parametrize("function", [{"name": "stop"}, {"name": "stop", "parameters": {"type": "object"}}])
+def test_a_function_without_arguments_is_called_with_none(client: LLMBackendClient, function: Any) -> None:
+    tools = [{"type": "function", "description": "Stop everything", **function}]
+    [called] = client.respond("Stop it all!", tools=tools, tool_choice="required")["output"]
+    assert (called["name"], called["arguments"]) == ("stop", "{}")
+
+
+def test_what_a_picture_shows_is_not_made_up(client: LLMBackendClient, handbook: str) -> None:
+    def seen(url: str) -> list[dict[str, Any]]:
+        parts = [{"type": "input_text", "text": "What is it?"}, {"type": "input_image", "image_url": url}]
+        return [{"role": "user", "content": parts}]
+
+    told = _text(check(client.respond(seen(HEART))))
+    assert "reads text only" in told
+    assert "PNG, 16 by 16 pixels" in told
+    assert "not fetched" in _text(client.respond(seen("https://pictures.example/1.png")))
+    with pytest.raises(InvalidRequest, match="no picture"):
+        client.respond(seen("data:image/png;base64,AAAA"))
+    for model in (f"rag/{handbook}", "agent/researcher"):
+        with pytest.raises(InvalidRequest, match="text only"):
+            client.respond(seen(HEART), model=model)
 
 
 def test_an_agent_answers_as_a_model(client: LLMBackendClient, handbook: str) -> None:

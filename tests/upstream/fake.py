@@ -85,6 +85,8 @@ class Upstream:
         self.replies: list[str | dict[str, Any] | bytes | list[bytes]] = []
         self.faults: list[str] = []
         """Faults of the next requests, whatever their model."""
+        self.refusals: list[str] = []
+        """Of the next requests, why they are refused with a 400."""
         self.headers: dict[str, str] = {}
         """What faults come with."""
         self.tei_texts = TEI_TEXTS
@@ -138,6 +140,7 @@ class Upstream:
         self.sent.clear()
         self.replies.clear()
         self.faults.clear()
+        self.refusals.clear()
         self.headers.clear()
         self.has_responses = False
         self.asked_for_nothing = 0
@@ -434,6 +437,8 @@ class Upstream:
         return JSONResponse({"error": "Model is overloaded", "error_type": "overloaded"}, status_code=429)
 
     async def _fault(self, model: str, request: Request) -> Response | None:
+        if self.refusals:
+            return JSONResponse({"error": {"message": self.refusals.pop(0)}}, status_code=400)
         name = self.faults.pop(0) if self.faults else model
         if name == "waiting":
             while (await request.receive())["type"] != "http.disconnect":

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import requests
 
+import tests.open_responses as open_responses
 from llmbackend import (
     BackendError,
     InvalidRequest,
@@ -205,6 +206,95 @@ def test_what_does_not_fit_is_shortened_if_it_may_be(
     assert sent[0]["content"] == "Be short."
     assert (sent[1]["role"], sent[-1]["content"]) == ("user", "The last question")
     assert len(sent) < len(many)
+
+
+def _cases_of_open_responses(client: LLMBackendClient, upstream: Upstream, *, passed: bool) -> None:
+    told = {"name": "get_weather", "arguments": json.dumps({"location": "Oslo"})}
+    call = {"id": "call_0", "type": "function", "function": told}
+    item = {"type": "function_call", "call_id": "call_0", "status": "completed", **told}
+
+    def ask(*, stream: bool, **fields: Any) -> Any:
+        if stream:
+            return client._told(client._stream("respond", **fields))
+        return client._call("respond", **fields)
+
+    asks_for_tools = passed
+    for case in open_responses.CASES:
+        if case.wants is not None:
+            upstream.replies += ["x"] * asks_for_tools
+            upstream.replies.append(
+                item if passed else {"role": "assistant", "content": None, "tool_calls": [call]}
+            )
+            asks_for_tools = False
+        open_responses.verify(case, ask)
+        assert ("input" in upstream.seen[-1]) == passed
+
+
+def test_the_cases_of_open_responses_pass(client: LLMBackendClient, upstream: Upstream) -> None:
+    _cases_of_open_responses(client, upstream, passed=False)
+
+
+def test_the_cases_of_open_responses_pass_where_they_are_passed_on(
+    passing: LLMBackendClient, upstream: Upstream
+) -> None:
+    _cases_of_open_responses(passing, upstream, passed=True)
+
+
+@both
+@pytest.mark.parametrize("passed", [False, True])
+def test_functions_are_called_where_the_server_takes_none(
+    connect: Connect, upstream: Upstream, stream: bool, passed: bool
+) -> None:
+    client = connect()
+    upstream.has_responses = passed  # it would leave them out without a word
+    upstream.faults += ["no-tools"] * (2 if passed else 1)
+    upstream.replies += ['{"function": "tide"}', '{"harbour": "Aldersea"}']
+    first = _respond(client, stream, input="When is high tide?", tools=[TIDE])
+    [called] = first["output"]
+    assert (called["name"], json.loads(called["arguments"])) == ("tide", {"harbour": "Aldersea"})
+    assert first["usage"]["output_tokens"] == 2 * USAGE["completion_tokens"]
+    upstream.faults.append("no-tools")
+    upstream.replies += ['{"function": null}', "High at nine."]
+    gave = [{"type": "function_call_output", "call_id": called["call_id"], "output": "nine </result>"}]
+    second = _respond(client, stream, input=gave, previous_response_id=first["id"], tools=[TIDE])
+    assert second["output"][0]["content"][0]["text"] == "High at nine."
+    asked = upstream.seen[-1]
+    assert "tools" not in asked
+    assert [turn["role"] for turn in asked["messages"]] == ["user", "assistant", "user"]
+    assert "nine &lt;/result>" in asked["messages"][-1]["content"]
+
+
+def test_a_function_that_was_called_so_already_is_not_called_again(
+    client: LLMBackendClient, upstream: Upstream
+) -> None:
+    items = [
+        {"role": "user", "content": "When is high tide?"},
+        {"type": "function_call", "call_id": "c", "name": "tide", "arguments": '{"harbour": "Aldersea"}'},
+        {"type": "function_call_output", "call_id": "c", "output": "nine"},
+    ]
+    upstream.faults.append("no-tools")
+    upstream.replies += ['{"function": "tide"}', '{"harbour": "Aldersea"}', "At nine."]
+    response = _respond(client, False, input=items, tools=[TIDE])
+    assert response["output"][0]["content"][0]["text"] == "At nine."
+
+
+@pytest.mark.parametrize(
+    ("status_said", "refuses"),
+    [
+        ("Invalid schema for function 'tide': 'harbour' is required", True),
+        ("llama3 does not support tools", False),
+    ],
+)
+def test_a_server_that_refuses_one_function_is_believed(
+    client: LLMBackendClient, upstream: Upstream, status_said: str, refuses: bool
+) -> None:
+    upstream.refusals.append(status_said)
+    upstream.replies += ['{"function": null}', "Hello."]
+    if refuses:
+        with pytest.raises(InvalidRequest, match="Invalid schema"):
+            _respond(client, False, input="hello", tools=[TIDE])
+    else:
+        assert _respond(client, False, input="hello", tools=[TIDE])["output"][0]["type"] == "message"
 
 
 # What goes wrong

@@ -1,0 +1,68 @@
+"""Pictures before a model that reads text only: it is told, and tells, what can be known of them without looking.
+
+Nothing of what they show is made up: asked for it all the same, a small model would invent something.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+from ..errors import InvalidRequest
+
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
+
+Turn = dict[str, Any]
+
+
+def in_words(turns: Sequence[Turn], model: str) -> tuple[list[Turn], str | None]:
+    """The conversation with its pictures in words, and the answer where the last message has any.
+
+    Raises InvalidRequest for a picture that cannot be read.
+    """
+    told = [turn if isinstance(turn["content"], str | None) else _told(turn) for turn in turns]
+    last = next((turn for turn in reversed(turns) if turn["role"] == "user"), None)
+    seen = list(_pictures(last)) if last is not None else []
+    if not seen:
+        return told, None
+    which = "it is" if len(seen) == 1 else "they are"
+    return told, (
+        f"I cannot tell what the picture{'s' if seen[1:] else ''} show{'' if seen[1:] else 's'}: {model} reads text only. "
+        f"What I know is that {which} {' and '.join(map(_about, seen))}."
+    )
+
+
+def _pictures(turn: Mapping[str, Any]) -> Iterator[str]:
+    content = turn["content"]
+    for part in content if isinstance(content, list) else ():
+        if part["type"] == "image_url":
+            yield part["image_url"]["url"]
+
+
+def _told(turn: Turn) -> Turn:
+    parts = [
+        {"type": "text", "text": f"[{_about(part['image_url']['url'])}]"}
+        if part["type"] == "image_url"
+        else part
+        for part in turn["content"]
+    ]
+    return {**turn, "content": parts}
+
+
+def _about(url: str) -> str:
+    if not url.startswith("data:"):
+        return "a picture at an address, which is not fetched"
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        encoded = url.partition(";base64,")[2]
+        with Image.open(BytesIO(base64.b64decode(encoded, validate=True)), formats=FORMATS) as image:
+            wide, high = image.size  # its head alone is read
+            return f"a picture in {image.format}, {wide} by {high} pixels"
+    except (binascii.Error, UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise InvalidRequest(
+            f"input: an image_url is no picture: send {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, as data:…;base64,…"
+        ) from error
