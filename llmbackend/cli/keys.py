@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .. import CreatedKey
+from .. import CreatedKey, InvalidRequest, settings
 from ..access.caller import amount
 from .shared import AsJson, Key, Url, connected, errors, out, print_json, shown, table_of
 
@@ -113,6 +113,20 @@ def revoke_key(
     if as_json:
         return print_json(revoked)
     errors.print(f"{revoked.id} counts no more", highlight=False)
+
+
+@app.command("webhooks")
+def webhook_secret(
+    project: Annotated[str, typer.Argument(help="Whose webhooks.")],
+) -> None:
+    """Print what a project's webhooks are signed with, for its receivers. It follows from WEBHOOK_SECRET."""
+    from ..jobs import webhooks
+
+    secret = settings.load().webhook_secret
+    if secret is None:
+        raise InvalidRequest("there is no WEBHOOK_SECRET: set the one that the server has")
+    own = webhooks.of_project(webhooks.key(secret.get_secret_value()), project)
+    out.print(webhooks.written(own), highlight=False, soft_wrap=True)
 
 
 def _parts(text: str | None) -> list[str] | None:

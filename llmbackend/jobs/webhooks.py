@@ -24,6 +24,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from sqlalchemy import Connection, func, literal, select, update
 
 from .. import addresses, threads
+from ..access.caller import DEFAULT
 from ..errors import InvalidRequest
 from ..schemas import JobStatus
 from ..storage.database import Database
@@ -92,6 +93,21 @@ def key(secret: str) -> bytes:
         return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
     except ValueError:
         raise InvalidRequest("WEBHOOK_SECRET begins with whsec_ and is no base64 after that") from None
+
+
+def of_project(secret: bytes, project: str) -> bytes:
+    """What a project's deliveries are signed with: none of them can sign another's.
+
+    `default`, which is the operator's, has the server's own secret, as all had before there were projects.
+    """
+    if project == DEFAULT:
+        return secret
+    return hmac.new(secret, f"webhooks of {project}".encode(), hashlib.sha256).digest()
+
+
+def written(secret: bytes) -> str:
+    """As receivers' libraries take it."""
+    return f"whsec_{base64.b64encode(secret).decode()}"
 
 
 class Deliveries:
@@ -177,7 +193,7 @@ class Deliveries:
         event = {"type": f"job.{job.status}", "timestamp": stamp(timestamp), "data": job.model_dump()}
         body = json.dumps(event).encode()
         # The id is the same whenever it is sent again, so that a receiver knows it.
-        headers = signed(secret, f"job_{one.id}_{job.finished_at}", timestamp, body)
+        headers = signed(of_project(secret, one.owner), f"job_{one.id}_{job.finished_at}", timestamp, body)
         factory = None if self._private else addresses.public_socket
         connector = aiohttp.TCPConnector(
             socket_factory=factory, resolver=_Resolver(), use_dns_cache=False, force_close=True

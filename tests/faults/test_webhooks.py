@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio.from_thread import start_blocking_portal
+from typer.testing import CliRunner
 
-from llmbackend import InvalidRequest, LLMBackendClient, addresses
+from llmbackend import InvalidRequest, LLMBackendClient, addresses, cli
+from llmbackend.backend import Backend
 from llmbackend.jobs import webhooks
 from llmbackend.local import Core, LocalTransport
 from llmbackend.settings import Settings
+from tests.access.door import Door
 from tests.receiver import Receiver, receiver
 from tests.server import serving
 
@@ -273,3 +277,48 @@ def test_schedules_and_webhooks_of_before_go_on(tmp_path: Path, receiver: Receiv
             assert time.monotonic() < deadline
             time.sleep(0.05)
         client.wait_for_job(others[0].id, 60)
+
+
+def test_no_project_can_sign_for_another(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is signed with a secret of its own, which its receivers are given; default's is the server's."""
+    options: dict[str, Any] = {"webhook_secret": SECRET, "webhook_private": True}
+    keys = {"hr": "key-of-hr", "support": "key-of-support", "default": "the-administrators-key"}
+    settings = Settings(
+        data_dir=tmp_path,
+        api_key=keys["default"],
+        api_keys="hr:key-of-hr,support:key-of-support",
+        **options,
+    )
+    job = {"job_type": "count_words", "params": {"texts": ["a"]}, "webhook": receiver.url}
+    signatures: dict[str, tuple[str, bytes]] = {}
+    with start_blocking_portal() as portal:
+        backend = portal.call(Backend.open, settings)
+        door = Door(portal, backend)
+        for project, key in keys.items():
+            job_id = door.ask("POST", "/v1/jobs", key, job).json()["id"]
+            deadline = time.monotonic() + 60
+            while not door.ask("GET", f"/v1/jobs/{job_id}", key).json()["webhook"]["delivered_at"]:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            headers, body = receiver.seen[-1]
+            signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+            signatures[project] = headers["webhook-signature"], signed
+        portal.call(backend.close)
+    monkeypatch.setenv("WEBHOOK_SECRET", SECRET)
+    told = {}
+    for project in keys:
+        printed = CliRunner().invoke(cli.app, ["keys", "webhooks", project])
+        assert printed.exit_code == 0, printed.output
+        told[project] = webhooks.key(printed.output.strip())
+    assert told["default"] == SECRET.encode()
+    assert len(set(told.values())) == 3
+    for project, (signature, signed) in signatures.items():
+        fits = {
+            name
+            for name, secret in told.items()
+            if signature
+            == "v1," + base64.b64encode(hmac.new(secret, signed, hashlib.sha256).digest()).decode()
+        }
+        assert fits == {project}
