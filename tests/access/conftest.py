@@ -10,6 +10,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from llmbackend.backend import Backend
+from llmbackend.prompts import built_in
 from llmbackend.settings import Settings
 from tests.access.door import ADMIN, PROJECTS, Door
 from tests.upstream.fake import running
@@ -17,6 +18,12 @@ from tests.upstream.fake import running
 
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[Door]:
+    prompts = tmp_path_factory.mktemp("prompts")
+    for project in ("hr", "support"):
+        own = prompts / project / "policies"
+        own.mkdir(parents=True)
+        text = f"{built_in()['key_points'].text}\nThe secret of {project}.\n"
+        (own / "key_points.md").write_text(text, encoding="utf-8")
     with ExitStack() as stack:
         upstream = stack.enter_context(running())
         settings = Settings(
@@ -27,6 +34,7 @@ def door(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator
             openai_base_url=upstream.url,
             openai_api_key="sk-upstream-secret",
             chat_model="ok",
+            prompts_dir=prompts,
         )
         portal = stack.enter_context(start_blocking_portal())
         backend = portal.call(Backend.open, settings)
