@@ -47,23 +47,24 @@ async def state(parts: Components) -> State:
         tokens=parts.meter.tokens(),
         upstream_errors=dict(parts.meter.failures),
         limits=parts.limiter.reached_by_kind(),
-        parts=_by_part(parts),
+        parts=_by_part(parts, parts.disk.problem, parts.vitals.parts()),
     )
 
 
 async def ready(parts: Components) -> schemas.Health:
     await parts.dependencies.look()
+    own = parts.vitals.parts()
+    told = {disk: disk.problem for disk in {parts.disk, parts.jobs_disk} if disk is not None}
     # What fails without room; with Qdrant and PostgreSQL elsewhere, there is only a cache in the data directory.
     vectors = parts.disk if parts.qdrant is None else None
-    disks = {disk for disk in (vectors, parts.jobs_disk) if disk is not None}
-    problems = [problem for disk in disks if (problem := disk.problem)]
-    problems += [f"{part}: {error}" for part, error in parts.vitals.problems().items()]
+    problems = [problem for disk, problem in told.items() if problem and disk in (vectors, parts.jobs_disk)]
+    problems += [f"{part}: {state}" for part, state in own.items() if state != "ok"]
     if problems:  # the database may be well again, with nobody writing
         parts.database.write(lambda connection: connection.execute(text("SELECT 1")), durable=False)
     return schemas.Health(
         status="failing" if problems else "ok",
         problems=problems,
-        parts=_by_part(parts),
+        parts=_by_part(parts, told[parts.disk], own),
         version=__version__,
         chat=parts.chat.name,
         embeddings=parts.embedder.name,
@@ -107,10 +108,5 @@ SHOWN = 20
 """Projects' storage, by the doctor."""
 
 
-def _by_part(parts: Components) -> dict[str, str]:
-    return {
-        "disk": parts.disk.problem or "ok",
-        **parts.chat.servers(),
-        **parts.dependencies.parts,
-        **parts.vitals.parts(),
-    }
+def _by_part(parts: Components, disk: str | None, own: dict[str, str]) -> dict[str, str]:
+    return {"disk": disk or "ok", **parts.chat.servers(), **parts.dependencies.parts, **own}

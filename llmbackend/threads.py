@@ -13,10 +13,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, TypeVar, TypeVarTuple
+from queue import Empty, SimpleQueue
+from typing import Any, ClassVar, TypeVar, TypeVarTuple
+from weakref import WeakKeyDictionary
 
-from anyio import CancelScope, CapacityLimiter, to_thread
-from anyio.lowlevel import RunVar
+from anyio import CancelScope, CapacityLimiter, WouldBlock
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from . import panics, precedence, tracing
 from .errors import Overloaded
@@ -26,16 +28,18 @@ CORES = os.cpu_count() or 2
 _Args = TypeVarTuple("_Args")
 _Result = TypeVar("_Result")
 
+_Limiters = WeakKeyDictionary[asyncio.AbstractEventLoop, CapacityLimiter]
+
 
 class Threads:
     """At most so many threads at a time on each event loop; who finds none free waits, first come, first served."""
 
-    def __init__(self, name: str, most: int, *, gives_way: bool = False) -> None:
+    def __init__(self, most: int, *, gives_way: bool = False) -> None:
         """One that `gives_way` begins nothing large while small requests are at work, which have as many of their own."""
         self.most = most
         self._gives_way = gives_way
-        self._limiter: RunVar[CapacityLimiter] = RunVar(f"llmbackend {name}")
-        self._of_small: RunVar[CapacityLimiter] = RunVar(f"llmbackend {name}, small requests")
+        self._limiters: _Limiters = WeakKeyDictionary()
+        self._of_small: _Limiters = WeakKeyDictionary()  # of small requests
 
     async def __call__(
         self,
@@ -47,27 +51,111 @@ class Threads:
 
         A cancelled caller waits for its end, or, by `abandon_on_cancel`, does not.
         """
-        limiter = self._limiter
+        limiters = self._limiters
         if self._gives_way:
             if tracing.goes_first():  # and waits for no thread of those that wait for it
-                limiter = self._of_small
+                limiters = self._of_small
             else:
                 await precedence.pause()
-        return await to_thread.run_sync(
-            _without_panic, work, *args, abandon_on_cancel=abandon_on_cancel, limiter=self._of_loop(limiter)
-        )
+        await checkpoint_if_cancelled()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[_Result] = loop.create_future()
+        limiter = self._of_loop(loop, limiters)
+        try:
+            limiter.acquire_on_behalf_of_nowait(answer)
+        except WouldBlock:
+            await limiter.acquire_on_behalf_of(answer)
+        try:
+            with CancelScope(shield=not abandon_on_cancel):
+                _Worker.begin(loop, answer, work, args)
+                await answer
+            return answer.result()
+        finally:
+            limiter.release_on_behalf_of(answer)
 
     @property
     def limiter(self) -> CapacityLimiter:
         """That of the event loop at work."""
-        return self._of_loop(self._limiter)
+        return self._of_loop(asyncio.get_running_loop(), self._limiters)
 
-    def _of_loop(self, limiter: RunVar[CapacityLimiter]) -> CapacityLimiter:
+    def _of_loop(self, loop: asyncio.AbstractEventLoop, limiters: _Limiters) -> CapacityLimiter:
+        if (limiter := limiters.get(loop)) is None:
+            limiter = limiters[loop] = CapacityLimiter(self.most)
+        return limiter
+
+
+class _Worker(threading.Thread):
+    """A thread that takes one piece of work after the other, from any loop, and ends when it was left alone for a while.
+
+    anyio's go twice around the loop before they begin, which takes longer than what most are begun for.
+    """
+
+    IDLE = 10.0  # seconds
+
+    _idle: ClassVar[dict[_Worker, None]] = {}
+
+    def __init__(self) -> None:
+        super().__init__(name="llmbackend worker", daemon=True)
+        self._given: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    @classmethod
+    def begin(
+        cls,
+        loop: asyncio.AbstractEventLoop,
+        answer: asyncio.Future[_Result],
+        work: Callable[[*_Args], _Result],
+        args: tuple[*_Args],
+    ) -> None:
+        """Have `work(*args)` done, in this context; `answer`, on this loop, will have what it returns or raises."""
         try:
-            return limiter.get()
-        except LookupError:
-            limiter.set(made := CapacityLimiter(self.most))
-            return made
+            worker, _ = cls._idle.popitem()  # the last: the others may end
+        except KeyError:
+            worker = cls()
+            worker.start()
+        worker._given.put(partial(worker._answer, loop, answer, contextvars.copy_context(), work, args))
+
+    def run(self) -> None:
+        while True:
+            try:
+                work = self._given.get(timeout=self.IDLE)
+            except Empty:
+                if self._idle.pop(self, self) is None:
+                    return
+                continue  # work is on its way
+            work()
+            del work  # and what it holds
+
+    def _answer(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        answer: asyncio.Future[_Result],
+        context: contextvars.Context,
+        work: Callable[[*_Args], _Result],
+        args: tuple[*_Args],
+    ) -> None:
+        result, failure = None, None
+        try:
+            result = context.run(partial(_without_panic, work, *args))
+        except BaseException as error:
+            failure = error
+        self._idle[self] = None
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(_tell, answer, result, failure)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Worker._idle.clear)  # threads stay behind
+
+
+def _tell(answer: asyncio.Future[Any], result: Any, failure: BaseException | None) -> None:
+    if answer.done():  # given up meanwhile
+        return
+    if failure is None:
+        answer.set_result(result)
+    elif isinstance(failure, StopIteration):  # a future takes none
+        answer.set_exception(RuntimeError("it raised StopIteration"))
+    else:
+        answer.set_exception(failure)
 
 
 class OwnThreads:
@@ -95,10 +183,6 @@ class OwnThreads:
         answer: asyncio.Future[_Result] = loop.create_future()
         context = contextvars.copy_context()
 
-        def tell(result: Any, error: BaseException | None) -> None:
-            if not answer.done():
-                answer.set_result(result) if error is None else answer.set_exception(error)
-
         def run() -> None:
             result, failure = None, None
             try:
@@ -108,7 +192,7 @@ class OwnThreads:
             with self._counting:
                 self._at_work -= 1
             with suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(tell, result, failure)
+                loop.call_soon_threadsafe(_tell, answer, result, failure)
 
         threading.Thread(target=run, name=self._name, daemon=True).start()
         return await answer
@@ -214,37 +298,37 @@ async def by_length(characters: int, work: Callable[[*_Args], _Result], *args: *
 
 # A large call gives its thread back now and then (work goes by document or batch), so that others get their turn, and
 # gives way between slices.
-processor = Threads("processor", max(2, CORES), gives_way=True)
+processor = Threads(max(2, CORES), gives_way=True)
 """Parsing, checking, splitting and writing out: more at a time than there are cores only takes memory."""
 
-bodies = Threads("bodies", 1, gives_way=True)
+bodies = Threads(1, gives_way=True)
 """Large requests: one is read at a time, for two would only hold up each other, and take room."""
 
-splitting = Threads("splitting", max(8, CORES), gives_way=True)
+splitting = Threads(max(8, CORES), gives_way=True)
 """Splitting of documents into chunks, of which a long one takes seconds: apart, so that only the like waits for it."""
 
-embedding = Threads("embedding", max(2, CORES), gives_way=True)
+embedding = Threads(max(2, CORES), gives_way=True)
 """The embedded embedding model."""
 
-database = Threads("database", 16)
+database = Threads(16)
 """The SQL database; together with the writer and the heartbeats fewer than its pool has connections."""
 
-heartbeats = Threads("heartbeats", 2)
+heartbeats = Threads(2)
 """What keeps jobs' leases and must not wait behind anybody's request."""
 
-files = Threads("files", 16)
+files = Threads(16)
 """The disk, apart from the engine's: the cache of vectors, and what is imported when first used."""
 
-engine = Threads("engine", 64)
+engine = Threads(64)
 """The vector engine in this process. No collection gets more than its share (collection.py)."""
 
-network = Threads("network", 64)
+network = Threads(64)
 """Servers that are called by clients that block: Qdrant. Shared out as `engine`."""
 
-names = Threads("names", 64)
+names = Threads(64)
 """Looking up hosts that requests name."""
 
-webhooks = Threads("webhooks", 64)
+webhooks = Threads(64)
 """Looking up the hosts of webhooks: where those hang, requests go on. Those of model servers are looked up by aiohttp."""
 
 plugins = OwnThreads("calls of a project's own parts", 64)
@@ -256,6 +340,6 @@ agents = OwnThreads("agents of projects", 256)
 orchestration = OwnLoop("llmbackend orchestration")
 """LlamaIndex's part in the agents that come along: some milliseconds of the processor a step, and runs come in dozens."""
 
-calls = Threads("calls", 64)
+calls = Threads(64)
 """A client's operations, for those who await them: LlamaIndex's asynchronous methods (llamaindex/calling.py), and the
 client for `await` where its core runs on another loop."""

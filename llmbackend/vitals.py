@@ -26,6 +26,14 @@ class _Part:
     logged: float = 0.0
     since: float | None = None  # when the step under way began
 
+    def state(self, moment: float) -> str:
+        """What is wrong, or "ok"."""
+        if self.failures >= FAILURES:
+            return self.error
+        if self.since is not None and moment - self.since > STUCK_SECONDS:
+            return f"no end of its last step for {moment - self.since:.0f} s"
+        return "ok"
+
 
 class Vitals:
     """Noted by the parts, from any thread."""
@@ -75,16 +83,6 @@ class Vitals:
 
     def parts(self) -> dict[str, str]:
         """All that have been at work, each "ok" or with what is wrong."""
-        wrong = self.problems()
-        with self._changing:
-            return {name: wrong.get(name, "ok") for name in self._parts}
-
-    def problems(self) -> dict[str, str]:
-        """The parts that fail, and why; empty if all is well."""
         moment = time.monotonic()
         with self._changing:
-            found = {name: one.error for name, one in self._parts.items() if one.failures >= FAILURES}
-            for name, one in self._parts.items():
-                if one.since is not None and moment - one.since > STUCK_SECONDS:
-                    found.setdefault(name, f"no end of its last step for {moment - one.since:.0f} s")
-        return found
+            return {name: one.state(moment) for name, one in self._parts.items()}

@@ -773,9 +773,12 @@ def _cell(value: Any, limit: int = 400) -> str:
 def _records(value: Any) -> Any:
     """JSON objects as Record, lists of them as Records, all the way down."""
     if isinstance(value, dict):
-        return Record({key: _records(item) for key, item in value.items()})
+        # Most are single values: a call for each takes longer than the rest.
+        return Record(
+            {key: _records(item) if isinstance(item, (dict, list)) else item for key, item in value.items()}
+        )
     if isinstance(value, list):
-        items = [_records(item) for item in value]
+        items = [_records(item) if isinstance(item, (dict, list)) else item for item in value]
         return Records(items) if all(isinstance(item, Record) for item in items) else items
     return value
 

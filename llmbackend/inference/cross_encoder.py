@@ -31,7 +31,7 @@ class CrossEncoder:
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self._folder = name, folder
         self._loading = threading.Lock()
-        self._threads = Threads("rerank", max(1, (os.cpu_count() or 2) // 2))
+        self._threads = Threads(max(1, (os.cpu_count() or 2) // 2))
 
     async def rerank(self, query: str, texts: Sequence[str], model: str | None = None) -> Ranks:
         if model not in (None, self.name):

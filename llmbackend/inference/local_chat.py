@@ -75,7 +75,7 @@ class LocalChat(ChatModel):
             self._window, self.abstracts = window(context), True
         self._loading = threading.Lock()
         # Threads of its own: waiting for their turn in llama.cpp, chats would use up those that all share.
-        self._threads = Threads("llama.cpp", self._parallel)
+        self._threads = Threads(self._parallel)
         self._turns = Budget(self._parallel)
         self._at_work: dict[asyncio.Task[Any], threading.Event] = {}
 

@@ -47,7 +47,7 @@ class MiniLM:
         self.path = path_of(MINILM, models_folder)
         self._loading = threading.Lock()
         # Of its own, lest it take those that all share. Each run uses two.
-        self._threads = Threads("minilm", max(1, (os.cpu_count() or 2) // 2))
+        self._threads = Threads(max(1, (os.cpu_count() or 2) // 2))
 
     async def fingerprint(self) -> Fingerprint:
         return FINGERPRINT

@@ -101,10 +101,15 @@ TRIES = 3
 def one_version(chunks: Mapping[_Key, Chunk]) -> dict[_Key, Chunk]:
     """Of each document those of one version: while it is replaced, the old one until that is superseded."""
     shown: dict[str, Chunk] = {}
+    several = False
     for chunk in chunks.values():
         other = shown.setdefault(chunk.document_id, chunk)
-        if chunk.hash != other.hash and _order(chunk) < _order(other):
-            shown[chunk.document_id] = chunk
+        if chunk.hash != other.hash:
+            several = True
+            if _order(chunk) < _order(other):
+                shown[chunk.document_id] = chunk
+    if not several:
+        return dict(chunks)
     return {key: chunk for key, chunk in chunks.items() if shown[chunk.document_id].hash == chunk.hash}
 
 

@@ -266,7 +266,8 @@ class QdrantIndex(ABC):
             chunks = one_version(self.chunks([point for point, _ in best]))
             if len(chunks) == len(best) and not any(chunk.superseded for chunk in chunks.values()):
                 break
-        return [Found.of(chunks[point], scores) for point, scores in best if point in chunks]
+        # Hashing a UUID takes long: each is looked up once.
+        return [Found.of(chunk, scores) for point, scores in best if (chunk := chunks.get(point))]
 
     def lists(
         self,
@@ -278,20 +279,21 @@ class QdrantIndex(ABC):
         *,
         current: bool = False,
     ) -> dict[List, list[Scored]]:
-        vectors: dict[List, Dense | Sparse] = {}
-        for name in which:
-            if name == "dense":
-                assert vector is not None, "dense and hybrid searches come with a vector"
-                vectors[name] = vector.tolist()
-            else:
-                vectors[name] = self._encoder.query(text)
+        vectors = {name: self._vector(name, text, vector) for name in which}
         must, must_not = [self._condition(one) for one in conditions], self._gone() if current else []
         where = self._syntax.group(must=must, must_not=must_not) if must or must_not else None
         found = self._nearest(list(vectors.values()), limit, where, conditions)
         return dict(zip(vectors, found, strict=True))
 
+    def _vector(self, name: List, text: str, vector: NDArray[np.float32] | None) -> Dense | Sparse:
+        if name == "sparse":
+            return self._encoder.query(text)
+        assert vector is not None, "dense and hybrid searches come with a vector"
+        numbers: list[float] = vector.tolist()
+        return numbers
+
     def chunks(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Chunk]:
-        return {point: _chunk(payload) for point, payload in self._payloads(list(ids))}
+        return {point: chunk_of(payload) for point, payload in self._payloads(list(ids))}
 
     def documents(self, limit: int, cursor: str | None) -> Page:
         """Heads in the order of their points' ids, then those written since the listing began.
@@ -358,7 +360,7 @@ class QdrantIndex(ABC):
                     size += row.nbytes
                 if size > PAGE_BYTES and chunks:
                     return chunks, rows, str(record.id)
-                chunks.append(_chunk(payload))
+                chunks.append(chunk_of(payload))
                 if vectors:
                     rows.append(row)
             if offset is None or len(chunks) >= limit:
@@ -543,7 +545,7 @@ def _offset(cursor: str | None) -> uuid.UUID | None:
         raise _no_cursor() from None
 
 
-def _chunk(payload: dict[str, Any]) -> Chunk:
+def chunk_of(payload: dict[str, Any]) -> Chunk:
     return Chunk(
         document_id=payload["document_id"],
         hash=payload["hash"],

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ... import threads
 from ...disk import DELETING, FULL, Disk, full
@@ -26,7 +26,7 @@ from .bm25 import Sparse
 from .edge_filtering import LEAST_BATCH, READ_BATCH, Filtering, next_size
 from .filters import Condition
 from .indexes import NO_INDEXES, FieldType, Indexes, in_points, parts
-from .interface import Layout, Physical, Scored, VectorIndex
+from .interface import Found, Layout, Mode, Physical, Scored, VectorIndex, one_version
 from .qdrant import (
     DENSE,
     HNSW_EF_CONSTRUCT,
@@ -36,7 +36,12 @@ from .qdrant import (
     Dense,
     Point,
     QdrantIndex,
+    chunk_of,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 WRITE_BATCH = 32
 GRAPH_FROM = 5_000  # kilobytes of vectors; fewer are searched as fast without
@@ -224,16 +229,29 @@ class EdgeIndex(QdrantIndex):
     def _nearest(
         self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, conditions: Sequence[Condition]
     ) -> list[list[Scored]]:
-        edge = self._edge
-        queries = [
-            edge.Query.Nearest(edge.SparseVector(*vector), using=SPARSE)
-            if isinstance(vector, Sparse)
-            else edge.Query.Nearest(vector, using=DENSE)
-            for vector in vectors
-        ]
+        queries = [self._nearest_to(vector) for vector in vectors]
         if self._is_indexed(conditions):
             return self.query(queries, limit, where)
         return self._filtering.nearest(queries, limit, where, conditions)
+
+    def search(
+        self,
+        text: str,
+        vector: NDArray[np.float32] | None,
+        *,
+        mode: Mode,
+        top_k: int,
+        conditions: Sequence[Condition] = (),
+        weight: float = 1.0,
+    ) -> list[Found]:
+        if mode != "hybrid" and not conditions and top_k <= LEAST_BATCH:
+            # Of one list, these are the hits: asking for their payloads by their ids would take longer.
+            given = self._vector(mode, text, vector)
+            [found] = self._queried([self._nearest_to(given)], top_k, payload=True)
+            hits = [Found(chunk_of(one.payload), one.score, {mode: one.score}) for one in found]
+            if len(one_version({number: hit.chunk for number, hit in enumerate(hits)})) == len(hits):
+                return hits
+        return super().search(text, vector, mode=mode, top_k=top_k, conditions=conditions, weight=weight)
 
     def about(self) -> int:
         """About how many chunks there are."""
@@ -241,14 +259,23 @@ class EdgeIndex(QdrantIndex):
             return int(self._shard.count(self._edge.CountRequest(exact=False)))
 
     def query(self, queries: list[Any], limit: int, where: Any = None) -> list[list[Scored]]:
-        edge = self._edge
-        with _translated(self.folder):
-            found = self._shard.query_batch(
-                edge.QueryBatchRequest(
-                    [edge.QueryRequest(limit=limit, query=query, filter=where) for query in queries]
-                )
-            )
+        found = self._queried(queries, limit, where)
         return [[(point.id, point.score) for point in points] for points in found]
+
+    def _queried(self, queries: list[Any], limit: int, where: Any = None, *, payload: bool = False) -> Any:
+        edge = self._edge
+        asked = [
+            edge.QueryRequest(limit=limit, query=query, filter=where, with_payload=payload)
+            for query in queries
+        ]
+        with _translated(self.folder):
+            return self._shard.query_batch(edge.QueryBatchRequest(asked))
+
+    def _nearest_to(self, vector: Dense | Sparse) -> Any:
+        edge = self._edge
+        if isinstance(vector, Sparse):
+            return edge.Query.Nearest(edge.SparseVector(*vector), using=SPARSE)
+        return edge.Query.Nearest(vector, using=DENSE)
 
     def ids_of(self, where: Any, limit: int) -> list[uuid.UUID]:
         """The first points that fit."""

@@ -1,0 +1,105 @@
+"""Work in threads: when it begins, who waits for it, and which threads do it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextvars import ContextVar
+
+import pytest
+from anyio import CancelScope
+
+from llmbackend.threads import Threads
+
+PATIENCE = 60  # seconds
+
+
+def test_work_begins_at_once() -> None:
+    """Going round the loop before would take longer than most of it."""
+
+    async def work() -> bool:
+        begun = threading.Event()
+        call = asyncio.create_task(Threads(1)(begun.set))
+        await asyncio.sleep(0)
+        at_once = begun.wait(PATIENCE)  # in which the loop does nothing
+        await call
+        return at_once
+
+    assert asyncio.run(work())
+
+
+def test_a_thread_is_used_again_and_so_many_at_most() -> None:
+    async def work() -> None:
+        some = Threads(2)
+        assert await some(threading.get_ident) == await some(threading.get_ident)
+        at_work, most, counting = 0, 0, threading.Lock()
+        together = threading.Barrier(2)
+
+        def count() -> None:
+            nonlocal at_work, most
+            with counting:
+                at_work += 1
+                most = max(most, at_work)
+            together.wait(PATIENCE)
+            with counting:
+                at_work -= 1
+
+        await asyncio.gather(*(some(count) for _ in range(6)))
+        assert most == 2
+
+    asyncio.run(work())
+
+
+def test_a_cancelled_caller_waits_for_the_end_unless_it_abandons_it() -> None:
+    async def work() -> None:
+        some = Threads(1)
+        begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+        def slow() -> None:
+            begun.set()
+            go_on.wait(PATIENCE)
+            ended.set()
+
+        async def call(abandon: bool, scope: CancelScope) -> None:
+            with scope:
+                await some(slow, abandon_on_cancel=abandon)
+
+        waits = CancelScope()
+        waiting = asyncio.create_task(call(False, waits))
+        await asyncio.to_thread(begun.wait, PATIENCE)
+        waits.cancel()
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert not waiting.done()
+        go_on.set()
+        await waiting
+        assert ended.is_set()
+
+        begun.clear(), go_on.clear(), ended.clear()
+        leaves = CancelScope()
+        leaving = asyncio.create_task(call(True, leaves))
+        await asyncio.to_thread(begun.wait, PATIENCE)
+        leaves.cancel()
+        await leaving
+        assert not ended.is_set()
+        go_on.set()
+        with CancelScope() as cancelled:
+            cancelled.cancel()
+            await some(pytest.fail, "it was begun")
+
+    asyncio.run(work())
+
+
+def test_errors_and_the_context_go_along() -> None:
+    name: ContextVar[str] = ContextVar("name")
+
+    async def work() -> None:
+        some = Threads(1)
+        name.set("the caller's")
+        assert await some(name.get) == "the caller's"
+        with pytest.raises(ZeroDivisionError):
+            await some(divmod, 1, 0)
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await some(next, iter(()))
+
+    asyncio.run(work())
