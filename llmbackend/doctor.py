@@ -126,9 +126,9 @@ async def examine(
     reranker: Reranker,
     qdrant: QdrantServer | None,
     disk: Disk,
-    lacking: list[str],
+    lacking: Callable[[], Awaitable[list[str]]],
 ) -> list[schemas.Check]:
-    """A check a part. None raises: what is wrong stands in the check. `lacking` tells of parsers that there are not."""
+    """A check a part. None raises: what is wrong stands in the check. `lacking` tells what parts there should be, and are not."""
     import aiohttp  # noqa: F401  # now, lest a server seem slow for it
 
     parts = [_chat_server(server, settings.chat_model) for server in factory.servers(settings)]
@@ -323,16 +323,17 @@ async def _data(disk: Disk) -> schemas.Check:
     return await _checked("data", "embedded", disk.folder.as_uri(), probe)
 
 
-async def _own_parts(lacking: list[str]) -> schemas.Check:
-    """A project's own parts, and why some could not be loaded."""
+async def _own_parts(lacking: Callable[[], Awaitable[list[str]]]) -> schemas.Check:
+    """A project's own parts, agents, tools, and why some could not be loaded."""
+    wrong = [f"{entry} could not be loaded: {reason}" for entry, reason in plugins.FAILED.items()]
 
     async def probe() -> _Found:
-        names = [f"{registry.kind} {name}" for registry in plugins.OWN for name in registry]
-        return _Found(names, {})
+        wrong.extend(await lacking())
+        registries: tuple[plugins.Registry[Any], ...] = (*plugins.OWN, plugins.AGENTS, plugins.TOOLS)
+        return _Found([f"{registry.kind} {name}" for registry in registries for name in registry], {})
 
     check = await _checked("plugins", "embedded", None, probe)
-    wrong = [f"{entry} could not be loaded: {reason}" for entry, reason in plugins.FAILED.items()]
-    if wrong := [*wrong, *lacking]:
+    if wrong:
         check.ok, check.fix = False, "; ".join(wrong)
     return check
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from sqlalchemy import text
@@ -82,7 +83,7 @@ async def diagnosis(parts: Components, caller: Caller) -> schemas.Diagnosis:
         parts.reranker,
         parts.qdrant,
         parts.disk,
-        parts.collections.lacking_parsers(),
+        partial(_lacking, parts),
     )
     keys = parts.register.standing_keys
     if caller.everywhere and (keys or parts.limiter.hits):
@@ -106,6 +107,10 @@ async def _storage(parts: Components, caller: Caller) -> list[schemas.Check]:
 
 SHOWN = 20
 """Projects' storage, by the doctor."""
+
+
+async def _lacking(parts: Components) -> list[str]:
+    return [*parts.collections.lacking_parsers(), *await parts.agents.lacking(doctor.PROBE_SECONDS)]
 
 
 def _by_part(parts: Components, disk: str | None, own: dict[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The models that a caller may use: the chat server's, the embedding model, and rag/<collection> for each collection."""
+"""The models that a caller may use: the chat server's, the embedding model, agents, and rag/<collection> for each collection."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from .inference.cache import CachedEmbedder
 from .inference.chat import ChatModel
 from .knowledge.answers import rag_model
 from .knowledge.collections.collections import Collections
+from .plugins import AGENTS
+from .responses.wanting import AGENT
 
 
 class ModelList:
@@ -34,7 +36,9 @@ class ModelList:
         if "chat" in caller.can:
             found += await self._chat_models()
             found.append(schemas.Model(id=self._embedder.name, type="embedding"))
-        found = [model for model in found if caller.models.fit(model.id)]
+            if caller.models.all or caller.models.fit(await self.default("chat")):
+                found += [schemas.Model(id=f"{AGENT}{name}", type="agent") for name in sorted(AGENTS)]
+        found = [model for model in found if model.type == "agent" or caller.models.fit(model.id)]
         if "read" in caller.can:
             await self._register.fresh()
             names = [name for name in self._collections.names() if self._register.visible(name, caller)]

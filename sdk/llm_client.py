@@ -556,7 +556,7 @@ class ModelInfo(_Typed):
     """A model that this backend offers; see `models`."""
 
     id: str
-    type: Literal["chat", "embedding", "rag"]
+    type: Literal["chat", "embedding", "agent", "rag"]
     owned_by: str
     created: int
     context_window: int | None

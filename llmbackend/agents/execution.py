@@ -92,11 +92,17 @@ def described(part: AgentPart) -> AgentInfo:
     return AgentInfo(
         name=part.name,
         description=part.description,
-        own=not part.made.__module__.startswith(_OURS),
+        own=is_own(part.name),
         tools=list(tools),
         input=given.model_json_schema() if given is not None else None,
         output=output.model_json_schema(mode="serialization") if output is not None else None,
     )
+
+
+def is_own(agent: str) -> bool:
+    """Whether it is a project's; False for one that there is not."""
+    part = AGENTS.get(agent)
+    return part is not None and not part.made.__module__.startswith(_OURS)
 
 
 def check(request: RunAgentRequest) -> AgentPart:
@@ -136,7 +142,7 @@ async def execute(running: Running) -> AgentRun:
     await threads.files(loading.llamaindex)
     part = check(running.request)
     await _require_collections(running)
-    own = not part.made.__module__.startswith(_OURS)
+    own = is_own(part.name)
     main = asyncio.create_task(_whole(running, part))
     try:
         both: set[asyncio.Future[Any]] = {main, running.halted}
@@ -205,7 +211,7 @@ async def part_of(running: Running, name: str, task: str, given: Any) -> AgentRu
 
 async def perform(running: Running, part: AgentPart) -> Made:
     given = _given(part, running.request)
-    if part.made.__module__.startswith(_OURS):
+    if not is_own(part.name):
         arguments = {"run": running, "task": running.request.task}
         return _made(await part.made(**_wanted(part, arguments, given)))
 
@@ -393,7 +399,7 @@ def _no_step(part: AgentPart) -> Step:
 def _failure(running: Running, part: AgentPart, error: Exception, where: str = "") -> LLMBackendError:
     """What a run fails with: of a project's own agent, named as such; with the step and the trace."""
     where = where or getattr(error, "agent_step", "") or part.name
-    own = not part.made.__module__.startswith(_OURS)
+    own = is_own(part.name)
     about = {"step": where, "agent": part.name, "trace": _trace(running)}
     ours = error
     if own and not isinstance(error, BackendTimeout | Unauthorized | Forbidden | Overloaded):

@@ -30,8 +30,7 @@ async def work(context: Context, params: RunAgentRequest) -> dict[str, Any]:
     running = Running(
         context.services.agents, params, journal, lambda event: None, decisions, run_id=context.job_id
     )
-    for prepare in context.services.agents.before:
-        await prepare()
+    await context.services.agents.before(params)
     run: AgentRun = await execute(running)
     if run.status == "needs_approval":
         pending = [one.model_dump() for one in run.pending]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 from .. import threads
@@ -16,6 +18,8 @@ from ..plugins import TOOLS, ToolPart
 
 log = logging.getLogger(__name__)
 
+BETWEEN = "__"
+"""A server's name and that of its tool."""
 LISTING_SECONDS = 15
 """What a server may take to tell its tools."""
 AGAIN_SECONDS = 60
@@ -30,25 +34,39 @@ class McpServers:
         self._waiting = dict.fromkeys(servers, 0.0)
         self._servers = servers
         self._seconds = seconds
-        self._loading = asyncio.Lock()
+        self._failed: dict[str, str] = {}
+        self._loading = {name: asyncio.Lock() for name in servers}
 
-    async def load(self) -> None:
-        """Register the tools of those that answer; one that does not is logged, and asked again later."""
-        if not self._waiting:
-            return
-        async with self._loading:
-            for name, due in list(self._waiting.items()):
-                if due > time.monotonic():
-                    continue
-                try:
-                    async with asyncio.timeout(LISTING_SECONDS):
-                        await threads.plugins(self._register, name)
-                    del self._waiting[name]
-                except InvalidRequest:
-                    raise
-                except (Exception, TimeoutError) as error:
-                    self._waiting[name] = time.monotonic() + AGAIN_SECONDS
-                    log.warning("the MCP server %s does not tell its tools: %s", name, _plain(error))
+    async def load(self, names: Collection[str] | None = None) -> None:
+        """Register the tools of these (None: all) that answer; one that does not is logged, and asked again later."""
+        wanted = [name for name in self._waiting if names is None or name in names]
+        await asyncio.gather(*map(self._load, wanted))
+
+    async def _load(self, name: str) -> None:
+        async with self._loading[name]:
+            if self._waiting.get(name, math.inf) > time.monotonic():
+                return
+            try:
+                async with asyncio.timeout(LISTING_SECONDS):
+                    await threads.plugins(self._register, name)
+                del self._waiting[name]
+            except InvalidRequest:
+                raise
+            except (Exception, TimeoutError) as error:
+                self._waiting[name] = time.monotonic() + AGAIN_SECONDS
+                late = isinstance(error, TimeoutError)
+                self._failed[name] = f"no answer in {LISTING_SECONDS} s" if late else _plain(error)
+                log.warning("the MCP server %s does not tell its tools: %s", name, self._failed[name])
+
+    async def lacking(self, seconds: float) -> list[str]:
+        """Those that do not tell their tools within so many seconds, and why."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.load()
+        return [
+            f"the MCP server {name} does not tell its tools: {self._failed.get(name, 'it does not answer')}: see AGENT_MCP"
+            for name in self._waiting
+        ]
 
     def _register(self, name: str) -> None:
         listed = asyncio.run(self._client(name).list_tools())
@@ -63,7 +81,7 @@ class McpServers:
             self._add(name, tool.name, tool.description or tool.name, schema, writes=not read)
 
     def _add(self, server: str, tool: str, about: str, schema: dict[str, Any], *, writes: bool) -> None:
-        name = f"{server}__{re.sub(r'[^A-Za-z0-9_-]', '_', tool)}"[:64]
+        name = f"{server}{BETWEEN}{re.sub(r'[^A-Za-z0-9_-]', '_', tool)}"[:64]
 
         async def call(**arguments: Any) -> str:
             result = await self._client(server).call_tool(tool, arguments)

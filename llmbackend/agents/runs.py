@@ -22,9 +22,9 @@ from ..schemas import (
     ToolInfo,
 )
 from . import builtin, job, tools  # noqa: F401  # they register what comes along
-from .execution import check, described, execute
+from .execution import check, described, execute, is_own
 from .journal import Journal
-from .mcp import McpServers
+from .mcp import BETWEEN, McpServers
 from .running import Running, shown
 from .services import AgentServices
 from .tooling import description, parameters
@@ -41,7 +41,18 @@ class AgentRuns:
         self._begin_job = begin_job
         settings = services.settings
         self._mcp = McpServers(settings.agent_mcp, settings.agent_tool_seconds)
-        services.before.append(self._mcp.load)
+        services.before = self._prepare
+
+    async def _prepare(self, request: RunAgentRequest) -> None:
+        """Have those tools of MCP servers there that a run may call: those named; what a project's own agent calls, it tells later."""
+        if is_own(request.agent):
+            await self._mcp.load()
+        else:
+            await self._mcp.load({name.partition(BETWEEN)[0] for name in request.tools or ()})
+
+    async def lacking(self, seconds: float) -> list[str]:
+        """The MCP servers that do not tell their tools within so many seconds, and why."""
+        return await self._mcp.lacking(seconds)
 
     async def listed(self) -> AgentList:
         await self._mcp.load()
@@ -60,7 +71,7 @@ class AgentRuns:
 
     async def run(self, request: RunAgentRequest) -> AgentRun:
         """The run at its end, or where it waits for somebody's word."""
-        await self._mcp.load()
+        await self._prepare(request)
         check(request)
         if request.approve is not None:
             async with aclosing(self._followed(await self._submitted(request), request)) as events:
@@ -72,7 +83,7 @@ class AgentRuns:
 
     async def events(self, request: RunAgentRequest) -> AsyncGenerator[dict[str, Any], None]:
         """What happens, as it happens; the last is `done`, with the run. Leaving early ends a run that is no job."""
-        await self._mcp.load()
+        await self._prepare(request)
         check(request)
         if request.approve is not None:
             events = self._followed(await self._submitted(request), request)

@@ -41,5 +41,5 @@ class AgentServices:
     judge: Judge
     settings: Settings
     parsers: ParsingPool
-    before: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    before: Callable[[schemas.RunAgentRequest], Awaitable[None]] = field(init=False)
     """What is to be done before an agent is run."""

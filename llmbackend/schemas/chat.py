@@ -360,7 +360,9 @@ class ChatCompletion(Response):
 class Model(Response):
     id: str
     object: Literal["model"] = "model"
-    type: Literal["chat", "embedding", "rag"]
+    type: Literal["chat", "embedding", "agent", "rag"] = Field(
+        description="agent: of /v1/responses and /v1/agents/run"
+    )
     owned_by: str = "llmbackend"
     created: int = 0
     context_window: int | None = Field(

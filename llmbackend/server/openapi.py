@@ -10,10 +10,11 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_jso
 from pydantic_core import core_schema
 
 from .. import __version__, plugins
-from ..agents.execution import input_class
+from ..agents.execution import input_class, shape_of
 from ..errors import InvalidRequest, LLMBackendError
 from ..jobs import registry
 from ..operations import OPERATIONS, Operation
+from ..schemas import AgentRun
 from . import uploads
 
 _JSON = "application/json"
@@ -47,6 +48,7 @@ def document() -> dict[str, Any]:
         (kind.params, "validation") for kind in registry.TYPES.values()
     ]
     models += [(kind, "validation") for kind in _inputs().values()]
+    models += [(kind, "serialization") for kind in _outputs().values()]
     for row in OPERATIONS.values():
         models += [(row.request, "validation"), (row.response, "serialization")]
     references, definitions = models_json_schema(
@@ -56,7 +58,11 @@ def document() -> dict[str, Any]:
         if {"job_type", "params"} <= row.request.model_fields.keys():
             _tell_job_types(_resolved(references[row.request, "validation"], definitions), references)
         if "agent" in row.request.model_fields:
-            _tell_agents(_resolved(references[row.request, "validation"], definitions), references)
+            given = {name: references[kind, "validation"] for name, kind in _inputs().items()}
+            _tell_agents(_resolved(references[row.request, "validation"], definitions), "input", given)
+        if row.response is AgentRun:
+            made = {name: references[kind, "serialization"] for name, kind in _outputs().items()}
+            _tell_agents(_resolved(references[AgentRun, "serialization"], definitions), "output", made)
     paths: dict[str, dict[str, Any]] = {}
     for row in OPERATIONS.values():
         request = references[row.request, "validation"]
@@ -176,15 +182,22 @@ def _inputs() -> dict[str, type[BaseModel]]:
     return {name: kind for name, kind in found.items() if kind is not None}
 
 
-def _tell_agents(schema: dict[str, Any], references: Any) -> None:
-    """The agents that there are, each with its input."""
+def _outputs() -> dict[str, type[BaseModel]]:
+    """What they give in shapes of their own."""
+    found = {name: shape_of(part).output for name, part in plugins.AGENTS.items()}
+    return {name: kind for name, kind in found.items() if kind is not None}
+
+
+def _tell_agents(schema: dict[str, Any], field: str, shapes: dict[str, Any]) -> None:
+    """The agents that there are, each with its shape of that field; a run that has not ended has no output."""
     schema["properties"]["agent"]["enum"] = sorted(plugins.AGENTS)
+    untold = {"type": "null"}
     schema["allOf"] = [
         {
             "if": {"properties": {"agent": {"const": name}}, "required": ["agent"]},
-            "then": {"properties": {"input": references[kind, "validation"]}},
+            "then": {"properties": {field: shape if field == "input" else {"anyOf": [shape, untold]}}},
         }
-        for name, kind in _inputs().items()
+        for name, shape in shapes.items()
     ]
 
 

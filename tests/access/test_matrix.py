@@ -475,6 +475,21 @@ def test_no_way_in_leads_around_the_decision(several: World, way: str) -> None:
     assert call(door, narrow, "nothing") == "forbidden"
 
 
+@pytest.mark.parametrize(
+    ("rights", "agents"),
+    [({"can": ["chat"]}, True), ({"can": ["read"]}, False), ({"can": ["chat"], "models": ["other"]}, False)],
+    ids=["chat", "read", "another model"],
+)
+def test_agents_are_models_of_keys_that_may_ask_the_model(
+    door: Door, rights: dict[str, Any], agents: bool
+) -> None:
+    key = door.key(project="hr", **rights)["key"]
+    listed = [one["id"] for one in door.ask("GET", "/v1/models", key).json()["data"]]
+    assert ("agent/researcher" in listed) == agents
+    body = {"model": "agent/halving", "input": "40"}
+    assert (door.ask("POST", "/v1/responses", key, body).status_code == 200) == agents
+
+
 def test_an_agent_writes_where_its_key_may_and_sees_nobody_else_s(several: World) -> None:
     door = several.door
 

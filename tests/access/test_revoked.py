@@ -194,6 +194,29 @@ def test_a_schedule_submits_nothing_once_its_key_is_revoked(
         second.delete_schedule("often")
 
 
+def test_an_agent_that_a_schedule_fires_has_the_rights_that_its_key_has_then(
+    servers: list[Server], admin: LLMBackendClient
+) -> None:
+    made, other = admin.create_key(project="fired"), admin.create_key(project="fired")
+    admin.rag_ingest(["High tide is at nine."], collection="hr/tides")
+    admin.share_collection("hr/tides", with_project="fired")
+    params = {"input": {"text": "high tide"}, "collections": ["hr/tides"]}
+    with (
+        LLMBackendClient(servers[0].url, made.key) as first,
+        LLMBackendClient(servers[1].url, other.key) as second,
+    ):
+        first.set_schedule("often", "* * * * * *", "agent/contracts", params)
+        done = _until(lambda: second.list_jobs(status="completed"), 60)[0]
+        assert second.wait_for_job(done.id)["answer"] == "High tide is at nine. [1]"
+        admin.unshare_collection("hr/tides", with_project="fired")  # its key reaches less
+        failed = _until(lambda: second.list_jobs(status="failed"), 60)[0]
+        assert failed.error.message.startswith("no collection 'hr/tides'")
+        admin.revoke_key(made.id)
+        assert "counts no more" in _until(lambda: second.list_schedules()[0].error, 60)
+        second.delete_schedule("often")
+    admin.delete_collection("hr/tides")
+
+
 def test_a_worker_without_keys_does_the_jobs_of_all(tmp_path: Path) -> None:
     with serving(tmp_path, api_keys="hr:key-of-hr", api_key=ADMIN, workers=0) as server, working(tmp_path):
         with LLMBackendClient(server.url, "key-of-hr") as hr:

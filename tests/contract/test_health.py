@@ -73,6 +73,7 @@ def test_models_are_chat_embedding_and_one_per_collection(client: LLMBackendClie
     assert types[health.chat] == "chat"
     assert types[health.embeddings] == "embedding"
     assert types[f"rag/{collection}"] == "rag"
+    assert types["agent/researcher"] == types["agent/contracts"] == "agent"
     client.delete_collection(collection)
     assert f"rag/{collection}" not in [model.id for model in client.models()]
 

@@ -143,4 +143,5 @@ def test_a_reader_that_hangs_is_named(tmp_path: Path) -> None:
 def test_the_doctor_lists_a_project_s_parts(client: LLMBackendClient) -> None:
     [check] = [one for one in client.doctor().checks if one.name == "plugins"]
     assert {"reader .rev", "postprocessor recency", "retriever graph"} <= set(check.models)
+    assert {"agent researcher", "agent contracts", "tool search", "tool tide"} <= set(check.models)
     assert check.ok

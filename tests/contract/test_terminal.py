@@ -140,6 +140,38 @@ def test_an_ingest_that_is_interrupted_tells_how_far_it_came(
     assert "stopped: 2 of 3 files are in; run it again to go on" in errors
 
 
+def test_agents_are_listed_and_run(run: Run, tmp_path: Path) -> None:
+    name = f"contracts-{uuid.uuid4().hex[:8]}"
+    (tmp_path / "lease.md").write_text("The notice period is 3 months.")
+    assert run("ingest", name, tmp_path / "lease.md")[0] == 0
+    listed = {one["name"]: one for one in _json(run("agent", "list", "--json"))}
+    assert listed["contracts"]["own"]
+    asked = ("agent", "run", "contracts", "--input", '{"text": "notice period"}', "--collection", name)
+    code, said, errors = run(*asked)
+    assert code == 0
+    assert json.loads(said) == {"answer": "The notice period is 3 months. [1]", "sources": 1}
+    assert "lease.md" in errors
+    questions = '{"questions": ["What is the notice period?"]}'
+    table = tmp_path / "table.jsonl"
+    asked = (
+        "agent",
+        "run",
+        "analyst",
+        "--input",
+        questions,
+        "--file",
+        tmp_path / "lease.md",
+        "--table",
+        table,
+    )
+    assert run(*asked)[0] == 0
+    [row] = [json.loads(line) for line in table.read_text().splitlines()]
+    assert row["What is the notice period? quote"] == "The notice period is 3 months."
+    code, _, errors = run("agent", "run", "analyst", "--table", tmp_path / "table.xls")
+    assert (code, "neither a .jsonl nor a .parquet" in errors) == (1, True)
+    assert run("delete", name, "--all", "--yes")[0] == 0
+
+
 def test_a_conversation_keeps_what_was_said_and_takes_commands(
     client: LLMBackendClient,
     collection: str,

@@ -118,3 +118,23 @@ def test_a_clock_is_watched(by: Callable[[float], None]) -> None:
         assert abs(watch.moved() - seconds) < CLOCK_SECONDS
         by(0)
         assert abs(watch.moved() + seconds) < CLOCK_SECONDS
+
+
+def test_a_schedule_fires_an_agent_also_after_the_clock_went_back(
+    tmp_path: Path, by: Callable[[float], None]
+) -> None:
+    with on("local", tmp_path) as client:
+        client.set_schedule("hourly", "0 * * * *", "agent/halving", {"task": "40"})
+
+        def answers() -> list[str]:
+            ended = client.list_jobs(status="completed")
+            return [client.wait_for_job(job.id)["answer"] for job in ended]
+
+        by(3600)
+        _until(lambda: answers() == ["5"])
+        before = client.list_schedules()[0].next_at
+        by(-7200)
+        _until(lambda: client.list_schedules()[0].next_at < before)
+        assert len(client.list_jobs()) == 1, "it is reckoned anew, and not due"
+        by(-3600)
+        _until(lambda: answers() == ["5", "5"])
