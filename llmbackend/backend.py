@@ -13,7 +13,7 @@ from .compose import Components
 from .inference import packing, structured
 from .inference.rerank import reranked
 from .jobs import chats, schedules
-from .knowledge.answers import answers, rag_model
+from .knowledge.answers import rag_model
 from .knowledge.collections import documents, pages
 from .knowledge.collections.collection import Collection
 from .knowledge.collections.rebuild import Progress, reindex
@@ -76,7 +76,8 @@ class Backend:
     def chat_stream(self, request: schemas.ChatRequest) -> AsyncIterator[bytes]:
         if request.model and request.model.startswith(rag_model.PREFIX):
             usage = bool(request.stream_options and request.stream_options.include_usage)
-            return rag_model.chunks(request.model, self._answer(rag_model.query(request)), usage)
+            answer = self.parts.answering.piecewise(rag_model.query(request))
+            return rag_model.chunks(request.model, answer, usage)
         return self._chat.events(_wire(request))
 
     # Responses
@@ -182,9 +183,9 @@ class Backend:
         Refused: filters that are none, or more than there may be; neither query nor vector; a vector of another dimension than
         the collection's, or of zeros, or with what needs a query's words.
         """
-        candidates = await self.parts.retriever.candidates(
-            request, request.query or "", vector=request.vector
-        )
+        retriever = self.parts.retriever
+        scope = await retriever.scope(request)
+        candidates = await retriever.candidates(scope, request.query or "", vector=request.vector)
         return schemas.SearchResult(hits=[it.hit for it in candidates if it.dropped is None])
 
     async def rag_query(self, request: schemas.RagQueryRequest) -> schemas.QueryAnswer:
@@ -192,15 +193,10 @@ class Backend:
 
         Refused: filters that are none, or more than there may be; a question beyond the model's context.
         """
-        return await answers.whole(self._answer(request))
+        return await self.parts.answering.answered(request)
 
     def rag_query_stream(self, request: schemas.RagQueryRequest) -> AsyncIterator[bytes]:
-        return sse.events(self._answer(request))
-
-    def _answer(self, request: schemas.RagQueryRequest) -> AsyncIterator[dict[str, Any]]:
-        parts = self.parts
-        links = self.settings.answer_links
-        return answers.stream(self._chat, parts.sifter, parts.retriever, request, links=links)
+        return sse.events(self.parts.answering.piecewise(request))
 
     async def evaluate(self, request: schemas.EvaluateRequest) -> schemas.Evaluation:
         """Measure how well a collection's search finds the documents that answer some questions.
@@ -215,8 +211,8 @@ class Backend:
     async def _evaluate(self, request: schemas.EvaluateRequest, progress: Progress) -> schemas.Evaluation:
         from .knowledge.retrieval.evaluation import evaluate
 
-        collection, reranker = await self._collection(request.collection), self.parts.reranker
-        return await evaluate(collection, request.questions, request.k, self._embedder, reranker, progress)
+        collection = await self._collection(request.collection)
+        return await evaluate(collection, request.questions, request.k, self.parts.retriever, progress)
 
     # Collections and documents
 

@@ -31,6 +31,7 @@ from .jobs.service import Jobs
 from .jobs.submission import Places, Submission
 from .jobs.wakeups import Wakeups
 from .jobs.worker import Worker
+from .knowledge.answers.answers import Answering
 from .knowledge.collections.collections import Collections
 from .knowledge.collections.index_building import IndexBuilder
 from .knowledge.collections.stored import StorageLimits
@@ -76,7 +77,6 @@ class Components:
 
         self.chat = factory.chat_model(settings, forwards=forwards)
         self.embedder, self.judge = factory.embedders(settings, self.disk)
-        self.sifter = factory.sifter(self.embedder)
         self.reranker = factory.reranker(settings)
         self.dependencies = dependencies.of(settings)
 
@@ -99,8 +99,9 @@ class Components:
         self.imports = Imports(self.collections)
         self.parsers = ParsingPool(Limits(settings.file_seconds, settings.file_memory_mb * 2**20))
         self.ingestion = Ingestion(self.collections, self.embedder, self.parsers)
-        self.retriever = Retriever(
-            self.collections, self.embedder, self.reranker, self.judge, settings.plugin_seconds
+        self.retriever = Retriever(self.collections, self.embedder, self.reranker, settings.plugin_seconds)
+        self.answering = Answering(
+            self.chat, factory.sifter(self.embedder), self.judge, self.retriever, settings.answer_links
         )
 
         self.register = Register(main, manifests, settings.callers)
@@ -120,11 +121,8 @@ class Components:
         )
         self.responder = Responder(
             self.chat,
-            self.sifter,
-            self.judge,
-            self.retriever,
+            self.answering,
             main,
-            settings.answer_links,
             settings.response_days,
             self.jobs_disk,
         )

@@ -16,14 +16,11 @@ from .. import tracing
 from ..disk import SMALL, Disk
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound, StreamInterrupted, as_json
 from ..inference.chat import ChatModel
-from ..inference.embeddings import Embedder
-from ..inference.judge import Judge
 from ..inference.wire import takes_no_tools
-from ..knowledge.answers import answers, rag_model
+from ..knowledge.answers import rag_model
+from ..knowledge.answers.answers import Answering
 from ..knowledge.answers.conversation import standalone
-from ..knowledge.answers.links import Links
 from ..knowledge.answers.passages import number
-from ..knowledge.retrieval.retrieval import Retriever
 from ..prompts import prompt
 from ..schemas import RagQueryRequest, RespondRequest, ResponseTool, RunAgentRequest
 from ..storage.database import Database
@@ -62,21 +59,15 @@ class Responder:
     def __init__(
         self,
         chat: ChatModel,
-        sifter: Embedder | None,
-        judge: Judge,
-        retriever: Retriever,
+        answering: Answering,
         database: Database,
-        links: Links,
         keep_days: float,
         disk: Disk | None,
     ) -> None:
         """`disk` is the one that the database is on, where that is here."""
         self._chat = chat
-        self._sifter = sifter
-        self._judge = judge
-        self._retriever = retriever
+        self._answering = answering
         self.database = database
-        self._links = links
         self._keep = keep_days * _DAY
         self._disk = disk
         self._pruned = -math.inf
@@ -194,7 +185,7 @@ class Responder:
         takes_tools = self._chat.abstracts
         while True:
             if "tools" in asked and not takes_tools:
-                asked, said = await calling.instead(self._chat, self._judge, asked)
+                asked, said = await calling.instead(self._chat, self._answering.judge, asked)
                 if said is not None:
                     yield _completing(said)
                     return
@@ -240,8 +231,7 @@ class Responder:
         self, asked: RagQueryRequest, results: bool | None = None
     ) -> AsyncGenerator[Step, None]:
         """As rag_query answers; unless None, `results` has the search told as a tool's call, with or without these."""
-        events = answers.stream(self._chat, self._sifter, self._retriever, asked, links=self._links)
-        async for item in events:
+        async for item in self._answering.piecewise(asked):
             yield _answering(item, asked.question, results)
 
     async def _run(self, call: Call) -> AsyncGenerator[Step, None]:
@@ -277,7 +267,7 @@ class Responder:
         with_results = "file_search_call.results" in (request.include or ())
         if not self._chat.abstracts:
             chat = translation.chat(request, call.turns)
-            if "tools" in chat and (said := (await calling.instead(self._chat, self._judge, chat))[1]):
+            if "tools" in chat and (said := (await calling.instead(self._chat, self._answering.judge, chat))[1]):
                 yield _completing(said)
                 return
             async for step in self._answered(asked, results=with_results):
@@ -285,8 +275,9 @@ class Responder:
             return
         if history:
             question, _ = await standalone(self._chat, question, history)
-        candidates = await self._retriever.candidates(asked, question, judged=True)
-        passages = await number(self._sifter, question, candidates)
+        retriever = self._answering.retriever
+        candidates = await retriever.candidates(await retriever.scope(asked), question)
+        passages = await number(question, candidates)
         sources = [source.model_dump() for source in passages.sources]
         results = found(sources) if with_results else None
         turns, count = await grounded(
@@ -304,7 +295,7 @@ class Responder:
                 yield step
             return
         async with aclosing(self._chunks(translation.chat(request, turns))) as chunks:
-            cited = Cited(chunks, count, self._links)
+            cited = Cited(chunks, count, self._answering.links)
             async with aclosing(cited.chunks()) as checked:
                 async for chunk in checked:
                     yield _feeding(chunk)
@@ -380,7 +371,7 @@ def _citing(cited: Sequence[int]) -> Step:
 
 
 def _answering(item: dict[str, Any], question: str, results: bool | None) -> Step:
-    """An event of an answer (see answers.stream)."""
+    """An event of an answer (see `Answering.piecewise`)."""
 
     def tell(building: Building) -> Iterator[Event]:
         if "sources" in item:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ... import threads
-from ...inference.embeddings import Embedder
 from ...inference.sentences import Quote, fitting, sentences, stems
 from ...schemas import Source
 from ..chunks.tokens import tokens_of
@@ -29,10 +28,13 @@ class Passages:
         return {quote.text: quote for quote in reversed(self.quotes)}
 
 
-async def number(sifter: Embedder | None, question: str, candidates: list[Candidate]) -> Passages:
-    """The hits among the candidates as numbered sources, each with its quote: a verbatim part of its document."""
+async def number(question: str, candidates: list[Candidate]) -> Passages:
+    """The hits among the candidates as numbered sources, each with its quote: a verbatim part of its document.
+
+    A quote is what shares most of the question's words: nothing is embedded for it.
+    """
     hits = [candidate for candidate in candidates if candidate.dropped is None]
-    quotes = await fitting(sifter, question, [hit.chunk.text for hit in hits]) if hits else []
+    quotes = await fitting(None, question, [hit.chunk.text for hit in hits]) if hits else []
     told = await threads.processor(sources, question, hits, quotes)
     return Passages(question, candidates, told, quotes)
 

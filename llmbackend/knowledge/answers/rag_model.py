@@ -58,7 +58,7 @@ def completion(model: str, answer: QueryAnswer) -> dict[str, Any]:
 async def chunks(
     model: str, events: AsyncIterator[dict[str, Any]], include_usage: bool
 ) -> AsyncIterator[bytes]:
-    """The events of an answer (see answers.stream) as chat.completion.chunk events; sources are in the first."""
+    """The events of an answer (see `Answering.piecewise`) as chat.completion.chunk events; sources are in the first."""
     base = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion.chunk",

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from ... import threads
 from ...errors import InvalidRequest
-from ...inference.cache import CachedEmbedder
-from ...inference.rerank import NoReranker, Reranker
+from ...inference.rerank import NoReranker
 from ...schemas import Evaluation, GoldQuestion, ModeScores, QuestionScores, Retrieval
 from ..collections.collection import Collection
 from .measures import ndcg, recall, reciprocal_rank
-from .retrieval import retrieve
+from .retrieval import Retriever
+from .scope import Scope
 
 Progress = Callable[[int, int, str], None]
 """Called with searches done, searches in all, and the mode at work."""
@@ -25,8 +25,7 @@ async def evaluate(
     collection: Collection,
     questions: Sequence[GoldQuestion],
     k: int,
-    embedder: CachedEmbedder,
-    reranker: Reranker,
+    retriever: Retriever,
     progress: Progress = lambda done, total, stage: None,
 ) -> Evaluation:
     """Each mode's scores over all questions, and each question's; hybrid search reranked, too, where that is set up.
@@ -39,7 +38,7 @@ async def evaluate(
         mode: Retrieval(collection=name, top_k=CHUNKS * k, mode=mode)
         for mode in ("dense", "sparse", "hybrid")
     }
-    if not isinstance(reranker, NoReranker):
+    if not isinstance(retriever.reranker, NoReranker):
         modes["hybrid+rerank"] = modes["hybrid"].model_copy(update={"rerank": True})
     scores: list[ModeScores] = []
     each = await threads.processor(_rows, questions)
@@ -48,7 +47,7 @@ async def evaluate(
     for number, (mode, wanted) in enumerate(modes.items()):
         began = time.perf_counter()
         rankings: list[list[str]] = []
-        async for ranked in _rankings(collection, questions, wanted, embedder, reranker):
+        async for ranked in _rankings(retriever, Scope(wanted, [collection], ()), questions):
             rankings.append(ranked[:k])
             progress(number * len(questions) + len(rankings), total, mode)
         ms = 1000 * (time.perf_counter() - began) / len(questions)
@@ -75,15 +74,11 @@ async def _require_gold(collection: Collection, questions: Sequence[GoldQuestion
 
 
 async def _rankings(
-    collection: Collection,
-    questions: Sequence[GoldQuestion],
-    wanted: Retrieval,
-    embedder: CachedEmbedder,
-    reranker: Reranker,
+    retriever: Retriever, scope: Scope, questions: Sequence[GoldQuestion]
 ) -> AsyncIterator[list[str]]:
     """For each question the documents that it finds, best first."""
     for question in questions:
-        found = await retrieve([collection], question.question, wanted, embedder, reranker)
+        found = await retriever.candidates(scope, question.question)
         hits = [it for it in found if it.dropped is None]
         # A copy of a passage stands where the passage stands.
         yield list(dict.fromkeys(it.chunk.document_id for hit in hits for it in [hit, *hit.copies]))

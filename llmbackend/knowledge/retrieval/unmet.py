@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any
 
 from ... import threads
-from ..collections.collection import Collection
-from ..engines.filters import PLACE, Combination, Condition, FieldCondition, conditions, is_time
+from ..engines.filters import PLACE, Combination, Condition, FieldCondition, is_time
+from .scope import Scope
 
 SAMPLE = 1_000
 """Documents that are looked at, at most: what holds for these mostly holds for all."""
@@ -24,18 +24,18 @@ Held = dict[str, dict[str, Any]]
 """By field, each kind of value that it holds, and one such value."""
 
 
-async def unmet(collections: Sequence[Collection], filters: dict[str, Any]) -> list[str]:
+async def unmet(scope: Scope) -> list[str]:
     """A sentence for each field that a collection's documents do not have, or have of another kind."""
     asked: dict[str, list[set[str]]] = {}
-    for one in _fields(conditions(filters)):
+    for one in _fields(scope.where):
         if one.key not in PLACE:
             asked.setdefault(one.key, []).append(_wanted(one))
     told: list[str] = []
-    for collection in collections if asked else ():
+    for collection in scope.collections if asked else ():
         page = await collection.documents(SAMPLE, None)
         seen = len(page.heads)
         which = "no document" if page.cursor is None else f"none of the {seen:,} documents looked at"
-        if len(collections) > 1:
+        if len(scope.collections) > 1:
             which += f" of {collection.manifest.called!r}"
         held = await threads.processor(_held, [head.metadata for head in page.heads])
         told += filter(None, (_unmet(key, wanted, held, which) for key, wanted in asked.items()))

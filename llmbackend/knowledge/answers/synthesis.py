@@ -1,0 +1,98 @@
+"""An answer in the words of a chat model that has read the passages.
+
+It is asked to cite them by number, and to say so where they do not tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from ... import threads
+from ...errors import BackendError
+from ...inference.chat import ChatModel, total
+from ...prompts import Prompt, prompt
+from ...schemas import RagQueryRequest
+from ...tracing import Clock
+from ..retrieval.retrieval import NEXT_BEST, Retriever
+from ..retrieval.scope import Scope
+from .citations import NOT_THERE, Checked, citing_nothing
+from .conversation import standalone
+from .delimiters import as_data, delimited
+from .passages import Passages, number, within
+
+_USER = "Passages:\n\n{passages}\n\nQuestion: {question}\nAnswer:"
+
+REPLY_TOKENS = 256
+
+
+async def by_model(
+    chat: ChatModel, retriever: Retriever, scope: Scope, wanted: RagQueryRequest, clock: Clock
+) -> Synthesis:
+    """Before the model's first token, nothing but the question is embedded."""
+    question, usage = wanted.question, dict[str, int]()
+    if wanted.history:
+        with clock("rewrite"):
+            question, usage = await standalone(chat, question, wanted.history)
+    depth = NEXT_BEST if wanted.explain else 0
+    candidates = await retriever.candidates(scope, question, clock=clock, depth=depth)
+    with clock("quotes"):
+        passages = await number(question, candidates)
+    return Synthesis(chat, passages, prompt("answer", wanted.collection), usage)
+
+
+class Synthesis:
+    def __init__(self, chat: ChatModel, passages: Passages, told: Prompt, usage: dict[str, int]) -> None:
+        self.passages = passages
+        self._told = told
+        self.prompt: str | None = told.label
+        self.model = ""
+        self.usage = usage
+        self.read = 0
+        self.fit: float | None = None
+        self.bar: float | None = None
+        self.found = False
+        self._was_cut = False
+        self._chat = chat
+
+    async def pieces(self) -> AsyncGenerator[str, None]:
+        if not self.passages.sources:
+            return
+        window = await self._chat.window()
+        texts = await threads.processor(within, self.passages, window.passages)
+        self.read = len(texts)
+        passages = "\n\n".join(
+            delimited("passage", citing_nothing(text), number=number)
+            for number, text in enumerate(texts, start=1)
+        )
+        question = as_data(citing_nothing(self.passages.question))
+        silent = True
+        async with aclosing(self._answer(_USER.format(passages=passages, question=question))) as answer:
+            checked = Checked(answer, count=self.read)
+            async for piece in checked.pieces():
+                silent = False
+                yield piece
+        if silent and self._was_cut:  # which is not to say that there is nothing in the documents
+            raise BackendError(
+                f"{self.model or 'the chat model'} thought for all of its {REPLY_TOKENS} tokens and answered nothing: "
+                "switch its thinking off, or use another model",
+                details={"backend": "chat"},
+            )
+        self.found = checked.found
+
+    async def _answer(self, prompt: str) -> AsyncGenerator[str, None]:
+        system = self._told.filled(nothing=NOT_THERE)
+        request = {
+            "messages": [{"role": "system", "content": system}, {"role": "user", "content": prompt}],
+            "max_tokens": REPLY_TOKENS,
+            "temperature": 0.0,
+            "stream_options": {"include_usage": True},
+        }
+        async with aclosing(self._chat.stream(request)) as chunks:
+            async for chunk in chunks:
+                self.model = chunk.get("model") or self.model
+                self.usage = total(self.usage, chunk.get("usage"))
+                for choice in chunk.get("choices") or ():
+                    self._was_cut |= choice.get("finish_reason") == "length"
+                    if piece := (choice.get("delta") or {}).get("content"):
+                        yield piece

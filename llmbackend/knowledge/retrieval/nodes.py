@@ -1,0 +1,64 @@
+"""Candidates as LlamaIndex's nodes, for a project's own retrievers and postprocessors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ...plugins import Part
+from ..engines.interface import Chunk
+from .candidates import Candidate
+
+if TYPE_CHECKING:
+    from llama_index.core.schema import NodeWithScore
+
+
+class Nodes:
+    """Candidates as the nodes that a project's own part is given, and back."""
+
+    def __init__(self, collections: Sequence[str]) -> None:
+        self._collections = list(collections)
+        self._known: dict[tuple[str, str], Candidate] = {}
+
+    def of(self, candidate: Candidate) -> NodeWithScore:
+        from ..chunks.nodes import node_id, scored
+
+        hit = vars(candidate.hit)
+        self._known.setdefault((candidate.collection, node_id(hit)), candidate)
+        return scored(hit)
+
+    def candidates(self, part: Part, nodes: Any, scale: str) -> list[Candidate]:
+        """What a part returned, each node once. One that no search of ours found is a passage of its own.
+
+        Raises a PluginError, which names the part, if it is no list of NodeWithScore.
+        """
+        from llama_index.core.schema import NodeWithScore
+
+        if not isinstance(nodes, Sequence) or not all(isinstance(one, NodeWithScore) for one in nodes):
+            raise part.wrong("returned something else than a list of NodeWithScore")
+        found: dict[tuple[str, str], Candidate] = {}
+        for one in nodes:
+            key = str(one.metadata.get("collection", "")), one.node.node_id
+            if key not in found:
+                found[key] = self._candidate(one, key, scale)
+        return list(found.values())
+
+    def _candidate(self, one: NodeWithScore, key: tuple[str, str], scale: str) -> Candidate:
+        from ..chunks.nodes import given, own_metadata
+
+        known = self._known.get(key)
+        stored = given({"text": one.node.get_content(), "metadata": own_metadata(one.metadata)})
+        text, metadata, place = stored["text"], stored["metadata"], stored["place"]
+        if known is not None:
+            score = known.score if one.score is None else one.score
+            chunk = replace(
+                known.chunk, text=text, metadata={**known.chunk.metadata, **metadata}, place=place
+            )
+            return replace(
+                known, chunk=chunk, score=score, scores={**known.scores, scale: score}, dropped=None
+            )
+        name = one.node.ref_doc_id or one.node.node_id
+        where = key[0] if key[0] in self._collections else self._collections[0]
+        score = one.score or 0.0
+        return Candidate(Chunk(name, "", 0, 1, text, metadata, place), where, score, {scale: score})

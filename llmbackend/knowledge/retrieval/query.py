@@ -1,0 +1,160 @@
+"""A text in some collections: made ready once, searched for in all of them, what they find fused, copies marked."""
+
+from __future__ import annotations
+
+import heapq
+import uuid
+from asyncio import gather
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from ... import threads
+from ...errors import InvalidRequest
+from ...inference.cache import CachedEmbedder
+from ...inference.embeddings import spelt
+from ...tracing import Clock
+from ..collections.collection import Collection
+from ..engines import fusion
+from ..engines.filters import Condition
+from ..engines.interface import LISTS, TRIES, Chunk, Found, List, Mode, one_version
+from ..engines.legible import legible
+from .candidates import Candidate
+from .duplicates import originals
+from .scope import Scope
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+EXTRA_CANDIDATES = 2
+"""A few more than are wanted: where some turn out to be copies, one search still does."""
+
+DEEPEST = 4_000
+"""How many are looked at where most of what was found are copies."""
+
+_Key = tuple[str, uuid.UUID]
+"""A collection's name, and a point in it."""
+
+
+async def prepare(
+    scope: Scope,
+    text: str,
+    embedder: CachedEmbedder,
+    clock: Clock,
+    least_weight: float = 0.0,
+    vector: Sequence[float] | None = None,
+) -> Query:
+    """`least_weight` is what the dense list counts at least, unless its model has to spell the text or a bar is set: that
+    is on the search's own scale. A `vector` stands for the text's own; without a text, it alone is searched for."""
+    wanted, collections = scope.wanted, scope.collections
+    text = legible(text)  # as what is stored was
+    mode: Mode = wanted.mode if text else "dense"
+    if vector is not None:
+        return Query(collections, text, _unit(vector, collections), mode, scope.where, 1.0)
+    if mode == "sparse":
+        return Query(collections, text, None, mode, scope.where, 1.0)
+    with clock("embed"):
+        vectors = await embedder.embed([text], role="query")
+    if vectors.made_by is not None:
+        for collection in collections:
+            await collection.accept(vectors.made_by)
+    tokens = vectors.tokens[0]
+    weight = embedder.weight(text, tokens)
+    if wanted.min_score is None and not spelt(text, tokens or 0):
+        weight = max(weight, least_weight)
+    return Query(collections, text, vectors.values[0], mode, scope.where, weight)
+
+
+def _unit(given: Sequence[float], collections: Sequence[Collection]) -> NDArray[np.float32]:
+    """The vector with the length that those stored have; raises InvalidRequest for one of another dimension."""
+    import numpy as np
+
+    for collection in collections:
+        dimension = collection.manifest.dimension
+        if len(given) != dimension:
+            raise InvalidRequest(
+                f"vector: it has {len(given)} numbers, and those of the collection {collection.name!r} have {dimension}: "
+                f"embed it by {collection.manifest.embedding_model!r}",
+                details={"dimension": dimension, "collection": collection.name},
+            )
+    vector = np.asarray(given, dtype=np.float64)
+    vector /= np.abs(vector).max()  # whose squares might be none, or too large
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What the collections are searched for."""
+
+    collections: Sequence[Collection]
+    text: str
+    vector: NDArray[np.float32] | None
+    mode: Mode
+    where: Sequence[Condition]
+    weight: float
+
+    async def best(self, limit: int, enough: int) -> list[Candidate]:
+        """The `limit` best, copies marked; more, if need be, until `enough` of them are none."""
+        if self.where:
+            await gather(*(collection.prepare(self.where) for collection in self.collections))
+        for _ in range(3):
+            found = await self._found(limit)
+            texts = [candidate.chunk.text for candidate in found]
+            firsts = await threads.by_length(sum(map(len, texts)), originals, texts)
+            for index, (first, candidate) in enumerate(zip(firsts, found, strict=True)):
+                if first != index:
+                    candidate.dropped = "duplicate"
+                    found[first].copies.append(candidate)
+            if len(set(firsts)) >= enough or len(found) < limit:
+                break
+            limit = min(4 * limit, max(limit, DEEPEST))
+        return found
+
+    async def _found(self, limit: int) -> list[Candidate]:
+        collection = self.collections[0]
+        if len(self.collections) > 1 or collection.shared:
+            return await self._together(limit)
+        found = await collection.search(
+            self.text, self.vector, mode=self.mode, top_k=limit, conditions=self.where, weight=self.weight
+        )
+        name = collection.name
+        return [Candidate.of(name, one) for one in found]
+
+    async def _together(self, limit: int) -> list[Candidate]:
+        """What is asked of several collections, or of a server, is asked at the same time.
+
+        Their lists become one before they are fused: a cosine is a cosine, and BM25's scores compare well enough.
+        """
+        depth = fusion.depth(limit) if self.mode == "hybrid" else limit
+        for attempt in range(TRIES):
+            lists = {name: self._list(name, depth, current=attempt > 0) for name in LISTS[self.mode]}
+            ranked = dict(zip(lists, await gather(*lists.values()), strict=True))
+            best = fusion.best(ranked, self.weight, limit)
+            chunks: dict[_Key, Chunk] = {}
+            for some in await gather(*(self._chunks(one, best) for one in self.collections)):
+                chunks |= some
+            if len(chunks) == len(best) and not any(chunk.superseded for chunk in chunks.values()):
+                break
+        return [Candidate.of(key[0], Found.of(chunks[key], scores)) for key, scores in best if key in chunks]
+
+    async def _list(self, name: List, limit: int, *, current: bool) -> list[tuple[_Key, float]]:
+        """The best of all collections."""
+
+        async def of(collection: Collection) -> list[tuple[_Key, float]]:
+            found = await collection.lists(self.text, self.vector, [name], limit, self.where, current=current)
+            return [((collection.name, point), score) for point, score in found[name]]
+
+        lists = await gather(*map(of, self.collections))
+        return await threads.by_length(sum(map(len, lists)), _highest, lists, limit)
+
+    async def _chunks(self, collection: Collection, best: Sequence[tuple[_Key, Any]]) -> dict[_Key, Chunk]:
+        points = [point for (of, point), _ in best if of == collection.name]
+        found = await collection.chunks(points) if points else {}
+        return {(collection.name, point): chunk for point, chunk in one_version(found).items()}
+
+
+def _highest(lists: Sequence[list[tuple[_Key, float]]], limit: int) -> list[tuple[_Key, float]]:
+    return heapq.nlargest(limit, chain.from_iterable(lists), key=itemgetter(1))

@@ -1,0 +1,35 @@
+"""Where a search looks and what it has to fulfil, checked once for all that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ... import tracing
+from ...plugins import POSTPROCESSORS, RETRIEVERS, Part
+from ...schemas import Retrieval
+from ..collections.collection import Collection
+from ..collections.collections import Collections
+from ..engines.filters import Condition, conditions
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    wanted: Retrieval
+    collections: Sequence[Collection]
+    where: Sequence[Condition]
+    retriever: Part | None = None
+    postprocessors: Sequence[Part] = ()
+
+
+async def scope(wanted: Retrieval, collections: Collections) -> Scope:
+    """Raises NotFound for a collection, and InvalidRequest for filters or a project's own part, that there is not."""
+    names = [wanted.collection] if isinstance(wanted.collection, str) else wanted.collection
+    found = dict.fromkeys(map(tracing.current().collection, names))
+    return Scope(
+        wanted,
+        [await collections.get(name) for name in found],
+        conditions(wanted.filters),
+        RETRIEVERS.named(wanted.retriever) if wanted.retriever else None,
+        [POSTPROCESSORS.named(name) for name in wanted.postprocessors or ()],
+    )
