@@ -18,6 +18,7 @@ from .knowledge.collections import documents, pages
 from .knowledge.collections.collection import Collection
 from .knowledge.collections.rebuild import Progress, reindex
 from .knowledge.collections.transfer import export_page
+from .knowledge.retrieval.scope import scope
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -184,8 +185,8 @@ class Backend:
         the collection's, or of zeros, or with what needs a query's words.
         """
         retriever = self.parts.retriever
-        scope = await retriever.scope(request)
-        candidates = await retriever.candidates(scope, request.query or "", vector=request.vector)
+        within = await scope(request, self._collections)
+        candidates = await retriever.candidates(within, request.query or "", vector=request.vector)
         return schemas.SearchResult(hits=[it.hit for it in candidates if it.dropped is None])
 
     async def rag_query(self, request: schemas.RagQueryRequest) -> schemas.QueryAnswer:

@@ -21,6 +21,7 @@ from ..knowledge.answers import rag_model
 from ..knowledge.answers.answers import Answering
 from ..knowledge.answers.conversation import standalone
 from ..knowledge.answers.passages import number
+from ..knowledge.retrieval.scope import scope
 from ..prompts import prompt
 from ..schemas import RagQueryRequest, RespondRequest, ResponseTool, RunAgentRequest
 from ..storage.database import Database
@@ -276,7 +277,7 @@ class Responder:
         if history:
             question, _ = await standalone(self._chat, question, history)
         retriever = self._answering.retriever
-        candidates = await retriever.candidates(await retriever.scope(asked), question)
+        candidates = await retriever.candidates(await scope(asked, retriever.collections), question)
         passages = await number(question, candidates)
         sources = [source.model_dump() for source in passages.sources]
         results = found(sources) if with_results else None

@@ -1,11 +1,14 @@
-"""How well passages fit a question: what decides whether they answer it, where no model judges that."""
+"""Which sentences fit a question, and how well, by the embedder: what decides where the judge cannot."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ...inference.embeddings import Embedder
+from ...inference.sentences import Quote, fitting
 from ...words import WRITTEN
+from .laid import Laid
+from .question import Question
 
 PASSAGES = 5
 """How many of the best are looked at: the more, the likelier that one fits by chance."""
@@ -17,6 +20,9 @@ On two manuals of 100 documents each, it lets 40 of 41 questions through that th
 about other things, 39 of 44 that such a manual might answer, and 27 of 32 that the other one does. Of 48 more, written
 after it was set, it is right about 45. Of 500 questions on encyclopedia paragraphs it lets 89 % through.
 """
+
+OF_EXACT_UNJUDGED = 1.5
+"""What a code, number or name of the question counts beside a sentence's score, in which shared words count as much."""
 
 # fmt: off
 _COMMON = frozenset((
@@ -30,6 +36,17 @@ _COMMON = frozenset((
     "tell", "want",
 ))
 # fmt: on
+
+
+async def unjudged(embedder: Embedder, asked: Question, laid: list[Laid]) -> tuple[list[Quote], float]:
+    """The sentences, best first, and how well the best passage fits."""
+    quotes = await fitting(embedder, asked.text, [one.text for one in laid]) if laid else []
+    for place, quote in enumerate(quotes):
+        of = laid[quote.text]
+        exact = asked.exact(of.text[quote.start : quote.end]) + asked.exact(of.in_context)
+        quotes[place] = quote._replace(score=quote.score + OF_EXACT_UNJUDGED * exact)
+    quotes.sort(key=lambda quote: -quote.score)
+    return quotes, await fit(embedder, asked.text, [one.in_context for one in laid])
 
 
 async def fit(embedder: Embedder, question: str, passages: Sequence[str]) -> float:

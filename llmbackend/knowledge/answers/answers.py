@@ -11,18 +11,18 @@ from ...errors import BackendError, StreamInterrupted
 from ...inference.chat import ChatModel
 from ...inference.embeddings import Embedder
 from ...inference.judge import Judge
-from ...schemas import Candidate, Explanation, QueryAnswer, RagQueryRequest, Source
+from ...schemas import QueryAnswer, RagQueryRequest, Source
 from ...tracing import Clock
 from ..retrieval.retrieval import Retriever
-from ..retrieval.unmet import unmet
+from ..retrieval.scope import scope
 from .citations import ANEW
+from .explaining import explained
 from .links import Inert, Links
 from .quotation import by_quotes
 from .synthesis import by_model
 from .writing import Writer
 
 NOTHING_FOUND = "There is nothing on this in the collection."
-SHOWN = 200  # letters of a passage that an explanation shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,13 @@ class Answering:
         to stand alone first.
         """
         clock = Clock()
-        scope = await self.retriever.scope(wanted)
+        within = await scope(wanted, self.retriever.collections)
         written: Writer
         if self.chat.abstracts:
-            written = await by_model(self.chat, self.retriever, scope, wanted, clock)
+            written = await by_model(self.chat, self.retriever, within, wanted, clock)
         else:
             assert self.embedder is not None, "the embedded models come together"
-            written = await by_quotes(self.retriever, self.embedder, self.judge, scope, wanted, clock)
+            written = await by_quotes(self.retriever, self.embedder, self.judge, within, wanted, clock)
         yield {"sources": [source.model_dump() for source in written.passages.sources]}
         text = ""
         shown = Inert(self.links)
@@ -89,38 +89,5 @@ class Answering:
             "usage": written.usage,
         }
         if wanted.explain:
-            told["explanation"] = _explained(written, found, clock, await unmet(scope))
+            told["explanation"] = await explained(written, found, clock, within)
         yield {"answer": told}
-
-
-def _explained(written: Writer, found: bool, clock: Clock, notes: list[str]) -> dict[str, Any]:
-    passages = written.passages
-    best = passages.best
-    candidates: list[dict[str, Any]] = []
-    sources = 0
-    for candidate in passages.candidates:
-        told = {
-            **candidate.place.model_dump(),
-            "text": candidate.chunk.text[:SHOWN],
-            "score": candidate.score,
-            **candidate.scores,
-            "dropped": candidate.dropped,
-            "number": None,
-        }
-        if candidate.dropped is None:
-            told["quote_score"] = round(best[sources].score, 4) if sources in best else None
-            told["dropped"] = "budget" if sources >= written.read else None
-            told["number"] = sources = sources + 1
-        candidates.append(told)
-    return Explanation(
-        question=passages.question,
-        candidates=[Candidate.model_validate(told) for told in candidates],
-        fit=written.fit,
-        bar=written.bar,
-        found=found,
-        model=written.model,
-        prompt=written.prompt,
-        prompt_tokens=written.usage.get("prompt_tokens", 0),
-        notes=notes,
-        ms={step: round(ms, 2) for step, ms in clock.ms.items()},
-    ).model_dump()

@@ -35,16 +35,15 @@ async def number(question: str, candidates: list[Candidate]) -> Passages:
     """
     hits = [candidate for candidate in candidates if candidate.dropped is None]
     quotes = await fitting(None, question, [hit.chunk.text for hit in hits]) if hits else []
-    told = await threads.processor(sources, question, hits, quotes)
+    told = await threads.processor(sources, stems(question), hits, quotes)
     return Passages(question, candidates, told, quotes)
 
 
-def sources(question: str, hits: Sequence[Candidate], quotes: Sequence[Quote]) -> list[Source]:
+def sources(asked: set[str], hits: Sequence[Candidate], quotes: Sequence[Quote]) -> list[Source]:
     """The hits, numbered from 1, each with the first of its quotes; one that has none is quoted whole.
 
     A heading above a hit is its quote if it has more of the question's words than the sentence that fits best.
     """
-    asked = stems(question)
     best = {quote.text: quote for quote in reversed(quotes)}
     told: list[Source] = []
     for index, hit in enumerate(hits):

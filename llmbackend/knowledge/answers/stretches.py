@@ -8,13 +8,59 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple
 
+from ...inference.sentences import Quote
+from .laid import Laid
+from .passages import above
 from .units import Unit
 
 _SPACE = re.compile(r"[ \t\r\n\f\v]+")  # not those that hold a number together
 
 ROOM = 1.25
 """How far beyond its words a stretch goes to end with its paragraph."""
+
+
+SECOND = 0.75
+"""What a second passage's score must be of the first's, to be told as well."""
+
+FIRST, BOTH, MOST = 60, 88, 132
+"""Words: of the first stretch, of both, and of both at most."""
+
+
+class Stretch(NamedTuple):
+    """What is said, and the number of its source, from 0."""
+
+    source: int
+    text: str
+
+
+def stretches(asked: set[str], hits: list[Laid], quotes: list[Quote]) -> list[Stretch]:
+    """One of the best passage, and one of the next that has something to add, each below what of its headings is asked."""
+    told: list[Stretch] = []
+    said: set[str] = set()
+    left = BOTH
+    for quote in quotes:
+        hit = hits[quote.text]
+        if told and quote.score < SECOND * quotes[0].score:
+            break
+        if any(stretch.source == quote.text for stretch in told):
+            continue
+        best = next((place for place, unit in enumerate(hit.parts) if unit.end > quote.start), 0)
+        if told and hit.plain(best) in said:
+            continue
+        most = MOST - (BOTH - left)
+        chosen = around(hit.text, hit.parts, best, left if told else FIRST, most)
+        chosen = [place for place in chosen if hit.plain(place) not in said]
+        if not chosen:
+            continue
+        said.update(hit.plain(place) for place in chosen)
+        text = written(hit.text, hit.parts, chosen, most)
+        told.append(Stretch(quote.text, "\n\n".join([*above(asked, hit.above[best], text), text])))
+        left -= size(text)
+        if len(told) == 2 or left < 15:
+            break
+    return told
 
 
 def size(text: str) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from ... import threads
 from ...errors import BackendError
@@ -41,24 +42,27 @@ async def by_model(
     return Synthesis(chat, passages, prompt("answer", wanted.collection), usage)
 
 
+@dataclass
 class Synthesis:
-    def __init__(self, chat: ChatModel, passages: Passages, told: Prompt, usage: dict[str, int]) -> None:
-        self.passages = passages
-        self._told = told
-        self.prompt: str | None = told.label
-        self.model = ""
-        self.usage = usage
-        self.read = 0
-        self.fit: float | None = None
-        self.bar: float | None = None
-        self.found = False
-        self._was_cut = False
-        self._chat = chat
+    chat: ChatModel
+    passages: Passages
+    told: Prompt
+    usage: dict[str, int]
+    model: str = ""
+    read: int = 0
+    fit: float | None = None
+    bar: float | None = None
+    found: bool = False
+    was_cut: bool = False
+
+    @property
+    def prompt(self) -> str | None:
+        return self.told.label
 
     async def pieces(self) -> AsyncGenerator[str, None]:
         if not self.passages.sources:
             return
-        window = await self._chat.window()
+        window = await self.chat.window()
         texts = await threads.processor(within, self.passages, window.passages)
         self.read = len(texts)
         passages = "\n\n".join(
@@ -72,7 +76,7 @@ class Synthesis:
             async for piece in checked.pieces():
                 silent = False
                 yield piece
-        if silent and self._was_cut:  # which is not to say that there is nothing in the documents
+        if silent and self.was_cut:  # which is not to say that there is nothing in the documents
             raise BackendError(
                 f"{self.model or 'the chat model'} thought for all of its {REPLY_TOKENS} tokens and answered nothing: "
                 "switch its thinking off, or use another model",
@@ -81,18 +85,18 @@ class Synthesis:
         self.found = checked.found
 
     async def _answer(self, prompt: str) -> AsyncGenerator[str, None]:
-        system = self._told.filled(nothing=NOT_THERE)
+        system = self.told.filled(nothing=NOT_THERE)
         request = {
             "messages": [{"role": "system", "content": system}, {"role": "user", "content": prompt}],
             "max_tokens": REPLY_TOKENS,
             "temperature": 0.0,
             "stream_options": {"include_usage": True},
         }
-        async with aclosing(self._chat.stream(request)) as chunks:
+        async with aclosing(self.chat.stream(request)) as chunks:
             async for chunk in chunks:
                 self.model = chunk.get("model") or self.model
                 self.usage = total(self.usage, chunk.get("usage"))
                 for choice in chunk.get("choices") or ():
-                    self._was_cut |= choice.get("finish_reason") == "length"
+                    self.was_cut |= choice.get("finish_reason") == "length"
                     if piece := (choice.get("delta") or {}).get("content"):
                         yield piece

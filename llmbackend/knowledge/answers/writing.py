@@ -20,8 +20,10 @@ class Writer(Protocol):
     """How well they fit, where that decides."""
     bar: float | None
     """From which fit on they count as telling."""
-    prompt: str | None
-    """What the model was told, by name and version."""
+
+    @property
+    def prompt(self) -> str | None:
+        """What the model was told, by name and version."""
 
     def pieces(self) -> AsyncGenerator[str, None]:
         """The answer, piecewise, with its citations marked. What the above tell is known at its end."""

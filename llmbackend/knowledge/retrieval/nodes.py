@@ -28,13 +28,14 @@ class Nodes:
         self._known.setdefault((candidate.collection, node_id(hit)), candidate)
         return scored(hit)
 
-    def candidates(self, part: Part, nodes: Any, scale: str) -> list[Candidate]:
-        """What a part returned, each node once. One that no search of ours found is a passage of its own.
+    async def called(self, part: Part, seconds: float, scale: str, work: Any, *given: Any) -> list[Candidate]:
+        """What a part finds in such a time, each node once. One that no search of ours found is a passage of its own.
 
-        Raises a PluginError, which names the part, if it is no list of NodeWithScore.
+        Raises a PluginError, which names the part, if that is no list of NodeWithScore.
         """
         from llama_index.core.schema import NodeWithScore
 
+        nodes = await part.call(seconds, work, *given)
         if not isinstance(nodes, Sequence) or not all(isinstance(one, NodeWithScore) for one in nodes):
             raise part.wrong("returned something else than a list of NodeWithScore")
         found: dict[tuple[str, str], Candidate] = {}

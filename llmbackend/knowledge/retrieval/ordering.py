@@ -38,8 +38,8 @@ async def ordered(
         nodes = Nodes([one.collection for one in kept])
         given = [nodes.of(one) for one in kept]
         with clock(f"postprocessor {part.name}"):
-            after = await part.call(plugin_seconds, _applied, part, given, text)
-        before, kept = kept, nodes.candidates(part, after, "postprocessed")
+            after = await nodes.called(part, plugin_seconds, "postprocessed", _applied, part, given, text)
+        before, kept = kept, after
         there = {_place(one) for one in kept}
         left_out = [one for one in before if _place(one) not in there]
         for one in left_out:

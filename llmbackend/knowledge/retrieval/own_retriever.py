@@ -96,4 +96,4 @@ async def retrieved(
         made: Any = part.made
         return made(search).retrieve(text) if part.is_class else made(text, search)
 
-    return nodes.candidates(part, await part.call(seconds, work), "retriever")
+    return await nodes.called(part, seconds, "retriever", work)

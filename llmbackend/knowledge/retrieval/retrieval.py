@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from ...inference.cache import CachedEmbedder
 from ...inference.rerank import Reranker
-from ...schemas import Retrieval
 from ...tracing import Clock
 from ..collections.collections import Collections
-from . import scope
 from .candidates import Candidate
 from .ordering import RERANK_DEPTH, ordered
 from .own_retriever import retrieved
@@ -30,10 +28,6 @@ class Retriever:
     reranker: Reranker
     plugin_seconds: float
     """What each of a project's own parts may take."""
-
-    async def scope(self, wanted: Retrieval) -> Scope:
-        """Where to search; raises NotFound or InvalidRequest for what there is not."""
-        return await scope.scope(wanted, self.collections)
 
     async def candidates(
         self,

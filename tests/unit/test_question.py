@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmbackend.knowledge.answers.exact import Exact
+from llmbackend.knowledge.answers.question import Question
 
 TEXTS = {
     "English": ("What does E-03's repair cost?", "Unit E-03 costs 90 euros.", "Unit E-04 costs 80 euros."),
@@ -22,12 +22,12 @@ TEXTS = {
 
 @pytest.mark.parametrize(("question", "right", "wrong"), TEXTS.values(), ids=list(TEXTS))
 def test_a_code_is_told_from_another_one(question: str, right: str, wrong: str) -> None:
-    exact = Exact(question, [right, wrong])
+    exact = Question(question, [right, wrong])
     assert exact.missing == []
-    assert exact.share(right) > exact.share(wrong)
-    assert Exact(question, [wrong, wrong]).missing != []
+    assert exact.exact(right) > exact.exact(wrong)
+    assert Question(question, [wrong, wrong]).missing != []
 
 
 def test_what_an_apostrophe_joins_to_a_name_is_its_own() -> None:
-    exact = Exact("Where does Mr O'Neil live?", ["O'Neil lives here.", "O is a letter."])
-    assert exact.share("O'Neil lives here.") > exact.share("O is a letter.")
+    exact = Question("Where does Mr O'Neil live?", ["O'Neil lives here.", "O is a letter."])
+    assert exact.exact("O'Neil lives here.") > exact.exact("O is a letter.")

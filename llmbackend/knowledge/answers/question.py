@@ -1,4 +1,4 @@
-"""The words of a question that stand for one thing alone: codes, numbers, names. Nothing else is meant by them."""
+"""A question: its words, and those that stand for one thing alone: codes, numbers, names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from ...inference.sentences import stems
 from ...words import UNSPACED, WRITTEN
 
 _RUN = re.compile(f"[{UNSPACED}]+")  # 契約E-03の金額 has the code E-03
@@ -15,10 +16,12 @@ _MEASURE = re.compile(r"\d+(?:[a-z]{1,2}|-[a-z]+)", re.IGNORECASE)  # 4th, 9am, 
 _YEAR = re.compile(r"(?:19|20)\d\d")
 
 
-class Exact:
-    """Such words of a question, and how rare each is in some passages."""
+class Question:
+    """What is asked, and how rare its codes, numbers and names are in some passages."""
 
     def __init__(self, question: str, passages: Sequence[str]) -> None:
+        self.text = question
+        self.stems = stems(question)
         words = [
             word for run in WRITTEN.findall(question) for part in _RUN.split(run) if (word := _bare(part))
         ]
@@ -41,8 +44,12 @@ class Exact:
         """Whether it asks by a code that some passage has."""
         return any(map(_is_code, self._rare))
 
-    def share(self, text: str) -> float:
-        """Which share of those that the passages have the text has; rare ones count more."""
+    def overlap(self, text: str) -> float:
+        """The share of its words that a text has."""
+        return len(self.stems & stems(text)) / max(1, len(self.stems))
+
+    def exact(self, text: str) -> float:
+        """Which share of the codes, numbers and names that the passages have the text has; rare ones count more."""
         whole = sum(self._rare.values())
         has = sum(rare for word, rare in self._rare.items() if self._patterns[word].search(text))
         return has / whole if whole else 0.0

@@ -1,0 +1,65 @@
+"""Passages laid out to be read: their units, and the headings above each."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ...inference.sentences import Quote
+from ..retrieval.candidates import Candidate
+from .passages import above
+from .units import Unit, units
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A passage and what it is made of."""
+
+    candidate: Candidate
+    parts: list[Unit]
+    below: list[str]
+    """Each unit with the heading above it."""
+    above: list[list[str]]
+    """The headings above each unit, outermost first."""
+
+    @property
+    def text(self) -> str:
+        return self.candidate.chunk.text
+
+    @property
+    def in_context(self) -> str:
+        return self.candidate.chunk.in_context
+
+    def plain(self, place: int) -> str:
+        """A unit's words, to tell whether two say the same."""
+        unit = self.parts[place]
+        return " ".join(re.findall(r"\w+", self.text[unit.start : unit.end].lower()))
+
+    def below_headings(self, asked: set[str], quote: Quote) -> Quote:
+        """The quote from the headings right above it on, if these have words that are asked for and that it does not have."""
+        place = next((index for index, unit in enumerate(self.parts) if unit.start == quote.start), 0)
+        start, said = quote.start, self.text[quote.start : quote.end]
+        while place and self.parts[place - 1].kind == "heading":
+            place -= 1
+            heading = self.parts[place]
+            if above(asked, [self.text[heading.start : heading.end]], said):
+                start, said = heading.start, self.text[heading.start : quote.end]
+        return quote._replace(start=start)
+
+
+def lay(candidate: Candidate) -> Laid:
+    text = candidate.chunk.text
+    parts = units(text) or [Unit(0, len(text), "sentence", 0, False)]
+    if not any(unit.tells for unit in parts):
+        parts = [unit._replace(kind="sentence") for unit in parts]
+    outer = candidate.chunk.headings
+    heading = outer[-1] if outer else ""
+    below: list[str] = []
+    above: list[list[str]] = []
+    for unit in parts:
+        said = " ".join(text[unit.start : unit.end].split())
+        if unit.kind == "heading":
+            heading = re.sub(r"^#+\s*|[*_`|]+", "", said).strip()
+        below.append(f"{heading}: {said}" if heading else said)
+        above.append(outer if heading in ("", *outer[-1:]) else [*outer, heading])
+    return Laid(candidate, parts, below, above)
