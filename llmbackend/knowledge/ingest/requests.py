@@ -37,20 +37,21 @@ class Ingestion:
         keep: Sequence[str],
         progress: StagesProgress,
     ) -> IngestReport:
-        wanted = (tracing.current().collection(asked.collection), asked.chunk_size, asked.chunk_overlap)
+        name = tracing.current().collection(asked.collection)
+        size, overlap = asked.chunk_size, asked.chunk_overlap
         if not asked.plan:
-            collection = await self.collections.get_or_create(*wanted)
+            collection = await self.collections.get_or_create(name, size, overlap)
             return await ingest(
                 collection, documents, self.embedder, sync=asked.sync, keep=keep, progress=progress
             )
         there: Collection | None = None
         with suppress(NotFound):
-            there = await self.collections.matching(*wanted)
+            there = await self.collections.matching(name, size, overlap)
         return await plan(
             there,
             documents,
             self.embedder.uncached,
-            chunking=there.chunking if there else chunking(asked.chunk_size, asked.chunk_overlap),
+            chunking=there.chunking if there else chunking(size, overlap),
             sync=asked.sync,
             keep=keep,
             progress=progress,
