@@ -17,6 +17,7 @@ from .backup import job as _backup_job  # noqa: F401  # registers the type
 from .backup.making import Backups
 from .backup.unfinished import Unfinished
 from .disk import Disk
+from .files.pool import Limits, ParsingPool
 from .inference import factory
 from .jobs import (
     chats,  # noqa: F401  # registers its type
@@ -39,7 +40,6 @@ from .knowledge.collections.transfer import Imports
 from .knowledge.engines.interface import VectorEngine
 from .knowledge.engines.qdrant_edge import QdrantEdge
 from .knowledge.engines.qdrant_server import QdrantServer
-from .knowledge.files.pool import Limits, ParsingPool
 from .knowledge.ingest.requests import Ingestion
 from .knowledge.retrieval.retrieval import Retriever
 from .model_list import ModelList

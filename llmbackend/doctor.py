@@ -21,6 +21,7 @@ from .access.caller import Caller, Limits
 from .access.limits import Whose
 from .disk import Disk
 from .errors import BackendError, LLMBackendError, NotFound
+from .files import landlock
 from .inference import catalogue, factory
 from .inference.chat import ChatModel
 from .inference.cross_encoder import CrossEncoder
@@ -34,7 +35,6 @@ from .inference.tei import Info, read_info
 from .inference.upstream import Upstream
 from .knowledge.collections.stored import Size
 from .knowledge.engines.qdrant_server import QdrantServer
-from .knowledge.files import landlock
 from .settings import Settings
 
 PROBE_SECONDS = 5.0  # seconds for a server

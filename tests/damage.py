@@ -12,8 +12,8 @@ from typing import Any
 
 import anyio
 
-from llmbackend.knowledge.files.parsed import Parsed, Unreadable
-from llmbackend.knowledge.files.pool import Limits, ParsingPool
+from llmbackend.files.parsed import Parsed, Unreadable
+from llmbackend.files.pool import Limits, ParsingPool
 from tests import files
 
 SECONDS = 20

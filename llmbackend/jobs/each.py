@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 
-from ..knowledge.pipeline import side_by_side
+from ..pipeline import side_by_side
 from .context import Context
 
 SAVED_TOGETHER = 32

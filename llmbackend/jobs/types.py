@@ -13,7 +13,7 @@ from ..errors import LLMBackendError
 from ..inference.embeddings import EmbeddingBatch, added, require
 from ..knowledge.collections import rebuild
 from ..knowledge.ingest.ingest import ingest
-from ..knowledge.pipeline import side_by_side
+from ..pipeline import side_by_side
 from ..schemas import Analysis, CollectionName, Document, RagIngestRequest, Request
 from ..schemas.rag import DOCUMENTS
 from .context import Context

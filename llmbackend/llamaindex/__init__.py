@@ -103,7 +103,7 @@ class Components:
     def reader(self, *, raise_on_error: bool = True) -> FileReader:
         """The reading of `rag_ingest_files` (`BaseReader`); it happens here, whatever the client's transport."""
         loading.llamaindex()
-        from ..knowledge.files.pool import Limits
+        from ..files.pool import Limits
         from ..settings import load
         from .reader import FileReader
 

@@ -17,9 +17,9 @@ from llama_index.core.schema import Document
 import llm_client
 
 from ..errors import InvalidRequest
-from ..knowledge.chunks.syntax import ParsedDocument
-from ..knowledge.files.documents import from_files
-from ..knowledge.files.pool import Limits, ParsingPool
+from ..files.documents import from_files
+from ..files.pool import Limits, ParsingPool
+from ..files.syntax import ParsedDocument
 from ..plugins import READERS
 from ..schemas import Document as Document_
 from ..schemas import Failure, File

@@ -11,8 +11,8 @@ from typing import Any
 import anyio
 import pytest
 
-from llmbackend.knowledge.files.parsed import Unreadable
-from llmbackend.knowledge.files.pool import Limits, ParsingPool
+from llmbackend.files.parsed import Unreadable
+from llmbackend.files.pool import Limits, ParsingPool
 
 pytestmark = pytest.mark.benchmark
 

@@ -11,7 +11,7 @@ import requests
 
 import llmbackend
 from llmbackend import LLMBackendClient, NotFound, TransportError
-from llmbackend.knowledge.files import landlock
+from llmbackend.files import landlock
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.server import KEY

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from llmbackend import threads
+from llmbackend.files.syntax import ParsedDocument, Syntax, syntax
 from llmbackend.knowledge.chunks import chunking
 from llmbackend.knowledge.chunks.chunking import content_hash, split
 from llmbackend.knowledge.chunks.structure import sections
-from llmbackend.knowledge.chunks.syntax import ParsedDocument, Syntax, syntax
 from llmbackend.knowledge.chunks.tokens import tokens_of
 from llmbackend.knowledge.engines.interface import Chunk
 from llmbackend.schemas import Document

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from llmbackend.knowledge.files.parsed import Parsed, Unreadable
-from llmbackend.knowledge.files.parsing import parse, parse_all
+from llmbackend.files.parsed import Parsed, Unreadable
+from llmbackend.files.parsing import parse, parse_all
 from tests import files
 
 

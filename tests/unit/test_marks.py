@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from llmbackend.files.parsing import parse
 from llmbackend.knowledge.answers.links import inert
 from llmbackend.knowledge.engines.bm25 import Multilingual
 from llmbackend.knowledge.engines.legible import legible, with_parts
-from llmbackend.knowledge.files.parsing import parse
 from tests import files
 
 

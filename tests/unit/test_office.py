@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from llmbackend.knowledge.files.formats.cell_numbers import shown
-from llmbackend.knowledge.files.parsed import Parsed
-from llmbackend.knowledge.files.parsing import parse
+from llmbackend.files.formats.cell_numbers import shown
+from llmbackend.files.parsed import Parsed
+from llmbackend.files.parsing import parse
 from tests import files
 
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 import llm_client
-from llmbackend.knowledge.files.parsed import Parsed, Unreadable
-from llmbackend.knowledge.files.parsing import FORMATS, parse
+from llmbackend.files.parsed import Parsed, Unreadable
+from llmbackend.files.parsing import FORMATS, parse
 from tests import files
 from tests.files import FACT
 

@@ -9,8 +9,8 @@ import zipfile
 import openpyxl
 import pytest
 
-from llmbackend.knowledge.files.parsed import Unreadable
-from llmbackend.knowledge.files.parsing import parse_all
+from llmbackend.files.parsed import Unreadable
+from llmbackend.files.parsing import parse_all
 from tests import files
 
 MILLION = 10**6

@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from llmbackend.errors import BackendError
-from llmbackend.knowledge.files import landlock
-from llmbackend.knowledge.files import pool as parsing_pool
-from llmbackend.knowledge.files.parsed import Parsed, Unreadable
-from llmbackend.knowledge.files.pool import Limits, ParsingPool
+from llmbackend.files import landlock
+from llmbackend.files import pool as parsing_pool
+from llmbackend.files.parsed import Parsed, Unreadable
+from llmbackend.files.pool import Limits, ParsingPool
 from tests import files
 from tests.files import FACT
 
@@ -50,7 +50,7 @@ def _children() -> dict[int, psutil.Process]:
 
 def _parses(process: psutil.Process) -> bool:
     try:
-        return any("knowledge.files.process" in part for part in process.cmdline())
+        return any("files.process" in part for part in process.cmdline())
     except psutil.ZombieProcess:
         return True  # it has just ended, and nobody has waited for it yet
     except psutil.NoSuchProcess:
@@ -228,7 +228,7 @@ def test_a_wall_is_around_a_parser(what: str, tmp_path: Path) -> None:
         file.write_text("s3cret")
     given = WALLED_OFF[what].format(secret=str(secret), beside=str(beside), folder=str(tmp_path))
     code = (
-        "from llmbackend.knowledge.files import process; process.restrict(2**30)\n"
+        "from llmbackend.files import process; process.restrict(2**30)\n"
         f"try:\n    {given}\nexcept PermissionError:\n    print('refused')"
     )
     done = subprocess.run(
@@ -246,7 +246,7 @@ def test_a_wall_is_around_a_parser(what: str, tmp_path: Path) -> None:
 def test_without_landlock_a_parser_has_neither_network_nor_parent() -> None:
     code = (
         "import ctypes, os, socket\n"
-        "from llmbackend.knowledge.files import landlock, process\n"
+        "from llmbackend.files import landlock, process\n"
         "listening = socket.create_server(('127.0.0.1', 0))\n"
         "address = listening.getsockname()\n"
         "process.landlock.confine = lambda paths: False\n"
@@ -269,7 +269,7 @@ def test_without_landlock_a_parser_has_neither_network_nor_parent() -> None:
 @pytest.mark.parametrize("what", FORBIDDEN)
 def test_a_parser_cannot(what: str) -> None:
     limited = (
-        "import signal; from llmbackend.knowledge.files import process; "
+        "import signal; from llmbackend.files import process; "
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); process.restrict(2**30); "
     )
     code = f"{limited}\ntry:\n    {FORBIDDEN[what]}\nexcept OSError as error:\n    print('refused')"

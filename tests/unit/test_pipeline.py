@@ -10,7 +10,7 @@ import pytest
 from anyio import to_thread
 
 from llmbackend import BackendError, schemas
-from llmbackend.knowledge.pipeline import ahead, side_by_side
+from llmbackend.pipeline import ahead, side_by_side
 from llmbackend.progress import items as progress_items
 
 

@@ -349,6 +349,7 @@ STOREYS = (
         "logs",
         "otel",
         "panics",
+        "pipeline",
         "plugins",
         "precedence",
         "privacy",
@@ -362,7 +363,7 @@ STOREYS = (
         "vitals",
         "words",
     },
-    {"inference"},
+    {"files", "inference"},
     {"knowledge"},
     {"analysis", "dependencies", "doctor", "llamaindex", "responses"},
     {"jobs", "backup"},
@@ -378,9 +379,9 @@ STOREYS = (
 )
 # Within knowledge/, the same of its folders.
 KNOWLEDGE = (
-    {"engines", "pipeline"},
+    {"engines"},
     {"chunks"},
-    {"files", "collections"},
+    {"collections"},
     {"ingest", "retrieval"},
     {"answers"},
 )

@@ -9,12 +9,12 @@ from itertools import takewhile
 from typing import Any, NamedTuple
 
 from ... import threads
+from ...files.syntax import BareText, syntax
 from ...schemas import Document, GivenChunk
 from ..engines.interface import Chunk
 from . import tables
 from .splitting import splitter
 from .structure import Section, sections
-from .syntax import BareText, syntax
 from .tokens import tokens_of
 from .windows import windows
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ... import loading, threads
+from ...files.syntax import BareText
 from ...plugins import Part
 from ...schemas import Document
 from ...schemas.metadata import storable
 from ..engines.interface import Chunk
-from .syntax import BareText
 
 if TYPE_CHECKING:
     from llama_index.core.schema import Document as LlamaIndexDocument

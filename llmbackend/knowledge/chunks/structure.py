@@ -13,7 +13,7 @@ from itertools import pairwise, zip_longest
 from typing import Any, NamedTuple
 
 from ... import threads
-from .syntax import PAGE_END, Syntax
+from ...files.syntax import PAGE_END, Syntax
 
 TITLE_CHARACTERS = 200
 """Characters of a title: it goes with every chunk below it."""

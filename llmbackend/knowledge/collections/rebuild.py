@@ -25,12 +25,12 @@ from ...access.names import QualifiedName
 from ...errors import Conflict, InvalidRequest
 from ...inference.budget import in_bulk
 from ...inference.embeddings import added
+from ...pipeline import ahead
 from ...schemas import ReindexReport
 from ..engines.bm25 import NAME as BM25
 from ..engines.edge_build import built
 from ..engines.interface import Chunk, Ids, Stored, VectorIndex
 from ..engines.qdrant_edge import QdrantEdge
-from ..pipeline import ahead
 from .collection import GRAPH, Collection
 from .collections import Collections
 from .manifests import Manifest, called, moved

@@ -12,17 +12,17 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ... import threads, tracing
+from ...files.syntax import PART_OF, BareText, ParsedDocument
 from ...inference.budget import in_bulk
 from ...inference.cache import CachedEmbedder
 from ...inference.embeddings import added
 from ...inference.fingerprint import Fingerprint
+from ...pipeline import ahead, side_by_side
 from ...schemas import Document, Failure, IngestPlan, IngestReport, IngestWarning
 from ..chunks.chunking import content_hash, split
 from ..chunks.own_parser import OwnParser
-from ..chunks.syntax import PART_OF, BareText, ParsedDocument
 from ..collections.collection import Collection
 from ..engines.interface import Chunk
-from ..pipeline import ahead, side_by_side
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from ... import tracing
 from ...errors import NotFound
+from ...files.documents import from_files
+from ...files.pool import ParsingPool
 from ...inference.cache import CachedEmbedder
 from ...schemas import Document, IngestReport, RagIngestFilesRequest, RagIngestRequest
 from ..collections.collection import Collection
 from ..collections.collections import Collections, chunking
-from ..files.documents import from_files
-from ..files.pool import ParsingPool
 from .ingest import Incoming, StagesProgress, ingest, plan, silent
 
 

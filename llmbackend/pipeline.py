@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from anyio import CancelScope
 
-from ..errors import BackendError
+from .errors import BackendError
 
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")

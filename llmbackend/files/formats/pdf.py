@@ -9,8 +9,8 @@ from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from ...chunks.syntax import PAGE_END
 from ..parsed import Attachment, Parsed, Unreadable, Warn, at_most
+from ..syntax import PAGE_END
 from .pages import apart
 
 PAGES = 50_000

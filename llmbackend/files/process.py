@@ -1,4 +1,4 @@
-"""The process that reads files: `python -m llmbackend.knowledge.files.process SECONDS MEMORY TEXT [.xyz=module:name …]`.
+"""The process that reads files: `python -m llmbackend.files.process SECONDS MEMORY TEXT [.xyz=module:name …]`.
 
 What follows the limits are a project's own readers, by the ends of the names of their files.
 

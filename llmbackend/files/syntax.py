@@ -6,7 +6,7 @@ import hashlib
 from posixpath import splitext
 from typing import Any, Literal, NamedTuple
 
-from ...schemas import Document
+from ..schemas import Document
 
 Syntax = Literal["plain", "markdown", "rst"]
 PAGE_END = "\f"

@@ -16,9 +16,9 @@ from typing import Any
 
 from anyio import CancelScope
 
-from ... import privacy
-from ...errors import BackendError
-from ...plugins import READERS
+from .. import privacy
+from ..errors import BackendError
+from ..plugins import READERS
 from . import own_readers
 from .parsed import Parsed, Unreadable
 from .process import LENGTHS, OUT_OF_MEMORY, frame
@@ -146,7 +146,7 @@ class _Parser:
         readers = own_readers.told()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-P", "-m", "llmbackend.knowledge.files.process"),  # no module of the working directory's
+            *("-P", "-m", "llmbackend.files.process"),  # no module of the working directory's
             *map(str, (limits.seconds, limits.memory, limits.text)),
             *readers,
             stdin=PIPE,

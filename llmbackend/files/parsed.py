@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..chunks.syntax import Syntax
+from .syntax import Syntax
 
 Warn = Callable[[str], None]
 """Called with what a reader of the text should know: what was replaced, left out or not found."""

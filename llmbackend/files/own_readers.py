@@ -7,7 +7,7 @@ from functools import reduce
 from importlib import import_module
 from typing import Any
 
-from ...plugins import READERS
+from ..plugins import READERS
 from .parsed import Parsed, Unreadable, Warn
 from .parsing import FORMATS
 

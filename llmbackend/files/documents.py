@@ -9,10 +9,10 @@ from itertools import islice, takewhile
 
 from pydantic import JsonValue
 
-from ...schemas import Document, Failure, File
-from ..chunks.syntax import PART_OF, ParsedDocument
+from ..schemas import Document, Failure, File
 from .parsed import Unreadable
 from .pool import ParsingPool
+from .syntax import PART_OF, ParsedDocument
 
 IN_ADVANCE = 64
 """Files that are read, or wait to be, while the first of them is."""
