@@ -17,10 +17,10 @@ from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Wor
 from .. import threads
 from ..analysis.extract import find, split
 from ..errors import Forbidden, InvalidRequest, LLMBackendError, Unauthorized
+from ..files.documents import from_files
 from ..inference.sentences import stems
 from ..knowledge.answers.delimiters import as_data
 from ..knowledge.chunks.splitting import splitter
-from ..knowledge.files.documents import from_files
 from ..prompts import prompt
 from ..schemas import Failure, File, ListDocumentsRequest
 from .orchestration import finished

@@ -8,10 +8,10 @@ from typing import Protocol
 
 from .. import schemas
 from ..access.register import Register
+from ..files.pool import ParsingPool
 from ..inference.cache import CachedEmbedder
 from ..inference.chat import ChatModel
 from ..inference.judge import Judge
-from ..knowledge.files.pool import ParsingPool
 from ..settings import Settings
 
 
