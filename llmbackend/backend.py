@@ -12,7 +12,8 @@ from . import health, loading, progress, schemas, sse, threads, tracing
 from .compose import Components
 from .inference import packing, structured
 from .inference.rerank import reranked
-from .jobs import chats, schedules
+from .job_types import chats
+from .jobs import schedules
 from .knowledge.answers import rag_model
 from .knowledge.collections import documents, pages
 from .knowledge.collections.collection import Collection

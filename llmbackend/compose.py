@@ -19,15 +19,10 @@ from .backup.unfinished import Unfinished
 from .disk import Disk
 from .files.pool import Limits, ParsingPool
 from .inference import factory
-from .jobs import (
-    chats,  # noqa: F401  # registers its type
-    registry,
-    types,  # noqa: F401  # registers those that are built in
-    webhooks,
-)
+from .job_types.responding import KeptResponses
+from .jobs import registry, webhooks
 from .jobs.context import JobServices
 from .jobs.leases import WorkerCapacity
-from .jobs.responding import KeptResponses
 from .jobs.service import Jobs
 from .jobs.submission import Places, Submission
 from .jobs.wakeups import Wakeups

@@ -268,7 +268,9 @@ class Responder:
         with_results = "file_search_call.results" in (request.include or ())
         if not self._chat.abstracts:
             chat = translation.chat(request, call.turns)
-            if "tools" in chat and (said := (await calling.instead(self._chat, self._answering.judge, chat))[1]):
+            if "tools" in chat and (
+                said := (await calling.instead(self._chat, self._answering.judge, chat))[1]
+            ):
                 yield _completing(said)
                 return
             async for step in self._answered(asked, results=with_results):

@@ -21,7 +21,7 @@ from huey.consumer import Consumer
 from sqlalchemy import Engine, event
 
 from llmbackend import LLMBackendClient
-from llmbackend.jobs.types import EMBED_BATCH
+from llmbackend.job_types.built_in import EMBED_BATCH
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.benchmarks.corpus import passages

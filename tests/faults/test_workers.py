@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 
 from llmbackend import LLMBackendClient
+from llmbackend.job_types.built_in import FIRST_BATCH
 from llmbackend.jobs.leases import MAX_ATTEMPTS
-from llmbackend.jobs.types import FIRST_BATCH
 from tests.server import Process, Server, serving, start, working
 from tests.upstream.fake import KEY, Upstream, running
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from llmbackend.inference.embeddings import EmbeddingBatch
+from llmbackend.job_types.built_in import BatchEmbedParams, batch_embed
+from llmbackend.job_types.chats import batch_chat
 from llmbackend.jobs import context
-from llmbackend.jobs.chats import batch_chat
 from llmbackend.jobs.context import Context
 from llmbackend.jobs.ledger import Claim
 from llmbackend.jobs.results import Chunk, Results, values
-from llmbackend.jobs.types import BatchEmbedParams, batch_embed
 from llmbackend.schemas import BatchChatParams
 
 AT_ONCE = 8

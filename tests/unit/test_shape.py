@@ -367,6 +367,7 @@ STOREYS = (
     {"knowledge"},
     {"analysis", "dependencies", "doctor", "llamaindex", "responses"},
     {"jobs", "backup"},
+    {"job_types"},
     {"agents"},
     {"model_list"},
     {"compose"},

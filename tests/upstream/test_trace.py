@@ -192,7 +192,7 @@ def test_a_job_that_begins_at_once_is_not_part_of_the_call_that_submitted_it(
     connect: Connect, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from llmbackend import tracing
-    from llmbackend.jobs import chats
+    from llmbackend.job_types import chats
 
     seen: list[str] = []
     reply = chats._reply

@@ -11,6 +11,9 @@ from typing import Any
 from pydantic import Field
 
 from ..errors import Conflict, InvalidRequest, LLMBackendError, NotFound
+from ..jobs.context import Context
+from ..jobs.registry import job_type
+from ..jobs.service import Jobs
 from ..responses import building, store
 from ..responses.building import Event
 from ..responses.responder import Responder
@@ -24,9 +27,6 @@ from ..schemas import (
     ResponseId,
 )
 from ..storage.database import Database
-from .context import Context
-from .registry import job_type
-from .service import Jobs
 
 LOOK = 0.1  # seconds
 BEGINNING = 60.0

@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 
+from ..jobs.context import Context
 from ..pipeline import side_by_side
-from .context import Context
 
 SAVED_TOGETHER = 32
 """Replies or analyses, at most, and all that came within SAVE_SECONDS."""

@@ -11,14 +11,14 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from .. import loading, threads
 from ..errors import LLMBackendError
 from ..inference.embeddings import EmbeddingBatch, added, require
+from ..jobs.context import Context
+from ..jobs.registry import job_type
 from ..knowledge.collections import rebuild
 from ..knowledge.ingest.ingest import ingest
 from ..pipeline import side_by_side
 from ..schemas import Analysis, CollectionName, Document, RagIngestRequest, Request
 from ..schemas.rag import DOCUMENTS
-from .context import Context
 from .each import each
-from .registry import job_type
 
 EMBED_BATCH = 4096
 """Texts, at most, and ..."""

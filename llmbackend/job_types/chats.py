@@ -12,13 +12,13 @@ import anyio
 from .. import threads, usage
 from ..errors import BackendError, LLMBackendError, Overloaded
 from ..inference import structured
+from ..jobs.context import Context
+from ..jobs.registry import job_type
 from ..knowledge.chunks.tokens import tokens_of
 from ..retrying import passing
 from ..schemas import BatchChat, BatchChatParams, ChatRequest, Message
 from ..schemas.usage import Price
-from .context import Context
 from .each import each
-from .registry import job_type
 
 PAUSE = 0.5
 """Seconds before one that failed is asked again; twice as many before each further time, up to MOST_PAUSE."""
