@@ -29,31 +29,31 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Stages = dict[str, dict[str, int]]
-"""Of each stage what is `done`, and the `total` there is so far."""
+"""For each stage: how much is `done`, of the `total` known so far."""
 
 StagesProgress = Callable[[int, int, str, Stages], None]
-"""Called with documents done, documents in all, the first stage that is not through, and how far each is."""
+"""Called with documents done, documents in all, the first unfinished stage, and the counts of each stage."""
 
 
 def silent(done: int, total: int, stage: str, stages: Stages) -> None:
-    """Progress that nobody wants to know."""
+    """Report progress to nobody."""
 
 
-# A batch is what goes from stage to stage: so many documents, or fewer if they are long.
+# A batch goes from stage to stage: at most so many documents and characters.
 BATCH_DOCUMENTS = 512
 BATCH_CHARACTERS = 2**18
 
 SPLIT_CHARACTERS = 2**15
-"""So many are split, then others have their turn."""
+"""Characters that are split in one go; then others have their turn."""
 
 EMBEDDED_AT_ONCE = 2
-"""Batches; with one, an embedding server would have less and less to do towards the end of each."""
+"""Batches; with only one, an embedding server would idle at the end of each."""
 
 BATCH_SECONDS = 0.5
-"""What files were parsed in such a time goes on, however little it is."""
+"""Parsed files move on to the next stage at least this often."""
 
 FLUSH_CHUNKS = 16_384
-"""Written at most before they are flushed: a flush of many would hold up everybody, and so would many flushes."""
+"""Chunks written between two flushes: both very large and very frequent flushes delay other callers."""
 
 SAMPLE = 64
 """Chunks that are embedded to tell how long an ingest will take."""
@@ -63,10 +63,10 @@ _Given = TypeVar("_Given", str | Document, Document | Failure, Document | BareTe
 
 
 class Incoming(NamedTuple):
-    """Documents that are still being read, and how many there will be; a Failure takes the place of one."""
+    """Documents that are still being parsed; a Failure stands for one that could not be."""
 
     documents: AsyncGenerator[tuple[int, Sequence[Document | Failure]], None]
-    """How many files were read, and what was in them."""
+    """The number of files parsed, and their documents."""
     total: int
     """Files."""
 
@@ -80,7 +80,9 @@ class _Version(NamedTuple):
 
 @dataclass
 class _Batch:
-    """Some documents on their way: how many were given, which are not stored as they are, their chunks and vectors."""
+    """Documents on their way through the stages: how many there are, which of them have changed, their chunks and
+    vectors.
+    """
 
     given: int
     unchanged: int = 0
@@ -102,7 +104,7 @@ async def ingest(
     keep: Sequence[str] = (),
     progress: StagesProgress = silent,
 ) -> IngestReport:
-    """Store documents; if a batch fails, nothing of it stays, and what was stored before it does.
+    """Store documents. If a batch fails, nothing of it is stored; earlier batches stay.
 
     One batch is being written while the next are being embedded, the one after those split and more are being parsed:
     what is in memory beside the documents themselves does not grow with their number. `sync` also removes the
@@ -181,9 +183,7 @@ async def plan(
         report.deleted = len(await _others(collection, seen, _left(keep, report)))
     report.seconds = time.monotonic() - began
     if sample:
-        await model.embed(
-            sample[:1], role="passage"
-        )  # what comes before the first text, such as loading, is not counted
+        await model.embed(sample[:1], role="passage")  # so that loading the model is not counted
         began = time.monotonic()
         vectors = await model.embed(sample, role="passage")
         if collection and vectors.made_by is not None:
@@ -198,7 +198,7 @@ async def plan(
 
 
 class _Stages:
-    """How far each stage is, told whenever one gets on."""
+    """Counts of each stage, reported whenever one changes."""
 
     def __init__(self, documents: Sequence[str | Document] | Incoming, tell: StagesProgress) -> None:
         parsed = isinstance(documents, Incoming)
@@ -232,12 +232,12 @@ class _Stages:
         self.through(batch)
 
     def through(self, batch: _Batch) -> None:
-        """Nothing remains to be done for these documents."""
+        """These documents are finished."""
         self._through += batch.given
         self.tell()
 
     def tell(self, stage: str | None = None) -> None:
-        """`stage` is the first that is not through, unless it is given."""
+        """`stage` is the first unfinished one unless given."""
         stages = {name: {"done": done, "total": self._of[name]} for name, done in self._done.items()}
         first = next((name for name, one in stages.items() if one["done"] < one["total"]), "write")
         self._tell(self._through, self._total, stage or first, stages)
@@ -246,7 +246,7 @@ class _Stages:
 async def _given(
     documents: Sequence[str | Document] | Incoming, stages: _Stages
 ) -> AsyncGenerator[Sequence[str | Document | Failure], None]:
-    """The documents, as many at a time as go through the stages together."""
+    """The documents, a batch at a time."""
     if not isinstance(documents, Incoming):
         for part in _parts(documents):
             yield part
@@ -337,7 +337,7 @@ async def _embedded(embedder: CachedEmbedder, stages: _Stages, batch: _Batch) ->
 async def _written(
     collection: Collection, batches: AsyncIterator[_Batch], report: IngestReport, stages: _Stages
 ) -> AsyncGenerator[int, None]:
-    """How many chunks were written, batch by batch."""
+    """The number of chunks written, for each batch."""
     async for batch in batches:
         replaced = 0
         if batch.changed:
@@ -365,7 +365,7 @@ def _left(keep: Sequence[str], report: IngestReport) -> set[str]:
 
 
 async def _others(collection: Collection, seen: Container[str], left: set[str]) -> list[str]:
-    """The documents of a collection that are not among these, nor part of one that is left as it is."""
+    """The collection's documents that were not given, except those to be left, and parts of them."""
     others: list[str] = []
     cursor: str | None = None
     while True:
@@ -392,7 +392,7 @@ _ARE_LOST = "are U+FFFD, which stands for one that could not be read, or for hal
 def _versions(
     batch: _Batch, part: Sequence[str | Document | Failure], seen: dict[str, str], own: OwnParser | None
 ) -> list[_Version]:
-    """Those of a batch to look for; the others are counted in it."""
+    """The batch's documents that may be new or changed; all others are counted in the batch."""
     versions: list[_Version] = []
     for given in part:
         threads.give_way()
@@ -438,5 +438,5 @@ def _add(batch: _Batch, version: _Version, chunks: list[Chunk]) -> None:
 
 
 def _is_to_split(document: Document | BareText) -> bool:
-    """Whether it did not come split."""
+    """Whether it was given whole, not as chunks."""
     return isinstance(document, BareText) or document.chunks is None

@@ -1,4 +1,4 @@
-"""What callers ask to be ingested: texts or files, into a collection that may have to be made, or only planned."""
+"""Requests to ingest texts or files: the collection is made if need be; a plan only tells what would be done."""
 
 from __future__ import annotations
 

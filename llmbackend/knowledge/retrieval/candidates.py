@@ -18,10 +18,11 @@ class Candidate:
     chunk: Chunk
     collection: str
     score: float
-    """What it is ordered by: the last of its `scores`."""
+    """What candidates are ordered by: the last of `scores`."""
     scores: dict[str, float]
-    """Those of the search, then `judge` (a cosine) and `judged`, or `rerank` (the reranker's), `retriever` and
-    `postprocessed` (a project's own parts'), as far as there are such."""
+    """The search's, then, where they apply, `judge` (a cosine) and `judged`, or `rerank` (the reranker's),
+    `retriever` and `postprocessed` (a project's own parts').
+    """
     dropped: Dropped | None = None
     copies: list[Candidate] = field(default_factory=list)
 
@@ -36,7 +37,7 @@ class Candidate:
     @property
     def hit(self) -> Hit:
         chunk = self.chunk
-        return Hit.model_construct(  # what was stored was checked, and checking it again takes its time
+        return Hit.model_construct(  # it was validated when it was stored
             text=chunk.text,
             score=self.score,
             document_id=chunk.document_id,

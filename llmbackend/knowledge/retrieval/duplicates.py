@@ -8,23 +8,23 @@ from itertools import chain, islice
 from math import ceil
 
 IN_COMMON = 0.9
-"""Of the longer text, in words, that two texts must have in common in one run."""
+"""The share of the longer text's words that two texts must have in common, in one run."""
 
 WORDS = 40
-"""From which length on a text that goes on a little further is a copy: in a short one, a word changes the meaning."""
+"""Words from which on a text may go on a little further than its copy: in a shorter one, a word changes the meaning."""
 
 COMPARED = 20
-"""With how many a text is compared: texts may be made so that all are alike in the middle."""
+"""How many texts one is compared with: some may be made so that all are alike in the middle."""
 
 TRIED = 8
-"""Places from which on two texts are compared: texts may be made so that they differ in the middle from each."""
+"""How many places two texts are aligned at: some may be made so that they differ from all others in the middle."""
 
 
 def originals(texts: Iterable[str]) -> list[int]:
     """For each text the index of the first one that it repeats, its own if there is none.
 
-    Texts are equal whatever their spaces and capitals. One that differs within, be it in one word, is no copy: it may
-    be another version, or another record of the same form.
+    Texts are equal whatever their spaces and capitals. A difference inside, even of one word, makes it no copy: it
+    may be another version, or another record of the same form.
     """
     found: list[int] = []
     seen: dict[tuple[str, ...], list[tuple[int, list[str]]]] = {}
@@ -66,7 +66,7 @@ def _runs(words: Sequence[str]) -> Iterable[tuple[str, ...]]:
 
 
 def _repeats(one: list[str], other: list[str]) -> bool:
-    """Whether they are the same, but for what one of them has before or after."""
+    """Whether they are the same, apart from what one of them has before or after."""
     if one == other:
         return True
     longer = max(len(one), len(other))

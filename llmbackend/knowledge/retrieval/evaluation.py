@@ -1,4 +1,4 @@
-"""How well a collection's search finds what it should, by mode."""
+"""How well a collection's search finds the expected documents, by mode."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Progress = Callable[[int, int, str], None]
 """Called with searches done, searches in all, and the mode at work."""
 
 CHUNKS = 5
-"""How many passages are found for each document wanted: a long one may be found by several of its own."""
+"""Passages found for each document wanted: several may be of one long document."""
 
 
 async def evaluate(
@@ -28,7 +28,8 @@ async def evaluate(
     retriever: Retriever,
     progress: Progress = lambda done, total, stage: None,
 ) -> Evaluation:
-    """Each mode's scores over all questions, and each question's; hybrid search reranked, too, where that is set up.
+    """Each mode's scores, over all questions and for each; where a reranker is set, hybrid search with it is one more
+    mode.
 
     Documents are ranked by their best passage. Raises InvalidRequest for gold documents that are not there.
     """
@@ -80,7 +81,7 @@ async def _rankings(
     for question in questions:
         found = await retriever.candidates(scope, question.question)
         hits = [it for it in found if it.dropped is None]
-        # A copy of a passage stands where the passage stands.
+        # A copy has the rank of its original.
         yield list(dict.fromkeys(it.chunk.document_id for hit in hits for it in [hit, *hit.copies]))
 
 

@@ -29,7 +29,8 @@ class Nodes:
         return scored(hit)
 
     async def called(self, part: Part, seconds: float, scale: str, work: Any, *given: Any) -> list[Candidate]:
-        """What a part finds in such a time, each node once. One that no search of ours found is a passage of its own.
+        """What a part returns within `seconds`, each node once. A node that no search of ours found is a passage of
+        its own.
 
         Raises a PluginError, which names the part, if that is no list of NodeWithScore.
         """

@@ -13,7 +13,7 @@ from .nodes import Nodes
 from .scope import Scope
 
 RERANK_DEPTH = 50
-"""How many passages a reranker, or a project's own postprocessors, read for an answer of up to as many."""
+"""How many passages a reranker or a project's own postprocessors read, unless more hits are wanted."""
 
 
 async def ordered(

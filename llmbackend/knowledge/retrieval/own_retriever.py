@@ -43,7 +43,7 @@ class Search:
         mode: str | None = None,
         filters: dict[str, Any] | None = None,
     ) -> list[NodeWithScore]:
-        """The nodes for a query, best first; what is not given is as in the search that asked."""
+        """The nodes for a query, best first; arguments left out are those of the caller's search."""
         nodes: list[NodeWithScore] = self._begun(query, top_k, mode, filters).result()
         return nodes
 
@@ -78,7 +78,7 @@ async def retrieved(
     await threads.files(loading.llamaindex)
     wanted, names = scope.wanted, [collection.name for collection in scope.collections]
     nodes = Nodes(names)
-    # Its own searches begin with what was asked, without what happens to their result.
+    # Its searches take the caller's arguments, except those that order or cut the result.
     fields = wanted.model_dump(include=set(Retrieval.model_fields))
     plain = fields | {"retriever": None, "postprocessors": None, "rerank": False, "min_score": None}
     search = Search(

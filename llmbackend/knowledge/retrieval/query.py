@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EXTRA_CANDIDATES = 2
-"""A few more than are wanted: where some turn out to be copies, one search still does."""
+"""So many more are asked for than are wanted: if some turn out to be copies, one search is still enough."""
 
 DEEPEST = 4_000
-"""How many are looked at where most of what was found are copies."""
+"""How many candidates are looked at, at most, where most of them are copies."""
 
 _Key = tuple[str, uuid.UUID]
 """A collection's name, and a point in it."""
@@ -47,10 +47,12 @@ async def prepare(
     least_weight: float = 0.0,
     vector: Sequence[float] | None = None,
 ) -> Query:
-    """`least_weight` is what the dense list counts at least, unless its model has to spell the text or a bar is set: that
-    is on the search's own scale. A `vector` stands for the text's own; without a text, it alone is searched for."""
+    """`least_weight` is the least weight of the dense list; it is ignored where the model only spells the text, and
+    with `min_score`, which is on the scale of the usual weights. A `vector` takes the place of the text's own;
+    without a text, the search is dense.
+    """
     wanted, collections = scope.wanted, scope.collections
-    text = legible(text)  # as what is stored was
+    text = legible(text)  # stored texts were changed the same way
     mode: Mode = wanted.mode if text else "dense"
     if vector is not None:
         return Query(collections, text, _unit(vector, collections), mode, scope.where, 1.0)
@@ -81,7 +83,7 @@ def _unit(given: Sequence[float], collections: Sequence[Collection]) -> NDArray[
                 details={"dimension": dimension, "collection": collection.name},
             )
     vector = np.asarray(given, dtype=np.float64)
-    vector /= np.abs(vector).max()  # whose squares might be none, or too large
+    vector /= np.abs(vector).max()  # or the squares might underflow or overflow
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
@@ -97,7 +99,7 @@ class Query:
     weight: float
 
     async def best(self, limit: int, enough: int) -> list[Candidate]:
-        """The `limit` best, copies marked; more, if need be, until `enough` of them are none."""
+        """The `limit` best, copies marked; more, if need be, until `enough` of them are no copies."""
         if self.where:
             await gather(*(collection.prepare(self.where) for collection in self.collections))
         for _ in range(3):
@@ -124,7 +126,7 @@ class Query:
         return [Candidate.of(name, one) for one in found]
 
     async def _together(self, limit: int) -> list[Candidate]:
-        """What is asked of several collections, or of a server, is asked at the same time.
+        """Several collections, and the lists of a server's, are asked at the same time.
 
         Their lists become one before they are fused: a cosine is a cosine, and BM25's scores compare well enough.
         """

@@ -1,4 +1,4 @@
-"""A question into passages: search all collections, have what is found put in order, tell which are the hits."""
+"""A question into passages: search all collections, order what is found, mark the hits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .query import EXTRA_CANDIDATES, prepare
 from .scope import Scope
 
 NEXT_BEST = 10
-"""How many that are no hits a trace shows."""
+"""How many candidates an explanation shows, hits included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Retriever:
     embedder: CachedEmbedder
     reranker: Reranker
     plugin_seconds: float
-    """What each of a project's own parts may take."""
+    """Seconds that each of a project's own parts may take."""
 
     async def candidates(
         self,
@@ -39,7 +39,8 @@ class Retriever:
         least_weight: float = 0.0,
         vector: Sequence[float] | None = None,
     ) -> list[Candidate]:
-        """The hits for a text, best first, among what was dropped on the way: `depth` of them together, if there are as many.
+        """The hits for a text, best first, and the candidates that were dropped on the way: at least `depth` in all,
+        if there are so many.
 
         For `least_weight` and `vector` see `prepare`. Raises what the embedder, the reranker and a project's own parts raise.
         """

@@ -1,4 +1,4 @@
-"""Where a search looks and what it has to fulfil, checked once for all that follows."""
+"""Where to search, and the conditions that hits must fulfil: checked once, before anything else is done."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ class Scope:
 
 
 async def scope(wanted: Retrieval, collections: Collections) -> Scope:
-    """Raises NotFound for a collection, and InvalidRequest for filters or a project's own part, that there is not."""
+    """Raises NotFound for an unknown collection, InvalidRequest for bad filters and for unknown parts of a project's
+    own.
+    """
     names = [wanted.collection] if isinstance(wanted.collection, str) else wanted.collection
     found = dict.fromkeys(map(tracing.current().collection, names))
     return Scope(

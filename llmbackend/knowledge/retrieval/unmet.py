@@ -1,4 +1,4 @@
-"""What filters ask for that the documents do not have: fields misspelt, and fields that hold something else."""
+"""What filters ask for and no document has: misspelt fields, and fields with values of another type."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..engines.filters import PLACE, Combination, Condition, FieldCondition, is_
 from .scope import Scope
 
 SAMPLE = 1_000
-"""Documents that are looked at, at most: what holds for these mostly holds for all."""
+"""Documents that are looked at, at most: a sample is good enough for a hint."""
 
 NAMED = 8
-"""Fields that are named where none is alike."""
+"""Fields that are listed where none has a similar name."""
 
 _NUMBERED = re.compile(r"\[\d+\]")
 
@@ -25,7 +25,7 @@ Held = dict[str, dict[str, Any]]
 
 
 async def unmet(scope: Scope) -> list[str]:
-    """A sentence for each field that a collection's documents do not have, or have of another kind."""
+    """A sentence for each field that no document has, or that holds another type of value."""
     asked: dict[str, list[set[str]]] = {}
     for one in _fields(scope.where):
         if one.key not in PLACE:
@@ -77,7 +77,7 @@ def _kind(value: Any) -> str:
 
 
 def _unmet(field: str, wanted: list[set[str]], held: Held, which: str) -> str | None:
-    """`wanted` are the kinds of each condition on the field: it is enough that one of them can be met."""
+    """`wanted` has the types of value for each condition on the field; one that can be met is enough."""
     key = unicodedata.normalize("NFC", _NUMBERED.sub("[]", field))
     kinds = held.get(key) or held.get(f"{key}[]")
     if kinds is None:
@@ -94,7 +94,7 @@ def _unmet(field: str, wanted: list[set[str]], held: Held, which: str) -> str | 
 
 
 def _wanted(asked: FieldCondition) -> set[str]:
-    """The kinds of values that may fit; none if any may."""
+    """The types of value that may fit; empty if any may."""
     if asked.times is not None:
         return {"times"}
     if asked.range is not None:
@@ -105,7 +105,7 @@ def _wanted(asked: FieldCondition) -> set[str]:
 
 
 def _instead(key: str, held: Held) -> str:
-    """Fields that may be meant."""
+    """A hint at fields that may have been meant."""
     last = re.split(r"[.\]]", key)[-1].casefold()
     inside = [
         name
