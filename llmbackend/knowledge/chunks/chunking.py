@@ -20,9 +20,10 @@ from .windows import windows
 
 DEFAULT_SIZE, DEFAULT_OVERLAP = 256, 32
 LARGE = 2**20
-"""Characters of a text that are worked on in one go; what has none of its sections as large is split as a whole."""
+"""Characters that are split in one go."""
 VERSION = 2
-"""Of what follows: raise it when the same document gets other chunks, so that it is not taken for unchanged."""
+"""The version of this module's splitting. Raise it when documents get other chunks than before, so that they do not
+count as unchanged."""
 
 
 _AS_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
@@ -43,7 +44,7 @@ def content_hash(document: Document | BareText) -> str:
 
 
 def _in_json(text: str) -> Iterator[str]:
-    """As it stands between its quotes."""
+    """The text as a JSON string, without its quotes."""
     for start in range(0, len(text), LARGE):
         threads.give_way()
         yield _AS_JSON.encode(text[start : start + LARGE])[1:-1]
@@ -67,7 +68,7 @@ def split(document: Document | BareText, digest: str, size: int, overlap: int) -
 
 
 def _given(document: Document, digest: str, given: Sequence[GivenChunk]) -> list[Chunk]:
-    """Those of a document that came split."""
+    """The chunks of a document that was given in chunks."""
     parts = [chunk for chunk in given if chunk.text.strip()]
     return [
         Chunk(
@@ -118,7 +119,7 @@ def _group(group: list[Section], tokens: int) -> _Group:
     place: dict[str, Any] = {} if first.page is None else {"page": first.page}
     if above:
         place["headings"] = above
-    # A heading that is above all of it is told by its place, and the others are part of its text.
+    # A heading above the whole chunk is in its place; others are part of its text.
     start = first.body if len(above) == len(first.headings) else first.start
     return _Group(start, group[-1].end, tokens, place)
 
@@ -131,7 +132,7 @@ def _split(text: str, size: int, overlap: int, tokens: int) -> list[str]:
         if not part.head:
             pieces += _sentences(part.body, size, overlap)
             continue
-        # What introduces a table goes with its first rows.
+        # A table's introduction goes with its first rows.
         short = pieces and 4 * len(tokens_of(pieces[-1])) <= size
         pieces += tables.split(part, size, _sentences, pieces.pop() + "\n\n" if short else "")
     return pieces

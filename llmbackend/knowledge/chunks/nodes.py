@@ -21,7 +21,7 @@ from ...errors import InvalidRequest
 
 NODE_ID = "node_id"
 _FOUND_IN = ("document_id", "collection")
-"""What a node's metadata tell of where it is stored. No model reads it."""
+"""Keys of a node's metadata that tell where it is stored. Models do not see them."""
 
 
 def node_id(chunk: Mapping[str, Any]) -> str:

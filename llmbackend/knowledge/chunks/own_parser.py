@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 class OwnParser:
     part: Part
     seconds: float
-    """What it may take for a document."""
+    """Seconds that it may take for a document."""
     chunk_size: int
     chunk_overlap: int
-    """For a class of parser that has such fields."""
+    """For parser classes with such fields."""
 
     def digest(self, digest: str) -> str:
         """A document's hash where this splits it, so that another parser, or version of it, makes another version."""

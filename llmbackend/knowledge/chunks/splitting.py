@@ -13,7 +13,7 @@ from .tokens import tokens_of
 from .windows import windows
 
 LONG_WORD = 200
-"""Characters of a word in which sentences may end. In a longer one, the splitter would cut off one after another."""
+"""Longest word in which a sentence may end: in a longer one, the splitter would cut off one sentence after another."""
 
 NEAR = 2**12
 """Characters in which sentences are looked for at a time: nltk gives up on a text that takes it five seconds."""
@@ -62,14 +62,14 @@ def _sentences(text: str, size: int) -> list[str]:
 
 
 def _starts(text: str) -> list[int]:
-    """Where sentences begin that have others before them. What is longer than can be looked at in one go is cut."""
+    """Where each sentence but the first begins. Text too long to be looked at in one go is cut."""
     starts: list[int] = []
     begin = 0
     while begin < len(text):
         near = next(windows(text[begin : begin + 2 * NEAR], NEAR))
         found = [begin + start for start in _near_starts(near)]
         behind = begin + len(near)
-        # The last sentence goes on behind.
+        # The last sentence goes on in the next part.
         begin = found[-1] if found and behind < len(text) else behind
         starts += found if found or behind == len(text) else [behind]
     return starts

@@ -1,4 +1,4 @@
-"""Where a text's parts stand: its pages, and the headings above them.
+"""A text's sections: their pages and the headings above them.
 
 Headings are those of Markdown (by CommonMark) and of
 reStructuredText (titles with a line of punctuation below them, and perhaps above).
@@ -16,7 +16,7 @@ from ... import threads
 from ...files.syntax import PAGE_END, Syntax
 
 TITLE_CHARACTERS = 200
-"""Characters of a title: it goes with every chunk below it."""
+"""Longest title, in characters: it is embedded with every chunk below it."""
 
 
 class Section(NamedTuple):
@@ -122,7 +122,7 @@ def _markdown() -> Any:
     from markdown_it import MarkdownIt
 
     markdown = MarkdownIt("commonmark")
-    markdown.core.ruler.enableOnly(["normalize", "block"])  # what is inside of paragraphs is of no interest
+    markdown.core.ruler.enableOnly(["normalize", "block"])  # inline markup does not matter
     markdown.block.ruler.before("code", "give_way", _give_way)
     return markdown
 
@@ -187,5 +187,5 @@ _NEWLINE = re.compile(r"\r\n?|\n")
 
 
 def _line_starts(text: str, begin: int) -> list[int]:
-    """Where each line begins, and the end of the text for the one behind the last."""
+    """The offset of each line, and of the text's end."""
     return [begin, *(match.end() for match in _NEWLINE.finditer(text, begin)), len(text)]

@@ -16,7 +16,7 @@ REMEMBERED = 2**16  # words
 
 
 def tokens_of(text: str) -> range:
-    """As many numbers as the text has tokens: what LlamaIndex's splitter takes for a tokenizer, to count only."""
+    """A list as long as the text has tokens: LlamaIndex's splitter takes this for a tokenizer, and only counts."""
     threads.give_way()
     return range(sum(map(_count, windows(text))) if len(text) > MOST else _count(text))
 

@@ -1,4 +1,4 @@
-"""Long texts, a part at a time: what works on a text in one go holds the interpreter's lock until it is through."""
+"""Long texts in parts: a library that works on a whole text holds the interpreter's lock for all of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MOST = 2**15
 
 NEAR = 2**10
 
-# Where a token of a text ends for certain, whatever comes before and behind.
+# A place where a token certainly ends.
 _BETWEEN = re.compile(r"(?<=\S)(?= \S)|(?<=\n)(?=\S)")
 
 

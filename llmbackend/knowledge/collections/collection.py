@@ -56,13 +56,13 @@ Version = tuple[str, str]
 GRAPH = "indexed"
 
 THREADS_EACH = 16
-"""Threads that one collection may take of its engine's: where its calls hang, others go on."""
+"""Engine threads that one collection may use: if its calls hang, the others still have threads."""
 
 SAMPLE = 8
-"""Chunks among which one has a vector that is not of zeros, as of a text without a word."""
+"""Chunks that are read to find one whose vector is not all zeros (a text without words has such a vector)."""
 
 TRIED_AGAIN = 60.0
-"""Seconds after which is tried again to open a collection, which may have been restored."""
+"""Seconds until a damaged collection is opened again: it may have been restored."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class CollectionServices:
     open: OpenIndexes
     written: Written[Collection]
     plugin_seconds: float = plugins.SECONDS
-    """What one call of a project's own parser may take."""
+    """Seconds that one call of a project's own parser may take."""
     limits: StorageLimits | None = None
     measure: Callable[[str], Awaitable[None]] | None = None
     """Have what a project has stored be known."""
@@ -101,7 +101,7 @@ class _Damage:
 
 
 class Collection:
-    """One collection, whichever physical one it is in, whether that is open or not.
+    """One collection, whichever physical collection it is in, open or not.
 
     Each method that asks the index raises NotFound if the collection was deleted meanwhile, and BackendError, of which
     `damaged` is true, if its index is.
@@ -110,17 +110,17 @@ class Collection:
     def __init__(
         self, manifest: Manifest, services: CollectionServices, counts: tuple[int, int] | None = None
     ) -> None:
-        """`counts` are kept in the database, and right as long as nothing is written."""
+        """`counts` come from the database, and are valid until something is written."""
         self.manifest = manifest
         self.closed = False
         self.opening_seconds = 0.0
         self.changed: set[str] | None = None
-        """Documents written to since this was set to an empty set."""
+        """Ids of the documents written since this was set to an empty set."""
         self._services = services
         self._index: VectorIndex | None = None
         self._opening: asyncio.Task[None] | None = None
         self._retired: set[asyncio.Task[None]] = set()
-        """Closing of damaged indexes."""
+        """Tasks that close damaged indexes."""
         self._damage: _Damage | None = None
         self._stale = self._frozen = False
         """Whether another process has exchanged or deleted it, and whether one is about to."""
@@ -141,7 +141,7 @@ class Collection:
 
     @property
     def name(self) -> str:
-        """As whoever calls now writes it."""
+        """Its name as the current caller writes it."""
         return self.manifest.called
 
     @property
@@ -180,7 +180,7 @@ class Collection:
 
     @property
     def counts(self) -> tuple[int, int] | None:
-        """How many documents and chunks it has, where that is known without asking."""
+        """The numbers of documents and chunks, if known without asking the index."""
         return self._counts
 
     @property
@@ -256,7 +256,9 @@ class Collection:
         return await self._call(lambda index: index.lacks(indexes))
 
     async def count(self) -> tuple[int, int]:
-        """How many documents and chunks. One that was closed tells without being opened, unless the process was killed."""
+        """The numbers of documents and chunks. They are known of a closed collection, too, unless the process was
+        killed.
+        """
         if self.closed:
             raise missing(self.name)
         if self._counts is not None:
@@ -281,7 +283,7 @@ class Collection:
     # Writing
 
     async def require_room(self, characters: int) -> None:
-        """Raises InsufficientStorage where chunks with so much text could not be written: before they are embedded."""
+        """Raise InsufficientStorage, before anything is embedded, if chunks with so much text could not be written."""
         await self._call(lambda index: index.require_room(characters))
 
     async def upsert(
@@ -320,7 +322,7 @@ class Collection:
 
     async def flush(self) -> None:
         """Make everything written so far survive a power cut."""
-        async with self._flushing:  # else the second would return before the first has ended
+        async with self._flushing:  # else a second call would return before the first has ended
             if not self._unflushed:
                 return
             self._unflushed = False
@@ -349,7 +351,7 @@ class Collection:
                 raise exchanged(self.name)
 
     def note(self, document_ids: Iterable[str]) -> None:
-        """Documents that are, or may have been, written to."""
+        """Remember documents that may have been written."""
         if self.changed is not None:
             self.changed.update(document_ids)
 
@@ -415,7 +417,7 @@ class Collection:
     # Models and indexes of metadata fields
 
     async def accept(self, made_by: Fingerprint, *, to_write: bool = False) -> None:
-        """Raises Conflict unless vectors by that model may be compared with those that are here, and stored."""
+        """Raise Conflict if the collection's vectors are another model's than these."""
         known = self._accepted
         if known is None or known[0] is not self.manifest or known[1] is not made_by:
             await self._require_made_alike(made_by, to_write)
@@ -443,7 +445,9 @@ class Collection:
             await self._note_model(replace(manifest, embedding_model=made_by.model, made_by=known))
 
     async def _made_by(self, model: Fingerprint) -> bool:
-        """Whether a stored chunk, embedded again, has the vector that it has; for a collection without a fingerprint."""
+        """Whether a stored chunk gets the same vector when it is embedded again; for a collection without a
+        fingerprint.
+        """
         stored = await self.read(SAMPLE, None)
         for chunk, vector in zip(stored.chunks, stored.vectors, strict=True):
             if vector.any():
@@ -488,7 +492,7 @@ class Collection:
         while True:
             index = await self._ready()
             try:
-                # Nobody closes it meanwhile: that begins on this loop.
+                # Nothing can close it meanwhile: closing begins on this loop.
                 return work(index) if at_once(index) else await self._in_thread(index, work)
             except BackendError as error:
                 if damaged(error):
@@ -507,7 +511,7 @@ class Collection:
             if self.closed:
                 raise missing(self.name)
             if self._opening is None:
-                # In a task: who asks first may go away, and opening goes on for the others.
+                # In a task, so that opening goes on for others if the first caller is cancelled.
                 self._opening = asyncio.create_task(self._open())
                 self._opening.add_done_callback(_looked_at)
             await asyncio.shield(self._opening)
@@ -522,7 +526,7 @@ class Collection:
             async with self._changing:
                 if self.closed:
                     raise missing(self.name)
-                # It may take long to find out that it is damaged.
+                # Finding out that it is damaged may take long.
                 if self._damage is not None and time.monotonic() < self._damage.until:
                     raise _again(self._damage.error)
                 if self._retired:
@@ -536,7 +540,7 @@ class Collection:
                     raise
                 self.opening_seconds = time.monotonic() - began
                 self._damage = None
-                self._services.written.put(self)  # it may have ended before it got its graph
+                self._services.written.put(self)  # the process may have ended before the graph was built
         finally:
             self._opening = None
 
@@ -561,7 +565,7 @@ class Collection:
                 return await index.threads(run)
         finally:
             given_up = True
-            if through or not begun:  # else nobody waits for the thread any more, which goes on all the same
+            if through or not begun:  # else the call was cancelled, and its thread goes on
                 self._end(ended)
 
     def _end(self, ended: asyncio.Future[None]) -> None:
@@ -570,12 +574,12 @@ class Collection:
             ended.set_result(None)
 
     async def _idle(self) -> None:
-        """Return when those who are at work now have ended."""
+        """Wait for the calls that are running now."""
         if self._at_work:
             await asyncio.wait(set(self._at_work))
 
     def _set_aside(self, index: VectorIndex, error: BackendError) -> BackendError:
-        """Its index has turned out to be damaged: it is tried again after a while."""
+        """Put a damaged index aside; it is opened again after a while."""
         if self._index is not index:
             return _again(self._damage.error) if self._damage is not None else error
         self._index = None
@@ -615,7 +619,7 @@ class Collection:
                 log.warning("closing collection %r failed: %s", self.name, error)
 
     async def _close(self, index: VectorIndex) -> None:
-        """Keeps the counts, for which it need not be opened then."""
+        """The counts are kept, so that counting does not open it again."""
         self._services.open.closed(self)
         counts: tuple[int, int] | None = None
         try:
@@ -629,7 +633,7 @@ class Collection:
             self._counts_kept = True
 
     async def close(self) -> None:
-        """End what is going on, and close the index for good."""
+        """Stop what is going on, and close the index for good."""
         if self._rebuilding is not None:
             await self._rebuilding.end()
         async with self._writing:
@@ -645,14 +649,16 @@ class Collection:
     # Exchange of the physical collection
 
     def told(self, now: Manifest) -> None:
-        """What the database has of it: if another process has exchanged it, that is looked at when it is next used."""
+        """Take note of the database's manifest; if another process has exchanged the collection, it is opened anew
+        when used next.
+        """
         if now.physical_collection == self.manifest.physical_collection:
             self.manifest = now
         elif self.shared:
             self._stale = True
 
     async def refresh(self) -> None:
-        """See what other processes have made of it: whatever is in its place now is opened.
+        """Look whether another process has exchanged or deleted it; open what has taken its place.
 
         Raises NotFound if it was deleted, and Conflict if another model made its vectors now.
         """
@@ -685,7 +691,7 @@ class Collection:
             async with self._changing:
                 old, before = self.manifest, self._index
                 await threads.database(partial(self._services.manifests.swap, old, new, frozen=self.shared))
-                # Its indexes may have changed meanwhile.
+                # The declared indexes may have changed meanwhile.
                 if before is not None:
                     index.take_over(before)
                 self.manifest, self._index = replace(new, indexes=old.indexes), index
@@ -724,10 +730,10 @@ class Collection:
 
     @asynccontextmanager
     async def rebuilding(self, what: str) -> AsyncIterator[None]:
-        """Held by the one who makes a physical collection to take the place of this one's.
+        """Held while a new physical collection is made to take the place of this one's.
 
-        Building the graph gives way to what somebody asked for. Raises Conflict if another is at it, or if it is ended
-        from elsewhere.
+        Building the graph gives way to a rebuild that a caller asked for. Raises Conflict if another rebuild is under
+        way, or if this one is stopped by a deletion.
         """
         if self._rebuilding is not None and self._rebuilding.what == GRAPH != what:
             await self._rebuilding.end()
@@ -751,18 +757,18 @@ class Collection:
 
 
 def _again(error: BackendError) -> BackendError:
-    """An error of its own for each who is told."""
+    """A copy, since each caller gets an exception object of its own."""
     return BackendError(error.message, details=dict(error.details))
 
 
 def _looked_at(task: asyncio.Task[Any]) -> None:
-    """Nobody may wait for it any more."""
+    """Mark the exception as seen: the callers may all have been cancelled."""
     if not task.cancelled():
         task.exception()
 
 
 async def _to_its_end(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Cancelled, by whatever means, it goes on to its end: what is half written, or half replaced, would stay so."""
+    """Let the work end even if the caller is cancelled, or documents would stay half written."""
     task = asyncio.create_task(work)
     try:
         with CancelScope(shield=True):

@@ -35,7 +35,7 @@ from .written import Written
 log = logging.getLogger(__name__)
 
 COUNTED_AT_ONCE = 8
-"""Collections, where they are listed."""
+"""Collections that are counted at a time for a listing."""
 
 
 def chunking(chunk_size: int | None, chunk_overlap: int | None) -> tuple[int, int]:
@@ -94,7 +94,7 @@ class Collections:
         self._collections = {
             one.qualified: Collection(one, self._services, counts.get(one.id)) for one in self.manifests.all()
         }
-        # By name: what takes long with one collection holds up no other.
+        # By name, so that slow work on one collection delays no other.
         self._changing_names: WeakValueDictionary[QualifiedName, asyncio.Lock] = WeakValueDictionary()
         self._registering = asyncio.Lock()
         """Held while rows and what is known of them change together."""
@@ -143,7 +143,7 @@ class Collections:
         return await self.matching(name, chunk_size, chunk_overlap)
 
     async def learn(self) -> None:
-        """Know of what other processes on the same database and Qdrant server have made, exchanged and deleted."""
+        """Learn what other processes on the same database and Qdrant server have made, exchanged and deleted."""
         if self.physical.one_process:
             return
         async with self._registering:
@@ -173,7 +173,7 @@ class Collections:
     async def infos(
         self, which: Callable[[QualifiedName], bool], *, counts: bool = True
     ) -> list[CollectionInfo]:
-        """Those of them that are wanted. One that was closed is not opened for it."""
+        """Describe the collections selected by `which`, without opening any."""
         found: dict[QualifiedName, CollectionInfo] = {}
         at_once = asyncio.Semaphore(COUNTED_AT_ONCE)
 
@@ -297,7 +297,7 @@ class Collections:
             raise taken(called(name))
 
     async def model(self) -> tuple[int, Fingerprint]:
-        """The dimension of the vectors that are made now, and what makes them."""
+        """The dimension of the current model's vectors, and its fingerprint."""
         sample = await self.embedder.embed(["a text, to learn the dimension"])
         return int(sample.values.shape[1]), sample.made_by or await self.embedder.fingerprint()
 
@@ -374,7 +374,7 @@ class Collections:
         await self.physical.close()
 
     async def _close(self, collection: Collection) -> None:
-        """Of one that is deleted, or at the end: a failure keeps nothing from that."""
+        """Close a deleted collection, or all at the end; failures are logged."""
         try:
             await collection.close()
         except BackendError as error:

@@ -19,14 +19,14 @@ PAGE = 1000
 """Chunks that are read at a time."""
 
 LONGEST_TOKEN = 16
-"""Letters of a token, of text that has a meaning."""
+"""Characters a token, at most, in ordinary text."""
 
 MOST_TOKENS = 8192
 """Of a sentence, which is not cut then: more than an overlap has."""
 
 BETWEEN = "\n\n"
 ENDS = "\n,.;:!?。？！)\"'"
-"""Where a sentence or a phrase ends, which chunks have whole."""
+"""Where a sentence or phrase ends; chunks are cut there."""
 
 
 async def stored(collection: Collection, document_id: str) -> StoredDocument:
@@ -51,7 +51,7 @@ async def stored(collection: Collection, document_id: str) -> StoredDocument:
 
 
 async def selected(collection: Collection, filters: Mapping[str, Any]) -> list[str]:
-    """The ids of the documents of which a chunk fits."""
+    """The ids of documents with a chunk that fits."""
     where = conditions(dict(filters))
     await collection.prepare(where)
     found = {chunk.document_id: None async for chunk in _chunks(collection, where=where)}
@@ -95,7 +95,7 @@ def whole_text(chunks: Sequence[Chunk], overlap: int) -> str:
 
 
 def _shared(before: str, text: str, overlap: int) -> int:
-    """How many letters of whole sentences or phrases `before` ends with that `text` begins with."""
+    """The length of the overlap: whole sentences or phrases that end `before` and begin `text`."""
     text = text[: overlap * LONGEST_TOKEN]
     borders = [0] * len(text)  # of each beginning, the longest that is its end, too (Knuth, Morris, Pratt)
     length = 0

@@ -18,9 +18,9 @@ from .rebuild import build_indexes
 log = logging.getLogger(__name__)
 
 GROWN = 20_000
-"""Chunks without a graph that are worth building one: searching them one by one takes a few milliseconds."""
+"""Chunks outside the graph that make a rebuild worth while: searching fewer one by one takes a few milliseconds."""
 GROWTH = 0.2
-"""... and as a share of those that have one, lest a large collection be copied again and again."""
+"""... and their share of those in the graph, so that a large collection is not copied again and again."""
 
 
 class IndexBuilder:
@@ -49,7 +49,7 @@ class IndexBuilder:
         manifest = collection.manifest
         if (
             manifest.engine != self._edge.name or not collection.is_open
-        ):  # opened again, it is looked at again
+        ):  # it is looked at again when it is opened again
             return False, False
         _, chunks = await collection.count()
         grown = chunks - manifest.indexed >= max(self._grown, GROWTH * manifest.indexed)

@@ -97,12 +97,12 @@ models = Table(
     Column("dimension", Integer, nullable=False),  # 0 for those in this process, which are known by a hash
     Column("fingerprint", Text, nullable=False),
 )
-"""What made the vectors of collections, each once, though it may be called this or that."""
+"""Fingerprints of embedding models, each once, whatever names the model goes by."""
 
 FREEZE = 60.0
-"""Seconds for which a collection takes no writes while another process exchanges it, should that be killed."""
+"""Seconds that a freeze lasts, if the process that exchanges the collection is killed."""
 CLOCK_SECONDS = 5.0
-"""By so much the clocks of processes may differ."""
+"""How far the clocks of two processes may be apart."""
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,9 @@ class Manifest:
     indexed: int = 0
     indexes: dict[str, FieldType] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
-    """Those of a Qdrant server that were given for it."""
+    """Engine options that were given when it was created."""
     made_with: dict[str, Any] = field(default_factory=dict)
-    """Those that its physical collection was made with: these, and what was set then."""
+    """Engine options that its physical collection was made with: those given, and the settings of that time."""
     made_by: str | None = None
     parser: str | None = None
     """A project's own node parser, which splits its documents in place of ours."""
@@ -155,7 +155,7 @@ class Manifest:
 
     @property
     def public(self) -> dict[str, Any]:
-        """What callers are told: all but where it is kept."""
+        """What callers are told: all except where it is stored."""
         shown = {name: getattr(self, name) for name in _PUBLIC}
         return {**shown, "name": self.called, "engine": self.made_with}
 
@@ -176,12 +176,12 @@ def _is(manifest: Manifest) -> ColumnElement[bool]:
 
 
 def _frozen(moment: float) -> ColumnElement[bool]:
-    """Not if that is longer than it can be: then the clock went back, and whoever froze it is told it is too late."""
+    """Whether it is frozen now. A freeze longer than there can be means that a clock was set back: it does not count."""
     return table.c.frozen.between(moment, moment + FREEZE + CLOCK_SECONDS)
 
 
 def called(name: QualifiedName) -> str:
-    """As whoever calls now writes it."""
+    """Its name as the current caller writes it."""
     return name.shown_to(tracing.current().caller)
 
 
@@ -244,7 +244,8 @@ class Manifests:
         return Manifest(**columns), bool(frozen)
 
     def freeze(self, manifest: Manifest, *, longer: bool = False) -> None:
-        """Have it take no writes by other processes for a while, or for longer; raises Conflict if it is too late."""
+        """Keep other processes from writing to it for a while, or for longer; raises Conflict if the freeze has run
+        out."""
         moment = time.time()
         which = _is(manifest) & (_frozen(moment) if longer else ~_frozen(moment))
         with transaction(self._engine) as connection:
@@ -269,23 +270,23 @@ class Manifests:
             return [(row.physical, row.engine, row.job) for row in left]
 
     def begin(self, physical_id: str, engine: str, job: str = "") -> None:
-        """A physical collection is going to be made: if that ends here, it is an orphan."""
+        """Note an orphan before its physical collection is made."""
         with transaction(self._engine) as connection:
             connection.execute(self._as_orphan(physical_id, engine, job))
 
     def removed(self, physical_id: str) -> None:
-        """An orphaned physical collection is gone."""
+        """Forget an orphan whose physical collection was removed."""
         with transaction(self._engine) as connection:
             connection.execute(delete(orphans).where(orphans.c.physical == physical_id))
 
     def counts(self) -> dict[str, tuple[int, int]]:
-        """Of collections that were closed, by id, how many documents and chunks they have."""
+        """The numbers of documents and chunks of closed collections, by id."""
         closed = select(table.c.id, table.c.documents, table.c.chunks).where(table.c.documents.is_not(None))
         with self._engine.connect() as connection:
             return {row.id: (row.documents, row.chunks) for row in connection.execute(closed)}
 
     def note_counts(self, manifest: Manifest, counts: tuple[int, int] | None) -> None:
-        """Keep them, as a collection is closed, or forget them before it is written to."""
+        """Store the counts when a collection is closed, or (None) forget them before it is written to."""
         documents, chunks = counts or (None, None)
         with transaction(self._engine) as connection:
             connection.execute(update(table).where(_is(manifest)).values(documents=documents, chunks=chunks))
@@ -390,7 +391,7 @@ class Manifests:
             return Fingerprint.from_json(json.loads(kept.scalar_one()))
 
     def note_model(self, manifest: Manifest) -> None:
-        """Keep what made a collection and what that is called, unless the collection is another by now."""
+        """Store which model made a collection's vectors, unless the collection was exchanged meanwhile."""
         values = {"embedding_model": manifest.embedding_model, "made_by": manifest.made_by}
         with transaction(self._engine) as connection:
             connection.execute(update(table).where(_is(manifest)).values(values))

@@ -1,4 +1,4 @@
-"""Which collections have their index open: the most recently used ones, as many as may be."""
+"""Which collections have their index open: the most recently used ones, up to a limit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Protocol
 from anyio import CancelScope
 
 TICK = 1.0
-"""Seconds between two looks at what is idle."""
+"""Seconds between two searches for idle indexes."""
 
 PAUSE = 0.05
-"""Seconds between two looks where there are too many, all in use."""
+"""Seconds between two searches while too many are open, all in use."""
 
 WORTH = 100
-"""An index stays for so many times as long as it took to open, however short the idle seconds are."""
+"""An index stays open at least so many times as long as opening it took."""
 
 
 class Openable(Protocol):
@@ -31,9 +31,8 @@ class Openable(Protocol):
 
 
 class OpenIndexes:
-    """Releases the least recently used beyond `most`, and those that were idle for some seconds. Made on the loop.
-
-    What is in use stays, so that there may be more for a while.
+    """Closes the least recently used indexes beyond `most`, and idle ones. Made on the loop. Indexes in use stay
+    open, so there may be more than `most` for a while.
     """
 
     def __init__(self, most: int, idle_seconds: float) -> None:

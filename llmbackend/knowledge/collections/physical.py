@@ -1,4 +1,6 @@
-"""Physical collections: made, opened and removed in their engines. What no manifest names is an orphan, and goes."""
+"""Physical collections: made, opened and removed in their engines. One that no manifest names is an orphan, and is
+removed.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ class PhysicalCollections:
         return engine is None or engine.shared
 
     def engine(self, manifest: Manifest) -> VectorEngine:
-        """The engine that a collection is in; raises Conflict if it is not set any more."""
+        """The engine that a collection is in; raises Conflict if its server is no longer set."""
         engine = self._engines.get(manifest.engine)
         if engine is None:
             raise Conflict(
@@ -45,7 +47,7 @@ class PhysicalCollections:
         return engine
 
     async def make(self, manifest: Manifest, job: str = "") -> None:
-        """An empty one, an orphan until somebody stores the manifest; one that a job makes stays until that has ended."""
+        """Make an empty one: an orphan until a manifest names it; a job's stays until the job has ended."""
         engine = self.engine(manifest)
         await threads.database(self._manifests.begin, manifest.physical_collection.id, manifest.engine, job)
         await engine.threads(engine.create, manifest.physical_collection.id, manifest.layout)
@@ -66,17 +68,17 @@ class PhysicalCollections:
                 manifest = now
 
     async def drop(self, manifest: Manifest) -> None:
-        """Remove an orphan; what cannot be removed now is at the next start."""
+        """Remove an orphan; if that fails now, the next start removes it."""
         with CancelScope(shield=True):
             await self._drop(manifest.physical_collection.id, manifest.engine)
 
     async def tidy(self) -> None:
-        """Remove what a process that was killed left unfinished, or had no time to remove."""
+        """Remove orphans that a killed process left."""
         for physical_id, engine in await threads.database(self._manifests.orphans):
             await self._drop(physical_id, engine)
 
     async def tidy_after_jobs(self, unfinished: Callable[[Sequence[str]], Awaitable[set[str]]]) -> None:
-        """Remove what jobs left that will not go on: `unfinished` tells which of some may."""
+        """Remove orphans of jobs that have ended; `unfinished` tells which jobs have not."""
         left = await threads.database(self._manifests.left_by_jobs)
         going_on = await unfinished([job for _, _, job in left]) if left else set()
         for physical_id, engine, job in left:

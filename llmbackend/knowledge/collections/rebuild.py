@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     """The vectors that stored chunks get in the new physical collection."""
 
 Still = Callable[[], Awaitable[None]]
-"""Called now and then while others wait."""
+"""Called now and then while writers wait."""
 
 Progress = Callable[[int, int, str], None]
 """Called with chunks done, chunks in all, and the stage."""
@@ -55,7 +55,7 @@ ROUNDS = 5  # of copying without making them wait, at most
 
 
 class Job(Protocol):
-    """One that may be killed and tried again: `resume` is what an earlier attempt saved by `checkpoint`."""
+    """A job that may be killed and tried again: `resume` is what an earlier attempt saved by `checkpoint`."""
 
     job_id: str
     resume: Any
@@ -234,7 +234,7 @@ async def _exchange(collection: Collection, copy: _Copy, embed: Embed) -> None:
 
 
 async def _differing(collection: Collection, copy: _Copy, still: Still = checkpoint) -> set[str]:
-    """The documents of which either the collection or the copy has points that the other has not."""
+    """The documents whose points differ between the collection and the copy."""
     found: set[str] = set()
     both: tuple[tuple[Collection | _Copy, Collection | _Copy], ...] = ((collection, copy), (copy, collection))
     for one, other in both:
@@ -252,7 +252,7 @@ async def _differing(collection: Collection, copy: _Copy, still: Still = checkpo
 
 @dataclass
 class _Copy:
-    """A physical collection that nobody sees yet, open."""
+    """An open physical collection that no manifest names yet."""
 
     manifest: Manifest
     index: VectorIndex
@@ -266,7 +266,7 @@ class _Copy:
     async def update(
         self, collection: Collection, changed: set[str], embed: Embed, still: Still = checkpoint
     ) -> None:
-        """Make these documents what they are now, deleted ones included."""
+        """Bring these documents up to date in the copy; deleted ones are removed."""
         names = sorted(changed)
         for start in range(0, len(names), COPIED_LOCKED):
             some = names[start : start + COPIED_LOCKED]
@@ -313,7 +313,7 @@ class _Copy:
                 yield count
 
     async def _rest(self, page: Stored) -> Stored:
-        """What of a page is not here yet."""
+        """The part of a page that the copy does not have yet."""
         ids = [chunk.point_id(self.manifest.physical_collection.namespace) for chunk in page.chunks]
         there = await self.there(ids)
         rest = [number for number, one in enumerate(ids) if one not in there]

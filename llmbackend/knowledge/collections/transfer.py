@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IDLE_SECONDS = 600.0
-"""Seconds for which an import waits for its next page."""
+"""Seconds that an import waits for its next page."""
 
 
 async def export_page(
@@ -201,7 +201,7 @@ class Imports:
                 await self._collections.physical.drop(running.manifest)
 
     async def _give_up(self) -> None:
-        """Drop those whose next page does not come."""
+        """Drop imports whose next page does not come in time."""
         with self._scope:
             while True:
                 await anyio.sleep(IDLE_SECONDS / 10)

@@ -1,4 +1,4 @@
-"""Collections that were written to, for whoever looks after them in the background."""
+"""Collections that were written to, queued for background work."""
 
 from __future__ import annotations
 
