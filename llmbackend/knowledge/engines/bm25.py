@@ -21,7 +21,7 @@ from ...words import REMEMBERED_LENGTH, is_run, letters, pairs, plain, words
 
 _Made = TypeVar("_Made")
 
-REMEMBERED = 2**16  # words, for each way to make their dimensions
+REMEMBERED = 2**16  # words, for each kind of terms
 REMEMBERED_ASKED = 2**12  # words of queries
 
 Terms = Callable[[str, tuple[str, ...]], tuple[int, ...]]
@@ -95,7 +95,7 @@ class Multilingual:
 
     @staticmethod
     def asked(word: str) -> dict[int, float]:
-        """What a word of a query asks for: half of it for its accents, if it has such."""
+        """The weighted dimensions of a query's word; an accented form gets half of the weight."""
         if is_run(word):
             # A query of one letter finds it in longer words; in a longer query it would only be noise.
             return dict.fromkeys(map(hashed, pairs(word) or letters(word)), 1.0)
@@ -123,7 +123,7 @@ class Multilingual:
 
 
 class _Remembered(dict[str, _Made]):
-    """What is made of each word that was met before: making it takes long."""
+    """Results for words met before: computing them takes long."""
 
     def __init__(self, make: Callable[[str], _Made], most: int) -> None:
         self._make, self._most = make, most
@@ -149,7 +149,7 @@ def _remembered_asked(asked: Asked) -> _Remembered[dict[int, float]]:
 
 
 class EnglishOfEdge:
-    """The encoder of collections made before there was another: Qdrant Edge's own, with English stems."""
+    """The encoder of the oldest collections: Qdrant Edge's own, with English stems."""
 
     NAME = "bm25-english"
 
@@ -169,7 +169,7 @@ class EnglishOfEdge:
         return Sparse(list(vector.indices), list(vector.values))
 
 
-# Languages: those of Latin script whose stems differ; no vote means that it may be either.
+# Languages of Latin script, whose stems differ; without a vote, a text may be in either.
 
 ENGLISH, GERMAN = "english", "german"
 EITHER = (ENGLISH, GERMAN)

@@ -1,7 +1,7 @@
 """Metadata fields of all chunks as columns in memory: a filter on them is resolved to the points that fit it.
 
-They find what an engine finds that looks into every payload. A point's id follows from its content, so what is written
-again is the same; what is deleted stays here, and no search finds it.
+They find the same points as an engine that looks into every payload. A point's id follows from its content, so what
+is written again is the same; what is deleted stays here, and no search finds it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     """Of each row, whether it fits."""
 
 SORT_FROM = 10_000
-"""Rows since the last time that are worth sorting all by their ids."""
+"""New rows after which all are sorted by id again."""
 
 
 class Columns:
@@ -38,7 +38,7 @@ class Columns:
             np.empty(0, np.uint64),
             np.empty(0, np.intp),
         )
-        """The ids' lower halves in order, and their rows."""
+        """The lower halves of the ids, sorted, and their rows."""
         self._lock = threading.Lock()
         self.version = 0
         """Goes up with every change."""
@@ -179,7 +179,7 @@ class _Column:
     def __init__(self, path: str) -> None:
         self._steps = steps(path)
         self._texts = _Values(np.int64)
-        """By their hashes, of 64 bits: among a million texts two are alike in one of 40 million processes."""
+        """Texts by their 64-bit hashes: among a million texts, two collide in one of 40 million processes."""
         self._times = _Values(np.int64)
         self._numbers = _Values(np.float64)
         self._exact = _Values(np.int64)
@@ -218,7 +218,7 @@ class _Column:
             kind.add(keys, rows)
 
     def rows(self, condition: FieldCondition) -> list[Any]:
-        """Those that fit, in one array or several."""
+        """Rows that fit, in one array or several."""
         if condition.times is not None:
             bounds = {
                 name: _microseconds(datetime.fromisoformat(bound)) for name, bound in condition.times.items()
@@ -258,7 +258,7 @@ _TIME = re.compile(
 
 
 def _moment(text: str) -> int | None:
-    """A time in microseconds since 1970, if a text is one that Qdrant knows; in UTC where it tells no zone."""
+    """A text as microseconds since 1970, if Qdrant reads it as a time; UTC without a zone."""
     if len(text) < len("2026-1-1") or not (found := _TIME.fullmatch(text)):
         return None
     year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])

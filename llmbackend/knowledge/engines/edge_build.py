@@ -49,7 +49,7 @@ async def built(folder: Path, layout: Layout, *, graph: bool) -> None:
 
 
 def _end_with_parent() -> None:
-    """Where the system can (Linux): a killed parent leaves no process behind that still builds."""
+    """On Linux: end this process when its parent is killed."""
     if sys.platform == "linux":
         import ctypes
         import signal

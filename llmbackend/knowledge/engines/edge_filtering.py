@@ -33,27 +33,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HELD = 0.01  # seconds, about, for which a part may hold the interpreter's lock
+HELD = 0.01  # seconds that a part may hold the interpreter's lock, about
 LEAST_BATCH, READ_BATCH = 32, 256
-LEAST_LOOKUPS, LOOKUPS, MOST_LOOKUPS = 128, 500, 20_000  # a condition of a filter in a chunk is one
+LEAST_LOOKUPS, LOOKUPS, MOST_LOOKUPS = 128, 500, 20_000  # one is one condition looked up in one chunk
 MOST_PARTS = 8
-"""Of all chunks: to find those of a part, Edge looks at the ids of all."""
+"""Most parts that all chunks are divided into: for each, Edge looks at all ids."""
 DEEPEST = 4_000
-"""How far down the unfiltered list is looked for what a filter lets through, before it is in all chunks."""
+"""How far down the unfiltered list to look for chunks that fit a filter, before looking in all chunks."""
 NAMED_AT_ONCE = 10_000
-"""Points that a search is confined to: naming so many takes Edge a hundredth of a second."""
+"""Most points that a search is confined to by their ids: naming so many takes Edge 10 ms."""
 FITTING = 40_000
 """Points that fit a filter, from which on they are not named, but looked for among the nearest: without a graph, to find
 those means to look at all."""
 KEPT_PARTS = 4
 COLUMNS_FROM = 1_000
-"""Chunks from which fields are read into columns: to look a filter up in fewer takes some milliseconds."""
+"""Chunks from which on fields are read into columns: in fewer, looking a filter up takes a few milliseconds."""
 MOST_COLUMNS = 64
 """Of an index, those last asked for. One takes 16 bytes a chunk that has the field, and all together 28 bytes a chunk.
 Of fields that no chunk has, which take nothing, as many are known."""
 REST = 9
-"""Times as long as reading took, nothing is read where it found no field that is there, and was new: made-up names take a
-tenth of the time at most."""
+"""After reading that found no new field, nothing is read for so many times as long: made-up names take a tenth of the
+time at most."""
 AFTER_FAILURE = 60.0  # seconds
 RESOLVED = 16
 """Filters of which is kept what fits them, until something is written: a byte a chunk, and the points as Edge takes them."""
@@ -61,7 +61,7 @@ _FILTERING = threading.Lock()
 
 
 def next_size(size: int, took: float, least: int, most: int) -> int:
-    """Of the next part, by how long one of that size took."""
+    """The next part's size, by how long the last one took."""
     if took > HELD:
         return max(least, size // 2)
     return min(most, 2 * size) if took < HELD / 4 else size
@@ -87,12 +87,12 @@ class Filtering:
         self._index = index
         self._syntax = index.syntax
         self._lookups = LOOKUPS
-        """How many at once, as it has turned out: chunks may be short or long."""
+        """Chunks to look at in one part, by experience: they may be short or long."""
         self._columns: Columns | None = None
         self._reading: Columns | None = None
-        """Those that are being filled: what is written meanwhile comes into them, too."""
+        """Columns that are being filled: chunks written meanwhile are added, too."""
         self._asked: OrderedDict[str, None] = OrderedDict()
-        """Paths that filters asked for, the last ones last."""
+        """Paths that filters asked for, the most recent last."""
         self._most_rows = 0
         self._not_before = 0.0
         self._thread: threading.Thread | None = None
@@ -120,16 +120,16 @@ class Filtering:
         return [scored for scored in found if scored is not None]
 
     def add(self, points: Sequence[tuple[uuid.UUID, dict[str, Any]]]) -> None:
-        """What was just written."""
+        """Add chunks that were just written."""
         with self._lock:
             both = [columns for columns in (self._columns, self._reading) if columns is not None]
         for columns in both:
             columns.add(points)
         if both and self._columns is not None and len(self._columns) > self._most_rows:
-            self._read_later()  # most of them may be gone by now
+            self._read_later()  # most may have been deleted since
 
     def take_over(self, other: Filtering) -> None:
-        """Have the columns of an index with the same points, which nobody writes to any more."""
+        """Take over the columns of an index with the same points that is no longer written to."""
         self._columns, self._asked, self._most_rows = other._columns, other._asked.copy(), other._most_rows
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ class Filtering:
     # In columns
 
     def _covering(self, conditions: Sequence[Condition]) -> Columns | None:
-        """The columns of all fields that conditions ask for. If some are missing, they come later."""
+        """The columns of all fields that conditions ask for, or None while some are missing; these are then read."""
         paths = {path: None for field in _fields(conditions) for path in places(field)}
         with self._lock:
             columns = self._columns
@@ -216,7 +216,7 @@ class Filtering:
                 self._thread = threads.background("columns", self._read)
 
     def _read(self) -> None:
-        """Read the paths that were asked for, as long as some are missing."""
+        """Read missing paths until there are none."""
         while True:
             if self._closed.wait(max(0.0, self._not_before - time.monotonic())):
                 return
@@ -243,7 +243,7 @@ class Filtering:
                 self._not_before = time.monotonic() + REST * took
 
     def _gained(self, before: Columns | None) -> bool:
-        """Whether there are columns of fields that are there, without that others had to go for them."""
+        """Whether fields that exist were read without dropping others."""
         now = self._columns
         if now is None:
             return False
@@ -251,7 +251,7 @@ class Filtering:
         return before is None or (len(filled) <= MOST_COLUMNS and bool(filled - before.paths))
 
     def _leave_out(self, there: Columns | None) -> None:
-        """What was asked for the longest time ago, apart for fields that are there, and for those that may be made up."""
+        """Drop the paths asked for least recently; fields that exist and fields that do not are counted apart."""
         known = there.paths - there.empty if there is not None else frozenset()
         for some in (known, self._asked.keys() - known):
             inside = [path for path in self._asked if path in some]
@@ -259,7 +259,7 @@ class Filtering:
                 del self._asked[path]
 
     def _fill(self, paths: list[str]) -> bool:
-        """Whether it came to the end before the index is closed."""
+        """Whether it ended before the index was closed."""
         from .columns import Columns
 
         columns = Columns(paths)
@@ -279,10 +279,12 @@ class Filtering:
     # In the chunks
 
     def _near(self, query: Any, limit: int, where: Any, terms: int, chunks: int) -> list[Scored] | None:
-        """Where many chunks fit a filter, the best that do are near the top of the list without it. None if not."""
+        """The hits among the top of the unfiltered list: enough where many chunks fit the filter. None if too few are
+        there.
+        """
         scored: list[Scored] = []
         looked_at, depth = 0, max(LEAST_BATCH, 2 * limit)
-        while depth <= min(DEEPEST, chunks // 4):  # looking into all of them would be faster
+        while depth <= min(DEEPEST, chunks // 4):  # looking in all chunks would be faster
             [found] = self._index.query([query], depth)
             fitting = set(self._fitting([point for point, _ in found[looked_at:]], where, terms))
             scored += [one for one in found[looked_at:] if one[0] in fitting]
@@ -322,7 +324,7 @@ class Filtering:
 
     @contextmanager
     def _part(self, lookups: int) -> Iterator[None]:
-        """Around a part with so many: one at a time in this process."""
+        """Held around each part: one at a time in this process."""
         with _FILTERING:
             began = time.perf_counter()
             yield

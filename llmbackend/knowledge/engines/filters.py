@@ -1,4 +1,4 @@
-"""Filters as callers write them, understood: conditions on metadata, and their combinations."""
+"""Filters as callers write them, parsed: conditions on metadata, and combinations of them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple
 from ...errors import InvalidRequest
 
 PLACE = ("page", "headings")
-"""What filters find in a chunk's place, beside its metadata."""
+"""Fields of a chunk's place, which filters find beside metadata."""
 
 MAX_LEVELS = 16
-"""How deep `and`, `or` and `not` may lie in one another."""
+"""How deep `and`, `or` and `not` may be nested."""
 
 TERMS = 32
 """How many conditions filters may have in all: an engine may look each one up in every chunk."""
@@ -26,9 +26,8 @@ _BOUNDS = ("gt", "gte", "lt", "lte")
 
 
 class FieldCondition(NamedTuple):
-    """What one metadata field must be: equal to `equals`, one of `any_of`, within a range; else it must be there.
-
-    Numbers are equal whether they are whole ones or floats: 2024 is 2024.0.
+    """What one metadata field must be: equal to `equals`, one of `any_of`, within a range, or else present. Whole
+    numbers and floats are compared by value: 2024 is 2024.0.
     """
 
     key: str
@@ -50,7 +49,7 @@ Condition = FieldCondition | Combination
 
 
 def conditions(filters: dict[str, Any] | None) -> list[Condition]:
-    """What all must be true for `filters`; raises InvalidRequest that names the place.
+    """The conditions that must all hold for `filters`. Raises InvalidRequest, which names the place.
 
     `{field: value | [values] | {"gte": number or time, …} | {"exists": bool} | {"not": any of these}}`, and
     `{"and": [filters, …]}`, `{"or": [filters, …]}`, `{"not": filters}`, all beside and in one another.
@@ -95,7 +94,7 @@ def _all(filters: dict[str, Any], place: tuple[str, ...]) -> Iterator[Condition]
         elif key in ("and", "or"):
             if not isinstance(value, list) or not value:
                 raise _wrong(here, 'takes a list of filters, such as [{"year": 2026}, {"team": "hr"}]')
-            if len(value) > TERMS:  # before anything is made of them
+            if len(value) > TERMS:  # before any objects are made of them
                 raise _too_many(len(value))
             parts = [_one(part, (*here, str(number))) for number, part in enumerate(value)]
             yield Combination("all" if key == "and" else "any", parts)
@@ -130,7 +129,7 @@ def _field(key: str, value: Any, place: tuple[str, ...]) -> Iterator[Condition]:
 
 
 def _any_of(key: str, values: list[Any], place: tuple[str, ...]) -> Condition:
-    """That a field is one of these texts, numbers and truth values."""
+    """A condition that a field is one of these texts, numbers and booleans."""
     texts = list(dict.fromkeys(form for value in values if isinstance(value, str) for form in forms(value)))
     truths = list(dict.fromkeys(value for value in values if isinstance(value, bool)))
     numbers = [value for value in values if not isinstance(value, str | bool)]
@@ -143,7 +142,7 @@ def _any_of(key: str, values: list[Any], place: tuple[str, ...]) -> Condition:
 
 
 def forms(text: str) -> list[str]:
-    """A text in the forms that accented letters may have in Unicode: metadata are stored as they were given."""
+    """A text in Unicode's composed and decomposed form: metadata are stored as given, in either."""
     found = {text: None}
     if not text.isascii():
         found |= {unicodedata.normalize(form, text): None for form in ("NFC", "NFD")}
@@ -183,7 +182,7 @@ def _within(key: str, bounds: dict[str, Any], place: tuple[str, ...]) -> FieldCo
             "'2026-03-01T09:30:00Z' or '2026-03-01T09:30:00+02:00'",
         )
     found: dict[str, datetime] = {}
-    for name, moment in given:  # a day may have become the same bound as another one
+    for name, moment in given:  # a day may have become the same bound as another value
         narrower = max if name.startswith("g") else min
         found[name] = narrower(found.get(name, moment), moment)
     return FieldCondition(key, times={name: moment.isoformat() for name, moment in found.items()})
@@ -193,7 +192,7 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d.*)?", re.ASCII)
 
 
 def is_time(text: str) -> bool:
-    """Whether it is a date, or a date and time, as they are compared."""
+    """Whether it is a date, or a date and time."""
     try:
         return _moment("gte", text) is not None
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""The dense and the sparse list of one search in one, by their scores.
+"""Fusion of a search's dense and sparse lists, by their scores.
 
 Ranks would not tell that BM25's first is far ahead of its second, as it is where one passage alone has the code or the
 name that was asked for. Each list's scores are set between their mean minus and plus three deviations (distribution-based
@@ -32,7 +32,7 @@ def best(
     if len(lists) == 1:
         [(name, scored)] = lists.items()
         return [(key, {name: score}) for key, score in scored[:top_k]]
-    numbers: dict[_Key, int] = {}  # hashing a UUID takes long, so it is done once
+    numbers: dict[_Key, int] = {}  # hashing a UUID is slow, so each is hashed once
     dense, sparse = (
         {numbers.setdefault(key, len(numbers)): score for key, score in lists[name]}
         for name in LISTS["hybrid"]
@@ -56,7 +56,7 @@ def best(
 
 
 def _line(scores: Collection[float], share: float) -> tuple[float, float]:
-    """What scores are multiplied by, and what is added then, to go from 0 to `share`."""
+    """Factor and offset that map scores to 0 … `share`."""
     if not scores:
         return 0.0, 0.0
     mean = sum(scores) / len(scores)

@@ -10,7 +10,7 @@ from typing import Literal
 from .filters import PLACE, Combination, Condition, FieldCondition, forms
 
 FieldType = Literal["keyword", "integer", "float", "bool", "datetime"]
-"""What is in a field: texts, whole numbers, numbers, true or false, moments."""
+"""What an indexed field holds: texts, whole numbers, numbers, booleans, moments."""
 
 Indexes = Mapping[str, FieldType]
 """By field."""
@@ -21,7 +21,7 @@ MOST = 90
 """Places in points that a collection's indexes may take. Qdrant Cloud allows 100, and ours take a few."""
 
 EXACT = 2**53
-"""Up to which a float64 is exact for whole numbers."""
+"""The largest whole number up to which all are exact as float64."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _PART = re.compile(r'"([^"]*)"|(\[\d*\])|([^."\[\]]+)')
@@ -50,7 +50,7 @@ def _quoted(name: str) -> str:
 
 
 def parts(path: str) -> tuple[str, ...]:
-    """A path taken apart: Qdrant tells paths with fewer quotes than they were given with."""
+    """A path in parts, for comparison: Qdrant returns paths with fewer quotes than it was given."""
     return tuple(quoted or inside or bare for quoted, inside, bare in _PART.findall(path))
 
 
@@ -72,7 +72,7 @@ def selector(path: str) -> str:
 
 
 def needed(conditions: Iterable[Condition]) -> dict[str, FieldType]:
-    """The index that each field of a filter needs. A field has one index: what the first condition needs."""
+    """The index that each field of a filter needs: that of the field's first condition."""
     found: dict[str, FieldType] = {}
     anything: set[str] = set()
     waiting = list(conditions)

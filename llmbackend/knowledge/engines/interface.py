@@ -95,11 +95,14 @@ class Found(NamedTuple):
 
 
 TRIES = 3
-"""How often is searched, if what was found is gone or superseded when it is read: its document was replaced meanwhile."""
+"""How often to search when hits are gone or superseded by the time they are read: their documents were replaced
+meanwhile."""
 
 
 def one_version(chunks: Mapping[_Key, Chunk]) -> dict[_Key, Chunk]:
-    """Of each document those of one version: while it is replaced, the old one until that is superseded."""
+    """The chunks of one version of each document: while one is being replaced, of the old version until it is
+    superseded.
+    """
     shown: dict[str, Chunk] = {}
     several = False
     for chunk in chunks.values():
@@ -137,12 +140,12 @@ class Stored(NamedTuple):
 
 
 def gone(error: LLMBackendError) -> bool:
-    """Whether the reason is that an index is not there (any more): another process may have removed it."""
+    """Whether the error says that an index does not exist: another process may have removed it."""
     return error.details.get("gone") is True
 
 
 def damaged(error: LLMBackendError) -> bool:
-    """Whether the reason is that an index cannot be read any more, or has failed inside."""
+    """Whether the error says that an index is unreadable or has failed inside."""
     return error.details.get("damaged") is True
 
 
@@ -198,10 +201,12 @@ class VectorIndex(Protocol):
 
     @property
     def threads(self) -> Threads:
-        """Where its calls are to wait."""
+        """The threads that its calls run in."""
 
     def at_once(self, text: str, top_k: int, conditions: Sequence[Condition]) -> bool:
-        """Whether such a search is best done on the event loop: a thread would not let anything else go on meanwhile."""
+        """Whether such a search is best run on the event loop: in a thread, it would hold the interpreter's lock all
+        the same.
+        """
 
     def require_room(self, characters: int) -> None:
         """Raises InsufficientStorage where chunks with so much text could not be written: before they are embedded."""
@@ -289,7 +294,7 @@ class VectorIndex(Protocol):
         """How many documents and how many chunks."""
 
     def lacks(self, indexes: Indexes) -> bool:
-        """Whether it has not all of these indexes of metadata fields."""
+        """Whether any of these indexes of metadata fields is missing."""
 
     def prepare(self, fields: Indexes, declared: Indexes) -> None:
         """Called before a search by fields that are not declared: what it cannot do without an index of gets one, if there is room."""
@@ -301,13 +306,13 @@ class VectorIndex(Protocol):
         """
 
     def take_over(self, other: VectorIndex) -> None:
-        """Called when this has come into the place of another, with the same chunks: what that has in memory may be of use."""
+        """Called when this has replaced another index with the same chunks, whose caches it may take over."""
 
     def flush(self) -> None:
         """Make everything written so far survive a power cut."""
 
     def close(self) -> None:
-        """Flush, and let go of files and threads; nobody may use it any more."""
+        """Flush and release files and threads; not to be used afterwards."""
 
 
 class Physical(NamedTuple):
@@ -338,7 +343,7 @@ class VectorEngine(Protocol):
     shared: bool
     """Whether other processes may write to its indexes."""
     threads: Threads
-    """Where its calls, and those of its indexes, are to wait."""
+    """The threads that its calls, and those of its indexes, run in."""
     options: Mapping[str, Any] | None
     """What its indexes are made with unless other options are given; None if it takes no options."""
 

@@ -1,4 +1,6 @@
-"""Texts as they are searched: without what only shows them on a page. They are stored, and quoted, as they are."""
+"""Texts as they are searched: without line-end hyphens, ligatures and invisible characters. Stored and quoted texts
+keep them.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,14 @@ _REPLACED = re.compile(f"(?P<unseen>[{_UNSEEN}])|(?P<ligature>[{_LIGATURES}])|(?
 
 
 def legible(text: str) -> str:
-    """A text with its words in one piece: soft hyphens, and those at the ends of lines, are undone."""
+    """A text with its words whole: soft hyphens and hyphens at line ends are removed."""
     if _has_broken(text):
         text = _AT_LINE_END.sub(_joined, text)
     return text if text.isascii() or not _ODD.search(text) else _REPLACED.sub(_replaced, text)
 
 
 def with_parts(text: str) -> str:
-    """The same for a search by words: what was divided by a real hyphen is found by its parts, too."""
+    """The same for a search by words, with the parts of words that a real hyphen divided."""
     if not _has_broken(text):
         return legible(text)
     return " ".join([legible(text), *(part for parts in _BROKEN.findall(text) for part in parts)])

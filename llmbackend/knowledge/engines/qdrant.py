@@ -49,14 +49,14 @@ HNSW_M, HNSW_EF_CONSTRUCT = 16, 128
 
 
 NAMED_AT_ONCE = 256
-"""Documents in one call: Edge holds the interpreter's lock in each."""
+"""Documents in one call: Edge holds the interpreter's lock during each."""
 
 BRANCHES = 8
-"""Of a tree of ranges, at each of its nodes."""
+"""Children of each node in a tree of ranges."""
 
 READ_AT_ONCE = 256
 PAGE_BYTES = 4 * 2**20
-"""Of a page, about: what is in it is written out as one piece of JSON."""
+"""Characters of a page, about: it is written as one piece of JSON."""
 
 Dense = list[float]
 
@@ -103,13 +103,13 @@ class QdrantIndex(ABC):
         self._in_use = in_use
         self._writer = writer
         self._ahead: dict[str, int] = {}
-        """When documents were written by a clock that is ahead of ours, or that was set back since."""
+        """The newest time of writing seen: another clock may be ahead of ours, or ours was set back."""
         self._indexed: dict[tuple[str, ...], str] = {}
         """The type of index that each path of a point has."""
 
     @cached_property
     def _encoder(self) -> Encoder:
-        """Found when needed: an index whose sparse model there is not any more can be read, and so reindexed."""
+        """Looked up when needed, so that an index of an unknown sparse model can still be read, and reindexed."""
         return encoder(self._sparse_model)
 
     def _begin(self, repair: bool) -> None:
@@ -200,7 +200,7 @@ class QdrantIndex(ABC):
             "written": max(time.time_ns(), self._ahead.get(chunk.document_id, 0) + 1),
             "text": chunk.text,
         }
-        # Edge takes its time to convert dictionaries, even those without anything.
+        # Edge is slow to convert dictionaries, even empty ones.
         if chunk.metadata:
             payload["metadata"] = chunk.metadata
         if chunk.place:
@@ -418,7 +418,7 @@ class QdrantIndex(ABC):
             except InvalidRequest:
                 if len(some) <= self._named_at_once:
                     raise
-                waiting[:0] = self._portions(some)  # a server has turned out to take less
+                waiting[:0] = self._portions(some)  # the server takes fewer than thought
 
     @property
     def _named_at_once(self) -> int:
@@ -501,10 +501,10 @@ class QdrantIndex(ABC):
         return self._syntax.equals(key, values[0])
 
     def _numbers(self, key: str, values: Sequence[float], kind: str | None) -> Any:
-        """Equal to one of these, be it stored as a whole number or as a float: matches know whole ones only."""
-        if kind == "integer":  # which knows no others
+        """Equal to one of these numbers, stored as integer or float: Qdrant's match knows integers only."""
+        if kind == "integer":  # which knows only integers
             whole = [int(value) for value in values if float(value).is_integer() and abs(value) < 2**63]
-        else:  # no float is equal to these
+        else:  # no float equals these
             whole = [value for value in values if isinstance(value, int) and abs(value) > EXACT]
         found = [self._syntax.any_of(key, whole)] if whole else []
         if others := sorted({float(value) for value in values if value not in set(whole)}):
@@ -512,7 +512,7 @@ class QdrantIndex(ABC):
         return found[0] if len(found) == 1 else self._syntax.group(should=found)
 
     def _ranges(self, key: str, values: Sequence[float]) -> Any:
-        """A tree of ranges, so that of a thousand values a few dozen are looked at."""
+        """A tree of ranges, so that of a thousand values only a few dozen are compared."""
         bounds = {"gte": values[0], "lte": values[-1]}
         if len(values) == 1:
             return self._syntax.range(key, bounds)

@@ -1,4 +1,4 @@
-"""Calls to a Qdrant server or cluster: its clients, tries again, and its errors as ours."""
+"""Calls to a Qdrant server or cluster: clients, retries, and errors translated into ours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...retrying import Patience
 from .qdrant_refusals import refusal
 
 CONNECTING = 10.0
-"""Seconds for which a server is waited for that has never answered: it may be the wrong URL."""
+"""Seconds to wait for a server that has never answered: the URL may be wrong."""
 
 Result = TypeVar("Result")
 Ask = Callable[[Any], Result]
@@ -46,7 +46,7 @@ class Connection:
                 from qdrant_client import QdrantClient
 
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # of a key without TLS, as in a network of one's own
+                    warnings.simplefilter("ignore")  # about a key without TLS, as in a private network
                     self._clients[url] = QdrantClient(
                         url=url,
                         api_key=self._api_key,
@@ -71,7 +71,7 @@ class Connection:
                 except LLMBackendError as error:
                     if not again or not error.details.get("passing"):
                         raise
-                    self._asked += 1  # the next one, of several
+                    self._asked += 1  # the next of several URLs
                     failed = error
                 else:
                     self._answered = True
@@ -89,7 +89,9 @@ class Connection:
 
     @contextmanager
     def _translated(self, url: str) -> Iterator[None]:
-        """qdrant-client's exceptions become ours, here and only here; `passing` are those that may not come again."""
+        """Translate qdrant-client's exceptions into ours, the one place that does; `passing` ones may succeed when
+        tried again.
+        """
         import httpx
         from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
         from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse

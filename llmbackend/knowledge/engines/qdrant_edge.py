@@ -1,7 +1,8 @@
 """The embedded vector engine: Qdrant Edge, one shard (a folder) a collection, in this process.
 
-Its updates hold the interpreter's lock: they are kept small. `optimize`, which holds it for minutes, runs in a process
-of its own (edge_build.py). What it writes is asked room for before (disk.py): it is killed where there is none.
+Its updates hold the interpreter's lock: they are kept small. `optimize`, which holds it for minutes, runs in a
+process of its own (edge_build.py). Room on the disk is checked before each write (disk.py): on a full disk, the
+engine kills the process.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class QdrantEdge:
     def open(self, physical: Physical, *, repair: bool = True) -> EdgeIndex:
         folder = self.folder(physical.id)
         holes = sum(_hole(file) for files in READ_TO_OPEN for file in folder.glob(files))
-        with self._disk.writing(UPDATE + holes, 0):  # the reserve is there for this, too
+        with self._disk.writing(UPDATE + holes, 0):  # opening may use the reserve
             return EdgeIndex(self._folder / physical.id, physical, repair, self._disk)
 
     def drop(self, physical_id: str) -> None:
@@ -108,7 +109,8 @@ class QdrantEdge:
 
 
 AT_ONCE, AT_ONCE_CHARACTERS = 64, 2_000
-"""Hits and characters of a search that is done on the event loop: handing it to a thread takes a quarter of its time."""
+"""Hits and characters of a search that runs on the event loop: handing it to a thread would add a quarter to its
+time."""
 
 
 class EdgeIndex(QdrantIndex):
@@ -129,7 +131,7 @@ class EdgeIndex(QdrantIndex):
         self._flushing = threading.Lock()
         self._unflushed = True
         self._changed = 0
-        """When it last was, in this process: nobody else has the folder."""
+        """The time of the last change; no other process has the folder."""
         physical = physical or Physical(folder.name, uuid.UUID(folder.name), BM25)
         with _translated(folder, opening=True):
             import qdrant_edge
@@ -299,10 +301,10 @@ class EdgeIndex(QdrantIndex):
         """All have had them from the first."""
 
     def set_indexes(self, changes: Mapping[str, FieldType | None], declared: Indexes) -> None:
-        """They come with a rebuild (edge_build.py): making them holds the interpreter's lock."""
+        """Indexes are built with a rebuild (edge_build.py): building them here would hold the interpreter's lock."""
 
     def prepare(self, fields: Indexes, declared: Indexes) -> None:
-        """A search sees to it itself (edge_filtering.py)."""
+        """Nothing to do: searches filter without an index, too (edge_filtering.py)."""
 
     def take_over(self, other: VectorIndex) -> None:
         if isinstance(other, EdgeIndex):
@@ -324,7 +326,7 @@ class EdgeIndex(QdrantIndex):
             threads.give_way()
 
     def flush(self) -> None:
-        """Takes tens of milliseconds even if little was written, so nothing is done if nothing was."""
+        """Takes tens of milliseconds however little was written, so it is skipped if nothing was."""
         with self._flushing:
             if not self._unflushed:
                 return
@@ -350,13 +352,13 @@ class EdgeIndex(QdrantIndex):
 
 
 def _hole(file: Path) -> int:
-    """Bytes of a file that are not on the disk yet."""
+    """Bytes of a file that are not yet written to the disk."""
     about = file.stat()
     return max(0, about.st_size - 512 * getattr(about, "st_blocks", 0))  # Windows does not tell
 
 
 def _size(points: Sequence[Point]) -> int:
-    """Bytes that these take in the log and in the segments, generously."""
+    """Bytes that these chunks take in the log and in segments, generously estimated."""
     size = 0
     metadata: Any = None
     of_metadata = 0
@@ -453,16 +455,15 @@ def config(dimension: int) -> Any:
 
 
 _UNREADABLE = ("decod", "deserial", "decompress", "corrupt", "checksum", "recursion limit")
-"""What Edge's errors say of data that it cannot read, in whatever call that shows."""
+"""Phrases in Edge's errors about data that it cannot read, in any call."""
 
 _NO_ROOM = ("No space left", "Too many open files", "Cannot allocate memory")
-"""What they say of a shard that there is nothing wrong with."""
+"""Phrases in errors that do not mean damage."""
 
 
 class _translated:
-    """Qdrant Edge raises bare Exceptions, and panics; here, and only here, they become ours.
-
-    A shard that has panicked, or cannot be read or opened, is damaged.
+    """Translate Qdrant Edge's bare exceptions and panics into ours, the one place that does. A shard that panicked,
+    or cannot be read or opened, is damaged.
     """
 
     __slots__ = ("_folder", "_opening")
@@ -489,7 +490,7 @@ class _translated:
         if (int(told[1]) if told else getattr(error, "errno", None)) in FULL:
             raise full(self._folder) from error
         details: dict[str, Any] = {"backend": "Qdrant Edge"}
-        given = isinstance(error, (TypeError, ValueError))  # what is wrong is what it was given
+        given = isinstance(error, (TypeError, ValueError))  # the arguments are wrong, not the shard
         unreadable = self._opening or (not given and any(sign in said for sign in _UNREADABLE))
         if panicked(error) or (unreadable and not any(sign in said for sign in _NO_ROOM)):
             details["damaged"] = True

@@ -22,7 +22,7 @@ class Limits(NamedTuple):
     upsert: int | None = None
     """Points in a write."""
     exact: bool = True
-    """Whether anything may be asked for exactly, which counting is."""
+    """Whether exact requests are allowed, such as counting."""
     oversampling: float | None = None
 
     @classmethod

@@ -16,7 +16,7 @@ from .qdrant_connection import Connection
 log = logging.getLogger(__name__)
 
 OWN_FIELDS = {**INDEXED_FIELDS, "hash": "keyword", "superseded": "integer", "written": "integer"}
-"""What our own filters ask for."""
+"""The fields that our own filters need."""
 
 MOST_FOR_FILTERS = 45
 """Places in points that are indexed because filters asked for them, beside those declared; declarations come first."""
@@ -76,7 +76,7 @@ class PayloadIndexes:
                         self.make(path, kind)
 
     def prepare(self, fields: Indexes, declared: Indexes) -> None:
-        """Where an index cannot be made, the search tells if it cannot do without."""
+        """If an index cannot be made, the search fails only if it needs it."""
         now = time.monotonic()
 
         def missing() -> dict[str, FieldType]:

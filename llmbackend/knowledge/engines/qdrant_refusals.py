@@ -1,4 +1,4 @@
-"""What a Qdrant server refuses, as errors of ours, by the words of Qdrant's that tell why."""
+"""A Qdrant server's refusals as our errors, recognised by the words of its messages."""
 
 from __future__ import annotations
 

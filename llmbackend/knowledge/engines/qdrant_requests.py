@@ -1,4 +1,4 @@
-"""Points as requests to a Qdrant server: as many as go into one, and which was too large."""
+"""Points as requests to a Qdrant server: how many go into one, and which point is too large."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ GRACE = 15.0
 deleted between, so that a search would find neither the old nor the new version of a document."""
 
 QUANTILE = 0.99
-"""Of a vector's numbers, which 8 bits are spread over; the few beyond become the last."""
+"""The share of a vector's numbers that 8 bits are spread over; the few outliers are clipped."""
 OVERSAMPLING = 2.0
 
 
@@ -128,7 +128,7 @@ class QdrantServer:
                 )
             )
         except BackendError as error:
-            if "already exists" not in error.message:  # the answer to an earlier try was lost
+            if "already exists" not in error.message:  # an earlier try has made it, and its answer was lost
                 raise
         indexes = PayloadIndexes(self.connection, name)
         for path, kind in {**OWN_FIELDS, **in_points(layout.indexes)}.items():
@@ -157,7 +157,7 @@ class QdrantServer:
 
 
 class QdrantServerIndex(QdrantIndex):
-    """A VectorIndex in a collection of a server. Whatever is written is there for the next call."""
+    """A VectorIndex in a collection of a server. What is written is visible to the next call."""
 
     threads = threads.network
 
@@ -172,7 +172,7 @@ class QdrantServerIndex(QdrantIndex):
         self._sweeper: threading.Timer | None = None
         self._closed = False
         self._undone: set[tuple[str, str]] = set()
-        """Versions to discard for which the server was away."""
+        """Versions still to be discarded, since the server was away."""
         super().__init__(physical, _Syntax(self), in_use, server.writer)
         self._begin(repair)
 
@@ -228,11 +228,11 @@ class QdrantServerIndex(QdrantIndex):
         self._payload_indexes.prepare(fields, declared)
 
     def take_over(self, other: VectorIndex) -> None:
-        """Nothing is in memory here."""
+        """Nothing to take over: this index caches nothing."""
 
     @property
     def most_values(self) -> int | None:
-        """That a condition may have."""
+        """Values that a condition may have."""
         return self._limits.condition_size
 
     @property
@@ -240,7 +240,7 @@ class QdrantServerIndex(QdrantIndex):
         return self._limits.named
 
     def require_room(self, characters: int) -> None:
-        """The server's disk is not ours to ask: it tells when it is written to."""
+        """The server checks its own disk when it is written to."""
 
     def discard(self, versions: Sequence[tuple[str, str]]) -> None:
         try:
@@ -315,7 +315,7 @@ class QdrantServerIndex(QdrantIndex):
                 counted = self._ask(lambda client: client.count(self._name, count_filter=where, exact=True))
                 return int(counted.count)
             except InvalidRequest:
-                if self._limits.exact:  # else that was why
+                if self._limits.exact:  # else that was the reason
                     raise
         count, offset = 0, None
         while True:
@@ -352,7 +352,9 @@ class QdrantServerIndex(QdrantIndex):
             self._supersede(self._syntax.group(should=self._these(some), must_not=self._gone()))
 
     def _supersede(self, where: Any) -> None:
-        """Have these points be found no more, and remove them when nobody reads them any more."""
+        """Mark these points superseded, so that searches pass over them; they are removed later, when no reader needs
+        them.
+        """
         from qdrant_client import models
 
         moment = {"superseded": time.time_ns()}
@@ -388,7 +390,7 @@ class QdrantServerIndex(QdrantIndex):
             self._sweep_later()
 
     def _remove_superseded(self, seconds: float, *, again: bool = True) -> None:
-        """Those that have been so for so long."""
+        """Points superseded for so long."""
         from qdrant_client import models
 
         old = self._syntax.range("superseded", {"gte": 1, "lte": time.time_ns() - seconds * 1e9})
@@ -454,7 +456,7 @@ class QdrantServerIndex(QdrantIndex):
         """The server has written what it acknowledged to its log."""
 
     def close(self) -> None:
-        """What cannot be removed now is when it is opened again."""
+        """What cannot be removed now is removed when the index is opened again."""
         with self._sweeping:
             sweeper, self._closed = self._sweeper, True
         if sweeper is not None:
@@ -463,11 +465,11 @@ class QdrantServerIndex(QdrantIndex):
                 self._remove_superseded(0, again=False)
             except LLMBackendError as error:
                 log.warning("superseded chunks of %s could not be removed yet: %s", self._name, error)
-                return  # and leaves the mark
+                return  # and keep the mark
         super().close()
 
     def _close(self) -> None:
-        """The connection is the engine's."""
+        """Nothing to close: the connection is the engine's."""
 
 
 class _Syntax:
