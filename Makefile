@@ -47,13 +47,20 @@ test-live: $(INSTALLED)  ## Test against the servers named by LIVE_VLLM_URL, LIV
 # Not all can be installed together: LlamaIndex's classes need openai 2.
 CLIENTS := .venv-clients
 OPENAI2 := llama-index-llms-openai-like llama-index-embeddings-openai-like
-OPENAI3 := langchain-openai langchain-tests llm
+OPENAI3 := langchain-openai langchain-tests llm openai-agents
 LANGCHAIN := -o asyncio_mode=auto -o asyncio_default_test_loop_scope=session -o asyncio_default_fixture_loop_scope=session
-BY_CLIENTS := tests/contract/test_openai_client.py tests/upstream/test_openai_client.py tests/upstream/test_chat.py tests/live/test_openai_client.py tests/live/clients
+BY_CLIENTS := tests/contract/test_openai_client.py tests/upstream/test_openai_client.py tests/upstream/test_chat.py tests/live/test_openai_client.py tests/live/clients tests/live/responses
+# openai-node and the AI SDK, where there is npm.
+NODE := $(if $(shell command -v npm),$(CLIENTS)/node/installed)
 
-test-clients: $(MODEL) $(CLIENTS)/2/installed $(CLIENTS)/3/installed  ## Test by openai 2 and 3, LangChain, LlamaIndex and llm, before LIVE_VLLM_URL
+test-clients: $(MODEL) $(CLIENTS)/2/installed $(CLIENTS)/3/installed $(NODE)  ## Test by openai 2 and 3, its Agents SDK, LangChain, LlamaIndex, llm, openai-node and the AI SDK, before LIVE_VLLM_URL
 	$(CLIENTS)/2/bin/pytest $(BY_CLIENTS) -m ''
-	$(CLIENTS)/3/bin/pytest $(BY_CLIENTS) -m '' $(LANGCHAIN)
+	$(if $(NODE),NODE_CLIENTS=$(CURDIR)/$(CLIENTS)/node) $(CLIENTS)/3/bin/pytest $(BY_CLIENTS) -m '' $(LANGCHAIN)
+
+$(CLIENTS)/node/installed: Makefile
+	mkdir -p $(@D)
+	npm --prefix $(@D) install --silent --no-audit --no-fund openai ai @ai-sdk/openai zod
+	@touch $@
 
 $(CLIENTS)/%/installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(@D)
