@@ -8,6 +8,7 @@ server's peak memory above idle.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import multiprocessing
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import psutil
 import pytest
 import requests
@@ -159,6 +161,34 @@ def watchers(url: str, stop: Event) -> None:
     stop.wait()
 
 
+def flood(url: str, stop: Event) -> None:
+    """500 chats at once with a slow model, 1,000 jobs that wait or are at work, and bodies of 5 MB."""
+    chat = {"model": "slow", "messages": [{"role": "user", "content": "hello"}]}
+    large = json.dumps({"collection": "flood", "plan": True, "documents": ["the quick brown fox " * 250_000]})
+
+    async def ask(session: aiohttp.ClientSession, path: str, body: str) -> None:
+        while not stop.is_set():
+            with suppress(aiohttp.ClientError, asyncio.TimeoutError):
+                async with session.post(url + path, data=body) as reply:
+                    await reply.read()
+                    if reply.status == 429:
+                        await asyncio.sleep(1)
+
+    async def all_at_once() -> None:
+        headers = {**WITH_KEY, "Content-Type": "application/json"}
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
+            await asyncio.gather(
+                *(ask(session, "/v1/chat/completions", json.dumps(chat)) for _ in range(500)),
+                *(ask(session, "/v1/rag/ingest", large) for _ in range(2)),
+            )
+
+    with LLMBackendClient(url, HOSTILE) as client:
+        for number in range(1000):
+            client.submit_job("batch_embed", {"texts": [f"{number} {line}" for line in range(50)]})
+    asyncio.run(all_at_once())
+
+
 def _until(stop: Event) -> Iterator[None]:
     while not stop.is_set():
         yield
@@ -174,12 +204,13 @@ ATTACKS: list[Attack] = [
     ingest,
     connections,
     watchers,
+    flood,
 ]
 
 
 def _probe(url: str, seconds: float, found: Any) -> None:
-    """Time health every 20 ms, and the other key's question every 100 ms."""
-    took: dict[str, list[float]] = {"health": [], "query": []}
+    """Time health every 20 ms, the other key's question every 100 ms, and until its job is begun, each second."""
+    took: dict[str, list[float]] = {"health": [], "query": [], "job": []}
     end = time.monotonic() + seconds
     asked = {"question": "How do I reset the router?", "collection": "small"}
 
@@ -200,7 +231,17 @@ def _probe(url: str, seconds: float, found: Any) -> None:
                 took["query"].append(time.perf_counter() - began if good else math.inf)
                 time.sleep(0.1)
 
-    threads = [threading.Thread(target=health), threading.Thread(target=query)]
+    def jobs() -> None:
+        with LLMBackendClient(url, OTHER) as client:
+            while time.monotonic() < end:
+                began = time.perf_counter()
+                job_id = client.submit_job("batch_embed", {"texts": ["a text"]})
+                while client.get_job_status(job_id).status == "queued":
+                    time.sleep(0.02)
+                took["job"].append(time.perf_counter() - began)
+                time.sleep(1)
+
+    threads = [threading.Thread(target=work) for work in (health, query, jobs)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -285,8 +326,10 @@ def test_another_key_is_served_meanwhile(server: Server, attack: Attack) -> None
         f"\n{attack.__name__}: health p50/p99 {health[0]:.1f}/{health[1]:.1f} ms "
         f"(alone {alone['health'][0]:.1f}/{alone['health'][1]:.1f}), rag_query {query[0]:.1f}/{query[1]:.1f} ms "
         f"(alone {alone['query'][0]:.1f}/{alone['query'][1]:.1f}: {ratio:.1f} times), "
+        f"a job begins after {meanwhile['job'][0]:.0f}/{meanwhile['job'][1]:.0f} ms, "
         f"memory {(peak - idle) / MB:.0f} MB above idle"
     )
     assert health[1] < 100
     assert ratio <= 3
+    assert meanwhile["job"][1] < 2000
     assert peak - idle < 1024 * MB
