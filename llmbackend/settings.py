@@ -160,8 +160,8 @@ class Settings(BaseSettings):
     agent_seconds: float = Field(600, gt=0)
     agent_tool_seconds: float = Field(60, gt=0)
     agent_tool_characters: int = Field(20_000, ge=1000)
-    # MCP servers whose tools agents may call, by name: a URL, or a command
-    agent_mcp: Annotated[dict[str, str], NoDecode] = Field({})
+    # MCP servers whose tools agents may call, by name: a URL, or a command. Either may have a key in it
+    agent_mcp: Annotated[dict[str, SecretStr], NoDecode] = Field({})
     responses_upstream: bool = True
     prompts_dir: Path | None = None
     heartbeat_seconds: float = Field(10, gt=0, le=15)
@@ -256,7 +256,10 @@ class Settings(BaseSettings):
         """From JSON."""
         try:
             servers = json.loads(given) if isinstance(given, str) else given
-            told = {str(name): str(where) for name, where in servers.items()}
+            told = {
+                str(name): where.get_secret_value() if isinstance(where, SecretStr) else str(where)
+                for name, where in servers.items()
+            }
         except (ValueError, AttributeError):
             told = {"": ""}
         if not all(

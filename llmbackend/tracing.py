@@ -175,7 +175,7 @@ class Trace:
 
         These are `prompt_tokens`, `completion_tokens` and `embedded_tokens`; `estimated` where no server told them.
         """
-        self.model = model or self.model
+        self.model = without_secrets(model) or self.model
         counts = {
             name: count
             for name in _TOKENS

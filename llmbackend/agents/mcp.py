@@ -84,7 +84,11 @@ class McpServers:
         name = f"{server}{BETWEEN}{re.sub(r'[^A-Za-z0-9_-]', '_', tool)}"[:64]
 
         async def call(**arguments: Any) -> str:
-            result = await self._client(server).call_tool(tool, arguments)
+            try:
+                result = await self._client(server).call_tool(tool, arguments)
+            except Exception as error:
+                said = f"the MCP server {server} failed ({_plain(error)})"
+                raise BackendError(said, details={"backend": "mcp"}) from None
             said = "\n".join(text for part in result.content if (text := getattr(part, "text", None)))
             if getattr(result, "is_error", False) or getattr(result, "isError", False):
                 raise BackendError(said or "it failed", details={"backend": "mcp"})
@@ -106,6 +110,9 @@ class McpServers:
 
 
 def _plain(error: BaseException) -> str:
+    """What failed, without what an error may quote: a server's URL, or its command, can have a key in it."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    said = error.strerror if isinstance(error, OSError) else f"status {status}" if status else None
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -40,7 +40,8 @@ class AgentRuns:
         self._jobs = jobs
         self._begin_job = begin_job
         settings = services.settings
-        self._mcp = McpServers(settings.agent_mcp, settings.agent_tool_seconds)
+        servers = {name: where.get_secret_value() for name, where in settings.agent_mcp.items()}
+        self._mcp = McpServers(servers, settings.agent_tool_seconds)
         services.before = self._prepare
 
     async def _prepare(self, request: RunAgentRequest) -> None:

@@ -31,9 +31,23 @@ from tests.upstream.fake import running
 SECRETS = {
     name: f"{name.replace('_', '')[:7]}Q/9+{number:02}=geheim"
     for number, name in enumerate(
-        ("api_key", "openai_api_key", "tei_api_key", "rerank_api_key", "qdrant_api_key", "webhook_secret"),
+        (
+            *("api_key", "openai_api_key", "tei_api_key", "rerank_api_key", "qdrant_api_key"),
+            *("webhook_secret", "mcp_server"),
+        ),
         start=10,
     )
+}
+
+
+MCP = {
+    "down": f"http://user:{quote(SECRETS['mcp_server'], safe='')}@127.0.0.1:1/mcp?token={quote(SECRETS['mcp_server'], safe='')}",
+    "absent": f"no-such-command --token {SECRETS['mcp_server']}",
+}
+"""Servers of tools that cannot be reached, though their addresses have a key in them."""
+OPTIONS = {
+    **{name: one for name, one in SECRETS.items() if name != "mcp_server"},
+    "agent_mcp": json.dumps(MCP),
 }
 
 
@@ -100,6 +114,14 @@ def _session(client: LLMBackendClient, said: list[str]) -> None:
         client.models,
         client.list_collections,
         client.list_schedules,
+        client.list_agents,
+        client.prompts,
+        client.audit,
+        client.usage,
+        lambda: client.run_agent("How deep is the harbour?", collections=["town"]),
+        lambda: list(client.run_agent("How deep is the harbour?", collections=["town"], stream=True)),
+        lambda: client.run_agent("", agent="triage", input={"messages": ["hello"], "queues": ["a", "b"]}),
+        lambda: client.batch_chat(["Hello"], plan=True),
     ):
         with _told_nothing(said):
             result: Any = call()
@@ -107,6 +129,9 @@ def _session(client: LLMBackendClient, said: list[str]) -> None:
     for kind, params in (
         ("batch_chat", {"prompts": ["Hello"], "model": "401"}),
         ("batch_embed", {"texts": ["a"]}),
+        ("respond", {"input": "Hello", "model": "401"}),
+        ("respond", {"input": "Hello"}),
+        ("run_agent", {"task": "How deep?", "collections": ["town"]}),
     ):
         with _told_nothing(said):
             job = client.submit_job(kind, params, webhook="http://192.0.2.7/hook")
@@ -122,7 +147,7 @@ def test_nothing_tells_a_key(tmp_path: Path) -> None:
     said: list[str] = []
     with running() as upstream:
         settings = {
-            **SECRETS,
+            **OPTIONS,
             "openai_base_url": f"{upstream.url}/v1",
             "chat_model": "ok",
             "tei_url": f"{upstream.url}/401",
@@ -138,8 +163,18 @@ def test_nothing_tells_a_key(tmp_path: Path) -> None:
             url = announced(process, " at http").split(" at ", 1)[1].split()[0]
             with LLMBackendClient(url, SECRETS["api_key"]) as client:
                 _session(client, said)
+            for body in (
+                {"input": "Hello"},
+                {"input": "Hello", "stream": True},
+                {"input": "a", "model": "401"},
+            ):
+                headers = {"X-API-Key": SECRETS["api_key"]}
+                said.append(requests.post(f"{url}/v1/responses", json=body, headers=headers, timeout=30).text)
             for path in (
                 "/openapi.json",
+                "/metrics",
+                "/v1/prompts",
+                "/v1/agents",
                 "/health/live",
                 "/health/ready",
                 "/v1/models",
@@ -174,7 +209,7 @@ def test_the_log_at_debug_tells_no_key(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with running() as upstream, log.open("wb") as file:
         given = {
-            **SECRETS,
+            **OPTIONS,
             "data_dir": tmp_path / "data",
             "port": 0,
             "log_level": "debug",
