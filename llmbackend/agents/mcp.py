@@ -84,8 +84,9 @@ class McpServers:
         name = f"{server}{BETWEEN}{re.sub(r'[^A-Za-z0-9_-]', '_', tool)}"[:64]
 
         async def call(**arguments: Any) -> str:
+            client = self._client(server)
             try:
-                result = await self._client(server).call_tool(tool, arguments)
+                result = await client.call_tool(tool, arguments)
             except Exception as error:
                 said = f"the MCP server {server} failed ({_plain(error)})"
                 raise BackendError(said, details={"backend": "mcp"}) from None
