@@ -91,7 +91,7 @@ from llm_client import (
     _with_images,
 )
 
-from .async_transports import AsyncHttpTransport, AsyncTransport, batches, in_thread, local_transport
+from .async_transports import AsyncHttpTransport, AsyncTransport, ahead, batches, in_thread, local_transport
 
 _AsyncClient = TypeVar("_AsyncClient", bound="AsyncLLMBackendClient")
 
@@ -758,9 +758,13 @@ class AsyncLLMBackendClient:
         done, began = (0, time.monotonic())
         with _progress(progress, "batch_embed") as tell, _vectors_to(out, source) as target:
             try:
-                async for page in batches(source):
-                    given = self._given("embed", {"input": page, **fields})
-                    head, _, block = (await self._transport.call("embed", given)).partition(b"\n")
+                async for page, reply in ahead(
+                    self._transport,
+                    "embed",
+                    batches(source),
+                    lambda page: self._given("embed", {"input": page, **fields}),
+                ):
+                    head, _, block = reply.partition(b"\n")
                     result = _result(head)
                     target.write(block, result["dimension"])
                     cut += [Record({**one, "index": one["index"] + done}) for one in result["cut"]]

@@ -6,13 +6,23 @@ import asyncio
 import itertools
 import os
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 from urllib.parse import urlencode
 
-from llm_client import CONNECT_SECONDS, __version__, _batches, _certificates, _HttpAddress, _Source, encoded
+from llm_client import (
+    AHEAD,
+    CONNECT_SECONDS,
+    __version__,
+    _batches,
+    _certificates,
+    _HttpAddress,
+    _Source,
+    encoded,
+)
 
 from . import operations, settings, threads
 from .agents import tooling
@@ -26,6 +36,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 _Result = TypeVar("_Result")
+_Page = TypeVar("_Page")
 
 
 class AsyncTransport(Protocol):
@@ -412,6 +423,41 @@ async def batches(source: _Source) -> AsyncIterator[list[Any]]:
             any_yet = True
             yield batch
     source.check()
+
+
+async def ahead(
+    transport: AsyncTransport,
+    operation: str,
+    pages: AsyncIterator[_Page],
+    given: Callable[[_Page], dict[str, Any]],
+) -> AsyncIterator[tuple[_Page, bytes]]:
+    """As `_ahead`."""
+    waiting: deque[tuple[_Page, asyncio.Task[bytes]]] = deque()
+    broken: LLMBackendError | None = None
+    ended = False
+    try:
+        while waiting or not ended:
+            try:
+                while not ended and len(waiting) <= AHEAD:
+                    page = await anext(pages)
+                    asked = transport.call(operation, given(page))
+                    waiting.append((page, asyncio.ensure_future(asked)))
+            except StopAsyncIteration:
+                ended = True
+            except LLMBackendError as error:
+                ended, broken = True, error
+            if waiting:
+                page, reply = waiting.popleft()
+                try:
+                    yield page, await reply
+                finally:
+                    reply.cancel()
+    finally:
+        for _, reply in waiting:
+            reply.cancel()
+        await asyncio.gather(*(reply for _, reply in waiting), return_exceptions=True)
+    if broken is not None:
+        raise broken
 
 
 async def _read(source: _Source, items: AsyncIterator[Any]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack, aclosing, suppress
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from anyio import CancelScope
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -45,10 +45,13 @@ class LocalTransport:
         raise stays_here()
 
     def call(self, operation: str, given: dict[str, Any]) -> bytes:
+        return self.begin(operation, given).result()
+
+    def begin(self, operation: str, given: dict[str, Any]) -> UnderWay[bytes]:
+        """As `call`, for whoever does something else before waiting for its result."""
         core = self._require()
-        if is_plain(given, core.settings.max_body_bytes):
-            return core.run(operations.call, operation, given)
-        return core.run(operations.call, operation, encoded(operation, given))
+        plain = is_plain(given, core.settings.max_body_bytes)
+        return core.begin(operations.call, operation, given if plain else encoded(operation, given))
 
     def stream(self, operation: str, given: dict[str, Any]) -> Iterator[bytes]:
         core = self._require()
@@ -122,17 +125,13 @@ class Core:
     def run(
         self, work: Callable[..., Awaitable[_Result]], operation: str, given: bytes | dict[str, Any]
     ) -> _Result:
-        """Do this on the loop and wait for it; an interrupted wait cancels it."""
-        future = self.start(work, self.backend, operation, given)
-        try:
-            if _on(self.loop):
-                _run_on(self.loop, future.done)
-            return future.result()
-        except CancelledError:
-            raise TransportError("the client was closed before the answer came") from None
-        except BaseException:
-            future.cancel()
-            raise
+        return self.begin(work, operation, given).result()
+
+    def begin(
+        self, work: Callable[..., Awaitable[_Result]], operation: str, given: bytes | dict[str, Any]
+    ) -> UnderWay[_Result]:
+        """Have this done on the loop."""
+        return UnderWay(self.loop, self.start(work, self.backend, operation, given))
 
     def start(self, work: Callable[..., Awaitable[_Result]], *args: Any) -> Future[_Result]:
         """Begin this on the loop. The portal would have the caller wait until it has begun, too."""
@@ -230,6 +229,30 @@ class Core:
         if cls._watch is None:
             cls._watch = threading.Thread(target=wait, name="llmbackend-exit", daemon=False)
             cls._watch.start()
+
+
+class UnderWay(Generic[_Result]):
+    """What is being done on a loop, for whoever waits for it somewhere else."""
+
+    __slots__ = ("_future", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, future: Future[_Result]) -> None:
+        self._loop, self._future = loop, future
+
+    def result(self) -> _Result:
+        """Wait for it; an interrupted wait cancels it."""
+        try:
+            if _on(self._loop):
+                _run_on(self._loop, self._future.done)
+            return self._future.result()
+        except CancelledError:
+            raise TransportError("the client was closed before the answer came") from None
+        except BaseException:
+            self._future.cancel()
+            raise
+
+    def cancel(self) -> None:
+        self._future.cancel()
 
 
 def stays_here() -> TransportError:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import concurrent.futures
 import contextlib
 import datetime
 import enum
@@ -33,6 +34,7 @@ import unicodedata
 import uuid
 import warnings
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import (
@@ -378,6 +380,7 @@ else:
     _Typed = Record
 
 _Item = TypeVar("_Item", bound=Mapping[str, Any])
+_Page = TypeVar("_Page")
 
 
 class Records(_Shown, list[_Item]):
@@ -1220,9 +1223,19 @@ class _ParquetFile:
             self._columns = pyarrow.schema([one for one in schema if one.name != "embedding"])
             self._vectors = pyarrow.list_(pyarrow.float32(), dimension)
             schema = self._columns.append(pyarrow.field("embedding", self._vectors))
-            options = {"use_dictionary": list(self._columns.names)}
-            self._writer = parquet.ParquetWriter(f"{self._path}.part", schema, **options)
-        table = pyarrow.Table.from_pylist(rows, schema=self._columns)
+            # Of vectors, neither a dictionary nor what is smallest and largest tells anything, nor do they compress.
+            names = list(self._columns.names)
+            self._writer = parquet.ParquetWriter(
+                f"{self._path}.part",
+                schema,
+                use_dictionary=names,
+                write_statistics=names,
+                compression={"embedding.list.element": "NONE"},
+            )
+        if self._source.in_batches:
+            table = pyarrow.Table.from_batches([rows]).select(self._columns.names).cast(self._columns)
+        else:
+            table = pyarrow.Table.from_pylist(rows, schema=self._columns)
         buffers = [None, pyarrow.py_buffer(block)]
         floats = pyarrow.Array.from_buffers(pyarrow.float32(), count * dimension, buffers)
         vectors = pyarrow.FixedSizeListArray.from_arrays(floats, dimension)
@@ -2447,9 +2460,13 @@ class LLMBackendClient:
         done, began = 0, time.monotonic()
         with _progress(progress, "batch_embed") as tell, _vectors_to(out, source) as target:
             try:
-                for page in _batches(source):
-                    given = self._given("embed", {"input": page, **fields})
-                    head, _, block = self._transport.call("embed", given).partition(b"\n")
+                for page, reply in _ahead(
+                    self._transport,
+                    "embed",
+                    _batches(source),
+                    lambda page: self._given("embed", {"input": page, **fields}),
+                ):
+                    head, _, block = reply.partition(b"\n")
                     result = _result(head)
                     target.write(block, result["dimension"])
                     cut += [Record({**one, "index": one["index"] + done}) for one in result["cut"]]
@@ -3773,7 +3790,7 @@ def _rows(chunks: Iterator[bytes]) -> Iterator[Any]:
 def _further_on(error: InvalidRequest, start: int) -> InvalidRequest:
     """An error of a page of texts that begins at `start`: a text's index, of the page, becomes that of the whole."""
     index = error.details.get("index")
-    if not start or index is None:
+    if not start or index is None or "row" in error.details:  # which is counted from the source's beginning
         return error
     message = error.message.replace(f"input.{index}:", f"input.{start + index}:", 1)
     details = {**error.details, "index": start + index}
@@ -3835,6 +3852,16 @@ def _columns(value: Any) -> list[str] | None:
     if names is None or callable(names):
         return None
     return [str(name) for name in names]
+
+
+def _arrow_batches(table: Any) -> tuple[Any, Iterator[Any]] | None:
+    """The schema and the record batches of a table, or reader, of Arrow's, or of polars'; None for another."""
+    if hasattr(table, "iter_rows") and hasattr(table, "to_arrow"):  # polars
+        with suppress(ImportError):
+            table = table.to_arrow()
+    if type(table).__module__.partition(".")[0] != "pyarrow":
+        return None
+    return table.schema, iter(table.to_batches() if hasattr(table, "to_batches") else table)
 
 
 def _table_rows(table: Any) -> Iterator[dict[str, Any]]:
@@ -3901,6 +3928,7 @@ class _Source:
         self.given: list[Any] = []  # what texts were taken from, where that is to be kept
         self.keeps_rows = False
         self.schema: Any = None  # Arrow's, where it is known
+        self.in_batches = False  # of Arrow's, of which only the texts become Python's
         self._operation = operation
         self._common = dict(metadata) if isinstance(metadata, Mapping) else {}
         self._named = (id, text, None if isinstance(metadata, Mapping) else metadata)
@@ -3929,6 +3957,9 @@ class _Source:
         if (names := _columns(given)) is not None:
             self.columns = _chosen(self._operation, names, *self._named)
             self.total = len(given) if hasattr(given, "__len__") else getattr(given, "num_rows", None)
+            if self._texts and (of_arrow := _arrow_batches(given)) is not None:
+                self.in_batches, (self.schema, items) = True, of_arrow
+                return items
             return _table_rows(given)
         self._rows = False
         if isinstance(given, (str, Mapping, os.PathLike)) or _is_foreign(given):
@@ -3954,6 +3985,9 @@ class _Source:
             self.columns = _chosen(self._operation, list(file.schema_arrow.names), *self._named)
             self.total = file.metadata.num_rows
             self.schema = file.schema_arrow
+            if self._texts:
+                self.in_batches = True
+                return self._read_parquet(file)
             return (row for batch in file.iter_batches(1024) for row in batch.to_pylist())
         lines = open(path, encoding="utf-8-sig", newline="")  # noqa: SIM115 - until it is read, or let go of
         if _suffix(path) == ".csv":
@@ -3961,6 +3995,35 @@ class _Source:
 
             return cast(Iterator[Any], csv.DictReader(lines))
         return (json.loads(line) for line in lines if not line.isspace())
+
+    def _read_parquet(self, file: Any) -> Iterator[Any]:
+        assert self.columns is not None
+        yield from file.iter_batches(EMBED_PAGE, columns=None if self.keeps_rows else [self.columns["text"]])
+
+    def texts_of(self, batch: Any) -> Iterator[list[str]]:
+        """The texts of a record batch of Arrow's, request by request; raises InvalidRequest for a row without one."""
+        assert self.columns is not None
+        column = batch.column(self.columns["text"])
+        most = EMBED_PAGE if column.nbytes <= STREAM_BYTES else 1 + (len(column) - 1) // 2
+        if len(column) > most:
+            for start in range(0, len(column), most):
+                yield from self.texts_of(batch.slice(start, most))
+            return
+        texts = column.to_pylist()
+        if not (set(map(type, texts)) == {str} and all(map(str.strip, texts))):
+            texts = [self._text(text, self._read + place) for place, text in enumerate(texts)]
+        self._read += len(texts)
+        if self.keeps_rows:
+            self.given.append(batch)
+        yield texts
+
+    def _text(self, text: Any, number: int) -> str:
+        """What a row has as its text; raises InvalidRequest where that is nothing."""
+        if _is_missing(text) or not str(text).strip():
+            assert self.columns is not None
+            error = f"row {number} has no text in column {self.columns['text']!r}"
+            raise InvalidRequest(f"{self._operation}: {error}", details={"index": number, "row": number})
+        return str(text)
 
     @property
     def is_list(self) -> bool:
@@ -3972,18 +4035,23 @@ class _Source:
         """Whether there is more than goes into one request."""
         return len(self._batch) > self._most[0] or (self._size > self._most[1] and len(self._batch) > 1)
 
-    def read(self, items: Iterator[Any]) -> None:
-        """Read on until it is `full`, or has `ended`; an error of the source's own is kept as `broken`."""
+    def read_on(self, items: Iterator[Any]) -> Iterator[list[Any]]:
+        """What goes into the next requests; an error of the source's own is kept as `broken`."""
         try:
             for item in items:
+                if self.in_batches:
+                    yield from self.texts_of(item)
+                    continue
                 self.take(item)
                 if self.full:
-                    return
+                    break
+            else:
+                self.ended = True
         except LLMBackendError:
             raise
         except Exception as error:
-            self.broken = error
-        self.ended = True
+            self.broken, self.ended = error, True
+        yield self.batch()
 
     def take(self, item: Any) -> None:
         self._read += 1
@@ -4006,8 +4074,10 @@ class _Source:
         self._size = sum(map(_weight, self._batch))
         return batch
 
-    def rows(self, count: int) -> list[dict[str, Any]]:
-        """What the texts of a batch were taken from, and is no longer needed."""
+    def rows(self, count: int) -> Any:
+        """What the texts of a batch were taken from, and is no longer needed: rows, or a record batch of Arrow's."""
+        if self.in_batches:
+            return self.given.pop(0)
         rows, self.given = self.given[:count], self.given[count:]
         return [dict(one) if isinstance(one, Mapping) else {"text": one} for one in rows]
 
@@ -4057,15 +4127,13 @@ class _Source:
             self.columns = _chosen(self._operation, [*row], *self._named)
         columns, metadata = self.columns, self._named[2]
         text = row.get(columns["text"])
+        if self._texts:
+            return self._text(text, number)
         if _is_missing(text) or not str(text).strip():
             error = f"row {number} has no text in column {columns['text']!r}"
-            if self._texts:
-                raise InvalidRequest(f"{self._operation}: {error}", details={"index": number})
             id = row.get(columns["id"])
             self.failed.append(Record(id=f"row {number}" if _is_missing(id) else str(id), error=error))
             return None
-        if self._texts:
-            return str(text)
         id = row.get(columns["id"]) if columns["id"] is not None else None
         others = row if metadata is None else columns["metadata"]
         about = {
@@ -4132,11 +4200,10 @@ def _batches(source: _Source) -> Iterator[list[Any]]:
     items = iter(source.items)
     any_yet = False
     while not source.ended:
-        source.read(items)
-        batch = source.batch()
-        if batch or not (any_yet or source.broken):
-            any_yet = True
-            yield batch
+        for batch in source.read_on(items):
+            if batch or not (any_yet or source.broken):
+                any_yet = True
+                yield batch
     source.check()
 
 
@@ -4149,6 +4216,47 @@ def _pages(source: _Source) -> Iterator[Any]:
         if source.keeps_rows and isinstance(given, list):
             source.given += page
         yield page
+
+
+AHEAD = 2
+"""Requests under way while the reply to the one before them is read."""
+
+
+def _ahead(
+    transport: Transport, operation: str, pages: Iterator[_Page], given: Callable[[_Page], dict[str, Any]]
+) -> Iterator[tuple[_Page, bytes]]:
+    """Each page with the reply to it, in their order; the next are read and asked for meanwhile.
+
+    A source that breaks is told once the pages before it have been given.
+    """
+    begin = getattr(transport, "begin", None)  # in this process, where it needs no thread to wait
+    pool = concurrent.futures.ThreadPoolExecutor(AHEAD)  # which has no thread until it gets work
+    waiting: deque[tuple[_Page, Any]] = deque()
+    broken: LLMBackendError | None = None
+    ended = False
+    try:
+        while waiting or not ended:
+            try:
+                while not ended and len(waiting) <= AHEAD:
+                    page = next(pages)
+                    asked = given(page)
+                    reply = (
+                        begin(operation, asked) if begin else pool.submit(transport.call, operation, asked)
+                    )
+                    waiting.append((page, reply))
+            except StopIteration:
+                ended = True
+            except LLMBackendError as error:
+                ended, broken = True, error
+            if waiting:
+                page, reply = waiting.popleft()
+                yield page, reply.result()
+    finally:
+        for _, reply in waiting:
+            reply.cancel()
+        pool.shutdown(wait=False)
+    if broken is not None:
+        raise broken
 
 
 def _weight(document: Any) -> int:

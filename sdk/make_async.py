@@ -35,7 +35,7 @@ PLAIN = {
 LEFT_OUT = {"llamaindex", "_ipython_key_completions_"}
 """LlamaIndex's classes have methods for `await` themselves, and IPython waits for nothing."""
 
-GENERATORS = {"batches", "_events", "_rows", "_sent", "_told", "job_events"}
+GENERATORS = {"ahead", "batches", "_events", "_rows", "_sent", "_told", "job_events"}
 """What is iterated over by `async for`, and not awaited."""
 
 RENAMED = {
@@ -44,6 +44,7 @@ RENAMED = {
     "Transport": "AsyncTransport",
     "HttpTransport": "AsyncHttpTransport",
     "_local_transport": "local_transport",
+    "_ahead": "ahead",
     "_batches": "batches",
     "_Client": "_AsyncClient",
     "StopIteration": "StopAsyncIteration",
@@ -85,7 +86,7 @@ class Awaiting(ast.NodeTransformer):
     def visit_For(self, node: ast.For) -> ast.AST:
         over = node.iter
         self.generic_visit(node)
-        waits = _called(over) in GENERATORS or ast.unparse(over) == "chunks"
+        waits = RENAMED.get(_called(over), _called(over)) in GENERATORS or ast.unparse(over) == "chunks"
         return ast.AsyncFor(**vars(node)) if waits else node
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
@@ -141,7 +142,7 @@ def written() -> str:
     head = (
         f'"""{DOC}"""\n\nfrom __future__ import annotations\n\n{IMPORTS}\n'
         f"from llm_client import {', '.join(shared)}\n"
-        "from .async_transports import AsyncHttpTransport, AsyncTransport, batches, in_thread, local_transport\n\n"
+        "from .async_transports import AsyncHttpTransport, AsyncTransport, ahead, batches, in_thread, local_transport\n\n"
         '_AsyncClient = TypeVar("_AsyncClient", bound="AsyncLLMBackendClient")\n\n'
     )
     text = head + body + "\n"

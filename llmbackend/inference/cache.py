@@ -36,6 +36,13 @@ LONG = 2**16
 """Characters of a text that is looked up in a thread: hashing it would hold up the loop."""
 
 
+BULK = 8_192
+"""New texts in a row after which more are expected."""
+
+SAMPLE = 64
+"""Of more texts than these, so many are looked up where all are expected to be new."""
+
+
 Role = Literal["query", "passage"]
 
 
@@ -64,10 +71,22 @@ class CachedEmbedder:
     """
 
     def __init__(
-        self, model: Embedder, cache: Cache | None, prompts: Prompts = NO_PROMPTS, *, counts: bool = True
+        self,
+        model: Embedder,
+        cache: Cache | None,
+        prompts: Prompts = NO_PROMPTS,
+        *,
+        counts: bool = True,
+        keeps_bulk: bool = True,
     ) -> None:
-        """What it reads `counts` as the caller's, unless it helps to answer only."""
+        """What it reads `counts` as the caller's, unless it helps to answer only.
+
+        A model that makes vectors in the time that keeping them takes `keeps_bulk` not: of a great many new texts most
+        go by without the cache, which then still has what was in it before.
+        """
         self._counts = counts
+        self._keeps_bulk = keeps_bulk
+        self._new_in_a_row = 0
         self.hits = self.misses = 0
         """Texts that were in the cache, and that were not."""
         self.model = model
@@ -162,18 +181,31 @@ class CachedEmbedder:
             if new := self.model.at_once(texts[0], dimensions):
                 cache.remember(dict(zip([key], _entries(new), strict=True)))
                 return self._noted(new)
+        if await self._are_new(cache, key_of, texts):
+            self.misses += len(texts)
+            new = self._noted(await ask(texts))
+            return new if new.made_by is None or new.made_by.same_vectors(made_by) else None
         keys, entries, vectors = await threads.files(_look_up, cache, key_of, texts)
+        found = sum(entry is not None for entry in entries)
+        if len(texts) > SAMPLE:
+            self._new_in_a_row = self._new_in_a_row + len(texts) if 10 * found < len(texts) else 0
         if vectors is not None:
             self._note()
             self.hits += len(texts)
             return vectors
-        found = sum(entry is not None for entry in entries)
         self.hits, self.misses = self.hits + found, self.misses + len(texts) - found
         missing = {key: text for key, text, entry in zip(keys, texts, entries, strict=True) if entry is None}
         new = self._noted(await ask(list(missing.values())))
         if new.made_by is not None and not new.made_by.same_vectors(made_by):
             return None
         return await threads.processor(_merged, cache, list(missing), new, keys, entries)
+
+    async def _are_new(self, cache: Cache, key_of: _Key, texts: Sequence[str]) -> bool:
+        """Whether these are some of a great many new texts, of which none needs to be kept."""
+        if self._keeps_bulk or len(texts) <= SAMPLE or self._new_in_a_row < BULK:
+            return False
+        some = texts[:: len(texts) // SAMPLE]
+        return not any((await threads.files(_look_up, cache, key_of, some))[1])
 
     def at_once(self, text: str, dimensions: int | None) -> EmbeddingBatch | None:
         return self.model.at_once(text, dimensions)

@@ -46,7 +46,8 @@ def embedders(settings: Settings, disk: Disk | None = None) -> tuple[CachedEmbed
     minilm = MiniLM(settings.models_path)
     model = _embedding_model(settings, minilm)
     prompts = Prompts(settings.embedding_query_prefix, settings.embedding_passage_prefix)
-    return CachedEmbedder(model, cache, prompts), Judge(minilm, CachedEmbedder(minilm, cache, counts=False))
+    embedder = CachedEmbedder(model, cache, prompts, keeps_bulk=not isinstance(model, StaticEmbedder))
+    return embedder, Judge(minilm, CachedEmbedder(minilm, cache, counts=False))
 
 
 def sifter(embedder: CachedEmbedder) -> CachedEmbedder | None:

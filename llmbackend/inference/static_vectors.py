@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 QUESTION = 500
 """Letters of a text whose vector takes a twentieth of a millisecond, half of what changing to a thread does."""
 
-TEXTS_AT_ONCE = 64
-"""Whose words are looked up together, on all cores."""
+TEXTS_AT_ONCE, MOST_AT_ONCE, LETTERS_AT_ONCE = 64, 512, 2**15
+"""Texts whose words are looked up together, on all cores; of short ones as many as have so many letters."""
 
 TOKENS_AT_ONCE = 4096
 """Of texts whose vectors wordllama sums up together, padding included."""
@@ -132,9 +132,10 @@ class StaticEmbedder:
             tokenizer, table = self._tokenizer, self._table[:, :dimensions]
         values = np.zeros((len(texts), table.shape[1]), dtype=np.float32)
         tokens: list[int] = []
-        for start in range(0, len(texts), TEXTS_AT_ONCE):
+        start = 0
+        while start < len(texts):
             threads.give_way()
-            some = list(texts[start : start + TEXTS_AT_ONCE])
+            some = _next(texts, start)
             encoded = tokenizer.encode_batch_fast(some, add_special_tokens=False)
             ids = [encoding.ids for encoding in encoded]
             if self._unknown is not None:
@@ -146,6 +147,7 @@ class StaticEmbedder:
                 for row, index in zip(padded, group, strict=True):
                     row[: len(ids[index])] = ids[index]
                 values[np.add(group, start)] = table[padded].sum(axis=1)
+            start += len(some)
         return EmbeddingBatch(unit(values), tokens)
 
     def _hashed(self) -> Fingerprint:
@@ -196,6 +198,18 @@ class StaticEmbedder:
 
     async def close(self) -> None:
         pass
+
+
+def _next(texts: Sequence[str], start: int) -> list[str]:
+    """Those from a place on whose words are looked up together."""
+    some = list(texts[start : start + TEXTS_AT_ONCE])
+    letters = sum(map(len, some))
+    for text in texts[start + TEXTS_AT_ONCE : start + MOST_AT_ONCE]:
+        letters += len(text)
+        if letters > LETTERS_AT_ONCE:
+            break
+        some.append(text)
+    return some
 
 
 def _either(numbers: Sequence[int]) -> str:

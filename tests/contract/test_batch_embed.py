@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,6 +19,10 @@ from llmbackend import Embeddings, InvalidRequest, LLMBackendClient, Record
 TEXTS = [f"Report {number} is about case {number}." for number in range(50)]
 
 
+def _arrow(texts: list[str]) -> pa.Table:
+    return pa.table({"id": range(len(texts)), "text": texts})
+
+
 @pytest.fixture(autouse=True)
 def _small_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llm_client, "EMBED_PAGE", 20)
@@ -24,16 +30,27 @@ def _small_requests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "of",
-    [list, tuple, iter, np.array, pd.Series, lambda texts: pd.DataFrame({"id": range(50), "text": texts})],
-    ids=["list", "tuple", "iterator", "array", "Series", "DataFrame"],
+    [
+        *(
+            list,
+            tuple,
+            iter,
+            np.array,
+            pd.Series,
+            lambda texts: pd.DataFrame({"id": range(50), "text": texts}),
+        ),
+        *(_arrow, lambda texts: _arrow(texts).to_reader(13), lambda texts: pl.DataFrame({"text": texts})),
+    ],
+    ids=["list", "tuple", "iterator", "array", "Series", "DataFrame", "Arrow", "reader", "polars"],
 )
 def test_vectors_are_those_of_embed(client: LLMBackendClient, of: Any) -> None:
     told: list[Record] = []
     found = client.batch_embed(of(TEXTS), progress=told.append)
     assert isinstance(found, Embeddings)
     assert np.array_equal(found.numpy(), client.embed(TEXTS).numpy())
-    assert [state.done for state in told] == [20, 40, 50]
-    assert {state.total for state in told} == {None if of is iter else 50}
+    steps = [13, 26, 39, 50] if hasattr(of(TEXTS), "read_next_batch") else [20, 40, 50]
+    assert [state.done for state in told] == steps
+    assert {state.total for state in told} == {50 if hasattr(of(TEXTS), "__len__") else None}
 
 
 def test_npy_is_numpy_s_and_memory_mapped(client: LLMBackendClient, tmp_path: Path) -> None:
@@ -46,7 +63,7 @@ def test_npy_is_numpy_s_and_memory_mapped(client: LLMBackendClient, tmp_path: Pa
     assert [file.name for file in tmp_path.iterdir()] == ["vectors.npy"]
 
 
-@pytest.mark.parametrize("kind", ["parquet", "jsonl", "DataFrame", "list"])
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "DataFrame", "list", "Arrow", "polars"])
 def test_parquet_has_the_source_s_columns_too(client: LLMBackendClient, tmp_path: Path, kind: str) -> None:
     table = pd.DataFrame(
         {"nr": range(50), "text": TEXTS, "late": [None] * 25 + [True] * 25, "embedding": ["old"] * 50}
@@ -54,6 +71,9 @@ def test_parquet_has_the_source_s_columns_too(client: LLMBackendClient, tmp_path
     source: Any = tmp_path / f"texts.{kind}"
     if kind == "parquet":
         table.to_parquet(source)
+    elif kind in ("Arrow", "polars"):
+        source = pa.Table.from_pandas(table)
+        source = source if kind == "Arrow" else pl.from_arrow(source)
     elif kind == "jsonl":
         table.drop(columns="late").to_json(source, orient="records", lines=True)
     else:
@@ -63,7 +83,7 @@ def test_parquet_has_the_source_s_columns_too(client: LLMBackendClient, tmp_path
     assert written["text"].to_pylist() == TEXTS
     if kind != "list":
         assert written["nr"].to_pylist() == list(range(50))
-    if kind == "parquet":
+    if kind in ("parquet", "Arrow", "polars"):
         assert written["late"].to_pylist() == [None] * 25 + [True] * 25
     assert np.array_equal(np.array(written["embedding"].to_pylist(), np.float32), client.embed(TEXTS).numpy())
     assert np.array_equal(report.numpy(), client.embed(TEXTS).numpy())
@@ -97,6 +117,24 @@ def test_a_text_that_is_refused_is_told_by_its_place(client: LLMBackendClient) -
         client.batch_embed(TEXTS, out="vectors.txt")
     with pytest.raises(InvalidRequest, match="cannot be written"):
         client.batch_embed(TEXTS, out="/nowhere/vectors.npy")
+
+
+def test_a_row_of_parquet_without_a_text_is_told_once_those_before_it_are_in(
+    client: LLMBackendClient, tmp_path: Path
+) -> None:
+    for number, text in ((45, None), (46, " \n")):
+        texts = [*TEXTS[:number], text, *TEXTS[number + 1 :]]
+        pq.write_table(pa.table({"text": texts}), tmp_path / "texts.parquet", row_group_size=25)
+        with pytest.raises(InvalidRequest, match=rf"row {number} has no text in column 'text'") as caught:
+            client.batch_embed(tmp_path / "texts.parquet", out=tmp_path / "vectors.npy")
+        assert (caught.value.details["index"], caught.value.details["embedded"]) == (number, 40)
+        assert np.load(tmp_path / "vectors.npy.part").shape == (40, 256)
+    pq.write_table(pa.table({"text": ["one"]}).slice(0, 0), tmp_path / "texts.parquet")
+    with pytest.raises(InvalidRequest):
+        client.batch_embed(tmp_path / "texts.parquet")
+    pq.write_table(pa.table({"text": [1, 25, 3]}), tmp_path / "texts.parquet")
+    found = client.batch_embed(tmp_path / "texts.parquet")
+    assert np.array_equal(found.numpy(), client.embed(["1", "25", "3"]).numpy())
 
 
 def test_embed_takes_what_is_read_as_it_comes(client: LLMBackendClient) -> None:

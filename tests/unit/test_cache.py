@@ -463,3 +463,36 @@ async def test_what_is_in_memory_does_not_wait_for_a_slow_disk(file: Path, slow:
         slow.reads.set()
     slow.moves.set()
     await embedder.close()
+
+
+def test_a_great_many_new_texts_go_by_without_the_cache(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quick model makes them anew in the time that keeping them would take."""
+    monkeypatch.setattr(cache, "BULK", 200)
+    model = Counting()
+    batches = [[f"{number}: {place}" for place in range(100)] for number in range(5)]
+
+    async def asked(embedder: CachedEmbedder, texts: list[str]) -> int:
+        before = len(model.asked)
+        vectors = await embedder.embed(texts)
+        assert len(vectors.values) == len(texts)
+        return len(model.asked) - before
+
+    async def work(keeps_bulk: bool) -> list[int]:
+        embedder = CachedEmbedder(
+            model, Cache(file.with_suffix(f".{keeps_bulk}"), 256), keeps_bulk=keeps_bulk
+        )
+        try:
+            for batch in batches:
+                assert await asked(embedder, batch) == 100
+            assert embedder.misses == 500
+            # What was kept before is found all the same, and from then on all is kept again.
+            again = [
+                await asked(embedder, batch) for batch in (batches[4], batches[0], batches[4], batches[4])
+            ]
+            few = [await asked(embedder, ["one", "two"]) for _ in range(2)]
+            return again + few
+        finally:
+            await embedder.close()
+
+    assert asyncio.run(work(True)) == [0, 0, 0, 0, 2, 0]
+    assert asyncio.run(work(False)) == [100, 0, 100, 0, 2, 0]
