@@ -6,8 +6,9 @@ again, and all else. A server that is busy (429) gets half as much at a time,
 and slowly more again.
 
 A server works off what it has been given in its order, so that a question waits behind it all the same. Where it tells
-how long texts have waited there, as TEI does, no more is done in bulk at a time than keeps it at work: as much as waits
-for a few times what a question takes.
+how long texts have waited there, as TEI does, no more is done in bulk at a time than keeps it at work: as much as it works
+off in a few times what a question takes, in two requests at least; more only where batches cost so much by themselves that
+the server would not be used well.
 """
 
 from __future__ import annotations
@@ -40,14 +41,17 @@ WHOLE = 4
 SIDE_BY_SIDE = 2
 """Batches that there is room for at least: while the server works on one, the next is there already."""
 
-FEWEST = 8
-"""Texts of a batch that is cut for that, at least: each has a cost of its own."""
+FEWEST = 3
+"""Texts of a batch that is cut for that, at least: each has a cost of its own, and TEI takes four together on a processor."""
 
 BEHIND = 3
-"""Times that a server takes for a question, when nothing else is to be done, for which what is done in bulk may wait there."""
+"""Times what a question takes, when nothing else is to be done, for which what is done in bulk may keep the server at work."""
 
-BEHIND_SECONDS = 0.02
-"""What it may wait for at least, lest the server be without work between two requests."""
+BEHIND_SECONDS = 0.01
+"""For so long at least, lest the server be without work between two requests."""
+
+PAYS = 6
+"""Times what a batch costs by itself, as on a GPU, that its texts are to take, so that the server is used well."""
 
 _in_bulk: ContextVar[bool] = ContextVar("llmbackend_in_bulk", default=False)
 
@@ -126,9 +130,11 @@ class Budget:
         """When the server last did what it was asked."""
         self._halved = -math.inf
         self._under_way = 0
-        self._under_way_in_bulk = 0
+        self._under_way_in_bulk = self._requests_in_bulk = 0
         self._enough = most  # in bulk, to keep the server at work
-        self._quiet = math.inf  # seconds for a question
+        self._quiet = self._quiet_there = (
+            math.inf
+        )  # seconds for a question, here and by the server's own clock
         self._of: Counter[str | Of] = Counter()  # texts under way, of owners and of both kinds of theirs
         self._waiting: dict[bool, dict[Of, deque[_Waiting]]] = {False: {}, True: {}}  # in bulk or not
         self._lock = threading.RLock()  # a turn may end wherever its last reference goes
@@ -174,6 +180,7 @@ class Budget:
         with self._lock:
             self._under_way -= turn.texts
             self._under_way_in_bulk -= turn.texts * turn.bulk
+            self._requests_in_bulk -= turn.bulk
             for whose in (turn.of.owner, turn.of):
                 if left := self._of.pop(whose) - turn.texts:
                     self._of[whose] = left
@@ -187,17 +194,34 @@ class Budget:
                 step = max(1.0, self._most / 64) if self._most < math.inf else 1.0
                 self.limit = min(self._most, self.limit + step * turn.texts / self.limit)
 
-    def waited(self, turn: Turn, seconds: float, took: float) -> None:
-        """A request's texts waited for so many seconds of those that the server took: learn how much is enough."""
+    def answered(self, turn: Turn, waited: float, worked: float) -> None:
+        """A request has its reply: by the server it took `worked` seconds, for `waited` of which its texts waited.
+
+        Learns how much in bulk is enough.
+        """
+        took = time.monotonic() - turn.began
         with self._lock:
-            if turn.bulk:
+            if not turn.bulk:
+                if turn.texts < FEWEST and (took < self._quiet or not self._under_way_in_bulk):
+                    if self._quiet == math.inf:  # from little to what is enough
+                        self._quiet, self._quiet_there = took, worked
+                        self._enough = min(self._enough, SIDE_BY_SIDE * FEWEST)
+                    self._quiet += 0.2 * (took - self._quiet)
+                    self._quiet_there += 0.2 * (worked - self._quiet_there)
+                return
+            if waited <= 0:  # nothing is behind so few
+                enough = max(self._enough, 2 * turn.beside)
+            else:
+                # Whatever comes after them waits about as long: a server works off what it has in its order.
                 longest = max(BEHIND_SECONDS, BEHIND * min(self._quiet, took))
-                enough = turn.beside * longest / max(seconds, 0.001)  # it tells whole milliseconds
-                rate = 0.5 if enough < self._enough else 0.1
-                least = SIDE_BY_SIDE * FEWEST
-                self._enough = min(self._most, max(least, self._enough + rate * (enough - self._enough)))
-            elif turn.texts < FEWEST and (took < self._quiet or not self._under_way_in_bulk):
-                self._quiet = took if self._quiet == math.inf else 0.8 * self._quiet + 0.2 * took
+                enough = turn.beside * longest / max(worked, 0.001)  # it tells whole milliseconds
+                # Where one text takes nearly as long as many, fewer at a time are fewer a second.
+                a_text = max(0.0, worked - self._quiet_there) / max(1, turn.beside - 1)
+                if a_text:
+                    enough = max(enough, PAYS * (self._quiet_there - a_text) / a_text)
+            rate = 0.5 if enough < self._enough else 0.3
+            least = SIDE_BY_SIDE * FEWEST
+            self._enough = min(self._most, max(least, self._enough + rate * (enough - self._enough)))
 
     def was_busy(self, turn: Turn) -> None:
         with self._lock:
@@ -208,13 +232,20 @@ class Budget:
     def _room(self, bulk: bool) -> float:
         if not bulk or self.limit == math.inf:
             return self.limit
-        return max(1.0, min(self._enough, self.limit - math.ceil(self.limit / QUESTIONS)))
+        return max(1.0, min(self._enough, self._free_of_questions))
+
+    @property
+    def _free_of_questions(self) -> float:
+        return self.limit if self.limit == math.inf else self.limit - math.ceil(self.limit / QUESTIONS)
 
     def _fits(self, texts: int, bulk: bool) -> bool:
         if not self._under_way:
             return True
-        if bulk and self._under_way_in_bulk and self._under_way_in_bulk + texts > self._room(bulk):
-            return False
+        if bulk and self._requests_in_bulk:
+            # One at least waits at the server while it works on another, whatever their sizes.
+            of = self._free_of_questions if self._requests_in_bulk < SIDE_BY_SIDE else self._room(bulk)
+            if self._under_way_in_bulk + texts > of:
+                return False
         return self._under_way + texts <= self.limit
 
     def _before(self, bulk: bool) -> bool:
@@ -224,6 +255,7 @@ class Budget:
     def _given(self, texts: int, of: Of, bulk: bool) -> Turn:
         self._under_way += texts
         self._under_way_in_bulk += texts * bulk
+        self._requests_in_bulk += bulk
         for whose in (of.owner, of):
             self._of[whose] += texts
         return Turn(self, texts, of, bulk, self._under_way)

@@ -147,7 +147,7 @@ class Upstream:
         if turn is not None:
             waited, took = (reply[1].get(name, "") for name in ("x-queue-time", "x-total-time"))
             if waited.isdecimal() and took.isdecimal():  # TEI's, in milliseconds
-                self.budget.waited(turn, int(waited) / 1000, int(took) / 1000)
+                self.budget.answered(turn, int(waited) / 1000, int(took) / 1000)
             turn.end()
         return reply
 
