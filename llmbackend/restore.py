@@ -32,6 +32,7 @@ from .knowledge.collections import manifests
 from .knowledge.collections.collections import Collections
 from .knowledge.collections.manifests import Manifest, moved
 from .knowledge.engines.interface import VectorEngine
+from .responses import store as responses
 from .settings import Settings
 from .storage import database, schema
 from .storage.data_dir import DataDirLock
@@ -166,7 +167,7 @@ def _upsert(index: Any, some: list[Line]) -> None:
 
 def _require_empty(engine: Engine, settings: Settings) -> None:
     with engine.connect() as connection:
-        for table in (manifests.table, tables.jobs, schedules.table, keys.table):
+        for table in (manifests.table, tables.jobs, schedules.table, keys.table, responses.table):
             if connection.execute(select(table).limit(1)).first() is not None:
                 raise Conflict(
                     f"DATA_DIR {settings.data_dir}, or its DATABASE_URL, is in use (there are rows in {table.name}): "

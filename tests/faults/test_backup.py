@@ -19,8 +19,10 @@ import pytest
 from llmbackend import BackendError, Conflict, Forbidden, InvalidRequest, LLMBackendClient
 from llmbackend.backup import archive, making
 from llmbackend.local import LocalTransport
+from llmbackend.responses import store
 from llmbackend.restore import restore
 from llmbackend.settings import Settings
+from llmbackend.storage import database
 from tests import qdrant
 from tests.server import KEY, python, serving
 
@@ -207,6 +209,18 @@ def test_what_is_there_is_not_written_over(kept: tuple[Path, list[Any]], tmp_pat
         _restored(kept[0], tmp_path)
     with _client("local", tmp_path) as client:
         assert [one.name for one in client.list_collections()] == ["reports"]
+
+
+def test_nor_is_a_conversation_that_is_kept(kept: tuple[Path, list[Any]], tmp_path: Path) -> None:
+    said = store.Stored("resp_1", "default", None, None, "completed", [], {"id": "resp_1"})
+    engine = database.connect(tmp_path / "state.db")
+    with database.transaction(engine) as connection:
+        store.add(connection, said)
+    with pytest.raises(Conflict, match="rows in responses"):
+        _restored(kept[0], tmp_path)
+    with engine.connect() as connection:
+        assert store.find(connection, "default", "resp_1") == said
+    engine.dispose()
 
 
 def _lines(file: Path) -> list[bytes]:
