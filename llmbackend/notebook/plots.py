@@ -175,7 +175,7 @@ def scattered(axes: Any, points: Any, kinds: Sequence[str]) -> None:
             of_kind[:, 0],
             of_kind[:, 1],
             s=26,
-            alpha=0.75,
+            alpha=0.9,
             color=colour,
             label=_plain(kind) or "none",
             linewidths=0,

@@ -145,7 +145,8 @@ def _cells(rows: Sequence[Mapping[str, Any]]) -> Drawing:
         for name in names[:COLUMNS]:
             cell = row["cells"].get(name) or {}
             value, quote = in_words(cell.get("value"), name, 200), cell.get("quote")
-            cells.append([value, Break(), _said(str(quote))] if value and quote else value)
+            said: list[Line] = [Break(), _said(str(quote))] if quote and quote != cell["value"] else []
+            cells.append([value, *said] if value else "")
         drawn.append([document, *cells])
     return [
         Table(["document", *map(titled, names[:COLUMNS])], drawn),
