@@ -180,9 +180,21 @@ def test_the_commands_of_a_page_run(
     Path("contract.txt").write_text(CONTRACTS[0]["text"])
     Path("questions.jsonl").write_text('{"question": "Who reports sick leave?", "gold": "sick.md"}')
     for code in _blocks(page, "sh"):
-        for line in code.replace("\\\n", "").splitlines():
+        for line in _lines(code):
             for command in line.split(" && "):
                 _run(command, monkeypatch, capsys)
+
+
+def _lines(code: str) -> Iterator[str]:
+    """Those that a shell reads as one, such as what is quoted over several, come as one."""
+    begun = ""
+    for line in code.replace("\\\n", "").splitlines():
+        begun += line
+        with contextlib.suppress(ValueError):
+            shlex.split(begun, comments=True)
+            yield begun
+            begun = ""
+    assert not begun, f"a quotation mark is missing: {begun}"
 
 
 def _run(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
