@@ -12,15 +12,13 @@ import hashlib
 import hmac
 import json
 import logging
-import socket
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from sqlalchemy import Connection, func, literal, select, update
 
 from .. import addresses, threads
@@ -194,43 +192,12 @@ class Deliveries:
         body = json.dumps(event).encode()
         # The id is the same whenever it is sent again, so that a receiver knows it.
         headers = signed(of_project(secret, one.owner), f"job_{one.id}_{job.finished_at}", timestamp, body)
-        factory = None if self._private else addresses.public_socket
-        connector = aiohttp.TCPConnector(
-            socket_factory=factory, resolver=_Resolver(), use_dns_cache=False, force_close=True
-        )
-        async with (
-            aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(TIMEOUT)) as session,
-            session.post(
-                addresses.parsed(one.url, "webhook", private=self._private),
-                data=body,
-                headers=headers,
-                allow_redirects=False,
-            ) as reply,
-        ):
-            if not 200 <= reply.status < 300:
-                raise ValueError(f"it answered {reply.status}")
-
-
-class _Resolver(AbstractResolver):
-    """In threads of our own, so that names whose servers hang hold up nothing else."""
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=0,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address in await addresses.look_up(host, threads.webhooks)
-        ]
-
-    async def close(self) -> None:
-        pass
+        sending = await threads.files(
+            import_module, f"{__package__}.sending"
+        )  # with aiohttp, which takes long
+        status = await sending.posted(one.url, body, headers, TIMEOUT, private=self._private)
+        if not 200 <= status < 300:
+            raise ValueError(f"it answered {status}")
 
 
 def _full(count: Counter[str], most: int) -> list[str]:

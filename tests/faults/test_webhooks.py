@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from llmbackend import InvalidRequest, LLMBackendClient, addresses, cli
 from llmbackend.backend import Backend
-from llmbackend.jobs import webhooks
+from llmbackend.jobs import sending, webhooks
 from llmbackend.local import Core, LocalTransport
 from llmbackend.settings import Settings
 from tests.access.door import Door
@@ -197,7 +197,7 @@ def test_every_connection_is_judged_by_its_address(monkeypatch: pytest.MonkeyPat
 
     async def call(url: str) -> None:
         connector = aiohttp.TCPConnector(
-            socket_factory=addresses.public_socket, resolver=webhooks._Resolver(), use_dns_cache=False
+            socket_factory=addresses.public_socket, resolver=sending.Resolver(), use_dns_cache=False
         )
         async with aiohttp.ClientSession(connector=connector) as session, session.post(url):
             pass

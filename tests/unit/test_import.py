@@ -108,7 +108,7 @@ def test_a_short_document_is_ingested_and_found_without_llamaindex(tmp_path: Pat
         with LLMBackendClient() as client:
             report = client.rag_ingest([{"id": "a.md", "text": said}], "c")
             assert client.rag_search("How is the router reset?", "c")
-        assert not {"llama_index.core", "nltk", "scipy", "pandas", "sklearn"} & set(sys.modules)
+        assert not {"aiohttp", "llama_index.core", "nltk", "scipy", "pandas", "sklearn"} & set(sys.modules)
         assert dict(os.environ) == before
         from llama_index.core.utils import get_tokenizer
         from llmbackend.knowledge.chunks.tokens import tokens_of
