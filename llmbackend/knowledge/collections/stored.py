@@ -66,12 +66,13 @@ class StorageLimits:
 
         def require(now: Size, more: Size) -> None:
             with self._limiter.noting(caller):
-                _require(limits, now, more)
+                require_within(limits, now, more)
 
         return require
 
 
-def _require(limits: Sequence[tuple[Whose, Limits]], now: Size, more: Size) -> None:
+def require_within(limits: Sequence[tuple[Whose, Limits]], now: Size, more: Size) -> None:
+    """Raises Overloaded."""
     for whose, most in limits:
         if most.chunks is not None and more.chunks > 0 and now.chunks + more.chunks > most.chunks:
             raise too_much_stored(whose, "chunks", most.chunks, now.chunks, more.chunks)
