@@ -22,10 +22,10 @@ from .vitals import Vitals
 
 AUDITED = frozenset({
     "create_key", "rotate_key", "revoke_key", "share_collection", "unshare_collection", "delete_collection",
-    "delete_documents", "delete_schedule", "export_collection", "import_collection",
+    "delete_documents", "delete_schedule", "delete_response", "export_collection", "import_collection", "approve", "reject",
 })  # fmt: skip
-"""Operations that are noted, whatever comes of them."""
-_NAMES = ("key", "collection", "name")
+"""Operations that are noted, whatever comes of them. Others are where they remove documents, or take out everything."""
+_NAMES = ("key", "collection", "name", "response_id", "run_id")
 _DAY = 86400
 
 table = Table(
@@ -45,9 +45,13 @@ table = Table(
 
 def target(operation: str, request: Any) -> str | None:
     """What a request is about, if it is to be noted."""
-    if operation not in AUDITED:
-        return None
     given = vars(request)
+    if (job := given.get("job_type")) is not None:
+        about = given["params"].get("collection")
+        syncs = job == "rag_ingest" and given["params"].get("sync")
+        return f"{job} into {about}" if syncs else job if job == "backup" else None
+    if operation not in AUDITED and not given.get("sync"):
+        return None
     if given.get("cursor") or given.get("token"):  # another page of what was noted
         return None
     about = next((str(given[name]) for name in _NAMES if given.get(name)), "")

@@ -40,6 +40,28 @@ def test_keys_deletions_and_exports_are_noted(
         client.audit(since="yesterday")
 
 
+def test_what_else_deletes_or_takes_out_is_noted(client: LLMBackendClient, collection: str) -> None:
+    """An ingest that removes what it is not given, be it a job; a backup, which has everything; a run's approval."""
+    client.rag_ingest("The quay opens at nine.", collection)
+    assert _entries(client, collection) == []
+    client.rag_ingest("The quay opens at ten.", collection, sync=True)
+    assert _entries(client, collection) == [("rag_ingest", "ok")]
+    params = {"documents": ["The quay is closed."], "collection": collection, "sync": True}
+    client.wait_for_job(client.submit_job("rag_ingest", params), 60)
+    assert _entries(client, f"rag_ingest into {collection}") == [("submit_job", "ok")]
+    name = f"nightly-{collection}"
+    client.set_schedule(name, "30 2 1 1 *", "rag_ingest", params)
+    client.delete_schedule(name)
+    assert _entries(client, f"rag_ingest into {collection}")[0] == ("set_schedule", "ok")
+    client.cancel_job(client.submit_job("backup", {}, run_at="2999-01-01T00:00:00Z"))
+    assert _entries(client, "backup")[0] == ("submit_job", "ok")
+    run = "00000000-0000-0000-0000-000000000000"
+    for decide in (client.approve, client.reject):
+        with pytest.raises(NotFound):
+            decide(run)
+    assert _entries(client, run)[:2] == [("reject", "not_found"), ("approve", "not_found")]
+
+
 def test_an_admin_sees_its_own_project_and_refusals_are_noted_with_address_and_request(
     tmp_path: Path,
 ) -> None:
