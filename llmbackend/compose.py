@@ -143,7 +143,7 @@ class Components:
         )
         self.responses = KeptResponses(self.responder, main, self.jobs, self.submission.begin)
         self.agents = AgentRuns(self.agent_services, self.jobs, self.submission.begin)
-        self.responder.agents = self.agents.events
+        self.responder.agents = self.agents
 
     def _jobs(self, services: JobServices, places: Places, queue: Wakeups) -> Jobs:
         settings, days = self.settings, self.settings.job_result_days

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
 from .. import progress, tracing
-from ..errors import Conflict, LLMBackendError
+from ..errors import Conflict, InvalidRequest, LLMBackendError
 from ..jobs.ledger import WAITS
 from ..jobs.service import Jobs
 from ..plugins import AGENTS, TOOLS
@@ -112,10 +112,12 @@ class AgentRuns:
         given = request.model_dump(mode="json", exclude_unset=True, exclude={"stream"})
         return await self._begin_job(job.TYPE, given)
 
-    async def _followed(self, run_id: str, request: RunAgentRequest) -> AsyncGenerator[dict[str, Any], None]:
-        """A job's run: its steps as they are finished."""
+    async def _followed(
+        self, run_id: str, request: RunAgentRequest, past: Sequence[dict[str, Any]] = ()
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """A job's run: its steps as they are finished, after those that are `past`."""
         reach = tracing.current().caller.reach
-        rows: list[dict[str, Any]] = []
+        rows = list(past)
         yield {
             "type": "step",
             "id": 1,
@@ -142,12 +144,37 @@ class AgentRuns:
 
     async def decide(self, run_id: str, word: Any) -> JobStatus:
         """True, or why not; the run goes on. Raises NotFound and Conflict."""
+        return await self._decided(run_id, lambda pending: [word] * len(pending))
+
+    async def gone_on(
+        self, agent: str, run_id: str, words: dict[int, Any]
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """What happens in a run that waited, once it is told of each call True, or why not.
+
+        Raises NotFound, Conflict, and InvalidRequest where a call is left out.
+        """
+
+        def of_each(pending: Sequence[Any]) -> list[Any]:
+            if set(words) != set(range(len(pending))):
+                raise InvalidRequest(
+                    f"input: the run {run_id} waits for a word on {len(pending)} calls, by their numbers: send an "
+                    "mcp_approval_response for each of them"
+                )
+            return [words[number] for number in range(len(pending))]
+
+        past = await self._jobs.rows_from(tracing.current().caller.reach, run_id, 0)
+        await self._decided(run_id, of_each)
+        async with aclosing(self._followed(run_id, RunAgentRequest(agent=agent), past)) as events:
+            async for event in events:
+                yield event
+
+    async def _decided(self, run_id: str, words: Callable[[Sequence[Any]], Sequence[Any]]) -> JobStatus:
+        """`words` gives one for each call that waits."""
 
         def change(state: dict[str, Any]) -> None:
-            state["decisions"] = {
-                **(state.get("decisions") or {}),
-                **{one["id"]: word for one in state.get("pending") or ()},
-            }
+            pending = state.get("pending") or ()
+            told = {one["id"]: word for one, word in zip(pending, words(pending), strict=True)}
+            state["decisions"] = {**(state.get("decisions") or {}), **told}
             state["pending"] = []
 
         return await self._jobs.answer(tracing.current().caller.reach, run_id, change)

@@ -5,6 +5,7 @@ Thoughts are told as a summary of reasoning, which OpenAI's clients and those of
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import uuid
@@ -12,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import InvalidRequest, LLMBackendError, Overloaded
-from ..schemas import RespondRequest, ResponseTool
-from .translation import Item, output_id
+from ..schemas import SERVER_LABEL, RespondRequest, ResponseTool
+from .translation import Item, approval_id, output_id
 
 Event = dict[str, Any]
 
@@ -101,6 +102,13 @@ def _tool(tool: ResponseTool) -> dict[str, Any]:
             "parameters": tool.parameters,
             "strict": tool.strict,
         }
+    if tool.type == "mcp":
+        return {
+            "type": "mcp",
+            "server_label": tool.server_label,
+            "allowed_tools": tool.names,
+            "require_approval": tool.require_approval,
+        }
     ranking = tool.ranking_options
     return {
         "type": "file_search",
@@ -132,6 +140,7 @@ class Building:
         self._message: _Open | None = None
         self._calls: dict[int, _Open] = {}
         self._reason: str | None = None
+        self._asks = False
         self.sources: Sequence[Mapping[str, Any]] = ()
         """Passages that the text may cite, by their numbers from 1."""
         self.cited: Sequence[int] = ()
@@ -160,6 +169,22 @@ class Building:
             yield self._event(f"response.file_search_call.{step}", open_item)
         item |= {"status": "completed", "results": results}
         yield self._done(open_item)
+
+    def asks(self, run_id: str, pending: Sequence[Mapping[str, Any]]) -> Iterator[Event]:
+        """Calls of an agent's tools that wait for somebody's word."""
+        yield from self._end_reasoning()
+        self._asks = True
+        for number, call in enumerate(pending):
+            item: Item = {
+                "type": "mcp_approval_request",
+                "id": approval_id(run_id, number),
+                "server_label": SERVER_LABEL,
+                "name": call["tool"],
+                "arguments": json.dumps(call["arguments"], ensure_ascii=False),
+            }
+            open_item = self._add(item)
+            yield self._added(open_item)
+            yield self._done(open_item)
 
     def feed(self, chunk: Mapping[str, Any]) -> Iterator[Event]:
         """A chat.completion.chunk."""
@@ -194,7 +219,7 @@ class Building:
 
     def finish(self) -> Iterator[Event]:
         """At the chat's end: what is still open is done, and so is the response."""
-        if self._message is None and not self._calls:
+        if self._message is None and not self._calls and not self._asks:
             yield from self._say("")  # it has said nothing, which is told as an empty message
         reason = _ENDED.get(self._reason or "")
         yield from self._end_reasoning()

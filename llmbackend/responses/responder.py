@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -38,6 +38,16 @@ _PRUNING = 3600.0
 
 Step = Callable[[Building], Iterator[Event]]
 """What came from a model or a search, to be told."""
+
+
+class Runs(Protocol):
+    """Runs of agents: what happens, as it happens, and at the end what came of it."""
+
+    def events(self, request: RunAgentRequest) -> AsyncGenerator[dict[str, Any], None]: ...
+
+    def gone_on(self, agent: str, run_id: str, words: dict[int, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """Of a run that waited, once it is told of each call that it waits for True, or why not."""
+        ...
 
 
 @dataclass
@@ -72,8 +82,7 @@ class Responder:
         self._keep = keep_days * _DAY
         self._disk = disk
         self._pruned = -math.inf
-        self.agents: Callable[[RunAgentRequest], AsyncGenerator[dict[str, Any], None]]
-        """Runs an agent: what happens, as it happens, and at the end what came of it."""
+        self.agents: Runs
 
     async def begin(self, request: RespondRequest, response_id: str | None = None) -> Call:
         """Look up what it goes on from; raises NotFound, InvalidRequest, Conflict."""
@@ -155,11 +164,13 @@ class Responder:
 
     def _steps(self, call: Call, stream: bool) -> AsyncGenerator[Step, None]:
         request = call.request
+        if (request.model or "").startswith(AGENT):
+            return self._run(call)
+        if translation.approvals(call.input) or any(tool.type == "mcp" for tool in request.tools or ()):
+            raise InvalidRequest("tools: those of type mcp are agents': ask for a model agent/<name>")
         if (request.model or "").startswith(rag_model.PREFIX):
             asked = rag_model.query(translation.as_chat(request, call.turns))
             return self._answered(asked)
-        if (request.model or "").startswith(AGENT):
-            return self._run(call)
         searches = translation.searches(request)
         if searches:
             return self._searched(call, searches, stream)
@@ -241,15 +252,13 @@ class Responder:
         name = (request.model or "").removeprefix(AGENT)
         if any(tool.type == "function" for tool in request.tools or ()):
             raise InvalidRequest(f"tools: the agent {name!r} has its own: leave functions out")
-        task, history = translation.conversation(call.turns, f"the agent {name!r}")
-        if history and self._chat.abstracts:
-            task, _ = await standalone(self._chat, task, history)
-        collections = [one for tool in request.file_searches for one in tool.vector_store_ids or ()]
-        try:
-            asked = RunAgentRequest(task=task, agent=name, collections=collections or None)
-        except ValidationError:
-            raise NotFound(f"no model {request.model!r}: see the list of agents") from None
-        async with aclosing(self.agents(asked)) as events:
+        words = translation.approvals(call.input)
+        events = (
+            self.agents.gone_on(name, *words)
+            if words is not None
+            else self.agents.events(await self._task(call, name))
+        )
+        async with aclosing(events):
             async for event in events:
                 if event["type"] == "tool_call":
                     yield _thinking(
@@ -257,6 +266,30 @@ class Responder:
                     )
                 elif event["type"] == "done":
                     yield _ran(event["run"])
+
+    async def _task(self, call: Call, name: str) -> RunAgentRequest:
+        """What the agent is to do, with which of its tools."""
+        request = call.request
+        task, history = translation.conversation(call.turns, f"the agent {name!r}")
+        if history and self._chat.abstracts:
+            task, _ = await standalone(self._chat, task, history)
+        collections = [one for tool in request.file_searches for one in tool.vector_store_ids or ()]
+        fields: dict[str, Any] = {"task": task, "agent": name, "collections": collections or None}
+        own = [tool for tool in request.tools or () if tool.type == "mcp"]
+        if len(own) > 1:
+            raise InvalidRequest("tools: one of type mcp is enough: name all in its allowed_tools")
+        for tool in own:
+            fields["tools"] = tool.names
+            if tool.require_approval == "always":
+                fields["approve"] = "writes"
+                if request.background:
+                    raise InvalidRequest(
+                        "background: a run that may wait for somebody's word is a job anyway: leave it out"
+                    )
+        try:
+            return RunAgentRequest(**fields)
+        except ValidationError:
+            raise NotFound(f"no model {request.model!r}: see the list of agents") from None
 
     async def _searched(
         self, call: Call, searches: Sequence[ResponseTool], stream: bool
@@ -354,6 +387,10 @@ def _ran(run: dict[str, Any]) -> Step:
     """A run at its end: as text, what it gave in a shape of its own is JSON. One that was stopped at a limit is cut off."""
 
     def tell(building: Building) -> Iterator[Event]:
+        if run["status"] == "needs_approval":
+            yield from building.asks(run["run_id"], run["pending"])
+            yield from building.feed({"usage": run["usage"]})
+            return
         building.sources = run["sources"]
         building.cited = run["citations"]
         text = run["answer"] or json.dumps(run["output"], ensure_ascii=False)

@@ -65,6 +65,25 @@ def output_id(kind: str, response_id: str, number: int) -> str:
     return f"{kind}_{response_id.removeprefix('resp_')}_{number}"
 
 
+def approval_id(run_id: str, number: int) -> str:
+    """The id of a request for somebody's word on a call of a run. It tells the run, so that the word finds it."""
+    return f"mcpr_{run_id}_{number}"
+
+
+def approvals(items: Iterable[Item]) -> tuple[str, dict[int, Any]] | None:
+    """The run that is told of its calls, by their numbers, True or why not; None where none is. Raises InvalidRequest."""
+    words: dict[str, dict[int, Any]] = {}
+    for item in items:
+        if item["type"] == "mcp_approval_response":
+            run_id, _, number = item["approval_request_id"].removeprefix("mcpr_").rpartition("_")
+            words.setdefault(run_id, {})[int(number)] = True if item["approve"] else item.get("reason") or ""
+    if len(words) > 1:
+        raise InvalidRequest(
+            "input: each mcp_approval_response has to be of the same run: send the others apart"
+        )
+    return next(iter(words.items()), None)
+
+
 def response_of(item_id: str) -> str | None:
     """The id of the response that an item is of, if it has an id of ours."""
     parts = item_id.split("_")

@@ -30,12 +30,20 @@ def wanted(fields: Mapping[str, Any]) -> Wanted:
         models.append(("chat", model if isinstance(model, str) else None))
     tools = fields.get("tools")
     for tool in tools if isinstance(tools, list) else ():
-        about = (
-            tool if isinstance(tool, dict) else getattr(tool, "__dict__", {})
-        )  # unchecked, it may be anything
+        about = _about(tool)
         if about.get("type") == "file_search":
             rights.append("read")
             collections += collections_in(about.get("vector_store_ids"))
-    if fields.get("background"):
+    given = fields.get("input")
+    decides = any(
+        _about(item).get("type") == "mcp_approval_response"
+        for item in (given if isinstance(given, list) else ())
+    )
+    if fields.get("background") or decides:
         rights.append("jobs")
     return Wanted(list(dict.fromkeys(rights)), list(dict.fromkeys(collections)), models)
+
+
+def _about(thing: Any) -> dict[str, Any]:
+    """Its fields; unchecked, it may be anything."""
+    return thing if isinstance(thing, dict) else getattr(thing, "__dict__", {})

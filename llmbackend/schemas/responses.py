@@ -6,12 +6,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
-from .base import CollectionName, NullIs, Request, Response
+from .base import CollectionName, NullIs, PartName, Request, Response
 from .chat import MESSAGES, TOOLS, LeftOut, _refused
 from .json_schema import JsonSchemaObject
 from .metadata import Filters
 
 ResponseId = Annotated[str, Field(pattern=r"^resp_[A-Za-z0-9_-]{1,128}$")]
+
+ApprovalId = Annotated[str, Field(pattern=r"^mcpr_[A-Za-z0-9-]{1,64}_[0-9]{1,4}$")]
+
+SERVER_LABEL = "llmbackend"
+"""By which agents' tools are asked for, as OpenAI's wire has those of an MCP server."""
 
 LETTERS = 2**25
 """Of a text in an input: the limit on a request's bytes comes first."""
@@ -72,6 +77,8 @@ class InputItem(Request):
             "function_call_output",
             "reasoning",
             "file_search_call",
+            "mcp_approval_request",
+            "mcp_approval_response",
             "item_reference",
         ],
         NullIs("message"),
@@ -88,6 +95,10 @@ class InputItem(Request):
     summary: InputParts | None = None
     encrypted_content: str | None = None
     queries: list[str] | None = Field(None, max_length=1000)
+    server_label: str | None = Field(None, max_length=256)
+    approval_request_id: ApprovalId | None = None
+    approve: bool | None = None
+    reason: str | None = Field(None, max_length=10_000, description="what the agent is told")
     results: LeftOut = None
     namespace: LeftOut = None
     created_by: LeftOut = None
@@ -99,6 +110,7 @@ class InputItem(Request):
             "message": ("role", "content"),
             "function_call": ("call_id", "name", "arguments"),
             "function_call_output": ("call_id", "output"),
+            "mcp_approval_response": ("approval_request_id", "approve"),
             "item_reference": ("id",),
         }.get(self.type, ())
         for field in needed:
@@ -113,10 +125,14 @@ class FileSearchRanking(Request):
     hybrid_search: LeftOut = None
 
 
-class ResponseTool(Request):
-    """A function that the caller runs, or `file_search` over collections, which is done here."""
+class ToolNames(Request):
+    tool_names: list[PartName] = Field(max_length=TOOLS)
 
-    type: Literal["function", "file_search"]
+
+class ResponseTool(Request):
+    """A function that the caller runs, `file_search` over collections, which is done here, or (`mcp`) an agent's tools."""
+
+    type: Literal["function", "file_search", "mcp"]
     name: str | None = Field(None, min_length=1, max_length=256)
     description: str | None = None
     parameters: JsonSchemaObject | None = Field(None, description="a JSON schema")
@@ -127,16 +143,33 @@ class ResponseTool(Request):
     max_num_results: int | None = Field(None, ge=1, le=50)
     filters: Filters | None = Field(None, description="as those of a search; not OpenAI's")
     ranking_options: FileSearchRanking | None = None
+    server_label: Literal["llmbackend"] | None = Field(
+        None, description="of mcp: the tools are those that the list of agents shows"
+    )
+    allowed_tools: Annotated[list[PartName], Field(max_length=TOOLS)] | ToolNames | None = Field(
+        None, description="the tools that the agent may call"
+    )
+    require_approval: Annotated[Literal["always", "never"], NullIs("always")] = Field(
+        "always", description="always: calls of tools that write wait for an mcp_approval_response"
+    )
+    server_url: Annotated[None, _refused("MCP servers are those of the settings (AGENT_MCP)")] = None
+    connector_id: Annotated[None, _refused("there are no connectors here")] = None
     defer_loading: LeftOut = None
     allowed_callers: LeftOut = None
     output_schema: LeftOut = None
 
     @model_validator(mode="after")
     def _has_what_its_type_says(self) -> Self:
-        field = "name" if self.type == "function" else "vector_store_ids"
+        field = {"function": "name", "mcp": "server_label"}.get(self.type, "vector_store_ids")
         if getattr(self, field) is None:
             raise ValueError(f"{field} is missing: a tool of type {self.type} has it")
         return self
+
+    @property
+    def names(self) -> list[str] | None:
+        """Of an agent's tools, those that it may call."""
+        allowed = self.allowed_tools
+        return allowed.tool_names if isinstance(allowed, ToolNames) else allowed
 
 
 class NamedTool(Request):

@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 
+from llmbackend import LLMBackendClient
 from tests.server import KEY as SERVER_KEY
 from tests.server import serving
 from tests.upstream.conftest import ATTEMPTS, _options
@@ -90,3 +91,32 @@ def test_a_stream_that_breaks_off_is_an_error_after_its_text(
     assert (caught.value.code, caught.value.type) == (code, "server_error")
     assert caught.value.message
     assert len(upstream.seen) == 1
+
+
+def test_an_agent_s_tool_waits_for_the_word_of_openais_client(
+    official: openai.OpenAI, upstream: Upstream
+) -> None:
+    with LLMBackendClient(str(official.base_url).removesuffix("/v1/"), SERVER_KEY) as client:
+        client.rag_ingest([{"id": "tides", "text": "High tide is at nine."}], collection="waiting")
+    call = {"name": "delete_collection", "arguments": '{"collection": "waiting"}'}
+    upstream.replies += [
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "call_0", "type": "function", "function": call}],
+        },
+        "It is left as it is.",
+    ]
+    asked: dict[str, Any] = {
+        "model": "agent/researcher",
+        "tools": [{"type": "mcp", "server_label": "llmbackend", "allowed_tools": ["delete_collection"]}],
+    }
+    first = official.responses.create(input="Delete it.", **asked)
+    [request] = [item for item in first.output if item.type == "mcp_approval_request"]
+    assert (request.name, request.server_label) == ("delete_collection", "llmbackend")
+    second = official.responses.create(
+        input=[{"type": "mcp_approval_response", "approval_request_id": request.id, "approve": False}],
+        previous_response_id=first.id,
+        **asked,
+    )
+    assert second.output_text == "It is left as it is."

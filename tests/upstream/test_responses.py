@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +13,7 @@ import requests
 import tests.open_responses as open_responses
 from llmbackend import (
     BackendError,
+    Conflict,
     InvalidRequest,
     LLMBackendClient,
     LLMBackendError,
@@ -518,3 +520,112 @@ def test_it_can_be_left_out(connect: Connect, upstream: Upstream) -> None:
     _respond(connect(responses_upstream=False), False, input="hello")
     assert "messages" in upstream.seen[0]
     assert upstream.asked_for_nothing == 0
+
+
+# Agents whose tools wait for somebody's word
+
+OWN_TOOLS = {"type": "mcp", "server_label": "llmbackend", "allowed_tools": ["delete_documents"]}
+
+
+def _deletes(*ids: str) -> dict[str, Any]:
+    written = [json.dumps({"collection": "waiting", "ids": [one]}) for one in ids]
+    return {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {
+                "id": f"call_{number}",
+                "type": "function",
+                "function": {"name": "delete_documents", "arguments": arguments},
+            }
+            for number, arguments in enumerate(written)
+        ],
+    }
+
+
+@pytest.fixture
+def waiting(client: LLMBackendClient) -> Iterator[dict[str, Any]]:
+    """What is asked of an agent that may delete."""
+    documents = [{"id": one, "text": f"About {one}."} for one in ("vacation", "illness")]
+    client.rag_ingest(documents, collection="waiting")
+    yield {"model": "agent/researcher", "tools": [OWN_TOOLS]}
+    client.delete_collection("waiting")
+
+
+def _word(item: dict[str, Any], approve: bool, **beside: Any) -> dict[str, Any]:
+    return {
+        "type": "mcp_approval_response",
+        "approval_request_id": item["id"],
+        "approve": approve,
+        **beside,
+    }
+
+
+@both
+def test_an_agent_s_tool_waits_for_somebody_s_word(
+    client: LLMBackendClient, upstream: Upstream, waiting: dict[str, Any], stream: bool
+) -> None:
+    upstream.replies += [_deletes("vacation", "illness"), "One is gone."]
+    first = _respond(client, stream, input="Clear it.", **waiting)
+    [asked] = [item for item in first["output"] if item["type"] == "mcp_approval_request"]
+    assert (first["status"], asked["name"], asked["server_label"]) == (
+        "completed",
+        "delete_documents",
+        "llmbackend",
+    )
+    assert json.loads(asked["arguments"]) == {"collection": "waiting", "ids": ["vacation"]}
+    assert client.get_collection("waiting").documents == 2
+    other = {**_word(asked, True), "approval_request_id": f"{asked['id'][:-1]}7"}
+    with pytest.raises(InvalidRequest, match="for each of them"):
+        _respond(client, stream, input=[other], **waiting)
+    word = _word(asked, True)
+    second = _respond(client, stream, input=[word], previous_response_id=first["id"], **waiting)
+    assert client.get_collection("waiting").documents == 1
+    [kept] = client.list_input_items(second["id"])
+    assert kept["approve"] is True
+    [asked] = [item for item in second["output"] if item["type"] == "mcp_approval_request"]
+    refusal = _word(asked, False, reason="it is needed")
+    third = _respond(client, stream, input=[refusal], **waiting)  # its id is enough
+    assert third["output"][-1]["content"][0]["text"] == "One is gone."
+    assert client.get_collection("waiting").documents == 1
+    assert "it is needed" in json.dumps(upstream.seen[-1]["messages"])
+    with pytest.raises(Conflict, match="waits for nobody's word"):
+        _respond(client, stream, input=[word], **waiting)
+
+
+def test_what_never_waits_is_done_at_once(
+    client: LLMBackendClient, upstream: Upstream, waiting: dict[str, Any]
+) -> None:
+    upstream.replies += [_deletes("vacation"), "Gone."]
+    tools = [{**OWN_TOOLS, "require_approval": "never"}]
+    response = _respond(client, False, input="Clear it.", **{**waiting, "tools": tools})
+    assert response["output"][-1]["content"][0]["text"] == "Gone."
+    assert client.get_collection("waiting").documents == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"model": None}, "are agents'"),
+        ({"background": True}, "leave it out"),
+        ({"tools": [OWN_TOOLS, OWN_TOOLS]}, "one of type mcp is enough"),
+        ({"tools": [{**OWN_TOOLS, "server_label": "elsewhere"}]}, "server_label"),
+        ({"tools": [{**OWN_TOOLS, "server_url": "https://mcp.example"}]}, "AGENT_MCP"),
+        ({"tools": [{**OWN_TOOLS, "allowed_tools": ["no-such-tool"]}]}, "no-such-tool"),
+    ],
+)
+def test_tools_of_agents_that_cannot_be_had_are_refused(
+    client: LLMBackendClient, wrong: dict[str, Any], told: str
+) -> None:
+    asked: dict[str, Any] = {"model": "agent/researcher", "tools": [OWN_TOOLS], "input": "Clear it.", **wrong}
+    if asked.get("background"):
+        begun = client._call("respond", **asked)
+        [failed] = [
+            event
+            for event in client._told(client._stream("get_response", response_id=begun["id"]))
+            if event["type"] == "response.failed"
+        ]
+        assert told in failed["response"]["error"]["message"]
+        return
+    with pytest.raises(LLMBackendError, match=told):
+        client._call("respond", **asked)
