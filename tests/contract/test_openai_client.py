@@ -379,3 +379,38 @@ def test_what_a_response_cannot_do_is_refused_in_openai_s_shape(official: openai
     with pytest.raises(openai.UnprocessableEntityError) as caught:
         official.responses.create(model=MODEL, input="x", tools=[{"type": "web_search"}])
     assert (caught.value.code, caught.value.param) == ("invalid_request", "tools.0.type")
+
+
+# Responses
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        ({"input": []}, "input"),
+        ({"input": [{"role": "nobody", "content": "x"}]}, "input"),
+        ({"input": [{"type": "function_call_output", "call_id": "c"}]}, "input"),
+        ({"previous_response_id": "7"}, "previous_response_id"),
+        ({"temperature": 5}, "temperature"),
+        ({"top_p": 2}, "top_p"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"tools": [{"type": "file_search", "vector_store_ids": []}]}, "tools"),
+        ({"tool_choice": "sometimes"}, "tool_choice"),
+        ({"tool_choice": {"type": "function"}}, "tool_choice"),
+        ({"truncation": "some"}, "truncation"),
+        ({"include": ["everything"]}, "include"),
+        ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text"),
+        ({"metadata": {"a": "x" * 600}}, "metadata"),
+        ({"reasoning": {"effort": "some"}}, "reasoning"),
+        ({"background": "perhaps"}, "background"),
+        ({"conversation": "conv_1"}, "conversation"),
+    ],
+)
+def test_what_is_wrong_in_a_response_is_named(
+    official: openai.OpenAI, wrong: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.APIStatusError) as raised:
+        official.responses.create(**{"model": MODEL, "input": "Hello", **wrong})
+    assert raised.value.type == "invalid_request_error"
+    assert (raised.value.param or "").startswith(param)

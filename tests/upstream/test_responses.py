@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -629,3 +631,28 @@ def test_tools_of_agents_that_cannot_be_had_are_refused(
         return
     with pytest.raises(LLMBackendError, match=told):
         client._call("respond", **asked)
+
+
+def test_what_is_old_is_forgotten_unless_it_was_gone_on_from(
+    connect: Connect, tmp_path: Path, upstream: Upstream
+) -> None:
+    with connect(data_dir=tmp_path / "kept") as client:
+        old, used = (client._call("respond", input=text) for text in ("hello", "hello again"))
+    time.sleep(0.2)  # longer than the days below
+    client = connect(data_dir=tmp_path / "kept", response_days=0.1 / 86400)
+    last = client._call("respond", input="And?", previous_response_id=used["id"])
+    deadline = time.monotonic() + 60
+    while _is_there(client, old["id"]):  # it is removed beside
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert client.get_response(used["id"])["id"] == used["id"]
+    assert client.get_response(last["id"])["previous_response_id"] == used["id"]
+
+
+def _is_there(client: LLMBackendClient, response_id: str) -> bool:
+    try:
+        return bool(client.get_response(response_id))
+    except NotFound as error:
+        if "RESPONSE_DAYS" not in error.message:
+            raise
+        return False
