@@ -20,17 +20,23 @@ from llmbackend.jobs import leases
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.server import Server, serving
-from tests.upstream.fake import KEY, running
+from tests.upstream.fake import KEY, Upstream, running
 
 DOCUMENTS = 240
 
 
 @pytest.fixture
-def slow() -> Iterator[dict[str, Any]]:
-    """Settings of a server whose embedding model takes its time, so that an ingest is seen, and killed, half way."""
+def model() -> Iterator[Upstream]:
+    """An embedding model that takes its time, so that an ingest is seen, and killed, half way."""
     with running() as upstream:
         upstream.work = 0.2
-        yield {"tei_url": f"{upstream.url}/ok", "tei_api_key": KEY, "embedding_cache_mb": 0}
+        yield upstream
+
+
+@pytest.fixture
+def slow(model: Upstream) -> dict[str, Any]:
+    """Settings of a server with that model."""
+    return {"tei_url": f"{model.url}/ok", "tei_api_key": KEY, "embedding_cache_mb": 0}
 
 
 def _documents(version: int = 1) -> list[dict[str, Any]]:
@@ -61,9 +67,11 @@ def _until_under_way(client: LLMBackendClient, job_id: str, done: int = 1) -> No
     assert client.get_job_status(job_id).status == "running"
 
 
-def _kill(server: Server) -> None:
+def _kill(server: Server, model: Upstream | None = None) -> None:
     server.process.kill()
     server.process.wait()
+    if model is not None:
+        model.work = 0  # what comes after that need not be caught half way
 
 
 def _change_ledger(data_dir: Path, statement: str, *values: Any) -> list[Any]:
@@ -103,13 +111,13 @@ def _assert_whole(client: LLMBackendClient, collection: str, documents: list[dic
 
 @pytest.mark.parametrize("done", [1, DOCUMENTS // 3])
 def test_a_killed_ingest_job_runs_again_and_leaves_each_document_once(
-    tmp_path: Path, slow: dict[str, Any], done: int
+    tmp_path: Path, slow: dict[str, Any], model: Upstream, done: int
 ) -> None:
     documents = _documents()
     with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         job_id = client.submit_job("rag_ingest", {"documents": documents, "collection": "reports"})
         _until_under_way(client, job_id, done)
-        _kill(server)
+        _kill(server, model)
     with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         report = client.wait_for_job(job_id, timeout=60)
         assert report["added"] + report["unchanged"] == DOCUMENTS
@@ -123,26 +131,28 @@ def test_a_killed_ingest_job_runs_again_and_leaves_each_document_once(
 
 
 def test_a_kill_while_documents_are_replaced_leaves_the_new_ones_only(
-    tmp_path: Path, slow: dict[str, Any]
+    tmp_path: Path, slow: dict[str, Any], model: Upstream
 ) -> None:
     documents = _documents(version=2)
     with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         client.rag_ingest(_documents(version=1), "reports")
         job_id = client.submit_job("rag_ingest", {"documents": documents, "collection": "reports"})
         _until_under_way(client, job_id, DOCUMENTS // 3)
-        _kill(server)
+        _kill(server, model)
     with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         client.wait_for_job(job_id, timeout=60)
         assert client.rag_search("edition 1", "reports", filters={"version": 1}) == []
         _assert_whole(client, "reports", documents)
 
 
-def test_a_collection_is_whole_before_the_job_runs_again(tmp_path: Path, slow: dict[str, Any]) -> None:
+def test_a_collection_is_whole_before_the_job_runs_again(
+    tmp_path: Path, slow: dict[str, Any], model: Upstream
+) -> None:
     with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         job = {"documents": _documents(), "collection": "reports"}
         job_id = client.submit_job("rag_ingest", job)
         _until_under_way(client, job_id, DOCUMENTS // 4)
-        _kill(server)
+        _kill(server, model)
     _change_ledger(tmp_path, "UPDATE jobs SET status = 'cancelled'")
     with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         stored = client.list_documents("reports")
@@ -170,7 +180,7 @@ def test_a_killed_embedding_job_runs_again_and_has_the_right_vectors(tmp_path: P
 
 
 def test_a_job_that_was_lost_three_times_fails_and_the_others_go_on(
-    tmp_path: Path, slow: dict[str, Any]
+    tmp_path: Path, slow: dict[str, Any], model: Upstream
 ) -> None:
     documents = _documents()
     with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
@@ -179,7 +189,7 @@ def test_a_job_that_was_lost_three_times_fails_and_the_others_go_on(
         waiting = client.submit_job("batch_embed", {"texts": ["a text"]})
         _until_under_way(client, lost)
         _until_under_way(client, other)
-        _kill(server)
+        _kill(server, model)
     _change_ledger(tmp_path, "UPDATE jobs SET attempts = 5, tries = 5 WHERE id = ?", lost)
     with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         with pytest.raises(LLMBackendError, match="killed") as caught:
@@ -198,7 +208,9 @@ def test_a_job_that_was_lost_three_times_fails_and_the_others_go_on(
         assert client.rag_ingest(documents, "lost").failed == []
 
 
-def test_who_waits_for_a_job_waits_through_a_restart(tmp_path: Path, slow: dict[str, Any]) -> None:
+def test_who_waits_for_a_job_waits_through_a_restart(
+    tmp_path: Path, slow: dict[str, Any], model: Upstream
+) -> None:
     with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         job_id = client.submit_job("rag_ingest", {"documents": _documents(), "collection": "reports"})
         with ThreadPoolExecutor(1) as pool:
@@ -206,13 +218,14 @@ def test_who_waits_for_a_job_waits_through_a_restart(tmp_path: Path, slow: dict[
             _until_under_way(client, job_id)
             server.process.terminate()
             server.process.wait(timeout=15)
+            model.work = 0
             with serving(tmp_path, **slow, port=urlsplit(server.url).port):
                 assert waiting.result()["added"] > 0
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_server_gives_its_jobs_back(
-    tmp_path: Path, slow: dict[str, Any], stop: signal.Signals
+    tmp_path: Path, slow: dict[str, Any], model: Upstream, stop: signal.Signals
 ) -> None:
     documents = _documents()
     with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
@@ -220,6 +233,7 @@ def test_a_stopped_server_gives_its_jobs_back(
         _until_under_way(client, job_id)
         server.process.send_signal(stop)
         server.process.wait(timeout=15)
+        model.work = 0
     [row] = _change_ledger(tmp_path, "SELECT status, attempts FROM jobs WHERE id = ?", job_id)
     assert row == ("queued", 0)
     assert not (tmp_path / "holder.json").exists()  # it closed what it had open
