@@ -1713,15 +1713,16 @@ class _HttpAddress:
     """Where a server is, how long and how often it is tried, and what an operation's request to it looks like."""
 
     def __init__(self, api_url: str, timeout: float, retries: int, api_key: str | None) -> None:
-        if not _is_http_url(api_url):
-            raise InvalidRequest(f"api_url must be like http://host:port, not {api_url!r}")
+        url = _checked_url(api_url)
+        if api_key and api_key.lower().startswith("bearer "):
+            raise InvalidRequest("api_key is the key alone: leave out the word before it")
         if api_key and not (api_key.isascii() and api_key.isprintable()):
             raise InvalidRequest("api_key has characters that an HTTP header cannot carry")
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
             raise InvalidRequest(f"timeout is a number of seconds above 0, such as 600, not {timeout!r}")
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise InvalidRequest(f"retries is a number from 0 on, not {retries!r}")
-        self.api_url = api_url.rstrip("/")
+        self.api_url = url.rstrip("/")
         if self.api_url.endswith("/v1"):  # as OpenAI's clients have it
             self.api_url = self.api_url[: -len("/v1")].rstrip("/")
         self.timeout = timeout
@@ -1761,9 +1762,13 @@ class _HttpAddress:
         if status != 200 and not unwell:
             raise _error_of(status, content, self.api_url)
         if "X-LLMBackend-Overhead-Ms" not in headers:
-            raise TransportError(
-                f"{self.api_url} answers, but not as a server of llmbackend does: correct the URL"
+            page = "html" in headers.get("Content-Type", "")
+            what = (
+                "with a page, such as a sign-in's or another program's"
+                if page
+                else "as no server of llmbackend does"
             )
+            raise TransportError(f"{self.api_url} answers {what}: correct the URL")
         served = headers.get("X-LLMBackend-Version")
         if served is None or served == self._server_version:
             return
@@ -1961,12 +1966,37 @@ class _HttpChunks(Iterator[bytes]):
         self.close()
 
 
-def _is_http_url(url: str) -> bool:
+def _checked_url(url: Any) -> str:
+    """A server's URL without spaces around it; raises InvalidRequest, which shows no password, for what is none."""
     try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
+        parts = urlsplit(url.strip())
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (AttributeError, ValueError):
+        known = False
+    if isinstance(url, str) and "@" in url:
+        raise InvalidRequest(
+            "api_url has a user and a password before its @, which are not sent: leave them out, and give the key as api_key"
+        )
+    if not known:
+        raise InvalidRequest(f"api_url must be like http://host:port, not {url!r}")
+    if parts.query or parts.fragment:
+        raise InvalidRequest(
+            f"api_url must be like http://host:port: leave out what begins with ? or #, of {url!r}"
+        )
+    return cast(str, url.strip())
+
+
+_SIGN_IN = "what stands before the server wants a sign-in of its own: have it let these requests through"
+_AWAY = "a proxy does not reach the server behind it: is that running?"
+_FIXES = {
+    **dict.fromkeys(
+        (301, 302, 303, 307, 308), "it leads elsewhere (to https, or a sign-in): give the URL it leads to"
+    ),
+    **dict.fromkeys((401, 403, 407), _SIGN_IN),
+    **dict.fromkeys((502, 503), _AWAY),
+    504: "a proxy waited for the server no longer: give it more time, or have it done as a job (submit_job)",
+    413: "a proxy takes no request so large: raise its limit (nginx: client_max_body_size), or send less at a time",
+}
 
 
 def _error_of(status: int, content: bytes, url: str) -> LLMBackendError:
@@ -1974,8 +2004,10 @@ def _error_of(status: int, content: bytes, url: str) -> LLMBackendError:
         return LLMBackendError.from_dict(json.loads(content)["error"])
     except (ValueError, KeyError, TypeError, AttributeError):
         # Not our server: a proxy's page, or another service on that port.
-        fix = ": is it https://… in place of http://…?" if b"HTTPS" in content[:2000] else ""
-        message = f"{url} answered {status} with something that is not llmbackend's{fix}"
+        fix = "is it https://… in place of http://…?" if b"HTTPS" in content[:2000] else _FIXES.get(status)
+        message = (
+            f"{url} answered {status} with something that is not llmbackend's: {fix or 'correct the URL'}"
+        )
         if status in (502, 503, 504):  # a proxy before a server that is being started again
             return TransportError(message, details={"sent": True, "retry": True})
         return TransportError(message)

@@ -213,6 +213,49 @@ def test_a_url_as_openais_clients_have_it(server: Scripted, url: str) -> None:
     assert server.seen[0][0] == "/health/ready"
 
 
+@pytest.mark.parametrize(
+    ("status", "content", "told"),
+    [
+        (200, b"<html>Sign in</html>", "with a page, such as a sign-in"),
+        (302, b"", "it leads elsewhere"),
+        (401, b"<html>Authorization Required</html>", "a sign-in of its own"),
+        (404, b"404 page not found", "correct the URL"),
+        (413, b"<html>413 Request Entity Too Large</html>", "client_max_body_size"),
+        (502, b"<html><center>nginx</center></html>", "does not reach the server behind it"),
+        (504, b"<html>Gateway Time-out</html>", "give it more time"),
+    ],
+)
+def test_what_something_else_answers_is_told_with_what_to_do(
+    server: Scripted, status: int, content: bytes, told: str
+) -> None:
+    server.script = [(status, content, {"Content-Type": "text/html", "Location": "/login"})]
+    with pytest.raises(TransportError, match=told):
+        LLMBackendClient(server.url, "key", retries=0).embed(["one"])
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://me:sesame@127.0.0.1:9", "a user and a password"),
+        ("https://sesame@127.0.0.1:99999/v1", "a user and a password"),
+        ("http://127.0.0.1:99999", "must be like http://host:port, not"),
+        ("http://:8888", "must be like http://host:port, not"),
+        ("http://[::1", "must be like http://host:port, not"),
+        ("http://127.0.0.1:9/#/login", "leave out what begins with"),
+        ("http://127.0.0.1:9?key=a", "leave out what begins with"),
+    ],
+)
+def test_a_url_that_cannot_be_one_is_refused_at_once_and_no_password_shown(url: str, told: str) -> None:
+    with pytest.raises(InvalidRequest, match=told) as error:
+        LLMBackendClient(url, "key")
+    assert "sesame" not in str(error.value)
+
+
+def test_a_key_is_given_alone(server: Scripted) -> None:
+    with pytest.raises(InvalidRequest, match="the key alone"):
+        LLMBackendClient(f" {server.url} ", "Bearer abc")
+
+
 def test_two_urls_are_one_too_many() -> None:
     with pytest.raises(InvalidRequest, match="two names of one thing"):
         LLMBackendClient("http://a", base_url="http://b")
