@@ -65,7 +65,7 @@ class Backend:
         """Reply to a conversation (OpenAI's chat completions; the model rag/<collection> answers from it).
 
         Refused: a prompt, or max_tokens, beyond the model's context; schema with stream, response_format or n, or one that is
-        no JSON Schema; a URL of an image that may not be fetched; what the model does not take, such as tools.
+        not a JSON Schema; an image's URL that may not be fetched; what the model does not take, such as tools.
         """
         if request.model and request.model.startswith(rag_model.PREFIX):
             answer = await self.rag_query(rag_model.query(request))
@@ -105,7 +105,7 @@ class Backend:
                 yield event
 
     async def get_response(self, request: schemas.GetResponseRequest) -> bytes:
-        """Tell a response that is kept, be it still in the making."""
+        """Read a stored response, finished or not."""
         return _response(await self.parts.responses.get(_reach(), request.response_id))
 
     def get_response_stream(self, request: schemas.GetResponseRequest) -> AsyncIterator[bytes]:
@@ -113,20 +113,20 @@ class Backend:
         return sse.events(items, sse.named_event)
 
     async def delete_response(self, request: schemas.StoredResponseRequest) -> schemas.ResponseDeleted:
-        """Forget a response; one that is still in the making is stopped."""
+        """Delete a response; an unfinished one is stopped."""
         return await self.parts.responses.delete(_reach(), request.response_id)
 
     async def cancel_response(self, request: schemas.StoredResponseRequest) -> bytes:
-        """Stop a response that is made in the background.
+        """Stop a response that runs in the background.
 
-        Refused: one that is not.
+        Refused: one that does not.
         """
         return _response(await self.parts.responses.cancel(_reach(), request.response_id))
 
     async def list_input_items(self, request: schemas.ListInputItemsRequest) -> schemas.InputItemList:
         """List what a response was made from, a page at a time.
 
-        Refused: after an item that it does not have.
+        Refused: an `after` that names none of its items.
         """
         return await self.parts.responses.input_items(_reach(), request)
 
@@ -159,7 +159,7 @@ class Backend:
     # RAG
 
     async def rag_ingest(self, request: schemas.RagIngestRequest) -> schemas.IngestReport:
-        """Put documents into a collection; what is stored already costs nothing.
+        """Put documents into a collection; unchanged ones cost nothing.
 
         Refused: chunk_overlap that is not smaller than chunk_size; metadata beyond its limits.
         """
@@ -182,8 +182,8 @@ class Backend:
     async def rag_search(self, request: schemas.RagSearchRequest) -> schemas.SearchResult:
         """Find the passages nearest to a query.
 
-        Refused: filters that are none, or more than there may be; neither query nor vector; a vector of another dimension than
-        the collection's, or of zeros, or with what needs a query's words.
+        Refused: invalid or too many filters; neither query nor vector; a vector of another dimension than the collection's,
+        or all zeros, or with options that need a query's words.
         """
         retriever = self.parts.retriever
         within = await scope(request, self._collections)
@@ -193,7 +193,7 @@ class Backend:
     async def rag_query(self, request: schemas.RagQueryRequest) -> schemas.QueryAnswer:
         """Answer a question from a collection's documents, with sources.
 
-        Refused: filters that are none, or more than there may be; a question beyond the model's context.
+        Refused: invalid or too many filters; a question beyond the model's context.
         """
         return await self.parts.answering.answered(request)
 
@@ -203,7 +203,7 @@ class Backend:
     async def evaluate(self, request: schemas.EvaluateRequest) -> schemas.Evaluation:
         """Measure how well a collection's search finds the documents that answer some questions.
 
-        Refused: gold documents that are not in the collection, or too many of all questions together.
+        Refused: gold documents that are not in the collection, or too many in all.
         """
         return await self._evaluate(request, lambda done, total, stage: None)
 
@@ -229,7 +229,7 @@ class Backend:
         """Make an empty collection.
 
         Refused: chunk_overlap that is not smaller than chunk_size; indexes of too many fields; engine without a Qdrant server;
-        a parser that there is not.
+        an unknown parser.
         """
         await self._collections.create(
             _named(request.collection),
@@ -259,9 +259,9 @@ class Backend:
         return schemas.CollectionDeleted(deleted=request.collection, documents=documents)
 
     async def reindex_collection(self, request: schemas.ReindexRequest) -> schemas.ReindexReport:
-        """Embed a collection's texts anew, with the model set now.
+        """Embed a collection's texts anew, with the current model.
 
-        Refused: another model than that.
+        Refused: any other model.
         """
         return await reindex(self._collections, _named(request.collection), model=request.model)
 
@@ -274,29 +274,29 @@ class Backend:
     async def export_collection(self, request: schemas.ExportRequest) -> schemas.CollectionExport:
         """Give a collection's chunks with their vectors, a page at a time.
 
-        Refused: a cursor that no earlier page gave.
+        Refused: a cursor that is not from an earlier page.
         """
         return await export_page(self._collections, _named(request.collection), request.limit, request.cursor)
 
     async def import_collection(self, request: schemas.ImportRequest) -> schemas.ImportedCollection:
-        """Take in an exported collection, a page at a time; it is there with the last.
+        """Import an exported collection, a page at a time; it exists once the last has come.
 
-        Refused: a vector that is not base64 of float32, of the manifest's dimension, finite; a number that is not less than its
-        total; a document of which a chunk is missing or there twice; metadata or a place beyond their limits.
+        Refused: a vector that is not base64 of finite float32 of the manifest's dimension; a number that is not less than its
+        total; a document with a chunk missing or given twice; metadata or a place beyond their limits.
         """
         return await self.parts.imports.take(_named(request.collection), request)
 
     async def list_documents(self, request: schemas.ListDocumentsRequest) -> schemas.DocumentList:
         """List a collection's documents, a page at a time.
 
-        Refused: a cursor that no earlier page gave.
+        Refused: a cursor that is not from an earlier page.
         """
         return await pages.documents(await self._collection(request.collection), request)
 
     async def list_chunks(self, request: schemas.ListChunksRequest) -> schemas.ChunkList:
         """List a collection's chunks, a page at a time: all, some documents', or those that filters select.
 
-        Refused: a cursor that no earlier page gave; filters that are none, or more than there may be.
+        Refused: a cursor that is not from an earlier page; invalid or too many filters.
         """
         return await pages.chunks(await self._collection(request.collection), request)
 
@@ -307,7 +307,7 @@ class Backend:
     async def delete_documents(self, request: schemas.DeleteDocumentsRequest) -> schemas.DocumentsDeleted:
         """Remove documents from a collection, by their ids or by a filter.
 
-        Refused: both, or neither; filters that are none, or more than there may be.
+        Refused: both, or neither; invalid or too many filters.
         """
         collection = await self._collection(request.collection)
         ids = request.ids or await documents.selected(collection, request.where or {})
@@ -328,7 +328,7 @@ class Backend:
     # Analysis
 
     async def analyze_document(self, request: schemas.AnalyzeRequest) -> schemas.Analysis:
-        """Tell a document's sentiment, key points and summary.
+        """Analyse a document: sentiment, key points and summary.
 
         Refused: a text that the model's server does not take.
         """
@@ -343,7 +343,7 @@ class Backend:
     async def submit_job(self, request: schemas.SubmitJobRequest) -> schemas.JobId:
         """Hand over long work.
 
-        Refused: params that do not fit the type; a moment that is none; a webhook that may not be called, or without
+        Refused: params that do not fit the type; an invalid time; a webhook that may not be called, or without
         WEBHOOK_SECRET on the server.
         """
         return await self.parts.submission.submit(_caller(), request)
@@ -351,7 +351,7 @@ class Backend:
     async def batch_chat(self, request: schemas.BatchChatRequest) -> schemas.BatchChat:
         """Ask a chat model many things, as a job, or tell what that would take.
 
-        Refused: prompts that are none.
+        Refused: no prompts.
         """
         if request.plan:
             model = request.model or await self.parts.models.default("chat")
@@ -363,7 +363,7 @@ class Backend:
         return told
 
     async def get_job_status(self, request: schemas.JobRequest) -> schemas.JobStatus:
-        """Tell how far a job is, and its result once it is there."""
+        """Tell a job's status and progress, and its result once there is one."""
         return await self._jobs.status(_reach(), request.job_id)
 
     async def list_jobs(self, request: schemas.ListJobsRequest) -> schemas.JobList:
@@ -390,19 +390,19 @@ class Backend:
         return await self._jobs.cancel(_reach(), request.job_id)
 
     async def retry_job(self, request: schemas.JobRequest) -> schemas.JobStatus:
-        """Have a job that failed or was cancelled go on from its last checkpoint."""
+        """Continue a failed or cancelled job from its last checkpoint."""
         return await self.parts.submission.retry(_caller(), request.job_id)
 
     # Agents
 
     async def list_agents(self, request: schemas.Empty) -> schemas.AgentList:
-        """List the agents and the tools that there are."""
+        """List the agents and tools."""
         return await self.parts.agents.listed()
 
     async def run_agent(self, request: schemas.RunAgentRequest) -> schemas.AgentRun:
         """Have an agent do a task, with tools, over collections.
 
-        Refused: an agent, or a tool, that there is not; an input that does not fit the agent.
+        Refused: an unknown agent or tool; an input that does not fit the agent.
         """
         return await self.parts.agents.run(request)
 
@@ -410,7 +410,7 @@ class Backend:
         return sse.events(self.parts.agents.events(request))
 
     async def approve(self, request: schemas.ApproveRequest) -> schemas.JobStatus:
-        """Have a run that waits for it do what it asked for, and go on."""
+        """Approve what a run waits for; it goes on."""
         return await self.parts.agents.decide(request.run_id, True)
 
     async def reject(self, request: schemas.RejectRequest) -> schemas.JobStatus:
@@ -422,7 +422,7 @@ class Backend:
     async def set_schedule(self, request: schemas.SetScheduleRequest) -> schemas.Schedule:
         """Submit a job again and again, at the times of a cron line; replaces a schedule of that name.
 
-        Refused: a cron line that is none, or never due; a time zone that there is not; params that do not fit the type.
+        Refused: an invalid cron line, or one that is never due; an unknown time zone; params that do not fit the type.
         """
         job = await self.parts.submission.new(_caller(), request.job_type, request.params, request.priority)
         return await self._database.write(schedules.put, request.name, request.cron, request.timezone, job)
@@ -433,14 +433,14 @@ class Backend:
         return schemas.ScheduleList(schedules=found)
 
     async def delete_schedule(self, request: schemas.ScheduleRequest) -> schemas.ScheduleDeleted:
-        """End a schedule; jobs that it has submitted go on."""
+        """Remove a schedule; jobs that it has submitted go on."""
         await self._database.write(schedules.remove, _caller(), request.name)
         return schemas.ScheduleDeleted(deleted=request.name)
 
     # Keys, and what projects share
 
     async def share_collection(self, request: schemas.ShareRequest) -> schemas.Share:
-        """Let another project read a collection, or write to it, too; or share it otherwise than before.
+        """Let another project read a collection, or read and write it; replaces an earlier share with it.
 
         Refused: the collection's own project.
         """
@@ -448,45 +448,45 @@ class Backend:
         return await self.parts.sharing.share(_caller(), _named(request.collection), request)
 
     async def unshare_collection(self, request: schemas.UnshareRequest) -> schemas.Share:
-        """Share a collection with a project no more."""
+        """End the sharing of a collection with a project."""
         await self._collection(request.collection)
         name = _named(request.collection)
         return await self.parts.sharing.unshare(_caller(), name, request.with_project)
 
     async def list_shares(self, request: schemas.Empty) -> schemas.ShareList:
-        """List the collections that the caller's project shares, and those that are shared with it."""
+        """List the collections that the caller's project shares, and those shared with it."""
         return await self.parts.sharing.listed(_caller())
 
     async def create_key(self, request: schemas.CreateKeyRequest) -> schemas.CreatedKey:
-        """Make an API key, which is told this once.
+        """Make an API key; it is shown only in this reply.
 
-        Refused: what is no rate.
+        Refused: an invalid rate.
         """
         return await self.parts.keys.create(_caller(), request)
 
     async def list_keys(self, request: schemas.ListKeysRequest) -> schemas.KeyList:
-        """List the API keys of the caller's project, or of all to the administrator; not what they are."""
+        """List the API keys of the caller's project, or, for the administrator, of all; without the keys themselves."""
         return await self.parts.keys.listed(_caller(), request.project)
 
     async def rotate_key(self, request: schemas.RotateKeyRequest) -> schemas.CreatedKey:
-        """Give an API key another secret, which is told this once; the one before counts for a while."""
+        """Give an API key a new secret, shown only in this reply; the old one stays valid for a while."""
         return await self.parts.keys.rotate(_caller(), request)
 
     async def revoke_key(self, request: schemas.KeyRequest) -> schemas.KeyInfo:
-        """Have an API key count no more, from the next second on."""
+        """Revoke an API key, within a second."""
         return await self.parts.keys.revoke(_caller(), request.key)
 
     # Audit and usage
 
     async def audit(self, request: schemas.AuditRequest) -> schemas.AuditLog:
-        """List who changed keys, deleted, shared, exported, imported or was refused, the newest first.
+        """Read the audit log, newest first: changes of keys, deletions, shares, exports, imports, refusals.
 
-        Refused: since that is neither days nor a date.
+        Refused: a since that is neither days nor a date.
         """
         return await self.audited.log(_reach(), request)
 
     async def prompts(self, request: schemas.Empty) -> schemas.PromptList:
-        """List what models are told, each prompt with its version; those of collections that the caller may read, too."""
+        """List the prompts with their versions, including those of collections that the caller may read."""
         await self.register.fresh()
         caller = tracing.current().caller
         return schemas.PromptList(prompts=self.parts.prompts.shown(partial(self._readable, caller), caller))
@@ -495,20 +495,20 @@ class Backend:
         return "read" in caller.can and self.register.visible(name, caller)
 
     async def usage(self, request: schemas.UsageRequest) -> schemas.UsageReport:
-        """Tell who used how much: requests, errors, tokens, milliseconds and chunks, by project, key, model, operation and day.
+        """Report usage: requests, errors, tokens, milliseconds and chunks, by project, key, model, operation and day.
 
-        Refused: anything else in by; since and until that are neither days nor dates.
+        Refused: anything else in by; a since or until that is neither days nor a date.
         """
         return await self.parts.usage.report(_reach(), request, self.settings.usage_prices)
 
     # Health
 
     async def state(self) -> health.State:
-        """How full and how busy everything is, for metrics."""
+        """Sizes and load of all parts, for metrics."""
         return await health.state(self.parts)
 
     async def health(self, request: schemas.Empty) -> schemas.Health:
-        """Tell that the backend is ready, and which models it would ask."""
+        """Tell whether the backend is ready, and which models it uses."""
         return await health.ready(self.parts)
 
     async def doctor(self, request: schemas.Empty) -> schemas.Diagnosis:

@@ -107,7 +107,7 @@ def revoke_key(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have an API key count no more."""
+    """Revoke an API key, within a second."""
     with connected(url, key) as client:
         revoked = client.revoke_key(id)
     if as_json:

@@ -22,43 +22,53 @@ def _once(rights: list[Right]) -> list[Right]:
 
 
 class CreateKeyRequest(Request):
-    project: ProjectName | None = Field(None, description="the caller's own, if it is none other's")
+    project: ProjectName | None = Field(None, description="its project; the caller's unless given")
     can: Annotated[list[Right], Field(min_length=1, max_length=20), AfterValidator(_once)] | None = Field(
-        None, description="what it may do; else all that the caller may, without admin"
+        None, description="rights; by default those of the caller, without admin"
     )
     collections: Annotated[list[Pattern], Field(min_length=1, max_length=100)] | None = Field(
-        None, description="names, in which * stands for anything; else all that the caller may use"
+        None, description="names, with * for anything; by default all that the caller may use"
     )
     models: Annotated[list[Pattern], Field(min_length=1, max_length=100)] | None = Field(
-        None, description="names, in which * stands for anything; else all that the caller may use"
+        None, description="names, with * for anything; by default all that the caller may use"
     )
     expires: str | None = Field(
-        None, max_length=16, pattern=_While, description="after that time, as in 90d, 12h or 30min"
+        None,
+        max_length=16,
+        pattern=_While,
+        description="when it expires: after 90d, 12h or 30min, for example",
     )
-    rate: str | None = Field(None, max_length=24, pattern=f"^{_Rate}$", description="requests, as in 60/min")
-    concurrent: int | None = Field(None, ge=1, le=1_000_000, description="requests under way at once")
+    rate: str | None = Field(
+        None, max_length=24, pattern=f"^{_Rate}$", description="limit on requests, such as 60/min"
+    )
+    concurrent: int | None = Field(None, ge=1, le=1_000_000, description="limit on requests at the same time")
     tokens: str | None = Field(
         None,
         max_length=64,
         pattern=f"^{_Rate}(,{_Rate})?$",
-        description="that models read and write for it, as in 1M/day or 1M/day,20M/month",
+        description="limit on tokens that models read and write for it, such as 1M/day or 1M/day,20M/month",
     )
-    jobs: int | None = Field(None, ge=1, le=MOST, description="that wait or are at work")
+    jobs: int | None = Field(None, ge=1, le=MOST, description="limit on jobs that wait or run")
     chunks: int | None = Field(
-        None, ge=1, le=MOST, description="that the project may have stored for this key to store more"
+        None,
+        ge=1,
+        le=MOST,
+        description="limit on stored chunks: the key stores no more once its project has so many",
     )
-    bytes: int | None = Field(None, ge=1, le=MOST, description="of those chunks: texts, metadata and vectors")
-    note: str = Field("", max_length=200, pattern=PRINTABLE, description="for whoever reads the list")
+    bytes: int | None = Field(
+        None, ge=1, le=MOST, description="limit on stored bytes of texts, metadata and vectors, likewise"
+    )
+    note: str = Field("", max_length=200, pattern=PRINTABLE, description="a note, shown in lists")
 
 
 class ListKeysRequest(Request):
-    project: ProjectName | None = Field(None, description="of the administrator's, else all")
+    project: ProjectName | None = Field(None, description="only this project's keys; for the administrator")
 
 
 class RotateKeyRequest(Request):
     key: _KeyId
     overlap: str = Field(
-        "1h", max_length=16, pattern=_While, description="for which the secret before still counts"
+        "1h", max_length=16, pattern=_While, description="how long the old secret remains valid"
     )
 
 
@@ -67,7 +77,7 @@ class KeyRequest(Request):
 
 
 class KeyInfo(Response):
-    id: str = Field(description="what the key begins with; no secret")
+    id: str = Field(description="how the key begins; not secret")
     project: str
     can: list[str]
     collections: list[str]
@@ -80,17 +90,15 @@ class KeyInfo(Response):
     bytes: int | None
     note: str
     created_at: str
-    created_by: str = Field(
-        description="the id of a key, or a project, where a key of the environment was used"
-    )
+    created_by: str = Field(description="the id of a key; the project, if a key of the environment was used")
     expires_at: str | None
-    rotating_until: str | None = Field(description="until when the secret before the last rotation counts")
+    rotating_until: str | None = Field(description="until when the old secret is valid")
     revoked_at: str | None
-    last_used_at: str | None = Field(description="noted now and then")
+    last_used_at: str | None = Field(description="when it was last used, within a few minutes")
 
 
 class CreatedKey(KeyInfo):
-    key: str = Field(description="the key itself, which is not told again")
+    key: str = Field(description="the key itself; it is shown only this once")
 
 
 class KeyList(Response):
@@ -100,9 +108,7 @@ class KeyList(Response):
 class ShareRequest(Request):
     collection: CollectionName
     with_project: ProjectName
-    can: Literal["read", "write"] = Field(
-        "read", description="write: read it, and put in and remove documents"
-    )
+    can: Literal["read", "write"] = Field("read", description="write: also add and remove documents")
 
 
 class UnshareRequest(Request):

@@ -15,30 +15,30 @@ TOOLS_OF_RUN = 128
 
 
 class RunAgentRequest(Request):
-    task: str = Field("", max_length=2**20, description="what is to be done, or asked")
-    agent: PartName = Field("researcher", description="one of those that the list of agents shows")
+    task: str = Field("", max_length=2**20, description="the task or question")
+    agent: PartName = Field("researcher", description="the name of an agent, as listed")
     collections: list[CollectionName] | None = Field(
         None,
         min_length=1,
         max_length=32,
-        description="those that it may use; null: all that the key may read",
+        description="collections that it may use; null: all that the key may read",
     )
     tools: Annotated[list[PartName], Field(max_length=TOOLS_OF_RUN)] | None = Field(
-        None, description="those that it may call; null: the agent's own, none of which writes"
+        None, description="tools that it may call; null: the agent's own, none of which writes"
     )
     approve: Literal["writes"] | None = Field(
-        None, description="writes: calls of tools that write wait for somebody's word, and the run is a job"
+        None, description="writes: the run is a job, and tools that write wait for approval"
     )
-    input: dict[str, JsonValue] | None = Field(None, description="in the shape that the agent takes")
-    model: str | None = Field(None, min_length=1, description="the chat model, if not the one that is set")
-    max_steps: int | None = Field(None, ge=1, le=10_000, description="calls of models and tools; AGENT_STEPS")
+    input: dict[str, JsonValue] | None = Field(None, description="input in the shape that the agent takes")
+    model: str | None = Field(None, min_length=1, description="the chat model, if not the default")
+    max_steps: int | None = Field(
+        None, ge=1, le=10_000, description="most calls of models and tools; AGENT_STEPS"
+    )
     max_tokens: int | None = Field(
-        None, ge=1, le=LARGEST, description="that models read and write; AGENT_TOKENS"
+        None, ge=1, le=LARGEST, description="most tokens that models read and write; AGENT_TOKENS"
     )
-    max_seconds: float | None = Field(
-        None, gt=0, le=86_400, description="from the first to the last; AGENT_SECONDS"
-    )
-    stream: bool = Field(False, description="answer with an event for each thing that happens")
+    max_seconds: float | None = Field(None, gt=0, le=86_400, description="most seconds in all; AGENT_SECONDS")
+    stream: bool = Field(False, description="answer with an event for each step")
 
 
 class Step(Response):
@@ -48,27 +48,27 @@ class Step(Response):
     kind: Literal["agent", "model", "tool", "step"]
     began: float = Field(0.0, description="seconds after the run began")
     seconds: float = 0.0
-    tokens: int = Field(0, description="that models read and wrote in it, and in its parts")
+    tokens: int = Field(0, description="tokens that models read and wrote in it, parts included")
     model: str | None = None
-    prompt: str | None = Field(None, description="the prompt that was used, as name@version")
-    input: str | None = Field(None, description="the beginning of what it was given")
-    output: str | None = Field(None, description="the beginning of what it gave")
+    prompt: str | None = Field(None, description="the prompt used, as name@version")
+    input: str | None = Field(None, description="the beginning of its input")
+    output: str | None = Field(None, description="the beginning of its output")
     error: str | None = None
-    replayed: bool = Field(False, description="an earlier attempt had done it already")
+    replayed: bool = Field(False, description="done by an earlier attempt")
     steps: list[Step] = []
 
 
 class AgentRun(Response):
     agent: str
-    run_id: str | None = Field(None, description="of a run that is a job: its job's id")
+    run_id: str | None = Field(None, description="the job's id, if the run is a job")
     status: Literal["completed", "stopped", "needs_approval"] = Field(
-        description="stopped: at a limit, with what was found until then; `notes` tell at which"
+        description="stopped: a limit was reached, which `notes` tell; the output has what was found until then"
     )
     answer: str = ""
     found: bool = Field(False, description="whether the answer has a source")
     citations: list[int] = Field([], description="numbers of the sources that the answer cites")
     sources: list[Source] = []
-    output: JsonValue = Field(None, description="what an agent with a shape of its own gave")
+    output: JsonValue = Field(None, description="the output of an agent with a shape of its own")
     notes: list[str] = []
     pending: list[PendingCall] = []
     trace: Step
@@ -80,7 +80,7 @@ class AgentInfo(Response):
     name: str
     description: str
     own: bool = Field(description="whether it is a project's own")
-    tools: list[str] = Field(description="those that it has where none are named")
+    tools: list[str] = Field(description="its tools unless others are named")
     input: dict[str, Any] | None = Field(None, description="the JSON Schema of the `input` that it takes")
     output: dict[str, Any] | None = Field(None, description="the JSON Schema of the `output` that it gives")
 
@@ -103,4 +103,4 @@ class ApproveRequest(Request):
 
 class RejectRequest(Request):
     run_id: JobIdentifier
-    why: str = Field("", max_length=10_000, description="what the agent is told")
+    why: str = Field("", max_length=10_000, description="the prompt")

@@ -1,4 +1,4 @@
-"""Who did what that matters."""
+"""The audit log: who did what."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from .usage import Day, first_day
 
 
 class AuditRequest(Request):
-    since: Day = Field("30d", description="the first day, in UTC: a date, or so many days up to today")
+    since: Day = Field(
+        "30d", description="the first day, in UTC: a date, or a number of days up to today, such as 7d"
+    )
     action: Annotated[str, Field(max_length=64)] | None = Field(
-        None, description="an operation such as revoke_key, or refused"
+        None, description="only this operation, such as revoke_key, or refused"
     )
     before: Annotated[int, Field(ge=1, le=LARGEST)] | None = Field(
-        None, description="the number of the last entry of the page before"
+        None, description="the number of the last entry on the previous page"
     )
     limit: int = Field(100, ge=1, le=1000)
 
@@ -29,12 +31,14 @@ class AuditEntry(Response):
     number: int
     at: str
     project: str
-    caller: str = Field(description="the public id of the key, or the project")
-    client: str = Field(description="the address that the request came from; - in process")
+    caller: str = Field(
+        description="the public id of the key; the project, if a key of the environment was used"
+    )
+    client: str = Field(description="the client's address; - in process")
     request_id: str
-    action: str = Field(description="the operation; refused for a request that was turned away")
+    action: str = Field(description="the operation; refused: the request was turned away")
     target: str = Field(
-        description="the key, collection or schedule; the method and path of what was refused"
+        description="the key, collection or schedule; of a refused request, its method and path"
     )
     outcome: str = Field(
         description="ok, an error's code, left (the caller hung up), or the status of a refusal"
@@ -42,4 +46,4 @@ class AuditEntry(Response):
 
 
 class AuditLog(Response):
-    entries: list[AuditEntry] = Field(description="the newest first")
+    entries: list[AuditEntry] = Field(description="newest first")

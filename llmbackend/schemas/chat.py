@@ -97,7 +97,7 @@ class StreamOptions(Request):
 
 class ImageUrl(Request):
     # Not a file of the server's own.
-    url: str = Field(pattern=r"^(https?://|data:)", description="the image as a data: URL, or where it is")
+    url: str = Field(pattern=r"^(https?://|data:)", description="the image: a data: URL, or a URL")
     detail: Literal["auto", "low", "high", "original"] | None = None
 
 
@@ -189,7 +189,9 @@ class Message(Request):
         if self.role != "assistant":
             for field in OF_REPLIES:
                 if getattr(self, field) is not None:
-                    raise ValueError(f"{field} is of a reply, not of the {self.role}'s message: leave it out")
+                    raise ValueError(
+                        f"{field} belongs to a reply, not to a message of the {self.role}: leave it out"
+                    )
         return self
 
 
@@ -203,7 +205,7 @@ OF_REPLIES = (
 class Function(Request):
     name: str
     description: str | None = None
-    parameters: JsonSchemaObject | None = Field(None, description="a JSON schema")
+    parameters: JsonSchemaObject | None = Field(None, description="a JSON Schema")
     strict: bool | None = None
 
 
@@ -304,7 +306,7 @@ class ChatRequest(Request):
         None,
         alias="schema",
         exclude=True,
-        description="JSON Schema that the reply's content has to fit; it is checked, and asked for once more",
+        description="a JSON Schema that the reply has to fit; a reply that does not is asked for once more",
     )
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
@@ -366,9 +368,9 @@ class Model(Response):
     owned_by: str = "llmbackend"
     created: int = 0
     context_window: int | None = Field(
-        None, description="tokens of prompt and reply, of the chat model that is asked where none is named"
+        None, description="tokens of prompt and reply together; told of the default chat model"
     )
-    tools: bool | None = Field(None, description="whether a chat model can be expected to call tools")
+    tools: bool | None = Field(None, description="whether the chat model is expected to call tools")
 
 
 class ModelList(Response):

@@ -24,7 +24,7 @@ FieldType = Literal["keyword", "integer", "float", "bool", "datetime"]
 Indexes = Annotated[
     dict[MetadataField, FieldType],
     Field(
-        description="of metadata fields that filters ask for: what is in each, `integer` for whole numbers only; at most 90"
+        description="indexes of metadata fields that filters use: the type of each field's values (`integer`: whole numbers only); at most 90"
     ),
 ]
 
@@ -35,10 +35,10 @@ class EngineOptions(Request):
     shard_number: int | None = Field(None, ge=1, le=10_000)
     replication_factor: int | None = Field(None, ge=1, le=1_000)
     write_consistency_factor: int | None = Field(None, ge=1, le=1_000)
-    on_disk: bool | None = Field(None, description="vectors and their indexes on the disk, not in memory")
+    on_disk: bool | None = Field(None, description="keep vectors and their indexes on disk, not in memory")
     quantization: Literal["int8"] | None = Field(
         None,
-        description="vectors in memory as numbers of 8 bits; the best are scored again by the whole ones",
+        description="keep vectors in memory as 8-bit numbers; the best hits are rescored with the full vectors",
     )
 
     @model_validator(mode="after")
@@ -53,7 +53,7 @@ class EngineOptions(Request):
 
 
 class ListCollectionsRequest(Request):
-    counts: bool = Field(True, description="count documents and chunks; false asks no vector engine")
+    counts: bool = Field(True, description="count documents and chunks; false does not ask the vector engine")
 
 
 class CreateCollectionRequest(CollectionRequest):
@@ -61,18 +61,16 @@ class CreateCollectionRequest(CollectionRequest):
     chunk_overlap: int | None = Field(None, ge=0, le=4096, description="tokens")
     indexes: Indexes | None = None
     engine: EngineOptions | None = Field(
-        None, description="of a Qdrant server, beside those that it is set to"
+        None, description="options of a Qdrant server, in addition to the server's settings"
     )
-    parser: PartName | None = Field(
-        None, description="a project's own node parser, which splits its documents"
-    )
+    parser: PartName | None = Field(None, description="a project's own node parser, to split its documents")
 
 
 class SetIndexesRequest(CollectionRequest):
     indexes: dict[MetadataField, FieldType | None] = Field(
         min_length=1,
         max_length=90,
-        description="of metadata fields: what is in each, null for one whose index is to go; the others stay",
+        description="the type of each metadata field to index, null to remove its index; other fields keep theirs",
     )
 
 
@@ -83,25 +81,25 @@ class CollectionInfo(Response):
     dimension: int
     chunk_size: int
     chunk_overlap: int
-    documents: int | None = Field(description="null where it cannot be opened, or was not to be counted")
-    chunks: int | None = Field(description="null where it cannot be opened, or was not to be counted")
+    documents: int | None = Field(description="null if it cannot be opened, or counting was not asked for")
+    chunks: int | None = Field(description="null if it cannot be opened, or counting was not asked for")
     created_at: str
-    indexes: Indexes = Field(description="of metadata fields, those made for a filter included")
-    engine: dict[str, JsonValue] = Field(description="options of a Qdrant server that it was made with")
+    indexes: Indexes = Field(description="indexes of metadata fields, including those made for filters")
+    engine: dict[str, JsonValue] = Field(description="options of the Qdrant server that it was made with")
     parser: str | None = Field(
         None,
         exclude_if=lambda parser: parser is None,
-        description="there where a project's own node parser splits its documents",
+        description="only if a project's own node parser splits its documents",
     )
     damaged: bool = Field(
         False,
         exclude_if=lambda damaged: not damaged,
-        description="there, and true, where it cannot be read, and is set aside",
+        description="true if it cannot be read, and is set aside; else left out",
     )
     problem: str | None = Field(
         None,
         exclude_if=lambda problem: problem is None,
-        description="there where it cannot be used: why, and what to do about it",
+        description="only if it cannot be used: why, and what to do",
     )
 
 
@@ -112,12 +110,14 @@ class CollectionList(Response):
 class CollectionDeleted(Response):
     deleted: str
     documents: int | None = Field(
-        description="how many it had; null where that is not known: it was damaged, or not opened since a kill"
+        description="how many it had; null if not known: it was damaged, or not opened since the process was killed"
     )
 
 
 class ReindexRequest(CollectionRequest):
-    model: str | None = Field(None, description="the embedding model that is set, lest it be another one")
+    model: str | None = Field(
+        None, description="the embedding model to use; refused unless it is the one that is set"
+    )
     stream: bool = Field(False, description="answer with progress events, then the report")
 
 
@@ -128,7 +128,7 @@ class ReindexReport(Response):
     documents: int
     chunks: int
     tokens: int | None = Field(
-        description="that the embedding model read now; null where its server does not tell"
+        description="tokens that the embedding model read; null if its server does not tell"
     )
     seconds: float
 
@@ -137,10 +137,12 @@ class ModelFingerprint(Request):
     """What tells an embedding model from others, whatever it is called."""
 
     model: str = Field(max_length=512)
-    query: str = Field("", max_length=10_000, description="the prompt that questions begin with")
-    passage: str = Field("", max_length=10_000, description="that of what is stored")
-    digest: str | None = Field(None, max_length=64, description="of the weights of an embedded model")
-    vectors: str | None = Field(None, description="of three texts, as base64 of little-endian float32")
+    query: str = Field("", max_length=10_000, description="the prompt before questions")
+    passage: str = Field("", max_length=10_000, description="the prompt before passages")
+    digest: str | None = Field(None, max_length=64, description="hash of an embedded model's weights")
+    vectors: str | None = Field(
+        None, description="vectors of three fixed texts, as base64 of little-endian float32"
+    )
 
 
 class CollectionManifest(Request):
@@ -158,9 +160,9 @@ class CollectionManifest(Request):
 
 class StoredChunk(Request):
     document_id: DocumentId
-    hash: str = Field(min_length=1, max_length=64, description="of the document's content")
+    hash: str = Field(min_length=1, max_length=64, description="hash of the document's content")
     number: int = Field(ge=0, lt=2**31)
-    total: int = Field(ge=1, le=2**31, description="chunks of the document")
+    total: int = Field(ge=1, le=2**31, description="number of chunks of the document")
     text: str
     metadata: Metadata = {}
     place: ChunkPlace = {}
@@ -196,13 +198,15 @@ class ImportRequest(CollectionRequest):
 
     manifest: CollectionManifest | None = Field(None, description="with the first page")
     chunks: list[StoredChunk] = Field([], max_length=5000)
-    token: str | None = Field(None, description="what the first page was answered with, with all others")
-    last: bool = Field(False, description="make it a collection")
-    abort: bool = Field(False, description="forget what came")
+    token: str | None = Field(
+        None, description="the token in the reply to the first page; with all pages but the first"
+    )
+    last: bool = Field(False, description="this is the last page: make it a collection")
+    abort: bool = Field(False, description="drop the import")
 
 
 class ImportedCollection(Response):
-    token: str | None = Field(None, description="to send the next page with; null after the last")
+    token: str | None = Field(None, description="to be sent with the next page; null after the last")
     documents: int = 0
     chunks: int = 0
 
@@ -225,7 +229,7 @@ class DocumentList(Response):
 
 class ListChunksRequest(CollectionRequest):
     ids: list[DocumentId] | None = Field(
-        None, min_length=1, max_length=100, description="of these documents only"
+        None, min_length=1, max_length=100, description="only of these documents"
     )
     filters: Filters | None = None
     limit: int = Field(100, ge=1, le=1000)
@@ -250,21 +254,21 @@ class GetDocumentRequest(CollectionRequest):
 
 class StoredDocument(Response):
     id: str
-    text: str = Field(description="its chunks, put together; what neighbours share is there once")
+    text: str = Field(description="its chunks joined; overlaps are removed")
     metadata: dict[str, JsonValue]
-    chunks: int = Field(description="how many they are")
+    chunks: int = Field(description="number of chunks")
 
 
 class DeleteDocumentsRequest(CollectionRequest):
     ids: list[DocumentId] | None = Field(None, min_length=1, max_length=10_000)
     where: Filters | None = Field(
-        None, min_length=1, description="filters, in place of ids: the documents of which a chunk fits"
+        None, min_length=1, description="filters, instead of ids: documents with a chunk that fits"
     )
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if (self.ids is None) == (self.where is None):
-            raise ValueError("give either ids or where: all documents go with delete_collection")
+            raise ValueError("give either ids or where; to remove all documents, use delete_collection")
         return self
 
 

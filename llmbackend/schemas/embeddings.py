@@ -45,7 +45,7 @@ EmbedInput = Annotated[
 
 class EmbedRequest(Request):
     input: EmbedInput = Field(
-        description="one or several texts; or token ids of the model's own vocabulary, for a model that takes them"
+        description="a text or several; or token ids of the model's vocabulary, if it takes them"
     )
     model: str | None = None
     encoding_format: Annotated[Literal["float", "base64", "bytes"], NullIs("float")] = Field(
@@ -53,14 +53,14 @@ class EmbedRequest(Request):
         description="bytes: not JSON, but a line of JSON (`data` left out, `dimension` added), then the vectors, one "
         "after the other, as little-endian float32",
     )
-    dimensions: int | None = Field(None, ge=1, description="for a model whose vectors can be shortened")
+    dimensions: int | None = Field(None, ge=1, description="for models whose vectors can be shortened")
     too_long: Annotated[Literal["split", "truncate", "error"], NullIs("split")] = Field(
         "split",
-        description="a text longer than the model takes is the mean of its parts, is cut off, or is refused",
+        description="what to do with a text longer than the model takes: embed its parts and take their mean, cut it off, or refuse it",
     )
     input_type: Literal["query", "passage"] | None = Field(
         None,
-        description="what the texts are to a search: they get the prompt that collections' questions or passages get",
+        description="whether the texts are questions or passages of a search: adds the prompt for these",
     )
     user: str | None = None
 
@@ -85,7 +85,7 @@ class Embedding(Response):
 
 
 class EmbeddingUsage(Response):
-    """null where the model's server does not tell."""
+    """null if the model's server does not tell."""
 
     prompt_tokens: int | None
     total_tokens: int | None
@@ -99,9 +99,9 @@ class CutText(Response):
     """A text longer than the model takes."""
 
     index: int
-    tokens: int | None = Field(description="null where the model's server does not tell")
+    tokens: int | None = Field(description="null if the model's server does not tell")
     limit: int = Field(description="tokens that the model takes")
-    parts: int = Field(description="how many parts of it are in the vector; 1 is its beginning")
+    parts: int = Field(description="how many of its parts were embedded; 1: only its beginning")
 
 
 class EmbeddingList(Response):
@@ -118,7 +118,7 @@ class EmbeddingList(Response):
 class RerankRequest(Request):
     query: Question
     documents: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, max_length=10_000)
-    top_n: int | None = Field(None, ge=1, description="how many of the best to answer; all, if not given")
+    top_n: int | None = Field(None, ge=1, description="how many of the best to return; all unless given")
     model: str | None = None
     return_documents: Annotated[bool, NullIs(True)] = True
 
@@ -134,7 +134,7 @@ class RerankResult(Response):
 
 
 class RerankUsage(Response):
-    """null where the reranker does not tell."""
+    """null if the reranker does not tell."""
 
     prompt_tokens: int | None
     total_tokens: int | None

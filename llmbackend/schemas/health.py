@@ -12,18 +12,16 @@ from .base import Response
 
 
 class Health(Response):
-    status: Literal["ok", "failing"] = Field(description="failing comes with the HTTP status 503")
-    problems: list[str] = Field(description="what does not work, and what to do; reading may go on")
+    status: Literal["ok", "failing"] = Field(description="failing: with HTTP status 503")
+    problems: list[str] = Field(description="what does not work, and what to do")
     parts: dict[str, str] = Field(
         description="each part that was at work, such as database, disk, usage and the model servers, and each server that is set "
         "up (Qdrant, Redis, embeddings, rerank), asked every 5 s at most: ok, or what is wrong"
     )
     version: str
-    chat: str | None = Field(description="the chat model, or null where none is set up")
+    chat: str | None = Field(description="the chat model; null if none is set")
     embeddings: str
-    own_file_types: list[str] = Field(
-        [], description="ends of files' names that a project's own readers read"
-    )
+    own_file_types: list[str] = Field([], description="file extensions that a project's own readers read")
 
 
 CheckName = Literal[
@@ -33,7 +31,7 @@ CheckName = Literal[
 
 class Check(Response):
     name: CheckName
-    server: str = Field(description="who does it: a model server, or this process (embedded)")
+    server: str = Field(description="a model server, or embedded: this process")
     ok: bool
     url: str | None
     models: list[str]
@@ -44,7 +42,7 @@ class Check(Response):
         "of storage, what a project has stored of how much it may: chunks, most_chunks, bytes, most_bytes"
     )
     latency_ms: float
-    fix: str | None = Field(description="what is wrong, or could be better, and what to do")
+    fix: str | None = Field(description="what is wrong or could be better, and what to do")
 
 
 class PromptInfo(Response):
@@ -52,9 +50,9 @@ class PromptInfo(Response):
     version: str
     text: str
     collection: str | None = Field(
-        None, description="the one that it is for, in place of the other of its name"
+        None, description="the collection that it is for, instead of the general one of that name"
     )
-    own: bool = Field(description="whether it is the operator's, of PROMPTS_DIR")
+    own: bool = Field(description="whether it comes from PROMPTS_DIR")
 
 
 class PromptList(Response):

@@ -35,25 +35,26 @@ def _moment(value: str) -> str:
 class SubmitJobRequest(Request):
     job_type: str = Field(max_length=64, pattern=PRINTABLE)
     params: dict[str, JsonValue]
-    priority: int = Field(0, ge=-100, le=100, description="among the owner's jobs; higher is sooner")
+    priority: int = Field(0, ge=-100, le=100, description="among the owner's jobs; higher ones run sooner")
     run_at: Annotated[str, Field(max_length=64, pattern=PRINTABLE), AfterValidator(_moment)] | None = Field(
-        None, description="not before; ISO 8601 with an offset from UTC, within the years 1 to 9999 in UTC"
+        None,
+        description="earliest start; ISO 8601 with an offset from UTC, within the years 1 to 9999 in UTC",
     )
     depends_on: list[JobIdentifier] | None = Field(
-        None, max_length=1000, description="jobs that are to be completed first"
+        None, max_length=1000, description="ids of jobs that must be completed before"
     )
     idempotency_key: str | None = Field(
         None,
         min_length=1,
         max_length=255,
         pattern=PRINTABLE,
-        description="submitting again with the same key is the same job",
+        description="submitting again with the same key returns the same job",
     )
     webhook: str | None = Field(
         None,
         max_length=2000,
         pattern=PRINTABLE,
-        description="a URL that is told of the job's end, signed with WEBHOOK_SECRET",
+        description="a URL that gets a signed POST when the job ends",
     )
 
     @property
@@ -72,21 +73,21 @@ class JobRequest(Request):
 
 class JobEventsRequest(JobRequest):
     last_event_id: int = Field(
-        0, ge=0, le=LARGEST, description="the last seen: what has changed since is told"
+        0, ge=0, le=LARGEST, description="the last event seen: only later changes are sent"
     )
-    stream: bool = Field(True, description="false: at most one event, what has changed so far")
+    stream: bool = Field(True, description="false: return at once, with at most one event")
 
 
 class JobResultRequest(JobRequest):
-    offset: int = Field(0, ge=0, le=LARGEST, description="rows to leave out")
-    limit: int = Field(1000, ge=1, le=10_000, description="rows in one answer")
+    offset: int = Field(0, ge=0, le=LARGEST, description="rows to skip")
+    limit: int = Field(1000, ge=1, le=10_000, description="most rows to return")
     encoding_format: Literal["json", "bytes"] = Field(
         "json",
         description="bytes: where rows are vectors, a line of JSON (`rows` left out, `count` and `dimension` added), then "
         "the vectors, one after the other, as little-endian float32",
     )
-    partial: bool = Field(False, description="of a job that is not completed, the rows that it has so far")
-    stream: bool = Field(False, description="JSON lines, a row each, from offset to the last")
+    partial: bool = Field(False, description="rows that an unfinished job has so far")
+    stream: bool = Field(False, description="answer with JSON lines, one a row, from offset to the last")
 
 
 class ListJobsRequest(Request):
@@ -99,8 +100,8 @@ class JobProgress(Response):
     done: int = 0
     total: int = 0
     stage: str = ""
-    rate: float | None = Field(None, description="a second")
-    eta: float | None = Field(None, description="seconds that are left, at this rate")
+    rate: float | None = Field(None, description="per second")
+    eta: float | None = Field(None, description="estimated seconds left")
 
 
 class JobRows(Response):
@@ -109,10 +110,10 @@ class JobRows(Response):
     name: str
     count: int
     inline: bool = Field(
-        False, description="whether they are in the result here; else they are read in pages"
+        False, description="whether the rows are included here; else read them by get_job_result"
     )
     dimension: int | None = Field(
-        None, description="inline rows that are vectors: base64 of float32, all in one"
+        None, description="rows that are vectors, included here: base64 of float32, all in one"
     )
 
 
@@ -124,7 +125,7 @@ class JobWebhook(Response):
 
 
 class PendingCall(Response):
-    """A call of a tool that writes, which waits for somebody's word."""
+    """A call of a tool that writes, waiting for approval."""
 
     id: str
     tool: str
@@ -140,10 +141,10 @@ class JobStatus(Response):
     attempts: int
     result: Any = None
     rows: JobRows | None = None
-    expired: bool = Field(False, description="the result was kept for its time, and is no more")
+    expired: bool = Field(False, description="the result is no longer kept")
     error: dict[str, Any] | None = None
     pending: list[PendingCall] | None = Field(
-        None, description="what an agent's run waits for somebody's word on (`approve`, `reject`)"
+        None, description="calls of an agent's run that wait for `approve` or `reject`"
     )
     priority: int
     run_at: str | None = None
@@ -168,7 +169,7 @@ class JobEvents(Response):
 
 
 class JobResult(Response):
-    result: dict[str, Any] = Field(description="without its rows")
+    result: dict[str, Any] = Field(description="the result without its rows")
     offset: int
     total: int
     rows: list[Any]
@@ -185,7 +186,7 @@ class SetScheduleRequest(Request):
     cron: str = Field(
         max_length=100,
         pattern=PRINTABLE,
-        description="minute, hour, day, month, weekday; six fields begin with seconds",
+        description="minute, hour, day, month, weekday; with six fields, the first is seconds",
         examples=["30 2 * * MON-FRI"],
     )
     job_type: str = Field(max_length=64, pattern=PRINTABLE)
@@ -197,18 +198,18 @@ class SetScheduleRequest(Request):
 class ScheduleRequest(Request):
     name: str = Field(
         pattern=f"^([A-Za-z0-9_.-]{{1,64}}/)?{_SCHEDULE}$",
-        description="the administrator reaches those of other projects as `project/name`",
+        description="a name; the administrator names other projects' as `project/name`",
     )
 
 
 class Schedule(Response):
-    name: str = Field(description="of another project, as the administrator sees it: `project/name`")
+    name: str = Field(description="a name; other projects' are `project/name` to the administrator")
     cron: str
     timezone: str
     job_type: str
     priority: int
     next_at: str
-    error: str | None = Field(None, description="why no job was submitted when it was last due")
+    error: str | None = Field(None, description="why no job was submitted the last time")
 
 
 class ScheduleList(Response):

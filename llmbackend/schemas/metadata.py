@@ -29,7 +29,7 @@ def storable(metadata: dict[str, Any], what: str = "metadata", most_bytes: int =
         elif isinstance(value, dict):
             for key in value:
                 if not isinstance(key, str):
-                    raise ValueError(f"{_at(what, place)} has a field whose name is no text")
+                    raise ValueError(f"{_at(what, place)} has a field whose name is not a text")
                 size += _bytes(key, what, place)
             inner = [(each, key) for key, each in value.items()]
         elif isinstance(value, list):
@@ -55,7 +55,7 @@ def _bytes(text: str, what: str, place: tuple[str, ...]) -> int:
     try:
         return len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError:
-        raise ValueError(f"{_at(what, place)} has half a surrogate pair, which is no character") from None
+        raise ValueError(f"{_at(what, place)} has half a surrogate pair, which is not a character") from None
 
 
 def _number(value: Any, what: str, place: tuple[str, ...]) -> None:
@@ -112,7 +112,7 @@ ChunkPlace = Annotated[dict[str, JsonValue], AfterValidator(_place)]
 Filters = Annotated[
     dict[str, JsonValue],
     Field(
-        description="on metadata, all of them: {field: value}, {field: [any of these]}, {field: {gte, gt, lte, lt}}, "
+        description="conditions on metadata, all of which must hold: {field: value}, {field: [any of these]}, {field: {gte, gt, lte, lt}}, "
         "bounds being numbers or times (RFC 3339), {field: {exists: true or false}}, {field: {not: …}}; a field within "
         "a field is author.name, and authors[].name within a list; and {and: [filters, …]}, {or: [filters, …]}, "
         "{not: filters}; at most 32 conditions, 1,000 values in lists, and 16 levels"

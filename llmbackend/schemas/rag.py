@@ -36,7 +36,9 @@ class GivenChunk(Request):
     """A passage of a document that its caller has split."""
 
     text: str
-    metadata: Metadata = Field({}, description="beside the document's, before which it goes")
+    metadata: Metadata = Field(
+        {}, description="metadata of this passage; it takes precedence over the document's"
+    )
     place: ChunkPlace = Field({}, description="`page` and `headings`, the titles above it")
 
 
@@ -48,10 +50,10 @@ class Document(Request):
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["text"]}, {"required": ["chunks"]}]})
 
     id: DocumentId
-    text: str = Field("", description="to be split; leave it out where there are chunks")
+    text: str = Field("", description="text to be split; leave it out if chunks are given")
     metadata: Metadata = {}
     chunks: list[GivenChunk] | None = Field(
-        None, min_length=1, max_length=CHUNKS, description="its passages, which stay as they are"
+        None, min_length=1, max_length=CHUNKS, description="its passages, stored as given"
     )
 
     @model_validator(mode="after")
@@ -77,13 +79,13 @@ def _or_one(schema: dict[str, Any]) -> None:
 
 class RagIngestRequest(Request):
     documents: list[str | Document] = Field(
-        min_length=1, max_length=DOCUMENTS, json_schema_extra=_or_one, description="several, or one"
+        min_length=1, max_length=DOCUMENTS, json_schema_extra=_or_one, description="one document or several"
     )
     collection: CollectionName
     chunk_size: int | None = Field(None, ge=32, le=8192, description="tokens")
     chunk_overlap: int | None = Field(None, ge=0, le=4096, description="tokens")
     sync: bool = False
-    plan: bool = Field(False, description="tell what would be done, and do nothing")
+    plan: bool = Field(False, description="only tell what would be done")
     stream: bool = Field(False, description="answer with progress events, then the report")
 
     @field_validator("documents", mode="before")
@@ -93,7 +95,7 @@ class RagIngestRequest(Request):
 
 
 def _file_name(name: str) -> str:
-    """A path that leads nowhere but down, the same on every system."""
+    """A relative path without '..', the same on every system."""
     printable = "".join(letter for letter in unicodedata.normalize("NFC", name) if letter.isprintable())
     parts = [part for part in printable.replace("\\", "/").split("/") if part.strip(" .")]
     if parts and re.fullmatch("[A-Za-z]:", parts[0]):
@@ -115,7 +117,7 @@ FileName = Annotated[DocumentId, AfterValidator(_file_name)]
 
 class File(Request):
     name: FileName = Field(
-        description="a path below the folder ingested: the document's id; its end tells the type"
+        description="a relative path, which becomes the document's id; its extension tells the format"
     )
     content: Annotated[bytes, BeforeValidator(_from_base64), WithJsonSchema(BASE64)]
 
@@ -136,9 +138,11 @@ class RagIngestFilesRequest(Request):
     chunk_overlap: int | None = Field(None, ge=0, le=4096, description="tokens")
     sync: bool = False
     keep: list[FileName] = Field(
-        [], max_length=500_000, description="what sync is to leave, beside these files: those sent before"
+        [],
+        max_length=500_000,
+        description="ids of documents that sync must not remove: files sent in earlier requests",
     )
-    plan: bool = Field(False, description="tell what would be done, and do nothing")
+    plan: bool = Field(False, description="only tell what would be done")
     stream: bool = Field(False, description="answer with progress events, then the report")
 
     @model_validator(mode="after")
@@ -155,7 +159,7 @@ class Failure(Response):
 
 class IngestWarning(Response):
     id: str
-    warning: str = Field(description="what of the document was replaced or left out")
+    warning: str = Field(description="what was replaced or left out")
 
 
 class IngestReport(Response):
@@ -168,7 +172,7 @@ class IngestReport(Response):
     failed: list[Failure] = []
     warnings: list[IngestWarning] = []
     chunks: int = 0
-    tokens: int | None = Field(0, description="null where the model's server does not tell")
+    tokens: int | None = Field(0, description="null if the model's server does not tell")
 
 
 class IngestPlan(IngestReport):
@@ -186,22 +190,22 @@ class Retrieval(Request):
     filters: Filters | None = None
     mode: Literal["hybrid", "dense", "sparse"] = "hybrid"
     rerank: bool | Annotated[str, Field(min_length=1)] = Field(
-        False, description="true, or a reranker's model"
+        False, description="true, or the name of a reranker's model"
     )
-    min_score: float | None = Field(None, description="leave out what scores lower, on the scale of `score`")
-    retriever: PartName | None = Field(None, description="a project's own, in place of the search")
+    min_score: float | None = Field(None, description="leave out passages with a lower `score`")
+    retriever: PartName | None = Field(None, description="a project's own retriever, instead of the search")
     postprocessors: list[PartName] | None = Field(
-        None, max_length=16, description="a project's own, one after the other, on what was found"
+        None, max_length=16, description="a project's own postprocessors, applied in this order"
     )
 
 
 class RagSearchRequest(Retrieval):
-    query: Question | None = Field(None, description="may be left out where there is a vector")
+    query: Question | None = Field(None, description="may be left out if a vector is given")
     vector: list[FiniteFloat] | None = Field(
         None,
         min_length=1,
         max_length=65_536,
-        description="of the collections' embedding model, in place of the query's; without a query, the mode is dense",
+        description="a vector of the collections' embedding model, used instead of the query's; without a query, the search is dense",
     )
 
     @model_validator(mode="after")
@@ -209,13 +213,13 @@ class RagSearchRequest(Retrieval):
         if self.query is None and self.vector is None:
             raise ValueError("give a query or a vector")
         if self.vector is not None and not any(self.vector):
-            raise ValueError("vector: it is of zeros, and points nowhere")
+            raise ValueError("vector: it is all zeros, which has no direction")
         if self.vector is not None and (self.mode == "sparse" or self.retriever):
             raise ValueError(
-                "vector: a sparse search, or one by a project's own retriever, looks for words: leave it out"
+                "vector: sparse search and a project's own retriever use words only: leave it out"
             )
         if self.query is None and (self.rerank or self.postprocessors):
-            raise ValueError("query: rerank and postprocessors read it: give it beside the vector")
+            raise ValueError("query: rerank and postprocessors need it: give it with the vector")
         return self
 
 
@@ -234,7 +238,7 @@ class Hit(Response):
     chunk: int
     collection: str
     metadata: dict[str, JsonValue]
-    duplicates: list[Place] = Field([], description="where the same text is found, too")
+    duplicates: list[Place] = Field([], description="other places with the same text")
 
 
 class SearchResult(Response):
@@ -244,9 +248,13 @@ class SearchResult(Response):
 class RagQueryRequest(Retrieval):
     question: Question
     top_k: int = Field(5, ge=1, le=100)
-    history: list[Message] | None = Field(None, max_length=HISTORY, description="what was said before")
+    history: list[Message] | None = Field(
+        None, max_length=HISTORY, description="earlier messages of the conversation"
+    )
     explain: bool = Field(False, description="tell how the answer came about")
-    stream: bool = Field(False, description="answer with the sources, then pieces of text, then the whole")
+    stream: bool = Field(
+        False, description="answer with the sources, then pieces of text, then the whole answer"
+    )
 
 
 class Source(Hit):
@@ -255,54 +263,54 @@ class Source(Hit):
 
 
 class Candidate(Place):
-    """A passage that retrieval came upon, and what became of it."""
+    """A passage that was considered, and what became of it."""
 
-    number: int | None = Field(description="of the source that it is; null where it was dropped before")
-    text: str = Field(description="its beginning")
-    score: float = Field(description="what it was ordered by, the last of the following that there is")
-    dense: float | None = Field(None, description="cosine; null beyond the list's end")
-    sparse: float | None = Field(None, description="BM25; null beyond the list's end")
-    weight: float | None = Field(None, description="what the dense list counts beside the sparse one")
+    number: int | None = Field(description="its number as a source; null if it was dropped")
+    text: str = Field(description="the beginning of its text")
+    score: float = Field(description="what it was ordered by: the last of the scores below that is not null")
+    dense: float | None = Field(None, description="cosine; null if not in the dense list")
+    sparse: float | None = Field(None, description="BM25; null if not in the sparse list")
+    weight: float | None = Field(None, description="weight of the dense list; the sparse one has 1")
     fused: float | None = Field(
         None,
-        description="both lists' scores, set between their mean minus and plus three deviations, and added",
+        description="the fused score: each list's scores are scaled between mean ± 3 deviations, and added",
     )
     judge: float | None = Field(
-        None, description="cosine of the passage, or of its best sentence, by the model that judges them"
+        None, description="cosine of the passage's best sentence, by the judge's model"
     )
-    judged: float | None = Field(None, description="by what the judge finds")
-    rerank: float | None = Field(None, description="the reranker's")
-    retriever: float | None = Field(None, description="by a project's own retriever")
-    postprocessed: float | None = Field(None, description="by a project's own postprocessors")
+    judged: float | None = Field(None, description="score after the judge's reading")
+    rerank: float | None = Field(None, description="the reranker's score")
+    retriever: float | None = Field(None, description="score by a project's own retriever")
+    postprocessed: float | None = Field(None, description="score by a project's own postprocessors")
     quote_score: float | None = Field(None, description="how well its best sentence fits the question")
     dropped: Literal["duplicate", "min_score", "top_k", "budget", "postprocessor"] | None = Field(
-        None, description="why the answer was not written from it"
+        None, description="why it was not used for the answer"
     )
 
 
 class Explanation(Response):
-    question: str = Field(description="as it was searched for")
-    candidates: list[Candidate] = Field(
-        description="best first; those that were dropped before the others last"
+    question: str = Field(description="the question that was searched for")
+    candidates: list[Candidate] = Field(description="best first; dropped ones may come last")
+    fit: float | None = Field(
+        description="how well the passages fit the question; null if a chat model decided"
     )
-    fit: float | None = Field(description="how well the passages fit the question; null where a model judged")
     bar: float | None = Field(
-        description="from which fit on they count as telling; null where a model judged"
+        description="the fit from which on the answer counts as found; null if a chat model decided"
     )
     found: bool
     model: str
-    prompt: str | None = Field(None, description="what the model was told, as name@version")
+    prompt: str | None = Field(None, description="the prompt used, as name@version")
     prompt_tokens: int
     notes: list[str] = Field(
         [],
-        description="fields of the filters that no document has, or that hold something else than is asked for",
+        description="hints at filters that cannot match: fields that no document has, or that hold another type of value",
     )
-    ms: dict[str, float] = Field(description="milliseconds of each step, in their order")
+    ms: dict[str, float] = Field(description="milliseconds of each step, in order")
 
 
 class QueryAnswer(Response):
     answer: str
-    found: bool = Field(description="whether the passages tell")
+    found: bool = Field(description="whether the passages answer the question")
     citations: list[int] = Field(description="numbers of the sources that the answer cites")
     sources: list[Source]
     model: str
@@ -319,7 +327,9 @@ class GoldQuestion(Request):
         DocumentId
         | Annotated[list[DocumentId], Field(min_length=1, max_length=1000)]
         | Annotated[dict[DocumentId, Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=1000)]
-    ) = Field(description="the document that answers it, several, or each with how relevant it is")
+    ) = Field(
+        description="the id of the document that answers it, several ids, or a mapping of id to relevance"
+    )
 
     @property
     def relevance(self) -> dict[str, int]:
@@ -336,7 +346,7 @@ GOLD = 100_000
 class EvaluateRequest(Request):
     collection: CollectionName
     questions: list[GoldQuestion] = Field(
-        min_length=1, max_length=10_000, description=f"with at most {GOLD:,} gold documents in all"
+        min_length=1, max_length=10_000, description=f"questions, with at most {GOLD:,} gold documents in all"
     )
     k: int = Field(10, ge=1, le=100)
     stream: bool = Field(False, description="answer with progress events, then the evaluation")
@@ -365,10 +375,10 @@ class QuestionScores(Response):
     question: str
     gold: list[str]
     ranks: dict[str, int | None] = Field(
-        description="by mode, where the first gold document stands; null if not among the first k"
+        description="by mode, the rank of the first gold document; null if not among the first k"
     )
     ndcg: dict[str, float] = Field(description="by mode")
-    first: dict[str, str | None] = Field(description="by mode, the document that stands first")
+    first: dict[str, str | None] = Field(description="by mode, the document ranked first")
 
 
 class Evaluation(Response):

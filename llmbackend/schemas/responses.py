@@ -38,7 +38,7 @@ class InputPart(Request):
     text: Annotated[str, Field(max_length=LETTERS)] | None = None
     refusal: str | None = None
     image_url: str | None = Field(
-        None, pattern=r"^(https?://|data:)", description="the image as a data: URL, or where it is"
+        None, pattern=r"^(https?://|data:)", description="the image: a data: URL, or a URL"
     )
     detail: Literal["auto", "low", "high", "original"] | None = None
     filename: str | None = None
@@ -120,8 +120,8 @@ class InputItem(Request):
 
 
 class FileSearchRanking(Request):
-    ranker: str | None = Field(None, description="taken for OpenAI's clients: a collection ranks as it does")
-    score_threshold: float | None = Field(None, description="leave out passages that score lower")
+    ranker: str | None = Field(None, description="accepted for OpenAI's clients; it changes nothing")
+    score_threshold: float | None = Field(None, description="leave out passages with a lower score")
     hybrid_search: LeftOut = None
 
 
@@ -135,13 +135,13 @@ class ResponseTool(Request):
     type: Literal["function", "file_search", "mcp"]
     name: str | None = Field(None, min_length=1, max_length=256)
     description: str | None = None
-    parameters: JsonSchemaObject | None = Field(None, description="a JSON schema")
+    parameters: JsonSchemaObject | None = Field(None, description="a JSON Schema")
     strict: bool | None = None
     vector_store_ids: list[CollectionName] | None = Field(
         None, min_length=1, max_length=32, description="names of collections"
     )
     max_num_results: int | None = Field(None, ge=1, le=50)
-    filters: Filters | None = Field(None, description="as those of a search; not OpenAI's")
+    filters: Filters | None = Field(None, description="filters as for a search, not OpenAI's")
     ranking_options: FileSearchRanking | None = None
     server_label: Literal["llmbackend"] | None = Field(
         None, description="of mcp: the tools are those that the list of agents shows"
@@ -256,7 +256,7 @@ class RespondRequest(Request):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     max_output_tokens: int | None = Field(None, ge=1)
     truncation: Annotated[Literal["auto", "disabled"], NullIs("disabled")] = Field(
-        "disabled", description="auto: the oldest turns are left out where all are too long for the model"
+        "disabled", description="auto: leave out the oldest turns if all are too long for the model"
     )
     include: list[Includes] | None = Field(None, max_length=16)
     metadata: (
@@ -267,9 +267,9 @@ class RespondRequest(Request):
         | None
     ) = None
     store: Annotated[bool, NullIs(True)] = Field(
-        True, description="keep it, to be read later and to go on from by previous_response_id"
+        True, description="store it, to be read later and continued by previous_response_id"
     )
-    background: Annotated[bool, NullIs(False)] = Field(False, description="as a job; needs store")
+    background: Annotated[bool, NullIs(False)] = Field(False, description="run it as a job; needs store")
     user: str | None = Field(None, max_length=512)
     safety_identifier: str | None = Field(None, max_length=512)
     prompt_cache_key: str | None = Field(None, max_length=512)
@@ -292,7 +292,7 @@ class RespondRequest(Request):
     @model_validator(mode="after")
     def _what_runs_later_is_kept(self) -> Self:
         if self.background and not self.store:
-            raise ValueError("background and store=false exclude each other: it could not be read afterwards")
+            raise ValueError("background needs store: it could not be read afterwards")
         return self
 
     @property
@@ -306,9 +306,9 @@ class StoredResponseRequest(Request):
 
 class GetResponseRequest(StoredResponseRequest):
     include: str | None = Field(
-        None, alias="include[]", description="of OpenAI's clients: it changes nothing"
+        None, alias="include[]", description="accepted for OpenAI's clients; it changes nothing"
     )
-    stream: bool = Field(False, description="as events, from the first or from after starting_after")
+    stream: bool = Field(False, description="answer with events, from the first or after starting_after")
     starting_after: int | None = Field(None, ge=0, description="the sequence_number of the last event seen")
     include_obfuscation: bool | None = None
 
@@ -318,7 +318,7 @@ class ListInputItemsRequest(StoredResponseRequest):
     order: Literal["asc", "desc"] = "desc"
     after: str | None = Field(None, max_length=256, description="the id of the last item seen")
     include: str | None = Field(
-        None, alias="include[]", description="of OpenAI's clients: it changes nothing"
+        None, alias="include[]", description="accepted for OpenAI's clients; it changes nothing"
     )
 
 

@@ -25,7 +25,7 @@ BY = ("project", "key", "model", "operation", "day")
 def _dimensions(by: str) -> str:
     names = [name.strip() for name in by.split(",")]
     if not set(names) <= set(BY):
-        raise ValueError(f"it is some of {', '.join(BY)}, with commas between")
+        raise ValueError(f"must be some of {', '.join(BY)}, with commas between")
     return ",".join(dict.fromkeys(names))
 
 
@@ -34,7 +34,7 @@ def _moment(text: str) -> str:
         try:
             date.fromisoformat(text)
         except ValueError:
-            raise ValueError("it is a number of days such as 7d, or a date such as 2026-11-28") from None
+            raise ValueError("must be a number of days such as 7d, or a date such as 2026-11-28") from None
     return text
 
 
@@ -43,10 +43,13 @@ Day = Annotated[str, AfterValidator(_moment)]
 
 class UsageRequest(Request):
     by: Annotated[str, AfterValidator(_dimensions)] = Field(
-        "project,model", description="what the sums are told for: some of project, key, model, operation, day"
+        "project,model",
+        description="what to group by: some of project, key, model, operation, day, with commas between",
     )
-    since: Day = Field("30d", description="the first day, in UTC: a date, or so many days up to today")
-    until: Day | None = Field(None, description="the last day; today, if not given")
+    since: Day = Field(
+        "30d", description="the first day, in UTC: a date, or a number of days up to today, such as 7d"
+    )
+    until: Day | None = Field(None, description="the last day; today unless given")
 
     @property
     def days(self) -> tuple[str, str]:
@@ -63,19 +66,19 @@ class UsageRow(Response):
     project: str | None = None
     key: str | None = Field(None, description="the public id of a key; env for those of API_KEY and API_KEYS")
     model: str | None = None
-    operation: str | None = Field(None, description="of jobs, their type")
+    operation: str | None = Field(None, description="the operation; for jobs, their type")
     day: str | None = None
-    requests: int = Field(description="calls and attempts of jobs, for the model that answered last")
-    errors: int = Field(description="of the requests, those that failed")
+    requests: int = Field(description="calls and attempts of jobs, counted for the model that answered last")
+    errors: int = Field(description="requests that failed")
     prompt_tokens: int
     completion_tokens: int
     embedded_tokens: int
     estimated_tokens: int = Field(
-        description="of these tokens, those that no server told: of calls whose callers hung up, or of silent servers"
+        description="how many of these tokens are estimates: the caller hung up, or the server did not tell"
     )
     milliseconds: float
-    chunks: int = Field(description="that were written into collections")
-    cost: float | None = Field(None, description="by USAGE_PRICES; null where there are none")
+    chunks: int = Field(description="chunks written into collections")
+    cost: float | None = Field(None, description="costs by USAGE_PRICES; null without prices")
 
 
 class UsageReport(Response):
