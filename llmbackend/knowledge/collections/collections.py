@@ -25,7 +25,8 @@ from ...schemas import CollectionInfo
 from ..chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE
 from ..engines.indexes import MOST, NO_INDEXES, FieldType, Indexes, in_points
 from ..engines.interface import VectorEngine, damaged, gone
-from .collection import Collection, CollectionServices
+from .collection import Collection
+from .current_index import CollectionServices
 from .manifests import Manifest, Manifests, called, taken
 from .open_indexes import OpenIndexes
 from .physical import PhysicalCollections

@@ -31,8 +31,9 @@ from ..engines.bm25 import NAME as BM25
 from ..engines.edge_build import built
 from ..engines.interface import Chunk, Ids, Stored, VectorIndex
 from ..engines.qdrant_edge import QdrantEdge
-from .collection import GRAPH, Collection
+from .collection import Collection
 from .collections import Collections
+from .current_index import GRAPH
 from .manifests import Manifest, called, moved
 
 if TYPE_CHECKING:

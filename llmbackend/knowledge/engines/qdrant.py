@@ -12,14 +12,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ... import threads
 from ...errors import InvalidRequest
 from . import fusion
 from .bm25 import Encoder, Sparse, encoder
-from .filters import Combination, Condition, FieldCondition
-from .indexes import EXACT, FieldType, Indexes, parts, places, serves, type_of
+from .filters import Condition
+from .indexes import FieldType, Indexes, parts, places
 from .interface import (
     LISTS,
     TRIES,
@@ -36,6 +36,7 @@ from .interface import (
     one_version,
     point_id,
 )
+from .qdrant_filters import Syntax, condition_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,9 +52,6 @@ HNSW_M, HNSW_EF_CONSTRUCT = 16, 128
 NAMED_AT_ONCE = 256
 """Documents in one call: Edge holds the interpreter's lock during each."""
 
-BRANCHES = 8
-"""Children of each node in a tree of ranges."""
-
 READ_AT_ONCE = 256
 PAGE_BYTES = 4 * 2**20
 """Characters of a page, about: it is written as one piece of JSON."""
@@ -68,26 +66,6 @@ class Point(NamedTuple):
     dense: NDArray[np.float32]
     sparse: Sparse
     payload: dict[str, Any]
-
-
-class Syntax(Protocol):
-    """An engine's filters."""
-
-    def group(
-        self, *, must: Sequence[Any] = (), should: Sequence[Any] = (), must_not: Sequence[Any] = ()
-    ) -> Any: ...
-
-    def equals(self, key: str, value: str | int | bool) -> Any: ...
-
-    def any_of(self, key: str, values: list[str] | list[int]) -> Any: ...
-
-    def range(self, key: str, bounds: dict[str, float]) -> Any: ...
-
-    def times(self, key: str, bounds: dict[str, str]) -> Any:
-        """Of a field that is a date, or a date and time, as text (RFC 3339)."""
-
-    def empty(self, key: str) -> Any:
-        """The field is not there, null, or a list of nothing."""
 
 
 class QdrantIndex(ABC):
@@ -442,15 +420,6 @@ class QdrantIndex(ABC):
             for path in places(field)
         )
 
-    def _is_indexed(self, conditions: Sequence[Condition]) -> bool:
-        """Whether each condition is looked up in an index."""
-        return all(
-            self._is_indexed(one.conditions)
-            if isinstance(one, Combination)
-            else all(serves(self._indexed.get(parts(path)), type_of(one)) for path in places(one.key))
-            for one in conditions
-        )
-
     # Filters
 
     def _all_current(self, must: Sequence[Any] = ()) -> Any:
@@ -471,55 +440,7 @@ class QdrantIndex(ABC):
         ]
 
     def _condition(self, condition: Condition) -> Any:
-        if isinstance(condition, Combination):
-            parts = [self._condition(one) for one in condition.conditions]
-            group = {"all": "must", "any": "should", "none": "must_not"}[condition.of]
-            return self._syntax.group(**{group: parts})
-        return self._syntax.group(should=[self._field(path, condition) for path in places(condition.key)])
-
-    def _field(self, key: str, condition: FieldCondition) -> Any:
-        kind = self._indexed.get(parts(key))
-        hidden = {"datetime": "numbers"} if condition.range else {"float": "times", "integer": "times"}
-        if kind in hidden and (condition.range or condition.times):
-            wanted = type_of(condition)
-            raise InvalidRequest(
-                f"filters: {condition.key!r} is indexed as {kind}, so {hidden[kind]} are not found in it: "
-                f"change that by set_indexes(collection, {{{condition.key!r}: {wanted!r}}})",
-                details={"field": condition.key},
-            )
-        if condition.times is not None:
-            return self._syntax.times(key, condition.times)
-        if condition.range is not None:
-            return self._syntax.range(key, condition.range)
-        values: Any = condition.any_of if condition.any_of is not None else [condition.equals]
-        if values[0] is None:
-            return self._syntax.group(must_not=[self._syntax.empty(key)])
-        if isinstance(values[0], int | float) and not isinstance(values[0], bool):
-            return self._numbers(key, values, kind)
-        if condition.any_of is not None:
-            return self._syntax.any_of(key, values)
-        return self._syntax.equals(key, values[0])
-
-    def _numbers(self, key: str, values: Sequence[float], kind: str | None) -> Any:
-        """Equal to one of these numbers, stored as integer or float: Qdrant's match knows integers only."""
-        if kind == "integer":  # which knows only integers
-            whole = [int(value) for value in values if float(value).is_integer() and abs(value) < 2**63]
-        else:  # no float equals these
-            whole = [value for value in values if isinstance(value, int) and abs(value) > EXACT]
-        found = [self._syntax.any_of(key, whole)] if whole else []
-        if others := sorted({float(value) for value in values if value not in set(whole)}):
-            found.append(self._ranges(key, others))
-        return found[0] if len(found) == 1 else self._syntax.group(should=found)
-
-    def _ranges(self, key: str, values: Sequence[float]) -> Any:
-        """A tree of ranges, so that of a thousand values only a few dozen are compared."""
-        bounds = {"gte": values[0], "lte": values[-1]}
-        if len(values) == 1:
-            return self._syntax.range(key, bounds)
-        size = max(1, -(-len(values) // BRANCHES))
-        inside = [self._ranges(key, values[start : start + size]) for start in range(0, len(values), size)]
-        either = self._syntax.group(should=inside)
-        return self._syntax.group(must=[self._syntax.range(key, bounds), either]) if size > 1 else either
+        return condition_of(self._syntax, self._indexed, condition)
 
 
 _CURSOR = re.compile(r"(\d{1,19})([+-])(.*)")

@@ -39,6 +39,7 @@ from .qdrant import (
     QdrantIndex,
     chunk_of,
 )
+from .qdrant_filters import are_indexed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -232,7 +233,7 @@ class EdgeIndex(QdrantIndex):
         self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, conditions: Sequence[Condition]
     ) -> list[list[Scored]]:
         queries = [self._nearest_to(vector) for vector in vectors]
-        if self._is_indexed(conditions):
+        if are_indexed(self._indexed, conditions):
             return self.query(queries, limit, where)
         return self._filtering.nearest(queries, limit, where, conditions)
 

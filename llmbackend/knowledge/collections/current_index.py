@@ -1,0 +1,404 @@
+"""The index of the physical collection that a collection is in: opened when it is first used, called in threads, set
+aside where it is damaged, exchanged for another, and closed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from anyio import CancelScope
+
+from ... import plugins, threads
+from ...access.names import missing
+from ...errors import BackendError, Conflict, LLMBackendError
+from ...inference.cache import CachedEmbedder
+from ..engines.interface import VectorIndex, damaged, gone
+from .manifests import Manifest, Manifests, exchanged
+from .open_indexes import OpenIndexes
+from .physical import PhysicalCollections
+from .stored import StorageLimits
+from .written import Written
+
+log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+GRAPH = "indexed"
+
+THREADS_EACH = 16
+"""Engine threads that one collection may use: if its calls hang, the others still have threads."""
+
+TRIED_AGAIN = 60.0
+"""Seconds until a damaged collection is opened again: it may have been restored."""
+
+
+@dataclass(frozen=True)
+class CollectionServices:
+    """What the collections of a data directory share."""
+
+    manifests: Manifests
+    physical: PhysicalCollections
+    embedder: CachedEmbedder
+    open: OpenIndexes
+    written: Written[Any]
+    plugin_seconds: float = plugins.SECONDS
+    """Seconds that one call of a project's own parser may take."""
+    limits: StorageLimits | None = None
+    measure: Callable[[str], Awaitable[None]] | None = None
+    """Have what a project has stored be known."""
+
+
+class _Rebuilding:
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.scope = CancelScope()
+        self.ended = asyncio.Event()
+
+    async def end(self) -> None:
+        self.scope.cancel()
+        await self.ended.wait()
+
+
+@dataclass
+class _Damage:
+    """Why a collection is set aside, and until when (`time.monotonic`) it is not opened again."""
+
+    until: float
+    error: BackendError
+
+
+class CurrentIndex:
+    def __init__(
+        self, manifest: Manifest, services: CollectionServices, counts: tuple[int, int] | None
+    ) -> None:
+        self.manifest = manifest
+        self.closed = False
+        self.opening_seconds = 0.0
+        self._services = services
+        self._index: VectorIndex | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._retired: set[asyncio.Task[None]] = set()
+        """Tasks that close damaged indexes."""
+        self._damage: _Damage | None = None
+        self._stale = self._frozen = False
+        """Whether another process has exchanged or deleted it, and whether one is about to."""
+        self._exchanges = 0
+        self._counts, self._counts_kept = counts, counts is not None
+        self._measured = False
+        """Whether what the database has of its size is right."""
+        self._unflushed = False
+        self._writers = 0
+        self._changing = asyncio.Lock()
+        """Held while the index is opened, closed or exchanged."""
+        self._writing = asyncio.Lock()
+        self._rebuilding: _Rebuilding | None = None
+        self._at_work: set[asyncio.Future[None]] = set()
+        self._share = asyncio.Semaphore(THREADS_EACH)
+
+    @property
+    def name(self) -> str:
+        """Its name as the current caller writes it."""
+        return self.manifest.called
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may write to it, exchange it and delete it."""
+        return self._services.physical.shared(self.manifest)
+
+    @property
+    def is_open(self) -> bool:
+        return self._index is not None
+
+    @property
+    def in_use(self) -> bool:
+        busy = self._at_work or self._writers or self._rebuilding or self._unflushed
+        return bool(busy) or self._writing.locked() or self._changing.locked()
+
+    async def _call(
+        self,
+        work: Callable[[VectorIndex], _Result],
+        at_once: Callable[[VectorIndex], bool] = lambda index: False,
+    ) -> _Result:
+        """`work(index)`, in a thread, or `at_once`; again with the new index where another process has exchanged it."""
+        while True:
+            index = await self._ready()
+            try:
+                # Nothing can close it meanwhile: closing begins on this loop.
+                return work(index) if at_once(index) else await self._in_thread(index, work)
+            except BackendError as error:
+                if damaged(error):
+                    raise self._set_aside(index, error) from error
+                if not self.shared or not gone(error):
+                    raise
+                await self.refresh()
+                if self._index is index:
+                    raise
+
+    async def _ready(self) -> VectorIndex:
+        """The index as it is now, opened if need be."""
+        if self._stale:
+            await self.refresh()
+        while (index := self._index) is None:
+            if self.closed:
+                raise missing(self.name)
+            if self._opening is None:
+                # In a task, so that opening goes on for others if the first caller is cancelled.
+                self._opening = asyncio.create_task(self._open())
+                self._opening.add_done_callback(_looked_at)
+            await asyncio.shield(self._opening)
+        if self.closed:
+            raise missing(self.name)
+        if not self.shared:
+            self._services.open.used(self)
+        return index
+
+    async def _open(self) -> None:
+        try:
+            async with self._changing:
+                if self.closed:
+                    raise missing(self.name)
+                # Finding out that it is damaged may take long.
+                if self._damage is not None and time.monotonic() < self._damage.until:
+                    raise _again(self._damage.error)
+                if self._retired:
+                    await asyncio.wait(self._retired)
+                began = time.monotonic()
+                try:
+                    self.manifest, self._index = await self._services.physical.open_current(self.manifest)
+                except BackendError as error:
+                    if damaged(error):
+                        raise self._note_damage(error) from error
+                    raise
+                self.opening_seconds = time.monotonic() - began
+                self._damage = None
+                self._services.written.put(self)  # the process may have ended before the graph was built
+        finally:
+            self._opening = None
+
+    async def _in_thread(self, index: VectorIndex, work: Callable[[VectorIndex], _Result]) -> _Result:
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        self._at_work.add(ended)
+        begun = through = given_up = False
+
+        def run() -> _Result:
+            nonlocal begun, through
+            begun = True
+            try:
+                return work(index)
+            finally:
+                through = True
+                if given_up:
+                    loop.call_soon_threadsafe(self._end, ended)
+
+        try:
+            async with self._share:
+                return await index.threads(run)
+        finally:
+            given_up = True
+            if through or not begun:  # else the call was cancelled, and its thread goes on
+                self._end(ended)
+
+    def _end(self, ended: asyncio.Future[None]) -> None:
+        self._at_work.discard(ended)
+        if not ended.done():
+            ended.set_result(None)
+
+    async def _idle(self) -> None:
+        """Wait for the calls that are running now."""
+        if self._at_work:
+            await asyncio.wait(set(self._at_work))
+
+    def _set_aside(self, index: VectorIndex, error: BackendError) -> BackendError:
+        """Put a damaged index aside; it is opened again after a while."""
+        if self._index is not index:
+            return _again(self._damage.error) if self._damage is not None else error
+        self._index = None
+        closing = asyncio.create_task(self._retire(index))
+        self._retired.add(closing)
+        closing.add_done_callback(self._retired.discard)
+        return self._note_damage(error)
+
+    async def _retire(self, index: VectorIndex) -> None:
+        self._services.open.closed(self)
+        await self._idle()
+        with suppress(LLMBackendError):
+            await index.threads(index.close)
+
+    def _note_damage(self, error: BackendError) -> BackendError:
+        name = self.name
+        told = BackendError(
+            f"collection {name!r} is damaged ({error}): delete it by delete_collection({name!r}) and ingest or import "
+            f"it again, or put the folder of {self.manifest.physical_collection.id} back from a backup; it is tried "
+            f"again in {TRIED_AGAIN:.0f} s",
+            details={**error.details, "collection": name, "damaged": True},
+        )
+        self._damage = _Damage(time.monotonic() + TRIED_AGAIN, told)
+        self._counts, self._measured = None, False
+        log.error("collection %r is set aside as damaged: %s", name, error)
+        return _again(told)
+
+    async def release(self) -> None:
+        """Close the index, if nobody uses it; it is opened again when somebody does."""
+        if self.in_use or self._index is None:
+            return
+        async with self._changing:
+            index, self._index = self._index, None
+            try:
+                await self._close(index)
+            except BackendError as error:
+                log.warning("closing collection %r failed: %s", self.name, error)
+
+    async def _close(self, index: VectorIndex) -> None:
+        """The counts are kept, so that counting does not open it again."""
+        self._services.open.closed(self)
+        counts: tuple[int, int] | None = None
+        try:
+            if not self.shared:
+                counts = self._counts = self._counts or await index.threads(index.count)
+        finally:
+            await index.threads(index.close)
+            self._unflushed = False
+        if counts is not None and not self._counts_kept:
+            await threads.database(self._services.manifests.note_counts, self.manifest, counts)
+            self._counts_kept = True
+
+    async def close(self) -> None:
+        """Stop what is going on, and close the index for good."""
+        if self._rebuilding is not None:
+            await self._rebuilding.end()
+        async with self._writing:
+            self.closed = True
+            async with self._changing:
+                index, self._index = self._index, None
+                await self._idle()  # who still reads
+                if index is not None:
+                    await self._close(index)
+                if self._retired:
+                    await asyncio.wait(self._retired)
+
+    # Exchange of the physical collection
+
+    def told(self, now: Manifest) -> None:
+        """Take note of the database's manifest; if another process has exchanged the collection, it is opened anew
+        when used next.
+        """
+        if now.physical_collection == self.manifest.physical_collection:
+            self.manifest = now
+        elif self.shared:
+            self._stale = True
+
+    async def refresh(self) -> None:
+        """Look whether another process has exchanged or deleted it; open what has taken its place.
+
+        Raises NotFound if it was deleted, and Conflict if another model made its vectors now.
+        """
+        async with self._changing:
+            was, before = self.manifest, self._index
+            now, self._frozen = await threads.database(self._services.manifests.find, was.qualified)
+            if now is not None and now.physical_collection == was.physical_collection:
+                self.manifest, self._stale = now, False
+                return
+            if now is None:
+                self.closed, self._index = True, None
+            elif before is not None:
+                now, self._index = await self._services.physical.open_current(now)
+            if now is not None:
+                self.manifest, self._stale, self._damage = now, False, None
+                self._exchanges += 1
+            if before is not None:
+                await before.threads(before.close)
+            if now is None:
+                raise missing(was.called)
+            if now.embedding_model != was.embedding_model:
+                raise exchanged(was.called)
+
+    async def exchange(self, new: Manifest, index: VectorIndex) -> None:
+        """Put another physical collection in the place of its own, while `writing` is held; the old one goes.
+
+        Raises Conflict if another process was faster.
+        """
+        with CancelScope(shield=True):
+            async with self._changing:
+                old, before = self.manifest, self._index
+                await threads.database(partial(self._services.manifests.swap, old, new, frozen=self.shared))
+                # The declared indexes may have changed meanwhile.
+                if before is not None:
+                    index.take_over(before)
+                self.manifest, self._index = replace(new, indexes=old.indexes), index
+                self._counts, self._counts_kept, self._damage = None, False, None
+                self._services.open.closed(self)
+            if old.indexes != new.indexes:
+                await index.threads(index.set_indexes, old.indexes, old.indexes)
+            await self._idle()  # readers of the old one
+            if before is not None:
+                await before.threads(before.close)
+            await self._services.physical.drop(old)
+        self._services.written.put(self)  # it may have no graph yet
+
+    @asynccontextmanager
+    async def settled(self) -> AsyncIterator[None]:
+        """Its index is neither opened, closed nor exchanged meanwhile: the manifest is what the database has."""
+        async with self._changing:
+            yield
+
+    @asynccontextmanager
+    async def frozen(self) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Other processes do not write to it meanwhile, as long as what this gives is called now and then.
+
+        Raises Conflict if one of them was faster.
+        """
+        manifest, manifests = self.manifest, self._services.manifests
+        if not self.shared:
+            yield partial(asyncio.sleep, 0)
+            return
+        await threads.database(manifests.freeze, manifest)
+        try:
+            yield partial(threads.database, partial(manifests.freeze, manifest, longer=True))
+        finally:
+            with CancelScope(shield=True):
+                await threads.database(manifests.thaw, manifest)
+
+    @asynccontextmanager
+    async def rebuilding(self, what: str) -> AsyncIterator[None]:
+        """Held while a new physical collection is made to take the place of this one's.
+
+        Building the graph gives way to a rebuild that a caller asked for. Raises Conflict if another rebuild is under
+        way, or if this one is stopped by a deletion.
+        """
+        if self._rebuilding is not None and self._rebuilding.what == GRAPH != what:
+            await self._rebuilding.end()
+        if self._rebuilding is not None:
+            raise Conflict(
+                f"collection {self.name!r} is being {self._rebuilding.what}: wait until that is done",
+                details={"collection": self.name},
+            )
+        rebuilding = self._rebuilding = _Rebuilding(what)
+        try:
+            with rebuilding.scope:
+                yield
+        finally:
+            self._rebuilding = None
+            rebuilding.ended.set()
+        if rebuilding.scope.cancelled_caught:
+            raise Conflict(
+                f"collection {self.name!r} was closed or deleted while it was being {what}",
+                details={"collection": self.name},
+            )
+
+
+def _again(error: BackendError) -> BackendError:
+    """A copy, since each caller gets an exception object of its own."""
+    return BackendError(error.message, details=dict(error.details))
+
+
+def _looked_at(task: asyncio.Task[Any]) -> None:
+    """Mark the exception as seen: the callers may all have been cancelled."""
+    if not task.cancelled():
+        task.exception()

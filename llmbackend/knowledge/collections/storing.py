@@ -1,0 +1,82 @@
+"""Documents written to an index, and removed from it, with what that adds to their collection's size. All of it blocks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from anyio import CancelScope
+
+from ..engines.interface import Chunk, VectorIndex
+from .stored import NOTHING, Require, Size, size
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_Result = TypeVar("_Result")
+
+Version = tuple[str, str]
+"""A document's id, and the hash of its content."""
+
+
+async def to_its_end(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Let the work end even if the caller is cancelled, or documents would stay half written."""
+    task = asyncio.create_task(work)
+    try:
+        with CancelScope(shield=True):
+            await asyncio.wait([task])
+    except asyncio.CancelledError:  # by the task's own cancel(), which does not heed the scope
+        with CancelScope(shield=True):
+            await asyncio.wait([task])
+        raise
+    return task.result()
+
+
+def _sizes(index: VectorIndex, document_ids: Sequence[str]) -> Size:
+    """What these documents take, in whatever versions. Blocks."""
+    total, cursor = NOTHING, None
+    while document_ids:
+        page = index.passages(1000, cursor, document_ids)
+        total, cursor = total.more(size(page.heads)), page.cursor
+        if cursor is None:
+            break
+    return total
+
+
+def removed(
+    index: VectorIndex, *, document_ids: Sequence[str], note: Callable[[Require | None, Size], None]
+) -> int:
+    """Remove documents; returns how many there were. Blocks."""
+    gone = _sizes(index, document_ids)
+    deleted = index.delete(document_ids)
+    note(None, NOTHING.less(gone))
+    return deleted
+
+
+def store(
+    index: VectorIndex,
+    versions: Sequence[Version],
+    chunks: Sequence[Chunk],
+    vectors: NDArray[np.float32],
+    note: Callable[[Size], None],
+) -> int:
+    """Write versions, then remove the older ones; returns how many documents had such. Blocks.
+
+    What is `note`d before it is written is too much, where the process is killed meanwhile, and never too little.
+    """
+    older = index.known([name for name, _ in versions])
+    more = size(chunks).less(_sizes(index, sorted(older)))
+    note(more)
+    replaced = [version for version in versions if version[0] in older]
+    # Since the versions were looked up, others may have written the same documents.
+    stored = index.stored(replaced) if replaced else set()
+    try:
+        index.upsert(chunks, vectors)
+        index.keep_only(versions, older)
+    except BaseException:
+        index.discard([version for version in versions if version[0] not in stored])
+        note(NOTHING.less(more))
+        raise
+    return len(replaced)
