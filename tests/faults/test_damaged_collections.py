@@ -24,7 +24,7 @@ from project_jobs import panic
 from llmbackend import BackendError, InvalidRequest, LLMBackendClient, NotFound, panics, threads
 from llmbackend.access.names import QualifiedName
 from llmbackend.backend import Backend
-from llmbackend.knowledge.collections import collection as collection_
+from llmbackend.knowledge.collections import current_index
 from llmbackend.knowledge.engines import qdrant_edge
 from llmbackend.knowledge.engines.interface import Chunk, Physical
 from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
@@ -319,9 +319,9 @@ def test_a_collection_that_was_put_back_is_opened_again(
         assert client.get_collection("facts").damaged
         (tmp_path / "away").rename(folder)
         assert client.get_collection("facts").damaged, "it is not tried at each call"
-        known = collection_.time.monotonic() + 1000
+        known = current_index.time.monotonic() + 1000
         # Of that module only: asyncio's loops go by the same clock.
-        monkeypatch.setattr(collection_, "time", SimpleNamespace(monotonic=lambda: known))
+        monkeypatch.setattr(current_index, "time", SimpleNamespace(monotonic=lambda: known))
         assert client.get_collection("facts").documents == 1
 
 

@@ -74,6 +74,9 @@ class QdrantIndex(ABC):
     Where several processes write to one, each is a `writer` of its own.
     """
 
+    _walked_at_once = 1000
+    """Records that a walk through all of them reads at a time."""
+
     def __init__(self, physical: Physical, syntax: Syntax, in_use: Path, writer: str = "") -> None:
         self._namespace = physical.namespace
         self._sparse_model = physical.sparse_model
@@ -406,7 +409,8 @@ class QdrantIndex(ABC):
     def _every(self, payload: list[str]) -> Iterator[dict[str, Any]]:
         offset: Any = None
         while True:
-            records, offset = self._scroll(None, 1000, offset, payload)
+            threads.give_way()
+            records, offset = self._scroll(None, self._walked_at_once, offset, payload)
             yield from (record.payload for record in records)
             if offset is None:
                 return

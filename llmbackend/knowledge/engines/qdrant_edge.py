@@ -118,6 +118,7 @@ class EdgeIndex(QdrantIndex):
     """A VectorIndex in a folder. The folder belongs to one process at a time."""
 
     threads = threads.engine
+    _walked_at_once = 64  # half a millisecond, in which the interpreter's lock is held
 
     def __init__(
         self,
