@@ -23,7 +23,7 @@ from llmbackend.knowledge.engines import bm25, edge_filtering, qdrant_edge
 from llmbackend.knowledge.engines.filters import conditions
 from llmbackend.knowledge.engines.interface import Chunk, Layout, Physical, VectorEngine, VectorIndex
 from llmbackend.knowledge.engines.qdrant import QdrantIndex
-from llmbackend.knowledge.engines.qdrant_edge import QdrantEdge
+from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex, QdrantEdge
 from llmbackend.knowledge.engines.qdrant_server import QdrantServer
 from tests.qdrant import OneAtATime
 
@@ -433,6 +433,29 @@ def test_a_kill_leaves_every_document_wholly_old_or_wholly_new(
     assert {version[:2] for version in found} == expected
     assert again.count() == (len(expected), len(found)) == (len(expected), 2 * len(expected))
     again.close()
+
+
+def test_edge_gives_way_between_the_few_chunks_that_a_repair_looks_at(
+    tmp_path: Path, physical: Physical, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call holds the interpreter's lock: others would wait for as long."""
+    edge = _engine("edge", tmp_path)
+    index = _made(edge, physical)
+    for number in range(50):
+        _write(index, _document(f"document {number}", "v1", total=4))
+    index.close()
+    _mark(index).touch()
+    steps: list[str | int] = []
+    scroll = EdgeIndex._scroll
+
+    def scrolled(self: EdgeIndex, where: Any, limit: int, *others: Any) -> Any:
+        steps.append(limit)
+        return scroll(self, where, limit, *others)
+
+    monkeypatch.setattr(EdgeIndex, "_scroll", scrolled)
+    monkeypatch.setattr(qdrant_edge.threads, "give_way", lambda: steps.append("gives way"))
+    edge.open(physical).close()
+    assert steps[:8] == ["gives way", 64] * 4
 
 
 def test_a_repair_leaves_what_another_process_is_writing(tmp_path: Path, physical: Physical) -> None:
