@@ -24,7 +24,7 @@ AUDITED = frozenset({
     "create_key", "rotate_key", "revoke_key", "share_collection", "unshare_collection", "delete_collection",
     "delete_documents", "delete_schedule", "delete_response", "export_collection", "import_collection", "approve", "reject",
 })  # fmt: skip
-"""Operations that are noted, whatever comes of them. Others are where they remove documents, or take out everything."""
+"""Operations that are logged, whatever their outcome. Others are if they remove documents, or take out everything."""
 _NAMES = ("key", "collection", "name", "response_id", "run_id")
 _DAY = 86400
 
@@ -44,7 +44,7 @@ table = Table(
 
 
 def target(operation: str, request: Any) -> str | None:
-    """What a request is about, if it is to be noted."""
+    """What a request is about, if it is to be logged."""
     given = vars(request)
     if (job := given.get("job_type")) is not None:
         about = given["params"].get("collection")

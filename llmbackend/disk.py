@@ -18,7 +18,7 @@ from typing import Protocol
 from .errors import BackendError, InsufficientStorage
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-"""The error numbers of a system whose disk is full, or whose user has no more of it."""
+"""Error numbers for a full disk or an exhausted quota."""
 DELETING = 0.75
 """The share of the reserve that deletions leave."""
 
@@ -26,7 +26,7 @@ DELETING = 0.75
 RESERVE = 256 * 2**20
 """Bytes, but not more than a quarter of the disk: for the holes in the engine's files, for SQLite, and for others."""
 SMALL = 8 * 2**20
-"""Bytes: without so many, a disk counts as full."""
+"""With fewer free bytes, a disk counts as full."""
 
 
 class _Usage(Protocol):
@@ -48,7 +48,7 @@ class Disk:
 
     @classmethod
     def of(cls, folder: Path, reserve_mb: int | None) -> Disk:
-        """With the reserve that DISK_RESERVE_MB says, or else the usual one."""
+        """A disk with the reserve of DISK_RESERVE_MB, or the default one."""
         disk = cls(folder, RESERVE if reserve_mb is None else reserve_mb * 2**20)
         if reserve_mb is None:
             disk.reserve = min(RESERVE, disk._usage().total // 4)
@@ -56,7 +56,7 @@ class Disk:
 
     @property
     def free(self) -> int:
-        """Bytes; asking takes microseconds, so it is asked each time."""
+        """Free bytes; asked each time, which takes microseconds."""
         return self._usage().free
 
     def _usage(self) -> _Usage:
@@ -70,7 +70,7 @@ class Disk:
 
     @property
     def problem(self) -> str | None:
-        """Why even a small write is refused, or is about to be."""
+        """Why even small writes are refused, or soon will be."""
         try:
             self.require(SMALL)
         except (InsufficientStorage, BackendError) as error:
@@ -84,7 +84,7 @@ class Disk:
 
     @contextmanager
     def writing(self, needed: int, share: float = 1.0) -> Iterator[None]:
-        """Around a write of at most so many bytes, which nobody else is promised meanwhile; raises as `require`."""
+        """Held around a write of at most so many bytes, which are reserved meanwhile; raises as `require`."""
         with self._changing:
             self._require(needed, share)
             self._promised += needed
@@ -114,7 +114,7 @@ def full(folder: Path, free: int | None = None, needed: int | None = None) -> In
 
 @contextmanager
 def translated(folder: Path) -> Iterator[None]:
-    """A system's errors about a full disk become ours."""
+    """Translate the system's errors about a full disk into ours."""
     try:
         yield
     except OSError as error:

@@ -47,11 +47,11 @@ class _Found(NamedTuple):
 
 
 SOON = 14 * 86400
-"""Seconds before a key's end within which it is told."""
+"""Seconds before a key expires from which on it is reported."""
 
 
 def access(callers: Sequence[Caller], reached: Mapping[tuple[str, str], int]) -> schemas.Check:
-    """Projects, keys that end soon, and limits that were reached; for the administrator's eyes."""
+    """Projects, keys that expire soon, and limits that were reached; for the administrator."""
     last = time.time() + SOON
     ending = [
         str(caller)
@@ -84,7 +84,7 @@ def access(callers: Sequence[Caller], reached: Mapping[tuple[str, str], int]) ->
 
 
 FULL = 90
-"""Per cent of what may be stored, from which on it is told."""
+"""Per cent of a storage limit from which on it is reported."""
 
 
 def storage(project: str, whose: Whose, most: Limits, used: Size) -> schemas.Check:
@@ -157,7 +157,7 @@ async def _checked(
     probe: Callable[[], Awaitable[_Found]],
     patience: float | None = None,
 ) -> schemas.Check:
-    """What a probe finds, or why it does not."""
+    """What a probe finds, or why it fails."""
     found, fix = _Found([], {}), None
     began = time.perf_counter()
     try:

@@ -1,4 +1,4 @@
-"""How a backend does: whether it is ready, how full and busy it is, and what is wrong with what it works with."""
+"""A backend's health: whether it is ready, its sizes and load, and what is wrong with the parts it uses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .jobs import reading
 
 
 class State(NamedTuple):
-    """How full and how busy everything is."""
+    """Sizes and load of all parts."""
 
     jobs: dict[tuple[str, str], int]
     """By type and status."""
@@ -56,11 +56,11 @@ async def ready(parts: Components) -> schemas.Health:
     await parts.dependencies.look()
     own = parts.vitals.parts()
     told = {disk: disk.problem for disk in {parts.disk, parts.jobs_disk} if disk is not None}
-    # What fails without room; with Qdrant and PostgreSQL elsewhere, there is only a cache in the data directory.
+    # Fails on a full disk; with Qdrant and PostgreSQL elsewhere, the data directory holds only a cache.
     vectors = parts.disk if parts.qdrant is None else None
     problems = [problem for disk, problem in told.items() if problem and disk in (vectors, parts.jobs_disk)]
     problems += [f"{part}: {state}" for part, state in own.items() if state != "ok"]
-    if problems:  # the database may be well again, with nobody writing
+    if problems:  # the database may have recovered without a write to show it
         parts.database.write(lambda connection: connection.execute(text("SELECT 1")), durable=False)
     return schemas.Health(
         status="failing" if problems else "ok",

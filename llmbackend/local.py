@@ -48,7 +48,7 @@ class LocalTransport:
         return self.begin(operation, given).result()
 
     def begin(self, operation: str, given: dict[str, Any]) -> UnderWay[bytes]:
-        """As `call`, for whoever does something else before waiting for its result."""
+        """As `call`, for callers who do something else before they wait for the result."""
         core = self._require()
         plain = is_plain(given, core.settings.max_body_bytes)
         return core.begin(operations.call, operation, given if plain else encoded(operation, given))
@@ -130,7 +130,7 @@ class Core:
     def begin(
         self, work: Callable[..., Awaitable[_Result]], operation: str, given: bytes | dict[str, Any]
     ) -> UnderWay[_Result]:
-        """Have this done on the loop."""
+        """Run this on the loop."""
         return UnderWay(self.loop, self.start(work, self.backend, operation, given))
 
     def start(self, work: Callable[..., Awaitable[_Result]], *args: Any) -> Future[_Result]:
@@ -156,7 +156,7 @@ class Core:
 
             def cancel(future: Future[_Result]) -> None:
                 if future.cancelled():
-                    with suppress(RuntimeError):  # the loop has ended, and all that ran on it
+                    with suppress(RuntimeError):  # the loop has ended, with all that ran on it
                         self.loop.call_soon_threadsafe(scope.cancel)
 
             future.add_done_callback(cancel)
@@ -210,7 +210,7 @@ class Core:
         self.portal.call(self.backend.close)
         self.portal.call(self._ended)
         self._stack.close()
-        for future in list(self._under_way):  # they came too late to begin
+        for future in list(self._under_way):  # too late to begin
             future.cancel()
 
     @classmethod
@@ -232,7 +232,7 @@ class Core:
 
 
 class UnderWay(Generic[_Result]):
-    """What is being done on a loop, for whoever waits for it somewhere else."""
+    """Work on a loop, waited for elsewhere."""
 
     __slots__ = ("_future", "_loop")
 
@@ -350,7 +350,7 @@ class Stream(Iterator[bytes]):
 
 
 class _Room:
-    """Used on the loop: holds up whoever makes more than is read."""
+    """Used on the loop: the producer waits while too much is unread."""
 
     def __init__(self) -> None:
         self._taken = 0

@@ -56,7 +56,7 @@ class ModelList:
         raise NotFound(f"no model {name!r}: see the list of models", details={"model": name})
 
     async def default(self, kind: Asks) -> str:
-        """The one that answers where none is named; empty where that is not known."""
+        """The default model of a kind; empty if it is not known."""
         if kind == "embedding":
             return self._embedder.name
         if kind == "rerank":

@@ -62,7 +62,7 @@ class Operation:
     request: type[schemas.Request]
     response: type[schemas.Response]
     scope: Scope
-    """The right that it needs: any at all, or none and no key either."""
+    """The right that it needs: any, or none, not even a key."""
     streams: bool = False
     media: str = "text/event-stream"  # of what it streams
     bulky: bool = False  # its result may be megabytes
@@ -76,7 +76,7 @@ class Operation:
 
     @property
     def refusals(self) -> str:
-        """What else it says: which requests are refused though they fit the schema."""
+        """The rest of the docstring: which requests are refused though they fit the schema."""
         return " ".join(self._said.partition("\n")[2].split())
 
     @property
@@ -85,7 +85,7 @@ class Operation:
 
     @property
     def errors(self) -> list[type[LLMBackendError]]:
-        """What it may fail with, by status."""
+        """Its errors, by status."""
         kinds = {LLMBackendError, InvalidRequest}
         if self.scope != "public":
             kinds |= {Unauthorized, Forbidden, Overloaded, BackendError}
@@ -188,12 +188,12 @@ async def answer(
     fields: Mapping[str, Any] | None = None,
     streams: Callable[[Any], bool] = lambda request: False,
 ) -> bytes | AsyncIterator[bytes]:
-    """What `call` returns, or what `stream` does, as the request, made of a body and further fields, wants it."""
+    """The result of `call` or of `stream`, whichever the request, made of a body and further fields, asks for."""
     trace.meter = backend.meter
     trace.prompts = backend.parts.prompts
     with _calling(trace):
         request = await _request(backend, name, body, trace, fields)
-        del body  # may be large, and is not needed any more
+        del body  # may be large, and is no longer needed
         trace.target = audit.target(name, request)
         try:
             await _permit(backend, name, request, trace)
@@ -229,7 +229,7 @@ async def _begun(backend: Backend, name: str, request: schemas.Request, trace: T
 
 
 async def _permit(backend: Backend, name: str, request: schemas.Request, trace: Trace) -> None:
-    """Whichever way a call came in, here is decided whether it may go on; raises Unauthorized, Forbidden, NotFound."""
+    """Decides whether a call may go on, whichever way it came in; raises Unauthorized, Forbidden, NotFound."""
     operation, caller = OPERATIONS[name], trace.caller
     if operation.scope == "public":
         return
@@ -272,7 +272,7 @@ async def _rest(
                     yield event
                     traced, caller = tracing(trace), trace.caller
                     while True:
-                        with traced:  # only here: what comes between belongs to whoever reads
+                        with traced:  # only here: between two pieces, the reader is at work
                             event = await anext(events)
                         if caller.standing.watched:
                             await backend.register.require(caller)
@@ -308,7 +308,7 @@ class _calling(tracing):
 
     def _fail(self, raised: BaseException) -> None:
         error = panics.as_error(raised) if panics.panicked(raised) else raised
-        if not isinstance(error, Exception):  # cancelled: whoever asked has gone
+        if not isinstance(error, Exception):  # cancelled: the caller has gone
             self._trace.finish("left")
             return
         ours = _ours(self._trace, error)
@@ -358,7 +358,7 @@ async def _request(
         raise InvalidRequest(f"{name}: the body is not JSON: {error}") from error
     finally:
         if isinstance(body, bytearray):
-            body.clear()  # it may be large, and nobody needs it any more
+            body.clear()  # it may be large, and is no longer needed
 
 
 def _read(operation: Operation, body: bytes | bytearray, fields: Mapping[str, Any] | None) -> schemas.Request:
@@ -370,7 +370,7 @@ def _read(operation: Operation, body: bytes | bytearray, fields: Mapping[str, An
     except ValidationError as error:
         refused = invalid(error, operation.name)
     finally:
-        value = None  # an error's traceback would keep it
+        value = None  # else an error's traceback would keep it
     raise refused
 
 

@@ -1,4 +1,4 @@
-"""Stages that work at the same time: what one makes, the next takes, a few at a time in between."""
+"""Stages that work at the same time, with short queues between them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def ahead(
                 await waiting.put(_Put([], error))
 
     def ended(task: asyncio.Task[None]) -> None:
-        # Cancelled from elsewhere, it has put nothing, and whoever waits must not wait for ever.
+        # If it was cancelled from elsewhere, it has put nothing: wake the reader.
         if waiting.empty():
             waiting.put_nowait(_Put([], _stopped()))
 

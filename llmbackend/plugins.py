@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 ENTRY_POINTS = ("llmbackend.plugins", "llmbackend.jobs")
 
 SECONDS = 30.0
-"""What a part may take for one call, where no setting tells."""
+"""Seconds that a part may take for one call, without a setting."""
 
 _Registered = TypeVar("_Registered")
 _Made = TypeVar("_Made", bound=Callable[..., Any])
@@ -75,13 +75,13 @@ class Registry(Mapping[str, _Registered], Generic[_Registered]):
             act(name, part)
 
     def each(self, act: Callable[[str, _Registered], None]) -> None:
-        """Do this with each part that there is, and with each that comes."""
+        """Call this with each registered part, and with each registered later."""
         self._acts.append(act)
         for name, part in self._parts.items():
             act(name, part)
 
     def named(self, name: str) -> _Registered:
-        """Raises InvalidRequest that lists what there is."""
+        """Raises InvalidRequest, which lists the registered names."""
         if name not in self._parts:
             there = ", ".join(self._parts) or "none"
             raise InvalidRequest(
@@ -172,7 +172,7 @@ async def _awaited(result: Any) -> Any:
 
 @dataclass(frozen=True)
 class ToolPart(Part):
-    """What an agent may call."""
+    """A tool that agents may call."""
 
     writes: bool = False
     """Whether it changes something: then it is called only where it is named, and may have to be approved."""
@@ -182,11 +182,11 @@ class ToolPart(Part):
 
 @dataclass(frozen=True)
 class AgentPart(Part):
-    """What does a task in steps."""
+    """An agent, which does a task in steps."""
 
     description: str = ""
     tools: tuple[str, ...] | None = None
-    """Those that it has where none are named; None: all that do not write."""
+    """Its tools unless others are named; None: all that do not write."""
     bounded: bool = True
     """Whether a run has limits where none are asked for; else what it is given bounds its work."""
 

@@ -1,4 +1,4 @@
-"""Who goes first where all share one interpreter: small requests; what is large gives way to them, slice by slice.
+"""Small requests go first where all share one interpreter: large work gives way to them, slice by slice.
 
 A request is small while it has a small body, writes nothing, has been at work, waiting for models apart, for less
 than SMALL seconds, and has had the processor in threads for less than LIGHT. While there is one at work, large work
@@ -26,14 +26,14 @@ SLICE = 0.002
 WAIT_PER_WORK = 4.0
 
 _lock = threading.Lock()
-_small: dict[object, float] = {}  # since when, the oldest first
-_waiting: dict[object, Callable[[], None]] = {}  # how to wake them, the first to come first
+_small: dict[object, float] = {}  # when they began, oldest first
+_waiting: dict[object, Callable[[], None]] = {}  # how to wake those that wait, first come, first served
 _next = 0.0
-"""When the next of those that wait may go on, though small requests are at work."""
+"""When the next waiter may go on although small requests are at work."""
 
 
 def begin(request: object) -> None:
-    """A small request is at work from here on."""
+    """A small request begins."""
     _small.pop(request, None)
     _small[request] = time.monotonic()
 
@@ -46,14 +46,13 @@ def end(request: object) -> None:
 
 
 def wanted() -> bool:
-    """Whether somebody small may be at work."""
+    """Whether a small request may be at work."""
     return bool(_small)
 
 
 def wait(worked: float) -> bool:
-    """Of large work in a thread: return when it may go on, having worked for so many seconds.
-
-    Tells whether it is granted a slice though small requests are at work.
+    """For large work in a thread that has worked for so many seconds: wait until it may go on. Returns whether it was
+    granted a slice although small requests are at work.
     """
     woken = threading.Lock()
     woken.acquire()
@@ -66,7 +65,7 @@ def wait(worked: float) -> bool:
 
 
 async def pause() -> None:
-    """Of large work on the event loop: return when it may go on."""
+    """For large work on the event loop: wait until it may go on."""
     if not _small:
         return
     loop = asyncio.get_running_loop()
@@ -79,7 +78,7 @@ async def pause() -> None:
 
 
 def _queue(waiter: object, wake: Callable[[], None], worked: float) -> float:
-    """For how many seconds at most to wait; none if nobody small is at work."""
+    """Seconds to wait at most; 0 if no small request is at work."""
     global _next
     with _lock:
         if not _busy():
@@ -93,7 +92,7 @@ def _queue(waiter: object, wake: Callable[[], None], worked: float) -> float:
 def _leave(waiter: object) -> None:
     with _lock:
         _waiting.pop(waiter, None)
-        _wake()  # one wakes the next: all at once, they would be in the way of whoever comes now
+        _wake()  # one wakes the next: all at once, they would be in the way of new requests
 
 
 def _wake() -> None:
@@ -104,7 +103,7 @@ def _wake() -> None:
 
 
 def _busy() -> bool:
-    """Whether anybody small is at work; those who have been so for long are so no more."""
+    """Whether a small request is at work; one that has been for long no longer counts."""
     while _small:
         with suppress(StopIteration, RuntimeError, KeyError):  # begun or ended by another thread just now
             request, since = next(iter(_small.items()))

@@ -1,4 +1,4 @@
-"""Work that tells how far it is, as server-sent events."""
+"""Work that reports progress, as server-sent events."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def told(work: Callable[[Tell], Awaitable[dict[str, Any]]]) -> AsyncGenera
                 items.put_nowait(error)
 
     def ended(task: asyncio.Task[None]) -> None:
-        # Cancelled from elsewhere, it has put nothing, and whoever waits must not wait for ever.
+        # If it was cancelled from elsewhere, it has put nothing: wake the reader.
         items.put_nowait(BackendError("the work was stopped before its end: try again", details={}))
 
     running = asyncio.create_task(run())

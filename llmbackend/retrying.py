@@ -1,4 +1,4 @@
-"""When to try again what a server behind us did not do: the one policy for all of them."""
+"""When to retry a request to a server behind us: one policy for all servers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LONGEST_PAUSE = 5.0
 
 
 def passing(status: int) -> bool:
-    """Whether what is refused with this HTTP status may be accepted later."""
+    """Whether a request refused with this HTTP status may be accepted later."""
     return status in (408, 429) or status >= 500
 
 

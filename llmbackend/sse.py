@@ -12,7 +12,7 @@ from typing import Any
 DONE = b"data: [DONE]\n\n"
 
 HEARTBEAT = b": heartbeat\n\n"
-"""A comment, which readers leave out: it tells them, and whatever lies between, that the stream is alive."""
+"""A comment, which readers ignore: a heartbeat for them and for proxies."""
 
 _DONE = re.compile(rb"data: ?\[DONE\]\s*$")
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"[^"]')
@@ -55,11 +55,11 @@ class Events:
 
     @property
     def held(self) -> int:
-        """Bytes of an event that is yet to end."""
+        """Bytes of an unfinished event."""
         return len(self._held)
 
     def feed(self, piece: bytes) -> bytes:
-        """The events that are whole by now."""
+        """The events that are complete so far."""
         if self._begun and not self._held and not self._after_return and _is_plain(piece):
             return piece  # as nearly all are
         if not self._begun:

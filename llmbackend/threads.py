@@ -248,7 +248,7 @@ def _without_panic(work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
 
 @contextmanager
 def in_slices() -> Iterator[None]:
-    """Around what a thread does: it gives way wherever it calls `give_way`, and its call is charged for it."""
+    """Held around a thread's work: it gives way wherever it calls `give_way`, and its time is charged to its call."""
     _slice.began, _slice.granted, _slice.charged = time.monotonic(), False, time.thread_time()
     try:
         yield
@@ -280,7 +280,7 @@ def give_way() -> None:
     worked = time.monotonic() - began
     if worked < precedence.SLICE and (_slice.granted or not precedence.wanted()):
         return
-    # Nothing sleeps where nobody small is at work: whoever waits for the interpreter's lock asks for it, and gets it.
+    # No sleep if no small request is at work: a thread that wants the interpreter's lock asks for it and gets it.
     _charge()
     if not tracing.goes_first():
         _slice.granted = precedence.wait(worked)
@@ -302,7 +302,7 @@ processor = Threads(max(2, CORES), gives_way=True)
 """Parsing, checking, splitting and writing out: more at a time than there are cores only takes memory."""
 
 bodies = Threads(1, gives_way=True)
-"""Large requests: one is read at a time, for two would only hold up each other, and take room."""
+"""Large requests, read one at a time: two would delay each other and take twice the memory."""
 
 splitting = Threads(max(8, CORES), gives_way=True)
 """Splitting of documents into chunks, of which a long one takes seconds: apart, so that only the like waits for it."""
@@ -314,7 +314,7 @@ database = Threads(16)
 """The SQL database; together with the writer and the heartbeats fewer than its pool has connections."""
 
 heartbeats = Threads(2)
-"""What keeps jobs' leases and must not wait behind anybody's request."""
+"""Heartbeats of jobs' leases, which must not wait behind requests."""
 
 files = Threads(16)
 """The disk, apart from the engine's: the cache of vectors, and what is imported when first used."""
@@ -332,7 +332,7 @@ webhooks = Threads(64)
 """Looking up the hosts of webhooks: where those hang, requests go on. Those of model servers are looked up by aiohttp."""
 
 plugins = OwnThreads("calls of a project's own parts", 64)
-"""They may hang: a caller waits for one for PLUGIN_SECONDS only."""
+"""A project's own parts, which may hang: a caller waits PLUGIN_SECONDS at most."""
 
 agents = OwnThreads("agents of projects", 256)
 """A loop each: what they do may block or hang, for as long as their run may take."""

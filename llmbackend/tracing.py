@@ -48,7 +48,7 @@ class Trace:
     ) -> None:
         self.operation = operation
         self.caller = caller
-        """Who asked, with what rights."""
+        """The caller and its rights."""
         self.granted = granted
         """The collections that it may touch, once that is decided."""
         self.client = client
@@ -57,7 +57,7 @@ class Trace:
         self.model = ""
         self.tokens = {"prompt_tokens": 0, "completion_tokens": 0}
         self.target: str | None = None
-        """What it is about, if it is to be noted in the audit log."""
+        """What it is about, if it is to be in the audit log."""
         self.prompts: Prompts | None = None
         """What models are told; None for what comes along."""
         self.failure = ""
@@ -88,7 +88,7 @@ class Trace:
 
     @property
     def overhead(self) -> float:
-        """The other seconds, so far: ours."""
+        """All other seconds so far: our own overhead."""
         return max(0.0, time.perf_counter() - self._began - self.upstream)
 
     def waiting(self) -> AbstractContextManager[None]:
@@ -111,7 +111,7 @@ class Trace:
 
     @property
     def left(self) -> bool:
-        """Whether its caller has hung up: no model is asked for it any more."""
+        """Whether its caller has hung up: then no more models are asked for it."""
         return self._stops is not None
 
     def leave(self, stop: Callable[[], object], patience: float) -> None:
@@ -143,7 +143,7 @@ class Trace:
                     self._loop.call_soon_threadsafe(stop)
 
     def go_first(self) -> None:
-        """It is a small request: while it is at work, large ones give way (precedence.py)."""
+        """Mark it as a small request: while it is at work, large ones give way (precedence.py)."""
         self._first = True
         precedence.begin(self)
 
@@ -281,7 +281,7 @@ class _Waiting:
 
 
 def goes_first() -> bool:
-    """Whether what is at work here is a small request."""
+    """Whether the call at work here is a small request."""
     trace = _current.get()
     return trace is not None and trace.goes_first
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .tracing import Trace
 
 SECONDS = 0.5
-"""Between two additions to the database."""
+"""Seconds between two additions to the database."""
 
 COUNTS = (
     *("requests", "errors", "prompt_tokens", "completion_tokens", "embedded_tokens", "estimated_tokens"),
@@ -52,7 +52,7 @@ table = Table(
 
 
 class Used(NamedTuple):
-    """Whose, and of what."""
+    """By project, key, model, operation and day."""
 
     project: str
     key: str
@@ -90,7 +90,7 @@ class Meter:
         """Failed attempts at model servers, by their names and the errors' codes."""
 
     def watch(self, watcher: Watcher) -> None:
-        """Have it called with each call that has ended; it is quick."""
+        """Call it with each call that has ended; it has to be quick."""
         self._watchers.append(watcher)
 
     def finished(self, trace: Trace, outcome: str, seconds: float) -> None:
@@ -112,7 +112,7 @@ class Meter:
             return dict(self._tokens)
 
     def take(self) -> dict[Used, dict[str, float]]:
-        """What was counted since this was last called."""
+        """The counts since the last call of this."""
         with self._summing:
             self._sum()
             taken, self._totals = self._totals, {}

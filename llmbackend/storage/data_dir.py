@@ -1,4 +1,4 @@
-"""A data directory belongs to one process at a time; who comes second is told who holds it."""
+"""The lock on a data directory, which belongs to one process at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..settings import notebook
 
 
 def _command() -> str:
-    """What this process is, as who started it knows it: a command and its first argument, or a notebook."""
+    """This process as its user knows it: a command and its first argument, or a notebook."""
     if "ipykernel" in sys.modules:
         return f"notebook {notebook()}".strip()
     return " ".join([Path(sys.argv[0] or "python").name, *sys.argv[1:2]])
@@ -75,6 +75,6 @@ class DataDirLock:
         return about if isinstance(about, dict) else {}
 
     def release(self) -> None:
-        with suppress(OSError):  # the disk may be read-only by now
+        with suppress(OSError):  # the disk may have become read-only
             self._about.unlink(missing_ok=True)
         self._lock.release()

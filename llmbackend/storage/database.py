@@ -38,9 +38,9 @@ from ..errors import BackendError, InsufficientStorage
 from ..vitals import Vitals
 from . import schema
 
-PATIENCE = 0.002  # seconds for which a patient write waits for another
+PATIENCE = 0.002  # seconds that a patient write waits for others to join
 BATCH = 200  # writes that go into one transaction, at most
-BUSY = 30_000  # milliseconds for which SQLite's lock is waited for
+BUSY = 30_000  # milliseconds to wait for SQLite's lock
 
 _Result = TypeVar("_Result")
 
@@ -74,7 +74,7 @@ def connect(where: Path | str) -> Engine:
         with transaction(engine) as connection:
             if (
                 engine.dialect.name == "postgresql"
-            ):  # who starts at the same time waits, as before SQLite's lock
+            ):  # processes that start at the same time wait, as for SQLite's lock
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7238001)")
             schema.prepare(connection, name)
     except SQLAlchemyError as error:
@@ -89,7 +89,7 @@ def connect(where: Path | str) -> Engine:
 
 
 def _told(name: str, folder: Path | None, context: ExceptionContext) -> Exception | None:
-    """What a driver raises because of the database's state, not of a statement, as an error of ours with the remedy."""
+    """Translate a driver's errors about the database's state (not about a statement) into ours, with the remedy."""
     error = context.sqlalchemy_exception
     statement = context.connection is not None and isinstance(
         error, DataError | IntegrityError | ProgrammingError
@@ -133,7 +133,7 @@ _ADVICE = {
 
 
 def _check_file(file: Path) -> None:
-    """An empty file is a new database to SQLite; beside collections it is what is left of one."""
+    """To SQLite, an empty file is a new database; beside collections, it is a lost one."""
     log = file.with_name(f"{file.name}-wal")
     emptied = file.is_file() and file.stat().st_size == 0 and not (log.is_file() and log.stat().st_size)
     others = file.with_name("collections")
@@ -301,7 +301,7 @@ class Database:
             with self._kept.begin():
                 yield self._kept
         except BaseException:
-            self._let_go()  # whatever state it is in
+            self._let_go()  # in any state
             raise
 
     def _let_go(self) -> None:
@@ -328,7 +328,7 @@ class Database:
                 return
             if isinstance(error, BackendError):
                 self._vitals.failed("database", error)
-            else:  # of what was asked for, not of the database
+            else:  # an error of this write, not of the database
                 self._vitals.well("database")
         else:
             self._vitals.well("database")
@@ -338,7 +338,7 @@ class Database:
 
 def _settle(batch: list[_Asked], outcomes: list[Any]) -> None:
     for one, outcome in zip(batch, outcomes, strict=True):
-        if one.done.done():  # whoever asked has been cancelled
+        if one.done.done():  # the caller was cancelled
             continue
         if isinstance(outcome, Exception):
             one.done.set_exception(outcome)

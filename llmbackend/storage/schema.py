@@ -1,4 +1,4 @@
-"""The tables of the database, and how those of an earlier version become those of this one."""
+"""The tables of the database, and migrations from earlier versions."""
 
 from __future__ import annotations
 
@@ -52,9 +52,7 @@ def prepare(connection: Connection, name: str) -> None:
             f"{name} cannot be used ({error}): it is something else's, or of another version: set another one, or "
             "restore it from a backup"
         ) from None
-    if (
-        connection.dialect.name == "sqlite"
-    ):  # earlier versions look there, and refuse what is newer than they are
+    if connection.dialect.name == "sqlite":  # earlier versions look there, and refuse newer databases
         connection.exec_driver_sql(f"PRAGMA user_version={int(latest)}")
 
 
