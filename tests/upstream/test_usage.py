@@ -37,6 +37,8 @@ KINDS = (
     "rerank",
     "query",
     "rag",
+    "respond",
+    "agent",
     "job",
 )
 
@@ -108,8 +110,30 @@ def _one(client: LLMBackendClient, number: int) -> None:
         client.rag_query(f"What is {number}?", "docs")
     elif kind == "rag":
         client.chat(f"What is {number}?", model="rag/docs")
+    elif kind == "respond":
+        _respond(client, text, stream=bool(number % 2))
+    elif kind == "agent":
+        client.run_agent(f"What is {number}?", collections=["docs"])
     else:
-        client.wait_for_job(client.submit_job("batch_chat", {"prompts": [text, f"{text} again"]}), 60)
+        prompts = [text, f"{text} again", text]  # of which two are one
+        client.wait_for_job(client.submit_job("batch_chat", {"prompts": prompts}), 60)
+
+
+def _respond(client: LLMBackendClient, text: str, *, stream: bool) -> None:
+    """Over HTTP on OpenAI's wire, in process as a job."""
+    url = getattr(client._transport, "api_url", None)
+    if url is None:
+        client.wait_for_job(client.submit_job("respond", {"input": text}), 60)
+        return
+    asked = {"input": text, "stream": stream, "background": not stream}
+    reply = requests.post(f"{url}/v1/responses", json=asked, headers={"X-API-Key": KEY}, timeout=60)
+    assert reply.status_code == 200, reply.text
+    if not stream:
+        name, deadline = reply.json()["id"], time.monotonic() + 60
+        while reply.json()["status"] in ("queued", "in_progress"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+            reply = requests.get(f"{url}/v1/responses/{name}", headers={"X-API-Key": KEY}, timeout=60)
 
 
 def _give_up(client: LLMBackendClient, text: str) -> None:
