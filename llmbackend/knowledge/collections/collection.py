@@ -315,7 +315,8 @@ class Collection(CurrentIndex):
 
     def _note_size(self, require: Require | None, more: Size) -> None:
         """Blocks."""
-        self._services.manifests.grow(self.manifest, more, require)
+        if more != NOTHING:
+            self._services.manifests.grow(self.manifest, more, require)
 
     async def _require_unfrozen(self) -> None:
         if self.shared:

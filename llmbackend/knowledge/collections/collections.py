@@ -288,8 +288,13 @@ class Collections:
         if project in self._measured:
             return
         for name in await threads.database(self.manifests.unmeasured, project):
-            with suppress(NotFound, Conflict, BackendError):  # deleted meanwhile, or damaged
+            try:
                 await (await self.get(name)).measure()
+            except NotFound:  # deleted meanwhile
+                pass
+            except BackendError as error:
+                if not (damaged(error) or gone(error)):
+                    raise
         self._measured.add(project)
 
     def require_free(self, name: QualifiedName) -> None:

@@ -24,11 +24,11 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    case,
     delete,
     func,
     insert,
     select,
+    text,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -338,11 +338,7 @@ class Manifests:
         with transaction(self._engine, durable=False) as connection:
             if require is not None:
                 self._require(connection, manifest, more, require)
-            values = {
-                name: case((table.c[name] + change < 0, 0), else_=table.c[name] + change)
-                for name, change in _columns(more).items()
-            }
-            connection.execute(update(table).where(table.c.id == manifest.id).values(values))
+            connection.execute(_GROW, {"id": manifest.id, "chunks": more.chunks, "bytes": more.bytes})
 
     def stored(self, project: str) -> Size:
         """What a project has, vectors included, as far as it is measured."""
@@ -435,6 +431,14 @@ class Manifests:
 
     def _as_orphan(self, physical_id: str, engine: str, job: str = "") -> Insert:
         return insert(orphans).values(physical=physical_id, engine=engine, holder=self._holder, job=job)
+
+
+# Each write of a batch comes here: as SQL, it takes a third of what putting it together does.
+_GROW = text(
+    "UPDATE collections SET "
+    "stored_chunks = CASE WHEN stored_chunks + :chunks < 0 THEN 0 ELSE stored_chunks + :chunks END, "
+    "stored_bytes = CASE WHEN stored_bytes + :bytes < 0 THEN 0 ELSE stored_bytes + :bytes END WHERE id = :id"
+)
 
 
 def _columns(size: Size | None) -> dict[str, Any]:
