@@ -20,6 +20,9 @@ _Result = TypeVar("_Result")
 Version = tuple[str, str]
 """A document's id, and the hash of its content."""
 
+MEASURED_AT_ONCE = 256
+"""Documents: an index may hold up everybody meanwhile."""
+
 
 async def to_its_end(work: Coroutine[Any, Any, _Result]) -> _Result:
     """Let the work end even if the caller is cancelled, or documents would stay half written."""
@@ -36,12 +39,14 @@ async def to_its_end(work: Coroutine[Any, Any, _Result]) -> _Result:
 
 def _sizes(index: VectorIndex, document_ids: Sequence[str]) -> Size:
     """What these documents take, in whatever versions. Blocks."""
-    total, cursor = NOTHING, None
-    while document_ids:
-        page = index.passages(1000, cursor, document_ids)
-        total, cursor = total.more(size(page.heads)), page.cursor
-        if cursor is None:
-            break
+    total = NOTHING
+    for start in range(0, len(document_ids), MEASURED_AT_ONCE):
+        names, cursor = document_ids[start : start + MEASURED_AT_ONCE], None
+        while True:
+            page = index.passages(1000, cursor, names)
+            total, cursor = total.more(size(page.heads)), page.cursor
+            if cursor is None:
+                break
     return total
 
 
