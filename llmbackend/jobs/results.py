@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
+from . import ledger
+from .ledger import Claim
 from .tables import dependencies, jobs, params, webhooks
 from .tables import rows as table
 
@@ -60,6 +62,18 @@ class Results:
         """Take the chunks that are not stored yet, to store them."""
         taken, self._waiting = self._waiting, []
         return taken
+
+
+def advance(connection: Connection, job: Claim, values: dict[str, Any], chunks: list[Chunk]) -> None:
+    ledger.advance(connection, job, values)
+    store(connection, job.number, chunks)
+
+
+def complete(
+    connection: Connection, job: Claim, result: str, values: dict[str, Any], chunks: list[Chunk]
+) -> None:
+    ledger.complete(connection, job, result, values)
+    store(connection, job.number, chunks)
 
 
 def store(connection: Connection, job: int, chunks: Sequence[Chunk]) -> None:

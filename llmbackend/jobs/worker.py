@@ -14,12 +14,11 @@ from enum import Enum
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from anyio import CancelScope
 from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from .. import panics, threads
-from ..access.caller import Caller, of_project
+from ..access.caller import of_project
 from ..access.decision import ended
 from ..access.limits import Limiter, Most
 from ..access.register import Register
@@ -31,9 +30,10 @@ from ..tracing import Trace, tracing
 from ..usage import Meter
 from ..vitals import Vitals
 from . import leases, ledger, reading, results, schedules, webhooks
+from .attempt import Attempt
 from .context import Context, JobServices, Waits
 from .leases import Claimed, WorkerCapacity
-from .ledger import Claim, LostAttempt, NewJob
+from .ledger import LostAttempt, NewJob
 from .registry import TYPES, JobType, wanted
 from .tables import CLOCK_SECONDS, ClockWatch, now, reckon_anew
 from .webhooks import Deliveries
@@ -44,36 +44,12 @@ _Result = TypeVar("_Result")
 
 TICK = 0.5
 """Seconds between two looks at the ledger: for lost wake-ups, jobs whose time has come, cancelled and lost attempts."""
-TRIAL_SECONDS = 10
-"""For so long, a job whose last attempt was lost runs alone, unless it comes further: it may kill its process again."""
 EXPIRE_SECONDS = 600
 """Between two times that results and jobs which were kept for their days are removed."""
 ROOM_SECONDS = 5
 """After which a job for which there was no room on the disk is tried again."""
 LARGE = 2**17
 """Bytes of params that are parsed in a thread."""
-
-
-class Attempt:
-    """A job that runs here. `scope` cancels it; `ended` is set once its end is in the ledger."""
-
-    def __init__(self, job: Claim) -> None:
-        self.job = job
-        self.scope = CancelScope()
-        self.ended = asyncio.Event()
-        self.context: Context | None = None
-        self.caller: Caller | None = None
-        self.refused = False
-        """Whether it was stopped because its key is no longer valid."""
-        self.takes_slot = True
-        """Until its function has ended: noting how it ended takes none."""
-        self._began = time.monotonic()
-
-    @property
-    def on_trial(self) -> bool:
-        """Whether it may be what killed the last process that was at it."""
-        proven = self.context is not None and self.context.came_further
-        return self.job.tries > 1 and not proven and time.monotonic() - self._began < TRIAL_SECONDS
 
 
 class State(Enum):
@@ -299,7 +275,7 @@ class Worker:
         async def save(values: dict[str, Any], chunks: list[results.Chunk]) -> None:
             self._require_room(chunks)
             try:
-                await self._database.write(_advance, job, values, chunks, durable=False)
+                await self._database.write(results.advance, job, values, chunks, durable=False)
             except LostAttempt:
                 attempt.scope.cancel()
 
@@ -322,7 +298,7 @@ class Worker:
                 await context.settle()
                 chunks = rows.take()
                 self._require_room(chunks)
-                end = _complete, job, result, {**context.last_progress, **context.counts()}, chunks
+                end = results.complete, job, result, {**context.last_progress, **context.counts()}, chunks
         except Exception as error:
             if isinstance(error, Waits):
                 await context.settle()
@@ -501,18 +477,6 @@ def _seen(connection: Connection, tokens: list[str], capacity: WorkerCapacity) -
         scheduled=schedules.any_due(connection),
         deliverable=webhooks.any_due(connection),
     )
-
-
-def _advance(connection: Connection, job: Claim, values: dict[str, Any], chunks: list[results.Chunk]) -> None:
-    ledger.advance(connection, job, values)
-    results.store(connection, job.number, chunks)
-
-
-def _complete(
-    connection: Connection, job: Claim, result: str, values: dict[str, Any], chunks: list[results.Chunk]
-) -> None:
-    ledger.complete(connection, job, result, values)
-    results.store(connection, job.number, chunks)
 
 
 def _only(error: Exception) -> LLMBackendError | None:

@@ -40,6 +40,7 @@ from .qdrant_connection import Ask, Connection, Result
 from .qdrant_limits import Limits
 from .qdrant_payload_indexes import OWN_FIELDS, PayloadIndexes
 from .qdrant_requests import batches, records, too_large
+from .qdrant_server_syntax import ServerSyntax
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ class QdrantServerIndex(QdrantIndex):
         self._closed = False
         self._undone: set[tuple[str, str]] = set()
         """Versions still to be discarded, since the server was away."""
-        super().__init__(physical, _Syntax(self), in_use, server.writer)
+        super().__init__(physical, ServerSyntax(self), in_use, server.writer)
         self._begin(repair)
 
     def _begin(self, repair: bool) -> None:
@@ -470,43 +471,6 @@ class QdrantServerIndex(QdrantIndex):
 
     def _close(self) -> None:
         """Nothing to close: the connection is the engine's."""
-
-
-class _Syntax:
-    def __init__(self, index: QdrantServerIndex) -> None:
-        from qdrant_client import models
-
-        self._models: Any = models
-        self._index = index
-
-    def group(
-        self, *, must: Sequence[Any] = (), should: Sequence[Any] = (), must_not: Sequence[Any] = ()
-    ) -> Any:
-        return self._models.Filter(
-            must=list(must) or None, should=list(should) or None, must_not=list(must_not) or None
-        )
-
-    def equals(self, key: str, value: str | int | bool) -> Any:
-        return self._models.FieldCondition(key=key, match=self._models.MatchValue(value=value))
-
-    def any_of(self, key: str, values: list[str] | list[int]) -> Any:
-        most = self._index.most_values or len(values)
-        parts = [
-            self._models.FieldCondition(
-                key=key, match=self._models.MatchAny(any=values[start : start + most])
-            )
-            for start in range(0, len(values), most)
-        ]
-        return parts[0] if len(parts) == 1 else self.group(should=parts)
-
-    def range(self, key: str, bounds: dict[str, float]) -> Any:
-        return self._models.FieldCondition(key=key, range=self._models.Range(**bounds))
-
-    def times(self, key: str, bounds: dict[str, str]) -> Any:
-        return self._models.FieldCondition(key=key, range=self._models.DatetimeRange.model_validate(bounds))
-
-    def empty(self, key: str) -> Any:
-        return self._models.IsEmptyCondition(is_empty=self._models.PayloadField(key=key))
 
 
 def _named(physical_id: str) -> str:

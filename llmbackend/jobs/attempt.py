@@ -1,0 +1,37 @@
+"""One worker's try at a job, as long as it runs here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from anyio import CancelScope
+
+from ..access.caller import Caller
+from .context import Context
+from .ledger import Claim
+
+TRIAL_SECONDS = 10
+"""For so long, a job whose last attempt was lost runs alone, unless it comes further: it may kill its process again."""
+
+
+class Attempt:
+    """A job that runs here. `scope` cancels it; `ended` is set once its end is in the ledger."""
+
+    def __init__(self, job: Claim) -> None:
+        self.job = job
+        self.scope = CancelScope()
+        self.ended = asyncio.Event()
+        self.context: Context | None = None
+        self.caller: Caller | None = None
+        self.refused = False
+        """Whether it was stopped because its key is no longer valid."""
+        self.takes_slot = True
+        """Until its function has ended: noting how it ended takes none."""
+        self._began = time.monotonic()
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether it may be what killed the last process that was at it."""
+        proven = self.context is not None and self.context.came_further
+        return self.job.tries > 1 and not proven and time.monotonic() - self._began < TRIAL_SECONDS
