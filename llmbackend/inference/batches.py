@@ -16,7 +16,7 @@ from .upstream import AT_ONCE, TooMany
 _Text = TypeVar("_Text", str, TokenIds)
 _Row = TypeVar("_Row")
 
-BYTES_A_TOKEN = 3  # in most languages a token has more, so that tokens are rather overestimated
+BYTES_A_TOKEN = 3  # most languages have more a token, so tokens are overestimated
 
 
 class Limits(NamedTuple):
@@ -74,7 +74,7 @@ async def ask_in_batches(
             for _ in range(limits().at_once):
                 group.create_task(work())
     except ExceptionGroup as failures:
-        first = failures.exceptions[0]  # they come in the order of their time
+        first = failures.exceptions[0]  # results come as they are ready
         raise first from first.__cause__
     return rows
 

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MEMORY = 32 * 2**20
-"""Bytes of the vectors that are in memory, too: those read or written last."""
+"""Bytes of vectors kept in memory as well: those used last."""
 
 LONG = 2**16
-"""Characters of a text that is looked up in a thread: hashing it would hold up the loop."""
+"""Characters from which on a text is looked up in a thread: hashing it would block the loop."""
 
 
 BULK = 8_192
@@ -47,7 +47,7 @@ Role = Literal["query", "passage"]
 
 
 class Prompts(NamedTuple):
-    """What is put before a text, for models that were trained so."""
+    """Prefixes for texts, for models that were trained with them."""
 
     query: str = ""
     passage: str = ""
@@ -90,7 +90,7 @@ class CachedEmbedder:
         self.hits = self.misses = 0
         """Texts that were in the cache, and that were not."""
         self.model = model
-        """For whoever has to know that the model itself answers."""
+        """The model itself, without the cache."""
         self._cache = cache
         self._prompts = prompts
         # Of the model as it was looked at last: with prompts, and by the cache's name for it.
@@ -355,7 +355,7 @@ class Cache:
         self._failing = False
 
     def at_hand(self, key: bytes) -> Entry | None:
-        """What can be told at once, without waiting for a thread or the file."""
+        """Entries that are in memory, without waiting for a thread or the file."""
         with self._memory:
             entry = self._recent.get(key)
         if entry is not None:
@@ -398,7 +398,7 @@ class Cache:
         return model.key
 
     def keep(self, entries: dict[bytes, Entry]) -> None:
-        """In memory at once, and in the file soon; nobody waits for it."""
+        """Keep entries: in memory at once, in the file soon after, without waiting."""
         self.remember(entries)
         self._queue.put(entries)
 
@@ -428,7 +428,7 @@ class Cache:
             self._failed(error)
 
     def close(self) -> None:
-        """Writes what is queued, for ten seconds at most."""
+        """Write what is queued, in ten seconds at most."""
         if self._queue.close():
             with self._reading, self._writing:
                 self._disconnect()
@@ -451,7 +451,7 @@ class Cache:
         return connection
 
     def _make_room(self, connection: sqlite3.Connection, entries: dict[bytes, Entry]) -> dict[bytes, Entry]:
-        """Let the oldest go until these fit, a tenth of all at a time; of more than could fit at all, the last do."""
+        """Remove the oldest until these fit, a tenth of all at a time; of more than fit at all, keep the last."""
         kept: dict[bytes, Entry] = {}
         needed = 0.0
         for key, entry in reversed(entries.items()):
@@ -475,7 +475,7 @@ class Cache:
             connection.execute("DELETE FROM vectors WHERE place <= ?", [oldest[-1][0]])
 
     def _failed(self, error: Exception) -> None:
-        """Tell; and begin anew if the file is not what it should be."""
+        """Log the error, and start a new file if this one is damaged."""
         passing = isinstance(error, LLMBackendError) or (
             isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in _PASSING
         )

@@ -1,4 +1,4 @@
-"""The writer of a cache: one thread, behind a queue that has an end."""
+"""A cache's writer: one thread behind a bounded queue."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .. import threads
 log = logging.getLogger(__name__)
 
 QUEUED = 64 * 2**20
-"""Bytes that wait to be written, or are being written."""
+"""Bytes queued or being written, at most."""
 
 CLOSING = 10.0
-"""Seconds that closing waits for what is queued."""
+"""Seconds that closing waits for the queue."""
 
 TOLD = 60.0
-"""Seconds from one log line about what was let go to the next."""
+"""Seconds between two log lines about dropped entries."""
 
 _Entry = TypeVar("_Entry")
 
@@ -42,7 +42,7 @@ class CacheWriter(Generic[_Entry]):
         self._told = float("-inf")
 
     def put(self, entries: Mapping[bytes, _Entry]) -> None:
-        """Takes as many as there is room for."""
+        """Queue as many as there is room for."""
         sizes = list(accumulate(map(self._size, entries.values())))
         with self._changed:
             room = QUEUED - self._bytes
@@ -58,7 +58,7 @@ class CacheWriter(Generic[_Entry]):
             self._tell()
 
     def close(self) -> bool:
-        """Whether all that was queued has been written, and nothing is at work any more."""
+        """Whether everything was written and the writer has stopped."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()

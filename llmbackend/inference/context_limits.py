@@ -25,7 +25,7 @@ COUNTING = 10  # seconds
 
 
 class Length(NamedTuple):
-    """How many tokens something has, as far as known, and how many the model takes."""
+    """How many tokens a text has, if known, and how many the model takes."""
 
     tokens: int | None
     limit: int
@@ -34,7 +34,7 @@ class Length(NamedTuple):
 
 
 def told(refusal: str) -> Length | None:
-    """What a refusal tells; None if it is about something else."""
+    """The lengths in a refusal; None if it is about something else."""
     limit = _LIMIT.search(refusal)
     if limit is None:
         return None

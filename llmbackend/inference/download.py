@@ -1,4 +1,4 @@
-"""A large file over HTTP: verified, and gone on with where it was interrupted (RFC 9110, section 14: Range)."""
+"""Downloads of large files: verified, and resumed after an interruption (RFC 9110, section 14: Range)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BUSY = {408, 425, 429, 500, 502, 503, 504}
 
 
 class _Broken(Exception):
-    """The connection came to an end before the file did; the message tells how."""
+    """The connection ended before the file did; the message tells how."""
 
 
 def fetch(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .fingerprint import Fingerprint
 
 TooLong = Literal["split", "truncate", "error"]
-"""What becomes of a text longer than the model takes: the mean of its parts' vectors, its beginning, or an error."""
+"""What to do with a text longer than the model takes: average its parts' vectors, embed its beginning, or raise."""
 
 TokenIds = tuple[int, ...]
 """A text as ids of the model's own vocabulary."""
@@ -72,11 +72,11 @@ class Embedder(Protocol):
 
     @property
     def name(self) -> str:
-        """What the model may be asked for by."""
+        """The model's name."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All that it may be asked for by, and that collections of earlier versions may know it by."""
+        """All names it goes by, including those that collections of earlier versions have."""
 
     async def fingerprint(self) -> Fingerprint:
         """What tells this model's vectors from those of any other; of a model on a server, when it was last looked at."""
@@ -95,7 +95,7 @@ class Embedder(Protocol):
         """A text's vector, if making it takes less time than a thread would; for the event loop."""
 
     def weight(self, text: str, tokens: int | None) -> float:
-        """What this model's list counts beside BM25's in a search for that text, which has so many of its tokens."""
+        """The weight of this model's list beside BM25's, in a search for a text with so many of its tokens."""
 
     async def embed_tokens(
         self, texts: Sequence[TokenIds], *, dimensions: int | None = None
@@ -103,7 +103,7 @@ class Embedder(Protocol):
         """As `embed`, of token ids; raises InvalidRequest where the model takes none."""
 
     async def close(self) -> None:
-        """Let go of connections and models."""
+        """Release connections and models."""
 
 
 SPELT = 0.75
@@ -120,7 +120,7 @@ def spelt(text: str, tokens: int) -> bool:
 
 
 class TextRefused(Exception):
-    """A text that cannot be embedded: for whoever knows its place to tell, as an InvalidRequest."""
+    """A text that cannot be embedded: raised to whoever knows its place and makes an InvalidRequest of it."""
 
     def __init__(self, text: str | TokenIds, reason: str, details: dict[str, Any]) -> None:
         super().__init__(reason)

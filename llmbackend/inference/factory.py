@@ -118,7 +118,7 @@ def embedding_servers(settings: Settings) -> list[Upstream]:
 
 
 def reranker(settings: Settings) -> Reranker:
-    """TEI, or a server of Jina's wire; where neither is set, one that says so."""
+    """TEI, or a server with Jina's wire; if neither is set, one that raises."""
     upstream = rerank_server(settings)
     if upstream is None:
         return _local_reranker(settings)

@@ -1,4 +1,4 @@
-"""A chat server in an order of fallback: which models it offers, and whether it is better left alone for now."""
+"""A chat server in an order of fallback: the models it offers, and whether to avoid it for now."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ChatServer:
         return time.monotonic() < self._rests_until
 
     def rest(self, failure: LLMBackendError) -> None:
-        """Leave it alone: as long as it says, or for the cool-down."""
+        """Avoid it, for as long as it says, or for the cool-down."""
         self._rests_until = time.monotonic() + (failure.details.get("retry_after") or self._cool_down)
 
     async def has_responses(self) -> bool:
@@ -53,7 +53,7 @@ class ChatServer:
 
     @property
     def first(self) -> str | None:
-        """The first model it offers, if it has been asked."""
+        """The first model it offers, if already known."""
         return next(iter(self._offered), None)
 
     async def default(self, deadline: float, *, fresh: bool = False) -> str:

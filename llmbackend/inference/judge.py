@@ -1,4 +1,5 @@
-"""How well texts fit a question: a second, small model, which reads better than the one that embeds collections.
+"""The judge: a second, small model, which tells better how well a text fits a question than the one that embeds
+collections.
 
 It judges the few passages and sentences that a search has found: some 200 sentences a second and core. What it has read
 is kept in the cache of vectors.
@@ -34,11 +35,6 @@ class Judge:
         """Whether the weights are: `llmbackend models pull` fetches them."""
         return self._model.path.is_file()
 
-    async def weight(self, text: str) -> float:
-        """What its list would count in a search for that text (embeddings.py)."""
-        vectors = await self._embedder.embed([text], too_long="truncate")
-        return self._embedder.weight(text, vectors.tokens[0])
-
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """A unit vector a text, as rows; of a long text (254 tokens, some 190 English words) that of its beginning."""
         import numpy as np
@@ -54,7 +50,7 @@ class Judge:
         return cosines
 
     async def load(self) -> None:
-        """Have the model loaded, which the first call would wait for."""
+        """Load the model, so that the first call does not wait for it."""
         await self._model.load()
 
     async def close(self) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FILL = 0.95
-"""How full parts are made by their characters: tokens are not spread evenly over them."""
+"""How full parts are made, by characters: tokens are spread unevenly."""
 
 _LAST_SPACE = re.compile(r"\s+\S*$")
 
@@ -23,8 +23,8 @@ _LAST_SPACE = re.compile(r"\s+\S*$")
 def shorter(text: str, length: Length, too_long: TooLong) -> list[str]:
     """What is sent in place of a text: its parts, or its beginning.
 
-    Each is sure to be shorter, not sure to fit: whether it does the server tells. Raises TextRefused for "error", and
-    if there is nothing to cut.
+    Parts are shorter but may still be too long; the server decides. Raises TextRefused for "error", and if there is
+    nothing to cut.
     """
     if too_long == "error" or len(text) < 2:
         raise TextRefused(

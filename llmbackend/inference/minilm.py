@@ -28,13 +28,13 @@ DIMENSION = 384
 FINGERPRINT = Fingerprint(MINILM.model, MINILM.sha256)
 
 TOKENS = 256
-"""Of longer texts the model was not trained to make one vector."""
+"""The longest texts that the model was trained on."""
 
 TOKENS_A_RUN = 512
 """Padding included: as many as stay in a processor's cache."""
 
 RUNS = 8
-"""So many, then another call has its turn: a question does not wait for all the passages of a collection."""
+"""Texts in one turn: then another call has its turn, so that a question does not wait for a whole ingest."""
 
 
 class MiniLM:
@@ -46,14 +46,14 @@ class MiniLM:
         self.names = (self.name,)
         self.path = path_of(MINILM, models_folder)
         self._loading = threading.Lock()
-        # Of its own, lest it take those that all share. Each run uses two.
+        # Threads of its own, so that it does not take the shared ones. Each run uses two.
         self._threads = Threads(max(1, (os.cpu_count() or 2) // 2))
 
     async def fingerprint(self) -> Fingerprint:
         return FINGERPRINT
 
     async def load(self) -> None:
-        """So that the first call takes no longer than others."""
+        """Load the model, so that the first call takes no longer than others."""
         await self._threads(self._loaded)
 
     async def embed(

@@ -15,11 +15,11 @@ from typing import Any
 from .. import privacy
 
 SECONDS = 1
-"""Of a processor's time, for one reply."""
+"""Seconds of processor time for one reply."""
 WALL_SECONDS = 3
-"""With the start of the process, on a busy machine."""
+"""Seconds in all, with the start of the process on a busy machine."""
 ERROR_CHARACTERS = 200
-"""Characters of what is told of an error."""
+"""Longest message about an error, in characters."""
 SHORT = 2**14
 """Characters of a reply whose errors are collected here: all are, be they as many as its values."""
 PATTERN_BYTES = 2**18
@@ -27,7 +27,7 @@ PATTERN_BYTES = 2**18
 
 
 class CheckFailed(Exception):
-    """The process came to an end that tells nothing about the reply."""
+    """The process ended without a result."""
 
 
 def validator(schema: Any) -> Any:

@@ -31,7 +31,7 @@ Progress = Callable[[str, int, int | None], None]
 
 CHOSEN = "chosen.json"
 DEFAULTS: dict[Task, str] = {"chat": weights.SMOLLM2.model, "embeddings": "wordllama-l2-supercat-256"}
-"""What is used where none is chosen; nothing reranks."""
+"""The default models by task; there is no default reranker."""
 
 
 class Local(NamedTuple):
@@ -73,7 +73,7 @@ class ModelsFolder:
         return name if isinstance(name, str) and self._there(name, task) else None
 
     def choose(self, name: str) -> Task:
-        """Have a model used from the next start on; raises InvalidRequest if it is not here."""
+        """Use a model from the next start on; raises InvalidRequest if it was not pulled."""
         for task, default in DEFAULTS.items():
             if name.lower() == default.lower():
                 self._write({**self._choices(), task: None})

@@ -21,7 +21,7 @@ def session(file: Path, name: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = min(2, os.cpu_count() or 1)
     options.log_severity_level = 3
-    # Waiting for one another, threads would spin: others need the processor.
+    # Else waiting threads would spin and keep the processor from others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 

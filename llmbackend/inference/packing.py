@@ -13,7 +13,7 @@ from .cache import CachedEmbedder
 from .embeddings import EmbeddingBatch, require
 
 COPIED = 2**21
-"""Bytes of vectors that are copied on the loop, which is over before a thread has begun."""
+"""Bytes of vectors that are copied on the loop: a thread would take longer to begin."""
 
 
 async def embed(

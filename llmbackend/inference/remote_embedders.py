@@ -45,23 +45,23 @@ SHORT = 500
 """Bytes that every model takes: for texts up to this, nothing is asked about the model."""
 
 SAMPLE = 8
-"""How many texts are counted first; what they tell of the language may spare the others."""
+"""Texts that are counted first: their tokens per character may spare counting the others."""
 
 ASK_AGAIN = 60.0
-"""Seconds after which a server that did not tell its limit is asked again."""
+"""Seconds until a server that did not tell its limit is asked again."""
 
 TOKEN_CHARACTERS = 100
 """Characters that a token has at most. TEI reads no text of more than 250 times its limit, so that longer are sent in pieces."""
 
 
 TRIES = 3
-"""Times that texts are embedded anew because the server has another model by then."""
+"""How often texts are embedded again because the server's model has changed."""
 
 QUESTION = 8
 """Texts that are embedded as a question is, before what has more."""
 
 LOOK_AGAIN = 3600.0
-"""Seconds after which it is looked whether a server still has the model that it had."""
+"""Seconds between two checks whether a server still has the same model."""
 
 
 class Row(NamedTuple):
@@ -71,7 +71,7 @@ class Row(NamedTuple):
 
 
 class _Changed(Exception):
-    """The vectors are not as long as the model's were."""
+    """The vectors have another dimension than the model's."""
 
 
 class RemoteEmbedder(ABC):
@@ -117,7 +117,7 @@ class RemoteEmbedder(ABC):
             try:
                 with suppress(_Changed):
                     vectors = await self._embed(texts, dimensions, too_long, before)
-                if looking is not None:  # both were at work, so that the call takes no longer
+                if looking is not None:  # both at the same time, so that the call takes no longer
                     await looking
                 elif vectors is None or self._reconnected != self._upstream.reconnected:
                     await self.look()
@@ -258,7 +258,7 @@ class RemoteEmbedder(ABC):
         return found
 
     def _vectors(self, rows: list[Any], count: int, dimensions: int | None) -> NDArray[np.float32]:
-        """A reply's vectors, once they are as they must be."""
+        """A reply's vectors, validated."""
         about = {"backend": self._upstream.name}
         values = checked(rows, count, self._upstream.name)
         found = values.shape[1]
@@ -503,7 +503,7 @@ class TEIEmbedder(RemoteEmbedder):
                 (piece for text in texts for piece in pieces[text]), lambda: self._limits, self._tokenize
             )
         except (NotFound, InvalidRequest):
-            return {}  # it does not count: a refusal will tell
+            return {}  # it does not count: its refusal will tell
         return {
             text: sum(count for piece in pieces[text] if isinstance(count := counts[piece], int))
             for text in texts

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
-# What another server may do better.
+# Errors after which the next server is tried.
 _FAILURES = (BackendError, NotFound, Overloaded)
 
 
@@ -72,7 +72,7 @@ class Replicas:
         return answer
 
     async def _look_again(self, other: RemoteEmbedder, server: RemoteEmbedder, known: Fingerprint) -> None:
-        """Raise Conflict, unless the other server has got the same model meanwhile, or has gone."""
+        """Raise Conflict unless the other server now has the same model, or is gone."""
         try:
             found = await other.look()
         except LLMBackendError:

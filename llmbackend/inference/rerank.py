@@ -51,7 +51,7 @@ async def reranked(reranker: Reranker, asked: schemas.RerankRequest) -> schemas.
 
 
 class NoReranker:
-    """Where none is set: says so when asked."""
+    """No reranker is set: calls raise InvalidRequest."""
 
     def __init__(self, absent: str | None = None) -> None:
         """`absent` is a model that is set, and is not here."""
@@ -130,7 +130,7 @@ class JinaReranker:
     async def rerank(self, query: str, texts: Sequence[str], model: str | None = None) -> Ranks:
         deadline = time.monotonic() + self._upstream.timeout
         name = model or self._model
-        # Where none is named, a server of one model takes that.
+        # A server with one model uses it if none is named.
         fields = {"query": query, "return_documents": False, **({"model": name} if name else {})}
         answered_by = name or ""
         tokens: int | None = 0
@@ -187,7 +187,7 @@ async def _each(
 
 
 def _scores(ranks: list[tuple[Any, Any]], batch: list[str], upstream: Upstream) -> list[float]:
-    """The scores in the order of the texts, once there is one for each, and a finite one."""
+    """The scores in the order of the texts, validated: one for each, all finite."""
     about = {"backend": upstream.name}
     scores = dict(ranks)
     if len(ranks) != len(batch) or scores.keys() != set(range(len(batch))):
