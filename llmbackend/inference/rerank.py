@@ -51,7 +51,7 @@ async def reranked(reranker: Reranker, asked: schemas.RerankRequest) -> schemas.
 
 
 class NoReranker:
-    """No reranker is set: calls raise InvalidRequest."""
+    """No reranker is set: calls raise a BackendError that tells what to do."""
 
     def __init__(self, absent: str | None = None) -> None:
         """`absent` is a model that is set, and is not here."""
