@@ -17,7 +17,7 @@ from llmbackend import BackendError, NotFound
 from llmbackend.access.names import QualifiedName
 from llmbackend.inference.cache import CachedEmbedder
 from llmbackend.inference.static_vectors import StaticEmbedder
-from llmbackend.knowledge.collections import open_indexes
+from llmbackend.knowledge.collections import documents, open_indexes
 from llmbackend.knowledge.collections.collection import Collection
 from llmbackend.knowledge.collections.collections import Collections
 from llmbackend.knowledge.engines.filters import conditions
@@ -156,6 +156,33 @@ def test_a_short_search_is_done_on_the_event_loop(
             )
             assert len(found) == (not where)
             assert (searched.pop() == here) == at_once
+        await both.close()
+
+    asyncio.run(work())
+
+
+def test_documents_are_selected_without_their_texts(
+    collections: Callable[..., Collections], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Any] = []
+    scroll = EdgeIndex._scroll
+
+    def noted(index: EdgeIndex, where: Any, limit: int, offset: Any, payload: Any, **how: Any) -> Any:
+        read.append(payload)
+        return scroll(index, where, limit, offset, payload, **how)
+
+    async def work() -> None:
+        both = collections()
+        collection = await both.get(QualifiedName("default", "a"))
+        for number in range(5):
+            chunks = [Chunk(f"d{number}", "h", 0, 1, "A text.", {"year": 2020 + number % 2})]
+            await collection.upsert([(f"d{number}", "h")], chunks, np.ones((1, 256), np.float32))
+        monkeypatch.setattr(documents, "PAGE", 2)
+        monkeypatch.setattr(EdgeIndex, "_scroll", noted)
+        assert sorted(await documents.selected(collection, {"year": 2020})) == ["d0", "d2", "d4"]
+        assert await documents.selected(collection, {"year": 1999}) == []
+        assert read
+        assert True not in read
         await both.close()
 
     asyncio.run(work())

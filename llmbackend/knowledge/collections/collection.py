@@ -149,8 +149,8 @@ class Collection(CurrentIndex):
     async def read(self, limit: int, cursor: str | None, document_ids: Sequence[str] | None = None) -> Stored:
         return await self._call(lambda index: index.read(limit, cursor, document_ids))
 
-    async def ids(self, limit: int, cursor: str | None) -> Ids:
-        return await self._call(lambda index: index.ids(limit, cursor))
+    async def ids(self, limit: int, cursor: str | None, conditions: Sequence[Condition] = ()) -> Ids:
+        return await self._call(lambda index: index.ids(limit, cursor, conditions))
 
     async def there(self, ids: Some[uuid.UUID]) -> set[uuid.UUID]:
         return await self._call(lambda index: index.there(ids))

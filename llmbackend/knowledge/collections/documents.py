@@ -11,7 +11,7 @@ from ...errors import NotFound
 from ...schemas import StoredDocument
 from ..chunks.splitting import units
 from ..chunks.tokens import tokens_of
-from ..engines.filters import Condition, conditions
+from ..engines.filters import conditions
 from ..engines.interface import Chunk
 from .collection import Collection
 
@@ -51,19 +51,23 @@ async def stored(collection: Collection, document_id: str) -> StoredDocument:
 
 
 async def selected(collection: Collection, filters: Mapping[str, Any]) -> list[str]:
-    """The ids of documents with a chunk that fits."""
+    """The ids of documents with a chunk that fits; neither texts nor metadata are read."""
     where = conditions(dict(filters))
     await collection.prepare(where)
-    found = {chunk.document_id: None async for chunk in _chunks(collection, where=where)}
-    return list(found)
-
-
-async def _chunks(
-    collection: Collection, ids: Sequence[str] | None = None, where: Sequence[Condition] = ()
-) -> AsyncIterator[Chunk]:
+    found: dict[str, None] = {}
     cursor: str | None = None
     while True:
-        page = await collection.passages(PAGE, cursor, ids, where)
+        page = await collection.ids(PAGE, cursor, where)
+        found |= dict.fromkeys(page.documents.values())
+        cursor = page.cursor
+        if cursor is None:
+            return list(found)
+
+
+async def _chunks(collection: Collection, ids: Sequence[str]) -> AsyncIterator[Chunk]:
+    cursor: str | None = None
+    while True:
+        page = await collection.passages(PAGE, cursor, ids)
         for chunk in page.heads:
             yield chunk
         cursor = page.cursor

@@ -285,7 +285,7 @@ class VectorIndex(Protocol):
     def read(self, limit: int, cursor: str | None, document_ids: Sequence[str] | None = None) -> Stored:
         """Everything, or of these documents everything, a page at a time."""
 
-    def ids(self, limit: int, cursor: str | None) -> Ids: ...
+    def ids(self, limit: int, cursor: str | None, conditions: Sequence[Condition] = ()) -> Ids: ...
 
     def there(self, ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
         """Which of these points there are."""

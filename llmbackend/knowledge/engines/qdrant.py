@@ -347,8 +347,9 @@ class QdrantIndex(ABC):
             if offset is None or len(chunks) >= limit:
                 return chunks, rows, str(offset) if offset else None
 
-    def ids(self, limit: int, cursor: str | None) -> Ids:
-        records, following = self._scroll(self._all_current(), limit, _offset(cursor), ["document_id"])
+    def ids(self, limit: int, cursor: str | None, conditions: Sequence[Condition] = ()) -> Ids:
+        where = self._all_current([self._condition(one) for one in conditions])
+        records, following = self._scroll(where, limit, _offset(cursor), ["document_id"])
         documents = {uuid.UUID(str(record.id)): record.payload["document_id"] for record in records}
         return Ids(documents, str(following) if following else None)
 
