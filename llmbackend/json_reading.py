@@ -7,6 +7,7 @@ parsed in pieces, cut between the items of its lists.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from itertools import pairwise
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json
 
 from . import threads
-from .errors import InvalidRequest, TooLarge
+from .errors import InvalidRequest, LLMBackendError, TooLarge
 
 VALUES = 1_000_000
 """JSON values (texts, numbers, lists, ...) in one request: 100 MB of Python objects, at most."""
@@ -62,6 +63,21 @@ def read(body: bytes | bytearray, name: str) -> Any:
         raise InvalidRequest(f"{name}: the body is not JSON: {error}") from error
 
 
+async def reply(body: bytes) -> Any:
+    """The value that a model server's reply is, whose size is bounded already; raises ValueError if it is no JSON.
+
+    A large one is read in a thread, piece by piece: at once, one of 28 MB would hold up everything else for half a second.
+    """
+    return json.loads(body) if len(body) <= SLICE else await threads.processor(_reply, body)
+
+
+def _reply(body: bytes) -> Any:
+    try:
+        return _in_pieces(body, _scan(body, "a reply", bounded=False))
+    except (ValueError, LLMBackendError):  # NaN, say, or half a character: Python's own reader takes more
+        return json.loads(body)
+
+
 def without_halves(body: bytes | bytearray) -> bytes | bytearray:
     """JSON with U+FFFD, of the same length, for each escape of half a surrogate pair: such is no character.
 
@@ -78,7 +94,7 @@ def check_depth(body: bytes | bytearray, name: str) -> None:
         _scan(body, name)
 
 
-def _scan(body: bytes | bytearray, name: str) -> list[_Cut]:
+def _scan(body: bytes | bytearray, name: str, *, bounded: bool = True) -> list[_Cut]:
     """Count what is in a body, and find where to cut it."""
     values, containers, stack = 1, 0, bytearray()
     cuts: list[_Cut] = []
@@ -92,7 +108,7 @@ def _scan(body: bytes | bytearray, name: str) -> list[_Cut]:
             (containers, CONTAINERS, "lists and objects"),
             (values, VALUES, "values"),
         ):
-            if count > limit:
+            if bounded and count > limit:
                 raise TooLarge(
                     f"{name}: the request has more than {limit:,} JSON {what}: send less at a time",
                     details={"limit": limit},

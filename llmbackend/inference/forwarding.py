@@ -14,7 +14,7 @@ from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any
 
-from .. import tracing
+from .. import json_reading, tracing
 from ..sse import DONE, Tail, event
 from .chat import OpenAICompatibleChat, interrupted, noted, plain
 from .told_usage import StreamUsage, note_unanswered
@@ -37,7 +37,7 @@ class ForwardingChat(OpenAICompatibleChat):
             unanswered = partial(note_unanswered, asked, tracing.current())
             said = await upstream.forward(_PATH, asked, deadline, retries, unanswered)
             with upstream.translated():
-                completion = noted(upstream, asked, json.loads(said))
+                completion = noted(upstream, asked, await json_reading.reply(said))
                 return json.dumps(completion).encode() if plain(completion) else said
 
         return await self._ask(request, ask, time.monotonic() + self._timeout)

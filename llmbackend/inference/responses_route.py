@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from .. import tracing
+from .. import json_reading, tracing
 from ..errors import InvalidRequest, LLMBackendError, NotFound, StreamInterrupted
 from .told_usage import StreamUsage, note
 from .upstream import Upstream
@@ -59,7 +59,7 @@ async def complete(upstream: Upstream, asked: dict[str, Any], deadline: float) -
     """A response as a chat.completion."""
     said = await upstream.forward(PATH, asked, deadline)
     with upstream.translated():
-        response = json.loads(said)
+        response = await json_reading.reply(said)
         if response.get("status") in ("failed", "cancelled"):
             raise upstream.gave_up(response.get("error"))
         message: dict[str, Any] = {"role": "assistant", "content": None}

@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from .. import threads, tracing
+from .. import json_reading, threads, tracing
 from ..errors import BackendError, BackendTimeout, InvalidRequest, LLMBackendError, NotFound, Overloaded
 from ..retrying import Patience, passing
 from ..sse import Events
@@ -326,7 +326,7 @@ class Upstream:
 
     async def _parsed(self, method: str, path: str, body: bytes | None) -> tuple[Any, Mapping[str, str]]:
         said, headers = await self._read(method, path, body)
-        return json.loads(said), headers
+        return await json_reading.reply(said), headers
 
     async def _read(self, method: str, path: str, body: bytes | None) -> tuple[bytes, Mapping[str, str]]:
         if self.idle:
