@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from openai.types.responses import Response, ResponseStreamEvent
@@ -244,3 +245,19 @@ def check_all(events: list[dict[str, Any]]) -> dict[str, Any]:
     if ended["status"] in ("completed", "incomplete"):
         assert [done[place] for place in sorted(added)] == ended["output"]
     return ended
+
+
+def checked(told: Any) -> Any:
+    """What a client's call gave, a response or its events from the first on: as it came, and checked."""
+    if isinstance(told, dict):
+        return check(told)
+
+    def events() -> Iterator[dict[str, Any]]:
+        seen = []
+        for event in told:
+            seen.append(event)
+            yield event
+        if seen and seen[0]["sequence_number"] == 0:
+            check_all(seen)
+
+    return events()

@@ -253,7 +253,9 @@ def _texts(content: Any) -> tuple[str | None, str]:
 
 
 _TAKES_NO_TOOLS = re.compile(
-    r"(?=.*(?:tool|function))(?:.*(?:support|requires --|not permitted|not enabled|unrecognized))",
+    r"(?=.*(?:tool|function)).*"
+    r"(?:support|requires --|tool-call-parser|not (?:permitted|allowed|enabled|available)|disabled|unrecognized"
+    r"|(?:unknown|unexpected) (?:field|argument|parameter|keyword|name))",
     re.IGNORECASE | re.DOTALL,
 )
 

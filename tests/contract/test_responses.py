@@ -12,7 +12,7 @@ import pytest
 import tests.open_responses as open_responses
 from llmbackend import Conflict, InvalidRequest, LLMBackendClient, NotFound
 from tests.open_responses import HEART, WEATHER, Case
-from tests.responses import check, check_all, check_item
+from tests.responses import check, check_all, check_item, checked
 
 FRANCE = "What is the capital of France?"
 number = itertools.count(1)
@@ -22,6 +22,17 @@ def _text(response: Any) -> str:
     return "".join(
         part["text"] for item in response["output"] if item["type"] == "message" for part in item["content"]
     )
+
+
+@pytest.fixture(autouse=True)
+def _all_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each response, and each event, whatever the test is about."""
+
+    def checking(of: Any) -> Any:
+        return lambda *given, **fields: checked(of(*given, **fields))
+
+    for name in ("respond", "get_response", "cancel_response"):
+        monkeypatch.setattr(LLMBackendClient, name, checking(getattr(LLMBackendClient, name)))
 
 
 @pytest.fixture
@@ -244,9 +255,7 @@ def test_a_json_schema_is_kept_to(client: LLMBackendClient) -> None:
 @pytest.mark.parametrize("case", open_responses.CASES, ids=lambda case: case.name)
 def test_the_cases_of_open_responses_pass(client: LLMBackendClient, case: Case) -> None:
     def ask(*, stream: bool, **fields: Any) -> Any:
-        if stream:
-            return client._told(client._stream("respond", **fields))
-        return client._call("respond", **fields)
+        return client.respond(fields.pop("input"), stream=stream, **fields)
 
     open_responses.verify(case, ask)
 
