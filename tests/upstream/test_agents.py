@@ -179,6 +179,7 @@ def test_a_server_that_takes_no_tools_is_asked_by_a_schema(
 ) -> None:
     turn = {"tool": "search", "arguments": {"query": "vacation"}, "answer": None}
     last = {"tool": None, "arguments": None, "answer": "28 days of paid vacation a year [1]."}
+    client.models()  # asked for later, the list of models would be what fails
     upstream.faults = ["no-tools"]
     upstream.replies = [json.dumps(turn), json.dumps(last)]
     run = client.run_agent("How much vacation?", collections=[handbook])
