@@ -149,6 +149,17 @@ def test_found_is_by_evidence(client: LLMBackendClient, collection: str, questio
         assert answer.citations == []
 
 
+def test_where_nothing_is_certain_more_is_shown(client: LLMBackendClient, collection: str) -> None:
+    rules = ("dogs are on a lead", "visitors sign a list", "smoking is not allowed", "bicycles stay outside")
+    client.rag_ingest(
+        [f"In the hall, {rule}. " + 30 * f"That {rule} is a rule. " for rule in rules], collection
+    )
+    answer = client.rag_query("Which film is shown in the hall tonight?", collection)
+    assert not answer.found
+    assert answer.count("(source ") == 3
+    assert len(answer.split()) <= 160
+
+
 def test_who_asks_with_a_code_hears_of_that_one_or_of_none(client: LLMBackendClient, collection: str) -> None:
     texts = [f"Pump P-{number} is checked every {number % 40 + 2} weeks." for number in range(200, 280)]
     client.rag_ingest(texts, collection)

@@ -8,7 +8,7 @@ does not know the language, the embedder's own vectors decide.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ... import threads
@@ -21,7 +21,7 @@ from .judging import TOLD, judged
 from .laid import lay
 from .passages import Passages, sources
 from .question import Question
-from .stretches import Stretch, stretches
+from .stretches import SURE, UNSURE, Stretch, stretches
 
 READ = 30
 """Passages whose sentences may answer. Of 75 questions in other words than their documents' (development half and held-back half
@@ -105,7 +105,7 @@ async def read(
     shown = [hits[quote.text].below_headings(asked.stems, quote) for quote in quotes]
     told = await threads.processor(sources, asked.stems, ordered[: len(hits)], shown)
     passages = Passages(question, ordered, told, quotes)
-    said = await threads.processor(stretches, asked.stems, hits, quotes)
+    said = await threads.processor(stretches, asked.stems, hits, quotes, SURE if fit >= bar else UNSURE)
     return Reading(passages, said, round(fit, 4), bar, asked.missing)
 
 
@@ -120,7 +120,7 @@ def _readable(candidates: list[Candidate]) -> list[Candidate]:
 
 
 def _knows(judge: Judge, question: str, candidates: Sequence[Candidate]) -> bool:
-    return judge.here and _is_english(question, candidates)
+    return judge.here and is_english([question, *(one.chunk.text for one in candidates[:3])])
 
 
 def _stays(candidates: Sequence[Candidate]) -> bool:
@@ -133,6 +133,6 @@ def _hits(candidates: list[Candidate]) -> tuple[list[Candidate], list[Candidate]
     return hits, [one for one in candidates if one.dropped is not None]
 
 
-def _is_english(question: str, candidates: Sequence[Candidate]) -> bool:
-    words = re.findall(r"\w+", " ".join([question, *(one.chunk.text for one in candidates[:3])]).lower())
+def is_english(texts: Iterable[str]) -> bool:
+    words = re.findall(r"\w+", " ".join(texts).lower())
     return bool(words) and sum(word in _ENGLISH for word in words) >= ENGLISH * len(words)

@@ -24,8 +24,21 @@ ROOM = 1.25
 SECOND = 0.75
 """What a second passage's score must be of the first's, to be told as well."""
 
-FIRST, BOTH, MOST = 60, 88, 132
-"""Words: of the first stretch, of both, and of both at most."""
+
+class Length(NamedTuple):
+    """How much is told. Words are those of the first stretch, of all, and of all at most."""
+
+    stretches: int
+    first: int
+    all: int
+    most: int
+    same: bool
+    """Whether a passage may have several."""
+
+
+SURE = Length(2, 60, 88, 132, False)
+UNSURE = Length(3, 50, 130, 136, True)
+"""What is shown as closest, where nothing answers: the fact is often a little further on there, or in the third passage."""
 
 
 class Stretch(NamedTuple):
@@ -35,22 +48,23 @@ class Stretch(NamedTuple):
     text: str
 
 
-def stretches(asked: set[str], hits: list[Laid], quotes: list[Quote]) -> list[Stretch]:
-    """One of the best passage, and one of the next that has something to add, each below what of its headings is asked."""
+def stretches(asked: set[str], hits: list[Laid], quotes: list[Quote], length: Length) -> list[Stretch]:
+    """One of the best passage, and the next that have something to add, each below what of its headings is asked."""
     told: list[Stretch] = []
     said: set[str] = set()
-    left = BOTH
+    left = length.all
     for quote in quotes:
         hit = hits[quote.text]
         if told and quote.score < SECOND * quotes[0].score:
             break
-        if any(stretch.source == quote.text for stretch in told):
+        if not length.same and any(stretch.source == quote.text for stretch in told):
             continue
         best = next((place for place, unit in enumerate(hit.parts) if unit.end > quote.start), 0)
         if told and hit.plain(best) in said:
             continue
-        most = MOST - (BOTH - left)
-        chosen = around(hit.text, hit.parts, best, left if told else FIRST, most)
+        last = len(told) == length.stretches - 1
+        most = length.most - (length.all - left)
+        chosen = around(hit.text, hit.parts, best, left if last else length.first, most)
         chosen = [place for place in chosen if hit.plain(place) not in said]
         if not chosen:
             continue
@@ -58,7 +72,7 @@ def stretches(asked: set[str], hits: list[Laid], quotes: list[Quote]) -> list[St
         text = written(hit.text, hit.parts, chosen, most)
         told.append(Stretch(quote.text, "\n\n".join([*above(asked, hit.above[best], text), text])))
         left -= size(text)
-        if len(told) == 2 or left < 15:
+        if last or left < 15:
             break
     return told
 
