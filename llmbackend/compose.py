@@ -19,6 +19,7 @@ from .backup.unfinished import Unfinished
 from .disk import Disk
 from .files.pool import Limits, ParsingPool
 from .inference import factory
+from .inference.static_vectors import StaticEmbedder
 from .job_types.responding import KeptResponses
 from .jobs import registry, webhooks
 from .jobs.context import JobServices
@@ -27,6 +28,7 @@ from .jobs.service import Jobs
 from .jobs.submission import Places, Submission
 from .jobs.wakeups import Wakeups
 from .jobs.worker import Worker
+from .knowledge.answers import laid, reading
 from .knowledge.answers.answers import Answering
 from .knowledge.collections.collections import Collections
 from .knowledge.collections.index_building import IndexBuilder
@@ -36,6 +38,7 @@ from .knowledge.engines.interface import VectorEngine
 from .knowledge.engines.qdrant_edge import QdrantEdge
 from .knowledge.engines.qdrant_server import QdrantServer
 from .knowledge.ingest.requests import Ingestion
+from .knowledge.retrieval.ahead import ReadingAhead
 from .knowledge.retrieval.retrieval import Retriever
 from .model_list import ModelList
 from .prompts import Prompts
@@ -94,7 +97,10 @@ class Components:
         self.imports = Imports(self.collections)
         self.parsers = ParsingPool(Limits(settings.file_seconds, settings.file_memory_mb * 2**20))
         self.ingestion = Ingestion(self.collections, self.embedder, self.parsers)
-        self.retriever = Retriever(self.collections, self.embedder, self.reranker, settings.plugin_seconds)
+        self.reading_ahead = self._reading_ahead()
+        self.retriever = Retriever(
+            self.collections, self.embedder, self.reranker, settings.plugin_seconds, self.reading_ahead
+        )
         self.answering = Answering(
             self.chat, factory.sifter(self.embedder), self.judge, self.retriever, settings.answer_links
         )
@@ -144,6 +150,14 @@ class Components:
         self.responses = KeptResponses(self.responder, main, self.jobs, self.submission.begin)
         self.agents = AgentRuns(self.agent_services, self.jobs, self.submission.begin)
         self.responder.agents = self.agents
+
+    def _reading_ahead(self) -> ReadingAhead:
+        """Where the documents' own words answer, and static vectors find them: elsewhere nothing is gained by it."""
+        settings = self.settings
+        most = settings.read_ahead_chunks if settings.embedding_cache_mb else 0
+        if self.chat.abstracts or not isinstance(self.embedder.model, StaticEmbedder):
+            most = 0
+        return ReadingAhead(self.collections, self.judge, most, laid.sentences, reading.is_english)
 
     def _jobs(self, services: JobServices, places: Places, queue: Wakeups) -> Jobs:
         settings, days = self.settings, self.settings.job_result_days
@@ -200,6 +214,7 @@ class Components:
                 parts.chat,
                 parts.collections,
                 parts.index_builder,
+                parts.reading_ahead,
                 parts.parsers,
                 parts.imports,
                 parts.jobs,

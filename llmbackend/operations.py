@@ -191,6 +191,8 @@ async def answer(
     """The result of `call` or of `stream`, whichever the request, made of a body and further fields, asks for."""
     trace.meter = backend.meter
     trace.prompts = backend.parts.prompts
+    if OPERATIONS[name].scope != "public":
+        trace.begin()
     with _calling(trace):
         request = await _request(backend, name, body, trace, fields)
         del body  # may be large, and is no longer needed

@@ -94,6 +94,8 @@ class Settings(BaseSettings):
     embedding_query_prefix: str = Field("", max_length=10_000)
     embedding_passage_prefix: str = Field("", max_length=10_000)
     embedding_cache_mb: int = Field(256, ge=0)
+    # With the embedded models: passages of all collections that the judge reads ahead, while nothing else is at work.
+    read_ahead_chunks: int = Field(5_000, ge=0)
 
     # Vectors: a Qdrant server, or several URLs of a cluster with commas between; otherwise Qdrant Edge in this process
     qdrant_url: str | None = None

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+from weakref import WeakSet
 
 from . import precedence
 from .access.caller import LOCAL, NOBODY, Caller, without_secrets
@@ -142,6 +143,10 @@ class Trace:
                 for stop in self._stops:
                     self._loop.call_soon_threadsafe(stop)
 
+    def begin(self) -> None:
+        """It is work that somebody waits for: what nobody waits for stops until it is finished."""
+        _under_way.add(self)
+
     def go_first(self) -> None:
         """Mark it as a small request: while it is at work, large ones give way (precedence.py)."""
         self._first = True
@@ -198,6 +203,7 @@ class Trace:
     def finish(self, outcome: str) -> None:
         """Write the call down; `outcome` is "ok" or an error's code."""
         self.stand_back()
+        _ended(self)
         total = time.perf_counter() - self._began
         if self.meter is not None:
             failed = outcome not in ("ok", "left")
@@ -247,6 +253,23 @@ class Trace:
 
 
 _TOKENS = ("prompt_tokens", "completion_tokens", "embedded_tokens")
+
+_under_way: WeakSet[Trace] = WeakSet()
+_last_end = 0.0
+
+
+def _ended(trace: Trace) -> None:
+    global _last_end
+    if trace in _under_way:
+        _under_way.discard(trace)
+        _last_end = time.monotonic()
+
+
+async def quiet(seconds: float) -> None:
+    """Return when no call and no job of this process has been under way for so long."""
+    while _under_way or time.monotonic() < _last_end + seconds:  # noqa: ASYNC110  # they end on other loops, too
+        await asyncio.sleep(seconds)
+
 
 _current: ContextVar[Trace | None] = ContextVar("llmbackend_trace", default=None)
 

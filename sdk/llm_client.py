@@ -528,6 +528,7 @@ class CollectionInfo(_Typed):
     indexes: Record
     engine: Record
     parser: str | None
+    read_ahead: int | None
     damaged: bool
     problem: str | None
 

@@ -29,6 +29,9 @@ for name in set(Settings.model_fields) | {"llm_backend_url", "llm_backend_api_ke
         if variable != "LLMBACKEND_MODELS_DIR":
             os.environ.pop(variable, None)
 
+# What is read ahead depends on the time there was; tests/unit/test_ahead.py has it read.
+os.environ["LLMBACKEND_READ_AHEAD_CHUNKS"] = "0"
+
 sys.path.append(str(PLUGIN))
 
 MODELS = load().models_path.absolute()

@@ -360,6 +360,7 @@ class Worker:
     def _counted(self, trace: Trace) -> Iterator[None]:
         """An attempt, which is a request of its owner's."""
         trace.meter = self._meter
+        trace.begin()
         outcome = "left"  # cancelled, or handed back
         try:
             yield

@@ -91,6 +91,12 @@ class CollectionInfo(Response):
         exclude_if=lambda parser: parser is None,
         description="only if a project's own node parser splits its documents",
     )
+    read_ahead: int | None = Field(
+        None,
+        exclude_if=lambda read_ahead: read_ahead is None,
+        description="there where the embedded models answer: how many of its chunks the better one has read ahead, "
+        "which it does while nothing else is at work, up to READ_AHEAD_CHUNKS of all collections",
+    )
     damaged: bool = Field(
         False,
         exclude_if=lambda damaged: not damaged,

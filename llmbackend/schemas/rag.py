@@ -275,6 +275,9 @@ class Candidate(Place):
         None,
         description="the fused score: each list's scores are scaled between mean ± 3 deviations, and added",
     )
+    ahead: float | None = Field(
+        None, description="cosine of the passage, by the judge's model, if it was read ahead"
+    )
     judge: float | None = Field(
         None, description="cosine of the passage's best sentence, by the judge's model"
     )

@@ -23,6 +23,9 @@ OF_WORDS = 0.3
 OF_PASSAGE = 0.3
 """What the mean of a passage's sentences counts beside a sentence's own cosine."""
 
+OF_PASSAGE_AHEAD = 0.8
+"""What the passage's own cosine counts instead, where the judge has read ahead; the search's order counts nothing then."""
+
 OF_EXACT = 0.3
 """What a code, number or name of the question counts: more than any two sentences about it differ by."""
 
@@ -71,35 +74,45 @@ async def judged(embedder: Embedder, judge: Judge, asked: Question, laid: list[L
     unknown = UNKNOWN_WORDS * len(asked.stems - known) / max(1, len(asked.stems))
     if not places:
         return Judged([], {}, -unknown)
+    picked = places
     if embedder.name == judge.name:
-        places = [place for place in places if place[0] < READ_UNSIFTED]
+        picked = places = [place for place in places if place[0] < READ_UNSIFTED]
     elif len(places) > JUDGED:
         below = [laid[number].below[index] for number, index in places]
         values = (await embedder.embed([asked.text, *below], too_long="truncate")).values
         first = values[1:] @ values[0] + np.array(
             [OF_WORDS * asked.overlap(text) + asked.exact(text) for text in below]
         )
-        places = [places[place] for place in sorted(np.argsort(-first, kind="stable")[:JUDGED])]
+        picked = [places[place] for place in sorted(np.argsort(-first, kind="stable")[:JUDGED])]
+        # What is read ahead takes no more than a look into the cache.
+        chosen = set(picked)
+        places = [place for place in places if place in chosen or laid[place[0]].ahead is not None]
     vectors = await judge.embed([asked.text, *(laid[number].below[index] for number, index in places)])
     of_passage: dict[int, float] = {}
     for number in {number for number, _ in places}:
         rows = [row for row, place in enumerate(places, 1) if place[0] == number]
-        mean = vectors[rows].mean(axis=0)
-        cosine = float(mean @ vectors[0]) / max(float(np.linalg.norm(mean)), 1e-9)
+        if (cosine := laid[number].ahead) is None:
+            mean = vectors[rows].mean(axis=0)
+            cosine = float(mean @ vectors[0]) / max(float(np.linalg.norm(mean)), 1e-9)
         of_passage[number] = cosine + OF_EXACT * asked.exact(laid[number].in_context)
+    some_ahead = any(laid[number].ahead is not None for number in of_passage)
+    weighs, place_costs = (OF_PASSAGE_AHEAD, 0.0) if some_ahead else (OF_PASSAGE, OF_PLACE)
     cosines: dict[Quote, float] = {}
     for (number, index), cosine in zip(places, (vectors[1:] @ vectors[0]).tolist(), strict=True):
         unit, text = laid[number].parts[index], laid[number].text
         said = text[unit.start : unit.end]
         score = (
             cosine
-            + OF_PASSAGE * of_passage[number]
+            + weighs * of_passage[number]
             + OF_EXACT * asked.exact(said)
-            - OF_PLACE * number
+            - place_costs * number
             - FRAGMENT * (len(said.split()) < 3)
         )
         cosines[Quote(number, unit.start, unit.end, score)] = cosine
-    best, *others = sorted(cosines.values(), reverse=True)
+    # Beside the same others, whether more are read or not: the bar is set for so many.
+    best, among = max(cosines.values()), set(picked)
+    read = zip(places, cosines.values(), strict=True)
+    others = sorted((cosine for place, cosine in read if place in among), reverse=True)[1:]
     behind = (others[4:19] + 15 * [USUAL])[:15]
     quotes = sorted(cosines, key=lambda quote: -quote.score)
     return Judged(quotes, cosines, best + AHEAD * (best - sum(behind) / 15) - unknown)

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from ...inference.sentences import Quote
+from ..engines.interface import Chunk
 from ..retrieval.candidates import Candidate
 from .passages import above
 from .units import Unit, units
@@ -29,6 +30,11 @@ class Laid:
     @property
     def in_context(self) -> str:
         return self.candidate.chunk.in_context
+
+    @property
+    def ahead(self) -> float | None:
+        """The passage's cosine, where the judge has read it ahead, and its sentences with it."""
+        return self.candidate.scores.get("ahead")
 
     def plain(self, place: int) -> str:
         """A unit's words, to tell whether two say the same."""
@@ -63,3 +69,9 @@ def lay(candidate: Candidate) -> Laid:
         below.append(f"{heading}: {said}" if heading else said)
         above.append(outer if heading in ("", *outer[-1:]) else [*outer, heading])
     return Laid(candidate, parts, below, above)
+
+
+def sentences(chunk: Chunk) -> list[str]:
+    """What the judge reads of a passage: what may answer, each below its heading."""
+    laid = lay(Candidate(chunk, "", 0.0, {}))
+    return [below for unit, below in zip(laid.parts, laid.below, strict=True) if unit.tells]

@@ -42,7 +42,7 @@ async def by_quotes(
         find = partial(retriever.candidates, scope, question, clock=clock, depth=max(READ, NEXT_BEST))
         candidates = await find()
         if orders(judge, question, candidates):
-            candidates = await find(least_weight=DENSE_WEIGHT)
+            candidates = await find(least_weight=DENSE_WEIGHT, ahead=True)
         with clock("quotes"):
             reading = await read(embedder, judge, question, candidates, wanted.top_k)
         if reading.found:

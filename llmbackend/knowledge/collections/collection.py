@@ -63,6 +63,8 @@ class Collection(CurrentIndex):
         super().__init__(manifest, services, counts)
         self.changed: set[str] | None = None
         """Ids of the documents written since this was set to an empty set."""
+        self.read_ahead: int | None = None
+        """Of how many chunks the judge has vectors (retrieval/ahead.py)."""
         self._flushing = asyncio.Lock()
         self._writes = 0
         self._accepted: tuple[Manifest, Fingerprint] | None = None

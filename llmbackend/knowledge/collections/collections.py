@@ -396,10 +396,12 @@ class Collections:
             yield
 
 
-def _described(collection: Collection, counts: tuple[int, int] | None, **problem: Any) -> CollectionInfo:
+def _described(collection: Collection, counts: tuple[int, int] | None, **more: Any) -> CollectionInfo:
     documents, chunks = counts or (None, None)
-    if "problem" not in problem and collection.lacks_parser:
-        problem["problem"] = collection.lacks_parser
+    if "problem" not in more and collection.lacks_parser:
+        more["problem"] = collection.lacks_parser
+    if collection.read_ahead is not None:
+        more["read_ahead"] = collection.read_ahead
     return CollectionInfo.model_construct(
-        **collection.manifest.public, documents=documents, chunks=chunks, **problem
+        **collection.manifest.public, documents=documents, chunks=chunks, **more
     )

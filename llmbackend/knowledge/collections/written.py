@@ -14,10 +14,19 @@ class Written(Generic[_Item]):
     def __init__(self) -> None:
         self._waiting: dict[_Item, None] = {}
         self._some = asyncio.Event()
+        self._others: list[Written[_Item]] = []
+
+    def also(self) -> Written[_Item]:
+        """A queue for somebody else, into which the same is put from now on."""
+        other: Written[_Item] = Written()
+        self._others.append(other)
+        return other
 
     def put(self, item: _Item) -> None:
         self._waiting.setdefault(item)
         self._some.set()
+        for other in self._others:
+            other.put(item)
 
     async def next(self) -> _Item:
         """The first; waits until there is one."""

@@ -12,7 +12,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from math import sqrt
 from typing import TypeVar
 
-from .interface import LISTS, List
+from .interface import List
 
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -23,25 +23,33 @@ def depth(top_k: int) -> int:
 
 
 def best(
-    lists: Mapping[List, Sequence[tuple[_Key, float]]], weight: float, top_k: int
+    lists: Mapping[List, Sequence[tuple[_Key, float]]],
+    weight: float,
+    top_k: int,
+    ahead: Sequence[tuple[_Key, float]] = (),
+    ahead_weight: float = 0.0,
 ) -> list[tuple[_Key, dict[str, float]]]:
     """The `top_k` best, each with its scores, the last of which is what it is ordered by.
 
-    Of both lists that is `fused`, from 0 to about 1. `weight` is what the dense list counts beside the sparse one.
+    Of both lists that is `fused`, from 0 to about 1. `weight` is what the dense list counts beside the sparse one,
+    `ahead_weight` what a third one does: of what the judge has read ahead.
     """
     if len(lists) == 1:
         [(name, scored)] = lists.items()
         return [(key, {name: score}) for key, score in scored[:top_k]]
     numbers: dict[_Key, int] = {}  # hashing a UUID is slow, so each is hashed once
-    dense, sparse = (
-        {numbers.setdefault(key, len(numbers)): score for key, score in lists[name]}
-        for name in LISTS["hybrid"]
-    )
-    slope, start = _line(sparse.values(), 1 / (1 + weight))
-    fused = {number: slope * score + start for number, score in sparse.items()}
-    slope, start = _line(dense.values(), weight / (1 + weight))
-    for number, score in dense.items():
-        fused[number] = fused.get(number, 0.0) + slope * score + start
+    weights = {"sparse": 1.0, "dense": weight, "ahead": ahead_weight}
+    each = {
+        name: {numbers.setdefault(key, len(numbers)): score for key, score in found}
+        for name, found in [*lists.items(), ("ahead", ahead)]
+    }
+    whole = 1 + weight + (ahead_weight if ahead else 0)
+    fused: dict[int, float] = {}
+    for of, weighs in weights.items():
+        slope, start = _line(each[of].values(), weighs / whole)
+        for number, score in each[of].items():
+            fused[number] = fused.get(number, 0.0) + slope * score + start
+    dense, sparse = each["dense"], each["sparse"]
     keys = list(numbers)
     found: list[tuple[_Key, dict[str, float]]] = []
     for number in sorted(fused, key=fused.__getitem__, reverse=True)[:top_k]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 import uuid
 from asyncio import gather
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from ..engines import fusion
 from ..engines.filters import Condition
 from ..engines.interface import LISTS, TRIES, Chunk, Found, List, Mode, one_version
 from ..engines.legible import legible
+from .ahead import WEIGHT as AHEAD_WEIGHT
 from .candidates import Candidate
 from .duplicates import originals
 from .scope import Scope
@@ -97,6 +98,8 @@ class Query:
     mode: Mode
     where: Sequence[Condition]
     weight: float
+    ahead: Mapping[str, Mapping[uuid.UUID, float]] = field(default_factory=dict)
+    """By collection, the cosines of the passages that the judge has read ahead."""
 
     async def best(self, limit: int, enough: int) -> list[Candidate]:
         """The `limit` best, copies marked; more, if need be, until `enough` of them are no copies."""
@@ -117,7 +120,7 @@ class Query:
 
     async def _found(self, limit: int) -> list[Candidate]:
         collection = self.collections[0]
-        if len(self.collections) > 1 or collection.shared:
+        if len(self.collections) > 1 or collection.shared or self.ahead:
             return await self._together(limit)
         found = await collection.search(
             self.text, self.vector, mode=self.mode, top_k=limit, conditions=self.where, weight=self.weight
@@ -134,7 +137,14 @@ class Query:
         for attempt in range(TRIES):
             lists = {name: self._list(name, depth, current=attempt > 0) for name in LISTS[self.mode]}
             ranked = dict(zip(lists, await gather(*lists.values()), strict=True))
-            best = fusion.best(ranked, self.weight, limit)
+            read = await self._read_ahead(depth)
+            best = fusion.best(ranked, self.weight, limit, read, AHEAD_WEIGHT)
+            for (name, point), scores in best:
+                if (cosine := self.ahead.get(name, {}).get(point)) is not None:
+                    scores |= {
+                        "ahead": cosine,
+                        "fused": scores.pop("fused"),
+                    }  # what it is ordered by comes last
             chunks: dict[_Key, Chunk] = {}
             for some in await gather(*(self._chunks(one, best) for one in self.collections)):
                 chunks |= some
@@ -151,6 +161,16 @@ class Query:
 
         lists = await gather(*map(of, self.collections))
         return await threads.by_length(sum(map(len, lists)), _highest, lists, limit)
+
+    async def _read_ahead(self, limit: int) -> list[tuple[_Key, float]]:
+        """The best of what the judge has read, as far as it is still there."""
+        found: list[tuple[_Key, float]] = []
+        for collection in self.collections:
+            cosines = self.ahead.get(collection.name, {})
+            points = heapq.nlargest(limit, cosines, key=cosines.__getitem__)
+            there = await collection.there(points) if points else ()
+            found += [((collection.name, point), cosines[point]) for point in points if point in there]
+        return _highest([found], limit)
 
     async def _chunks(self, collection: Collection, best: Sequence[tuple[_Key, Any]]) -> dict[_Key, Chunk]:
         points = [point for (of, point), _ in best if of == collection.name]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...inference.cache import CachedEmbedder
 from ...inference.rerank import Reranker
 from ...tracing import Clock
 from ..collections.collections import Collections
+from .ahead import ReadingAhead
 from .candidates import Candidate
 from .ordering import RERANK_DEPTH, ordered
 from .own_retriever import retrieved
@@ -28,6 +29,7 @@ class Retriever:
     reranker: Reranker
     plugin_seconds: float
     """Seconds that each of a project's own parts may take."""
+    reading_ahead: ReadingAhead
 
     async def candidates(
         self,
@@ -37,12 +39,14 @@ class Retriever:
         clock: Clock | None = None,
         depth: int = 0,
         least_weight: float = 0.0,
+        ahead: bool = False,
         vector: Sequence[float] | None = None,
     ) -> list[Candidate]:
         """The hits for a text, best first, and the candidates that were dropped on the way: at least `depth` in all,
         if there are so many.
 
-        For `least_weight` and `vector` see `prepare`. Raises what the embedder, the reranker and a project's own parts raise.
+        For `least_weight` and `vector` see `prepare`; what the judge has read `ahead` is searched, too, if wanted, unless
+        filters or `min_score` are given, which it does not know. Raises what the embedder, the reranker and a project's own parts raise.
         """
         clock, wanted = clock or Clock(), scope.wanted
         if scope.retriever is not None:
@@ -50,6 +54,10 @@ class Retriever:
                 found = await retrieved(scope.retriever, scope, text, self.embedder, self.plugin_seconds)
         else:
             query = await prepare(scope, text, self.embedder, clock, least_weight, vector)
+            if ahead and query.mode == "hybrid" and not scope.where and wanted.min_score is None:
+                with clock("embed"):
+                    read = await self.reading_ahead.cosines(scope.collections, query.text)
+                query = replace(query, ahead=read)
             limit = wanted.top_k + EXTRA_CANDIDATES
             if wanted.rerank or wanted.postprocessors:
                 limit = max(RERANK_DEPTH, wanted.top_k)

@@ -1,0 +1,166 @@
+"""What the judge makes of whole collections, read ahead while nothing else is at work, for it is slow.
+
+A question then meets it as a third list beside the dense and the sparse one, and what it reads has been read. Until a
+passage is read, it is found and judged as without. Vectors lie in memory, passages' and their sentences' in the cache of
+vectors, too: after a restart they come from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from anyio import CancelScope
+
+from ... import threads, tracing
+from ...access.caller import of_project
+from ...errors import LLMBackendError
+from ...inference.judge import Judge
+from ..collections.collection import Collection
+from ..collections.collections import Collections
+from ..engines.interface import Chunk
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+WEIGHT = 4.0
+"""What its list counts beside BM25's (1) and the static vectors' (2, reading.py), for what is read: the order comes from that."""
+
+QUIET = 0.25
+"""Seconds without a call or job after which it goes on. It stops within the time of a passage, a tenth of a second."""
+
+SAMPLE = 20
+"""Passages by which is told whether the judge knows a collection's language."""
+
+PAGE = 1000
+
+
+class Ahead:
+    """The vectors of a collection's passages, as far as they are read."""
+
+    def __init__(self) -> None:
+        import numpy as np
+
+        self._rows: dict[uuid.UUID, int] = {}
+        self._points: list[uuid.UUID] = []
+        self._vectors: NDArray[np.float32] = np.empty((0, 0), np.float32)
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def __contains__(self, point: uuid.UUID) -> bool:
+        return point in self._rows
+
+    def add(self, point: uuid.UUID, vector: NDArray[np.float32]) -> None:
+        import numpy as np
+
+        row = len(self._points)
+        if row == len(self._vectors):
+            more = np.empty((max(256, 2 * row), len(vector)), np.float32)
+            if row:
+                more[:row] = self._vectors
+            self._vectors = more
+        self._vectors[row] = vector
+        self._points.append(point)
+        self._rows[point] = row
+
+    def only(self, points: set[uuid.UUID]) -> Ahead:
+        """Those of them that are still there; a question under way keeps what it has."""
+        if points.issuperset(self._points):
+            return self
+        kept = Ahead()
+        for point, row in self._rows.items():
+            if point in points:
+                kept.add(point, self._vectors[row])
+        return kept
+
+    def cosines(self, vector: NDArray[np.float32]) -> dict[uuid.UUID, float]:
+        """Of all passages that are read."""
+        points = self._points[:]  # more are added meanwhile
+        return dict(zip(points, (self._vectors[: len(points)] @ vector).tolist(), strict=True))
+
+
+class ReadingAhead:
+    """Reads collections that were written to, or opened, one after the other. Made on the event loop."""
+
+    def __init__(
+        self,
+        collections: Collections,
+        judge: Judge,
+        most: int,
+        parts_of: Callable[[Chunk], list[str]],
+        knows: Callable[[Iterable[str]], bool],
+    ) -> None:
+        """`most` passages at the same time, of all collections; 0 reads none. `parts_of` a passage are what a question has
+        the judge read, and it `knows` the language of such texts, or does not."""
+        self._judge = judge
+        self._most = most
+        self._parts_of = parts_of
+        self._knows = knows
+        self._read: dict[Collection, Ahead] = {}
+        self._written = collections.written.also()
+        self._scope = CancelScope()
+        self._working = asyncio.create_task(self._work())
+
+    async def cosines(
+        self, collections: Sequence[Collection], text: str
+    ) -> dict[str, dict[uuid.UUID, float]]:
+        """By collection, of passages that are read; without those of which nothing is."""
+        read = {one: ahead for one in collections if (ahead := self._read.get(one))}
+        if not read:
+            return {}
+        [vector] = await self._judge.embed([text])
+        return {one.name: await threads.processor(ahead.cosines, vector) for one, ahead in read.items()}
+
+    async def _work(self) -> None:
+        with self._scope:
+            while True:
+                collection = await self._written.next()
+                try:
+                    await self._follow(collection)
+                except LLMBackendError as error:  # deleted or exchanged meanwhile, …
+                    log.info("%r is not read ahead: %s", collection.manifest.qualified, error)
+                except Exception as error:
+                    log.warning("%r is not read ahead: %r", collection.manifest.qualified, error)
+
+    async def _follow(self, collection: Collection) -> None:
+        """Have of a collection what is there now."""
+        self._read = {one: ahead for one, ahead in self._read.items() if not one.closed}
+        if not (self._most and self._judge.here) or collection.closed or collection.shared:
+            return
+        await tracing.quiet(QUIET)
+        if not collection.is_open:  # opened again, it is looked at again
+            return
+        points: dict[uuid.UUID, None] = {}
+        cursor: str | None = None
+        while len(points) < self._most:
+            page = await collection.ids(PAGE, cursor)
+            points |= dict.fromkeys(page.documents)
+            if (cursor := page.cursor) is None:
+                break
+        ahead = self._read[collection] = self._read.get(collection, Ahead()).only(set(points))
+        collection.read_ahead = len(ahead)
+        room = self._most - sum(map(len, self._read.values()))
+        missing = [point for point in points if point not in ahead][: max(0, room)]
+        with tracing.tracing(tracing.Trace("read_ahead", caller=of_project(collection.manifest.project))):
+            for start in range(0, len(missing), SAMPLE):
+                chunks = await collection.chunks(missing[start : start + SAMPLE])
+                if not ahead and not self._knows(chunk.text for chunk in chunks.values()):
+                    del self._read[collection]
+                    collection.read_ahead = None
+                    return
+                for point, chunk in chunks.items():
+                    await tracing.quiet(QUIET)
+                    parts = await threads.processor(self._parts_of, chunk)
+                    ahead.add(point, (await self._judge.embed([chunk.in_context, *parts]))[0])
+                    collection.read_ahead = len(ahead)
+
+    async def close(self) -> None:
+        self._scope.cancel()
+        await asyncio.wait([self._working])
