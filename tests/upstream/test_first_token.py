@@ -74,7 +74,7 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_only_the_question_is_embedded_before_the_first_token(
     connect: Connect, upstream: Upstream, embedded: list[str], over: str, history: Any
 ) -> None:
-    local = connect()
+    local = connect(upstream_timeout=60)
     local.rag_ingest(DOCUMENTS, "town")
     upstream.replies = ["In what year was the harbour dredged?"] if history else []
     asked = upstream.replies[0] if history else QUESTION
@@ -95,8 +95,11 @@ def test_only_the_question_is_embedded_before_the_first_token(
 
 
 def test_a_remote_embedder_is_asked_once(connect: Connect, upstream: Upstream) -> None:
-    client = connect(tei_url=f"{upstream.url}/ok")
+    client = connect(tei_url=f"{upstream.url}/ok", upstream_timeout=60)
     client.rag_ingest(DOCUMENTS, "town")
     upstream.seen.clear()
-    assert next(iter(client.rag_query(QUESTION, "town", stream=True)))
-    assert [request["inputs"] for request in upstream.seen if "inputs" in request] == [[QUESTION]]
+    answer = client.rag_query(QUESTION, "town", stream=True)
+    assert next(iter(answer))
+    asked = [request["inputs"] for request in upstream.seen if "inputs" in request]
+    "".join(answer)
+    assert asked == [[QUESTION]]
