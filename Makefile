@@ -10,7 +10,7 @@ MODEL := $(LLMBACKEND_MODELS_DIR)/all-MiniLM-L6-v2.int8.onnx
 
 .DEFAULT_GOAL := help
 PLATFORMS := linux win32 darwin
-.PHONY: help install demo test test-long test-live test-clients test-sdk test-async serve check $(PLATFORMS:%=types-%) types-program bench compare fuzz notebooks docs
+.PHONY: help install demo test test-long test-live test-clients test-sdk test-async serve check $(PLATFORMS:%=types-%) types-program bench compare fuzz notebooks docs snippets
 
 # More than there are processors: half of the time, tests wait.
 PROCESSES ?= 4
@@ -116,4 +116,12 @@ DOCS := .venv-docs
 
 docs:  ## Build docs/ as a site, with a reference of every call, in site/
 	test -x $(DOCS)/bin/mkdocs || ($(PYTHON) -m venv $(DOCS) && $(DOCS)/bin/pip install --quiet 'mkdocs-material>=9.5,<10' 'mkdocstrings[python]>=0.26,<2')
-	$(DOCS)/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+
+# Only what README tells to install, then what pages tell beyond it, and pytest.
+SNIPPETS := .venv-snippets
+
+snippets: $(MODEL)  ## Run every example of README and docs/ in an environment that has only what they tell to install
+	test -x $(SNIPPETS)/bin/pytest || ($(PYTHON) -m venv $(SNIPPETS) && $(SNIPPETS)/bin/pip install --quiet \
+		'.[embedded,server,notebook,sklearn]' openai pandas pyarrow pytest pytest-timeout)
+	$(SNIPPETS)/bin/pytest tests/contract/test_docs.py tests/contract/test_readme.py

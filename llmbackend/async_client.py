@@ -82,6 +82,7 @@ from llm_client import (
     _pictures,
     _progress,
     _ProgressBar,
+    _read_first,
     _records,
     _result,
     _Source,
@@ -668,7 +669,7 @@ class AsyncLLMBackendClient:
             return await self.batch_embed(
                 texts, model=model, dimensions=dimensions, too_long=too_long, input_type=input_type
             )
-        given = _as_list(texts)
+        given = _as_list(_read_first("embed", texts) if isinstance(texts, os.PathLike) else texts)
         pages = [given]
         if isinstance(given, list) and len(given) > EMBED_PAGE:
             pages = [given[start : start + EMBED_PAGE] for start in range(0, len(given), EMBED_PAGE)]
@@ -1417,7 +1418,7 @@ class AsyncLLMBackendClient:
         contracts, has `parties`, `dates`, `amounts` and `obligations`, each `{text, start, end}`.
         Raises InvalidRequest (empty text), BackendError.
         """
-        return Analysis(await self._call("analyze_document", text=text))
+        return Analysis(await self._call("analyze_document", text=_read_first("analyze_document", text)))
 
     async def submit_job(
         self,

@@ -2403,7 +2403,7 @@ class LLMBackendClient:
             return self.batch_embed(
                 texts, model=model, dimensions=dimensions, too_long=too_long, input_type=input_type
             )
-        given = _as_list(texts)
+        given = _as_list(_read_first("embed", texts) if isinstance(texts, os.PathLike) else texts)
         pages = [given]
         if isinstance(given, list) and len(given) > EMBED_PAGE:
             pages = [given[start : start + EMBED_PAGE] for start in range(0, len(given), EMBED_PAGE)]
@@ -3153,7 +3153,7 @@ class LLMBackendClient:
         contracts, has `parties`, `dates`, `amounts` and `obligations`, each `{text, start, end}`.
         Raises InvalidRequest (empty text), BackendError.
         """
-        return Analysis(self._call("analyze_document", text=text))
+        return Analysis(self._call("analyze_document", text=_read_first("analyze_document", text)))
 
     # Jobs
 
@@ -3872,8 +3872,12 @@ ID_COLUMNS = ("id", "_id", "doc_id", "document_id", "uuid", "key")
 
 def _columns(value: Any) -> list[str] | None:
     """The names of a table's columns: pandas' and polars', Arrow's, or a dataset's; None for what is no table."""
-    if isinstance(value, (str, bytes, Mapping, Sequence)):
+    if isinstance(value, (str, bytes, Mapping, Sequence, type)):
         return None
+    if hasattr(value, "sink_parquet"):
+        raise InvalidRequest(
+            "a LazyFrame has no rows yet: give .collect(), or .sink_parquet(path) and then that path"
+        )
     names = getattr(value, "column_names", None)  # Arrow, datasets
     schema_names = getattr(
         getattr(value, "schema", None), "names", None
@@ -3884,7 +3888,10 @@ def _columns(value: Any) -> list[str] | None:
         names = value.columns
     if names is None or callable(names):
         return None
-    return [str(name) for name in names]
+    told = [str(name) for name in names]
+    if twice := [name for name in dict.fromkeys(told) if told.count(name) > 1]:
+        raise InvalidRequest(f"the table has several columns {twice[0]!r}: give each a name of its own")
+    return told
 
 
 def _arrow_batches(table: Any) -> tuple[Any, Iterator[Any]] | None:
@@ -3995,6 +4002,8 @@ class _Source:
                 return items
             return _table_rows(given)
         self._rows = False
+        if not self._texts and (not _is_several(given) or hasattr(given, "readline")):
+            raise InvalidRequest(f"{self._operation}: documents is {_called(given)}{_how(given)}")
         if isinstance(given, (str, Mapping, os.PathLike)) or _is_foreign(given):
             self._alone = True
             return [given]
@@ -4055,6 +4064,16 @@ class _Source:
         if _is_missing(text) or not str(text).strip():
             assert self.columns is not None
             error = f"row {number} has no text in column {self.columns['text']!r}"
+            raise InvalidRequest(f"{self._operation}: {error}", details={"index": number, "row": number})
+        return self._letters(text, number)
+
+    def _letters(self, text: Any, number: int) -> str:
+        """A cell as text, as numbers and times are; anything else would be stored as Python writes it."""
+        if isinstance(text, (bytes, bytearray, memoryview, Mapping, list, tuple, set)):
+            assert self.columns is not None
+            error = (
+                f"row {number} has a {type(text).__name__} in column {self.columns['text']!r}, and no text"
+            )
             raise InvalidRequest(f"{self._operation}: {error}", details={"index": number, "row": number})
         return str(text)
 
@@ -4178,7 +4197,9 @@ class _Source:
             about = {**about, **inner}
             del about["metadata"]
         about = {**self._common, **about}
-        document = _identified({"text": str(text), "metadata": about}, None if _is_missing(id) else str(id))
+        document = _identified(
+            {"text": self._letters(text, number), "metadata": about}, None if _is_missing(id) else _whole(id)
+        )
         if document["id"] not in self._seen:
             if len(self._seen) == SEEN:
                 self._seen.clear()
@@ -4201,6 +4222,11 @@ class _Source:
             raise InvalidRequest(f"{self._operation}: {place} is the path {path!r}, not a text: {fix}")
         if _is_foreign(item):
             item = _of_foreign(item)
+        if not isinstance(item, (str, Mapping)) or (
+            self._alone and isinstance(_of(item, "text"), (list, tuple))
+        ):
+            place = "documents" if self._alone else f"documents[{self._read - 1}]"
+            raise InvalidRequest(f"{self._operation}: {place} is {_called(item)}{_how(item)}")
         if not self._common:
             return item
         if isinstance(item, str):
@@ -4350,6 +4376,51 @@ def _path_meant(item: Any) -> str | None:
     elif not isinstance(item, os.PathLike) or isinstance(os.fspath(item), bytes):
         return None
     return str(os.fspath(item))
+
+
+def _is_several(given: Any) -> bool:
+    """Whether it may be documents: one, or several."""
+    if isinstance(given, (str, os.PathLike)) or _is_foreign(given):
+        return True
+    several = any(hasattr(given, name) for name in ("__iter__", "__aiter__", "__getitem__", "to_pylist"))
+    return several and not isinstance(given, type)
+
+
+def _called(item: Any) -> str:
+    return "None" if item is None else f"a {type(item).__name__}"
+
+
+def _how(item: Any) -> str:
+    """What to give instead of something that is no document."""
+    if isinstance(item, Mapping):
+        return " of columns: give a table, such as pandas.DataFrame(documents)"
+    if isinstance(item, (tuple, list)):
+        return ": give texts, dicts with 'id' and 'text', or rows as a table, such as pandas.DataFrame(documents)"
+    if isinstance(item, (bytes, bytearray)):
+        return ": give text, as by .decode()"
+    if hasattr(item, "readline"):
+        return " that is open: rag_ingest_files(path) reads files; for a document a line, give list(file)"
+    if hasattr(item, "itertuples") or hasattr(item, "to_dicts"):
+        return ": one of several tables: ingest each by itself"
+    return ": give texts, dicts with 'id' and 'text', a table, or, by rag_ingest_files, files"
+
+
+def _of(item: Any, name: str) -> Any:
+    return item.get(name) if isinstance(item, Mapping) else None
+
+
+def _whole(id: Any) -> str:
+    """An id as text. pandas makes floats of whole numbers where another row has none: 1.0 is the id "1"."""
+    return str(int(id)) if isinstance(id, float) and id.is_integer() else str(id)
+
+
+def _read_first(operation: str, text: Any) -> Any:
+    """A text; raises InvalidRequest for the path of a file, which was meant to be read."""
+    if (path := _path_meant(text)) is not None:
+        raise InvalidRequest(
+            f"{operation}: this is the path {path!r}, not a text: give Path({path!r}).read_text()"
+        )
+    return text
 
 
 def _is_foreign(item: Any) -> bool:

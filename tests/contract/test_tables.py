@@ -133,3 +133,50 @@ def test_the_path_of_a_file_is_no_text(client: LLMBackendClient, collection: str
         with pytest.raises(InvalidRequest, match=rf"{place} is the path .*hours\.txt.*rag_ingest_files"):
             client.rag_ingest(given, collection=collection)
     assert client.rag_ingest("see notes.txt", collection=collection).added == 1, "a text, and no such file"
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "two columns of one name": (
+        pd.DataFrame([["a", "b"]], columns=["text", "text"]),
+        "the table has several columns 'text'",
+    ),
+    "bytes": (pd.DataFrame({"text": ["fine", b"bytes"]}), "row 1 has a bytes in column 'text'"),
+    "lists": (pa.table({"text": [["a"], ["b"]]}), "row 0 has a list in column 'text'"),
+    "nothing collected": (pl.LazyFrame({"text": ["a"]}), r"a LazyFrame has no rows yet: give \.collect"),
+    "columns": ({"id": ["a"], "text": ["b"]}, "documents is a dict of columns: give a table"),
+    "rows": ([("a", "The gym opens at six.")], r"documents\[0\] is a tuple: .*pandas\.DataFrame"),
+    "several tables": ([pd.DataFrame({"text": ["a"]})], r"documents\[0\] is a DataFrame: .* each by itself"),
+    "nothing": (None, "documents is None"),
+    "none of several": (["The gym opens at six.", None], r"documents\[1\] is None"),
+    "a class": (dict, "documents is a type"),
+}
+
+
+@pytest.mark.parametrize("given", WRONG)
+def test_what_is_no_document_is_refused_with_what_was_probably_meant(
+    client: LLMBackendClient, collection: str, given: str
+) -> None:
+    documents, said = WRONG[given]
+    with pytest.raises(InvalidRequest, match=said):
+        client.rag_ingest(documents, collection=collection)
+
+
+def test_files_are_not_taken_for_texts(client: LLMBackendClient, collection: str, tmp_path: Path) -> None:
+    path = tmp_path / "gym.txt"
+    path.write_text("The gym opens at six.\nIt closes at ten.\n")
+    with path.open() as file, pytest.raises(InvalidRequest, match="is open: rag_ingest_files"):
+        client.rag_ingest(file, collection=collection)
+    for one in (path, str(path)):
+        with pytest.raises(InvalidRequest, match=r"analyze_document: this is the path .*read_text"):
+            client.analyze_document(one)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match=r"embed: this is the path"):
+        client.embed(path)  # type: ignore[arg-type]
+
+
+def test_whole_numbers_are_the_same_ids_whatever_pandas_made_of_them(
+    client: LLMBackendClient, collection: str
+) -> None:
+    table = pd.DataFrame({"id": [1, 2], "text": ["The gym opens at six.", "Lunch is at noon."]})
+    assert client.rag_ingest(table, collection=collection).added == 2
+    table["id"] = table["id"].astype(float)
+    assert client.rag_ingest(table, collection=collection).unchanged == 2
