@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Awaitable, Callable, Mapping
@@ -148,7 +149,7 @@ async def execute(running: Running) -> AgentRun:
         both: set[asyncio.Future[Any]] = {main, running.halted}
         await asyncio.wait(both, timeout=running.limits.seconds, return_when=asyncio.FIRST_COMPLETED)
         if main.done():
-            run = _told(running, part, main.result())
+            run = await _told(running, part, main.result())
             if run.answer and not running.shared.said:
                 running.tell({"type": "text", "delta": run.answer, "step": 1})
             return run
@@ -204,7 +205,7 @@ async def part_of(running: Running, name: str, task: str, given: Any) -> AgentRu
     async with other.step(part.name, "agent", given=task or given) as node:
         made = await perform(other, part)
         node.told.output = made.answer[:500] or None
-    told = _told(other, part, made)
+    told = await _told(other, part, made)
     told.trace = node.told
     return told
 
@@ -334,10 +335,9 @@ def _made(result: Any) -> Made:
 # What came of it
 
 
-def _told(running: Running, part: AgentPart, made: Made) -> AgentRun:
-    import re
-
-    answer = Inert(running.services.settings.answer_links, cites=False).feed(made.answer, last=True)
+async def _told(running: Running, part: AgentPart, made: Made) -> AgentRun:
+    inert = Inert(running.services.settings.answer_links, cites=False)
+    answer = await threads.by_length(len(made.answer), inert.feed, made.answer, True)
     cited = dict.fromkeys(int(one) for one in re.findall(r"\[(\d{1,9})\]", answer))
     citations = [number for number in cited if number in running.sources]
     return _run(

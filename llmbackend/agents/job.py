@@ -42,7 +42,9 @@ def _check(services: Any, params: RunAgentRequest) -> None:
     check(params)
 
 
-job_type(TYPE, RunAgentParams, rows="steps", check=_check, rights=("chat",), asks="chat")(work)
+job_type(
+    TYPE, RunAgentParams, rows="steps", where="collections", check=_check, rights=("chat",), asks="chat"
+)(work)
 
 
 def _as_job_type(name: str, part: AgentPart) -> None:
@@ -66,7 +68,15 @@ def _as_job_type(name: str, part: AgentPart) -> None:
         )
 
     run.__module__, run.__qualname__ = part.made.__module__, f"{part.made.__qualname__} as a job"
-    job_type(f"agent/{name}", params, rows="steps", check=checks, rights=("chat",), asks="chat")(run)
+    job_type(
+        f"agent/{name}",
+        params,
+        rows="steps",
+        where="collections",
+        check=checks,
+        rights=("chat",),
+        asks="chat",
+    )(run)
 
 
 AGENTS.each(_as_job_type)

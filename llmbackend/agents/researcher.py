@@ -14,6 +14,7 @@ from typing import Any
 
 from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Workflow, step
 
+from .. import threads
 from ..errors import InvalidRequest
 from ..inference.sentences import sentences, stems
 from ..prompts import prompt
@@ -37,6 +38,9 @@ _PARTS = re.compile(rf"(?<=[?;])\s+|,?\s+and\s+(?={_ASKS}\b)", re.IGNORECASE)
 _NUMBER = re.compile(r"(\d[\d.,]*)\s*([^\W\d_]{3,})")
 _MARK = re.compile(r"\[\d+\]")
 
+LEFT_OUT = 50
+"""Sentences without a source that the notes tell one by one."""
+
 ALIKE = 0.6
 """Which part of the words of the shorter of two sentences the other has, where both are about the same thing."""
 
@@ -51,16 +55,18 @@ async def research(run: Running, tools: tuple[str, ...]) -> Made:
         may = await run.readable()
         asked = f"Question: {task}\n\nCollections: {', '.join(may) or 'none'}"
         text = await by_tools(run, parts, prompt("researcher"), asked)
-        return sourced(run, text)
+        return await sourced(run, text)
     run.notes.append(FIXED_PLAN)
     text, found = await finished(FixedPlan(run).run(task=task))
     return Made(text, found=found)
 
 
-def sourced(run: Running, text: str) -> Made:
+async def sourced(run: Running, text: str) -> Made:
     """The answer with a source for each sentence; what has none is told in the notes."""
-    checked = cited(text, run.sources)
-    run.notes.extend(f"left out, for no source has it: {one}" for one in checked.left_out)
+    checked = await threads.by_length(len(text), cited, text, run.sources)
+    run.notes.extend(f"left out, for no source has it: {one}" for one in checked.left_out[:LEFT_OUT])
+    if (more := len(checked.left_out) - LEFT_OUT) > 0:
+        run.notes.append(f"left out, for no source has them: {more} more sentences")
     return Made(checked.text, found=bool(checked.citations))
 
 

@@ -434,6 +434,8 @@ class Running:
             self.shared.model = node.told.model or result.get("model") or self.shared.model
             message = result["message"]
             node.told.output = shown(message.get("content") or message.get("tool_calls"))
+            if (ended := _ended_early(result)) is not None:
+                self.notes.append(f"{node.path}: {ended}")
             return result
 
     async def _asked(
@@ -491,14 +493,24 @@ class Running:
                             {"id": "", "type": "function", "function": {"name": "", "arguments": ""}},
                         )
                         function = part.get("function") or {}
-                        call["id"] = part.get("id") or call["id"]
-                        call["function"]["name"] = function.get("name") or call["function"]["name"]
+                        call["id"] = str(part.get("id") or call["id"])
+                        call["function"]["name"] = str(function.get("name") or call["function"]["name"])
                         call["function"]["arguments"] += function.get("arguments") or ""
         say("", last=True)
         message: dict[str, Any] = {"role": "assistant", "content": text, **beside}
         if calls:
             message["tool_calls"] = [calls[index] for index in sorted(calls)]
         return {"message": message, "model": model, "usage": usage, "finish_reason": reason}
+
+
+def _ended_early(result: Mapping[str, Any]) -> str | None:
+    """What is to be told of a reply that is cut, or none."""
+    reason, message = result["finish_reason"], result["message"]
+    if reason == "length":
+        return "the model's reply was cut at the limit on its tokens"
+    if not (message.get("content") or "").strip() and not message.get("tool_calls"):
+        return f"the model wrote nothing (finish_reason {reason!r})"
+    return None
 
 
 def _reply(said: dict[str, Any]) -> dict[str, Any]:

@@ -113,6 +113,94 @@ def test_what_goes_wrong_with_a_call_is_told_to_the_model(
     assert failed in step.error
 
 
+def _piece(delta: Any, reason: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": reason}
+    chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "ok", "choices": [choice]}
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+def _called(arguments: Any = '{"query": "vacation"}', **fields: Any) -> list[bytes]:
+    """A stream that calls a tool in an odd way."""
+    call = {"index": 0, "id": "c", "type": "function", **fields}
+    call.setdefault("function", {"name": "search", "arguments": arguments})
+    return [_piece({"tool_calls": [call]}), _piece({}, "tool_calls"), b"data: [DONE]\n\n"]
+
+
+NESTED = '{"query": ' + "[" * 3000 + "]" * 3000 + "}"
+
+
+@pytest.mark.parametrize(
+    ("odd", "failed"),
+    [
+        (calls(("Search", SEARCH[1])), "there is no tool 'Search'"),
+        (calls(("s\u0435arch", SEARCH[1])), "there is no tool 's\u0435arch'"),
+        (_called(function={"name": None, "arguments": "{}"}), "there is no tool ''"),
+        (_called(function={"name": 7, "arguments": "{}"}), "there is no tool '7'"),
+        (_called(function=None), "there is no tool ''"),
+        (_called(id=7), None),
+        (_called(id=None), None),
+        (_called(index="one"), None),
+        (_called({"query": "vacation"}), None),
+        (_called(json.dumps('{"query": "vacation"}')), None),
+        (_called("5"), "are no JSON object"),
+        (_called('{"query": "a", "top_k": NaN}'), "top_k: Input should be a finite number"),
+        (_called('{"query": "a", "top_k": ' + "9" * 5000 + "}"), "are no JSON object"),
+        (_called('{"query": "\\ud800"}'), "query: Input should be a valid string"),
+        (_called(NESTED), "are no JSON object"),
+        (_called('{"query": "a", "run": 1}'), "run: Extra inputs"),
+    ],
+)
+def test_calls_in_odd_forms_are_called_or_told(
+    client: LLMBackendClient, upstream: Upstream, handbook: str, odd: Any, failed: str | None
+) -> None:
+    upstream.replies = [odd, "28 days of paid vacation a year [1]."]
+    events = list(client.run_agent("How much vacation?", collections=[handbook], stream=True))
+    [call] = [event for event in events if event.type == "tool_call"]
+    [result] = [event for event in events if event.type == "tool_result"]
+    assert call.id == result.id
+    run = events[-1].run
+    assert run.status == "completed"
+    assert [kind for _, kind in steps(run)] == ["model", "tool", "model"]
+    if failed is None:
+        assert result.failed is None
+        assert run.citations == [1]
+    else:
+        assert failed in result.failed
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        ([_piece({"content": "Part"}, "length"), b"data: [DONE]\n\n"], "was cut at the limit on its tokens"),
+        (
+            [_piece({}, "content_filter"), b"data: [DONE]\n\n"],
+            "wrote nothing (finish_reason 'content_filter')",
+        ),
+        ("", "wrote nothing"),
+    ],
+)
+def test_a_reply_that_is_cut_or_empty_is_told(
+    client: LLMBackendClient, upstream: Upstream, handbook: str, reply: Any, told: str
+) -> None:
+    upstream.replies = [reply]
+    run = client.run_agent("How much vacation?", collections=[handbook])
+    assert run.status == "completed"
+    assert told in run.notes[0]
+
+
+def test_a_hundred_calls_at_once_end_at_the_limit_of_steps(
+    client: LLMBackendClient, upstream: Upstream, handbook: str
+) -> None:
+    many = [("calculator", {"expression": f"{number} + 1"}) for number in range(100)]
+    upstream.replies = [calls(*many), "Well."]
+    run = client.run_agent("Reckon.", collections=[handbook])
+    assert run.status == "stopped"
+    assert len(run.trace.steps) == 50
+    upstream.replies = [calls(*many[:48]), "Well."]
+    assert client.run_agent("Reckon.", collections=[handbook]).answer == "Well."
+    assert len(upstream.seen[-1]["messages"]) == 3 + 48
+
+
 def test_calls_come_in_parallel(client: LLMBackendClient, upstream: Upstream, handbook: str) -> None:
     reckon = ("calculator", {"expression": "2**10"})
     upstream.replies = [calls(SEARCH, reckon, ("today", {})), "28 days [1]."]
