@@ -44,6 +44,8 @@ def observer(*, export: bool) -> Callable[[Trace, str, float], None]:
         }
         if trace.model:
             attributes["gen_ai.response.model"] = trace.model
+        if trace.prompts_used:
+            attributes["llmbackend.prompt"] = ", ".join(trace.prompts_used)
         if outcome != "ok":
             attributes["error.type"] = outcome
         parent = propagator.extract({"traceparent": trace.parent}) if trace.parent else None

@@ -61,6 +61,8 @@ class Trace:
         """What it is about, if it is to be in the audit log."""
         self.prompts: Prompts | None = None
         """What models are told; None for what comes along."""
+        self.prompts_used: dict[str, None] = {}
+        """Those that models were given, each as name@version."""
         self.failure = ""
         """The code of an error that has been told as a part of a stream."""
         self.steps: Any = None
@@ -194,6 +196,10 @@ class Trace:
             if estimated:
                 counts["estimated_tokens"] = sum(counts.values())
             self.meter.add(self.caller, self.operation, self.model, **counts)
+
+    def prompted(self, label: str) -> None:
+        """Note a prompt that a model is given."""
+        self.prompts_used[label] = None
 
     def wrote(self, chunks: int) -> None:
         """Note chunks that were written into a collection."""

@@ -927,6 +927,7 @@ class Analysis(_Typed):
     coverage: Any
     facts: Any
     notes: list[str]
+    prompts: list[str]
     model: str
 
 

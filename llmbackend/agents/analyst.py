@@ -21,7 +21,6 @@ from ..files.documents import from_files
 from ..inference.sentences import stems
 from ..knowledge.answers.delimiters import as_data
 from ..knowledge.chunks.splitting import splitter
-from ..prompts import prompt
 from ..schemas import Failure, File, ListDocumentsRequest
 from .orchestration import finished
 from .running import Running
@@ -274,7 +273,7 @@ class Analysing(Workflow):
 
     async def _by_model(self, part: str) -> dict[str, Any]:
         asked = "\n".join(f"- {one.name}: {one.about}" for one in self._wanted)
-        system = prompt("analyst")
+        system = await self._run.prompt("analyst")
         request = {
             "messages": [
                 {"role": "system", "content": system.text},

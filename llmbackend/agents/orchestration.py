@@ -24,7 +24,7 @@ from ..errors import BackendError, InvalidRequest
 from ..inference.wire import takes_no_tools
 from ..llamaindex.llm import _wire
 from ..plugins import ToolPart
-from ..prompts import Prompt, prompt
+from ..prompts import Prompt
 from .llm import Metadata, RunLLM, as_llamaindex, given, message
 from .run import on_core
 from .running import Running
@@ -74,13 +74,16 @@ class StructuredAgent(BaseWorkflowAgent):
             json.dumps({"tool": name, "about": description(part), "parameters": parameters(part)})
             for name, part in self._parts.items()
         )
-        system = prompt("structured").filled(tools=listed)
+        turn_by_turn = await on_core(self._running, self._running.prompt("structured"))
+        system = turn_by_turn.filled(tools=listed)
         turns = [
             _wire(one)
             for one in [message("system", f"{self.system_prompt}\n\n{system}"), *llm_input[1:], *said]
         ]
         asked = self._running.chat(
-            {"messages": turns}, schema=_turn(list(self._parts)), prompt=self._prompt.label
+            {"messages": turns},
+            schema=_turn(list(self._parts)),
+            prompt=f"{self._prompt.label}, {turn_by_turn.label}",
         )
         reply = await on_core(self._running, asked)
         turn = json.loads(reply["message"]["content"])

@@ -17,7 +17,6 @@ from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Wor
 from .. import threads
 from ..errors import InvalidRequest
 from ..inference.sentences import sentences, stems
-from ..prompts import prompt
 from ..schemas import Hit
 from .citing import cited
 from .made import Made
@@ -54,7 +53,7 @@ async def research(run: Running, tools: tuple[str, ...]) -> Made:
     if run.services.chat.abstracts:
         may = await run.readable()
         asked = f"Question: {task}\n\nCollections: {', '.join(may) or 'none'}"
-        text = await by_tools(run, parts, prompt("researcher"), asked)
+        text = await by_tools(run, parts, await run.prompt("researcher"), asked)
         return await sourced(run, text)
     run.notes.append(FIXED_PLAN)
     text, found = await finished(FixedPlan(run).run(task=task))

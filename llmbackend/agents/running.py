@@ -7,7 +7,14 @@ import copy
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    aclosing,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn
@@ -21,6 +28,7 @@ from ..inference.chat import total
 from ..knowledge.answers.delimiters import as_data
 from ..knowledge.answers.links import Inert
 from ..plugins import AGENTS
+from ..prompts import Prompt, prompt
 from ..schemas import Hit, PendingCall, RunAgentRequest, Source, Step
 from ..settings import Settings
 from ..tracing import Trace
@@ -85,6 +93,10 @@ class StepTrace(Trace):
     def used(self, model: str, usage: Any = None, *, estimated: bool = False) -> None:
         super().used(model, usage, estimated=estimated)  # it has no meter: that counts once
         self._root.used(model, usage, estimated=estimated)
+
+    def prompted(self, label: str) -> None:
+        super().prompted(label)
+        self._root.prompted(label)
 
     def at_work(self, change: int) -> None:
         self._root.at_work(change)
@@ -237,6 +249,9 @@ class Running:
         node.own_tokens += sum(node.trace.tokens.values())
         told.tokens = node.own_tokens + sum(step.tokens for step in told.steps)
         told.model = told.model or node.trace.model or None
+        told.prompt = (
+            ", ".join(dict.fromkeys([*filter(None, [told.prompt]), *node.trace.prompts_used])) or None
+        )
         if node.parent is None:
             self.root_trace.steps = told
         self.shared.open.pop(node.number, None)
@@ -354,6 +369,12 @@ class Running:
             )
         return [one.name for one in found.collections]
 
+    async def prompt(self, name: str) -> Prompt:
+        """The one of that name, as the collection has it that the run is about, if it is one alone."""
+        named = self.request.collections or ()
+        with await self.permitted(("read",), named) if named else nullcontext():
+            return prompt(name)
+
     # What is done once
 
     async def once(
@@ -367,6 +388,8 @@ class Running:
             node.told.replayed, node.told.seconds = True, saved.get("seconds") or 0.0
             node.own_tokens += saved.get("tokens") or 0
             node.told.model = saved.get("model")
+            for label in saved.get("prompts") or ():
+                node.trace.prompted(label)
             result: dict[str, Any] = saved["result"]
             return result
         before = set(self.sources)
@@ -380,6 +403,7 @@ class Running:
             "seconds": round(time.monotonic() - node.began, 4),
             "tokens": tokens,
             "model": node.trace.model or None,
+            "prompts": list(node.trace.prompts_used),
             "result": result,
             "sources": [one.model_dump() for number, one in self.sources.items() if number not in before],
         }

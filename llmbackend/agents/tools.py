@@ -199,7 +199,7 @@ async def analyze_document(run: Running, collection: str, document_id: str) -> d
     """Tell a document's summary, key points and sentiment."""
     (name,) = await _among(run, [collection])
     text = await text_of(run, name, document_id)
-    with await run.permitted(("chat",), models=[("chat", run.request.model)]):
+    with await run.permitted(("read", "chat"), (name,), [("chat", run.request.model)]):
         analysis = await run.services.operations.analyze_document(schemas.AnalyzeRequest(text=text))
     return {name: getattr(analysis, name) for name in ("summary", "key_points", "sentiment")}
 

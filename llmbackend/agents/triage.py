@@ -15,7 +15,6 @@ from ..analysis.extract import split
 from ..errors import InvalidRequest
 from ..inference.sentences import stems
 from ..knowledge.answers.delimiters import as_data
-from ..prompts import prompt
 from .running import Running
 from .shapes import Triage, TriageInput
 from .tooling import find, use
@@ -90,7 +89,7 @@ def _reasons(message: str, example: str, words: list[str]) -> list[str]:
 
 
 async def _by_model(run: Running, given: TriageInput, message: str) -> dict[str, Any]:
-    system = prompt("triage")
+    system = await run.prompt("triage")
     classes = "\n".join(f"- {one.name}, such as: {as_data(one.example)}" for one in given.classes)
     schema = {
         "type": "object",

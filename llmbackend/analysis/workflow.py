@@ -11,7 +11,7 @@ from anyio import CancelScope
 from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Workflow, step
 from pydantic import BaseModel, Field
 
-from .. import threads
+from .. import threads, tracing
 from ..errors import InvalidRequest
 from ..inference import structured
 from ..inference.chat import ChatModel
@@ -131,6 +131,7 @@ async def analyze(
             await asyncio.gather(result, return_exceptions=True)
         raise
     analysis = result.result()
+    analysis.prompts = list(tracing.current().prompts_used)
     analysis.summary = inert(analysis.summary, links)
     points = [inert(point, links) for point in analysis.key_points]
     kept = [number for number, point in enumerate(points) if point.strip()]

@@ -129,8 +129,14 @@ _BUILT_IN = Prompts()
 
 
 def prompt(name: str, collections: str | Sequence[str] | None = None) -> Prompt:
-    """The one that counts for the call that is under way; of a collection, if the call is about that one alone."""
+    """The one that counts for the call that is under way, in whose trace it is noted.
+
+    Of a collection, if the call is about that one alone: these `collections`, else those that it may touch.
+    """
     trace = tracing.current()
-    names = [collections] if isinstance(collections, str) else list(collections or ())
+    given = trace.granted if collections is None else collections
+    names = [given] if isinstance(given, str) else list(given)
     place = trace.granted.get(names[0]) if len(names) == 1 else None
-    return (trace.prompts or _BUILT_IN).get(name, place)
+    found = (trace.prompts or _BUILT_IN).get(name, place)
+    trace.prompted(found.label)
+    return found

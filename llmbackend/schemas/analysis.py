@@ -54,4 +54,5 @@ class Analysis(Response):
     coverage: Coverage | None = None
     facts: ContractFacts | None = Field(None, description="of a contract in English")
     notes: list[str] = Field([], description="what was left out or is not certain, and why")
+    prompts: list[str] = Field([], description="those that the model was given, as name@version")
     model: str

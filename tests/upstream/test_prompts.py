@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +42,62 @@ def test_a_prompt_of_the_operator_s_is_used_and_told(
     ]
     client.rag_query("How many vacation days?", ["handbook", "other"])
     assert upstream.seen[-1]["messages"][0]["content"].startswith("Answer as a sailor")
+
+
+def test_agents_and_analyses_are_told_a_collection_s_own_and_the_trace_names_it(
+    connect: Connect, upstream: Upstream, tmp_path: Path
+) -> None:
+    of_collection = tmp_path / "prompts" / "default" / "handbook"
+    of_collection.mkdir(parents=True)
+    for name in ("researcher", "analyst", "triage", "key_points", "answer", "standalone"):
+        (of_collection / f"{name}.md").write_text(f"version: 9\n\nOwn {name} {{nothing}}.")
+    (tmp_path / "prompts" / "sentiment.md").write_text("version: 8\n\nOwn sentiment.")
+    client = connect(prompts_dir=tmp_path / "prompts")
+    for collection in ("handbook", "other"):
+        client.rag_ingest([{"id": "vacation", "text": TEXT}], collection=collection)
+
+    def told(number: int = -1) -> str:
+        return str(upstream.seen[number]["messages"][0]["content"])
+
+    def labels(step: Any) -> set[str]:
+        return {step.prompt} | {label for one in step.steps for label in labels(one)}
+
+    upstream.replies = [
+        _calls("query", question="How much?"),
+        "28 days [1].",
+        "28 days of paid vacation [1].",
+    ]
+    run = client.run_agent("How much vacation?", collections=["handbook"])
+    assert told(0) == "Own researcher {nothing}."
+    assert labels(run.trace) >= {"researcher@9", "answer@9"}
+    upstream.replies = ["28 days of paid vacation [1]."]
+    run = client.run_agent("How much vacation?", collections=["handbook", "other"])
+    assert labels(run.trace) >= {"researcher@1"}
+    filled = {"days": {"value": 28, "quote": "28 days"}}
+    upstream.replies = [json.dumps(filled)]
+    given = {"schema": {"properties": {"days": {"type": "integer"}}}}
+    run = client.run_agent("", agent="analyst", collections="handbook", input=given)
+    assert (told(), "analyst@9" in labels(run.trace)) == ("Own analyst {nothing}.", True)
+    notes = {"key_points": ["Employees have 28 days.", "They are paid."]}
+    concluded = {"summary": "Employees have 28 paid days.", "sentiment": "neutral", "strength": "clear"}
+    upstream.replies = [json.dumps(notes), json.dumps(concluded)]
+    analysis = client.analyze_document(TEXT)
+    assert analysis.prompts == ["key_points@1", "sentiment@8"]
+    assert told() == "Own sentiment."
+    read = _calls("analyze_document", collection="handbook", document_id="vacation")
+    upstream.replies = [read, json.dumps(notes), json.dumps(concluded), "Employees have 28 paid days [1]."]
+    run = client.run_agent("What is it?", collections=["handbook"], tools=["analyze_document"])
+    [step] = [step for step in run.trace.steps if step.kind == "tool"]
+    assert step.prompt == "key_points@9, sentiment@8"
+    history = [{"role": "user", "content": "How much vacation?"}]
+    upstream.replies = ["How much of it is paid?", "28 days [1]."]
+    client.rag_query("And paid?", "handbook", history=history)
+    assert told(-2).startswith("Own standalone")
+
+
+def _calls(tool: str, **arguments: Any) -> dict[str, Any]:
+    function = {"name": tool, "arguments": json.dumps(arguments)}
+    return {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": function}]}
 
 
 @pytest.mark.parametrize(
