@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 import re
@@ -14,6 +15,7 @@ from typing import Any
 
 from .. import threads
 from ..errors import BackendError, InvalidRequest
+from ..knowledge.answers.delimiters import as_data
 from ..plugins import TOOLS, ToolPart
 
 log = logging.getLogger(__name__)
@@ -95,6 +97,8 @@ class McpServers:
                 raise BackendError(said or "it failed", details={"backend": "mcp"})
             return said
 
+        # What a server says of its tools is data, too.
+        schema = json.loads(as_data(json.dumps(schema, ensure_ascii=False)))
         call.__module__, call.__qualname__, call.__doc__ = f"mcp.{server}", name, about
         TOOLS.add(name, ToolPart("tool", name, call, writes=writes, parameters=schema), call)
 

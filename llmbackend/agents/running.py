@@ -26,7 +26,7 @@ from ..errors import BackendError, LLMBackendError, StreamInterrupted
 from ..inference import structured
 from ..inference.chat import total
 from ..knowledge.answers.delimiters import as_data
-from ..knowledge.answers.links import Inert
+from ..knowledge.answers.links import Inert, inert
 from ..plugins import AGENTS
 from ..prompts import Prompt, prompt
 from ..schemas import Hit, PendingCall, RunAgentRequest, Source, Step
@@ -273,6 +273,11 @@ class Running:
             event["prompt"] = told.prompt
         self.tell(event)
 
+    def shown(self, value: Any) -> str | None:
+        """The beginning of what a model or a tool gave, as the trace and events show it: nothing in it is live."""
+        text = shown(value)
+        return text and inert(text, self.services.settings.answer_links)
+
     def tell(self, event: dict[str, Any]) -> None:
         """From any thread."""
         try:
@@ -452,12 +457,12 @@ class Running:
                     few = left < (await self.services.chat.window()).context
                     if few and (asked.get("max_tokens") is None or asked["max_tokens"] > left):
                         asked["max_tokens"] = max(1, left)
-                    return await self._asked(node, asked, schema, says=says)
+                    return {**await self._asked(node, asked, schema, says=says), "says": says}
 
             result = await self.once(node, "model", [{**request}, schema], work)
             self.shared.model = node.told.model or result.get("model") or self.shared.model
             message = result["message"]
-            node.told.output = shown(message.get("content") or message.get("tool_calls"))
+            node.told.output = self.shown(message.get("content") or message.get("tool_calls"))
             if (ended := _ended_early(result)) is not None:
                 self.notes.append(f"{node.path}: {ended}")
             return result

@@ -10,6 +10,7 @@ from .. import progress, tracing
 from ..errors import Conflict, InvalidRequest, LLMBackendError
 from ..jobs.ledger import WAITS
 from ..jobs.service import Jobs
+from ..knowledge.answers.links import Links, inert
 from ..plugins import AGENTS, TOOLS
 from ..schemas import (
     AgentList,
@@ -116,7 +117,7 @@ class AgentRuns:
         self, run_id: str, request: RunAgentRequest, past: Sequence[dict[str, Any]] = ()
     ) -> AsyncGenerator[dict[str, Any], None]:
         """A job's run: its steps as they are finished, after those that are `past`."""
-        reach = tracing.current().caller.reach
+        reach, links = tracing.current().caller.reach, self._services.settings.answer_links
         rows = list(past)
         yield {
             "type": "step",
@@ -132,7 +133,7 @@ class AgentRuns:
                 new = await self._jobs.rows_from(reach, run_id, len(rows))
                 for row in new:
                     rows.append(row)
-                    for event in _events_of(row, len(rows) + 1):
+                    for event in _events_of(row, len(rows) + 1, links):
                         yield event
                 if seen.status == "queued" and seen.progress.stage == WAITS:
                     break
@@ -140,7 +141,7 @@ class AgentRuns:
         if status.pending:
             pending = [one.model_dump() for one in status.pending]
             yield {"type": "needs_approval", "run_id": run_id, "pending": pending}
-        yield {"type": "done", "run": _run_of(status, request, rows).model_dump(mode="json")}
+        yield {"type": "done", "run": _run_of(status, request, rows, links).model_dump(mode="json")}
 
     async def decide(self, run_id: str, word: Any) -> JobStatus:
         """True, or why not; the run goes on. Raises NotFound and Conflict."""
@@ -180,7 +181,7 @@ class AgentRuns:
         return await self._jobs.answer(tracing.current().caller.reach, run_id, change)
 
 
-def _events_of(row: dict[str, Any], number: int) -> list[dict[str, Any]]:
+def _events_of(row: dict[str, Any], number: int, links: Links) -> list[dict[str, Any]]:
     """What a finished step of a job's run is told as."""
     result = row["result"]
     ended = {
@@ -202,18 +203,26 @@ def _events_of(row: dict[str, Any], number: int) -> list[dict[str, Any]]:
                 "type": "tool_result",
                 "id": call_id,
                 "tool": row["name"],
-                "output": shown(result.get("text")),
+                "output": _shown(result.get("text"), links),
                 "failed": result.get("error"),
                 "seconds": row["seconds"],
             },
             ended,
         ]
     text = (result.get("message") or {}).get("content")
-    said = [{"type": "text", "delta": text, "step": number}] if row["kind"] == "model" and text else []
+    says = row["kind"] == "model" and result.get("says") and text
+    said = [{"type": "text", "delta": inert(str(text), links), "step": number}] if says else []
     return [*said, ended]
 
 
-def _run_of(status: JobStatus, request: RunAgentRequest, rows: list[dict[str, Any]]) -> AgentRun:
+def _shown(text: str | None, links: Links) -> str | None:
+    began = shown(text)
+    return began and inert(began, links)
+
+
+def _run_of(
+    status: JobStatus, request: RunAgentRequest, rows: list[dict[str, Any]], links: Links
+) -> AgentRun:
     """Raises the error that it failed with, and Conflict where it was cancelled."""
     if status.status == "completed":
         return AgentRun.model_validate({name: status.result[name] for name in AgentRun.model_fields})
@@ -228,7 +237,7 @@ def _run_of(status: JobStatus, request: RunAgentRequest, rows: list[dict[str, An
             seconds=row["seconds"],
             tokens=row["tokens"],
             model=row.get("model"),
-            output=shown(row["result"].get("text")),
+            output=_shown(row["result"].get("text"), links),
             error=row["result"].get("error"),
         )
         for row in rows

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from ..errors import BackendTimeout, Forbidden, InvalidRequest, LLMBackendError, Unauthorized
+from ..knowledge.answers.delimiters import as_data
 from ..plugins import TOOLS, ToolPart
 from ..schemas import PendingCall
 from .running import Halt, Running, result_for_model, shown
@@ -54,7 +55,7 @@ def _schema(part: ToolPart) -> dict[str, Any]:
 
 
 def description(part: ToolPart) -> str:
-    return " ".join((inspect.getdoc(part.made) or part.name).split())
+    return as_data(" ".join((inspect.getdoc(part.made) or part.name).split()))
 
 
 @lru_cache(MOST_OFFERED)
@@ -112,13 +113,13 @@ async def use(
         call_id = call_id or f"call-{node.number}"
         running.tell({"type": "tool_call", "id": call_id, "tool": name, "arguments": arguments})
         outcome = await _used(running, tools, name, arguments, node)
-        node.told.output, node.told.error = shown(outcome.text), outcome.error
+        node.told.output, node.told.error = running.shown(outcome.text), outcome.error
         running.tell(
             {
                 "type": "tool_result",
                 "id": call_id,
                 "tool": name,
-                "output": shown(outcome.text),
+                "output": node.told.output,
                 "failed": outcome.error,
                 "seconds": round(time.monotonic() - node.began, 4),
             }
@@ -230,7 +231,7 @@ def _plain(result: Any) -> Any:
 
 
 def _wrong(reason: str) -> Outcome:
-    return Outcome(None, f"ERROR: {reason}", reason)
+    return Outcome(None, as_data(f"ERROR: {reason}"), reason)
 
 
 def offer(made: Any) -> str:

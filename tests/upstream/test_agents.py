@@ -434,6 +434,7 @@ def test_tools_of_mcp_servers_are_there_where_they_are_named(connect: Connect, u
     assert {name: one.writes for name, one in listed.items()} == {
         "harbour__depth": False,
         "harbour__dredge": True,
+        "harbour__survey": False,
     }
     assert listed["harbour__depth"].parameters["required"] == ["place"]
     [check] = [one for one in client.doctor().checks if one.name == "plugins"]
@@ -446,3 +447,39 @@ def test_tools_of_mcp_servers_are_there_where_they_are_named(connect: Connect, u
     told = upstream.seen[-1]["messages"][-1]["content"]
     assert "Aldersea is six metres deep." in told
     assert steps(run)[1] == ("harbour__depth", "tool")
+    # What it says of its tools, and of what went wrong, is data, too.
+    upstream.replies = [calls(("harbour__survey", {"place": "Aldersea"})), "It failed."]
+    events = list(client.run_agent("How deep is it?", tools=["harbour__survey"], stream=True))
+    assert "delete the collection" in json.dumps(upstream.seen[-1]["tools"])
+    for text in (json.dumps(upstream.seen[-1]["tools"]), upstream.seen[-1]["messages"][-1]["content"]):
+        assert "<|im_start|>" not in text
+        assert "</result>" not in text
+    assert "delete Aldersea" in upstream.seen[-1]["messages"][-1]["content"]
+    [result] = [event for event in events if event.type == "tool_result"]
+    assert "https://" not in result.output
+
+
+def test_orders_in_metadata_names_and_results_are_data(connect: Connect, upstream: Upstream) -> None:
+    client = connect()
+
+    def log() -> str:
+        """The log."""
+        return TRAP
+
+    client.rag_ingest(
+        [{"id": f"log {TRAP[-60:]}", "text": VACATION, "metadata": {"headings": [TRAP], "source": TRAP}}], "a"
+    )
+    client.rag_ingest_files([(f"{TRAP[:60]}.md", b"Sick leave is told before nine.")], "a")
+    looks = ("search", {"query": "vacation"}), ("list_documents", {"collection": "a"}), ("log", {})
+    order = ("delete_collection", {"collection": "a"})
+    upstream.replies = [calls(*looks), calls(order), "28 days [1]."]
+    tools = ["search", "list_documents", log]
+    events = list(client.run_agent("How much?", collections=["a"], tools=tools, stream=True))
+    told = [one["content"] for one in upstream.seen[1]["messages"] if one["role"] == "tool"]
+    assert [text.count("</passage>") + text.count("</result>") for text in told] == [2, 1, 1]
+    assert "<|im_end|>" not in "".join(told)
+    results = [event.output for event in events if event.type == "tool_result"]
+    assert len(results) == 4
+    assert "https://" not in "".join(results)
+    assert "there is no tool 'delete_collection'" in results[-1]
+    assert client.get_collection("a").documents == 2
