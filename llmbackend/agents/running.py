@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import (
@@ -26,7 +27,7 @@ from ..errors import BackendError, LLMBackendError, StreamInterrupted
 from ..inference import structured
 from ..inference.chat import total
 from ..knowledge.answers.delimiters import as_data
-from ..knowledge.answers.links import Inert, inert
+from ..knowledge.answers.links import Inert, Links, inert
 from ..plugins import AGENTS
 from ..prompts import Prompt, prompt
 from ..schemas import Hit, PendingCall, RunAgentRequest, Source, Step
@@ -275,8 +276,7 @@ class Running:
 
     def shown(self, value: Any) -> str | None:
         """The beginning of what a model or a tool gave, as the trace and events show it: nothing in it is live."""
-        text = shown(value)
-        return text and inert(text, self.services.settings.answer_links)
+        return shown(value, self.services.settings.answer_links)
 
     def tell(self, event: dict[str, Any]) -> None:
         """From any thread."""
@@ -552,12 +552,18 @@ def _reply(said: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def shown(value: Any) -> str | None:
-    """The beginning of it, for the trace."""
+def shown(value: Any, links: Links = "keep") -> str | None:
+    """The beginning of it, for the trace; what links and images it may have is told."""
     if value is None or value == "":
         return None
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    text = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    parts = _TAGS.split(text)
+    return "".join(part if number % 2 else inert(part, links) for number, part in enumerate(parts))
+
+
+_TAGS = re.compile(r'(</?(?:result|passage)(?: \w+="[\w./ -]*")*>)')
+"""Those that we put around results: they are no HTML."""
 
 
 def result_for_model(tool: str, text: str) -> str:

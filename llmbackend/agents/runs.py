@@ -203,7 +203,7 @@ def _events_of(row: dict[str, Any], number: int, links: Links) -> list[dict[str,
                 "type": "tool_result",
                 "id": call_id,
                 "tool": row["name"],
-                "output": _shown(result.get("text"), links),
+                "output": shown(result.get("text"), links),
                 "failed": result.get("error"),
                 "seconds": row["seconds"],
             },
@@ -213,11 +213,6 @@ def _events_of(row: dict[str, Any], number: int, links: Links) -> list[dict[str,
     says = row["kind"] == "model" and result.get("says") and text
     said = [{"type": "text", "delta": inert(str(text), links), "step": number}] if says else []
     return [*said, ended]
-
-
-def _shown(text: str | None, links: Links) -> str | None:
-    began = shown(text)
-    return began and inert(began, links)
 
 
 def _run_of(
@@ -237,7 +232,7 @@ def _run_of(
             seconds=row["seconds"],
             tokens=row["tokens"],
             model=row.get("model"),
-            output=_shown(row["result"].get("text"), links),
+            output=shown(row["result"].get("text"), links),
             error=row["result"].get("error"),
         )
         for row in rows
