@@ -32,9 +32,10 @@ from ..inference.chat import total
 from ..knowledge.answers.links import Inert
 from ..plugins import AGENTS, AgentPart
 from ..schemas import AgentInfo, AgentRun, ListCollectionsRequest, RunAgentRequest, Step
+from .limits import Halt
 from .made import Made
 from .run import Run
-from .running import DEPTH, Halt, Running
+from .running import DEPTH, Running
 from .tooling import find
 
 _OURS = "llmbackend."

@@ -4,127 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import json
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import (
     AbstractContextManager,
-    aclosing,
     asynccontextmanager,
     contextmanager,
     nullcontext,
     suppress,
 )
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from .. import schemas, tracing
 from ..access.caller import Caller, Right
-from ..access.decision import NOTHING, Asks, Granted, Wanted
+from ..access.decision import Asks, Wanted
 from ..errors import BackendError, LLMBackendError, StreamInterrupted
 from ..inference import structured
-from ..inference.chat import total
-from ..knowledge.answers.delimiters import as_data
-from ..knowledge.answers.links import Inert, Links, inert
-from ..plugins import AGENTS
+from ..knowledge.answers.links import Inert
 from ..prompts import Prompt, prompt
 from ..schemas import Hit, PendingCall, RunAgentRequest, Source, Step
-from ..settings import Settings
-from ..tracing import Trace
+from . import asking
 from .journal import Journal
+from .limits import Halt, Limits
 from .services import AgentServices
-
-SHOWN = 500
-"""Characters of what a step was given and gave that its trace and events show."""
+from .steps import SHOWN, Node, StepTrace, shown
 
 DEPTH = 8
 """Agents that may call one another, each the next."""
 
 Emit = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Limits:
-    steps: int
-    tokens: int
-    seconds: float
-    tool_seconds: float
-    tool_characters: int
-
-    @classmethod
-    def of(cls, request: RunAgentRequest, settings: Settings) -> Limits:
-        """What is asked for, at most what is set; of an agent whose input bounds its work, what is asked for."""
-        part = AGENTS.get(request.agent)
-        bounded = part is None or part.bounded
-        return cls(
-            int(_least(request.max_steps, settings.agent_steps if bounded else None)),
-            int(_least(request.max_tokens, settings.agent_tokens if bounded else None)),
-            _least(request.max_seconds, settings.agent_seconds if bounded else None),
-            settings.agent_tool_seconds,
-            settings.agent_tool_characters,
-        )
-
-
-UNLIMITED = 10**9
-
-
-def _least(*limits: float | None) -> float:
-    return min([one for one in limits if one is not None], default=UNLIMITED)
-
-
-class Halt(NamedTuple):
-    """Why a run does not go on."""
-
-    waits: bool
-    """For somebody's word; else it is at a limit."""
-    note: str
-
-
-class StepTrace(Trace):
-    """Of a step: what models use is its own, and the call's that it is a part of."""
-
-    def __init__(self, root: Trace, granted: Granted = NOTHING) -> None:
-        super().__init__(root.operation, root.request_id, root.caller, granted=granted)
-        self.prompts = root.prompts
-        self.of_run = True
-        self._root = root
-
-    def used(self, model: str, usage: Any = None, *, estimated: bool = False) -> None:
-        super().used(model, usage, estimated=estimated)  # it has no meter: that counts once
-        self._root.used(model, usage, estimated=estimated)
-
-    def prompted(self, label: str) -> None:
-        super().prompted(label)
-        self._root.prompted(label)
-
-    def at_work(self, change: int) -> None:
-        self._root.at_work(change)
-
-    def wrote(self, chunks: int) -> None:
-        self._root.wrote(chunks)
-
-
-@dataclass(eq=False)
-class Node:
-    """A step at work, or done."""
-
-    number: int
-    told: Step
-    trace: StepTrace
-    parent: Node | None
-    began: float = field(default_factory=time.monotonic)
-    own_tokens: int = 0
-
-    @property
-    def path(self) -> str:
-        """`contracts > search`."""
-        return f"{self.parent.path} > {self.told.name}" if self.parent else self.told.name
-
-    @property
-    def depth(self) -> int:
-        return 0 if self.parent is None else self.parent.depth + (self.told.kind == "agent")
 
 
 _node: ContextVar[Node | None] = ContextVar("llmbackend_agent_step", default=None)
@@ -463,7 +372,7 @@ class Running:
             self.shared.model = node.told.model or result.get("model") or self.shared.model
             message = result["message"]
             node.told.output = self.shown(message.get("content") or message.get("tool_calls"))
-            if (ended := _ended_early(result)) is not None:
+            if (ended := asking.ended_early(result)) is not None:
                 self.notes.append(f"{node.path}: {ended}")
             return result
 
@@ -472,9 +381,9 @@ class Running:
     ) -> dict[str, Any]:
         if schema is not None:
             said = await structured.complete(self.services.chat, asked, schema)
-            return _reply(said)
+            return asking.reply(said)
         try:
-            return await self._streamed(node, asked, says=says)
+            return await asking.streamed(self.services.chat, asked, self._saying(node, says))
         except StreamInterrupted as error:  # once more: models' servers restart
             self.notes.append(f"{node.path}: {error.message}; asked once more")
             self.tell(
@@ -487,85 +396,17 @@ class Running:
                 }
             )
             try:
-                return await self._streamed(node, asked, says=says)
+                return await asking.streamed(self.services.chat, asked, self._saying(node, says))
             except StreamInterrupted as again:
                 raise BackendError(again.message, details={"backend": "chat", **again.details}) from again
 
-    async def _streamed(self, node: Node, asked: dict[str, Any], *, says: bool) -> dict[str, Any]:
-        text, model, reason = "", "", None
-        calls: dict[int, dict[str, Any]] = {}
-        beside: dict[str, str] = {}
-        usage: dict[str, int] = {}
+    def _saying(self, node: Node, says: bool) -> asking.Say:
+        """Tells what a model writes, made inert, where it `says` it to the caller."""
         inert = Inert(self.services.settings.answer_links, cites=False)
 
-        def say(piece: str, *, last: bool = False) -> None:
+        def say(piece: str, last: bool) -> None:
             if says and (told := inert.feed(piece, last)):
                 self.shared.said = True
                 self.tell({"type": "text", "delta": told, "step": node.number})
 
-        wanted = {**asked, "stream_options": {"include_usage": True}}
-        async with aclosing(self.services.chat.stream(wanted)) as chunks:
-            async for chunk in chunks:
-                model = chunk.get("model") or model
-                usage = total(chunk.get("usage")) or usage
-                for choice in chunk.get("choices") or ():
-                    reason = choice.get("finish_reason") or reason
-                    delta = choice.get("delta") or {}
-                    if piece := delta.get("content"):
-                        text += piece
-                        say(piece)
-                    if thought := delta.get("reasoning_content"):
-                        beside["reasoning_content"] = beside.get("reasoning_content", "") + thought
-                    for part in delta.get("tool_calls") or ():
-                        call = calls.setdefault(
-                            part.get("index") or 0,
-                            {"id": "", "type": "function", "function": {"name": "", "arguments": ""}},
-                        )
-                        function = part.get("function") or {}
-                        call["id"] = str(part.get("id") or call["id"])
-                        call["function"]["name"] = str(function.get("name") or call["function"]["name"])
-                        call["function"]["arguments"] += function.get("arguments") or ""
-        say("", last=True)
-        message: dict[str, Any] = {"role": "assistant", "content": text, **beside}
-        if calls:
-            message["tool_calls"] = [calls[index] for index in sorted(calls)]
-        return {"message": message, "model": model, "usage": usage, "finish_reason": reason}
-
-
-def _ended_early(result: Mapping[str, Any]) -> str | None:
-    """What is to be told of a reply that is cut, or none."""
-    reason, message = result["finish_reason"], result["message"]
-    if reason == "length":
-        return "the model's reply was cut at the limit on its tokens"
-    if not (message.get("content") or "").strip() and not message.get("tool_calls"):
-        return f"the model wrote nothing (finish_reason {reason!r})"
-    return None
-
-
-def _reply(said: dict[str, Any]) -> dict[str, Any]:
-    choice = said["choices"][0]
-    return {
-        "message": choice["message"],
-        "model": said.get("model") or "",
-        "usage": total(said.get("usage")),
-        "finish_reason": choice.get("finish_reason"),
-    }
-
-
-def shown(value: Any, links: Links = "keep") -> str | None:
-    """The beginning of it, for the trace; what links and images it may have is told."""
-    if value is None or value == "":
-        return None
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
-    parts = _TAGS.split(text)
-    return "".join(part if number % 2 else inert(part, links) for number, part in enumerate(parts))
-
-
-_TAGS = re.compile(r'(</?(?:result|passage)(?: \w+="[\w./ -]*")*>)')
-"""Those that we put around results: they are no HTML."""
-
-
-def result_for_model(tool: str, text: str) -> str:
-    """A tool's result as data: what it says is no instruction, and cannot end the tags around it."""
-    return f'<result tool="{tool}">\n{as_data(text)}\n</result>'
+        return say

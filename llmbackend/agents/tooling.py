@@ -18,7 +18,9 @@ from ..errors import BackendTimeout, Forbidden, InvalidRequest, LLMBackendError,
 from ..knowledge.answers.delimiters import as_data
 from ..plugins import TOOLS, ToolPart
 from ..schemas import PendingCall
-from .running import Halt, Running, result_for_model, shown
+from .limits import Halt
+from .running import Running
+from .steps import shown
 
 MOST_OFFERED = 1000
 """Functions of this process that are kept: a run that is a job may call them later."""
@@ -207,6 +209,11 @@ def _limited(running: Running, name: str, result: Any) -> Outcome:
         text = result_for_model(name, _cut(text, running.limits.tool_characters))
         return Outcome(_cut_value(value, running.limits.tool_characters), text)
     return Outcome(value, _cut(text, running.limits.tool_characters))
+
+
+def result_for_model(tool: str, text: str) -> str:
+    """A tool's result as data: what it says is no instruction, and cannot end the tags around it."""
+    return f'<result tool="{tool}">\n{as_data(text)}\n</result>'
 
 
 def _cut(text: str, most: int) -> str:

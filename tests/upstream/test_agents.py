@@ -392,6 +392,18 @@ def test_leaving_a_stream_ends_the_run(client: LLMBackendClient, upstream: Upstr
     assert upstream.left.wait(10)
 
 
+def test_a_job_s_run_ends_between_two_tokens_where_it_is_cancelled(
+    client: LLMBackendClient, upstream: Upstream
+) -> None:
+    job = client.submit_job("run_agent", {"task": "Go on.", "model": "endless"})
+    deadline = time.monotonic() + 60
+    while not upstream.seen:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert client.cancel_job(job).status == "cancelled"
+    assert upstream.left.wait(30)
+
+
 # The others that come along
 
 

@@ -1,0 +1,76 @@
+"""The steps of a run, as it is at them, and as its trace and its events show them."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..access.decision import NOTHING, Granted
+from ..knowledge.answers.links import Links, inert
+from ..schemas import Step
+from ..tracing import Trace
+
+SHOWN = 500
+"""Characters of what a step was given and gave that its trace and events show."""
+
+
+class StepTrace(Trace):
+    """Of a step: what models use is its own, and the call's that it is a part of."""
+
+    def __init__(self, root: Trace, granted: Granted = NOTHING) -> None:
+        super().__init__(root.operation, root.request_id, root.caller, granted=granted)
+        self.prompts = root.prompts
+        self.of_run = True
+        self._root = root
+
+    def used(self, model: str, usage: Any = None, *, estimated: bool = False) -> None:
+        super().used(model, usage, estimated=estimated)  # it has no meter: that counts once
+        self._root.used(model, usage, estimated=estimated)
+
+    def prompted(self, label: str) -> None:
+        super().prompted(label)
+        self._root.prompted(label)
+
+    def at_work(self, change: int) -> None:
+        self._root.at_work(change)
+
+    def wrote(self, chunks: int) -> None:
+        self._root.wrote(chunks)
+
+
+@dataclass(eq=False)
+class Node:
+    """A step at work, or done."""
+
+    number: int
+    told: Step
+    trace: StepTrace
+    parent: Node | None
+    began: float = field(default_factory=time.monotonic)
+    own_tokens: int = 0
+
+    @property
+    def path(self) -> str:
+        """`contracts > search`."""
+        return f"{self.parent.path} > {self.told.name}" if self.parent else self.told.name
+
+    @property
+    def depth(self) -> int:
+        return 0 if self.parent is None else self.parent.depth + (self.told.kind == "agent")
+
+
+def shown(value: Any, links: Links = "keep") -> str | None:
+    """The beginning of it, for the trace; what links and images it may have is told."""
+    if value is None or value == "":
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    parts = _TAGS.split(text)
+    return "".join(part if number % 2 else inert(part, links) for number, part in enumerate(parts))
+
+
+_TAGS = re.compile(r'(</?(?:result|passage)(?: \w+="[\w./ -]*")*>)')
+"""Those that we put around results: they are no HTML."""
