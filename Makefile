@@ -10,7 +10,7 @@ MODEL := $(LLMBACKEND_MODELS_DIR)/all-MiniLM-L6-v2.int8.onnx
 
 .DEFAULT_GOAL := help
 PLATFORMS := linux win32 darwin
-.PHONY: help install demo test test-long test-live test-clients test-sdk test-async serve check $(PLATFORMS:%=types-%) types-program bench compare fuzz notebooks docs snippets
+.PHONY: help install demo test test-long test-live test-clients test-sdk contract-sdk test-async serve check $(PLATFORMS:%=types-%) types-program bench compare fuzz notebooks docs snippets
 
 # More than there are processors: half of the time, tests wait.
 PROCESSES ?= 4
@@ -70,15 +70,23 @@ $(CLIENTS)/%/installed: pyproject.toml Makefile
 test-async: install  ## Run the contract suite by the client for `await`
 	ASYNC_CLIENT=1 $(BIN)/pytest tests/contract $(PARALLEL)
 
+SDK_VERSION ?= 3.9
 SDK_VERSIONS := 3.9 3.10 3.12 3.13 3.14
 SDK_FOUND := $(foreach v,$(SDK_VERSIONS),$(if $(shell command -v python$(v)),$(v)))
 
 test-sdk: install $(SDK_FOUND:%=.venv-sdk/%/installed)  ## Test the SDK's file alone by each Python from 3.9 on that is found
 	SDK_PYTHONS=$$(echo $(SDK_FOUND:%=$(CURDIR)/.venv-sdk/%/bin/python) | tr ' ' :) $(BIN)/pytest tests/unit/test_sdk_alone.py
 
+contract-sdk: install .venv-sdk/$(SDK_VERSION)/tables  ## Test the SDK's file alone by Python 3.9 (SDK_VERSION=3.13) with the contract suite
+	SDK_PYTHON=$(CURDIR)/.venv-sdk/$(SDK_VERSION)/bin/python $(BIN)/pytest tests/contract $(PARALLEL)
+
 .venv-sdk/%/installed:
 	python$* -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check requests python-dotenv
+	@touch $@
+
+.venv-sdk/%/tables: .venv-sdk/%/installed  # of which the SDK takes what its user has
+	$(@D)/bin/pip install --quiet --disable-pip-version-check numpy pandas polars pyarrow tqdm
 	@touch $@
 
 serve: install  ## Serve on http://127.0.0.1:8888

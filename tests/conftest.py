@@ -20,7 +20,7 @@ from llmbackend.inference.weights import ALL, pull
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings, load
 from llmbackend.tracing import Trace, tracing
-from tests import waiting
+from tests import other_python, waiting
 from tests.server import KEY, PLUGIN, serving
 
 # Nothing of the developer's own set-up may leak into the tests: no upstream, no server, no key.
@@ -50,7 +50,11 @@ def _only_loopback(event: str, args: tuple[Any, ...]) -> None:
 sys.addaudithook(_only_loopback)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "SDK_PYTHON" in os.environ:
+        left_out = [item for item in items if item.name.startswith(tuple(other_python.LEFT_OUT))]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
     """What takes longest comes first: several processes run a file each, and none has long to go in the end."""
     items.sort(key=lambda item: item.path.parent.name not in ("faults", "shared"))
 
@@ -115,8 +119,17 @@ def _async_http(server_url: str, _loop: waiting.Loop) -> Iterator[Any]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def _other_python(server_url: str) -> Iterator[Any]:
+    python = other_python.OtherPython(os.environ["SDK_PYTHON"], server_url, KEY)
+    yield python.client
+    python.close()
+
+
 TRANSPORTS = ["local", "http"] if "ASYNC_CLIENT" not in os.environ else ["async_local", "async_http"]
 """With ASYNC_CLIENT set, the client for `await` is tested in place of the one for threads (`make test-async`)."""
+if "SDK_PYTHON" in os.environ:  # the SDK's file by another Python is (`make contract-sdk`)
+    TRANSPORTS = ["other_python"]
 
 
 @pytest.fixture(params=TRANSPORTS)
