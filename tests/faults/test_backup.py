@@ -119,7 +119,12 @@ def test_all_that_is_kept_comes_back(kind: str, tmp_path: Path) -> None:
         client.revoke_key(client.create_key(project="hr").id)
         used, entries = _used(client), client.audit()
         assert {row.operation for row in used} == {"batch_embed", "embed", "delete_collection", "revoke_key"}
-        assert {one.action for one in entries} == {"delete_collection", "create_key", "revoke_key"}
+        assert {one.action for one in entries} == {
+            "set_schedule",
+            "delete_collection",
+            "create_key",
+            "revoke_key",
+        }
         schedules, jobs = client.list_schedules(), {one.id: one.status for one in client.list_jobs()}
         stop = threading.Event()
 
