@@ -11,7 +11,7 @@ from .access.issuing import Keys
 from .access.limits import Limiter
 from .access.register import Register
 from .access.sharing import Sharing
-from .agents.runs import AgentRuns
+from .agents.service import AgentRuns
 from .agents.services import AgentServices
 from .backup import job as _backup_job  # noqa: F401  # registers the type
 from .backup.making import Backups
@@ -28,11 +28,11 @@ from .jobs.service import Jobs
 from .jobs.submission import Places, Submission
 from .jobs.wakeups import Wakeups
 from .jobs.worker import Worker
-from .knowledge.answers import laid, reading
+from .knowledge.answers import layout, reading
 from .knowledge.answers.answers import Answering
 from .knowledge.collections.collections import Collections
 from .knowledge.collections.index_building import IndexBuilder
-from .knowledge.collections.stored import StorageLimits
+from .knowledge.collections.quota import StorageLimits
 from .knowledge.collections.transfer import Imports
 from .knowledge.engines.interface import VectorEngine
 from .knowledge.engines.qdrant_edge import QdrantEdge
@@ -157,7 +157,7 @@ class Components:
         most = settings.read_ahead_chunks if settings.embedding_cache_mb else 0
         if self.chat.abstracts or not isinstance(self.embedder.model, StaticEmbedder):
             most = 0
-        return ReadingAhead(self.collections, self.judge, most, laid.sentences, reading.is_english)
+        return ReadingAhead(self.collections, self.judge, most, layout.sentences, reading.is_english)
 
     def _jobs(self, services: JobServices, places: Places, queue: Wakeups) -> Jobs:
         settings, days = self.settings, self.settings.job_result_days

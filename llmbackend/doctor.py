@@ -33,7 +33,7 @@ from .inference.replicas import Replicas
 from .inference.rerank import Reranker
 from .inference.tei import Info, read_info
 from .inference.upstream import Upstream
-from .knowledge.collections.stored import Size
+from .knowledge.collections.quota import Size
 from .knowledge.engines.qdrant_server import QdrantServer
 from .settings import Settings
 

@@ -7,6 +7,6 @@ remembers what is done, so that one that was killed goes on from its last finish
 from __future__ import annotations
 
 from ..plugins import agent, tool
-from .run import Run
+from .handle import Run
 
 __all__ = ["Run", "agent", "tool"]

@@ -23,7 +23,7 @@ from ..knowledge.answers.delimiters import as_data
 from ..knowledge.chunks.splitting import splitter
 from ..schemas import Failure, File, ListDocumentsRequest
 from .orchestration import finished
-from .running import Running
+from .run_state import Running
 from .shapes import AnalystInput, Cell, Table, TableRow
 from .tools import text_of
 

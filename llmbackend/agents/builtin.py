@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..plugins import agent
-from .made import Made
-from .running import Running
+from .outcome import Made
+from .run_state import Running
 from .shapes import AnalystInput, Table, Triage, TriageInput
 
 RESEARCH_TOOLS = (

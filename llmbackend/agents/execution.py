@@ -32,10 +32,10 @@ from ..inference.chat import total
 from ..knowledge.answers.links import Inert
 from ..plugins import AGENTS, AgentPart
 from ..schemas import AgentInfo, AgentRun, ListCollectionsRequest, RunAgentRequest, Step
+from .handle import Run
 from .limits import Halt
-from .made import Made
-from .run import Run
-from .running import DEPTH, Running
+from .outcome import Made
+from .run_state import DEPTH, Running
 from .tooling import find
 
 _OURS = "llmbackend."

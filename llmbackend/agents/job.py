@@ -12,7 +12,7 @@ from ..plugins import AGENTS, AgentPart
 from ..schemas import AgentRun, RunAgentRequest
 from .execution import check, execute, input_class
 from .journal import JobJournal
-from .running import Running
+from .run_state import Running
 
 TYPE = "run_agent"
 

@@ -23,8 +23,8 @@ from llm_client import Reply
 from ..errors import BackendError
 from ..llamaindex.llm import BackendLLM, _response
 from ..plugins import ToolPart
-from .run import on_core, on_core_blocking, reply_of
-from .running import Running
+from .handle import on_core, on_core_blocking, reply_of
+from .run_state import Running
 from .tooling import description, parameters, use
 
 ROOM = 2**31

@@ -25,9 +25,9 @@ from ..inference.wire import takes_no_tools
 from ..llamaindex.llm import _wire
 from ..plugins import ToolPart
 from ..prompts import Prompt
+from .handle import on_core
 from .llm import Metadata, RunLLM, as_llamaindex, given, message
-from .run import on_core
-from .running import Running
+from .run_state import Running
 from .tooling import called, description, parameters, use
 
 ENDLESS = 1_000_000

@@ -19,9 +19,9 @@ from ..errors import InvalidRequest
 from ..inference.sentences import sentences, stems
 from ..schemas import Hit
 from .citing import cited
-from .made import Made
 from .orchestration import by_tools, finished
-from .running import Running
+from .outcome import Made
+from .run_state import Running
 from .tooling import find, offered, use
 from .tools import chunks_of
 

@@ -19,7 +19,7 @@ from ..knowledge.answers.delimiters import as_data
 from ..plugins import TOOLS, ToolPart
 from ..schemas import PendingCall
 from .limits import Halt
-from .running import Running
+from .run_state import Running
 from .steps import shown
 
 MOST_OFFERED = 1000
@@ -192,7 +192,7 @@ async def _called(running: Running, part: ToolPart, given: dict[str, Any]) -> Ou
 
 def _own(part: ToolPart, running: Running, given: dict[str, Any]) -> Any:
     """In a thread: of a project's own."""
-    from .run import Run
+    from .handle import Run
 
     if "run" in inspect.signature(part.made).parameters:
         given = {"run": Run(running), **given}

@@ -18,7 +18,7 @@ from ..knowledge.answers.citations import citing_nothing
 from ..knowledge.answers.delimiters import delimited
 from ..plugins import tool
 from ..schemas import Hit, Source
-from .running import Running
+from .run_state import Running
 from .tooling import Told
 
 Texts = Annotated[list[str], Field(min_length=1, max_length=64)]

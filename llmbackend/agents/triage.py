@@ -15,7 +15,7 @@ from ..analysis.extract import split
 from ..errors import InvalidRequest
 from ..inference.sentences import stems
 from ..knowledge.answers.delimiters import as_data
-from .running import Running
+from .run_state import Running
 from .shapes import Triage, TriageInput
 from .tooling import find, use
 

@@ -24,7 +24,7 @@ from pydantic import SecretStr
 
 from .. import json_reading, threads, tracing
 from ..errors import BackendError, BackendTimeout, InvalidRequest, LLMBackendError, NotFound, Overloaded
-from ..retrying import Patience, passing
+from ..retry_policy import Patience, passing
 from ..sse import Events
 from . import budget
 from .budget import Budget, Turn

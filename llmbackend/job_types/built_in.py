@@ -18,7 +18,7 @@ from ..knowledge.ingest.ingest import ingest
 from ..pipeline import side_by_side
 from ..schemas import Analysis, CollectionName, Document, RagIngestRequest, Request
 from ..schemas.rag import DOCUMENTS
-from .each import each
+from .concurrent_items import each
 
 EMBED_BATCH = 4096
 """Texts, at most, and ..."""

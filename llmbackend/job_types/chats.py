@@ -15,10 +15,10 @@ from ..inference import structured
 from ..jobs.context import Context
 from ..jobs.registry import job_type
 from ..knowledge.chunks.tokens import tokens_of
-from ..retrying import passing
+from ..retry_policy import passing
 from ..schemas import BatchChat, BatchChatParams, ChatRequest, Message
 from ..schemas.usage import Price
-from .each import each
+from .concurrent_items import each
 
 PAUSE = 0.5
 """Seconds before one that failed is asked again; twice as many before each further time, up to MOST_PAUSE."""

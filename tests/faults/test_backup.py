@@ -147,7 +147,9 @@ def test_all_that_is_kept_comes_back(kind: str, tmp_path: Path) -> None:
     _restored(file, tmp_path / "b")
     with _client(kind, tmp_path / "b", job_lease=2) as client:
         assert _used(client) == used
-        assert [one for one in client.audit() if one.action != "submit_job"] == entries  # of the backup itself
+        assert [
+            one for one in client.audit() if one.action != "submit_job"
+        ] == entries  # of the backup itself
         assert _found(client, "reports") == found
         there = {one.name: (one.documents, one.indexes, one.created_at) for one in client.list_collections()}
         assert there == {one.name: (one.documents, one.indexes, one.created_at) for one in collections}

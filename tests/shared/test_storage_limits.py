@@ -14,7 +14,7 @@ from llmbackend.access.caller import Caller, Limits
 from llmbackend.access.limits import Most, Whose
 from llmbackend.jobs import ledger
 from llmbackend.knowledge.collections.manifests import Manifest, Manifests
-from llmbackend.knowledge.collections.stored import Size, require_within
+from llmbackend.knowledge.collections.quota import Size, require_within
 from llmbackend.storage.database import connect, transaction
 from tests.shared import services
 

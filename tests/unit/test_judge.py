@@ -15,7 +15,7 @@ from llmbackend.inference import factory
 from llmbackend.inference.embeddings import EmbeddingBatch, TextRefused
 from llmbackend.inference.judge import Judge
 from llmbackend.inference.minilm import MiniLM
-from llmbackend.knowledge.answers.judging import JUDGED
+from llmbackend.knowledge.answers.choosing import JUDGED
 from llmbackend.knowledge.answers.reading import DENSE_WEIGHT
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings

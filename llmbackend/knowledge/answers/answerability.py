@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ...inference.embeddings import Embedder
 from ...inference.sentences import Quote, fitting
 from ...words import WRITTEN
-from .laid import Laid
+from .layout import Laid
 from .question import Question
 
 PASSAGES = 5

@@ -17,8 +17,8 @@ from ...inference.judge import Judge
 from ...inference.sentences import Quote
 from ..retrieval.candidates import Candidate
 from .answerability import ANSWERED, unjudged
-from .judging import TOLD, judged
-from .laid import lay
+from .choosing import TOLD, judged
+from .layout import lay
 from .passages import Passages, sources
 from .question import Question
 from .stretches import SURE, UNSURE, Stretch, stretches

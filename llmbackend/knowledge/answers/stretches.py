@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from ...inference.sentences import Quote
-from .laid import Laid
+from .layout import Laid
 from .passages import above
 from .units import Unit
 

@@ -34,7 +34,7 @@ from ..engines.interface import (
 )
 from .current_index import CollectionServices, CurrentIndex
 from .manifests import Manifest, exchanged, made_otherwise
-from .stored import NOTHING, Require, Size, size
+from .quota import NOTHING, Require, Size, size
 from .storing import Version, removed, store, to_its_end
 
 if TYPE_CHECKING:

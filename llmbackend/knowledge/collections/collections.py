@@ -30,7 +30,7 @@ from .current_index import CollectionServices
 from .manifests import Manifest, Manifests, called, taken
 from .open_indexes import OpenIndexes
 from .physical import PhysicalCollections
-from .stored import NOTHING, Require, Size, StorageLimits
+from .quota import NOTHING, Require, Size, StorageLimits
 from .written import Written
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from ..engines.interface import VectorIndex, damaged, gone
 from .manifests import Manifest, Manifests, exchanged
 from .open_indexes import OpenIndexes
 from .physical import PhysicalCollections
-from .stored import StorageLimits
+from .quota import StorageLimits
 from .written import Written
 
 log = logging.getLogger(__name__)

@@ -44,7 +44,7 @@ from ..engines.bm25 import NAME as BM25
 from ..engines.bm25 import EnglishOfEdge
 from ..engines.indexes import FieldType
 from ..engines.interface import Layout, Physical
-from .stored import DIMENSION, Require, Size
+from .quota import DIMENSION, Require, Size
 
 table = Table(
     "collections",

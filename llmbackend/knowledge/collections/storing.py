@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from anyio import CancelScope
 
 from ..engines.interface import Chunk, VectorIndex
-from .stored import NOTHING, Require, Size, size
+from .quota import NOTHING, Require, Size, size
 
 if TYPE_CHECKING:
     import numpy as np

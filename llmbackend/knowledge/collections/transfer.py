@@ -32,7 +32,7 @@ from ...schemas import (
 from ..engines.interface import Chunk, Stored, VectorIndex, fitting
 from .collections import Collections, require_few
 from .manifests import Manifest
-from .stored import NOTHING, Size, size
+from .quota import NOTHING, Size, size
 
 if TYPE_CHECKING:
     import numpy as np

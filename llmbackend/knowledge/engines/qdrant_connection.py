@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ...errors import BackendError, BackendTimeout, LLMBackendError, Overloaded
-from ...retrying import Patience
+from ...retry_policy import Patience
 from .qdrant_refusals import refusal
 
 CONNECTING = 10.0

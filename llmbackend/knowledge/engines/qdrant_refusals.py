@@ -14,7 +14,7 @@ from ...errors import (
     LLMBackendError,
     Overloaded,
 )
-from ...retrying import passing
+from ...retry_policy import passing
 from .indexes import parts
 
 # What a cluster says while some of its nodes are away, whatever the status.

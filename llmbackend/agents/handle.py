@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from llm_client import Reply
 
 from ..errors import BackendError
-from .running import Running
+from .run_state import Running
 
 if TYPE_CHECKING:
     from llama_index.core.tools import FunctionTool

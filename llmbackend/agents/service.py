@@ -26,7 +26,7 @@ from . import builtin, job, tools  # noqa: F401  # they register what comes alon
 from .execution import check, described, execute, is_own
 from .journal import Journal
 from .mcp import BETWEEN, McpServers
-from .running import Running
+from .run_state import Running
 from .services import AgentServices
 from .steps import shown
 from .tooling import description, parameters

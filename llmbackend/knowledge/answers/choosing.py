@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ...inference.embeddings import Embedder
 from ...inference.judge import Judge
 from ...inference.sentences import Quote, stems
-from .laid import Laid
+from .layout import Laid
 from .question import Question
 
 JUDGED = 24

@@ -24,7 +24,7 @@ from ..inference import structured
 from ..knowledge.answers.links import Inert
 from ..prompts import Prompt, prompt
 from ..schemas import Hit, PendingCall, RunAgentRequest, Source, Step
-from . import asking
+from . import replies
 from .journal import Journal
 from .limits import Halt, Limits
 from .services import AgentServices
@@ -372,7 +372,7 @@ class Running:
             self.shared.model = node.told.model or result.get("model") or self.shared.model
             message = result["message"]
             node.told.output = self.shown(message.get("content") or message.get("tool_calls"))
-            if (ended := asking.ended_early(result)) is not None:
+            if (ended := replies.ended_early(result)) is not None:
                 self.notes.append(f"{node.path}: {ended}")
             return result
 
@@ -381,9 +381,9 @@ class Running:
     ) -> dict[str, Any]:
         if schema is not None:
             said = await structured.complete(self.services.chat, asked, schema)
-            return asking.reply(said)
+            return replies.reply(said)
         try:
-            return await asking.streamed(self.services.chat, asked, self._saying(node, says))
+            return await replies.streamed(self.services.chat, asked, self._saying(node, says))
         except StreamInterrupted as error:  # once more: models' servers restart
             self.notes.append(f"{node.path}: {error.message}; asked once more")
             self.tell(
@@ -396,11 +396,11 @@ class Running:
                 }
             )
             try:
-                return await asking.streamed(self.services.chat, asked, self._saying(node, says))
+                return await replies.streamed(self.services.chat, asked, self._saying(node, says))
             except StreamInterrupted as again:
                 raise BackendError(again.message, details={"backend": "chat", **again.details}) from again
 
-    def _saying(self, node: Node, says: bool) -> asking.Say:
+    def _saying(self, node: Node, says: bool) -> replies.Say:
         """Tells what a model writes, made inert, where it `says` it to the caller."""
         inert = Inert(self.services.settings.answer_links, cites=False)
 
