@@ -46,9 +46,9 @@ table = Table(
 def target(operation: str, request: Any) -> str | None:
     """What a request is about, if it is to be logged."""
     given = vars(request)
-    if (job := given.get("job_type")) is not None:
-        about = given["params"].get("collection")
-        syncs = job == "rag_ingest" and given["params"].get("sync")
+    if (job := given.get("job_type")) is not None and (params := given.get("params")) is not None:
+        about = params.get("collection")
+        syncs = job == "rag_ingest" and params.get("sync")
         return f"{job} into {about}" if syncs else job if job == "backup" else None
     if operation not in AUDITED and not given.get("sync"):
         return None

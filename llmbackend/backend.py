@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import health, loading, progress, schemas, sse, threads, tracing
 from .compose import Components
+from .errors import InvalidRequest
 from .inference import packing, structured
 from .inference.rerank import reranked
 from .job_types import chats
@@ -20,6 +21,7 @@ from .knowledge.collections.collection import Collection
 from .knowledge.collections.rebuild import Progress, reindex
 from .knowledge.collections.transfer import export_page
 from .knowledge.retrieval.scope import scope
+from .responses.wanting import AGENT
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -535,5 +537,7 @@ def _reach() -> str | None:
 
 
 def _wire(request: schemas.ChatRequest) -> dict[str, Any]:
-    """The fields given that are passed on, as OpenAI's wire has them."""
+    """The fields given that are passed on, as OpenAI's wire has them. Raises InvalidRequest for an agent's name."""
+    if request.model and request.model.startswith(AGENT):
+        raise InvalidRequest(f"model: {request.model} is an agent: ask it by run_agent, or on /v1/responses")
     return request.model_dump(exclude_unset=True, exclude_none=True, by_alias=True)

@@ -39,7 +39,7 @@ class RespondParams(RespondRequest):
     )
 
 
-@job_type("respond", RespondParams, wanted=wanted)
+@job_type("respond", RespondParams, where="collections", wanted=wanted)
 async def respond(context: Context, params: RespondParams) -> dict[str, Any]:
     """The response, as the operation of this name gives it."""
     responder, database = context.services.responder, context.services.responder.database

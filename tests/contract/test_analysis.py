@@ -21,6 +21,7 @@ def test_an_analysis_has_its_keys_and_ranges(client: LLMBackendClient) -> None:
         "facts",
         "notes",
         "model",
+        "prompts",
     }
     assert analysis.sentiment in ("positive", "negative", "neutral", "mixed")
     assert -1 <= analysis.sentiment_score <= 1

@@ -82,6 +82,7 @@ CALLS: dict[str, Call] = {
     "chat: a numpy integer": lambda c: c.chat("x", max_tokens=np.int64(0)),
     "chat: streamed and wrong": lambda c: c.chat("x", max_tokens=0, stream=True),
     "chat: rag without a name": lambda c: c.chat("x", model="rag/"),
+    "chat: an agent as model": lambda c: c.chat("x", model="agent/researcher"),
     "chat: an empty question to rag": lambda c: c.chat("", model=f"rag/{NAME}"),
     "chat: nothing as images": lambda c: len(c.chat("x", images=[], max_tokens=1)) > 0,
     "chat: no image": lambda c: c.chat("x", images=[b"abc"]),

@@ -22,6 +22,14 @@ def _decided(decide: Callable[[], object]) -> bool:
     return True
 
 
+def _made(client: LLMBackendClient, response_id: str) -> str:
+    deadline = time.monotonic() + 60
+    while (status := client.get_response(response_id)["status"]) in ("queued", "in_progress"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return str(status)
+
+
 def test_a_run_is_approved_once_by_whichever_process_and_goes_on_where_its_collections_are(
     postgres: str, tmp_path: Path
 ) -> None:
@@ -36,6 +44,9 @@ def test_a_run_is_approved_once_by_whichever_process_and_goes_on_where_its_colle
             params = {"input": {"text": "high tide"}, "collections": ["harbour"]}
             many = [one.submit_job("agent/contracts", params) for _ in range(6)]
             assert {one.wait_for_job(job, 60)["output"]["sources"] for job in many} == {1}
+            asked_too = {"model": "rag/harbour", "input": "When is high tide?", "background": True}
+            responses = [one.respond(**asked_too)["id"] for _ in range(4)]
+            assert {_made(one, response) for response in responses} == {"completed"}
             approved, rejected, cancelled = (one.run_agent("harbour", **asked).run_id for _ in range(3))
             server.process.kill()
             server.process.wait()
