@@ -108,8 +108,8 @@ def test_a_search_takes_a_vector_in_place_of_a_query(client: LLMBackendClient, c
     [
         ({"vector": [1.0, 2.0]}, r"2 numbers.*have 256"),
         ({"vector": [0.0] * 256}, "no direction"),
-        ({"vector": [1.0] * 256, "mode": "sparse"}, "looks for words"),
-        ({"vector": [1.0] * 256, "rerank": True}, "give it beside the vector"),
+        ({"vector": [1.0] * 256, "mode": "sparse"}, "use words only"),
+        ({"vector": [1.0] * 256, "rerank": True}, "give it with the vector"),
         ({"vector": [1.0] * 255 + [float("nan")]}, "NaN"),
         ({"vector": ["one"]}, "number"),
         ({}, "a query or a vector"),

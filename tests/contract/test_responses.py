@@ -232,7 +232,7 @@ def test_a_file_search_looks_into_collections(client: LLMBackendClient, handbook
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "image_url is missing"),
         ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "file_id"),
         ({"input": [{"role": "user"}]}, "content is missing"),
-        ({"background": True, "store": False}, "exclude each other"),
+        ({"background": True, "store": False}, "background needs store"),
         ({"text": {"format": {"type": "json_schema"}}}, "schema is missing"),
         ({"metadata": {str(key): "" for key in range(17)}}, "metadata"),
         ({"conversation": "conv_1"}, "previous_response_id"),
