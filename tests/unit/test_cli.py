@@ -88,10 +88,10 @@ def test_files_are_ingested_and_asked(data_dir: Path, tmp_path: Path) -> None:
     assert (code, errors) == (0, "")
     assert "red button" in said
     assert "[1] manual/reset.md" in said
-    parts = ("--retriever", "none", "--postprocessor", "age")
-    code, _, errors = _run("query", "manual", "How is the router reset?", *parts, data_dir=data_dir)
-    assert code == 1
-    assert "no postprocessor 'age'" in errors
+    for part, name in (("retriever", "none"), ("postprocessor", "age")):
+        code, _, errors = _run("query", "manual", "How?", f"--{part}", name, data_dir=data_dir)
+        assert code == 1
+        assert f"no {part} '{name}'" in errors
 
 
 def test_names_are_shown_as_they_are(data_dir: Path, tmp_path: Path) -> None:
