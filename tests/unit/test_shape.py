@@ -355,7 +355,7 @@ STOREYS = (
         "privacy",
         "prompts",
         "progress",
-        "retrying",
+        "retry_policy",
         "storage",
         "threads",
         "tracing",
