@@ -2,7 +2,7 @@
 
 Questions come before what is done in bulk, for which a part is never used, so that a question finds room; and who has
 least under way comes first, so that owners get equal shares, and of each owner's the runs of agents, which ask time and
-again, and all else. A server that is busy (429) gets half as much at a time,
+again, and all else. No owner takes up all the room: what one has under way may take minutes. A server that is busy (429) gets half as much at a time,
 and slowly more again.
 
 A server works off what it has been given in its order, so that a question waits behind it all the same. Where it tells
@@ -31,6 +31,10 @@ UNTOLD = 512
 
 QUESTIONS = 32
 """One text of so many that a server takes is kept free for questions."""
+
+OTHERS = 7
+"""Times the room that questions leave which those of an owner take up at most, so that whoever comes next finds room: one owner
+alone takes seven parts of eight. (Dynamic thresholds: Choudhury and Hahne, IEEE/ACM Transactions on Networking 6, 1998.)"""
 
 BUSY_TEXTS = 16
 """Texts under way from which on they are what keeps a server busy: where there are fewer, others use it too."""
@@ -136,6 +140,7 @@ class Budget:
             math.inf
         )  # seconds for a question, here and by the server's own clock
         self._of: Counter[str | Of] = Counter()  # texts under way, of owners and of both kinds of theirs
+        self._questions = Counter[str]()  # of them, those of owners that are not done in bulk
         self._waiting: dict[bool, dict[Of, deque[_Waiting]]] = {False: {}, True: {}}  # in bulk or not
         self._lock = threading.RLock()  # a turn may end wherever its last reference goes
 
@@ -159,10 +164,11 @@ class Budget:
         trace = tracing.current()
         bulk, of = _in_bulk.get(), Of(trace.caller.project, trace.of_run)
         with self._lock:
-            if not self._before(bulk) and self._fits(texts, bulk):
+            if not self._before(bulk) and self._fits(texts, of, bulk):
                 return self._given(texts, of, bulk)
             waiting = _Waiting(texts, of)
             self._waiting[bulk].setdefault(of, deque()).append(waiting)
+            self._admit()  # there may be room that those who wait have no part in
         began = time.monotonic()
         try:
             while True:
@@ -184,6 +190,8 @@ class Budget:
             for whose in (turn.of.owner, turn.of):
                 if left := self._of.pop(whose) - turn.texts:
                     self._of[whose] = left
+            if not turn.bulk and (left := self._questions.pop(turn.of.owner) - turn.texts):
+                self._questions[turn.of.owner] = left
             if self._before(bulk=True):
                 self._admit()
 
@@ -238,13 +246,17 @@ class Budget:
     def _free_of_questions(self) -> float:
         return self.limit if self.limit == math.inf else self.limit - math.ceil(self.limit / QUESTIONS)
 
-    def _fits(self, texts: int, bulk: bool) -> bool:
+    def _fits(self, texts: int, of: Of, bulk: bool) -> bool:
         if not self._under_way:
             return True
+        if not bulk and (own := self._questions[of.owner]):
+            left = self.limit - (self._under_way - self._under_way_in_bulk)
+            if own + texts > OTHERS * left:
+                return False
         if bulk and self._requests_in_bulk:
             # One at least waits at the server while it works on another, whatever their sizes.
-            of = self._free_of_questions if self._requests_in_bulk < SIDE_BY_SIDE else self._room(bulk)
-            if self._under_way_in_bulk + texts > of:
+            room = self._free_of_questions if self._requests_in_bulk < SIDE_BY_SIDE else self._room(bulk)
+            if self._under_way_in_bulk + texts > room:
                 return False
         return self._under_way + texts <= self.limit
 
@@ -258,13 +270,15 @@ class Budget:
         self._requests_in_bulk += bulk
         for whose in (of.owner, of):
             self._of[whose] += texts
+        if not bulk:
+            self._questions[of.owner] += texts
         return Turn(self, texts, of, bulk, self._under_way)
 
     def _admit(self) -> None:
         for bulk, queues in self._waiting.items():
             while queues:
                 of = min(queues, key=lambda one: (self._of[one.owner], self._of[one]))
-                if not self._fits(queues[of][0].texts, bulk):
+                if not self._fits(queues[of][0].texts, of, bulk):
                     return
                 queue = queues.pop(of)
                 first = queue.popleft()

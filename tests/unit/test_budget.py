@@ -197,3 +197,27 @@ async def test_runs_of_agents_and_other_calls_of_an_owner_get_equal_shares() -> 
 
     await asyncio.gather(*(ask("run") for _ in range(5)), *(ask("chat") for _ in range(2)))
     assert order == ["run", "run", "chat", "run", "chat", "run", "run"]
+
+
+@_running
+async def test_no_owner_takes_all_the_room() -> None:
+    """What one has under way may take minutes: whoever comes next does not wait for its end."""
+    budget = Budget(64)
+
+    async def asked(owner: str) -> asyncio.Task[Turn]:
+        with tracing(Trace("chat", caller=of_project(owner))):
+            return asyncio.create_task(_take(budget, 1))
+
+    flood = [await asked("hr") for _ in range(100)]
+    await _soon()
+    under_way = [one for one in flood if one.done()]
+    assert len(under_way) == 56
+    others = [await asked(owner) for owner in ("support", "sales")]
+    await _soon()
+    assert all(one.done() for one in others)
+    under_way[0].result().end()
+    await _soon()
+    assert sum(one.done() for one in flood) == 57 - len(others) // 2  # the others' part counts, too
+    for one in flood:
+        if not one.done():
+            one.cancel()
