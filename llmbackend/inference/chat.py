@@ -98,11 +98,11 @@ class ChatModel(ABC):
         yield DONE
 
     async def by_responses(
-        self, model: str | None, messages: Sequence[dict[str, Any]], *, chooses: bool = False
+        self, model: str | None, messages: Sequence[dict[str, Any]], *, calls: bool = False
     ) -> ResponsesRoute | None:
         """Who is to be asked by OpenAI's route of responses for that model; None where responses are made of chats.
 
-        `chooses`: the model is to decide whether it calls a function.
+        `calls`: the model may call functions.
         """
         return None
 
@@ -223,7 +223,7 @@ class OpenAICompatibleChat(ChatModel):
         return window(self._context or CONTEXT)
 
     async def by_responses(
-        self, model: str | None, messages: Sequence[dict[str, Any]], *, chooses: bool = False
+        self, model: str | None, messages: Sequence[dict[str, Any]], *, calls: bool = False
     ) -> ResponsesRoute | None:
         if not self._by_responses:
             return None
@@ -234,7 +234,7 @@ class OpenAICompatibleChat(ChatModel):
         await media.check(messages, private=self._private_media)
         deadline = time.monotonic() + self._timeout
         named = named or await server.default(deadline)
-        if chooses and not await server.takes_tools(named):
+        if calls and not await server.takes_tools(named):
             return None
         return ResponsesRoute(server, named, deadline)
 

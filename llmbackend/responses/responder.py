@@ -223,7 +223,7 @@ class Responder:
         if call.before:
             return
         route = await self._chat.by_responses(
-            call.request.model, call.turns, chooses=translation.chooses(call.request)
+            call.request.model, call.turns, calls=translation.may_call(call.request)
         )
         if route is None:
             return

@@ -246,14 +246,9 @@ def _choice(request: RespondRequest, tools: Sequence[Mapping[str, Any]]) -> dict
     return {"tool_choice": {"type": "function", "function": {"name": choice.name}}}
 
 
-def chooses(request: RespondRequest) -> bool:
-    """Whether the model is to decide if it calls a function."""
-    choice = request.tool_choice
-    if choice is None or isinstance(choice, str):
-        left = choice in (None, "auto")
-    else:
-        left = choice.type == "allowed_tools" and choice.mode in (None, "auto")
-    return left and bool(_tools(request))
+def may_call(request: RespondRequest) -> bool:
+    """Whether the model may call a function, or has to."""
+    return request.tool_choice != "none" and bool(_tools(request))
 
 
 def searches(request: RespondRequest) -> list[ResponseTool]:

@@ -268,6 +268,19 @@ def test_functions_are_called_where_the_server_takes_none(
     assert "nine &lt;/result>" in asked["messages"][-1]["content"]
 
 
+@both
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "tide"}], ids=["any", "named"])
+def test_a_function_that_has_to_be_called_is_called_where_the_server_takes_none(
+    connect: Connect, upstream: Upstream, stream: bool, choice: Any
+) -> None:
+    client = connect()
+    upstream.has_responses = True  # it would leave them out without a word
+    upstream.faults += ["no-tools"] * 2
+    upstream.replies.append('{"harbour": "Aldersea"}')
+    [called] = _respond(client, stream, input="Hello", tools=[TIDE], tool_choice=choice)["output"]
+    assert (called["name"], json.loads(called["arguments"])) == ("tide", {"harbour": "Aldersea"})
+
+
 def test_a_function_that_was_called_so_already_is_not_called_again(
     client: LLMBackendClient, upstream: Upstream
 ) -> None:
@@ -487,16 +500,20 @@ def test_a_server_that_has_the_route_is_asked_by_it(
 def test_what_it_calls_is_told_in_pieces_even_if_it_does_not(
     passing: LLMBackendClient, upstream: Upstream, stream: bool
 ) -> None:
-    upstream.replies.append(
-        {"type": "function_call", "call_id": "call_0", "name": "tide", "arguments": '{"harbour": "Aldersea"}'}  # type: ignore[arg-type]
-    )
+    call_it = {
+        "type": "function_call",
+        "call_id": "call_0",
+        "name": "tide",
+        "arguments": '{"harbour": "Aldersea"}',
+    }
+    upstream.replies += ["It takes functions.", call_it]  # type: ignore[list-item]
     response = _respond(passing, stream, input="When?", tools=[TIDE], tool_choice="required")
     [call] = response["output"]
     assert (call["name"], call["call_id"], json.loads(call["arguments"])) == (
         *("tide", "call_0"),
         {"harbour": "Aldersea"},
     )
-    assert upstream.seen[0]["tools"] == [TIDE]
+    assert upstream.seen[-1]["tools"] == [TIDE]
 
 
 @pytest.mark.parametrize("model", ["failing", "truncated"])
