@@ -1,8 +1,8 @@
 """`researcher`: a question over several collections, each sentence of the answer with its source.
 
-A model is given the tools. Where there is none that phrases answers, a fixed plan is followed, and says so: the question is
-split, each part is asked of each collection, what stands around the closest passages is read where they do not tell, and
-the answer is in the documents' words.
+A model is given the tools. Where none phrases answers, or it cannot say which tool it wants, a fixed plan is followed, and
+says so: the question is split, each part is asked of each collection, what stands around the closest passages is read where
+they do not tell, and without a model the answer is in the documents' words.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Workflow, step
 
 from .. import threads
-from ..errors import InvalidRequest
+from ..errors import BackendError, InvalidRequest
 from ..inference.sentences import sentences, stems
 from ..schemas import Hit
 from .citing import cited
@@ -53,9 +53,14 @@ async def research(run: Running, tools: tuple[str, ...]) -> Made:
     if run.services.chat.abstracts:
         may = await run.readable()
         asked = f"Question: {task}\n\nCollections: {', '.join(may) or 'none'}"
-        text = await by_tools(run, parts, await run.prompt("researcher"), asked)
-        return await sourced(run, text)
-    run.notes.append(FIXED_PLAN)
+        try:
+            return await sourced(run, await by_tools(run, parts, await run.prompt("researcher"), asked))
+        except BackendError as error:
+            if "problem" not in error.details:
+                raise
+            run.notes.append(f"{error.message}: the question was put to each collection instead")
+    else:
+        run.notes.append(FIXED_PLAN)
     text, found = await finished(FixedPlan(run).run(task=task))
     return Made(text, found=found)
 
@@ -111,7 +116,9 @@ class FixedPlan(Workflow):
         outcome = await use(self._run, self._tools, "query", arguments)
         answer, found = "", False
         if outcome.error is None:
-            answer, found = _said(outcome.value["answer"]), outcome.value["found"]
+            answer, found = outcome.value["answer"], outcome.value["found"]
+            if not self._run.services.chat.abstracts:
+                answer = _without_heading(answer)
             if not found and (around := await self._around(part, answer)):
                 answer, found = around, True
         else:
@@ -171,8 +178,7 @@ def parts_of(question: str) -> list[str]:
     return list(dict.fromkeys(found))[:8] or [question]
 
 
-def _said(answer: str) -> str:
-    """Without its heading, and each stretch in one paragraph."""
+def _without_heading(answer: str) -> str:
     _, _, said = answer.partition("\n\n")
     return said or answer
 

@@ -278,6 +278,19 @@ def test_a_server_that_takes_no_tools_is_asked_by_a_schema(
     assert upstream.seen[1]["response_format"]["type"] == "json_schema"
 
 
+def test_a_model_that_cannot_say_which_tool_it_wants_is_asked_of_each_collection(
+    client: LLMBackendClient, upstream: Upstream, handbook: str
+) -> None:
+    client.models()
+    upstream.faults = ["no-tools"]
+    upstream.replies = ["Let me think.", "I shall search.", "28 days of paid vacation a year [1]."]
+    run = client.run_agent("How much vacation?", collections=[handbook])
+    assert (run.status, run.found) == ("completed", True)
+    assert run.answer == "28 days of paid vacation a year [1]."
+    assert run.sources[0].document_id == "vacation"
+    assert any("did not answer in the shape" in note and "each collection" in note for note in run.notes)
+
+
 # Writing
 
 
