@@ -343,9 +343,8 @@ class _Panicking:
         return getattr(self._shard, name)
 
 
-def test_a_panic_of_the_engine_sets_its_collection_aside(
-    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("mode", ["hybrid", "dense", "sparse"])
+def test_a_panic_of_the_engine_sets_its_collection_aside(mode: str, tmp_path: Path, models_dir: Path) -> None:
     async def asked(backend: Backend, name: str, **body: Any) -> Any:
         return json.loads(await call(backend, name, json.dumps(body).encode()))
 
@@ -359,7 +358,7 @@ def test_a_panic_of_the_engine_sets_its_collection_aside(
             index._shard = _Panicking(index._shard)
             for _ in range(2):
                 with pytest.raises(BackendError, match="'one' is damaged") as told:
-                    await asked(backend, "rag_search", query="a", collection="one")
+                    await asked(backend, "rag_search", query="a", collection="one", mode=mode)
                 assert told.value.details["damaged"] is True
             listed = (await asked(backend, "list_collections"))["collections"]
             assert [one.get("damaged", False) for one in listed] == [True, False]

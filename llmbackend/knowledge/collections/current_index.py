@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from anyio import CancelScope
 
-from ... import plugins, threads
+from ... import panics, plugins, threads
 from ...access.names import missing
 from ...errors import BackendError, Conflict, LLMBackendError
 from ...inference.cache import CachedEmbedder
@@ -129,8 +129,10 @@ class CurrentIndex:
         while True:
             index = await self._ready()
             try:
-                # Nothing can close it meanwhile: closing begins on this loop.
-                return work(index) if at_once(index) else await self._in_thread(index, work)
+                if not at_once(index):
+                    return await self._in_thread(index, work)
+                with panics.caught():  # as the threads do
+                    return work(index)  # nothing closes it meanwhile: closing begins on this loop
             except BackendError as error:
                 if damaged(error):
                     raise self._set_aside(index, error) from error
