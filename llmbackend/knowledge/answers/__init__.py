@@ -1,1 +1,1 @@
-"""Passages into answers that cite them."""
+"""Answering questions from passages, with citations."""

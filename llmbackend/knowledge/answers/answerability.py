@@ -1,4 +1,4 @@
-"""Which sentences fit a question, and how well, by the embedder: what decides where the judge cannot."""
+"""How well sentences fit a question by the embedder alone, for when the judge is absent or does not know the language."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .layout import Laid
 from .question import Question
 
 PASSAGES = 5
-"""How many of the best are looked at: the more, the likelier that one fits by chance."""
+"""How many of the best passages are compared: the more there are, the likelier a chance match."""
 
 ANSWERED = 1.05
-"""From which fit on, of at most 2, a question counts as answered; set for the embedded embedding model.
+"""The fit (at most 2) from which a question counts as answered, tuned for the embedded embedding model.
 
-On two manuals of 100 documents each, it lets 40 of 41 questions through that they answer, and holds back all of 340
-about other things, 39 of 44 that such a manual might answer, and 27 of 32 that the other one does. Of 48 more, written
-after it was set, it is right about 45. Of 500 questions on encyclopedia paragraphs it lets 89 % through.
+On two manuals of 100 documents each, it accepts 40 of 41 answerable questions and rejects all of 340 about other
+things, 39 of 44 that such a manual might have answered, and 27 of 32 that only the other manual answers. It is right
+about 45 of 48 more, written after tuning, and accepts 89 % of 500 questions on encyclopedia paragraphs.
 """
 
 OF_EXACT_UNJUDGED = 1.5
-"""What a code, number or name of the question counts beside a sentence's score, in which shared words count as much."""
+"""Weight of the question's codes, numbers and names, added to a sentence's score."""
 
 # fmt: off
 _COMMON = frozenset((
@@ -31,7 +31,7 @@ _COMMON = frozenset((
     "of", "on", "or", "our", "should", "so", "that", "the", "their", "them", "there", "they", "this", "to", "us", "was",
     "we", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would", "you",
     "your",
-    # Such as say that something is asked for, and not what.
+    # Words that say that something is asked for, but not what.
     "describe", "details", "explain", "give", "information", "list", "need", "please", "policies", "policy", "show",
     "tell", "want",
 ))
@@ -39,7 +39,7 @@ _COMMON = frozenset((
 
 
 async def unjudged(embedder: Embedder, asked: Question, laid: list[Laid]) -> tuple[list[Quote], float]:
-    """The sentences, best first, and how well the best passage fits."""
+    """Score without the judge: the sentences, best first, and the fit of the best passage."""
     quotes = await fitting(embedder, asked.text, [one.text for one in laid]) if laid else []
     for place, quote in enumerate(quotes):
         of = laid[quote.text]
@@ -50,10 +50,10 @@ async def unjudged(embedder: Embedder, asked: Question, laid: list[Laid]) -> tup
 
 
 async def fit(embedder: Embedder, question: str, passages: Sequence[str]) -> float:
-    """How well the best of the first passages fits; 0 if there is none.
+    """The best fit among the first passages, 0 to 2; 0 if there are none.
 
-    Each word of the question is likened to the passage's nearest word, so that other words for the same count too
-    (greedy matching: Rus and Lintean, BEA 2012); their mean, and the cosine of the whole texts, are added.
+    A passage's fit is the cosine of the whole texts, plus the mean over the question's words of each word's nearest word
+    in the passage, so that synonyms count too (greedy matching: Rus and Lintean, BEA 2012).
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""A question into an answer: find passages, number and quote them, have them answer, tell how that came about."""
+"""Answering a question: find passages, number and quote them, write the answer, explain how it came about."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ NOTHING_FOUND = "There is nothing on this in the collection."
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """Answers questions from collections: in the chat model's words, or, where it can only copy, in the documents' own."""
+    """Answers questions from collections: in the chat model's words or, if it can only copy, by quoting the documents."""
 
     chat: ChatModel
     embedder: Embedder | None
-    """What looks through the passages' sentences where no model reads them."""
+    """Scores the passages' sentences when no chat model reads them."""
     judge: Judge
     retriever: Retriever
     links: Links
 
     async def answered(self, wanted: RagQueryRequest) -> QueryAnswer:
-        """What comes of `piecewise`; what fails in its middle is a BackendError like others."""
+        """The whole answer. Raises BackendError if the model fails, even part-way."""
         sources: list[dict[str, Any]] = []
         answered: dict[str, Any] = {}
         try:
@@ -49,11 +49,11 @@ class Answering:
         return QueryAnswer(**answered, sources=[Source(**source) for source in sources])
 
     async def piecewise(self, wanted: RagQueryRequest) -> AsyncIterator[dict[str, Any]]:
-        """An answer from the passages that are found for a question; `found` is False where they do not tell.
+        """Stream an answer from the passages found for a question; `found` is False if they do not answer it.
 
-        It comes piecewise: `{"sources": […]}`, for a person to read while the answer is being written, any number of
-        `{"delta": text}`, then `{"answer": {…}}` with the rest. A question that leans on a conversation's `history` is made
-        to stand alone first.
+        Yields `{"sources": […]}` first, to be read while the answer is being written, then any number of
+        `{"delta": text}`, then `{"answer": {…}}` with the rest. A question that depends on `history` is rewritten first,
+        to stand on its own.
         """
         clock = Clock()
         within = await scope(wanted, self.retriever.collections)
@@ -69,7 +69,7 @@ class Answering:
         with clock("answer"):
             async with aclosing(written.pieces()) as pieces:
                 async for piece in pieces:
-                    if piece == ANEW:  # what has come as deltas is told, but no part of the answer
+                    if piece == ANEW:  # the deltas sent so far were thoughts, not part of the answer
                         text, shown = "", Inert(self.links)
                     elif piece := shown.feed(piece):
                         text += piece

@@ -1,4 +1,4 @@
-"""Which sentences answer a question, by the judge: a static embedder picks those that it gets to read."""
+"""The sentences that answer a question, by the judge; a static embedder shortlists what the judge reads."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from .layout import Laid
 from .question import Question
 
 JUDGED = 24
-"""Sentences that the judge reads, of some 250. Of 163 questions in other words than their documents' (two handbooks, four
-manuals), an answer has the fact for 109; with 32 for 107, with 48 for 108, with 64 for 108; `found` is told as well by all."""
+"""Sentences that the judge reads, of some 250. For 109 of 163 questions that paraphrase their documents (two handbooks,
+four manuals) the answer has the fact; with 32 sentences for 107, with 48 and with 64 for 108. `found` is as good with each."""
 
 READ_UNSIFTED = 12
-"""Passages, where the embedder is no faster than the judge, which then reads all of their sentences."""
+"""Passages whose every sentence the judge reads when the embedder, being the same model, is no faster."""
 
 OF_WORDS = 0.3
-"""What the share of the question's words that a sentence has counts beside the static vectors' cosine, for being read."""
+"""Weight of the share of the question's words in a sentence, beside the static cosine, when shortlisting."""
 
 OF_PASSAGE = 0.3
-"""What the mean of a passage's sentences counts beside a sentence's own cosine."""
+"""Weight of the mean of a passage's sentences, beside a sentence's own cosine."""
 
 OF_PASSAGE_AHEAD = 0.8
-"""What the passage's own cosine counts instead, where the judge has read ahead; the search's order counts nothing then."""
+"""Weight of the passage's own cosine instead, if the judge has read it ahead; the search's order then has none."""
 
 OF_EXACT = 0.3
-"""What a code, number or name of the question counts: more than any two sentences about it differ by."""
+"""Weight of the question's codes, numbers and names: more than two sentences about one of them ever differ by."""
 
 OF_PLACE = 0.004
-"""What each passage that the search found before costs."""
+"""Penalty for each passage that the search ranked higher."""
 
 FRAGMENT = 0.1
+"""Penalty for a sentence of fewer than three words."""
 
 AHEAD = 0.5
-"""What it counts, for `found`, how far the best sentence is ahead of the sixth to twentieth."""
+"""Weight, in `found`, of the best sentence's lead over the sixth to twentieth."""
 
 USUAL = 0.1
-"""The cosine of sentences that there are too few of, for that: what those about other things have."""
+"""Cosine that stands in for missing ones if there are fewer than twenty: that of unrelated sentences."""
 
 TOLD = 0.57
-"""From which evidence on the judge's best counts as an answer.
+"""The fit from which the judge's best sentence counts as an answer.
 
-On questions in other words than the texts' (Debian's FAQ and reference, a handbook, a router's manual), it lets 31 of 38
-through and holds back 32 of 35 about what such texts might tell and do not, where it was set; 26 of 37 and 31 of 35
-where it was not. Of 69 that ask for what is missing about the very thing a passage is about, it holds back 23: no cosine
-tells those apart.
+On questions that paraphrase the texts (Debian's FAQ and reference, a handbook, a router's manual), it accepts 31 of 38
+and rejects 32 of 35 that such texts might answer but do not, on the half it was tuned on; 26 of 37 and 31 of 35 on the
+other half. It rejects 23 of 69 that ask for a missing detail of a passage's very subject: no cosine tells those apart.
 """
 
 UNKNOWN_WORDS = 0.1
-"""What it costs if no passage has any of the question's words."""
+"""Penalty if the passages have none of the question's words; in proportion if they have some."""
 
 
 class Judged(NamedTuple):
@@ -58,10 +58,11 @@ class Judged(NamedTuple):
     """The sentences, best first."""
     cosines: dict[Quote, float]
     fit: float
-    """How near the best is to the question, by itself and beside others, less what the passages do not know."""
+    """The best sentence's cosine plus its lead over others, less the penalty for unknown words."""
 
 
 async def judged(embedder: Embedder, judge: Judge, asked: Question, laid: list[Laid]) -> Judged:
+    """Score with the judge's cosines the sentences that the embedder shortlists."""
     import numpy as np
 
     places = [
@@ -84,7 +85,7 @@ async def judged(embedder: Embedder, judge: Judge, asked: Question, laid: list[L
             [OF_WORDS * asked.overlap(text) + asked.exact(text) for text in below]
         )
         picked = [places[place] for place in sorted(np.argsort(-first, kind="stable")[:JUDGED])]
-        # What is read ahead takes no more than a look into the cache.
+        # Sentences read ahead cost only a cache lookup.
         chosen = set(picked)
         places = [place for place in places if place in chosen or laid[place[0]].ahead is not None]
     vectors = await judge.embed([asked.text, *(laid[number].below[index] for number, index in places)])
@@ -109,7 +110,7 @@ async def judged(embedder: Embedder, judge: Judge, asked: Question, laid: list[L
             - FRAGMENT * (len(said.split()) < 3)
         )
         cosines[Quote(number, unit.start, unit.end, score)] = cosine
-    # Beside the same others, whether more are read or not: the bar is set for so many.
+    # Compare with the shortlist only, even if more were read: the bar is tuned for that many.
     best, among = max(cosines.values()), set(picked)
     read = zip(places, cosines.values(), strict=True)
     others = sorted((cosine for place, cosine in read if place in among), reverse=True)[1:]

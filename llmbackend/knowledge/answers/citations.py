@@ -1,7 +1,7 @@
-"""What a model writes, checked as it comes: whether it found anything at all, and whom it cites.
+"""Checking what a model writes as it streams: whether it found anything, and which sources it cites.
 
-Citations are marked by characters that no text has, until the whole answer is made: what a document or a model puts
-together otherwise, and looks like a citation, is none.
+Until the answer is shown, real citations are marked by noncharacters, which are stripped from all other text. Whatever
+else looks like a citation, in a document or a reply, is therefore known not to be one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from ...inference.thoughts import CLOSING
 
 NOT_THERE = "NOT IN THE DOCUMENTS"
-"""What the model is told to answer where the passages do not tell."""
+"""What the model is told to reply if the passages do not answer the question."""
 
 # Noncharacters, which Unicode keeps for use within a program.
 _OPEN, _CLOSE, ANEW = "\ufdd0", "\ufdd1", "\ufdd2"
@@ -24,21 +24,21 @@ _AND = r"\s?[,;–-]\s?"
 _MOST_CITED = 20  # in one pair of brackets
 _NUMBERS = rf"[0-9]{{1,9}}(?:{_AND}[0-9]{{1,9}}){{0,{_MOST_CITED - 1}}}"
 _NUMBERS_BEGUN = rf"\[(?:{_NUMBERS}(?:\s?(?:[,;–-]\s?)?)?)?"
-# With digits of any script.
+# The same with digits of any script.
 LIKE_ONE = rf"\[(?={_NUMBERS}\])".replace("[0-9]", r"\d")
 LIKE_ONE_BEGUN = _NUMBERS_BEGUN.replace("[0-9]", r"\d")
 _CITATION = re.compile(rf"\s?\[({_NUMBERS})\]")
 _RANGE = re.compile(r"([0-9]+)(?:\s?[–-]\s?([0-9]+))?")
 _NOT_THERE = re.compile(r"\s{0,9}[\"'*(]{0,9}" + NOT_THERE + r"[\"'*).]{0,9}")
-# What may yet become a citation, or the above.
+# A text's end that may yet become a citation or NOT_THERE.
 _BEGINNINGS = "|".join(NOT_THERE[:length] for length in range(len(NOT_THERE), 0, -1))
 _BEGUN = re.compile(
     rf"\s{{0,9}}[\"'*(]{{0,9}}(?:{_NUMBERS_BEGUN}|[<\[]/?[a-zA-Z]{{0,9}}|(?:{_BEGINNINGS})[\"'*).]{{0,9}})?\Z"
 )
 _MOST = 9 + 9 + max(len(NOT_THERE) + 9, 1 + 12 * _MOST_CITED + 3)
-"""Characters that may yet become something."""
+"""How many characters such an end may have."""
 _MOST_BEFORE = 200
-"""Characters before the first word that may yet be NOT_THERE."""
+"""How many characters are held back at the beginning while they may yet become NOT_THERE."""
 
 _UNSEEN = "\u00ad\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff"
 _LIKE_A_CITATION = re.compile(rf"[\[［【〔⟦〚]([\s\d,;^#–—{_UNSEEN}-]{{1,40}})[\]］】〕⟧〛]")
@@ -46,12 +46,12 @@ _LIKE_NOT_THERE = re.compile(rf"\b{NOT_THERE}\b".replace(" ", r"\s+"), re.IGNORE
 
 
 def mark(number: int) -> str:
-    """A citation of ours, until `links.Inert` shows it."""
+    """A marked citation; `links.Inert` turns it into "[1]"."""
     return f"{_OPEN}{number}{_CLOSE}"
 
 
 def citing_nothing(text: str) -> str:
-    """A document's text without what a reader, or a model that copies it, may take for a citation of ours, or our NOT_THERE."""
+    """A document's text with everything defused that could pass for one of our citations, or for NOT_THERE."""
     text = _LIKE_A_CITATION.sub(
         lambda found: f"({found[1]})" if re.search(r"\d", found[1]) else found[0], text
     )
@@ -60,11 +60,11 @@ def citing_nothing(text: str) -> str:
 
 
 class Checked:
-    """The pieces of an answer, its citations marked, without those of sources that there are not (there are `count`).
+    """An answer's pieces with citations marked; citations of sources beyond `count` are dropped.
 
-    `found` tells afterwards whether the passages tell, by the model's own word. Nothing comes where it answers that
-    they do not; where it says so after some words of its own, these come. Where it turns out that it was thinking so
-    far, ANEW comes: its template has opened the thoughts, so that only their end is told.
+    Afterwards `found` says whether the passages answer the question, by the model's own word. A reply of NOT_THERE
+    yields nothing; words before it are yielded. Some chat templates open the model's thoughts themselves, so that only
+    their closing tag is seen: then ANEW is yielded, and what came before it is no part of the answer.
     """
 
     def __init__(self, answer: AsyncIterator[str], count: int) -> None:
@@ -74,7 +74,7 @@ class Checked:
 
     @property
     def found(self) -> bool:
-        # Who says that something is not there, and cites what is, has found something.
+        # A reply that says something is missing but cites what is there has found something.
         return self._cites or (self._said and not self._missing)
 
     async def pieces(self) -> AsyncGenerator[str, None]:
@@ -90,10 +90,10 @@ class Checked:
                 beginning = _plain(held[:_MOST_BEFORE])
                 if beginning.startswith(NOT_THERE):
                     async for _ in self._answer:
-                        pass  # its last event counts the tokens
+                        pass  # read to the end: the last event has the token counts
                     return
                 if NOT_THERE.startswith(beginning) and len(held) < _MOST_BEFORE:
-                    continue  # it may become that
+                    continue  # it may yet become NOT_THERE
                 begun = True
                 held = held.lstrip()
             incomplete = _BEGUN.search(held, max(0, len(held) - _MOST))
@@ -113,7 +113,7 @@ class Checked:
         return text
 
     def _marked(self, found: re.Match[str]) -> str:
-        """The sources that are there, each by itself: [1, 2] is [1][2]."""
+        """Mark each cited source that exists by itself: [1, 2] becomes [1][2]."""
         named = [(int(one), int(last or one)) for one, last in _RANGE.findall(found[1])]
         nought = len(named) > 1 and any(one == 0 for one, _ in named)
         if nought or any(one > last for one, last in named):

@@ -1,6 +1,5 @@
-"""Foreign text in a prompt, as data: it can neither end nor imitate the tags around it, nor a chat template's tokens.
-
-Servers and llama.cpp read such tokens in a message's text as if the template had written them.
+"""Putting untrusted text into a prompt as data: it can neither close nor imitate the tags around it, nor a chat
+template's special tokens, which servers and llama.cpp would obey even inside a message's text.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _ODD = re.compile(r"[^\t\n\r -~]")
 
 _BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters that do not show
 
-# What looks like one of these, and is not the same by NFKC.
+# Lookalikes that NFKC does not fold.
 _LIKE = str.maketrans(
     {
         **dict.fromkeys("‹〈⟨❮❬ᐸ˂≺⧼⦑", "<"),
@@ -60,9 +59,9 @@ def as_data(text: str) -> str:
 
 
 def _shape(text: str) -> tuple[str, range | list[int]]:
-    """What the text looks like in plain lower-case letters, and where in it each of these stands.
+    """The text as a reader sees it, in plain lower-case letters, and each letter's position in the original.
 
-    Without characters that do not show, and with wide, small and similar ones as those that they look like.
+    Invisible characters are dropped; full-width, small and lookalike ones are folded.
     """
     if not _ODD.search(text):
         return text.lower(), range(len(text))

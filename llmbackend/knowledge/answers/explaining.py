@@ -11,10 +11,11 @@ from ..retrieval.unmet import unmet
 from .writing import Writer
 
 SHOWN = 200
-"""Characters of a passage."""
+"""Characters of a passage that an explanation shows."""
 
 
 async def explained(written: Writer, found: bool, clock: Clock, scope: Scope) -> dict[str, Any]:
+    """The fields of an `Explanation`."""
     passages = written.passages
     best = passages.best
     candidates: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Passages laid out to be read: their units, and the headings above each."""
+"""Passages split into units (sentences, list items, table rows), each with the headings above it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .units import Unit, units
 
 @dataclass(frozen=True)
 class Laid:
-    """A passage and what it is made of."""
+    """A passage and its units."""
 
     candidate: Candidate
     parts: list[Unit]
     below: list[str]
-    """Each unit with the heading above it."""
+    """Each unit's text, prefixed by the heading above it."""
     above: list[list[str]]
     """The headings above each unit, outermost first."""
 
@@ -33,16 +33,16 @@ class Laid:
 
     @property
     def ahead(self) -> float | None:
-        """The passage's cosine, where the judge has read it ahead, and its sentences with it."""
+        """The passage's cosine if the judge read it ahead, when it was stored; else None."""
         return self.candidate.scores.get("ahead")
 
     def plain(self, place: int) -> str:
-        """A unit's words, to tell whether two say the same."""
+        """A unit's words in lower case, to compare units by."""
         unit = self.parts[place]
         return " ".join(re.findall(r"\w+", self.text[unit.start : unit.end].lower()))
 
     def below_headings(self, asked: set[str], quote: Quote) -> Quote:
-        """The quote from the headings right above it on, if these have words that are asked for and that it does not have."""
+        """The quote extended to the headings right above it that have words of the question which it lacks."""
         place = next((index for index, unit in enumerate(self.parts) if unit.start == quote.start), 0)
         start, said = quote.start, self.text[quote.start : quote.end]
         while place and self.parts[place - 1].kind == "heading":
@@ -54,6 +54,7 @@ class Laid:
 
 
 def lay(candidate: Candidate) -> Laid:
+    """Split a candidate's passage into units; each unit's headings are the chunk's, then the passage's own."""
     text = candidate.chunk.text
     parts = units(text) or [Unit(0, len(text), "sentence", 0, False)]
     if not any(unit.tells for unit in parts):
@@ -72,6 +73,6 @@ def lay(candidate: Candidate) -> Laid:
 
 
 def sentences(chunk: Chunk) -> list[str]:
-    """What the judge reads of a passage: what may answer, each below its heading."""
+    """What the judge reads of a chunk: each unit that may answer, prefixed by its heading."""
     laid = lay(Candidate(chunk, "", 0.0, {}))
     return [below for unit, below in zip(laid.parts, laid.below, strict=True) if unit.tells]

@@ -1,10 +1,9 @@
-"""Answers without anything that loads, links or runs where they are shown: what a document says must not call home.
+"""Making answers inert: nothing in them loads, links or runs where they are shown, so no document can call home.
 
-A Markdown image is a request to whoever a document names, with whatever the document had the model put into its URL
-(EchoLeak, CVE-2025-32711). Text comes in pieces and goes through three stages, each of which sees what the one before
-it has made. The first two make it readable: images and HTML tags are removed, links become their text and their host.
-The last one makes it safe, whatever the others did not know: it leaves no two characters side by side that could begin
-a link, an image, a reference or a tag.
+A Markdown image is a request to a host of the document's choosing, and its URL carries whatever the document made the
+model put there (EchoLeak, CVE-2025-32711). Text streams through three stages, each fed by the one before. The first two
+keep it readable: images and HTML tags are removed, links become their text and host. The last makes it safe, whatever
+the others missed: it separates any two characters that could begin a link, an image, a reference or a tag.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from typing import Literal
 from .citations import LIKE_ONE, LIKE_ONE_BEGUN, MARKED
 
 Links = Literal["host", "remove", "keep"]
-"""Links as their text and host, as their text only, or everything as it came."""
+"""Show links as text and host, as text only, or leave everything as it is."""
 
-# What is held back while it may yet become something has bounds: beyond them, the last stage makes it safe.
+# Bounds on what is held back as a possible beginning; anything longer is left to the last stage.
 _TEXT = r"(?:\\.|[^\[\]\\]|\[(?:\\.|[^\[\]\\]){0,200}+\]){0,300}+"
 _TITLE = r"\s{1,20}(?:\"[^\"]{0,300}\"|'[^']{0,300}'|\([^()]{0,300}\))"
 _TARGET = (
@@ -40,7 +39,7 @@ _TAGS = "|".join((
     "wbr", "xmp",
 ))
 # fmt: on
-_APART = {  # what stands in the place of a tag, lest numbers become one; of others, nothing
+_APART = {  # replaces a tag so that the numbers beside it do not run together; other tags are replaced by nothing
     "sup": "^",
     **dict.fromkeys(("br", "dd", "div", "dt", "li", "p", "td", "th", "tr"), " "),
 }
@@ -78,11 +77,11 @@ _CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(co
 
 
 LINE = 200
-"""Characters of a line that are looked at for words."""
+"""How far back on a line to look for words."""
 
 
 class _Stage:
-    """re.sub for a text in pieces. What may yet become a match is held back."""
+    """A streaming re.sub: text that may yet become a match is held back."""
 
     def __init__(
         self, pattern: re.Pattern[str], begun: re.Pattern[str], replace: Callable[[re.Match[str]], str]
@@ -110,12 +109,12 @@ class _Stage:
 
 
 class Inert:
-    """Text without live links, images and HTML, piece by piece. Marked citations are shown in it, as in "[1]"."""
+    """Removes live links, images and HTML from streamed text, and shows marked citations as "[1]"."""
 
     def __init__(self, links: Links, *, cites: bool = True) -> None:
-        """Where it `cites`, what else looks like a citation is set apart, as in "[ 7]"."""
+        """With `cites`, anything else that looks like a citation gets a space: "[ 7]"."""
         self.cited: list[int] = []
-        """The numbers that are shown, in the order of their first mention."""
+        """The numbers cited, in order of first mention."""
         self._links = links
         self._cites = cites
         self._anchor = ""
@@ -128,6 +127,7 @@ class Inert:
             self._stages = [formatted, bare, live]
 
     def feed(self, piece: str, last: bool = False) -> str:
+        """The next part that is safe to show, perhaps empty; with `last`, everything held back as well."""
         if self._links != "keep":
             piece = piece.translate(_CONTROLS)
         for stage in self._stages:
@@ -171,7 +171,7 @@ class Inert:
         return found[0] + " " * apart
 
     def _goes_on(self, found: re.Match[str]) -> bool:
-        """Whether what follows would make it a link, or its definition, which none is behind words in its line."""
+        """Whether what follows would make it a link, or a link definition (which cannot follow words on its line)."""
         after = found.string[found.end() : found.end() + 1]
         if after != ":":
             return after == "(" or found[0] in "!<"
@@ -186,7 +186,7 @@ def inert(text: str, links: Links) -> str:
 
 
 def _host(url: str) -> str:
-    """The host of a URL as a browser reads it, without what could be more than a name; empty where there is none."""
+    """The host of a URL as a browser reads it, reduced to the characters of a name; empty if it has none."""
     start = re.match(
         r"(?:(?:https?|ftps?):[/\\]*|[/\\]{2,}|[a-z][a-z0-9+.-]*://|(?=www\.))", url, re.IGNORECASE
     )

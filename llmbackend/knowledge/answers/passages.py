@@ -1,4 +1,4 @@
-"""The passages that a question is answered from: numbered, each with the quote that fits best, cut to a budget."""
+"""The passages that a question is answered from: numbered, each with its best quote, cut to a token budget."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ..retrieval.candidates import Candidate
 class Passages:
     question: str
     candidates: list[Candidate]
-    """The hits, which the sources are of, and what was dropped."""
+    """The hits that the sources come from, and those that were dropped."""
     sources: list[Source]
     quotes: list[Quote]
-    """Every sentence of the sources, those first that fit the question best."""
+    """Every sentence of the sources, best fit first."""
 
     @property
     def best(self) -> dict[int, Quote]:
-        """Of each source, from 0, the quote that fits best."""
+        """The best quote of each source, by index from 0."""
         return {quote.text: quote for quote in reversed(self.quotes)}
 
 
 async def number(question: str, candidates: list[Candidate]) -> Passages:
-    """The hits among the candidates as numbered sources, each with its quote: a verbatim part of its document.
+    """Number the hits as sources, each with a verbatim quote: the sentence that shares most words with the question.
 
-    A quote is what shares most of the question's words: nothing is embedded for it.
+    Nothing is embedded for this.
     """
     hits = [candidate for candidate in candidates if candidate.dropped is None]
     quotes = await fitting(None, question, [hit.chunk.text for hit in hits]) if hits else []
@@ -40,9 +40,9 @@ async def number(question: str, candidates: list[Candidate]) -> Passages:
 
 
 def sources(asked: set[str], hits: Sequence[Candidate], quotes: Sequence[Quote]) -> list[Source]:
-    """The hits, numbered from 1, each with the first of its quotes; one that has none is quoted whole.
+    """The hits, numbered from 1, each with its first quote; a hit without one is quoted whole.
 
-    A heading above a hit is its quote if it has more of the question's words than the sentence that fits best.
+    A heading above a hit is quoted instead if it has more of the question's words than the best sentence.
     """
     best = {quote.text: quote for quote in reversed(quotes)}
     told: list[Source] = []
@@ -57,7 +57,7 @@ def sources(asked: set[str], hits: Sequence[Candidate], quotes: Sequence[Quote])
 
 
 def above(asked: set[str], headings: Sequence[str], said: str) -> list[str]:
-    """Of the headings above what is said, those with words that are asked for and that it does not have."""
+    """The headings that have words of the question which the text below them lacks, outermost first."""
     told: list[str] = []
     left = asked - stems(said)
     for heading in reversed(headings):
@@ -68,10 +68,10 @@ def above(asked: set[str], headings: Sequence[str], said: str) -> list[str]:
 
 
 def within(passages: Passages, budget: int) -> list[str]:
-    """What the model gets to read, below its headings, within a budget of tokens.
+    """The texts that the model reads, each below its headings, within a budget of tokens.
 
-    Whole passages if they fit; else each cut to the sentences around its quote, best sources first, and the weakest
-    left out. The best source's quote is always there.
+    Whole passages if they fit; otherwise each is cut to the sentences around its quote, and the last ones are left out.
+    The best source's quote is always included.
     """
     best = passages.best
     hits = [candidate.chunk for candidate in passages.candidates if candidate.dropped is None]
@@ -92,14 +92,14 @@ def within(passages: Passages, budget: int) -> list[str]:
 
 
 def _around(text: str, quote: Quote, most: int) -> str:
-    """The quote with as many neighbouring sentences, after and before it in turn, as fit into so many tokens."""
+    """The quote and its neighbouring sentences, added after and before in turn, within `most` tokens."""
     start, end = quote.start, quote.end
     spans = sentences(text)
     after = deque(span_end for _, span_end in spans if span_end > end)
     before = [span_start for span_start, _ in spans if span_start < start]
     left = most - len(tokens_of(text[start:end]))
     while after or before:
-        # What is added is counted, not the whole anew: that is a text's length squared.
+        # Count only what is added: counting the whole each time is quadratic.
         if after and (count := len(tokens_of(text[end : after[0]]))) <= left:
             end = after.popleft()
             left -= count

@@ -1,4 +1,4 @@
-"""A question: its words, and those that stand for one thing alone: codes, numbers, names."""
+"""A question's words, and those that must match exactly: codes, numbers and names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _YEAR = re.compile(r"(?:19|20)\d\d")
 
 
 class Question:
-    """What is asked, and how rare its codes, numbers and names are in some passages."""
+    """A question, and how rare its codes, numbers and names are in the given passages."""
 
     def __init__(self, question: str, passages: Sequence[str]) -> None:
         self.text = question
@@ -31,7 +31,7 @@ class Question:
         }
         self._rare: dict[str, float] = {}
         self.missing: list[str] = []
-        """Codes that no passage has."""
+        """Codes of the question that no passage has."""
         for word, pattern in self._patterns.items():
             count = sum(pattern.search(passage) is not None for passage in passages)
             if count:
@@ -41,22 +41,25 @@ class Question:
 
     @property
     def has_code(self) -> bool:
-        """Whether it asks by a code that some passage has."""
+        """Whether it has a code that some passage has too."""
         return any(map(_is_code, self._rare))
 
     def overlap(self, text: str) -> float:
-        """The share of its words that a text has."""
+        """The share of its words that occur in the text, 0 to 1."""
         return len(self.stems & stems(text)) / max(1, len(self.stems))
 
     def exact(self, text: str) -> float:
-        """Which share of the codes, numbers and names that the passages have the text has; rare ones count more."""
+        """The share of its codes, numbers and names that occur in the text, 0 to 1, weighted by rarity.
+
+        Those that no passage has do not count.
+        """
         whole = sum(self._rare.values())
         has = sum(rare for word, rare in self._rare.items() if self._patterns[word].search(text))
         return has / whole if whole else 0.0
 
 
 def _bare(word: str) -> str:
-    """Without signs around it, and without what apostrophes join to a code: E-03's, E-03'ün, l'E-03."""
+    """The word without punctuation around it, nor affixes joined to a code by an apostrophe: E-03's, E-03'ün, l'E-03."""
     parts = word.split("'")
     coded = [place for place, part in enumerate(parts) if any(map(str.isdigit, part))]
     kept = parts[coded[0] : coded[-1] + 1] if coded else parts
@@ -79,7 +82,7 @@ def _is_code(word: str) -> bool:
 
 
 def _pattern(word: str) -> re.Pattern[str]:
-    """E-03 is E03 and E 03, too."""
+    """Matches the word however it is punctuated: E-03, E03, E 03."""
     said = r"[\W_]{0,2}".join(map(re.escape, _GROUP.findall(word)))
     letter = rf"[^\W_{UNSPACED}]"
     return re.compile(rf"(?<!{letter}){said}(?!{letter})", re.IGNORECASE)

@@ -1,7 +1,7 @@
-"""An answer in the documents' own words: the stretches that answer the question, or come closest to it.
+"""Answers in the documents' own words: the stretches that answer the question, or come closest.
 
-So answers a backend whose chat model can only copy, such as the small embedded one: its own words had the fact in 13 of 22
-questions on the demo's documents, the best quotes in 19.
+Used if the chat model is too small to write answers, as the embedded one is: on the demo's documents its own words had
+the fact for 13 of 22 questions, the best quotes for 19.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .conversation import last_question
 from .reading import DENSE_WEIGHT, READ, Reading, orders, read
 
 QUOTES = "quotes"
-"""The model of an answer that is made of stretches of the documents."""
+"""The `model` of an answer that only quotes."""
 OWN_WORDS = "In the documents' own words:"
 CLOSEST = "There is nothing certain on this in the collection. The closest passages:"
 
@@ -33,12 +33,13 @@ async def by_quotes(
     wanted: RagQueryRequest,
     clock: Clock,
 ) -> Quotation:
+    """Search and read for an answer made of quotes; nothing of it is written yet."""
     asked = [wanted.question]
     if wanted.history:
-        # Nobody can rewrite the question: the one before may hold what it leaves unsaid.
+        # There is no model to rewrite the question, so the one before it is tried as context.
         asked.append(f"{last_question(wanted.history)} {wanted.question}".strip())
     for question in asked:
-        # Not in the judge's order: that comes from reading them sentence by sentence.
+        # The judge orders these later, sentence by sentence, so the search need not.
         find = partial(retriever.candidates, scope, question, clock=clock, depth=max(READ, NEXT_BEST))
         candidates = await find()
         if orders(judge, question, candidates):
@@ -72,7 +73,7 @@ class Quotation:
             missing = ", ".join(map(citing_nothing, self._reading.missing))
             yield f"No passage has {missing}. {CLOSEST}" if missing else CLOSEST
         for source, text in stretches:
-            # What does not answer is no evidence, and is not cited.
+            # A passage that does not answer is not evidence, so it is not cited.
             number = mark(source + 1) if self.found else f"(source {source + 1})"
             space = (
                 "\n\n" if text.splitlines()[-1].startswith("|") else " "

@@ -18,9 +18,9 @@ PREFIX = "rag/"
 
 
 def query(request: ChatRequest) -> RagQueryRequest:
-    """What is asked of which collection: the last user message, with what was said before as its history.
+    """The chat request as a query: the last user message is the question, the messages before it are its history.
 
-    Raises InvalidRequest if there is none or it is empty, NotFound for a name that no collection has.
+    Raises InvalidRequest if there is no user message or it is empty, NotFound if no collection can have that name.
     """
     model = request.model or ""
     if request.json_schema is not None:
@@ -42,7 +42,7 @@ def query(request: ChatRequest) -> RagQueryRequest:
 
 
 def completion(model: str, answer: QueryAnswer) -> dict[str, Any]:
-    """The answer as a chat.completion; its sources are beside the choices."""
+    """The answer as a chat.completion, with an extra field `sources`."""
     message = {"role": "assistant", "content": answer.answer}
     return {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -58,7 +58,7 @@ def completion(model: str, answer: QueryAnswer) -> dict[str, Any]:
 async def chunks(
     model: str, events: AsyncIterator[dict[str, Any]], include_usage: bool
 ) -> AsyncIterator[bytes]:
-    """The events of an answer (see `Answering.piecewise`) as chat.completion.chunk events; sources are in the first."""
+    """An answer's events (see `Answering.piecewise`) as chat.completion.chunk events; the first has the sources."""
     base = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion.chunk",

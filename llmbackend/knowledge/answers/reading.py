@@ -1,8 +1,8 @@
-"""What passages say on a question, where no model phrases it: the stretches that answer it, and whether they do.
+"""Reading passages for an answer without a chat model: which stretches answer the question, and whether any does.
 
-The judge reads what may answer: the sentences of the passages that a search has found, each below its heading. A static
-embedder, which reads thousands a second, picks those that the judge gets to read. Where there is no judge, or one that
-does not know the language, the embedder's own vectors decide.
+The judge reads the sentences of the passages found, each prefixed by its heading. A static embedder, which reads
+thousands a second, shortlists them for the judge. Without a judge that knows the language, the embedder's own vectors
+decide.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from .question import Question
 from .stretches import SURE, UNSURE, Stretch, stretches
 
 READ = 30
-"""Passages whose sentences may answer. Of 75 questions in other words than their documents' (development half and held-back half
-together), an answer has the fact for 59; from 20 passages for 57, from the first five for 53."""
+"""Passages whose sentences may answer. For 59 of 75 questions that paraphrase their documents (development and held-back
+halves together) the answer has the fact; from 20 passages for 57, from five for 53."""
 
 DENSE_WEIGHT = 2.0
-"""What the dense list counts, at least, for what is read: who is first there matters little, but who is among them.
+"""The least weight of the dense list here: being among the passages read matters, their order does not.
 
-Of 163 questions in other words than those of 2,000 passages (a half to set it by, and a half not looked at), 70 and 74 have
-the right passage among those that are read, and 44 and 46 answers the fact; with what a search gives static vectors (.3),
-58 and 69, and 35 and 43. The judge's own vectors of all passages, if there were such, would have 75 and 78.
+Of 163 questions that paraphrase 2,000 passages (a tuning half and a held-back half), 70 and 74 have the right passage
+among those read, and 44 and 46 answers have the fact; with the usual weight of static vectors (.3) 58 and 69, and 35
+and 43. The judge's own vectors of all passages would reach 75 and 78.
 """
 
 OF_CODE = 0.2
-"""What it counts for `found` that the best passage has the code that was asked for. Of 480 questions by codes and amounts
-among 3,000 passages that are alike (ten languages), 463 are answered; without it, 416."""
+"""Added to the fit if the best passage has the code in the question. Of 480 questions about codes and amounts in 3,000
+similar passages (ten languages), 463 are answered; without it 416."""
 
 ORDERING = {"rerank", "retriever", "postprocessed"}
-"""Scores of what has put passages in an order that stays."""
+"""Scores of those parts of a search whose order is kept."""
 
 ENGLISH = 0.08
-"""Share of common English words from which on a text is English; German has .02, English some .3."""
+"""Share of common English words from which a text counts as English: German has .02, English about .3."""
 # fmt: off
 _ENGLISH = frozenset((
     "the", "of", "and", "to", "is", "are", "for", "with", "that", "this", "be", "or", "by", "it", "you", "how", "what",
@@ -69,9 +69,9 @@ class Reading:
 async def read(
     embedder: Embedder, judge: Judge, question: str, candidates: list[Candidate], top_k: int
 ) -> Reading:
-    """The candidates of a hybrid search in the order in which they answer; those beyond `top_k` are dropped.
+    """Reorder the candidates of a hybrid search by their best sentence, drop those beyond `top_k`, and quote the best.
 
-    The order of other searches, a reranker's and a project's own parts' stays.
+    Candidates from other searches, a reranker or a project's own parts keep their order.
     """
     may = _readable(candidates)
     others = [one for one in candidates if not any(one is other for other in may)]
@@ -94,7 +94,7 @@ async def read(
             of = laid[quote.text].candidate
             of.score = quote.score
             of.scores = {**of.scores, "judge": cosines[quote], "judged": quote.score}
-        # In the order of their best sentences; those without any keep theirs, behind them.
+        # By their best sentences; passages without any follow in their old order.
         order = list(dict.fromkeys([*(quote.text for quote in quotes), *range(len(laid))]))
         quotes = [quote._replace(text=order.index(quote.text)) for quote in quotes]
         laid = [laid[number] for number in order]
@@ -110,7 +110,7 @@ async def read(
 
 
 def orders(judge: Judge, question: str, candidates: list[Candidate]) -> bool:
-    """Whether the judge is going to put them in order: whom the search puts first does not matter then."""
+    """Whether `read` will reorder these candidates, so that the search's order does not matter."""
     may = _readable(candidates)
     return _knows(judge, question, may) and not _stays(may)
 
@@ -124,7 +124,7 @@ def _knows(judge: Judge, question: str, candidates: Sequence[Candidate]) -> bool
 
 
 def _stays(candidates: Sequence[Candidate]) -> bool:
-    """Whether they are in somebody else's order, or of a search that is not hybrid."""
+    """Whether their order is kept: another part has set it, or the search was not hybrid."""
     return any(ORDERING & one.scores.keys() or "fused" not in one.scores for one in candidates)
 
 

@@ -1,7 +1,7 @@
-"""The stretch of a passage that answers: enough around a sentence to be understood, in the text's own words.
+"""The stretch of a passage to quote: the answering sentence, and enough around it to be understood.
 
-That is the sentence with its neighbours, a whole list with what introduces it, a row of a table with its head, steps from
-the first one on. A heading, a line that ends in a colon or the mark of a page is never all of it.
+That is a sentence with its neighbours, a whole list with its introduction, a table row with the table's head, or steps
+from the first on. It is never a heading, a line ending in a colon or a page mark alone.
 """
 
 from __future__ import annotations
@@ -18,38 +18,41 @@ from .units import Unit
 _SPACE = re.compile(r"[ \t\r\n\f\v]+")  # not those that hold a number together
 
 ROOM = 1.25
-"""How far beyond its words a stretch goes to end with its paragraph."""
+"""How far a stretch may exceed its words to finish its paragraph, as a factor."""
 
 
 SECOND = 0.75
-"""What a second passage's score must be of the first's, to be told as well."""
+"""A second passage is quoted too if its score is at least this share of the first's."""
 
 
 class Length(NamedTuple):
-    """How much is told. Words are those of the first stretch, of all, and of all at most."""
+    """How much is quoted, in words."""
 
     stretches: int
     first: int
+    """Words of the first stretch."""
     all: int
+    """Words of all stretches together."""
     most: int
+    """Hard limit on all words."""
     same: bool
-    """Whether a passage may have several."""
+    """Whether one passage may give several stretches."""
 
 
 SURE = Length(2, 60, 88, 132, False)
 UNSURE = Length(3, 50, 130, 136, True)
-"""What is shown as closest, where nothing answers: the fact is often a little further on there, or in the third passage."""
+"""For the closest passages when nothing answers: the fact is often a little further on, or in the third passage."""
 
 
 class Stretch(NamedTuple):
-    """What is said, and the number of its source, from 0."""
+    """A quoted text, and the index of its source, from 0."""
 
     source: int
     text: str
 
 
 def stretches(asked: set[str], hits: list[Laid], quotes: list[Quote], length: Length) -> list[Stretch]:
-    """One of the best passage, and the next that have something to add, each below what of its headings is asked."""
+    """A stretch of the best passage, then of the next ones that add something, each below its relevant headings."""
     told: list[Stretch] = []
     said: set[str] = set()
     left = length.all
@@ -78,14 +81,14 @@ def stretches(asked: set[str], hits: list[Laid], quotes: list[Quote], length: Le
 
 
 def size(text: str) -> int:
-    """Its words; in scripts without spaces, so many as take that room."""
+    """A text's words; in scripts without spaces, a seventh of its characters."""
     return max(len(text.split()), len(text) // 7)
 
 
 def around(text: str, parts: Sequence[Unit], best: int, words: int, most: int) -> list[int]:
-    """The units to say, of which `best` is one or the announcement: about so many words, at most `most`.
+    """Indices of the units to quote around `best`: about `words` words, at most `most`.
 
-    Only a list or table that is wanted whole has more than a few above `words`.
+    Only a whole list or table exceeds `words` by more than a little.
     """
     return _Growing(text, parts, words, most).around(best)
 
@@ -96,7 +99,7 @@ class _Growing:
         self._parts = parts
         self._words = words
         self._most = most
-        # Marks are not said.
+        # Marks are not quoted.
         self._sizes = [0 if unit.kind == "mark" else size(text[unit.start : unit.end]) for unit in parts]
 
     def around(self, best: int) -> list[int]:
@@ -122,7 +125,7 @@ class _Growing:
                     break
                 chosen.add(step)
         elif kind == "row":
-            # The line below the head; the one below all rows is none.
+            # The rule below the head; a rule below the last row does not count.
             rules = [row for row in own[1:-1] if not re.search(r"\w", self._said(row))]
             head = [row for row in own if rules and row <= rules[0]]
             if 2 * self._size(head) <= self._most:
@@ -143,8 +146,7 @@ class _Growing:
         return index
 
     def _blocks(self, indices: Iterable[int]) -> list[list[int]]:
-        """What stands around, up to a heading: sentences one by one, lists and tables as a whole, with what announces
-        them."""
+        """The units up to the next heading in blocks: single sentences, whole lists and tables with their introductions."""
         blocks: list[list[int]] = []
         for index in indices:
             unit = self._parts[index]
@@ -158,7 +160,7 @@ class _Growing:
         return blocks
 
     def _grow(self, chosen: set[int], after: list[list[int]], before: list[list[int]]) -> None:
-        """Add what comes after and before in turn, as long as there is room for it."""
+        """Add blocks after and before in turn while there is room."""
         sides = [after, before]
         turn = 0
         while (after or before) and self._size(chosen) < self._words:
@@ -171,7 +173,7 @@ class _Growing:
             turn += 1
 
     def _ended(self, chosen: set[int]) -> list[int]:
-        """In order, and without what leads to nothing at the end."""
+        """In text order, without a heading or introduction left dangling at the end."""
         told = sorted(index for index in chosen if self._parts[index].kind != "mark")
         while len(told) > 1 and (self._parts[told[-1]].kind == "heading" or self._parts[told[-1]].stub):
             told.pop()
@@ -179,7 +181,7 @@ class _Growing:
 
 
 def written(text: str, parts: Sequence[Unit], chosen: Sequence[int], most: int) -> str:
-    """The units as they are said: a paragraph's in one line, a list's and a table's in lines of their own."""
+    """The chosen units as one text: a paragraph on one line, list items and table rows on lines of their own."""
     said = ""
     for place, index in enumerate(chosen):
         unit = parts[index]

@@ -1,6 +1,6 @@
-"""An answer in the words of a chat model that has read the passages.
+"""Answers written by a chat model that reads the passages.
 
-It is asked to cite them by number, and to say so where they do not tell.
+The model is asked to cite them by number, and to say if they do not answer the question.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REPLY_TOKENS = 256
 async def by_model(
     chat: ChatModel, retriever: Retriever, scope: Scope, wanted: RagQueryRequest, clock: Clock
 ) -> Synthesis:
-    """Before the model's first token, nothing but the question is embedded."""
+    """Search for an answer that the model will write. Only the question is embedded, for an early first token."""
     question, usage = wanted.question, dict[str, int]()
     if wanted.history:
         with clock("rewrite"):
@@ -76,10 +76,10 @@ class Synthesis:
             async for piece in checked.pieces():
                 silent = False
                 yield piece
-        if silent and self.was_cut:  # which is not to say that there is nothing in the documents
+        if silent and self.was_cut:  # silence alone does not mean that the documents have no answer
             raise BackendError(
-                f"{self.model or 'the chat model'} thought for all of its {REPLY_TOKENS} tokens and answered nothing: "
-                "switch its thinking off, or use another model",
+                f"{self.model or 'the chat model'} spent all of its {REPLY_TOKENS} tokens on thinking and gave no answer: "
+                "turn its thinking off, or use another model",
                 details={"backend": "chat"},
             )
         self.found = checked.found

@@ -1,4 +1,4 @@
-"""What a passage is made of: sentences, headings, items of lists, rows of tables, in Markdown, reStructuredText or neither."""
+"""Splitting a passage into sentences, headings, list items and table rows: Markdown, reStructuredText or plain text."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ...inference.sentences import sentences
 Kind = Literal["sentence", "item", "step", "row", "heading", "mark"]
 
 TITLE_WORDS = 8
-"""Of a line by itself that may be a heading without any sign of one."""
+"""Most words of a line that counts as a heading although nothing marks it as one."""
 
 LONGEST_PAGE = 40
-"""Characters of a line that may be the mark of a page."""
+"""Most characters of a line that may be a page number."""
 
 _STEP = re.compile(r"\s*(?:#\.|\(?(?:\d{1,3}|[a-z])[.)])\s+(?=\S)")
 _ITEM = re.compile(r"\s*[-*+•‣▪·–]\s+(?=\S)")
@@ -40,13 +40,13 @@ _ADMONITIONS = frozenset(
 _UNSEEN = frozenset(
     ("toctree", "raw", "image", "figure", "contents", "include", "index", "blockdiag", "seqdiag", "meta")
 )
-"""Directives that are no text, nor what is indented below them."""
+"""Directives that hold no text, neither themselves nor in what is indented below them."""
 _COLUMNS = re.compile(r"[ \t]*=+(?:[ \t]+=+)+[ \t]*")
 _GRID = re.compile(r"[ \t]*\+(?:[-=]+\+)+[ \t]*")
 
 
 class Unit(NamedTuple):
-    """A sentence, heading, item of a list or row of a table: `text[start:end]`."""
+    """A sentence, heading, list item or table row: `text[start:end]`."""
 
     start: int
     end: int
@@ -54,11 +54,11 @@ class Unit(NamedTuple):
     block: int
     """The number of its paragraph, list or table."""
     stub: bool
-    """It ends in a colon: what it announces comes next."""
+    """Whether it ends in a colon and so introduces what comes next."""
 
     @property
     def tells(self) -> bool:
-        """Whether it may answer something."""
+        """Whether it can answer a question."""
         return self.kind not in ("heading", "mark")
 
 
@@ -66,11 +66,11 @@ class _Span(NamedTuple):
     start: int
     end: int
     kind: Kind | None = None
-    """None if what it says tells that."""
+    """None if it is to be judged by the text."""
 
 
 def units(text: str) -> list[Unit]:
-    """What a passage is made of, in its order."""
+    """A passage's units in order."""
     found: list[Unit] = []
     block = before = 0
     for start, end, known in _spans(text):
@@ -78,10 +78,10 @@ def units(text: str) -> list[Unit]:
         kind = known or _kind(said)
         last = found[-1] if found else None
         if last and kind == "mark" and _UNDERLINE.fullmatch(said) and _is_line(text, last, start):
-            found[-1] = last._replace(kind="heading")  # as reStructuredText has them
+            found[-1] = last._replace(kind="heading")  # an underlined title, as in reStructuredText
         apart = _EMPTY_LINE.search(text, before, start) is not None
         of_table = last is not None and "row" in (kind, last.kind) and known is not None and not apart
-        # The items of a list may stand apart.
+        # Blank lines may separate the items of one list.
         if last and not of_table and (kind != last.kind or (apart and kind not in ("item", "step"))):
             block += 1
         stub = kind != "mark" and said.rstrip(" *_`\n").endswith((":", "："))
@@ -99,7 +99,7 @@ def units(text: str) -> list[Unit]:
 
 
 def _spans(text: str) -> Iterator[_Span]:
-    """Sentences and lines; those whose kind the syntax tells come with it."""
+    """Sentences and lines; a kind is given if the syntax decides it."""
     start = 0
     for span in _of_rst(text):
         yield from _prose(text, start, span.start)
@@ -109,7 +109,7 @@ def _spans(text: str) -> Iterator[_Span]:
 
 
 def _prose(text: str, begin: int, stop: int) -> Iterator[_Span]:
-    """Sentences, without the headings that Markdown lets stand right above them."""
+    """Sentences, separated from Markdown headings right above them."""
     for start, end in sentences(text[begin:stop]):
         start, end = begin + start, begin + end
         while heading := _HEADING_LINE.match(text, start, end):
@@ -129,11 +129,11 @@ class _Line(NamedTuple):
     start: int
     end: int
     indent: int
-    """-1 if it is empty."""
+    """-1 for an empty line."""
 
 
 def _of_rst(text: str) -> Iterator[_Span]:
-    """Directives, labels, rules and tables of reStructuredText."""
+    """The directives, labels, rules and tables of reStructuredText."""
     lines = [_line(found) for found in re.finditer(r"[^\n]+|(?<=\n)(?=\n)", text)]
     number = 0
     while number < len(lines):
@@ -168,7 +168,7 @@ def _line(found: re.Match[str]) -> _Line:
 
 
 def _explicit(found: re.Match[str]) -> tuple[bool, tuple[Kind | None, int] | None]:
-    """Whether what is indented below it is no text; and, if it says something itself, its kind and where that begins."""
+    """Whether the indented block below it holds no text; and, if the line itself has text, its kind and start."""
     directive = _DIRECTIVE.fullmatch(found["what"])
     if directive is None:
         return False, None
@@ -176,12 +176,12 @@ def _explicit(found: re.Match[str]) -> tuple[bool, tuple[Kind | None, int] | Non
     if not argument or name in _UNSEEN or name.startswith("code"):
         return name in _UNSEEN, None
     start = found.start("what") + directive.start("argument")
-    # What an admonition says may begin beside its name.
+    # An admonition's text may begin on the line of its name.
     return False, (None if name in _ADMONITIONS else "heading", start)
 
 
 def _table(text: str, lines: list[_Line], first: int, border: re.Pattern[str]) -> Generator[_Span, None, int]:
-    """The rows of a table whose border the first line is, and its borders; returns the number of the line behind it."""
+    """The rows and borders of the table whose top border is line `first`; returns the line number after it."""
     indent = lines[first].indent
     yield _Span(lines[first].start, lines[first].end, "mark")
     row = number = first + 1
@@ -191,7 +191,7 @@ def _table(text: str, lines: list[_Line], first: int, border: re.Pattern[str]) -
         ruled = border.fullmatch(text, line.start, line.end) is not None
         behind = lines[number + 1].indent if number + 1 < len(lines) else -1
         ends = (ruled and behind < indent) or 0 <= line.indent < indent
-        # A row begins behind a border, or, if it is not a grid, where the first column has something.
+        # A row begins after a border or, outside grids, where the first column has text.
         if row < number and (ruled or ends or (border is _COLUMNS and line.indent == indent)):
             yield _Span(lines[row].start, lines[number - 1].end, "row")
             row = number
@@ -214,14 +214,14 @@ def _kind(said: str) -> Kind:
     if not re.search(r"\w", line) or (len(line) <= LONGEST_PAGE and _PAGE.fullmatch(line)):
         return "mark"
     if _LINK_LINE.fullmatch(line) or _FIELD.fullmatch(line):
-        return "mark"  # of a table of contents, an image, or of how a page is shown
+        return "mark"  # an entry of a table of contents, an image, or a field about the page
     if _STEP.match(said):
         return "step"
     return "item" if _ITEM.match(said) else "sentence"
 
 
 def _is_line(text: str, unit: Unit, following: int) -> bool:
-    """Whether it is one line, and what follows is the next one."""
+    """Whether the unit is one line, directly followed by the next."""
     between = text[unit.end : following]
     return unit.kind == "sentence" and "\n" not in text[unit.start : unit.end] and between.count("\n") == 1
 

@@ -1,4 +1,4 @@
-"""Who writes an answer: a model that has read the passages, or nobody: then the best quotes are it."""
+"""What writes an answer: a model that has read the passages, or, without one, the best quotes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Writer(Protocol):
     read: int
     """How many of the passages were read."""
     found: bool
-    """Whether the passages tell."""
+    """Whether the passages answer the question."""
     fit: float | None
-    """How well they fit, where that decides."""
+    """How well they fit; None if the model decides."""
     bar: float | None
-    """From which fit on they count as telling."""
+    """The fit from which they count as an answer."""
 
     @property
     def prompt(self) -> str | None:
-        """What the model was told, by name and version."""
+        """Name and version of the prompt; None without a model."""
 
     def pieces(self) -> AsyncGenerator[str, None]:
-        """The answer, piecewise, with its citations marked. What the above tell is known at its end."""
+        """The answer in pieces, with citations marked. The attributes above are final at its end."""
