@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import math
-import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Any, Literal
 
@@ -18,6 +15,7 @@ from ..knowledge.answers.citations import citing_nothing
 from ..knowledge.answers.delimiters import delimited
 from ..plugins import tool
 from ..schemas import Hit, Source
+from .calculation import calculated
 from .run_state import Running
 from .tooling import Told
 
@@ -228,86 +226,10 @@ async def today(run: Running) -> str:
     return f"{date.today():%Y-%m-%d, %A}"
 
 
-# Reckoning
-
-_DIGITS = 400
-"""Of numbers in a calculation: beyond them, it is refused."""
-_LARGEST = 10**_DIGITS
-
-_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-}
-_UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{name: getattr(math, name) for name in ("sqrt", "log", "log2", "log10", "exp", "sin", "cos", "tan")},
-    **{name: getattr(math, name) for name in ("floor", "ceil", "fabs")},
-    "abs": abs,
-    "round": round,
-    "min": min,
-    "max": max,
-    "sum": lambda *numbers: sum(numbers),
-}
-_CONSTANTS = {"pi": math.pi, "e": math.e}
-
-
 @tool("calculator")
 async def calculator(run: Running, expression: Annotated[str, Field(max_length=1000)]) -> str:
-    """Reckon: numbers with + - * / // % ** and parentheses, and sqrt, log, exp, abs, round, min, max, sum, sin, cos, tan."""
-    return reckoned(expression)
-
-
-def reckoned(expression: str) -> str:
-    """Raises InvalidRequest for what is no calculation, or too large a one."""
-    try:
-        tree = ast.parse(expression.strip().replace("^", "**"), mode="eval")
-        return str(_value(tree.body, 0))
-    except (SyntaxError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
-        raise InvalidRequest(f"{expression[:100]!r} cannot be reckoned: {error}") from None
-    except ZeroDivisionError:
-        raise InvalidRequest(f"{expression[:100]!r} divides by zero") from None
-
-
-def _value(node: ast.expr, depth: int) -> Any:
-    if depth > 50:
-        raise ValueError("it is nested too deeply")
-    match node:
-        case ast.Constant(value=bool()):
-            pass
-        case ast.Constant(value=int() | float() as value):
-            return _bounded(value)
-        case ast.Name(id=name) if name in _CONSTANTS:
-            return _CONSTANTS[name]
-        case ast.UnaryOp(op=op, operand=operand) if type(op) in _UNARY:
-            return _UNARY[type(op)](_value(operand, depth + 1))
-        case ast.BinOp(left=left, op=ast.Pow(), right=right):
-            return _power(_value(left, depth + 1), _value(right, depth + 1))
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
-            return _bounded(_BINARY[type(op)](_value(left, depth + 1), _value(right, depth + 1)))
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS:
-            return _bounded(_FUNCTIONS[name](*(_value(one, depth + 1) for one in args)))
-    raise ValueError(f"{ast.unparse(node)[:50]!r} is not understood")
-
-
-def _power(base: Any, exponent: Any) -> Any:
-    whole = isinstance(base, int) and isinstance(exponent, int)
-    if whole and exponent > 0 and abs(base) > 1 and exponent * math.log10(abs(base)) > _DIGITS:
-        raise ValueError(f"it has more than {_DIGITS} digits")
-    return _bounded(base**exponent)
-
-
-def _bounded(value: Any) -> Any:
-    if isinstance(value, complex):
-        raise ValueError("it is no real number")
-    if isinstance(value, int) and abs(value) > _LARGEST:
-        raise ValueError(f"it has more than {_DIGITS} digits")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("it is too large")
-    return value
+    """Calculate: numbers with + - * / // % ** and parentheses, and sqrt, log, exp, abs, round, min, max, sum, sin, cos, tan."""
+    return calculated(expression)
 
 
 # Writing
