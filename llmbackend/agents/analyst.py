@@ -1,7 +1,8 @@
 """`analyst`: the same questions put to every document, each answer with the words that it stands on.
 
 A quote that does not stand in its document is no answer: the cell stays empty. Parts that are identical are read once.
-Where no model reads, the sentence that fits a field best is its quote, and its value is what that says in so many words.
+Where no model reads, the sentence that fits a field best is its quote, the heading above it read along, and its value is what
+that says in so many words.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Workflow, step
 
 from .. import threads
-from ..analysis.extract import find, split
+from ..analysis.extract import Sentence, find, split, under_headings
 from ..errors import Forbidden, InvalidRequest, LLMBackendError, Unauthorized
 from ..files.documents import from_files
 from ..inference.sentences import stems
@@ -49,6 +50,8 @@ _DATE = re.compile(
     r"|August|September|October|November|December)\s+(?:\d{1,2}(?:st|nd|rd|th)?,?\s+)?\d{4}",
     re.IGNORECASE,
 )
+_LINE = re.compile(r"\S[^\n]*(?<=\S)")
+_LABEL = re.compile(r"[^\W\d_][\w /()-]{0,40}:\s+(?=\S)")
 _NOT = re.compile(r"\b(?:no|not|never|neither|none|without|kein\w*|nicht)\b", re.IGNORECASE)
 
 
@@ -290,22 +293,19 @@ class Analysing(Workflow):
 
     async def _by_sentences(self, part: str) -> dict[str, Any]:
         told: dict[str, Any] = {one.name: {"value": None, "quote": None} for one in self._wanted}
-        found = await threads.processor(split, part)
-        said = [one for one in found if len(one.text) <= 1000]
+        found = await threads.processor(_said, part)
+        said = [(one, heading) for one, heading in found if len(one.text) <= 1000]
         if not said:
             return told
         asked = [one.about for one in self._wanted]
+        texts = [f"{heading}: {one.text}" if heading else one.text for one, heading in said]
         with await self._run.permitted(("chat",), models=[("embedding", None)]):
-            vectors = (
-                await self._run.services.embedder.embed(
-                    [*asked, *(one.text for one in said)], too_long="truncate"
-                )
-            ).values
-        words = [stems(one.text) for one in said]
+            vectors = (await self._run.services.embedder.embed([*asked, *texts], too_long="truncate")).values
+        words = [stems(text) for text in texts]
         for number, wanted in enumerate(self._wanted):
             own = stems(wanted.about)
             best: tuple[float, Any, str] | None = None
-            for place, sentence in enumerate(said):
+            for place, (sentence, _) in enumerate(said):
                 share = len(own & words[place]) / max(1, len(own))
                 score = float(vectors[len(asked) + place] @ vectors[number]) + OF_WORDS * share
                 if score < TELLS or (best is not None and score <= best[0]):
@@ -315,6 +315,20 @@ class Analysing(Workflow):
             if best is not None:
                 told[wanted.name] = {"value": best[1], "quote": best[2]}
         return told
+
+
+def _said(part: str) -> list[tuple[Sentence, str]]:
+    """Its sentences, each with the heading above it; all that there is, where that is headings. Lines of a form are apart."""
+    found = [line for sentence in split(part) for line in _lines(part, sentence)]
+    return under_headings(part, found) or [(one, "") for one in found]
+
+
+def _lines(part: str, sentence: Sentence) -> list[Sentence]:
+    """The lines of a form, if a sentence is that: each names a thing, and tells it after a colon."""
+    lines = [found.span() for found in _LINE.finditer(part, sentence.start, sentence.end)]
+    if len(lines) < 2 or not all(_LABEL.match(part, start, end) for start, end in lines):
+        return [sentence]
+    return [Sentence(start, end, " ".join(part[start:end].split())) for start, end in lines]
 
 
 def _shape(wanted: Sequence[FieldWanted]) -> dict[str, Any]:
@@ -362,7 +376,8 @@ def valued(wanted: FieldWanted, said: str) -> Any:
         return date[0] if date else None
     if kinds & {"array", "object"}:
         return None
-    return said
+    label = _LABEL.match(said)
+    return said[label.end() :] if label and stems(label[0]) & stems(wanted.about) else said
 
 
 def _number(text: str) -> float | None:

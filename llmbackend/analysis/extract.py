@@ -28,6 +28,9 @@ SUMMARY_SENTENCES = 5
 FEWEST, MOST = 6, 70
 """Words of a sentence that is worth reading: fewer are headings and remnants, more are not read to the end."""
 
+HEADING_WORDS = 8
+"""Most words of a heading that nothing marks as one."""
+
 SHORT_TEXT = 12
 """Sentences and lines of a text in which half as many words are enough."""
 
@@ -64,6 +67,9 @@ _MARKER = re.compile(
 _BEGINS = re.compile(r"[\w\"'“„«‘¿¡*`]")
 _ENDS = re.compile(r"[.!?。！？][\"'”’»)\]]*$")
 _BROKEN = re.compile(r"\[\s*[*•●_.]+\s*\]|_{3,}|\.{4,}|…{2,}|X{4,}|█|\*{3,}|\[?redacted|omitted\]|\[\s+\]|\|", re.I)
+_UNDERLINED = re.compile(r"[ \t]*\n[ \t]*([=~^\"*+-])\1{2,}[ \t]*(?:\n|\Z)")
+_RULE = re.compile(r"[=~^\"*+_-]*")
+_BLANK = re.compile(r"[ \t]*\n[ \t]*\n")
 _NOISE = re.compile(
     r"\b(?:all rights reserved|copyright|©|page \d+|in witness whereof|/s/|signature page|intentionally left blank|"
     r"table of contents|^(?:appendix|exhibit|schedule|annex)\b|confidential treatment|incorporated (?:herein )?by reference|exhibit \d|https?://\S+|"
@@ -106,6 +112,34 @@ def split(text: str) -> list[Sentence]:
         if start < end:
             found.append(Sentence(start, end, " ".join(text[start:end].split())))
     return found
+
+
+def under_headings(text: str, found: Sequence[Sentence]) -> list[tuple[Sentence, str]]:
+    """The sentences that are no headings, each with the heading above it: a text that has any says nothing in them."""
+    told: list[tuple[Sentence, str]] = []
+    above = ""
+    for number, sentence in enumerate(found):
+        if _is_heading(text, sentence, last=number == len(found) - 1):
+            above = sentence.text
+        elif not _RULE.fullmatch(sentence.text):
+            told.append((sentence, above))
+    return told
+
+
+def _is_heading(text: str, sentence: Sentence, *, last: bool) -> bool:
+    """Marked or underlined as one, or a few words on a line of their own that are no sentence, with something below."""
+    line = text.rfind("\n", 0, sentence.start) + 1
+    if text[line : sentence.start].lstrip().startswith("#"):
+        return True
+    said = text[sentence.start : sentence.end]
+    if last or "\n" in said or _ENDS.search(said):
+        return False
+    if _UNDERLINED.match(text, sentence.end):
+        return True
+    alone = not text[line : sentence.start].strip() and _BLANK.match(text, sentence.end)
+    above = not text[:line].strip() or text[:line].rstrip(" \t").endswith("\n\n")
+    few = len(said.split()) <= HEADING_WORDS and not re.search(r"[\d:|=@]", said)
+    return bool(alone and above and few)
 
 
 def worth_reading(found: Sequence[Sentence], text: str) -> list[Sentence]:

@@ -227,6 +227,21 @@ def test_the_analyst_reads_a_folder_and_its_table_leaves_as_frame_lines_and_parq
     assert sorted(path.name for path in tmp_path.iterdir()) == ["contracts", "table.jsonl", "table.parquet"]
 
 
+def test_the_analyst_takes_what_stands_under_a_heading_and_behind_a_label(client: LLMBackendClient) -> None:
+    documents = [
+        {
+            "id": "headed",
+            "text": "# Lease\n\n## Notice period\n\nThree months.\n\n## Deposit\n\nThe tenant pays 500 euros.",
+        },
+        {"id": "form", "text": "Tenant: Jane Smith\nNotice period: six weeks\nDeposit: 800 euros"},
+    ]
+    shape = {"properties": {"notice_period": {"type": "string"}, "deposit": {"type": "integer"}}}
+    given = {"schema": shape, "documents": documents}
+    rows = client.run_agent("", agent="analyst", input=given).table()
+    assert [(row.notice_period, row.deposit) for row in rows] == [("Three months.", 500), ("six weeks", 800)]
+    assert rows[1]["notice_period quote"] == "Notice period: six weeks"
+
+
 def test_an_answer_about_one_document_counts_one(client: LLMBackendClient) -> None:
     given = {"questions": ["Notice period?"], "documents": [{"id": "a", "text": "Nothing of that."}]}
     assert client.run_agent("", agent="analyst", input=given).answer == "0 of 1 cell of 1 document are told."

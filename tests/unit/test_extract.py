@@ -216,3 +216,20 @@ def test_a_text_is_what_its_sentences_are() -> None:
     assert asyncio.run(_felt([good, bad]))[0] == "mixed"
     assert asyncio.run(_felt([plain] * 9 + [bad]))[0] == "neutral"
     assert asyncio.run(_felt([])) == ("neutral", 0.0)
+
+
+def test_what_a_heading_is_above() -> None:
+    text = (
+        "# Lease\n\n## Notice period\n\nThree months. It is written.\n\nDeposit\n-------\nThe tenant pays 500.\n\n"
+        "Governing law\n\nEnglish law.\n\nJane Smith"
+    )
+    found = extract.under_headings(text, extract.split(text))
+    assert [(heading, one.text) for one, heading in found] == [
+        ("Notice period", "Three months."),
+        ("Notice period", "It is written."),
+        ("Deposit", "The tenant pays 500."),
+        ("Governing law", "English law."),
+        ("Governing law", "Jane Smith"),
+    ]
+    lines = "Version 2\n\nBuilt: May\n\nA whole sentence stands here."
+    assert [heading for _, heading in extract.under_headings(lines, extract.split(lines))] == ["", "", ""]
