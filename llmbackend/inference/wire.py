@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, LLMBackendError
 from .thoughts import Thoughts, told_apart
 
 
@@ -263,3 +263,16 @@ _TAKES_NO_TOOLS = re.compile(
 def takes_no_tools(error: InvalidRequest) -> bool:
     """Whether a server refuses tools as such, and not just one of them."""
     return "context" not in error.details and bool(_TAKES_NO_TOOLS.search(error.message))
+
+
+_TAKES_NO_PICTURES = re.compile(
+    r"not a multimodal|at most 0 image|unknown variant \W?image_url"
+    r"|image.{0,60}(?:not support|unsupported|not enabled|only supported)"
+    r"|(?:not|n't) (?:support|accept|process|take).{0,60}(?:image|vision|multimodal)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def takes_no_pictures(error: LLMBackendError) -> bool:
+    """Whether a server refuses a request with pictures because its model reads text only: some say so with status 500."""
+    return bool(_TAKES_NO_PICTURES.search(error.message))

@@ -47,7 +47,8 @@ async def instead(
     name = await call.fitting()
     if name is not None and (completion := await call.to(name)) is not None:
         return plain, completion
-    if not chat.abstracts and (given := _given(asked["messages"])):
+    in_text = asked.get("response_format", {}).get("type", "text") == "text"
+    if not chat.abstracts and in_text and (given := _given(asked["messages"])):
         return plain, saying("\n\n".join(given))  # in its own words it would invent something
     return plain, None
 

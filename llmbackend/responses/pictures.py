@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -25,7 +25,7 @@ def in_words(turns: Sequence[Turn], model: str) -> tuple[list[Turn], str | None]
     """
     told = [turn if isinstance(turn["content"], str | None) else _told(turn) for turn in turns]
     last = next((turn for turn in reversed(turns) if turn["role"] == "user"), None)
-    seen = list(_pictures(last)) if last is not None else []
+    seen = of(last) if last is not None else []
     if not seen:
         return told, None
     which = "it is" if len(seen) == 1 else "they are"
@@ -35,11 +35,11 @@ def in_words(turns: Sequence[Turn], model: str) -> tuple[list[Turn], str | None]
     )
 
 
-def _pictures(turn: Mapping[str, Any]) -> Iterator[str]:
-    content = turn["content"]
-    for part in content if isinstance(content, list) else ():
-        if part["type"] == "image_url":
-            yield part["image_url"]["url"]
+def of(message: Mapping[str, Any]) -> list[str]:
+    """The URLs of a message's pictures."""
+    content = message["content"]
+    parts = content if isinstance(content, list) else ()
+    return [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
 
 
 def _told(turn: Turn) -> Turn:

@@ -16,7 +16,7 @@ from .. import tracing
 from ..disk import SMALL, Disk
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound, StreamInterrupted, as_json
 from ..inference.chat import ChatModel
-from ..inference.wire import takes_no_tools
+from ..inference.wire import takes_no_pictures, takes_no_tools
 from ..knowledge.answers import rag_model
 from ..knowledge.answers.answers import Answering
 from ..knowledge.answers.conversation import standalone
@@ -179,21 +179,43 @@ class Responder:
     async def _chatted(
         self, call: Call, turns: list[dict[str, Any]], stream: bool
     ) -> AsyncGenerator[Step, None]:
-        asked = translation.chat(call.request, turns)
-        if not self._chat.sees:
-            name = self._chat.name or "the chat model"
-            asked["messages"], said_of_pictures = pictures.in_words(turns, name)
-            if said_of_pictures is not None:
-                yield _completing(calling.saying(said_of_pictures))
+        if self._chat.sees:
+            begun = False
+            try:
+                async with aclosing(self._asked(call, turns, stream)) as steps:
+                    async for step in steps:
+                        begun = True
+                        yield step
                 return
+            except LLMBackendError as error:
+                if begun or not _reads_text_only(error, turns):
+                    raise
+        told, said_of_pictures = pictures.in_words(turns, call.building.response["model"] or "the chat model")
+        if said_of_pictures is not None:
+            yield _completing(calling.saying(said_of_pictures))
+            return
+        async with aclosing(self._completed(call, told, stream)) as steps:
+            async for step in steps:
+                yield step
+
+    async def _asked(
+        self, call: Call, turns: list[dict[str, Any]], stream: bool
+    ) -> AsyncGenerator[Step, None]:
+        passed = False
         if turns is call.turns:
-            passed = False
             async with aclosing(self._passed(call, stream)) as steps:
                 async for step in steps:
                     passed = True
                     yield step
-            if passed:
-                return
+        if not passed:
+            async with aclosing(self._completed(call, turns, stream)) as steps:
+                async for step in steps:
+                    yield step
+
+    async def _completed(
+        self, call: Call, turns: list[dict[str, Any]], stream: bool
+    ) -> AsyncGenerator[Step, None]:
+        asked = translation.chat(call.request, turns)
         takes_tools = self._chat.abstracts
         while True:
             if "tools" in asked and not takes_tools:
@@ -235,6 +257,23 @@ class Responder:
         async with aclosing(route.stream(asked)) as chunks:
             async for chunk in chunks:
                 yield _feeding(chunk)
+
+    async def _read(self, asked: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """With pictures in words, where the model reads text only: what was found answers all the same."""
+        begun = False
+        try:
+            async with aclosing(self._chunks(asked)) as chunks:
+                async for chunk in chunks:
+                    begun = True
+                    yield chunk
+            return
+        except LLMBackendError as error:
+            if begun or not _reads_text_only(error, asked["messages"]):
+                raise
+        told, _ = pictures.in_words(asked["messages"], "")
+        async with aclosing(self._chunks({**asked, "messages": told})) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     def _chunks(self, asked: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         return self._chat.stream({**asked, "stream_options": {"include_usage": True}})
@@ -330,7 +369,7 @@ class Responder:
             async for step in self._chatted(call, turns, stream):
                 yield step
             return
-        async with aclosing(self._chunks(translation.chat(request, turns))) as chunks:
+        async with aclosing(self._read(translation.chat(request, turns))) as chunks:
             cited = Cited(chunks, count, self._answering.links)
             async with aclosing(cited.chunks()) as checked:
                 async for chunk in checked:
@@ -362,6 +401,11 @@ class Responder:
         if time.monotonic() - self._pruned > _PRUNING:
             self._pruned = time.monotonic()
             self.database.write(store.prune, time.time() - self._keep, durable=False)
+
+
+def _reads_text_only(error: LLMBackendError, turns: Sequence[dict[str, Any]]) -> bool:
+    """Whether a server refuses the pictures among the messages."""
+    return any(pictures.of(turn) for turn in turns) and takes_no_pictures(error)
 
 
 def _no_item(item_id: str) -> NotFound:

@@ -318,6 +318,50 @@ def test_a_server_that_refuses_one_function_is_believed(
         assert _respond(client, False, input="hello", tools=[TIDE])["output"][0]["type"] == "message"
 
 
+@both
+@pytest.mark.parametrize("passed", [False, True], ids=["as a chat", "passed on"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "smollm2 is not a multimodal model",
+        "At most 0 image(s) may be provided in one prompt.",
+        "this model does not support image input",
+        "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj",
+        "messages[0]: unknown variant `image_url`, expected `text`",
+        "Invalid content type. image_url is only supported by certain models.",
+    ],
+)
+def test_a_server_whose_model_reads_text_only_makes_nothing_up_of_a_picture(
+    connect: Connect, upstream: Upstream, stream: bool, passed: bool, said: str
+) -> None:
+    client = connect()
+    upstream.has_responses = passed
+    upstream.refusals.append(said)
+    content = [
+        {"type": "input_text", "text": "What is this?"},
+        {"type": "input_image", "image_url": PIXEL},
+    ]
+    response = _respond(client, stream, input=[{"role": "user", "content": content}])
+    [told] = response["output"]
+    assert told["content"][0]["text"] == (
+        "I cannot tell what the picture shows: ok reads text only. What I know is that it is a picture in PNG, 1 by 1 pixels."
+    )
+    upstream.refusals.append(said)
+    more = {"previous_response_id": response["id"], "input": "What else?"}
+    assert _respond(client, stream, **more)["output"][0]["content"][0]["text"] == REPLY
+    sent = upstream.seen[-1]["messages"]
+    assert sent[0]["content"][1] == {"type": "text", "text": "[a picture in PNG, 1 by 1 pixels]"}
+
+
+def test_another_refusal_of_a_request_with_a_picture_is_one(
+    client: LLMBackendClient, upstream: Upstream
+) -> None:
+    content = [{"type": "input_image", "image_url": PIXEL}]
+    upstream.refusals.append("the image is too large")
+    with pytest.raises(InvalidRequest, match="too large"):
+        _respond(client, False, input=[{"role": "user", "content": content}])
+
+
 # What goes wrong
 
 
@@ -415,6 +459,24 @@ def _handbooks(_local: LLMBackendClient, _http: LLMBackendClient) -> None:
 
 
 SEARCH = {"type": "file_search", "vector_store_ids": ["handbook"]}
+
+
+@both
+@pytest.mark.usefixtures("_handbooks")
+def test_what_a_search_found_answers_beside_a_picture_that_the_model_does_not_see(
+    client: LLMBackendClient, upstream: Upstream, stream: bool
+) -> None:
+    _respond(client, False, input="Hello", tools=[SEARCH])  # it has told its models
+    upstream.refusals.append("smollm2 is not a multimodal model")
+    upstream.replies.append("28 days [1].")
+    content = [
+        {"type": "input_text", "text": "How many days of vacation?"},
+        {"type": "input_image", "image_url": PIXEL},
+    ]
+    response = _respond(client, stream, input=[{"role": "user", "content": content}], tools=[SEARCH])
+    assert response["output"][-1]["content"][0]["text"] == "28 days [1]."
+    told = [part["text"] for part in upstream.seen[-1]["messages"][-1]["content"]]
+    assert told[1:] == ["How many days of vacation?", "[a picture in PNG, 1 by 1 pixels]"]
 
 
 @both
