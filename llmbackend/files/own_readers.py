@@ -7,18 +7,12 @@ from functools import reduce
 from importlib import import_module
 from typing import Any
 
-from ..plugins import READERS
 from .parsed import Parsed, Unreadable, Warn
 from .parsing import FORMATS
 
 
-def told() -> list[str]:
-    """The readers that there are, for a process to `take`."""
-    return [f"{suffix}={part.by}" for suffix, part in READERS.items()]
-
-
 def take(readers: Iterable[str]) -> None:
-    """Import these readers, and have them read from now on. One that cannot be imported says so for each of its files."""
+    """Import these readers (each `.xyz=module:name`), and have them read from now on. One that cannot be imported says so for each of its files."""
     for one in readers:
         suffix, _, by = one.partition("=")
         FORMATS[suffix] = _parser(suffix, by)

@@ -19,7 +19,6 @@ from anyio import CancelScope
 from .. import privacy
 from ..errors import BackendError
 from ..plugins import READERS
-from . import own_readers
 from .parsed import Parsed, Unreadable
 from .process import LENGTHS, OUT_OF_MEMORY, frame
 
@@ -56,7 +55,7 @@ class ParsingPool:
         BackendError if a parser is not installed.
         """
         async with self._turns:
-            if self._idle and self._idle[-1].readers != own_readers.told():
+            if self._idle and self._idle[-1].readers != _own_readers():
                 self._end_idle()  # a reader was registered since they were started
             if self._idle:
                 with suppress(_Ended):  # perhaps by what it read before: this file gets another
@@ -117,6 +116,11 @@ class ParsingPool:
             await parser.end()
 
 
+def _own_readers() -> list[str]:
+    """The project's own readers that there are by now, for a process to take."""
+    return [f"{suffix}={part.by}" for suffix, part in READERS.items()]
+
+
 @contextmanager
 def _naming_own(name: str) -> Iterator[None]:
     """Where a project's own reader takes too long, or ends its process, the reason tells which one it is."""
@@ -143,7 +147,7 @@ class _Parser:
 
     @classmethod
     async def start(cls, limits: Limits) -> _Parser:
-        readers = own_readers.told()
+        readers = _own_readers()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-P", "-m", "llmbackend.files.process"),  # no module of the working directory's

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from posixpath import splitext
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from ..schemas import Document
-
-Syntax = Literal["plain", "markdown", "rst"]
-PAGE_END = "\f"
-"""Between the pages of a text, as in the output of pdftotext."""
-
+from .parsed import Syntax
 
 PART_OF = "part_of"
 """In the metadata of a document that was a file in another: the id of that."""

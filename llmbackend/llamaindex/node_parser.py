@@ -11,7 +11,8 @@ from llama_index.core.node_parser.node_utils import build_nodes_from_splits
 from llama_index.core.schema import BaseNode, MetadataMode
 
 from ..errors import InvalidRequest
-from ..files.syntax import ParsedDocument, Syntax
+from ..files.parsed import Syntax
+from ..files.syntax import ParsedDocument
 from ..knowledge.chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE, split
 from ..schemas import Document
 from .calling import call

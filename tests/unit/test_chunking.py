@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from llmbackend import threads
-from llmbackend.files.syntax import ParsedDocument, Syntax, syntax
+from llmbackend.files.parsed import Syntax
+from llmbackend.files.syntax import ParsedDocument, syntax
 from llmbackend.knowledge.chunks import chunking
 from llmbackend.knowledge.chunks.chunking import content_hash, split
 from llmbackend.knowledge.chunks.structure import sections

@@ -54,6 +54,17 @@ def test_importing_loads_nothing_heavy_and_touches_nothing() -> None:
     assert [name for name in HEAVY if name in loaded] == []
 
 
+def test_the_process_that_reads_files_loads_nothing_heavy_either() -> None:
+    """It is started again every few hundred files: 10,000 empty ones took minutes on a busy machine."""
+    program = """
+        import json, sys
+        import llmbackend.files.process
+        print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
+    """
+    loaded = json.loads(_run(program))
+    assert [name for name in (*HEAVY, "asyncio", "anyio") if name in loaded] == []
+
+
 SESSION = """
     import logging
     root = logging.getLogger()

@@ -9,8 +9,7 @@ from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from ..parsed import Attachment, Parsed, Unreadable, Warn, at_most
-from ..syntax import PAGE_END
+from ..parsed import PAGE_END, Attachment, Parsed, Unreadable, Warn, at_most
 from .pages import apart
 
 PAGES = 50_000

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ..parsed import Parsed, Warn
-from ..syntax import PAGE_END
+from ..parsed import PAGE_END, Parsed, Warn
 from .formulas import linear
 from .office import check_archive
 from .pages import apart, markdown

@@ -13,7 +13,7 @@ from itertools import pairwise, zip_longest
 from typing import Any, NamedTuple
 
 from ... import threads
-from ...files.syntax import PAGE_END, Syntax
+from ...files.parsed import PAGE_END, Syntax
 
 TITLE_CHARACTERS = 200
 """Longest title, in characters: it is embedded with every chunk below it."""
