@@ -100,9 +100,9 @@ _AsyncClient = TypeVar("_AsyncClient", bound="AsyncLLMBackendClient")
 async def _events(
     chunks: AsyncIterator[bytes], alive: Callable[[], None] = lambda: None
 ) -> AsyncIterator[dict[str, Any]]:
-    """The JSON events of a server-sent-event stream; ends at [DONE], raises what an error event carries.
+    """The JSON events of a server-sent-event stream, up to [DONE]; an error event is raised as its error.
 
-    `alive` is called whenever anything comes, be it a heartbeat.
+    `alive` is called whenever anything arrives, even a heartbeat.
     """
     buffer = b""
     async for chunk in chunks:
@@ -129,7 +129,7 @@ async def _events(
 
 
 async def _rows(chunks: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-    """The values of JSON lines; raises what a line that is an error carries."""
+    """The values of JSON lines; a line with an error is raised as that error."""
     buffer = b""
     async for chunk in chunks:
         *lines, buffer = (buffer + chunk).split(b"\n")
@@ -137,7 +137,7 @@ async def _rows(chunks: AsyncIterator[bytes]) -> AsyncIterator[Any]:
             try:
                 row = json.loads(line)
             except ValueError:
-                raise StreamInterrupted("the stream carries something that is no row") from None
+                raise StreamInterrupted("the stream carries something that is not a row") from None
             if isinstance(row, dict) and row.keys() == {"error"} and isinstance(row["error"], dict):
                 raise LLMBackendError.from_dict(row["error"])
             yield _records(row)
@@ -152,7 +152,7 @@ async def _close(chunks: AsyncIterator[bytes]) -> None:
 
 
 class _TextStream(AsyncIterator[str]):
-    """Pieces of text as they come; `close()` (or leaving a `with` block) stops the model's work too."""
+    """Pieces of text as they arrive; `close()`, or leaving a `with` block, stops the model's work too."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks
@@ -166,7 +166,7 @@ class _TextStream(AsyncIterator[str]):
                 try:
                     piece = self._take(event)
                 except (AttributeError, TypeError, ValueError) as error:
-                    raise StreamInterrupted("the stream carries something that is no reply") from error
+                    raise StreamInterrupted("the stream carries something that is not a reply") from error
                 if piece:
                     self._pieces.append(piece)
                     return piece
@@ -191,7 +191,7 @@ class _TextStream(AsyncIterator[str]):
 
 
 class AsyncReplyStream(_TextStream):
-    """What `chat(stream=True)` returns: an iterator of text pieces; after the last, `reply` is the whole Reply."""
+    """Returned by `chat(stream=True)`: an iterator of text pieces; after the last, `reply` is the whole Reply."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         super().__init__(chunks)
@@ -217,7 +217,7 @@ class AsyncReplyStream(_TextStream):
         return piece
 
     def _take_call(self, part: dict[str, Any]) -> None:
-        """A tool call comes in parts: its id and name first, then its arguments bit by bit."""
+        """Add a part of a tool call: its id and name come first, then its arguments piece by piece."""
         call = self._tool_calls.setdefault(
             part.get("index") or 0, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
         )
@@ -231,7 +231,7 @@ class AsyncReplyStream(_TextStream):
 
     @property
     def reply(self) -> Reply:
-        """What has come so far, as a Reply; complete once the stream has ended."""
+        """What has arrived so far, as a Reply; complete once the stream has ended."""
         text, beside = ("".join(self._pieces), self._beside)
         while (ended := _THOUGHT.search(text)) and (not _THINKS.search(text, 0, ended.start())):
             before = beside.get("reasoning_content") or beside.get("reasoning")
@@ -248,7 +248,7 @@ class AsyncReplyStream(_TextStream):
 
 
 class AsyncAnswerStream(_TextStream):
-    """What `rag_query(stream=True)` returns: `sources` are there before the first piece; `answer` after the last."""
+    """Returned by `rag_query(stream=True)`: text pieces; `sources` are there before the first, `answer` after the last."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         super().__init__(chunks)
@@ -282,11 +282,11 @@ class AsyncAnswerStream(_TextStream):
 
 
 class AsyncAgentStream(AsyncIterator[Record]):
-    """What `run_agent(stream=True)` returns: an iterator of events, each with a `type`; after the last, `run` is the AgentRun.
+    """Returned by `run_agent(stream=True)`: an iterator of events, each with a `type`; after the last, `run` is the AgentRun.
 
-    `step` (`{id, parent, name, kind, status}`, which began or ended), `text` (`{delta}`), `tool_call` (`{id, tool,
+    Events: `step` (`{id, parent, name, kind, status}`, began or ended), `text` (`{delta}`), `tool_call` (`{id, tool,
     arguments}`), `tool_result` (`{id, tool, output, failed}`), `needs_approval` (`{run_id, pending}`), `done` (`{run}`).
-    `close()`, or leaving a `with` block, ends the run, unless it is a job.
+    `close()`, or leaving a `with` block, ends the run unless it is a job.
     """
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
@@ -306,7 +306,7 @@ class AsyncAgentStream(AsyncIterator[Record]):
 
     @property
     def run(self) -> AgentRun:
-        """The run, once `done` has come; raises Conflict before."""
+        """The finished run. Raises Conflict until the `done` event has been read."""
         if self._run is None:
             raise Conflict("the run has not ended: read its events to the end")
         return self._run
@@ -347,7 +347,7 @@ class AsyncLLMBackendClient:
         transport: AsyncTransport | None = None,
     ) -> None:
         if api_url and base_url:
-            raise InvalidRequest("api_url and base_url are two names of one thing: give one of them")
+            raise InvalidRequest("api_url and base_url mean the same: give only one of them")
         if transport is None:
             api_url = api_url or base_url
             environment = _environment()
@@ -377,11 +377,11 @@ class AsyncLLMBackendClient:
         await self.close()
 
     async def close(self) -> None:
-        """Let go of connections, files and threads; the client is not usable afterwards."""
+        """Release connections, files and threads; the client cannot be used afterwards."""
         await self._transport.close()
 
     def __getitem__(self, collection: str) -> AsyncCollectionHandle:
-        """A collection by its name, whether it is there or not: `client["hr_policies"].search("Vacation policy?")`."""
+        """A handle on a collection, which need not exist yet: `client["hr_policies"].search("Vacation policy?")`."""
         return AsyncCollectionHandle(self, collection)
 
     __iter__ = None
@@ -390,16 +390,16 @@ class AsyncLLMBackendClient:
         return _result(await self._transport.call(operation, self._given(operation, fields)))
 
     async def _stream(self, operation: str, **fields: Any) -> AsyncIterator[bytes]:
-        """A streaming operation's events, or lines."""
+        """A streaming operation's events, or lines, as raw pieces."""
         return await self._transport.stream(operation, self._given(operation, {**fields, "stream": True}))
 
     async def _watched(self, operation: str, progress: bool | Progress | None, **fields: Any) -> Record:
-        """The report of a long operation, with a bar or whatever else shows its progress."""
+        """The report of a long operation, with a progress bar or callback."""
         with _progress(progress, operation) as tell:
             return await self._reported(operation, tell, fields)
 
     async def _reported(self, operation: str, tell: Progress | None, fields: Mapping[str, Any]) -> Record:
-        """The report of a long operation; where somebody wants to know, its progress on the way."""
+        """The report of a long operation; streams its progress to `tell` if given."""
         if tell is None:
             return await self._call(operation, **fields)
         report = Record()
@@ -502,17 +502,17 @@ class AsyncLLMBackendClient:
         schema: Any = None,
         stream: bool = False,
     ) -> Reply | AsyncReplyStream:
-        """The model's reply to a message, or to a conversation: a list of OpenAI-style messages `{role, content}`.
+        """Send a message, or a conversation (a list of OpenAI-style messages `{role, content}`), to a chat model.
 
-        Returns a Reply: a `str` with `model`, `usage`, `finish_reason`, and `message` to append to the
-        conversation. With `stream=True` an iterator of text pieces that ends with `.reply`.
+        Returns a Reply: a `str` with `model`, `usage`, `finish_reason`, and `message` to append to the conversation.
+        With `stream=True`, returns a ReplyStream: an iterator of text pieces, with the whole in `.reply` at the end.
 
-        `images` (URLs, paths or bytes of PNG, JPEG, GIF or WebP) go with the last message. `tools` are OpenAI's
-        `{"type": "function", "function": {name, description, parameters}}`; what the model wants called is in the
-        reply's `tool_calls`, and what comes of it is sent back as `{"role": "tool", "tool_call_id", "content"}`.
-        `schema` is a JSON Schema, or a pydantic class: the reply is JSON that fits, and its `parsed` that data, or
-        an instance. It is asked for once more if it does not fit; then BackendError has it in `details["text"]`.
-        `temperature` is 0 to 2, `top_p` 0 to 1; `max_tokens` bounds the reply, which ends before a text of `stop`.
+        `images` (URLs, paths or bytes of PNG, JPEG, GIF or WebP) are added to the last message. `tools` are OpenAI's
+        `{"type": "function", "function": {name, description, parameters}}`; the reply's `tool_calls` are the calls the
+        model asks for, and their results go back as `{"role": "tool", "tool_call_id", "content"}`. `schema` is a JSON
+        Schema or a pydantic class: the reply is JSON that fits it, and `parsed` is that data, or an instance. A reply
+        that does not fit is asked for once more; a second misfit is a BackendError with it in `details["text"]`.
+        `temperature` is 0 to 2, `top_p` 0 to 1; `max_tokens` limits the reply, which ends before any text in `stop`.
 
         Raises InvalidRequest, NotFound (unknown model), BackendError, BackendTimeout; while streaming,
         StreamInterrupted with the text so far.
@@ -571,16 +571,16 @@ class AsyncLLMBackendClient:
         background: bool = False,
         stream: bool = False,
     ) -> Record | AsyncIterator[Record]:
-        """OpenAI's response object to a message, or to a list of items, as `/v1/responses` gives it.
+        """Answer a message, or a list of items, as OpenAI's Responses API does; returns its response object.
 
-        It is kept (unless `store=False`): `previous_response_id` goes on from it, `get_response` reads it again.
-        Of `tools`, functions are the caller's to run; `{"type": "file_search", "vector_store_ids": [collection]}`
-        searches collections first, and the text's `annotations` quote what it cites. `text` has a `format`, such
-        as a JSON Schema's. With `background=True` a job makes it. With `stream=True`: an iterator of OpenAI's
-        events, which raises StreamInterrupted where it breaks off.
+        The response is stored unless `store=False`: continue it with `previous_response_id`, read it again with
+        `get_response`. Among `tools`, functions are for the caller to run; `{"type": "file_search",
+        "vector_store_ids": [collection]}` searches collections first, and the text's `annotations` quote what it cites.
+        `text` sets a `format`, such as a JSON Schema. With `background=True` a job makes the response. With
+        `stream=True`, returns an iterator of OpenAI's events, which raises StreamInterrupted if it breaks off.
 
-        Raises InvalidRequest, NotFound (model, collection, response), Conflict (the previous one is not over
-        yet), BackendError, BackendTimeout.
+        Raises InvalidRequest, NotFound (model, collection, response), Conflict (the previous response is still being
+        made), BackendError, BackendTimeout.
         """
         fields = {
             "input": input if isinstance(input, str) else _as_list(input),
@@ -615,35 +615,35 @@ class AsyncLLMBackendClient:
     async def get_response(
         self, response_id: str, *, stream: bool = False, starting_after: int | None = None
     ) -> Record | AsyncIterator[Record]:
-        """A response that was kept, by its id; with `stream=True` its events, once it is over. Raises NotFound."""
+        """A stored response by its id; with `stream=True`, its events once it has ended. Raises NotFound."""
         if stream:
             fields = {"response_id": response_id, "starting_after": starting_after}
             return self._told(await self._stream("get_response", **fields))
         return await self._call("get_response", response_id=response_id)
 
     async def delete_response(self, response_id: str) -> Record:
-        """Forget a response; one that is being made is stopped. Raises NotFound."""
+        """Delete a stored response; one still being made is stopped. Raises NotFound."""
         return await self._call("delete_response", response_id=response_id)
 
     async def cancel_response(self, response_id: str) -> Record:
-        """Stop a response that is made in the background. Raises NotFound, InvalidRequest for others."""
+        """Stop a response made in the background; returns it. Raises NotFound, InvalidRequest for any other response."""
         return await self._call("cancel_response", response_id=response_id)
 
     async def list_input_items(
         self, response_id: str, *, limit: int = 20, order: str = "desc", after: str | None = None
     ) -> Records[Record]:
-        """What a response was made from: a page of items, after the one with the id `after`. Raises NotFound."""
+        """A page of the items that a response was made from, after the item with the id `after`. Raises NotFound."""
         page = await self._call(
             "list_input_items", response_id=response_id, limit=limit, order=order, after=after
         )
         return Records(page["data"])
 
     async def models(self) -> Records[ModelInfo]:
-        """The models this backend offers, as `{id, type}`: chat and embedding models, and `rag/<collection>`."""
+        """The available models as `{id, type, …}`: chat and embedding models, agents, and a `rag/<collection>` each."""
         return Records(map(ModelInfo, (await self._call("models"))["data"]))
 
     async def get_model(self, model: str) -> ModelInfo:
-        """A model of `models()` by its id. Raises NotFound."""
+        """One of `models()` by its id. Raises NotFound."""
         return ModelInfo(await self._call("get_model", model=model))
 
     async def embed(
@@ -655,15 +655,15 @@ class AsyncLLMBackendClient:
         too_long: Literal["split", "truncate", "error"] = "split",
         input_type: Literal["query", "passage"] | None = None,
     ) -> Embeddings:
-        """Unit-length vectors of texts, in their order: a sequence of lists of floats, or `.numpy()`.
+        """Embed texts: returns their unit-length vectors in order, as a sequence of lists of floats or by `.numpy()`.
 
-        A text longer than the model takes is embedded in parts whose mean is its vector, cut off
-        ("truncate"), or refused ("error"); `.cut` tells which were cut. `dimensions` shortens the
-        vectors, where the model is made for it. `input_type` is for models that read questions ("query") and
-        texts to be found ("passage") by different prompts: they get those that collections use.
+        A text longer than the model's limit is embedded in parts and gets their mean ("split"), is cut off ("truncate")
+        or refused ("error"); `.cut` lists such texts. `dimensions` shortens the vectors, if the model supports it.
+        `input_type` is for models with different prompts for questions ("query") and for texts to be found ("passage"):
+        they get the prompts that collections use.
 
-        Raises InvalidRequest (an empty or refused text: `details["index"]` is its place; nothing to
-        embed), NotFound (unknown model), BackendError.
+        Raises InvalidRequest (no texts; an empty or refused text, whose position is `details["index"]`), NotFound
+        (unknown model), BackendError.
         """
         if hasattr(texts, "__next__") or hasattr(texts, "__aiter__"):
             return await self.batch_embed(
@@ -737,14 +737,15 @@ class AsyncLLMBackendClient:
         input_type: Literal["query", "passage"] | None = None,
         progress: bool | Progress | None = None,
     ) -> Embeddings | EmbeddingsFile:
-        """Vectors of any number of texts, as `embed` makes them, read as they are embedded.
+        """Embed any number of texts, as `embed` does, reading them as it goes.
 
-        `texts` are a list, an iterator, a column, or a table or file of rows as `rag_ingest` takes them, whose column
-        `text` has the texts. With `out`, the vectors go to that file, and memory does not grow with them: "vectors.npy" is
-        NumPy's, and "vectors.parquet" has the source's columns, too, and `embedding`. A file of that name is replaced once
-        all are there; what a source that breaks had before is in "vectors.npy.part". `progress` as in `rag_ingest`.
+        `texts` is a list, an iterator, a column, or a table or file of rows as in `rag_ingest`, with `text` naming the
+        column. With `out`, the vectors are written to that file, and memory use stays flat: "vectors.npy" is NumPy's
+        format, "vectors.parquet" has the source's columns and `embedding`. An existing file is replaced once all is
+        written; if the source breaks, what was done is in "vectors.npy.part". `progress` is as in `rag_ingest`.
 
-        Raises as `embed` does, `details["embedded"]` telling how many were done.
+        Returns Embeddings, or with `out` an EmbeddingsFile. Raises as `embed` does; `details["embedded"]` is how many
+        texts were done.
         """
         source = _Source("batch_embed", texts, text=text, texts=True)
         fields = {
@@ -789,7 +790,7 @@ class AsyncLLMBackendClient:
         too_long: Literal["split", "truncate", "error"] = "split",
         input_type: Literal["query", "passage"] | None = None,
     ) -> list[float]:
-        """The unit-length vector of one text, as a list of floats. Takes and raises what `embed` does."""
+        """Embed one text: returns its unit-length vector as a list of floats. Takes and raises what `embed` does."""
         return (
             await self.embed(
                 [text], model=model, dimensions=dimensions, too_long=too_long, input_type=input_type
@@ -799,13 +800,13 @@ class AsyncLLMBackendClient:
     async def rerank(
         self, query: str, documents: Sequence[str], *, top_n: int | None = None, model: str | None = None
     ) -> Records[RankedText]:
-        """Texts ordered by how well they answer a query, best first: `{index, score, text}`, all or `top_n` of them.
+        """Order texts by how well they answer a query, best first; returns `{index, score, text}` for all or `top_n`.
 
-        `index` is a text's place in `documents`, from 0. Scores are the model's, mostly from 0 to 1, and
-        compare within one answer only. Needs a rerank server behind llmbackend.
+        `index` is a text's position in `documents`, from 0. Scores are the model's own, usually 0 to 1, and comparable
+        only within one call. Needs a rerank server behind llmbackend.
 
         Raises InvalidRequest (an empty text or query, no documents), NotFound (unknown model), BackendError
-        (none is set, or it failed), BackendTimeout.
+        (no reranker is set, or it failed), BackendTimeout.
         """
         texts = _as_list(documents)
         result = await self._call(
@@ -830,32 +831,31 @@ class AsyncLLMBackendClient:
         plan: bool = False,
         progress: bool | Progress | None = None,
     ) -> IngestReport:
-        """Put documents into a collection (made if there is none) so that they can be searched.
+        """Add documents to a collection, which is created if it does not exist.
 
-        A document is a text, `{id, text, metadata}`, or LlamaIndex's or LangChain's; a bare text's id is its content
-        hash. One that is split already has `chunks` instead of its text, `[{text, metadata, place}]`, which stay as
-        they are. A table (a DataFrame of pandas or polars, an Arrow table or reader, a Hugging Face dataset, or the path of a
-        .parquet, .jsonl or .csv file) has a document a row: `id`, `text` and `metadata` name its columns. Without `text`,
-        its usual names are looked for, and without `metadata`, all other columns are it; without `id`, a row's hash is; the
-        report's `columns` tells which were taken. Cells without a value are left out, and rows without a text are among
-        `failed`. `metadata={…}` goes to every document. For files there is `rag_ingest_files`.
+        A document is a text, `{id, text, metadata}`, or one of LlamaIndex's or LangChain's; a bare text's id is its
+        content hash. A document that is already split has `chunks` (`[{text, metadata, place}]`) instead of `text`; they
+        are stored as they are. A table (a pandas or polars DataFrame, an Arrow table or reader, a Hugging Face dataset, or
+        the path of a .parquet, .jsonl or .csv file) is one document per row; `id`, `text` and `metadata` name its columns.
+        By default `text` is the column with a usual name for it, `metadata` all other columns, and the id a hash of the
+        row; the report's `columns` says what was chosen. Empty cells are left out; rows without text are in `failed`.
+        `metadata={…}` is added to every document. For files, use `rag_ingest_files`.
 
-        Iterators, readers and files of rows are read as they are sent, some 2,000 documents at a time, so that memory does
-        not grow with them. Where one breaks off, or has something wrong in it, InvalidRequest tells the row, and
-        `details["ingested"]` how many documents before it are in; the source's own error is its cause. Metadata is JSON;
-        dates and times become RFC 3339 (in UTC without a zone), UUIDs, enums and decimals text or numbers. Ingesting
-        again is safe: a document whose content is stored already costs nothing, one whose text changed
-        replaces its old version, and `sync=True` removes those not given. `chunk_size` and
-        `chunk_overlap` (tokens) are fixed when the collection is made.
+        Iterators, readers and files of rows are read as they are sent, about 2,000 documents at a time, so memory use stays
+        flat. If one breaks off or contains an error, InvalidRequest names the row (with the source's own error as its
+        cause), and `details["ingested"]` is how many documents before it are stored. Metadata is JSON; dates and times
+        become RFC 3339 (UTC if they have no zone), UUIDs, enums and decimals become text or numbers. Ingesting again is
+        safe: an unchanged document costs nothing, a changed one replaces its old version, and `sync=True` removes
+        documents that are not given. `chunk_size` and `chunk_overlap` (tokens) are fixed when the collection is created.
 
-        Returns `{added, updated, unchanged, deleted, failed: [{id, error}], warnings, chunks, tokens}`: the first
-        four count documents, `chunks` those written now, `tokens` what the embedding model read for them (None
-        where its server does not tell). With `plan=True` nothing is written: the report tells
-        what would be, with `documents` in all, and `tokens` and `seconds` estimated from some chunks.
+        Returns `{added, updated, unchanged, deleted, failed: [{id, error}], warnings, chunks, tokens}`: the first four
+        count documents, `chunks` the chunks written, `tokens` what the embedding model read for them (None if its server
+        does not say). With `plan=True` nothing is written: the report says what would be, with the number of `documents`,
+        and `tokens` and `seconds` estimated from a sample.
 
-        `progress` is True for a bar, or a function called with `{done, total, stage, stages}`: documents
-        done and in all, the first stage that is not through, and for each (parse, of files; chunk; embed;
-        write) its own `{done, total}`, of documents in the first two, of chunks in the others.
+        `progress` is True for a bar, or a function called with `{done, total, stage, stages}`: documents done and in all,
+        the first unfinished stage, and each stage's own `{done, total}`: parse (of files) and chunk in documents, embed
+        and write in chunks.
 
         Raises InvalidRequest, Conflict (made with another embedding model or chunking), BackendError.
         """
@@ -889,7 +889,7 @@ class AsyncLLMBackendClient:
         return total
 
     async def _swept(self, collection: str, source: _Source, report: Mapping[str, Any], plan: bool) -> int:
-        """Remove what a source does not have, nor failed; returns how many documents that are."""
+        """Delete documents that the source neither has nor failed to give; returns how many."""
         kept = (source.ids or set()) | {one["id"] for one in (*report["failed"], *source.failed)}
         try:
             gone = [one["id"] for one in await self.list_documents(collection) if one["id"] not in kept]
@@ -910,19 +910,20 @@ class AsyncLLMBackendClient:
         plan: bool = False,
         progress: bool | Progress | None = None,
     ) -> IngestReport:
-        """Put files into a collection: txt, md, rst, html, pdf, docx, pptx, xlsx, csv, json, jsonl, ipynb and eml.
+        """Add files to a collection: txt, md, rst, html, pdf, docx, pptx, xlsx, csv, json, jsonl, ipynb and eml.
 
-        `paths` are files, folders, patterns such as "docs/**/*.pdf", and `(name, bytes)`. They are read here, where
-        the caller is, and sent; a folder's hidden files are left out. A document's id is the file's path below the
-        folder given, or below what of a pattern is fixed, or its name; its metadata have it as `source`. Passages
-        of a PDF or of slides have a `page`, and those below headings `headings`, for filters too.
+        `paths` are files, folders, patterns such as "docs/**/*.pdf", or `(name, bytes)`. They are read on the caller's
+        machine and sent; hidden files in a folder are skipped. A document's id, and its metadata field `source`, is the
+        file's path relative to the given folder or the fixed part of the pattern, or else its name. Passages of PDFs and
+        slides have `page` in their metadata, those below headings have `headings`; filters can use both.
 
-        Returns a report as `rag_ingest` does; a file that cannot be read is one of `failed`, with the reason, and
-        the others go on. `warnings` `[{id, warning}]` tell what of a file was replaced or left out. Files attached
-        to a mail become documents of their own, with the mail's id in their metadata (`part_of`). `sync=True` removes documents that are not among these files, but none whose file failed.
-        With `plan=True` the files are read, and nothing is written.
+        Returns a report as `rag_ingest` does. A file that cannot be read is listed in `failed` with the reason, and the
+        others are still ingested. `warnings` (`[{id, warning}]`) say what was replaced or left out of a file. Attachments of a
+        mail become documents of their own, with the mail's id as `part_of` in their metadata. `sync=True` removes
+        documents that are not among these files, except those whose file failed. With `plan=True` the files are read, but
+        nothing is written.
 
-        Raises InvalidRequest (no such file, nothing there), and as `rag_ingest` does.
+        Raises InvalidRequest (no such file, or no files found), and as `rag_ingest` does.
         """
         found = _named(await in_thread(_find_files, paths))
         if not found:
@@ -967,7 +968,7 @@ class AsyncLLMBackendClient:
         return total
 
     async def _file_types(self, found: Sequence[tuple[str, Any]]) -> set[str]:
-        """The ends of files' names that are read: ours and, if others are among these, those of a project's readers."""
+        """The file extensions that can be read: ours and, if other files are among these, those of a project's readers."""
         known = {"", *FILE_TYPES.split()}
         if {_suffix(name) for name, _ in found} <= known:
             return known
@@ -976,7 +977,7 @@ class AsyncLLMBackendClient:
     async def _sent(
         self, files: Sequence[Any], fields: Mapping[str, Any], progress: Progress | None
     ) -> AsyncIterator[Record]:
-        """The reports on files, which go in parts where the server takes less at a time; only the last part syncs."""
+        """The reports on files, sent in halves again and again if the server finds them too large; only the last syncs."""
         try:
             yield (await self._reported("rag_ingest_files", progress, {**fields, "files": files}))
         except TooLarge as error:
@@ -1008,29 +1009,30 @@ class AsyncLLMBackendClient:
         retriever: str | None = None,
         postprocessors: Sequence[str] | None = None,
     ) -> Hits:
-        """The passages nearest to a query, best first, without asking a model.
+        """Find the passages that match a query best, without asking a chat model.
 
-        Each is `{text, score, document_id, chunk, collection, metadata, duplicates}`. `filters` selects on
-        metadata: `{"year": 2026}`, `{"team": ["hr", "it"]}` (any of), `{"year": {"gte": 2020}}` (also gt, lt,
-        lte; dates and times too), `{"team": {"exists": True}}`, `{"team": {"not": "hr"}}`, all of them; and
-        `{"or": [filters, …]}`, `{"and": [filters, …]}`, `{"not": filters}`. `author.name` is a field within a field,
-        `authors[].name` one of the objects in a list. Of passages with the same text only the best comes, and its
-        `duplicates` tell where else it is.
+        Returns Hits, best first: each is `{text, score, document_id, chunk, collection, metadata, duplicates}`. Passages
+        with the same text are returned once; `duplicates` lists where else they are.
 
-        A higher `score` is better: in mode "dense" the cosine (at most 1), in "sparse" BM25 (from 0, no
-        limit), in "hybrid" both fused (0 to about 1: how far ahead of the others it is, not how like),
-        with `rerank` the reranker's (mostly 0 to 1). `rerank` is True, or the name of a model: the configured
-        reranker orders the 50 best. `min_score` leaves out what scores lower, on that same scale.
+        `filters` selects by metadata: `{"year": 2026}`, `{"team": ["hr", "it"]}` (any of these), `{"year": {"gte": 2020}}`
+        (also gt, lt, lte; dates and times too), `{"team": {"exists": True}}`, `{"team": {"not": "hr"}}`; several fields must
+        all match. Combine with `{"or": [filters, …]}`, `{"and": [filters, …]}` and `{"not": filters}`. `author.name` is a
+        nested field, `authors[].name` a field of any object in a list.
 
-        With a `vector` of the collection's embedding model, that is searched for in place of the query's; without a
-        query, by its cosines alone.
+        A higher `score` is better. With mode "dense" it is the cosine (at most 1), with "sparse" BM25 (0 and up), with
+        "hybrid" both fused (0 to about 1: it ranks hits, and is no measure of similarity), with `rerank` the reranker's
+        (usually 0 to 1). `rerank` is True or a model's name: the reranker orders the 50 best. `min_score` drops hits
+        that score lower, on the same scale.
+
+        `vector`, from the collection's embedding model, is searched for instead of the query's own vector; without a
+        query, by cosine alone.
 
         `retriever` and `postprocessors` name parts that a project has registered where llmbackend runs
-        (llmbackend.plugins): what finds the passages, and what reorders or drops some of the 50 best, one after the
-        other. A part that fails, or takes too long, raises BackendError or BackendTimeout by its name.
+        (llmbackend.plugins): one that finds the passages, and others that reorder or drop some of the 50 best, in turn. A
+        part that fails or takes too long raises BackendError or BackendTimeout, which names it.
 
-        Raises InvalidRequest, NotFound (no such collection), Conflict (embedded by another model than the one
-        in use), BackendError (also: no reranker is set).
+        Raises InvalidRequest, NotFound (no such collection), Conflict (embedded by a model other than the one in use),
+        BackendError (also if no reranker is set).
         """
         result = await self._call(
             "rag_search",
@@ -1101,15 +1103,15 @@ class AsyncLLMBackendClient:
         explain: bool = False,
         stream: bool = False,
     ) -> Answer | AsyncAnswerStream:
-        """An answer from a collection's documents, with its sources.
+        """Answer a question from a collection's documents, citing its sources.
 
-        Returns an Answer: a `str` with `found` (False: the passages do not tell), `citations` and `sources`,
-        the passages `rag_search` finds with a `number` and the `quote` that fits best. With
-        `stream=True`, an iterator of text pieces whose `sources` are there first, ending with `.answer`.
+        Returns an Answer: a `str` with `found` (False if the passages do not answer the question), `citations` and
+        `sources`, which are the passages of `rag_search` with a `number` and the best `quote`. With `stream=True`, returns
+        an AnswerStream: an iterator of text pieces that has `.sources` at once and `.answer` at the end.
 
-        `history` is the conversation so far, as `chat` takes it, for questions such as "And in winter?".
-        `explain=True` adds `.explanation`: the question as searched for, each candidate with its scores
-        and why it was dropped if it was, prompt tokens, and milliseconds by step; a picture in notebooks.
+        `history` is the conversation so far, as in `chat`, for questions such as "And in winter?". `explain=True` adds
+        `.explanation`: the question searched for, each candidate with its scores and why it was dropped, if it was,
+        prompt tokens, and milliseconds by step; notebooks draw it. The other arguments are as in `rag_search`.
 
         Raises as `rag_search` and `chat` do.
         """
@@ -1150,23 +1152,23 @@ class AsyncLLMBackendClient:
         k: int = 10,
         progress: bool | Progress | None = None,
     ) -> Evaluation:
-        """How well search finds the documents that answer some questions, in each mode.
+        """Measure how well each search mode finds the documents that answer some questions.
 
-        A question is `{question, gold}`: the id of the document that answers it, a list of ids, or a dict of
-        them with how relevant each is (1, 2, …). Returns an Evaluation: a dict whose `scores` have recall, MRR
-        and nDCG of the first `k` documents for dense, sparse and hybrid search, and for hybrid with rerank
-        where a reranker is set; `questions` has what became of each, `worst()` those to look into, `plot()` a
-        picture. `progress` as in `rag_ingest`, counting searches.
+        A question is `{question, gold}`: the id of the document that answers it, a list of ids, or a dict of ids with
+        their relevance (1, 2, …). Returns an Evaluation: a dict whose `scores` have recall, MRR and nDCG over the first `k`
+        documents for dense, sparse and hybrid search, and for hybrid with rerank if a reranker is set. `questions` has
+        the result of each question, `worst()` the ones to look into, `plot()` draws the scores. `progress` is as in
+        `rag_ingest`, counting searches.
 
-        Raises InvalidRequest (also: gold that is not in the collection), NotFound, Conflict, BackendError.
+        Raises InvalidRequest (also if a gold document is not in the collection), NotFound, Conflict, BackendError.
         """
         fields = {"collection": collection, "questions": _as_list(questions), "k": k}
         return Evaluation(await self._watched("evaluate", progress, **fields))
 
     async def list_collections(self, *, counts: bool = True) -> Records[CollectionInfo]:
-        """All collections, as `get_collection` describes each.
+        """All collections, each as `get_collection` returns it.
 
-        Without `counts`, `documents` and `chunks` are None, and no vector engine is asked.
+        With `counts=False` no vector engine is asked, and `documents` and `chunks` are None.
         """
         return Records(
             map(CollectionInfo, (await self._call("list_collections", counts=counts))["collections"])
@@ -1182,14 +1184,16 @@ class AsyncLLMBackendClient:
         engine: Mapping[str, Any] | None = None,
         parser: str | None = None,
     ) -> CollectionInfo:
-        """Make an empty collection; returns its description.
+        """Create an empty collection; returns it as `get_collection` does.
 
-        `indexes` are those of metadata fields that filters will ask for, so that these stay fast in large collections:
-        `{"kind": "keyword", "signed": "datetime", "price": "float"}`, or "bool", or "integer" where all numbers are
-        whole. A filter makes those that it lacks, if it can. `engine` are options of a Qdrant server, beside those that
-        llmbackend is set to: `shard_number`, `replication_factor`, `write_consistency_factor`, `on_disk`, `quantization`
-        ("int8"). `parser` names a node parser that a project has registered where llmbackend runs (llmbackend.plugins): it
-        splits the collection's documents, always. Raises Conflict if there is one of that name, InvalidRequest.
+        `chunk_size` and `chunk_overlap` are in tokens. `indexes` are for metadata fields that filters will use, so that
+        they stay fast in large collections: `{"kind": "keyword", "signed": "datetime", "price": "float"}`, also "bool",
+        and "integer" if all numbers are whole. Filters create missing indexes themselves where they can. `engine` sets
+        options of a Qdrant server for this collection: `shard_number`, `replication_factor`, `write_consistency_factor`,
+        `on_disk`, `quantization` ("int8"). `parser` names a node parser that a project has registered where llmbackend
+        runs (llmbackend.plugins); it splits all documents of the collection.
+
+        Raises Conflict (the name is taken), InvalidRequest.
         """
         return CollectionInfo(
             await self._call(
@@ -1204,51 +1208,53 @@ class AsyncLLMBackendClient:
         )
 
     async def set_indexes(self, collection: str, indexes: Mapping[str, str | None]) -> CollectionInfo:
-        """Make or change indexes of metadata fields, as `create_collection` takes them; None removes one.
+        """Create or change indexes on metadata fields, as in `create_collection`; None removes one, others stay.
 
-        The others stay. Filters find the same with and without, but in large collections not as fast, and a Qdrant
-        server in strict mode, as Qdrant Cloud's are, takes none without. In this process's own engine they are built in
-        the background. Returns the collection's description. Raises NotFound, InvalidRequest (they are too many).
+        Filters find the same without an index, but more slowly in large collections; a Qdrant server in strict mode, as
+        in Qdrant Cloud, refuses filters without one. The embedded engine builds indexes in the background.
+
+        Returns the collection as `get_collection` does. Raises NotFound, InvalidRequest (also if there are too many).
         """
         return CollectionInfo(await self._call("set_indexes", collection=collection, indexes=indexes))
 
     async def get_collection(self, collection: str) -> CollectionInfo:
-        """`{name, embedding_model, sparse_model, dimension, chunk_size, chunk_overlap, documents, chunks, created_at, indexes,
-        engine}`, the last of which are the options of a Qdrant server that it was made with.
+        """Describe a collection: `{name, embedding_model, sparse_model, dimension, chunk_size, chunk_overlap, documents,
+        chunks, created_at, indexes, engine, …}`.
 
-        One that could not be read when it was last asked also has `damaged`, which is True, and `problem`: why, and what to do; its `documents`
-        and `chunks` are None.
-        Raises NotFound.
+        `chunk_size` and `chunk_overlap` are in tokens; `engine` has the Qdrant server options it was created with. If the
+        collection could not be read the last time, `damaged` is True, `problem` says why and what to do, and `documents`
+        and `chunks` are None. Raises NotFound.
         """
         return CollectionInfo(await self._call("get_collection", collection=collection))
 
     async def delete_collection(self, collection: str) -> Record:
-        """Remove a collection with all its documents; returns `{deleted, documents}`.
+        """Delete a collection with all its documents; returns `{deleted, documents}`.
 
-        `documents` is None where that is not known: of a damaged one, and of one not opened since a kill. Raises NotFound.
+        `documents` is None if the number is unknown: the collection is damaged, or was not opened since a crash. Raises
+        NotFound.
         """
         return await self._call("delete_collection", collection=collection)
 
     async def reindex_collection(
         self, collection: str, *, model: str | None = None, progress: bool | Progress | None = None
     ) -> Record:
-        """Embed a collection's stored texts anew with the embedding model that is set now.
+        """Embed a collection's stored texts again with the embedding model that is set now.
 
-        For a collection that another model made, which is neither searched nor added to until then. It goes on
-        being used meanwhile, and stays as it was if this fails. `model`, where given, must be the one that is set.
-        `progress` as in `rag_ingest`, in chunks.
+        A collection embedded by another model can be neither searched nor added to until this is done. Otherwise it
+        stays in use meanwhile; if reindexing fails, it stays as it was. `model`, if given, must be the model that is
+        set. `progress` is as in `rag_ingest`, in chunks.
 
-        Returns `{collection, from_model, to_model, documents, chunks, tokens, seconds}`. Raises NotFound, Conflict (it is
-        being reindexed already), InvalidRequest (another `model`), BackendError.
+        Returns `{collection, from_model, to_model, documents, chunks, tokens, seconds}`. Raises NotFound, Conflict
+        (already being reindexed), InvalidRequest (another `model`), BackendError.
         """
         return await self._watched("reindex_collection", progress, collection=collection, model=model)
 
     async def export_collection(self, collection: str, path: str | os.PathLike[str]) -> Record:
-        """Write a collection to a file: JSON Lines, what it was made with first, then its chunks with their vectors.
+        """Write a collection to a JSON Lines file: its manifest first, then its chunks with their vectors.
 
-        It is to be taken in by `import_collection`, here or elsewhere, whatever engine is behind. A file of that name
-        is replaced once all has come. Returns `{collection, chunks}`. Raises NotFound, InvalidRequest (the file
-        cannot be written).
+        `import_collection` reads it, here or on another backend, with any vector engine. An existing file is replaced
+        once all is written. Returns `{collection, chunks}`. Raises NotFound, InvalidRequest (the file cannot be
+        written).
         """
         target = os.fspath(path)
         partial = f"{target}.part"
@@ -1282,18 +1288,18 @@ class AsyncLLMBackendClient:
     async def import_collection(
         self, path: str | os.PathLike[str], *, collection: str | None = None
     ) -> Record:
-        """Make a collection of a file that `export_collection` wrote, under its old name or another.
+        """Create a collection from a file that `export_collection` wrote, under its old name or another.
 
-        It is there once all of it has come, and not before. Where another embedding model made it, it can be listed,
-        and searched after `reindex_collection`. Returns `{collection, documents, chunks}`. Raises Conflict (there is
-        one of that name), InvalidRequest (no such file, or not a whole export).
+        It appears only once all of it is imported. If another embedding model made it, it can be listed at once, and
+        searched after `reindex_collection`. Returns `{collection, documents, chunks}`. Raises Conflict (the name is
+        taken), InvalidRequest (no such file, or not a complete export).
         """
         source = os.fspath(path)
         try:
             with open(source, encoding="utf-8") as file:
                 head = _exported(file.readline(), source, 1)
                 if head.pop("format", None) != _EXPORT:
-                    raise InvalidRequest(f"import_collection: {source} is no exported collection")
+                    raise InvalidRequest(f"import_collection: {source} is not an exported collection")
                 exported = str(head.pop("collection", ""))
                 given: dict[str, Any] = {"collection": collection or exported}
                 token = (await self._call("import_collection", manifest=head, **given))["token"]
@@ -1327,7 +1333,7 @@ class AsyncLLMBackendClient:
     async def list_documents(self, collection: str, *, limit: int | None = None) -> Records[DocumentInfo]:
         """A collection's documents as `{id, chunks, metadata}`: all, or the first `limit`. Raises NotFound.
 
-        What is replaced meanwhile is there once.
+        A document replaced while they are listed appears once.
         """
         return Records(
             map(
@@ -1344,10 +1350,10 @@ class AsyncLLMBackendClient:
         filters: Mapping[str, Any] | None = None,
         limit: int | None = None,
     ) -> Records[ChunkInfo]:
-        """A collection's chunks as they are stored, as `{document_id, chunk, text, metadata}`.
+        """A collection's stored chunks as `{document_id, chunk, text, metadata}`.
 
-        All, or those of the documents `ids`, or those that `filters` select, as in `rag_search`; the first `limit`.
-        The chunks of a document may be anywhere among them: `chunk` tells their order. Raises NotFound,
+        All of them, or those of the documents `ids`, or those that match `filters` (as in `rag_search`); at most `limit`.
+        They come in no particular order: `chunk` is a chunk's position in its document. Raises NotFound,
         InvalidRequest.
         """
         given = _as_list(ids)
@@ -1371,7 +1377,7 @@ class AsyncLLMBackendClient:
     async def _paged(
         self, operation: str, name: str, limit: int | None, key: str | None = None, **fields: Any
     ) -> Records[Record]:
-        """What an operation lists, all or the first `limit`, page by page; of those with the same `key` the last."""
+        """The items that an operation lists page by page: all or the first `limit`; a repeated `key` replaces the earlier."""
         items: Records[Any] = Records()
         places: dict[Any, int] = {}
         cursor: str | None = None
@@ -1390,32 +1396,34 @@ class AsyncLLMBackendClient:
                 return items
 
     async def get_document(self, id: str, collection: str) -> StoredDocument:
-        """A document as it is stored: `{id, text, metadata, chunks}`.
+        """A stored document: `{id, text, metadata, chunks}`.
 
-        The text is put together from its chunks, as many as `chunks` says: white space between them may be another.
-        Raises NotFound (the document, or the collection).
+        The text is joined from its chunks (`chunks` is their number), so white space between them may differ from the
+        original. Raises NotFound (the document or the collection).
         """
         return StoredDocument(await self._call("get_document", id=id, collection=collection))
 
     async def delete_documents(
         self, collection: str, ids: Sequence[str] | None = None, *, where: Mapping[str, Any] | None = None
     ) -> Record:
-        """Remove documents by their ids, or those of which a chunk fits `where`, which are filters as in `rag_search`.
+        """Delete documents by `ids`, or those with a chunk that matches `where` (filters as in `rag_search`).
 
-        Returns `{deleted}`, how many there were. Raises NotFound (the collection), InvalidRequest (both, or neither).
+        Returns `{deleted}`, the number of documents. Raises NotFound (the collection), InvalidRequest (both or neither
+        given).
         """
         given = _as_list(ids)
         return await self._call("delete_documents", collection=collection, ids=given, where=where)
 
     async def analyze_document(self, text: str) -> Analysis:
-        """What a document says: `{sentiment, sentiment_score, key_points, positions, summary, coverage, facts, notes, model}`.
+        """Analyze a text: `{sentiment, sentiment_score, key_points, positions, summary, coverage, facts, notes, model}`.
 
-        `sentiment` is positive, negative, neutral or mixed, `sentiment_score` from -1 (negative) to 1 (English texts;
-        others are neutral). `key_points` is a list of sentences, and `positions` has for each `{start, end}` in the text,
-        or None where it is in a model's own words. With the embedded model, summary and key points are sentences of the
-        text, as they stand there but for their white space; of a larger one's, what has numbers or quotations that the
-        text does not have is left out, and `notes` says so. `coverage` is `{parts, read, words}`; `facts`, of English
-        contracts, has `parties`, `dates`, `amounts` and `obligations`, each `{text, start, end}`.
+        `sentiment` is positive, negative, neutral or mixed, `sentiment_score` -1 (negative) to 1 (English only; other
+        texts are neutral). `key_points` is a list of sentences; `positions` has the `{start, end}` of each in the text, or
+        None for one in a model's own words. With the embedded model, summary and key points are sentences of the text,
+        verbatim except for white space. With a larger one, statements with numbers or quotations that the text does not
+        have are left out, and `notes` says so. `coverage` is `{parts, read, words}`. `facts`, for English contracts, has
+        `parties`, `dates`, `amounts` and `obligations`, each `{text, start, end}`.
+
         Raises InvalidRequest (empty text), BackendError.
         """
         return Analysis(await self._call("analyze_document", text=_read_first("analyze_document", text)))
@@ -1431,22 +1439,22 @@ class AsyncLLMBackendClient:
         idempotency_key: str | None = None,
         webhook: str | None = None,
     ) -> str:
-        """Hand over long work; returns the job's id at once. The job survives a restart.
+        """Start long work in the background; returns the job's id at once. Jobs survive a restart.
 
         Types: `batch_embed` (`{texts, model?}`), `batch_chat` (`{prompts, system?, schema?, model?, temperature?,
-        max_tokens?, retries?}`, a prompt being a text or messages), `rag_ingest` (as `rag_ingest`'s arguments),
-        `reindex` (`{collection, model?}`), `analyze_documents` (`{documents}`), `respond` (as `respond`'s arguments),
-        `run_agent` (as `run_agent`'s arguments), `agent/researcher`, `agent/analyst`, `agent/triage` and the like for
-        each agent (the same, its `input` in its own shape), `backup` (`{keep?}`, of the whole server), and a project's own.
+        max_tokens?, retries?}`, a prompt being a text or messages), `rag_ingest` (`rag_ingest`'s arguments), `reindex`
+        (`{collection, model?}`), `analyze_documents` (`{documents}`), `respond` (`respond`'s arguments), `run_agent`
+        (`run_agent`'s arguments), `agent/researcher`, `agent/analyst`, `agent/triage` and likewise for each agent (the
+        same, with its own `input` schema), `backup` (`{keep?}`, of the whole server), and a project's own types.
 
-        Of an owner's jobs, those of higher `priority` (-100 to 100) go first. `run_at`, a datetime or ISO
-        8601 text with its offset from UTC, is the earliest moment; `depends_on` are ids of jobs to be
-        completed before: if one fails or is cancelled, this one fails. Submitting again with the same
-        `idempotency_key` gives the same job, so that a call whose answer was lost can be repeated.
-        `webhook` is a URL that is told of the job's end (https://www.standardwebhooks.com), until it takes it.
+        An owner's jobs with higher `priority` (-100 to 100) run first. `run_at`, a datetime or ISO 8601 text with a UTC
+        offset, is the earliest start. `depends_on` lists ids of jobs that must complete first; if one fails or is
+        cancelled, this job fails. Submitting again with the same `idempotency_key` returns the same job, so a call whose
+        reply was lost can be repeated. `webhook` is a URL that is notified when the job ends, repeatedly until it
+        accepts (https://www.standardwebhooks.com).
 
-        Raises InvalidRequest (unknown type, wrong params), NotFound (a job that it depends on), Conflict (one
-        that failed; a key that was another job's).
+        Raises InvalidRequest (unknown type, wrong params), NotFound (a job in `depends_on`), Conflict (one of those
+        failed, or the key belongs to a different job).
         """
         others = [depends_on] if isinstance(depends_on, str) else _as_list(depends_on)
         moment = run_at.astimezone().isoformat() if hasattr(run_at, "astimezone") else run_at
@@ -1480,14 +1488,16 @@ class AsyncLLMBackendClient:
         retries: int = 1,
         plan: bool = False,
     ) -> Any:
-        """Ask a chat model many things as a job; its id, as of `submit_job`.
+        """Send many prompts to a chat model in a background job; returns the job's id.
 
-        `prompts` are texts or messages, or a table or file of rows as `rag_ingest` takes them, whose column `text`
-        has the texts. The same prompts are asked once, unless `temperature` lets chance in. With `schema`, a JSON
-        Schema or a pydantic class, each reply is JSON that fits, and `parsed` that data. One that fails is asked
-        `retries` times more, then told in its `error`, and leaves the others. `wait_for_job(id).replies` has all,
-        `get_job_result(id, partial=True).rows` those so far. With `plan=True` nothing is asked: `{count, distinct,
-        model, prompt_tokens, completion_tokens, cost}` tell what it would take, the last two at most.
+        `prompts` are texts or messages, or a table or file of rows as in `rag_ingest`, with `text` naming the column. Equal
+        prompts are asked once, unless `temperature` makes replies random. With `schema` (a JSON Schema or a pydantic
+        class) each reply is JSON that fits it, and `parsed` is that data. A prompt that fails is retried `retries` times,
+        then its reply has an `error`; the others go on. `wait_for_job(id).replies` has all replies,
+        `get_job_result(id, partial=True).rows` those so far. With `plan=True` nothing is asked; returns `{count, distinct,
+        model, prompt_tokens, completion_tokens, cost}`, an estimate whose last two are upper bounds.
+
+        Raises InvalidRequest, NotFound (unknown model).
         """
         given: list[Any] = []
         if isinstance(prompts, (list, tuple)):
@@ -1509,12 +1519,11 @@ class AsyncLLMBackendClient:
         return told if plan else told["id"]
 
     async def get_job_status(self, job_id: str) -> Job:
-        """A job: `{id, type, status, owner, progress, attempts, result, error, priority, created_at, …}`.
+        """The state of a job: `{id, type, status, owner, progress, attempts, result, error, priority, created_at, …}`.
 
-        `status` is queued, running, completed, failed or cancelled, `progress` `{done, total, stage, rate,
-        eta}` (a second, seconds). `result` is there once completed, with all its rows however many
-        (`get_job_result` reads them in pages), until it has `expired`; `error` (`{code, message, details}`)
-        once failed. Raises NotFound.
+        `status` is queued, running, completed, failed or cancelled; `progress` is `{done, total, stage, rate, eta}` with
+        the rate per second and the eta in seconds. Once completed, `result` has all its rows (`get_job_result` reads them
+        in pages), until it has `expired`. Once failed, `error` is `{code, message, details}`. Raises NotFound.
         """
         return await self._with_rows(await self._call("get_job_status", job_id=job_id))
 
@@ -1537,12 +1546,11 @@ class AsyncLLMBackendClient:
     async def get_job_result(
         self, job_id: str, *, offset: int = 0, limit: int = 1000, partial: bool = False, stream: bool = False
     ) -> Record | AsyncIterator[Any]:
-        """A page of a completed job's result: `{result, offset, total, rows}`, as often as you like.
+        """A page of a completed job's result: `{result, offset, total, rows}`. May be called any number of times.
 
-        `rows` are the `limit` rows from `offset` on: Embeddings, where they are vectors. With
-        `stream=True`, an iterator of all rows from `offset` on, one after the other, of which only a page
-        is in memory; vectors come as `{index, embedding}`. `partial` gives the rows that there are so far, of a
-        job that is not completed, too.
+        `rows` are up to `limit` rows from `offset` on; vectors come as Embeddings. With `stream=True`, returns an iterator
+        of all rows from `offset` on that keeps only a page in memory; vectors come as `{index, embedding}`. With
+        `partial=True` it also works on a job that is not completed, with the rows so far.
 
         Raises NotFound, Conflict (not completed), JobExpired.
         """
@@ -1557,7 +1565,7 @@ class AsyncLLMBackendClient:
         return page
 
     async def _with_rows(self, job: Record) -> Job:
-        """With the rows of its result as a caller wants them: all there, and vectors as Embeddings."""
+        """The job with all rows of its result, vectors as Embeddings."""
         result, rows = (job["result"], job["rows"])
         if result is not None and rows is not None:
             if not rows["inline"]:
@@ -1581,11 +1589,11 @@ class AsyncLLMBackendClient:
         return _records(others)
 
     async def job_events(self, job_id: str, *, last_event_id: int = 0) -> AsyncIterator[Record]:
-        """Watch a job: `{id, job}` now, and each time that it has changed, until it has ended.
+        """Watch a job: yields `{id, job}` at once and after each change, until the job has ended.
 
-        `job` is as in `list_jobs`. What comes between two looks is told as one; with `last_event_id`, the
-        `id` of the last event seen, nothing is told twice. A server that is away for up to a minute, to be
-        started again, is waited for. Raises NotFound.
+        `job` is as in `list_jobs`. Changes in quick succession are merged into one event. Give `last_event_id`, the `id`
+        of the last event seen, to continue without repeats. Waits up to a minute for a server that is restarting. Raises
+        NotFound.
         """
         away: float | None = None
 
@@ -1609,11 +1617,11 @@ class AsyncLLMBackendClient:
     async def wait_for_job(
         self, job_id: str, timeout: float | None = None, *, progress: bool | Progress | None = None
     ) -> Any:
-        """The result of a job, once it is there.
+        """Wait for a job to end; returns its result.
 
-        Raises the job's own error if it failed, Conflict if it was cancelled, JobExpired, BackendTimeout if it
-        is not done after `timeout` seconds (it goes on), NotFound. A server that is away for up to a minute, to be
-        started again, is waited for. `progress` as in `rag_ingest`.
+        Waits up to a minute for a server that is restarting. `progress` is as in `rag_ingest`. Raises the job's own error
+        if it failed, Conflict if it was cancelled, JobExpired, NotFound, BackendTimeout if it is not done after `timeout`
+        seconds (the job goes on).
         """
         with _progress(progress) as tell:
             job = await self._ended(job_id, timeout, tell)
@@ -1623,13 +1631,13 @@ class AsyncLLMBackendClient:
             raise Conflict(f"job {job_id} was cancelled", details={"job_id": job_id})
         if job["expired"]:
             raise JobExpired(
-                f"the result of job {job_id} was kept for its time, and is no more: submit it again",
+                f"the result of job {job_id} has expired and was deleted: submit the job again",
                 details={"job_id": job_id},
             )
         return job["result"]
 
     async def _ended(self, job_id: str, timeout: float | None, tell: Progress | None) -> Job:
-        """The job, once it has ended; raises BackendTimeout."""
+        """The job, once it has ended. Raises BackendTimeout."""
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = 0.02
         seen: float | None = None
@@ -1661,18 +1669,18 @@ class AsyncLLMBackendClient:
     async def list_jobs(
         self, *, status: str | None = None, job_type: str | None = None, limit: int = 50
     ) -> Records[Job]:
-        """The newest jobs as `get_job_status` gives them, without their results."""
+        """The newest jobs, up to `limit`, as `get_job_status` returns them but without results."""
         result = await self._call("list_jobs", status=status, job_type=job_type, limit=limit)
         return Records(Job(job) for job in result["jobs"])
 
     async def cancel_job(self, job_id: str) -> Job:
-        """Stop a job before its next step; returns its status. One that has ended stays as it is. Raises NotFound."""
+        """Cancel a job before its next step; returns it. A job that has ended stays as it is. Raises NotFound."""
         return await self._with_rows(await self._call("cancel_job", job_id=job_id))
 
     async def retry_job(self, job_id: str) -> Job:
-        """Have a job that failed or was cancelled go on from its last checkpoint; returns its status.
+        """Resume a failed or cancelled job from its last checkpoint; returns it.
 
-        Raises NotFound, Conflict (it did neither, or one that it depends on did).
+        Raises NotFound, Conflict (it neither failed nor was cancelled, or a job that it depends on was).
         """
         return await self._with_rows(await self._call("retry_job", job_id=job_id))
 
@@ -1725,18 +1733,18 @@ class AsyncLLMBackendClient:
         max_seconds: float | None = None,
         stream: bool = False,
     ) -> AgentRun | AsyncAgentStream:
-        """Have an agent do a task in steps: an AgentRun, or, with `stream=True`, an AgentStream of its events.
+        """Run an agent on a task; returns an AgentRun, or with `stream=True` an AgentStream of its events.
 
-        `agent` is one of `list_agents()`: `researcher` answers a question over several `collections` (all that the key may
-        read, if None), or one of a project's own. `tools` are names of tools, or, in this process, functions; None
-        are the agent's own, none of which writes. With `approve="writes"`, calls of tools that write wait for `approve` or
-        `reject`, and the run is a job, whose id is `run_id`; `submit_job("run_agent", {…})` makes one of any run. `input`
-        is what the agent takes in a shape of its own, a dict or a pydantic object. A run ends at `max_steps` (calls
-        of models and tools), `max_tokens` or `max_seconds`, with what was found until then.
-        `input={"files": paths}` has the analyst read files, folders and patterns, as `rag_ingest_files` takes them.
+        `agent` is one of `list_agents()`: `researcher` answers a question from several `collections` (by default all that
+        the key may read), `analyst` and `triage` read documents and messages, and a project may add its own. `tools` are
+        names of tools or, in process, functions; by default the agent's own, none of which writes. With
+        `approve="writes"` the run is a job, with its id as `run_id`, and calls of tools that write wait for `approve` or
+        `reject`; `submit_job("run_agent", {…})` makes a job of any run. `input` is the agent's structured input, a dict or
+        a pydantic object; `input={"files": paths}` gives the analyst files, folders and patterns as in `rag_ingest_files`.
+        A run stops at `max_steps` (calls of models and tools), `max_tokens` or `max_seconds`, with what it has by then.
 
-        Raises InvalidRequest (no such agent or tool; an input that does not fit), Forbidden, BackendError, whose `details`
-        tell the `step` that failed and the `trace`, and BackendTimeout.
+        Raises InvalidRequest (no such agent or tool, or an input that does not fit), Forbidden, BackendTimeout, and
+        BackendError, whose `details` have the failed `step` and the `trace`.
         """
         names = None if tools is None else [self._tool_name(one) for one in tools]
         fields = {
@@ -1756,33 +1764,33 @@ class AsyncLLMBackendClient:
         return AgentRun(await self._call("run_agent", **fields))
 
     def _tool_name(self, tool: Any) -> str:
-        """A function is offered to the core of this process, under a name."""
+        """A tool's name; a function is registered in this process first."""
         if isinstance(tool, str):
             return tool
         offer = getattr(self._transport, "offer_tool", None)
         if offer is None:
             raise InvalidRequest(
-                "tools: a server calls its own tools, by their names: functions are for clients in process"
+                "tools: a server only runs its own tools: give their names; functions work in process only"
             )
         return str(offer(tool))
 
     async def list_agents(self) -> Record:
-        """What there is to run: `{agents, tools}`.
+        """The available agents and tools: `{agents, tools}`.
 
-        `agents` are `{name, description, own, tools, input, output}`, the last two JSON Schemas of what one takes and gives
-        in a shape of its own; `tools` are `{name, description, writes, parameters}`.
+        `agents` are `{name, description, own, tools, input, output}`, the last two JSON Schemas of an agent's structured
+        input and output, if it has any; `tools` are `{name, description, writes, parameters}`.
         """
         return await self._call("list_agents")
 
     async def approve(self, run_id: str) -> Job:
-        """Have a run that waits for it (`status` "needs_approval") call what it asked for, and go on; the run, as a job.
+        """Approve the tool calls that a run waits for (`status` "needs_approval"); it continues. Returns its job.
 
-        `wait_for_job(run_id)` gives its result. Raises NotFound, and Conflict for one that waits for nobody's word.
+        `wait_for_job(run_id)` gives its result. Raises NotFound, Conflict (the run does not wait for approval).
         """
         return Job(await self._call("approve", run_id=run_id))
 
     async def reject(self, run_id: str, *, why: str = "") -> Job:
-        """Refuse what a run waits for: it is told `why`, and goes on without; the run, as a job. Raises as `approve`."""
+        """Reject the tool calls that a run waits for; it is told `why` and continues without. As `approve` otherwise."""
         return Job(await self._call("reject", run_id=run_id, why=why))
 
     async def set_schedule(
@@ -1795,11 +1803,11 @@ class AsyncLLMBackendClient:
         timezone: str = "UTC",
         priority: int = 0,
     ) -> Record:
-        """Submit a job again and again, at the times of a cron line such as "30 2 * * MON-FRI".
+        """Submit a job at the times of a cron expression such as "30 2 * * MON-FRI".
 
-        Times are those of the clocks in `timezone` ("Europe/Berlin"); a moment at which no process ran is made
-        up for once. A schedule of that name is replaced. Returns `{name, cron, timezone, job_type, priority,
-        next_at}`. Raises InvalidRequest, as `submit_job` does.
+        Times are local to `timezone` ("Europe/Berlin"). If nothing was running at the time, the job is submitted once
+        later. A schedule of the same name is replaced. Returns `{name, cron, timezone, job_type, priority, next_at}`.
+        Raises InvalidRequest, as `submit_job` does.
         """
         return await self._call(
             "set_schedule",
@@ -1812,34 +1820,34 @@ class AsyncLLMBackendClient:
         )
 
     async def list_schedules(self) -> Records[Record]:
-        """The schedules of this key's project, as `set_schedule` returns each; for the administrator, those of all.
+        """The schedules of this key's project, each as `set_schedule` returns it.
 
-        There, those of other projects are named `project/name`, by which `delete_schedule` takes them, too.
+        The administrator sees those of all projects, named `project/name`, which `delete_schedule` takes too.
         """
         return Records((await self._call("list_schedules"))["schedules"])
 
     async def delete_schedule(self, name: str) -> Record:
-        """End a schedule; jobs that it has submitted go on. Returns `{deleted}`. Raises NotFound."""
+        """Delete a schedule; jobs that it has submitted go on. Returns `{deleted}`. Raises NotFound."""
         return await self._call("delete_schedule", name=name)
 
     async def share_collection(self, collection: str, with_project: str, *, can: str = "read") -> Record:
-        """Let another project use a collection: "read" it, or "write" to it, too; or share it otherwise than before.
+        """Share a collection with another project, which may then "read" it, or "write" to it too; changes an existing share.
 
-        There it is called `project/collection`, by this project's name, in lists, searches and as the model
-        `rag/project/collection`. Deleting and sharing it stay this project's. Returns `{collection, with_project, can,
+        The other project sees it as `project/collection`, with this project's name, and as the model
+        `rag/project/collection`. Only this project can delete or share it. Returns `{collection, with_project, can,
         created_at}`. Raises NotFound, InvalidRequest.
         """
         return await self._call("share_collection", collection=collection, with_project=with_project, can=can)
 
     async def unshare_collection(self, collection: str, with_project: str) -> Record:
-        """Share a collection with that project no more, from the next second on in every process.
+        """Stop sharing a collection with a project; takes effect within a second in every process.
 
-        Returns as `share_collection` did. Raises NotFound.
+        Returns what `share_collection` returned. Raises NotFound.
         """
         return await self._call("unshare_collection", collection=collection, with_project=with_project)
 
     async def list_shares(self) -> Records[Record]:
-        """The collections that this project shares, and those that are shared with it, as `share_collection` returns."""
+        """The collections that this project shares or that are shared with it, each as `share_collection` returns it."""
         return Records((await self._call("list_shares"))["shares"])
 
     async def create_key(
@@ -1858,18 +1866,17 @@ class AsyncLLMBackendClient:
         bytes: int | None = None,
         note: str = "",
     ) -> CreatedKey:
-        """Make an API key by which others may do a part of what this client may; only the administrator makes keys of
-        another `project` than its own.
+        """Create an API key with at most this client's own rights. Only the administrator creates keys of other projects.
 
-        `can` are rights: "read" (search, query and list collections), "write" (make, fill and delete them), "jobs" (jobs
-        and schedules, with what they do), "chat" (ask models) and "admin" (keys and shares of the project). `collections`
-        and `models` are names in which `*` stands for anything. What is left out is as this client's, but for "admin".
-        `expires` is like "90d", "12h" or "30min". `rate` is for requests, as in "60/min", `tokens` for what models read
-        and write, as in "1M/day" or "1M/day,20M/month", `concurrent` the number of requests under way at once, `jobs` that of
-        its jobs that wait or are at work. `chunks` and `bytes` are what its project may have stored for it to store more.
+        `can` lists rights: "read" (search, query and list collections), "write" (create, fill and delete them), "jobs" (jobs
+        and schedules), "chat" (ask models) and "admin" (keys and shares of the project). `collections` and `models` are
+        names, in which `*` matches anything. Whatever is left out is as for this client, except "admin". `expires` is
+        like "90d", "12h" or "30min". `rate` limits requests, as in "60/min"; `tokens` what models read and write, as in
+        "1M/day" or "1M/day,20M/month"; `concurrent` the requests in flight; `jobs` the jobs queued or running. The key
+        can store nothing more while its project stores `chunks` chunks or `bytes` bytes.
 
-        Returns what `list_keys` tells of it, and `key`: the key itself, which is not told again.
-        Raises Forbidden (more than this client may itself).
+        Returns the key as `list_keys` does, and `key`: the key itself, which is not shown again. Raises Forbidden (more
+        rights than this client has).
         """
         created = await self._call(
             "create_key",
@@ -1889,54 +1896,55 @@ class AsyncLLMBackendClient:
         return CreatedKey(created)
 
     async def list_keys(self, *, project: str | None = None) -> Records[KeyInfo]:
-        """The API keys of this client's project, or of all projects to the administrator: `{id, project, can,
-        collections, models, rate, concurrent, tokens, jobs, chunks, bytes, note, created_at, created_by, expires_at, rotating_until,
-        revoked_at, last_used_at}`. The `id` is what the key begins with.
+        """The API keys of this client's project; for the administrator, those of all projects.
+
+        Each is `{id, project, can, collections, models, rate, concurrent, tokens, jobs, chunks, bytes, note, created_at,
+        created_by, expires_at, rotating_until, revoked_at, last_used_at}`. The `id` is the beginning of the key.
         """
         return Records(map(KeyInfo, (await self._call("list_keys", project=project))["keys"]))
 
     async def rotate_key(self, key: str, *, overlap: str = "1h") -> CreatedKey:
-        """Give the API key of that id another secret, and tell it once; the secret before counts for the `overlap`.
+        """Give the API key with that id a new secret, shown once; the previous secret works for the `overlap`.
 
-        Its id stays, and so do its rights, its jobs and its schedules. Rotated again, only the last secret before counts.
-        Returns as `create_key`. Raises NotFound, Forbidden (it may do more than this client).
+        The key keeps its id, rights, jobs and schedules. Only one previous secret works at a time. Returns as
+        `create_key` does. Raises NotFound, Forbidden (the key has more rights than this client).
         """
         return CreatedKey(await self._call("rotate_key", key=key, overlap=overlap))
 
     async def revoke_key(self, key: str) -> KeyInfo:
-        """Have the API key of that id count no more, within a second, in every process.
+        """Revoke the API key with that id; takes effect within a second in every process.
 
-        Streams and jobs that came with it are ended; a call that does not stream is answered. Schedules submit nothing
-        more. Returns as `list_keys`. Raises NotFound.
+        Its streams and jobs are ended, and its schedules stop; other calls in flight are still answered. Returns the key
+        as `list_keys` does. Raises NotFound.
         """
         return KeyInfo(await self._call("revoke_key", key=key))
 
     async def audit(
         self, *, since: str = "30d", action: str | None = None, before: int | None = None, limit: int = 100
     ) -> Records[Record]:
-        """Who changed keys, deleted, shared, exported, imported or was refused, the newest first: `{number, at, project,
-        caller, client, request_id, action, target, outcome}`.
+        """The audit log, newest first: who changed keys, deleted, shared, exported, imported or was refused.
 
-        `action` is an operation such as "revoke_key", or "refused"; `before` is the last `number` of the page before. For
-        keys with the right "admin", who see their own project.
+        Each entry is `{number, at, project, caller, client, request_id, action, target, outcome}`. `action` selects an
+        operation such as "revoke_key", or "refused"; `before` is the last `number` of the previous page. Needs the right
+        "admin"; a project's key sees its own project.
         """
         return Records(
             (await self._call("audit", since=since, action=action, before=before, limit=limit))["entries"]
         )
 
     async def prompts(self) -> Records[Record]:
-        """What models are told: `{name, version, text, collection, own}`, those of collections that the key may read, too."""
+        """The prompts in use: `{name, version, text, collection, own}`, including those of collections the key may read."""
         return Records((await self._call("prompts"))["prompts"])
 
     async def usage(
         self, *, by: str | Sequence[str] = "project,model", since: str = "30d", until: str | None = None
     ) -> Usage:
-        """Who used how much, up to now: a list of `{requests, errors, prompt_tokens, completion_tokens, embedded_tokens, …}`.
+        """Usage up to now: rows of `{requests, errors, prompt_tokens, completion_tokens, embedded_tokens, …}`.
 
-        `by` is some of "project", "key", "model", "operation" and "day": there is a row for each combination, with those
-        names in it. `since` and `until` are days: "7d" (so many, up to today), or a date such as "2026-11-28", in UTC.
-        `estimated_tokens` are those among the tokens that no server told; `cost` is by the server's prices, or None.
-        A key sees its own project. A table in notebooks, and `.plot()`.
+        `by` is any of "project", "key", "model", "operation" and "day", separated by commas or as a list: one row per
+        combination. `since` and `until` are days in UTC: "7d" (the last seven, today included) or a date such as
+        "2026-11-28". `estimated_tokens` are the tokens that no server reported; `cost` is by the server's prices, else
+        None. A key sees its own project. Returns Usage, a table in notebooks with `.plot()`.
         """
         names = by if isinstance(by, str) else ",".join(by)
         result = await self._call("usage", by=names, since=since, until=until)
@@ -1948,26 +1956,26 @@ class AsyncLLMBackendClient:
         )
 
     async def health(self) -> Health:
-        """`{status, problems, parts, version, chat, embeddings, own_file_types}`: "ok", and which models answer.
+        """The backend's state: `{status, problems, parts, version, chat, embeddings, own_file_types}`.
 
-        Where something does not work, the status is "failing", and `problems` tell what it is and what to do. `parts`
-        has each part that was at work, with "ok" or what is wrong.
+        `status` is "ok", or "failing" if something does not work: then `problems` say what is wrong and what to do. `parts`
+        has "ok" or a problem for each part used so far. `chat` and `embeddings` name the models in use.
         """
         return Health(await self._call("health"))
 
     async def doctor(self) -> Record:
-        """Whether everything behind llmbackend works: `{ok, version, checks}`, in a few seconds at most.
+        """Check everything behind llmbackend: returns `{ok, version, checks}` within a few seconds.
 
-        There is a check for each model server, embedded model, a Qdrant server and the data directory: `{name,
+        There is one check for each model server and embedded model, the Qdrant server and the data directory: `{name,
         server, ok, url, models, version, limits, latency_ms, fix}`, where `fix` says what is wrong and what to do.
         """
         return await self._call("doctor")
 
 
 class AsyncCollectionHandle:
-    """One collection of a client's, by `client["hr_policies"]`: the client's calls without its name.
+    """A collection, as `client["hr_policies"]`: the client's methods without the collection's name.
 
-    `options` are those that the client's methods have.
+    `options` are passed on to the client's method.
     """
 
     def __init__(self, client: AsyncLLMBackendClient, name: str) -> None:
@@ -1980,51 +1988,51 @@ class AsyncCollectionHandle:
         return f"{self._client!r}[{self.name!r}]"
 
     async def ingest(self, documents: Any, **options: Any) -> IngestReport:
-        """Put documents into it, as `rag_ingest` does."""
+        """Add documents, as `rag_ingest` does."""
         return await self._client.rag_ingest(documents, self.name, **options)
 
     async def ingest_files(self, paths: File | Sequence[File], **options: Any) -> IngestReport:
-        """Put files into it, as `rag_ingest_files` does."""
+        """Add files, as `rag_ingest_files` does."""
         return await self._client.rag_ingest_files(paths, self.name, **options)
 
     async def search(self, query: str | None = None, **options: Any) -> Hits:
-        """The passages nearest to a query, or to a `vector`, as `rag_search` gives them."""
+        """The passages that match a query, or a `vector`, best; as `rag_search`."""
         return await self._client.rag_search(query, self.name, **options)
 
     async def query(self, question: str, **options: Any) -> Any:
-        """An answer from its documents, as `rag_query` gives it."""
+        """Answer a question from its documents, as `rag_query` does."""
         return await self._client.rag_query(question, self.name, **options)
 
     async def documents(self, *, limit: int | None = None) -> Records[DocumentInfo]:
-        """Its documents, as `list_documents` gives them."""
+        """Its documents, as `list_documents` returns them."""
         return await self._client.list_documents(self.name, limit=limit)
 
     async def get(self, id: str) -> StoredDocument:
-        """A document as it is stored, as `get_document` gives it."""
+        """A stored document, as `get_document` returns it."""
         return await self._client.get_document(id, self.name)
 
     async def delete(
         self, ids: str | Sequence[str] | None = None, *, where: Mapping[str, Any] | None = None
     ) -> Record:
-        """Remove documents by their ids, or by filters, as `delete_documents` does."""
+        """Delete documents by ids or by filters, as `delete_documents` does."""
         given = [ids] if isinstance(ids, str) else ids
         return await self._client.delete_documents(self.name, given, where=where)
 
     async def stats(self) -> CollectionInfo:
-        """What it has and was made with, as `get_collection` tells it."""
+        """Its counts and options, as `get_collection` returns them."""
         return await self._client.get_collection(self.name)
 
     async def evaluate(self, questions: Sequence[Mapping[str, Any]], **options: Any) -> Evaluation:
-        """How well search finds the documents that answer some questions, as `evaluate` tells it."""
+        """Measure how well search finds the documents that answer some questions, as `evaluate` does."""
         return await self._client.evaluate(self.name, questions, **options)
 
     async def map(
         self, color: str | None = None, query: str | None = None, *, limit: int = 2000, axes: Any = None
     ) -> Any:
-        """Its documents as points in two dimensions, on matplotlib's axes, which are returned.
+        """Plot its documents as points in two dimensions, similar ones close together; returns the matplotlib axes.
 
-        Each is the mean of its chunks' vectors (of the collection's first `limit` chunks), coloured by the metadata field
-        `color`, and near others that are like it. `query` is marked among them.
+        A point is the mean of a document's chunk vectors (among the collection's first `limit` chunks), coloured by the
+        metadata field `color`. `query` is marked among them.
         """
         chunks: list[Any] = []
         cursor: str | None = None

@@ -114,7 +114,7 @@ __all__ = [
 
 
 class LLMBackendError(Exception):
-    """Whatever goes wrong, on either transport, is one of these (branch on the class or on `code`, never on the text).
+    """Base of every error, on either transport. Branch on the class or on `code`, never on the text.
 
     LLMBackendError        internal           500   unforeseen: a bug
     ├ InvalidRequest       invalid_request    422   does not fit the operation's schema
@@ -122,16 +122,16 @@ class LLMBackendError(Exception):
     ├ Forbidden            forbidden          403   the key does not allow this
     ├ NotFound             not_found          404   no such collection, document, job or model
     ├ MethodNotAllowed     method_not_allowed 405   the path is right, the HTTP method is not
-    ├ RequestTimeout       request_timeout    408   the request came too slowly
-    ├ Conflict             conflict           409   exists already, is held by someone else, does not match
-    ├ JobExpired           job_expired        410   a job's result was kept for its time, and is no more
+    ├ RequestTimeout       request_timeout    408   the request arrived too slowly
+    ├ Conflict             conflict           409   exists already, is in use elsewhere, or does not match
+    ├ JobExpired           job_expired        410   a job's result was deleted after its retention time
     ├ TooLarge             too_large          413   the request is larger than the server accepts
     ├ Overloaded           overloaded         429   try again later (details: retry_after, seconds)
-    ├ InsufficientStorage  insufficient_storage  507 the server's disk is full: reading goes on (details: path, free, needed)
+    ├ InsufficientStorage  insufficient_storage  507 the server's disk is full; reading still works (details: path, free, needed)
     ├ BackendError         backend            502   a model or store behind us failed (details: backend)
     │ └ BackendTimeout     backend_timeout    504   ... or did not answer in time
     ├ TransportError       transport           -    the server was not reached (raised by the client only)
-    └ StreamInterrupted    stream_interrupted  -    a stream broke off; `.text` has what came before
+    └ StreamInterrupted    stream_interrupted  -    a stream broke off; `.text` has what arrived before
     """
 
     code: ClassVar[str] = "internal"
@@ -146,14 +146,14 @@ class LLMBackendError(Exception):
         self.request_id = request_id
 
     def _render_traceback_(self) -> list[str]:
-        """How IPython and notebooks show it: the message, the caller's own lines, and the message again."""
+        """Short traceback for IPython and notebooks: the message, the caller's own lines, the message again."""
         import traceback
 
         frames: list[traceback.FrameSummary] = []
         for frame, line in traceback.walk_tb(self.__traceback__):
             module = frame.f_globals.get("__name__") or ""
             if module == __name__ or module.startswith("llmbackend"):
-                break  # the way through this file and the package is not the caller's to mend
+                break  # frames inside this file and the package do not help the caller
             if not module.startswith("IPython"):
                 frames.append(traceback.FrameSummary(frame.f_code.co_filename, line, frame.f_code.co_name))
         said = f"{type(self).__name__}: {self.message}"
@@ -161,7 +161,7 @@ class LLMBackendError(Exception):
         return [said, "", *where, "", said] if where else [said]
 
     def to_dict(self) -> dict[str, Any]:
-        """The error as it travels: `{code, message, details, request_id}`."""
+        """The error as it travels over the wire: `{code, message, details, request_id}`."""
         return {
             "code": self.code,
             "message": self.message,
@@ -171,7 +171,7 @@ class LLMBackendError(Exception):
 
     @staticmethod
     def from_dict(error: Mapping[str, Any]) -> LLMBackendError:
-        """The same class again from `to_dict()`; a code this file does not know becomes the base class."""
+        """Rebuild an error from `to_dict()`; an unknown code gives the base class."""
         classes = {kind.code: kind for kind in _subclasses(LLMBackendError)}
         kind = classes.get(str(error.get("code")), LLMBackendError)
         details = error.get("details")
@@ -183,7 +183,7 @@ class LLMBackendError(Exception):
 
 
 class InvalidRequest(LLMBackendError):
-    """The request does not fit the operation; where its schema says so, `details["errors"]` lists each place."""
+    """The request is not valid; `details["errors"]` lists each place that does not fit the schema."""
 
     code, status = "invalid_request", 422
 
@@ -207,43 +207,43 @@ class NotFound(LLMBackendError):
 
 
 class MethodNotAllowed(LLMBackendError):
-    """The path takes other HTTP methods than this one; the header Allow lists them."""
+    """The path does not take this HTTP method; the Allow header lists those it does."""
 
     code, status = "method_not_allowed", 405
 
 
 class RequestTimeout(LLMBackendError):
-    """The request arrived too slowly, and was given up."""
+    """The request arrived too slowly, and the server gave up on it."""
 
     code, status = "request_timeout", 408
 
 
 class Conflict(LLMBackendError):
-    """It exists already, is held by another process, or does not match what is stored."""
+    """It exists already, is in use by another process, or does not match what is stored."""
 
     code, status = "conflict", 409
 
 
 class JobExpired(LLMBackendError):
-    """A job's result was kept for its time (JOB_RESULT_DAYS on the server), and is no more."""
+    """A job's result was deleted after its retention time (JOB_RESULT_DAYS on the server)."""
 
     code, status = "job_expired", 410
 
 
 class TooLarge(LLMBackendError):
-    """The request is larger than the server accepts; `details["limit"]` tells how much it does."""
+    """The request is larger than the server accepts; `details["limit"]` is what it accepts."""
 
     code, status = "too_large", 413
 
 
 class Overloaded(LLMBackendError):
-    """Too many requests for now; `details["retry_after"]` (seconds) tells when to come back."""
+    """Too many requests for now; try again after `details["retry_after"]` seconds."""
 
     code, status = "overloaded", 429
 
 
 class InsufficientStorage(LLMBackendError):
-    """There is no room on the server's disk; `details` have its `path`, and the bytes `free` and `needed`."""
+    """The server's disk is full; `details` has its `path`, and the bytes `free` and `needed`."""
 
     code, status = "insufficient_storage", 507
 
@@ -293,10 +293,10 @@ def _subclasses(kind: type[LLMBackendError]) -> Iterator[type[LLMBackendError]]:
 
 
 class _Method:
-    """A method of dict, on records: called, it is just that.
+    """A dict method on a record, callable as usual.
 
-    Where the record has a field of the same name, whatever else is done with it raises an AttributeError, which says
-    how to get at the field.
+    If the record has a field of the same name, any other use of it raises an AttributeError that says how to get at
+    the field.
     """
 
     def __init__(self, name: str) -> None:
@@ -309,7 +309,7 @@ class _Method:
 
 
 class _Shadowing:
-    """A method where a field was probably meant."""
+    """A dict method that hides a field: the caller probably meant the field."""
 
     def __init__(self, name: str, method: Callable[..., Any]) -> None:
         self._name = name
@@ -335,7 +335,7 @@ class _Shadowing:
 
 
 class _Shown:
-    """A result that notebooks and IPython's terminal show as the llmbackend package draws it, or as a plain table."""
+    """A result with rich display in IPython and notebooks: drawn by the llmbackend package, else a plain table."""
 
     def _shown(self) -> Any:
         return self
@@ -348,11 +348,11 @@ class _Shown:
 
 
 class Record(_Shown, dict[str, Any]):
-    """A result: a plain dict whose keys are also attributes, shown as what it is in notebooks.
+    """A result: a plain dict whose keys are also attributes, with rich display in notebooks.
 
-    A dict's methods stay what they are: of a field that has the name of one (`items`, `keys`, `values`, `copy`, `get`,
-    `pop`, `update`, …), `record["items"]` gives the value, and using `record.items` as if it were the value raises an
-    AttributeError that says so.
+    Dict methods keep their meaning: if a field has the name of one (`items`, `keys`, `values`, `copy`, `get`, `pop`,
+    `update`, …), use `record["items"]`; using `record.items` as if it were the value raises an AttributeError that says
+    so.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -374,7 +374,7 @@ for _name in vars(dict):
 if TYPE_CHECKING:
 
     class _Typed(_Shown, dict[str, Any]):
-        """A Record, of which type checkers know the fields: others are none."""
+        """A Record whose fields type checkers know, so that a misspelt one is reported."""
 
 else:
     _Typed = Record
@@ -384,7 +384,7 @@ _Page = TypeVar("_Page")
 
 
 class Records(_Shown, list[_Item]):
-    """Several results: a plain list, shown as one table or as cards in notebooks."""
+    """Several results: a plain list, shown as a table or as cards in notebooks."""
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> _Item: ...
@@ -392,25 +392,25 @@ class Records(_Shown, list[_Item]):
     def __getitem__(self, index: slice) -> Records[_Item]: ...
     def __getitem__(self, index: Any) -> Any:
         found = list.__getitem__(self, index)
-        if isinstance(index, slice):  # some of them are shown as all are
+        if isinstance(index, slice):  # a slice keeps the type, and so the display
             found = type(self)(found)
             vars(found).update(vars(self))
         return found
 
     def __iter__(self) -> Iterator[_Item]:
-        # pandas.DataFrame(result) reads the items one by one. It is to have the columns of to_pandas().
+        # pandas.DataFrame(result) iterates: give it the same columns as to_pandas().
         if sys._getframe(1).f_globals.get("__name__") == "pandas.core.internals.construction":
             return iter([cast(_Item, dict(_flat(record))) for record in list.__iter__(self)])
         return list.__iter__(self)
 
     def to_pandas(self) -> Any:
-        """A pandas DataFrame with a row for each; fields within fields are columns such as `metadata.year`."""
+        """A pandas DataFrame with one row per record; nested fields become columns such as `metadata.year`."""
         import pandas  # the caller wants pandas, so the caller has it
 
         return pandas.DataFrame([dict(_flat(record)) for record in self])
 
     def to_polars(self) -> Any:
-        """A polars DataFrame, as `to_pandas()` has it. Values of several types in one column become text."""
+        """A polars DataFrame with the rows and columns of `to_pandas()`; columns of mixed types become text."""
         import polars  # the caller wants polars, so the caller has it
 
         return polars.DataFrame(
@@ -418,14 +418,14 @@ class Records(_Shown, list[_Item]):
         )
 
     def to_jsonl(self, path: str | os.PathLike[str]) -> None:
-        """Write a file with a line of JSON for each."""
+        """Write a JSON Lines file, one line per record; an existing file is replaced."""
         with open(f"{os.fsdecode(path)}.part", "w", encoding="utf-8") as file:
             for record in self:
                 file.write(json.dumps(record, ensure_ascii=False, default=_jsonable) + "\n")
         os.replace(f"{os.fsdecode(path)}.part", path)
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
-        """Write a Parquet file with a row for each, as `to_pandas()` has it; values of several types become text."""
+        """Write a Parquet file with the rows and columns of `to_pandas()`; columns of mixed types become text."""
         import pyarrow  # the caller wants Parquet, so the caller has it
         from pyarrow import parquet
 
@@ -437,7 +437,7 @@ class Records(_Shown, list[_Item]):
 
 
 def _column(values: list[Any]) -> Any:
-    """As Arrow has it: in the type that all are of, else as text, what is none as JSON."""
+    """An Arrow column: in the type that all values share, else text, with other values as JSON."""
     import pyarrow
 
     try:
@@ -453,7 +453,7 @@ def _column(values: list[Any]) -> Any:
 
 
 def _flat(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Fields by their paths: `metadata.year`."""
+    """Fields by dotted path: `metadata.year`."""
     for name, value in record.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{name}.")
@@ -462,7 +462,7 @@ def _flat(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, An
 
 
 class KeyInfo(_Typed):
-    """An API key, but for what is secret of it; see `list_keys`."""
+    """An API key without its secret; see `list_keys`."""
 
     id: str
     project: str
@@ -485,8 +485,10 @@ class KeyInfo(_Typed):
 
 
 class CreatedKey(KeyInfo):
-    """An API key as it was made. `key` is the key itself: it is shown nowhere, so that none is left in a log or a
-    notebook; print that."""
+    """A new API key; `key` is the key itself.
+
+    The repr hides it, so that no secret is left in a log or a notebook: print `.key` to see it.
+    """
 
     key: str
 
@@ -498,7 +500,7 @@ class CreatedKey(KeyInfo):
 
 
 class IngestReport(_Typed):
-    """What became of documents; see `rag_ingest`. `documents` and `seconds` are a plan's, `columns` a table's."""
+    """What an ingest did; see `rag_ingest`. Only a plan has `documents` and `seconds`, only a table `columns`."""
 
     added: int
     updated: int
@@ -534,7 +536,7 @@ class CollectionInfo(_Typed):
 
 
 class DocumentInfo(_Typed):
-    """A document of a collection: how many chunks it has, and its metadata."""
+    """A document of a collection: its id, number of chunks and metadata; see `list_documents`."""
 
     id: str
     chunks: int
@@ -548,7 +550,7 @@ class StoredDocument(DocumentInfo):
 
 
 class ChunkInfo(_Typed):
-    """A chunk as it is stored; see `list_chunks`."""
+    """A stored chunk; see `list_chunks`."""
 
     document_id: str
     chunk: int
@@ -568,7 +570,7 @@ class ModelInfo(_Typed):
 
 
 class RankedText(_Typed):
-    """A text by how well it answers a query; see `rerank`."""
+    """A text and how well it answers a query; see `rerank`."""
 
     index: int
     score: float
@@ -576,7 +578,7 @@ class RankedText(_Typed):
 
 
 class ToolCall(_Typed):
-    """A tool that a model asks to be called."""
+    """A tool call that a model asks for."""
 
     id: str
     name: str
@@ -584,7 +586,7 @@ class ToolCall(_Typed):
 
 
 class Health(_Typed):
-    """How a backend is; see `health`."""
+    """The state of a backend; see `health`."""
 
     status: Literal["ok", "failing"]
     problems: list[str]
@@ -608,14 +610,14 @@ class Hit(_Typed):
 
 
 class Source(Hit):
-    """A passage that an answer was written from, by its number in the answer, with what of it fits best."""
+    """A passage that an answer is based on: a Hit with its `number` in the answer and the `quote` that fits best."""
 
     number: int
     quote: str
 
 
 class Hits(Records[Hit]):
-    """The passages that a search found, and its `query`, whose words notebooks mark in them."""
+    """The passages that a search found; notebooks highlight the words of its `query` in them."""
 
     query: str = ""
 
@@ -624,15 +626,15 @@ _DIMENSIONS = ("project", "key", "model", "operation", "day")
 
 
 class Usage(Records[Record]):
-    """What was used, a row for each combination of what was asked for: a plain list, and `plot()`."""
+    """Usage, one row per combination of the dimensions asked for: a plain list with `plot()`; see `usage`."""
 
     def plot(self, axes: Any = None) -> Any:
-        """Bars of the tokens of each row, on matplotlib's axes, which are returned."""
+        """Plot each row's tokens as bars; draws on `axes` if given, and returns the matplotlib axes."""
         return _pictures().plot_usage(self, axes)
 
 
 class Job(_Typed):
-    """A job as it was when asked for; in notebooks, with a bar."""
+    """A snapshot of a job; notebooks show it with a progress bar. See `get_job_status`."""
 
     id: str
     type: str
@@ -666,11 +668,11 @@ _UNITS = {
     "analyze_documents": "document",
     "evaluate": "search",
 }
-"""What the types of jobs, and long operations, count."""
+"""What each job type, and long operation, counts."""
 
 
 def _progress_text(progress: Mapping[str, Any], job_type: str = "") -> str:
-    """How far it is, in words: `3 of 7 files, 412 chunks, 1,200/s, 2 min left`."""
+    """Progress in words: `3 of 7 files, 412 chunks, 1,200/s, 2 min left`."""
     done, total = progress.get("done") or 0, progress.get("total") or 0
     stages: Mapping[str, Mapping[str, Any]] = progress.get("stages") or {}
     unit = _UNITS.get(job_type) or ("file" if "parse" in stages else "document" if "chunk" in stages else "")
@@ -714,7 +716,7 @@ def _duration(seconds: float) -> str:
 
 
 def _drawn(value: Any) -> str:
-    """A result as HTML: as the llmbackend package draws it, or, without that, as a plain table."""
+    """A result as HTML: drawn by the llmbackend package, or a plain table without it."""
     try:
         from llmbackend.notebook import html_of
     except ImportError:
@@ -723,7 +725,7 @@ def _drawn(value: Any) -> str:
 
 
 def _written(value: Any) -> str:
-    """A result as text for people, by the package, or, without that, as Python writes it."""
+    """A result as readable text: by the llmbackend package, or Python's repr without it."""
     try:
         from llmbackend.notebook import text_of
     except ImportError:
@@ -745,11 +747,11 @@ def _pictures() -> Any:
 
 
 SHOWN = 20
-"""Items of a list within a record that a plain table shows."""
+"""How many items of a nested list a plain table shows."""
 
 
 def _table(value: Any) -> str:
-    """A result as a table of HTML: a record's fields below each other, a list's records."""
+    """A result as an HTML table: one row per field of a record, or per record of a list."""
     if isinstance(value, str):
         about = {name: item for name, item in vars(value).items() if name in ("model", "sources") and item}
         return f"<p>{_cell(value, len(value))}</p>{_table(about)}"
@@ -777,7 +779,7 @@ def _cell(value: Any, limit: int = 400) -> str:
 def _records(value: Any) -> Any:
     """JSON objects as Record, lists of them as Records, all the way down."""
     if isinstance(value, dict):
-        # Most are single values: a call for each takes longer than the rest.
+        # Most values are scalars: recursing into each would take most of the time.
         return Record(
             {key: _records(item) if isinstance(item, (dict, list)) else item for key, item in value.items()}
         )
@@ -788,11 +790,11 @@ def _records(value: Any) -> Any:
 
 
 class Reply(_Shown, str):
-    """A model's answer: a `str`, with `model`, `usage` (token counts) and `finish_reason` beside it.
+    """A model's answer: a `str` with the attributes `model`, `usage` (token counts) and `finish_reason`.
 
-    `message` is the same as the assistant's message, to append to a conversation, with what else the model's server
-    wants to have back. `reasoning` are a reasoning model's thoughts, where it tells them. `parsed` is what a `schema`
-    was given for, else None.
+    `message` is the answer as an assistant message, ready to append to the conversation, with any extra fields that
+    the model's server wants back. `reasoning` is a reasoning model's thoughts, if the server returns them. `parsed` is
+    the data that fits `schema`; None without one.
     """
 
     model: str
@@ -821,14 +823,14 @@ class Reply(_Shown, str):
 
     @property
     def reasoning(self) -> str:
-        """The model's thoughts; empty where there are none, or its server keeps them to itself."""
+        """The model's thoughts; empty if there are none or the server does not return them."""
         return str(self.message.get("reasoning_content") or self.message.get("reasoning") or "")
 
     @property
     def tool_calls(self) -> Records[ToolCall]:
-        """The tools that the model asks to be called, as `{id, name, arguments}`, the arguments a dict.
+        """The tool calls that the model asks for, as `{id, name, arguments}` with `arguments` a dict.
 
-        Raises BackendError where the model wrote arguments that are no JSON object; `message` has them as they are.
+        Raises BackendError if the model's arguments are not a JSON object; `message` has them verbatim.
         """
         return Records(_tool_call(call) for call in self.message.get("tool_calls") or ())
 
@@ -837,12 +839,12 @@ _Model = TypeVar("_Model")
 
 
 class ParsedReply(Reply, Generic[_Model]):
-    """A reply to a question with a pydantic class as its `schema`: `parsed` is an instance."""
+    """A reply to a request whose `schema` is a pydantic class: `parsed` is an instance of it."""
 
     parsed: _Model
 
 
-# What of a reply's message belongs into the conversation beside its text; servers refuse what else some put there.
+# Fields of a reply's message that belong in the conversation beside its text; servers reject some of the others.
 _BESIDE = (
     *(
         "reasoning_content",
@@ -873,19 +875,19 @@ def _tool_call(call: Mapping[str, Any]) -> ToolCall:
         arguments = None
     if not isinstance(arguments, Mapping):
         raise BackendError(
-            f"the model calls {name} with arguments that are no JSON object: ask it again",
+            f"the model calls {name} with arguments that are not a JSON object: ask it again",
             details={"tool": name, "text": written},
         )
     return ToolCall(id=call.get("id", ""), name=name, arguments=_records(dict(arguments)))
 
 
 class Answer(_Shown, str):
-    """An answer from a collection: a `str`, with `sources` (numbered passages with a quote) and `found`.
+    """An answer from a collection: a `str` with `found` and `sources` (numbered passages, each with a quote).
 
-    `citations` are the numbers of the sources that it cites, as in "[1]". `found` is False where the passages do not
-    tell: by the model's own word, or, where `model` is "quotes", by how well the best sentence fits the question. Such an
-    answer has the documents' own words, which a larger model would put into its own.
-    `explanation` is there where `explain=True` asked for it.
+    `citations` are the numbers of the sources it cites, as in "[1]". `found` is False if the passages do not answer the
+    question: by the model's own word or, if `model` is "quotes", by how well the best sentence fits. A "quotes" answer
+    is made of sentences of the documents, because no larger chat model is set to write one. `explanation` is None unless
+    `explain=True`.
     """
 
     found: bool
@@ -917,7 +919,7 @@ class Answer(_Shown, str):
 
 
 class Analysis(_Typed):
-    """What a document says; see `analyze_document`. In notebooks, a page to read."""
+    """The analysis of a document; see `analyze_document`. Notebooks show it as a page to read."""
 
     sentiment: Literal["positive", "negative", "neutral", "mixed"]
     sentiment_score: float
@@ -932,14 +934,14 @@ class Analysis(_Typed):
 
 
 class Explanation(_Typed):
-    """How an answer came about: `{question, candidates, fit, bar, found, model, …}`; a picture in notebooks.
+    """How an answer came about: `{question, candidates, fit, bar, found, model, …}`; notebooks draw it.
 
-    `candidates` are the passages that retrieval came upon: `{number, collection, document_id, chunk, text, score,
-    dense, sparse, weight, fused, judge, judged, rerank, quote_score, dropped}`, best first. `number` is the source's, None where it was
-    dropped before. `dropped` is why the answer was not written from it: "duplicate" (of a better one), "min_score",
-    "top_k" (not among the best), "budget" (no room in the model's context), "postprocessor" (one left it out), else None. Where no model
-    judges, `found` is whether `fit` reaches `bar`. `notes` tell of filters' fields that no document has, or that hold
-    something else than was asked for. `ms` has the milliseconds of each step.
+    `candidates` are the passages retrieved, best first: `{number, collection, document_id, chunk, text, score, dense,
+    sparse, weight, fused, judge, judged, rerank, quote_score, dropped}`. `number` is the source's number, or None if
+    the passage did not become a source. `dropped` is why the answer does not use it, else None: "duplicate" (of a
+    better one), "min_score", "top_k" (not among the best), "budget" (no room in the model's context) or
+    "postprocessor". If no model decides, `found` is whether `fit` reaches `bar`. `notes` lists fields of filters that no
+    document has, or whose values are of another type. `ms` is the milliseconds of each step.
     """
 
     question: str
@@ -955,7 +957,7 @@ class Explanation(_Typed):
 
     @property
     def dropped(self) -> Records[Record]:
-        """The candidates that the answer was not written from."""
+        """The candidates that the answer does not use."""
         return Records(one for one in self["candidates"] if one["dropped"])
 
     def __repr__(self) -> str:
@@ -963,12 +965,13 @@ class Explanation(_Typed):
 
 
 class AgentRun(_Typed):
-    """What came of an agent's task: `{agent, status, answer, found, citations, sources, output, trace, usage, …}`.
+    """The result of an agent's run: `{agent, status, answer, found, citations, sources, output, trace, usage, …}`.
 
-    `str(run)` is the answer; `output` is what an agent with a shape of its own gave. `status` is "completed", "stopped" (at
-    a limit, which `notes` tell, with what was found until then) or "needs_approval": then `pending` are the calls that wait,
-    and `client.approve(run.run_id)` or `client.reject(run.run_id)` has it go on. `trace` is a tree of steps: `{name, kind,
-    seconds, tokens, model, prompt, input, output, error, steps}`.
+    `str(run)` is the answer; `output` is the structured result of an agent that declares one. `status` is "completed",
+    "stopped" (a limit was reached: `notes` says which, and the answer is what was found so far) or "needs_approval":
+    then `pending` lists the tool calls that wait, and `client.approve(run.run_id)` or `client.reject(run.run_id)`
+    continues the run. `trace` is a tree of steps: `{name, kind, seconds, tokens, model, prompt, input, output, error,
+    steps}`.
     """
 
     agent: str
@@ -989,9 +992,9 @@ class AgentRun(_Typed):
         return str(self["answer"])
 
     def table(self) -> Records[Record]:
-        """The analyst's table, a row a document: each field's value, and its quote under `<field> quote`.
+        """The analyst's table, one row per document: each field's value, and its quote as `<field> quote`.
 
-        It leaves by `to_pandas()`, `to_polars()`, `to_jsonl(path)` and `to_parquet(path)`.
+        Export it with `to_pandas()`, `to_polars()`, `to_jsonl(path)` or `to_parquet(path)`.
         """
         told = []
         for row in self["output"]["rows"]:
@@ -1004,11 +1007,11 @@ class AgentRun(_Typed):
 
 
 class Evaluation(_Typed):
-    """How well search finds what it should: `{collection, k, scores, questions}`, and `worst()` and `plot()`.
+    """How well search finds what it should: `{collection, k, scores, questions}`, with `worst()` and `plot()`.
 
-    `scores` has for each mode `{mode, recall, mrr, ndcg, ms}`, the means over all questions; `questions` has for each
-    `{question, gold, ranks, ndcg, first}`: by mode, the rank of the first gold document (None: not among the first
-    `k`), the nDCG, and the document that stands first.
+    `scores` has one record per mode: `{mode, recall, mrr, ndcg, ms}`, means over all questions. `questions` has one
+    record per question: `{question, gold, ranks, ndcg, first}`, the last three by mode: the rank of the first gold
+    document (None: not among the first `k`), the nDCG, and the top document.
     """
 
     collection: str
@@ -1017,11 +1020,11 @@ class Evaluation(_Typed):
     questions: Records[Record]
 
     def worst(self, count: int = 10, mode: str = "hybrid") -> Records[Record]:
-        """The questions that a mode does worst at."""
+        """The `count` questions with the lowest nDCG in a mode, worst first."""
         return Records(sorted(self["questions"], key=lambda one: one["ndcg"][mode])[:count])
 
     def plot(self, axes: Any = None) -> Any:
-        """Bars of each mode's scores, on matplotlib's axes, which are returned."""
+        """Plot each mode's scores as bars; draws on `axes` if given, and returns the matplotlib axes."""
         return _pictures().plot_evaluation(self, axes)
 
     def __repr__(self) -> str:
@@ -1029,12 +1032,11 @@ class Evaluation(_Typed):
 
 
 class Embeddings(_Shown, Sequence[list[float]]):
-    """Vectors of several texts, in their order, in one block of float32.
+    """Vectors of several texts, in order, in one block of float32.
 
-    Indexing and iterating give a list of floats each; `numpy()` gives a (count, dimension) float32 array
-    without copying. Vectors have unit length, so a dot product is the cosine similarity. `cut` tells of
-    texts longer than the model takes: `{index, tokens, limit, parts}`. `usage` counts tokens, which are None
-    where the model's server does not tell.
+    Indexing and iterating give lists of floats; `numpy()` gives a (count, dimension) float32 array without copying.
+    Vectors have unit length, so the dot product is the cosine similarity. `cut` lists texts longer than the model's
+    limit: `{index, tokens, limit, parts}`. `usage` has token counts, None if the model's server does not report them.
     """
 
     def __init__(
@@ -1054,7 +1056,10 @@ class Embeddings(_Shown, Sequence[list[float]]):
 
     @staticmethod
     def decode(data: bytes | memoryview | str, dimension: int, **about: Any) -> Embeddings:
-        """From little-endian float32, one vector after the other, or from the base64 of that."""
+        """Decode little-endian float32, one vector after the other, raw or in base64.
+
+        Raises TransportError if the data is neither, or does not divide into vectors of `dimension` floats.
+        """
         values = array("f")
         try:
             values.frombytes(base64.b64decode(data, validate=True) if isinstance(data, str) else data)
@@ -1075,7 +1080,7 @@ class Embeddings(_Shown, Sequence[list[float]]):
         return numpy.frombuffer(self.values, dtype=numpy.float32).reshape(len(self), self.dimension)
 
     def to_pandas(self) -> Any:
-        """A pandas DataFrame with a row for each vector, and a column for each dimension."""
+        """A pandas DataFrame with one row per vector and one column per dimension."""
         import pandas  # the caller wants pandas, so the caller has it
 
         return pandas.DataFrame(self.numpy())
@@ -1087,7 +1092,7 @@ class Embeddings(_Shown, Sequence[list[float]]):
         return polars.DataFrame({"embedding": polars.Series(self.numpy())})
 
     def plot(self, labels: Sequence[Any] | None = None, axes: Any = None) -> Any:
-        """The vectors as points in two dimensions (principal components), coloured by labels; returns matplotlib's axes."""
+        """Plot the vectors in two dimensions (principal components), coloured by `labels`; returns the matplotlib axes."""
         return _pictures().plot_vectors(self, labels, axes)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
@@ -1134,7 +1139,7 @@ class EmbeddingsFile(_Typed):
     cut: Records[Record]
 
     def numpy(self) -> Any:
-        """A (count, dimension) float32 numpy array; of an .npy file, memory-mapped: what is looked at is read."""
+        """A (count, dimension) float32 numpy array; an .npy file is memory-mapped, so only what is used is read."""
         import numpy  # the caller wants numpy, so the caller has it
 
         if _suffix(self["path"]) == ".npy":
@@ -1146,7 +1151,7 @@ class EmbeddingsFile(_Typed):
 
 
 class _InMemory:
-    """Where `batch_embed` puts vectors that stay in memory."""
+    """Target of `batch_embed` that keeps the vectors in memory."""
 
     partial = ""
 
@@ -1162,11 +1167,11 @@ class _InMemory:
         return Embeddings.decode(b"".join(self._blocks), self._dimension, **about)
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Nothing to release."""
 
 
 class _NpyFile:
-    """NumPy's format: a head that tells the shape, then the vectors."""
+    """NumPy's format: a header with the shape, then the vectors."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -1199,7 +1204,7 @@ class _NpyFile:
 
 
 class _ParquetFile:
-    """The rows that the texts come from, each with its vector as `embedding`."""
+    """The source's rows, each with its vector in a column `embedding`."""
 
     def __init__(self, path: str, source: _Source) -> None:
         self._path = path
@@ -1225,7 +1230,7 @@ class _ParquetFile:
             self._columns = pyarrow.schema([one for one in schema if one.name != "embedding"])
             self._vectors = pyarrow.list_(pyarrow.float32(), dimension)
             schema = self._columns.append(pyarrow.field("embedding", self._vectors))
-            # Of vectors, neither a dictionary nor what is smallest and largest tells anything, nor do they compress.
+            # For vectors, dictionaries and min/max statistics are useless, and compression gains nothing.
             names = list(self._columns.names)
             self._writer = parquet.ParquetWriter(
                 f"{self._path}.part",
@@ -1269,7 +1274,7 @@ def _vectors_to(out: Any, source: _Source) -> Iterator[Any]:
             source.keeps_rows = True
             target = _ParquetFile(path, source)
         else:
-            raise InvalidRequest(f"batch_embed: out={path!r} is to end in .npy or .parquet")
+            raise InvalidRequest(f"batch_embed: out={path!r} must end in .npy or .parquet")
         try:
             yield target
         finally:
@@ -1281,7 +1286,7 @@ def _vectors_to(out: Any, source: _Source) -> Iterator[Any]:
 
 
 def _pace(done: int, total: int | None, seconds: float) -> Record:
-    """How far a long call is, as `progress` takes it."""
+    """The progress of a long call, as the `progress` callback takes it."""
     rate = done / seconds if seconds > 0 else None
     eta = (total - done) / rate if rate and total is not None else None
     return Record(done=done, total=total, stage="embed", stages=Record(), rate=rate, eta=eta)
@@ -1291,9 +1296,9 @@ def _pace(done: int, total: int | None, seconds: float) -> Record:
 
 
 def _events(chunks: Iterator[bytes], alive: Callable[[], None] = lambda: None) -> Iterator[dict[str, Any]]:
-    """The JSON events of a server-sent-event stream; ends at [DONE], raises what an error event carries.
+    """The JSON events of a server-sent-event stream, up to [DONE]; an error event is raised as its error.
 
-    `alive` is called whenever anything comes, be it a heartbeat.
+    `alive` is called whenever anything arrives, even a heartbeat.
     """
     buffer = b""
     for chunk in chunks:
@@ -1303,7 +1308,7 @@ def _events(chunks: Iterator[bytes], alive: Callable[[], None] = lambda: None) -
         for event in events:
             data = b"\n".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
             if not data:
-                continue  # a comment: servers send them to keep the connection open
+                continue  # a comment, sent to keep the connection open
             if data == b"[DONE]":
                 return
             try:
@@ -1326,7 +1331,7 @@ def _close(chunks: Iterator[bytes]) -> None:
 
 
 class _TextStream(Iterator[str]):
-    """Pieces of text as they come; `close()` (or leaving a `with` block) stops the model's work too."""
+    """Pieces of text as they arrive; `close()`, or leaving a `with` block, stops the model's work too."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
@@ -1340,7 +1345,7 @@ class _TextStream(Iterator[str]):
                 try:
                     piece = self._take(event)
                 except (AttributeError, TypeError, ValueError) as error:
-                    raise StreamInterrupted("the stream carries something that is no reply") from error
+                    raise StreamInterrupted("the stream carries something that is not a reply") from error
                 if piece:
                     self._pieces.append(piece)
                     return piece
@@ -1369,7 +1374,7 @@ _THINKS = re.compile(r"<(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 
 
 class ReplyStream(_TextStream):
-    """What `chat(stream=True)` returns: an iterator of text pieces; after the last, `reply` is the whole Reply."""
+    """Returned by `chat(stream=True)`: an iterator of text pieces; after the last, `reply` is the whole Reply."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         super().__init__(chunks)
@@ -1395,7 +1400,7 @@ class ReplyStream(_TextStream):
         return piece
 
     def _take_call(self, part: dict[str, Any]) -> None:
-        """A tool call comes in parts: its id and name first, then its arguments bit by bit."""
+        """Add a part of a tool call: its id and name come first, then its arguments piece by piece."""
         call = self._tool_calls.setdefault(
             part.get("index") or 0, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
         )
@@ -1409,10 +1414,10 @@ class ReplyStream(_TextStream):
 
     @property
     def reply(self) -> Reply:
-        """What has come so far, as a Reply; complete once the stream has ended."""
+        """What has arrived so far, as a Reply; complete once the stream has ended."""
         text, beside = "".join(self._pieces), self._beside
         while (ended := _THOUGHT.search(text)) and not _THINKS.search(text, 0, ended.start()):
-            # Its template opened the thoughts, or there were others within: nobody could tell before.
+            # The chat template opened the thoughts, or they were nested: only the closing tag shows it.
             before = beside.get("reasoning_content") or beside.get("reasoning")
             thoughts, text = text[: ended.start()].strip(), text[ended.end() :].lstrip()
             beside = {**beside, "reasoning_content": "\n".join(filter(None, [before, thoughts]))}
@@ -1427,7 +1432,7 @@ class ReplyStream(_TextStream):
 
 
 def _joined(before: Any, more: Any) -> Any:
-    """What has come of a field, and the next piece of it."""
+    """A field's value so far, extended by its next piece."""
     if isinstance(before, dict) and isinstance(more, dict):
         return {**before, **more}
     for kind in (str, list):
@@ -1437,7 +1442,7 @@ def _joined(before: Any, more: Any) -> Any:
 
 
 class AnswerStream(_TextStream):
-    """What `rag_query(stream=True)` returns: `sources` are there before the first piece; `answer` after the last."""
+    """Returned by `rag_query(stream=True)`: text pieces; `sources` are there before the first, `answer` after the last."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         super().__init__(chunks)
@@ -1471,11 +1476,11 @@ class AnswerStream(_TextStream):
 
 
 class AgentStream(Iterator[Record]):
-    """What `run_agent(stream=True)` returns: an iterator of events, each with a `type`; after the last, `run` is the AgentRun.
+    """Returned by `run_agent(stream=True)`: an iterator of events, each with a `type`; after the last, `run` is the AgentRun.
 
-    `step` (`{id, parent, name, kind, status}`, which began or ended), `text` (`{delta}`), `tool_call` (`{id, tool,
+    Events: `step` (`{id, parent, name, kind, status}`, began or ended), `text` (`{delta}`), `tool_call` (`{id, tool,
     arguments}`), `tool_result` (`{id, tool, output, failed}`), `needs_approval` (`{run_id, pending}`), `done` (`{run}`).
-    `close()`, or leaving a `with` block, ends the run, unless it is a job.
+    `close()`, or leaving a `with` block, ends the run unless it is a job.
     """
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
@@ -1495,7 +1500,7 @@ class AgentStream(Iterator[Record]):
 
     @property
     def run(self) -> AgentRun:
-        """The run, once `done` has come; raises Conflict before."""
+        """The finished run. Raises Conflict until the `done` event has been read."""
         if self._run is None:
             raise Conflict("the run has not ended: read its events to the end")
         return self._run
@@ -1512,7 +1517,7 @@ class AgentStream(Iterator[Record]):
 
 
 class _ProgressBar:
-    """A bar on stderr, with what is done in words: tqdm's, or a line of text where this file came without it."""
+    """A progress bar on stderr: tqdm's, or a line of text if tqdm is not installed."""
 
     def __init__(self, operation: str = "") -> None:
         self._began = time.monotonic()
@@ -1527,7 +1532,7 @@ class _ProgressBar:
             )
 
     def __call__(self, state: Mapping[str, Any]) -> None:
-        """Shows progress, or a job's."""
+        """Show progress, given as such or as a Job."""
         progress = self._timed(state)
         told = _progress_text(progress, state.get("type") or self._operation)
         if self._bar is None:
@@ -1538,7 +1543,7 @@ class _ProgressBar:
         self._bar.set_description_str(told)
 
     def _timed(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
-        """With a rate and the time that is left: a job's is told, that of a call is taken here."""
+        """Progress with a rate and the time left: a job reports them, those of a call are measured here."""
         progress: Mapping[str, Any] = state.get("progress") or state
         took, done, total = time.monotonic() - self._began, progress.get("done"), progress.get("total")
         if "rate" in progress or took < 0.5:
@@ -1555,7 +1560,7 @@ class _ProgressBar:
 
 
 class _NotebookBar(_ProgressBar):
-    """A bar below the cell that runs."""
+    """A progress bar below the running notebook cell."""
 
     def __init__(self, display: Any, operation: str = "") -> None:  # tqdm's needs ipywidgets
         self._began = time.monotonic()
@@ -1567,7 +1572,7 @@ class _NotebookBar(_ProgressBar):
         self._handle.update({"text/html": _drawn(shown), "text/plain": _written(shown)}, raw=True)
 
     def close(self) -> None:
-        """It stays as it was last."""
+        """The bar stays as it was last."""
 
 
 Progress = Callable[[Any], None]  # called with a Record, or a Job
@@ -1575,7 +1580,7 @@ Progress = Callable[[Any], None]  # called with a Record, or a Job
 
 @contextlib.contextmanager
 def _progress(choice: bool | Progress | None, operation: str = "") -> Iterator[Progress | None]:
-    """True: a bar. None: a bar if somebody is looking at a terminal. A function is called with each step."""
+    """True: a bar. None: a bar in a notebook or on a terminal. A function is called at each step."""
     if callable(choice):
         yield choice
         return
@@ -1593,7 +1598,7 @@ def _progress(choice: bool | Progress | None, operation: str = "") -> Iterator[P
 
 
 def _notebook() -> Any:
-    """IPython's `display`, where this code runs in a notebook."""
+    """IPython's `display` if this code runs in a notebook, else None."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return ipython.display.display if ipython is not None and hasattr(shell, "kernel") else None
@@ -1662,9 +1667,9 @@ ROUTES: dict[str, tuple[str, str]] = {
 
 
 class Transport(Protocol):
-    """Carries an operation's arguments, as JSON has them (`encoded`), to where it runs and brings its JSON back.
+    """Carries an operation's arguments (JSON, see `encoded`) to where it runs, and its JSON result back.
 
-    The client that was given one closes it. A test's own:
+    The client closes the transport that it was given. One for a test:
 
         class Canned:
             def call(self, operation, given):
@@ -1672,27 +1677,27 @@ class Transport(Protocol):
     """
 
     def call(self, operation: str, given: dict[str, Any]) -> bytes:
-        """The operation's JSON result, UTF-8; raises the LLMBackendError that the server tells, or TransportError."""
+        """The operation's JSON result as UTF-8. Raises the server's LLMBackendError, or TransportError."""
 
     def stream(self, operation: str, given: dict[str, Any]) -> Iterator[bytes]:
-        """The operation's server-sent events, piecewise; raises before the first piece if the request is refused."""
+        """The operation's server-sent events in pieces. A refused request raises before the first piece."""
 
     def close(self) -> None:
-        """Let go of connections and files."""
+        """Release connections and files."""
 
 
 def encoded(operation: str, given: dict[str, Any]) -> bytes:
-    """An operation's arguments as JSON; raises InvalidRequest for what JSON has not.
+    """An operation's arguments as JSON. Raises InvalidRequest for values that JSON cannot hold.
 
-    Half a surrogate pair is no character, and becomes U+FFFD: models write some, and a text cut anywhere ends in one.
+    Half a surrogate pair becomes U+FFFD: some models write them, and a text cut in the middle may end in one.
     """
     try:
         text = json.dumps(given, allow_nan=False, default=_jsonable)
-        if "\\u" in text:  # ASCII is written twice as fast; other characters take less room as they are
+        if "\\u" in text:  # json writes ASCII twice as fast, but UTF-8 is smaller for other characters
             text = json.dumps(given, allow_nan=False, ensure_ascii=False, default=_jsonable)
         try:
             return text.encode()
-        except UnicodeEncodeError:  # halves that belong together are joined
+        except UnicodeEncodeError:  # join the halves that belong together
             return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
     except (TypeError, ValueError, RecursionError) as error:
         place, reason = _not_json(given) or (["an argument"], f"is not JSON: {error}")
@@ -1704,26 +1709,26 @@ SAFE = frozenset(name for name, (method, _) in ROUTES.items() if method == "GET"
     "chat", "embed", "rerank", "list_chunks", "rag_search", "rag_query", "evaluate", "analyze_document", "submit_job",
     "cancel_job", "set_schedule", "set_indexes",
 }  # fmt: skip
-"""Operations that leave nothing more behind if they are done twice: `submit_job` by its idempotency key."""
+"""Operations that may be repeated without further effect, and so retried (`submit_job` by its idempotency key)."""
 
 CONNECT_SECONDS = 10
 PAUSE = 0.25  # seconds before the first retry; each later one waits twice as long
-LONGEST_PAUSE = 60.0  # seconds; a server that says to come back later than that is not waited for
+LONGEST_PAUSE = 60.0  # seconds; the error is raised if the server asks for a longer wait
 
 
 class _HttpAddress:
-    """Where a server is, how long and how often it is tried, and what an operation's request to it looks like."""
+    """A server's address, timeout, retries and key; builds requests and checks replies."""
 
     def __init__(self, api_url: str, timeout: float, retries: int, api_key: str | None) -> None:
         url = _checked_url(api_url)
         if api_key and api_key.lower().startswith("bearer "):
-            raise InvalidRequest("api_key is the key alone: leave out the word before it")
+            raise InvalidRequest("api_key is the key alone: leave out the word Bearer")
         if api_key and not (api_key.isascii() and api_key.isprintable()):
             raise InvalidRequest("api_key has characters that an HTTP header cannot carry")
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-            raise InvalidRequest(f"timeout is a number of seconds above 0, such as 600, not {timeout!r}")
+            raise InvalidRequest(f"timeout must be a number of seconds above 0, such as 600, not {timeout!r}")
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-            raise InvalidRequest(f"retries is a number from 0 on, not {retries!r}")
+            raise InvalidRequest(f"retries must be a whole number, 0 or more, not {retries!r}")
         self.api_url = url.rstrip("/")
         if self.api_url.endswith("/v1"):  # as OpenAI's clients have it
             self.api_url = self.api_url[: -len("/v1")].rstrip("/")
@@ -1756,9 +1761,9 @@ class _HttpAddress:
         return {"method": method, "url": url, "params": query, "data": body or None, "headers": headers}
 
     def check(self, operation: str, status: int, headers: Mapping[str, str], content: bytes) -> None:
-        """Raises what a reply says that is none of success; warns once of a server of another version than this file's.
+        """Raise the error that a reply carries; warn once if the server's version differs from this file's.
 
-        `content` is there where the status is not 200.
+        `content` is needed only if the status is not 200.
         """
         unwell = operation == "health" and status == 503 and b'"problems"' in content
         if status != 200 and not unwell:
@@ -1766,29 +1771,29 @@ class _HttpAddress:
         if "X-LLMBackend-Overhead-Ms" not in headers:
             page = "html" in headers.get("Content-Type", "")
             what = (
-                "with a page, such as a sign-in's or another program's"
+                "a web page, such as a sign-in or another program's"
                 if page
-                else "as no server of llmbackend does"
+                else "something that is not from an llmbackend server"
             )
-            raise TransportError(f"{self.api_url} answers {what}: correct the URL")
+            raise TransportError(f"{self.api_url} returns {what}: correct the URL")
         served = headers.get("X-LLMBackend-Version")
         if served is None or served == self._server_version:
             return
         self._server_version = served
         if served.split(".")[:2] != __version__.split(".")[:2]:
             warnings.warn(
-                f"{self.api_url} is llmbackend {served}, and this client is of {__version__}: some calls may differ; "
+                f"{self.api_url} is llmbackend {served}, and this client is {__version__}: some calls may differ; "
                 f"install llmbackend {served}, or copy its sdk/llm_client.py",
                 stacklevel=_frames_of_ours(),
             )
 
     def pause(self, operation: str, error: LLMBackendError, retry: int) -> float | None:
-        """Seconds after which a call that failed, the first time with `retry` 0, may be tried again; None: it may not."""
+        """Seconds to wait before retrying a failed call, `retry` counting from 0; None if it must not be retried."""
         pause = PAUSE * 2**retry
         if retry >= self.retries:
             return None
         if isinstance(error, Overloaded):
-            if operation not in SAFE and "ingested" in error.details:  # a part of it has been done
+            if operation not in SAFE and "ingested" in error.details:  # part of it has been done
                 return None
             pause = max(pause, float(error.details.get("retry_after") or 0))
             return pause if pause <= LONGEST_PAUSE else None
@@ -1797,22 +1802,22 @@ class _HttpAddress:
         return pause if operation in SAFE or not error.details["sent"] else None
 
     def unanswered(self, kind: str, error: Exception) -> TransportError:
-        """Why no answer came, and what to do.
+        """The error for a missing answer, with the cause and what to do.
 
-        `details` tell whether the request was `sent`, so that it may have been carried out, and whether to `retry`.
+        Its `details` say whether the request was `sent`, so may have been carried out, and whether to `retry`.
         """
         why = {
-            "timeout": f"within {self.timeout:g} s: give the client a larger timeout=, or have it done as a job (submit_job)",
-            "connecting": f"(no connection within {CONNECT_SECONDS} s): correct the URL, or see whether a firewall is between",
+            "timeout": f"within {self.timeout:g} s: give the client a larger timeout=, or run it as a job (submit_job)",
+            "connecting": f"(no connection within {CONNECT_SECONDS} s): correct the URL, or check whether a firewall blocks it",
             "certificate": "(its certificate is not trusted): name your organisation's certificates in REQUESTS_CA_BUNDLE",
-            "tls": "(it does not speak https): is it http://… in place of https://…?",
+            "tls": "(it does not speak https): is it http://… instead of https://…?",
             "proxy": "(the proxy of HTTP_PROXY or HTTPS_PROXY refuses): add the host to NO_PROXY, or correct the proxy",
             "name": "(no host of that name): correct the URL",
             "refused": "(no connection): is the server running there?",
             "broken": "(it broke the connection)",
         }.get(kind, f"({type(error).__name__}: {str(error)[:200]})")
         if kind == "broken" and self.api_url.startswith("http:"):
-            why += ": is it https://… in place of http://…?"
+            why += ": is it https://… instead of http://…?"
         sent = kind in ("timeout", "broken", "other")
         return TransportError(
             f"no answer from {self.api_url} {why}",
@@ -1823,9 +1828,8 @@ class _HttpAddress:
 class HttpTransport:
     """Operations over HTTP.
 
-    `timeout` is the longest wait, in seconds, for the server to send anything. `retries` is how often a call is
-    tried again: where the server could not be reached or said to come back later (429), and, for calls that change
-    nothing, where the connection broke before the answer came.
+    `timeout` is the longest wait in seconds for the server to send anything. `retries` is how often a call is repeated
+    if the server cannot be reached or replies 429 or, for calls that change nothing, if the connection breaks.
     """
 
     def __init__(
@@ -1837,7 +1841,7 @@ class HttpTransport:
         self._open()
 
     def _open(self) -> None:
-        import requests  # imported here so that in-process users do not wait for it
+        import requests  # here, so that in-process clients do not pay for the import
 
         self._pid = os.getpid()
         self._session = requests.Session()
@@ -1846,7 +1850,7 @@ class HttpTransport:
         )
 
         def authorize(request: Any) -> Any:
-            # Set here and not as a header, which requests would replace by what ~/.netrc says of this host.
+            # Set here, because requests would replace a header by the entry for this host in ~/.netrc.
             if self._address.api_key:
                 request.headers["Authorization"] = f"Bearer {self._address.api_key}"
             return request
@@ -1866,7 +1870,7 @@ class HttpTransport:
         return _HttpChunks(self._send(operation, given, stream=True), self.api_url)
 
     def _send(self, operation: str, given: dict[str, Any], *, stream: bool) -> Any:
-        """The response; with `stream`, its body is still to be read."""
+        """The response; with `stream`, its body is not read yet."""
         request = self._address.request(operation, given)
         for retry in itertools.count():
             if self._closed.is_set():
@@ -1901,7 +1905,7 @@ class HttpTransport:
 
 
 def _kind(error: Exception) -> str:
-    """What kept requests from an answer, as `_HttpAddress.unanswered` has it."""
+    """The kind of failure, as `_HttpAddress.unanswered` names it."""
     from requests import exceptions
 
     text = str(error)
@@ -1929,7 +1933,7 @@ def _certificates() -> str:
 
 
 def _frames_of_ours() -> int:
-    """How far up the caller of this file is, as `warnings.warn` counts from the function that calls this."""
+    """The `stacklevel` by which `warnings.warn` points at the caller of this file."""
     depth, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename == __file__:
         depth, frame = depth + 1, frame.f_back
@@ -1937,10 +1941,10 @@ def _frames_of_ours() -> int:
 
 
 class _HttpChunks(Iterator[bytes]):
-    """A reply's body as it arrives. `close()` ends it, from whichever thread."""
+    """A reply's body as it arrives. `close()` ends it, from any thread."""
 
     def __init__(self, response: Any, url: str) -> None:
-        # No chunk size: each piece is handed on as it arrives, none is held back to fill a buffer.
+        # Without a chunk size, each piece is yielded as it arrives instead of filling a buffer first.
         self._pieces = response.iter_content(chunk_size=None)
         self._response = response
         self._url = url
@@ -1953,15 +1957,15 @@ class _HttpChunks(Iterator[bytes]):
             return cast(bytes, next(self._pieces))
         except StopIteration:
             raise
-        except Exception as error:  # once closed, whatever the reading thread trips over is the end
+        except Exception as error:  # after close(), any error of the reading thread just means the end
             if self._closed:
                 raise StopIteration from None
             raise TransportError(f"the connection to {self._url} broke: {error}") from error
 
     def close(self) -> None:
         self._closed = True
-        with suppress(Exception):  # as far as this urllib3 can, and if there is more to come
-            self._response.raw.shutdown()  # wakes a thread that is waiting for it
+        with suppress(Exception):  # older versions of urllib3 lack it
+            self._response.raw.shutdown()  # wakes a thread that is reading
         self._response.close()
 
     def __del__(self) -> None:
@@ -1969,7 +1973,7 @@ class _HttpChunks(Iterator[bytes]):
 
 
 def _checked_url(url: Any) -> str:
-    """A server's URL without spaces around it; raises InvalidRequest, which shows no password, for what is none."""
+    """A server's URL, stripped. Raises InvalidRequest, without showing a password, if it is not one."""
     try:
         parts = urlsplit(url.strip())
         known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -1977,27 +1981,27 @@ def _checked_url(url: Any) -> str:
         known = False
     if isinstance(url, str) and "@" in url:
         raise InvalidRequest(
-            "api_url has a user and a password before its @, which are not sent: leave them out, and give the key as api_key"
+            "api_url contains a user and password, which are not sent: leave them out, and give the key as api_key"
         )
     if not known:
         raise InvalidRequest(f"api_url must be like http://host:port, not {url!r}")
     if parts.query or parts.fragment:
         raise InvalidRequest(
-            f"api_url must be like http://host:port: leave out what begins with ? or #, of {url!r}"
+            f"api_url must be like http://host:port: leave out the part after ? or # in {url!r}"
         )
     return cast(str, url.strip())
 
 
-_SIGN_IN = "what stands before the server wants a sign-in of its own: have it let these requests through"
-_AWAY = "a proxy does not reach the server behind it: is that running?"
+_SIGN_IN = "a proxy in front of the server requires its own sign-in: have it let these requests through"
+_AWAY = "a proxy cannot reach the server behind it: is the server running?"
 _FIXES = {
     **dict.fromkeys(
-        (301, 302, 303, 307, 308), "it leads elsewhere (to https, or a sign-in): give the URL it leads to"
+        (301, 302, 303, 307, 308), "it redirects (to https, or to a sign-in): give the URL it redirects to"
     ),
     **dict.fromkeys((401, 403, 407), _SIGN_IN),
     **dict.fromkeys((502, 503), _AWAY),
-    504: "a proxy waited for the server no longer: give it more time, or have it done as a job (submit_job)",
-    413: "a proxy takes no request so large: raise its limit (nginx: client_max_body_size), or send less at a time",
+    504: "a proxy gave up waiting for the server: raise its timeout, or run it as a job (submit_job)",
+    413: "a proxy refuses a request this large: raise its limit (nginx: client_max_body_size), or send less at a time",
 }
 
 
@@ -2006,11 +2010,9 @@ def _error_of(status: int, content: bytes, url: str) -> LLMBackendError:
         return LLMBackendError.from_dict(json.loads(content)["error"])
     except (ValueError, KeyError, TypeError, AttributeError):
         # Not our server: a proxy's page, or another service on that port.
-        fix = "is it https://… in place of http://…?" if b"HTTPS" in content[:2000] else _FIXES.get(status)
-        message = (
-            f"{url} answered {status} with something that is not llmbackend's: {fix or 'correct the URL'}"
-        )
-        if status in (502, 503, 504):  # a proxy before a server that is being started again
+        fix = "is it https://… instead of http://…?" if b"HTTPS" in content[:2000] else _FIXES.get(status)
+        message = f"{url} answered {status}, but not as an llmbackend server: {fix or 'correct the URL'}"
+        if status in (502, 503, 504):  # a proxy in front of a server that is restarting
             return TransportError(message, details={"sent": True, "retry": True})
         return TransportError(message)
 
@@ -2034,17 +2036,17 @@ _Client = TypeVar("_Client", bound="LLMBackendClient")
 class LLMBackendClient:
     """Chat, embeddings, RAG, jobs and document analysis, in this process or over HTTP.
 
-    `LLMBackendClient()` runs everything in this process on an embedded default: nothing to start.
-    `LLMBackendClient(api_url, api_key)` makes the same calls on a server. Without arguments the
-    environment (or a `.env` file in the working directory) may name the server: LLM_BACKEND_URL and
-    LLM_BACKEND_API_KEY. Results and errors are the same on both; every error is an LLMBackendError.
+    `LLMBackendClient()` runs everything in this process with embedded models: nothing to start.
+    `LLMBackendClient(api_url, api_key)` makes the same calls on a server. Without arguments, LLM_BACKEND_URL and
+    LLM_BACKEND_API_KEY from the environment, or from a `.env` file in the working directory, may name a server.
+    Results and errors are the same either way; every error is an LLMBackendError.
 
-    Over HTTP, `timeout` is the longest wait for the server to send anything, in seconds, and `retries` how often a
-    call is tried again that did not reach the server, was told to come back later, or, where it changes nothing, lost
-    its connection. `base_url` is another name of `api_url`, for those who are used to OpenAI's client.
+    Over HTTP, `timeout` is the longest wait in seconds for the server to send anything, and `retries` how often a call
+    is repeated if it does not reach the server, gets a 429 or, for calls that change nothing, loses its connection.
+    `base_url` is an alias of `api_url`, as in OpenAI's client.
 
-    A client may be shared by threads. Over HTTP it may be sent to other processes (a pickle of it holds its API key); a
-    copy is the client itself. Close it, or use it in a `with` block, to let go of its files.
+    Threads may share a client. Over HTTP it can be pickled for other processes (the pickle contains the API key);
+    copying gives the same client. Close it, or use it in a `with` block, to release its files.
     """
 
     def __init__(
@@ -2058,14 +2060,14 @@ class LLMBackendClient:
         transport: Transport | None = None,
     ) -> None:
         if api_url and base_url:
-            raise InvalidRequest("api_url and base_url are two names of one thing: give one of them")
+            raise InvalidRequest("api_url and base_url mean the same: give only one of them")
         if transport is None:
             api_url = api_url or base_url
             environment = _environment()
             named = environment.get("LLM_BACKEND_URL")
             api_url = api_url or named
             if api_url:
-                if api_key is None and api_url == named:  # the key is for that server, and for no other
+                if api_key is None and api_url == named:  # the key is for that server only
                     api_key = environment.get("LLM_BACKEND_API_KEY")
                 transport = HttpTransport(api_url, api_key, timeout, retries)
             else:
@@ -2088,14 +2090,14 @@ class LLMBackendClient:
         self.close()
 
     def close(self) -> None:
-        """Let go of connections, files and threads; the client is not usable afterwards."""
+        """Release connections, files and threads; the client cannot be used afterwards."""
         self._transport.close()
 
     def __getitem__(self, collection: str) -> CollectionHandle:
-        """A collection by its name, whether it is there or not: `client["hr_policies"].search("Vacation policy?")`."""
+        """A handle on a collection, which need not exist yet: `client["hr_policies"].search("Vacation policy?")`."""
         return CollectionHandle(self, collection)
 
-    __iter__ = None  # which Python would make of `client[0]`, `client[1]`, …
+    __iter__ = None  # else Python would iterate by `client[0]`, `client[1]`, …
 
     def _ipython_key_completions_(self) -> list[str]:
         return [str(one["name"]) for one in self.list_collections(counts=False)]
@@ -2106,16 +2108,16 @@ class LLMBackendClient:
         return _result(self._transport.call(operation, self._given(operation, fields)))
 
     def _stream(self, operation: str, **fields: Any) -> Iterator[bytes]:
-        """A streaming operation's events, or lines."""
+        """A streaming operation's events, or lines, as raw pieces."""
         return self._transport.stream(operation, self._given(operation, {**fields, "stream": True}))
 
     def _watched(self, operation: str, progress: bool | Progress | None, **fields: Any) -> Record:
-        """The report of a long operation, with a bar or whatever else shows its progress."""
+        """The report of a long operation, with a progress bar or callback."""
         with _progress(progress, operation) as tell:
             return self._reported(operation, tell, fields)
 
     def _reported(self, operation: str, tell: Progress | None, fields: Mapping[str, Any]) -> Record:
-        """The report of a long operation; where somebody wants to know, its progress on the way."""
+        """The report of a long operation; streams its progress to `tell` if given."""
         if tell is None:
             return self._call(operation, **fields)
         report = Record()
@@ -2125,7 +2127,7 @@ class LLMBackendClient:
                 if "progress" in event:
                     tell(_records(event["progress"]))
                 report = _records(event.get("report", {})) or report
-        finally:  # one who interrupts it does not leave it running
+        finally:  # an interrupted call must not leave the operation running
             _close(stream)
         return report
 
@@ -2147,9 +2149,9 @@ class LLMBackendClient:
 
     @functools.cached_property
     def llamaindex(self) -> Components:
-        """This client's models, collections, parsers and answers as LlamaIndex's classes: `llm()`, `embed_model()`, …
+        """LlamaIndex components backed by this client: `llm()`, `embed_model()`, `retriever()`, `query_engine()`, …
 
-        They are the same in process and over HTTP, but need the llmbackend package: raises TransportError without it.
+        They work the same in process and over HTTP. Raises TransportError if the llmbackend package is not installed.
         """
         try:
             from llmbackend.llamaindex import Components
@@ -2235,17 +2237,17 @@ class LLMBackendClient:
         schema: Any = None,
         stream: bool = False,
     ) -> Reply | ReplyStream:
-        """The model's reply to a message, or to a conversation: a list of OpenAI-style messages `{role, content}`.
+        """Send a message, or a conversation (a list of OpenAI-style messages `{role, content}`), to a chat model.
 
-        Returns a Reply: a `str` with `model`, `usage`, `finish_reason`, and `message` to append to the
-        conversation. With `stream=True` an iterator of text pieces that ends with `.reply`.
+        Returns a Reply: a `str` with `model`, `usage`, `finish_reason`, and `message` to append to the conversation.
+        With `stream=True`, returns a ReplyStream: an iterator of text pieces, with the whole in `.reply` at the end.
 
-        `images` (URLs, paths or bytes of PNG, JPEG, GIF or WebP) go with the last message. `tools` are OpenAI's
-        `{"type": "function", "function": {name, description, parameters}}`; what the model wants called is in the
-        reply's `tool_calls`, and what comes of it is sent back as `{"role": "tool", "tool_call_id", "content"}`.
-        `schema` is a JSON Schema, or a pydantic class: the reply is JSON that fits, and its `parsed` that data, or
-        an instance. It is asked for once more if it does not fit; then BackendError has it in `details["text"]`.
-        `temperature` is 0 to 2, `top_p` 0 to 1; `max_tokens` bounds the reply, which ends before a text of `stop`.
+        `images` (URLs, paths or bytes of PNG, JPEG, GIF or WebP) are added to the last message. `tools` are OpenAI's
+        `{"type": "function", "function": {name, description, parameters}}`; the reply's `tool_calls` are the calls the
+        model asks for, and their results go back as `{"role": "tool", "tool_call_id", "content"}`. `schema` is a JSON
+        Schema or a pydantic class: the reply is JSON that fits it, and `parsed` is that data, or an instance. A reply
+        that does not fit is asked for once more; a second misfit is a BackendError with it in `details["text"]`.
+        `temperature` is 0 to 2, `top_p` 0 to 1; `max_tokens` limits the reply, which ends before any text in `stop`.
 
         Raises InvalidRequest, NotFound (unknown model), BackendError, BackendTimeout; while streaming,
         StreamInterrupted with the text so far.
@@ -2306,16 +2308,16 @@ class LLMBackendClient:
         background: bool = False,
         stream: bool = False,
     ) -> Record | Iterator[Record]:
-        """OpenAI's response object to a message, or to a list of items, as `/v1/responses` gives it.
+        """Answer a message, or a list of items, as OpenAI's Responses API does; returns its response object.
 
-        It is kept (unless `store=False`): `previous_response_id` goes on from it, `get_response` reads it again.
-        Of `tools`, functions are the caller's to run; `{"type": "file_search", "vector_store_ids": [collection]}`
-        searches collections first, and the text's `annotations` quote what it cites. `text` has a `format`, such
-        as a JSON Schema's. With `background=True` a job makes it. With `stream=True`: an iterator of OpenAI's
-        events, which raises StreamInterrupted where it breaks off.
+        The response is stored unless `store=False`: continue it with `previous_response_id`, read it again with
+        `get_response`. Among `tools`, functions are for the caller to run; `{"type": "file_search",
+        "vector_store_ids": [collection]}` searches collections first, and the text's `annotations` quote what it cites.
+        `text` sets a `format`, such as a JSON Schema. With `background=True` a job makes the response. With
+        `stream=True`, returns an iterator of OpenAI's events, which raises StreamInterrupted if it breaks off.
 
-        Raises InvalidRequest, NotFound (model, collection, response), Conflict (the previous one is not over
-        yet), BackendError, BackendTimeout.
+        Raises InvalidRequest, NotFound (model, collection, response), Conflict (the previous response is still being
+        made), BackendError, BackendTimeout.
         """
         fields = {
             "input": input if isinstance(input, str) else _as_list(input),
@@ -2350,33 +2352,33 @@ class LLMBackendClient:
     def get_response(
         self, response_id: str, *, stream: bool = False, starting_after: int | None = None
     ) -> Record | Iterator[Record]:
-        """A response that was kept, by its id; with `stream=True` its events, once it is over. Raises NotFound."""
+        """A stored response by its id; with `stream=True`, its events once it has ended. Raises NotFound."""
         if stream:
             fields = {"response_id": response_id, "starting_after": starting_after}
             return self._told(self._stream("get_response", **fields))
         return self._call("get_response", response_id=response_id)
 
     def delete_response(self, response_id: str) -> Record:
-        """Forget a response; one that is being made is stopped. Raises NotFound."""
+        """Delete a stored response; one still being made is stopped. Raises NotFound."""
         return self._call("delete_response", response_id=response_id)
 
     def cancel_response(self, response_id: str) -> Record:
-        """Stop a response that is made in the background. Raises NotFound, InvalidRequest for others."""
+        """Stop a response made in the background; returns it. Raises NotFound, InvalidRequest for any other response."""
         return self._call("cancel_response", response_id=response_id)
 
     def list_input_items(
         self, response_id: str, *, limit: int = 20, order: str = "desc", after: str | None = None
     ) -> Records[Record]:
-        """What a response was made from: a page of items, after the one with the id `after`. Raises NotFound."""
+        """A page of the items that a response was made from, after the item with the id `after`. Raises NotFound."""
         page = self._call("list_input_items", response_id=response_id, limit=limit, order=order, after=after)
         return Records(page["data"])
 
     def models(self) -> Records[ModelInfo]:
-        """The models this backend offers, as `{id, type}`: chat and embedding models, and `rag/<collection>`."""
+        """The available models as `{id, type, …}`: chat and embedding models, agents, and a `rag/<collection>` each."""
         return Records(map(ModelInfo, self._call("models")["data"]))
 
     def get_model(self, model: str) -> ModelInfo:
-        """A model of `models()` by its id. Raises NotFound."""
+        """One of `models()` by its id. Raises NotFound."""
         return ModelInfo(self._call("get_model", model=model))
 
     # Embeddings
@@ -2390,17 +2392,17 @@ class LLMBackendClient:
         too_long: Literal["split", "truncate", "error"] = "split",
         input_type: Literal["query", "passage"] | None = None,
     ) -> Embeddings:
-        """Unit-length vectors of texts, in their order: a sequence of lists of floats, or `.numpy()`.
+        """Embed texts: returns their unit-length vectors in order, as a sequence of lists of floats or by `.numpy()`.
 
-        A text longer than the model takes is embedded in parts whose mean is its vector, cut off
-        ("truncate"), or refused ("error"); `.cut` tells which were cut. `dimensions` shortens the
-        vectors, where the model is made for it. `input_type` is for models that read questions ("query") and
-        texts to be found ("passage") by different prompts: they get those that collections use.
+        A text longer than the model's limit is embedded in parts and gets their mean ("split"), is cut off ("truncate")
+        or refused ("error"); `.cut` lists such texts. `dimensions` shortens the vectors, if the model supports it.
+        `input_type` is for models with different prompts for questions ("query") and for texts to be found ("passage"):
+        they get the prompts that collections use.
 
-        Raises InvalidRequest (an empty or refused text: `details["index"]` is its place; nothing to
-        embed), NotFound (unknown model), BackendError.
+        Raises InvalidRequest (no texts; an empty or refused text, whose position is `details["index"]`), NotFound
+        (unknown model), BackendError.
         """
-        if hasattr(texts, "__next__") or hasattr(texts, "__aiter__"):  # to be read as it comes
+        if hasattr(texts, "__next__") or hasattr(texts, "__aiter__"):  # an iterator: read it page by page
             return self.batch_embed(
                 texts, model=model, dimensions=dimensions, too_long=too_long, input_type=input_type
             )
@@ -2426,7 +2428,7 @@ class LLMBackendClient:
                 raise _further_on(error, start) from error.__cause__
             head = reply[: reply.find(b"\n") + 1]
             result = _result(head)
-            blocks.append(memoryview(reply)[len(head) :])  # there may be megabytes of it
+            blocks.append(memoryview(reply)[len(head) :])  # not copied: it may be megabytes
             cut += [Record({**one, "index": one["index"] + start}) for one in result["cut"]]
             _add(usage, result["usage"])
         data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
@@ -2472,14 +2474,15 @@ class LLMBackendClient:
         input_type: Literal["query", "passage"] | None = None,
         progress: bool | Progress | None = None,
     ) -> Embeddings | EmbeddingsFile:
-        """Vectors of any number of texts, as `embed` makes them, read as they are embedded.
+        """Embed any number of texts, as `embed` does, reading them as it goes.
 
-        `texts` are a list, an iterator, a column, or a table or file of rows as `rag_ingest` takes them, whose column
-        `text` has the texts. With `out`, the vectors go to that file, and memory does not grow with them: "vectors.npy" is
-        NumPy's, and "vectors.parquet" has the source's columns, too, and `embedding`. A file of that name is replaced once
-        all are there; what a source that breaks had before is in "vectors.npy.part". `progress` as in `rag_ingest`.
+        `texts` is a list, an iterator, a column, or a table or file of rows as in `rag_ingest`, with `text` naming the
+        column. With `out`, the vectors are written to that file, and memory use stays flat: "vectors.npy" is NumPy's
+        format, "vectors.parquet" has the source's columns and `embedding`. An existing file is replaced once all is
+        written; if the source breaks, what was done is in "vectors.npy.part". `progress` is as in `rag_ingest`.
 
-        Raises as `embed` does, `details["embedded"]` telling how many were done.
+        Returns Embeddings, or with `out` an EmbeddingsFile. Raises as `embed` does; `details["embedded"]` is how many
+        texts were done.
         """
         source = _Source("batch_embed", texts, text=text, texts=True)
         fields = {
@@ -2524,7 +2527,7 @@ class LLMBackendClient:
         too_long: Literal["split", "truncate", "error"] = "split",
         input_type: Literal["query", "passage"] | None = None,
     ) -> list[float]:
-        """The unit-length vector of one text, as a list of floats. Takes and raises what `embed` does."""
+        """Embed one text: returns its unit-length vector as a list of floats. Takes and raises what `embed` does."""
         return self.embed(
             [text], model=model, dimensions=dimensions, too_long=too_long, input_type=input_type
         )[0]
@@ -2534,13 +2537,13 @@ class LLMBackendClient:
     def rerank(
         self, query: str, documents: Sequence[str], *, top_n: int | None = None, model: str | None = None
     ) -> Records[RankedText]:
-        """Texts ordered by how well they answer a query, best first: `{index, score, text}`, all or `top_n` of them.
+        """Order texts by how well they answer a query, best first; returns `{index, score, text}` for all or `top_n`.
 
-        `index` is a text's place in `documents`, from 0. Scores are the model's, mostly from 0 to 1, and
-        compare within one answer only. Needs a rerank server behind llmbackend.
+        `index` is a text's position in `documents`, from 0. Scores are the model's own, usually 0 to 1, and comparable
+        only within one call. Needs a rerank server behind llmbackend.
 
         Raises InvalidRequest (an empty text or query, no documents), NotFound (unknown model), BackendError
-        (none is set, or it failed), BackendTimeout.
+        (no reranker is set, or it failed), BackendTimeout.
         """
         texts = _as_list(documents)
         result = self._call(
@@ -2567,32 +2570,31 @@ class LLMBackendClient:
         plan: bool = False,
         progress: bool | Progress | None = None,
     ) -> IngestReport:
-        """Put documents into a collection (made if there is none) so that they can be searched.
+        """Add documents to a collection, which is created if it does not exist.
 
-        A document is a text, `{id, text, metadata}`, or LlamaIndex's or LangChain's; a bare text's id is its content
-        hash. One that is split already has `chunks` instead of its text, `[{text, metadata, place}]`, which stay as
-        they are. A table (a DataFrame of pandas or polars, an Arrow table or reader, a Hugging Face dataset, or the path of a
-        .parquet, .jsonl or .csv file) has a document a row: `id`, `text` and `metadata` name its columns. Without `text`,
-        its usual names are looked for, and without `metadata`, all other columns are it; without `id`, a row's hash is; the
-        report's `columns` tells which were taken. Cells without a value are left out, and rows without a text are among
-        `failed`. `metadata={…}` goes to every document. For files there is `rag_ingest_files`.
+        A document is a text, `{id, text, metadata}`, or one of LlamaIndex's or LangChain's; a bare text's id is its
+        content hash. A document that is already split has `chunks` (`[{text, metadata, place}]`) instead of `text`; they
+        are stored as they are. A table (a pandas or polars DataFrame, an Arrow table or reader, a Hugging Face dataset, or
+        the path of a .parquet, .jsonl or .csv file) is one document per row; `id`, `text` and `metadata` name its columns.
+        By default `text` is the column with a usual name for it, `metadata` all other columns, and the id a hash of the
+        row; the report's `columns` says what was chosen. Empty cells are left out; rows without text are in `failed`.
+        `metadata={…}` is added to every document. For files, use `rag_ingest_files`.
 
-        Iterators, readers and files of rows are read as they are sent, some 2,000 documents at a time, so that memory does
-        not grow with them. Where one breaks off, or has something wrong in it, InvalidRequest tells the row, and
-        `details["ingested"]` how many documents before it are in; the source's own error is its cause. Metadata is JSON;
-        dates and times become RFC 3339 (in UTC without a zone), UUIDs, enums and decimals text or numbers. Ingesting
-        again is safe: a document whose content is stored already costs nothing, one whose text changed
-        replaces its old version, and `sync=True` removes those not given. `chunk_size` and
-        `chunk_overlap` (tokens) are fixed when the collection is made.
+        Iterators, readers and files of rows are read as they are sent, about 2,000 documents at a time, so memory use stays
+        flat. If one breaks off or contains an error, InvalidRequest names the row (with the source's own error as its
+        cause), and `details["ingested"]` is how many documents before it are stored. Metadata is JSON; dates and times
+        become RFC 3339 (UTC if they have no zone), UUIDs, enums and decimals become text or numbers. Ingesting again is
+        safe: an unchanged document costs nothing, a changed one replaces its old version, and `sync=True` removes
+        documents that are not given. `chunk_size` and `chunk_overlap` (tokens) are fixed when the collection is created.
 
-        Returns `{added, updated, unchanged, deleted, failed: [{id, error}], warnings, chunks, tokens}`: the first
-        four count documents, `chunks` those written now, `tokens` what the embedding model read for them (None
-        where its server does not tell). With `plan=True` nothing is written: the report tells
-        what would be, with `documents` in all, and `tokens` and `seconds` estimated from some chunks.
+        Returns `{added, updated, unchanged, deleted, failed: [{id, error}], warnings, chunks, tokens}`: the first four
+        count documents, `chunks` the chunks written, `tokens` what the embedding model read for them (None if its server
+        does not say). With `plan=True` nothing is written: the report says what would be, with the number of `documents`,
+        and `tokens` and `seconds` estimated from a sample.
 
-        `progress` is True for a bar, or a function called with `{done, total, stage, stages}`: documents
-        done and in all, the first stage that is not through, and for each (parse, of files; chunk; embed;
-        write) its own `{done, total}`, of documents in the first two, of chunks in the others.
+        `progress` is True for a bar, or a function called with `{done, total, stage, stages}`: documents done and in all,
+        the first unfinished stage, and each stage's own `{done, total}`: parse (of files) and chunk in documents, embed
+        and write in chunks.
 
         Raises InvalidRequest, Conflict (made with another embedding model or chunking), BackendError.
         """
@@ -2626,11 +2628,11 @@ class LLMBackendClient:
         return total
 
     def _swept(self, collection: str, source: _Source, report: Mapping[str, Any], plan: bool) -> int:
-        """Remove what a source does not have, nor failed; returns how many documents that are."""
+        """Delete documents that the source neither has nor failed to give; returns how many."""
         kept = (source.ids or set()) | {one["id"] for one in (*report["failed"], *source.failed)}
         try:
             gone = [one["id"] for one in self.list_documents(collection) if one["id"] not in kept]
-        except NotFound:  # planned for a collection to come
+        except NotFound:  # a plan for a collection that does not exist yet
             return 0
         for start in range(0, 0 if plan else len(gone), 1000):
             self.delete_documents(collection, gone[start : start + 1000])
@@ -2647,19 +2649,20 @@ class LLMBackendClient:
         plan: bool = False,
         progress: bool | Progress | None = None,
     ) -> IngestReport:
-        """Put files into a collection: txt, md, rst, html, pdf, docx, pptx, xlsx, csv, json, jsonl, ipynb and eml.
+        """Add files to a collection: txt, md, rst, html, pdf, docx, pptx, xlsx, csv, json, jsonl, ipynb and eml.
 
-        `paths` are files, folders, patterns such as "docs/**/*.pdf", and `(name, bytes)`. They are read here, where
-        the caller is, and sent; a folder's hidden files are left out. A document's id is the file's path below the
-        folder given, or below what of a pattern is fixed, or its name; its metadata have it as `source`. Passages
-        of a PDF or of slides have a `page`, and those below headings `headings`, for filters too.
+        `paths` are files, folders, patterns such as "docs/**/*.pdf", or `(name, bytes)`. They are read on the caller's
+        machine and sent; hidden files in a folder are skipped. A document's id, and its metadata field `source`, is the
+        file's path relative to the given folder or the fixed part of the pattern, or else its name. Passages of PDFs and
+        slides have `page` in their metadata, those below headings have `headings`; filters can use both.
 
-        Returns a report as `rag_ingest` does; a file that cannot be read is one of `failed`, with the reason, and
-        the others go on. `warnings` `[{id, warning}]` tell what of a file was replaced or left out. Files attached
-        to a mail become documents of their own, with the mail's id in their metadata (`part_of`). `sync=True` removes documents that are not among these files, but none whose file failed.
-        With `plan=True` the files are read, and nothing is written.
+        Returns a report as `rag_ingest` does. A file that cannot be read is listed in `failed` with the reason, and the
+        others are still ingested. `warnings` (`[{id, warning}]`) say what was replaced or left out of a file. Attachments of a
+        mail become documents of their own, with the mail's id as `part_of` in their metadata. `sync=True` removes
+        documents that are not among these files, except those whose file failed. With `plan=True` the files are read, but
+        nothing is written.
 
-        Raises InvalidRequest (no such file, nothing there), and as `rag_ingest` does.
+        Raises InvalidRequest (no such file, or no files found), and as `rag_ingest` does.
         """
         found = _named(_find_files(paths))
         if not found:
@@ -2686,7 +2689,7 @@ class LLMBackendClient:
         if plan:
             total.update(documents=0, seconds=0.0)
         lots = _lots(found, total["failed"], self._file_types(found))
-        here = done = len(total["failed"])  # of those that are not even sent
+        here = done = len(total["failed"])  # files that are not even sent
         with _progress(progress) as tell:
             for lot in lots:
                 before = len(total["failed"])
@@ -2704,7 +2707,7 @@ class LLMBackendClient:
         return total
 
     def _file_types(self, found: Sequence[tuple[str, Any]]) -> set[str]:
-        """The ends of files' names that are read: ours and, if others are among these, those of a project's readers."""
+        """The file extensions that can be read: ours and, if other files are among these, those of a project's readers."""
         known = {"", *FILE_TYPES.split()}
         if {_suffix(name) for name, _ in found} <= known:
             return known
@@ -2713,7 +2716,7 @@ class LLMBackendClient:
     def _sent(
         self, files: Sequence[Any], fields: Mapping[str, Any], progress: Progress | None
     ) -> Iterator[Record]:
-        """The reports on files, which go in parts where the server takes less at a time; only the last part syncs."""
+        """The reports on files, sent in halves again and again if the server finds them too large; only the last syncs."""
         try:
             yield self._reported("rag_ingest_files", progress, {**fields, "files": files})
         except TooLarge as error:
@@ -2742,29 +2745,30 @@ class LLMBackendClient:
         retriever: str | None = None,
         postprocessors: Sequence[str] | None = None,
     ) -> Hits:
-        """The passages nearest to a query, best first, without asking a model.
+        """Find the passages that match a query best, without asking a chat model.
 
-        Each is `{text, score, document_id, chunk, collection, metadata, duplicates}`. `filters` selects on
-        metadata: `{"year": 2026}`, `{"team": ["hr", "it"]}` (any of), `{"year": {"gte": 2020}}` (also gt, lt,
-        lte; dates and times too), `{"team": {"exists": True}}`, `{"team": {"not": "hr"}}`, all of them; and
-        `{"or": [filters, …]}`, `{"and": [filters, …]}`, `{"not": filters}`. `author.name` is a field within a field,
-        `authors[].name` one of the objects in a list. Of passages with the same text only the best comes, and its
-        `duplicates` tell where else it is.
+        Returns Hits, best first: each is `{text, score, document_id, chunk, collection, metadata, duplicates}`. Passages
+        with the same text are returned once; `duplicates` lists where else they are.
 
-        A higher `score` is better: in mode "dense" the cosine (at most 1), in "sparse" BM25 (from 0, no
-        limit), in "hybrid" both fused (0 to about 1: how far ahead of the others it is, not how like),
-        with `rerank` the reranker's (mostly 0 to 1). `rerank` is True, or the name of a model: the configured
-        reranker orders the 50 best. `min_score` leaves out what scores lower, on that same scale.
+        `filters` selects by metadata: `{"year": 2026}`, `{"team": ["hr", "it"]}` (any of these), `{"year": {"gte": 2020}}`
+        (also gt, lt, lte; dates and times too), `{"team": {"exists": True}}`, `{"team": {"not": "hr"}}`; several fields must
+        all match. Combine with `{"or": [filters, …]}`, `{"and": [filters, …]}` and `{"not": filters}`. `author.name` is a
+        nested field, `authors[].name` a field of any object in a list.
 
-        With a `vector` of the collection's embedding model, that is searched for in place of the query's; without a
-        query, by its cosines alone.
+        A higher `score` is better. With mode "dense" it is the cosine (at most 1), with "sparse" BM25 (0 and up), with
+        "hybrid" both fused (0 to about 1: it ranks hits, and is no measure of similarity), with `rerank` the reranker's
+        (usually 0 to 1). `rerank` is True or a model's name: the reranker orders the 50 best. `min_score` drops hits
+        that score lower, on the same scale.
+
+        `vector`, from the collection's embedding model, is searched for instead of the query's own vector; without a
+        query, by cosine alone.
 
         `retriever` and `postprocessors` name parts that a project has registered where llmbackend runs
-        (llmbackend.plugins): what finds the passages, and what reorders or drops some of the 50 best, one after the
-        other. A part that fails, or takes too long, raises BackendError or BackendTimeout by its name.
+        (llmbackend.plugins): one that finds the passages, and others that reorder or drop some of the 50 best, in turn. A
+        part that fails or takes too long raises BackendError or BackendTimeout, which names it.
 
-        Raises InvalidRequest, NotFound (no such collection), Conflict (embedded by another model than the one
-        in use), BackendError (also: no reranker is set).
+        Raises InvalidRequest, NotFound (no such collection), Conflict (embedded by a model other than the one in use),
+        BackendError (also if no reranker is set).
         """
         result = self._call(
             "rag_search",
@@ -2835,15 +2839,15 @@ class LLMBackendClient:
         explain: bool = False,
         stream: bool = False,
     ) -> Answer | AnswerStream:
-        """An answer from a collection's documents, with its sources.
+        """Answer a question from a collection's documents, citing its sources.
 
-        Returns an Answer: a `str` with `found` (False: the passages do not tell), `citations` and `sources`,
-        the passages `rag_search` finds with a `number` and the `quote` that fits best. With
-        `stream=True`, an iterator of text pieces whose `sources` are there first, ending with `.answer`.
+        Returns an Answer: a `str` with `found` (False if the passages do not answer the question), `citations` and
+        `sources`, which are the passages of `rag_search` with a `number` and the best `quote`. With `stream=True`, returns
+        an AnswerStream: an iterator of text pieces that has `.sources` at once and `.answer` at the end.
 
-        `history` is the conversation so far, as `chat` takes it, for questions such as "And in winter?".
-        `explain=True` adds `.explanation`: the question as searched for, each candidate with its scores
-        and why it was dropped if it was, prompt tokens, and milliseconds by step; a picture in notebooks.
+        `history` is the conversation so far, as in `chat`, for questions such as "And in winter?". `explain=True` adds
+        `.explanation`: the question searched for, each candidate with its scores and why it was dropped, if it was,
+        prompt tokens, and milliseconds by step; notebooks draw it. The other arguments are as in `rag_search`.
 
         Raises as `rag_search` and `chat` do.
         """
@@ -2886,15 +2890,15 @@ class LLMBackendClient:
         k: int = 10,
         progress: bool | Progress | None = None,
     ) -> Evaluation:
-        """How well search finds the documents that answer some questions, in each mode.
+        """Measure how well each search mode finds the documents that answer some questions.
 
-        A question is `{question, gold}`: the id of the document that answers it, a list of ids, or a dict of
-        them with how relevant each is (1, 2, …). Returns an Evaluation: a dict whose `scores` have recall, MRR
-        and nDCG of the first `k` documents for dense, sparse and hybrid search, and for hybrid with rerank
-        where a reranker is set; `questions` has what became of each, `worst()` those to look into, `plot()` a
-        picture. `progress` as in `rag_ingest`, counting searches.
+        A question is `{question, gold}`: the id of the document that answers it, a list of ids, or a dict of ids with
+        their relevance (1, 2, …). Returns an Evaluation: a dict whose `scores` have recall, MRR and nDCG over the first `k`
+        documents for dense, sparse and hybrid search, and for hybrid with rerank if a reranker is set. `questions` has
+        the result of each question, `worst()` the ones to look into, `plot()` draws the scores. `progress` is as in
+        `rag_ingest`, counting searches.
 
-        Raises InvalidRequest (also: gold that is not in the collection), NotFound, Conflict, BackendError.
+        Raises InvalidRequest (also if a gold document is not in the collection), NotFound, Conflict, BackendError.
         """
         fields = {"collection": collection, "questions": _as_list(questions), "k": k}
         return Evaluation(self._watched("evaluate", progress, **fields))
@@ -2902,9 +2906,9 @@ class LLMBackendClient:
     # Collections and documents
 
     def list_collections(self, *, counts: bool = True) -> Records[CollectionInfo]:
-        """All collections, as `get_collection` describes each.
+        """All collections, each as `get_collection` returns it.
 
-        Without `counts`, `documents` and `chunks` are None, and no vector engine is asked.
+        With `counts=False` no vector engine is asked, and `documents` and `chunks` are None.
         """
         return Records(map(CollectionInfo, self._call("list_collections", counts=counts)["collections"]))
 
@@ -2918,14 +2922,16 @@ class LLMBackendClient:
         engine: Mapping[str, Any] | None = None,
         parser: str | None = None,
     ) -> CollectionInfo:
-        """Make an empty collection; returns its description.
+        """Create an empty collection; returns it as `get_collection` does.
 
-        `indexes` are those of metadata fields that filters will ask for, so that these stay fast in large collections:
-        `{"kind": "keyword", "signed": "datetime", "price": "float"}`, or "bool", or "integer" where all numbers are
-        whole. A filter makes those that it lacks, if it can. `engine` are options of a Qdrant server, beside those that
-        llmbackend is set to: `shard_number`, `replication_factor`, `write_consistency_factor`, `on_disk`, `quantization`
-        ("int8"). `parser` names a node parser that a project has registered where llmbackend runs (llmbackend.plugins): it
-        splits the collection's documents, always. Raises Conflict if there is one of that name, InvalidRequest.
+        `chunk_size` and `chunk_overlap` are in tokens. `indexes` are for metadata fields that filters will use, so that
+        they stay fast in large collections: `{"kind": "keyword", "signed": "datetime", "price": "float"}`, also "bool",
+        and "integer" if all numbers are whole. Filters create missing indexes themselves where they can. `engine` sets
+        options of a Qdrant server for this collection: `shard_number`, `replication_factor`, `write_consistency_factor`,
+        `on_disk`, `quantization` ("int8"). `parser` names a node parser that a project has registered where llmbackend
+        runs (llmbackend.plugins); it splits all documents of the collection.
+
+        Raises Conflict (the name is taken), InvalidRequest.
         """
         return CollectionInfo(
             self._call(
@@ -2940,51 +2946,53 @@ class LLMBackendClient:
         )
 
     def set_indexes(self, collection: str, indexes: Mapping[str, str | None]) -> CollectionInfo:
-        """Make or change indexes of metadata fields, as `create_collection` takes them; None removes one.
+        """Create or change indexes on metadata fields, as in `create_collection`; None removes one, others stay.
 
-        The others stay. Filters find the same with and without, but in large collections not as fast, and a Qdrant
-        server in strict mode, as Qdrant Cloud's are, takes none without. In this process's own engine they are built in
-        the background. Returns the collection's description. Raises NotFound, InvalidRequest (they are too many).
+        Filters find the same without an index, but more slowly in large collections; a Qdrant server in strict mode, as
+        in Qdrant Cloud, refuses filters without one. The embedded engine builds indexes in the background.
+
+        Returns the collection as `get_collection` does. Raises NotFound, InvalidRequest (also if there are too many).
         """
         return CollectionInfo(self._call("set_indexes", collection=collection, indexes=indexes))
 
     def get_collection(self, collection: str) -> CollectionInfo:
-        """`{name, embedding_model, sparse_model, dimension, chunk_size, chunk_overlap, documents, chunks, created_at, indexes,
-        engine}`, the last of which are the options of a Qdrant server that it was made with.
+        """Describe a collection: `{name, embedding_model, sparse_model, dimension, chunk_size, chunk_overlap, documents,
+        chunks, created_at, indexes, engine, …}`.
 
-        One that could not be read when it was last asked also has `damaged`, which is True, and `problem`: why, and what to do; its `documents`
-        and `chunks` are None.
-        Raises NotFound.
+        `chunk_size` and `chunk_overlap` are in tokens; `engine` has the Qdrant server options it was created with. If the
+        collection could not be read the last time, `damaged` is True, `problem` says why and what to do, and `documents`
+        and `chunks` are None. Raises NotFound.
         """
         return CollectionInfo(self._call("get_collection", collection=collection))
 
     def delete_collection(self, collection: str) -> Record:
-        """Remove a collection with all its documents; returns `{deleted, documents}`.
+        """Delete a collection with all its documents; returns `{deleted, documents}`.
 
-        `documents` is None where that is not known: of a damaged one, and of one not opened since a kill. Raises NotFound.
+        `documents` is None if the number is unknown: the collection is damaged, or was not opened since a crash. Raises
+        NotFound.
         """
         return self._call("delete_collection", collection=collection)
 
     def reindex_collection(
         self, collection: str, *, model: str | None = None, progress: bool | Progress | None = None
     ) -> Record:
-        """Embed a collection's stored texts anew with the embedding model that is set now.
+        """Embed a collection's stored texts again with the embedding model that is set now.
 
-        For a collection that another model made, which is neither searched nor added to until then. It goes on
-        being used meanwhile, and stays as it was if this fails. `model`, where given, must be the one that is set.
-        `progress` as in `rag_ingest`, in chunks.
+        A collection embedded by another model can be neither searched nor added to until this is done. Otherwise it
+        stays in use meanwhile; if reindexing fails, it stays as it was. `model`, if given, must be the model that is
+        set. `progress` is as in `rag_ingest`, in chunks.
 
-        Returns `{collection, from_model, to_model, documents, chunks, tokens, seconds}`. Raises NotFound, Conflict (it is
-        being reindexed already), InvalidRequest (another `model`), BackendError.
+        Returns `{collection, from_model, to_model, documents, chunks, tokens, seconds}`. Raises NotFound, Conflict
+        (already being reindexed), InvalidRequest (another `model`), BackendError.
         """
         return self._watched("reindex_collection", progress, collection=collection, model=model)
 
     def export_collection(self, collection: str, path: str | os.PathLike[str]) -> Record:
-        """Write a collection to a file: JSON Lines, what it was made with first, then its chunks with their vectors.
+        """Write a collection to a JSON Lines file: its manifest first, then its chunks with their vectors.
 
-        It is to be taken in by `import_collection`, here or elsewhere, whatever engine is behind. A file of that name
-        is replaced once all has come. Returns `{collection, chunks}`. Raises NotFound, InvalidRequest (the file
-        cannot be written).
+        `import_collection` reads it, here or on another backend, with any vector engine. An existing file is replaced
+        once all is written. Returns `{collection, chunks}`. Raises NotFound, InvalidRequest (the file cannot be
+        written).
         """
         target = os.fspath(path)
         partial = f"{target}.part"
@@ -3016,18 +3024,18 @@ class LLMBackendClient:
         return Record(collection=collection, chunks=count)
 
     def import_collection(self, path: str | os.PathLike[str], *, collection: str | None = None) -> Record:
-        """Make a collection of a file that `export_collection` wrote, under its old name or another.
+        """Create a collection from a file that `export_collection` wrote, under its old name or another.
 
-        It is there once all of it has come, and not before. Where another embedding model made it, it can be listed,
-        and searched after `reindex_collection`. Returns `{collection, documents, chunks}`. Raises Conflict (there is
-        one of that name), InvalidRequest (no such file, or not a whole export).
+        It appears only once all of it is imported. If another embedding model made it, it can be listed at once, and
+        searched after `reindex_collection`. Returns `{collection, documents, chunks}`. Raises Conflict (the name is
+        taken), InvalidRequest (no such file, or not a complete export).
         """
         source = os.fspath(path)
         try:
             with open(source, encoding="utf-8") as file:
                 head = _exported(file.readline(), source, 1)
                 if head.pop("format", None) != _EXPORT:
-                    raise InvalidRequest(f"import_collection: {source} is no exported collection")
+                    raise InvalidRequest(f"import_collection: {source} is not an exported collection")
                 exported = str(head.pop("collection", ""))
                 given: dict[str, Any] = {"collection": collection or exported}
                 token = self._call("import_collection", manifest=head, **given)["token"]
@@ -3061,7 +3069,7 @@ class LLMBackendClient:
     def list_documents(self, collection: str, *, limit: int | None = None) -> Records[DocumentInfo]:
         """A collection's documents as `{id, chunks, metadata}`: all, or the first `limit`. Raises NotFound.
 
-        What is replaced meanwhile is there once.
+        A document replaced while they are listed appears once.
         """
         return Records(
             map(
@@ -3078,10 +3086,10 @@ class LLMBackendClient:
         filters: Mapping[str, Any] | None = None,
         limit: int | None = None,
     ) -> Records[ChunkInfo]:
-        """A collection's chunks as they are stored, as `{document_id, chunk, text, metadata}`.
+        """A collection's stored chunks as `{document_id, chunk, text, metadata}`.
 
-        All, or those of the documents `ids`, or those that `filters` select, as in `rag_search`; the first `limit`.
-        The chunks of a document may be anywhere among them: `chunk` tells their order. Raises NotFound,
+        All of them, or those of the documents `ids`, or those that match `filters` (as in `rag_search`); at most `limit`.
+        They come in no particular order: `chunk` is a chunk's position in its document. Raises NotFound,
         InvalidRequest.
         """
         given = _as_list(ids)
@@ -3105,7 +3113,7 @@ class LLMBackendClient:
     def _paged(
         self, operation: str, name: str, limit: int | None, key: str | None = None, **fields: Any
     ) -> Records[Record]:
-        """What an operation lists, all or the first `limit`, page by page; of those with the same `key` the last."""
+        """The items that an operation lists page by page: all or the first `limit`; a repeated `key` replaces the earlier."""
         items: Records[Any] = Records()
         places: dict[Any, int] = {}
         cursor: str | None = None
@@ -3113,7 +3121,7 @@ class LLMBackendClient:
         while True:
             if limit is None:
                 page = 1000
-            elif isinstance(limit, int) and limit > 0:  # anything else the operation itself refuses
+            elif isinstance(limit, int) and limit > 0:  # the operation refuses anything else
                 page = min(1000, limit - len(items))
             result = self._call(operation, limit=page, cursor=cursor, **fields)
             for item in result[name]:
@@ -3124,19 +3132,20 @@ class LLMBackendClient:
                 return items
 
     def get_document(self, id: str, collection: str) -> StoredDocument:
-        """A document as it is stored: `{id, text, metadata, chunks}`.
+        """A stored document: `{id, text, metadata, chunks}`.
 
-        The text is put together from its chunks, as many as `chunks` says: white space between them may be another.
-        Raises NotFound (the document, or the collection).
+        The text is joined from its chunks (`chunks` is their number), so white space between them may differ from the
+        original. Raises NotFound (the document or the collection).
         """
         return StoredDocument(self._call("get_document", id=id, collection=collection))
 
     def delete_documents(
         self, collection: str, ids: Sequence[str] | None = None, *, where: Mapping[str, Any] | None = None
     ) -> Record:
-        """Remove documents by their ids, or those of which a chunk fits `where`, which are filters as in `rag_search`.
+        """Delete documents by `ids`, or those with a chunk that matches `where` (filters as in `rag_search`).
 
-        Returns `{deleted}`, how many there were. Raises NotFound (the collection), InvalidRequest (both, or neither).
+        Returns `{deleted}`, the number of documents. Raises NotFound (the collection), InvalidRequest (both or neither
+        given).
         """
         given = _as_list(ids)
         return self._call("delete_documents", collection=collection, ids=given, where=where)
@@ -3144,14 +3153,15 @@ class LLMBackendClient:
     # Analysis
 
     def analyze_document(self, text: str) -> Analysis:
-        """What a document says: `{sentiment, sentiment_score, key_points, positions, summary, coverage, facts, notes, model}`.
+        """Analyze a text: `{sentiment, sentiment_score, key_points, positions, summary, coverage, facts, notes, model}`.
 
-        `sentiment` is positive, negative, neutral or mixed, `sentiment_score` from -1 (negative) to 1 (English texts;
-        others are neutral). `key_points` is a list of sentences, and `positions` has for each `{start, end}` in the text,
-        or None where it is in a model's own words. With the embedded model, summary and key points are sentences of the
-        text, as they stand there but for their white space; of a larger one's, what has numbers or quotations that the
-        text does not have is left out, and `notes` says so. `coverage` is `{parts, read, words}`; `facts`, of English
-        contracts, has `parties`, `dates`, `amounts` and `obligations`, each `{text, start, end}`.
+        `sentiment` is positive, negative, neutral or mixed, `sentiment_score` -1 (negative) to 1 (English only; other
+        texts are neutral). `key_points` is a list of sentences; `positions` has the `{start, end}` of each in the text, or
+        None for one in a model's own words. With the embedded model, summary and key points are sentences of the text,
+        verbatim except for white space. With a larger one, statements with numbers or quotations that the text does not
+        have are left out, and `notes` says so. `coverage` is `{parts, read, words}`. `facts`, for English contracts, has
+        `parties`, `dates`, `amounts` and `obligations`, each `{text, start, end}`.
+
         Raises InvalidRequest (empty text), BackendError.
         """
         return Analysis(self._call("analyze_document", text=_read_first("analyze_document", text)))
@@ -3169,22 +3179,22 @@ class LLMBackendClient:
         idempotency_key: str | None = None,
         webhook: str | None = None,
     ) -> str:
-        """Hand over long work; returns the job's id at once. The job survives a restart.
+        """Start long work in the background; returns the job's id at once. Jobs survive a restart.
 
         Types: `batch_embed` (`{texts, model?}`), `batch_chat` (`{prompts, system?, schema?, model?, temperature?,
-        max_tokens?, retries?}`, a prompt being a text or messages), `rag_ingest` (as `rag_ingest`'s arguments),
-        `reindex` (`{collection, model?}`), `analyze_documents` (`{documents}`), `respond` (as `respond`'s arguments),
-        `run_agent` (as `run_agent`'s arguments), `agent/researcher`, `agent/analyst`, `agent/triage` and the like for
-        each agent (the same, its `input` in its own shape), `backup` (`{keep?}`, of the whole server), and a project's own.
+        max_tokens?, retries?}`, a prompt being a text or messages), `rag_ingest` (`rag_ingest`'s arguments), `reindex`
+        (`{collection, model?}`), `analyze_documents` (`{documents}`), `respond` (`respond`'s arguments), `run_agent`
+        (`run_agent`'s arguments), `agent/researcher`, `agent/analyst`, `agent/triage` and likewise for each agent (the
+        same, with its own `input` schema), `backup` (`{keep?}`, of the whole server), and a project's own types.
 
-        Of an owner's jobs, those of higher `priority` (-100 to 100) go first. `run_at`, a datetime or ISO
-        8601 text with its offset from UTC, is the earliest moment; `depends_on` are ids of jobs to be
-        completed before: if one fails or is cancelled, this one fails. Submitting again with the same
-        `idempotency_key` gives the same job, so that a call whose answer was lost can be repeated.
-        `webhook` is a URL that is told of the job's end (https://www.standardwebhooks.com), until it takes it.
+        An owner's jobs with higher `priority` (-100 to 100) run first. `run_at`, a datetime or ISO 8601 text with a UTC
+        offset, is the earliest start. `depends_on` lists ids of jobs that must complete first; if one fails or is
+        cancelled, this job fails. Submitting again with the same `idempotency_key` returns the same job, so a call whose
+        reply was lost can be repeated. `webhook` is a URL that is notified when the job ends, repeatedly until it
+        accepts (https://www.standardwebhooks.com).
 
-        Raises InvalidRequest (unknown type, wrong params), NotFound (a job that it depends on), Conflict (one
-        that failed; a key that was another job's).
+        Raises InvalidRequest (unknown type, wrong params), NotFound (a job in `depends_on`), Conflict (one of those
+        failed, or the key belongs to a different job).
         """
         others = [depends_on] if isinstance(depends_on, str) else _as_list(depends_on)
         moment = run_at.astimezone().isoformat() if hasattr(run_at, "astimezone") else run_at
@@ -3216,14 +3226,16 @@ class LLMBackendClient:
         retries: int = 1,
         plan: bool = False,
     ) -> Any:
-        """Ask a chat model many things as a job; its id, as of `submit_job`.
+        """Send many prompts to a chat model in a background job; returns the job's id.
 
-        `prompts` are texts or messages, or a table or file of rows as `rag_ingest` takes them, whose column `text`
-        has the texts. The same prompts are asked once, unless `temperature` lets chance in. With `schema`, a JSON
-        Schema or a pydantic class, each reply is JSON that fits, and `parsed` that data. One that fails is asked
-        `retries` times more, then told in its `error`, and leaves the others. `wait_for_job(id).replies` has all,
-        `get_job_result(id, partial=True).rows` those so far. With `plan=True` nothing is asked: `{count, distinct,
-        model, prompt_tokens, completion_tokens, cost}` tell what it would take, the last two at most.
+        `prompts` are texts or messages, or a table or file of rows as in `rag_ingest`, with `text` naming the column. Equal
+        prompts are asked once, unless `temperature` makes replies random. With `schema` (a JSON Schema or a pydantic
+        class) each reply is JSON that fits it, and `parsed` is that data. A prompt that fails is retried `retries` times,
+        then its reply has an `error`; the others go on. `wait_for_job(id).replies` has all replies,
+        `get_job_result(id, partial=True).rows` those so far. With `plan=True` nothing is asked; returns `{count, distinct,
+        model, prompt_tokens, completion_tokens, cost}`, an estimate whose last two are upper bounds.
+
+        Raises InvalidRequest, NotFound (unknown model).
         """
         given: list[Any] = []
         if isinstance(prompts, (list, tuple)):
@@ -3245,12 +3257,11 @@ class LLMBackendClient:
         return told if plan else told["id"]
 
     def get_job_status(self, job_id: str) -> Job:
-        """A job: `{id, type, status, owner, progress, attempts, result, error, priority, created_at, …}`.
+        """The state of a job: `{id, type, status, owner, progress, attempts, result, error, priority, created_at, …}`.
 
-        `status` is queued, running, completed, failed or cancelled, `progress` `{done, total, stage, rate,
-        eta}` (a second, seconds). `result` is there once completed, with all its rows however many
-        (`get_job_result` reads them in pages), until it has `expired`; `error` (`{code, message, details}`)
-        once failed. Raises NotFound.
+        `status` is queued, running, completed, failed or cancelled; `progress` is `{done, total, stage, rate, eta}` with
+        the rate per second and the eta in seconds. Once completed, `result` has all its rows (`get_job_result` reads them
+        in pages), until it has `expired`. Once failed, `error` is `{code, message, details}`. Raises NotFound.
         """
         return self._with_rows(self._call("get_job_status", job_id=job_id))
 
@@ -3273,12 +3284,11 @@ class LLMBackendClient:
     def get_job_result(
         self, job_id: str, *, offset: int = 0, limit: int = 1000, partial: bool = False, stream: bool = False
     ) -> Record | Iterator[Any]:
-        """A page of a completed job's result: `{result, offset, total, rows}`, as often as you like.
+        """A page of a completed job's result: `{result, offset, total, rows}`. May be called any number of times.
 
-        `rows` are the `limit` rows from `offset` on: Embeddings, where they are vectors. With
-        `stream=True`, an iterator of all rows from `offset` on, one after the other, of which only a page
-        is in memory; vectors come as `{index, embedding}`. `partial` gives the rows that there are so far, of a
-        job that is not completed, too.
+        `rows` are up to `limit` rows from `offset` on; vectors come as Embeddings. With `stream=True`, returns an iterator
+        of all rows from `offset` on that keeps only a page in memory; vectors come as `{index, embedding}`. With
+        `partial=True` it also works on a job that is not completed, with the rows so far.
 
         Raises NotFound, Conflict (not completed), JobExpired.
         """
@@ -3293,7 +3303,7 @@ class LLMBackendClient:
         return page
 
     def _with_rows(self, job: Record) -> Job:
-        """With the rows of its result as a caller wants them: all there, and vectors as Embeddings."""
+        """The job with all rows of its result, vectors as Embeddings."""
         result, rows = job["result"], job["rows"]
         if result is not None and rows is not None:
             if not rows["inline"]:
@@ -3317,11 +3327,11 @@ class LLMBackendClient:
         return _records(others)
 
     def job_events(self, job_id: str, *, last_event_id: int = 0) -> Iterator[Record]:
-        """Watch a job: `{id, job}` now, and each time that it has changed, until it has ended.
+        """Watch a job: yields `{id, job}` at once and after each change, until the job has ended.
 
-        `job` is as in `list_jobs`. What comes between two looks is told as one; with `last_event_id`, the
-        `id` of the last event seen, nothing is told twice. A server that is away for up to a minute, to be
-        started again, is waited for. Raises NotFound.
+        `job` is as in `list_jobs`. Changes in quick succession are merged into one event. Give `last_event_id`, the `id`
+        of the last event seen, to continue without repeats. Waits up to a minute for a server that is restarting. Raises
+        NotFound.
         """
         away: float | None = None
 
@@ -3345,11 +3355,11 @@ class LLMBackendClient:
     def wait_for_job(
         self, job_id: str, timeout: float | None = None, *, progress: bool | Progress | None = None
     ) -> Any:
-        """The result of a job, once it is there.
+        """Wait for a job to end; returns its result.
 
-        Raises the job's own error if it failed, Conflict if it was cancelled, JobExpired, BackendTimeout if it
-        is not done after `timeout` seconds (it goes on), NotFound. A server that is away for up to a minute, to be
-        started again, is waited for. `progress` as in `rag_ingest`.
+        Waits up to a minute for a server that is restarting. `progress` is as in `rag_ingest`. Raises the job's own error
+        if it failed, Conflict if it was cancelled, JobExpired, NotFound, BackendTimeout if it is not done after `timeout`
+        seconds (the job goes on).
         """
         with _progress(progress) as tell:
             job = self._ended(job_id, timeout, tell)
@@ -3359,13 +3369,13 @@ class LLMBackendClient:
             raise Conflict(f"job {job_id} was cancelled", details={"job_id": job_id})
         if job["expired"]:
             raise JobExpired(
-                f"the result of job {job_id} was kept for its time, and is no more: submit it again",
+                f"the result of job {job_id} has expired and was deleted: submit the job again",
                 details={"job_id": job_id},
             )
         return job["result"]
 
     def _ended(self, job_id: str, timeout: float | None, tell: Progress | None) -> Job:
-        """The job, once it has ended; raises BackendTimeout."""
+        """The job, once it has ended. Raises BackendTimeout."""
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = 0.02
         seen: float | None = None
@@ -3395,18 +3405,18 @@ class LLMBackendClient:
     def list_jobs(
         self, *, status: str | None = None, job_type: str | None = None, limit: int = 50
     ) -> Records[Job]:
-        """The newest jobs as `get_job_status` gives them, without their results."""
+        """The newest jobs, up to `limit`, as `get_job_status` returns them but without results."""
         result = self._call("list_jobs", status=status, job_type=job_type, limit=limit)
         return Records(Job(job) for job in result["jobs"])
 
     def cancel_job(self, job_id: str) -> Job:
-        """Stop a job before its next step; returns its status. One that has ended stays as it is. Raises NotFound."""
+        """Cancel a job before its next step; returns it. A job that has ended stays as it is. Raises NotFound."""
         return self._with_rows(self._call("cancel_job", job_id=job_id))
 
     def retry_job(self, job_id: str) -> Job:
-        """Have a job that failed or was cancelled go on from its last checkpoint; returns its status.
+        """Resume a failed or cancelled job from its last checkpoint; returns it.
 
-        Raises NotFound, Conflict (it did neither, or one that it depends on did).
+        Raises NotFound, Conflict (it neither failed nor was cancelled, or a job that it depends on was).
         """
         return self._with_rows(self._call("retry_job", job_id=job_id))
 
@@ -3461,18 +3471,18 @@ class LLMBackendClient:
         max_seconds: float | None = None,
         stream: bool = False,
     ) -> AgentRun | AgentStream:
-        """Have an agent do a task in steps: an AgentRun, or, with `stream=True`, an AgentStream of its events.
+        """Run an agent on a task; returns an AgentRun, or with `stream=True` an AgentStream of its events.
 
-        `agent` is one of `list_agents()`: `researcher` answers a question over several `collections` (all that the key may
-        read, if None), or one of a project's own. `tools` are names of tools, or, in this process, functions; None
-        are the agent's own, none of which writes. With `approve="writes"`, calls of tools that write wait for `approve` or
-        `reject`, and the run is a job, whose id is `run_id`; `submit_job("run_agent", {…})` makes one of any run. `input`
-        is what the agent takes in a shape of its own, a dict or a pydantic object. A run ends at `max_steps` (calls
-        of models and tools), `max_tokens` or `max_seconds`, with what was found until then.
-        `input={"files": paths}` has the analyst read files, folders and patterns, as `rag_ingest_files` takes them.
+        `agent` is one of `list_agents()`: `researcher` answers a question from several `collections` (by default all that
+        the key may read), `analyst` and `triage` read documents and messages, and a project may add its own. `tools` are
+        names of tools or, in process, functions; by default the agent's own, none of which writes. With
+        `approve="writes"` the run is a job, with its id as `run_id`, and calls of tools that write wait for `approve` or
+        `reject`; `submit_job("run_agent", {…})` makes a job of any run. `input` is the agent's structured input, a dict or
+        a pydantic object; `input={"files": paths}` gives the analyst files, folders and patterns as in `rag_ingest_files`.
+        A run stops at `max_steps` (calls of models and tools), `max_tokens` or `max_seconds`, with what it has by then.
 
-        Raises InvalidRequest (no such agent or tool; an input that does not fit), Forbidden, BackendError, whose `details`
-        tell the `step` that failed and the `trace`, and BackendTimeout.
+        Raises InvalidRequest (no such agent or tool, or an input that does not fit), Forbidden, BackendTimeout, and
+        BackendError, whose `details` have the failed `step` and the `trace`.
         """
         names = None if tools is None else [self._tool_name(one) for one in tools]
         fields = {
@@ -3492,33 +3502,33 @@ class LLMBackendClient:
         return AgentRun(self._call("run_agent", **fields))
 
     def _tool_name(self, tool: Any) -> str:
-        """A function is offered to the core of this process, under a name."""
+        """A tool's name; a function is registered in this process first."""
         if isinstance(tool, str):
             return tool
         offer = getattr(self._transport, "offer_tool", None)
         if offer is None:
             raise InvalidRequest(
-                "tools: a server calls its own tools, by their names: functions are for clients in process"
+                "tools: a server only runs its own tools: give their names; functions work in process only"
             )
         return str(offer(tool))
 
     def list_agents(self) -> Record:
-        """What there is to run: `{agents, tools}`.
+        """The available agents and tools: `{agents, tools}`.
 
-        `agents` are `{name, description, own, tools, input, output}`, the last two JSON Schemas of what one takes and gives
-        in a shape of its own; `tools` are `{name, description, writes, parameters}`.
+        `agents` are `{name, description, own, tools, input, output}`, the last two JSON Schemas of an agent's structured
+        input and output, if it has any; `tools` are `{name, description, writes, parameters}`.
         """
         return self._call("list_agents")
 
     def approve(self, run_id: str) -> Job:
-        """Have a run that waits for it (`status` "needs_approval") call what it asked for, and go on; the run, as a job.
+        """Approve the tool calls that a run waits for (`status` "needs_approval"); it continues. Returns its job.
 
-        `wait_for_job(run_id)` gives its result. Raises NotFound, and Conflict for one that waits for nobody's word.
+        `wait_for_job(run_id)` gives its result. Raises NotFound, Conflict (the run does not wait for approval).
         """
         return Job(self._call("approve", run_id=run_id))
 
     def reject(self, run_id: str, *, why: str = "") -> Job:
-        """Refuse what a run waits for: it is told `why`, and goes on without; the run, as a job. Raises as `approve`."""
+        """Reject the tool calls that a run waits for; it is told `why` and continues without. As `approve` otherwise."""
         return Job(self._call("reject", run_id=run_id, why=why))
 
     # Schedules
@@ -3533,11 +3543,11 @@ class LLMBackendClient:
         timezone: str = "UTC",
         priority: int = 0,
     ) -> Record:
-        """Submit a job again and again, at the times of a cron line such as "30 2 * * MON-FRI".
+        """Submit a job at the times of a cron expression such as "30 2 * * MON-FRI".
 
-        Times are those of the clocks in `timezone` ("Europe/Berlin"); a moment at which no process ran is made
-        up for once. A schedule of that name is replaced. Returns `{name, cron, timezone, job_type, priority,
-        next_at}`. Raises InvalidRequest, as `submit_job` does.
+        Times are local to `timezone` ("Europe/Berlin"). If nothing was running at the time, the job is submitted once
+        later. A schedule of the same name is replaced. Returns `{name, cron, timezone, job_type, priority, next_at}`.
+        Raises InvalidRequest, as `submit_job` does.
         """
         return self._call(
             "set_schedule",
@@ -3550,36 +3560,36 @@ class LLMBackendClient:
         )
 
     def list_schedules(self) -> Records[Record]:
-        """The schedules of this key's project, as `set_schedule` returns each; for the administrator, those of all.
+        """The schedules of this key's project, each as `set_schedule` returns it.
 
-        There, those of other projects are named `project/name`, by which `delete_schedule` takes them, too.
+        The administrator sees those of all projects, named `project/name`, which `delete_schedule` takes too.
         """
         return Records(self._call("list_schedules")["schedules"])
 
     def delete_schedule(self, name: str) -> Record:
-        """End a schedule; jobs that it has submitted go on. Returns `{deleted}`. Raises NotFound."""
+        """Delete a schedule; jobs that it has submitted go on. Returns `{deleted}`. Raises NotFound."""
         return self._call("delete_schedule", name=name)
 
     # Keys, and what projects share
 
     def share_collection(self, collection: str, with_project: str, *, can: str = "read") -> Record:
-        """Let another project use a collection: "read" it, or "write" to it, too; or share it otherwise than before.
+        """Share a collection with another project, which may then "read" it, or "write" to it too; changes an existing share.
 
-        There it is called `project/collection`, by this project's name, in lists, searches and as the model
-        `rag/project/collection`. Deleting and sharing it stay this project's. Returns `{collection, with_project, can,
+        The other project sees it as `project/collection`, with this project's name, and as the model
+        `rag/project/collection`. Only this project can delete or share it. Returns `{collection, with_project, can,
         created_at}`. Raises NotFound, InvalidRequest.
         """
         return self._call("share_collection", collection=collection, with_project=with_project, can=can)
 
     def unshare_collection(self, collection: str, with_project: str) -> Record:
-        """Share a collection with that project no more, from the next second on in every process.
+        """Stop sharing a collection with a project; takes effect within a second in every process.
 
-        Returns as `share_collection` did. Raises NotFound.
+        Returns what `share_collection` returned. Raises NotFound.
         """
         return self._call("unshare_collection", collection=collection, with_project=with_project)
 
     def list_shares(self) -> Records[Record]:
-        """The collections that this project shares, and those that are shared with it, as `share_collection` returns."""
+        """The collections that this project shares or that are shared with it, each as `share_collection` returns it."""
         return Records(self._call("list_shares")["shares"])
 
     def create_key(
@@ -3598,18 +3608,17 @@ class LLMBackendClient:
         bytes: int | None = None,
         note: str = "",
     ) -> CreatedKey:
-        """Make an API key by which others may do a part of what this client may; only the administrator makes keys of
-        another `project` than its own.
+        """Create an API key with at most this client's own rights. Only the administrator creates keys of other projects.
 
-        `can` are rights: "read" (search, query and list collections), "write" (make, fill and delete them), "jobs" (jobs
-        and schedules, with what they do), "chat" (ask models) and "admin" (keys and shares of the project). `collections`
-        and `models` are names in which `*` stands for anything. What is left out is as this client's, but for "admin".
-        `expires` is like "90d", "12h" or "30min". `rate` is for requests, as in "60/min", `tokens` for what models read
-        and write, as in "1M/day" or "1M/day,20M/month", `concurrent` the number of requests under way at once, `jobs` that of
-        its jobs that wait or are at work. `chunks` and `bytes` are what its project may have stored for it to store more.
+        `can` lists rights: "read" (search, query and list collections), "write" (create, fill and delete them), "jobs" (jobs
+        and schedules), "chat" (ask models) and "admin" (keys and shares of the project). `collections` and `models` are
+        names, in which `*` matches anything. Whatever is left out is as for this client, except "admin". `expires` is
+        like "90d", "12h" or "30min". `rate` limits requests, as in "60/min"; `tokens` what models read and write, as in
+        "1M/day" or "1M/day,20M/month"; `concurrent` the requests in flight; `jobs` the jobs queued or running. The key
+        can store nothing more while its project stores `chunks` chunks or `bytes` bytes.
 
-        Returns what `list_keys` tells of it, and `key`: the key itself, which is not told again.
-        Raises Forbidden (more than this client may itself).
+        Returns the key as `list_keys` does, and `key`: the key itself, which is not shown again. Raises Forbidden (more
+        rights than this client has).
         """
         created = self._call(
             "create_key",
@@ -3629,25 +3638,26 @@ class LLMBackendClient:
         return CreatedKey(created)
 
     def list_keys(self, *, project: str | None = None) -> Records[KeyInfo]:
-        """The API keys of this client's project, or of all projects to the administrator: `{id, project, can,
-        collections, models, rate, concurrent, tokens, jobs, chunks, bytes, note, created_at, created_by, expires_at, rotating_until,
-        revoked_at, last_used_at}`. The `id` is what the key begins with.
+        """The API keys of this client's project; for the administrator, those of all projects.
+
+        Each is `{id, project, can, collections, models, rate, concurrent, tokens, jobs, chunks, bytes, note, created_at,
+        created_by, expires_at, rotating_until, revoked_at, last_used_at}`. The `id` is the beginning of the key.
         """
         return Records(map(KeyInfo, self._call("list_keys", project=project)["keys"]))
 
     def rotate_key(self, key: str, *, overlap: str = "1h") -> CreatedKey:
-        """Give the API key of that id another secret, and tell it once; the secret before counts for the `overlap`.
+        """Give the API key with that id a new secret, shown once; the previous secret works for the `overlap`.
 
-        Its id stays, and so do its rights, its jobs and its schedules. Rotated again, only the last secret before counts.
-        Returns as `create_key`. Raises NotFound, Forbidden (it may do more than this client).
+        The key keeps its id, rights, jobs and schedules. Only one previous secret works at a time. Returns as
+        `create_key` does. Raises NotFound, Forbidden (the key has more rights than this client).
         """
         return CreatedKey(self._call("rotate_key", key=key, overlap=overlap))
 
     def revoke_key(self, key: str) -> KeyInfo:
-        """Have the API key of that id count no more, within a second, in every process.
+        """Revoke the API key with that id; takes effect within a second in every process.
 
-        Streams and jobs that came with it are ended; a call that does not stream is answered. Schedules submit nothing
-        more. Returns as `list_keys`. Raises NotFound.
+        Its streams and jobs are ended, and its schedules stop; other calls in flight are still answered. Returns the key
+        as `list_keys` does. Raises NotFound.
         """
         return KeyInfo(self._call("revoke_key", key=key))
 
@@ -3656,27 +3666,27 @@ class LLMBackendClient:
     def audit(
         self, *, since: str = "30d", action: str | None = None, before: int | None = None, limit: int = 100
     ) -> Records[Record]:
-        """Who changed keys, deleted, shared, exported, imported or was refused, the newest first: `{number, at, project,
-        caller, client, request_id, action, target, outcome}`.
+        """The audit log, newest first: who changed keys, deleted, shared, exported, imported or was refused.
 
-        `action` is an operation such as "revoke_key", or "refused"; `before` is the last `number` of the page before. For
-        keys with the right "admin", who see their own project.
+        Each entry is `{number, at, project, caller, client, request_id, action, target, outcome}`. `action` selects an
+        operation such as "revoke_key", or "refused"; `before` is the last `number` of the previous page. Needs the right
+        "admin"; a project's key sees its own project.
         """
         return Records(self._call("audit", since=since, action=action, before=before, limit=limit)["entries"])
 
     def prompts(self) -> Records[Record]:
-        """What models are told: `{name, version, text, collection, own}`, those of collections that the key may read, too."""
+        """The prompts in use: `{name, version, text, collection, own}`, including those of collections the key may read."""
         return Records(self._call("prompts")["prompts"])
 
     def usage(
         self, *, by: str | Sequence[str] = "project,model", since: str = "30d", until: str | None = None
     ) -> Usage:
-        """Who used how much, up to now: a list of `{requests, errors, prompt_tokens, completion_tokens, embedded_tokens, …}`.
+        """Usage up to now: rows of `{requests, errors, prompt_tokens, completion_tokens, embedded_tokens, …}`.
 
-        `by` is some of "project", "key", "model", "operation" and "day": there is a row for each combination, with those
-        names in it. `since` and `until` are days: "7d" (so many, up to today), or a date such as "2026-11-28", in UTC.
-        `estimated_tokens` are those among the tokens that no server told; `cost` is by the server's prices, or None.
-        A key sees its own project. A table in notebooks, and `.plot()`.
+        `by` is any of "project", "key", "model", "operation" and "day", separated by commas or as a list: one row per
+        combination. `since` and `until` are days in UTC: "7d" (the last seven, today included) or a date such as
+        "2026-11-28". `estimated_tokens` are the tokens that no server reported; `cost` is by the server's prices, else
+        None. A key sees its own project. Returns Usage, a table in notebooks with `.plot()`.
         """
         names = by if isinstance(by, str) else ",".join(by)
         result = self._call("usage", by=names, since=since, until=until)
@@ -3690,26 +3700,26 @@ class LLMBackendClient:
     # Health
 
     def health(self) -> Health:
-        """`{status, problems, parts, version, chat, embeddings, own_file_types}`: "ok", and which models answer.
+        """The backend's state: `{status, problems, parts, version, chat, embeddings, own_file_types}`.
 
-        Where something does not work, the status is "failing", and `problems` tell what it is and what to do. `parts`
-        has each part that was at work, with "ok" or what is wrong.
+        `status` is "ok", or "failing" if something does not work: then `problems` say what is wrong and what to do. `parts`
+        has "ok" or a problem for each part used so far. `chat` and `embeddings` name the models in use.
         """
         return Health(self._call("health"))
 
     def doctor(self) -> Record:
-        """Whether everything behind llmbackend works: `{ok, version, checks}`, in a few seconds at most.
+        """Check everything behind llmbackend: returns `{ok, version, checks}` within a few seconds.
 
-        There is a check for each model server, embedded model, a Qdrant server and the data directory: `{name,
+        There is one check for each model server and embedded model, the Qdrant server and the data directory: `{name,
         server, ok, url, models, version, limits, latency_ms, fix}`, where `fix` says what is wrong and what to do.
         """
         return self._call("doctor")
 
 
 class CollectionHandle:
-    """One collection of a client's, by `client["hr_policies"]`: the client's calls without its name.
+    """A collection, as `client["hr_policies"]`: the client's methods without the collection's name.
 
-    `options` are those that the client's methods have.
+    `options` are passed on to the client's method.
     """
 
     def __init__(self, client: LLMBackendClient, name: str) -> None:
@@ -3722,51 +3732,51 @@ class CollectionHandle:
         return f"{self._client!r}[{self.name!r}]"
 
     def ingest(self, documents: Any, **options: Any) -> IngestReport:
-        """Put documents into it, as `rag_ingest` does."""
+        """Add documents, as `rag_ingest` does."""
         return self._client.rag_ingest(documents, self.name, **options)
 
     def ingest_files(self, paths: File | Sequence[File], **options: Any) -> IngestReport:
-        """Put files into it, as `rag_ingest_files` does."""
+        """Add files, as `rag_ingest_files` does."""
         return self._client.rag_ingest_files(paths, self.name, **options)
 
     def search(self, query: str | None = None, **options: Any) -> Hits:
-        """The passages nearest to a query, or to a `vector`, as `rag_search` gives them."""
+        """The passages that match a query, or a `vector`, best; as `rag_search`."""
         return self._client.rag_search(query, self.name, **options)
 
     def query(self, question: str, **options: Any) -> Any:
-        """An answer from its documents, as `rag_query` gives it."""
+        """Answer a question from its documents, as `rag_query` does."""
         return self._client.rag_query(question, self.name, **options)
 
     def documents(self, *, limit: int | None = None) -> Records[DocumentInfo]:
-        """Its documents, as `list_documents` gives them."""
+        """Its documents, as `list_documents` returns them."""
         return self._client.list_documents(self.name, limit=limit)
 
     def get(self, id: str) -> StoredDocument:
-        """A document as it is stored, as `get_document` gives it."""
+        """A stored document, as `get_document` returns it."""
         return self._client.get_document(id, self.name)
 
     def delete(
         self, ids: str | Sequence[str] | None = None, *, where: Mapping[str, Any] | None = None
     ) -> Record:
-        """Remove documents by their ids, or by filters, as `delete_documents` does."""
+        """Delete documents by ids or by filters, as `delete_documents` does."""
         given = [ids] if isinstance(ids, str) else ids
         return self._client.delete_documents(self.name, given, where=where)
 
     def stats(self) -> CollectionInfo:
-        """What it has and was made with, as `get_collection` tells it."""
+        """Its counts and options, as `get_collection` returns them."""
         return self._client.get_collection(self.name)
 
     def evaluate(self, questions: Sequence[Mapping[str, Any]], **options: Any) -> Evaluation:
-        """How well search finds the documents that answer some questions, as `evaluate` tells it."""
+        """Measure how well search finds the documents that answer some questions, as `evaluate` does."""
         return self._client.evaluate(self.name, questions, **options)
 
     def map(
         self, color: str | None = None, query: str | None = None, *, limit: int = 2000, axes: Any = None
     ) -> Any:
-        """Its documents as points in two dimensions, on matplotlib's axes, which are returned.
+        """Plot its documents as points in two dimensions, similar ones close together; returns the matplotlib axes.
 
-        Each is the mean of its chunks' vectors (of the collection's first `limit` chunks), coloured by the metadata field
-        `color`, and near others that are like it. `query` is marked among them.
+        A point is the mean of a document's chunk vectors (among the collection's first `limit` chunks), coloured by the
+        metadata field `color`. `query` is marked among them.
         """
         chunks: list[Any] = []
         cursor: str | None = None
@@ -3784,13 +3794,13 @@ _EXPORT = "llmbackend-collection-1"
 
 
 def _exported(line: str, source: str, number: int) -> dict[str, Any]:
-    """A line of an exported collection."""
+    """Parse a line of an exported collection. Raises InvalidRequest, with the line number."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise InvalidRequest(f"import_collection: line {number} of {source} is no JSON object")
+        raise InvalidRequest(f"import_collection: line {number} of {source} is not a JSON object")
     return value
 
 
@@ -3800,12 +3810,12 @@ def _result(reply: bytes) -> Record:
     except ValueError as error:
         raise TransportError("the answer was not JSON: is this an llmbackend server?") from error
     if not isinstance(result, dict):
-        raise TransportError("the answer was no JSON object: is this an llmbackend server?")
+        raise TransportError("the answer was not a JSON object: is this an llmbackend server?")
     return cast(Record, _records(result))
 
 
 def _rows(chunks: Iterator[bytes]) -> Iterator[Any]:
-    """The values of JSON lines; raises what a line that is an error carries."""
+    """The values of JSON lines; a line with an error is raised as that error."""
     buffer = b""
     for chunk in chunks:
         *lines, buffer = (buffer + chunk).split(b"\n")
@@ -3813,7 +3823,7 @@ def _rows(chunks: Iterator[bytes]) -> Iterator[Any]:
             try:
                 row = json.loads(line)
             except ValueError:
-                raise StreamInterrupted("the stream carries something that is no row") from None
+                raise StreamInterrupted("the stream carries something that is not a row") from None
             if isinstance(row, dict) and row.keys() == {"error"} and isinstance(row["error"], dict):
                 raise LLMBackendError.from_dict(row["error"])
             yield _records(row)
@@ -3822,9 +3832,9 @@ def _rows(chunks: Iterator[bytes]) -> Iterator[Any]:
 
 
 def _further_on(error: InvalidRequest, start: int) -> InvalidRequest:
-    """An error of a page of texts that begins at `start`: a text's index, of the page, becomes that of the whole."""
+    """A page's error with the text's index counted from the first page; the page begins at `start`."""
     index = error.details.get("index")
-    if not start or index is None or "row" in error.details:  # which is counted from the source's beginning
+    if not start or index is None or "row" in error.details:  # a row counts from the source's start already
         return error
     message = error.message.replace(f"input.{index}:", f"input.{start + index}:", 1)
     details = {**error.details, "index": start + index}
@@ -3832,7 +3842,7 @@ def _further_on(error: InvalidRequest, start: int) -> InvalidRequest:
 
 
 def _add(total: dict[str, Any], part: Mapping[str, Any]) -> None:
-    """Add what a part of a reply counts and lists; what a part does not know, None, the whole does not."""
+    """Add a partial report to the total; a value that is None in one part is None in the total."""
     for name, value in part.items():
         if name not in total:
             total[name] = value
@@ -3842,9 +3852,9 @@ def _add(total: dict[str, Any], part: Mapping[str, Any]) -> None:
 
 
 def _as_list(value: Any) -> Any:
-    """Any iterable as a list. A text, and what is no iterable, stay as they are, for validation to judge.
+    """Any iterable as a list; a text or a non-iterable is returned as it is, for validation to judge.
 
-    Of a table it is its only column; raises InvalidRequest for one that has more.
+    A table gives its only column. Raises InvalidRequest if it has more than one.
     """
     if (names := _columns(value)) is not None:
         if len(names) != 1:
@@ -3852,7 +3862,7 @@ def _as_list(value: Any) -> Any:
                 f"a table of {len(names)} columns ({_some(names)}): give one, such as table[{names[0]!r}]"
             )
         return [row[names[0]] for row in _table_rows(value)]
-    if hasattr(value, "to_pylist"):  # Arrow's columns, whose items are none of Python's
+    if hasattr(value, "to_pylist"):  # an Arrow column, whose items are Arrow scalars
         return value.to_pylist()
     return value if isinstance(value, (str, Mapping)) or not hasattr(value, "__iter__") else list(value)
 
@@ -3872,7 +3882,7 @@ ID_COLUMNS = ("id", "_id", "doc_id", "document_id", "uuid", "key")
 
 
 def _columns(value: Any) -> list[str] | None:
-    """The names of a table's columns: pandas' and polars', Arrow's, or a dataset's; None for what is no table."""
+    """The column names of a table (pandas, polars, Arrow or a dataset); None if it is not a table."""
     if isinstance(value, (str, bytes, Mapping, Sequence, type)):
         return None
     if hasattr(value, "sink_parquet"):
@@ -3891,12 +3901,12 @@ def _columns(value: Any) -> list[str] | None:
         return None
     told = [str(name) for name in names]
     if twice := [name for name in dict.fromkeys(told) if told.count(name) > 1]:
-        raise InvalidRequest(f"the table has several columns {twice[0]!r}: give each a name of its own")
+        raise InvalidRequest(f"the table has more than one column {twice[0]!r}: give each its own name")
     return told
 
 
 def _arrow_batches(table: Any) -> tuple[Any, Iterator[Any]] | None:
-    """The schema and the record batches of a table, or reader, of Arrow's, or of polars'; None for another."""
+    """The schema and record batches of an Arrow table or reader, or a polars table; None for anything else."""
     if hasattr(table, "iter_rows") and hasattr(table, "to_arrow"):  # polars
         with suppress(ImportError):
             table = table.to_arrow()
@@ -3912,7 +3922,7 @@ def _table_rows(table: Any) -> Iterator[dict[str, Any]]:
         return (dict(zip(names, row)) for row in rows)
     if hasattr(table, "iter_rows"):  # polars
         return cast(Iterator[dict[str, Any]], table.iter_rows(named=True))
-    if hasattr(table, "to_batches"):  # Arrow's tables and its datasets, of more than memory holds
+    if hasattr(table, "to_batches"):  # Arrow tables, and datasets that may exceed memory
         return (row for batch in table.to_batches() for row in batch.to_pylist())
     return (
         row for part in table for row in (part.to_pylist() if hasattr(part, "to_pylist") else [dict(part)])
@@ -3922,7 +3932,7 @@ def _table_rows(table: Any) -> Iterator[dict[str, Any]]:
 def _chosen(
     operation: str, names: list[str], id: str | None, text: str | None, metadata: Sequence[str] | None
 ) -> dict[str, Any]:
-    """Which columns are a document's id, text and metadata."""
+    """Choose the columns of a document's id, text and metadata. Raises InvalidRequest if none has the text."""
     metadata = [metadata] if isinstance(metadata, str) else metadata
     for name in (id, text, *(metadata or ())):
         if name is not None and name not in names:
@@ -3934,7 +3944,7 @@ def _chosen(
         text = names[0]
     if text is None:
         example = f"{names[0]!r}: there are {_some(names)}" if names else "…: the first row has none"
-        raise InvalidRequest(f"{operation}: which column has the text? Name it, as by text={example}")
+        raise InvalidRequest(f"{operation}: which column has the text? Name it, as in text={example}")
     if id is None:
         id = next((known[name] for name in ID_COLUMNS if name in known and known[name] != text), None)
     others = [name for name in names if name not in (id, text)] if metadata is None else list(metadata)
@@ -3942,10 +3952,10 @@ def _chosen(
 
 
 class _Source:
-    """Documents, or texts, from wherever they come, read as they are wanted.
+    """A source of documents or texts of any kind, read lazily.
 
-    Rows of a table or of a file (Parquet, JSON Lines, CSV) become documents by their `columns`; `failed` and `warnings`
-    tell of those that are none. `total` is how many there are, where that is known.
+    Rows of a table or file (Parquet, JSON Lines, CSV) become documents by their `columns`; rows that do not are in
+    `failed` and `warnings`. `total` is the number of items, if known.
     """
 
     def __init__(
@@ -3966,10 +3976,10 @@ class _Source:
         self.ended = False
         self.broken: Exception | None = None
         self.ids: set[str] | None = set() if noted else None
-        self.given: list[Any] = []  # what texts were taken from, where that is to be kept
+        self.given: list[Any] = []  # the rows that texts came from, if `keeps_rows`
         self.keeps_rows = False
-        self.schema: Any = None  # Arrow's, where it is known
-        self.in_batches = False  # of Arrow's, of which only the texts become Python's
+        self.schema: Any = None  # the Arrow schema, if known
+        self.in_batches = False  # whether items are Arrow record batches, whose texts alone are converted
         self._operation = operation
         self._common = dict(metadata) if isinstance(metadata, Mapping) else {}
         self._named = (id, text, None if isinstance(metadata, Mapping) else metadata)
@@ -3984,7 +3994,7 @@ class _Source:
         self.items = self._opened(given)
         if any(self._named) and not self._rows:
             raise InvalidRequest(
-                f"{operation}: id, text and metadata name the columns of a table, and this is none"
+                f"{operation}: id, text and metadata name the columns of a table, and this is not a table"
             )
 
     def _opened(self, given: Any) -> Any:
@@ -4008,12 +4018,12 @@ class _Source:
         if isinstance(given, (str, Mapping, os.PathLike)) or _is_foreign(given):
             self._alone = True
             return [given]
-        if hasattr(given, "to_pylist"):  # Arrow's columns, whose items are none of Python's
+        if hasattr(given, "to_pylist"):  # an Arrow column, whose items are Arrow scalars
             given = given.to_pylist()
         if hasattr(given, "__len__"):
             self.total = len(given)
             if not self._texts:
-                self._most = (WHOLE_OF, WHOLE_BYTES)  # what is in memory goes in one request as far as it may
+                self._most = (WHOLE_OF, WHOLE_BYTES)  # send what is in memory in one request if possible
         return given
 
     def _file(self, path: str) -> Iterator[Any]:
@@ -4032,7 +4042,7 @@ class _Source:
                 self.in_batches = True
                 return self._read_parquet(file)
             return (row for batch in file.iter_batches(1024) for row in batch.to_pylist())
-        lines = open(path, encoding="utf-8-sig", newline="")  # noqa: SIM115 - until it is read, or let go of
+        lines = open(path, encoding="utf-8-sig", newline="")  # noqa: SIM115 - closed when it is read or dropped
         if _suffix(path) == ".csv":
             import csv
 
@@ -4044,7 +4054,7 @@ class _Source:
         yield from file.iter_batches(EMBED_PAGE, columns=None if self.keeps_rows else [self.columns["text"]])
 
     def texts_of(self, batch: Any) -> Iterator[list[str]]:
-        """The texts of a record batch of Arrow's, request by request; raises InvalidRequest for a row without one."""
+        """The texts of an Arrow record batch, request by request. Raises InvalidRequest for a row without text."""
         assert self.columns is not None
         column = batch.column(self.columns["text"])
         most = EMBED_PAGE if column.nbytes <= STREAM_BYTES else 1 + (len(column) - 1) // 2
@@ -4061,7 +4071,7 @@ class _Source:
         yield texts
 
     def _text(self, text: Any, number: int) -> str:
-        """What a row has as its text; raises InvalidRequest where that is nothing."""
+        """A row's text. Raises InvalidRequest if it is empty."""
         if _is_missing(text) or not str(text).strip():
             assert self.columns is not None
             error = f"row {number} has no text in column {self.columns['text']!r}"
@@ -4069,27 +4079,25 @@ class _Source:
         return self._letters(text, number)
 
     def _letters(self, text: Any, number: int) -> str:
-        """A cell as text, as numbers and times are; anything else would be stored as Python writes it."""
+        """A cell as text: a number or time is converted; bytes and containers raise InvalidRequest."""
         if isinstance(text, (bytes, bytearray, memoryview, Mapping, list, tuple, set)):
             assert self.columns is not None
-            error = (
-                f"row {number} has a {type(text).__name__} in column {self.columns['text']!r}, and no text"
-            )
+            error = f"row {number} has a {type(text).__name__} in column {self.columns['text']!r}, not a text"
             raise InvalidRequest(f"{self._operation}: {error}", details={"index": number, "row": number})
         return str(text)
 
     @property
     def is_list(self) -> bool:
-        """Whether it is a list of texts as they are sent."""
+        """Whether it is a plain list of texts, ready to send."""
         return self._texts and isinstance(self.items, list) and not self._alone
 
     @property
     def full(self) -> bool:
-        """Whether there is more than goes into one request."""
+        """Whether the batch exceeds one request."""
         return len(self._batch) > self._most[0] or (self._size > self._most[1] and len(self._batch) > 1)
 
     def read_on(self, items: Iterator[Any]) -> Iterator[list[Any]]:
-        """What goes into the next requests; an error of the source's own is kept as `broken`."""
+        """The next requests' worth of items; an exception of the source is kept in `broken`."""
         try:
             for item in items:
                 if self.in_batches:
@@ -4120,7 +4128,7 @@ class _Source:
             self.ids.add(_id_of(document))
 
     def batch(self) -> list[Any]:
-        """What has been read and goes into one request."""
+        """Take one request's worth of what has been read."""
         count = len(self._batch) if self.ended else len(self._batch) - 1
         batch, self._batch = self._batch[:count], self._batch[count:]
         self._sent, self._places = self._places[:count], self._places[count:]
@@ -4128,14 +4136,14 @@ class _Source:
         return batch
 
     def rows(self, count: int) -> Any:
-        """What the texts of a batch were taken from, and is no longer needed: rows, or a record batch of Arrow's."""
+        """Take the rows that a batch of texts came from: dicts, or an Arrow record batch."""
         if self.in_batches:
             return self.given.pop(0)
         rows, self.given = self.given[:count], self.given[count:]
         return [dict(one) if isinstance(one, Mapping) else {"text": one} for one in rows]
 
     def check(self) -> None:
-        """Raises InvalidRequest where the source broke off."""
+        """Raise InvalidRequest if the source broke off."""
         if self.broken is not None:
             error = self.broken
             raise InvalidRequest(
@@ -4144,7 +4152,7 @@ class _Source:
             ) from error
 
     def tell(self, error: LLMBackendError, name: str, done: int, what: str) -> None:
-        """Add to an error how much was done before it, and where in the source its row is."""
+        """Add to an error how much was done before it, and the row's number in the source."""
         message = error.message
         for found in error.details.get("errors", ()):
             place = found.get("loc", [])
@@ -4158,7 +4166,7 @@ class _Source:
         error.message, error.args = message, (message,)
 
     def telling(self, tell: Progress | None, report: Mapping[str, Any]) -> Progress | None:
-        """Tells of a request's progress as of all that is read, with the report so far."""
+        """A callback that reports one request's progress as part of the whole source, with the report so far."""
         if tell is None or (self.ended and not report):
             return tell
         before, ended = self._state, self.ended
@@ -4174,7 +4182,7 @@ class _Source:
         return more
 
     def _of_row(self, row: Mapping[str, Any]) -> Any:
-        """A row as a document, or its text; None where it is none."""
+        """A row as a document, or its text; None if it is rejected."""
         number = self._read - 1
         if self.columns is None:
             self.columns = _chosen(self._operation, [*row], *self._named)
@@ -4214,7 +4222,7 @@ class _Source:
         return None
 
     def _of_item(self, item: Any) -> Any:
-        """A document as it is sent; raises InvalidRequest for the path of a file, which was meant to be read."""
+        """A document as it is sent. Raises InvalidRequest for a file's path, which was meant to be read."""
         if self._texts:
             return item
         if (path := _path_meant(item)) is not None:
@@ -4238,22 +4246,22 @@ class _Source:
 
 
 ROWS = (".parquet", ".jsonl", ".ndjson", ".csv")
-"""Ends of the names of files whose rows are documents."""
+"""Extensions of files whose rows are documents."""
 
 STREAM_OF, STREAM_BYTES = 2_000, 8 * 2**20
-"""Documents in a request, of a source that is read as it comes, and about how large they are."""
+"""Limits of one request for a source that is read lazily: documents and, roughly, bytes."""
 
 WHOLE_OF, WHOLE_BYTES = 50_000, 16 * 2**20
-"""The same of what is in memory: as long as it is one request, nothing of it is stored if something is wrong with it."""
+"""The same for a source in memory. Larger, because a single request stores nothing if any document is invalid."""
 
 SEEN = 1_000_000
-"""Ids of rows that are remembered, to tell of rows that are there twice."""
+"""How many row ids are remembered to detect repeated rows."""
 
 
 def _batches(source: _Source) -> Iterator[list[Any]]:
-    """What a source has, request by request; raises InvalidRequest where the source breaks, after what came before."""
+    """A source's items, request by request. If the source breaks, what came before is yielded, then InvalidRequest raised."""
     if hasattr(source.items, "__aiter__"):
-        raise InvalidRequest("this is read by `async for`: give it to AsyncLLMBackendClient")
+        raise InvalidRequest("this is an asynchronous iterator: give it to AsyncLLMBackendClient")
     if source.is_list or not hasattr(source.items, "__iter__"):
         yield from _pages(source)
         return
@@ -4268,7 +4276,7 @@ def _batches(source: _Source) -> Iterator[list[Any]]:
 
 
 def _pages(source: _Source) -> Iterator[Any]:
-    """A list of texts by pages; what is no list, for validation to judge."""
+    """A list of texts in pages; anything else as it is, for validation to judge."""
     given = source.items
     for start in range(0, len(given) or 1, EMBED_PAGE) if isinstance(given, list) else (0,):
         page = given[start : start + EMBED_PAGE] if isinstance(given, list) else given
@@ -4279,18 +4287,18 @@ def _pages(source: _Source) -> Iterator[Any]:
 
 
 AHEAD = 2
-"""Requests under way while the reply to the one before them is read."""
+"""Requests in flight while the reply to the one before them is read."""
 
 
 def _ahead(
     transport: Transport, operation: str, pages: Iterator[_Page], given: Callable[[_Page], dict[str, Any]]
 ) -> Iterator[tuple[_Page, bytes]]:
-    """Each page with the reply to it, in their order; the next are read and asked for meanwhile.
+    """Each page with its reply, in order; the next pages are read and sent meanwhile.
 
-    A source that breaks is told once the pages before it have been given.
+    If the source breaks, its error is raised after the pages before it.
     """
-    begin = getattr(transport, "begin", None)  # in this process, where it needs no thread to wait
-    pool = concurrent.futures.ThreadPoolExecutor(AHEAD)  # which has no thread until it gets work
+    begin = getattr(transport, "begin", None)  # in process: needs no thread to wait for the reply
+    pool = concurrent.futures.ThreadPoolExecutor(AHEAD)  # starts no thread until it is used
     waiting: deque[tuple[_Page, Any]] = deque()
     broken: LLMBackendError | None = None
     ended = False
@@ -4320,7 +4328,7 @@ def _ahead(
 
 
 def _weight(document: Any) -> int:
-    """About how many bytes of a request a document takes."""
+    """A rough estimate of a document's bytes in a request."""
     if not isinstance(document, Mapping):
         return len(document) if isinstance(document, str) else 100
     text, metadata = document.get("text"), document.get("metadata")
@@ -4329,7 +4337,7 @@ def _weight(document: Any) -> int:
 
 
 def _id_of(document: Any) -> str:
-    """A document's id, which is of a bare text its hash."""
+    """A document's id; a bare text's is its hash."""
     if isinstance(document, Mapping):
         return unicodedata.normalize("NFC", str(document.get("id")))
     import hashlib
@@ -4345,7 +4353,7 @@ def _sums(before: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _identified(document: dict[str, Any], id: str | None) -> dict[str, Any]:
-    """With its id; without one, a hash of its text and metadata."""
+    """The document with the given id, or else a hash of its text and metadata."""
     if id is None:
         import hashlib
 
@@ -4355,7 +4363,7 @@ def _identified(document: dict[str, Any], id: str | None) -> dict[str, Any]:
 
 
 def _is_missing(value: Any) -> bool:
-    """None, and the marks that NumPy and pandas have for no value."""
+    """Whether it is None, or the missing value of NumPy or pandas."""
     try:
         return value is None or bool(value != value)
     except ArithmeticError:  # Decimal("sNaN")
@@ -4363,14 +4371,14 @@ def _is_missing(value: Any) -> bool:
     except (
         TypeError,
         ValueError,
-    ):  # an array or a column; or pandas' NA, which is neither equal to itself nor not
+    ):  # an array or a column, which are not missing, or pandas' NA, which has no truth value
         return type(value).__name__ == "NAType"
 
 
 def _path_meant(item: Any) -> str | None:
-    """The path of a file, where a document is given as one."""
+    """The path if what is given as a document is that of an existing file, else None."""
     if isinstance(item, str):
-        # Most do not look like a file's name, and asking the system takes longer than looking.
+        # Look at the text first: most are no file names, and a system call is slower.
         ends = "." in item[-16:-1] and " " not in item.rpartition(".")[2]
         if not (ends or os.sep in item) or "\n" in item or len(item) >= 1024 or not os.path.exists(item):
             return None
@@ -4380,7 +4388,7 @@ def _path_meant(item: Any) -> str | None:
 
 
 def _is_several(given: Any) -> bool:
-    """Whether it may be documents: one, or several."""
+    """Whether it can be one or several documents."""
     if isinstance(given, (str, os.PathLike)) or _is_foreign(given):
         return True
     several = any(hasattr(given, name) for name in ("__iter__", "__aiter__", "__getitem__", "to_pylist"))
@@ -4392,18 +4400,18 @@ def _called(item: Any) -> str:
 
 
 def _how(item: Any) -> str:
-    """What to give instead of something that is no document."""
+    """For the error about something that is no document: what to give instead."""
     if isinstance(item, Mapping):
         return " of columns: give a table, such as pandas.DataFrame(documents)"
     if isinstance(item, (tuple, list)):
         return ": give texts, dicts with 'id' and 'text', or rows as a table, such as pandas.DataFrame(documents)"
     if isinstance(item, (bytes, bytearray)):
-        return ": give text, as by .decode()"
+        return ": give text, such as by .decode()"
     if hasattr(item, "readline"):
         return " that is open: rag_ingest_files(path) reads files; for a document a line, give list(file)"
     if hasattr(item, "itertuples") or hasattr(item, "to_dicts"):
-        return ": one of several tables: ingest each by itself"
-    return ": give texts, dicts with 'id' and 'text', a table, or, by rag_ingest_files, files"
+        return " inside a list: ingest each table by itself"
+    return ": give texts, dicts with 'id' and 'text', or a table; for files, use rag_ingest_files"
 
 
 def _of(item: Any, name: str) -> Any:
@@ -4411,12 +4419,12 @@ def _of(item: Any, name: str) -> Any:
 
 
 def _whole(id: Any) -> str:
-    """An id as text. pandas makes floats of whole numbers where another row has none: 1.0 is the id "1"."""
+    """An id as text: "1" for 1.0, because pandas turns an integer column with a missing value into floats."""
     return str(int(id)) if isinstance(id, float) and id.is_integer() else str(id)
 
 
 def _read_first(operation: str, text: Any) -> Any:
-    """A text; raises InvalidRequest for the path of a file, which was meant to be read."""
+    """A text. Raises InvalidRequest for a file's path, which was meant to be read."""
     if (path := _path_meant(text)) is not None:
         raise InvalidRequest(
             f"{operation}: this is the path {path!r}, not a text: give Path({path!r}).read_text()"
@@ -4425,7 +4433,7 @@ def _read_first(operation: str, text: Any) -> Any:
 
 
 def _is_foreign(item: Any) -> bool:
-    """Whether it is a document of LangChain's or LlamaIndex's."""
+    """Whether it is a LangChain or LlamaIndex document."""
     return hasattr(item, "page_content") or (hasattr(item, "get_content") and hasattr(item, "metadata"))
 
 
@@ -4440,7 +4448,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _agent_input(value: Any) -> Any:
-    """An agent's input: a pydantic object as its fields, a pydantic class as its JSON Schema, and `files` as they are sent."""
+    """An agent's input as JSON: pydantic objects as dicts, pydantic classes as JSON Schemas, `files` with their contents."""
     if hasattr(value, "model_dump") and not isinstance(value, type):
         return value.model_dump(mode="json")
     if not isinstance(value, Mapping):
@@ -4452,9 +4460,9 @@ def _agent_input(value: Any) -> Any:
 
 
 def _files_sent(paths: Any) -> Any:
-    """Files, folders and patterns with what is in them; raises InvalidRequest for what cannot be read."""
+    """Files, folders and patterns as names and contents. Raises InvalidRequest for what cannot be read."""
     if isinstance(paths, (list, tuple)) and all(isinstance(one, Mapping) for one in paths):
-        return paths  # they are so already
+        return paths  # converted already
     failed: Records[Record] = Records()
     try:
         found = _named(_find_files(paths))
@@ -4475,12 +4483,12 @@ def _files_sent(paths: Any) -> Any:
 
 
 def _json_schema(schema: Any) -> Any:
-    """What a pydantic class is in JSON Schema; anything else as it is, for validation to judge."""
+    """The JSON Schema of a pydantic class; anything else as it is, for validation to judge."""
     if not hasattr(schema, "model_json_schema"):
         return schema
     try:
         return schema.model_json_schema()
-    except Exception as error:  # pydantic's own, which this file does not know
+    except Exception as error:  # pydantic's errors; this file does not import pydantic
         raise InvalidRequest(f"chat: schema: {schema.__name__} has no JSON Schema: {error}") from error
 
 
@@ -4489,23 +4497,23 @@ def _parsed(text: str, schema: Any) -> Any:
         return _records(json.loads(text))
     try:
         return schema.model_validate_json(text)
-    except ValueError as error:  # a validator that JSON Schema cannot tell of
+    except ValueError as error:  # from a validator that JSON Schema cannot express
         raise BackendError(
-            f"the reply fits the schema, but is no {schema.__name__}: {error}", details={"text": text}
+            f"the reply fits the schema, but not {schema.__name__}: {error}", details={"text": text}
         ) from error
 
 
 def _with_images(turns: Any, images: Any) -> list[Any]:
-    """The conversation, with images in its last message."""
+    """The conversation with images added to its last message."""
     given = [images] if isinstance(images, (str, bytes, os.PathLike)) else _as_list(images)
     if not isinstance(given, list):
         raise _no_image(["images"], f"takes URLs, paths or bytes, not {type(images).__name__}")
     if not isinstance(turns, list) or not turns or not isinstance(turns[-1], Mapping):
-        raise _no_image(["images"], "there is no message that they could go with")
+        raise _no_image(["images"], "there is no message to add them to")
     last = turns[-1]
     if last.get("role") != "user":
         raise _no_image(
-            ["images"], f"they go with a user's message, and the last is of role {last.get('role')!r}"
+            ["images"], f"the last message must be the user's, and its role is {last.get('role')!r}"
         )
     text = last.get("content")
     parts = [{"type": "text", "text": text}] if isinstance(text, str) else list(text or [])
@@ -4514,7 +4522,7 @@ def _with_images(turns: Any, images: Any) -> list[Any]:
     return [*turns[:-1], {**last, "content": parts}]
 
 
-# What an image's bytes have where.
+# Image kinds by offset and magic bytes.
 _IMAGE_MARKS = (
     ("png", 0, b"\x89PNG\r\n\x1a\n"),
     ("jpeg", 0, b"\xff\xd8\xff"),
@@ -4525,7 +4533,7 @@ _IMAGE_MARKS = (
 
 
 def _image_url(image: Any, place: list[str | int]) -> str:
-    """An image as a URL: a URL as it is, a file or bytes as a data: URL."""
+    """An image as a URL: URLs as they are, files and bytes as data: URLs."""
     if isinstance(image, str) and image.startswith(("http://", "https://", "data:")):
         return image
     if isinstance(image, (str, os.PathLike)):
@@ -4541,7 +4549,7 @@ def _image_url(image: Any, place: list[str | int]) -> str:
     for kind, offset, mark in _IMAGE_MARKS:
         if data.startswith(mark, offset):
             return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    raise _no_image(place, "is no PNG, JPEG, GIF or WebP image")
+    raise _no_image(place, "is not a PNG, JPEG, GIF or WebP image")
 
 
 def _no_image(place: list[str | int], reason: str) -> InvalidRequest:
@@ -4551,7 +4559,7 @@ def _no_image(place: list[str | int], reason: str) -> InvalidRequest:
 
 
 def _find_files(paths: Any) -> list[tuple[str, Any]]:
-    """Files by the names that their documents get: each a path, or its content."""
+    """Files as (document name, path or content)."""
     given = [paths] if _is_named_content(paths) or isinstance(paths, (str, os.PathLike)) else _as_list(paths)
     if not isinstance(given, list):
         raise _no_file(["paths"], f"takes paths, not {type(paths).__name__}")
@@ -4572,7 +4580,7 @@ def _is_named_content(one: Any) -> bool:
 
 
 def _find(path: str, place: list[str | int]) -> Iterator[tuple[str, Any]]:
-    """The files below a path by their names; an OSError takes the place of what cannot be read."""
+    """The files below a path as (name, path); with an OSError instead of the path if one cannot be read."""
     if os.path.isdir(path):
         for name, file in _walked(path):
             if isinstance(file, OSError) and file.filename == path:
@@ -4593,11 +4601,11 @@ def _find(path: str, place: list[str | int]) -> Iterator[tuple[str, Any]]:
         raise _no_file(place, f"there is no file or folder {path!r}")
 
 
-_NO_FILE = "is a pipe, a socket or a device, and no file"
+_NO_FILE = "is a pipe, a socket or a device, not a file"
 
 
 def _walked(folder: str) -> Iterator[tuple[str, Any]]:
-    """What is below a folder, by name; what cannot be read comes as an OSError."""
+    """The files below a folder as (name, path), or (name, OSError) for what cannot be read."""
     unread: list[OSError] = []
     for here, folders, names in os.walk(folder, onerror=unread.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -4606,7 +4614,7 @@ def _walked(folder: str) -> Iterator[tuple[str, Any]]:
                 error = OSError(0, "a link to a folder is not followed: pass that folder")
                 yield _below(folder, inner) + "/", error
         for file in (os.path.join(here, name) for name in sorted(names) if not name.startswith(".")):
-            # A broken link is no file either, as reading it will tell; reading a pipe would never end.
+            # Only pipes and devices are refused here, as reading them may never end; a broken link fails on reading.
             is_file = os.path.isfile(file) or not os.path.exists(file)
             yield _below(folder, file), file if is_file else OSError(0, f"it {_NO_FILE}")
     for error in unread:
@@ -4614,7 +4622,7 @@ def _walked(folder: str) -> Iterator[tuple[str, Any]]:
 
 
 def _matching(pattern: str) -> Iterator[tuple[str, Any]]:
-    """As a folder's, what matches a pattern, by names below what of it is fixed."""
+    """The files that match a pattern, as `_walked` gives them, named relative to the pattern's fixed part."""
     fixed = os.path.dirname(pattern[: re.search(r"[*?\[]", pattern).start()])  # type: ignore[union-attr]
     wanted = os.path.relpath(pattern, fixed or ".").split(os.sep)
     if "**" not in wanted:
@@ -4625,7 +4633,7 @@ def _matching(pattern: str) -> Iterator[tuple[str, Any]]:
         return
     for name, file in _walked(
         fixed or "."
-    ):  # not `glob`, which follows links in circles and passes over what it cannot read
+    ):  # not `glob`, which follows link cycles and skips what it cannot read
         parts = name.rstrip("/").split("/")
         if _fits(parts, wanted) if not name.endswith("/") else _leads_to(parts, wanted):
             yield name, file
@@ -4640,7 +4648,7 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _leads_to(folder: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether there may be files below a folder that match."""
+    """Whether files below a folder may match."""
     return (
         pattern[:1] == ["**"]
         or not folder
@@ -4655,9 +4663,9 @@ def _below(folder: str, file: str) -> str:
 
 
 def _named(found: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """With each name in one form of Unicode: systems differ in how they write an accented letter.
+    """Files with names in Unicode's NFC form, because systems differ in how they write accented letters.
 
-    Files of one name come one after the other, so that they are sent together, and the second is told.
+    Files with equal names are put side by side, so that they are sent together and the second is reported.
     """
     named: dict[str, list[Any]] = {}
     for name, file in found:
@@ -4670,10 +4678,10 @@ def _stored(report: Mapping[str, Any]) -> int:
 
 
 def _of_all(report: Progress | None, before: int, total: int) -> Progress | None:
-    """Tells of the files of one lot as some of all."""
+    """A callback that reports one lot's progress as part of all files."""
     if report is None:
         return None
-    # Files may have others in them, which count as documents, too.
+    # Files inside files count as documents too, so cap the count.
     return lambda state: report(Record({**state, "done": min(before + state["done"], total), "total": total}))
 
 
@@ -4684,7 +4692,7 @@ def _suffix(name: str) -> str:
 def _lots(
     found: Sequence[tuple[str, Any]], failed: Records[Record], types: set[str]
 ) -> list[list[tuple[str, Any]]]:
-    """Files in the lots in which they are sent, without those that nobody could read."""
+    """Files in lots, one per request; unreadable and unsupported ones go to `failed`."""
     lots: list[list[tuple[str, Any]]] = [[]]
     room = UPLOAD_BYTES
     for name, file in found:
@@ -4697,7 +4705,7 @@ def _lots(
         try:
             size = len(file) if isinstance(file, bytes) else os.path.getsize(file)
         except OSError:
-            size = 0  # gone meanwhile, as reading it will tell
+            size = 0  # gone meanwhile: reading it will fail
         if lots[-1] and size > room and lots[-1][-1][0] != name:
             lots.append([])
             room = UPLOAD_BYTES
@@ -4707,7 +4715,7 @@ def _lots(
 
 
 def _contents(lot: Sequence[tuple[str, Any]], failed: Records[Record]) -> Iterator[dict[str, str]]:
-    """What can be read of them, as it is sent."""
+    """The files as they are sent, `{name, content}` in base64; those that cannot be read go to `failed`."""
     for name, file in lot:
         content = file
         if not isinstance(file, bytes):
@@ -4727,12 +4735,12 @@ def _no_file(place: list[str | int], reason: str) -> InvalidRequest:
 
 
 def _jsonable(value: Any) -> Any:
-    """A value of Python's that JSON has under another name; TypeError for what it has not.
+    """A Python value as JSON has it. Raises TypeError if there is none.
 
-    Dates and times become RFC 3339 (without a zone they are in UTC), enums their values, UUIDs and paths text, decimals
-    numbers if they stay the same, scalars of NumPy and Arrow Python's own, arrays and other sequences lists.
+    Dates and times become RFC 3339 (UTC if they have no zone), enums their values, UUIDs and paths text, decimals numbers
+    if no digit is lost, NumPy and Arrow scalars Python values, arrays and other sequences lists.
     """
-    import decimal  # here, for few values are of such kinds, and imports take their time
+    import decimal  # here, because few values need it and the import takes time
 
     if _is_missing(value):
         name = str(value).strip("<>")  # as in pandas' <NA>
@@ -4747,10 +4755,12 @@ def _jsonable(value: Any) -> Any:
         return str(value)
     if isinstance(value, decimal.Decimal):
         if value.is_infinite():
-            raise TypeError(f"is {value}, which is no finite number: leave it out")
+            raise TypeError(f"is {value}, which is not finite: leave it out")
         number = float(value) if value.adjusted() > 20 or value != value.to_integral_value() else int(value)
         if number in (_INFINITE, -_INFINITE) or decimal.Decimal(repr(number)) != value:
-            raise TypeError(f"is {_short(value)}, a decimal that no float is equal to: give it as text")
+            raise TypeError(
+                f"is {_short(value)}, a decimal that a float cannot hold exactly: give it as text"
+            )
         return number
     if isinstance(value, os.PathLike) and isinstance(path := os.fspath(value), str):
         return path
@@ -4768,7 +4778,7 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
         return list(value)
     if isinstance(value, (set, frozenset)):
-        raise TypeError("is a set, which has no order: give it as a list")
+        raise TypeError("is a set, which JSON does not have: give it as a list")
     raise TypeError(
         f"is a {type(value).__name__}, which JSON does not have ({_short(value)}): give it as text, or as a number"
     )
@@ -4783,17 +4793,17 @@ def _short(value: Any) -> str:
 
 
 def _where(place: Sequence[str | int]) -> str:
-    """A place in what was given, as in `documents[2500].metadata.price`."""
+    """A position in the arguments, such as `documents[2500].metadata.price`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
 
 
 def _not_json(given: Any) -> tuple[list[str | int], str] | None:
-    """Where the first value is that JSON does not have, and what is wrong with it."""
+    """The position of the first value that JSON cannot hold, and what is wrong with it."""
     waiting: list[tuple[Any, list[str | int]]] = [(given, [])]
     while waiting:
         value, place = waiting.pop()
         if len(place) > 100:
-            return place[:3], "is nested too deep, or in itself"
+            return place[:3], "is nested too deeply, or contains itself"
         if isinstance(value, dict):
             for key in value:
                 if not (key is None or isinstance(key, (str, int, float))):
@@ -4805,7 +4815,7 @@ def _not_json(given: Any) -> tuple[list[str | int], str] | None:
             if value != value:
                 return place, "is NaN: leave it out"
             if value in (_INFINITE, -_INFINITE):
-                return place, f"is {float(value)}, which is no finite number: leave it out"
+                return place, f"is {float(value)}, which is not finite: leave it out"
         elif not (value is None or isinstance(value, (str, int))):
             try:
                 waiting.append((_jsonable(value), place))

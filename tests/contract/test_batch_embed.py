@@ -113,7 +113,7 @@ def test_a_text_that_is_refused_is_told_by_its_place(client: LLMBackendClient) -
     assert (caught.value.details["index"], caught.value.details["embedded"]) == (45, 40)
     with pytest.raises(InvalidRequest, match="row 1 has no text in column 'text'"):
         client.batch_embed(pd.DataFrame({"text": ["one", None]}))
-    with pytest.raises(InvalidRequest, match=r"is to end in \.npy or \.parquet"):
+    with pytest.raises(InvalidRequest, match=r"must end in \.npy or \.parquet"):
         client.batch_embed(TEXTS, out="vectors.txt")
     with pytest.raises(InvalidRequest, match="cannot be written"):
         client.batch_embed(TEXTS, out="/nowhere/vectors.npy")

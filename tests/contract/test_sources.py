@@ -183,6 +183,6 @@ def test_nothing_and_what_is_nothing_to_read_are_refused(client: LLMBackendClien
         with pytest.raises(InvalidRequest, match="documents"):
             client.rag_ingest(given, collection)
     pq.write_table(pa.table({"a": ["x"], "b": ["y"]}), "no-text.parquet")
-    with pytest.raises(InvalidRequest, match=r"which column has the text\? Name it, as by text='a'"):
+    with pytest.raises(InvalidRequest, match=r"which column has the text\? Name it, as in text='a'"):
         client.rag_ingest("no-text.parquet", collection)
     assert client.rag_ingest("no-text.parquet", collection, text="b").added == 1

@@ -81,7 +81,7 @@ def test_a_column_that_is_not_there_is_refused(
 
 
 def test_a_table_whose_text_cannot_be_told_is_refused(client: LLMBackendClient, collection: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"which column has the text\? Name it, as by text='a'"):
+    with pytest.raises(InvalidRequest, match=r"which column has the text\? Name it, as in text='a'"):
         client.rag_ingest(pl.DataFrame({"a": ["x"], "b": ["y"]}), collection=collection)
     assert collection not in [one.name for one in client.list_collections()]
 
@@ -138,14 +138,17 @@ def test_the_path_of_a_file_is_no_text(client: LLMBackendClient, collection: str
 WRONG: dict[str, tuple[Any, str]] = {
     "two columns of one name": (
         pd.DataFrame([["a", "b"]], columns=["text", "text"]),
-        "the table has several columns 'text'",
+        "the table has more than one column 'text'",
     ),
     "bytes": (pd.DataFrame({"text": ["fine", b"bytes"]}), "row 1 has a bytes in column 'text'"),
     "lists": (pa.table({"text": [["a"], ["b"]]}), "row 0 has a list in column 'text'"),
     "nothing collected": (pl.LazyFrame({"text": ["a"]}), r"a LazyFrame has no rows yet: give \.collect"),
     "columns": ({"id": ["a"], "text": ["b"]}, "documents is a dict of columns: give a table"),
     "rows": ([("a", "The gym opens at six.")], r"documents\[0\] is a tuple: .*pandas\.DataFrame"),
-    "several tables": ([pd.DataFrame({"text": ["a"]})], r"documents\[0\] is a DataFrame: .* each by itself"),
+    "several tables": (
+        [pd.DataFrame({"text": ["a"]})],
+        r"documents\[0\] is a DataFrame inside a list: ingest each",
+    ),
     "nothing": (None, "documents is None"),
     "none of several": (["The gym opens at six.", None], r"documents\[1\] is None"),
     "a class": (dict, "documents is a type"),

@@ -201,7 +201,7 @@ def test_a_server_that_says_nothing_is_waited_for_once() -> None:
 
 @pytest.mark.parametrize("timeout", [(1, 2), 0, -1, "5", None, True])
 def test_a_timeout_is_a_number_of_seconds(timeout: Any) -> None:
-    with pytest.raises(InvalidRequest, match="timeout is a number of seconds"):
+    with pytest.raises(InvalidRequest, match="timeout must be a number of seconds"):
         LLMBackendClient("http://127.0.0.1:1", timeout=timeout)
 
 
@@ -216,13 +216,13 @@ def test_a_url_as_openais_clients_have_it(server: Scripted, url: str) -> None:
 @pytest.mark.parametrize(
     ("status", "content", "told"),
     [
-        (200, b"<html>Sign in</html>", "with a page, such as a sign-in"),
-        (302, b"", "it leads elsewhere"),
-        (401, b"<html>Authorization Required</html>", "a sign-in of its own"),
+        (200, b"<html>Sign in</html>", "a web page, such as a sign-in"),
+        (302, b"", "it redirects"),
+        (401, b"<html>Authorization Required</html>", "its own sign-in"),
         (404, b"404 page not found", "correct the URL"),
         (413, b"<html>413 Request Entity Too Large</html>", "client_max_body_size"),
-        (502, b"<html><center>nginx</center></html>", "does not reach the server behind it"),
-        (504, b"<html>Gateway Time-out</html>", "give it more time"),
+        (502, b"<html><center>nginx</center></html>", "cannot reach the server behind it"),
+        (504, b"<html>Gateway Time-out</html>", "raise its timeout"),
     ],
 )
 def test_what_something_else_answers_is_told_with_what_to_do(
@@ -236,13 +236,13 @@ def test_what_something_else_answers_is_told_with_what_to_do(
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("http://me:sesame@127.0.0.1:9", "a user and a password"),
-        ("https://sesame@127.0.0.1:99999/v1", "a user and a password"),
+        ("http://me:sesame@127.0.0.1:9", "a user and password"),
+        ("https://sesame@127.0.0.1:99999/v1", "a user and password"),
         ("http://127.0.0.1:99999", "must be like http://host:port, not"),
         ("http://:8888", "must be like http://host:port, not"),
         ("http://[::1", "must be like http://host:port, not"),
-        ("http://127.0.0.1:9/#/login", "leave out what begins with"),
-        ("http://127.0.0.1:9?key=a", "leave out what begins with"),
+        ("http://127.0.0.1:9/#/login", "leave out the part after"),
+        ("http://127.0.0.1:9?key=a", "leave out the part after"),
     ],
 )
 def test_a_url_that_cannot_be_one_is_refused_at_once_and_no_password_shown(url: str, told: str) -> None:
@@ -257,7 +257,7 @@ def test_a_key_is_given_alone(server: Scripted) -> None:
 
 
 def test_two_urls_are_one_too_many() -> None:
-    with pytest.raises(InvalidRequest, match="two names of one thing"):
+    with pytest.raises(InvalidRequest, match="mean the same"):
         LLMBackendClient("http://a", base_url="http://b")
 
 
@@ -272,7 +272,7 @@ def test_a_client_says_what_it_is(server: Scripted) -> None:
 def test_a_server_of_another_version_is_told_once_where_it_is_called(server: Scripted) -> None:
     server.script = [(200, {"status": "ok"}, {**OURS, "X-LLMBackend-Version": "99.1.0"})]
     with LLMBackendClient(server.url) as client:
-        with pytest.warns(UserWarning, match=r"is llmbackend 99\.1\.0, and this client is of") as told:
+        with pytest.warns(UserWarning, match=r"is llmbackend 99\.1\.0, and this client is") as told:
             client.health()
         assert told[0].filename == __file__
         with warnings.catch_warnings():

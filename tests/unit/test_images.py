@@ -65,9 +65,9 @@ def test_a_url_is_sent_as_it_is(client: LLMBackendClient, listener: Listener, ur
 @pytest.mark.parametrize(
     ("images", "place", "reason"),
     [
-        ([b"hello"], "images.0", "is no PNG"),
-        ([PNG, b""], "images.1", "is no PNG"),
-        ([b"RIFF\x1a\0\0\0WAVEfmt "], "images.0", "is no PNG"),
+        ([b"hello"], "images.0", "is not a PNG"),
+        ([PNG, b""], "images.1", "is not a PNG"),
+        ([b"RIFF\x1a\0\0\0WAVEfmt "], "images.0", "is not a PNG"),
         (["no/such/quay.png"], "images.0", "no/such/quay.png"),
         ([Path("no/such/quay.png")], "images.0", "no/such/quay.png"),
         ([Path()], "images.0", "cannot be read"),

@@ -392,7 +392,7 @@ def test_functions_of_the_caller_are_tools_in_process(connect: Connect, upstream
 
 def test_functions_are_not_sent_to_a_server(client: LLMBackendClient) -> None:
     if "Http" in repr(client):
-        with pytest.raises(InvalidRequest, match="a server calls its own tools"):
+        with pytest.raises(InvalidRequest, match="a server only runs its own tools"):
             client.run_agent("Try.", tools=[print])
 
 
