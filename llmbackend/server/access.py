@@ -1,4 +1,4 @@
-"""Who may call: a bearer key on every path but the public ones. Pure ASGI, so that disconnects stay visible."""
+"""Authentication: every path but the public ones needs an API key. Pure ASGI, so that disconnects stay visible."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Access:
-    """Finds out who calls, and refuses requests without a key, if there is any. Only hashes of the keys are kept."""
+    """Identifies the caller; once any key exists, refuses requests without a valid one."""
 
     def __init__(self, app: ASGIApp, register: Register) -> None:
         self._app = app
         self._register = register
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # The path as the router will see it; a URL rebuilt from the Host header could tell another.
+        # Use the path that the router will see; a URL rebuilt from the Host header could differ.
         if scope["type"] == "http" and (error := await self._refusal(scope)) is not None:
             refused = error_response(error, scope.get("request_id"))
             if error.status == 401:
@@ -41,19 +41,19 @@ class Access:
         if scope["path"] in PUBLIC:
             return None
         if not self._register.guarded:
-            await self._register.fresh()  # the first key may be made elsewhere
+            await self._register.fresh()  # another process may have made the first key
         if not self._register.guarded:
             headers = Headers(scope=scope)
             scope["caller"] = LOCAL
-            # A web page can point a name of its own at this machine; its requests then carry that name.
+            # DNS rebinding: a web page can point its own name at this machine; the Host header shows it.
             if _hostname(headers.get("host", "")) not in LOOPBACK:
                 return Forbidden("without an API_KEY set, only requests to localhost are answered")
             if _is_of_another_site(headers):
-                return Forbidden("without an API_KEY set, requests of other sites' pages are refused")
+                return Forbidden("without an API_KEY set, requests from other sites' pages are refused")
             return None
         given = _keys(scope)
         if len(given) > 1:
-            return Unauthorized("there are several API keys in the request's headers: send one")
+            return Unauthorized("the request's headers have more than one API key: send one")
         for key in given:
             if (caller := await self._register.caller_with(key)) is not None:
                 scope["caller"] = caller
@@ -62,7 +62,7 @@ class Access:
 
 
 def _keys(scope: Scope) -> set[str]:
-    """All that are given: which of two would count is not for the order of headers to say."""
+    """All keys in the headers, so that the order of headers does not decide between two."""
     found = set()
     for name, value in scope["headers"]:
         if name == b"x-api-key":
@@ -82,7 +82,7 @@ def _hostname(host: str) -> str | None:
 
 
 def _is_of_another_site(headers: Headers) -> bool:
-    """Whether a page elsewhere made the browser send this. It does so unasked, unless the body says that it is JSON."""
+    """Whether another site's page made the browser send this: browsers send non-JSON bodies without a preflight."""
     origin = headers.get("origin")
     if origin is None or headers.get("content-type", "").startswith("application/json"):
         return False

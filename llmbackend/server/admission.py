@@ -1,4 +1,4 @@
-"""Which of the requests with a key are let in now: so many at once, for all callers and for each. Pure ASGI."""
+"""Admission: limits on requests in flight and their bodies, in all and per project. Pure ASGI."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _SPENDING = {row.path for row in OPERATIONS.values() if row.asks or row.path.sta
 
 
 def _spends(path: str) -> bool:
-    """Whether a request may use tokens: who has none left still sees to jobs and collections."""
+    """Whether a request may use tokens; a caller with none left can still manage jobs and collections."""
     return path in _SPENDING or path.endswith("/reindex")
 
 
 class Admission:
-    """Refuses what would be too much at once; public paths, health among them, are always let in.
+    """Refuses requests beyond the limits; public paths, such as health, are always admitted.
 
-    One project has half of everything at most, where there are several.
+    With several projects, one project gets at most half of each limit.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, register: Register, limiter: Limiter) -> None:
@@ -34,7 +34,7 @@ class Admission:
         self._requests = Shares(
             requests, lambda: -(-requests // 2) if register.several else requests, "requests", "MAX_REQUESTS"
         )
-        # The largest request must have room, alone.
+        # The largest request must fit, if alone.
         size = max(settings.max_bodies_bytes, settings.max_body_bytes)
         half = max(size // 2, settings.max_body_bytes)
         self._bodies = Shares(
@@ -66,7 +66,7 @@ class Admission:
             return
         try:
             await self._app(scope, receive, send)
-        finally:  # a stream has ended by now, too
+        finally:  # by now, a stream has ended too
             under_way.release()
             body.release()
             if limited is not None:

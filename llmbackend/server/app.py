@@ -1,4 +1,4 @@
-"""The table of operations as HTTP routes: a path and a body in, the operation's JSON or events out."""
+"""The HTTP application: each row of the table of operations becomes a route."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ from .replies import EventStream, error_response, result_response
 log = logging.getLogger(__name__)
 
 VERSION = (b"x-llmbackend-version", __version__.encode())
-"""A header by which a client sees whether it fits."""
+"""Header by which a client checks its own version."""
 
 
 def create_app(
     backend: Backend, refusals: Refusals | None = None, metrics: Metrics | None = None
 ) -> Starlette:
     """The application that serves an open Backend."""
-    # Those with fields last, and of them the longest first: `project/collection` fits where one name does.
+    # Paths with fields last, longest first, because `project/collection` also matches where a single name does.
     rows = sorted(OPERATIONS.values(), key=lambda row: ("{" in row.path, -row.path.count("/")))
     routes = [_route(row)(_path(row), _Endpoint(backend, row), methods=[row.method]) for row in rows]
     metrics = metrics or Metrics(backend)
@@ -81,7 +81,7 @@ def create_app(
 
 
 def _cors(origins: list[str]) -> list[Middleware]:
-    """What lets pages of other sites call: keys are sent in headers, so no cookies are asked for."""
+    """Lets pages of other sites call. Keys travel in headers, so cookies are not allowed."""
     if not origins:
         return []
     return [
@@ -96,13 +96,13 @@ def _cors(origins: list[str]) -> list[Middleware]:
 
 
 def _path(operation: Operation) -> str:
-    """The path as Starlette has it: names of models, and of what is another project's, have slashes, or %2F."""
+    """The path in Starlette's syntax: names of models and of other projects' collections contain slashes."""
     path = operation.path.replace("{model}", "{model:path}")
     return path.replace("{collection}", "{collection:qualified}").replace("{name}", "{name:qualified}")
 
 
 class _Fixed(Route):
-    """Of a path without fields: comparing it comes before Starlette's pattern, which takes ten times as long."""
+    """A route without fields: compares strings first, because Starlette's regular expression takes ten times as long."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         return super().matches(scope) if scope["path"] == self.path else (Match.NONE, {})
@@ -128,7 +128,7 @@ register_url_convertor("qualified", _QualifiedName())
 
 
 class _Endpoint:
-    """An operation as an ASGI application: Starlette would put two more around a function."""
+    """An operation as an ASGI application, because Starlette wraps a plain function in two more."""
 
     def __init__(self, backend: Backend, operation: Operation) -> None:
         self._backend = backend
@@ -151,7 +151,7 @@ class _Endpoint:
             return operation.method != "POST" and operation.media in request.headers.get("accept", "")
 
         body, fields = await _body(operation, request, backend.settings)
-        # From here on it is our time, or the models': what came before was the caller's.
+        # Timing starts here: until now, the caller was sending.
         scope = request.scope
         trace = scope["trace"] = Trace(
             operation.name, scope["request_id"], scope["caller"], client(scope), scope["path"]
@@ -159,7 +159,7 @@ class _Endpoint:
         if backend.settings.otel:
             trace.parent = request.headers.get("traceparent", "")
         with CancelScope() as work:
-            # A caller who hangs up need not be worked for: the connection tells.
+            # If the caller hangs up, the connection calls `gone` and the work is cancelled.
             patience = backend.settings.hang_up_seconds
             scope.setdefault("state", {})["gone"] = partial(trace.leave, work.cancel, patience)
             result = await operations.answer(backend, operation.name, body, trace, fields, streams)
@@ -173,10 +173,13 @@ class _Endpoint:
 async def _body(
     operation: Operation, request: Request, settings: Settings
 ) -> tuple[operations.Body, Mapping[str, str]]:
-    """What a request says: its body, and the fields in its path. Without a body, in path and query."""
+    """A request's body and the fields in its path; without a body, the fields in path and query.
+
+    Raises InvalidRequest for a body that is neither JSON nor a form where one is taken.
+    """
     if operation.method != "POST":
         fields = {**request.query_params, **request.path_params}
-        # Sent by readers of events who come back.
+        # Sent by event-stream clients when they reconnect.
         if "last_event_id" in operation.request.model_fields and "last-event-id" in request.headers:
             fields["last_event_id"] = request.headers["last-event-id"]
         return fields, {}
@@ -203,7 +206,7 @@ async def _openapi(request: Request) -> Response:
 async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, LLMBackendError)
     if error.status >= 500:
-        # Where there is a text by a model in it, the message quotes that.
+        # The message may quote a model's text, which does not belong in logs.
         what = error.code if "text" in error.details else error.message
         log.warning("%s: %s", origin(request.scope), what)
     return error_response(error, request.scope.get("request_id"))
@@ -215,7 +218,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
     ours: LLMBackendError = NotFound(f"there is no {request.method} {path}: see /openapi.json")
     if error.status_code != 405:
         return error_response(ours, request.scope.get("request_id"))
-    # Starlette tells those of the first route on that path only.
+    # Starlette only knows the methods of the first route that matches.
     methods: set[str] = set()
     for route in request.app.routes:
         if route.matches(request.scope)[0] is not Match.NONE:
@@ -237,11 +240,10 @@ async def _unforeseen(request: Request, error: Exception) -> Response:
 
 
 class RequestId:
-    """Gives every request an id, sent back as X-Request-Id and written into errors and the log, and logs refusals.
+    """Gives every request an id, for the header X-Request-Id, errors and the log; logs refusals.
 
-    What the connection has refused already is answered here.
-
-    X-LLMBackend-Overhead-Ms tells the time until the reply began that no model took.
+    Requests that the connection has refused are answered here. The header X-LLMBackend-Overhead-Ms is the time until
+    the reply began, less the time spent in models.
     """
 
     def __init__(self, app: ASGIApp, refusals: Refusals, metrics: Metrics) -> None:
@@ -279,7 +281,7 @@ class RequestId:
 
 
 def check_exposure(settings: Settings) -> None:
-    """Refuse to listen beyond this machine without a key; raises InvalidRequest."""
+    """Raise InvalidRequest if the server would listen beyond this machine without a key."""
     if not settings.callers and settings.host not in LOOPBACK:
         raise InvalidRequest(
             f"HOST is {settings.host} and there is no API_KEY: set one, or listen on 127.0.0.1 only"
@@ -287,7 +289,7 @@ def check_exposure(settings: Settings) -> None:
 
 
 def check_address(host: str, port: int) -> None:
-    """Whether a server can listen there, before anything is opened; raises InvalidRequest or Conflict."""
+    """Check that a server can listen there, before anything is opened. Raises InvalidRequest or Conflict."""
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, kind, protocol, _, address in addresses:
@@ -297,19 +299,19 @@ def check_address(host: str, port: int) -> None:
                 trying.listen()
     except (socket.gaierror, UnicodeError) as error:
         raise InvalidRequest(
-            f"HOST {host!r} is no address of this machine, nor a name of one: set another"
+            f"HOST {host!r} is neither an address nor a name of this machine: set another"
         ) from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise Conflict(
-                f"port {port} of {host} is in use by another process: end that, or choose another by --port or PORT"
+                f"port {port} of {host} is in use by another process: stop that, or choose another with --port or PORT"
             ) from error
         if error.errno == errno.EACCES:
             raise InvalidRequest(
-                f"this user may not listen on port {port}: choose one from 1024 on by --port or PORT"
+                f"this user may not listen on port {port}: choose 1024 or higher with --port or PORT"
             ) from error
         if error.errno == errno.EADDRNOTAVAIL:
-            raise InvalidRequest(f"HOST {host!r} is no address of this machine: set another") from error
+            raise InvalidRequest(f"HOST {host!r} is not an address of this machine: set another") from error
         raise InvalidRequest(
             f"a server cannot listen at {host}, port {port}: {error.strerror or error}"
         ) from error
@@ -320,7 +322,7 @@ def run(settings: Settings, started: Callable[[str], None] = lambda url: None) -
 
     Raises InvalidRequest, Conflict or BackendError if it cannot start.
     """
-    # uvicorn's choice of loop: uvloop where there is one.
+    # uvicorn's choice of event loop: uvloop if installed.
     with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
         runner.run(_serve(settings, started))
 
@@ -332,12 +334,12 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
         check_address(settings.host, settings.metrics_port)
     backend = await Backend.open(settings, forwards=True)
     gc.collect()
-    gc.freeze()  # what is there by now stays: looking through it time and again is left out
+    gc.freeze()  # what exists by now stays for good: exempt it from later collections
     gc.set_threshold(5000)
     gc.callbacks.append(_Freezing())
     sys.setswitchinterval(
         0.001
-    )  # seconds that a thread at work may keep the loop from its turn; Python's are 5 ms
+    )  # seconds that a busy thread may keep the event loop waiting; Python's default is 5 ms
     refusals, metrics = Refusals(backend.audited), Metrics(backend)
     connections = Connections(_most_connections(settings))
     try:
@@ -370,10 +372,10 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
 
 
 class _Freezing:
-    """Leaves out what survived a collection of garbage that took long: most of it is modules that were imported late.
+    """After a long garbage collection, exempts the survivors from later ones: most are modules imported late.
 
-    A collection stops all threads, and would take a tenth of a second each time. Of what is left out, garbage that refers
-    to itself is never freed; that is little, for only tens of thousands of new objects make a collection long again.
+    A collection stops all threads, and would take a tenth of a second each time. Cyclic garbage among the exempted is
+    never freed, but it is little: it takes tens of thousands of new objects to make a collection long again.
     """
 
     def __init__(self) -> None:
@@ -390,22 +392,22 @@ LONG_COLLECTION = 0.02  # seconds
 
 
 def _most_connections(settings: Settings) -> int:
-    """MAX_CONNECTIONS, or as many as leave half of the files that this process may open to collections and models."""
-    if sys.platform == "win32":  # where connections are no files
+    """MAX_CONNECTIONS, or fewer: half of the files that this process may open are left to collections and models."""
+    if sys.platform == "win32":  # connections are not files there
         return settings.max_connections
     import resource
 
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max(files, min(4 * settings.max_connections, most if most != resource.RLIM_INFINITY else 2**20))
     if wanted > files:
-        with suppress(OSError, ValueError):  # refused in a sandbox: what there is has to do
+        with suppress(OSError, ValueError):  # a sandbox may refuse: keep the limit there is
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
             files = wanted
     return min(settings.max_connections, files // 2)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, telling where it listens: port 0 lets the system choose."""
+    """uvicorn that reports the URL it listens on, because with port 0 the system chooses."""
 
     def __init__(self, config: uvicorn.Config, started: Callable[[str], None]) -> None:
         super().__init__(config)
@@ -413,7 +415,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """uvicorn raises the signal again once it has stopped, which would end the process before the backend closes."""
+        """Handle signals without uvicorn's re-raising them at its end, before the backend is closed."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -1,4 +1,4 @@
-"""The bodies of requests, as they come: of limited size and duration, and of limited size in all."""
+"""Reading request bodies, with limits on size, duration and the total size of all bodies."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from ..errors import RequestTimeout, TooLarge
 from .shares import Reservation
 
 FREE = 2**16
-"""Bytes of a body that count against no budget: a small request gets in while large ones wait."""
+"""Bytes of each body that are not counted, so that small requests get in while large ones fill the budget."""
 
 SLICE = 2**18
-"""Bytes after which a body gives way."""
+"""Bytes after which reading a body yields to other work."""
 
-STEP = 2**20  # bytes reserved at a time, of a body that does not tell its size
+STEP = 2**20  # bytes reserved at a time for a body without Content-Length
 
-GRACE = 10.0  # seconds until a body must have begun to come
-PACE = 2**14  # bytes a second that it must then come at, on average: less than any usable line carries
+GRACE = 10.0  # seconds until a body must have begun to arrive
+PACE = 2**14  # bytes a second it must then average: less than any usable connection carries
 
 
 class Body:
-    """A request's body, to be read piece by piece. `limit` is in bytes.
+    """Iterates over the pieces of a request's body, at most `limit` bytes.
 
-    Raises TooLarge, Overloaded when the bodies of all requests are too large together, or RequestTimeout.
+    Raises TooLarge, Overloaded (all bodies together are too large), RequestTimeout.
     """
 
-    # No generator: the event loop keeps a list of those.
+    # Not a generator, because the event loop tracks those in a list.
     def __init__(self, request: Request, limit: int, reserved: Reservation) -> None:
         self._receive = request.receive
         self._limit = limit
@@ -42,7 +42,7 @@ class Body:
         if self._expected > FREE:
             reserved.grow(self._expected)
         self._state: Mapping[str, Any] = request.scope.get("state", {})
-        """The connection's, which tells there when all has come."""
+        """The connection's state; it has "complete" once the whole body has arrived."""
         self._now = asyncio.get_running_loop().time
         self._began = self._now()
         self._size, self._slices = 0, 1
@@ -54,7 +54,7 @@ class Body:
     async def __anext__(self) -> bytes:
         if self._ended:
             raise StopAsyncIteration
-        # What is there already, as most bodies are, needs no timer.
+        # Most bodies have arrived already and need no timer.
         message = await (self._receive() if self._state.get("complete") else self._in_time())
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
@@ -67,8 +67,8 @@ class Body:
             self._slices = self._size // SLICE + 1
             paused = self._now()
             await precedence.pause()
-            self._began += self._now() - paused  # which is not the caller's time
-        # Behind what was announced there only comes that it has ended.
+            self._began += self._now() - paused  # do not count our pause against the caller
+        # After as many bytes as announced, there is only the end to come.
         self._ended = not message.get("more_body", False) or self._size == self._expected > 0
         return part
 
@@ -78,8 +78,8 @@ class Body:
                 return await self._receive()
         except TimeoutError:
             raise RequestTimeout(
-                f"of the request, {self._size} bytes came in {self._now() - self._began:.0f} s: "
-                f"send at least {PACE} a second",
+                f"only {self._size} bytes of the request arrived in {self._now() - self._began:.0f} s: "
+                f"send at least {PACE} bytes a second",
                 details={"bytes_a_second": PACE},
             ) from None
 

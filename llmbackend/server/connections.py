@@ -1,7 +1,7 @@
-"""The server's connections: how many there are, and how long they may take. uvicorn itself limits little of that.
+"""Limits on the server's connections, in number and time, most of which uvicorn lacks.
 
-Clients need no key to connect. One that opens many connections, or sends a request's head for ever, must not keep
-others out: waiting connections make room for new ones, the oldest first, of the address that has the most.
+Connecting takes no key, so a client that opens many connections or sends a request's head for ever must not keep
+others out: idle connections are closed for new ones, oldest first, from the address that has the most.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from .replies import error_response
 log = logging.getLogger(__name__)
 
 RESERVE = 32
-"""Connections beyond the limit, on which only health is answered."""
+"""Extra connections beyond the limit, on which only health checks are answered."""
 
 HEAD_BYTES = 2**16  # of a request's line and headers
 HEADERS = 100
-HEAD_SECONDS = 20.0  # until a request's head must be there
-LINGERING = 10.0  # seconds for the rest of a body that nobody reads, once the reply is sent
-IDLE = 75.0  # seconds between requests: longer than clients keep connections, so that they close first
+HEAD_SECONDS = 20.0  # until a request's head must be complete
+LINGERING = 10.0  # seconds for the rest of an unread body, once the reply is sent
+IDLE = 75.0  # seconds between requests: longer than clients keep connections, so that the client closes first
 PIPELINED = 16  # requests sent ahead of the replies to those before them
-STALLED = 30.0  # seconds in which a client must take in at least STALLED_BYTES of what waits for it
+STALLED = 30.0  # seconds in which a client must read at least STALLED_BYTES of a waiting reply
 STALLED_BYTES = 2**15
 REPORT = 60.0  # seconds between log lines
 
@@ -44,9 +44,9 @@ class Connections:
         self._limit = limit
         self._all: dict[Connection, None] = {}
         self._addresses: Counter[str] = Counter()
-        self._waiting: dict[str, dict[Connection, None]] = {}  # for a request, by address, the oldest first
-        self._spare: dict[Connection, None] = {}  # of the reserve
-        self._closed: Counter[str] = Counter()  # why, since the last report
+        self._waiting: dict[str, dict[Connection, None]] = {}  # idle ones by address, oldest first
+        self._spare: dict[Connection, None] = {}  # those in the reserve
+        self._closed: Counter[str] = Counter()  # reasons since the last report
 
     def add(self, connection: Connection) -> None:
         self._all[connection] = None
@@ -63,7 +63,7 @@ class Connections:
             next(iter(self._spare)).drop("were too many")
 
     def _oldest(self, new: Connection) -> Connection | None:
-        """The connection that waits for the longest time, of the address that has the most and of those that wait."""
+        """The longest idle connection, of the address with the most connections that has an idle one."""
         for address in sorted(self._waiting, key=self._addresses.__getitem__, reverse=True):
             for connection in self._waiting[address]:
                 if connection is not new and not connection.spare:
@@ -92,7 +92,7 @@ class Connections:
         self._closed[why] += 1
 
     async def watch(self, tick: Callable[[], None]) -> None:
-        """Close, once a second, those that take too long, and tell of it now and then; `tick` is called each time."""
+        """Close slow connections once a second, log how many every minute, and call `tick` each time."""
         reported = time.monotonic()
         while True:
             await asyncio.sleep(1)
@@ -116,13 +116,13 @@ class Connection(HttpToolsProtocol):
         self._connections = connections
         self.address = "-"
         self.spare = False
-        self._since = time.monotonic()  # when it began to do what it does
-        self._head = True  # whether a request's head is awaited, or under way
+        self._since = time.monotonic()  # when its current state began
+        self._head = True  # whether a request's head is awaited or arriving
         self._head_bytes = 0
         self._refused = False
         self._unread = 0
-        self._resuming: asyncio.Task[None] | None = None  # held, or it might be forgotten
-        self._stalled: tuple[float, int] | None = None  # since when, and how many bytes wait
+        self._resuming: asyncio.Task[None] | None = None  # a reference, so that it is not garbage-collected
+        self._stalled: tuple[float, int] | None = None  # since when, and the bytes waiting then
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -141,11 +141,11 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
     def check(self, now: float) -> None:
-        """Close it if it takes too long."""
+        """Close the connection if it takes too long."""
         if self._stalled is not None and now > self._stalled[0] + STALLED:
             waits = self.transport.get_write_buffer_size()
             if self._stalled[1] - waits < STALLED_BYTES:
-                self.drop("did not take in their replies")
+                self.drop("did not read their replies")
                 return
             self._stalled = (now, waits)
         if self._at_work:
@@ -162,7 +162,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _asks(self) -> bool:
-        """Whether a request has begun, or none has come so far."""
+        """Whether a request has begun, or the first one is awaited."""
         return self.cycle is None or self._head_bytes > 0
 
     def data_received(self, data: bytes) -> None:
@@ -179,15 +179,15 @@ class Connection(HttpToolsProtocol):
                     self._refuse(431, _too_large())
                     return
         except httptools.HttpParserUpgrade:
-            pass  # there are no WebSockets: it is answered as any other request
+            pass  # there are no WebSockets: answer it as any other request
         except httptools.HttpParserError:
-            self._refuse(400, InvalidRequest("this is no HTTP request"))
+            self._refuse(400, InvalidRequest("this is not an HTTP request"))
 
     def _refuse(self, status: int, error: LLMBackendError) -> None:
-        """Answer without a request, and close."""
+        """Send an error without a parsed request, and close."""
         self._refused = True
         self._connections.count("sent no HTTP request" if status == 400 else "sent too large a head")
-        if not self._at_work:  # else this would come amid another reply
+        if not self._at_work:  # else this would land in the middle of another reply
             reply = error_response(error)
             head = [(b"connection", b"close"), *reply.raw_headers]
             lines = b"".join(name + b": " + value + b"\r\n" for name, value in head)
@@ -197,9 +197,9 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._head = True
-        if self.cycle is not None:  # else it has been awaited since the connection was made
+        if self.cycle is not None:  # the first request's time runs from the connection's beginning
             self._since = time.monotonic()
-            self._head_bytes = 1  # what came before it in this piece is another request's
+            self._head_bytes = 1  # earlier bytes in this piece belong to the previous request
 
     def on_headers_complete(self) -> None:
         self._head = False
@@ -264,6 +264,6 @@ class Connection(HttpToolsProtocol):
 
 def _too_large() -> TooLarge:
     return TooLarge(
-        f"a request's line and headers have at most {HEAD_BYTES} bytes in {HEADERS} headers",
+        f"a request may have at most {HEAD_BYTES} bytes of request line and headers, and {HEADERS} headers",
         details={"limit": HEAD_BYTES, "headers": HEADERS},
     )

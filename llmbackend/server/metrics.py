@@ -1,4 +1,4 @@
-"""Numbers for Prometheus: of calls as they end, and of the server's state when it is asked."""
+"""Metrics for Prometheus: calls, counted as they end, and the server's state when scraped."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _Family = TypeVar("_Family", GaugeMetricFamily, CounterMetricFamily)
 class _Histogram:
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)  # of what is within each bound and above the one before it
+        self._counts = [0] * (len(bounds) + 1)  # per bucket, not cumulative
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
@@ -52,7 +52,7 @@ class _Histogram:
 
 
 class _Operation:
-    """What is counted of one operation: plain numbers, for each call counts several."""
+    """The numbers of one operation, plain because each call updates several."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
@@ -61,7 +61,7 @@ class _Operation:
 
 
 class Metrics:
-    """Of one server process. Projects, keys and texts are in none of them: usage tells about those who may know.
+    """The metrics of one server process. They name no projects, keys or texts; `usage` does, for those who may see it.
 
     Counted and collected on the core's event loop.
     """
@@ -89,7 +89,7 @@ class Metrics:
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """Called while the text is made."""
+        """Called by prometheus_client while it renders the text."""
         state = self._state
         if state is None:
             return
@@ -104,7 +104,7 @@ class Metrics:
         )
         overhead = HistogramMetricFamily(
             "llmbackend_overhead_seconds",
-            "Of that, the time in which no model was at work",
+            "The part of it in which no model was working",
             labels=("operation",),
         )
         for name, counted in self._operations.items():
@@ -115,17 +115,17 @@ class Metrics:
         yield _counter("tokens", "Tokens read and written", ("model", "kind"), state.tokens.items())
         refusals = [((str(status),), count) for status, count in self._refusals.items()]
         yield _counter("refusals", "Requests that were refused", ("status",), refusals)
-        yield _gauge("jobs", "Jobs that wait or are at work", ("type", "status"), state.jobs.items())
+        yield _gauge("jobs", "Jobs queued or running", ("type", "status"), state.jobs.items())
         yield _gauge(
             "job_age_seconds",
-            "How long the oldest of them has waited",
+            "Age of the oldest of them",
             ("type", "status"),
             state.ages.items(),
         )
         yield _gauge("open_collections", "Collections that are open", (), [((), state.collections)])
-        yield _gauge("disk_free_bytes", "What is free on the disk of DATA_DIR", (), [((), state.disk_free)])
-        yield _gauge("disk_reserve_bytes", "What has to stay free there", (), [((), state.disk_reserve)])
-        yield _gauge("cache_bytes", "The size of the cache of vectors", (), [((), state.cache_bytes)])
+        yield _gauge("disk_free_bytes", "Free bytes on DATA_DIR's disk", (), [((), state.disk_free)])
+        yield _gauge("disk_reserve_bytes", "Bytes that must stay free there", (), [((), state.disk_reserve)])
+        yield _gauge("cache_bytes", "Size of the cache of vectors", (), [((), state.cache_bytes)])
         cached = [(("yes",), state.cache_hits), (("no",), state.cache_misses)]
         yield _counter(
             "cache_texts", "Texts to embed, by whether they were in the cache", ("cached",), cached
@@ -138,10 +138,10 @@ class Metrics:
         yield _gauge("part_ok", "Whether a part works, as /health/ready tells", ("part",), parts)
 
     async def endpoint(self, request: Request) -> Response:
-        """For the administrator only: they are about all projects."""
+        """The scrape on the main port; for the administrator only, because metrics cover all projects."""
         if not request.scope["caller"].everywhere:
             return error_response(
-                Forbidden("the metrics are the administrator's"), request.scope["request_id"]
+                Forbidden("only the administrator may read the metrics"), request.scope["request_id"]
             )
         return Response(await self.text(), media_type=MEDIA)
 
@@ -149,7 +149,7 @@ class Metrics:
         return Response(await self.text(), media_type=MEDIA)
 
     async def serve(self, host: str, port: int) -> None:
-        """On a port of their own, where nobody needs a key, until cancelled."""
+        """Serve the metrics on their own port, without keys, until cancelled."""
         app = Starlette(routes=[Route(PATH, self._open)])
         config = uvicorn.Config(
             app, host=host, port=port, log_level="warning", access_log=False, ws="none", lifespan="off"
@@ -158,7 +158,7 @@ class Metrics:
 
 
 class _Quiet(uvicorn.Server):
-    """uvicorn, which leaves the signals to the server of everything else."""
+    """uvicorn without signal handlers, which are the main server's."""
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
         return nullcontext()

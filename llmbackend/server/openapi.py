@@ -1,4 +1,4 @@
-"""The table of operations as an OpenAPI 3.1 document."""
+"""The OpenAPI 3.1 document, made from the table of operations."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _LINKS = {
     "create_collection": ("collection", "name"),
     "set_schedule": ("name", "name"),
 }
-"""Of what makes something: by which field of a path, and of its own reply, other operations speak of that."""
+"""For operations that create something: the path field, and the field of the reply, that identify it."""
 _DESCRIPTION = (
-    "Numbers that are to be integers are written without a fraction: 32, not 32.0. A request of which the server cannot "
-    "read the head is refused with 400 or 431, a method that a path does not have with 405, and so many connections or "
-    "requests at once that there is no room with 429, on each path."
+    "Integers are written without a fraction: 32, not 32.0. On any path, a request whose head cannot be read is refused "
+    "with 400 or 431, a method that the path does not have with 405, and too many connections or requests at once with "
+    "429."
 )
 
 
 class _Schemas(GenerateJsonSchema):
     def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
-        """Names that their pattern does not fit are refused."""
+        """Keys that do not match the pattern are refused."""
         told = super().dict_schema(schema)
         if "patternProperties" in told:
             told["additionalProperties"] = False
@@ -42,7 +42,7 @@ class _Schemas(GenerateJsonSchema):
 
 @cache
 def document() -> dict[str, Any]:
-    """The whole document, made anew from the table for each process."""
+    """The whole document, built once per process, because plugins add job types and agents."""
     plugins.load()
     models: list[tuple[type[BaseModel], Any]] = [
         (kind.params, "validation") for kind in registry.TYPES.values()
@@ -93,7 +93,7 @@ def _operation(
     content: dict[str, Any] = {_JSON: {"schema": response}}
     if row.streams:
         content[row.media] = {}  # events, or lines, of JSON
-    if "bytes" in _formats(row):  # vectors as they are, behind a line of JSON
+    if "bytes" in _formats(row):  # raw vectors after a line of JSON
         content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
     described: dict[str, Any] = {
         "operationId": row.name,
@@ -109,13 +109,13 @@ def _operation(
         described["description"] = row.refusals
     if row.name == "health":
         described["responses"]["503"] = {
-            "description": "the same, if something does not work",
+            "description": "the same, when something does not work",
             "content": content,
         }
     if row.scope == "public":
         described["security"] = []
     fields = {info.alias or name: info for name, info in row.request.model_fields.items()}
-    # Fields of the path, and of the query where there is no body.
+    # Path parameters, and query parameters if there is no body.
     if row.method == "POST":
         named = in_path
         body = _without(_resolved(request, definitions), in_path) if in_path else request
@@ -168,7 +168,7 @@ def _said(kind: type[LLMBackendError]) -> str:
 
 
 def _tell_job_types(schema: dict[str, Any], references: Any) -> None:
-    """The types that there are, each with its params."""
+    """List the job types, each with its params."""
     schema["properties"]["job_type"]["enum"] = list(registry.TYPES)
     schema["oneOf"] = [
         {"properties": {"job_type": {"const": name}, "params": references[kind.params, "validation"]}}
@@ -177,19 +177,19 @@ def _tell_job_types(schema: dict[str, Any], references: Any) -> None:
 
 
 def _inputs() -> dict[str, type[BaseModel]]:
-    """What agents take in shapes of their own, by their names."""
+    """The structured inputs that agents declare, by agent."""
     found = {name: input_class(part) for name, part in plugins.AGENTS.items()}
     return {name: kind for name, kind in found.items() if kind is not None}
 
 
 def _outputs() -> dict[str, type[BaseModel]]:
-    """What they give in shapes of their own."""
+    """The structured outputs that agents declare, by agent."""
     found = {name: shape_of(part).output for name, part in plugins.AGENTS.items()}
     return {name: kind for name, kind in found.items() if kind is not None}
 
 
 def _tell_agents(schema: dict[str, Any], field: str, shapes: dict[str, Any]) -> None:
-    """The agents that there are, each with its shape of that field; a run that has not ended has no output."""
+    """List the agents, each with its schema of that field; output may be null, while a run has not ended."""
     schema["properties"]["agent"]["enum"] = sorted(plugins.AGENTS)
     untold = {"type": "null"}
     schema["allOf"] = [
@@ -212,7 +212,7 @@ def _formats(row: Operation) -> tuple[str, ...]:
 
 
 def _as_form(schema: dict[str, Any]) -> dict[str, Any]:
-    """What of a body a form can say: files, and one value a field."""
+    """The part of a body that a form can express: files, and one value per field."""
     fields: dict[str, Any] = {}
     for name, field in schema["properties"].items():
         kinds = [kind for kind in field.get("anyOf", [field]) if kind.get("type") not in ("array", "null")]
@@ -230,7 +230,7 @@ def _as_form(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without(schema: dict[str, Any], fields: list[str]) -> dict[str, Any]:
-    """The schema of a body whose other fields are in the path."""
+    """The schema of a body without the fields that are in the path."""
     properties = {name: field for name, field in schema["properties"].items() if name not in fields}
     required = [name for name in schema.get("required", []) if name not in fields]
     return {**schema, "properties": properties, "required": required}

@@ -1,4 +1,4 @@
-"""A log line for each request that is refused: who asked for what from where. Of many alike, some and a count."""
+"""Logging refused requests: who asked for what, from where. Many alike are cut to some lines and a count."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..audit import Audit
 
 log = logging.getLogger("llmbackend.requests")
 
-LINES = 20  # of one client and status, in a window
+LINES = 20  # per client and status in a window
 WINDOW = 60.0  # seconds
-CLIENTS = 1000  # told apart in a window
+CLIENTS = 1000  # counted separately in a window; the rest are "others"
 
 
 class Refusals:
     def __init__(self, audited: Audit | None = None) -> None:
-        """Of keys and rights, they are noted in an audit log, too."""
+        """With `audited`, refusals for lack of a key or right are entered in the audit log too."""
         self._audited = audited
         self._seen: Counter[tuple[str, int]] = Counter()
         self._until = 0.0
@@ -50,7 +50,7 @@ class Refusals:
                 )
 
     def summarise(self) -> None:
-        """At a window's end, tell how many lines were left out."""
+        """At a window's end, log how many lines were left out."""
         if (now := time.monotonic()) < self._until:
             return
         for (address, status), count in self._seen.items():
@@ -63,7 +63,7 @@ class Refusals:
 
 
 def client(scope: Scope) -> str:
-    """The address that a request came from, or a proxy's word for it."""
+    """The address a request came from, by a trusted proxy's header if there is one."""
     return _quoted((scope.get("client") or ("-",))[0][:64])
 
 
@@ -73,6 +73,6 @@ def _quoted(address: str) -> str:
 
 
 def origin(scope: Scope) -> str:
-    """Where a request came from and what it is for. Whatever the caller chose is quoted as in a URL: it is one line."""
+    """Where a request came from and what it asks for, URL-quoted so that a caller cannot break the log line."""
     path = without_secrets(scope["path"])
     return f"client={client(scope)} {quote(scope['method'][:16])} {quote(path[:200], safe='/:@')}"

@@ -21,11 +21,11 @@ from ..schemas import Block
 WORTH_PACKING = 2**15  # bytes
 
 PIECE = 2**20
-"""Bytes handed over for sending at a time: all of a large result would hold up the loop, and lie there twice."""
+"""Bytes passed on for sending at a time: a large result at once would block the loop, and be in memory twice."""
 
 
 class Result(Response):
-    """One that may be megabytes."""
+    """A reply that may be megabytes, sent in pieces."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -45,13 +45,13 @@ class EventStream(StreamingResponse):
         heartbeat: float,
         gone: Callable[[Callable[[], object]], None],
     ) -> None:
-        """`gone` is told how to go on, in its own time, once the caller has hung up."""
+        """`gone` is called with a function that stops the work, once the caller has hung up."""
         super().__init__(events, media_type=media, headers={"Cache-Control": "no-store"})
         self._heartbeat = heartbeat if media == "text/event-stream" else None
         self._gone = gone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # The connection tells of a caller who hangs up: Starlette would have another task listen for that.
+        # The connection reports a hang-up, so no task needs to listen for it as in Starlette.
         with CancelScope() as work:
             scope["state"]["gone"] = partial(self._gone, work.cancel)
             await self.stream_response(send)
@@ -67,7 +67,7 @@ class EventStream(StreamingResponse):
 
 
 async def result_response(request: Request, operation: Operation, result: bytes) -> Response:
-    """The result; packed if it is one of those that may be megabytes, and the caller unpacks (requests does)."""
+    """A result as a reply, compressed if it is large and the caller accepts gzip."""
     if isinstance(result, Block):
         return Result(result, media_type="application/octet-stream")
     if not operation.bulky:
@@ -89,14 +89,14 @@ def _unpacks_gzip(request: Request) -> bool:
 
 
 def _packed(content: bytes) -> bytes:
-    """gzip by Huffman codes only: numbers and base64 hold no repetitions, and looking for some takes most of the time."""
+    """gzip by Huffman coding only: numbers and base64 have no repetitions, and searching for them takes most time."""
     packer = zlib.compressobj(level=1, wbits=31, strategy=zlib.Z_HUFFMAN_ONLY)
     return packer.compress(content) + packer.flush()
 
 
 def error_response(error: LLMBackendError, request_id: str | None = None) -> JSONResponse:
     """`{"error": {…}}` with the error's status."""
-    # OpenAI's clients would repeat what failed, though it has been tried often enough here.
+    # Keeps OpenAI's clients from retrying what has been retried here already.
     headers = {"X-Should-Retry": "false"}
     if isinstance(error, Overloaded):
         headers = {"Retry-After": str(math.ceil(error.details.get("retry_after") or 1))}

@@ -1,4 +1,4 @@
-"""What callers share, requests under way and the memory of their bodies: limited for all, and for each of them."""
+"""Shared resources, such as requests in flight and their bodies' memory, limited in all and per owner."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..errors import Overloaded
 
 
 class Shares:
-    """So much for all together, of which one owner has `most` at once."""
+    """A limited resource: `whole` units in all, of which one owner may hold `most()` at once."""
 
     def __init__(self, whole: int, most: Callable[[], int], what: str, setting: str) -> None:
         self._left = whole
@@ -18,7 +18,7 @@ class Shares:
         self._setting = setting
 
     def take(self, owner: str, amount: int) -> None:
-        """Raises Overloaded if there is not so much."""
+        """Take an amount for an owner. Raises Overloaded if it exceeds what is left or what one owner may hold."""
         taken = self._taken.get(owner, 0) + amount
         if taken > (most := self._most()):
             whose, limit = "this project's", most
@@ -29,7 +29,7 @@ class Shares:
             self._taken[owner] = taken
             return
         raise Overloaded(
-            f"{whose} {self._what} under way are {limit} already, or would be more: try again later, "
+            f"{whose} {self._what} in flight would exceed the limit of {limit}: try again later, "
             f"or raise {self._setting}",
             details={"limit": limit, "retry_after": 1},
         )
@@ -41,7 +41,7 @@ class Shares:
 
 
 class Reservation:
-    """The part of a share that one request has, until it is released."""
+    """What one request holds of a shared resource, until it is released."""
 
     def __init__(self, shares: Shares, owner: str) -> None:
         self._shares = shares
@@ -49,7 +49,7 @@ class Reservation:
         self._size = 0
 
     def grow(self, size: int) -> None:
-        """Have at least so much; raises Overloaded."""
+        """Hold at least `size` units. Raises Overloaded."""
         if size > self._size:
             self._shares.take(self._owner, size - self._size)
             self._size = size

@@ -1,4 +1,4 @@
-"""Files as browsers and `curl -F` send them (multipart/form-data), as the fields of an operation that takes files."""
+"""File uploads as multipart/form-data, from browsers and `curl -F`, parsed into an operation's fields."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ MOST_FILES = schemas.FILES
 
 
 def takes(operation: Operation) -> bool:
+    """Whether an operation takes files."""
     return "files" in operation.request.model_fields
 
 
 async def as_fields(
     operation: Operation, request: Request, content: Body, settings: Settings
 ) -> dict[str, Any]:
-    """The operation's fields in a form. Large files wait on the disk until the form is complete.
+    """The operation's fields from a form. Large files are kept on disk until the form is complete.
 
-    Raises InvalidRequest if it is no such form, InsufficientStorage if there is no room for its files.
+    Raises InvalidRequest if the form cannot be read, InsufficientStorage if the disk has no room for its files.
     """
     try:
         with _room(request, settings):
@@ -48,7 +49,7 @@ async def as_fields(
 
 
 def _parser(request: Request, content: Body) -> MultiPartParser:
-    # It only iterates.
+    # MultiPartParser only iterates over it.
     return MultiPartParser(request.headers, content, max_files=MOST_FILES)  # type: ignore[arg-type]
 
 
@@ -66,12 +67,12 @@ def _room(request: Request, settings: Settings) -> Iterator[None]:
 
 @cache
 def _temporary(reserve_mb: int | None) -> Disk:
-    """The disk that files wait on."""
+    """The disk that uploaded files are kept on."""
     try:
         return Disk.of(Path(tempfile.gettempdir()), reserve_mb)
     except FileNotFoundError as error:
         raise BackendError(
-            "no folder for temporary files can be written to: make room on its disk, or set TMPDIR to another",
+            "there is no writable folder for temporary files: make room on its disk, or set TMPDIR to another",
             details={"backend": "temporary files"},
         ) from error
 
@@ -82,13 +83,13 @@ def _fields(operation: Operation, form: FormData) -> dict[str, Any]:
     for name, value in form.multi_items():
         if not isinstance(value, UploadFile):
             fields[name] = _value(operation, name, value)
-        elif value.filename or value.size:  # a form's empty field is a file without a name
+        elif value.filename or value.size:  # browsers send an empty file field as a file without a name
             files.append({"name": value.filename or "", "content": value.file.read()})
     return {**fields, "files": files}
 
 
 def _value(operation: Operation, name: str, text: str) -> Any:
-    """A field's value in the type that the operation has for it; a wrong one stays as it is, to be refused."""
+    """A field's value in its declared type; an invalid one stays text, for validation to refuse."""
     field = operation.request.model_fields.get(name)
     if field is None:
         return text

@@ -131,7 +131,7 @@ def test_a_port_in_use_and_a_strange_host_are_told_in_a_line(tmp_path: Path) -> 
     assert "--port" in said
     code, said = _run(tmp_path, "serve", LLMBACKEND_HOST="192.0.2.1", LLMBACKEND_API_KEY="a-key")
     assert (code, said.count("\n")) == (1, 1)
-    assert "HOST '192.0.2.1' is no address of this machine" in said
+    assert "HOST '192.0.2.1' is not an address of this machine" in said
 
 
 NOBODY = ["unshare", "-U", "--map-user=1000", "--map-group=1000"]
