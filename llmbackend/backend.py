@@ -21,7 +21,7 @@ from .knowledge.collections.collection import Collection
 from .knowledge.collections.rebuild import Progress, reindex
 from .knowledge.collections.transfer import export_page
 from .knowledge.retrieval.scope import scope
-from .responses.wanting import AGENT
+from .responses.access_needed import AGENT
 from .settings import Settings
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from .disk import Disk
 from .files.pool import Limits, ParsingPool
 from .inference import factory
 from .inference.static_vectors import StaticEmbedder
-from .job_types.responding import KeptResponses
+from .job_types.responses import StoredResponses
 from .jobs import registry, webhooks
 from .jobs.context import JobServices
 from .jobs.leases import WorkerCapacity
@@ -147,7 +147,7 @@ class Components:
         self.submission = Submission(
             self.jobs, services, places, self.limiter, self.jobs_disk, private=settings.webhook_private
         )
-        self.responses = KeptResponses(self.responder, main, self.jobs, self.submission.begin)
+        self.responses = StoredResponses(self.responder, main, self.jobs, self.submission.begin)
         self.agents = AgentRuns(self.agent_services, self.jobs, self.submission.begin)
         self.responder.agents = self.agents
 

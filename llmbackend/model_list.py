@@ -12,7 +12,7 @@ from .inference.chat import ChatModel
 from .knowledge.answers import rag_model
 from .knowledge.collections.collections import Collections
 from .plugins import AGENTS
-from .responses.wanting import AGENT
+from .responses.access_needed import AGENT
 
 
 class ModelList:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from . import audit, json_reading, json_writing, panics, precedence, schemas, sse, threads
 from .access.caller import RIGHTS
-from .access.decision import Asks, Wanted, collections_in
+from .access.decision import AccessNeeded, Asks, collections_in
 from .access.near import suggest
 from .backend import Backend
 from .errors import (
@@ -38,9 +38,9 @@ from .errors import (
     as_json,
     invalid,
 )
-from .jobs.registry import TYPES, wanted
+from .jobs.registry import TYPES, access_needed
 from .knowledge.answers import rag_model
-from .responses import wanting
+from .responses import access_needed as response_access
 from .tracing import Trace, tracing
 
 log = logging.getLogger(__name__)
@@ -235,19 +235,19 @@ async def _permit(backend: Backend, name: str, request: schemas.Request, trace: 
     operation, caller = OPERATIONS[name], trace.caller
     if operation.scope == "public":
         return
-    trace.granted = await backend.register.permit(caller, _wanted(operation, request))
+    trace.granted = await backend.register.permit(caller, _access_needed(operation, request))
     if isinstance(request, schemas.SubmitJobRequest | schemas.SetScheduleRequest):
         kind = TYPES.get(request.job_type)
         if kind is not None:  # what it does is decided again when it runs
-            await backend.register.permit(caller, wanted(kind, request.params))
+            await backend.register.permit(caller, access_needed(kind, request.params))
 
 
-def _wanted(operation: Operation, request: schemas.Request) -> Wanted:
+def _access_needed(operation: Operation, request: schemas.Request) -> AccessNeeded:
     rights: tuple[Any, ...] = (operation.scope,) if operation.scope in RIGHTS else ()
     if operation.scope == "jobs" and operation.asks:  # the job asks a model
         rights += ("chat",)
     if isinstance(request, schemas.RespondRequest):
-        return wanting.wanted(vars(request))
+        return response_access.access_needed(vars(request))
     given = vars(request)  # asking a model for a field that it does not have takes long
     collections = collections_in(given.get("collection"))
     models: list[tuple[Asks, str | None]] = []
@@ -259,7 +259,7 @@ def _wanted(operation: Operation, request: schemas.Request) -> Wanted:
         models.append((operation.asks, model))
     if rerank := given.get("rerank"):
         models.append(("rerank", rerank if isinstance(rerank, str) else None))
-    return Wanted(rights, collections, models, operation.owners_only)
+    return AccessNeeded(rights, collections, models, operation.owners_only)
 
 
 async def _rest(

@@ -22,7 +22,7 @@ Granted = Mapping[str, QualifiedName]
 NOTHING: Granted = MappingProxyType({})
 
 
-class Wanted(NamedTuple):
+class AccessNeeded(NamedTuple):
     """What a call is about."""
 
     rights: Sequence[Right] = ()
@@ -35,18 +35,18 @@ class Wanted(NamedTuple):
 
 
 def decide(
-    caller: Caller, wanted: Wanted, models: Sequence[str], shared: Mapping[QualifiedName, Shared]
+    caller: Caller, needed: AccessNeeded, models: Sequence[str], shared: Mapping[QualifiedName, Shared]
 ) -> Granted:
     """Which collections are meant, if the caller has the rights to them, and may use the models.
 
-    `models` are the wanted ones by their names, `shared` the collections of other projects that are shared with the
+    `models` are the names of the models needed, `shared` the collections of other projects that are shared with the
     caller's. Raises Unauthorized for a key that counts no more, Forbidden, and NotFound for what is another project's.
     """
     if caller.standing.ended:
         raise ended()
     if not caller.can:
         raise Forbidden("it is not known who calls: nothing is allowed")
-    for right in wanted.rights:
+    for right in needed.rights:
         if right not in caller.can:
             raise Forbidden(
                 f"this key may not {_DOES[right]}: ask for one with the right {right!r}",
@@ -58,13 +58,13 @@ def decide(
                 f"this key may not use the model {model!r}: it may use {_listed(caller.models.texts)}",
                 details={"model": model},
             )
-    if not wanted.collections:
+    if not needed.collections:
         return NOTHING
-    return {name: _granted(caller, name, wanted, shared) for name in wanted.collections}
+    return {name: _granted(caller, name, needed, shared) for name in needed.collections}
 
 
 def _granted(
-    caller: Caller, name: str, wanted: Wanted, shared: Mapping[QualifiedName, Shared]
+    caller: Caller, name: str, needed: AccessNeeded, shared: Mapping[QualifiedName, Shared]
 ) -> QualifiedName:
     place = qualified(name, caller)
     shown = place.shown_to(caller)
@@ -78,9 +78,9 @@ def _granted(
     how = shared.get(place)
     if how is None:
         raise missing(name)
-    if wanted.owners_only or (how == "read" and "write" in wanted.rights):
+    if needed.owners_only or (how == "read" and "write" in needed.rights):
         owners = "is its own project's to delete and to share"
-        what = owners if wanted.owners_only else "is shared for reading only"
+        what = owners if needed.owners_only else "is shared for reading only"
         raise Forbidden(f"the collection {name!r} {what}", details={"collection": name})
     return place
 

@@ -18,7 +18,7 @@ from ..errors import LLMBackendError
 from ..storage.database import Database
 from . import keys, shares
 from .caller import DEFAULT, ENVIRONMENT, LOCAL, OPERATOR, Caller, Standing, of_project
-from .decision import Asks, Granted, Shared, Wanted, decide, ended
+from .decision import AccessNeeded, Asks, Granted, Shared, decide, ended
 from .keys import Key
 from .names import QualifiedName
 
@@ -118,14 +118,14 @@ class Register:
         """Of those in the database, the callers whose keys count."""
         return [key.caller for key in self._keys.values() if not key.caller.standing.ended]
 
-    async def permit(self, caller: Caller, wanted: Wanted) -> Granted:
+    async def permit(self, caller: Caller, needed: AccessNeeded) -> Granted:
         """Decides (decision.py), by what keys and shares are now."""
-        if wanted.collections and any("/" in name for name in wanted.collections):
+        if needed.collections and any("/" in name for name in needed.collections):
             await self.fresh()
         models: Sequence[str] = ()
-        if wanted.models and not caller.models.all:
-            models = [name or await self.default_model(kind) for kind, name in wanted.models]
-        return decide(caller, wanted, models, self.shared_with(caller.project))
+        if needed.models and not caller.models.all:
+            models = [name or await self.default_model(kind) for kind, name in needed.models]
+        return decide(caller, needed, models, self.shared_with(caller.project))
 
     async def require(self, caller: Caller) -> None:
         """Raises Unauthorized if the key, of what is under way, counts no more."""

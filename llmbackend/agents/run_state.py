@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from .. import schemas, tracing
 from ..access.caller import Caller, Right
-from ..access.decision import Asks, Wanted
+from ..access.decision import AccessNeeded, Asks
 from ..errors import BackendError, LLMBackendError, StreamInterrupted
 from ..inference import structured
 from ..knowledge.answers.links import Inert
@@ -268,7 +268,7 @@ class Running:
         """
         await self.services.register.require(self.caller)
         granted = await self.services.register.permit(
-            self.caller, Wanted(rights, collections, models, owners_only)
+            self.caller, AccessNeeded(rights, collections, models, owners_only)
         )
         node = _node.get()
         return tracing.tracing(StepTrace(node.trace if node is not None else self.root_trace, granted))

@@ -1,5 +1,5 @@
 """The kinds of job that are built in: what an attempt does. Importing this registers them."""
 
-from . import built_in, chats, responding
+from . import built_in, chats, responses
 
-__all__ = ["built_in", "chats", "responding"]
+__all__ = ["built_in", "chats", "responses"]

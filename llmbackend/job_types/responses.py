@@ -1,4 +1,4 @@
-"""Responses in the background: a job that makes one, and what is asked of those that are kept."""
+"""Background responses: the job that makes one, and reading, cancelling and deleting stored ones."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..errors import Conflict, InvalidRequest, LLMBackendError, NotFound
 from ..jobs.context import Context
 from ..jobs.registry import job_type
 from ..jobs.service import Jobs
-from ..responses import building, store
+from ..responses import building, response_object, store
+from ..responses.access_needed import access_needed
 from ..responses.building import Event
 from ..responses.responder import Responder
 from ..responses.store import OPEN, Stored
-from ..responses.wanting import wanted
 from ..schemas import (
     InputItemList,
     ListInputItemsRequest,
@@ -30,18 +30,18 @@ from ..storage.database import Database
 
 LOOK = 0.1  # seconds
 BEGINNING = 60.0
-"""Seconds after which a response that no job was found for is given up: its process was killed in between."""
+"""Seconds after which a response without a job counts as failed: its process was killed before submitting one."""
 
 
 class RespondParams(RespondRequest):
     response_id: ResponseId | None = Field(
-        None, description="of a response that is kept already, and is to be made; without, none is kept"
+        None, description="id of a stored response to make; without it, the response is not stored"
     )
 
 
-@job_type("respond", RespondParams, where="collections", wanted=wanted)
+@job_type("respond", RespondParams, where="collections", access_needed=access_needed)
 async def respond(context: Context, params: RespondParams) -> dict[str, Any]:
-    """The response, as the operation of this name gives it."""
+    """The response, as the operation `respond` returns it."""
     responder, database = context.services.responder, context.services.responder.database
     request = RespondRequest.model_construct(**{**vars(params), "stream": False})
     if params.response_id is None:
@@ -49,7 +49,7 @@ async def respond(context: Context, params: RespondParams) -> dict[str, Any]:
         return await responder.respond(call)
     kept = await database.read(store.find, context.owner, params.response_id)
     if kept.status not in OPEN:
-        return kept.response  # it was cancelled, or an earlier attempt came to its end
+        return kept.response  # cancelled, or finished by an earlier attempt
     response = {**kept.response, "status": "in_progress"}
     await database.write(store.advance, kept._replace(status="in_progress", response=response))
     try:
@@ -64,11 +64,14 @@ async def respond(context: Context, params: RespondParams) -> dict[str, Any]:
 
 
 def _failed(kept: Stored, error: LLMBackendError) -> Stored:
-    return kept._replace(status="failed", response={**kept.response, **building.failed(error)})
+    return kept._replace(status="failed", response={**kept.response, **response_object.failed(error)})
 
 
-class KeptResponses:
-    """`reach` tells which a caller may know of: those of its project, or (None) all."""
+class StoredResponses:
+    """Stored responses and those being made in the background.
+
+    `reach` is the project whose responses a caller may see; None means all.
+    """
 
     def __init__(
         self,
@@ -77,14 +80,14 @@ class KeptResponses:
         jobs: Jobs,
         submit: Callable[[str, dict[str, Any]], Awaitable[str]],
     ) -> None:
-        """`submit` accepts a job of a type with these params; its id."""
+        """`submit` takes a job type and its params, and returns the job's id."""
         self._responder = responder
         self._database = database
         self._jobs = jobs
         self._submit = submit
 
     async def begin(self, request: RespondRequest) -> dict[str, Any]:
-        """Have a response made in the background; raises as `Responder.begin`, and what jobs refuse."""
+        """Start a response in the background; returns its object. Raises as `Responder.begin` and submitting a job do."""
         call = await self._responder.begin(request)
         response = call.building.response
         await self._responder.add(call, None)
@@ -98,7 +101,7 @@ class KeptResponses:
         return response
 
     async def get(self, reach: str | None, response_id: str) -> dict[str, Any]:
-        """A response as it is now; raises NotFound."""
+        """A response as it is now. Raises NotFound."""
         return (await self._look(reach, response_id)).response
 
     async def _look(self, reach: str | None, response_id: str) -> Stored:
@@ -108,7 +111,7 @@ class KeptResponses:
         ended: LLMBackendError | None = None
         if kept.job is None:
             if time.time() - kept.response["created_at"] > BEGINNING:
-                ended = Conflict("its process was stopped before it could begin: ask again")
+                ended = Conflict("its process stopped before it could begin: ask again")
         else:
             try:
                 job = await self._jobs.status(None, kept.job)
@@ -118,7 +121,7 @@ class KeptResponses:
                         return now
                     ended = LLMBackendError.from_dict(job.error or {"message": f"its job was {job.status}"})
             except NotFound:
-                ended = Conflict("its job is there no more: ask again")
+                ended = Conflict("its job no longer exists: ask again")
         if ended is None:
             return kept
         failed = _failed(kept, ended)
@@ -128,31 +131,31 @@ class KeptResponses:
     async def events(
         self, reach: str | None, response_id: str, after: int | None = None
     ) -> AsyncGenerator[Event, None]:
-        """Its events from after that number on, those of one that is being made once it is over; raises NotFound."""
+        """A response's events after that number; waits for one that is still being made. Raises NotFound."""
         kept = await self._look(reach, response_id)
         seen = -1 if after is None else after
         if kept.status in OPEN:
-            for event in islice(building.again(kept.response), 2):  # that it was created, and queued
+            for event in islice(building.replayed(kept.response), 2):  # "created" and "queued"
                 if event["sequence_number"] > seen:
                     seen = event["sequence_number"]
                     yield event
         while kept.status in OPEN:
-            if kept.job is None:  # it is being handed over
+            if kept.job is None:  # the job is being submitted
                 await asyncio.sleep(LOOK)
             else:
                 async for _ in self._jobs.watch(None, kept.job, 0):
                     pass
             kept = await self._look(reach, response_id)
-        for event in building.again(kept.response):
+        for event in building.replayed(kept.response):
             if event["sequence_number"] > seen:
                 yield event
 
     async def cancel(self, reach: str | None, response_id: str) -> dict[str, Any]:
-        """Stop one that is being made; one that is over stays as it is. Raises NotFound, InvalidRequest."""
+        """Stop a response that is being made; one that has ended stays as it is. Raises NotFound, InvalidRequest."""
         kept = await self._look(reach, response_id)
         if not kept.response["background"]:
             raise InvalidRequest(
-                f"{response_id} was not made in the background: only those that are can be cancelled"
+                f"{response_id} was not made in the background: only background responses can be cancelled"
             )
         if kept.status in OPEN:
             cancelled = kept._replace(status="cancelled", response={**kept.response, "status": "cancelled"})
@@ -162,14 +165,14 @@ class KeptResponses:
         return (await self._look(reach, response_id)).response
 
     async def delete(self, reach: str | None, response_id: str) -> ResponseDeleted:
-        """Forget one; what is being made is stopped. Raises NotFound."""
+        """Delete a response, stopping it if it is being made. Raises NotFound."""
         kept = await self._database.write(store.remove, reach, response_id)
         if kept.status in OPEN and kept.job is not None:
             await self._jobs.cancel(None, kept.job)
         return ResponseDeleted(id=response_id)
 
     async def input_items(self, reach: str | None, request: ListInputItemsRequest) -> InputItemList:
-        """A page of what was said to the model; raises NotFound."""
+        """A page of a response's input items. Raises NotFound, InvalidRequest."""
         kept = await self._database.read(store.find, reach, request.response_id)
         items = kept.input if request.order == "asc" else kept.input[::-1]
         if request.after is not None:

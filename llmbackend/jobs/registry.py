@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..access.caller import Right
-from ..access.decision import Asks, Wanted, collections_in
+from ..access.decision import AccessNeeded, Asks, collections_in
 from ..errors import InvalidRequest, invalid
 from ..plugins import Registry
 from .context import Context, JobServices
@@ -38,7 +38,7 @@ class JobType:
     """What its key has to have, besides that to use jobs, on the collections that its params name."""
     asks: Asks | None = None
     """The kind of model that it asks: the one that its params name, or the one that is set."""
-    wanted: Callable[[Mapping[str, Any]], Wanted] | None = None
+    access_needed: Callable[[Mapping[str, Any]], AccessNeeded] | None = None
     """What it is about, by its params, where that is more than the above tell."""
     tidy: Tidy | None = None
     """Removes what jobs left that have ended and will not go on; called after each attempt, and now and then."""
@@ -56,7 +56,7 @@ def job_type(
     check: Callable[[JobServices, Any], None] = lambda services, params: None,
     rights: Sequence[Right] | None = None,
     asks: Asks | None = None,
-    wanted: Callable[[Mapping[str, Any]], Wanted] | None = None,
+    access_needed: Callable[[Mapping[str, Any]], AccessNeeded] | None = None,
     tidy: Tidy | None = None,
 ) -> Callable[[_Run], _Run]:
     """Register an `async def run(context, params)` as a kind of job; what it returns, a dict, is the job's result.
@@ -70,20 +70,22 @@ def job_type(
     def register(run: _Run) -> _Run:
         written: Sequence[Right] = ("write",) if "collection" in params.model_fields else ()
         needed = written if rights is None else rights
-        TYPES.add(name, JobType(name, params, run, rows, where, check, needed, asks, wanted, tidy), run)
+        TYPES.add(
+            name, JobType(name, params, run, rows, where, check, needed, asks, access_needed, tidy), run
+        )
         return run
 
     return register
 
 
-def wanted(kind: JobType, params: Mapping[str, Any]) -> Wanted:
+def access_needed(kind: JobType, params: Mapping[str, Any]) -> AccessNeeded:
     """What a job of these params is about."""
-    if kind.wanted is not None:
-        return kind.wanted(params)
+    if kind.access_needed is not None:
+        return kind.access_needed(params)
     model = params.get("model")
     named = model if isinstance(model, str) else None
     models = ((kind.asks, named),) if kind.asks else ()
-    return Wanted(kind.rights, collections_in(params.get("collection")), models)
+    return AccessNeeded(kind.rights, collections_in(params.get("collection")), models)
 
 
 def checked(name: str, params: dict[str, Any], services: JobServices) -> tuple[JobType, str]:

@@ -34,7 +34,7 @@ from .attempt import Attempt
 from .context import Context, JobServices, Waits
 from .leases import Claimed, WorkerCapacity
 from .ledger import LostAttempt, NewJob
-from .registry import TYPES, JobType, wanted
+from .registry import TYPES, JobType, access_needed
 from .tables import CLOCK_SECONDS, ClockWatch, now, reckon_anew
 from .webhooks import Deliveries
 
@@ -332,7 +332,7 @@ class Worker:
         """With the rights that the job's key has now; raises Unauthorized, Forbidden, NotFound."""
         job = attempt.job
         caller = attempt.caller = await self._register.caller_of(job.owner, job.key)
-        granted = await self._register.permit(caller, wanted(kind, vars(params)))
+        granted = await self._register.permit(caller, access_needed(kind, vars(params)))
         if self._limiter is not None and (seconds := await self._limiter.wait(caller)) is not None:
             raise _NoTokens(f"its key or project has no tokens left for {seconds:.0f} s")
         trace = Trace(job.type, caller=caller, granted=granted)

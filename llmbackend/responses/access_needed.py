@@ -1,4 +1,4 @@
-"""What a response is about, for whoever decides whether its caller may have it: models, collections, jobs."""
+"""The access that a response needs: rights, collections and models, for `access.decision` to check."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..access.caller import Right
-from ..access.decision import Asks, Wanted, collections_in
+from ..access.decision import AccessNeeded, Asks, collections_in
 from ..knowledge.answers import rag_model
 
 AGENT = "agent/"
-"""Before an agent's name, where it is asked for as a model."""
+"""Prefix of an agent's name as a model."""
 
 
-def wanted(fields: Mapping[str, Any]) -> Wanted:
-    """By the fields of a RespondRequest, checked or as they came."""
+def access_needed(fields: Mapping[str, Any]) -> AccessNeeded:
+    """The access needed by the fields of a RespondRequest, validated or not."""
     rights: list[Right] = []
     collections: list[str] = []
     models: list[tuple[Asks, str | None]] = []
     model = fields.get("model")
     if isinstance(model, str) and model.startswith(AGENT):
         rights.append("chat")
-        models.append(("chat", None))  # an agent's own calls are decided on one by one
+        models.append(("chat", None))  # the agent's own calls are checked one by one
     elif isinstance(model, str) and model.startswith(rag_model.PREFIX):
         rights.append("read")
         collections.append(model.removeprefix(rag_model.PREFIX))
@@ -41,9 +41,9 @@ def wanted(fields: Mapping[str, Any]) -> Wanted:
     )
     if fields.get("background") or decides:
         rights.append("jobs")
-    return Wanted(list(dict.fromkeys(rights)), list(dict.fromkeys(collections)), models)
+    return AccessNeeded(list(dict.fromkeys(rights)), list(dict.fromkeys(collections)), models)
 
 
 def _about(thing: Any) -> dict[str, Any]:
-    """Its fields; unchecked, it may be anything."""
+    """An object's or dict's fields; unvalidated input may be anything."""
     return thing if isinstance(thing, dict) else getattr(thing, "__dict__", {})

@@ -1,6 +1,6 @@
-"""A response as it comes into being: a chat's chunks in, OpenAI's events out, and the response itself at each moment.
+"""Building a response: a chat's chunks go in, OpenAI's events come out, and the response object grows.
 
-Thoughts are told as a summary of reasoning, which OpenAI's clients and those of Open Responses understand alike.
+A model's thoughts become reasoning summaries, which clients of OpenAI and of Open Responses both understand.
 """
 
 from __future__ import annotations
@@ -12,126 +12,19 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..errors import InvalidRequest, LLMBackendError, Overloaded
-from ..schemas import SERVER_LABEL, RespondRequest, ResponseTool
+from ..errors import LLMBackendError
+from ..schemas import SERVER_LABEL
+from .response_object import failed
 from .translation import Item, approval_id, output_id
 
 Event = dict[str, Any]
-
-FOUND = 5
-"""Passages that a file search gives where no number is asked for."""
 
 _CITATION = re.compile(r"\[(\d{1,9})\]")
 _ENDED = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
-def failed(error: LLMBackendError) -> dict[str, Any]:
-    """What of a response tells that it failed; OpenAI's clients know other codes than ours."""
-    if isinstance(error, Overloaded):
-        code = "rate_limit_exceeded"
-    else:
-        code = "invalid_prompt" if isinstance(error, InvalidRequest) else "server_error"
-    return {"status": "failed", "error": {"code": code, "message": error.message}}
-
-
-def new_id() -> str:
-    return f"resp_{uuid.uuid4().hex}"
-
-
-def begun(request: RespondRequest, response_id: str, model: str) -> dict[str, Any]:
-    """The response object of a request, with all that was asked and nothing yet said."""
-    text: dict[str, Any] = {"format": {"type": "text"}}
-    if request.text is not None:
-        if (form := request.text.format) is not None:
-            text["format"] = {"type": form.type}
-            if form.type == "json_schema":
-                text["format"] |= {
-                    "name": form.name or "response",
-                    "description": form.description,
-                    "schema": form.schema_,
-                    "strict": bool(form.strict),
-                }
-        if request.text.verbosity is not None:
-            text["verbosity"] = request.text.verbosity
-    reasoning = request.reasoning
-    return {
-        "id": response_id,
-        "object": "response",
-        "created_at": int(time.time()),
-        "completed_at": None,
-        "status": "queued" if request.background else "in_progress",
-        "incomplete_details": None,
-        "model": model,
-        "previous_response_id": request.previous_response_id,
-        "instructions": request.instructions,
-        "output": [],
-        "error": None,
-        "tools": [_tool(tool) for tool in request.tools or ()],
-        "tool_choice": _choice(request),
-        "truncation": request.truncation,
-        "parallel_tool_calls": request.parallel_tool_calls is not False,
-        "text": text,
-        "top_p": 1.0 if request.top_p is None else request.top_p,
-        "presence_penalty": request.presence_penalty or 0.0,
-        "frequency_penalty": request.frequency_penalty or 0.0,
-        "top_logprobs": request.top_logprobs or 0,
-        "temperature": 1.0 if request.temperature is None else request.temperature,
-        "reasoning": {
-            "effort": reasoning.effort if reasoning else None,
-            "summary": reasoning.summary if reasoning else None,
-        },
-        "usage": None,
-        "max_output_tokens": request.max_output_tokens,
-        "max_tool_calls": request.max_tool_calls,
-        "store": request.store,
-        "background": request.background,
-        "service_tier": "default",
-        "metadata": request.metadata or {},
-        "safety_identifier": request.safety_identifier,
-        "prompt_cache_key": request.prompt_cache_key,
-        "user": request.user,
-    }
-
-
-def _tool(tool: ResponseTool) -> dict[str, Any]:
-    if tool.type == "function":
-        return {
-            "type": "function",
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": tool.parameters,
-            "strict": tool.strict,
-        }
-    if tool.type == "mcp":
-        return {
-            "type": "mcp",
-            "server_label": tool.server_label,
-            "allowed_tools": tool.names,
-            "require_approval": tool.require_approval,
-        }
-    ranking = tool.ranking_options
-    return {
-        "type": "file_search",
-        "vector_store_ids": tool.vector_store_ids,
-        "max_num_results": tool.max_num_results or FOUND,
-        "ranking_options": {
-            "ranker": (ranking.ranker if ranking else None) or "auto",
-            "score_threshold": (ranking.score_threshold if ranking else None) or 0.0,
-        },
-        "filters": tool.filters,
-    }
-
-
-def _choice(request: RespondRequest) -> Any:
-    choice = request.tool_choice
-    if choice is None or isinstance(choice, str):
-        return choice or "auto"
-    told = choice.model_dump(exclude_none=True)
-    return {**told, "mode": choice.mode or "auto"} if choice.type == "allowed_tools" else told
-
-
 class Building:
-    """Feed it what a chat says, then `finish` or `fail`. Each gives the events that tell of it."""
+    """Feed it a chat's chunks, then `finish` or `fail`. Each method yields the resulting events."""
 
     def __init__(self, response: dict[str, Any]) -> None:
         self.response = response
@@ -142,10 +35,10 @@ class Building:
         self._reason: str | None = None
         self._asks = False
         self.sources: Sequence[Mapping[str, Any]] = ()
-        """Passages that the text may cite, by their numbers from 1."""
+        """The passages that the text may cite; their numbers count from 1."""
         self.cited: Sequence[int] = ()
         self._kept: list[Item] = []
-        """Of a response that is told anew, the items of its output."""
+        """The output items of a response that is being replayed."""
 
     def begin(self) -> Iterator[Event]:
         yield self._about("created")
@@ -155,7 +48,7 @@ class Building:
         yield self._about("in_progress")
 
     def searched(self, queries: list[str], results: list[dict[str, Any]] | None) -> Iterator[Event]:
-        """A file search that was made; without results unless they were asked for."""
+        """Add a completed file search; `results` is None unless the request includes them."""
         item: Item = {
             "type": "file_search_call",
             "id": self._id("fs"),
@@ -171,7 +64,7 @@ class Building:
         yield self._done(open_item)
 
     def asks(self, run_id: str, pending: Sequence[Mapping[str, Any]]) -> Iterator[Event]:
-        """Calls of an agent's tools that wait for somebody's word."""
+        """Add an agent's tool calls that wait for approval."""
         yield from self._end_reasoning()
         self._asks = True
         for number, call in enumerate(pending):
@@ -187,7 +80,7 @@ class Building:
             yield self._done(open_item)
 
     def feed(self, chunk: Mapping[str, Any]) -> Iterator[Event]:
-        """A chat.completion.chunk."""
+        """Add a chat.completion.chunk."""
         if isinstance(usage := chunk.get("usage"), dict) and usage:
             self.response["usage"] = _usage(usage)
         if chunk.get("model"):
@@ -210,7 +103,7 @@ class Building:
                 yield from self._call(part)
 
     def complete(self, completion: Mapping[str, Any]) -> Iterator[Event]:
-        """A whole chat.completion."""
+        """Add a whole chat.completion."""
         [choice, *_] = completion["choices"]
         message = dict(choice["message"])
         calls = message.get("tool_calls") or ()
@@ -218,9 +111,9 @@ class Building:
         yield from self.feed({**completion, "choices": [{**choice, "delta": message}]})
 
     def finish(self) -> Iterator[Event]:
-        """At the chat's end: what is still open is done, and so is the response."""
+        """End the chat: close all open items and the response."""
         if self._message is None and not self._calls and not self._asks:
-            yield from self._say("")  # it has said nothing, which is told as an empty message
+            yield from self._say("")  # silence becomes an empty message
         reason = _ENDED.get(self._reason or "")
         yield from self._end_reasoning()
         yield from self._end_message("incomplete" if reason else "completed")
@@ -233,7 +126,7 @@ class Building:
         yield self._about(self.response["status"])
 
     def fail(self, error: LLMBackendError) -> Iterator[Event]:
-        """Where it broke off; what was said until then stays in the output, as incomplete."""
+        """End with an error; what was said so far stays in the output as incomplete."""
         for item in self.response["output"]:
             if item.get("status") == "in_progress":
                 item["status"] = "incomplete"
@@ -241,21 +134,21 @@ class Building:
         yield self._about("failed")
 
     def error(self, told: Mapping[str, Any]) -> Event:
-        """An error as an event of its own, which makes OpenAI's clients raise it."""
+        """An error event, which OpenAI's clients raise as an exception."""
         beside = {name: told.get(name) for name in ("code", "message", "param")}
         return {"type": "error", "sequence_number": self._next(), **beside, "error": dict(told)}
 
-    def again(self, response: dict[str, Any]) -> Iterator[Event]:
-        """The events of a response that has ended, as if it were said anew, each text at once."""
+    def replay(self, response: dict[str, Any]) -> Iterator[Event]:
+        """The events of a response that has ended, each text in one piece."""
         self._kept = response["output"]
         yield from self.begin()
         for item in self._kept:
-            yield from self._again(item)
+            yield from self._replay_item(item)
         self.response = response
         ended = response["status"]
         yield self._about(ended if ended in ("completed", "failed") else "incomplete")
 
-    def _again(self, item: Item) -> Iterator[Event]:
+    def _replay_item(self, item: Item) -> Iterator[Event]:
         match item["type"]:
             case "reasoning":
                 yield from self._think("".join(part["text"] for part in item["summary"]))
@@ -285,7 +178,7 @@ class Building:
         return self._number - 1
 
     def _about(self, what: str) -> Event:
-        """With the response as it is: a copy, for it goes on changing."""
+        """An event with a copy of the response, because the original goes on changing."""
         output = [dict(item) for item in self.response["output"]]
         response = {**self.response, "output": output}
         return {"type": f"response.{what}", "sequence_number": self._next(), "response": response}
@@ -403,7 +296,7 @@ class Building:
         yield self._done(message)
 
     def _annotations(self, text: str) -> Iterator[dict[str, Any]]:
-        """Citations of passages, where in the text they stand: each of a document and a verbatim quote of it."""
+        """The text's citations of passages, each with its position, document and verbatim quote."""
         for found in _CITATION.finditer(text):
             if (number := int(found[1])) not in self.cited or number > len(self.sources):
                 continue
@@ -447,7 +340,7 @@ class Building:
 
 
 class _Open:
-    """An item of the output that is being said."""
+    """An output item that is still growing."""
 
     def __init__(self, item: Item, index: int) -> None:
         self.item = item
@@ -457,7 +350,7 @@ class _Open:
         self.refuses = self.ended = False
 
     def part(self, annotations: list[dict[str, Any]]) -> dict[str, Any]:
-        """Its content as it is now."""
+        """Its content so far."""
         if self.refuses:
             return {"type": "refusal", "refusal": self.text}
         return {
@@ -473,8 +366,8 @@ def filename(source: Mapping[str, Any]) -> str:
     return told if isinstance(told, str) and told else str(source["document_id"])
 
 
-def found(sources: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Passages as the results of a file search."""
+def search_results(sources: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Passages as file search results."""
     return [
         {
             "file_id": source["document_id"],
@@ -525,8 +418,8 @@ def _logprob(told: Mapping[str, Any]) -> dict[str, Any]:
     return {**one(told), "top_logprobs": [one(other) for other in told.get("top_logprobs") or ()]}
 
 
-def again(response: dict[str, Any]) -> Iterator[Event]:
-    """The events of a response that has ended, as if it were said anew."""
+def replayed(response: dict[str, Any]) -> Iterator[Event]:
+    """The events of a response that has ended, from its beginning."""
     status = "queued" if response["background"] else "in_progress"
     before: dict[str, Any] = {"output": [], "status": status, "usage": None, "error": None}
-    return Building({**response, **before, "completed_at": None, "incomplete_details": None}).again(response)
+    return Building({**response, **before, "completed_at": None, "incomplete_details": None}).replay(response)

@@ -1,4 +1,4 @@
-"""A chat that has read passages: what a file search found goes before the question, and what the model cites is told."""
+"""Grounding a chat in passages: what a file search found goes before the question, and citations are checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..prompts import Prompt
 async def grounded(
     chat: ChatModel, turns: Sequence[Mapping[str, Any]], passages: Passages, rules: Prompt
 ) -> tuple[list[dict[str, Any]], int]:
-    """The messages with the passages before what the user says last, and how many passages there was room for."""
+    """The messages with the passages before the user's last text, and the number of passages that fitted."""
     told = [dict(turn) for turn in turns]
     if not passages.sources:
         return told, 0
@@ -37,7 +37,7 @@ async def grounded(
 
 
 class Cited:
-    """A chat's chunks with their text checked: it cites passages that there are, and its links and images are inert."""
+    """A chat's chunks with their text checked: citations name existing passages, links and images are inert."""
 
     def __init__(self, chunks: AsyncIterator[dict[str, Any]], count: int, links: Links) -> None:
         self._chunks = chunks
@@ -63,7 +63,7 @@ class Cited:
             yield chunk
 
     async def _texts(self) -> AsyncGenerator[str, None]:
-        """The chunks' text; what else is in them is kept beside."""
+        """The chunks' text; the chunks without it are set aside for `_taken`."""
         async for chunk in self._chunks:
             text = ""
             for choice in (chunk.get("choices") or ())[:1]:

@@ -1,6 +1,6 @@
-"""Pictures before a model that reads text only: it is told, and tells, what can be known of them without looking.
+"""Images sent to a model that reads text only: they are replaced by what is known of them, format and size.
 
-Nothing of what they show is made up: asked for it all the same, a small model would invent something.
+A question about an image is answered with just that, because a small model would invent what it shows.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Turn = dict[str, Any]
 
 
 def in_words(turns: Sequence[Turn], model: str) -> tuple[list[Turn], str | None]:
-    """The conversation with its pictures in words, and the answer where the last message has any.
+    """The conversation with its images in words, and a fixed answer if the user's last message has any, else None.
 
-    Raises InvalidRequest for a picture that cannot be read.
+    Raises InvalidRequest for an image that cannot be read.
     """
     told = [turn if isinstance(turn["content"], str | None) else _told(turn) for turn in turns]
     last = next((turn for turn in reversed(turns) if turn["role"] == "user"), None)
@@ -60,9 +60,9 @@ def _about(url: str) -> str:
     try:
         encoded = url.partition(";base64,")[2]
         with Image.open(BytesIO(base64.b64decode(encoded, validate=True)), formats=FORMATS) as image:
-            wide, high = image.size  # its head alone is read
+            wide, high = image.size  # reads the header only
             return f"a picture in {image.format}, {wide} by {high} pixels"
     except (binascii.Error, UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise InvalidRequest(
-            f"input: an image_url is no picture: send {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, as data:…;base64,…"
+            f"input: an image_url is not an image: send {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, as data:…;base64,…"
         ) from error

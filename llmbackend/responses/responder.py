@@ -1,4 +1,4 @@
-"""Answers requests for responses by a chat model, from a collection, or after a search; keeps what is to be kept."""
+"""Makes responses: by a chat model, from a collection, after a file search or by an agent; stores them if asked to."""
 
 from __future__ import annotations
 
@@ -25,28 +25,29 @@ from ..knowledge.retrieval.scope import scope
 from ..prompts import prompt
 from ..schemas import RagQueryRequest, RespondRequest, ResponseTool, RunAgentRequest
 from ..storage.database import Database
-from . import calling, pictures, store, translation
-from .building import FOUND, Building, Event, begun, found, new_id
+from . import images, store, tool_emulation, translation
+from .access_needed import AGENT
+from .building import Building, Event, search_results
 from .grounding import Cited, grounded
+from .response_object import FOUND, begun, new_id
 from .store import Stored
 from .translation import Item
-from .wanting import AGENT
 
 _DAY = 86400
 _PRUNING = 3600.0
-"""Seconds between two removals of what is too old."""
+"""Seconds between removals of old responses."""
 
 Step = Callable[[Building], Iterator[Event]]
-"""What came from a model or a search, to be told."""
+"""Turns what came from a model or a search into events."""
 
 
 class Runs(Protocol):
-    """Runs of agents: what happens, as it happens, and at the end what came of it."""
+    """Runs agents and yields their events; the last, "done", has the result."""
 
     def events(self, request: RunAgentRequest) -> AsyncGenerator[dict[str, Any], None]: ...
 
     def gone_on(self, agent: str, run_id: str, words: dict[int, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """Of a run that waited, once it is told of each call that it waits for True, or why not."""
+        """Continue a run that waits for approval; `words` has, for each waiting call, True or the reason against it."""
         ...
 
 
@@ -59,9 +60,9 @@ class Call:
     input: list[Item]
     turns: list[dict[str, Any]]
     before: Sequence[str]
-    """The ids of the responses that it goes on from."""
+    """The ids of the responses that it continues."""
     told: bool = field(default=False)
-    """Whether anything of it has been told."""
+    """Whether any event has been sent."""
 
 
 class Responder:
@@ -75,7 +76,7 @@ class Responder:
         keep_days: float,
         disk: Disk | None,
     ) -> None:
-        """`disk` is the one that the database is on, where that is here."""
+        """`disk` is the database's, if that is on this machine."""
         self._chat = chat
         self._answering = answering
         self.database = database
@@ -85,7 +86,7 @@ class Responder:
         self.agents: Runs
 
     async def begin(self, request: RespondRequest, response_id: str | None = None) -> Call:
-        """Look up what it goes on from; raises NotFound, InvalidRequest, Conflict."""
+        """Prepare a response: look up those that it continues. Raises NotFound, InvalidRequest, Conflict."""
         project = tracing.current().caller.reach
         response_id = response_id or new_id()
         before: list[Stored] = []
@@ -99,7 +100,7 @@ class Responder:
         return Call(request, building, given, turns, [one.id for one in before])
 
     async def _resolved(self, project: str | None, items: list[Item]) -> list[Item]:
-        """The items, references among them as what they refer to; raises NotFound."""
+        """The items with references replaced by what they refer to. Raises NotFound."""
         told: list[Item] = []
         for item in items:
             if item["type"] == "item_reference":
@@ -116,17 +117,17 @@ class Responder:
         return told
 
     async def respond(self, call: Call) -> dict[str, Any]:
-        """The whole response; raises what goes wrong."""
+        """The whole response. Raises whatever goes wrong."""
         try:
             async with aclosing(self._events(call, stream=False)) as events:
                 async for _ in events:
                     pass
-        except StreamInterrupted as error:  # to a caller who did not ask for a stream, a failure like others
+        except StreamInterrupted as error:  # the caller did not ask for a stream
             raise BackendError(error.message, details=error.details) from error
         return call.building.response
 
     async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
-        """Its events. What goes wrong before the first is raised; after that, it is told as the last ones."""
+        """The response's events. An error before the first is raised; a later one is sent as the last events."""
         try:
             async with aclosing(self._events(call, stream=True)) as events:
                 async for event in events:
@@ -146,7 +147,7 @@ class Responder:
     async def _events(self, call: Call, *, stream: bool) -> AsyncGenerator[Event, None]:
         building = call.building
         async with aclosing(self._steps(call, stream)) as steps:
-            step = await anext(steps, None)  # what is refused is refused before anything is told
+            step = await anext(steps, None)  # before the first event, so that a refusal can still be raised
             call.told = True
             for event in building.begin():
                 yield event
@@ -157,17 +158,17 @@ class Responder:
         *ending, last = building.finish()
         for event in ending:
             yield event
-        await self._keep_it(call)  # whoever sees its end may go on from it
+        await self._keep_it(call)  # before the last event: a client may continue from it at once
         yield last
 
-    # What there is to tell
+    # Where the response's content comes from
 
     def _steps(self, call: Call, stream: bool) -> AsyncGenerator[Step, None]:
         request = call.request
         if (request.model or "").startswith(AGENT):
             return self._run(call)
         if translation.approvals(call.input) or any(tool.type == "mcp" for tool in request.tools or ()):
-            raise InvalidRequest("tools: those of type mcp are agents': ask for a model agent/<name>")
+            raise InvalidRequest("tools: type mcp is for agents: use a model agent/<name>")
         if (request.model or "").startswith(rag_model.PREFIX):
             asked = rag_model.query(translation.as_chat(request, call.turns))
             return self._answered(asked)
@@ -190,9 +191,9 @@ class Responder:
             except LLMBackendError as error:
                 if begun or not _reads_text_only(error, turns):
                     raise
-        told, said_of_pictures = pictures.in_words(turns, call.building.response["model"] or "the chat model")
+        told, said_of_pictures = images.in_words(turns, call.building.response["model"] or "the chat model")
         if said_of_pictures is not None:
-            yield _completing(calling.saying(said_of_pictures))
+            yield _completing(tool_emulation.saying(said_of_pictures))
             return
         async with aclosing(self._completed(call, told, stream)) as steps:
             async for step in steps:
@@ -219,7 +220,7 @@ class Responder:
         takes_tools = self._chat.abstracts
         while True:
             if "tools" in asked and not takes_tools:
-                asked, said = await calling.instead(self._chat, self._answering.judge, asked)
+                asked, said = await tool_emulation.emulated(self._chat, self._answering.judge, asked)
                 if said is not None:
                     yield _completing(said)
                     return
@@ -241,7 +242,8 @@ class Responder:
                 asked["messages"] = shorter
 
     async def _passed(self, call: Call, stream: bool) -> AsyncGenerator[Step, None]:
-        """From a server that has this route itself; nothing where there is none, or where it goes on from what is here."""
+        """Pass the request on to a model server with a Responses API. Yields nothing if there is none, or if the request
+        continues a response stored here."""
         if call.before:
             return
         route = await self._chat.by_responses(
@@ -270,7 +272,7 @@ class Responder:
         except LLMBackendError as error:
             if begun or not _reads_text_only(error, asked["messages"]):
                 raise
-        told, _ = pictures.in_words(asked["messages"], "")
+        told, _ = images.in_words(asked["messages"], "")
         async with aclosing(self._chunks({**asked, "messages": told})) as chunks:
             async for chunk in chunks:
                 yield chunk
@@ -281,16 +283,16 @@ class Responder:
     async def _answered(
         self, asked: RagQueryRequest, results: bool | None = None
     ) -> AsyncGenerator[Step, None]:
-        """As rag_query answers; unless None, `results` has the search told as a tool's call, with or without these."""
+        """Answer as rag_query does. Unless `results` is None, the search is shown as a tool call, with results if True."""
         async for item in self._answering.piecewise(asked):
             yield _answering(item, asked.question, results)
 
     async def _run(self, call: Call) -> AsyncGenerator[Step, None]:
-        """What an agent gives; the tools that it calls on the way are told as its thoughts."""
+        """Run an agent; its tool calls are shown as thoughts."""
         request = call.request
         name = (request.model or "").removeprefix(AGENT)
         if any(tool.type == "function" for tool in request.tools or ()):
-            raise InvalidRequest(f"tools: the agent {name!r} has its own: leave functions out")
+            raise InvalidRequest(f"tools: the agent {name!r} has its own tools: leave functions out")
         words = translation.approvals(call.input)
         events = (
             self.agents.gone_on(name, *words)
@@ -307,7 +309,7 @@ class Responder:
                     yield _ran(event["run"])
 
     async def _task(self, call: Call, name: str) -> RunAgentRequest:
-        """What the agent is to do, with which of its tools."""
+        """The agent's task and tools."""
         request = call.request
         task, history = translation.conversation(call.turns, f"the agent {name!r}")
         if history and self._chat.abstracts:
@@ -316,14 +318,14 @@ class Responder:
         fields: dict[str, Any] = {"task": task, "agent": name, "collections": collections or None}
         own = [tool for tool in request.tools or () if tool.type == "mcp"]
         if len(own) > 1:
-            raise InvalidRequest("tools: one of type mcp is enough: name all in its allowed_tools")
+            raise InvalidRequest("tools: give one of type mcp, and name all tools in its allowed_tools")
         for tool in own:
             fields["tools"] = tool.names
             if tool.require_approval == "always":
                 fields["approve"] = "writes"
                 if request.background:
                     raise InvalidRequest(
-                        "background: a run that may wait for somebody's word is a job anyway: leave it out"
+                        "background: a run that may wait for approval is a job anyway: leave it out"
                     )
         try:
             return RunAgentRequest(**fields)
@@ -333,7 +335,7 @@ class Responder:
     async def _searched(
         self, call: Call, searches: Sequence[ResponseTool], stream: bool
     ) -> AsyncGenerator[Step, None]:
-        """A search for what the user asks last, and a chat that has read what it found."""
+        """Search for the user's last question, then chat with the passages found."""
         request = call.request
         question, history = translation.conversation(call.turns, "file_search", sees=self._chat.sees)
         asked = _query(searches[0], question, history)
@@ -341,7 +343,7 @@ class Responder:
         if not self._chat.abstracts:
             chat = translation.chat(request, call.turns)
             if "tools" in chat and (
-                said := (await calling.instead(self._chat, self._answering.judge, chat))[1]
+                said := (await tool_emulation.emulated(self._chat, self._answering.judge, chat))[1]
             ):
                 yield _completing(said)
                 return
@@ -354,7 +356,7 @@ class Responder:
         candidates = await retriever.candidates(await scope(asked, retriever.collections), question)
         passages = await number(question, candidates)
         sources = [source.model_dump() for source in passages.sources]
-        results = found(sources) if with_results else None
+        results = search_results(sources) if with_results else None
         turns, count = await grounded(
             self._chat, call.turns, passages, prompt("file_search", asked.collection)
         )
@@ -365,7 +367,7 @@ class Responder:
 
         yield tell
         text = request.text is None or request.text.format is None or request.text.format.type == "text"
-        if not text:  # in JSON, brackets are no citations
+        if not text:  # in JSON, brackets are not citations
             async for step in self._chatted(call, turns, stream):
                 yield step
             return
@@ -376,15 +378,15 @@ class Responder:
                     yield _feeding(chunk)
         yield _citing(cited.cited)
 
-    # What is kept
+    # Storing
 
     async def _keep_it(self, call: Call) -> None:
         if not call.request.store or call.request.background:
-            return  # a background one is there already: see `background.py`
+            return  # a background response is stored by its job: see `job_types/responses.py`
         await self.add(call, None)
 
     async def add(self, call: Call, job: str | None) -> None:
-        """Keep a response as it is now, as one of the caller's project."""
+        """Store a response as it is now, in the caller's project."""
         response, project = call.building.response, tracing.current().caller.project
         if self._disk is not None:
             self._disk.require(SMALL)
@@ -405,12 +407,12 @@ class Responder:
 
 def _reads_text_only(error: LLMBackendError, turns: Sequence[dict[str, Any]]) -> bool:
     """Whether a server refuses the pictures among the messages."""
-    return any(pictures.of(turn) for turn in turns) and takes_no_pictures(error)
+    return any(images.of(turn) for turn in turns) and takes_no_pictures(error)
 
 
 def _no_item(item_id: str) -> NotFound:
     return NotFound(
-        f"input: there is no item {item_id!r}: the response that it is of was not stored; send the item itself",
+        f"input: there is no item {item_id!r}: its response was not stored; send the item itself",
         details={"item": item_id},
     )
 
@@ -428,7 +430,7 @@ def _thinking(thoughts: str) -> Step:
 
 
 def _ran(run: dict[str, Any]) -> Step:
-    """A run at its end: as text, what it gave in a shape of its own is JSON. One that was stopped at a limit is cut off."""
+    """An agent's finished run, as text; a structured output as JSON. A run stopped at a limit counts as cut off."""
 
     def tell(building: Building) -> Iterator[Event]:
         if run["status"] == "needs_approval":
@@ -455,13 +457,13 @@ def _citing(cited: Sequence[int]) -> Step:
 
 
 def _answering(item: dict[str, Any], question: str, results: bool | None) -> Step:
-    """An event of an answer (see `Answering.piecewise`)."""
+    """One event of `Answering.piecewise`."""
 
     def tell(building: Building) -> Iterator[Event]:
         if "sources" in item:
             building.sources = item["sources"]
             if results is not None:
-                yield from building.searched([question], found(item["sources"]) if results else None)
+                yield from building.searched([question], search_results(item["sources"]) if results else None)
         elif "delta" in item:
             yield from building.feed({"choices": [{"delta": {"content": item["delta"]}}]})
         else:
@@ -484,7 +486,7 @@ def _query(tool: ResponseTool, question: str, history: Sequence[Any]) -> RagQuer
 
 
 def _shortened(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
-    """Without the older half of what was said, up to a message of the user's; None where nothing can be left out."""
+    """The messages without their older half, cut at a user's message; None if nothing can be left out."""
     first = 1 if turns and turns[0]["role"] == "system" else 0
     starts = [place for place, turn in enumerate(turns) if turn["role"] == "user" and place > first]
     if not starts:

@@ -1,6 +1,6 @@
-"""Responses that are kept: each a row with what was said to the model and what it said, of one project.
+"""Stored responses: each is a row of one project, with the model's input and output.
 
-A conversation is a chain of rows. Whoever goes on from its last one keeps all of them from being pruned.
+A conversation is a chain of rows. Continuing its last one marks all of them as used, so that none is pruned.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ table = Table(
     Column("id", String(160), primary_key=True),
     Column("project", String(128), nullable=False),
     Column("previous", String(160)),
-    Column("job", String(36)),  # which makes it in the background
+    Column("job", String(36)),  # the background job that makes it, if any
     Column("status", String(16), nullable=False),
     Column("used_at", Float, nullable=False, index=True),  # in seconds since 1970
     Column("input", Text, nullable=False),
@@ -52,7 +52,7 @@ def missing(response_id: str) -> NotFound:
 
 
 def find(connection: Connection, project: str | None, response_id: str) -> Stored:
-    """A project's response, or (None) any project's; raises NotFound."""
+    """A stored response of a project, or of any project if `project` is None. Raises NotFound."""
     query = select(table).where(table.c.id == response_id)
     if project is not None:
         query = query.where(table.c.project == project)
@@ -64,14 +64,14 @@ def find(connection: Connection, project: str | None, response_id: str) -> Store
 
 
 def chain(connection: Connection, project: str | None, response_id: str) -> list[Stored]:
-    """A response and all that it goes on from, the oldest first; raises NotFound, Conflict for one that is not over yet."""
+    """A response and all those it continues, oldest first. Raises NotFound, Conflict if one is still being made."""
     found: list[Stored] = []
     wanted: str | None = response_id
     while wanted is not None and len(found) < MESSAGES:
         row = find(connection, project, wanted)
         if row.status in OPEN:
             raise Conflict(
-                f"the response {wanted!r} is not over yet: wait for it, or cancel it",
+                f"the response {wanted!r} is still being made: wait for it, or cancel it",
                 details={"response_id": wanted},
             )
         found.append(row)
@@ -80,7 +80,7 @@ def chain(connection: Connection, project: str | None, response_id: str) -> list
 
 
 def add(connection: Connection, stored: Stored, used: Sequence[str] = ()) -> None:
-    """Keep a new response; those that it goes on from count as used."""
+    """Store a new response, and mark those it continues (`used`) as used now."""
     moment = time.time()
     beside = {name: getattr(stored, name) for name in ("id", "project", "previous", "job", "status")}
     connection.execute(
@@ -97,7 +97,7 @@ def add(connection: Connection, stored: Stored, used: Sequence[str] = ()) -> Non
 
 
 def advance(connection: Connection, stored: Stored) -> bool:
-    """Keep an open response as it is now; tells whether it was still there, and open."""
+    """Update an open response; returns False if it is gone or has ended."""
     values = {"status": stored.status, "response": json.dumps(stored.response), "used_at": time.time()}
     done = connection.execute(
         update(table).where(table.c.id == stored.id, table.c.status.in_(OPEN)).values(values)
@@ -106,17 +106,17 @@ def advance(connection: Connection, stored: Stored) -> bool:
 
 
 def made_by(connection: Connection, response_id: str, job: str) -> None:
-    """Note the job that makes a response."""
+    """Record the job that makes a response."""
     connection.execute(update(table).where(table.c.id == response_id).values(job=job))
 
 
 def remove(connection: Connection, project: str | None, response_id: str) -> Stored:
-    """Forget a response; raises NotFound."""
+    """Delete a response and return it. Raises NotFound."""
     found = find(connection, project, response_id)
     connection.execute(delete(table).where(table.c.id == response_id))
     return found
 
 
 def prune(connection: Connection, before: float) -> None:
-    """Forget what was used last before that moment."""
+    """Delete responses last used before a moment, in seconds since 1970."""
     connection.execute(delete(table).where(table.c.used_at < before))

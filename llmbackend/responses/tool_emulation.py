@@ -1,7 +1,7 @@
-"""Functions for models that call none: the embedded one, and those whose server takes no tools.
+"""Tool calling for models without it: the embedded one, and those whose server takes no tools.
 
-Which function fits is found first, then its arguments are written as JSON by its schema. Where none fits, the model
-answers as if there were none.
+First the function that fits is chosen, then the model writes its arguments as JSON that fits its schema. If no function
+fits, the model answers as if there were none.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from ..knowledge.answers.delimiters import as_data
 from ..prompts import prompt
 
 FITS = 0.3
-"""The judge's cosine from which a question and a function belong together; those that do not stay below 0.27."""
+"""The judge's cosine from which a function fits a question; unrelated ones stay below 0.27."""
 
 ARGUMENTS_TOKENS = 400
-"""For the arguments of the embedded model, which may not find an end."""
+"""Limit on the embedded model's arguments, because it may not stop by itself."""
 
 Turn = dict[str, Any]
 
 
-async def instead(
+async def emulated(
     chat: ChatModel, judge: Judge, asked: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The request without its tools, and a completion in place of what it would give, if there is one."""
+    """The request without its tools, and the completion that replaces asking it: a tool call, or a tool's result.
+
+    The completion is None if the model should answer the plain request.
+    """
     tools = {tool["function"]["name"]: tool["function"] for tool in asked["tools"]}
     choice = asked.get("tool_choice") or "auto"
     plain = {
@@ -49,7 +52,7 @@ async def instead(
         return plain, completion
     in_text = asked.get("response_format", {}).get("type", "text") == "text"
     if not chat.abstracts and in_text and (given := _given(asked["messages"])):
-        return plain, saying("\n\n".join(given))  # in its own words it would invent something
+        return plain, saying("\n\n".join(given))  # the embedded model would invent something of its own
     return plain, None
 
 
@@ -70,13 +73,13 @@ class _Call:
         self._usage: dict[str, int] = {}
 
     async def fitting(self) -> str | None:
-        """The function to call, if any; raises what the model raises."""
+        """The name of the function to call, or None. Raises what the model raises."""
         if self._must and len(self._tools) == 1:
             return next(iter(self._tools))
         return await (self._chosen() if self._chat.abstracts else self._nearest())
 
     async def _nearest(self) -> str | None:
-        """What the question is about; each function once, for the embedded model does not know when it has enough."""
+        """The function nearest to the question; each only once, because the embedded model cannot tell when to stop."""
         called = {name for name, _ in self._made}
         names = [name for name in self._tools if name not in called]
         if self._must and not names:
@@ -84,7 +87,7 @@ class _Call:
         if not names or not self._question or not self._judge.here:
             if self._must:
                 raise InvalidRequest(
-                    "tool_choice: the model that finds the function is not here: run `llmbackend models pull`, "
+                    "tool_choice: the model that chooses a function is not installed: run `llmbackend models pull`, "
                     "or name the function"
                 )
             return None
@@ -93,7 +96,7 @@ class _Call:
         return names[best] if self._must or cosines[best] >= FITS else None
 
     async def _chosen(self) -> str | None:
-        """As the model says."""
+        """The function that the model chooses."""
         names: list[str | None] = [*self._tools, *([] if self._must else [None])]
         listed = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in self._tools.values())
         turns = [*_in_words(self._turns), _user(prompt("functions").filled(functions=listed))]
@@ -108,7 +111,7 @@ class _Call:
         return name if isinstance(name, str) else None
 
     async def to(self, name: str) -> dict[str, Any] | None:
-        """The completion that calls a function; None where it was called so already, or nothing fits its schema."""
+        """A completion that calls the function; None if the same call was made already, or no arguments fit."""
         function = self._tools[name]
         schema = function["parameters"]
         arguments: Any = {}
@@ -136,13 +139,13 @@ class _Call:
         except BackendError as error:
             if self._must or "problem" not in error.details:
                 raise
-            return None  # it need not call anything
+            return None  # a call is not required
         self._usage = total(self._usage, said.get("usage"))
         return json.loads(said["choices"][0]["message"]["content"])
 
 
 def saying(text: str) -> dict[str, Any]:
-    """A completion that no model has written."""
+    """A completion with a fixed text."""
     return _completion({"content": text}, "stop", {})
 
 
@@ -157,7 +160,7 @@ def _about(function: dict[str, Any]) -> str:
 
 
 def _form(text: str, schema: dict[str, Any]) -> list[Turn]:
-    """With an example: shown none, SmolLM2 fills in what it likes."""
+    """A conversation that asks for a filled-in form. Without an example, SmolLM2 fills in anything."""
     fields = ", ".join(f"{name} ({_kind(field)})" for name, field in schema["properties"].items())
     return [
         {"role": "system", "content": "You fill in forms in JSON with words of the text."},
@@ -191,7 +194,7 @@ def _said_last(turns: Sequence[Turn]) -> str:
 
 
 def _since(turns: Sequence[Turn]) -> Sequence[Turn]:
-    """What came after the user's last message."""
+    """The messages after the user's last one."""
     last = max((place for place, turn in enumerate(turns) if turn["role"] == "user"), default=-1)
     return turns[last + 1 :]
 
@@ -213,12 +216,12 @@ def _parsed(arguments: str) -> Any:
 
 
 def _given(turns: Sequence[Turn]) -> list[str]:
-    """What functions gave since the user's last message."""
+    """The functions' results since the user's last message."""
     return [text for turn in _since(turns) if turn["role"] == "tool" and (text := _text(turn["content"]))]
 
 
 def _in_words(turns: Sequence[Turn]) -> list[Turn]:
-    """The conversation as models know it whose templates have no calls."""
+    """The conversation with calls and results as text, for chat templates without tools."""
     told: list[Turn] = []
     names: dict[str, str] = {}
     results = False

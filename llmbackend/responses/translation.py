@@ -1,6 +1,6 @@
-"""What a response asks for, as a chat asks for it. Pure: nothing is looked up here.
+"""Translating a response's request into a chat's. Pure functions: nothing is looked up here.
 
-Items are what inputs and outputs consist of, as JSON has them: messages, calls of functions, what these gave, thoughts.
+Items are the JSON objects that inputs and outputs consist of: messages, function calls and their outputs, reasoning.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SHARED = ("model", "temperature", "top_p", "presence_penalty", "frequency_penal
 
 
 def given(request: RespondRequest, response_id: str) -> list[Item]:
-    """The items of a request's input, each with an id and in full, as they are kept and listed."""
+    """The items of a request's input with ids and all fields, as they are stored and listed."""
     if isinstance(request.input, str):
         items = [InputItem(role="user", content=request.input)]
     else:
@@ -56,22 +56,25 @@ def _part_in_full(part: Item) -> Item:
 
 
 def input_id(response_id: str, number: int) -> str:
-    """The id of an item of a response's input. It tells the response, so that the item is found by it."""
+    """The id of an input item; it contains the response's id, by which the item is found."""
     return f"item_{response_id.removeprefix('resp_')}_i{number}"
 
 
 def output_id(kind: str, response_id: str, number: int) -> str:
-    """The same of its output."""
+    """The id of an output item."""
     return f"{kind}_{response_id.removeprefix('resp_')}_{number}"
 
 
 def approval_id(run_id: str, number: int) -> str:
-    """The id of a request for somebody's word on a call of a run. It tells the run, so that the word finds it."""
+    """The id of an approval request for an agent's tool call; it contains the run's id."""
     return f"mcpr_{run_id}_{number}"
 
 
 def approvals(items: Iterable[Item]) -> tuple[str, dict[int, Any]] | None:
-    """The run that is told of its calls, by their numbers, True or why not; None where none is. Raises InvalidRequest."""
+    """The run's id and its approvals, by call number: True or a reason against; None without approvals.
+
+    Raises InvalidRequest if they belong to several runs.
+    """
     words: dict[str, dict[int, Any]] = {}
     for item in items:
         if item["type"] == "mcp_approval_response":
@@ -79,21 +82,21 @@ def approvals(items: Iterable[Item]) -> tuple[str, dict[int, Any]] | None:
             words.setdefault(run_id, {})[int(number)] = True if item["approve"] else item.get("reason") or ""
     if len(words) > 1:
         raise InvalidRequest(
-            "input: each mcp_approval_response has to be of the same run: send the others apart"
+            "input: all mcp_approval_response items must be of one run: send the others in a request of their own"
         )
     return next(iter(words.items()), None)
 
 
 def response_of(item_id: str) -> str | None:
-    """The id of the response that an item is of, if it has an id of ours."""
+    """The id of the response that an item belongs to, by the item's id; None if the id is not ours."""
     parts = item_id.split("_")
     return f"resp_{parts[1]}" if len(parts) == 3 else None
 
 
 def messages(items: Iterable[Item], instructions: str | None = None) -> list[dict[str, Any]]:
-    """A chat's messages. What is said first by the system is one message, for many models' templates take no second.
+    """Items as chat messages. Leading system messages are joined, because many chat templates take only one.
 
-    Raises InvalidRequest for what a function gave that nobody has called.
+    Raises InvalidRequest for a function's output without its call.
     """
     told: list[dict[str, Any]] = []
     if instructions:
@@ -122,7 +125,7 @@ def messages(items: Iterable[Item], instructions: str | None = None) -> list[dic
                 if item["call_id"] not in called:
                     raise InvalidRequest(
                         f"input: there is no function_call with the call_id {item['call_id']!r} before its output: "
-                        "send the call, too, or the previous_response_id of the response that has it",
+                        "send the call too, or the previous_response_id of the response that has it",
                         details={"call_id": item["call_id"]},
                     )
                 told.append(
@@ -145,7 +148,7 @@ def _joins(told: Sequence[Mapping[str, Any]], message: Mapping[str, Any]) -> boo
 
 
 def _content(content: str | Sequence[Item]) -> str | list[dict[str, Any]]:
-    """A message's content: one text where there is only text."""
+    """A message's content: a plain string if it is text only, else parts."""
     if isinstance(content, str):
         return content
     parts = [_part(part) for part in content]
@@ -169,7 +172,7 @@ def _part(part: Item) -> dict[str, Any]:
 
 
 def chat(request: RespondRequest, turns: list[dict[str, Any]]) -> dict[str, Any]:
-    """The request of a chat, on OpenAI's wire, for these messages."""
+    """The chat request for these messages, as OpenAI's API takes it."""
     asked: dict[str, Any] = {"messages": turns}
     for name in _SHARED:
         if (value := getattr(request, name)) is not None:
@@ -205,7 +208,7 @@ _OURS = {"background", "metadata", "previous_response_id", "stream", "stream_opt
 
 
 def passed_on(request: RespondRequest, items: Sequence[Item]) -> dict[str, Any]:
-    """The request for a server that has this route itself, and is to keep nothing; our items' ids are nothing to it."""
+    """The request for a model server with a Responses API; it must store nothing, and does not know our items' ids."""
     asked = request.model_dump(
         exclude_unset=True, exclude_none=True, by_alias=True, exclude={*_OURS, "input", "store", "model"}
     )
@@ -215,7 +218,7 @@ def passed_on(request: RespondRequest, items: Sequence[Item]) -> dict[str, Any]:
 
 
 def _tools(request: RespondRequest) -> list[dict[str, Any]]:
-    """The functions; of allowed_tools, those alone, which holds for models that do not know such a choice, too."""
+    """The functions as chat tools. allowed_tools is applied here, so it works with every model."""
     functions = [tool for tool in request.tools or () if tool.type == "function"]
     choice = request.tool_choice
     if choice is not None and not isinstance(choice, str) and choice.type == "allowed_tools":
@@ -247,12 +250,12 @@ def _choice(request: RespondRequest, tools: Sequence[Mapping[str, Any]]) -> dict
 
 
 def may_call(request: RespondRequest) -> bool:
-    """Whether the model may call a function, or has to."""
+    """Whether the model may, or must, call a function."""
     return request.tool_choice != "none" and bool(_tools(request))
 
 
 def searches(request: RespondRequest) -> list[ResponseTool]:
-    """The file searches that are to be made: all that there are, unless the choice of tools leaves them out."""
+    """The file searches to run: all, unless `tool_choice` excludes them."""
     choice = request.tool_choice
     if choice == "none" or (not isinstance(choice, str | None) and choice.type == "function"):
         return []
@@ -265,19 +268,19 @@ def searches(request: RespondRequest) -> list[ResponseTool]:
 def conversation(
     turns: Sequence[Mapping[str, Any]], what: str, *, sees: bool = False
 ) -> tuple[str, list[Message]]:
-    """What the user asks last, and what was said before.
+    """The user's last question, and the messages before it.
 
-    Raises InvalidRequest if nothing is asked, or with more than text unless it `sees`.
+    Raises InvalidRequest if there is no question or, unless `sees`, if it has images or files.
     """
     told = [turn for turn in turns if turn["role"] in ("user", "assistant") and turn["content"]]
     while told and told[-1]["role"] != "user":
         told.pop()
     asked = told[-1]["content"] if told else ""
     if not sees and not isinstance(asked, str):
-        raise InvalidRequest(f"input: {what} reads text only: leave pictures and files out")
+        raise InvalidRequest(f"input: {what} reads text only: leave images and files out")
     question = _text(asked)
     if not question.strip():
-        raise InvalidRequest(f"input: {what} answers what the user says last, and there is nothing")
+        raise InvalidRequest(f"input: {what} answers the user's last message, and there is none")
     return question, [
         Message(role=turn["role"], content=_text(turn["content"])) for turn in told[:-1][-HISTORY:]
     ]
@@ -290,6 +293,6 @@ def _text(content: str | Sequence[Mapping[str, Any]]) -> str:
 
 
 def as_chat(request: RespondRequest, turns: list[dict[str, Any]]) -> ChatRequest:
-    """The same as the chat route takes it, for a collection as model."""
+    """The request as the chat route takes it, for a collection as model."""
     question, history = conversation(turns, request.model or "")
     return ChatRequest(model=request.model, messages=[*history, Message(role="user", content=question)])

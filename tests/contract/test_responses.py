@@ -186,7 +186,7 @@ def test_what_is_made_in_the_background_can_be_cancelled(client: LLMBackendClien
 
 def test_a_response_that_is_not_over_cannot_be_gone_on_from(client: LLMBackendClient) -> None:
     response = client.respond("Tell me a long story.", background=True)
-    with pytest.raises(Conflict, match="not over yet"):
+    with pytest.raises(Conflict, match="still being made"):
         client.respond("Again", previous_response_id=response["id"])
     client.delete_response(response["id"])
     with pytest.raises(NotFound):

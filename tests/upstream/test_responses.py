@@ -691,9 +691,9 @@ def test_what_never_waits_is_done_at_once(
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"model": None}, "are agents'"),
+        ({"model": None}, "type mcp is for agents"),
         ({"background": True}, "leave it out"),
-        ({"tools": [OWN_TOOLS, OWN_TOOLS]}, "one of type mcp is enough"),
+        ({"tools": [OWN_TOOLS, OWN_TOOLS]}, "give one of type mcp"),
         ({"tools": [{**OWN_TOOLS, "server_label": "elsewhere"}]}, "server_label"),
         ({"tools": [{**OWN_TOOLS, "server_url": "https://mcp.example"}]}, "AGENT_MCP"),
         ({"tools": [{**OWN_TOOLS, "allowed_tools": ["no-such-tool"]}]}, "no-such-tool"),
