@@ -301,7 +301,7 @@ def test_what_a_picture_shows_is_not_made_up(client: LLMBackendClient, handbook:
     assert "reads text only" in told
     assert "PNG, 16 by 16 pixels" in told
     assert "not fetched" in _text(client.respond(seen("https://pictures.example/1.png")))
-    with pytest.raises(InvalidRequest, match="no picture"):
+    with pytest.raises(InvalidRequest, match="not an image"):
         client.respond(seen("data:image/png;base64,AAAA"))
     for model in (f"rag/{handbook}", "agent/researcher"):
         with pytest.raises(InvalidRequest, match="text only"):
