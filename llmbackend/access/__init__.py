@@ -1,1 +1,1 @@
-"""Who calls, and what they may do: projects, their keys, and the one function that decides."""
+"""Authentication and authorization: projects, their API keys, limits and shares, and the one function that decides."""

@@ -1,4 +1,4 @@
-"""Who calls: a project, and what the key that it came with may do. Made once, where a call comes in."""
+"""The caller: a project, and the rights and limits of its key. Made once, where a call comes in."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Right = Literal["read", "write", "jobs", "chat", "admin"]
 RIGHTS: frozenset[Right] = frozenset(get_args(Right))
 
 DEFAULT = "default"
-"""The project of callers in process and of API_KEY, and of all that was made before there were projects."""
+"""The project of callers in process and of API_KEY, and of everything made before projects existed."""
 
 ENVIRONMENT = "env"
-"""The id of the keys in API_KEYS: they are the operator's, who knows them by their project."""
+"""The id of all keys in API_KEYS; the operator tells them apart by project."""
 OPERATOR = "operator"
 """The id of API_KEY."""
 
@@ -30,12 +30,12 @@ _SECRET = re.compile(r"(llmb_[A-Za-z0-9_.-]{1,64}_[A-Za-z0-9]{8})_[A-Za-z0-9%]{8
 
 
 def without_secrets(text: str) -> str:
-    """For the log, of what a caller wrote: a key that was put into a URL is cut down to its public id."""
+    """A caller's text for the log: keys in it, as in a URL, are cut to their public ids."""
     return _SECRET.sub(r"\1_...", text) if "llmb_" in text else text
 
 
 class Patterns:
-    """Names, in which `*` stands for anything."""
+    """Patterns of names, in which `*` matches anything."""
 
     __slots__ = ("_fitting", "texts")
 
@@ -52,8 +52,8 @@ class Patterns:
         return self._fitting is None or self._fitting.match(name) is not None
 
     def cover(self, others: Patterns) -> bool:
-        """Whether whatever fits the others fits these, too."""
-        # As the only wildcard is `*`, a pattern that fits as it is written can only stand for what fits.
+        """Whether every name that matches the others matches these too."""
+        # Since `*` is the only wildcard, a pattern that itself matches covers only names that match.
         return all(self.fit(text) for text in others.texts)
 
     def __eq__(self, other: object) -> bool:
@@ -70,17 +70,17 @@ ANYTHING = Patterns()
 
 
 class Rate(NamedTuple):
-    """So much in a while, as in `60/min` or `1M/day`."""
+    """An amount per time, as in `60/min` or `1M/day`."""
 
     amount: int
     seconds: int
 
     @classmethod
     def parse(cls, text: str) -> Rate:
-        """Raises InvalidRequest."""
+        """Parse `60/min`. Raises InvalidRequest."""
         found = re.fullmatch(r"(\d{1,12})([kMG]?)/(s|min|h|day|month)", text.strip())
         if found is None or int(found[1]) == 0:
-            raise InvalidRequest(f"{text!r} is no rate: it is like 60/min, 1M/day or 500k/month")
+            raise InvalidRequest(f"{text!r} is not a rate: write it like 60/min, 1M/day or 500k/month")
         return cls(int(found[1]) * _AMOUNTS[found[2]], SECONDS[found[3]])
 
     def __str__(self) -> str:
@@ -91,38 +91,38 @@ class Rate(NamedTuple):
         raise AssertionError("every amount is a multiple of 1")
 
     def within(self, other: Rate) -> bool:
-        """Whether whoever keeps this one keeps the other, too."""
+        """Whether keeping this rate implies keeping the other."""
         return self.amount <= other.amount and self.amount * other.seconds <= other.amount * self.seconds
 
 
 def amount(given: Any, name: str) -> int:
-    """So much, as in 500, or "100k", "1M" and "10G"; raises InvalidRequest."""
+    """Parse an amount: 500, "100k", "1M" or "10G". Raises InvalidRequest."""
     found = re.fullmatch(r"(\d{1,12})([kMG]?)", str(given))
     if isinstance(given, bool) or found is None or int(found[1]) == 0:
-        raise InvalidRequest(f"{name} is a number from 1 on, such as 500, 100k or 10G")
+        raise InvalidRequest(f"{name} must be a number of at least 1, such as 500, 100k or 10G")
     return int(found[1]) * _AMOUNTS[found[2]]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Those of one key, or of a project. None: no limit of its own."""
+    """The limits of a key or a project; None means unlimited."""
 
     rate: Rate | None = None
     """Requests."""
     concurrent: int | None = None
-    """Requests under way at once."""
+    """Requests in flight."""
     tokens: tuple[Rate, ...] = ()
-    """Tokens that models read and write for it."""
+    """Tokens that models read and write."""
     jobs: int | None = None
-    """That wait or are at work."""
+    """Jobs queued or running."""
     chunks: int | None = None
-    """That its project may have stored for it to store more, ..."""
+    """Chunks that the project may have stored, ..."""
     bytes: int | None = None
-    """... and what they take."""
+    """... and their bytes."""
 
     @property
     def requests(self) -> bool:
-        """Whether requests are limited by some of them."""
+        """Whether any of them limits requests."""
         return bool(self.rate or self.concurrent or self.tokens)
 
     @property
@@ -131,9 +131,9 @@ class Limits:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Limits:
-        """As callers write them; raises InvalidRequest."""
+        """Parse limits as callers write them. Raises InvalidRequest."""
         if unknown := given.keys() - LIMITS:
-            raise InvalidRequest(f"{min(unknown)!r} is none of {', '.join(LIMITS)}")
+            raise InvalidRequest(f"{min(unknown)!r} is not one of {', '.join(LIMITS)}")
         rate, tokens = given.get("rate"), given.get("tokens")
         return cls(
             Rate.parse(str(rate)) if rate else None,
@@ -142,7 +142,7 @@ class Limits:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """As callers write them."""
+        """The limits as callers write them."""
         return {
             "rate": str(self.rate) if self.rate else None,
             "tokens": ",".join(map(str, self.tokens)) or None,
@@ -156,14 +156,14 @@ NO_LIMITS = Limits()
 
 
 class Standing:
-    """Whether a key still counts: shared by all callers that came with it, and changed when it is revoked."""
+    """Whether a key is still valid. All callers with the key share it, and revoking the key changes it."""
 
     __slots__ = ("expires", "revoked", "watched")
 
     def __init__(self, expires: float | None = None, *, watched: bool = False) -> None:
         self.revoked = False
         self.watched = watched
-        """Whether it may change at all: the environment's keys are what they were at the start."""
+        """Whether it can change; keys from the environment cannot."""
         self.expires = expires
         """In seconds since 1970."""
 
@@ -182,7 +182,7 @@ class Caller:
     models: Patterns = ANYTHING
     limits: Limits = NO_LIMITS
     everywhere: bool = False
-    """Whether it is the server's administrator, for whom there are no walls between projects."""
+    """Whether it is the server's administrator, who may access all projects."""
     standing: Standing = field(default_factory=Standing, compare=False, repr=False)
 
     def __str__(self) -> str:
@@ -190,17 +190,17 @@ class Caller:
 
     @property
     def reach(self) -> str | None:
-        """The project whose jobs it may see; None for all."""
+        """The project whose jobs, keys and responses it may see; None means all."""
         return None if self.everywhere else self.project
 
 
 def of_project(project: str, *, everywhere: bool = False, key: str = ENVIRONMENT) -> Caller:
-    """A caller with every right that there is in a project."""
+    """A caller with every right in a project."""
     return Caller(project, key, RIGHTS, everywhere=everywhere)
 
 
 LOCAL = of_project(DEFAULT, everywhere=True, key="")
-"""Callers in process, and those of a server without keys, which answers to this machine only."""
+"""Callers in process, and of a server without keys, which answers this machine only."""
 
 NOBODY = Caller("-")
-"""Before it is known who calls, and outside of calls."""
+"""The caller before it is identified, and outside calls."""

@@ -1,4 +1,4 @@
-"""The one function that decides whether a call may go on, whichever way it came in. What is not allowed is refused."""
+"""Authorization: the one function that decides whether a call is allowed, however it came in."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from .caller import Caller, Right
 from .names import QualifiedName, missing, qualified
 
 Shared = Literal["read", "write"]
-"""How far a collection is shared: `write` reads, too."""
+"""How a collection is shared; `write` includes reading."""
 
 Asks = Literal["chat", "embedding", "rerank"]
-"""The kinds of models."""
+"""The kinds of models that a call may ask."""
 
 Granted = Mapping[str, QualifiedName]
-"""The collections that a call may touch, by the names that it has for them."""
+"""The collections that a call may use, by the names that the caller writes."""
 
 NOTHING: Granted = MappingProxyType({})
 
 
 class AccessNeeded(NamedTuple):
-    """What a call is about."""
+    """The access that a call needs."""
 
     rights: Sequence[Right] = ()
-    """All that it needs; none is any at all."""
+    """All rights it needs; if empty, any key will do."""
     collections: Sequence[str] = ()
     models: Sequence[tuple[Asks, str | None]] = ()
-    """Each by its kind, and None for the one that is set."""
+    """Kind and name of each model; None is the default model."""
     owners_only: bool = False
-    """Whether it is nothing for those with whom a collection is shared."""
+    """Whether projects that a collection is shared with are excluded."""
 
 
 def decide(
     caller: Caller, needed: AccessNeeded, models: Sequence[str], shared: Mapping[QualifiedName, Shared]
 ) -> Granted:
-    """Which collections are meant, if the caller has the rights to them, and may use the models.
+    """The collections that the call may use, if the caller has the rights and may use the models.
 
-    `models` are the names of the models needed, `shared` the collections of other projects that are shared with the
-    caller's. Raises Unauthorized for a key that counts no more, Forbidden, and NotFound for what is another project's.
+    `models` are the names of the models needed, `shared` the collections that other projects share with the caller's.
+    Raises Unauthorized for a revoked or expired key, Forbidden, NotFound for another project's collection.
     """
     if caller.standing.ended:
         raise ended()
     if not caller.can:
-        raise Forbidden("it is not known who calls: nothing is allowed")
+        raise Forbidden("the caller is unknown: nothing is allowed")
     for right in needed.rights:
         if right not in caller.can:
             raise Forbidden(
@@ -68,7 +68,7 @@ def _granted(
 ) -> QualifiedName:
     place = qualified(name, caller)
     shown = place.shown_to(caller)
-    if not caller.collections.fit(shown):  # whether it is there or not
+    if not caller.collections.fit(shown):  # whether it exists or not
         raise Forbidden(
             f"this key may not use the collection {shown!r}: it may use {_listed(caller.collections.texts)}",
             details={"collection": shown},
@@ -79,21 +79,21 @@ def _granted(
     if how is None:
         raise missing(name)
     if needed.owners_only or (how == "read" and "write" in needed.rights):
-        owners = "is its own project's to delete and to share"
+        owners = "can only be deleted or shared by its own project"
         what = owners if needed.owners_only else "is shared for reading only"
         raise Forbidden(f"the collection {name!r} {what}", details={"collection": name})
     return place
 
 
 def collections_in(field: Any) -> Sequence[str]:
-    """The names in a field that is for one or for several."""
+    """The names in a field that takes one or several."""
     if isinstance(field, str):
         return (field,)
     return [name for name in field if isinstance(name, str)] if isinstance(field, list) else ()
 
 
 def ended() -> Unauthorized:
-    return Unauthorized("this API key was revoked, or its time is over: ask for a new one")
+    return Unauthorized("this API key was revoked or has expired: ask for a new one")
 
 
 def _listed(texts: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Keys by which others may do a part of what the caller may."""
+"""Creating, listing, rotating and revoking API keys, none with more rights than the caller's."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
 class Keys:
-    """Made and used on the core's event loop. What changes counts in this process once it has returned."""
+    """Made and used on the core's event loop. Changes take effect in this process before a method returns."""
 
     def __init__(self, database: Database, register: Register) -> None:
         self._database = database
         self._register = register
 
     async def create(self, caller: Caller, asked: CreateKeyRequest) -> CreatedKey:
-        """Raises Forbidden for more than the caller may do."""
+        """Create a key. Raises Forbidden for more rights than the caller has."""
         key, row = await self._database.write(keys.create, new_key(caller, asked))
         tracing.current().target = row.id
         await self._register.look()
@@ -40,7 +40,7 @@ class Keys:
         return KeyList(keys=[described(row) for row in rows if project in (None, row.project)])
 
     async def rotate(self, caller: Caller, asked: RotateKeyRequest) -> CreatedKey:
-        """Raises NotFound, and Forbidden for a key that may do more than the caller."""
+        """Give a key a new secret. Raises NotFound, Forbidden if the key has more rights than the caller."""
         moment = time.time()
         await self._register.look()
         if (there := self._register.key(caller.reach, asked.key)) is not None:
@@ -51,26 +51,26 @@ class Keys:
         return created(key, row)
 
     async def revoke(self, caller: Caller, key: str) -> KeyInfo:
-        """Raises NotFound."""
+        """Revoke a key. Raises NotFound."""
         row = await self._database.write(keys.revoke, caller.reach, key, time.time())
         await self._register.look()
         return described(row)
 
 
 def seconds(text: str) -> int:
-    """Of such as 90d."""
+    """The seconds of a duration such as 90d."""
     found = re.fullmatch(r"(\d+)(s|min|h|d)", text)
     assert found is not None
     return int(found[1]) * _SECONDS[found[2]]
 
 
 def new_key(caller: Caller, asked: CreateKeyRequest) -> NewKey:
-    """A key as it is asked for, and what is not asked for as the caller's; raises Forbidden for more than that."""
+    """The key asked for, with the caller's rights by default. Raises Forbidden for more than the caller has."""
     moment = time.time()
     project = asked.project or caller.project
     if project != caller.project and not caller.everywhere:
         raise Forbidden(
-            f"project: this key makes keys of {caller.project!r} only", details={"project": project}
+            f"project: this key can only create keys of {caller.project!r}", details={"project": project}
         )
     given = {name: getattr(asked, name) for name in LIMITS}
     limits = Limits.of({name: given[name] or own for name, own in caller.limits.as_json().items()})
@@ -88,7 +88,7 @@ def new_key(caller: Caller, asked: CreateKeyRequest) -> NewKey:
 
 
 def require_within(one: Caller, caller: Caller) -> None:
-    """Raises Forbidden where one may do what the caller may not."""
+    """Raise Forbidden if `one` may do anything that the caller may not."""
     for what, more in (
         ("can", one.can - caller.can),
         ("collections", not caller.collections.cover(one.collections)),
@@ -102,7 +102,7 @@ def require_within(one: Caller, caller: Caller) -> None:
         ("bytes", _later(one.limits.bytes, caller.limits.bytes)),
     ):
         if more:
-            raise Forbidden(f"{what}: that is more than this key has itself", details={"field": what})
+            raise Forbidden(f"{what}: this is more than your own key has", details={"field": what})
 
 
 def _later(one: float | None, other: float | None) -> bool:

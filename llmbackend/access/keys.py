@@ -1,7 +1,7 @@
-"""API keys: rows of the SQL database, in which no key is, only what it hashes to.
+"""API keys as rows of the SQL database, which stores only their hashes.
 
-A key is `llmb_<project>_<8 letters>_<secret>`; what is before the secret is public, and its id. Rotating a key gives
-the same row another secret, so that jobs and schedules that came with it go on.
+A key is `llmb_<project>_<8 letters>_<secret>`; the part before the secret is its public id. Rotating a key gives the
+same row a new secret, so that its jobs and schedules go on.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ table = Table(
     Column("id", String(96), primary_key=True),
     Column("project", String(64), nullable=False, index=True),
     Column("hash", String(64), nullable=False),
-    Column("old_hash", String(64)),  # of the secret before the last rotation, ...
-    Column("old_until", Float),  # ... which counts until then, in seconds since 1970
+    Column("old_hash", String(64)),  # of the previous secret, ...
+    Column("old_until", Float),  # ... which works until then, in seconds since 1970
     Column("can", JSON, nullable=False),
     Column("collections", JSON, nullable=False),
     Column("models", JSON, nullable=False),
@@ -62,26 +62,26 @@ versions = Table(
     Column("id", Integer, primary_key=True),
     Column("version", Integer, nullable=False),
 )
-"""One row, whose number grows with each change of keys and shares: other processes look at nothing else."""
+"""One row, whose number grows with each change of keys or shares, so that other processes only poll this."""
 
 
 @dataclass(frozen=True)
 class NewKey:
     project: str
     caller: Caller
-    """What it may do."""
+    """Its rights and limits."""
     created_by: str
     created_at: float
     note: str = ""
 
 
 def digest(key: str) -> str:
-    # A key is random and long, so one round of SHA-256 hides it well enough, and fast.
+    # Keys are long and random, so a single fast round of SHA-256 is safe.
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def public_id(key: str) -> str:
-    """What is before the secret; empty if it is no key of ours."""
+    """The part before the secret; empty if it is not a key of ours."""
     return key.rpartition("_")[0] if key.startswith(PREFIX) else ""
 
 
@@ -94,7 +94,7 @@ def _secret(key_id: str) -> str:
 
 
 def create(connection: Connection, new: NewKey) -> tuple[str, Row[Any]]:
-    """The key, which is nowhere else, and its row."""
+    """Store a new key; returns the key itself, which is stored nowhere, and its row."""
     key_id = f"{PREFIX}{new.project}_{_letters(8)}"
     key = _secret(key_id)
     caller = new.caller
@@ -118,7 +118,7 @@ def create(connection: Connection, new: NewKey) -> tuple[str, Row[Any]]:
 
 
 def find(connection: Connection, project: str | None, key_id: str) -> Row[Any]:
-    """A key of the project, or (None) of any; raises NotFound."""
+    """The row of a key of a project, or of any project if None. Raises NotFound."""
     row = connection.execute(select(table).where(*_of(project), table.c.id == key_id)).first()
     if row is None:
         raise NotFound(f"no key {key_id!r}", details={"key": key_id})
@@ -133,7 +133,7 @@ def listed(connection: Connection, project: str | None) -> list[Row[Any]]:
 def rotate(
     connection: Connection, project: str | None, key_id: str, until: float, moment: float
 ) -> tuple[str, Row[Any]]:
-    """Another secret; the one before counts until then, the one before that no more. Raises NotFound."""
+    """Give a key a new secret; the previous one works until `until`, older ones no longer. Raises NotFound."""
     key = _secret(key_id)
     changes = connection.execute(
         update(table)
@@ -147,7 +147,7 @@ def rotate(
 
 
 def revoke(connection: Connection, project: str | None, key_id: str, moment: float) -> Row[Any]:
-    """One that was revoked stays as it is. Raises NotFound."""
+    """Revoke a key; one that is revoked already stays as it is. Raises NotFound."""
     find(connection, project, key_id)
     connection.execute(
         update(table).where(table.c.id == key_id, table.c.revoked_at.is_(None)).values(revoked_at=moment)
@@ -162,7 +162,7 @@ def note_used(connection: Connection, used: Mapping[str, float]) -> None:
 
 
 def counts(connection: Connection, key_id: str, moment: float) -> bool:
-    """Whether the key is there, and neither revoked nor expired; those of the environment have no rows."""
+    """Whether the key is valid: neither revoked nor expired. Keys from the environment have no rows and always are."""
     if not key_id.startswith(PREFIX):
         return True
     row = connection.execute(
@@ -172,7 +172,7 @@ def counts(connection: Connection, key_id: str, moment: float) -> bool:
 
 
 def changed(connection: Connection) -> None:
-    """Have every process read keys and shares again."""
+    """Make every process read keys and shares again."""
     connection.execute(
         text(
             "INSERT INTO access_versions (id, version) VALUES (1, 1) "
@@ -190,7 +190,7 @@ def _of(project: str | None) -> tuple[Any, ...]:
 
 
 class Key:
-    """A key as requests are compared with it."""
+    """A stored key, for checking requests against."""
 
     def __init__(self, row: Row[Any], standing: Standing) -> None:
         standing.expires = row.expires_at
@@ -207,7 +207,7 @@ class Key:
         )
 
     def opens_with(self, given: str, moment: float) -> bool:
-        """Whether the given key's digest is this one's, or was before the last rotation."""
+        """Whether the digest given is of this key's secret, or of the previous one while that works."""
         new = hmac.compare_digest(given, self.row.hash)
         old = hmac.compare_digest(given, self.row.old_hash or self.row.hash)
         return new or (old and self.row.old_until is not None and moment < self.row.old_until)

@@ -1,10 +1,9 @@
-"""How much keys and projects may do in a while, and have: requests, tokens, requests at once, jobs that wait, chunks stored.
+"""Limits of keys and projects: requests and tokens over time, requests in flight, jobs, and chunks stored.
 
-A limit counts in fixed windows: `60/min` begins anew with each full minute, `1M/day` at midnight in UTC. Processes share
-what is left of a window: each takes a small part at a time from a counter that all of them have (in the database, or in
-Redis for windows below an hour) and spends that by itself. So more is never let in, and at most a hundredth is refused that
-others have taken and not spent. Tokens are known afterwards: a call takes as many as its key's calls took on average, and
-what it really took is settled at its end.
+Rates count in fixed windows: `60/min` starts again each full minute, `1M/day` at midnight UTC. Processes share a window:
+each takes small parts of it from a common counter (in the database, or in Redis for windows below an hour) and spends
+them alone. So the limit is never exceeded, and at most a hundredth is refused because others hold it unspent. Tokens
+are only known afterwards: a call reserves the average of its key's calls, and the difference is settled at its end.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ from ..storage.schema import metadata
 from .caller import NO_LIMITS, Caller, Limits, Rate
 
 PART = 400
-"""Of a limit, the part that a process takes at a time is one in so many: four that share it strand a hundredth."""
+"""A process takes this fraction of a limit at a time, 1/400: four processes hold at most a hundredth unspent."""
 LONG = 3600
-"""Seconds from which on a window's counter has to outlive a restart."""
+"""Windows of at least this many seconds are counted in the database, to survive a restart."""
 
 table = Table(
     "limit_windows",
@@ -41,13 +40,13 @@ table = Table(
 
 
 class Counters(Protocol):
-    """What processes share."""
+    """Counters shared by processes."""
 
     async def add(self, name: str, window: int, ends: float, amount: int) -> int:
-        """The window's count once that amount is in it."""
+        """Add an amount to a window's count and return the new count."""
 
 
-class CountersOfDatabase:
+class DatabaseCounters:
     def __init__(self, database: Database) -> None:
         self._database = database
 
@@ -67,13 +66,13 @@ def _add(connection: Connection, name: str, window: int, ends: float, amount: in
             index_elements=["name", "window"], set_={"used": table.c.used + statement.excluded.used}
         ).returning(table.c.used)
     ).scalar_one()
-    if total == amount:  # a new window: those that are over are not needed any more
+    if total == amount:  # a new window: delete the old ones
         connection.execute(delete(table).where(table.c.name == name, table.c.ends < time.time() - 60))
     return total
 
 
-class CountersOfLibrary:
-    """In this process alone, or in Redis."""
+class LibraryCounters:
+    """Counters of the library `limits`: in this process, or in Redis."""
 
     def __init__(self, url: str) -> None:
         from limits.storage import storage_from_string
@@ -90,15 +89,15 @@ class CountersOfLibrary:
 
 
 class Window:
-    """One limit, as this process spends it."""
+    """This process's share of one rate limit."""
 
     def __init__(self, name: str, rate: Rate, counters: Counters, part: int) -> None:
         self.name, self.rate = name, rate
         self._counters = counters
         self._part = part
         self.number = -1
-        self._taken = 0  # by all processes, when this one looked last
-        self._here = 0  # taken by this process and not spent; below 0 if more was spent
+        self._taken = 0  # by all processes, as last seen
+        self._here = 0  # taken by this process and unspent; negative if overspent
         self._taking = asyncio.Lock()
 
     @property
@@ -118,7 +117,7 @@ class Window:
             self.number, self._taken, self._here = number, 0, 0
 
     async def take(self, amount: int) -> int:
-        """Spend up to so much; what was spent, 0 if nothing is left."""
+        """Spend up to an amount; returns what was spent, 0 if nothing is left."""
         self._turn()
         if self._here < amount:
             async with self._taking:
@@ -138,19 +137,19 @@ class Window:
             self._here += max(0, wanted - max(0, total - self.rate.amount))
 
     def settle(self, amount: int) -> None:
-        """Spend so much more, though it may not be there."""
+        """Spend an amount even if it is not left."""
         self._turn()
         self._here -= amount
 
     def give_back(self, amount: int, number: int) -> None:
-        """What was taken in a window, if that is not over."""
+        """Return what was taken in a window, if it is still the current one."""
         self._turn()
         if number == self.number:
             self._here += amount
 
 
 class Holder:
-    """A key, or a project, that has limits."""
+    """The state of a key or project that has limits."""
 
     def __init__(self, name: str, limits: Limits, window: Any) -> None:
         self.name = name
@@ -159,11 +158,11 @@ class Holder:
         self.requests: Window | None = window(f"{name}/requests", limits.rate) if limits.rate else None
         self.tokens: list[Window] = [window(f"{name}/tokens/{rate}", rate) for rate in limits.tokens]
         self.average = 1.0
-        """Tokens of a call, of late."""
+        """Moving average of tokens per call."""
 
 
 class Admitted:
-    """A request that was let in; `leave` when it is over."""
+    """A request under limits: `enter` before it runs, `leave` when it is over."""
 
     def __init__(self, holders: list[Holder], spends: bool) -> None:
         self._holders = holders
@@ -172,7 +171,7 @@ class Admitted:
         self._under_way: list[Holder] = []
 
     async def enter(self) -> None:
-        """Raises Overloaded."""
+        """Reserve what the request needs. Raises Overloaded if a limit is reached."""
         for holder in self._holders:
             if holder.concurrent is not None:
                 if holder.under_way >= holder.concurrent:
@@ -190,7 +189,7 @@ class Admitted:
                 raise _exceeded(holder, "requests", str(holder.requests.rate), holder.requests.reset)
 
     def leave(self, tokens: int | None) -> None:
-        """The tokens that it took have been settled by then; None if it did not come to ask any model."""
+        """End the request, after its tokens have been settled; None if it never asked a model."""
         for holder in self._under_way:
             holder.under_way -= 1
         for window, spent, number in self._reserved:
@@ -201,7 +200,7 @@ class Admitted:
         self._under_way, self._reserved = [], []
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """What is left, as OpenAI tells it: of the limit that is nearest."""
+        """OpenAI's x-ratelimit headers, for the limit nearest to its end."""
         found: list[tuple[bytes, bytes]] = []
         for what, windows in (
             ("requests", [holder.requests for holder in self._holders if holder.requests is not None]),
@@ -227,7 +226,7 @@ def _exceeded(holder: Holder, what: str, limit: str, wait: float) -> Overloaded:
 
 
 class Whose(NamedTuple):
-    """A key or a project, by its name."""
+    """A key or project that a limit belongs to."""
 
     kind: Literal["key", "project"]
     name: str
@@ -238,19 +237,19 @@ class Whose(NamedTuple):
 
 
 class Most(NamedTuple):
-    """So many jobs of theirs may wait or be at work."""
+    """A limit on jobs queued or running."""
 
     whose: Whose
     jobs: int
 
 
 UNTIL_FREED = 3600
-"""Seconds after which to come back, where nothing but somebody's doing makes room: longer than a client waits."""
+"""`retry_after` if only deleting something makes room: longer than clients wait, so that they do not retry."""
 
 
 def too_many_jobs(most: Most, used: int) -> Overloaded:
     return Overloaded(
-        f"{most.whose} limit of {most.jobs} jobs that wait or are at work is reached ({used} do): try again "
+        f"{most.whose} limit of {most.jobs} jobs queued or running is reached ({used} are): try again "
         "when some have ended, or cancel some",
         details={"limit": str(most.jobs), "what": "jobs", "used": used, "retry_after": 5},
     )
@@ -260,7 +259,7 @@ def too_much_stored(
     whose: Whose, what: Literal["chunks", "bytes"], most: int, used: int, more: int
 ) -> Overloaded:
     return Overloaded(
-        f"{whose} limit of {most} stored {what} would be passed: {used} are stored, and {more} more were to be. "
+        f"{whose} limit of {most} stored {what} would be exceeded: {used} are stored, and this adds {more}. "
         "Delete documents or collections, or have the limit raised",
         details={
             "limit": str(most),
@@ -282,19 +281,19 @@ class Limiter:
         redis_url: str | None,
         shared: bool,
     ) -> None:
-        """`projects` by their names, `*` for all others; `shared` if other processes have that database."""
+        """`projects` are limits by project, `*` for all others; `shared` is whether other processes use the database."""
         self._projects = projects
-        self._database = CountersOfDatabase(database)
+        self._database = DatabaseCounters(database)
         self._redis_url = redis_url
         self._shared = shared
         self._short: Counters | None = None
         self._holders: dict[tuple[str, str, Limits], list[Holder]] = {}
         self._by_name: dict[str, Holder] = {}
         self.hits: Counter[tuple[str, str]] = Counter()
-        """How often whose limit on what was reached, since the start."""
+        """How often each caller's limit of each kind was reached since the start."""
 
     def admission(self, caller: Caller, *, spends: bool) -> Admitted | None:
-        """Of a request, which `spends` tokens or not; None where nothing limits it."""
+        """The limits on a request, which `spends` tokens or not; None if there are none."""
         if not self._projects and not caller.limits.requests:
             return None
         holders = self._of(caller)
@@ -310,13 +309,13 @@ class Limiter:
         return None
 
     def of_jobs(self, caller: Caller) -> Sequence[Most]:
-        """How many jobs of the caller's key, and of its project, may wait or be at work."""
+        """The limits on jobs of the caller's key and of its project."""
         own, project = caller.limits.jobs, self._project(caller.project).jobs
         found = [Most(Whose("key", caller.key), own)] if own is not None else []
         return [*found, Most(Whose("project", caller.project), project)] if project is not None else found
 
     def of_storage(self, caller: Caller, project: str) -> Sequence[tuple[Whose, Limits]]:
-        """Those of what a project has stored, where the caller stores more."""
+        """The limits on what a project may store, for a caller that is about to store more."""
         found = [(Whose("project", project, caller.project == project), self._project(project))]
         if caller.project == project:
             found.append((Whose("key", caller.key), caller.limits))
@@ -324,7 +323,7 @@ class Limiter:
 
     @contextmanager
     def noting(self, caller: Caller) -> Iterator[None]:
-        """What is done within may reach a limit of the caller's."""
+        """Count it if the block reaches a limit of the caller."""
         try:
             yield
         except Overloaded as error:
@@ -341,7 +340,7 @@ class Limiter:
         return dict(found)
 
     def used(self, caller: Caller, counts: Mapping[str, float]) -> None:
-        """A meter's listener: settle tokens."""
+        """Listens to the meter and settles tokens."""
         if not self._by_name:
             return
         tokens = sum(
@@ -380,8 +379,8 @@ class Limiter:
             return Window(name, rate, self._database, max(1, rate.amount // PART))
         if self._short is None:
             if self._redis_url is not None:
-                self._short = CountersOfLibrary(self._redis_url)
+                self._short = LibraryCounters(self._redis_url)
             else:
-                self._short = self._database if self._shared else CountersOfLibrary("memory://")
+                self._short = self._database if self._shared else LibraryCounters("memory://")
         alone = self._redis_url is None and not self._shared
         return Window(name, rate, self._short, rate.amount if alone else max(1, rate.amount // PART))

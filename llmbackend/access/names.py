@@ -1,4 +1,4 @@
-"""A collection's name is its project's own. Callers write another project's as `project/name`."""
+"""Names of collections, which are local to a project. Another project's is written `project/name`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .caller import Caller
 
 
 class QualifiedName(NamedTuple):
-    """What storage knows a collection by: without its project, there is no telling which is meant."""
+    """A collection's name with its project, as storage knows it."""
 
     project: str
     name: str
@@ -18,18 +18,18 @@ class QualifiedName(NamedTuple):
         return f"{self.project}/{self.name}"
 
     def shown_to(self, caller: Caller) -> str:
-        """As this caller writes it."""
+        """The name as this caller writes it."""
         return self.name if self.project == caller.project else str(self)
 
 
 def qualified(name: str, caller: Caller) -> QualifiedName:
-    """Which collection this caller means."""
+    """The collection that a caller means by a name."""
     project, _, own = name.rpartition("/")
     return QualifiedName(project or caller.project, own)
 
 
 def missing(name: str) -> NotFound:
-    """The same for a collection that is not there and for one that is no business of the caller's."""
+    """The error for a missing collection, and equally for one that the caller must not know of."""
     return NotFound(
         f"no collection {name!r}: ingest documents into it, or create it", details={"collection": name}
     )

@@ -1,4 +1,4 @@
-"""Which name was probably meant."""
+"""Suggesting similar names for a misspelt collection."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 from ..errors import NotFound
 
-ALIKE = 0.7  # of 1; below that, names have little more than letters in common
+ALIKE = 0.7  # difflib's ratio; names below it only share letters
 
 
 def suggest(error: NotFound, names: Iterable[str]) -> None:
-    """Has the error of a collection that is not there tell the names like its own; `names` are those that the caller may know."""
+    """Add similar names to the error about a missing collection. `names` are those that the caller may know of."""
     name = error.details.get("collection")
     if not isinstance(name, str):
         return
-    # Of the project that was named only: another's collection says the same whether it is there or not.
+    # Only names in the same project, so that the error does not reveal others' collections.
     project = name.rpartition("/")[0]
     known = {
         known.casefold(): known for known in names if known.rpartition("/")[0] == project and known != name

@@ -1,4 +1,4 @@
-"""What a process knows of keys and shares: the database's rows, in memory, and never older than a second."""
+"""The process's view of keys and shares: the database's rows in memory, never more than a second old."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from .names import QualifiedName
 log = logging.getLogger(__name__)
 
 SOON = 0.3
-"""Seconds after which a look at the database is begun, while what is known still counts, ..."""
+"""Age in seconds from which the rows are refreshed in the background, ..."""
 LATE = 0.8
-"""... and after which it is waited for: a key that is revoked in another process counts no more after a second."""
+"""... and from which callers wait for that, so that a key revoked in another process stops working within a second."""
 NOTED = 10.0
-"""Seconds between two times that it is written when keys were last used."""
+"""Seconds between writes of when keys were last used."""
 
 
 class _Seen(NamedTuple):
     versions: tuple[int, ...]
     keys: Sequence[Row[Any]] | None
-    """None where nothing has changed."""
+    """None if nothing has changed."""
     shares: Sequence[shares.Share]
 
 
@@ -43,14 +43,14 @@ class Register:
     """Made and used on the core's event loop."""
 
     def __init__(self, database: Database, manifests: Engine, callers: Mapping[str, Caller]) -> None:
-        """`manifests` has the shares; `callers`, by their keys, are those of the environment."""
+        """`manifests` is the database with the shares; `callers` are the environment's, by key."""
         self._database = database
         self._manifests = manifests
         self._callers = {hashlib.sha256(key.encode()).digest(): caller for key, caller in callers.items()}
         self._keys: dict[str, Key] = {}
         self._shared: dict[str, dict[QualifiedName, Shared]] = {}
         self.several = len({caller.project for caller in callers.values()}) > 1
-        """Whether several projects may call."""
+        """Whether more than one project has keys."""
         self.shares: Sequence[shares.Share] = ()
         self._versions: tuple[int, ...] = ()
         self._looked = float("-inf")
@@ -58,15 +58,15 @@ class Register:
         self._used: dict[str, float] = {}
         self._noted = time.monotonic()
         self.default_model: Callable[[Asks], Awaitable[str]]
-        """The name of the model that answers where none is named; empty if that is not known."""
+        """Returns the name of the default model of a kind; empty if unknown."""
 
     @property
     def guarded(self) -> bool:
-        """Whether callers need a key: once there was one, even if it is revoked by now."""
+        """Whether callers need a key: as soon as any key exists, even a revoked one."""
         return bool(self._callers or self._keys)
 
     async def caller_with(self, given: str) -> Caller | None:
-        """Who comes with this key; None for a key that there is not, or that counts no more."""
+        """The caller with this key; None if the key is unknown, revoked or expired."""
         if key_id := keys.public_id(given):
             return await self._caller_with(key_id, given)
         digest = hashlib.sha256(given.encode()).digest()
@@ -78,7 +78,7 @@ class Register:
 
     async def _caller_with(self, key_id: str, given: str) -> Caller | None:
         await self.fresh()
-        if key_id not in self._keys:  # it may have been made elsewhere just now
+        if key_id not in self._keys:  # another process may have just made it
             await self.look()
         key, digest, moment = self._keys.get(key_id), keys.digest(given), time.time()
         if key is None or not key.opens_with(digest, moment) or key.caller.standing.ended:
@@ -87,7 +87,7 @@ class Register:
         return key.caller
 
     async def caller_of(self, project: str, key_id: str) -> Caller:
-        """Who a job or a schedule is of, with the rights that the key has now; raises Unauthorized."""
+        """The owner of a job or schedule, with the key's present rights. Raises Unauthorized if it is no longer valid."""
         if key_id in ("", ENVIRONMENT, OPERATOR):
             return self._without_row(project, key_id)
         await self.fresh()
@@ -99,27 +99,27 @@ class Register:
         return key.caller
 
     def _without_row(self, project: str, key_id: str) -> Caller:
-        if key_id == "":  # in process, or from before there were projects
-            # All collections were `default`'s then, and what a job of another project was for is one of them.
+        if key_id == "":  # in process, or from before projects existed
+            # Back then all collections belonged to `default`, so a job of another owner means one of those.
             return LOCAL if project == DEFAULT else of_project(DEFAULT, key="")
-        # A worker has no keys of its own; a process that has some knows which are left.
+        # A worker may have no keys in its environment; a process that has some knows which are still valid.
         known = [one for one in self._callers.values() if (one.project, one.key) == (project, key_id)]
         if self._callers and not known:
             raise ended()
         return known[0] if known else of_project(project, everywhere=key_id == OPERATOR, key=key_id)
 
     def key(self, project: str | None, key_id: str) -> Caller | None:
-        """Whoever comes with that key of the project, or (None) of any."""
+        """The caller of a key of a project, or of any project if None; None if there is no such key."""
         key = self._keys.get(key_id)
         return key.caller if key is not None and project in (None, key.row.project) else None
 
     @property
     def standing_keys(self) -> list[Caller]:
-        """Of those in the database, the callers whose keys count."""
+        """The callers of all valid keys in the database."""
         return [key.caller for key in self._keys.values() if not key.caller.standing.ended]
 
     async def permit(self, caller: Caller, needed: AccessNeeded) -> Granted:
-        """Decides (decision.py), by what keys and shares are now."""
+        """Decide by the present keys and shares; see `decision.decide`."""
         if needed.collections and any("/" in name for name in needed.collections):
             await self.fresh()
         models: Sequence[str] = ()
@@ -128,7 +128,7 @@ class Register:
         return decide(caller, needed, models, self.shared_with(caller.project))
 
     async def require(self, caller: Caller) -> None:
-        """Raises Unauthorized if the key, of what is under way, counts no more."""
+        """Raise Unauthorized if the key of running work is no longer valid."""
         if caller.standing.watched:
             await self.fresh()
             if caller.standing.ended:
@@ -138,13 +138,13 @@ class Register:
         return self._shared.get(project, _NOTHING)
 
     def visible(self, name: QualifiedName, caller: Caller) -> bool:
-        """Whether the caller may know of that collection."""
+        """Whether the caller may know of a collection."""
         its_own = caller.everywhere or name.project == caller.project
         shown = its_own or name in self.shared_with(caller.project)
         return shown and caller.collections.fit(name.shown_to(caller))
 
     async def fresh(self) -> None:
-        """See to it that what is known is not older than a second; raises BackendError."""
+        """Make sure that the rows are less than a second old. Raises BackendError."""
         age = time.monotonic() - self._looked
         if age < SOON:
             return
@@ -160,7 +160,7 @@ class Register:
             log.warning("keys and shares could not be read: %s", error)
 
     async def look(self) -> None:
-        """Look at the database now, for what was changed before; raises BackendError."""
+        """Read the database now, to see all changes made before. Raises BackendError."""
         while (under_way := self._looking) is not None:
             await asyncio.wait([under_way])
         self._looked = float("-inf")
@@ -220,7 +220,7 @@ class Register:
             try:
                 await self._note_used()
             except LLMBackendError as error:
-                log.warning("when keys were last used was not noted: %s", error)
+                log.warning("could not record when keys were last used: %s", error)
 
 
 _NOTHING: Mapping[QualifiedName, Shared] = MappingProxyType({})

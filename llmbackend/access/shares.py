@@ -1,4 +1,4 @@
-"""Collections that their project shares with others: rows beside the collections' own, which go with them."""
+"""Shares of collections as rows, in the same database as the collections' manifests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def every(connection: Connection) -> list[Share]:
 
 
 def put(connection: Connection, share: Share) -> None:
-    """Share, or share otherwise than before."""
+    """Create or replace a share."""
     _remove(connection, share.collection, share.with_project)
     connection.execute(
         insert(table).values(
@@ -54,7 +54,7 @@ def put(connection: Connection, share: Share) -> None:
 
 
 def remove(connection: Connection, collection: QualifiedName, with_project: str) -> Share:
-    """What it was; raises NotFound."""
+    """Remove a share and return it. Raises NotFound."""
     row = connection.execute(
         select(table).where(
             table.c.project == collection.project,
@@ -72,7 +72,7 @@ def remove(connection: Connection, collection: QualifiedName, with_project: str)
 
 
 def end(connection: Connection, collection: QualifiedName) -> None:
-    """The collection is no more: one that is made by its name later is shared with nobody."""
+    """Remove all shares of a deleted collection, so that a new one of its name is not shared."""
     its = (table.c.project == collection.project, table.c.collection == collection.name)
     if connection.execute(delete(table).where(*its)).rowcount:
         keys.changed(connection)

@@ -1,4 +1,4 @@
-"""Sharing of collections: what a caller asks for, written down, and known to this process at once."""
+"""The operations on shares: share, unshare and list. Changes take effect in this process at once."""
 
 from __future__ import annotations
 
@@ -22,26 +22,28 @@ class Sharing:
     """Made and used on the core's event loop."""
 
     def __init__(self, manifests: Engine, register: Register) -> None:
-        """`manifests` is the database that the collections are in."""
+        """`manifests` is the database of the collections' manifests."""
         self._manifests = manifests
         self._register = register
 
     async def share(
         self, caller: Caller, collection: QualifiedName, asked: schemas.ShareRequest
     ) -> schemas.Share:
-        """Raises InvalidRequest for the collection's own project."""
+        """Share a collection. Raises InvalidRequest if it is with the collection's own project."""
         if asked.with_project == collection.project:
-            raise InvalidRequest("with_project: it is the collection's own project, which may do all anyway")
+            raise InvalidRequest(
+                "with_project: this is the collection's own project, which has all rights anyway"
+            )
         share = shares.Share(collection, asked.with_project, asked.can, time.time())
         await self._write(shares.put, share)
         return _described(share, caller)
 
     async def unshare(self, caller: Caller, collection: QualifiedName, with_project: str) -> schemas.Share:
-        """What it was; raises NotFound."""
+        """Remove a share and return it. Raises NotFound."""
         return _described(await self._write(shares.remove, collection, with_project), caller)
 
     async def listed(self, caller: Caller) -> schemas.ShareList:
-        """Those that the caller's project gives and gets."""
+        """The shares that the caller's project gives and gets."""
         await self._register.look()
         found = [
             _described(share, caller)

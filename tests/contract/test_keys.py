@@ -85,7 +85,9 @@ def test_keys_that_are_not_there_are_not_found(client: LLMBackendClient) -> None
     ],
 )
 def test_a_key_that_cannot_be_is_refused(client: LLMBackendClient, wrong: dict[str, object]) -> None:
-    with pytest.raises(InvalidRequest, match=next(iter(wrong)) if wrong != {"rate": "0/min"} else "no rate"):
+    with pytest.raises(
+        InvalidRequest, match=next(iter(wrong)) if wrong != {"rate": "0/min"} else "not a rate"
+    ):
         client.create_key(**wrong)
 
 

@@ -173,9 +173,9 @@ def test_a_job_waits_while_its_key_has_no_tokens_left(url: str) -> None:
     ("given", "told"),
     [
         ("{", "it is like"),
-        ('{"hr": {"rate": "often"}}', "'often' is no rate"),
-        ('{"hr": {"concurrent": 0}}', "concurrent is a number from 1 on"),
-        ('{"hr": {"speed": 1}}', "'speed' is none of"),
+        ('{"hr": {"rate": "often"}}', "'often' is not a rate"),
+        ('{"hr": {"concurrent": 0}}', "concurrent must be a number of at least 1"),
+        ('{"hr": {"speed": 1}}', "'speed' is not one of"),
     ],
 )
 def test_limits_that_are_none_are_refused_at_the_start(given: str, told: str) -> None:

@@ -175,7 +175,7 @@ def test_jobs_of_a_key_and_of_a_project_are_limited_whatever_submits_them(door: 
     while not (error := ask("GET", "/v1/schedules", key).json()["schedules"][0]["error"]):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert "this key's limit of 1 jobs that wait or are at work is reached" in error
+    assert "this key's limit of 1 jobs queued or running is reached" in error
     ask("DELETE", "/v1/schedules/often", key)
     ask("POST", f"/v1/jobs/{second}/cancel", key)
 
@@ -201,7 +201,9 @@ def test_many_who_submit_at_once_pass_no_limit(door: Door) -> None:
 def test_in_process_the_same_and_after_a_kill_what_is_there_counts(tmp_path: Path) -> None:
     with _client(tmp_path, chunks=4, jobs=1) as client:
         client.rag_ingest(["one", "two"], collection="a")
-        with pytest.raises(Overloaded, match="of 4 stored chunks would be passed: 2 are stored, and 3 more"):
+        with pytest.raises(
+            Overloaded, match="of 4 stored chunks would be exceeded: 2 are stored, and this adds 3"
+        ):
             client.rag_ingest(["three", "four", "five"], collection="b")
         client.submit_job("count_words", {"texts": ["a"]}, run_at="2999-01-01T00:00:00Z")
         with pytest.raises(Overloaded, match="this project's limit of 1 jobs"):
@@ -231,6 +233,6 @@ def test_two_imports_at_once_do_not_pass_the_limit(tmp_path: Path) -> None:
         source.export_collection("a", tmp_path / "a.jsonl")
     with _client(tmp_path / "to", chunks=4) as client:
         client.import_collection(tmp_path / "a.jsonl", collection="a")
-        with pytest.raises(LLMBackendError, match="3 are stored, and 3 more were to be"):
+        with pytest.raises(LLMBackendError, match="3 are stored, and this adds 3"):
             client.import_collection(tmp_path / "a.jsonl", collection="b")
         assert [one.name for one in client.list_collections()] == ["a"]
