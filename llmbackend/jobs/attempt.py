@@ -1,4 +1,4 @@
-"""One worker's try at a job, as long as it runs here."""
+"""A worker's attempt at a job, while it runs in this process."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .context import Context
 from .ledger import Claim
 
 TRIAL_SECONDS = 10
-"""For so long, a job whose last attempt was lost runs alone, unless it comes further: it may kill its process again."""
+"""How long a job whose last attempt was lost runs alone, unless it makes progress: it may kill its process again."""
 
 
 class Attempt:
-    """A job that runs here. `scope` cancels it; `ended` is set once its end is in the ledger."""
+    """A job running here. `scope` cancels it; `ended` is set once its end is in the ledger."""
 
     def __init__(self, job: Claim) -> None:
         self.job = job
@@ -27,11 +27,11 @@ class Attempt:
         self.refused = False
         """Whether it was stopped because its key is no longer valid."""
         self.takes_slot = True
-        """Until its function has ended: noting how it ended takes none."""
+        """False once its function has ended: recording the end takes no slot."""
         self._began = time.monotonic()
 
     @property
     def on_trial(self) -> bool:
-        """Whether it may be what killed the last process that was at it."""
+        """Whether it may have killed the process of its last attempt."""
         proven = self.context is not None and self.context.came_further
         return self.job.tries > 1 and not proven and time.monotonic() - self._began < TRIAL_SECONDS

@@ -1,4 +1,4 @@
-"""What a job's function is given: the services it may use, and its side of progress, checkpoints and results."""
+"""The context of a job's function: the services it may use, progress, checkpoints and results."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from ..responses.responder import Responder
 
 PROGRESS_SECONDS = 0.2
-"""Seconds between two writes of a job's progress."""
+"""Seconds between writes of a job's progress."""
 NEWS_SECONDS = 0.05
-"""Until a new stage, or first headway, is written: a job that ends sooner is written once, at its end."""
+"""Seconds until a new stage or the first progress is written, so that a shorter job is written only at its end."""
 
 Save = Callable[[dict[str, Any], list[Chunk]], Coroutine[Any, Any, None]]
-"""Writes values of the job's row together with chunks of its result."""
+"""Writes values of the job's row and chunks of its result in one transaction."""
 
 
 Read = Callable[[], Coroutine[Any, Any, list[Any]]]
@@ -39,16 +39,16 @@ Read = Callable[[], Coroutine[Any, Any, list[Any]]]
 
 
 class Waits(Exception):
-    """Raised by a job's function where it waits for somebody's word; `state` is its checkpoint."""
+    """Raised by a job's function to wait for approval; `state` is its checkpoint."""
 
     def __init__(self, state: Any) -> None:
-        super().__init__("the job waits for somebody's word")
+        super().__init__("the job waits for approval")
         self.state = state
 
 
 @dataclass(frozen=True)
 class JobServices:
-    """What a job may use."""
+    """The services that a job may use."""
 
     chat: ChatModel
     embedder: CachedEmbedder
@@ -59,13 +59,21 @@ class JobServices:
     responder: Responder
     prompts: Prompts
     chats_at_once: int
-    """Chats, or analyses, that one job has under way (CHATS_AT_ONCE)."""
+    """Chats or analyses that one job runs at once (CHATS_AT_ONCE)."""
     agents: Any = None
-    """What agents use (AgentServices, of a storey above)."""
+    """AgentServices, typed Any because agents/ is above jobs/."""
 
 
 class Context:
-    """A job at work. Cancelling it cancels the function at its next await, as anyio and asyncio do."""
+    """A running job, as its function sees it. Cancelling the job cancels the function at its next await.
+
+    async def run(context, params):
+        for number, text in enumerate(params.texts):
+            context.results.append([work(text)])
+            context.progress(number + 1, len(params.texts))
+            await context.checkpoint({"done": number + 1})
+        return {"count": context.results.count}
+    """
 
     def __init__(
         self, job: Claim, services: JobServices, resume: Any, results: Results, save: Save, read: Read
@@ -76,9 +84,9 @@ class Context:
         """1 for the first."""
         self.services = services
         self.resume = resume
-        """What the last attempt saved by `checkpoint`; None if it saved nothing, or there was none."""
+        """The state that an earlier attempt saved by `checkpoint`; None if there is none."""
         self.results = results
-        """Rows of the result, any number: `results.append([…])` or `results.append_vectors(matrix)`."""
+        """The result's rows, any number of them: `results.append([…])` or `results.append_vectors(matrix)`."""
         self._save = save
         self._read = read
         self._reached = job.reached
@@ -93,17 +101,17 @@ class Context:
         self._to_write_at = math.inf
 
     def collection(self, name: str) -> QualifiedName:
-        """What `services.collections` takes, for a name that the params have in `collection`; raises Forbidden."""
+        """The qualified name of a collection named in the params, for `services.collections`. Raises Forbidden."""
         return tracing.current().collection(name)
 
     def progress(self, done: int, total: int, stage: str = "") -> None:
-        """Tell how far the work is. Written now and then, in the background: work never waits for it."""
+        """Report progress. It is written now and then in the background, so calling this is cheap."""
         if self._first is None:
             self._first = done
         took = time.monotonic() - self._began
         rate = (done - self._first) / took if took > 0 and done > self._first else None
         news = stage != self._state.get("stage")
-        if done > self._reached:  # further than any attempt before: this one was not in vain
+        if done > self._reached:  # further than any earlier attempt, so the count of tries starts again
             news = news or not self._headway
             self._reached = done
             self._headway = {"reached": done, "tries": 0}
@@ -112,7 +120,7 @@ class Context:
         self._write_at(loop.time() + NEWS_SECONDS if news else self._written + PROGRESS_SECONDS)
 
     def _write_at(self, moment: float) -> None:
-        """By the loop's clock, unless a write is due sooner."""
+        """Schedule a write for a moment of the loop's clock, unless one is due sooner."""
         if moment < self._to_write_at:
             self._forget_to_write()
             self._to_write_at = moment
@@ -133,7 +141,7 @@ class Context:
             self._to_write, self._to_write_at = None, math.inf
 
     async def checkpoint(self, state: Any) -> None:
-        """Save what is done: `state` (JSON, small) is `resume` of a later attempt, rows appended so far are stored."""
+        """Save the work so far: `state` (small JSON) becomes a later attempt's `resume`; appended rows are stored."""
         await self.settle()
         saved = json.dumps(state)
         if saved != self._checkpoint:
@@ -143,16 +151,16 @@ class Context:
         await self._save(values, self.results.take())
 
     async def saved_rows(self) -> list[Any]:
-        """The rows of the result that earlier attempts have stored."""
+        """The result's rows stored so far by earlier attempts."""
         return await self._read()
 
     def wait(self, state: Any) -> NoReturn:
-        """End this attempt; the job goes on, with `state` as `resume`, once somebody has given their word."""
+        """End this attempt to wait for approval; afterwards the job continues with `state` as `resume`."""
         raise Waits(state)
 
     @property
     def came_further(self) -> bool:
-        """Whether this attempt has done what none before it had."""
+        """Whether this attempt has got further than any before it."""
         return bool(self._headway)
 
     def counts(self) -> dict[str, Any]:
@@ -163,15 +171,13 @@ class Context:
         return self._state
 
     async def settle(self) -> None:
-        """Wait until no progress is being written; what went wrong with it will go wrong with the next write, too.
+        """Wait for a write of progress in flight, and drop a scheduled one: the caller writes the final state next.
 
-        What was not written yet, nor will be: it is for whoever writes next.
+        Errors are ignored, because the caller's own write would meet them again.
         """
         self._forget_to_write()
         while (writing := self._writing) is not None and not writing.done():
-            await asyncio.wait(
-                [writing]
-            )  # meanwhile, what is worked on at the same time may have begun another
+            await asyncio.wait([writing])  # a concurrent part of the job may have started another meanwhile
             self._forget_to_write()
         if writing is not None and not writing.cancelled():
             writing.exception()

@@ -1,6 +1,6 @@
-"""Who works on what: one attempt leases a job, and renews the lease by heartbeats.
+"""Leases: an attempt leases a job and renews the lease by heartbeats; expired leases are recovered.
 
-As in ledger.py, all take the connection of a transaction that writes, but for what only tells whether.
+As in ledger.py, functions take the connection of a write transaction, except those that return a bool.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from .ledger import ENDED, MOMENT, Claim, NewJob, add, fail_all
 from .tables import jobs, now, params, stamp
 
 MAX_ATTEMPTS = 5
-"""Attempts in a row that were lost without progress; after that, the job fails as `lost`."""
+"""After so many attempts in a row lost without progress, the job fails as `lost`."""
 ALONE_WITHIN = 60.0
-"""Seconds for which a job that may have killed its process waits for an idle worker; then any worker takes it."""
+"""Seconds that a job which may have killed its process waits for an idle worker; then any worker takes it."""
 LONGEST_BACKOFF = 60.0
 
 
 @dataclass(frozen=True)
 class WorkerCapacity:
-    """What a worker can take: which places and types of job, how many, and how many jobs of one owner may run everywhere."""
+    """What a worker can take: places and types of jobs, how many, and the limit on one owner's running jobs."""
 
     worker: str
     places: Sequence[str]
@@ -39,18 +39,18 @@ class WorkerCapacity:
     alone: bool = True
     """Whether the worker runs no other job."""
     idle_owners: bool = False
-    """Whether it takes up jobs only of those who have none at work."""
+    """Whether it only takes jobs of owners who have none running."""
 
 
 class Claimed(NamedTuple):
-    """What a worker gets: the id of a job that it added, and the jobs that are its now."""
+    """The id of the job that was added, if any, and the jobs claimed."""
 
     added: str
     claims: Sequence[Claim]
 
 
 def accept(connection: Connection, job: NewJob, capacity: WorkerCapacity) -> Claimed:
-    """As `ledger.add`, of a job that has to wait for nothing: the worker has it at once, if it is new."""
+    """Like `ledger.add` for a job that can start now: the worker claims it at once, if it is new."""
     attempt = _attempt(capacity, now())
     job_id, number = add(connection, job, status="running", attempts=1, tries=1, **attempt)
     if number is None:
@@ -61,13 +61,13 @@ def accept(connection: Connection, job: NewJob, capacity: WorkerCapacity) -> Cla
 
 
 def claim(connection: Connection, capacity: WorkerCapacity, last_turn: Mapping[str, float]) -> Claimed:
-    """The next jobs for a worker, now running; fewer than its free slots if there are no more.
+    """Claim the next jobs for a worker, at most its free slots; they are running once this commits.
 
-    Owners take turns: whoever has the fewest jobs running, then whose last turn (by this worker) is longest ago.
+    Owners take turns: the one with the fewest running jobs first, then the one whose last turn here is longest ago.
     Among an owner's jobs the highest priority goes first, then the oldest.
     """
     if connection.dialect.name == "postgresql":
-        # One claims at a time, or the limit per owner could be passed.
+        # One worker claims at a time, or the limit per owner could be exceeded.
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7238002)")
     waiting = list(connection.execute(_OWNERS).scalars())
     running: Counter[str] = Counter()
@@ -88,7 +88,7 @@ def claim(connection: Connection, capacity: WorkerCapacity, last_turn: Mapping[s
         running[owner] += 1
         turns[owner] = moment
         if job.tries > 1:
-            break  # it may have killed its last process: let it be alone
+            break  # it may have killed its last process, so it runs alone
     return Claimed("", claimed)
 
 
@@ -169,7 +169,7 @@ def _attempt(capacity: WorkerCapacity, moment: float) -> dict[str, Any]:
 
 
 def runnable(connection: Connection, capacity: WorkerCapacity) -> bool:
-    """Whether a job waits that the worker could take, limits per owner aside."""
+    """Whether there is a job that the worker could take, ignoring limits per owner."""
     return connection.execute(_RUNNABLE, _given(capacity, now())).first() is not None
 
 
@@ -182,18 +182,18 @@ def _given(capacity: WorkerCapacity, moment: float) -> dict[str, Any]:
 
 
 def extend(connection: Connection, tokens: Iterable[str], lease: float) -> None:
-    """Renew the leases of these attempts: their heartbeat."""
+    """Renew the leases of these attempts: the heartbeat."""
     moment = now()
     values = {"lease": moment + lease, "reckoned_at": moment}
     connection.execute(update(jobs).where(jobs.c.token.in_(tokens)).values(**values))
 
 
 def alive(connection: Connection, tokens: Iterable[str]) -> set[str]:
-    """The tokens that still hold their job."""
+    """Those of the tokens that still hold their job."""
     return set(connection.execute(select(jobs.c.token).where(jobs.c.token.in_(tokens))).scalars())
 
 
-# Of jobs whose worker is gone
+# Jobs whose worker is gone
 
 
 def expired(connection: Connection) -> bool:
@@ -203,10 +203,7 @@ def expired(connection: Connection) -> bool:
 
 
 def reap(connection: Connection) -> None:
-    """Queue jobs whose lease has expired again, after a pause.
-
-    What did so in MAX_ATTEMPTS attempts, none of which came further than any before, has failed as lost.
-    """
+    """Requeue jobs whose lease has expired, after a pause; after MAX_ATTEMPTS without progress they fail as lost."""
     moment = now()
     late = (jobs.c.status == "running", jobs.c.lease < moment)
     _fail_lost(connection, *late)
@@ -215,15 +212,15 @@ def reap(connection: Connection) -> None:
 
 
 def recover(connection: Connection, worker: str) -> None:
-    """As `reap`, without a pause, for the jobs of a worker that is known to be dead."""
-    # Jobs of version 0.1 do not tell who was at them: it was whoever held this data directory.
+    """Like `reap`, but without a pause, for the jobs of a worker known to be dead."""
+    # Jobs of version 0.1 do not name their worker: it was the one holding this data directory.
     left = (jobs.c.status == "running", jobs.c.worker.is_(None) | (jobs.c.worker == worker))
     _fail_lost(connection, *left)
     _queue_again(connection, *left, moment=now())
 
 
 def backoff(tries: int) -> float:
-    """Seconds until a lost job is tried again."""
+    """Seconds until a lost job is attempted again."""
     return min(2.0 ** min(max(tries, 1) - 1, 10), LONGEST_BACKOFF)
 
 
@@ -236,6 +233,6 @@ def _fail_lost(connection: Connection, *which: Any) -> None:
     error = LLMBackendError(
         f"lost: its process was killed in each of {MAX_ATTEMPTS} attempts", details={"reason": "lost"}
     )
-    # Locked where there is more than one writer: none of them may turn out to be alive meanwhile.
+    # Locked, if there are several writers, so that none of these attempts turns out to be alive meanwhile.
     last = select(jobs.c.number).where(*which, jobs.c.tries >= MAX_ATTEMPTS).with_for_update(skip_locked=True)
     fail_all(connection, list(connection.execute(last).scalars()), error)

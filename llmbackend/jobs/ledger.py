@@ -1,7 +1,7 @@
-"""The truth about jobs: each change of a job's state is one function here, a compare-and-set on its row.
+"""The ledger of jobs: every change of a job's state is a function here, a compare-and-set on its row.
 
-All take the connection of a transaction that writes. A write of an attempt carries the token that it was given when it
-claimed the job; once the job is somebody else's (its lease ran out, it was cancelled), such a write raises LostAttempt.
+All take the connection of a write transaction. An attempt's writes carry the token it got when it claimed the job; once
+the job is no longer its own (the lease expired, or the job was cancelled), they raise LostAttempt.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOMENT: BindParameter[float] = bindparam("moment")
 
 
 class LostAttempt(Exception):
-    """The job is not this attempt's any more."""
+    """The job no longer belongs to this attempt."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class NewJob:
     owner: str = DEFAULT
     """The project."""
     key: str = ""
-    """Whose rights it has when it runs."""
+    """Id of the key whose rights it has when it runs."""
     place: str = ""
     priority: int = 0
     run_at: float = 0.0
@@ -43,21 +43,21 @@ class NewJob:
     idempotency_key: str | None = None
     webhook: str | None = None
     most: Sequence[Most] = ()
-    """What limits the jobs of its owner and key."""
+    """The limits on its owner's and key's jobs."""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     @property
     def fingerprint(self) -> str:
-        """Tells another job from this one given once more."""
+        """A hash that is equal if the same job is submitted again."""
         given: list[Any] = [self.type, self.params, self.priority, sorted(self.depends_on)]
-        if self.run_at or self.webhook is not None:  # those of older versions were told without
+        if self.run_at or self.webhook is not None:  # older versions hashed without these
             given += [self.run_at, self.webhook]
         return hashlib.sha256(json.dumps(given).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A job that is now this attempt's."""
+    """A job claimed by an attempt."""
 
     number: int
     id: str
@@ -77,14 +77,14 @@ class Claim:
 class Added(NamedTuple):
     id: str
     number: int | None
-    """None where the job was there already, accepted under the same key."""
+    """None if the job existed already, under the same idempotency key."""
 
 
 def add(connection: Connection, job: NewJob, **attempt: Any) -> Added:
-    """Accept a job, queued or with an `attempt` at it, unless it is there already.
+    """Add a job, queued or already claimed by an `attempt`, unless it exists.
 
-    Raises Conflict if the key was another job's, or a job that it depends on can no longer complete, NotFound, and
-    Overloaded.
+    Raises Conflict if its idempotency key belongs to another job or a job that it depends on can no longer complete,
+    NotFound (a dependency), Overloaded.
     """
     if (known := _accepted(connection, job)) is not None:
         return Added(known, None)
@@ -120,9 +120,9 @@ def add(connection: Connection, job: NewJob, **attempt: Any) -> Added:
 
 
 def _require_within(connection: Connection, limits: Sequence[Most]) -> None:
-    """Raises Overloaded if one of those has as many jobs as it may."""
+    """Raise Overloaded if a limit on jobs is reached."""
     for most in limits:
-        if connection.dialect.name == "postgresql":  # one adds at a time, or the limit could be passed
+        if connection.dialect.name == "postgresql":  # one adds at a time, or the limit could be exceeded
             lock = select(
                 func.pg_advisory_xact_lock(
                     func.hashtextextended(f"jobs of {most.whose.kind} {most.whose.name}", 0)
@@ -137,7 +137,7 @@ def _require_within(connection: Connection, limits: Sequence[Most]) -> None:
 
 
 def _accepted(connection: Connection, job: NewJob) -> str | None:
-    """The id of the job that was accepted under the same key; raises Conflict if that is another one."""
+    """The id of the job added under the same idempotency key, if any. Raises Conflict if it is a different job."""
     if job.idempotency_key is None:
         return None
     known = connection.execute(
@@ -147,22 +147,22 @@ def _accepted(connection: Connection, job: NewJob) -> str | None:
     ).first()
     if known is not None and known.fingerprint != job.fingerprint:
         raise Conflict(
-            f"idempotency_key {job.idempotency_key!r} was given with another job: use a new key for this one",
+            f"idempotency_key {job.idempotency_key!r} was used for another job: use a new key for this one",
             details={"job_id": known.id},
         )
     return None if known is None else str(known.id)
 
 
-# Statements of every job's way are made once: that takes longer than to execute them.
+# Built once, because building a statement takes longer than executing it.
 _ADD = insert(jobs).returning(jobs.c.number)
 _ADD_PARAMS = insert(params)
 
 
 def _waited_for(connection: Connection, owner: str, ids: Sequence[str]) -> dict[int, bool]:
-    """The numbers of these jobs of the project, and whether each is completed."""
+    """The numbers of these jobs of the project, and whether each is completed. Raises NotFound, Conflict."""
     if not ids:
         return {}
-    # Locked where there is more than one writer, so that none of them ends unseen meanwhile.
+    # Locked, if there are several writers, so that none of them ends unseen meanwhile.
     found = connection.execute(
         select(jobs.c.id, jobs.c.number, jobs.c.status)
         .where(jobs.c.owner == owner, jobs.c.id.in_(ids))
@@ -181,11 +181,11 @@ def _waited_for(connection: Connection, owner: str, ids: Sequence[str]) -> dict[
     return {row.number: row.status == "completed" for row in found}
 
 
-# Of an attempt
+# By an attempt
 
 
 def advance(connection: Connection, job: Claim, values: Mapping[str, Any]) -> bool:
-    """Change the attempt's job; tells whether its end is to be told. Raises LostAttempt."""
+    """Update the attempt's job; returns whether others must be notified of its end. Raises LostAttempt."""
     own = {"of_number": job.number, "by_token": job.token}
     changed = connection.execute(_ADVANCE, {**own, **values}).first()
     if changed is None:
@@ -202,7 +202,7 @@ _ADVANCE = (
 
 
 def complete(connection: Connection, job: Claim, result: str, values: Mapping[str, Any]) -> None:
-    """`result` is JSON; raises LostAttempt."""
+    """Mark the job completed, with a JSON result. Raises LostAttempt."""
     ended = {**ENDED, "status": "completed", "finished_at": stamp(), "result": result}
     if advance(connection, job, {**values, **ended}):
         _release_dependants(connection, job.number)
@@ -210,24 +210,24 @@ def complete(connection: Connection, job: Claim, result: str, values: Mapping[st
 
 
 def fail(connection: Connection, job: Claim, error: LLMBackendError) -> None:
-    """Raises LostAttempt."""
+    """Mark the job failed. Raises LostAttempt."""
     ended = {**ENDED, "status": "failed", "finished_at": stamp(), "error": json.dumps(error.to_dict())}
     if advance(connection, job, {**ended}):
         _give_up_dependants(connection, [job.number])
 
 
 def hand_back(connection: Connection, job: Claim, values: Mapping[str, Any] | None = None) -> None:
-    """Queued again, as if this attempt had not been; raises LostAttempt."""
+    """Requeue the job as if this attempt had never been. Raises LostAttempt."""
     queued = {**ENDED, "status": "queued", "attempts": job.attempts - 1, "tries": 0}
     advance(connection, job, {**queued, **(values or {})})
 
 
 WAITS = "needs approval"
-"""The stage of a job that waits for somebody's word."""
+"""The stage of a job that waits for approval."""
 
 
 def put_aside(connection: Connection, job: Claim, checkpoint: str) -> None:
-    """Queued again, and not taken up before somebody has answered; raises LostAttempt."""
+    """Requeue the job, blocked until `answer` is called. Raises LostAttempt."""
     hand_back(connection, job, {"blocked": 1, "stage": WAITS, "checkpoint": checkpoint})
 
 
@@ -237,16 +237,16 @@ ENDED: dict[str, Any] = {"worker": None, "token": None, "lease": None}
 GIVEN_PARAMS = select(params.c.params).where(params.c.job == bindparam("number"))
 
 
-# Of callers
+# By callers
 
 
 def of_project(reach: str | None) -> tuple[ColumnElement[bool], ...]:
-    """Of which jobs a caller may know: those of its project, or (None) all."""
+    """The condition for jobs that a caller may see: its project's, or all if None."""
     return () if reach is None else (jobs.c.owner == reach,)
 
 
 def cancel(connection: Connection, reach: str | None, job_id: str) -> bool:
-    """Tells whether the job was waiting or running, and now is cancelled. Whoever is at it finds out and stops."""
+    """Cancel a queued or running job; returns whether it was one. Its attempt finds out and stops."""
     row = connection.execute(
         update(jobs)
         .where(*of_project(reach), jobs.c.id == job_id, jobs.c.status.in_(("queued", "running")))
@@ -259,7 +259,7 @@ def cancel(connection: Connection, reach: str | None, job_id: str) -> bool:
 
 
 def retry(connection: Connection, caller: Caller, job_id: str, limits: Sequence[Most] = ()) -> None:
-    """Queue a failed or cancelled job again, to go on from its last checkpoint, with the rights of the caller's key.
+    """Requeue a failed or cancelled job, to continue from its last checkpoint with the rights of the caller's key.
 
     Raises NotFound, Conflict, JobExpired and Overloaded.
     """
@@ -272,12 +272,12 @@ def retry(connection: Connection, caller: Caller, job_id: str, limits: Sequence[
         raise missing(job_id)
     if row.status not in ("failed", "cancelled"):
         raise Conflict(
-            f"job {job_id} is {row.status}: only one that failed or was cancelled can be tried again",
+            f"job {job_id} is {row.status}: only a failed or cancelled job can be retried",
             details={"job_id": job_id, "status": row.status},
         )
     if connection.execute(GIVEN_PARAMS, {"number": row.number}).first() is None:
         raise JobExpired(
-            f"the params of job {job_id} are no more: submit it again", details={"job_id": job_id}
+            f"the params of job {job_id} have expired: submit it again", details={"job_id": job_id}
         )
     _require_within(connection, limits)
     others = connection.execute(
@@ -307,7 +307,7 @@ def retry(connection: Connection, caller: Caller, job_id: str, limits: Sequence[
 def answer(
     connection: Connection, reach: str | None, job_id: str, change: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Have a job that waits for somebody's word go on, its checkpoint changed by that; raises NotFound and Conflict."""
+    """Let a job that waits for approval continue; `change` edits its checkpoint. Raises NotFound, Conflict."""
     row = connection.execute(
         select(jobs.c.number, jobs.c.status, jobs.c.stage, jobs.c.checkpoint)
         .where(*of_project(reach), jobs.c.id == job_id)
@@ -317,7 +317,7 @@ def answer(
         raise missing(job_id)
     if row.status != "queued" or row.stage != WAITS:
         raise Conflict(
-            f"run {job_id} waits for nobody's word: it is {row.status}",
+            f"run {job_id} does not wait for approval: it is {row.status}",
             details={"job_id": job_id, "status": row.status},
         )
     state = json.loads(row.checkpoint)
@@ -333,11 +333,11 @@ def missing(job_id: str) -> NotFound:
     return NotFound(f"no job {job_id!r}", details={"job_id": job_id})
 
 
-# Those who are to know of a job's end
+# Notifying others of a job's end
 
 
 def _tell(connection: Connection, numbers: Sequence[int]) -> None:
-    """Have their webhooks delivered."""
+    """Make these jobs' webhooks due."""
     which = (webhooks.c.job.in_(numbers), webhooks.c.due_at.is_(None))
     moment = now()
     values = {"due_at": moment, "reckoned_at": moment, "tries": 0, "delivered_at": None}
@@ -354,7 +354,7 @@ def _release_dependants(connection: Connection, number: int) -> None:
 
 
 def _give_up_dependants(connection: Connection, numbers: Sequence[int]) -> None:
-    """What waits for a job that will not complete has failed, and what waits for that; their URLs are told."""
+    """Fail the jobs that depend on these, and their dependants in turn, and make their webhooks due."""
     _tell(connection, numbers)
     for row in connection.execute(
         select(jobs.c.number, jobs.c.id, jobs.c.status).where(jobs.c.number.in_(numbers))
@@ -366,14 +366,14 @@ def _give_up_dependants(connection: Connection, numbers: Sequence[int]) -> None:
         ).scalars()
         what = "was cancelled" if row.status == "cancelled" else "failed"
         error = Conflict(
-            f"job {row.id}, which this one waited for, {what}: retry that, then this",
+            f"job {row.id}, which this one depends on, {what}: retry that, then this",
             details={"reason": "dependency", "job_id": row.id},
         )
         fail_all(connection, list(waiting), error)
 
 
 def fail_all(connection: Connection, numbers: Sequence[int], error: LLMBackendError) -> None:
-    """Mark these jobs failed, and what waits for them."""
+    """Mark these jobs and their dependants failed."""
     if numbers:
         connection.execute(
             update(jobs)

@@ -1,4 +1,4 @@
-"""Jobs as callers see them."""
+"""Reading jobs as callers see them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _SHOWN = [column for column in jobs.c if column.name not in ("key", "token", "lease", "checkpoint", "result")]
 
-# Statements of every job's way are made once, as in ledger.py.
+# Frequent statements are built once, as in ledger.py.
 _WITH_RESULT = select(*_SHOWN, jobs.c.result).where(jobs.c.id == bindparam("of_id"))
 _WAITS_FOR = (
     select(jobs.c.id)
@@ -32,7 +32,7 @@ _WEBHOOK = select(webhooks).where(webhooks.c.job == bindparam("of_number"))
 
 
 def status(connection: Connection, reach: str | None, job_id: str, keep_days: float) -> JobStatus:
-    """The job with its result, the rows of it as far as they are small; raises NotFound."""
+    """The job with its result, and the result's rows if they are small. Raises NotFound."""
     row = connection.execute(_WITH_RESULT, {"of_id": job_id}).mappings().first()
     if row is None or reach not in (None, row["owner"]):
         raise missing(job_id)
@@ -46,7 +46,7 @@ def status(connection: Connection, reach: str | None, job_id: str, keep_days: fl
         seen.result = json.loads(row["result"])
         if seen.rows is not None and row["row_bytes"] <= results.INLINE_BYTES:
             chunks = list(results.read(connection, row["number"]))
-            # Results of version 0.1 have theirs already.
+            # Results of version 0.1 contain their rows already.
             seen.result.setdefault(seen.rows.name, results.whole(chunks))
             dimension = chunks[0].dimension if chunks else seen.result.get("dimension")
             seen.rows = seen.rows.model_copy(update={"inline": True, "dimension": dimension or None})
@@ -56,7 +56,7 @@ def status(connection: Connection, reach: str | None, job_id: str, keep_days: fl
 def watched(
     connection: Connection, reach: str | None, job_id: str, keep_days: float
 ) -> tuple[int, JobStatus]:
-    """The job's version, which grows with each change, and the job without its result; raises NotFound."""
+    """The job's version, which grows with each change, and the job without its result. Raises NotFound."""
     query = select(*_SHOWN).where(*of_project(reach), jobs.c.id == job_id)
     row = connection.execute(query).mappings().first()
     if row is None:
@@ -65,7 +65,7 @@ def watched(
 
 
 def _pending(connection: Connection, row: RowMapping) -> Any:
-    """What a job that waits for somebody's word waits for."""
+    """The tool calls that a job waits for approval of; None if it does not wait."""
     if row["status"] != "queued" or row["stage"] != WAITS:
         return None
     saved = connection.execute(select(jobs.c.checkpoint).where(jobs.c.number == row["number"])).scalar()
@@ -73,7 +73,7 @@ def _pending(connection: Connection, row: RowMapping) -> Any:
 
 
 def rows_from(connection: Connection, reach: str | None, job_id: str, offset: int) -> list[Any]:
-    """A job's rows so far, from one on, whether it has ended or not; raises NotFound."""
+    """A job's rows so far from `offset` on, whether it has ended or not. Raises NotFound."""
     number = connection.execute(select(jobs.c.number).where(*of_project(reach), jobs.c.id == job_id)).scalar()
     if number is None:
         raise missing(job_id)
@@ -83,7 +83,7 @@ def rows_from(connection: Connection, reach: str | None, job_id: str, offset: in
 def changed(
     connection: Connection, known: Mapping[str, int], keep_days: float
 ) -> list[tuple[int, JobStatus]]:
-    """As `watched`, those of these jobs whose version is another than that which is known."""
+    """Those of the known jobs whose version has changed, as `watched` returns them."""
     versions = select(jobs.c.id, jobs.c.version).where(jobs.c.id.in_(known))
     news = [row.id for row in connection.execute(versions) if row.version != known[row.id]]
     if not news:
@@ -93,7 +93,7 @@ def changed(
 
 
 def unfinished(connection: Connection, job_ids: Sequence[str]) -> set[str]:
-    """Those of these jobs that wait or run."""
+    """Those of these jobs that are queued or running."""
     going_on = jobs.c.status.in_(("queued", "running"))
     return set(connection.execute(select(jobs.c.id).where(jobs.c.id.in_(job_ids), going_on)).scalars())
 
@@ -118,9 +118,9 @@ def listed(
 def completed(
     connection: Connection, reach: str | None, job_id: str, keep_days: float, *, partial: bool = False
 ) -> RowMapping:
-    """Number, result and row_count of a completed job; raises NotFound, JobExpired, and Conflict if it is not.
+    """Number, result and row_count of a completed job. Raises NotFound, JobExpired, Conflict if it is not completed.
 
-    Where it may be `partial`, any other's, too, of which the result is null.
+    With `partial`, other jobs are allowed too; their result is null.
     """
     shown = (jobs.c.number, jobs.c.status, jobs.c.result, jobs.c.row_count, jobs.c.finished_at)
     query = select(*shown).where(*of_project(reach), jobs.c.id == job_id)
@@ -131,7 +131,7 @@ def completed(
         if partial:
             return row
         raise Conflict(
-            f"job {job_id} is {row['status']}: there is no result, but there may be rows (partial)",
+            f"job {job_id} is {row['status']}: it has no result, but may have rows so far (partial=True)",
             details={"job_id": job_id, "status": row["status"]},
         )
     if row["result"] is None or row["finished_at"] < oldest(keep_days):
@@ -143,18 +143,18 @@ def completed(
 
 
 def oldest(keep_days: float) -> str:
-    """The moment before which results are not kept."""
+    """The moment before which results have expired."""
     return stamp(now() - keep_days * 86400)
 
 
 def _seen(row: RowMapping, keep_days: float, **more: Any) -> JobStatus:
-    """The row as a job; one that cannot be read is shown as damaged, so that a list is never lost by one of its rows."""
+    """A row as a job; a row that cannot be read is shown as damaged, so that it does not spoil a whole list."""
     try:
         return _job(row, keep_days, **more)
     except Exception as error:
         log.warning("the row of job %s is damaged: %r", row["id"], error)
         damage = LLMBackendError(
-            "this job's row in the database is damaged: cancel it, and submit it again",
+            "this job's row in the database is damaged: cancel the job and submit it again",
             details={"reason": "damaged"},
         )
         status, owner = row["status"], row["owner"]
@@ -205,7 +205,7 @@ def _job(row: RowMapping, keep_days: float, **more: Any) -> JobStatus:
 
 
 def waiting(connection: Connection) -> tuple[dict[tuple[str, str], int], dict[tuple[str, str], float]]:
-    """How many jobs wait or are at work, by type and status, and how many seconds ago the oldest of each was accepted."""
+    """The number of queued and running jobs by (type, status), and the age in seconds of the oldest of each."""
     place = jobs.c.type, jobs.c.status
     query = select(*place, func.count(), func.min(jobs.c.created_at)).group_by(*place)
     found = connection.execute(query.where(jobs.c.status.in_(("queued", "running")))).all()

@@ -1,4 +1,4 @@
-"""The kinds of job: built in, a project's own by `@job_type`, or an installed package's by an entry point."""
+"""Job types: built in, a project's own by `@job_type`, or an installed package's by an entry point."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..plugins import Registry
 from .context import Context, JobServices
 
 Where = Literal["anywhere", "collections", "here"]
-"""In any process; in any that has the collections (all, where they are on a Qdrant server); in that which accepts it."""
+"""Where a job may run: in any process, in one with the collections (any, if on a Qdrant server), or only here."""
 
 Run = Callable[[Context, Any], Awaitable[dict[str, Any] | None]]
 Unfinished = Callable[[Sequence[str]], Awaitable[set[str]]]
-"""Tells which of some jobs' ids are those of jobs that wait or run."""
+"""Returns those of the given job ids whose jobs are queued or running."""
 Tidy = Callable[[JobServices, Unfinished], Awaitable[None]]
 _Run = TypeVar("_Run", bound=Run)
 
@@ -30,18 +30,18 @@ class JobType:
     params: type[BaseModel]
     run: Run
     rows: str | None = None
-    """Under which name a result has the rows that were appended to `context.results`."""
+    """The name under which a result has the rows appended to `context.results`."""
     where: Where = "anywhere"
     check: Callable[[JobServices, Any], None] = lambda services, params: None
-    """Raises what can be known at once to be wrong with valid params."""
+    """Raises what is wrong with params that fit the schema, as far as can be known when submitting."""
     rights: Sequence[Right] = ()
-    """What its key has to have, besides that to use jobs, on the collections that its params name."""
+    """Rights that its key needs, besides "jobs", on the collections named in its params."""
     asks: Asks | None = None
-    """The kind of model that it asks: the one that its params name, or the one that is set."""
+    """The kind of model that it asks: the one named in its params, or the default one."""
     access_needed: Callable[[Mapping[str, Any]], AccessNeeded] | None = None
-    """What it is about, by its params, where that is more than the above tell."""
+    """The access needed by given params, if `rights` and `asks` do not cover it."""
     tidy: Tidy | None = None
-    """Removes what jobs left that have ended and will not go on; called after each attempt, and now and then."""
+    """Removes leftovers of jobs that will not continue; called after each attempt, and now and then."""
 
 
 TYPES: Registry[JobType] = Registry("job type")
@@ -59,12 +59,11 @@ def job_type(
     access_needed: Callable[[Mapping[str, Any]], AccessNeeded] | None = None,
     tidy: Tidy | None = None,
 ) -> Callable[[_Run], _Run]:
-    """Register an `async def run(context, params)` as a kind of job; what it returns, a dict, is the job's result.
+    """Register an `async def run(context, params)` as a job type; the dict that it returns is the job's result.
 
-    It may be run more than once: the process that is at it may be killed, and `context.resume` then tells what
-    `context.checkpoint` saved. See Context for progress, checkpoints and results of any size. If its params have a
-    `collection`, its key needs the right to write to that, unless other `rights` are told. Raises ValueError if there is
-    another kind of that name.
+    It may run more than once, because its process may be killed: `context.resume` is then what `context.checkpoint`
+    saved. See Context for progress, checkpoints and results of any size. If its params have a `collection`, the key
+    needs the right to write to it, unless other `rights` are given. Raises ValueError if the name is taken.
     """
 
     def register(run: _Run) -> _Run:
@@ -79,7 +78,7 @@ def job_type(
 
 
 def access_needed(kind: JobType, params: Mapping[str, Any]) -> AccessNeeded:
-    """What a job of these params is about."""
+    """The access that a job with these params needs."""
     if kind.access_needed is not None:
         return kind.access_needed(params)
     model = params.get("model")
@@ -89,9 +88,9 @@ def access_needed(kind: JobType, params: Mapping[str, Any]) -> AccessNeeded:
 
 
 def checked(name: str, params: dict[str, Any], services: JobServices) -> tuple[JobType, str]:
-    """The kind of a job and its params as JSON, validated.
+    """The job type and its validated params as JSON.
 
-    Raises InvalidRequest that names the type or the params that do not fit, NotFound for a model there is not.
+    Raises InvalidRequest for an unknown type or params that do not fit, NotFound for an unknown model.
     """
     kind = TYPES.get(name)
     if kind is None:

@@ -1,4 +1,4 @@
-"""Rows of a job's result: written in chunks as the work goes on, read in pages, never held as a whole."""
+"""Rows of a job's result: written in chunks while it runs, read in pages, never all in memory."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INLINE_BYTES = 2**20
-"""Larger results are not part of a job's status: they are read in pages."""
+"""Larger results are not included in a job's status, but read in pages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive rows: lines of JSON, or little-endian float32 if there is a `dimension`."""
+    """Consecutive rows: lines of JSON, or vectors of little-endian float32 if `dimension` is not 0."""
 
     first: int
     count: int
@@ -34,21 +34,21 @@ class Chunk:
 
 
 class Results:
-    """The result as an attempt writes it. Appended rows are stored by the next checkpoint, or at the end of the job."""
+    """The result being written. Appended rows are stored by the next checkpoint, or at the end of the job."""
 
     def __init__(self, count: int = 0, size: int = 0) -> None:
         self.count = count
-        """Rows so far, those of earlier attempts included."""
+        """Rows so far, including earlier attempts'."""
         self.size = size
         self._waiting: list[Chunk] = []
 
     def append(self, rows: Sequence[Any]) -> None:
-        """Rows of JSON."""
+        """Append rows of JSON."""
         lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows]
         self._add(len(rows), 0, "\n".join(lines).encode("utf-8", "surrogatepass"))
 
     def append_vectors(self, vectors: NDArray[np.float32]) -> None:
-        """Rows that are vectors: a (count, dimension) matrix."""
+        """Append rows of vectors: a (count, dimension) matrix."""
         count, dimension = vectors.shape
         self._add(count, dimension, vectors.astype("<f4", copy=False).tobytes())
 
@@ -59,7 +59,7 @@ class Results:
             self.size += len(data)
 
     def take(self) -> list[Chunk]:
-        """Take the chunks that are not stored yet, to store them."""
+        """Return the chunks not stored yet and forget them; the caller stores them."""
         taken, self._waiting = self._waiting, []
         return taken
 
@@ -85,7 +85,7 @@ _STORE = insert(table)
 
 
 def expire(connection: Connection, oldest: str) -> int:
-    """Remove the params and results of up to 100 jobs that ended before that moment; returns how many there were."""
+    """Delete the params and results of up to 100 jobs that ended before `oldest`; returns how many jobs."""
     old = (
         select(jobs.c.number)
         .join(params, params.c.job == jobs.c.number)
@@ -103,20 +103,20 @@ def expire(connection: Connection, oldest: str) -> int:
 
 
 def forget(connection: Connection, oldest: str) -> int:
-    """Remove up to 100 jobs that ended before that moment, with all their rows; returns how many there were."""
+    """Delete up to 100 jobs that ended before `oldest`, with all their rows; returns how many."""
     old = select(jobs.c.number).where(jobs.c.finished_at < oldest).order_by(jobs.c.number).limit(100)
     numbers = list(connection.execute(old).scalars())
     if numbers:
         for its in (table, params, webhooks, dependencies):
             connection.execute(delete(its).where(its.c.job.in_(numbers)))
-        # What waited for them has been told when they ended.
+        # Dependants were notified when these ended.
         connection.execute(delete(dependencies).where(dependencies.c.waits_for.in_(numbers)))
         connection.execute(delete(jobs).where(jobs.c.number.in_(numbers)))
     return len(numbers)
 
 
 def read(connection: Connection, job: int, offset: int = 0, limit: int | None = None) -> Iterator[Chunk]:
-    """The chunks with the rows from `offset` on, cut to those asked for."""
+    """Chunks with up to `limit` rows from `offset` on."""
     query = _FROM if limit is None else _FROM.where(table.c.first < offset + limit)
     for row in connection.execute(query, {"of_job": job, "offset": offset}):
         chunk = Chunk(*row)
@@ -139,7 +139,7 @@ _FROM = (
 
 
 def stored(connection: Connection, job: int) -> list[Any]:
-    """All rows of JSON so far."""
+    """All JSON rows stored so far; vectors are left out."""
     return values([chunk for chunk in read(connection, job) if not chunk.dimension])
 
 
@@ -155,7 +155,7 @@ def _cut(chunk: Chunk, start: int, stop: int) -> Chunk:
 
 
 def lines(chunk: Chunk) -> list[bytes]:
-    """A line of JSON a row; a vector as `{index, embedding}`, the base64 of its float32, as OpenAI has it."""
+    """One line of JSON per row; a vector is `{index, embedding}` with base64 of its float32, as in OpenAI's API."""
     if not chunk.dimension:
         return chunk.data.split(b"\n")
     width = 4 * chunk.dimension
@@ -172,12 +172,12 @@ def text(chunks: Sequence[Chunk]) -> bytes:
 
 
 def values(chunks: Sequence[Chunk]) -> list[Any]:
-    """Rows as what their lines of JSON say."""
+    """Rows as parsed JSON."""
     return [json.loads(line) for chunk in chunks for line in lines(chunk)]
 
 
 def whole(chunks: Sequence[Chunk]) -> Any:
-    """All rows as they are part of a small result: a list, or the base64 of all vectors, one after the other."""
+    """All rows as included in a small result: a list, or base64 of all vectors one after the other."""
     if chunks and chunks[0].dimension:
         return base64.b64encode(b"".join(chunk.data for chunk in chunks)).decode()
     return values(chunks)

@@ -1,4 +1,4 @@
-"""Recurring jobs: each schedule has a cron line and the time when it is due next."""
+"""Schedules of recurring jobs: each has a cron expression and the time when it is next due."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from .tables import CLOCK_SECONDS, now, stamp
 log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 60.0
-"""Seconds after which a schedule is tried again whose next time cannot be computed."""
+"""Seconds until another try at a schedule whose next time cannot be computed."""
 
 table = Table(
     "job_schedules",
@@ -61,7 +61,7 @@ table = Table(
 
 
 def next_after(cron: str, timezone: str, moment: float) -> float:
-    """When a cron line is due next, in that time zone; raises InvalidRequest."""
+    """When a cron expression is next due in a time zone, after `moment`. Raises InvalidRequest."""
     from cronsim import CronSim, CronSimError
 
     try:
@@ -71,13 +71,13 @@ def next_after(cron: str, timezone: str, moment: float) -> float:
     try:
         return next(CronSim(cron, datetime.fromtimestamp(moment, zone))).timestamp()
     except CronSimError as error:
-        raise InvalidRequest(f"cron {cron!r}: {error}; it is like '30 2 * * MON-FRI'") from error
+        raise InvalidRequest(f"cron {cron!r}: {error}; write it like '30 2 * * MON-FRI'") from error
     except (StopIteration, OverflowError):
         raise InvalidRequest(f"cron {cron!r} is never due") from None
 
 
 def put(connection: Connection, name: str, cron: str, timezone: str, job: ledger.NewJob) -> Schedule:
-    """Make the owner's schedule of that name, or replace it."""
+    """Create the owner's schedule of that name, or replace it. Raises InvalidRequest."""
     moment = now()
     next_at = next_after(cron, timezone, moment)
     remove_if_there(connection, job.owner, name)
@@ -108,7 +108,7 @@ def put(connection: Connection, name: str, cron: str, timezone: str, job: ledger
 
 
 def listed(connection: Connection, caller: Caller) -> list[Schedule]:
-    """Those of the caller's project; for the administrator, those of all."""
+    """The schedules of the caller's project; for the administrator, of all projects."""
     reach = () if caller.reach is None else (table.c.owner == caller.reach,)
     found = connection.execute(select(table).where(*reach).order_by(table.c.owner, table.c.name))
     return [
@@ -126,7 +126,7 @@ def listed(connection: Connection, caller: Caller) -> list[Schedule]:
 
 
 def remove(connection: Connection, caller: Caller, name: str) -> None:
-    """One of the caller's project, or any as `project/name` for the administrator. Raises NotFound."""
+    """Delete a schedule of the caller's project, or any, as `project/name`, for the administrator. Raises NotFound."""
     place = qualified(name, caller)
     within_reach = caller.reach in (None, place.project)
     if not (within_reach and remove_if_there(connection, place.project, place.name)):
@@ -138,8 +138,8 @@ def remove_if_there(connection: Connection, owner: str, name: str) -> bool:
     return gone.rowcount > 0
 
 
-# A schedule whose moment was worked out later than it is now: the clock went back, and it would wait until that comes
-# again. Those of older versions do not tell.
+# A schedule whose next time was computed "in the future": the clock was set back, and it would wait that much longer.
+# Rows of older versions have no reckoned_at.
 _DUE = (table.c.next_at <= ledger.MOMENT) | (
     func.coalesce(table.c.reckoned_at, 0.0) > ledger.MOMENT + CLOCK_SECONDS
 )
@@ -151,9 +151,9 @@ def any_due(connection: Connection) -> bool:
 
 
 def submit_due(connection: Connection, limits: Callable[[str, str], Sequence[Most]]) -> None:
-    """Submit a job for each schedule that is due: one, however many times it was missed, within the `limits` of owner and key.
+    """Submit one job for each due schedule, however many times it was missed, within the `limits` of owner and key.
 
-    One that cannot be submitted keeps its error, for whoever lists it, and holds up no other.
+    If a schedule cannot be submitted, its error is stored for `listed`, and the others go on.
     """
     moment = now()
     for row in connection.execute(select(table).where(_DUE), {"moment": moment}).all():
@@ -161,7 +161,7 @@ def submit_due(connection: Connection, limits: Callable[[str, str], Sequence[Mos
             with connection.begin_nested():
                 _submit(connection, row, moment, limits)
         except Exception as error:
-            # Ours are told; others may quote what is nobody's business, and are logged.
+            # Other errors than ours may quote internals, so they are only logged.
             ours = error.message if isinstance(error, LLMBackendError) else "failed unexpectedly: see the log"
             if ours != row.error:
                 log.warning("schedule %r of %s could not be submitted: %r", row.name, row.owner, error)
@@ -173,10 +173,10 @@ def _submit(
 ) -> None:
     following = next_after(row.cron, row.timezone, moment)
     values = {"next_at": following, "reckoned_at": moment, "error": None}
-    # Whoever moves it on submits the job, in the same transaction: that is once, and takes no key.
+    # The process that moves it on also submits the job, in the same transaction, so it is submitted once.
     moved = connection.execute(update(table).where(*_same(row)).values(**values)).rowcount == 1
     if moved and not keys.counts(connection, row.key, moment):
-        raise Forbidden("the key that made this schedule counts no more: set it again with another")
+        raise Forbidden("the key that made this schedule is no longer valid: set it again with another")
     if moved and row.next_at <= moment:
         ledger.add(
             connection,

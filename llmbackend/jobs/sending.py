@@ -1,4 +1,4 @@
-"""Sending of webhooks: to public addresses only, unless private ones are allowed."""
+"""Sending webhooks, to public addresses only unless private ones are allowed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .. import addresses, threads
 
 
 async def posted(url: str, body: bytes, headers: Mapping[str, str], timeout: float, *, private: bool) -> int:
-    """The status that a receiver answers with, within so many seconds."""
+    """POST a webhook; returns the receiver's HTTP status. Raises whatever aiohttp does, also after `timeout` seconds."""
     factory = None if private else addresses.public_socket
     connector = aiohttp.TCPConnector(
         socket_factory=factory, resolver=Resolver(), use_dns_cache=False, force_close=True
@@ -30,7 +30,7 @@ async def posted(url: str, body: bytes, headers: Mapping[str, str], timeout: flo
 
 
 class Resolver(AbstractResolver):
-    """In threads of our own, so that names whose servers hang hold up nothing else."""
+    """Resolves names in separate threads, so that hanging DNS servers hold up nothing else."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC

@@ -1,4 +1,4 @@
-"""Jobs as the core uses them: accept, describe, stop. Made and used on the core's event loop."""
+"""The jobs service of the core: submit, read, watch, cancel and retry. Made and used on the core's event loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .webhooks import Deliveries
 from .worker import Worker
 
 ANNOUNCE_SECONDS = 0.02
-"""Seconds between two wake-ups of other processes; each claims as many jobs as it has slots for."""
+"""Seconds between wake-ups of other processes; each claims as many jobs as it has slots."""
 
 
 class Jobs:
@@ -37,7 +37,7 @@ class Jobs:
         keep_days: float,
         vitals: Vitals,
     ) -> None:
-        """`worker` is this process's own; None if all work is done by others."""
+        """`worker` is this process's own; None if only other processes work."""
         self._database = database
         self._queue = queue
         self._worker = worker
@@ -57,7 +57,7 @@ class Jobs:
             await threads.database(self._queue.listen, self._woken)
 
     async def close(self) -> None:
-        """Give running jobs back to the ledger, and let go of the queue."""
+        """Hand running jobs back to the ledger, and close the queue."""
         if self._announcing is not None:
             self._announcing.cancel()
             await asyncio.wait([self._announcing])
@@ -67,17 +67,17 @@ class Jobs:
         await threads.database(self._queue.stop)
 
     async def submit(self, job: NewJob) -> str:
-        """The id of the job, durable once this returns; as `ledger.add`."""
+        """Submit a job; returns its id once it is durable. Raises as `ledger.add`."""
         accepting = self._worker.accept(job) if self._worker is not None else None
         if accepting is not None:
             job_id, _ = await asyncio.shield(
                 accepting
-            )  # the worker has it, even if whoever asked is cancelled
+            )  # the worker has the job even if the caller is cancelled
             return job_id
         adding = self._database.write(ledger.add, job)
         here = self._worker is not None and self._worker.ready
         if here:
-            self._tell(job.id)  # at once, so that it is claimed in the transaction that accepts it
+            self._tell(job.id)  # now, so that the job is claimed in the transaction that adds it
         job_id, _ = await adding
         if not here:
             self._tell(job_id)
@@ -96,14 +96,14 @@ class Jobs:
         await self._database.write(ledger.cancel, reach, job_id)
         job = await self.status(reach, job_id)  # raises NotFound
         attempt = self._worker.attempts.get(job_id) if self._worker is not None else None
-        if attempt is not None:  # elsewhere, it is found out within a second
+        if attempt is not None:  # another process finds out within a second
             attempt.scope.cancel()
             await attempt.ended.wait()
             job = await self.status(reach, job_id)
         return job
 
     async def retry(self, caller: Caller, job_id: str, limits: Sequence[Most]) -> JobStatus:
-        """Have a job that failed, or was cancelled, go on from its last checkpoint, as `ledger.retry`."""
+        """Requeue a failed or cancelled job, as `ledger.retry`; returns it."""
         await self._database.write(ledger.retry, caller, job_id, limits)
         self._tell(job_id)
         return await self.status(caller.reach, job_id)
@@ -111,21 +111,21 @@ class Jobs:
     async def answer(
         self, reach: str | None, job_id: str, change: Callable[[dict[str, Any]], None]
     ) -> JobStatus:
-        """Have a job that waits for somebody's word go on, as `ledger.answer`."""
+        """Let a job that waits for approval continue, as `ledger.answer`; returns it."""
         await self._database.write(ledger.answer, reach, job_id, change)
         self._tell(job_id)
         return await self.status(reach, job_id)
 
     async def rows_from(self, reach: str | None, job_id: str, offset: int) -> list[Any]:
-        """A job's rows so far; raises NotFound."""
+        """A job's rows so far from `offset` on. Raises NotFound."""
         return await self._database.read(reading.rows_from, reach, job_id, offset)
 
     async def page(
         self, reach: str | None, job_id: str, offset: int, limit: int, *, partial: bool = False
     ) -> tuple[dict[str, Any], int, list[results.Chunk]]:
-        """Of a completed job, or of one that may be `partial`: the result without its rows, how many rows there are, and those of a page.
+        """A completed job's result without rows, the number of rows, and one page of them.
 
-        Raises NotFound, Conflict if it is not completed, and JobExpired.
+        With `partial`, of any job. Raises NotFound, Conflict if it is not completed, JobExpired.
         """
 
         def read(connection: Any) -> tuple[dict[str, Any], int, list[results.Chunk]]:
@@ -138,7 +138,7 @@ class Jobs:
     async def result(
         self, reach: str | None, asked: schemas.JobResultRequest
     ) -> schemas.JobResult | schemas.Block:
-        """A page of a result; vectors as a block of bytes where that is asked for. Raises as `page`."""
+        """A page of a result; vectors as a block of bytes if asked for. Raises as `page`."""
         head, total, chunks = await self.page(
             reach, asked.job_id, asked.offset, asked.limit, partial=asked.partial
         )
@@ -155,7 +155,7 @@ class Jobs:
         return schemas.JobResult(result=head, offset=asked.offset, total=total, rows=rows)
 
     async def result_lines(self, reach: str | None, asked: schemas.JobResultRequest) -> AsyncIterator[bytes]:
-        """All rows from an offset on, as lines of JSON; raises as `page`."""
+        """All rows from an offset on as lines of JSON. Raises as `page`."""
         offset, total = asked.offset, asked.offset + 1
         while offset < total:
             _, total, chunks = await self.page(
@@ -165,28 +165,25 @@ class Jobs:
             offset += asked.limit
 
     async def news(self, reach: str | None, asked: schemas.JobEventsRequest) -> schemas.JobEvents:
-        """The job, if it has changed since the event that is named; raises NotFound."""
+        """The job, if it has changed since `last_event_id`. Raises NotFound."""
         version, job = await self.look(reach, asked.job_id)
         events = [schemas.JobEvent(id=version, job=job)] if version > asked.last_event_id else []
         return schemas.JobEvents(events=events)
 
     async def events(self, reach: str | None, asked: schemas.JobEventsRequest) -> AsyncIterator[bytes]:
-        """Server-sent events, one each time that the job has changed; raises NotFound."""
+        """Server-sent events, one for each change of the job. Raises NotFound."""
         await self.look(reach, asked.job_id)
-        yield sse.HEARTBEAT  # at once: whoever comes back for what is new learns that we are there
+        yield sse.HEARTBEAT  # at once, so that a client that reconnects knows the server is back
         async for version, job in self.watch(reach, asked.job_id, asked.last_event_id):
             yield sse.event({"id": version, "job": job.model_dump()}, version)
         yield sse.DONE
 
     async def look(self, reach: str | None, job_id: str) -> tuple[int, JobStatus]:
-        """The job's version, and the job without its result; raises NotFound."""
+        """The job's version, and the job without its result. Raises NotFound."""
         return await self._database.read(reading.watched, reach, job_id, self._keep_days)
 
     async def watch(self, reach: str | None, job_id: str, after: int) -> AsyncIterator[tuple[int, JobStatus]]:
-        """The job's version and, without its result, the job, each time that it has changed; ends with the job.
-
-        Raises NotFound.
-        """
+        """Yield the job's version, and the job without its result, at each change until it has ended. Raises NotFound."""
         version, job = await self.look(reach, job_id)
         async with aclosing(self._watching.changes(job_id, version)) as changes:
             while True:
@@ -198,7 +195,7 @@ class Jobs:
                 version, job = await anext(changes)
 
     def _tell(self, job_id: str) -> None:
-        """Have a job claimed: by the worker here if it is ready, else by another process."""
+        """Wake the worker here, or if it is not ready, another process's."""
         if self._worker is not None:
             self._worker.wake()
         if self._worker is None or not self._worker.ready:
@@ -209,7 +206,7 @@ class Jobs:
         while True:
             await self._news.wait()
             self._news.clear()
-            with self._vitals.step("waking of workers"):  # nothing is lost: they look for themselves, too
+            with self._vitals.step("waking of workers"):  # a lost wake-up only delays: workers poll too
                 await threads.database(self._queue.wake, self._newest)
             await asyncio.sleep(ANNOUNCE_SECONDS)
 
@@ -223,5 +220,5 @@ class Jobs:
         self._worker.wake()
         await asyncio.sleep(ANNOUNCE_SECONDS)
         if not self._worker.ready:
-            self._tell(job_id)  # there may be more than this process has slots for
+            self._tell(job_id)  # there may be more jobs than slots here
             await self._worker.until_ready()

@@ -1,4 +1,4 @@
-"""Turns a request into a job that can be accepted: checks its params, limits and disk space, and gives it a place."""
+"""Submitting jobs: checks params, limits and disk space, and decides where a job may run."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from .service import Jobs
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where jobs can run: those that need files of a data directory run in the process that holds it."""
+    """Where jobs can run; those that need files of a data directory run in the process that holds it."""
 
     data_dir: str
     shared_collections: bool
-    """Whether collections are on a server, which other processes reach too."""
+    """Whether collections are on a Qdrant server, which other processes reach too."""
 
     def of(self, where: Where) -> str:
-        """The place that a kind of job is bound to; empty for any."""
+        """The place that a job is bound to; empty if it may run anywhere."""
         if where == "anywhere":
             return ""
         return "qdrant" if where == "collections" and self.shared_collections else self.data_dir
 
     @property
     def here(self) -> Sequence[str]:
-        """Those whose jobs this process can do."""
+        """The places whose jobs this process can run."""
         return ("", self.data_dir, self.of("collections"))
 
 
@@ -49,7 +49,7 @@ class Submission:
         *,
         private: bool,
     ) -> None:
-        """`disk` is what the ledger is on, if it is here; `private` allows webhooks to addresses that are not public."""
+        """`disk` is the ledger's, if that is on this machine; `private` allows webhooks to non-public addresses."""
         self._jobs = jobs
         self._services = services
         self._places = places
@@ -58,7 +58,7 @@ class Submission:
         self._private = private
 
     async def submit(self, caller: Caller, asked: schemas.SubmitJobRequest) -> schemas.JobId:
-        """Raises InvalidRequest, Overloaded if its key or project has as many jobs as it may, and as `new` and `Jobs.submit`."""
+        """Submit a job. Raises InvalidRequest, Overloaded at the limit of jobs, and as `new` and `Jobs.submit`."""
         if asked.webhook is not None:
             webhooks.check(asked.webhook, self._jobs.deliveries.secret, self._private)
         job = replace(
@@ -73,20 +73,22 @@ class Submission:
             return schemas.JobId(id=await self._jobs.submit(job))
 
     async def begin(self, job_type: str, params: dict[str, Any]) -> str:
-        """Submit a job of the caller's that another operation goes on with; its id. Raises as `submit`."""
+        """Submit a job for another operation of the same caller; returns its id. Raises as `submit`."""
         request = schemas.SubmitJobRequest(job_type=job_type, params=params)
         return (await self.submit(tracing.current().caller, request)).id
 
     async def retry(self, caller: Caller, job_id: str) -> schemas.JobStatus:
-        """As `Jobs.retry`; raises Overloaded, as `submit`."""
+        """Retry a job, as `Jobs.retry`. Raises Overloaded too, at the limit of jobs."""
         with self._limiter.noting(caller):
             return await self._jobs.retry(caller, job_id, self._limiter.of_jobs(caller))
 
     async def new(self, caller: Caller, job_type: str, params: dict[str, Any], priority: int) -> NewJob:
-        """Raises InvalidRequest for params that do not fit, InsufficientStorage if there is no room to keep them."""
+        """A valid job, not submitted yet. Raises InvalidRequest, InsufficientStorage if there is no room for its params."""
         check = partial(registry.checked, job_type, params, self._services)
         large = any(isinstance(value, list) and len(value) > 1000 for value in params.values())
-        kind, valid = await threads.processor(check) if large else check()  # would hold up the loop
+        kind, valid = (
+            await threads.processor(check) if large else check()
+        )  # large params would block the loop
         if self._disk is not None:
             self._disk.require(SMALL + 2 * len(valid))
         return NewJob(

@@ -1,4 +1,4 @@
-"""The tables of jobs. What is large stands apart from what changes: SQLite writes a changed row anew, all of it."""
+"""The tables of jobs. Large values are kept apart from changing ones, because SQLite rewrites the whole of a row."""
 
 from __future__ import annotations
 
@@ -28,40 +28,38 @@ jobs = Table(
     Column("number", Integer, primary_key=True),  # the order of arrival
     Column("id", String(36), nullable=False, unique=True),
     Column("owner", String(128), nullable=False),  # the project
-    Column("key", String(96), nullable=False, server_default=""),  # whose rights it has when it runs
+    Column("key", String(96), nullable=False, server_default=""),  # the key whose rights it has when it runs
     Column("type", String(64), nullable=False),
     Column("status", String(16), nullable=False, default="queued"),
-    Column("place", String(64), nullable=False),  # where alone it can be done: "" anywhere
-    # When its turn is
+    Column("place", String(64), nullable=False),  # the only place it can run; "" is anywhere
+    # When it runs
     Column("priority", Integer, nullable=False),
     Column("run_at", Float, nullable=False),  # not before, in seconds since 1970
     Column("blocked", Integer, nullable=False),  # how many jobs it still waits for
     Column(
         "followed", Integer, nullable=False, default=0
-    ),  # whether its end is to be told: to jobs, to a URL
-    # Who is at it
+    ),  # whether other jobs or a webhook wait for its end
+    # Its attempts
     Column("attempts", Integer, nullable=False, default=0),
-    Column(
-        "tries", Integer, nullable=False, default=0
-    ),  # attempts since it last came further than ever before
+    Column("tries", Integer, nullable=False, default=0),  # attempts since it last made progress
     Column("worker", String(64)),
     Column("token", String(36)),
     Column("lease", Float),  # until when the attempt counts as alive
-    Column("reckoned_at", Float),  # when that, or a run_at that no caller gave, was worked out
-    # How far it is
+    Column("reckoned_at", Float),  # when `lease`, or a `run_at` not given by a caller, was computed
+    # Progress
     Column("done", Integer, nullable=False, default=0),
     Column("total", Integer, nullable=False, default=0),
     Column("stage", String(64), nullable=False, default=""),
-    Column("reached", Integer, nullable=False, default=0),  # the most that was ever done
+    Column("reached", Integer, nullable=False, default=0),  # the highest `done` of any attempt
     Column("rate", Float),  # a second
     Column("checkpoint", Text),
     Column("version", Integer, nullable=False, default=1),  # grows with each change that a watcher may see
-    # What came out
+    # Outcome
     Column("result", Text),
     Column("row_count", Integer, nullable=False, default=0),
     Column("row_bytes", Integer, nullable=False, default=0),
     Column("error", Text),
-    # Who asked for it
+    # Submission
     Column("idempotency_key", String(255)),
     Column("fingerprint", String(64)),
     Column("created_at", String(32), nullable=False),
@@ -91,7 +89,7 @@ rows = Table(
     Column("job", ForeignKey("jobs.number"), primary_key=True),
     Column("first", Integer, primary_key=True),
     Column("count", Integer, nullable=False),
-    Column("dimension", Integer, nullable=False),  # 0: JSON lines; else so many float32 a row
+    Column("dimension", Integer, nullable=False),  # 0: JSON lines; else float32 per row
     Column("data", LargeBinary, nullable=False),
 )
 
@@ -107,9 +105,9 @@ webhooks = Table(
     metadata,
     Column("job", ForeignKey("jobs.number"), primary_key=True),
     Column("url", Text, nullable=False),
-    Column("host", String(300)),  # and port: deliveries are counted by it
-    Column("due_at", Float, index=True),  # null before the job's end, and once there is nothing more to do
-    Column("reckoned_at", Float),  # when that was worked out
+    Column("host", String(300)),  # and port; limits deliveries in flight
+    Column("due_at", Float, index=True),  # null before the job's end, and once delivered or given up
+    Column("reckoned_at", Float),  # when `due_at` was computed
     Column("tries", Integer, nullable=False, default=0),
     Column("delivered_at", String(32)),
     Column("error", Text),
@@ -117,7 +115,7 @@ webhooks = Table(
 
 
 CLOCK_SECONDS = 5.0
-"""By so much the clocks of processes may differ, and one that is set go unnoticed."""
+"""Differences between clocks, and changes of a clock, up to this many seconds are ignored."""
 
 
 def now() -> float:
@@ -125,19 +123,19 @@ def now() -> float:
 
 
 class ClockWatch:
-    """Notices that the clock was set."""
+    """Notices when the system clock is set."""
 
     def __init__(self) -> None:
         self._ahead = time.time() - time.monotonic()
 
     def moved(self) -> float:
-        """By how many seconds it was set since this was last asked: below 0, it went back."""
+        """The seconds by which the clock was set since the last call; negative if it went back."""
         before, self._ahead = self._ahead, time.time() - time.monotonic()
         return self._ahead - before
 
 
 def reckon_anew(connection: Connection) -> None:
-    """What is to come after a while does so, though the clock went back after that was worked out."""
+    """Shift leases and due times that were computed before the clock was set back, so that they do not come late."""
     moment = now()
     for table, still, moments in (
         (jobs, jobs.c.status.in_(("queued", "running")), (jobs.c.lease, jobs.c.run_at)),
@@ -149,6 +147,6 @@ def reckon_anew(connection: Connection) -> None:
 
 
 def stamp(seconds: float | None = None) -> str:
-    """A moment (the present one) in ISO 8601, so that texts sort as moments do."""
+    """A moment, by default now, in ISO 8601 UTC, which sorts as text."""
     moment = datetime.now(UTC) if seconds is None else datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds")

@@ -1,4 +1,4 @@
-"""Wakes the workers of other processes, by huey. Its messages carry a job's id as JSON; all else is in the ledger."""
+"""Waking the workers of other processes through huey. Messages only carry a job's id; all else is in the ledger."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class _AsOurs(logging.Handler):
-    """huey reports every start and stop, under a name of its own: what is wrong is told under ours, the rest to nobody."""
+    """Logs huey's warnings under our logger's name; its reports of starts and stops are dropped."""
 
     def emit(self, record: logging.LogRecord) -> None:
         log.log(record.levelno, "%s", record.getMessage(), exc_info=record.exc_info)
@@ -34,7 +34,7 @@ logging.getLogger("huey").propagate = False
 
 
 class Wakeups:
-    """On Redis if there is a URL of one, else where the ledger is: in PostgreSQL, or in a SQLite file beside it."""
+    """A queue on Redis if a URL is given, else in the ledger's PostgreSQL, or in a SQLite file beside the ledger."""
 
     def __init__(self, database: URL, redis_url: str | None) -> None:
         self._huey = _huey(database, redis_url)
@@ -71,30 +71,32 @@ def _huey(database: URL, redis_url: str | None) -> Huey:
         if database.get_backend_name() == "postgresql":
             dsn = database.set(drivername="postgresql").render_as_string(hide_password=False)
             return PostgresHuey(NAME, dsn=dsn, **options)
-    except Exception as error:  # of huey, redis and psycopg, or of their not being installed
+    except Exception as error:  # from huey, redis or psycopg, or because one is not installed
         name = "REDIS_URL" if redis_url else "DATABASE_URL"
         raise BackendError(
-            f"no queue by {name} ({error}): correct it", details={"backend": "queue"}
+            f"the queue at {name} cannot be used ({error}): correct it", details={"backend": "queue"}
         ) from error
     file = Path(database.database or "").with_name("queue.db")
     try:
         return _in_file(file, options)
     except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):  # full, read-only, locked: another would be no better
+        if isinstance(
+            error, sqlite3.OperationalError
+        ):  # full, read-only or locked: a new file would not help
             raise BackendError(
-                f"{file} cannot be used ({error}): see that there is room, and that it and its folder may be written to",
+                f"{file} cannot be used ({error}): make sure that there is room, and that it and its folder are writable",
                 details={"backend": "queue"},
             ) from error
-        log.warning("%s is damaged (%s), and made anew: nothing in it is of use any more", file, error)
+        log.warning("%s is damaged (%s) and is created again; nothing of value is lost", file, error)
         for end in ("", "-wal", "-shm"):
             file.with_name(file.name + end).unlink(missing_ok=True)
         return _in_file(file, options)
 
 
 def _in_file(file: Path, options: dict[str, Any]) -> Huey:
-    # Nothing is lost with it, so nobody waits for the disk.
+    # Losing the file costs nothing, so it need not be synced to disk.
     queue = SqliteHuey(NAME, filename=str(file), fsync=False, timeout=30, **options)
-    queue.pending_count()  # reads it
+    queue.pending_count()  # reads the file, to notice damage
     return queue
 
 

@@ -1,4 +1,4 @@
-"""Watching jobs: all watchers of a process share one poll of the ledger."""
+"""Watching jobs: all watchers in a process share one poll of the ledger."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..vitals import Vitals
 from . import reading
 
 WATCH_SECONDS = 0.2
-"""Seconds between two polls."""
+"""Seconds between polls."""
 
 
 class _Watched:
-    """A watched job, as it was polled last."""
+    """A watched job, as of the last poll."""
 
     def __init__(self, version: int) -> None:
         self.version = version
@@ -43,7 +43,7 @@ class Watching:
             self._looking = asyncio.create_task(self._look())
         try:
             while True:
-                # Another watcher may have seen more of it than this one, or less.
+                # Watchers may have seen different versions.
                 if one.job is not None and one.version > version:
                     version = one.version
                     yield version, one.job

@@ -1,7 +1,7 @@
-"""Telling a URL that a job has ended: signed, tried again until it is taken, never to an address of this network.
+"""Webhooks: notifying a URL that a job has ended. Signed, retried until accepted, never sent to private addresses.
 
-Requests are as https://www.standardwebhooks.com has them, so that its libraries verify them: the signature is the
-base64 of the HMAC-SHA256 of `id.timestamp.body`.
+Requests follow https://www.standardwebhooks.com, whose libraries can verify them: the signature is the base64 of the
+HMAC-SHA256 of `id.timestamp.body`.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ TIMEOUT = 15.0
 MOST_TRIES = 15
 LONGEST_PAUSE = 3600.0
 
-# How many deliveries are under way in a process. A receiver that hangs holds one for TIMEOUT seconds: those of one host
-# leave the others of its owner room, and those of one owner leave room to other owners.
+# Deliveries in flight per process. A receiver that hangs holds one for TIMEOUT seconds, so each host leaves room for the
+# others of its owner, and each owner for other owners.
 AT_ONCE = 256
 AT_ONCE_BY_OWNER = 32
 AT_ONCE_BY_HOST = 4
 
 LOOK_SECONDS = 0.5
-"""Between two looks for what has become due while others are under way."""
+"""Longest wait until the next look for due deliveries, while others are in flight."""
 PAUSE_SECONDS = 0.02
-"""At least so long between two looks."""
+"""Shortest pause between looks."""
 
 UNDELIVERED = f"not delivered: a public address must answer with a status of 2xx within {TIMEOUT:g} s"
-"""All that a caller is told, whatever the reason: else a webhook could be used to look around in a network."""
+"""The only reason that callers see; details would let them probe a network through webhooks."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ class Delivery:
 
 
 def check(url: str, secret: bytes | None, private: bool) -> None:
-    """Raise InvalidRequest for what can be known at once to be wrong."""
+    """Raise InvalidRequest for a URL that can never be delivered to, or if there is no secret."""
     if secret is None:
         raise InvalidRequest("webhook: there is no WEBHOOK_SECRET to sign it with: set one on the server")
     addresses.parsed(url, "webhook", private=private)
 
 
 def signed(secret: bytes, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The headers of a request."""
+    """The signed headers of a request."""
     content = f"{message_id}.{timestamp}.".encode() + body
     signature = base64.b64encode(hmac.new(secret, content, hashlib.sha256).digest()).decode()
     return {
@@ -90,13 +90,13 @@ def key(secret: str) -> bytes:
     try:
         return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
     except ValueError:
-        raise InvalidRequest("WEBHOOK_SECRET begins with whsec_ and is no base64 after that") from None
+        raise InvalidRequest("WEBHOOK_SECRET begins with whsec_, but the rest is not base64") from None
 
 
 def of_project(secret: bytes, project: str) -> bytes:
-    """What a project's deliveries are signed with: none of them can sign another's.
+    """The secret that signs a project's deliveries, so that no project can forge another's.
 
-    `default`, which is the operator's, has the server's own secret, as all had before there were projects.
+    `default`, the operator's project, has the server's own secret, as all had before projects existed.
     """
     if project == DEFAULT:
         return secret
@@ -104,24 +104,24 @@ def of_project(secret: bytes, project: str) -> bytes:
 
 
 def written(secret: bytes) -> str:
-    """As receivers' libraries take it."""
+    """A secret as receivers' libraries take it."""
     return f"whsec_{base64.b64encode(secret).decode()}"
 
 
 class Deliveries:
-    """Delivers what is due, side by side; any number of processes share the work."""
+    """Delivers due webhooks concurrently; any number of processes share the work."""
 
     def __init__(self, database: Database, secret: bytes | None, private: bool, keep_days: float) -> None:
         self._database = database
         self.secret = secret
         self._private = private
         self._keep_days = keep_days
-        self._owners: Counter[str] = Counter()  # how many of their deliveries are under way
+        self._owners: Counter[str] = Counter()  # deliveries in flight
         self._hosts: Counter[str] = Counter()
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def deliver_due(self) -> None:
-        """Until nothing is due and nothing under way. Raises nothing that a receiver can bring about."""
+        """Deliver until nothing is due or in flight. A receiver cannot make this raise."""
         while self.secret is not None:
             await self._begin_due(self.secret)
             if not self._under_way:
@@ -137,7 +137,7 @@ class Deliveries:
                 return
             taken = await self._database.write(_take, chosen, durable=False)
             for one in chosen:
-                if one.number in taken:  # else another process has it
+                if one.number in taken:  # otherwise another process took it
                     self._owners[one.owner] += 1
                     self._hosts[one.host] += 1
                     task = asyncio.create_task(self._deliver(one, secret))
@@ -152,7 +152,7 @@ class Deliveries:
                 del count[name]
 
     def _choose(self, due: Sequence[Delivery], free: int) -> list[Delivery]:
-        """Of those that are due, as many as there is room for."""
+        """As many of the due deliveries as the limits allow."""
         owners, hosts = self._owners.copy(), self._hosts.copy()
         chosen: list[Delivery] = []
         for one in due:
@@ -167,7 +167,7 @@ class Deliveries:
         return chosen
 
     async def close(self) -> None:
-        """Break off what is under way: it is due again before long."""
+        """Cancel deliveries in flight; they become due again soon."""
         while self._under_way:
             for task in self._under_way:
                 task.cancel()
@@ -179,18 +179,18 @@ class Deliveries:
             try:
                 _, job = await self._database.read(reading.watched, one.owner, one.id, self._keep_days)
                 await self._send(one, job, secret)
-            except Exception as failure:  # a receiver's doing, or a row that cannot be read
+            except Exception as failure:  # a failing receiver, or a row that cannot be read
                 error = UNDELIVERED
                 log.warning("job %s: %s did not take its webhook: %r", one.id, one.host, failure)
             await self._database.write(_note, one.number, one.tries + 1, error)
         except Exception:
-            log.exception("what became of the webhook of job %s was not noted", one.id)
+            log.exception("the outcome of the webhook of job %s could not be recorded", one.id)
 
     async def _send(self, one: Delivery, job: JobStatus, secret: bytes) -> None:
         timestamp = int(time.time())
         event = {"type": f"job.{job.status}", "timestamp": stamp(timestamp), "data": job.model_dump()}
         body = json.dumps(event).encode()
-        # The id is the same whenever it is sent again, so that a receiver knows it.
+        # The id stays the same for each retry, so that a receiver can recognize them.
         headers = signed(of_project(secret, one.owner), f"job_{one.id}_{job.finished_at}", timestamp, body)
         sending = await threads.files(
             import_module, f"{__package__}.sending"
@@ -212,9 +212,9 @@ _DUE = select(literal(1)).where(table.c.due_at <= MOMENT).limit(1)
 
 
 def _due(connection: Connection, owners: list[str], hosts: list[str]) -> list[Delivery]:
-    """What is due, in turns: of each host of each owner the oldest, then the second oldest, ...
+    """Due deliveries in turns: the oldest of each owner and host, then the second oldest of each, and so on.
 
-    Nothing of those owners and hosts.
+    Those of the given `owners` and `hosts`, which are at their limits, are left out.
     """
     turn = func.row_number().over(partition_by=(jobs.c.owner, table.c.host), order_by=table.c.due_at)
     due = (
@@ -235,7 +235,7 @@ def _due(connection: Connection, owners: list[str], hosts: list[str]) -> list[De
 
 
 def _take(connection: Connection, chosen: Sequence[Delivery]) -> set[int]:
-    """Those that are now this process's alone, until they should have ended."""
+    """Claim deliveries for this process, until they should have ended; returns the numbers it got."""
     moment = now()
     taken = connection.execute(
         update(table)

@@ -43,23 +43,23 @@ log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 TICK = 0.5
-"""Seconds between two looks at the ledger: for lost wake-ups, jobs whose time has come, cancelled and lost attempts."""
+"""Seconds between polls of the ledger, for lost wake-ups, jobs that are due, and cancelled or lost attempts."""
 EXPIRE_SECONDS = 600
-"""Between two times that results and jobs which were kept for their days are removed."""
+"""Seconds between removals of expired results and old jobs."""
 ROOM_SECONDS = 5
-"""After which a job for which there was no room on the disk is tried again."""
+"""Seconds until a job that waits for disk space or tokens is tried again."""
 LARGE = 2**17
 """Bytes of params that are parsed in a thread."""
 
 
 class State(Enum):
-    """Whether a worker takes up jobs, and if not, why."""
+    """Whether a worker takes jobs, and if not, why."""
 
     READY = "a slot is free"
-    FULL = "each slot has a job"
-    TRIAL = "a job runs alone that may have killed its last process"
-    NO_ROOM = "there is no room on the ledger's disk"
-    CLOSING = "it hands back what it has"
+    FULL = "every slot has a job"
+    TRIAL = "a job that may have killed its last process runs alone"
+    NO_ROOM = "the ledger's disk is full"
+    CLOSING = "it is handing its jobs back"
 
 
 class _NoTokens(Exception):
@@ -86,7 +86,7 @@ class Worker:
     ) -> None:
         """Results are kept for `keep_days`, ended jobs for `remember_days`.
 
-        `disk` is the ledger's, if that is a file here: while it has no room, no job is begun.
+        `disk` is the ledger's, if that is a file on this machine: while it is full, no job is started.
         """
         self._database = database
         self._disk = disk
@@ -110,12 +110,12 @@ class Worker:
         self._last_turn: dict[str, float] = {}
         self._closing = False
         self._reserved = 0  # slots for which the ledger is being asked for jobs
-        self._jobs_wait = asyncio.Event()  # whether there may be jobs to take up
-        self._ready = asyncio.Event()  # whether the state is READY, as it was noted last
+        self._jobs_wait = asyncio.Event()  # set if there may be jobs to claim
+        self._ready = asyncio.Event()  # set if the state was READY when last noted
         self._beat = time.monotonic()
         self._expired = 0.0
         self._clock = ClockWatch()
-        self._reckoned = False  # whether no moment is worked out by a clock that went back since
+        self._reckoned = False  # whether all stored times agree with the present clock
 
     async def start(self) -> None:
         """Recover the jobs of a dead process on the same data directory, then begin to claim jobs."""
@@ -137,7 +137,7 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        """Whether it would take up a job now."""
+        """Whether it would claim a job now."""
         return self.state is State.READY
 
     @property
@@ -145,13 +145,13 @@ class Worker:
         return self._slots - self._reserved - sum(attempt.takes_slot for attempt in self.attempts.values())
 
     def wake(self) -> None:
-        """Look for work, once it is ready."""
+        """Look for jobs as soon as the worker is ready."""
         self._jobs_wait.set()
 
     def accept(self, job: NewJob) -> asyncio.Future[tuple[str, int]] | None:
-        """Add a job that is this worker's by the same commit; its id, as `ledger.add`, and whether it is new.
+        """Add and claim a job in one commit; gives its id, as `ledger.add`, and the number of jobs started.
 
-        None if it has to wait its turn.
+        None if the job must wait its turn.
         """
         waits = (
             self._jobs_wait.is_set()
@@ -162,11 +162,11 @@ class Worker:
         return None if waits or not self.ready else self._begin(1, leases.accept, job, self._capacity)
 
     async def until_ready(self) -> None:
-        """Wait until work can be taken up, or none will be any more."""
+        """Wait until jobs can be claimed, or the worker closes."""
         await self._ready.wait()
 
     async def close(self) -> None:
-        """Give back what is at work, to go on from its last checkpoint elsewhere or later."""
+        """Hand running jobs back, to continue elsewhere or later from their last checkpoint."""
         self._closing = True
         self._ready.set()
         self.wake()
@@ -174,9 +174,9 @@ class Worker:
             attempt.scope.cancel()
         if self._loops:
             self._loops[1].cancel()
-            await asyncio.wait(self._loops)  # once no more is begun, ...
+            await asyncio.wait(self._loops)  # no more jobs begin after this
         if self._delivering is not None:
-            self._delivering.cancel()  # it is due again before long
+            self._delivering.cancel()  # deliveries become due again soon
             await asyncio.wait([self._delivering])
         await self._deliveries.close()
         while self._at_work:
@@ -188,12 +188,12 @@ class Worker:
             await self._ready.wait()
             if self._closing:
                 return
-            if not self.ready:  # since then, a job was accepted for the slot
+            if not self.ready:  # a job was accepted for the slot meanwhile
                 continue
-            self._jobs_wait.clear()  # before the ledger is asked: whoever submits from now on sets it again
-            with self._vitals.step("claiming of jobs"):  # where it fails, the next look around tries again
+            self._jobs_wait.clear()  # before asking the ledger, so that a later submission sets it again
+            with self._vitals.step("claiming of jobs"):  # if it fails, the next poll tries again
                 capacity = self._capacity_now()
-                # Not durable: claimed or not, after a power cut a job is done anew.
+                # Not durable: after a power cut a job runs again anyway, claimed or not.
                 _, count = await self._begin(
                     capacity.free, leases.claim, capacity, self._last_turn, durable=False
                 )
@@ -207,11 +207,11 @@ class Worker:
     def _begin(
         self, slots: int, ask: Callable[..., Claimed], *args: Any, durable: bool = True
     ) -> asyncio.Task[tuple[str, int]]:
-        """Keep slots free, ask the ledger for jobs, and begin those that it gives: the one way for a job to begin.
+        """Reserve slots, ask the ledger for jobs and start those that it gives: the only way for a job to start.
 
-        Tells the id of a job that was added, and how many were begun.
+        Returns the id of a job that was added, and the number of jobs started.
         """
-        self._reserved += slots  # at once: whoever comes next must not get them, too
+        self._reserved += slots  # before awaiting, so that nobody else gets them
         self._note_state()
         return self._start(self._begun(slots, self._database.write(ask, *args, durable=durable)))
 
@@ -230,14 +230,14 @@ class Worker:
         return added, len(claims)
 
     def _start(self, work: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
-        # Not in the context of the call that submitted the job: it is not part of that.
+        # In the worker's context, because a job is not part of the call that submitted it.
         task = asyncio.create_task(work, context=self._context.copy())
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
         return task
 
     def _note_state(self) -> None:
-        """Called when what the state depends on has changed; a trial's end is noted by the next look around."""
+        """Called when the state may have changed; the end of a trial is noticed by the next poll."""
         if self.ready or self._closing:
             self._ready.set()
         else:
@@ -249,12 +249,12 @@ class Worker:
             # The next job can be claimed in the same transaction.
             noting = self._database.write(*end, patient=True) if end is not None else None
             self._free_slot(attempt)
-            if noting is not None:  # else it was cancelled, or lost: the ledger knows
+            if noting is not None:  # else it was cancelled or lost, which the ledger knows
                 await noting
         except LostAttempt:
-            log.info("job %s is not this attempt's any more", attempt.job.id)
-        except Exception:  # the ledger could not be written: once the lease is over, the job is done anew
-            log.exception("the end of job %s was not noted", attempt.job.id)
+            log.info("job %s no longer belongs to this attempt", attempt.job.id)
+        except Exception:  # the ledger could not be written: when the lease expires, the job runs again
+            log.exception("the end of job %s could not be recorded", attempt.job.id)
         finally:
             await self._tidy(TYPES[attempt.job.type])
             if self.attempts.get(attempt.job.id) is attempt:
@@ -264,11 +264,11 @@ class Worker:
     def _free_slot(self, attempt: Attempt) -> None:
         attempt.takes_slot = False
         if self._capacity.per_owner is not None:
-            self.wake()  # its owner may have had no more than this
+            self.wake()  # its owner may have been at the limit
         self._note_state()
 
     async def _run(self, attempt: Attempt) -> tuple[Any, ...] | None:
-        """Do the job; what is to be noted of its end, as arguments of `Database.write`."""
+        """Run the job; returns the arguments of the `Database.write` that records its end, or None."""
         job = attempt.job
         rows = results.Results(job.row_count, job.row_bytes)
 
@@ -289,9 +289,9 @@ class Worker:
                 context.resume = json.loads(job.checkpoint) if job.checkpoint else None
                 kind = TYPES[job.type]
                 parse = kind.params.model_validate_json
-                large = len(job.params) > LARGE  # would hold up the loop
+                large = len(job.params) > LARGE  # would block the loop
                 given = await threads.processor(parse, job.params) if large else parse(job.params)
-                # What it asks of models is its owner's, and comes after questions.
+                # Its requests to models count for its owner, and yield to interactive ones.
                 trace = await self._permitted(attempt, kind, given)
                 with self._counted(trace), tracing(trace), in_bulk():
                     result = json.dumps(await kind.run(context, given) or {})
@@ -329,7 +329,7 @@ class Worker:
         return end
 
     async def _permitted(self, attempt: Attempt, kind: JobType, params: BaseModel) -> Trace:
-        """With the rights that the job's key has now; raises Unauthorized, Forbidden, NotFound."""
+        """A trace with the present rights of the job's key. Raises Unauthorized, Forbidden, NotFound."""
         job = attempt.job
         caller = attempt.caller = await self._register.caller_of(job.owner, job.key)
         granted = await self._register.permit(caller, access_needed(kind, vars(params)))
@@ -345,7 +345,7 @@ class Worker:
         return self._limiter.of_jobs(self._register.key(owner, key) or of_project(owner, key=key))
 
     async def _end_refused(self) -> None:
-        """End what came with a key that was revoked meanwhile, or whose time is over."""
+        """Cancel attempts whose key was revoked or has expired."""
         watched = [
             it for it in self.attempts.values() if it.caller is not None and it.caller.standing.watched
         ]
@@ -358,7 +358,7 @@ class Worker:
 
     @contextmanager
     def _counted(self, trace: Trace) -> Iterator[None]:
-        """An attempt, which is a request of its owner's."""
+        """Count the attempt as a request of its owner."""
         trace.meter = self._meter
         trace.begin()
         outcome = "left"  # cancelled, or handed back
@@ -374,9 +374,10 @@ class Worker:
             trace.finish(outcome)
 
     def _require_room(self, chunks: list[results.Chunk]) -> None:
-        """For rows of a result, which may be many; raises InsufficientStorage."""
+        """Raise InsufficientStorage if the disk has no room for rows of a result."""
         if chunks and self._disk is not None:
-            self._disk.require(2 * sum(len(chunk.data) for chunk in chunks))  # they are in the log, too
+            # Twice, because the database's log has them too.
+            self._disk.require(2 * sum(len(chunk.data) for chunk in chunks))
 
     def _look_for_room(self) -> None:
         problem = self._disk.problem if self._disk is not None else None
@@ -392,7 +393,7 @@ class Worker:
                 await self._look()
 
     async def _look(self) -> None:
-        """Each step on its own: one that fails holds up no other."""
+        """Poll the ledger. Each step is on its own, so that a failing one does not hold up the others."""
         self._look_for_room()
         write, step = self._database.write, self._vitals.step
         tokens = {attempt.job.token: attempt for attempt in self.attempts.values()}
@@ -404,7 +405,7 @@ class Worker:
                 await write(leases.extend, list(tokens), self._capacity.lease, durable=False)
                 self._beat = time.monotonic()
         self._reckoned = self._reckoned and moved > -CLOCK_SECONDS
-        if not self._reckoned:  # else whatever is to come after a while would wait until that comes again
+        if not self._reckoned:  # otherwise due times would come as much late as the clock went back
             with step("moments by a clock that went back"):
                 await write(reckon_anew)
                 self._reckoned = True
@@ -440,7 +441,7 @@ class Worker:
         self._note_state()
 
     async def _serve_idle_owners(self) -> None:
-        """All slots are taken, perhaps for hours: begin a job of each who has none at work, up to as many again."""
+        """With all slots taken, perhaps for hours, start a job for each owner without a running one, up to twice the slots."""
         if (room := self._slots + self._free_slots) > 0:
             capacity = replace(self._capacity_now(), free=room, idle_owners=True)
             await self._begin(room, leases.claim, capacity, self._last_turn, durable=False)
@@ -461,7 +462,7 @@ class Worker:
 
 
 class LedgerStatus(NamedTuple):
-    """What there is to look after."""
+    """What a poll of the ledger found to do."""
 
     alive: set[str]
     expired: bool
@@ -481,7 +482,7 @@ def _seen(connection: Connection, tokens: list[str], capacity: WorkerCapacity) -
 
 
 def _only(error: Exception) -> LLMBackendError | None:
-    """Of a task group's errors, the one of ours, if there is no other."""
+    """The error itself, or the only one in an exception group, if it is one of ours; else None."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error if isinstance(error, LLMBackendError) else None

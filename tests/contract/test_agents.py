@@ -194,7 +194,7 @@ def test_nothing_waits_for_a_word_on_another_s_run(client: LLMBackendClient) -> 
         client.reject(missing, why="no")
     job_id = client.submit_job("count_words", {"texts": ["a"]})
     client.wait_for_job(job_id, timeout=30)
-    with pytest.raises(Conflict, match="waits for nobody's word"):
+    with pytest.raises(Conflict, match="does not wait for approval"):
         client.approve(job_id)
 
 

@@ -321,7 +321,7 @@ def test_a_tool_that_writes_waits_for_somebody_s_word(
     assert client.wait_for_job(run.run_id, timeout=30)["answer"] == "All gone."
     assert client.get_collection(handbook).documents == 0
     assert len(upstream.seen) == 2, "what was asked before is not asked again"
-    with pytest.raises(Conflict, match="waits for nobody's word"):
+    with pytest.raises(Conflict, match="does not wait for approval"):
         client.approve(run.run_id)
 
 

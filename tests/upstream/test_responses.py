@@ -674,7 +674,7 @@ def test_an_agent_s_tool_waits_for_somebody_s_word(
     assert third["output"][-1]["content"][0]["text"] == "One is gone."
     assert client.get_collection("waiting").documents == 1
     assert "it is needed" in json.dumps(upstream.seen[-1]["messages"])
-    with pytest.raises(Conflict, match="waits for nobody's word"):
+    with pytest.raises(Conflict, match="does not wait for approval"):
         _respond(client, stream, input=[word], **waiting)
 
 
