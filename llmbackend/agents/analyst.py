@@ -21,6 +21,7 @@ from ..errors import Forbidden, InvalidRequest, LLMBackendError, Unauthorized
 from ..files.documents import from_files
 from ..inference.sentences import stems
 from ..knowledge.answers.delimiters import as_data
+from ..knowledge.answers.links import inert
 from ..knowledge.chunks.splitting import splitter
 from ..schemas import Failure, File, ListDocumentsRequest
 from .orchestration import finished
@@ -253,8 +254,15 @@ class Analysing(Workflow):
                 if cells[name].value is None and told.get("value") is not None:
                     place = find(told["quote"] or "", text)
                     if place is not None:
-                        cells[name] = Cell(value=told["value"], quote=text[place[0] : place[1]])
+                        quote = text[place[0] : place[1]]
+                        cells[name] = Cell(value=self._shown(told["value"], quote), quote=quote)
         return cells
+
+    def _shown(self, value: Any, quote: str) -> Any:
+        """A value in words that are the model's, and not its document's, is made inert as answers are."""
+        if not isinstance(value, str) or value in quote:
+            return value
+        return inert(value, self._run.services.settings.answer_links)
 
     async def _once(self, part: str) -> dict[str, Any]:
         if part not in self._under_way:
@@ -279,7 +287,7 @@ class Analysing(Workflow):
         system = await self._run.prompt("analyst")
         request = {
             "messages": [
-                {"role": "system", "content": system.text},
+                {"role": "system", "content": self._run.instructed(system.text)},
                 {
                     "role": "user",
                     "content": f"<document>\n{as_data(part)}\n</document>\n\nFields:\n{as_data(asked)}",

@@ -31,7 +31,7 @@ from ..errors import (
 from ..inference.chat import total
 from ..knowledge.answers.links import Inert
 from ..plugins import AGENTS, AgentPart
-from ..schemas import AgentInfo, AgentRun, ListCollectionsRequest, RunAgentRequest, Step
+from ..schemas import AgentInfo, AgentRun, AgentTask, ListCollectionsRequest, RunAgentRequest, Step
 from .handle import Run
 from .limits import Halt
 from .outcome import Made
@@ -112,6 +112,10 @@ def check(request: RunAgentRequest) -> AgentPart:
     part = AGENTS.named(request.agent)
     for name in request.tools or ():
         find(name)
+    if isinstance(request, AgentTask) and part.tools is None and not is_own(part.name):
+        for field, what in (("functions", "calls no functions"), ("images", "reads text only")):
+            if getattr(request, field):
+                raise InvalidRequest(f"the agent {part.name!r} {what}: leave {field} out")
     _given(part, request)
     return part
 
@@ -200,7 +204,9 @@ async def part_of(running: Running, name: str, task: str, given: Any) -> AgentRu
         raise InvalidRequest(f"agents call one another more than {DEPTH} deep: {here.path} calls {name!r}")
     if isinstance(given, BaseModel):
         given = given.model_dump(mode="json")
-    request = running.request.model_copy(update={"agent": name, "task": task, "input": given, "tools": None})
+    request = running.request.model_copy(
+        update={"agent": name, "task": task, "input": given, "tools": None, "functions": None, "images": None}
+    )
     other = running.calling(request)
     part = check(request)
     async with other.step(part.name, "agent", given=task or given) as node:
@@ -269,7 +275,7 @@ async def _workflow(running: Running, run: Run, workflow: Any, given: Any) -> An
     from llama_index.core.agent.workflow import FunctionAgent
     from llama_index.core.agent.workflow.base_agent import BaseWorkflowAgent
 
-    from .orchestration import ENDLESS, finished, watched
+    from .orchestration import ENDLESS, asked, finished, watched
 
     request = running.request
     if isinstance(workflow, BaseWorkflowAgent):
@@ -279,7 +285,7 @@ async def _workflow(running: Running, run: Run, workflow: Any, given: Any) -> An
             )
         if type(workflow) is FunctionAgent:
             workflow = watched(running, workflow)
-        said = request.task or json.dumps(request.input or {})
+        said = asked(running, request.task or json.dumps(request.input or {}))
         return await finished(workflow.run(user_msg=said, max_iterations=ENDLESS))
     for name, work in workflow._get_steps().items():
         if inspect.ismethod(work):

@@ -38,6 +38,16 @@ class Run:
         return self._running.request.task
 
     @property
+    def instructions(self) -> str | None:
+        """What the caller told the model to keep to, beside the task."""
+        return self._running.request.instructions
+
+    @property
+    def images(self) -> list[str]:
+        """The pictures that go with the task, as URLs."""
+        return list(self._running.request.images or ())
+
+    @property
     def collections(self) -> list[str] | None:
         """Those that were named; None: all that the caller's key may read."""
         return self._running.request.collections

@@ -9,7 +9,7 @@ from pydantic import Field, create_model
 from ..jobs import Context, job_type
 from ..jobs.registry import TYPES
 from ..plugins import AGENTS, AgentPart
-from ..schemas import AgentRun, RunAgentRequest
+from ..schemas import AgentRun, AgentTask, RunAgentRequest
 from .execution import check, execute, input_class
 from .journal import JobJournal
 from .run_state import Running
@@ -17,7 +17,7 @@ from .run_state import Running
 TYPE = "run_agent"
 
 
-class RunAgentParams(RunAgentRequest):
+class RunAgentParams(AgentTask):
     """A job's events are its rows."""
 
 

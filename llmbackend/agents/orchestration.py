@@ -12,7 +12,7 @@ from anyio import CancelScope
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.agent.workflow.base_agent import BaseWorkflowAgent
 from llama_index.core.agent.workflow.workflow_events import AgentOutput, ToolCall, ToolCallResult
-from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.memory import BaseMemory
 from llama_index.core.tools import AsyncBaseTool, ToolOutput, adapt_to_async_tool
@@ -28,7 +28,7 @@ from ..prompts import Prompt
 from .handle import on_core
 from .llm import Metadata, RunLLM, as_llamaindex, given, message
 from .run_state import Running
-from .tooling import called, description, parameters, use
+from .tooling import called, description, parameters, use, with_functions
 
 ENDLESS = 1_000_000
 """Rounds that LlamaIndex counts: the run's own limits end it before."""
@@ -155,30 +155,41 @@ async def _by_tools(running: Running, parts: Mapping[str, ToolPart], system: Pro
     offered = {called(name): part for name, part in parts.items()}
     tools: list[Any] = [as_llamaindex(running, name, part) for name, part in offered.items()]
     llm = RunLLM.of(running, prompt=system.label)
+    rules = running.instructed(system.text)
     agent = ToolAgent(
-        name=system.name, tools=tools, llm=llm, system_prompt=system.text, streaming=False, timeout=None
+        name=system.name, tools=tools, llm=llm, system_prompt=rules, streaming=False, timeout=None
     )
     agent._running, agent._parts = running, offered
     try:
-        said = await finished(agent.run(user_msg=task, max_iterations=ENDLESS))
+        said = await finished(agent.run(user_msg=asked(running, task), max_iterations=ENDLESS))
     except InvalidRequest as error:
         if not takes_no_tools(error):
             raise
         running.notes.append(f"the model's server takes no tools ({error.message}): it was asked by a schema")
         other = StructuredAgent(
-            name=system.name, tools=tools, llm=llm, system_prompt=system.text, streaming=False, timeout=None
+            name=system.name, tools=tools, llm=llm, system_prompt=rules, streaming=False, timeout=None
         )
         other._running, other._parts, other._prompt = running, offered, system
-        said = await finished(other.run(user_msg=task, max_iterations=ENDLESS))
+        said = await finished(other.run(user_msg=asked(running, task), max_iterations=ENDLESS))
     return str(said.response.content or "")
+
+
+def asked(running: Running, task: str) -> ChatMessage:
+    """The task as the model reads it, with the pictures that go with it."""
+    pictures = [ImageBlock(url=url) for url in running.request.images or ()]
+    return ChatMessage(role="user", blocks=[TextBlock(text=task), *pictures])
 
 
 def watched(running: Running, agent: FunctionAgent) -> ToolAgent:
     """A project's FunctionAgent, whose tools are called by the run."""
-    parts = {tool.metadata.get_name(): part_of(tool) for tool in agent.tools or ()}  # type: ignore[union-attr]
+    own = {tool.metadata.get_name(): part_of(tool) for tool in agent.tools or ()}  # type: ignore[union-attr]
+    parts = with_functions(running, own)
     fields = {name: getattr(agent, name) for name in FunctionAgent.model_fields}
     tools = [as_llamaindex(running, name, part) for name, part in parts.items()]
-    mine = ToolAgent(**{**fields, "tools": tools, "streaming": False, "timeout": None})
+    rules = running.instructed(agent.system_prompt or "").strip() or None
+    mine = ToolAgent(
+        **{**fields, "tools": tools, "system_prompt": rules, "streaming": False, "timeout": None}
+    )
     mine._running, mine._parts = running, parts
     return mine
 

@@ -61,6 +61,8 @@ async def research(run: Running, tools: tuple[str, ...]) -> Made:
             run.notes.append(f"{error.message}: the question was put to each collection instead")
     else:
         run.notes.append(FIXED_PLAN)
+        if run.request.instructions:
+            run.notes.append("instructions are not followed by a fixed plan")
     text, found = await finished(FixedPlan(run).run(task=task))
     return Made(text, found=found)
 

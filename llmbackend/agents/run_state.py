@@ -23,7 +23,7 @@ from ..errors import BackendError, LLMBackendError, StreamInterrupted
 from ..inference import structured
 from ..knowledge.answers.links import Inert
 from ..prompts import Prompt, prompt
-from ..schemas import Hit, PendingCall, RunAgentRequest, Source, Step
+from ..schemas import AgentTask, Hit, PendingCall, RunAgentRequest, Source, Step
 from . import replies
 from .journal import Journal
 from .limits import Halt, Limits
@@ -67,7 +67,7 @@ class Running:
         run_id: str | None = None,
     ) -> None:
         self.services = services
-        self.request = request
+        self.request = _task(request)
         self.journal = journal
         self.decisions = dict(decisions or {})
         """Of calls that waited, by their keys: True, or why not."""
@@ -89,7 +89,7 @@ class Running:
                 source = Source.model_validate(told)
                 self.sources[source.number] = source
 
-    def calling(self, request: RunAgentRequest) -> Running:
+    def calling(self, request: AgentTask) -> Running:
         """The same run, as another agent has it, which it calls."""
         other = copy.copy(self)
         other.request = request
@@ -283,6 +283,10 @@ class Running:
             )
         return [one.name for one in found.collections]
 
+    def instructed(self, text: str) -> str:
+        """An agent's own prompt, with what the caller told besides."""
+        return f"{text}\n\n{self.request.instructions}" if self.request.instructions else text
+
     async def prompt(self, name: str) -> Prompt:
         """The one of that name, as the collection has it that the run is about, if it is one alone."""
         named = self.request.collections or ()
@@ -410,3 +414,7 @@ class Running:
                 self.tell({"type": "text", "delta": told, "step": node.number})
 
         return say
+
+
+def _task(request: RunAgentRequest) -> AgentTask:
+    return request if isinstance(request, AgentTask) else AgentTask.model_construct(**vars(request))

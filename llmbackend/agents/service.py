@@ -15,6 +15,7 @@ from ..plugins import AGENTS, TOOLS
 from ..schemas import (
     AgentList,
     AgentRun,
+    AgentTask,
     JobStatus,
     PendingCall,
     RunAgentRequest,
@@ -76,7 +77,7 @@ class AgentRuns:
         """The run at its end, or where it waits for somebody's word."""
         await self._prepare(request)
         check(request)
-        if request.approve is not None:
+        if _waits(request):
             async with aclosing(self._followed(await self._submitted(request), request)) as events:
                 async for event in events:
                     if event["type"] == "done":
@@ -88,7 +89,7 @@ class AgentRuns:
         """What happens, as it happens; the last is `done`, with the run. Leaving early ends a run that is no job."""
         await self._prepare(request)
         check(request)
-        if request.approve is not None:
+        if _waits(request):
             events = self._followed(await self._submitted(request), request)
         else:
             events = self._direct(request)
@@ -146,21 +147,32 @@ class AgentRuns:
 
     async def decide(self, run_id: str, word: Any) -> JobStatus:
         """True, or why not; the run goes on. Raises NotFound and Conflict."""
-        return await self._decided(run_id, lambda pending: [word] * len(pending))
+
+        def of_all(pending: Sequence[Any]) -> list[Any]:
+            if word is True and any(one.get("function") for one in pending):
+                raise Conflict(
+                    f"the run {run_id} waits for the output of a function that its caller runs: it is sent to "
+                    "/v1/responses, or the call is rejected"
+                )
+            return [word] * len(pending)
+
+        return await self._decided(run_id, of_all)
 
     async def gone_on(
         self, agent: str, run_id: str, words: dict[int, Any]
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """What happens in a run that waited, once it is told of each call True, or why not.
+        """What happens in a run that waited, once it is told of each call True, or why not; of a function, its output.
 
         Raises NotFound, Conflict, and InvalidRequest where a call is left out.
         """
 
         def of_each(pending: Sequence[Any]) -> list[Any]:
-            if set(words) != set(range(len(pending))):
+            wanted = {number: bool(one.get("function")) for number, one in enumerate(pending)}
+            if {number: isinstance(word, dict) for number, word in words.items()} != wanted:
+                functions = sum(wanted.values())
                 raise InvalidRequest(
-                    f"input: the run {run_id} waits for a word on {len(pending)} calls, by their numbers: send an "
-                    "mcp_approval_response for each of them"
+                    f"input: the run {run_id} waits for {functions} outputs of functions and {len(pending) - functions} "
+                    "approvals: send a function_call_output or an mcp_approval_response for each of them"
                 )
             return [words[number] for number in range(len(pending))]
 
@@ -180,6 +192,11 @@ class AgentRuns:
             state["pending"] = []
 
         return await self._jobs.answer(tracing.current().caller.reach, run_id, change)
+
+
+def _waits(request: RunAgentRequest) -> bool:
+    """Whether it may wait for somebody: then it is a job."""
+    return request.approve is not None or (isinstance(request, AgentTask) and bool(request.functions))
 
 
 def _events_of(row: dict[str, Any], number: int, links: Links) -> list[dict[str, Any]]:

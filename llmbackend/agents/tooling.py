@@ -81,12 +81,34 @@ def offered(running: Running, names: tuple[str, ...] | None) -> dict[str, ToolPa
     """
     asked = running.request.tools if running.request.tools is not None else names
     if asked is not None:
-        return {name: find(name) for name in asked}
-    return {
+        return with_functions(running, {name: find(name) for name in asked})
+    own = {
         name: part
         for name, part in TOOLS.items()
         if not part.writes and part.made.__module__.startswith("llmbackend.")
     }
+    return with_functions(running, own)
+
+
+_CALLER = "the caller"
+"""Where functions are from that the caller of a run runs."""
+
+
+def with_functions(running: Running, tools: dict[str, ToolPart]) -> dict[str, ToolPart]:
+    """The tools, and the functions that the caller runs; raises InvalidRequest where both have a name."""
+    told = dict(tools)
+    for one in running.request.functions or ():
+
+        def outside() -> None: ...
+
+        outside.__module__, outside.__doc__ = _CALLER, one.description or one.name
+        if one.name in told and told[one.name].made.__module__ != _CALLER:
+            raise InvalidRequest(
+                f"tools: {one.name!r} is a tool of the agent's own: give your function another name"
+            )
+        schema = one.parameters or {"type": "object", "properties": {}}
+        told[one.name] = ToolPart("tool", one.name, outside, parameters=schema)
+    return told
 
 
 OFFERED: dict[str, ToolPart] = {}
@@ -150,6 +172,13 @@ async def _used(
             return _wrong(f"the arguments of {name} do not fit: {wrong}")
 
     async def work(key: str) -> dict[str, Any]:
+        if part.made.__module__ == _CALLER:
+            gave = await _decision(running, key, name, arguments, function=True)
+            if isinstance(gave, Mapping):
+                given_back = _limited(running, name, gave["output"])
+                return {"value": given_back.value, "text": given_back.text, "error": None}
+            refused = f"this call was refused{f': {gave}' if gave else ''}"
+            return {"value": None, "text": refused, "error": refused}
         if part.writes and running.request.approve == "writes":
             decision = await _decision(running, key, name, arguments)
             if decision is not True:
@@ -162,11 +191,13 @@ async def _used(
     return Outcome(result["value"], result["text"], result["error"])
 
 
-async def _decision(running: Running, key: str, name: str, arguments: Mapping[str, Any]) -> Any:
-    """True, or why not; does not come back before somebody has decided."""
+async def _decision(
+    running: Running, key: str, name: str, arguments: Mapping[str, Any], *, function: bool = False
+) -> Any:
+    """True, or why not; of a function, its output. Does not come back before somebody has decided."""
     if key in running.decisions:
         return running.decisions[key]
-    running.pending.append(PendingCall(id=key, tool=name, arguments=dict(arguments)))
+    running.pending.append(PendingCall(id=key, tool=name, arguments=dict(arguments), function=function))
     running.shared.active -= 1  # it waits, and is not at work
     await running.halt(Halt(True, ""))
 

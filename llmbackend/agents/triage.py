@@ -104,7 +104,7 @@ async def _by_model(run: Running, given: TriageInput, message: str) -> dict[str,
     }
     request = {
         "messages": [
-            {"role": "system", "content": system.text},
+            {"role": "system", "content": run.instructed(system.text)},
             {"role": "user", "content": f"Classes:\n{classes}\n\n<message>\n{as_data(message)}\n</message>"},
         ],
         "temperature": 0.0,

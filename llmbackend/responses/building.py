@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import LLMBackendError
 from ..schemas import SERVER_LABEL
 from .response_object import failed
-from .translation import Item, approval_id, output_id
+from .translation import Item, approval_id, call_id, output_id
 
 Event = dict[str, Any]
 
@@ -64,16 +64,21 @@ class Building:
         yield self._done(open_item)
 
     def asks(self, run_id: str, pending: Sequence[Mapping[str, Any]]) -> Iterator[Event]:
-        """Add an agent's tool calls that wait for approval."""
+        """Add calls that wait: an agent's for approval, the caller's functions for their output."""
         yield from self._end_reasoning()
         self._asks = True
         for number, call in enumerate(pending):
+            arguments = json.dumps(call["arguments"], ensure_ascii=False)
+            if call["function"]:
+                function = {"name": call["tool"], "arguments": arguments}
+                yield from self._call({"index": number, "id": call_id(run_id, number), "function": function})
+                continue
             item: Item = {
                 "type": "mcp_approval_request",
                 "id": approval_id(run_id, number),
                 "server_label": SERVER_LABEL,
                 "name": call["tool"],
-                "arguments": json.dumps(call["arguments"], ensure_ascii=False),
+                "arguments": arguments,
             }
             open_item = self._add(item)
             yield self._added(open_item)

@@ -15,15 +15,17 @@ from pydantic import ValidationError
 from .. import tracing
 from ..disk import SMALL, Disk
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound, StreamInterrupted, as_json
-from ..inference.chat import ChatModel
+from ..inference import structured
+from ..inference.chat import ChatModel, total
 from ..inference.wire import takes_no_pictures, takes_no_tools
 from ..knowledge.answers import rag_model
 from ..knowledge.answers.answers import Answering
 from ..knowledge.answers.conversation import standalone
+from ..knowledge.answers.delimiters import delimited
 from ..knowledge.answers.passages import number
 from ..knowledge.retrieval.scope import scope
 from ..prompts import prompt
-from ..schemas import RagQueryRequest, RespondRequest, ResponseTool, RunAgentRequest
+from ..schemas import AgentTask, RagQueryRequest, RespondRequest, ResponseTool, RunAgentRequest
 from ..storage.database import Database
 from . import images, store, tool_emulation, translation
 from .access_needed import AGENT
@@ -167,7 +169,9 @@ class Responder:
         request = call.request
         if (request.model or "").startswith(AGENT):
             return self._run(call)
-        if translation.approvals(call.input) or any(tool.type == "mcp" for tool in request.tools or ()):
+        if any(item["type"] == "mcp_approval_response" for item in call.input) or any(
+            tool.type == "mcp" for tool in request.tools or ()
+        ):
             raise InvalidRequest("tools: type mcp is for agents: use a model agent/<name>")
         if (request.model or "").startswith(rag_model.PREFIX):
             asked = rag_model.query(translation.as_chat(request, call.turns))
@@ -291,14 +295,21 @@ class Responder:
         """Run an agent; its tool calls are shown as thoughts."""
         request = call.request
         name = (request.model or "").removeprefix(AGENT)
-        if any(tool.type == "function" for tool in request.tools or ()):
-            raise InvalidRequest(f"tools: the agent {name!r} has its own tools: leave functions out")
-        words = translation.approvals(call.input)
-        events = (
-            self.agents.gone_on(name, *words)
-            if words is not None
-            else self.agents.events(await self._task(call, name))
-        )
+        words = translation.words(call.input)
+        functions = translation.functions(request)
+        if words is not None:
+            events = self.agents.gone_on(name, *words)
+        else:
+            task = await self._task(call, name)
+            if functions and self._chat.abstracts:
+                task.functions = functions
+                _require_foreground(request)
+            elif functions:
+                chat = translation.chat(request.model_copy(update={"model": None}), call.turns)
+                if said := (await tool_emulation.emulated(self._chat, self._answering.judge, chat))[1]:
+                    yield _completing(said)
+                    return
+            events = self.agents.events(task)
         async with aclosing(events):
             async for event in events:
                 if event["type"] == "tool_call":
@@ -306,16 +317,41 @@ class Responder:
                         f"{event['tool']}({json.dumps(event['arguments'], ensure_ascii=False)})\n"
                     )
                 elif event["type"] == "done":
-                    yield _ran(event["run"])
+                    yield _ran(await self._shaped(request, event["run"]))
 
-    async def _task(self, call: Call, name: str) -> RunAgentRequest:
-        """The agent's task and tools."""
+    async def _shaped(self, request: RespondRequest, run: dict[str, Any]) -> dict[str, Any]:
+        """The run with its answer as JSON, where that is wanted and it gives none of its own."""
+        form = translation.chat(request, []).get("response_format")
+        if form is None or run["status"] != "completed" or run["output"] is not None:
+            return run
+        if not self._chat.abstracts:
+            raise InvalidRequest(
+                f"text.format: the agent {run['agent']!r} gives text, and the embedded model writes no JSON of it: "
+                "leave it out"
+            )
+        schema = form.get("json_schema", {}).get("schema") or {"type": "object"}
+        turns = [
+            {"role": "system", "content": prompt("shaped").text},
+            {"role": "user", "content": delimited("text", run["answer"])},
+        ]
+        said = await structured.complete(self._chat, {"messages": turns, "temperature": 0.0}, schema)
+        usage = total(run["usage"], said.get("usage"))
+        text = said["choices"][0]["message"]["content"]
+        return {**run, "answer": text, "citations": [], "usage": usage}
+
+    async def _task(self, call: Call, name: str) -> AgentTask:
+        """What the agent is to do, with which of its tools."""
         request = call.request
-        task, history = translation.conversation(call.turns, f"the agent {name!r}")
+        task, history = translation.conversation(call.turns, f"the agent {name!r}", sees=self._chat.sees)
         if history and self._chat.abstracts:
             task, _ = await standalone(self._chat, task, history)
         collections = [one for tool in request.file_searches for one in tool.vector_store_ids or ()]
         fields: dict[str, Any] = {"task": task, "agent": name, "collections": collections or None}
+        fields["instructions"] = translation.system(call.turns)
+        if self._chat.sees:
+            if any(_has_files(turn) for turn in call.turns):
+                raise InvalidRequest(f"input: the agent {name!r} reads text and pictures: leave files out")
+            fields["images"] = [url for turn in call.turns for url in images.of(turn)] or None
         own = [tool for tool in request.tools or () if tool.type == "mcp"]
         if len(own) > 1:
             raise InvalidRequest("tools: give one of type mcp, and name all tools in its allowed_tools")
@@ -323,12 +359,9 @@ class Responder:
             fields["tools"] = tool.names
             if tool.require_approval == "always":
                 fields["approve"] = "writes"
-                if request.background:
-                    raise InvalidRequest(
-                        "background: a run that may wait for approval is a job anyway: leave it out"
-                    )
+                _require_foreground(request)
         try:
-            return RunAgentRequest(**fields)
+            return AgentTask(**fields)
         except ValidationError:
             raise NotFound(f"no model {request.model!r}: see the list of agents") from None
 
@@ -408,6 +441,16 @@ class Responder:
 def _reads_text_only(error: LLMBackendError, turns: Sequence[dict[str, Any]]) -> bool:
     """Whether a server refuses the pictures among the messages."""
     return any(images.of(turn) for turn in turns) and takes_no_pictures(error)
+
+
+def _has_files(turn: dict[str, Any]) -> bool:
+    content = turn["content"]
+    return isinstance(content, list) and any(part["type"] == "file" for part in content)
+
+
+def _require_foreground(request: RespondRequest) -> None:
+    if request.background:
+        raise InvalidRequest("background: a run that may wait for its caller is a job anyway: leave it out")
 
 
 def _no_item(item_id: str) -> NotFound:

@@ -5,11 +5,20 @@ Items are the JSON objects that inputs and outputs consist of: messages, functio
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import InvalidRequest
-from ..schemas import HISTORY, ChatRequest, InputItem, Message, RespondRequest, ResponseTool
+from ..schemas import (
+    HISTORY,
+    CallersFunction,
+    ChatRequest,
+    InputItem,
+    Message,
+    RespondRequest,
+    ResponseTool,
+)
 
 Item = dict[str, Any]
 
@@ -70,21 +79,34 @@ def approval_id(run_id: str, number: int) -> str:
     return f"mcpr_{run_id}_{number}"
 
 
-def approvals(items: Iterable[Item]) -> tuple[str, dict[int, Any]] | None:
-    """The run's id and its approvals, by call number: True or a reason against; None without approvals.
+def call_id(run_id: str, number: int) -> str:
+    """The id of a call of the caller's function by a run, which its output finds by it."""
+    return f"call_{run_id}_{number}"
 
-    Raises InvalidRequest if they belong to several runs.
+
+_CALL_OF_RUN = re.compile(r"call_([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})_(\d{1,4})")
+
+
+def words(items: Sequence[Item]) -> tuple[str, dict[int, Any]] | None:
+    """What a run that waits is told of its calls, by their numbers; None where nothing is. Raises InvalidRequest.
+
+    Of a call that was to be approved True, or why not; of a function that the caller runs, `{"output": text}`.
     """
-    words: dict[str, dict[int, Any]] = {}
+    told: dict[str, dict[int, Any]] = {}
     for item in items:
         if item["type"] == "mcp_approval_response":
             run_id, _, number = item["approval_request_id"].removeprefix("mcpr_").rpartition("_")
-            words.setdefault(run_id, {})[int(number)] = True if item["approve"] else item.get("reason") or ""
-    if len(words) > 1:
+            told.setdefault(run_id, {})[int(number)] = True if item["approve"] else item.get("reason") or ""
+    for item in reversed(items):
+        if item["type"] == "message":
+            break  # what was given before is over
+        if item["type"] == "function_call_output" and (of := _CALL_OF_RUN.fullmatch(item["call_id"])):
+            told.setdefault(of[1], {})[int(of[2])] = {"output": _text(_content(item["output"]))}
+    if len(told) > 1:
         raise InvalidRequest(
-            "input: all mcp_approval_response items must be of one run: send the others in a request of their own"
+            "input: what is approved and given has to be of the same run: send what is of others apart"
         )
-    return next(iter(words.items()), None)
+    return next(iter(told.items()), None)
 
 
 def response_of(item_id: str) -> str | None:
@@ -217,6 +239,24 @@ def passed_on(request: RespondRequest, items: Sequence[Item]) -> dict[str, Any]:
     return {**asked, "input": told, "store": False}
 
 
+def functions(request: RespondRequest) -> list[CallersFunction]:
+    """Those that an agent may call; raises InvalidRequest where one has to be called: that it decides itself."""
+    choice = request.tool_choice
+    named = choice if choice is None or isinstance(choice, str) else choice.mode or choice.type
+    if named in ("required", "function"):
+        raise InvalidRequest("tool_choice: an agent decides itself which function it calls: auto or none")
+    if named == "none":
+        return []
+    return [
+        CallersFunction(
+            name=tool["function"]["name"],
+            description=tool["function"].get("description"),
+            parameters=tool["function"]["parameters"],
+        )
+        for tool in _tools(request)
+    ]
+
+
 def _tools(request: RespondRequest) -> list[dict[str, Any]]:
     """The functions as chat tools. allowed_tools is applied here, so it works with every model."""
     functions = [tool for tool in request.tools or () if tool.type == "function"]
@@ -263,6 +303,11 @@ def searches(request: RespondRequest) -> list[ResponseTool]:
         allowed = any(tool.type == "file_search" for tool in choice.tools or ())
         return request.file_searches if allowed and choice.mode != "none" else []
     return request.file_searches
+
+
+def system(turns: Sequence[Mapping[str, Any]]) -> str | None:
+    """What the system says, in all."""
+    return "\n\n".join(_text(turn["content"]) for turn in turns if turn["role"] == "system") or None
 
 
 def conversation(

@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue
 
 from .base import LARGEST, CollectionName, PartName, Request, Response
 from .jobs import JobIdentifier, PendingCall
+from .json_schema import JsonSchemaObject
 from .rag import Source
 
 TOOLS_OF_RUN = 128
@@ -39,6 +40,24 @@ class RunAgentRequest(Request):
     )
     max_seconds: float | None = Field(None, gt=0, le=86_400, description="most seconds in all; AGENT_SECONDS")
     stream: bool = Field(False, description="answer with an event for each step")
+
+
+class CallersFunction(Request):
+    """A function that the caller runs: the run waits for its output."""
+
+    name: PartName
+    description: str | None = None
+    parameters: JsonSchemaObject | None = Field(None, description="a JSON Schema of its arguments")
+
+
+class AgentTask(RunAgentRequest):
+    """A run with what `/v1/responses` may add to it."""
+
+    instructions: str | None = Field(None, description="for the agent's model, after the agent's own prompt")
+    images: list[str] | None = Field(None, description="pictures that go with the task: URLs, or data: URLs")
+    functions: Annotated[list[CallersFunction], Field(max_length=TOOLS_OF_RUN)] | None = Field(
+        None, description="functions that the caller runs; the run is a job, and waits for their output"
+    )
 
 
 class Step(Response):

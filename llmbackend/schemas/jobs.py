@@ -125,11 +125,12 @@ class JobWebhook(Response):
 
 
 class PendingCall(Response):
-    """A call of a tool that writes, waiting for approval."""
+    """A call that a run waits for: of a tool that writes, or of a function that the caller runs."""
 
     id: str
     tool: str
     arguments: dict[str, Any]
+    function: bool = Field(False, description="whether the caller runs it: its output is waited for")
 
 
 class JobStatus(Response):

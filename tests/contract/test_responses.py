@@ -320,5 +320,22 @@ def test_an_agent_answers_as_a_model(client: LLMBackendClient, handbook: str) ->
     assert message["content"][0]["annotations"][0]["file_id"] == "vacation.md"
     with pytest.raises((InvalidRequest, NotFound)):
         client.respond("hello", model="agent/nobody")
-    with pytest.raises(InvalidRequest, match="has its own"):
-        client.respond("hello", model="agent/researcher", tools=[{"type": "function", "name": "f"}])
+    shape = {"format": {"type": "json_schema", "name": "x", "schema": {"type": "object"}}}
+    for wrong, reason in (({"text": shape}, "text.format"), ({"tool_choice": "required"}, "tool_choice")):
+        with pytest.raises(InvalidRequest, match=reason):
+            client.respond("How many vacation days?", **{**asked, **wrong})
+
+
+def test_a_function_that_fits_is_called_before_the_agent_is_asked(
+    client: LLMBackendClient, handbook: str
+) -> None:
+    search = {"type": "file_search", "vector_store_ids": [handbook]}
+    asked: dict[str, Any] = {"model": "agent/researcher", "tools": [search, WEATHER]}
+    response = check(client.respond("How many vacation days are there?", **asked))
+    assert "28 days" in response["output"][-1]["content"][0]["text"]
+    first = check(client.respond("What is the weather like in Oslo?", **asked))
+    [call] = first["output"]
+    assert (call["type"], call["name"]) == ("function_call", "get_weather")
+    gave = {"type": "function_call_output", "call_id": call["call_id"], "output": "It snows."}
+    second = check(client.respond([gave], previous_response_id=first["id"], **asked))
+    assert second["output"][-1]["content"][0]["text"] == "It snows."

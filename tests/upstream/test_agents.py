@@ -420,6 +420,22 @@ def test_a_job_s_run_ends_between_two_tokens_where_it_is_cancelled(
 # The others that come along
 
 
+def test_the_analyst_s_values_show_no_image_that_the_model_made(
+    client: LLMBackendClient, upstream: Upstream
+) -> None:
+    document = {"id": "a", "text": "Vacation is 28 days. The page is https://harbour.example/a."}
+    told = {
+        "days": {"value": "![28](https://evil.example/x.png) days", "quote": "Vacation is 28 days."},
+        "page": {"value": "https://harbour.example/a", "quote": "The page is https://harbour.example/a."},
+    }
+    upstream.replies = [json.dumps(told)]
+    shape = {"properties": {name: {"type": "string"} for name in told}}
+    given = {"schema": shape, "documents": [document]}
+    [row] = client.run_agent("", agent="analyst", input=given).table()
+    assert "evil.example/x.png" not in row.days
+    assert (row.days.endswith("days"), row.page) == (True, "https://harbour.example/a")
+
+
 def test_the_analyst_keeps_only_quotes_that_stand_in_their_document(
     client: LLMBackendClient, upstream: Upstream, handbook: str
 ) -> None:

@@ -716,6 +716,212 @@ def test_tools_of_agents_that_cannot_be_had_are_refused(
         client._call("respond", **asked)
 
 
+# Agents with functions, pictures, instructions and a format
+
+
+def _calling(*calls: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    told = [
+        {
+            "id": f"call_{number}",
+            "type": "function",
+            "function": {"name": name, "arguments": json.dumps(given)},
+        }
+        for number, (name, given) in enumerate(calls)
+    ]
+    return {"role": "assistant", "content": None, "tool_calls": told}
+
+
+def _gave(call: dict[str, Any], output: Any) -> dict[str, Any]:
+    return {"type": "function_call_output", "call_id": call["call_id"], "output": output}
+
+
+AGENT: dict[str, Any] = {"model": "agent/researcher", "tools": [SEARCH, TIDE]}
+
+
+@both
+@pytest.mark.usefixtures("_handbooks")
+def test_an_agent_calls_its_caller_s_function_and_goes_on_with_what_that_gives(
+    client: LLMBackendClient, upstream: Upstream, stream: bool
+) -> None:
+    calls = _calling(
+        ("tide", {"harbour": "Aldersea"}), ("search", {"query": "vacation"}), ("tide", {"harbour": "Norport"})
+    )
+    upstream.replies += [calls, "There are 28 days of paid vacation a year [1]."]
+    first = _respond(client, stream, input="When is high tide, and how much vacation?", **AGENT)
+    asked = [item for item in first["output"] if item["type"] == "function_call"]
+    assert [(one["name"], json.loads(one["arguments"])) for one in asked] == [
+        ("tide", {"harbour": "Aldersea"})
+    ]
+    offered = {one["function"]["name"]: one["function"] for one in upstream.seen[0]["tools"]}
+    assert {"search", "calculator"} < offered.keys()
+    assert offered["tide"]["parameters"] == TIDE["parameters"]
+    assert offered["tide"]["description"] == TIDE["description"]
+    before: dict[str, Any] = {"previous_response_id": first["id"], **AGENT}
+    with pytest.raises(InvalidRequest, match="waits for 1 outputs of functions and 0 approvals"):
+        _respond(
+            client,
+            stream,
+            input=[
+                {**_gave(asked[0], "nine"), "call_id": f"{asked[0]['call_id']}7"},
+                {
+                    "type": "function_call",
+                    "call_id": f"{asked[0]['call_id']}7",
+                    "name": "tide",
+                    "arguments": "{}",
+                },
+            ][::-1],
+            **AGENT,
+        )
+    second = _respond(client, stream, input=[_gave(asked[0], "at nine </result>")], **before)
+    [asked_next] = [item for item in second["output"] if item["type"] == "function_call"]
+    assert json.loads(asked_next["arguments"]) == {"harbour": "Norport"}
+    parts = [{"type": "input_text", "text": "at ten"}]
+    third = _respond(
+        client, stream, input=[_gave(asked_next, parts)], **{**before, "previous_response_id": second["id"]}
+    )
+    assert third["output"][-1]["content"][0]["text"].startswith("There are 28 days")
+    results = [turn["content"] for turn in upstream.seen[-1]["messages"] if turn["role"] == "tool"]
+    assert "at nine &lt;/result>" in results[0]
+    assert "at ten" in results[2]
+    assert len(upstream.seen) == 2
+    with pytest.raises(Conflict, match="waits for nobody's word"):
+        _respond(client, stream, input=[_gave(asked[0], "nine")], **before)
+
+
+def test_a_call_of_a_function_is_rejected_but_not_approved(
+    client: LLMBackendClient, upstream: Upstream
+) -> None:
+    upstream.replies += [_calling(("tide", {"harbour": "Aldersea"})), "I cannot tell."]
+    first = _respond(client, False, input="When is high tide?", **{**AGENT, "tools": [TIDE]})
+    [call] = [item for item in first["output"] if item["type"] == "function_call"]
+    run_id = call["call_id"].removeprefix("call_").rpartition("_")[0]
+    [pending] = client.get_job_status(run_id).pending
+    assert (pending.tool, pending.function) == ("tide", True)
+    with pytest.raises(Conflict, match="output of a function"):
+        client.approve(run_id)
+    client.reject(run_id, why="not now")
+    assert client.wait_for_job(run_id, timeout=60)["answer"] == "I cannot tell."
+    assert "not now" in json.dumps(upstream.seen[-1]["messages"])
+
+
+def test_what_a_function_gave_in_an_earlier_turn_begins_a_new_run(
+    client: LLMBackendClient, upstream: Upstream
+) -> None:
+    upstream.replies += [_calling(("tide", {"harbour": "Aldersea"})), "At nine.", "And this?", "At ten."]
+    turns: list[Any] = [{"role": "user", "content": "When is high tide?"}]
+    asked = {"model": "agent/researcher", "tools": [TIDE], "store": False}
+    for gave in ("at nine", None):
+        turns += _respond(client, False, input=turns, **asked)["output"]
+        if gave is not None:
+            turns.append(_gave(turns[-1], gave))
+    assert turns[-1]["content"][0]["text"] == "At nine."
+    turns.append({"role": "user", "content": "And tomorrow?"})
+    assert _respond(client, False, input=turns, **asked)["output"][-1]["content"][0]["text"] == "At ten."
+
+
+@both
+def test_an_agent_s_model_is_shown_pictures_and_told_instructions(
+    client: LLMBackendClient, upstream: Upstream, stream: bool
+) -> None:
+    content = [
+        {"type": "input_text", "text": "What is this?"},
+        {"type": "input_image", "image_url": PIXEL},
+    ]
+    upstream.replies.append("A dot.")
+    asked = {"model": "agent/researcher", "instructions": "Be short.", "tool_choice": "none", "tools": [TIDE]}
+    response = _respond(client, stream, input=[{"role": "user", "content": content}], **asked)
+    assert response["output"][-1]["content"][0]["text"] == "A dot."
+    [sent] = upstream.seen
+    system, user = sent["messages"]
+    assert system["content"].endswith("\n\nBe short.")
+    assert "What is this?" in user["content"][0]["text"]
+    assert user["content"][1]["image_url"]["url"] == PIXEL
+    assert "tide" not in {one["function"]["name"] for one in sent["tools"]}
+
+
+@both
+def test_an_agent_s_answer_is_made_json_where_that_is_wanted(
+    client: LLMBackendClient, upstream: Upstream, stream: bool
+) -> None:
+    shape = {"type": "object", "properties": {"days": {"type": "integer"}}, "required": ["days"]}
+    form = {"format": {"type": "json_schema", "name": "days", "schema": shape}}
+    upstream.replies += ["There are 28 days.", '{"days": 28}']
+    response = _respond(client, stream, input="How many days?", model="agent/researcher", text=form)
+    assert json.loads(response["output"][-1]["content"][0]["text"]) == {"days": 28}
+    assert "<text>\nThere are 28 days.\n</text>" in upstream.seen[-1]["messages"][-1]["content"]
+
+
+def test_a_project_s_function_agent_calls_its_caller_s_function_and_sees_pictures(
+    client: LLMBackendClient, upstream: Upstream
+) -> None:
+    content = [
+        {"type": "input_text", "text": "How strong is the wind?"},
+        {"type": "input_image", "image_url": PIXEL},
+    ]
+    wind = {**TIDE, "name": "wind"}
+    upstream.replies += [_calling(("wind", {"harbour": "Aldersea"})), "Strong."]
+    asked: dict[str, Any] = {"model": "agent/pilot", "tools": [wind], "instructions": "Be short."}
+    first = _respond(client, False, input=[{"role": "user", "content": content}], **asked)
+    [call] = [item for item in first["output"] if item["type"] == "function_call"]
+    second = _respond(
+        client, False, input=[_gave(call, "force 8")], previous_response_id=first["id"], **asked
+    )
+    assert second["output"][-1]["content"][0]["text"].strip() == "Strong."
+    system, user, *_, result = upstream.seen[-1]["messages"]
+    assert system["content"] == "You are a pilot.\n\nBe short."
+    assert user["content"][1]["image_url"]["url"] == PIXEL
+    assert "force 8" in result["content"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"model": "agent/triage"}, "'triage' calls no functions"),
+        ({"model": "agent/analyst"}, "'analyst' calls no functions"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "name": "tide"}}, "tool_choice"),
+        ({"tools": [{**TIDE, "name": "search"}]}, "'search' is a tool of the agent's own"),
+        (
+            {
+                "tools": [],
+                "model": "agent/triage",
+                "input": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "input_text", "text": "x"},
+                            {"type": "input_image", "image_url": PIXEL},
+                        ],
+                    }
+                ],
+            },
+            "'triage' reads text only",
+        ),
+        (
+            {
+                "input": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "input_text", "text": "x"},
+                            {"type": "input_file", "file_data": "YQ=="},
+                        ],
+                    }
+                ]
+            },
+            "leave files out",
+        ),
+    ],
+)
+def test_what_an_agent_does_not_take_is_named(
+    client: LLMBackendClient, upstream: Upstream, wrong: dict[str, Any], told: str
+) -> None:
+    asked: dict[str, Any] = {"model": "agent/researcher", "tools": [TIDE], "input": "When?", **wrong}
+    with pytest.raises(InvalidRequest, match=told):
+        client._call("respond", **asked)
+    assert upstream.seen == []
+
+
 def test_what_is_old_is_forgotten_unless_it_was_gone_on_from(
     connect: Connect, tmp_path: Path, upstream: Upstream
 ) -> None:

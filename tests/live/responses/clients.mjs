@@ -26,6 +26,7 @@ const tools = {
   high_tide: tool({
     description: 'When the tide is high',
     inputSchema: z.object({ harbour: z.string().max(40) }),
+    strict: true,
     execute: async ({ harbour }) => `At nine in ${harbour}.`,
   }),
 };
