@@ -784,7 +784,7 @@ def test_an_agent_calls_its_caller_s_function_and_goes_on_with_what_that_gives(
     assert "at nine &lt;/result>" in results[0]
     assert "at ten" in results[2]
     assert len(upstream.seen) == 2
-    with pytest.raises(Conflict, match="waits for nobody's word"):
+    with pytest.raises(Conflict, match="does not wait for approval"):
         _respond(client, stream, input=[_gave(asked[0], "nine")], **before)
 
 
