@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -31,19 +32,32 @@ SLICE = 2**18  # bytes scanned at a time
 PIECE = 2**20  # bytes parsed at a time, about: some milliseconds
 
 _STRUCTURE = re.compile(rb"[\[\]{},]")
-_CLOSES = {ord("["): ord("]"), ord("{"): ord("}")}
+_CLOSES = {ord("["): ord("]"), ord("{"): ord("}"), ord('"'): ord('"')}
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _HALVES = re.compile(rb"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F]..", re.DOTALL)
-_EMPTY = re.compile(rb"\s*(?:]|\Z)")
-_HELD = "\0"
-"""The key, in a piece, of a value that began in the piece before."""
+_UNFINISHED = re.compile(
+    rb"\\(?:u[0-9a-fA-F]{0,3})?\Z|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u[0-9a-fA-F]{0,3})?)?\Z|[\xc0-\xff][\x80-\xbf]*\Z"
+)
+"""The beginning of a character at the end of a text, or one that its other half may follow."""
+_EMPTY = re.compile(rb"\s*(?:[]}]|\Z)")
+_HELD = uuid.uuid4().hex
+"""The key, in a piece, of a value that began in the piece before: one that no caller knows."""
+_GOES_ON = f'"{_HELD}":'.encode()
 
 
 class _Cut(NamedTuple):
-    """A comma in a list where a body is cut, and the lists and objects that are open there, outermost first."""
+    """Where a body is cut, at a comma or within a text, and what is open there, outermost first: a text is a quote."""
 
     place: int
     open: bytes
+
+    @property
+    def in_text(self) -> bool:
+        return self.open.endswith(b'"')
+
+
+class _Text(list[str]):
+    """The parts of a text of which more is to come."""
 
 
 def read(body: bytes | bytearray, name: str) -> Any:
@@ -51,14 +65,8 @@ def read(body: bytes | bytearray, name: str) -> Any:
 
     Raises TooLarge if there is too much in it, InvalidRequest if it is no JSON.
     """
-    cuts = _scan(body, name)
     try:
-        try:
-            return _in_pieces(body, cuts) if cuts else from_json(body, allow_inf_nan=False)
-        except ValueError:
-            if (mended := without_halves(body)) == body:
-                raise
-            return _in_pieces(mended, cuts) if cuts else from_json(mended, allow_inf_nan=False)
+        return _in_pieces(body, _scan(body, name), _mended)
     except ValueError as error:
         raise InvalidRequest(f"{name}: the body is not JSON: {error}") from error
 
@@ -73,9 +81,22 @@ async def reply(body: bytes) -> Any:
 
 def _reply(body: bytes) -> Any:
     try:
-        return _in_pieces(body, _scan(body, "a reply", bounded=False))
+        return _in_pieces(body, _scan(body, "a reply", bounded=False), _exact)
     except (ValueError, LLMBackendError):  # NaN, say, or half a character: Python's own reader takes more
         return json.loads(body)
+
+
+def _exact(piece: bytes | bytearray) -> Any:
+    return from_json(piece, allow_inf_nan=False)
+
+
+def _mended(piece: bytes | bytearray) -> Any:
+    try:
+        return _exact(piece)
+    except ValueError:
+        if (mended := without_halves(piece)) == piece:
+            raise
+        return _exact(mended)
 
 
 def without_halves(body: bytes | bytearray) -> bytes | bytearray:
@@ -98,6 +119,7 @@ def _scan(body: bytes | bytearray, name: str, *, bounded: bool = True) -> list[_
     """Count what is in a body, and find where to cut it."""
     values, containers, stack = 1, 0, bytearray()
     cuts: list[_Cut] = []
+    before = b""  # the last that is no space before a text
     for start, parts, first in _slices(body):
         threads.give_way()
         structure = b"".join(parts[first::2])
@@ -113,6 +135,9 @@ def _scan(body: bytes | bytearray, name: str, *, bounded: bool = True) -> list[_
                     f"{name}: the request has more than {limit:,} JSON {what}: send less at a time",
                     details={"limit": limit},
                 )
+        is_value = before == b":" or stack.endswith(b"[")  # and no key
+        if first and stack and is_value and _is_due(start, cuts):
+            cuts.append(_Cut(start, bytes(stack) + b'"'))
         open_before = bytes(stack)
         for bracket in structure.translate(None, _NO_BRACKETS):
             if bracket in _CLOSES:
@@ -124,26 +149,45 @@ def _scan(body: bytes | bytearray, name: str, *, bounded: bool = True) -> list[_
                     )
             elif not stack or _CLOSES[stack.pop()] != bracket:
                 raise InvalidRequest(f"{name}: the body is not JSON: its brackets do not match")
-        if start >= (cuts[-1].place if cuts else 0) + PIECE:
+        if _is_due(start, cuts):
             cuts += _first_cut(start, parts, first, bytearray(open_before))
+        before = next((part[-1:] for part in map(bytes.rstrip, parts[first::2][::-1]) if part), before)
     return cuts
 
 
+def _is_due(place: int, cuts: list[_Cut]) -> bool:
+    return place >= (cuts[-1].place if cuts else 0) + PIECE
+
+
 def _slices(body: bytes | bytearray) -> Iterator[tuple[int, list[bytes], int]]:
-    """Where each slice starts, its text split at quotes, and which part, 0 or 1, is the first outside of strings."""
+    """Where each slice starts, its text split at quotes, and which part, 0 or 1, is the first outside of strings.
+
+    Each ends with a whole character.
+    """
     start, first = 0, 0
     while start < len(body):
         text = bytes(body[start : start + SLICE])
-        if (len(text) - len(text.rstrip(b"\\"))) % 2:  # what the last one escapes belongs to it
-            text = bytes(body[start : start + len(text) + 1])
+        if start + SLICE < len(body):
+            text = text[: _whole(text)]
         parts = text.replace(b"\\\\", b"__").replace(b'\\"', b"__").split(b'"')
         yield start, parts, first
         start += len(text)
         first ^= len(parts) % 2 == 0
 
 
+def _whole(text: bytes) -> int:
+    """How many bytes of a slice are whole characters."""
+    begins = len(text) - 12  # of two escapes
+    while found := _UNFINISHED.search(text, begins):
+        before = text[: found.start()]
+        if (len(before) - len(before.rstrip(b"\\"))) % 2 == 0:
+            return len(before)
+        begins = found.start() + 1  # a backslash that is escaped itself
+    return len(text)
+
+
 def _first_cut(start: int, parts: list[bytes], first: int, stack: bytearray) -> Iterator[_Cut]:
-    """Where a slice can be cut, if anywhere."""
+    """Where a slice can be cut between values, if anywhere."""
     place = start
     for index, part in enumerate(parts):
         for found in _STRUCTURE.finditer(part) if index % 2 == first else ():
@@ -151,41 +195,64 @@ def _first_cut(start: int, parts: list[bytes], first: int, stack: bytearray) -> 
                 stack += found[0]
             elif found[0] != b",":
                 stack.pop()
-            elif stack.endswith(b"["):
+            elif stack:
                 yield _Cut(place + found.start(), bytes(stack))
                 return
         place += len(part) + 1
 
 
-def _in_pieces(body: bytes | bytearray, cuts: list[_Cut]) -> Any:
+def _in_pieces(body: bytes | bytearray, cuts: list[_Cut], parsed: Callable[[bytes | bytearray], Any]) -> Any:
+    if not cuts:
+        return parsed(body)
     whole: Any = None
     for before, after in pairwise([None, *cuts, None]):
         threads.give_way()
-        start, open_lists = (before.place + 1, before.open) if before else (0, b"")
+        start = 0 if before is None else before.place + (not before.in_text)
         text = body[start : after.place if after else None]
-        if (before and _EMPTY.match(text)) or (after and text.rstrip().endswith((b"[", b","))):
-            raise ValueError("a list has a comma without an item")
-        begin = open_lists.replace(b"{", b'{"\\u0000":')
+        if before and not before.in_text and _EMPTY.match(text):
+            raise ValueError("a list or an object has a comma without an item")
+        if after and not after.in_text and text.rstrip().endswith((b"[", b"{", b",")):
+            raise ValueError("a list or an object has a comma without an item")
+        begin = before.open.replace(b"{", b"{" + _GOES_ON) if before else b""
+        begin = begin.removesuffix(_GOES_ON)  # in what is open innermost, a new value begins
         end = bytes(_CLOSES[bracket] for bracket in reversed(after.open)) if after else b""
-        piece = from_json(begin + text + end, allow_inf_nan=False)
+        piece = parsed(begin + text + end)
         if before:
-            _join(whole, piece, open_lists)
+            _join(
+                whole,
+                piece,
+                before.open,
+                goes_on=after is not None and after.open == before.open,
+            )
         else:
             whole = piece
     return whole
 
 
-def _join(whole: Any, piece: Any, open_lists: bytes) -> None:
-    """Put what a piece has behind what was there before it, in each list and object that was open between them."""
+def _join(whole: Any, piece: Any, open_: bytes, *, goes_on: bool) -> None:
+    """Put what a piece has behind what was there before it, in each list and object that was open between them.
+
+    `goes_on`: what was open innermost may still be, if nothing came behind it.
+    """
     try:
-        for bracket in open_lists[:-1]:
+        in_text = open_.endswith(b'"')
+        for bracket in open_[: -2 if in_text else -1]:
             if bracket == ord("["):
-                inner, more = whole[-1], piece[0]
-                whole.extend(piece[1:])
+                inner, more = whole[-1], piece.pop(0)
+                whole.extend(piece)
             else:
                 inner, more = whole[next(reversed(whole))], piece.pop(_HELD)
                 whole.update(piece)
+            goes_on = goes_on and not piece
             whole, piece = inner, more
-        whole.extend(piece)
+        if in_text:
+            last: Any = -1 if isinstance(whole, list) else next(reversed(whole))
+            text = whole[last] if isinstance(whole[last], _Text) else _Text([whole[last]])
+            text.append(piece.pop(0 if isinstance(whole, list) else _HELD))
+            whole[last] = text if goes_on and not piece else "".join(text)
+        if isinstance(whole, list):
+            whole.extend(piece)
+        else:
+            whole.update(piece)
     except (AttributeError, IndexError, KeyError, TypeError, StopIteration):
         raise ValueError("an object has the same key twice") from None

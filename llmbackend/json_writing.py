@@ -1,6 +1,11 @@
-"""Writes results as JSON piece by piece: pydantic holds the interpreter's lock until it is done with a piece."""
+"""Writes JSON piece by piece: whoever writes a piece, pydantic or json, holds the interpreter's lock until it is done."""
 
 from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -8,6 +13,61 @@ from . import threads
 
 INLINE_ITEMS = 16
 """Items of which a result is written on the loop, which is over before a thread has begun."""
+PIECE = 2**18
+"""Characters that are written at once: a millisecond's work."""
+
+
+async def dumps(value: Any) -> bytes:
+    """What `json.dumps` writes of dicts with names, lists and single values; of many or long ones in a thread."""
+    return await threads.processor(_dumps, value) if _is_large(value) else json.dumps(value).encode()
+
+
+def _dumps(value: Any) -> bytes:
+    written = bytearray()
+    for piece in _pieces(value):
+        threads.give_way()
+        written += piece.encode()
+    return bytes(written)
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    if not _is_large(value):
+        yield json.dumps(value)
+    elif isinstance(value, str):
+        yield '"'
+        for start in range(0, len(value), PIECE):
+            yield json.dumps(value[start : start + PIECE])[1:-1]
+        yield '"'
+    elif isinstance(value, dict):
+        for number, (name, one) in enumerate(value.items()):
+            yield f"{', ' if number else '{'}{json.dumps(name)}: "
+            yield from _pieces(one)
+        yield "}"
+    else:
+        for number, one in enumerate(value):
+            yield ", " if number else "["
+            yield from _pieces(one)
+        yield "]"
+
+
+def _is_large(value: Any) -> bool:
+    return size(value, PIECE) > PIECE
+
+
+def size(value: Any, most: float = math.inf) -> int:
+    """About how many characters it takes to write a value; counted until they are more than `most`."""
+    characters, left = 0, [value]
+    while left and characters <= most:
+        one = left.pop()
+        characters += 4
+        if isinstance(one, str):
+            characters += len(one)
+        elif isinstance(one, dict):
+            left.extend(one)
+            left.extend(one.values())
+        elif isinstance(one, list | tuple):
+            left.extend(one)
+    return characters
 
 
 def few(result: BaseModel) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from .. import json_writing
 from ..tracing import Trace
 from .batches import BYTES_A_TOKEN
 
@@ -92,7 +93,7 @@ def note_unanswered(request: Mapping[str, Any], trace: Trace) -> None:
 
 def prompt_estimate(request: Mapping[str, Any]) -> dict[str, int]:
     """Of a request whose server does not tell."""
-    size = len(json.dumps(request.get("messages") or "", ensure_ascii=False))
+    size = json_writing.size(request.get("messages"))
     return {"prompt_tokens": max(1, size // BYTES_A_TOKEN)}
 
 
@@ -102,5 +103,5 @@ def note(request: Mapping[str, Any], completion: Mapping[str, Any], trace: Trace
     if isinstance(usage := completion.get("usage"), dict) and usage:
         trace.used(model, usage)
         return
-    written = len(json.dumps(completion.get("choices") or "", ensure_ascii=False)) // BYTES_A_TOKEN
+    written = json_writing.size(completion.get("choices")) // BYTES_A_TOKEN
     trace.used(model, {**prompt_estimate(request), "completion_tokens": written}, estimated=True)

@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from .. import json_reading, threads, tracing
+from .. import json_reading, json_writing, threads, tracing
 from ..errors import BackendError, BackendTimeout, InvalidRequest, LLMBackendError, NotFound, Overloaded
 from ..retry_policy import Patience, passing
 from ..sse import Events
@@ -140,7 +140,7 @@ class Upstream:
         unanswered: Callable[[], object] = _nothing,
     ) -> tuple[Any, Mapping[str, str]]:
         """The same for a body with so many texts for a model, and the headers of the reply."""
-        sent = json.dumps(body).encode()
+        sent = await json_writing.dumps(body)
         reply, turn = await self.begin(
             lambda: self._parsed("POST", path, sent), deadline, retries, texts, unanswered
         )
@@ -160,7 +160,7 @@ class Upstream:
         unanswered: Callable[[], object] = _nothing,
     ) -> bytes:
         """The bytes that come back for a JSON body, unread."""
-        sent = json.dumps(body).encode()
+        sent = await json_writing.dumps(body)
         said, _ = await self.persist(lambda: self._read("POST", path, sent), deadline, retries, 1, unanswered)
         return said
 
@@ -176,7 +176,7 @@ class Upstream:
 
         Nothing is tried again after that. Close what this returns, read to the end or not.
         """
-        sent = json.dumps(body).encode()
+        sent = await json_writing.dumps(body)
         began, turn = await self.begin(lambda: self._begin(path, sent), deadline, retries, 1, unanswered)
         return self._pieces(*began, turn)
 

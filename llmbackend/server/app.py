@@ -108,8 +108,18 @@ class _Fixed(Route):
         return super().matches(scope) if scope["path"] == self.path else (Match.NONE, {})
 
 
+_FIXED = {row.path for row in OPERATIONS.values() if "{" not in row.path}
+
+
+class _WithFields(Route):
+    """`/v1/jobs/{job_id}` is not what `/v1/jobs/batch_chat` is, whatever the method."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return super().matches(scope) if scope["path"] not in _FIXED else (Match.NONE, {})
+
+
 def _route(operation: Operation) -> type[Route]:
-    return Route if "{" in operation.path else _Fixed
+    return _WithFields if "{" in operation.path else _Fixed
 
 
 class _QualifiedName(Convertor[str]):

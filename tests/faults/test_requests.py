@@ -268,12 +268,15 @@ def test_an_unknown_route_is_not_found(server_url: str, path: str) -> None:
         ("DELETE", "/v1/collections"),
         ("DELETE", "/health/live"),
         ("OPTIONS", "/v1/jobs"),
+        ("GET", "/v1/jobs/batch_chat"),  # a path that has the form of another's, with a name in it
+        ("OPTIONS", "/v1/jobs/batch_chat"),
     ],
 )
 def test_a_wrong_method_is_told_as_such(server_url: str, method: str, path: str) -> None:
     reply = requests.request(method, server_url + path, headers=WITH_KEY, timeout=10)
     assert reply.status_code == 405
     assert reply.headers["allow"]
+    assert not path.endswith("batch_chat") or reply.headers["allow"] == "POST"
     refused(reply, 405, reply.json()["error"]["code"])
 
 

@@ -40,6 +40,54 @@ def test_a_large_reply_is_what_python_reads(value: Any) -> None:
     assert asyncio.run(json_reading.reply(body)) == value
 
 
+LONG = ['Quotes, "\\ and\n', "é€𝄞", "\\ud834", "]}, "]
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *([text * 200_000] for text in LONG),
+        {"before": 1, "a": {"b": [["x", LONG[0] * 200_000, "y"]]}, "after": [2]},
+        {LONG[0] * 200_000: "a long name", "\0": LONG[1] * 200_000},
+        {str(number): number for number in range(200_000)},
+        {"a": {str(number): [] for number in range(200_000)}, "b": 1},
+    ],
+    ids=[
+        "quotes",
+        "other letters",
+        "no escapes",
+        "brackets",
+        "within others",
+        "a name",
+        "an object",
+        "an object in another",
+    ],
+)
+def test_what_is_long_is_read_in_pieces(
+    value: Any, ascii_only: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One text of 45 MB held everything up for 150 ms."""
+    sizes: list[int] = []
+    from_json = json_reading.from_json
+
+    def counted(piece: bytes, **options: Any) -> Any:
+        sizes.append(len(piece))
+        return from_json(piece, **options)
+
+    monkeypatch.setattr(json_reading, "from_json", counted)
+    body = json.dumps(value, ensure_ascii=ascii_only).encode()
+    assert json_reading.read(body, "test") == value
+    if not any(len(name) > json_reading.PIECE for name in value if isinstance(value, dict)):
+        assert max(sizes) < 2 * json_reading.PIECE
+
+
+def test_half_a_character_between_two_pieces_is_mended() -> None:
+    for before in range(13):  # wherever it stands
+        body = b'["' + b"a" * before + rb"\ud834\udd1e" * 100_000 + rb'\ud834"]'
+        assert json_reading.read(body, "test") == ["a" * before + "𝄞" * 100_000 + "\ufffd"]
+
+
 def test_what_is_no_json_is_told() -> None:
     long = b"[" + b"1, " * json_reading.SLICE
     for body in (b"{", b"<html>", long, long + b"]", long + b"}"):

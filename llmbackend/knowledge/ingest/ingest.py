@@ -90,6 +90,8 @@ class _Batch:
     warnings: list[IngestWarning] = field(default_factory=list)
     changed: list[tuple[str, str]] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    """The chunks', as they are embedded."""
     vectors: NDArray[np.float32] | None = None
     tokens: int | None = 0
     made_by: Fingerprint | None = None
@@ -174,9 +176,8 @@ async def plan(
             older = await collection.known(names) if collection and names else set()
             _count(report, batch, len(older))
             report.documents += batch.given
-            texts = [chunk.in_context for chunk in batch.chunks]
-            characters += sum(map(len, texts))
-            sample += texts[: SAMPLE - len(sample)]
+            characters += sum(map(len, batch.texts))
+            sample += batch.texts[: SAMPLE - len(sample)]
             stages.chunked(batch)
             stages.through(batch)
     if collection and sync:
@@ -327,8 +328,7 @@ async def _chunked(
 
 async def _embedded(embedder: CachedEmbedder, stages: _Stages, batch: _Batch) -> _Batch:
     if batch.chunks:
-        texts = [chunk.in_context for chunk in batch.chunks]
-        vectors = await embedder.embed(texts, role="passage")
+        vectors = await embedder.embed(batch.texts, role="passage")
         batch.vectors, batch.tokens, batch.made_by = vectors.values, vectors.total, vectors.made_by
         stages.embedded(batch)
     return batch
@@ -432,7 +432,9 @@ def _add(batch: _Batch, version: _Version, chunks: list[Chunk]) -> None:
     if chunks:
         batch.changed.append((version.document.id, version.digest))
         # A document's head, its chunk 0, goes last: it makes the version count (see interface.py).
-        batch.chunks += [*chunks[1:], chunks[0]]
+        chunks = [*chunks[1:], chunks[0]]
+        batch.chunks += chunks
+        batch.texts += [chunk.in_context for chunk in chunks]
     else:
         batch.failed.append(Failure(id=version.document.id, error="the document has no text"))
 
