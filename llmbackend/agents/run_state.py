@@ -321,7 +321,7 @@ class Running:
             "seconds": round(time.monotonic() - node.began, 4),
             "tokens": tokens,
             "model": node.trace.model or None,
-            "prompts": list(node.trace.prompts_used),
+            "prompts": list(dict.fromkeys([*filter(None, [node.told.prompt]), *node.trace.prompts_used])),
             "result": result,
             "sources": [one.model_dump() for number, one in self.sources.items() if number not in before],
         }

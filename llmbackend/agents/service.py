@@ -199,6 +199,10 @@ def _waits(request: RunAgentRequest) -> bool:
     return request.approve is not None or (isinstance(request, AgentTask) and bool(request.functions))
 
 
+def _prompts(row: dict[str, Any]) -> str | None:
+    return ", ".join(row.get("prompts") or ()) or None
+
+
 def _events_of(row: dict[str, Any], number: int, links: Links) -> list[dict[str, Any]]:
     """What a finished step of a job's run is told as."""
     result = row["result"]
@@ -213,6 +217,8 @@ def _events_of(row: dict[str, Any], number: int, links: Links) -> list[dict[str,
         "tokens": row["tokens"],
         "failed": result.get("error"),
     }
+    if (prompts := _prompts(row)) is not None:
+        ended["prompt"] = prompts
     if row["kind"] == "tool":
         call_id, arguments = row["key"], row.get("given")
         return [
@@ -250,6 +256,7 @@ def _run_of(
             seconds=row["seconds"],
             tokens=row["tokens"],
             model=row.get("model"),
+            prompt=_prompts(row),
             output=shown(row["result"].get("text"), links),
             error=row["result"].get("error"),
         )

@@ -100,6 +100,6 @@ def checked(name: str, params: dict[str, Any], services: JobServices) -> tuple[J
     try:
         valid = kind.params.model_validate(params)
     except ValidationError as error:
-        raise invalid(error, f"params of a {name} job") from error
+        raise invalid(error, f"params of the job type {name}") from error
     kind.check(services, valid)
     return kind, valid.model_dump_json(by_alias=True)

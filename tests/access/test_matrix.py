@@ -9,6 +9,7 @@ import json
 import re
 import statistics
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
@@ -687,6 +688,32 @@ def test_a_conversation_of_another_project_cannot_be_gone_on_with(several: World
         else:
             assert submitted.status_code in (404, 422), submitted.text
     assert door.ask("GET", f"/v1/responses/{theirs}", "key-of-hr").json() == kept
+
+
+def test_a_run_of_another_project_is_told_nothing_by_a_response(several: World) -> None:
+    """Neither what a function gave, nor that a call is approved; and of one's own, with the right `jobs` alone."""
+    door, theirs = several.door, several.thing("job", "hr")
+    nothing = str(uuid.uuid4())
+    chats = door.key(project="support", can=["chat"])["key"]
+
+    def told(key: str, run_id: str, *, function: bool) -> tuple[int, str]:
+        call = {"call_id": f"call_{run_id}_0"}
+        output = {"type": "function_call_output", "output": "x", **call}
+        items: list[dict[str, Any]] = [
+            {"type": "function_call", "name": "f", "arguments": "{}", **call},
+            output,
+        ]
+        if not function:
+            approval = f"mcpr_{run_id}_0"
+            items = [{"type": "mcp_approval_response", "approval_request_id": approval, "approve": True}]
+        asked = {"model": "agent/researcher", "input": items}
+        return _said(door.ask("POST", "/v1/responses", key, asked), run_id)
+
+    for function in (True, False):
+        of_theirs = told("key-of-support", theirs, function=function)
+        assert of_theirs == told("key-of-support", nothing, function=function)
+        assert of_theirs[0] == 404
+        assert told(chats, theirs, function=function)[0] == 403
 
 
 def test_prompts_of_a_collection_are_for_those_who_may_read_it(several: World) -> None:

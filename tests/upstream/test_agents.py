@@ -312,6 +312,7 @@ def test_a_tool_that_writes_waits_for_somebody_s_word(
     assert pending["arguments"] == {"collection": handbook, "ids": ["vacation"]}
     run = stream.run
     assert run.status == "needs_approval"
+    assert run.trace.steps[0].prompt == "researcher@1"
     waiting = client.get_job_status(run.run_id)
     assert waiting.status == "queued"
     assert waiting.progress.stage == "needs approval"
