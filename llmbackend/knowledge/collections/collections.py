@@ -174,14 +174,18 @@ class Collections:
     async def infos(
         self, which: Callable[[QualifiedName], bool], *, counts: bool = True
     ) -> list[CollectionInfo]:
-        """Describe the collections selected by `which`, without opening any."""
+        """Describe the collections selected by `which`, without opening any. Raises BackendError, as `info`."""
         found: dict[QualifiedName, CollectionInfo] = {}
+        failed: list[BackendError] = []
         at_once = asyncio.Semaphore(COUNTED_AT_ONCE)
 
         async def describe(collection: Collection) -> None:
             with suppress(NotFound):  # deleted meanwhile
                 async with at_once:
-                    found[collection.manifest.qualified] = await self._info(collection)
+                    try:
+                        found[collection.manifest.qualified] = await self._info(collection)
+                    except BackendError as error:
+                        failed.append(error)
 
         await self.learn()
         names = list(filter(which, self.names()))
@@ -193,6 +197,8 @@ class Collections:
                     )
                 else:
                     describing.start_soon(describe, collection)
+        if failed:
+            raise failed[0]
         return [found[name] for name in names if name in found]
 
     async def _info(self, collection: Collection) -> CollectionInfo:
