@@ -25,7 +25,7 @@ from llmbackend import BackendError, InvalidRequest, LLMBackendClient, NotFound,
 from llmbackend.access.names import QualifiedName
 from llmbackend.backend import Backend
 from llmbackend.knowledge.collections import current_index
-from llmbackend.knowledge.engines import qdrant_edge
+from llmbackend.knowledge.engines import edge_refusals
 from llmbackend.knowledge.engines.interface import Chunk, Physical
 from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
 from llmbackend.local import LocalTransport
@@ -301,7 +301,7 @@ def test_words_of_a_caller_set_no_collection_aside(client: LLMBackendClient, col
     ],
 )
 def test_what_the_engine_was_given_is_no_damage(tmp_path: Path, error: Exception, is_damage: bool) -> None:
-    with pytest.raises(BackendError) as told, qdrant_edge._translated(tmp_path):
+    with pytest.raises(BackendError) as told, edge_refusals.translated(tmp_path):
         raise error
     assert told.value.details.get("damaged", False) is is_damage
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,9 +18,10 @@ from llmbackend import BackendError, NotFound
 from llmbackend.access.names import QualifiedName
 from llmbackend.inference.cache import CachedEmbedder
 from llmbackend.inference.static_vectors import StaticEmbedder
-from llmbackend.knowledge.collections import documents, open_indexes
+from llmbackend.knowledge.collections import documents, open_indexes, physical
 from llmbackend.knowledge.collections.collection import Collection
 from llmbackend.knowledge.collections.collections import Collections
+from llmbackend.knowledge.engines import qdrant_edge
 from llmbackend.knowledge.engines.filters import conditions
 from llmbackend.knowledge.engines.interface import Chunk, Physical, VectorIndex
 from llmbackend.knowledge.engines.qdrant_edge import IN_USE, EdgeIndex, QdrantEdge
@@ -340,6 +342,159 @@ def test_a_slow_repair_and_a_slow_removal_delay_no_other(
         for task in opening[1:]:
             assert (await task).heads == [], "opening went on for those who still wait"
         assert await deleting == 0
+        await some.close()
+
+    asyncio.run(work())
+
+
+def test_a_listing_fails_with_the_engine_s_error(
+    collections: Callable[..., Collections], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(index: EdgeIndex) -> tuple[int, int]:
+        raise BackendError("the disk is away")
+
+    async def work() -> None:
+        some = collections()
+        for manifest in some.manifests.all():
+            some.manifests.note_counts(manifest, None)
+        await some.close()
+        some = collections()
+        monkeypatch.setattr(EdgeIndex, "count", fails)
+        with pytest.raises(BackendError, match="the disk is away"):
+            await some.infos(bool)
+        monkeypatch.undo()
+        assert [one.documents for one in await some.infos(bool)] == [0, 0]
+        await some.close()
+
+    asyncio.run(work())
+
+
+MANY = 300
+
+
+async def _fill(collection: Collection) -> None:
+    """Documents, and one without its first chunk, as a kill leaves it."""
+    chunks = [Chunk(f"d{number}", "v1", 0, 1, f"Machine {number}.") for number in range(MANY)]
+    vectors = np.random.default_rng(1).standard_normal((MANY, 256)).astype(np.float32)
+    await collection.upsert([(chunk.document_id, "v1") for chunk in chunks], chunks, vectors)
+    half = [Chunk("half", "v1", 1, 2, "Machine half.")]
+    await collection._call(lambda index: index.upsert(half, vectors[:1]))
+
+
+def _kill(folder: Path, collections: Collections) -> Path:
+    """What a killed process leaves of "a", after it was closed. Returns its folder."""
+    [manifest] = [one for one in collections.manifests.all() if one.name == "a"]
+    collections.manifests.note_counts(manifest, None)
+    physical = folder / manifest.physical_collection.id
+    (physical / IN_USE).touch()
+    return physical
+
+
+def _folders(folder: Path) -> set[str]:
+    return {one.name for one in folder.iterdir() if one.is_dir()}
+
+
+def _named(collections: Collections) -> set[str]:
+    return {one.physical_collection.id for one in collections.manifests.all()}
+
+
+def test_opening_many_chunks_is_left_to_another_process(
+    tmp_path: Path, collections: Callable[..., Collections], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading and repairing them holds the interpreter's lock."""
+
+    async def killed_and_searched(before: Path, again: int) -> Path:
+        some = collections()
+        collection = await some.get(QualifiedName("default", "a"))
+        hits = await collection.search("Machine 7.", None, mode="sparse", top_k=1)
+        assert [hit.chunk.document_id for hit in hits] == ["d7"]
+        assert await collection.count() == (MANY, MANY), "what has no first chunk is gone"
+        after = tmp_path / collection.manifest.physical_collection.id
+        assert (after == before) is bool(again), "the second time, there is only something to repair"
+        assert _folders(tmp_path) == _named(some), "nothing else is left"
+        await _put(collection, "new")
+        assert await collection.count() == (MANY + 1, MANY + 1)
+        await collection.delete(["new"])
+        await some.close()
+        return after
+
+    async def work() -> None:
+        some = collections()
+        await _fill(await some.get(QualifiedName("default", "a")))
+        await some.close()
+        monkeypatch.setattr(qdrant_edge, "SLOW_TO_OPEN", MANY - 1)
+        monkeypatch.setattr(EdgeIndex, "_repair", lambda self: pytest.fail("repaired in this process"))
+        for again in range(2):
+            folder = await killed_and_searched(_kill(tmp_path, some), again)
+        some = collections()
+        assert some.manifests.counts()[(await some.get(QualifiedName("default", "a"))).manifest.id] == (
+            MANY,
+            MANY,
+        )
+        await some.close()
+        built = [json.loads(file.read_text())["config"] for file in folder.glob("segments/*/segment.json")]
+        kinds = {segment["sparse_vector_data"]["bm25"]["index"]["index_type"] for segment in built}
+        assert kinds == {"Mmap", "MutableRam"}, "what is built is mapped"
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("ended_by", ["delete", "close"])
+def test_deleting_and_closing_do_not_wait_for_another_process_to_make_opening_quick(
+    tmp_path: Path, collections: Callable[..., Collections], monkeypatch: pytest.MonkeyPatch, ended_by: str
+) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def never(*what: Any) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def work() -> None:
+        some = collections()
+        await _fill(await some.get(QualifiedName("default", "a")))
+        await some.close()
+        folder = _kill(tmp_path, some)
+        some = collections()
+        collection = await some.get(QualifiedName("default", "a"))
+        monkeypatch.setattr(qdrant_edge, "SLOW_TO_OPEN", MANY - 1)
+        monkeypatch.setattr(physical, "built", never)
+        reading = asyncio.create_task(collection.documents(1, None))
+        async with asyncio.timeout(60):
+            await begun.wait()
+            if ended_by == "delete":
+                await some.delete(QualifiedName("default", "a"))
+            await some.close()
+        assert ended.is_set()
+        with pytest.raises(NotFound):
+            await reading
+        assert _folders(tmp_path) == _named(some)
+        assert folder.exists() is (ended_by == "close"), "it is as it was"
+
+    asyncio.run(work())
+
+
+def test_what_another_process_fails_to_make_quick_to_open_is_opened_as_it_is(
+    tmp_path: Path, collections: Callable[..., Collections], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*what: Any) -> None:
+        raise BackendError("no memory is left")
+
+    async def work() -> None:
+        some = collections()
+        await _fill(await some.get(QualifiedName("default", "a")))
+        await some.close()
+        folder = _kill(tmp_path, some)
+        some = collections()
+        collection = await some.get(QualifiedName("default", "a"))
+        monkeypatch.setattr(qdrant_edge, "SLOW_TO_OPEN", MANY - 1)
+        monkeypatch.setattr(physical, "built", fails)
+        await collection.documents(1, None)
+        assert await collection.count() == (MANY, MANY)
+        assert tmp_path / collection.manifest.physical_collection.id == folder
+        assert _folders(tmp_path) == _named(some)
         await some.close()
 
     asyncio.run(work())

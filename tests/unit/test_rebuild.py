@@ -200,7 +200,7 @@ def test_declared_fields_are_indexed_in_the_background(
 def test_what_is_no_shard_gets_no_graph(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BackendError, match="indexes"):
-        asyncio.run(built(tmp_path / "file", Layout(2), graph=True))
+        asyncio.run(built(tmp_path / "file", Layout(2), "graph"))
 
 
 def test_a_panic_of_the_process_that_builds_a_graph_is_an_error(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_panic_of_the_process_that_builds_a_graph_is_an_error(tmp_path: Path) 
     (tracker,) = (tmp_path / "shard").glob("segments/*/payload_storage/tracker.dat")
     tracker.write_bytes(b"\xff" * 4096 + tracker.read_bytes()[4096:])
     with pytest.raises(BackendError, match="building the indexes: pyo3_runtime\\.PanicException"):
-        asyncio.run(built(tmp_path / "shard", Layout(dimension), graph=True))
+        asyncio.run(built(tmp_path / "shard", Layout(dimension), "graph"))
 
 
 def test_what_is_written_while_a_graph_is_built_is_counted_once_afterwards(
@@ -257,7 +257,7 @@ def test_a_copy_has_everything_and_can_be_written_to(tmp_path: Path) -> None:
     index.upsert(chunks, np.ones((300, 2), dtype=np.float32))
     index.flush()
     copied = original._replace(id=str(uuid.uuid4()))
-    edge.copy(original.id, copied.id)
+    edge.copy(original.id, copied.id, is_open=True)
     index.close()
     copy = edge.open(copied)
     assert copy.count() == (300, 300)

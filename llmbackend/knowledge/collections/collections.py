@@ -365,6 +365,7 @@ class Collections:
         async with self._changing(name):
             if self._collections.get(name) is not collection:
                 raise missing(called(name))
+            collection.give_up_opening()
             with CancelScope(shield=True):
                 async with collection.settled(), self._registering:
                     await threads.database(self.manifests.delete, collection.manifest)

@@ -83,6 +83,8 @@ class CurrentIndex:
         self._services = services
         self._index: VectorIndex | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._preparing = CancelScope()
+        """Around what opening may be spared by whoever closes or deletes it."""
         self._retired: set[asyncio.Task[None]] = set()
         """Tasks that close damaged indexes."""
         self._damage: _Damage | None = None
@@ -170,6 +172,7 @@ class CurrentIndex:
                     raise _again(self._damage.error)
                 if self._retired:
                     await asyncio.wait(self._retired)
+                await self._make_quick_to_open()
                 began = time.monotonic()
                 try:
                     self.manifest, self._index = await self._services.physical.open_current(self.manifest)
@@ -182,6 +185,14 @@ class CurrentIndex:
                 self._services.written.put(self)  # the process may have ended before the graph was built
         finally:
             self._opening = None
+
+    async def _make_quick_to_open(self) -> None:
+        with CancelScope() as self._preparing:
+            quick = await self._services.physical.quick_to_open(self.manifest)
+            if quick is not self.manifest:
+                self.manifest, self._counts_kept = quick, False
+        if self._preparing.cancelled_caught:
+            raise missing(self.name)
 
     async def _in_thread(self, index: VectorIndex, work: Callable[[VectorIndex], _Result]) -> _Result:
         loop = asyncio.get_running_loop()
@@ -271,8 +282,13 @@ class CurrentIndex:
             await threads.database(self._services.manifests.note_counts, self.manifest, counts)
             self._counts_kept = True
 
+    def give_up_opening(self) -> None:
+        """Whoever waits for it to be opened is told that there is no such collection, if that would take longer."""
+        self._preparing.cancel()
+
     async def close(self) -> None:
         """Stop what is going on, and close the index for good."""
+        self.give_up_opening()
         if self._rebuilding is not None:
             await self._rebuilding.end()
         async with self._writing:

@@ -12,8 +12,10 @@ from anyio import CancelScope
 
 from ... import threads
 from ...errors import BackendError, Conflict, LLMBackendError
+from ..engines.edge_build import built
 from ..engines.interface import VectorEngine, VectorIndex, gone
-from .manifests import Manifest, Manifests
+from ..engines.qdrant_edge import QdrantEdge
+from .manifests import Manifest, Manifests, moved
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,39 @@ class PhysicalCollections:
                 if not gone(error) or now is None or now.physical_collection == manifest.physical_collection:
                     raise
                 manifest = now
+
+    async def quick_to_open(self, manifest: Manifest) -> Manifest:
+        """The same collection, whose opening holds up nothing else: in another physical one, if need be.
+
+        A process of its own makes that, and repairs what a kill left. If it cannot, opening takes as long as it takes,
+        and tells what is wrong.
+        """
+        edge, old = self.engine(manifest), manifest.physical_collection
+        if not isinstance(edge, QdrantEdge):
+            return manifest
+        look = partial(edge.to_open_quickly, old.id, graph=manifest.indexed > 0)
+        what = await edge.threads(look)
+        try:
+            if what == "segments":
+                return await self._with_segments(manifest, edge)
+            if what is not None:
+                await built(edge.folder(old.id), manifest.layout, what)
+        except LLMBackendError as error:
+            log.warning("opening collection %r will take long: %s", manifest.qualified, error)
+        return manifest
+
+    async def _with_segments(self, manifest: Manifest, edge: QdrantEdge) -> Manifest:
+        old, new = manifest.physical_collection, moved(manifest, edge.name)
+        try:
+            await threads.database(self._manifests.begin, new.physical_collection.id, new.engine)
+            await edge.threads(partial(edge.copy, old.id, new.physical_collection.id, is_open=False))
+            await built(edge.folder(new.physical_collection.id), new.layout, "segments")
+            await threads.database(partial(self._manifests.swap, manifest, new, frozen=False))
+        except BaseException:
+            await self.drop(new)
+            raise
+        await self.drop(manifest)
+        return new
 
     async def drop(self, manifest: Manifest) -> None:
         """Remove an orphan; if that fails now, the next start removes it."""

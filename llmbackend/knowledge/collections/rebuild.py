@@ -15,6 +15,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from anyio import CancelScope
@@ -179,8 +180,10 @@ async def build_indexes(
                 collection.changed = set()
                 await threads.database(collections.manifests.begin, new.physical_collection.id, new.engine)
                 await collection.flush()
-                await edge.threads(edge.copy, old.physical_collection.id, new.physical_collection.id)
-            await built(edge.folder(new.physical_collection.id), new.layout, graph=graph)
+                both = old.physical_collection.id, new.physical_collection.id
+                await edge.threads(partial(edge.copy, *both, is_open=True))
+            folder = edge.folder(new.physical_collection.id)
+            await built(folder, new.layout, "graph" if graph else "indexes")
             async with _opened(collections, collection, new) as copy:
                 await _exchange(collection, copy, as_it_is)
 

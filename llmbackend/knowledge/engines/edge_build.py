@@ -1,8 +1,8 @@
-"""The indexes of a Qdrant Edge shard, built by a process of its own: of metadata fields, and the graph for approximate search.
+"""Work on a Qdrant Edge shard in a process of its own: what holds the interpreter's lock for long.
 
-`EdgeShard.optimize()` holds the interpreter's lock for as long as it takes, minutes for a large shard: in a server's
-process nothing else would happen meanwhile. Indexes of fields take 30 microseconds a chunk, or a tenth of a second.
-`python -m llmbackend.knowledge.engines.edge_build FOLDER LAYOUT GRAPH` does it, the last two as JSON.
+`EdgeShard.optimize()` takes minutes for a large shard: in a server's process nothing else would happen meanwhile. Indexes
+of fields take 30 microseconds a chunk, or a tenth of a second, and opening a shard that is not built 10 microseconds.
+`python -m llmbackend.knowledge.engines.edge_build FOLDER LAYOUT WHAT` does it, LAYOUT as JSON.
 """
 
 from __future__ import annotations
@@ -13,20 +13,26 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 from anyio import CancelScope, open_process
 
 from ... import privacy
 from ...errors import BackendError
+from .edge_shard import config, make_indexes
 from .indexes import in_points
 from .interface import Layout
+from .qdrant import INDEXED_FIELDS
+from .qdrant_edge import IN_USE, Build, EdgeIndex
 
 
-async def built(folder: Path, layout: Layout, *, graph: bool) -> None:
-    """Build the indexes of a shard that nobody has open. Raises BackendError; cancelled, it ends the process."""
-    what = (str(folder), json.dumps([layout.dimension, dict(layout.indexes)]), json.dumps(graph))
+async def built(folder: Path, layout: Layout, what: Build) -> None:
+    """Build this in a shard that nobody has open. Raises BackendError; cancelled, it ends the process."""
     process = await open_process(
-        [sys.executable, "-P", "-m", __name__, *what],
+        [
+            *(sys.executable, "-P", "-m", __name__),
+            *(str(folder), json.dumps([layout.dimension, dict(layout.indexes)]), what),
+        ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -58,18 +64,18 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(end_with_parent, signal.SIGKILL)
 
 
-def _build(folder: str, layout: Layout, graph: bool) -> None:
+def _build(folder: Path, layout: Layout, what: Build) -> None:
     import qdrant_edge
 
-    from .qdrant import INDEXED_FIELDS
-    from .qdrant_edge import config, make_indexes
-
-    shard = qdrant_edge.EdgeShard.load(folder, config(layout.dimension))
-    make_indexes(shard, {**INDEXED_FIELDS, **in_points(layout.indexes)})
-    if graph:
-        shard.optimize()
-    shard.flush()
-    shard.close()
+    if what != "repair":
+        shard = qdrant_edge.EdgeShard.load(str(folder), config(layout.dimension, graph=what != "segments"))
+        make_indexes(shard, {**INDEXED_FIELDS, **in_points(layout.indexes)})
+        if what != "indexes":
+            shard.optimize()
+        shard.flush()
+        shard.close()
+    if (folder / IN_USE).exists():
+        EdgeIndex(folder).close()  # opening it repairs it
 
 
 if __name__ == "__main__":
@@ -77,4 +83,4 @@ if __name__ == "__main__":
     if sys.platform != "win32":
         with suppress(OSError):
             os.nice(10)  # calls come first
-    _build(sys.argv[1], Layout(*json.loads(sys.argv[2])), json.loads(sys.argv[3]))
+    _build(Path(sys.argv[1]), Layout(*json.loads(sys.argv[2])), cast(Build, sys.argv[3]))

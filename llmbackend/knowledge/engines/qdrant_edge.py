@@ -1,14 +1,13 @@
 """The embedded vector engine: Qdrant Edge, one shard (a folder) a collection, in this process.
 
-Its updates hold the interpreter's lock: they are kept small. `optimize`, which holds it for minutes, runs in a
-process of its own (edge_build.py). Room on the disk is checked before each write (disk.py): on a full disk, the
-engine kills the process.
+Its calls hold the interpreter's lock. Updates are kept small; what takes long runs in a process of its own
+(edge_build.py): building indexes, and making a shard quick to open. Room on the disk is checked before each write
+(disk.py): on a full disk, the engine kills the process.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import threading
 import time
@@ -16,22 +15,21 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ... import threads
-from ...disk import DELETING, FULL, Disk, full
-from ...errors import BackendError, LLMBackendError
-from ...panics import panicked
+from ...disk import DELETING, Disk
 from .bm25 import NAME as BM25
 from .bm25 import Sparse
 from .edge_filtering import LEAST_BATCH, READ_BATCH, Filtering, next_size
+from .edge_refusals import translated
+from .edge_shard import config, kind_of, make_indexes
+from .edge_syntax import EdgeSyntax
 from .filters import Condition
 from .indexes import NO_INDEXES, FieldType, Indexes, in_points, parts
 from .interface import Found, Layout, Mode, Physical, Scored, VectorIndex, one_version
 from .qdrant import (
     DENSE,
-    HNSW_EF_CONSTRUCT,
-    HNSW_M,
     INDEXED_FIELDS,
     SPARSE,
     Dense,
@@ -46,10 +44,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WRITE_BATCH = 32
-GRAPH_FROM = 5_000  # kilobytes of vectors; fewer are searched as fast without
 IN_USE = "in-use"  # a file in an open shard's folder
-_OS_ERROR = re.compile(r"os error (\d+)")
-SEARCH_THREADS = 2  # of each open collection; there may be hundreds
+
+SLOW_TO_OPEN = 10_000
+"""Chunks to be read when a shard is opened, in 10 microseconds each: those outside built segments, which are mapped from
+the disk, and all of them where a kill left it, for the repair."""
+_OF_CHUNK = 21  # bytes in the file that has a segment's ids
+
+Build = Literal["indexes", "graph", "segments", "repair"]
+"""What a process of its own makes: the indexes of fields; those and the graph for approximate search; those and segments
+that are opened in no time, without a graph; or nothing. The last two repair what a kill left."""
 
 # Bytes, as measured and rounded up: files have holes, which are filled as they are written to, and on tmpfs as they are
 # read.
@@ -90,16 +94,29 @@ class QdrantEdge:
     def folder(self, physical_id: str) -> Path:
         return self._folder / physical_id
 
-    def copy(self, physical_id: str, copy_id: str) -> None:
-        """Copy an index that nobody writes to and that has been flushed."""
+    def to_open_quickly(self, physical_id: str, *, graph: bool) -> Build | None:
+        """What to have done to an index, if opening it would hold up everything else in this process.
 
-        with self._disk.writing(2 * self._size(physical_id)), _translated(self._folder):
+        One that has a graph keeps it, and opening takes as long as it takes.
+        """
+        ids = [
+            (file.name.startswith("mutable"), file.stat().st_size // _OF_CHUNK)
+            for file in self.folder(physical_id).glob("segments/*/*id_tracker.mappings")
+        ]
+        if not graph and sum(chunks for mutable, chunks in ids if mutable) > SLOW_TO_OPEN:
+            return "segments"
+        killed = (self.folder(physical_id) / IN_USE).exists()
+        return "repair" if killed and sum(chunks for _, chunks in ids) > SLOW_TO_OPEN else None
+
+    def copy(self, physical_id: str, copy_id: str, *, is_open: bool) -> None:
+        """Copy an index that nobody writes to: one that is open and flushed, or a closed one, as it was left."""
+
+        with self._disk.writing(2 * self._size(physical_id)), translated(self._folder):
             # Twice the size, for the graph's builder writes everything anew.
             # With the log, though a flush has put all of it into the segments: it numbers what is written, and
             # segments pass over what has a smaller number than they have seen.
-            shutil.copytree(
-                self.folder(physical_id), self.folder(copy_id), ignore=shutil.ignore_patterns(IN_USE)
-            )
+            mark = shutil.ignore_patterns(IN_USE) if is_open else None  # else it tells of a kill
+            shutil.copytree(self.folder(physical_id), self.folder(copy_id), ignore=mark)
 
     def _size(self, physical_id: str) -> int:
         """Bytes of an index's files, holes included: a copy has none."""
@@ -135,10 +152,10 @@ class EdgeIndex(QdrantIndex):
         self._changed = 0
         """The time of the last change; no other process has the folder."""
         physical = physical or Physical(folder.name, uuid.UUID(folder.name), BM25)
-        with _translated(folder, opening=True):
+        with translated(folder, opening=True):
             import qdrant_edge
 
-            self.syntax = _Syntax()
+            self.syntax = EdgeSyntax()
             super().__init__(physical, self.syntax, folder / IN_USE)
             self._filtering = Filtering(self)
             self._edge: Any = qdrant_edge
@@ -153,7 +170,7 @@ class EdgeIndex(QdrantIndex):
     @staticmethod
     def create(folder: Path, dimension: int, indexes: Indexes = NO_INDEXES) -> None:
         """Make an empty shard in a folder that is not there yet."""
-        with _translated(folder):
+        with translated(folder):
             import qdrant_edge as edge
 
             folder.mkdir(parents=True)
@@ -171,7 +188,7 @@ class EdgeIndex(QdrantIndex):
 
     def _write(self, points: Sequence[Point]) -> None:
         edge = self._edge
-        with _translated(self.folder):
+        with translated(self.folder):
             for start in range(0, len(points), WRITE_BATCH):
                 threads.give_way()
                 batch = points[start : start + WRITE_BATCH]
@@ -195,7 +212,7 @@ class EdgeIndex(QdrantIndex):
         return self._changed >= moment
 
     def _there(self, ids: list[uuid.UUID]) -> list[uuid.UUID]:
-        with _translated(self.folder):
+        with translated(self.folder):
             found: Sequence[Any] = self._shard.retrieve(ids, with_payload=False, with_vector=False)
         return [record.id for record in found]
 
@@ -206,7 +223,7 @@ class EdgeIndex(QdrantIndex):
         size = LEAST_BATCH if payload is True else limit
         while True:
             began = time.perf_counter()
-            with _translated(self.folder):
+            with translated(self.folder):
                 page, offset = self._shard.scroll(
                     self._edge.ScrollRequest(
                         offset=offset,
@@ -223,11 +240,14 @@ class EdgeIndex(QdrantIndex):
             threads.give_way()
 
     def _count(self, where: Any = None) -> int:
-        with _translated(self.folder):
+        with translated(self.folder):
             return int(self._shard.count(self._edge.CountRequest(filter=where, exact=True)))
 
+    def count(self) -> tuple[int, int]:
+        return self._count(self._all_current([self._head()])), self.about()
+
     def _delete(self, where: Any) -> None:
-        with _translated(self.folder), self._disk.writing(UPDATE, DELETING):
+        with translated(self.folder), self._disk.writing(UPDATE, DELETING):
             self._update(self._edge.UpdateOperation.delete_points_by_filter(where))
 
     def _nearest(
@@ -258,8 +278,8 @@ class EdgeIndex(QdrantIndex):
         return super().search(text, vector, mode=mode, top_k=top_k, conditions=conditions, weight=weight)
 
     def about(self) -> int:
-        """About how many chunks there are."""
-        with _translated(self.folder):
+        """How many chunks there are, without looking at each."""
+        with translated(self.folder):
             return int(self._shard.count(self._edge.CountRequest(exact=False)))
 
     def query(self, queries: list[Any], limit: int, where: Any = None) -> list[list[Scored]]:
@@ -272,7 +292,7 @@ class EdgeIndex(QdrantIndex):
             edge.QueryRequest(limit=limit, query=query, filter=where, with_payload=payload)
             for query in queries
         ]
-        with _translated(self.folder):
+        with translated(self.folder):
             return self._shard.query_batch(edge.QueryBatchRequest(asked))
 
     def _nearest_to(self, vector: Dense | Sparse) -> Any:
@@ -296,8 +316,9 @@ class EdgeIndex(QdrantIndex):
                 return
 
     def _learn_indexes(self) -> None:
-        with _translated(self.folder):
-            self._indexed = {parts(path): kind for path, kind in _schema(self._shard).items()}
+        with translated(self.folder):
+            schema = self._shard.info().payload_schema
+        self._indexed = {parts(path): kind_of(index) for path, index in schema.items()}
 
     def _index_own_fields(self) -> None:
         """All have had them from the first."""
@@ -319,7 +340,7 @@ class EdgeIndex(QdrantIndex):
             part = ids[start : start + size]
             start += size
             began = time.perf_counter()
-            with _translated(self.folder):
+            with translated(self.folder):
                 records = self._shard.retrieve(part, with_payload=True, with_vector=False)
             found += [(record.id, record.payload) for record in records]
             if start >= len(ids):
@@ -344,12 +365,12 @@ class EdgeIndex(QdrantIndex):
         for file in self.folder.rglob("*"):
             with suppress(OSError), file.open("rb+") as opened:  # some are folders, and some are gone by now
                 os.fsync(opened.fileno())
-        with _translated(self.folder):
+        with translated(self.folder):
             self._shard.flush()
 
     def _close(self) -> None:
         self._filtering.close()
-        with _translated(self.folder):
+        with translated(self.folder):
             self._shard.close()
 
 
@@ -378,122 +399,3 @@ _BYTES = 4
 """Of a character, at most."""
 _COPIES = 3
 """Of everything: in the log, in a segment, and in what is being made of that."""
-
-
-def make_indexes(shard: Any, kinds: Mapping[str, str]) -> None:
-    """Have a shard index these paths, and no other."""
-    import qdrant_edge as edge
-
-    there = {parts(path): kind for path, kind in _schema(shard).items()}
-    wanted = {parts(path) for path in kinds}
-    for path in shard.info().payload_schema:
-        if parts(path) not in wanted:
-            shard.update(edge.UpdateOperation.delete_field_index(path))
-    for path, kind in kinds.items():
-        if there.get(parts(path)) != kind:
-            of_theirs = getattr(edge.PayloadSchemaType, kind.capitalize())
-            shard.update(edge.UpdateOperation.create_field_index(path, of_theirs))
-
-
-def _schema(shard: Any) -> dict[str, str]:
-    """The type of index that each path has."""
-    schema = shard.info().payload_schema
-    return {path: str(index.data_type).rpartition(".")[2].lower() for path, index in schema.items()}
-
-
-class _Syntax:
-    def __init__(self) -> None:
-        import qdrant_edge
-
-        self._edge: Any = qdrant_edge
-
-    def group(
-        self, *, must: Sequence[Any] = (), should: Sequence[Any] = (), must_not: Sequence[Any] = ()
-    ) -> Any:
-        return self._edge.Filter(
-            must=list(must) or None, should=list(should) or None, must_not=list(must_not) or None
-        )
-
-    def equals(self, key: str, value: str | int | bool) -> Any:
-        import numpy as np
-
-        # The binding takes Python's bool for the integer it is; numpy's it takes for a truth value.
-        given: Any = np.bool_(value) if isinstance(value, bool) else value
-        return self._edge.FieldCondition(key, match=self._edge.MatchValue(given))
-
-    def any_of(self, key: str, values: list[str] | list[int]) -> Any:
-        return self._edge.FieldCondition(key, match=self._edge.MatchAny(values))
-
-    def range(self, key: str, bounds: dict[str, float]) -> Any:
-        return self._edge.FieldCondition(key, range=self._edge.RangeFloat(**bounds))
-
-    def times(self, key: str, bounds: dict[str, str]) -> Any:
-        return self._edge.FieldCondition(key, range=self._edge.RangeDateTime(**bounds))
-
-    def empty(self, key: str) -> Any:
-        return self._edge.IsEmptyCondition(key)
-
-    def among(self, ids: set[Any]) -> Any:
-        return self._edge.HasIdCondition(ids)
-
-    def slice(self, parts: int, number: int) -> Any:
-        """One of so many parts of all points."""
-        return self._edge.SliceCondition(parts, number)
-
-
-def config(dimension: int) -> Any:
-    """What a shard is made with."""
-    import qdrant_edge as edge
-
-    return edge.EdgeConfig(
-        vectors={DENSE: edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)},
-        sparse_vectors={SPARSE: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
-        hnsw_config=edge.HnswIndexConfig(
-            m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT, full_scan_threshold=10_000
-        ),
-        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=GRAPH_FROM),
-        max_search_threads=SEARCH_THREADS,
-    )
-
-
-_UNREADABLE = ("decod", "deserial", "decompress", "corrupt", "checksum", "recursion limit")
-"""Phrases in Edge's errors about data that it cannot read, in any call."""
-
-_NO_ROOM = ("No space left", "Too many open files", "Cannot allocate memory")
-"""Phrases in errors that do not mean damage."""
-
-
-class _translated:
-    """Translate Qdrant Edge's bare exceptions and panics into ours, the one place that does. A shard that panicked,
-    or cannot be read or opened, is damaged.
-    """
-
-    __slots__ = ("_folder", "_opening")
-
-    def __init__(self, folder: Path, *, opening: bool = False) -> None:
-        self._folder, self._opening = folder, opening
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is None or isinstance(error, LLMBackendError):
-            return
-        if isinstance(error, ModuleNotFoundError):
-            raise BackendError(
-                f"the embedded vector engine is not installed (missing: {error.name}): "
-                "pip install 'llmbackend[embedded]'",
-                details={"backend": "Qdrant Edge"},
-            ) from error
-        if not (panicked(error) or isinstance(error, Exception)):
-            return  # cancelled or interrupted
-        said = str(error)[:1000]
-        told = _OS_ERROR.search(said)
-        if (int(told[1]) if told else getattr(error, "errno", None)) in FULL:
-            raise full(self._folder) from error
-        details: dict[str, Any] = {"backend": "Qdrant Edge"}
-        given = isinstance(error, (TypeError, ValueError))  # the arguments are wrong, not the shard
-        unreadable = self._opening or (not given and any(sign in said for sign in _UNREADABLE))
-        if panicked(error) or (unreadable and not any(sign in said for sign in _NO_ROOM)):
-            details["damaged"] = True
-        raise BackendError(f"Qdrant Edge: {said}", details=details) from error

@@ -1,0 +1,50 @@
+"""What a Qdrant Edge shard is made with: vectors, the graph, and the indexes of fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .indexes import parts
+from .qdrant import DENSE, HNSW_EF_CONSTRUCT, HNSW_M, SPARSE
+
+GRAPH_FROM = 5_000  # kilobytes of vectors; fewer are searched as fast without
+SEARCH_THREADS = 2  # of each open collection; there may be hundreds
+
+
+def config(dimension: int, *, graph: bool = True) -> Any:
+    """What a shard is made with. Built segments are mapped from the disk: opening does not read them."""
+    import qdrant_edge as edge
+
+    mapped = edge.Memory.Cold
+    return edge.EdgeConfig(
+        vectors={DENSE: edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)},
+        sparse_vectors={SPARSE: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf, memory=mapped)},
+        hnsw_config=edge.HnswIndexConfig(
+            m=HNSW_M if graph else 0, ef_construct=HNSW_EF_CONSTRUCT, full_scan_threshold=10_000
+        ),
+        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=GRAPH_FROM if graph else 1),
+        max_search_threads=SEARCH_THREADS,
+    )
+
+
+def make_indexes(shard: Any, kinds: Mapping[str, str]) -> None:
+    """Have a shard index these paths, and no other."""
+    import qdrant_edge as edge
+
+    mapped = edge.Memory.Cold
+    wanted = {parts(path): kind for path, kind in kinds.items()}
+    there: set[tuple[str, ...]] = set()
+    for path, index in shard.info().payload_schema.items():
+        if kind_of(index) == wanted.get(parts(path)) and getattr(index.params, "memory", None) == mapped:
+            there.add(parts(path))
+        else:
+            shard.update(edge.UpdateOperation.delete_field_index(path))
+    for path, kind in kinds.items():
+        if parts(path) not in there:
+            index = getattr(edge, f"{kind.capitalize()}IndexParams")(memory=mapped)
+            shard.update(edge.UpdateOperation.create_field_index(path, index))
+
+
+def kind_of(index: Any) -> str:
+    return str(index.data_type).rpartition(".")[2].lower()
