@@ -8,7 +8,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import health, loading, progress, schemas, sse, threads, tracing
+from . import health, llamaindex_import, progress, schemas, sse, threads, tracing
 from .compose import Components
 from .errors import InvalidRequest
 from .inference import packing, structured
@@ -334,7 +334,7 @@ class Backend:
 
         Refused: a text that the model's server does not take.
         """
-        await threads.files(loading.llamaindex)
+        await threads.files(llamaindex_import.load)
         from .analysis.workflow import analyze
 
         judge, links = self.parts.judge, self.settings.answer_links

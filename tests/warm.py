@@ -101,7 +101,7 @@ def _parent() -> socket.socket:
 def _import_all() -> None:
     for name in ("llmbackend.cli", "llmbackend.server.app", "llmbackend.inference.local_chat", "qdrant_edge"):
         import_module(name)
-    import_module("llmbackend.loading").llamaindex()
+    import_module("llmbackend.llamaindex_import").load()
     gc.collect()
     gc.freeze()  # else each process collects all of that at its end, a second's work, most of it copies of pages
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from .. import loading, threads
+from .. import llamaindex_import, threads
 from ..access.names import missing
 from ..errors import (
     BackendError,
@@ -145,7 +145,7 @@ async def execute(running: Running) -> AgentRun:
 
     Raises what the agent fails with, of which `details` tell the step and the trace.
     """
-    await threads.files(loading.llamaindex)
+    await threads.files(llamaindex_import.load)
     part = check(running.request)
     await _require_collections(running)
     own = is_own(part.name)

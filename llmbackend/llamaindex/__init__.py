@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from .. import loading
+from .. import llamaindex_import
 from ..errors import NotFound
 from ..inference.chat import CONTEXT
 
@@ -56,7 +56,7 @@ class Components:
         `context_window`, in tokens, and whether it can be given tools (`function_calling`) are asked of the backend
         where they are not given.
         """
-        loading.llamaindex()
+        llamaindex_import.load()
         from .llm import BackendLLM
 
         if context_window is None or function_calling is None:
@@ -77,7 +77,7 @@ class Components:
 
     def embed_model(self) -> BackendEmbedding:
         """The embedding model (`BaseEmbedding`)."""
-        loading.llamaindex()
+        llamaindex_import.load()
         from .embedding import BackendEmbedding
 
         name = self._client.health()["embeddings"]
@@ -85,7 +85,7 @@ class Components:
 
     def reranker(self, *, top_n: int | None = None, model: str | None = None) -> BackendReranker:
         """The reranker, as a postprocessor that orders nodes (`BaseNodePostprocessor`)."""
-        loading.llamaindex()
+        llamaindex_import.load()
         from .reranker import BackendReranker
 
         return BackendReranker(self._client, top_n=top_n, model=model)
@@ -94,7 +94,7 @@ class Components:
         self, *, chunk_size: int | None = None, chunk_overlap: int | None = None
     ) -> ChunkNodeParser:
         """The splitting of `rag_ingest` (`NodeParser`)."""
-        loading.llamaindex()
+        llamaindex_import.load()
         from .node_parser import ChunkNodeParser
 
         given = {"chunk_size": chunk_size, "chunk_overlap": chunk_overlap}
@@ -102,7 +102,7 @@ class Components:
 
     def reader(self, *, raise_on_error: bool = True) -> FileReader:
         """The reading of `rag_ingest_files` (`BaseReader`); it happens here, whatever the client's transport."""
-        loading.llamaindex()
+        llamaindex_import.load()
         from ..files.pool import Limits
         from ..settings import load
         from .reader import FileReader
@@ -116,14 +116,14 @@ class Components:
 
         LlamaIndex's IngestionPipeline hands nodes with vectors to it only: `embed_model()` is to be its last step.
         """
-        loading.llamaindex()
+        llamaindex_import.load()
         from .vector_store import CollectionVectorStore
 
         return CollectionVectorStore(self._client, self._changing[collection], collection=collection)
 
     def index(self, collection: str, **options: Any) -> CollectionIndex:
         """A collection as a `VectorStoreIndex`, with our models; `options` are LlamaIndex's."""
-        loading.llamaindex()
+        llamaindex_import.load()
         from .index import CollectionIndex
 
         try:
@@ -148,7 +148,7 @@ class Components:
         postprocessors: Sequence[str] | None = None,
     ) -> CollectionRetriever:
         """The search of `rag_search` (`BaseRetriever`); `filters` are LlamaIndex's or ours."""
-        loading.llamaindex()
+        llamaindex_import.load()
         from .retriever import CollectionRetriever
 
         return CollectionRetriever(

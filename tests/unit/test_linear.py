@@ -11,7 +11,7 @@ import pytest
 from llama_index.core.utils import globals_helper
 from nltk import redos
 
-from llmbackend import loading
+from llmbackend import llamaindex_import
 from llmbackend.inference.sentences import sentences
 from llmbackend.knowledge.answers.delimiters import delimited
 from llmbackend.knowledge.chunks import splitting
@@ -40,7 +40,7 @@ def _seconds(work: Callable[[str], object], text: str) -> float:
 
 
 def _is_linear(work: Callable[[str], object], made: Callable[[int], str]) -> None:
-    loading.llamaindex()
+    llamaindex_import.load()
     work(made(100))  # what else is loaded at first
     once = max(0.02, _seconds(work, made(SMALL)))
     assert _seconds(work, made(TIMES * SMALL)) < ROOM * TIMES * once
@@ -59,7 +59,7 @@ def test_documents_are_split_in_linear_time(unit: str, name: str, size: int) -> 
 @pytest.mark.parametrize("unit", [". ", "Hello there. ", "[!", "A. b ", "a b\n", "w "])
 def test_nltk_is_given_little_at_a_time(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[int] = []
-    loading.llamaindex()
+    llamaindex_import.load()
     punkt = globals_helper.punkt_tokenizer
     spans = punkt.span_tokenize
 
@@ -94,7 +94,7 @@ def test_sentences_are_the_same_as_those_of_the_whole_text(seed: int) -> None:
         "U.S. law",
     ]
     text = " ".join(chance.choice(said) + chance.choice(["", "", "\n"]) for _ in range(2000))
-    loading.llamaindex()
+    llamaindex_import.load()
     starts = [start for start, _ in globals_helper.punkt_tokenizer.span_tokenize(text)]
     ends = [*starts[1:], len(text)]
     assert splitting._sentences(text, 256) == [

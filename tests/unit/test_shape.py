@@ -345,7 +345,7 @@ STOREYS = (
         "disk",
         "json_reading",
         "json_writing",
-        "loading",
+        "llamaindex_import",
         "logs",
         "otel",
         "panics",
@@ -501,7 +501,7 @@ def test_what_is_imported_is_declared() -> None:
 def test_only_settings_reads_the_environment(path: Path) -> None:
     if path in (PACKAGE / "settings.py", PACKAGE / "privacy.py"):  # which says what processes are given of it
         return
-    if path == PACKAGE / "loading.py":  # names a folder to tiktoken
+    if path == PACKAGE / "llamaindex_import.py":  # names a folder to tiktoken
         return
     tree = ast.parse(path.read_text())
     passed_on = set()

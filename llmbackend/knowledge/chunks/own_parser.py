@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ... import loading, threads
+from ... import llamaindex_import, threads
 from ...files.syntax import BareText
 from ...plugins import Part
 from ...schemas import Document
@@ -33,7 +33,7 @@ class OwnParser:
 
     async def split(self, document: Document | BareText, digest: str) -> list[Chunk]:
         """A document's chunks. Raises BackendError that names the parser, if it fails or returns what is no chunk."""
-        await threads.files(loading.llamaindex)
+        await threads.files(llamaindex_import.load)
         parts: list[tuple[str, dict[str, Any], dict[str, Any]]]
         parts = await self.part.call(self.seconds, self._parts, document)
         return [

@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
 
-from ... import loading
+from ... import llamaindex_import
 from .tokens import tokens_of
 from .windows import windows
 
@@ -25,7 +25,7 @@ DENSE = 8
 @lru_cache(maxsize=16)
 def splitter(size: int, overlap: int) -> Any:
     """LlamaIndex's SentenceSplitter, for parts of at most `size` tokens."""
-    loading.llamaindex()
+    llamaindex_import.load()
     from llama_index.core.node_parser import SentenceSplitter
 
     return SentenceSplitter(
@@ -91,7 +91,7 @@ def _near_starts(text: str) -> list[int]:
 
 @lru_cache(maxsize=1)
 def _punkt() -> Any:
-    loading.llamaindex()
+    llamaindex_import.load()
     from llama_index.core.utils import globals_helper
 
     return globals_helper.punkt_tokenizer

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sized
 from functools import lru_cache
 
-from ... import loading, threads
+from ... import llamaindex_import, threads
 from .windows import MOST, windows
 
 REMEMBERED_LENGTH = 64
@@ -62,4 +62,4 @@ def _by_words() -> bool:
 
 @lru_cache(maxsize=1)
 def _tokenizer() -> Callable[[str], Sized]:
-    return loading.tokenizer()
+    return llamaindex_import.tokenizer()

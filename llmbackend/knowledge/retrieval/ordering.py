@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ... import loading, threads
+from ... import llamaindex_import, threads
 from ...inference.rerank import Reranker
 from ...plugins import Part
 from ...tracing import Clock
@@ -33,7 +33,7 @@ async def ordered(
             candidate.score = candidate.scores["rerank"] = score
         kept.sort(key=lambda candidate: -candidate.score)
     if scope.postprocessors:
-        await threads.files(loading.llamaindex)
+        await threads.files(llamaindex_import.load)
     for part in scope.postprocessors:
         nodes = Nodes([one.collection for one in kept])
         given = [nodes.of(one) for one in kept]

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ... import loading, threads
+from ... import llamaindex_import, threads
 from ...inference.cache import CachedEmbedder
 from ...plugins import Part
 from ...schemas import Retrieval
@@ -75,7 +75,7 @@ async def retrieved(
     part: Part, scope: Scope, text: str, embedder: CachedEmbedder, seconds: float
 ) -> list[Candidate]:
     """What a project's own retriever finds, in its order."""
-    await threads.files(loading.llamaindex)
+    await threads.files(llamaindex_import.load)
     wanted, names = scope.wanted, [collection.name for collection in scope.collections]
     nodes = Nodes(names)
     # Its searches take the caller's arguments, except those that order or cut the result.

@@ -14,7 +14,7 @@ from pathlib import Path
 _loading = threading.Lock()
 
 
-def llamaindex() -> None:
+def load() -> None:
     """Load all that this package uses of it, once. Blocks: call it in a thread, before anything is imported of it."""
     with _loading:
         import llama_index.core.node_parser
