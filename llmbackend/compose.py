@@ -11,7 +11,7 @@ from .access.issuing import Keys
 from .access.limits import Limiter
 from .access.register import Register
 from .access.sharing import Sharing
-from .agents.service import AgentRuns
+from .agents.runs import AgentRuns
 from .agents.services import AgentServices
 from .backup import job as _backup_job  # noqa: F401  # registers the type
 from .backup.making import Backups

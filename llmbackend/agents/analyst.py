@@ -1,4 +1,4 @@
-"""`analyst`: the same questions put to every document, each answer with the words that it stands on.
+"""`analyst`: puts the same questions to every document; each answer comes with the quote it is based on.
 
 A quote that does not stand in its document is no answer: the cell stays empty. Parts that are identical are read once.
 Where no model reads, the sentence that fits a field best is its quote, the heading above it read along, and its value is what
@@ -30,13 +30,13 @@ from .shapes import AnalystInput, Cell, Table, TableRow
 from .tools import text_of
 
 BATCH = 16
-"""Documents that are worked at together."""
+"""Documents processed together."""
 
 AT_ONCE = 4
 """Parts that a model reads at the same time."""
 
 PART_TOKENS = 3000
-"""Of a part, at most."""
+"""Largest part of a document that the model reads at once."""
 
 TELLS = 0.6
 """From which on a sentence tells a field: its cosine, and the share of the field's words that it has."""
@@ -101,7 +101,7 @@ def _resolved(field: Any, definitions: Mapping[str, Any], depth: int = 0) -> dic
 
 
 async def analyse(run: Running, given: AnalystInput) -> Table:
-    """A row for each document, in their order."""
+    """A table with one row per document, in order."""
     if not run.services.chat.abstracts:
         run.notes.append(FIXED_PLAN)
     work = Analysing(run, given)
@@ -116,9 +116,9 @@ class Place(NamedTuple):
     collection: str
     document: str
     text: str | None
-    """None for what is in the collection."""
+    """None for a document in a collection, which is read later."""
     failed: str | None = None
-    """Why it cannot be read."""
+    """Why it cannot be read; None if it can."""
 
 
 class BatchEvent(Event):
@@ -182,7 +182,7 @@ class Analysing(Workflow):
         return sorted(found[: given.max_documents])
 
     async def _files(self) -> list[Place]:
-        """Those that cannot be read are rows all the same, and tell why."""
+        """The files given; one that cannot be read becomes a row with the reason."""
         files = [File(name=one.name, content=one.content) for one in self._given.files or ()]
         found: list[Place] = []
         async for _, some in from_files(self._run.services.parsers, files):
@@ -270,7 +270,7 @@ class Analysing(Workflow):
         return await asyncio.shield(self._under_way[part])
 
     async def end(self) -> None:
-        """Of reading that nobody waits for any more."""
+        """Cancel reading that nobody waits for any more."""
         for reading in self._under_way.values():
             reading.cancel()
         await asyncio.gather(*self._under_way.values(), return_exceptions=True)

@@ -1,9 +1,9 @@
-"""The agents that come along. What they are made of is imported when one is run."""
+"""The built-in agents. Their modules are imported when one is run."""
 
 from __future__ import annotations
 
 from ..plugins import agent
-from .outcome import Made
+from .result import AgentResult
 from .run_state import Running
 from .shapes import AnalystInput, Table, Triage, TriageInput
 
@@ -19,7 +19,7 @@ RESEARCH_TOOLS = (
 
 
 @agent("researcher", tools=RESEARCH_TOOLS)
-async def researcher(run: Running) -> Made:
+async def researcher(run: Running) -> AgentResult:
     """Answers a question over several collections: sub-questions, comparison, contradictions, each sentence with its source."""
     from .researcher import research
 
@@ -28,7 +28,7 @@ async def researcher(run: Running) -> Made:
 
 @agent("analyst", bounded=False)
 async def analyst(run: Running, input: AnalystInput) -> Table:
-    """Puts the same questions to every document of collections: a table, with the quote behind each cell."""
+    """Puts the same questions to every document of the collections: a table with a quote for each cell."""
     from .analyst import analyse
 
     return await analyse(run, input)
@@ -36,7 +36,7 @@ async def analyst(run: Running, input: AnalystInput) -> Table:
 
 @agent("triage")
 async def triage(run: Running, input: TriageInput) -> Triage:
-    """Sorts a message: its category among given classes, its urgency, the reasons, and a suggested answer."""
+    """Sorts a message: its category among the given classes, its urgency, the reasons and a suggested answer."""
     from . import triage as sorting
 
     return await sorting.triage(run, input)

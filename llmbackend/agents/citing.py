@@ -1,4 +1,4 @@
-"""An answer's sentences and their sources: what has none is left out, if anything is left then."""
+"""Checking that each sentence of an answer has a source; sentences without one are removed, unless none would remain."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CITED = re.compile(r"\s?\[(\d{1,9}(?:\s?[,;]\s?\d{1,9})*)\]")
 _BEHIND = re.compile(r"([.!?])((?:\s?\[\d{1,9}(?:\s?[,;]\s?\d{1,9})*\])+)")
 
 SUPPORT = 0.6
-"""The share of a sentence's words that a source must have to be taken for what it is from."""
+"""The share of a sentence's words that a passage must have to count as its source."""
 
 
 class Cited(NamedTuple):
@@ -24,7 +24,7 @@ class Cited(NamedTuple):
 
 
 def cited(answer: str, sources: Mapping[int, Source]) -> Cited:
-    """Each sentence with the number of its source: of those that it names, or of the one that has its words."""
+    """The answer with a source for each sentence: those it cites, or else the one that has its words."""
     known = {number: stems(one.text) for number, one in sources.items()}
     kept: list[str] = []
     left_out: list[str] = []
@@ -42,7 +42,7 @@ def cited(answer: str, sources: Mapping[int, Source]) -> Cited:
                 numbers |= dict.fromkeys(named)
                 said.append(f"{marker}{text}")
             elif text.rstrip().endswith((":", "?")) or len(text.split()) < 3:
-                said.append(f"{marker}{text}")  # it leads to what follows
+                said.append(f"{marker}{text}")  # an introduction to what follows
             else:
                 left_out.append(text)
         kept.append(" ".join(said))

@@ -1,4 +1,4 @@
-"""An agent at its task: begun, watched, ended at its limits, and what came of it put together."""
+"""Executing an agent: start it, watch its limits, and assemble the result."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ..plugins import AGENTS, AgentPart
 from ..schemas import AgentInfo, AgentRun, AgentTask, ListCollectionsRequest, RunAgentRequest, Step
 from .handle import Run
 from .limits import Halt
-from .outcome import Made
+from .result import AgentResult
 from .run_state import DEPTH, Running
 from .tooling import find
 
@@ -42,12 +42,12 @@ _OURS = "llmbackend."
 
 
 class Shape(NamedTuple):
-    """What an agent takes and gives, by its annotations."""
+    """An agent's arguments and result, by its annotations."""
 
     names: tuple[str, ...]
-    """Of its arguments."""
+    """The names of its arguments."""
     input: tuple[str, Any] | None
-    """The argument that is neither `run` nor `task`, and what it is."""
+    """Name and type of the argument that is neither `run` nor `task`, if any."""
     output: type[BaseModel] | None
 
 
@@ -75,7 +75,7 @@ def shape_of(part: AgentPart) -> Shape:
 
 
 def _is_model(kind: Any) -> bool:
-    """A pydantic class; LlamaIndex's agents are such, too, and workflows besides."""
+    """Whether it is a pydantic class, but not one of LlamaIndex's agents, which are pydantic classes too."""
     return inspect.isclass(kind) and issubclass(kind, BaseModel) and not hasattr(kind, "run")
 
 
@@ -102,13 +102,13 @@ def described(part: AgentPart) -> AgentInfo:
 
 
 def is_own(agent: str) -> bool:
-    """Whether it is a project's; False for one that there is not."""
+    """Whether it is a project's own agent; False if there is no such agent."""
     part = AGENTS.get(agent)
     return part is not None and not part.made.__module__.startswith(_OURS)
 
 
 def check(request: RunAgentRequest) -> AgentPart:
-    """The agent that is asked for; raises InvalidRequest for one, or a tool, that there is not, and an input that does not fit."""
+    """The agent asked for. Raises InvalidRequest for an unknown agent or tool, or an input that does not fit."""
     part = AGENTS.named(request.agent)
     for name in request.tools or ():
         find(name)
@@ -121,7 +121,7 @@ def check(request: RunAgentRequest) -> AgentPart:
 
 
 def _given(part: AgentPart, request: RunAgentRequest) -> Any:
-    """The input in its shape; raises InvalidRequest."""
+    """The input, validated by the agent's type for it. Raises InvalidRequest."""
     shape = shape_of(part)
     if shape.input is None:
         if request.input and not part.is_class and not _takes_any(part):
@@ -141,9 +141,9 @@ def _takes_any(part: AgentPart) -> bool:
 
 
 async def execute(running: Running) -> AgentRun:
-    """The run, to its end, a limit, or where it waits for somebody's word.
+    """Run an agent until it ends, reaches a limit or waits for approval.
 
-    Raises what the agent fails with, of which `details` tell the step and the trace.
+    Raises what the agent fails with; the error's `details` have the step and the trace.
     """
     await threads.files(llamaindex_import.load)
     part = check(running.request)
@@ -179,7 +179,7 @@ async def execute(running: Running) -> AgentRun:
 
 
 async def _require_collections(running: Running) -> None:
-    """Raises Forbidden and NotFound for collections that were named and cannot be read; what may be written to may be new."""
+    """Raise Forbidden or NotFound for named collections that cannot be read. With a tool that writes, they may be new."""
     named = running.request.collections or ()
     with await running.permitted(("read",), named) if named else nullcontext():
         if named and not any(find(name).writes for name in running.request.tools or ()):
@@ -190,7 +190,7 @@ async def _require_collections(running: Running) -> None:
                     raise missing(name)
 
 
-async def _whole(running: Running, part: AgentPart) -> Made:
+async def _whole(running: Running, part: AgentPart) -> AgentResult:
     async with running.step(part.name, "agent", given=running.request.task or running.request.input) as node:
         made = await perform(running, part)
         node.told.output = made.answer[:500] or None
@@ -198,7 +198,7 @@ async def _whole(running: Running, part: AgentPart) -> Made:
 
 
 async def part_of(running: Running, name: str, task: str, given: Any) -> AgentRun:
-    """Another agent's run, as a part of this one."""
+    """Run another agent as a part of this run; returns its run."""
     here = running.here
     if here is not None and here.depth + 1 >= DEPTH:
         raise InvalidRequest(f"agents call one another more than {DEPTH} deep: {here.path} calls {name!r}")
@@ -217,7 +217,7 @@ async def part_of(running: Running, name: str, task: str, given: Any) -> AgentRu
     return told
 
 
-async def perform(running: Running, part: AgentPart) -> Made:
+async def perform(running: Running, part: AgentPart) -> AgentResult:
     given = _given(part, running.request)
     if not is_own(part.name):
         arguments = {"run": running, "task": running.request.task}
@@ -237,15 +237,15 @@ def _wanted(part: AgentPart, arguments: Mapping[str, Any], given: Any) -> dict[s
     return wanted
 
 
-async def in_thread(work: Callable[[], Awaitable[Made]]) -> Made:
-    """On a loop in a thread of its own: a project's code may block, or hang, and nobody else waits for it."""
+async def in_thread(work: Callable[[], Awaitable[AgentResult]]) -> AgentResult:
+    """Run it on its own event loop in a thread, because a project's code may block or hang."""
     begun: dict[str, Any] = {}
 
-    async def main() -> Made:
+    async def main() -> AgentResult:
         begun["task"], begun["loop"] = asyncio.current_task(), asyncio.get_running_loop()
         return await work()
 
-    def run() -> Made:
+    def run() -> AgentResult:
         return asyncio.run(main())
 
     try:
@@ -300,7 +300,7 @@ async def _workflow(running: Running, run: Run, workflow: Any, given: Any) -> An
 
 
 def _stepping(running: Running, name: str, work: Any) -> Any:
-    """A workflow's step as one of the run."""
+    """A workflow's step, recorded as a step of the run."""
     if inspect.iscoroutinefunction(work):
 
         @functools.wraps(work)
@@ -318,31 +318,33 @@ def _stepping(running: Running, name: str, work: Any) -> Any:
     return called
 
 
-def _made(result: Any) -> Made:
-    """Whatever an agent returned."""
-    if isinstance(result, Made):
+def _made(result: Any) -> AgentResult:
+    """Whatever an agent returned, as an AgentResult."""
+    if isinstance(result, AgentResult):
         return result
     if isinstance(result, AgentRun):
-        return Made(result.answer, result.output, result.found)
+        return AgentResult(result.answer, result.output, result.found)
     if isinstance(result, BaseModel) and not hasattr(result, "response"):
         output = result.model_dump(mode="json")
         answer = output.get("answer") if isinstance(output, dict) else None
-        return Made(answer if isinstance(answer, str) else json.dumps(output, ensure_ascii=False), output)
+        return AgentResult(
+            answer if isinstance(answer, str) else json.dumps(output, ensure_ascii=False), output
+        )
     if isinstance(result, str) or result is None:
-        return Made(result or "")
+        return AgentResult(result or "")
     if hasattr(result, "response") and hasattr(result, "tool_calls"):  # LlamaIndex's AgentOutput
-        return Made(str(result.response.content or ""), result.structured_response)
+        return AgentResult(str(result.response.content or ""), result.structured_response)
     try:
         output = json.loads(json.dumps(result))
     except (TypeError, ValueError):
-        return Made(str(result))
-    return Made(json.dumps(output, ensure_ascii=False), output)
+        return AgentResult(str(result))
+    return AgentResult(json.dumps(output, ensure_ascii=False), output)
 
 
-# What came of it
+# Results
 
 
-async def _told(running: Running, part: AgentPart, made: Made) -> AgentRun:
+async def _told(running: Running, part: AgentPart, made: AgentResult) -> AgentRun:
     inert = Inert(running.services.settings.answer_links, cites=False)
     answer = await threads.by_length(len(made.answer), inert.feed, made.answer, True)
     cited = dict.fromkeys(int(one) for one in re.findall(r"\[(\d{1,9})\]", answer))
@@ -404,7 +406,7 @@ def _no_step(part: AgentPart) -> Step:
 
 
 def _failure(running: Running, part: AgentPart, error: Exception, where: str = "") -> LLMBackendError:
-    """What a run fails with: of a project's own agent, named as such; with the step and the trace."""
+    """The error that a run fails with: it names a project's own agent, and has the step and the trace."""
     where = where or getattr(error, "agent_step", "") or part.name
     own = is_own(part.name)
     about = {"step": where, "agent": part.name, "trace": _trace(running)}

@@ -1,4 +1,4 @@
-"""A run as an agent's own code has it: models, tools, other agents and steps, from whichever loop or thread it is on."""
+"""The `run` argument of an agent: models, tools, other agents and steps, usable from any event loop or thread."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _Result = TypeVar("_Result")
 class Run:
     """What an agent is given as `run`.
 
-    All that it does counts against the run's limits, is a step in its trace and an event in its stream, is done with the
-    rights that the caller's key has at that moment, and, where the run is a job, is done once: an agent that is begun again
-    after its process was killed gets the answers that were there.
+    Everything done through it counts against the run's limits, appears in its trace and event stream, and uses the present
+    rights of the caller's key. If the run is a job, each call is made once: an agent that is restarted after its process
+    was killed gets the earlier answers again.
     """
 
     def __init__(self, running: Running) -> None:
@@ -34,7 +34,7 @@ class Run:
 
     @property
     def task(self) -> str:
-        """What was asked."""
+        """The task, as the caller wrote it."""
         return self._running.request.task
 
     @property
@@ -49,7 +49,7 @@ class Run:
 
     @property
     def collections(self) -> list[str] | None:
-        """Those that were named; None: all that the caller's key may read."""
+        """The collections that the caller named; None means all that the key may read."""
         return self._running.request.collections
 
     async def chat(
@@ -62,7 +62,10 @@ class Run:
         prompt: str | None = None,
         **options: Any,
     ) -> Any:
-        """The chat model's Reply; by a `schema` (a pydantic class, or a JSON Schema), what it says as that."""
+        """Ask the chat model; returns its Reply, or with a `schema` (a pydantic class or JSON Schema) the parsed data.
+
+        Raises what `client.chat` raises.
+        """
         return await self._on_core(self._chat(messages, system, schema, name, prompt, options))
 
     async def _chat(
@@ -91,7 +94,7 @@ class Run:
         return json.loads(text)
 
     async def tool(self, name: str, **arguments: Any) -> Any:
-        """What a tool gives; raises BackendError where it fails."""
+        """Call a tool; returns its value. Raises BackendError if it fails."""
         outcome = await self._on_core(self._use(name, arguments))
         if outcome.error is not None:
             raise BackendError(
@@ -105,7 +108,7 @@ class Run:
         return await use(self._running, {name: find(name)}, name, arguments)
 
     async def agent(self, name: str, task: str = "", *, input: Any = None) -> AgentRun:
-        """What another agent makes of a task, as a part of this run."""
+        """Run another agent as a part of this run; returns its AgentRun."""
         return await self._on_core(self._agent(name, task, input))
 
     async def _agent(self, name: str, task: str, given: Any) -> AgentRun:
@@ -114,22 +117,22 @@ class Run:
         return await part_of(self._running, name, task, given)
 
     def step(self, name: str) -> AbstractContextManager[Any]:
-        """Within this block, what is done is a part of that step."""
+        """A `with` block whose calls are recorded as parts of a named step."""
         made: AbstractContextManager[Any] = self._running.stepping(name)
         return made
 
     def note(self, text: str) -> None:
-        """Tell the caller something beside the answer."""
+        """Add a note for the caller to the result."""
         self._running.notes.append(text)
 
     def llm(self) -> RunLLM:
-        """The chat model as LlamaIndex's LLM."""
+        """The chat model as a LlamaIndex LLM."""
         from .llm import RunLLM
 
         return RunLLM.of(self._running)
 
     def tools(self, *names: str) -> list[FunctionTool]:
-        """Tools as LlamaIndex's: those that are named, else those that the caller asked for, else all that do not write."""
+        """Tools as LlamaIndex tools: those named, or else those the caller asked for, or else all that do not write."""
         from .llm import as_llamaindex
         from .tooling import called, offered
 
@@ -141,14 +144,14 @@ class Run:
 
 
 async def on_core(running: Running, work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Done on the core's loop, for whoever is on another one."""
+    """Await work on the core's event loop, from any other loop."""
     if asyncio.get_running_loop() is running.loop:
         return await work
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, running.loop))
 
 
 def on_core_blocking(running: Running, work: Coroutine[Any, Any, _Result]) -> _Result:
-    """The same, for whoever blocks a thread of its own."""
+    """Run work on the core's event loop and block for its result, from another thread."""
     try:
         here: Any = asyncio.get_running_loop()
     except RuntimeError:

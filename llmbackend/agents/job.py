@@ -1,4 +1,4 @@
-"""A run as a job: it survives its process, waits for somebody's word, and is what schedules and the command line begin."""
+"""Agent runs as jobs: they survive a restart, can wait for approval, and can be scheduled."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ TYPE = "run_agent"
 
 
 class RunAgentParams(AgentTask):
-    """A job's events are its rows."""
+    """The params of a run as a job."""
 
 
 async def work(context: Context, params: RunAgentRequest) -> dict[str, Any]:
-    """`{answer, sources, trace, …, steps}`: the run, and what each of its steps gave, by which it goes on."""
+    """`{answer, sources, trace, …, steps}`: the run, with the steps' results as rows, for a later attempt to reuse."""
     state: dict[str, Any] = context.resume if isinstance(context.resume, dict) else {}
     rows = await context.saved_rows()
     decisions = state.get("decisions") or {}
@@ -48,7 +48,7 @@ job_type(
 
 
 def _as_job_type(name: str, part: AgentPart) -> None:
-    """`agent/<name>`: with params in its own shape."""
+    """Register the job type `agent/<name>`, with the agent's own input type."""
     given = input_class(part)
     fields: dict[str, Any] = {"agent": (str, Field(name, pattern=f"^{name}$"))}
     if given is not None:

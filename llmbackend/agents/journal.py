@@ -1,7 +1,7 @@
-"""What the steps of a run gave, by which one that was killed goes on: nothing is asked twice.
+"""The journal of a run: the results of its calls, so that a run whose process was killed repeats none of them.
 
-An agent is begun anew, and what it asks of models and tools is answered from here as far as it was answered before. So
-any agent can go on, whatever it is made of, if it asks the same questions again.
+The agent is restarted from its beginning, and its calls of models and tools are answered from the journal as far as it
+goes. So any agent can be resumed, however it is written, as long as it asks the same again.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from ..jobs.context import Context
 
 
 class Journal:
-    """In memory alone: of a run that ends with its call."""
+    """A journal in memory, for a run that ends with its call."""
 
     def __init__(self, rows: list[dict[str, Any]] | None = None) -> None:
         self._times: Counter[str] = Counter()
         self.rows: dict[str, dict[str, Any]] = {row["key"]: row for row in rows or () if "key" in row}
 
     def key(self, kind: str, given: Any) -> str:
-        """Of the first, second, … time that this is asked."""
+        """The key of a call; repeats of the same call get keys of their own."""
         said = json.dumps([kind, given], sort_keys=True, default=str, ensure_ascii=False)
         digest = hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         self._times[digest] += 1
@@ -32,11 +32,11 @@ class Journal:
         self.rows[row["key"]] = row
 
     def progress(self, done: int, total: int, stage: str) -> None:
-        """Tell how far the work is, where somebody may look."""
+        """Report progress; only jobs show it."""
 
 
 class JobJournal(Journal):
-    """That of a run which is a job: rows of its result."""
+    """The journal of a run that is a job, kept in the rows of its result."""
 
     def __init__(self, context: Context, rows: list[dict[str, Any]], state: dict[str, Any]) -> None:
         super().__init__(rows)

@@ -1,4 +1,4 @@
-"""How far a run may go, and why one does not go on."""
+"""Limits of a run, and the reason why one halts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Limits:
 
     @classmethod
     def of(cls, request: RunAgentRequest, settings: Settings) -> Limits:
-        """What is asked for, at most what is set; of an agent whose input bounds its work, what is asked for."""
+        """The request's limits, capped by the settings unless the agent's work is bounded by its input."""
         part = AGENTS.get(request.agent)
         bounded = part is None or part.bounded
         return cls(
@@ -40,8 +40,8 @@ def _least(*limits: float | None) -> float:
 
 
 class Halt(NamedTuple):
-    """Why a run does not go on."""
+    """Why a run halts."""
 
     waits: bool
-    """For somebody's word; else it is at a limit."""
+    """Whether it waits for approval; else it has reached a limit."""
     note: str

@@ -28,14 +28,14 @@ from .run_state import Running
 from .tooling import description, parameters, use
 
 ROOM = 2**31
-"""Tokens that LlamaIndex may put into a prompt: the model's server tells where they are too many, and nothing is left out in silence."""
+"""Tokens that LlamaIndex may put into a prompt; more than any model takes, so that the server decides, not LlamaIndex."""
 
 BROKEN = "_not_json"
-"""The argument under which arguments stand that are no JSON object."""
+"""Name of a single argument that holds the text of arguments which are not a JSON object."""
 
 
 class RunLLM(BackendLLM):
-    """The chat model within a run: what it is asked is a step of that."""
+    """The chat model within a run; each request is a step of the run."""
 
     _running: Running = PrivateAttr()
     _prompt: str | None = PrivateAttr(default=None)
@@ -45,7 +45,7 @@ class RunLLM(BackendLLM):
     def of(cls, running: Running, *, prompt: str | None = None, says: bool = True) -> RunLLM:
         kind: Any = cls
         made: RunLLM = kind(
-            cast(Any, None),  # the run stands in the client's place
+            cast(Any, None),  # the run replaces the client
             model=running.request.model,
             context_window=ROOM,
             function_calling=running.services.chat.abstracts,
@@ -89,7 +89,7 @@ class RunLLM(BackendLLM):
 
     @llm_chat_callback()
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
-        """The whole at once: its pieces are events of the run already."""
+        """The whole reply at once; its pieces are events of the run already."""
         response = await self.achat(messages, **kwargs)
 
         async def responses() -> ChatResponseAsyncGen:
@@ -106,10 +106,10 @@ class RunLLM(BackendLLM):
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """The tools to call; arguments that are no JSON object are told as such, for the tool to refuse."""
+        """The tool calls; arguments that are not a JSON object are passed on under BROKEN, for the tool to refuse."""
         written = response.message.additional_kwargs.get("tool_calls") or []
         if error_on_no_tool_call and not written:
-            raise BackendError("the model called no tool, and one was to be called: ask it again")
+            raise BackendError("the model called no tool, although it must: ask it again")
         return [
             ToolSelection(
                 tool_id=one.get("id") or f"call_{number}",
@@ -131,12 +131,12 @@ def _arguments(written: Any) -> dict[str, Any]:
 
 
 def given(arguments: dict[str, Any]) -> Any:
-    """The arguments, or what stands in their place."""
+    """The arguments, or their text if they were not a JSON object."""
     return arguments.get(BROKEN, arguments)
 
 
 def as_llamaindex(running: Running, name: str, part: ToolPart) -> FunctionTool:
-    """A tool of the run as LlamaIndex has it."""
+    """A tool of the run as a LlamaIndex tool."""
 
     async def call(**arguments: Any) -> str:
         outcome = await on_core(running, use(running, {name: part}, name, given(arguments)))
@@ -149,7 +149,7 @@ def as_llamaindex(running: Running, name: str, part: ToolPart) -> FunctionTool:
 
 
 class Metadata(ToolMetadata):
-    """By the tool's own JSON Schema."""
+    """Metadata with the tool's own JSON Schema."""
 
     schema: dict[str, Any]
     part: ToolPart

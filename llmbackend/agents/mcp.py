@@ -1,4 +1,4 @@
-"""Tools of MCP servers (https://modelcontextprotocol.io), which AGENT_MCP names: `<server>__<tool>`, where a run names them."""
+"""Tools of the MCP servers in AGENT_MCP (https://modelcontextprotocol.io), named `<server>__<tool>`; runs must name them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from ..plugins import TOOLS, ToolPart
 log = logging.getLogger(__name__)
 
 BETWEEN = "__"
-"""A server's name and that of its tool."""
+"""Between a server's name and its tool's."""
 LISTING_SECONDS = 15
-"""What a server may take to tell its tools."""
+"""Longest time a server may take to list its tools."""
 AGAIN_SECONDS = 60
-"""Until a server that failed is asked again."""
+"""Seconds until a server that failed is asked again."""
 
 
 class McpServers:
-    """Each is asked for its tools once, when agents are first listed or run. Made and used on the core's loop."""
+    """Asks each server for its tools once, when agents are first listed or run. Made and used on the core's loop."""
 
     def __init__(self, servers: Mapping[str, str], seconds: float) -> None:
-        """By name, a URL or a command; `seconds` is what a call may take."""
+        """`servers` are URLs or commands by name; `seconds` limits each call."""
         self._waiting = dict.fromkeys(servers, 0.0)
         self._servers = servers
         self._seconds = seconds
@@ -40,7 +40,7 @@ class McpServers:
         self._loading = {name: asyncio.Lock() for name in servers}
 
     async def load(self, names: Collection[str] | None = None) -> None:
-        """Register the tools of these (None: all) that answer; one that does not is logged, and asked again later."""
+        """Register the tools of these servers (None: all); one that fails is logged, and asked again later."""
         wanted = [name for name in self._waiting if names is None or name in names]
         await asyncio.gather(*map(self._load, wanted))
 
@@ -58,15 +58,15 @@ class McpServers:
                 self._waiting[name] = time.monotonic() + AGAIN_SECONDS
                 late = isinstance(error, TimeoutError)
                 self._failed[name] = f"no answer in {LISTING_SECONDS} s" if late else _plain(error)
-                log.warning("the MCP server %s does not tell its tools: %s", name, self._failed[name])
+                log.warning("the MCP server %s does not list its tools: %s", name, self._failed[name])
 
     async def lacking(self, seconds: float) -> list[str]:
-        """Those that do not tell their tools within so many seconds, and why."""
+        """Messages about the servers that do not list their tools within so many seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.load()
         return [
-            f"the MCP server {name} does not tell its tools: {self._failed.get(name, 'it does not answer')}: see AGENT_MCP"
+            f"the MCP server {name} does not list its tools: {self._failed.get(name, 'it does not answer')}: see AGENT_MCP"
             for name in self._waiting
         ]
 
@@ -97,7 +97,7 @@ class McpServers:
                 raise BackendError(said or "it failed", details={"backend": "mcp"})
             return said
 
-        # What a server says of its tools is data, too.
+        # A server's descriptions of its tools are untrusted data too.
         schema = json.loads(as_data(json.dumps(schema, ensure_ascii=False)))
         call.__module__, call.__qualname__, call.__doc__ = f"mcp.{server}", name, about
         TOOLS.add(name, ToolPart("tool", name, call, writes=writes, parameters=schema), call)
@@ -115,7 +115,7 @@ class McpServers:
 
 
 def _plain(error: BaseException) -> str:
-    """What failed, without what an error may quote: a server's URL, or its command, can have a key in it."""
+    """An error without its message, which may quote the server's URL or command and so a key in it."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     status = getattr(getattr(error, "response", None), "status_code", None)

@@ -1,4 +1,4 @@
-"""LlamaIndex's agents over a run: one for models that call tools, one for those that fill in a schema instead."""
+"""LlamaIndex agents within a run: one for models that call tools, one for those that fill in a schema instead."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from .run_state import Running
 from .tooling import called, description, parameters, use, with_functions
 
 ENDLESS = 1_000_000
-"""Rounds that LlamaIndex counts: the run's own limits end it before."""
+"""LlamaIndex's limit on rounds; the run's own limits end it earlier."""
 
 
 class ToolAgent(FunctionAgent):
-    """Its tools are called by the run, which knows those that there are not, too."""
+    """A FunctionAgent whose tools are called through the run, unknown ones too."""
 
     _running: Running = PrivateAttr()
     _parts: dict[str, ToolPart] = PrivateAttr()
@@ -47,7 +47,7 @@ class ToolAgent(FunctionAgent):
     async def handle_tool_call_results(
         self, ctx: Context, results: list[ToolCallResult], memory: BaseMemory
     ) -> None:
-        """In the order of their calls: a run that goes on is to ask the model the same again."""
+        """Results in the order of their calls, so that a resumed run asks the model exactly the same again."""
         said: list[ChatMessage] = await ctx.store.get(self.scratchpad_key, default=[])
         asked = said[-1].additional_kwargs.get("tool_calls") or [] if said else []
         order = {one.get("id"): number for number, one in enumerate(asked)}
@@ -56,7 +56,7 @@ class ToolAgent(FunctionAgent):
 
 
 class StructuredAgent(BaseWorkflowAgent):
-    """In each turn the model fills in a schema: a tool and its arguments, or the answer."""
+    """An agent whose model fills in a schema each turn: a tool and its arguments, or the answer."""
 
     _running: Running = PrivateAttr()
     _parts: dict[str, ToolPart] = PrivateAttr()
@@ -144,10 +144,7 @@ async def _called(running: Running, parts: Mapping[str, ToolPart], event: ToolCa
 
 
 async def by_tools(running: Running, parts: Mapping[str, ToolPart], system: Prompt, task: str) -> str:
-    """What the model answers once it has called what tools it wanted.
-
-    A server that takes no tools is asked by a schema instead.
-    """
+    """The model's answer after calling any tools it wants; if its server takes no tools, a schema is used instead."""
     return await threads.orchestration(partial(_by_tools, running, parts, system, task))
 
 
@@ -175,13 +172,13 @@ async def _by_tools(running: Running, parts: Mapping[str, ToolPart], system: Pro
 
 
 def asked(running: Running, task: str) -> ChatMessage:
-    """The task as the model reads it, with the pictures that go with it."""
+    """The task as a message for the model, with its images."""
     pictures = [ImageBlock(url=url) for url in running.request.images or ()]
     return ChatMessage(role="user", blocks=[TextBlock(text=task), *pictures])
 
 
 def watched(running: Running, agent: FunctionAgent) -> ToolAgent:
-    """A project's FunctionAgent, whose tools are called by the run."""
+    """A project's FunctionAgent, with its tools called through the run."""
     own = {tool.metadata.get_name(): part_of(tool) for tool in agent.tools or ()}  # type: ignore[union-attr]
     parts = with_functions(running, own)
     fields = {name: getattr(agent, name) for name in FunctionAgent.model_fields}
@@ -195,7 +192,7 @@ def watched(running: Running, agent: FunctionAgent) -> ToolAgent:
 
 
 def part_of(tool: Any) -> ToolPart:
-    """A tool of LlamaIndex's as one of ours."""
+    """A LlamaIndex tool as one of ours."""
     if isinstance(tool.metadata, Metadata):
         return tool.metadata.part
 
@@ -211,7 +208,7 @@ def part_of(tool: Any) -> ToolPart:
 
 
 async def finished(handler: Any) -> Any:
-    """What a workflow gives. A bare await would hand a cancellation on to it, which then forgets steps that it has begun."""
+    """A workflow's result. On cancellation its steps are cancelled too, which a bare await would leave running."""
     result: asyncio.Future[Any] = asyncio.ensure_future(handler)
     try:
         await asyncio.wait([result])

@@ -1,4 +1,4 @@
-"""What a model replies within a run, put together."""
+"""Assembling a model's replies within a run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Say = Callable[[str, bool], None]
 
 
 async def streamed(chat: ChatModel, asked: dict[str, Any], say: Say) -> dict[str, Any]:
-    """`{message, model, usage, finish_reason}`, put together from the pieces; each of its text is said as it comes.
+    """Stream a reply; returns `{message, model, usage, finish_reason}`, and passes each piece of text to `say`.
 
-    Raises StreamInterrupted where it breaks off.
+    Raises StreamInterrupted if it breaks off.
     """
     text, model, reason = "", "", None
     calls: dict[int, dict[str, Any]] = {}
@@ -61,10 +61,10 @@ def reply(said: dict[str, Any]) -> dict[str, Any]:
 
 
 def ended_early(result: Mapping[str, Any]) -> str | None:
-    """What is to be told of a reply that is cut, or none."""
+    """A note about a reply that was cut off or is empty; None if it is fine."""
     reason, message = result["finish_reason"], result["message"]
     if reason == "length":
-        return "the model's reply was cut at the limit on its tokens"
+        return "the model's reply was cut off at its token limit"
     if not (message.get("content") or "").strip() and not message.get("tool_calls"):
         return f"the model wrote nothing (finish_reason {reason!r})"
     return None

@@ -1,8 +1,8 @@
-"""`researcher`: a question over several collections, each sentence of the answer with its source.
+"""`researcher`: answers a question from several collections, with a source for each sentence.
 
-A model is given the tools. Where none phrases answers, or it cannot say which tool it wants, a fixed plan is followed, and
-says so: the question is split, each part is asked of each collection, what stands around the closest passages is read where
-they do not tell, and without a model the answer is in the documents' words.
+A capable model is given the tools. Without one, or if it cannot say which tool it wants, a fixed plan is followed, and a
+note says so: the question is split, each part is asked of each collection, the neighbours of the closest passages are
+read if those do not answer it, and without a model the answer quotes the documents.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..inference.sentences import sentences, stems
 from ..schemas import Hit
 from .citing import cited
 from .orchestration import by_tools, finished
-from .outcome import Made
+from .result import AgentResult
 from .run_state import Running
 from .tooling import find, offered, use
 from .tools import chunks_of
@@ -38,14 +38,14 @@ _NUMBER = re.compile(r"(\d[\d.,]*)\s*([^\W\d_]{3,})")
 _MARK = re.compile(r"\[\d+\]")
 
 LEFT_OUT = 50
-"""Sentences without a source that the notes tell one by one."""
+"""Sentences without a source that the notes list one by one."""
 
 ALIKE = 0.6
-"""Which part of the words of the shorter of two sentences the other has, where both are about the same thing."""
+"""Two sentences are about the same thing if they share this part of the shorter one's words."""
 
 
-async def research(run: Running, tools: tuple[str, ...]) -> Made:
-    """Raises InvalidRequest where there is no question."""
+async def research(run: Running, tools: tuple[str, ...]) -> AgentResult:
+    """Answer the run's task. Raises InvalidRequest if it is empty."""
     task = run.request.task
     if not task.strip():
         raise InvalidRequest("task: the researcher answers a question, and there is none")
@@ -64,16 +64,16 @@ async def research(run: Running, tools: tuple[str, ...]) -> Made:
         if run.request.instructions:
             run.notes.append("instructions are not followed by a fixed plan")
     text, found = await finished(FixedPlan(run).run(task=task))
-    return Made(text, found=found)
+    return AgentResult(text, found=found)
 
 
-async def sourced(run: Running, text: str) -> Made:
-    """The answer with a source for each sentence; what has none is told in the notes."""
+async def sourced(run: Running, text: str) -> AgentResult:
+    """The answer with a source for each sentence; sentences without one are removed and listed in the notes."""
     checked = await threads.by_length(len(text), cited, text, run.sources)
     run.notes.extend(f"left out, for no source has it: {one}" for one in checked.left_out[:LEFT_OUT])
     if (more := len(checked.left_out) - LEFT_OUT) > 0:
         run.notes.append(f"left out, for no source has them: {more} more sentences")
-    return Made(checked.text, found=bool(checked.citations))
+    return AgentResult(checked.text, found=bool(checked.citations))
 
 
 class PartEvent(Event):
@@ -128,7 +128,7 @@ class FixedPlan(Workflow):
         return AnswerEvent(**part.model_dump(), answer=answer, found=found)
 
     async def _around(self, part: PartEvent, closest: str) -> str:
-        """A sentence next to the closest passage that has what is asked for."""
+        """A sentence in a neighbour of the closest passage that answers the question; empty if there is none."""
         first = re.search(r"\(source (\d+)\)|\[(\d+)\]", closest)
         number = int(first[1] or first[2]) if first else 0
         source = self._run.sources.get(number)
@@ -175,7 +175,7 @@ class FixedPlan(Workflow):
 
 
 def parts_of(question: str) -> list[str]:
-    """Its sub-questions, as far as its words tell."""
+    """A question's sub-questions, by its wording."""
     found = [part.strip() for part in _PARTS.split(question) if part and part.strip(" ?;")]
     return list(dict.fromkeys(found))[:8] or [question]
 
@@ -199,7 +199,7 @@ def _compared(group: list[AnswerEvent], *, several: bool, heads: bool) -> list[s
 
 
 def contradictions(found: list[AnswerEvent]) -> list[str]:
-    """Where sentences of two collections are alike but for a number of the same unit."""
+    """Notes on sentences of two collections that differ in a number of the same unit."""
     told: list[str] = []
     for one, other in combinations(found, 2):
         for mine, theirs in product(_claims(one.answer), _claims(other.answer)):
@@ -221,11 +221,11 @@ class _Claim:
     sentence: str
     mark: str
     amounts: dict[str, set[str]]
-    """By unit, the numbers."""
+    """The numbers, by unit."""
     words: set[str]
 
     def like(self, other: _Claim) -> bool:
-        """Whether both are about the same thing: the unit alone is not enough."""
+        """Whether both are about the same thing; sharing a unit alone is not enough."""
         shared = len(self.words & other.words)
         return shared >= 3 and shared >= ALIKE * min(len(self.words), len(other.words))
 

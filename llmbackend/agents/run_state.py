@@ -1,4 +1,4 @@
-"""A run at work, on the core's loop: it counts, limits, tells and remembers what an agent does."""
+"""The state of a run on the core's loop: steps, limits, rights, events, and results that are reused on resuming."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .services import AgentServices
 from .steps import SHOWN, Node, StepTrace, shown
 
 DEPTH = 8
-"""Agents that may call one another, each the next."""
+"""How deep agents may call one another."""
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -40,7 +40,7 @@ _node: ContextVar[Node | None] = ContextVar("llmbackend_agent_step", default=Non
 
 
 class _Shared:
-    """What a run and the agents that it calls count together."""
+    """Counts shared by a run and the agents that it calls."""
 
     def __init__(self) -> None:
         self.root: Node | None = None
@@ -49,13 +49,13 @@ class _Shared:
         self.nodes = 0
         self.active = 0
         self.said = False
-        """Whether anything of the answer has been told as it was written."""
+        """Whether any of the answer has been streamed."""
         self.open: dict[int, Node] = {}
-        """Steps at work."""
+        """Running steps."""
 
 
 class Running:
-    """Made and used on the core's loop; what an agent on another loop asks of it comes by `Run` (run.py)."""
+    """A running agent. Made and used on the core's loop; agents on other loops reach it through `Run` (handle.py)."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Running:
         self.request = _task(request)
         self.journal = journal
         self.decisions = dict(decisions or {})
-        """Of calls that waited, by their keys: True, or why not."""
+        """Decisions on calls that waited for approval, by the calls' keys: True, or the reason against."""
         self.run_id = run_id
         self.limits = Limits.of(request, services.settings)
         self.loop = asyncio.get_running_loop()
@@ -90,7 +90,7 @@ class Running:
                 self.sources[source.number] = source
 
     def calling(self, request: AgentTask) -> Running:
-        """The same run, as another agent has it, which it calls."""
+        """The same run for another agent that this one calls."""
         other = copy.copy(self)
         other.request = request
         return other
@@ -101,7 +101,7 @@ class Running:
     async def step(
         self, name: str, kind: Any = "step", *, prompt: str | None = None, given: Any = None
     ) -> AsyncIterator[Node]:
-        """A part of the run, in the trace and among the events."""
+        """A step of the run, recorded in the trace and the events."""
         with self.stepping(name, kind, prompt=prompt, given=given) as node:
             yield node
 
@@ -137,7 +137,7 @@ class Running:
         except BaseException as error:
             told.error = told.error or self._said(error)
             if not hasattr(error, "agent_step"):
-                with suppress(AttributeError):  # some errors take none
+                with suppress(AttributeError):  # some exceptions take no attributes
                     error.agent_step = node.path  # type: ignore[attr-defined]
             raise
         finally:
@@ -147,7 +147,7 @@ class Running:
     def _said(self, error: BaseException) -> str | None:
         if isinstance(error, asyncio.CancelledError):
             ended = self.halted.result() if self.halted.done() and not self.halted.cancelled() else None
-            return "cancelled" if ended is None else ended.note or "waits for somebody's word"
+            return "cancelled" if ended is None else ended.note or "waits for approval"
         if isinstance(error, LLMBackendError):
             return f"{error.code}: {error.message}"[:SHOWN]
         return f"{type(error).__name__}: {error}"[:SHOWN]
@@ -184,11 +184,11 @@ class Running:
         self.tell(event)
 
     def shown(self, value: Any) -> str | None:
-        """The beginning of what a model or a tool gave, as the trace and events show it: nothing in it is live."""
+        """The beginning of a model's or tool's output for the trace and events, without live links or images."""
         return shown(value, self.services.settings.answer_links)
 
     def tell(self, event: dict[str, Any]) -> None:
-        """From any thread."""
+        """Emit an event, from any thread."""
         try:
             here = asyncio.get_running_loop() is self.loop
         except RuntimeError:
@@ -200,7 +200,7 @@ class Running:
 
     @property
     def where(self) -> str:
-        """The innermost step at work."""
+        """The path of the innermost running step."""
         deepest = max(self.shared.open.values(), key=lambda node: node.number, default=None)
         return deepest.path if deepest is not None else ""
 
@@ -220,8 +220,8 @@ class Running:
         return self.limits.seconds - (time.monotonic() - self.began)
 
     async def count(self) -> None:
-        """One more call of a model or a tool; does not come back where that would be beyond a limit."""
-        if self.pending:  # nothing more is begun: what was asked is to be decided first
+        """Count a call of a model or tool; beyond a limit the run halts, and this does not return."""
+        if self.pending:  # nothing new begins before the pending calls are decided
             await self.halt(Halt(True, ""))
         if self.shared.steps >= self.limits.steps:
             await self.halt(
@@ -234,9 +234,9 @@ class Running:
         self.shared.steps += 1
 
     async def halt(self, why: Halt) -> NoReturn:
-        """End the run; whoever is at work in it is cancelled."""
+        """Halt the run; its running steps are cancelled."""
         if why.waits and self.shared.active:
-            await asyncio.get_running_loop().create_future()  # the last of those at work does
+            await asyncio.get_running_loop().create_future()  # the last active call halts the run
         if not self.halted.done():
             self.halted.set_result(why)
         await asyncio.get_running_loop().create_future()
@@ -262,7 +262,7 @@ class Running:
         *,
         owners_only: bool = False,
     ) -> AbstractContextManager[None]:
-        """Within this, what is done may touch these; decided by what the key may now.
+        """A `with` block that may use these collections and models, by the key's present rights.
 
         Raises Unauthorized, Forbidden, NotFound.
         """
@@ -274,7 +274,7 @@ class Running:
         return tracing.tracing(StepTrace(node.trace if node is not None else self.root_trace, granted))
 
     async def readable(self) -> list[str]:
-        """The collections that the run may use: those that were named, or all that the key may read."""
+        """The collections that the run may read: those named, or else all that the key may read."""
         if self.request.collections is not None:
             return list(self.request.collections)
         with await self.permitted(("read",)):
@@ -284,21 +284,21 @@ class Running:
         return [one.name for one in found.collections]
 
     def instructed(self, text: str) -> str:
-        """An agent's own prompt, with what the caller told besides."""
+        """An agent's own prompt, followed by the caller's instructions."""
         return f"{text}\n\n{self.request.instructions}" if self.request.instructions else text
 
     async def prompt(self, name: str) -> Prompt:
-        """The one of that name, as the collection has it that the run is about, if it is one alone."""
+        """The prompt of that name; a collection's own version if the run is about that collection alone."""
         named = self.request.collections or ()
         with await self.permitted(("read",), named) if named else nullcontext():
             return prompt(name)
 
-    # What is done once
+    # Reusing results
 
     async def once(
         self, node: Node, kind: str, given: Any, work: Callable[[str], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any]:
-        """What `work` gives, or gave in an earlier attempt: a dict of JSON, `sources` among it."""
+        """The result of `work`, or its result in an earlier attempt, which also restores its sources."""
         key = self.journal.key(kind, given)
         saved = self.journal.rows.get(key)
         if saved is not None:
@@ -329,7 +329,7 @@ class Running:
         return result
 
     def cite(self, hits: Sequence[Hit]) -> list[Source]:
-        """The passages as sources, each under one number however often it is found."""
+        """The passages as numbered sources; a passage keeps its number however often it is found."""
         known = {(one.collection, one.document_id, one.chunk): one for one in self.sources.values()}
         told = []
         for hit in hits:
@@ -353,7 +353,7 @@ class Running:
         prompt: str | None = None,
         says: bool = False,
     ) -> dict[str, Any]:
-        """`{message, model, usage, finish_reason}`; what it writes comes as events, too, if it `says` it to the caller."""
+        """Ask the chat model; returns `{message, model, usage, finish_reason}`. With `says`, its text is streamed too."""
         await self.count()
         asked = {key: value for key, value in request.items() if value is not None}
         if self.request.model and "model" not in asked:
@@ -388,7 +388,7 @@ class Running:
             return replies.reply(said)
         try:
             return await replies.streamed(self.services.chat, asked, self._saying(node, says))
-        except StreamInterrupted as error:  # once more: models' servers restart
+        except StreamInterrupted as error:  # try once more, because model servers restart
             self.notes.append(f"{node.path}: {error.message}; asked once more")
             self.tell(
                 {
@@ -405,7 +405,7 @@ class Running:
                 raise BackendError(again.message, details={"backend": "chat", **again.details}) from again
 
     def _saying(self, node: Node, says: bool) -> replies.Say:
-        """Tells what a model writes, made inert, where it `says` it to the caller."""
+        """A callback that streams the model's text, made inert, to the caller if `says`."""
         inert = Inert(self.services.settings.answer_links, cites=False)
 
         def say(piece: str, last: bool) -> None:

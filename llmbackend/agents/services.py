@@ -1,4 +1,4 @@
-"""What agents use of the core: its operations, each with the rights that the caller's key has at that moment."""
+"""What agents use of the core: its operations, checked against the present rights of the caller's key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..settings import Settings
 
 
 class Operations(Protocol):
-    """Those of the core that tools call. They do not decide who may: `Running.permitted` does, before each."""
+    """The core's operations that tools call. They check no rights: `Running.permitted` does, before each call."""
 
     async def rag_search(self, request: schemas.RagSearchRequest) -> schemas.SearchResult: ...
     async def rag_query(self, request: schemas.RagQueryRequest) -> schemas.QueryAnswer: ...
@@ -34,7 +34,7 @@ class Operations(Protocol):
 @dataclass
 class AgentServices:
     operations: Operations = field(init=False)
-    """Set once they are there, which is after the parts that they are made of."""
+    """Set later, because the operations are made after these services."""
     register: Register
     chat: ChatModel
     embedder: CachedEmbedder
@@ -42,4 +42,4 @@ class AgentServices:
     settings: Settings
     parsers: ParsingPool
     before: Callable[[schemas.RunAgentRequest], Awaitable[None]] = field(init=False)
-    """What is to be done before an agent is run."""
+    """Called before each run."""

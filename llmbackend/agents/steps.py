@@ -1,4 +1,4 @@
-"""The steps of a run, as it is at them, and as its trace and its events show them."""
+"""The steps of a run, while they run and as the trace and the events show them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..schemas import Step
 from ..tracing import Trace
 
 SHOWN = 500
-"""Characters of what a step was given and gave that its trace and events show."""
+"""Characters of a step's input and output that its trace and events show."""
 
 
 class StepTrace(Trace):
-    """Of a step: what models use is its own, and the call's that it is a part of."""
+    """A step's trace: models' usage counts for the step and for the call that it is a part of."""
 
     def __init__(self, root: Trace, granted: Granted = NOTHING) -> None:
         super().__init__(root.operation, root.request_id, root.caller, granted=granted)
@@ -27,7 +27,7 @@ class StepTrace(Trace):
         self._root = root
 
     def used(self, model: str, usage: Any = None, *, estimated: bool = False) -> None:
-        super().used(model, usage, estimated=estimated)  # it has no meter: that counts once
+        super().used(model, usage, estimated=estimated)  # a step has no meter, so this is metered once
         self._root.used(model, usage, estimated=estimated)
 
     def prompted(self, label: str) -> None:
@@ -43,7 +43,7 @@ class StepTrace(Trace):
 
 @dataclass(eq=False)
 class Node:
-    """A step at work, or done."""
+    """A running or finished step."""
 
     number: int
     told: Step
@@ -54,7 +54,7 @@ class Node:
 
     @property
     def path(self) -> str:
-        """`contracts > search`."""
+        """The names from the root, such as `contracts > search`."""
         return f"{self.parent.path} > {self.told.name}" if self.parent else self.told.name
 
     @property
@@ -63,7 +63,7 @@ class Node:
 
 
 def shown(value: Any, links: Links = "keep") -> str | None:
-    """The beginning of it, for the trace; what links and images it may have is told."""
+    """The beginning of a value as text for the trace, without live links or images; None if it is empty."""
     if value is None or value == "":
         return None
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
@@ -73,4 +73,4 @@ def shown(value: Any, links: Links = "keep") -> str | None:
 
 
 _TAGS = re.compile(r'(</?(?:result|passage)(?: \w+="[\w./ -]*")*>)')
-"""Those that we put around results: they are no HTML."""
+"""Our own tags around results, which are kept: they are not HTML."""

@@ -1,4 +1,4 @@
-"""What an agent may call: how a model is told of it, and how it is called."""
+"""Tools: how they are described to a model, and how they are called."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from ..errors import BackendTimeout, Forbidden, InvalidRequest, LLMBackendError, Unauthorized
 from ..knowledge.answers.delimiters import as_data
 from ..plugins import TOOLS, ToolPart
-from ..schemas import PendingCall
-from .limits import Halt
+from . import approval
 from .run_state import Running
 from .steps import shown
 
 MOST_OFFERED = 1000
-"""Functions of this process that are kept: a run that is a job may call them later."""
+"""Functions of this process that are remembered, because a run that is a job may call them later."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a tool gives: a value for an agent's own code, and the text that a model reads."""
+class ToolResult:
+    """A tool's result: a value for an agent's own code, and the text that a model reads."""
 
     value: Any
     text: str
@@ -38,12 +37,12 @@ class Told:
 class Outcome:
     value: Any
     text: str
-    """As a model reads it."""
+    """The text that a model reads."""
     error: str | None = None
 
 
 def parameters(part: ToolPart) -> dict[str, Any]:
-    """The JSON Schema of its arguments."""
+    """The JSON Schema of a tool's arguments."""
     if part.parameters is not None:
         return dict(part.parameters)
     return dict(_schema(part))
@@ -62,7 +61,7 @@ def description(part: ToolPart) -> str:
 
 @lru_cache(MOST_OFFERED)
 def arguments_of(part: ToolPart) -> type[BaseModel]:
-    """A pydantic class of its arguments, by its annotations."""
+    """A pydantic class of a tool's arguments, by its annotations."""
     known = typing.get_type_hints(part.made, include_extras=True) if not part.is_class else {}
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(part.made).parameters.items():
@@ -75,9 +74,9 @@ def arguments_of(part: ToolPart) -> type[BaseModel]:
 
 
 def offered(running: Running, names: tuple[str, ...] | None) -> dict[str, ToolPart]:
-    """The tools of a run: those that were asked for, else the agent's; those that write only where they are named.
+    """The tools of a run: those asked for, or else the agent's; tools that write only if they are named.
 
-    Raises InvalidRequest for a name that there is not.
+    Raises InvalidRequest for an unknown name.
     """
     asked = running.request.tools if running.request.tools is not None else names
     if asked is not None:
@@ -112,7 +111,7 @@ def with_functions(running: Running, tools: dict[str, ToolPart]) -> dict[str, To
 
 
 OFFERED: dict[str, ToolPart] = {}
-"""Functions that a caller in this process has handed over with a call, by the names that they have for it."""
+"""Functions that callers in this process have passed as tools, by generated names."""
 
 
 def find(name: str) -> ToolPart:
@@ -120,7 +119,7 @@ def find(name: str) -> ToolPart:
 
 
 def called(name: str) -> str:
-    """What a model calls it."""
+    """The name by which a model calls a tool."""
     part = OFFERED.get(name)
     return part.name if part is not None else name
 
@@ -128,9 +127,9 @@ def called(name: str) -> str:
 async def use(
     running: Running, tools: Mapping[str, ToolPart], name: str, arguments: Any, call_id: str = ""
 ) -> Outcome:
-    """Call a tool of a run. What goes wrong is an outcome, too, for the model to read; rights and limits are not.
+    """Call a tool of a run. A failure is an outcome too, for the model to read.
 
-    Raises Unauthorized, and Forbidden for what the caller's key may not.
+    Raises Unauthorized, and Forbidden for what the caller's key may not do.
     """
     await running.count()
     async with running._working(), running.step(name, "tool", given=arguments) as node:
@@ -158,7 +157,7 @@ async def _used(
     if part is None:
         return _wrong(f"there is no tool {name[:100]!r}: there are {', '.join(tools) or 'none'}")
     if not isinstance(arguments, Mapping):
-        return _wrong(f"the arguments of {name} are no JSON object: {shown(arguments)}")
+        return _wrong(f"the arguments of {name} are not a JSON object: {shown(arguments)}")
     given = dict(arguments)
     if part.parameters is None:
         try:
@@ -173,14 +172,14 @@ async def _used(
 
     async def work(key: str) -> dict[str, Any]:
         if part.made.__module__ == _CALLER:
-            gave = await _decision(running, key, name, arguments, function=True)
+            gave = await approval.decision(running, key, name, arguments, function=True)
             if isinstance(gave, Mapping):
                 given_back = _limited(running, name, gave["output"])
                 return {"value": given_back.value, "text": given_back.text, "error": None}
             refused = f"this call was refused{f': {gave}' if gave else ''}"
             return {"value": None, "text": refused, "error": refused}
         if part.writes and running.request.approve == "writes":
-            decision = await _decision(running, key, name, arguments)
+            decision = await approval.decision(running, key, name, arguments)
             if decision is not True:
                 refused = f"this call was refused{f': {decision}' if decision else ''}"
                 return {"value": None, "text": refused, "error": refused}
@@ -189,17 +188,6 @@ async def _used(
 
     result = await running.once(node, "tool", [name, dict(arguments)], work)
     return Outcome(result["value"], result["text"], result["error"])
-
-
-async def _decision(
-    running: Running, key: str, name: str, arguments: Mapping[str, Any], *, function: bool = False
-) -> Any:
-    """True, or why not; of a function, its output. Does not come back before somebody has decided."""
-    if key in running.decisions:
-        return running.decisions[key]
-    running.pending.append(PendingCall(id=key, tool=name, arguments=dict(arguments), function=function))
-    running.shared.active -= 1  # it waits, and is not at work
-    await running.halt(Halt(True, ""))
 
 
 async def _called(running: Running, part: ToolPart, given: dict[str, Any]) -> Outcome:
@@ -222,7 +210,7 @@ async def _called(running: Running, part: ToolPart, given: dict[str, Any]) -> Ou
 
 
 def _own(part: ToolPart, running: Running, given: dict[str, Any]) -> Any:
-    """In a thread: of a project's own."""
+    """Call a project's own tool; runs in a thread."""
     from .handle import Run
 
     if "run" in inspect.signature(part.made).parameters:
@@ -231,8 +219,8 @@ def _own(part: ToolPart, running: Running, given: dict[str, Any]) -> Any:
 
 
 def _limited(running: Running, name: str, result: Any) -> Outcome:
-    """The result as JSON has it, and as a text that is cut where it is too long."""
-    if isinstance(result, Told):
+    """A result as JSON, and as text, cut if it is too long."""
+    if isinstance(result, ToolResult):
         value, text = result.value, result.text
     else:
         value = _plain(result)
@@ -243,7 +231,7 @@ def _limited(running: Running, name: str, result: Any) -> Outcome:
 
 
 def result_for_model(tool: str, text: str) -> str:
-    """A tool's result as data: what it says is no instruction, and cannot end the tags around it."""
+    """A tool's result as data for a model: it cannot close the tags around it."""
     return f'<result tool="{tool}">\n{as_data(text)}\n</result>'
 
 
@@ -273,7 +261,7 @@ def _wrong(reason: str) -> Outcome:
 
 
 def offer(made: Any) -> str:
-    """A function of a caller in this process, under a name by which it may ask for it; raises InvalidRequest."""
+    """Register a function of a caller in this process as a tool; returns its name. Raises InvalidRequest."""
     name = getattr(made, "__name__", "")
     if not callable(made) or not name.isidentifier():
         raise InvalidRequest(f"tools: {made!r} is neither a tool's name nor a function that has a name")

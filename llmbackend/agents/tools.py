@@ -1,4 +1,4 @@
-"""The tools that come along: those that read, and those that write, which are called only where they are named."""
+"""The built-in tools. Those that write can only be used by runs that name them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ..plugins import tool
 from ..schemas import Hit, Source
 from .calculation import calculated
 from .run_state import Running
-from .tooling import Told
+from .tooling import ToolResult
 
 Texts = Annotated[list[str], Field(min_length=1, max_length=64)]
 
 READ_CHARACTERS = 12_000
-"""Of a document that `read_document` gives at a time."""
+"""Characters of a document that `read_document` returns at a time."""
 
 
 async def _among(run: Running, names: Sequence[str] | None) -> list[str]:
-    """The collections that are meant: those named, if the run may use them; else all that it may."""
+    """The collections meant: those named, or else all that the run may read. Raises InvalidRequest, NotFound."""
     may = await run.readable()
     if not names:
         if not may:
@@ -39,7 +39,7 @@ async def _among(run: Running, names: Sequence[str] | None) -> list[str]:
 
 
 def passages(sources: Sequence[Source | Hit]) -> str:
-    """As a model reads them: data between tags that they cannot end."""
+    """Passages for a model: data between tags that the texts cannot close."""
     return "\n\n".join(
         delimited(
             "passage",
@@ -63,7 +63,7 @@ async def search(
     collections: list[str] | None = None,
     top_k: Annotated[int, Field(ge=1, le=50)] = 5,
     mode: Literal["hybrid", "dense", "sparse"] = "hybrid",
-) -> Told:
+) -> ToolResult:
     """Find the passages of documents that fit a query best. Each has a number: cite it in brackets, as in [3]."""
     names = await _among(run, collections)
     with await run.permitted(("read",), names):
@@ -72,7 +72,7 @@ async def search(
         )
     sources = run.cite(found.hits)
     text = passages(sources) if sources else "Nothing was found."
-    return Told([one.model_dump() for one in sources], text)
+    return ToolResult([one.model_dump() for one in sources], text)
 
 
 @tool("query")
@@ -81,7 +81,7 @@ async def query(
     question: Annotated[str, Field(min_length=1, max_length=32_768)],
     collections: list[str] | None = None,
     top_k: Annotated[int, Field(ge=1, le=50)] = 5,
-) -> Told:
+) -> ToolResult:
     """Answer a question from documents, in a sentence or two, with the numbers of its sources."""
     names = await _among(run, collections)
     with await run.permitted(("read",), names, [("chat", run.request.model)]):
@@ -98,14 +98,14 @@ async def query(
         "citations": [numbers[one] for one in answer.citations if one in numbers],
     }
     told = "" if answer.found else " (the documents do not tell for certain)"
-    return Told(value, delimited("result", f"{said}{told}"))
+    return ToolResult(value, delimited("result", f"{said}{told}"))
 
 
 _NUMBERED = re.compile(r"\[(\d{1,9})\]|\(source (\d{1,9})\)")
 
 
 def renumbered(text: str, numbers: dict[int, int]) -> str:
-    """The text with what it says of its sources under other numbers."""
+    """The text with its sources' numbers replaced."""
 
     def other(found: re.Match[str]) -> str:
         number = int(found[1] or found[2])
@@ -137,7 +137,7 @@ async def list_documents(
 
 
 async def chunks_of(run: Running, collection: str, document_id: str) -> list[schemas.ChunkInfo]:
-    """A document's passages in their order; raises NotFound."""
+    """A document's chunks in order. Raises NotFound."""
     found: list[schemas.ChunkInfo] = []
     cursor: str | None = None
     with await run.permitted(("read",), (collection,)):
@@ -154,7 +154,7 @@ async def chunks_of(run: Running, collection: str, document_id: str) -> list[sch
 
 
 async def text_of(run: Running, collection: str, document_id: str) -> str:
-    """A document's whole text; raises NotFound."""
+    """A document's whole text. Raises NotFound."""
     asked = schemas.GetDocumentRequest(collection=collection, id=document_id)
     with await run.permitted(("read",), (collection,)):
         return (await run.services.operations.get_document(asked)).text
@@ -163,7 +163,7 @@ async def text_of(run: Running, collection: str, document_id: str) -> str:
 @tool("read_document")
 async def read_document(
     run: Running, collection: str, document_id: str, offset: Annotated[int, Field(ge=0)] = 0
-) -> Told:
+) -> ToolResult:
     """Read a document, some pages at a time: `offset` is the passage to begin with, from 0."""
     (name,) = await _among(run, [collection])
     chunks = (await chunks_of(run, name, document_id))[offset:]
@@ -189,12 +189,12 @@ async def read_document(
     )
     left = len(chunks) - len(taken)
     more = f"\n\n({left} more passages: go on at offset {offset + len(taken)})" if left > 0 else ""
-    return Told([one.model_dump() for one in sources], passages(sources) + more)
+    return ToolResult([one.model_dump() for one in sources], passages(sources) + more)
 
 
 @tool("analyze_document")
 async def analyze_document(run: Running, collection: str, document_id: str) -> dict[str, Any]:
-    """Tell a document's summary, key points and sentiment."""
+    """Get a document's summary, key points and sentiment."""
     (name,) = await _among(run, [collection])
     text = await text_of(run, name, document_id)
     with await run.permitted(("read", "chat"), (name,), [("chat", run.request.model)]):
@@ -204,7 +204,7 @@ async def analyze_document(run: Running, collection: str, document_id: str) -> d
 
 @tool("embed")
 async def embed(run: Running, texts: Texts) -> dict[str, Any]:
-    """Tell how alike texts are in meaning: the cosine of each with each, from -1 to 1."""
+    """Compare texts by meaning: the cosine of each with each, from -1 to 1."""
     with await run.permitted(("chat",), models=[("embedding", None)]):
         vectors = (await run.services.embedder.embed(texts, too_long="truncate")).values
     return {"cosines": [[round(float(one), 4) for one in row] for row in vectors @ vectors.T]}
@@ -214,7 +214,7 @@ async def embed(run: Running, texts: Texts) -> dict[str, Any]:
 async def rerank(
     run: Running, query: Annotated[str, Field(min_length=1)], texts: Texts
 ) -> list[dict[str, Any]]:
-    """Put texts in the order in which they answer a query, best first."""
+    """Order texts by how well they answer a query, best first."""
     with await run.permitted(("chat",), models=[("rerank", None)]):
         found = await run.services.operations.rerank(schemas.RerankRequest(query=query, documents=texts))
     return [{"index": one.index, "score": one.relevance_score} for one in found.results]
@@ -222,7 +222,7 @@ async def rerank(
 
 @tool("today")
 async def today(run: Running) -> str:
-    """Tell today's date and the day of the week."""
+    """Get today's date and the day of the week."""
     return f"{date.today():%Y-%m-%d, %A}"
 
 
@@ -242,7 +242,7 @@ async def ingest_document(
     document_id: Annotated[str, Field(min_length=1, max_length=512)],
     text: Annotated[str, Field(min_length=1)],
 ) -> dict[str, Any]:
-    """Put a document into a collection, or replace it."""
+    """Add a document to a collection, or replace it."""
     if run.request.collections is not None:
         await _among(run, [collection])
     with await run.permitted(("write",), (collection,)):

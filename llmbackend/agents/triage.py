@@ -1,7 +1,6 @@
-"""`triage`: what a message is about, how urgent it is, why, and what an answer could be.
+"""`triage`: a message's category, its urgency, the reasons, and a suggested answer.
 
-Where no model reads, the class whose example is nearest to the message is its category, and urgency is by the words that
-stand for it.
+Without a capable model, the category is the class whose example is nearest to the message, and urgency goes by keywords.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ _CALM = re.compile(r"\b(?:whenever|no hurry|no rush|just wondering|out of curios
 # fmt: on
 
 OF_WORDS = 0.5
-"""What the share of an example's words counts beside its cosine."""
+"""Weight of the share of an example's words, beside its cosine."""
 
 
 async def triage(run: Running, given: TriageInput) -> Triage:
     message = given.message or run.request.task
     if not message.strip():
-        raise InvalidRequest("message: there is none to sort")
+        raise InvalidRequest("message: it is empty, so there is nothing to sort")
     if run.services.chat.abstracts:
         told = await _by_model(run, given, message)
     else:
@@ -80,7 +79,7 @@ async def _by_examples(run: Running, given: TriageInput, message: str) -> dict[s
 
 
 def _reasons(message: str, example: str, words: list[str]) -> list[str]:
-    """The sentences of the message that have the words that decided, else the one most like the example."""
+    """Up to three sentences of the message: the one most like the example, and those with the deciding words."""
     sentences = [one.text for one in split(message)] or [message.strip()]
     told = [one for one in sentences if any(word.lower() in one.lower() for word in words)]
     like = stems(example)
@@ -113,5 +112,5 @@ async def _by_model(run: Running, given: TriageInput, message: str) -> dict[str,
     told: dict[str, Any] = json.loads(said["message"]["content"])
     stand = [one for one in told["reasons"] if quoted(one.strip("\"' "), message)]
     if len(stand) < len(told["reasons"]):
-        run.notes.append("reasons that are no words of the message are left out")
+        run.notes.append("reasons that are not in the message are left out")
     return {**told, "reasons": stand or _reasons(message, "", [])}

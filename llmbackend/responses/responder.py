@@ -48,7 +48,7 @@ class Runs(Protocol):
 
     def events(self, request: RunAgentRequest) -> AsyncGenerator[dict[str, Any], None]: ...
 
-    def gone_on(self, agent: str, run_id: str, words: dict[int, Any]) -> AsyncGenerator[dict[str, Any], None]:
+    def resumed(self, agent: str, run_id: str, words: dict[int, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """Continue a run that waits for approval; `words` has, for each waiting call, True or the reason against it."""
         ...
 
@@ -298,7 +298,7 @@ class Responder:
         words = translation.words(call.input)
         functions = translation.functions(request)
         if words is not None:
-            events = self.agents.gone_on(name, *words)
+            events = self.agents.resumed(name, *words)
         else:
             task = await self._task(call, name)
             if functions and self._chat.abstracts:

@@ -86,8 +86,8 @@ def test_a_model_calls_tools_and_each_sentence_has_its_source(
     ("asked", "failed"),
     [
         (("serch", {"query": "a"}), "there is no tool 'serch': there are search"),
-        (("search", '{"query": '), "are no JSON object"),
-        (("search", "[1]"), "are no JSON object"),
+        (("search", '{"query": '), "are not a JSON object"),
+        (("search", "[1]"), "are not a JSON object"),
         (("search", {"q": "a"}), "query: Field required"),
         (("search", {"query": "a", "collections": ["another"]}), "this run may read"),
         (("calculator", {"expression": "9**9**9**9"}), "more than 400 digits"),
@@ -142,11 +142,11 @@ NESTED = '{"query": ' + "[" * 3000 + "]" * 3000 + "}"
         (_called(index="one"), None),
         (_called({"query": "vacation"}), None),
         (_called(json.dumps('{"query": "vacation"}')), None),
-        (_called("5"), "are no JSON object"),
+        (_called("5"), "are not a JSON object"),
         (_called('{"query": "a", "top_k": NaN}'), "top_k: Input should be a finite number"),
-        (_called('{"query": "a", "top_k": ' + "9" * 5000 + "}"), "are no JSON object"),
+        (_called('{"query": "a", "top_k": ' + "9" * 5000 + "}"), "are not a JSON object"),
         (_called('{"query": "\\ud800"}'), "query: Input should be a valid string"),
-        (_called(NESTED), "are no JSON object"),
+        (_called(NESTED), "are not a JSON object"),
         (_called('{"query": "a", "run": 1}'), "run: Extra inputs"),
     ],
 )
@@ -171,7 +171,7 @@ def test_calls_in_odd_forms_are_called_or_told(
 @pytest.mark.parametrize(
     ("reply", "told"),
     [
-        ([_piece({"content": "Part"}, "length"), b"data: [DONE]\n\n"], "was cut at the limit on its tokens"),
+        ([_piece({"content": "Part"}, "length"), b"data: [DONE]\n\n"], "was cut off at its token limit"),
         (
             [_piece({}, "content_filter"), b"data: [DONE]\n\n"],
             "wrote nothing (finish_reason 'content_filter')",

@@ -1,4 +1,4 @@
-"""What the core asks of agents: begin a run, tell what happens in it, decide what it waits for."""
+"""The agents' service to the core: list agents, run them, stream their events, decide what they wait for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any, cast
 
 from .. import progress, tracing
-from ..errors import Conflict, InvalidRequest, LLMBackendError
+from ..errors import Conflict, LLMBackendError
 from ..jobs.ledger import WAITS
 from ..jobs.service import Jobs
 from ..knowledge.answers.links import Links, inert
@@ -23,7 +23,7 @@ from ..schemas import (
     Step,
     ToolInfo,
 )
-from . import builtin, job, tools  # noqa: F401  # they register what comes along
+from . import approval, builtin, job, tools  # noqa: F401  # importing registers the built-in agents and tools
 from .execution import check, described, execute, is_own
 from .journal import Journal
 from .mcp import BETWEEN, McpServers
@@ -48,14 +48,14 @@ class AgentRuns:
         services.before = self._prepare
 
     async def _prepare(self, request: RunAgentRequest) -> None:
-        """Have those tools of MCP servers there that a run may call: those named; what a project's own agent calls, it tells later."""
+        """Load the MCP tools that a run may call: those it names, or all for a project's own agent, which may call any."""
         if is_own(request.agent):
             await self._mcp.load()
         else:
             await self._mcp.load({name.partition(BETWEEN)[0] for name in request.tools or ()})
 
     async def lacking(self, seconds: float) -> list[str]:
-        """The MCP servers that do not tell their tools within so many seconds, and why."""
+        """Messages about the MCP servers that do not list their tools within so many seconds."""
         return await self._mcp.lacking(seconds)
 
     async def listed(self) -> AgentList:
@@ -74,7 +74,7 @@ class AgentRuns:
         )
 
     async def run(self, request: RunAgentRequest) -> AgentRun:
-        """The run at its end, or where it waits for somebody's word."""
+        """Run an agent until it ends or waits for approval."""
         await self._prepare(request)
         check(request)
         if _waits(request):
@@ -86,7 +86,7 @@ class AgentRuns:
         return await self._begun(request, lambda event: None)
 
     async def events(self, request: RunAgentRequest) -> AsyncGenerator[dict[str, Any], None]:
-        """What happens, as it happens; the last is `done`, with the run. Leaving early ends a run that is no job."""
+        """A run's events; the last is `done`, with the run. Closing this ends the run, unless it is a job."""
         await self._prepare(request)
         check(request)
         if _waits(request):
@@ -98,7 +98,7 @@ class AgentRuns:
                 yield event
 
     def _begun(self, request: RunAgentRequest, tell: progress.Tell) -> Awaitable[AgentRun]:
-        """A run of this call: it is no small request, and gives way to those."""
+        """A run within this call, which yields to smaller requests."""
         tracing.current().stand_back()
         return execute(Running(self._services, request, Journal(), tell))
 
@@ -118,7 +118,7 @@ class AgentRuns:
     async def _followed(
         self, run_id: str, request: RunAgentRequest, past: Sequence[dict[str, Any]] = ()
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """A job's run: its steps as they are finished, after those that are `past`."""
+        """The events of a run that is a job: each step as it ends, after those in `past`."""
         reach, links = tracing.current().caller.reach, self._services.settings.answer_links
         rows = list(past)
         yield {
@@ -145,57 +145,26 @@ class AgentRuns:
             yield {"type": "needs_approval", "run_id": run_id, "pending": pending}
         yield {"type": "done", "run": _run_of(status, request, rows, links).model_dump(mode="json")}
 
-    async def decide(self, run_id: str, word: Any) -> JobStatus:
-        """True, or why not; the run goes on. Raises NotFound and Conflict."""
+    async def decide(self, run_id: str, decided: Any) -> JobStatus:
+        """Approve (True) or reject (a reason) all calls that a run waits for; it continues. Raises NotFound, Conflict."""
+        return await approval.decide(self._jobs, run_id, approval.for_all(run_id, decided))
 
-        def of_all(pending: Sequence[Any]) -> list[Any]:
-            if word is True and any(one.get("function") for one in pending):
-                raise Conflict(
-                    f"the run {run_id} waits for the output of a function that its caller runs: it is sent to "
-                    "/v1/responses, or the call is rejected"
-                )
-            return [word] * len(pending)
-
-        return await self._decided(run_id, of_all)
-
-    async def gone_on(
-        self, agent: str, run_id: str, words: dict[int, Any]
+    async def resumed(
+        self, agent: str, run_id: str, decisions: dict[int, Any]
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """What happens in a run that waited, once it is told of each call True, or why not; of a function, its output.
+        """Continue a waiting run with a decision on each call (of a function, its output), and yield its events.
 
-        Raises NotFound, Conflict, and InvalidRequest where a call is left out.
+        Raises NotFound, Conflict, and InvalidRequest if a call is left out.
         """
-
-        def of_each(pending: Sequence[Any]) -> list[Any]:
-            wanted = {number: bool(one.get("function")) for number, one in enumerate(pending)}
-            if {number: isinstance(word, dict) for number, word in words.items()} != wanted:
-                functions = sum(wanted.values())
-                raise InvalidRequest(
-                    f"input: the run {run_id} waits for {functions} outputs of functions and {len(pending) - functions} "
-                    "approvals: send a function_call_output or an mcp_approval_response for each of them"
-                )
-            return [words[number] for number in range(len(pending))]
-
         past = await self._jobs.rows_from(tracing.current().caller.reach, run_id, 0)
-        await self._decided(run_id, of_each)
+        await approval.decide(self._jobs, run_id, approval.by_number(run_id, decisions))
         async with aclosing(self._followed(run_id, RunAgentRequest(agent=agent), past)) as events:
             async for event in events:
                 yield event
 
-    async def _decided(self, run_id: str, words: Callable[[Sequence[Any]], Sequence[Any]]) -> JobStatus:
-        """`words` gives one for each call that waits."""
-
-        def change(state: dict[str, Any]) -> None:
-            pending = state.get("pending") or ()
-            told = {one["id"]: word for one, word in zip(pending, words(pending), strict=True)}
-            state["decisions"] = {**(state.get("decisions") or {}), **told}
-            state["pending"] = []
-
-        return await self._jobs.answer(tracing.current().caller.reach, run_id, change)
-
 
 def _waits(request: RunAgentRequest) -> bool:
-    """Whether it may wait for somebody: then it is a job."""
+    """Whether a run may have to wait for its caller; then it is a job."""
     return request.approve is not None or (isinstance(request, AgentTask) and bool(request.functions))
 
 
@@ -204,7 +173,7 @@ def _prompts(row: dict[str, Any]) -> str | None:
 
 
 def _events_of(row: dict[str, Any], number: int, links: Links) -> list[dict[str, Any]]:
-    """What a finished step of a job's run is told as."""
+    """The events of a finished step of a run that is a job."""
     result = row["result"]
     ended = {
         "type": "step",
@@ -242,7 +211,7 @@ def _events_of(row: dict[str, Any], number: int, links: Links) -> list[dict[str,
 def _run_of(
     status: JobStatus, request: RunAgentRequest, rows: list[dict[str, Any]], links: Links
 ) -> AgentRun:
-    """Raises the error that it failed with, and Conflict where it was cancelled."""
+    """A job's run. Raises the error that it failed with, or Conflict if it was cancelled."""
     if status.status == "completed":
         return AgentRun.model_validate({name: status.result[name] for name in AgentRun.model_fields})
     if status.error is not None:

@@ -1,4 +1,4 @@
-"""What an agent makes of a task."""
+"""What an agent returns."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 @dataclass
-class Made:
+class AgentResult:
     answer: str = ""
     output: Any = None
-    """JSON."""
+    """Its structured output, as JSON."""
     found: bool | None = None
-    """None: whether the answer cites anything."""
+    """Whether it found an answer; None: if the answer cites anything."""
