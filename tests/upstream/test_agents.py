@@ -482,7 +482,7 @@ def test_tools_of_mcp_servers_are_there_where_they_are_named(connect: Connect, u
     [check] = [one for one in client.doctor().checks if one.name == "plugins"]
     assert "tool harbour__dredge" in check.models
     assert not check.ok
-    assert "the MCP server away does not tell its tools: " in check.fix
+    assert "the MCP server away does not list its tools: " in check.fix
     assert "harbour" not in check.fix
     upstream.replies = [calls(("harbour__depth", {"place": "Aldersea"})), "Six metres."]
     run = client.run_agent("How deep is it?", tools=["harbour__depth"])
