@@ -63,6 +63,7 @@ from llm_client import (
     Usage,
     _add,
     _agent_input,
+    _all_texts,
     _as_list,
     _contents,
     _environment,
@@ -82,12 +83,14 @@ from llm_client import (
     _pictures,
     _progress,
     _ProgressBar,
+    _questions,
     _read_first,
     _records,
     _result,
     _Source,
     _stored,
     _suffix,
+    _turns,
     _vectors_to,
     _with_images,
 )
@@ -517,9 +520,7 @@ class AsyncLLMBackendClient:
         Raises InvalidRequest, NotFound (unknown model), BackendError, BackendTimeout; while streaming,
         StreamInterrupted with the text so far.
         """
-        turns: Any = (
-            [{"role": "user", "content": messages}] if isinstance(messages, str) else _as_list(messages)
-        )
+        turns = _turns(messages)
         if system is not None and isinstance(turns, list):
             turns = [{"role": "system", "content": system}, *turns]
         if images is not None:
@@ -669,7 +670,7 @@ class AsyncLLMBackendClient:
             return await self.batch_embed(
                 texts, model=model, dimensions=dimensions, too_long=too_long, input_type=input_type
             )
-        given = _as_list(_read_first("embed", texts) if isinstance(texts, os.PathLike) else texts)
+        given = _all_texts(_as_list(_read_first("embed", texts) if isinstance(texts, os.PathLike) else texts))
         pages = [given]
         if isinstance(given, list) and len(given) > EMBED_PAGE:
             pages = [given[start : start + EMBED_PAGE] for start in range(0, len(given), EMBED_PAGE)]
@@ -871,6 +872,8 @@ class AsyncLLMBackendClient:
         with _progress(progress) as tell:
             try:
                 async for batch in batches(source):
+                    if not (batch or source.failed):
+                        raise InvalidRequest("rag_ingest: there are no documents")
                     requests += 1
                     alone = source.ended and requests == 1
                     given = {**fields, "documents": batch, "sync": sync and alone}
@@ -1147,7 +1150,7 @@ class AsyncLLMBackendClient:
     async def evaluate(
         self,
         collection: str,
-        questions: Sequence[Mapping[str, Any]],
+        questions: Sequence[Mapping[str, Any]] | Any,
         *,
         k: int = 10,
         progress: bool | Progress | None = None,
@@ -1155,14 +1158,16 @@ class AsyncLLMBackendClient:
         """Measure how well each search mode finds the documents that answer some questions.
 
         A question is `{question, gold}`: the id of the document that answers it, a list of ids, or a dict of ids with
-        their relevance (1, 2, …). Returns an Evaluation: a dict whose `scores` have recall, MRR and nDCG over the first `k`
+        their relevance (1, 2, …). A table, or a .jsonl, .csv or .parquet file, has one in each row.
+
+        Returns an Evaluation: a dict whose `scores` have recall, MRR and nDCG over the first `k`
         documents for dense, sparse and hybrid search, and for hybrid with rerank if a reranker is set. `questions` has
         the result of each question, `worst()` the ones to look into, `plot()` draws the scores. `progress` is as in
         `rag_ingest`, counting searches.
 
         Raises InvalidRequest (also if a gold document is not in the collection), NotFound, Conflict, BackendError.
         """
-        fields = {"collection": collection, "questions": _as_list(questions), "k": k}
+        fields = {"collection": collection, "questions": await in_thread(_questions, questions), "k": k}
         return Evaluation(await self._watched("evaluate", progress, **fields))
 
     async def list_collections(self, *, counts: bool = True) -> Records[CollectionInfo]:
@@ -2022,7 +2027,7 @@ class AsyncCollectionHandle:
         """Its counts and options, as `get_collection` returns them."""
         return await self._client.get_collection(self.name)
 
-    async def evaluate(self, questions: Sequence[Mapping[str, Any]], **options: Any) -> Evaluation:
+    async def evaluate(self, questions: Sequence[Mapping[str, Any]] | Any, **options: Any) -> Evaluation:
         """Measure how well search finds the documents that answer some questions, as `evaluate` does."""
         return await self._client.evaluate(self.name, questions, **options)
 

@@ -690,7 +690,7 @@ def _progress_text(progress: Mapping[str, Any], job_type: str = "") -> str:
     if progress.get("rate"):
         said.append(_rate(progress["rate"]))
     if progress.get("eta") is not None and total > done:
-        said.append(f"{_duration(progress['eta'])} left")
+        said.append(f"{_duration(max(1, round(progress['eta'])))} left")
     return ", ".join(said)
 
 
@@ -2252,9 +2252,7 @@ class LLMBackendClient:
         Raises InvalidRequest, NotFound (unknown model), BackendError, BackendTimeout; while streaming,
         StreamInterrupted with the text so far.
         """
-        turns: Any = (
-            [{"role": "user", "content": messages}] if isinstance(messages, str) else _as_list(messages)
-        )
+        turns = _turns(messages)
         if system is not None and isinstance(turns, list):
             turns = [{"role": "system", "content": system}, *turns]
         if images is not None:
@@ -2406,7 +2404,7 @@ class LLMBackendClient:
             return self.batch_embed(
                 texts, model=model, dimensions=dimensions, too_long=too_long, input_type=input_type
             )
-        given = _as_list(_read_first("embed", texts) if isinstance(texts, os.PathLike) else texts)
+        given = _all_texts(_as_list(_read_first("embed", texts) if isinstance(texts, os.PathLike) else texts))
         pages = [given]
         if isinstance(given, list) and len(given) > EMBED_PAGE:
             pages = [given[start : start + EMBED_PAGE] for start in range(0, len(given), EMBED_PAGE)]
@@ -2610,6 +2608,8 @@ class LLMBackendClient:
         with _progress(progress) as tell:
             try:
                 for batch in _batches(source):
+                    if not (batch or source.failed):
+                        raise InvalidRequest("rag_ingest: there are no documents")
                     requests += 1
                     alone = source.ended and requests == 1
                     given = {**fields, "documents": batch, "sync": sync and alone}
@@ -2885,7 +2885,7 @@ class LLMBackendClient:
     def evaluate(
         self,
         collection: str,
-        questions: Sequence[Mapping[str, Any]],
+        questions: Sequence[Mapping[str, Any]] | Any,
         *,
         k: int = 10,
         progress: bool | Progress | None = None,
@@ -2893,14 +2893,16 @@ class LLMBackendClient:
         """Measure how well each search mode finds the documents that answer some questions.
 
         A question is `{question, gold}`: the id of the document that answers it, a list of ids, or a dict of ids with
-        their relevance (1, 2, …). Returns an Evaluation: a dict whose `scores` have recall, MRR and nDCG over the first `k`
+        their relevance (1, 2, …). A table, or a .jsonl, .csv or .parquet file, has one in each row.
+
+        Returns an Evaluation: a dict whose `scores` have recall, MRR and nDCG over the first `k`
         documents for dense, sparse and hybrid search, and for hybrid with rerank if a reranker is set. `questions` has
         the result of each question, `worst()` the ones to look into, `plot()` draws the scores. `progress` is as in
         `rag_ingest`, counting searches.
 
         Raises InvalidRequest (also if a gold document is not in the collection), NotFound, Conflict, BackendError.
         """
-        fields = {"collection": collection, "questions": _as_list(questions), "k": k}
+        fields = {"collection": collection, "questions": _questions(questions), "k": k}
         return Evaluation(self._watched("evaluate", progress, **fields))
 
     # Collections and documents
@@ -3766,7 +3768,7 @@ class CollectionHandle:
         """Its counts and options, as `get_collection` returns them."""
         return self._client.get_collection(self.name)
 
-    def evaluate(self, questions: Sequence[Mapping[str, Any]], **options: Any) -> Evaluation:
+    def evaluate(self, questions: Sequence[Mapping[str, Any]] | Any, **options: Any) -> Evaluation:
         """Measure how well search finds the documents that answer some questions, as `evaluate` does."""
         return self._client.evaluate(self.name, questions, **options)
 
@@ -4028,13 +4030,7 @@ class _Source:
 
     def _file(self, path: str) -> Iterator[Any]:
         if _suffix(path) == ".parquet":
-            try:
-                from pyarrow import parquet
-            except ImportError as error:
-                raise InvalidRequest(
-                    f"{self._operation}: reading Parquet needs pyarrow: pip install pyarrow"
-                ) from error
-            file = parquet.ParquetFile(path)
+            file = _parquet(self._operation, path)
             self.columns = _chosen(self._operation, list(file.schema_arrow.names), *self._named)
             self.total = file.metadata.num_rows
             self.schema = file.schema_arrow
@@ -4042,12 +4038,7 @@ class _Source:
                 self.in_batches = True
                 return self._read_parquet(file)
             return (row for batch in file.iter_batches(1024) for row in batch.to_pylist())
-        lines = open(path, encoding="utf-8-sig", newline="")  # noqa: SIM115 - closed when it is read or dropped
-        if _suffix(path) == ".csv":
-            import csv
-
-            return cast(Iterator[Any], csv.DictReader(lines))
-        return (json.loads(line) for line in lines if not line.isspace())
+        return _lines(path)
 
     def _read_parquet(self, file: Any) -> Iterator[Any]:
         assert self.columns is not None
@@ -4225,17 +4216,19 @@ class _Source:
         """A document as it is sent. Raises InvalidRequest for a file's path, which was meant to be read."""
         if self._texts:
             return item
-        if (path := _path_meant(item)) is not None:
-            place = "documents" if self._alone else f"documents[{self._read - 1}]"
-            fix = f"rag_ingest_files({path!r}, …) reads files"
-            raise InvalidRequest(f"{self._operation}: {place} is the path {path!r}, not a text: {fix}")
+        place = "documents" if self._alone else f"documents[{self._read - 1}]"
+        if (path := _path_meant(item)) is not None or (self._alone and _is_called_like_a_file(item)):
+            said = _no_text(path or item, f"rag_ingest_files({path or item!r}, …) reads files")
+            raise InvalidRequest(f"{self._operation}: {place} is {said}")
         if _is_foreign(item):
             item = _of_foreign(item)
         if not isinstance(item, (str, Mapping)) or (
             self._alone and isinstance(_of(item, "text"), (list, tuple))
         ):
-            place = "documents" if self._alone else f"documents[{self._read - 1}]"
             raise InvalidRequest(f"{self._operation}: {place} is {_called(item)}{_how(item)}")
+        if isinstance(item, Mapping) and (wrong := _amiss(item)) is not None:
+            message = f"{self._operation}: {place}{wrong}"
+            raise InvalidRequest(message, details={"index": self._read - 1, "row": self._read - 1})
         if not self._common:
             return item
         if isinstance(item, str):
@@ -4245,8 +4238,27 @@ class _Source:
         return item
 
 
-ROWS = (".parquet", ".jsonl", ".ndjson", ".csv")
+ROWS = (".parquet", ".jsonl", ".ndjson", ".csv", ".tsv")
 """Extensions of files whose rows are documents."""
+
+
+def _parquet(operation: str, path: str) -> Any:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise InvalidRequest(f"{operation}: reading Parquet needs pyarrow: pip install pyarrow") from error
+    return parquet.ParquetFile(path)
+
+
+def _lines(path: str) -> Iterator[Any]:
+    """The rows of a file of JSON Lines, or of values with commas or tabs between."""
+    lines = open(path, encoding="utf-8-sig", newline="")  # noqa: SIM115 - until it is read, or let go of
+    if _suffix(path) in (".csv", ".tsv"):
+        import csv
+
+        return cast(Iterator[Any], csv.DictReader(lines, delimiter="," if _suffix(path) == ".csv" else "\t"))
+    return (json.loads(line) for line in lines if not line.isspace())
+
 
 STREAM_OF, STREAM_BYTES = 2_000, 8 * 2**20
 """Limits of one request for a source that is read lazily: documents and, roughly, bytes."""
@@ -4387,6 +4399,109 @@ def _path_meant(item: Any) -> str | None:
     return str(os.fspath(item))
 
 
+def _is_called_like_a_file(text: Any) -> bool:
+    """Whether a text is a path, a pattern or an address and nothing else, whether there is such a file or not."""
+    if not isinstance(text, str) or "\n" in text or len(text) >= 1024:
+        return False
+    if re.match(r"https?://\S+$", text):
+        return True
+    if re.match(r"(~|\.\.?)?/|[A-Za-z]:\\|\.\.?\\", text):
+        return bool(re.search(r"\.\w{1,8}$", text))
+    return not re.search(r"\s", text) and (
+        _suffix(text) in (*ROWS, *FILE_TYPES.split()) or ("/" in text and "*" in text)
+    )
+
+
+def _no_text(path: str, fix: str) -> str:
+    """What a path is that was given as a text, and what to do."""
+    if "://" in path:
+        return f"the address {path!r}, and pages are not fetched: give the text"
+    if not os.path.exists(path) and "*" not in path:
+        return f"the path {path!r}, and there is no such file"
+    return f"the path {path!r}, not a text: {fix}"
+
+
+DOCUMENT_FIELDS = {"id", "text", "metadata", "chunks"}
+
+
+def _amiss(document: Mapping[str, Any]) -> str | None:
+    """What is wrong with a document's fields, and what to do; None where nothing is."""
+    id = document.get("id")
+    if isinstance(id, str) and "text" in document and document.keys() <= DOCUMENT_FIELDS:
+        return None
+    others = [str(name) for name in document if name not in DOCUMENT_FIELDS]
+    table = (
+        "rows with names of their own are a table: pandas.DataFrame(documents), and text= names its column"
+    )
+    if "text" not in document and "chunks" not in document:
+        return (
+            f" has no 'text', but {_some(list(map(str, document)))}: {table}" if others else " has no 'text'"
+        )
+    if others:
+        return f" has {_some(others)}, which is no part of a document: put it into its 'metadata'"
+    if id is None:
+        return " has no 'id': give one, or the text alone"
+    return None if isinstance(id, str) else f".id is {_called(id)}: ids are text, as by str(id)"
+
+
+def _turns(messages: Any) -> Any:
+    """A conversation, of a message or of several; raises InvalidRequest where no message was given."""
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}]
+    turns = _as_list(messages)
+    if not isinstance(turns, list):
+        fix = "give a list of it" if isinstance(turns, Mapping) else "give a text, or a list of messages"
+        raise InvalidRequest(f"chat: messages is {_called(turns)}: {fix}")
+    for number, turn in enumerate(turns):
+        if turn is None or isinstance(turn, (str, bytes, int, float)):
+            fix = "a message is like {'role': 'user', 'content': '…'}"
+            raise InvalidRequest(f"chat: messages[{number}] is {_called(turn)}: {fix}")
+    return turns
+
+
+def _all_texts(texts: Any) -> Any:
+    """Texts; raises InvalidRequest where there are none, or something else is among them."""
+    if isinstance(texts, list) and texts:
+        if set(map(type, texts)) == {str}:
+            return texts
+        odd = next(
+            (place for place, text in enumerate(texts) if isinstance(text, (bytes, list, tuple))), None
+        )
+        if odd is None:
+            return texts  # NaN and the like, which the reading of values tells
+        raise InvalidRequest(
+            f"embed: texts[{odd}] is {_called(texts[odd])}, and no text", details={"index": odd}
+        )
+    if isinstance(texts, str):
+        return texts
+    told = (
+        "there are no texts" if texts == [] else f"texts is {_called(texts)}: give a text, or a list of them"
+    )
+    raise InvalidRequest(f"embed: {told}")
+
+
+def _questions(given: Any) -> Any:
+    """Questions: a list of them, or the rows of a table or of a file, whose other columns do not count."""
+    if isinstance(given, (str, os.PathLike)):
+        path = os.fsdecode(given)
+        if _suffix(path) not in ROWS or not os.path.exists(path):
+            raise InvalidRequest(f"evaluate: there is no .jsonl, .csv or .parquet file {path!r}")
+        try:
+            given = _parquet("evaluate", path).read() if _suffix(path) == ".parquet" else list(_lines(path))
+        except (OSError, ValueError) as error:
+            raise InvalidRequest(f"evaluate: {path!r} cannot be read: {error}") from error
+        rows = True
+    else:
+        rows = _columns(given) is not None
+    questions = list(_table_rows(given)) if _columns(given) is not None else _as_list(given)
+    for number, one in enumerate(questions if isinstance(questions, list) else ()):
+        if not isinstance(one, Mapping) or not {"question", "gold"} <= one.keys():
+            has = f"has {_some(list(map(str, one)))}" if isinstance(one, Mapping) else f"is {_called(one)}"
+            wanted = "{'question': '…', 'gold': 'the id of the document that answers it'}"
+            raise InvalidRequest(f"evaluate: questions[{number}] {has}: it is like {wanted}")
+    return [{name: one[name] for name in ("question", "gold")} for one in questions] if rows else questions
+
+
 def _is_several(given: Any) -> bool:
     """Whether it can be one or several documents."""
     if isinstance(given, (str, os.PathLike)) or _is_foreign(given):
@@ -4396,11 +4511,16 @@ def _is_several(given: Any) -> bool:
 
 
 def _called(item: Any) -> str:
-    return "None" if item is None else f"a {type(item).__name__}"
+    name = type(item).__name__
+    return "None" if item is None else f"{'an' if name[:1] in 'aeioAEIO' else 'a'} {name}"
 
 
 def _how(item: Any) -> str:
     """For the error about something that is no document: what to give instead."""
+    if hasattr(item, "model_dump") and not isinstance(item, type):
+        return ": give its fields, as by .model_dump()"
+    if hasattr(item, "__dataclass_fields__") and not isinstance(item, type):
+        return ": give its fields, as by dataclasses.asdict()"
     if isinstance(item, Mapping):
         return " of columns: give a table, such as pandas.DataFrame(documents)"
     if isinstance(item, (tuple, list)):
@@ -4425,10 +4545,11 @@ def _whole(id: Any) -> str:
 
 def _read_first(operation: str, text: Any) -> Any:
     """A text. Raises InvalidRequest for a file's path, which was meant to be read."""
-    if (path := _path_meant(text)) is not None:
-        raise InvalidRequest(
-            f"{operation}: this is the path {path!r}, not a text: give Path({path!r}).read_text()"
-        )
+    if text is None:
+        raise InvalidRequest(f"{operation}: the text is None")
+    if (path := _path_meant(text)) is not None or _is_called_like_a_file(text):
+        said = _no_text(path or text, f"give Path({path or text!r}).read_text()")
+        raise InvalidRequest(f"{operation}: this is {said}")
     return text
 
 

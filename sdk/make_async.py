@@ -54,7 +54,7 @@ RENAMED = {
     "next": "anext",
 }
 
-READS_FILES = {"_find_files", "_contents", "_agent_input"}
+READS_FILES = {"_find_files", "_contents", "_agent_input", "_questions"}
 """Functions that would hold up the loop."""
 
 

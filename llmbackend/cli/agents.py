@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import InvalidRequest
-from .shared import AsJson, Key, Url, connected, errors, out, print_json, shown, table_of
+from .shared import AsJson, Key, Url, connected, errors, out, print_json, print_table, shown
 
 app = typer.Typer(help="Agents: tasks done in steps, with tools.", no_args_is_help=True)
 
@@ -25,10 +25,8 @@ def list_agents(url: Url = None, key: Key = None, as_json: AsJson = False) -> No
         found = client.list_agents().agents
     if as_json:
         return print_json(found)
-    table = table_of("agent", "own", "about")
-    for one in found:
-        table.add_row(*map(shown, (one.name, "yes" if one.own else "", one.description)))
-    return out.print(table)
+    rows = [(one.name, "yes" if one.own else "", one.description) for one in found]
+    return print_table(("agent", "own", "about"), rows, "there are no agents")
 
 
 @app.command("run")

@@ -11,13 +11,17 @@ from .. import AnswerStream, LLMBackendClient
 from .chat_session import ChatSession
 from .shared import (
     AsJson,
+    Collection,
     Key,
     Url,
     bar,
+    collection_names,
     connected,
+    from_stdin,
     object_from,
     out,
     print_json,
+    print_passage,
     print_piece,
     print_record,
     shown,
@@ -39,14 +43,16 @@ def chat(
     ] = None,
     system: Annotated[str | None, typer.Option(help="How the model should behave.")] = None,
     model: Annotated[str | None, typer.Option(help="Another than the one that is set.")] = None,
-    collection: Annotated[str | None, typer.Option(help="Answer from this collection.")] = None,
+    collection: Annotated[
+        str | None, typer.Option(help="Answer from this collection.", autocompletion=collection_names)
+    ] = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask the chat model; the reply appears as it is written."""
     if message == "-" or (message is None and not sys.stdin.isatty()):
-        message = sys.stdin.read()
+        message = from_stdin()
     with connected(url, key) as client:
         session = ChatSession(client, system=system, model=model, collection=collection)
         if message is None:
@@ -58,7 +64,7 @@ def chat(
 
 
 def query(
-    collection: str,
+    collection: Collection,
     question: Annotated[str, typer.Argument(help="`-` reads it from stdin.")],
     top_k: Annotated[int, typer.Option(help="How many passages to find.")] = 5,
     filters: Annotated[str | None, typer.Option("--filter", help='As JSON: {"year": 2026}.')] = None,
@@ -78,7 +84,7 @@ def query(
         "retriever": retriever,
         "postprocessors": postprocessor or None,
     }
-    question = sys.stdin.read() if question == "-" else question
+    question = from_stdin() if question == "-" else question
     with connected(url, key) as client:
         if as_json:
             return print_json(client.rag_query(question, collection, **given))
@@ -92,11 +98,14 @@ def query(
 def print_sources(stream: AnswerStream) -> None:
     for source in stream.sources:
         out.print(shown(f"[{source.number}] {source.document_id}"), style="bold", highlight=False)
-        out.print(shown(f"    {source.quote}"), highlight=False)
+        print_passage(source.quote)
 
 
 def search(
-    collection: Annotated[str, typer.Argument(help="One, or several with commas between.")],
+    collection: Annotated[
+        str,
+        typer.Argument(help="One, or several with commas between.", autocompletion=collection_names),
+    ],
     text: Annotated[str, typer.Argument(help="`-` reads it from stdin.")],
     top_k: Annotated[int, typer.Option(help="How many passages to find.")] = 5,
     mode: Annotated[str, typer.Option(help="hybrid, dense or sparse.")] = "hybrid",
@@ -109,7 +118,7 @@ def search(
     """Find the passages nearest to a text, best first."""
     names = [name.strip() for name in collection.split(",")]
     given: dict[str, Any] = {"top_k": top_k, "mode": mode, "filters": object_from(filters, "--filter")}
-    text = sys.stdin.read() if text == "-" else text
+    text = from_stdin() if text == "-" else text
     with connected(url, key) as client:
         hits = client.rag_search(text, names if len(names) > 1 else names[0], rerank=rerank, **given)
     if as_json:
@@ -118,7 +127,7 @@ def search(
         place = "".join(f", {name} {hit.metadata[name]}" for name in ("page",) if name in hit.metadata)
         head = f"{number}. {hit.document_id}{place} ({hit.collection}, {hit.score:.3f})"
         out.print(shown(head), style="bold", highlight=False, soft_wrap=True)
-        out.print(shown(f"    {' '.join(hit.text.split())}"), highlight=False)
+        print_passage(" ".join(hit.text.split()))
     return None
 
 

@@ -12,6 +12,7 @@ import typer
 from .shared import (
     INTERRUPTED,
     AsJson,
+    Collection,
     Key,
     Url,
     bar,
@@ -21,8 +22,8 @@ from .shared import (
     out,
     print_json,
     print_record,
+    print_table,
     shown,
-    table_of,
 )
 
 
@@ -34,15 +35,24 @@ def add_to(app: typer.Typer) -> None:
 
 
 def ingest(
-    collection: str,
+    collection: Collection,
     paths: Annotated[list[Path], typer.Argument(exists=True, help="Files, or folders of files.")],
+    text: Annotated[
+        str | None, typer.Option(help="The column that has the text: each row of a table is a document.")
+    ] = None,
+    id: Annotated[str | None, typer.Option(help="The column that has the id.")] = None,
     sync: Annotated[bool, typer.Option(help="Remove documents that are not among these.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Only tell what would be done.")] = False,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put files into a collection; exit code 1 if one could not be read."""
+    """Put files into a collection, or, with --text, the rows of a .csv, .tsv, .jsonl or .parquet file.
+
+    Exit code 1 if one could not be read.
+    """
+    if (text or id) and len(paths) != 1:
+        raise typer.BadParameter("--text and --id name columns of one file")
     last: dict[str, Any] = {}
     with connected(url, key) as client:
         try:
@@ -52,10 +62,15 @@ def ingest(
                     last.update(state)
                     show(state)
 
-                report = client.rag_ingest_files(paths, collection, sync=sync, plan=plan, progress=step)
+                given: dict[str, Any] = {"sync": sync, "plan": plan, "progress": step}
+                if text or id:
+                    report = client.rag_ingest(paths[0], collection, text=text, id=id, **given)
+                else:
+                    report = client.rag_ingest_files(paths, collection, **given)
         except KeyboardInterrupt:
             done, total = last.get("done") or 0, last.get("total") or 0
-            told = f"{done:,} of {total:,} files are in" if total else "no file is in"
+            of = "rows" if text or id else "files"
+            told = f"{done:,} of {total:,} {of} are in" if total else f"{done or 'none':} of the {of} are in"
             errors.print(f"stopped: {told}; run it again to go on", style="yellow", highlight=False)
             raise typer.Exit(INTERRUPTED) from None
     print_json(report) if as_json else print_record(report)
@@ -69,16 +84,22 @@ def collections(url: Url = None, key: Key = None, as_json: AsJson = False) -> No
         found = client.list_collections()
     if as_json:
         return print_json(found)
-    table = table_of("name", "documents", "chunks", "model", "")
+    rows = [
+        (one.name, *(f"{one.get(name) or 0:,}" for name in ("documents", "chunks")), one.embedding_model)
+        for one in found
+        if not one.get("problem")
+    ]
+    if rows or not found:
+        print_table(("name", "documents", "chunks", "model"), rows, "there are no collections")
     for one in found:
-        problem = one.get("problem") or ""
-        row = (one.name, str(one.get("documents") or ""), str(one.get("chunks") or ""), one.embedding_model)
-        table.add_row(*map(shown, (*row, problem)))
-    return out.print(table)
+        if one.get("problem"):
+            line = shown(f"{one.name}: {one.problem}")
+            out.print(line, style="red", highlight=False, soft_wrap=True)
+    return None
 
 
 def documents(
-    collection: str,
+    collection: Collection,
     id: Annotated[
         str | None, typer.Argument(help="Of one, whose text is printed.", show_default=False)
     ] = None,
@@ -95,14 +116,12 @@ def documents(
         found = client.list_documents(collection, limit=limit)
     if as_json:
         return print_json(found)
-    table = table_of("id", "chunks", "metadata")
-    for one in found:
-        table.add_row(shown(one.id), str(one.chunks), shown(json.dumps(one.metadata, ensure_ascii=False)))
-    return out.print(table)
+    rows = [(one.id, f"{one.chunks:,}", json.dumps(one.metadata, ensure_ascii=False)) for one in found]
+    return print_table(("id", "chunks", "metadata"), rows, "there are no documents")
 
 
 def delete(
-    collection: str,
+    collection: Collection,
     ids: Annotated[list[str] | None, typer.Argument(help="Of documents.", show_default=False)] = None,
     where: Annotated[
         str | None, typer.Option(help='Documents of which a chunk fits, as JSON: {"year": 2020}.')
@@ -132,7 +151,7 @@ def delete(
     print_json(found) if as_json else print_record(found)
 
 
-def reindex(collection: str, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+def reindex(collection: Collection, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
     """Embed a collection's stored texts anew, while it is in use."""
     with connected(url, key) as client, bar() as progress:
         report = client.reindex_collection(collection, progress=progress)
@@ -140,7 +159,7 @@ def reindex(collection: str, url: Url = None, key: Key = None, as_json: AsJson =
 
 
 def export(
-    collection: str,
+    collection: Collection,
     file: Annotated[Path, typer.Argument(dir_okay=False, help="Lines of JSON.")],
     url: Url = None,
     key: Key = None,
@@ -166,7 +185,7 @@ def import_(
 
 
 def evaluate(
-    collection: str,
+    collection: Collection,
     questions: Annotated[
         Path,
         typer.Argument(exists=True, dir_okay=False, help='Lines such as {"question": "…", "gold": "id"}.'),
@@ -182,12 +201,11 @@ def evaluate(
         result = client.evaluate(collection, _lines(questions), k=k, progress=progress)
     if as_json:
         return print_json(result)
-    table = table_of("mode", f"recall@{k}", f"MRR@{k}", f"nDCG@{k}", "ms")
-    for one in result.scores:
-        table.add_row(
-            one.mode, *(f"{value:.3f}" for value in (one.recall, one.mrr, one.ndcg)), f"{one.ms:.1f}"
-        )
-    out.print(table)
+    rows = [
+        (one.mode, *(f"{value:.3f}" for value in (one.recall, one.mrr, one.ndcg)), f"{one.ms:.1f}")
+        for one in result.scores
+    ]
+    print_table(("mode", f"recall@{k}", f"MRR@{k}", f"nDCG@{k}", "ms"), rows, "there are no scores")
     for one in result.worst(worst):
         if one.ndcg.hybrid < 1:
             rank = one.ranks.hybrid or f"not in {k}"

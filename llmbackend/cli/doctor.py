@@ -5,7 +5,8 @@ from __future__ import annotations
 import typer
 from rich.text import Text
 
-from .shared import AsJson, Key, Url, connected, out, print_json, shown, table_of
+from ..notebook.wording import limits
+from .shared import AsJson, Key, Url, connected, out, print_json, print_table, shown
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,15 +20,14 @@ def doctor(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(result)
         raise typer.Exit(0 if result.ok else 1)
-    table = table_of("part", "server", "models", "limits", "ms", "")
+    rows: list[list[str | Text]] = []
     for check in result.checks:
         server = f"{check.server} {check.version or ''}\n{check.url or ''}".strip()
-        limits = "\n".join(f"{name} {value}" for name, value in check.limits.items())
         models = check.models[:5] + ["…"] * (len(check.models) > 5)
         verdict = Text("ok", "green") if check.ok else Text("failed", "red")
-        row = (check.name, server, "\n".join(models), limits, f"{check.latency_ms:.0f}")
-        table.add_row(*map(shown, row), verdict)
-    out.print(table)
+        told = "\n".join(limits(check.limits))
+        rows.append([check.name, server, "\n".join(models), told, f"{check.latency_ms:.0f}", verdict])
+    print_table(("part", "server", "models", "limits", "ms", ""), rows, "")
     for check in result.checks:
         if check.fix:
             line = shown(f"{check.name}: {check.fix}")

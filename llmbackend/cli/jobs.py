@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import Job
-from .shared import AsJson, Key, Url, bar, connected, errors, out, print_json, print_record, shown, table_of
+from .shared import AsJson, Key, Url, bar, connected, errors, print_json, print_record, print_table
 
 app = typer.Typer(help="List the newest jobs, or see to one.")
 
@@ -34,11 +34,8 @@ def listed(
         found = client.list_jobs(status=status, limit=limit)
     if as_json:
         return print_json(found)
-    table = table_of("id", "type", "status", "progress", "created")
-    for job in found:
-        row = (job.id, job.type, job.status, _progress(job.progress), job.created_at)
-        table.add_row(*map(shown, row))
-    return out.print(table)
+    rows = [(job.id, job.type, job.status, _progress(job.progress), job.created_at) for job in found]
+    return print_table(("id", "type", "status", "progress", "created"), rows, "there are no jobs")
 
 
 @app.command()

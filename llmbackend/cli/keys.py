@@ -8,7 +8,7 @@ import typer
 
 from .. import CreatedKey, InvalidRequest, settings
 from ..access.caller import amount
-from .shared import AsJson, Key, Url, connected, errors, out, print_json, shown, table_of
+from .shared import AsJson, Key, Url, connected, errors, out, print_json, print_table
 
 app = typer.Typer(help="API keys of projects.", no_args_is_help=True)
 
@@ -72,7 +72,7 @@ def list_keys(
         found = client.list_keys(project=project)
     if as_json:
         return print_json(found)
-    table = table_of("id", "project", "may", "limits", "ends", "used", "note")
+    rows: list[tuple[str, ...]] = []
     for one in found:
         at_once = f"{one.concurrent} at once" if one.concurrent else None
         limits = [limit for limit in (one.rate, at_once, one.tokens) if limit]
@@ -82,8 +82,8 @@ def list_keys(
         for what, names in (("collections", one.collections), ("models", one.models)):
             may += [f"{what} {', '.join(names)}"] if names != ["*"] else []
         row = ("\n".join(may), ", ".join(limits), ends, (one.last_used_at or "")[:16], one.note)
-        table.add_row(*map(shown, (one.id, one.project, *row)))
-    out.print(table)
+        rows.append((one.id, one.project, *row))
+    print_table(("id", "project", "may", "limits", "ends", "used", "note"), rows, "there are no keys")
 
 
 @app.command("rotate")

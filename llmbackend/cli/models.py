@@ -17,7 +17,19 @@ from rich.progress import (
 from rich.table import Table
 
 from .. import settings
-from .shared import INTERRUPTED, AsJson, Key, Url, connected, errors, out, print_json, shown, size, table_of
+from .shared import (
+    INTERRUPTED,
+    AsJson,
+    Key,
+    Url,
+    connected,
+    errors,
+    out,
+    print_json,
+    print_table,
+    shown,
+    size,
+)
 
 app = typer.Typer(help="List the models, or download those that are embedded.")
 
@@ -34,10 +46,7 @@ def _models(context: typer.Context, url: Url = None, key: Key = None, as_json: A
         found = client.models()
     if as_json:
         return print_json(found)
-    table = table_of("id", "type")
-    for model in found:
-        table.add_row(shown(model.id), model.type)
-    return out.print(table)
+    return print_table(("id", "type"), [(model.id, model.type) for model in found], "there are no models")
 
 
 @app.command("list")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from .. import Answer, LLMBackendClient, LLMBackendError, Reply
 
@@ -40,6 +42,18 @@ _UNSHOWN = {
     if chr(code) not in "\t\n"
 }
 
+
+def collection_names(context: typer.Context, incomplete: str) -> list[str]:
+    """The names that a shell completes; none where the server, or the data directory, is not to be had."""
+    try:
+        with LLMBackendClient(context.params.get("url"), context.params.get("key")) as client:
+            found = client.list_collections(counts=False)
+    except LLMBackendError:
+        return []
+    return [one.name for one in found if one.name.startswith(incomplete)]
+
+
+Collection = Annotated[str, typer.Argument(autocompletion=collection_names)]
 Url = Annotated[str | None, typer.Option(help="The server; without it, this process does the work.")]
 Key = Annotated[str | None, typer.Option(help="The server's API key, if LLM_BACKEND_API_KEY does not tell.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -50,6 +64,8 @@ _AS_TYPED = (
     ("api_url=...", "--url"),
     ("api_url", "--url"),
     ("api_key", "--key"),
+    ("collection=…", "--collection"),
+    ("text=", "--text "),
 )
 
 
@@ -138,23 +154,72 @@ def print_record(record: Mapping[str, Any]) -> None:
     table = Table(show_header=False)
     for name, value in record.items():
         if isinstance(value, list):
-            value = "\n".join(map(_line, value)) or "none"
+            value = "\n".join(_lines(value)) or "none"
         table.add_row(name, shown(str(value)))
     out.print(table)
 
 
-def _line(item: Any) -> str:
-    if isinstance(item, Mapping) and ("error" in item or "warning" in item):
-        return f"{item['id']}: {item.get('error') or item['warning']}"
-    return str(item)
+FOLDED = 5
+"""Documents of which one thing is told and that are named in a terminal; the others are counted."""
 
 
-def table_of(*headings: str) -> Table:
-    """Cells are folded where there is no room, and none is cut; what the first column has can be copied."""
-    table = Table()
-    for number, heading in enumerate(headings):
-        table.add_column(heading, overflow="fold", no_wrap=number == 0)
-    return table
+def _lines(items: list[Any]) -> list[str]:
+    """What a list has, line by line; in a terminal, what is told of many documents stands there once."""
+    told: dict[str, list[str]] = {}
+    others = []
+    for item in items:
+        if isinstance(item, Mapping) and ("error" in item or "warning" in item):
+            told.setdefault(str(item.get("error") or item["warning"]), []).append(str(item["id"]))
+        else:
+            others.append(str(item))
+    for said, ids in told.items():
+        if out.is_terminal and len(ids) > FOLDED:
+            others.append(f"{', '.join(ids[:FOLDED])} and {len(ids) - FOLDED:,} more: {said}")
+        else:
+            others += [f"{id}: {said}" for id in ids]
+    return others
+
+
+def print_passage(text: str) -> None:
+    """A text of several lines below its head, indented."""
+    for line in Text(shown(text)).wrap(out, max(out.width - 4, 20)):
+        out.print(Text("    ").append_text(line), highlight=False, soft_wrap=True)
+
+
+LEGIBLE = 12
+"""Characters of a cell's lines below which a table is none to read."""
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str | Text]], nothing: str) -> None:
+    """A table, or, where the terminal is too narrow for that, a record for each row.
+
+    Cells are folded where there is no room, and none is cut; what the first column has can be copied.
+    """
+    if not rows:
+        return out.print(nothing, highlight=False)
+    cells = [[shown(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    columns = [Text(str(heading)) for heading in headings]
+    table, least = Table(), 1
+    for number, heading in enumerate(columns):
+        widest = max(
+            Measurement.get(out, out.options, cell).maximum
+            for cell in (heading, *(row[number] for row in cells))
+        )
+        least += 3 + (widest if number == 0 else min(widest, LEGIBLE))
+        table.add_column(heading, overflow="fold", no_wrap=number == 0, min_width=min(widest, LEGIBLE))
+    if least <= out.width:
+        for row in cells:
+            table.add_row(*row)
+        return out.print(table)
+    for row in cells:
+        record = Table(show_header=False, width=out.width)
+        record.add_column(no_wrap=True)
+        record.add_column(overflow="fold", ratio=1)
+        for heading, cell in zip(columns, row, strict=True):
+            if str(cell):
+                record.add_row(heading, cell)
+        out.print(record)
+    return None
 
 
 def shown(text: str) -> str:
@@ -166,10 +231,17 @@ def size(number: int) -> str:
     return f"{number / 10**6:,.0f} MB" if number < 10**9 else f"{number / 10**9:.1f} GB"
 
 
+def from_stdin() -> str:
+    """What comes on stdin; a mistake where that is nothing."""
+    if not (text := sys.stdin.read()).strip():
+        raise typer.BadParameter("stdin has no text")
+    return text
+
+
 def text_from(given: str | None) -> str:
     """A text that is given as such, as a file's name, or, by `-` or where there is none, on stdin."""
     if given in (None, "-"):
-        return sys.stdin.read()
+        return from_stdin()
     path = Path(str(given))
     try:
         return path.read_text(encoding="utf-8") if path.is_file() else str(given)

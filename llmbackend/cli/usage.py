@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.text import Text
 
-from .shared import AsJson, Key, Url, connected, out, print_json, shown, table_of
+from .shared import AsJson, Key, Url, connected, print_json, print_table
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,11 +28,9 @@ def audit(
         entries = client.audit(since=since, action=action, limit=limit)
     if as_json:
         return print_json(entries)
-    table = table_of("at", "project", "caller", "client", "action", "target", "outcome", "request")
-    for one in entries:
-        row = (one.at, one.project, one.caller, one.client, one.action, one.target, one.outcome)
-        table.add_row(*map(shown, (*row, one.request_id)))
-    out.print(table)
+    headings = ("at", "project", "caller", "client", "action", "target", "outcome", "request")
+    names = (*headings[:-1], "request_id")
+    return print_table(headings, [[str(one[name]) for name in names] for one in entries], "nothing was done")
 
 
 def usage(
@@ -48,16 +46,11 @@ def usage(
         rows = client.usage(by=by, since=since, until=until)
     if as_json:
         return print_json(rows)
-    table = Table()
-    for name in rows[0] if rows else ():
-        table.add_column(name, justify="left" if name in by.split(",") else "right", overflow="fold")
-    for row in rows:
-        table.add_row(
-            *(
-                f"{cell:,.4g}"
-                if isinstance(cell, float)
-                else shown(f"{cell:,}" if isinstance(cell, int) else str(cell))
-                for cell in row.values()
-            )
-        )
-    out.print(table if rows else "nothing was used")
+    names = [name for name in (rows[0] if rows else ()) if any(row[name] != 0 for row in rows)]
+    cells = [[_cell(row[name]) for name in names] for row in rows]
+    return print_table([name.replace("_", " ") for name in names], cells, "nothing was used")
+
+
+def _cell(value: Any) -> str | Text:
+    """A number, or a name; what was asked of no model has none."""
+    return Text(f"{value:,.0f}", justify="right") if isinstance(value, int | float) else str(value or "–")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from llm_client import _duration as duration
 
-__all__ = ["count", "decimal", "duration", "ending", "moment", "plural", "shortened", "size"]
+__all__ = ["count", "decimal", "duration", "ending", "limits", "moment", "plural", "shortened", "size"]
 
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -47,6 +48,26 @@ def size(number: float) -> str:
             return f"{number:.0f} {unit}" if unit == "B" or number >= 10 else f"{number:.1f} {unit}"
         number /= 1000
     return f"{number:.1f} TB"
+
+
+_LIMITS = {
+    "context": "{} tokens of context",
+    "dimension": "{} dimensions",
+    "input": "{} tokens a text",
+    "batch": "{} texts a request",
+    "collections": "{} collections",
+    "landlock": "Landlock {}",
+}
+
+
+def limits(found: Mapping[str, Any]) -> list[str]:
+    """What `doctor` has measured of a part: `2,048 tokens of context`, `21 GB free`."""
+    return [
+        f"{size(value * 2**20)} free"
+        if name == "free_mb"
+        else _LIMITS.get(name, f"{name.replace('_', ' ')} {{}}").format(count(value))
+        for name, value in found.items()
+    ]
 
 
 def parsed(moment: Any) -> datetime | None:

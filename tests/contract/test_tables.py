@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pydantic
 import pytest
 from llama_index.core.schema import Document as LlamaIndexDocument
 
@@ -135,6 +137,51 @@ def test_the_path_of_a_file_is_no_text(client: LLMBackendClient, collection: str
     assert client.rag_ingest("see notes.txt", collection=collection).added == 1, "a text, and no such file"
 
 
+NO_TEXTS = {
+    "reports/march.pdf": "the path 'reports/march.pdf', and there is no such file",
+    "rows.parquet": "the path 'rows.parquet', and there is no such file",
+    "/srv/the files/notes.txt": "the path '/srv/the files/notes.txt', and there is no such file",
+    "C:\\reports\\march.docx": "and there is no such file",
+    "handbook/*.md": r"the path 'handbook/\*\.md', not a text: ",
+    "https://example.org/page": "the address 'https://example.org/page', and pages are not fetched",
+}
+
+
+@pytest.mark.parametrize("given", NO_TEXTS)
+def test_what_is_called_like_a_file_is_no_text_where_there_is_none(
+    client: LLMBackendClient, collection: str, given: str
+) -> None:
+    for call in (lambda: client.rag_ingest(given, collection), lambda: client.analyze_document(given)):
+        with pytest.raises(InvalidRequest, match=NO_TEXTS[given]):
+            call()
+    assert collection not in [one.name for one in client.list_collections()]
+
+
+@pytest.mark.parametrize(
+    "text", ["and/or", "Lunch is at 12:30/1 pm.", "Why? Because.", "4/5 * 3", "Dr. No", "why/how?"]
+)
+def test_texts_with_slashes_and_dots_are_texts(client: LLMBackendClient, collection: str, text: str) -> None:
+    assert client.rag_ingest(text, collection).added == 1
+
+
+def test_values_with_tabs_between_are_rows(client: LLMBackendClient, collection: str, tmp_path: Path) -> None:
+    path = tmp_path / "hours.tsv"
+    path.write_text("key\ttext\nlunch\tLunch is at noon, or so.\n")
+    assert client.rag_ingest(path, collection).columns == {"id": "key", "text": "text", "metadata": []}
+    assert client.get_document("lunch", collection).text == "Lunch is at noon, or so."
+
+
+@dataclasses.dataclass
+class Noted:
+    id: str
+    text: str
+
+
+class Modelled(pydantic.BaseModel):
+    id: str
+    text: str
+
+
 WRONG: dict[str, tuple[Any, str]] = {
     "two columns of one name": (
         pd.DataFrame([["a", "b"]], columns=["text", "text"]),
@@ -152,6 +199,21 @@ WRONG: dict[str, tuple[Any, str]] = {
     "nothing": (None, "documents is None"),
     "none of several": (["The gym opens at six.", None], r"documents\[1\] is None"),
     "a class": (dict, "documents is a type"),
+    "no rows": (pd.DataFrame({"text": []}), "there are no documents"),
+    "none": ([], "there are no documents"),
+    "another name": (
+        [{"id": "a", "content": "b"}],
+        r"documents\[0\] has no 'text', but 'id', 'content': .*text=",
+    ),
+    "a field beside": (
+        ["b", {"id": "a", "text": "b", "year": 2026}],
+        r"documents\[1\] has 'year', .* put it into its 'metadata'",
+    ),
+    "no id": ([{"text": "b"}], r"documents\[0\] has no 'id'"),
+    "a number for an id": ([{"id": 7, "text": "b"}], r"documents\[0\]\.id is an int: ids are text"),
+    "texts by id": ({"a": "The gym opens at six."}, "documents has no 'text', but 'a'"),
+    "a dataclass": ([Noted("a", "b")], r"documents\[0\] is a Noted: .*dataclasses\.asdict"),
+    "a pydantic object": ([Modelled(id="a", text="b")], r"documents\[0\] is a Modelled: .*model_dump"),
 }
 
 
@@ -183,3 +245,48 @@ def test_whole_numbers_are_the_same_ids_whatever_pandas_made_of_them(
     assert client.rag_ingest(table, collection=collection).added == 2
     table["id"] = table["id"].astype(float)
     assert client.rag_ingest(table, collection=collection).unchanged == 2
+
+
+NOTHING_SAID: dict[str, tuple[str, tuple[Any, ...], str]] = {
+    "no message": ("chat", (None,), "messages is None: give a text"),
+    "a message alone": ("chat", ({"role": "user", "content": "a"},), "messages is a dict: give a list of it"),
+    "a text for a message": ("chat", (["a"],), r"messages\[0\] is a str: a message is like"),
+    "a number": ("chat", (5,), "messages is an int: give a text"),
+    "no text": ("embed", (None,), "texts is None: give a text, or a list"),
+    "no texts": ("embed", ([],), "there are no texts"),
+    "texts in texts": ("embed_single", (["a"],), r"texts\[0\] is a list, and no text"),
+    "bytes": ("embed", (["a", b"b"],), r"texts\[1\] is a bytes, and no text"),
+    "nothing to analyze": ("analyze_document", (None,), "the text is None"),
+}
+
+
+@pytest.mark.parametrize("given", NOTHING_SAID)
+def test_what_is_no_text_is_told_by_its_argument(client: LLMBackendClient, given: str) -> None:
+    call, arguments, said = NOTHING_SAID[given]
+    with pytest.raises(InvalidRequest, match=said):
+        getattr(client, call)(*arguments)
+
+
+def test_questions_come_from_tables_and_files(
+    client: LLMBackendClient, collection: str, tmp_path: Path
+) -> None:
+    client.rag_ingest([{"id": "gym", "text": "The gym opens at six."}], collection)
+    rows = pd.DataFrame({"number": [1], "question": ["When does the gym open?"], "gold": ["gym"]})
+    rows.to_csv(tmp_path / "q.csv")
+    (tmp_path / "broken.jsonl").write_text('{"question": ')
+    rows.to_parquet(tmp_path / "q.parquet")
+    rows.to_json(tmp_path / "q.jsonl", orient="records", lines=True)
+    for given in (
+        rows,
+        pl.from_pandas(rows),
+        *(tmp_path / f"q.{kind}" for kind in ("csv", "parquet", "jsonl")),
+    ):
+        assert client.evaluate(collection, given).questions[0].gold == ["gym"]
+    for wrong, said in (
+        ([{"q": "a", "gold": "gym"}], r"questions\[0\] has 'q', 'gold': it is like"),
+        ([("a", "gym")], r"questions\[0\] is a tuple"),
+        (str(tmp_path / "none.csv"), "there is no .*none.csv"),
+        (tmp_path / "broken.jsonl", "broken.jsonl' cannot be read"),
+    ):
+        with pytest.raises(InvalidRequest, match=said):
+            client.evaluate(collection, wrong)

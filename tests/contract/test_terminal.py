@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from llmbackend import LLMBackendClient, cli
+from llmbackend.cli import shared
 from llmbackend.cli.chat_session import ChatSession
+from llmbackend.cli.shared import WIDE, print_passage, print_record, print_table
 from tests.server import KEY
 
 Run = Callable[..., tuple[int, str, str]]
@@ -221,3 +224,83 @@ def test_settings_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     found = settings.load()
     assert found.api_key is not None
     assert f"API_KEY={found.api_key.get_secret_value()}" in text
+
+
+def test_rows_of_a_table_are_documents(run: Run, tmp_path: Path) -> None:
+    collection = f"terminal-{uuid.uuid4().hex[:8]}"
+    table = tmp_path / "staff.csv"
+    table.write_text("who,says,floor\nada,The router is on the second floor.,2\nbob,Lunch is at noon.,1\n")
+    assert _json(run("ingest", collection, table, "--text", "says", "--id", "who", "--json"))["added"] == 2
+    assert run("documents", collection, "bob")[1].strip() == "Lunch is at noon."
+    code, _, errors = run("ingest", collection, table, "--text", "sys")
+    assert (code, "there is no column 'sys'" in errors) == (1, True)
+    code, _, errors = run("ingest", collection, table, table, "--text", "says")
+    assert (code, "columns of one file" in errors) == (2, True)
+    moved = tmp_path / "moved.jsonl"
+    run("export", collection, moved)
+    code, _, errors = run("import", moved)
+    assert (code, "give another name by --collection" in errors) == (1, True)
+
+
+def test_what_is_not_there_is_told_in_words(run: Run, tmp_path: Path) -> None:
+    code, said, errors = run("analyze", tmp_path / "no-such.txt")
+    assert (code, said, "there is no such file" in errors) == (1, "", True)
+    for command in (("chat", "-"), ("query", "c", "-"), ("search", "c", "-"), ("analyze", "-")):
+        code, said, errors = run(*command, stdin=" \n")
+        assert (code, said, "stdin has no text" in errors) == (2, "", True)
+
+
+def test_a_shell_completes_the_names_of_collections(
+    run: Run, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    at = request.getfixturevalue("server_url") if "http" in request.node.name else None
+    name = f"completed-{uuid.uuid4().hex[:8]}"
+    with LLMBackendClient(at, KEY if at else None) as client:
+        client.create_collection(name)
+    where = ["--url", at, "--key", KEY] if at else []
+    for words in (["search", *where, name[:14]], ["chat", *where, "--collection", name[:14]]):
+        monkeypatch.setenv("_LLMBACKEND_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", " ".join(["llmbackend", *words]))
+        monkeypatch.setenv("COMP_CWORD", str(len(words)))
+        assert run()[1].split() == [name]
+    monkeypatch.setenv("COMP_WORDS", "llmbackend search --url http://127.0.0.1:9 a")
+    monkeypatch.setenv("COMP_CWORD", "4")
+    code, said, errors = run()
+    assert (code, said.strip(), errors) == (0, "", ""), "no server, and nothing is said about it"
+
+
+ROWS = [("a-document-by-name.txt", "1,200", '{"source": "somewhere/else/entirely.txt", "year": 2026}')]
+
+
+@pytest.mark.parametrize(("width", "lines"), [(WIDE, 5), (80, 6), (40, None)])
+def test_a_table_that_has_no_room_is_a_record_for_each_row(
+    width: int, lines: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(shared, "out", Console(file=written, width=width))
+    print_table(("id", "chunks", "metadata"), ROWS, "nothing")
+    said = written.getvalue().splitlines()
+    assert max(map(len, said)) <= width
+    assert ROWS[0][0] in written.getvalue(), "the first can be copied"
+    assert any("chunks" in line and ("1,200" in line) is (lines is None) for line in said)
+    assert lines is None or len(said) == lines
+
+
+def test_what_is_told_of_many_documents_stands_there_once_in_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    report = {"failed": [{"id": f"{n}.gz", "error": "unsupported type .gz"} for n in range(40)]}
+    for terminal, lines in ((True, 1), (False, 40)):
+        written = io.StringIO()
+        monkeypatch.setattr(shared, "out", Console(file=written, width=200, force_terminal=terminal))
+        print_record(report)
+        assert written.getvalue().count("unsupported type .gz") == lines
+        assert ("35 more" in written.getvalue()) is terminal
+
+
+def test_passages_are_indented_on_every_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(shared, "out", Console(file=written, width=40))
+    print_passage("The ferry leaves from the pier at nine.\nIt comes back at ten, or later.")
+    assert len(said := written.getvalue().splitlines()) == 3
+    assert all(line.startswith("    ") and len(line) <= 40 for line in said)

@@ -86,5 +86,5 @@ def test_what_is_no_image_is_refused(client: LLMBackendClient, images: Any, plac
 
 @pytest.mark.parametrize("messages", [[], 5, ["hello"], [{"role": "assistant", "content": "Hello!"}]])
 def test_images_need_a_users_message(client: LLMBackendClient, messages: Any) -> None:
-    with pytest.raises(InvalidRequest, match="chat: images: "):
+    with pytest.raises(InvalidRequest, match=r"chat: (images|messages)"):
         client.chat(messages, images=[PNG])

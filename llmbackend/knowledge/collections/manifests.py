@@ -215,7 +215,8 @@ def made_otherwise(manifest: Manifest, was: Fingerprint | None, now: Fingerprint
 
 
 def taken(name: str) -> Conflict:
-    return Conflict(f"there is a collection {name!r} already", details={"collection": name})
+    message = f"there is a collection {name!r} already: give another name by collection=…, or delete it first"
+    return Conflict(message, details={"collection": name})
 
 
 class Manifests:

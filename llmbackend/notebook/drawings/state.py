@@ -23,12 +23,11 @@ from ..parts import (
     strong,
 )
 from ..plots import DIMENSIONS, TOKENS
-from ..wording import count, duration, ending, plural, size
+from ..wording import count, duration, ending, limits, plural, size
 from .values import (
     ROWS,
     and_more,
     drawing,
-    in_a_line,
     in_words,
     of_lists_with,
     of_records_with,
@@ -68,7 +67,7 @@ def _doctor(report: Record) -> Drawing:
         if check.get("models"):
             what += [Break(), code(", ".join(ending(str(model), 60) for model in check["models"][:10]))]
         if check.get("limits"):
-            what += [Break(), muted(in_a_line(check["limits"]))]
+            what += [Break(), muted(", ".join(limits(check["limits"])))]
         if advice:
             what += [Break(), Span("warn" if check["ok"] else "bad", str(advice))]
         where = str(check.get("url") or "")
