@@ -179,6 +179,7 @@ def test_the_commands_of_a_page_run(
     Path("handbook", "sick.md").write_text(HANDBOOK[1])
     Path("contract.txt").write_text(CONTRACTS[0]["text"])
     Path("questions.jsonl").write_text('{"question": "Who reports sick leave?", "gold": "sick.md"}')
+    Path("staff.csv").write_text("name,about\nAda,She looks after the routers.\n")
     for code in _blocks(page, "sh"):
         for line in _lines(code):
             for command in line.split(" && "):
