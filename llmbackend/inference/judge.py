@@ -49,6 +49,13 @@ class Judge:
         cosines: NDArray[np.float32] = values[1:] @ values[0]
         return cosines
 
+    async def words(self, question: str, texts: Sequence[str]) -> tuple[list[str], NDArray[np.float32]]:
+        """The words of a question, and how near each comes to the nearest word of each text: a row a text.
+
+        Nothing of it is kept: it takes as long as embedding the texts anew.
+        """
+        return await self._model.words(question, texts)
+
     async def load(self) -> None:
         """Load the model, so that the first call does not wait for it."""
         await self._model.load()

@@ -15,7 +15,7 @@ from ..threads import Threads
 from .embeddings import Cut, EmbeddingBatch, TextRefused, TokenIds, TooLong, no_tokens, spelt, unit
 from .fingerprint import Fingerprint
 from .long_texts import mean, of_similar_length
-from .minilm_onnx import TOKENIZER
+from .minilm_onnx import STATES, SUM, TOKENIZER, states
 from .onnx import session, whole_characters
 from .weights import MINILM, path_of
 
@@ -92,6 +92,45 @@ class MiniLM:
     ) -> EmbeddingBatch:
         raise no_tokens(self.name)
 
+    async def words(self, question: str, texts: Sequence[str]) -> tuple[list[str], NDArray[np.float32]]:
+        """The words of a question, and how near each comes to the nearest token of each text: a row a text.
+
+        Tokens are compared as the model sees them, each in its sentence (late interaction: Khattab and Zaharia, ColBERT,
+        2020). Of long texts the beginning is read.
+        """
+        import numpy as np
+
+        with tracing.current().waiting():
+            words, pieces = await self._threads(self._words, question)
+            ids, _ = _parts(texts, await self._threads(self._tokenized, texts), "truncate")
+            parts = [_parts([question], [[token for word in pieces for token in word]], "truncate")[0][0][0]]
+            parts += [part for [part] in ids]
+            found = [np.empty((0, DIMENSION), np.float32)] * len(parts)
+            groups = list(of_similar_length(parts, TOKENS_A_RUN))
+            for group in groups:
+                await self._threads(self._run_states, parts, group, found)
+        asked, *told = found
+        near = np.zeros((len(texts), len(asked)), np.float32)
+        for row, tokens in enumerate(told):
+            if len(tokens):
+                near[row] = (tokens @ asked.T).max(axis=0)
+        ends = np.cumsum([len(word) for word in pieces])
+        kept = [place for place, end in enumerate(ends) if end <= len(asked)]
+        each = [near[:, ends[place] - len(pieces[place]) : ends[place]].mean(axis=1) for place in kept]
+        return [words[place] for place in kept], np.array(each, np.float32).reshape(len(kept), len(texts)).T
+
+    def _words(self, text: str) -> tuple[list[str], list[list[int]]]:
+        """The words of a text, in small letters, each with the ids of its tokens."""
+        tokenizer, _ = self._loaded()
+        text = whole_characters(text)
+        encoded = tokenizer.encode(text, add_special_tokens=False)
+        pieces: dict[int, list[int]] = {}
+        spans: dict[int, tuple[int, int]] = {}
+        for word, token, (start, end) in zip(encoded.word_ids, encoded.ids, encoded.offsets, strict=True):
+            pieces.setdefault(word, []).append(token)
+            spans[word] = spans.get(word, (start, end))[0], end
+        return [text[start:end].lower() for start, end in spans.values()], list(pieces.values())
+
     def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
         """The texts' token ids, without the marks of their ends."""
         tokenizer, _ = self._loaded()
@@ -100,17 +139,16 @@ class MiniLM:
 
     def _run(self, parts: list[list[int]], groups: list[list[int]], values: NDArray[np.float32]) -> None:
         """Fill in the vectors of these groups of parts."""
-        import numpy as np
-
         _, model = self._loaded()
         for group in groups:
-            longest = 2 + len(parts[group[-1]])
-            ids, mask = np.zeros((2, len(group), longest), np.int64)
-            for row, index in enumerate(group):
-                part = [_BEGIN, *parts[index], _END]
-                ids[row, : len(part)] = part
-                mask[row, : len(part)] = 1
-            values[group] = unit(model.run(None, {"input_ids": ids, "attention_mask": mask})[0])
+            values[group] = unit(model.run([SUM], _given([parts[index] for index in group]))[0])
+
+    def _run_states(self, parts: list[list[int]], group: list[int], found: list[NDArray[np.float32]]) -> None:
+        """Fill in the unit vectors of the tokens of these parts."""
+        _, model = self._loaded()
+        [values] = model.run([STATES], _given([parts[index] for index in group]))
+        for index, tokens in zip(group, values, strict=True):
+            found[index] = unit(tokens[1 : 1 + len(parts[index])])
 
     def _loaded(self) -> tuple[Any, Any]:
         with self._loading:
@@ -120,7 +158,7 @@ class MiniLM:
     def _model(self) -> tuple[Any, Any]:
         """The tokenizer, and the session of ONNX Runtime."""
         self.require()
-        model = session(self.path, self.name)
+        model = session(self.path, self.name, states())
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_str(model.get_modelmeta().custom_metadata_map[TOKENIZER])
@@ -141,6 +179,18 @@ class MiniLM:
 
 
 _BEGIN, _END = 101, 102
+
+
+def _given(parts: Sequence[list[int]]) -> dict[str, NDArray[np.int64]]:
+    """Texts as the model takes them: between marks of their ends, filled up to the longest."""
+    import numpy as np
+
+    ids, mask = np.zeros((2, len(parts), 2 + max(map(len, parts))), np.int64)
+    for row, part in enumerate(parts):
+        whole = [_BEGIN, *part, _END]
+        ids[row, : len(whole)] = whole
+        mask[row, : len(whole)] = 1
+    return {"input_ids": ids, "attention_mask": mask}
 
 
 def _parts(

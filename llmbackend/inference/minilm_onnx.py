@@ -22,9 +22,17 @@ LARGEST = 63
 TOKENIZER = "tokenizer"
 """Where the tokenizer is in the model's metadata."""
 
+SUM, STATES = "sum", "encoder.layer.5.output.state"
+"""What comes out: the last layer's states of a text's tokens, added up, and each by itself."""
+
 _MICROSOFT = "com.microsoft"  # operators that ONNX Runtime has beyond ONNX's
 _FLOAT, _INT32, _INT64 = 1, 6, 7
 _TYPES = {"float32": _FLOAT, "uint8": 2, "int8": 3, "int64": _INT64}
+
+
+def states() -> bytes:
+    """What makes a model that was written without it give its STATES, too, appended to it."""
+    return _field(7, _field(12, _described(STATES, _FLOAT, 3)))
 
 
 def convert(weights: Path, tokenizer: Path, target: Path) -> None:
@@ -111,7 +119,7 @@ def _encoder(graph: _Graph, published: dict[str, NDArray[Any]]) -> None:
     node("Cast", ["attention_mask"], "read", to=_FLOAT)
     node("Unsqueeze", ["read", "axis -1"], "read.each")
     node("Mul", [state, "read.each"], "states.read")
-    node("ReduceSum", ["states.read", constant("axis 1", np.array([1]))], "sum", keepdims=0)
+    node("ReduceSum", ["states.read", constant("axis 1", np.array([1]))], SUM, keepdims=0)
 
 
 def _whole(weight: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -150,7 +158,7 @@ class _Graph:
         fields = [_field(1, node) for node in self._nodes] + [_field(2, "all-MiniLM-L6-v2")]
         fields += [_field(5, constant) for constant in self._constants]
         fields += [_field(11, _described(name, _INT64, 2)) for name in ("input_ids", "attention_mask")]
-        return b"".join([*fields, _field(12, _described("sum", _FLOAT, 2))])
+        return b"".join([*fields, _field(12, _described(SUM, _FLOAT, 2))])
 
 
 def _attribute(name: str, value: float) -> bytes:

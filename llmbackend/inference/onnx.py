@@ -9,8 +9,11 @@ from typing import Any
 from ..errors import BackendError
 
 
-def session(file: Path, name: str) -> Any:
-    """An InferenceSession. Raises BackendError, with the model's name, if ONNX Runtime or tokenizers is missing."""
+def session(file: Path, name: str, more: bytes = b"") -> Any:
+    """An InferenceSession of the model in a file, with `more` appended: Protocol Buffers merge messages in a row.
+
+    Raises BackendError, with the model's name, if ONNX Runtime or tokenizers is missing.
+    """
     try:
         import onnxruntime
         import tokenizers  # noqa: F401  # which its texts take
@@ -23,7 +26,8 @@ def session(file: Path, name: str) -> Any:
     options.log_severity_level = 3
     # Else waiting threads would spin and keep the processor from others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    model = file.read_bytes() + more if more else file
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def whole_characters(text: str) -> str:

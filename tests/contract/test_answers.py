@@ -149,6 +149,28 @@ def test_found_is_by_evidence(client: LLMBackendClient, collection: str, questio
         assert answer.citations == []
 
 
+@pytest.mark.parametrize(
+    ("question", "found"),
+    [
+        ("Where are the keys of the car?", True),
+        ("What do visitors wear in the building?", True),
+        ("Which colour is the company car?", False),
+        ("May guests bring a dog into the building?", False),
+    ],
+)
+def test_a_detail_that_is_missing_is_told_from_one_in_other_words(
+    client: LLMBackendClient, collection: str, question: str, found: bool
+) -> None:
+    """All ask about the very thing that a passage is about."""
+    texts = [
+        "The company car is parked in the yard. Its key hangs in the office. Trips are written into the log book.",
+        "Guests are met at the gate. They wear a badge in the building, and hand it back when they leave.",
+        "The canteen serves lunch from noon. Meals are paid by card.",
+    ]
+    client.rag_ingest(texts, collection)
+    assert client.rag_query(question, collection).found == found
+
+
 def test_where_nothing_is_certain_more_is_shown(client: LLMBackendClient, collection: str) -> None:
     rules = ("dogs are on a lead", "visitors sign a list", "smoking is not allowed", "bicycles stay outside")
     client.rag_ingest(

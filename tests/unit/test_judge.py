@@ -76,6 +76,31 @@ def test_any_text_has_a_vector(model: MiniLM, text: str) -> None:
     assert len(vectors.values) == 2
 
 
+def test_a_question_is_read_word_by_word(model: MiniLM) -> None:
+    """Each word meets what is nearest to it, in other words, too; what a text does not tell of meets nothing."""
+    words, near = asyncio.run(
+        model.words("Who pays the dentist's bill?", ["The firm bears dental costs.", ""])
+    )
+    assert words == ["who", "pays", "the", "dentist", "'", "s", "bill", "?"]
+    assert near.shape == (2, 8)
+    assert near[0, 3] > 0.6
+    assert not near[1].any()
+    _, [here, missing] = asyncio.run(
+        model.words(
+            "How long is the notice of dismissal?", ["The notice is a month.", "The desk is a metre."]
+        )
+    )
+    assert here.mean() > missing.mean()
+
+
+@pytest.mark.parametrize("text", ["", " ", "\ud800", "語" * 300, "́" * 50, "word " * 600])
+def test_any_question_and_text_is_read_word_by_word(model: MiniLM, text: str) -> None:
+    for question, texts in ((text, TEXTS), (TEXTS[0], [text])):
+        words, near = asyncio.run(model.words(question, texts))
+        assert near.shape == (len(texts), len(words))
+        assert np.isfinite(near).all()
+
+
 def test_another_dimension_is_refused(model: MiniLM) -> None:
     with pytest.raises(InvalidRequest, match="384"):
         _embedded(model, TEXTS, dimensions=128)

@@ -8,7 +8,7 @@ from ...inference.embeddings import Embedder
 from ...inference.sentences import Quote, fitting
 from ...words import WRITTEN
 from .layout import Laid
-from .question import Question
+from .question import COMMON, Question
 
 PASSAGES = 5
 """How many of the best passages are compared: the more there are, the likelier a chance match."""
@@ -23,19 +23,6 @@ about 45 of 48 more, written after tuning, and accepts 89 % of 500 questions on 
 
 OF_EXACT_UNJUDGED = 1.5
 """Weight of the question's codes, numbers and names, added to a sentence's score."""
-
-# fmt: off
-_COMMON = frozenset((
-    "a", "about", "an", "and", "any", "are", "as", "at", "be", "by", "can", "could", "did", "do", "does", "for", "from",
-    "had", "has", "have", "how", "i", "if", "in", "is", "it", "its", "many", "may", "me", "much", "must", "my", "not",
-    "of", "on", "or", "our", "should", "so", "that", "the", "their", "them", "there", "they", "this", "to", "us", "was",
-    "we", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would", "you",
-    "your",
-    # Words that say that something is asked for, but not what.
-    "describe", "details", "explain", "give", "information", "list", "need", "please", "policies", "policy", "show",
-    "tell", "want",
-))
-# fmt: on
 
 
 async def unjudged(embedder: Embedder, asked: Question, laid: list[Laid]) -> tuple[list[Quote], float]:
@@ -60,7 +47,7 @@ async def fit(embedder: Embedder, question: str, passages: Sequence[str]) -> flo
     passages = passages[:PASSAGES]
     if not passages:
         return 0.0
-    asked = [word for word in _words(question) if word not in _COMMON] or _words(question) or [question]
+    asked = [word for word in _words(question) if word not in COMMON] or _words(question) or [question]
     told = [_words(passage) for passage in passages]
     every = list(dict.fromkeys([*asked, *(word for words in told for word in words)]))
     values = (await embedder.embed([question, *passages, *every])).values

@@ -15,6 +15,20 @@ _GROUP = re.compile(r"[^\W\d_]+|\d+")
 _MEASURE = re.compile(r"\d+(?:[a-z]{1,2}|-[a-z]+)", re.IGNORECASE)  # 4th, 9am, 30-day
 _YEAR = re.compile(r"(?:19|20)\d\d")
 
+# fmt: off
+COMMON = frozenset((
+    "a", "about", "an", "and", "any", "are", "as", "at", "be", "by", "can", "could", "did", "do", "does", "for", "from",
+    "had", "has", "have", "how", "i", "if", "in", "is", "it", "its", "many", "may", "me", "much", "must", "my", "not",
+    "of", "on", "or", "our", "should", "so", "that", "the", "their", "them", "there", "they", "this", "to", "us", "was",
+    "we", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would", "you",
+    "your",
+    # Words that say that something is asked for, but not what.
+    "describe", "details", "explain", "give", "information", "list", "need", "please", "policies", "policy", "show",
+    "tell", "want",
+))
+# fmt: on
+"""Words that ask, and do not tell for what."""
+
 
 class Question:
     """A question, and how rare its codes, numbers and names are in the given passages."""
@@ -43,6 +57,10 @@ class Question:
     def has_code(self) -> bool:
         """Whether it has a code that some passage has too."""
         return any(map(_is_code, self._rare))
+
+    def tells(self, word: str) -> bool:
+        """Whether a word of it, in small letters, tells what is asked for."""
+        return len(word) > 1 and word.isalnum() and word not in COMMON
 
     def overlap(self, text: str) -> float:
         """The share of its words that occur in the text, 0 to 1."""
