@@ -15,6 +15,7 @@ from llmbackend.access.caller import DEFAULT
 from llmbackend.access.names import QualifiedName
 from llmbackend.backend import Backend
 from llmbackend.knowledge.engines.fusion import best
+from llmbackend.knowledge.retrieval import ahead
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from llmbackend.tracing import Trace, quiet
@@ -116,6 +117,21 @@ def test_so_many_are_read_and_none_for_filters_or_in_other_languages(connect: Co
     assert sum(cosine is not None for cosine in _ahead(client).values()) == 2
     assert set(_ahead(client, filters={"kind": "rule"}).values()) == {None}
     client.delete_collection("keller")
+
+
+def test_the_first_question_waits_for_the_little_that_is_left(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it is asked at once, and much else waits to be read: its answer is that of later ones."""
+    monkeypatch.setattr(ahead, "PATIENCE", 60.0)
+    client = connect()
+    client.rag_ingest([f"Note {number}: the door is painted on a Monday." for number in range(60)], "notes")
+    _filled(client)
+    told = client.rag_query(ASKED, "house", explain=True).explanation
+    assert "read ahead" in told.ms
+    assert None not in {one.ahead for one in told.candidates}
+    client.rag_ingest([{"id": "cars", "text": "A car that stands in the way is towed."}], collection="house")
+    assert None not in _ahead(client).values()
 
 
 def test_it_waits_while_anything_is_at_work() -> None:

@@ -28,6 +28,15 @@ class Written(Generic[_Item]):
         for other in self._others:
             other.put(item)
 
+    def first(self, item: _Item) -> None:
+        """Put it before all others, if it is in the queue."""
+        if item in self._waiting:
+            del self._waiting[item]
+            self._waiting = {item: None, **self._waiting}
+
+    def __contains__(self, item: _Item) -> bool:
+        return item in self._waiting
+
     async def next(self) -> _Item:
         """The first; waits until there is one."""
         await self._some.wait()

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from anyio import CancelScope
+from anyio import CancelScope, move_on_after
 
 from ... import threads, tracing
 from ...access.caller import of_project
@@ -34,6 +34,12 @@ WEIGHT = 4.0
 
 QUIET = 0.25
 """Seconds without a call or job after which it goes on. It stops within the time of a passage, a tenth of a second."""
+
+FEW = 40
+"""Passages that a question waits for, if no more are left to read: then the first answer is what later ones are."""
+
+PATIENCE = 2.0
+"""Seconds for which it waits at most. On two cores, 40 passages of 150 words take that long."""
 
 SAMPLE = 20
 """Passages by which is told whether the judge knows a collection's language."""
@@ -105,6 +111,11 @@ class ReadingAhead:
         self._knows = knows
         self._read: dict[Collection, Ahead] = {}
         self._written = collections.written.also()
+        self._following: Collection | None = None
+        self._wanted: dict[Collection, int] = {}
+        """Those that questions wait for, and how many questions."""
+        self._one_is_wanted = asyncio.Event()
+        self._one_is_followed = asyncio.Condition()
         self._scope = CancelScope()
         self._working = asyncio.create_task(self._work())
 
@@ -118,23 +129,66 @@ class ReadingAhead:
         [vector] = await self._judge.embed([text])
         return {one.name: await threads.processor(ahead.cosines, vector) for one, ahead in read.items()}
 
+    async def catch_up(self, collections: Sequence[Collection]) -> None:
+        """Have the rest read of those just written to, where that is little: a question waits for it."""
+        for one in collections:
+            if self._is_behind(one) and self._most and self._judge.here:
+                counts = await one.counted()
+                if counts is not None and counts[1] - len(self._read.get(one, ())) <= FEW:
+                    with tracing.current().waiting(), move_on_after(PATIENCE):
+                        await self._followed(one)
+
+    async def _followed(self, collection: Collection) -> None:
+        """It goes first until it is read."""
+        self._wanted[collection] = self._wanted.get(collection, 0) + 1
+        self._one_is_wanted.set()
+        self._written.first(collection)
+        try:
+            async with self._one_is_followed:
+                await self._one_is_followed.wait_for(lambda: not self._is_behind(collection))
+        finally:
+            self._wanted[collection] -= 1
+            if not self._wanted[collection]:
+                del self._wanted[collection]
+            if not self._wanted:
+                self._one_is_wanted.clear()
+
+    def _is_behind(self, collection: Collection) -> bool:
+        return collection in self._written or collection is self._following
+
     async def _work(self) -> None:
         with self._scope:
             while True:
-                collection = await self._written.next()
+                collection = self._following = await self._written.next()
                 try:
                     await self._follow(collection)
                 except LLMBackendError as error:  # deleted or exchanged meanwhile, …
                     log.info("%r is not read ahead: %s", collection.manifest.qualified, error)
                 except Exception as error:
                     log.warning("%r is not read ahead: %r", collection.manifest.qualified, error)
+                self._following = None
+                async with self._one_is_followed:
+                    self._one_is_followed.notify_all()
+
+    async def _turn(self, collection: Collection) -> bool:
+        """Wait until nothing else is at work, or a question waits for it; False if one waits for another."""
+        if collection not in self._wanted:
+            quiet = asyncio.ensure_future(tracing.quiet(QUIET))
+            wanted = asyncio.ensure_future(self._one_is_wanted.wait())
+            try:
+                await asyncio.wait([quiet, wanted], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                quiet.cancel()
+                wanted.cancel()
+        return collection in self._wanted or not any(one in self._written for one in self._wanted)
 
     async def _follow(self, collection: Collection) -> None:
         """Have of a collection what is there now."""
         self._read = {one: ahead for one, ahead in self._read.items() if not one.closed}
         if not (self._most and self._judge.here) or collection.closed or collection.shared:
             return
-        await tracing.quiet(QUIET)
+        if not await self._turn(collection):
+            return self._written.put(collection)
         if not collection.is_open:  # opened again, it is looked at again
             return
         points: dict[uuid.UUID, None] = {}
@@ -156,7 +210,8 @@ class ReadingAhead:
                     collection.read_ahead = None
                     return
                 for point, chunk in chunks.items():
-                    await tracing.quiet(QUIET)
+                    if not await self._turn(collection):
+                        return self._written.put(collection)
                     parts = await threads.processor(self._parts_of, chunk)
                     ahead.add(point, (await self._judge.embed([chunk.in_context, *parts]))[0])
                     collection.read_ahead = len(ahead)

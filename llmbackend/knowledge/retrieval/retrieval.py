@@ -55,6 +55,8 @@ class Retriever:
         else:
             query = await prepare(scope, text, self.embedder, clock, least_weight, vector)
             if ahead and query.mode == "hybrid" and not scope.where and wanted.min_score is None:
+                with clock("read ahead"):
+                    await self.reading_ahead.catch_up(scope.collections)
                 with clock("embed"):
                     read = await self.reading_ahead.cosines(scope.collections, query.text)
                 query = replace(query, ahead=read)
