@@ -38,8 +38,8 @@ QUIET = 0.25
 FEW = 40
 """Passages that a question waits for, if no more are left to read: then the first answer is what later ones are."""
 
-PATIENCE = 2.0
-"""Seconds for which it waits at most. On two cores, 40 passages of 150 words take that long."""
+PATIENCE = 10.0
+"""Seconds for which it waits at most. On two idle cores, 40 passages of 150 words take 2."""
 
 SAMPLE = 20
 """Passages by which is told whether the judge knows a collection's language."""
