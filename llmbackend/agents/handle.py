@@ -44,7 +44,7 @@ class Run:
 
     @property
     def images(self) -> list[str]:
-        """The pictures that go with the task, as URLs."""
+        """The images that come with the task, as URLs."""
         return list(self._running.request.images or ())
 
     @property

@@ -173,8 +173,8 @@ async def _by_tools(running: Running, parts: Mapping[str, ToolPart], system: Pro
 
 def asked(running: Running, task: str) -> ChatMessage:
     """The task as a message for the model, with its images."""
-    pictures = [ImageBlock(url=url) for url in running.request.images or ()]
-    return ChatMessage(role="user", blocks=[TextBlock(text=task), *pictures])
+    images = [ImageBlock(url=url) for url in running.request.images or ()]
+    return ChatMessage(role="user", blocks=[TextBlock(text=task), *images])
 
 
 def watched(running: Running, agent: FunctionAgent) -> ToolAgent:

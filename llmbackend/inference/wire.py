@@ -265,7 +265,7 @@ def takes_no_tools(error: InvalidRequest) -> bool:
     return "context" not in error.details and bool(_TAKES_NO_TOOLS.search(error.message))
 
 
-_TAKES_NO_PICTURES = re.compile(
+_TAKES_NO_IMAGES = re.compile(
     r"not a multimodal|at most 0 image|unknown variant \W?image_url"
     r"|image.{0,60}(?:not support|unsupported|not enabled|only supported)"
     r"|(?:not|n't) (?:support|accept|process|take).{0,60}(?:image|vision|multimodal)",
@@ -273,6 +273,6 @@ _TAKES_NO_PICTURES = re.compile(
 )
 
 
-def takes_no_pictures(error: LLMBackendError) -> bool:
-    """Whether a server refuses a request with pictures because its model reads text only: some say so with status 500."""
-    return bool(_TAKES_NO_PICTURES.search(error.message))
+def takes_no_images(error: LLMBackendError) -> bool:
+    """Whether a server refuses a request with images because its model reads text only: some say so with status 500."""
+    return bool(_TAKES_NO_IMAGES.search(error.message))

@@ -17,7 +17,7 @@ from ..disk import SMALL, Disk
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound, StreamInterrupted, as_json
 from ..inference import structured
 from ..inference.chat import ChatModel, total
-from ..inference.wire import takes_no_pictures, takes_no_tools
+from ..inference.wire import takes_no_images, takes_no_tools
 from ..knowledge.answers import rag_model
 from ..knowledge.answers.answers import Answering
 from ..knowledge.answers.conversation import standalone
@@ -181,45 +181,45 @@ class Responder:
             return self._searched(call, searches, stream)
         return self._chatted(call, call.turns, stream)
 
-    async def _chatted(
+    def _chatted(self, call: Call, turns: list[dict[str, Any]], stream: bool) -> AsyncGenerator[Step, None]:
+        if any(images.of(turn) for turn in turns):
+            return self._with_images(call, turns, stream)
+        return self._completed(call, turns, stream)
+
+    async def _with_images(
         self, call: Call, turns: list[dict[str, Any]], stream: bool
     ) -> AsyncGenerator[Step, None]:
+        """Complete a chat with images; a model that reads text only has them in words, and says so of new ones."""
         if self._chat.sees:
             begun = False
             try:
-                async with aclosing(self._asked(call, turns, stream)) as steps:
+                async with aclosing(self._completed(call, turns, stream)) as steps:
                     async for step in steps:
                         begun = True
                         yield step
                 return
             except LLMBackendError as error:
-                if begun or not _reads_text_only(error, turns):
+                if begun or not takes_no_images(error):
                     raise
-        told, said_of_pictures = images.in_words(turns, call.building.response["model"] or "the chat model")
-        if said_of_pictures is not None:
-            yield _completing(tool_emulation.saying(said_of_pictures))
+        told, said_of_images = images.in_words(turns, call.building.response["model"] or "the chat model")
+        if said_of_images is not None:
+            yield _completing(tool_emulation.saying(said_of_images))
             return
         async with aclosing(self._completed(call, told, stream)) as steps:
             async for step in steps:
                 yield step
 
-    async def _asked(
+    async def _completed(
         self, call: Call, turns: list[dict[str, Any]], stream: bool
     ) -> AsyncGenerator[Step, None]:
-        passed = False
         if turns is call.turns:
+            passed = False
             async with aclosing(self._passed(call, stream)) as steps:
                 async for step in steps:
                     passed = True
                     yield step
-        if not passed:
-            async with aclosing(self._completed(call, turns, stream)) as steps:
-                async for step in steps:
-                    yield step
-
-    async def _completed(
-        self, call: Call, turns: list[dict[str, Any]], stream: bool
-    ) -> AsyncGenerator[Step, None]:
+            if passed:
+                return
         asked = translation.chat(call.request, turns)
         takes_tools = self._chat.abstracts
         while True:
@@ -265,7 +265,7 @@ class Responder:
                 yield _feeding(chunk)
 
     async def _read(self, asked: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """With pictures in words, where the model reads text only: what was found answers all the same."""
+        """With images in words, where the model reads text only: what was found answers all the same."""
         begun = False
         try:
             async with aclosing(self._chunks(asked)) as chunks:
@@ -274,7 +274,7 @@ class Responder:
                     yield chunk
             return
         except LLMBackendError as error:
-            if begun or not _reads_text_only(error, asked["messages"]):
+            if begun or not takes_no_images(error) or not any(map(images.of, asked["messages"])):
                 raise
         told, _ = images.in_words(asked["messages"], "")
         async with aclosing(self._chunks({**asked, "messages": told})) as chunks:
@@ -350,7 +350,7 @@ class Responder:
         fields["instructions"] = translation.system(call.turns)
         if self._chat.sees:
             if any(_has_files(turn) for turn in call.turns):
-                raise InvalidRequest(f"input: the agent {name!r} reads text and pictures: leave files out")
+                raise InvalidRequest(f"input: the agent {name!r} reads text and images: leave files out")
             fields["images"] = [url for turn in call.turns for url in images.of(turn)] or None
         own = [tool for tool in request.tools or () if tool.type == "mcp"]
         if len(own) > 1:
@@ -436,11 +436,6 @@ class Responder:
         if time.monotonic() - self._pruned > _PRUNING:
             self._pruned = time.monotonic()
             self.database.write(store.prune, time.time() - self._keep, durable=False)
-
-
-def _reads_text_only(error: LLMBackendError, turns: Sequence[dict[str, Any]]) -> bool:
-    """Whether a server refuses the pictures among the messages."""
-    return any(images.of(turn) for turn in turns) and takes_no_pictures(error)
 
 
 def _has_files(turn: dict[str, Any]) -> bool:

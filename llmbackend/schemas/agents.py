@@ -54,7 +54,7 @@ class AgentTask(RunAgentRequest):
     """A run with what `/v1/responses` may add to it."""
 
     instructions: str | None = Field(None, description="for the agent's model, after the agent's own prompt")
-    images: list[str] | None = Field(None, description="pictures that go with the task: URLs, or data: URLs")
+    images: list[str] | None = Field(None, description="images that come with the task: URLs, or data: URLs")
     functions: Annotated[list[CallersFunction], Field(max_length=TOOLS_OF_RUN)] | None = Field(
         None, description="functions that the caller runs; the run is a job, and waits for their output"
     )

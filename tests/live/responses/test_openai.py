@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from tests.live.responses.conftest import Served
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.timeout(3000)]
 
 FRANCE = "What is the capital of France?"
 TIDE: Any = {
