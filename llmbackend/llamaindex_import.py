@@ -6,17 +6,20 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterator, Sized
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+
+from . import threads
 
 _loading = threading.Lock()
 
 
 def load() -> None:
     """Load all that this package uses of it, once. Blocks: call it in a thread, before anything is imported of it."""
-    with _loading:
+    with _loading, giving_way():
         import llama_index.core.node_parser
         import llama_index.core.workflow  # noqa: F401
         from llama_index.core.utils import get_tokenizer, globals_helper
@@ -28,6 +31,25 @@ def load() -> None:
             gc.get_freeze_count()
         ):  # a server, which leaves out what stays when it looks for garbage (server/app.py)
             gc.freeze()
+
+
+class GivesWay:
+    """Among those that find modules: finds none, but lets small requests go first between two of them (precedence.py)."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        threads.give_way()
+
+
+@contextmanager
+def giving_way() -> Iterator[None]:
+    """What is imported within in a thread holds nobody up for all of its seconds."""
+    finder = GivesWay()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
 
 
 def tokenizer() -> Callable[[str], Sized]:

@@ -17,29 +17,30 @@ from queue import Empty, SimpleQueue
 from typing import Any, ClassVar, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary
 
-from anyio import CancelScope, CapacityLimiter, WouldBlock
+from anyio import CancelScope
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from . import panics, precedence, tracing
 from .errors import Overloaded
+from .turns import Places
 
 CORES = os.cpu_count() or 2
 
 _Args = TypeVarTuple("_Args")
 _Result = TypeVar("_Result")
 
-_Limiters = WeakKeyDictionary[asyncio.AbstractEventLoop, CapacityLimiter]
+_PlacesOfLoop = WeakKeyDictionary[asyncio.AbstractEventLoop, Places]
 
 
 class Threads:
-    """At most so many threads at a time on each event loop; who finds none free waits, first come, first served."""
+    """At most so many threads at a time on each event loop; those who find none free get them by turns (turns.py)."""
 
     def __init__(self, most: int, *, gives_way: bool = False) -> None:
         """One that `gives_way` begins nothing large while small requests are at work, which have as many of their own."""
         self.most = most
         self._gives_way = gives_way
-        self._limiters: _Limiters = WeakKeyDictionary()
-        self._of_small: _Limiters = WeakKeyDictionary()  # of small requests
+        self._places: _PlacesOfLoop = WeakKeyDictionary()
+        self._of_small: _PlacesOfLoop = WeakKeyDictionary()  # of small requests
 
     async def __call__(
         self,
@@ -51,37 +52,35 @@ class Threads:
 
         A cancelled caller waits for its end, or, by `abandon_on_cancel`, does not.
         """
-        limiters = self._limiters
+        of_loop = self._places
         if self._gives_way:
             if tracing.goes_first():  # and waits for no thread of those that wait for it
-                limiters = self._of_small
+                of_loop = self._of_small
             else:
                 await precedence.pause()
+        await tracing.turn()
         await checkpoint_if_cancelled()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[_Result] = loop.create_future()
-        limiter = self._of_loop(loop, limiters)
-        try:
-            limiter.acquire_on_behalf_of_nowait(answer)
-        except WouldBlock:
-            await limiter.acquire_on_behalf_of(answer)
+        places = self._on(loop, of_loop)
+        await places.take(tracing.project())
         try:
             with CancelScope(shield=not abandon_on_cancel):
                 _Worker.begin(loop, answer, work, args)
                 await answer
             return answer.result()
         finally:
-            limiter.release_on_behalf_of(answer)
+            places.give_back()
 
     @property
-    def limiter(self) -> CapacityLimiter:
-        """That of the event loop at work."""
-        return self._of_loop(asyncio.get_running_loop(), self._limiters)
+    def free(self) -> int:
+        """Threads that are free on the event loop at work."""
+        return self._on(asyncio.get_running_loop(), self._places).free
 
-    def _of_loop(self, loop: asyncio.AbstractEventLoop, limiters: _Limiters) -> CapacityLimiter:
-        if (limiter := limiters.get(loop)) is None:
-            limiter = limiters[loop] = CapacityLimiter(self.most)
-        return limiter
+    def _on(self, loop: asyncio.AbstractEventLoop, of_loop: _PlacesOfLoop) -> Places:
+        if (places := of_loop.get(loop)) is None:
+            places = of_loop[loop] = Places(self.most)
+        return places
 
 
 class _Worker(threading.Thread):

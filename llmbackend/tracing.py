@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from weakref import WeakSet
 
-from . import precedence
+from . import precedence, turns
 from .access.caller import LOCAL, NOBODY, Caller, without_secrets
 from .access.decision import NOTHING, Granted
 from .access.names import QualifiedName
@@ -313,6 +313,18 @@ def goes_first() -> bool:
     """Whether the call at work here is a small request."""
     trace = _current.get()
     return trace is not None and trace.goes_first
+
+
+def project() -> str:
+    """Whose call is at work here; empty if none is."""
+    trace = _current.get()
+    return trace.caller.project if trace is not None else ""
+
+
+async def turn() -> None:
+    """Called where the next step of a call begins: other projects' have theirs first."""
+    if (trace := _current.get()) is not None:
+        await turns.turn(trace.caller.project)
 
 
 def worked(seconds: float) -> None:

@@ -16,9 +16,10 @@ from typing import Any
 
 from anyio import CancelScope
 
-from .. import privacy
+from .. import privacy, tracing
 from ..errors import BackendError
 from ..plugins import READERS
+from ..turns import Places
 from .parsed import Parsed, Unreadable
 from .process import LENGTHS, OUT_OF_MEMORY, frame
 
@@ -44,7 +45,7 @@ class ParsingPool:
     def __init__(self, limits: Limits) -> None:
         self.size = min(os.cpu_count() or 1, 4)
         self._limits = limits
-        self._turns = asyncio.Semaphore(self.size)
+        self._places = Places(self.size)
         self._idle: list[_Parser] = []
         self._ending: asyncio.TimerHandle | None = None
 
@@ -54,7 +55,7 @@ class ParsingPool:
         A file in it that has no text comes with the reason. Raises Unreadable with the reason for the file itself,
         BackendError if a parser is not installed.
         """
-        async with self._turns:
+        async with self._places.held(tracing.project()):
             if self._idle and self._idle[-1].readers != _own_readers():
                 self._end_idle()  # a reader was registered since they were started
             if self._idle:

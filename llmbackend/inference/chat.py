@@ -317,6 +317,7 @@ async def _complete(
     upstream: Upstream, asked: dict[str, Any], deadline: float, retries: int
 ) -> dict[str, Any]:
     client = await upstream.openai()
+    await tracing.turn()
     unanswered = partial(note_unanswered, asked, tracing.current())
     completion = await upstream.persist(partial(client.complete, asked), deadline, retries, 1, unanswered)
     with upstream.translated():
@@ -330,6 +331,7 @@ async def _stream(
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Once the first chunk is there: all of them. Close what this returns, read to the end or not."""
     client = await upstream.openai()
+    await tracing.turn()
 
     async def begin() -> tuple[Any, Any, Tail]:
         stream, tail = await client.stream(asked)
@@ -365,6 +367,7 @@ async def _chunks(
             yield said
             with upstream.translated(), trace.waiting():
                 chunk = await anext(stream, None)
+            await tracing.turn()
     finally:
         usage.note()
         await stream.close()  # and with it the connection, so that the server stops its work

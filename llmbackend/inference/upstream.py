@@ -184,6 +184,7 @@ class Upstream:
         reply = await self._open("POST", path, body)
         events = Events()
         try:
+            await tracing.turn()
             first = await self._next(reply, events)
             if not first:
                 raise self.no_events()
@@ -215,6 +216,7 @@ class Upstream:
                     yield piece.replace(secret, b"***") if secret and secret in piece else piece
                     with waiting:
                         piece = await self._next(reply, events)
+                    await tracing.turn()
         finally:
             reply.close()  # and with it the connection, so that the server stops its work
             if turn is not None:
@@ -336,6 +338,7 @@ class Upstream:
         read = bytearray()
         try:
             reply = await self._open(method, path, body)
+            await tracing.turn()
             if (reply.content_length or 0) > self.reply_bytes:
                 raise self.too_large("a reply", self.reply_bytes)
             while piece := await reply.content.readany():

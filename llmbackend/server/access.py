@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .. import turns
 from ..access.caller import LOCAL
 from ..access.register import Register
 from ..errors import Forbidden, LLMBackendError, Unauthorized
@@ -29,7 +30,10 @@ class Access:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Use the path that the router will see; a URL rebuilt from the Host header could differ.
-        if scope["type"] == "http" and (error := await self._refusal(scope)) is not None:
+        error = await self._refusal(scope) if scope["type"] == "http" else None
+        if scope["path"] not in PUBLIC:
+            await turns.turn(scope["caller"].project)
+        if error is not None:
             refused = error_response(error, scope.get("request_id"))
             if error.status == 401:
                 refused.headers["WWW-Authenticate"] = "Bearer"

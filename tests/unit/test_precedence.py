@@ -174,7 +174,7 @@ async def test_a_small_request_waits_for_no_thread_of_those_that_wait_for_it(
     monkeypatch.setattr(precedence, "WAIT_PER_WORK", 10_000.0)
     pools = [threads.processor, threads.splitting, threads.embedding]
     large = [asyncio.create_task(pool(_slow, 100)) for pool in pools for _ in range(2 * pool.most)]
-    await _until(lambda: all(pool.limiter.available_tokens == 0 for pool in pools))
+    await _until(lambda: all(pool.free == 0 for pool in pools))
     small = _small(monkeypatch)
     with tracing(small):
         async with asyncio.timeout(PATIENCE):

@@ -359,6 +359,7 @@ STOREYS = (
         "storage",
         "threads",
         "tracing",
+        "turns",
         "usage",
         "vitals",
         "words",

@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 from anyio import CancelScope
 
-from ... import panics, plugins, threads
+from ... import panics, plugins, threads, tracing
 from ...access.names import missing
 from ...errors import BackendError, Conflict, LLMBackendError
 from ...inference.cache import CachedEmbedder
+from ...turns import Places
 from ..engines.interface import VectorIndex, damaged, gone
 from .manifests import Manifest, Manifests, exchanged
 from .open_indexes import OpenIndexes
@@ -101,7 +102,7 @@ class CurrentIndex:
         self._writing = asyncio.Lock()
         self._rebuilding: _Rebuilding | None = None
         self._at_work: set[asyncio.Future[None]] = set()
-        self._share = asyncio.Semaphore(THREADS_EACH)
+        self._share = Places(THREADS_EACH)
 
     @property
     def name(self) -> str:
@@ -211,7 +212,7 @@ class CurrentIndex:
                     loop.call_soon_threadsafe(self._end, ended)
 
         try:
-            async with self._share:
+            async with self._share.held(tracing.project()):
                 return await index.threads(run)
         finally:
             given_up = True

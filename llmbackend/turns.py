@@ -1,0 +1,107 @@
+"""Projects take turns, at the event loop and for whatever there is only so much of, so that nobody's question is behind
+hundreds of another project's.
+
+A loop runs what is ready first come, first served. Where hundreds of requests of one project come at once, or the replies
+to them, another's question would come after all of them each of the dozen times that it waits for something. So what a
+request does on the loop is cut into steps, each of which begins by `turn`; and between two looks at what is ready, one
+step of each project begins. The others wait here, where nobody is behind them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class _Turns:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.begun: set[str] = set()
+        """Projects of which a step has begun since the loop last looked at what is ready."""
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+
+    def begin(self, project: str) -> None:
+        if not self.begun:
+            self.loop.call_soon(self._next)
+        self.begun.add(project)
+
+    def wait(self, project: str) -> asyncio.Future[None]:
+        turn: asyncio.Future[None] = self.loop.create_future()
+        self._waiting.setdefault(project, deque()).append(turn)
+        return turn
+
+    def _next(self) -> None:
+        self.begun.clear()
+        for project, waiting in list(self._waiting.items()):
+            while waiting:
+                if not (turn := waiting.popleft()).done():  # else its caller has gone
+                    turn.set_result(None)
+                    self.begin(project)
+                    break
+            if not waiting:
+                del self._waiting[project]
+
+
+class Places:
+    """So many at a time. Of those who wait, projects come by turns, and of each whoever came first. On one event loop."""
+
+    def __init__(self, most: int) -> None:
+        self.free = most
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        """By project; whose turn is next comes first."""
+
+    @asynccontextmanager
+    async def held(self, project: str) -> AsyncIterator[None]:
+        await self.take(project)
+        try:
+            yield
+        finally:
+            self.give_back()
+
+    async def take(self, project: str) -> None:
+        if self.free:  # then nobody waits
+            self.free -= 1
+            return
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(project, deque())
+        waiting.append(place)
+        try:
+            await place
+        except BaseException:
+            if place.done() and not place.cancelled():  # it came at the same moment
+                self.give_back()
+            raise
+
+    def give_back(self) -> None:
+        while self._waiting:
+            project, waiting = next(iter(self._waiting.items()))
+            del self._waiting[project]
+            place = waiting.popleft()
+            if waiting:
+                self._waiting[project] = waiting
+            if not place.done():  # else who waited has gone
+                place.set_result(None)
+                return
+        self.free += 1
+
+
+class _Here(threading.local):
+    turns: _Turns | None = None
+
+
+_here = _Here()
+
+
+async def turn(project: str) -> None:
+    """Wait, if need be, until a step of this project may begin."""
+    loop = asyncio.get_running_loop()
+    turns = _here.turns
+    if turns is None or turns.loop is not loop:
+        turns = _here.turns = _Turns(loop)
+    if project in turns.begun:
+        await turns.wait(project)
+    else:
+        turns.begin(project)
