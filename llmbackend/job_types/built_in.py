@@ -104,16 +104,15 @@ class RagIngestParams(RagIngestRequest):
 async def rag_ingest(context: Context, params: RagIngestParams) -> dict[str, Any]:
     """An ingest report. What an earlier attempt stored is unchanged, and costs nothing: no checkpoint is needed."""
     services = context.services
-    collection = await services.collections.get_or_create(
-        context.collection(params.collection), params.chunk_size, params.chunk_overlap
-    )
-    report = await ingest(
-        collection,
-        params.documents,
-        services.embedder,
-        sync=params.sync,
-        progress=lambda done, total, stage, stages: context.progress(done, total, stage),
-    )
+    name = context.collection(params.collection)
+    async with services.collections.filling(name, params.chunk_size, params.chunk_overlap) as collection:
+        report = await ingest(
+            collection,
+            params.documents,
+            services.embedder,
+            sync=params.sync,
+            progress=lambda done, total, stage, stages: context.progress(done, total, stage),
+        )
     return report.model_dump()
 
 

@@ -100,6 +100,12 @@ def test_a_project_that_is_full_takes_nothing_more_whichever_way_it_comes(door: 
     job = door.ask("POST", "/v1/jobs", "key-of-hr", {"job_type": "rag_ingest", "params": params}).json()
     ended = door.wait(job["id"])
     assert (ended["status"], ended["error"]["details"]["what"]) == ("failed", "stored chunks")
+    # What was to be the first in a collection leaves none behind.
+    _refused(_ingest(door, "key-of-hr", "new", "four"), "stored chunks")
+    params = {"collection": "new", "documents": ["four"]}
+    job = door.ask("POST", "/v1/jobs", "key-of-hr", {"job_type": "rag_ingest", "params": params}).json()
+    assert door.wait(job["id"])["status"] == "failed"
+    assert {one["name"] for one in _collections(door, "key-of-hr")} == {"a", "b"}
     assert {one["chunks"] for one in _collections(door, "key-of-hr")} == {2, 1}
     # What takes the place of something, or was there, needs no room; what is deleted leaves some.
     assert _ingest(door, "key-of-hr", "a", "one").json()["unchanged"] == 1
@@ -205,6 +211,7 @@ def test_in_process_the_same_and_after_a_kill_what_is_there_counts(tmp_path: Pat
             Overloaded, match="of 4 stored chunks would be exceeded: 2 are stored, and this adds 3"
         ):
             client.rag_ingest(["three", "four", "five"], collection="b")
+        assert [one.name for one in client.list_collections()] == ["a"]
         client.submit_job("count_words", {"texts": ["a"]}, run_at="2999-01-01T00:00:00Z")
         with pytest.raises(Overloaded, match="this project's limit of 1 jobs"):
             client.submit_job("count_words", {"texts": ["a"]}, run_at="2999-01-01T00:00:00Z")

@@ -521,3 +521,52 @@ def test_a_failed_write_leaves_the_version_that_was_there(
         await both.close()
 
     asyncio.run(work())
+
+
+def test_a_collection_made_to_be_filled_goes_where_nothing_came_into_it(
+    collections: Callable[..., Collections],
+) -> None:
+    async def work() -> None:
+        all_ = collections()
+        new, kept = QualifiedName("default", "new"), QualifiedName("default", "a")
+
+        async def fail(name: QualifiedName, until: asyncio.Event, begun: asyncio.Event) -> None:
+            async with all_.filling(name, None, None):
+                begun.set()
+                await until.wait()
+                raise BackendError("no more")
+
+        async def failing(name: QualifiedName) -> tuple[asyncio.Task[None], asyncio.Event]:
+            may_end, begun = asyncio.Event(), asyncio.Event()
+            task = asyncio.create_task(fail(name, may_end, begun))
+            await begun.wait()
+            return task, may_end
+
+        async def ended(task: asyncio.Task[None], may_end: asyncio.Event) -> None:
+            may_end.set()
+            with pytest.raises(BackendError, match="no more"):
+                await task
+
+        await ended(*await failing(new))
+        assert new not in all_.names()
+        await ended(*await failing(kept))
+        assert kept in all_.names(), "it was there before"
+        # Of several that fill it, the last to fail sees to it, and where one succeeds, it stays.
+        first, second = await failing(new), await failing(new)
+        await ended(*first)
+        assert new in all_.names()
+        await ended(*second)
+        assert new not in all_.names()
+        cancelled, _ = await failing(new)
+        cancelled.cancel()
+        with suppress(asyncio.CancelledError):
+            await cancelled
+        assert new not in all_.names()
+        first = await failing(new)
+        async with all_.filling(new, None, None):
+            pass
+        await ended(*first)
+        assert new in all_.names()
+        await all_.close()
+
+    asyncio.run(work())

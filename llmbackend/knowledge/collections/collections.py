@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from sqlalchemy import Engine
 
 from ... import plugins, threads, tracing
 from ...access.names import QualifiedName, missing
-from ...errors import BackendError, Conflict, InvalidRequest, NotFound
+from ...errors import BackendError, Conflict, InvalidRequest, LLMBackendError, NotFound
 from ...inference.cache import CachedEmbedder
 from ...inference.fingerprint import Fingerprint
 from ...schemas import CollectionInfo
@@ -100,6 +101,10 @@ class Collections:
         self._registering = asyncio.Lock()
         """Held while rows and what is known of them change together."""
         self._closing: set[asyncio.Task[None]] = set()
+        self._filled: Counter[Collection] = Counter()
+        """How many are at work putting something in."""
+        self._made_to_fill: set[Collection] = set()
+        """Those of them into which nothing may have come yet."""
 
     # Finding
 
@@ -131,17 +136,46 @@ class Collections:
                 )
         return collection
 
-    async def get_or_create(
+    @asynccontextmanager
+    async def filling(
+        self, name: QualifiedName, chunk_size: int | None, chunk_overlap: int | None
+    ) -> AsyncIterator[Collection]:
+        """As `matching`, for whoever puts something in: made first, if need be.
+
+        One that was made for this is removed where the block fails and nothing has come into it.
+        """
+        collection = await self._to_fill(name, chunk_size, chunk_overlap)
+        self._filled[collection] += 1
+        try:
+            yield collection
+            self._made_to_fill.discard(collection)
+        finally:
+            self._filled[collection] -= 1
+            if not self._filled[collection]:  # else whoever else fills it will see
+                del self._filled[collection]
+                if collection in self._made_to_fill:
+                    self._made_to_fill.discard(collection)
+                    with CancelScope(shield=True):
+                        await self._remove_empty(collection)
+
+    async def _to_fill(
         self, name: QualifiedName, chunk_size: int | None, chunk_overlap: int | None
     ) -> Collection:
-        """As `matching`, making it first if need be."""
         await self.learn()
         try:
             return await self.matching(name, chunk_size, chunk_overlap)
         except NotFound:
             with suppress(Conflict):  # somebody else made it meanwhile
-                return await self.create(name, chunk_size, chunk_overlap)
+                made = await self.create(name, chunk_size, chunk_overlap)
+                self._made_to_fill.add(made)
+                return made
         return await self.matching(name, chunk_size, chunk_overlap)
+
+    async def _remove_empty(self, collection: Collection) -> None:
+        with suppress(LLMBackendError):  # what is raised is why it was not filled
+            is_there = self._collections.get(collection.manifest.qualified) is collection
+            if is_there and await collection.count() == (0, 0):
+                await self.delete(collection.manifest.qualified)
 
     async def learn(self) -> None:
         """Learn what other processes on the same database and Qdrant server have made, exchanged and deleted."""

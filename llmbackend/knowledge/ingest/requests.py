@@ -40,10 +40,10 @@ class Ingestion:
         name = tracing.current().collection(asked.collection)
         size, overlap = asked.chunk_size, asked.chunk_overlap
         if not asked.plan:
-            collection = await self.collections.get_or_create(name, size, overlap)
-            return await ingest(
-                collection, documents, self.embedder, sync=asked.sync, keep=keep, progress=progress
-            )
+            async with self.collections.filling(name, size, overlap) as collection:
+                return await ingest(
+                    collection, documents, self.embedder, sync=asked.sync, keep=keep, progress=progress
+                )
         there: Collection | None = None
         with suppress(NotFound):
             there = await self.collections.matching(name, size, overlap)
