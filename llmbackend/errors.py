@@ -50,12 +50,12 @@ __all__ = [
 
 
 def as_json(error: LLMBackendError) -> dict[str, Any]:
-    """The error as replies and streams carry it, in one shape that both our SDK and OpenAI's clients read.
+    """An error as replies and streams carry it, readable by our SDK and by OpenAI's clients.
 
-    To `{code, message, details, request_id}` come OpenAI's `type`, and the field that is wrong as `param`.
+    Besides `{code, message, details, request_id}` it has OpenAI's `type`, and the wrong field as `param`.
     """
     places = [item["loc"] for item in error.details.get("errors", ())]
-    # Of several, what they are all part of.
+    # With several errors, their common prefix.
     place = takewhile(lambda parts: len(set(parts)) == 1, zip(*places, strict=False))
     if isinstance(error, Overloaded):
         kind = "rate_limit_error"
@@ -65,12 +65,12 @@ def as_json(error: LLMBackendError) -> dict[str, Any]:
 
 
 def invalid(error: ValidationError, what: str) -> InvalidRequest:
-    """Pydantic's findings as an InvalidRequest that names each place. The input is not echoed: it may be private."""
+    """Pydantic's errors as an InvalidRequest that names each place. The input, which may be private, is not echoed."""
     found = json.loads(error.json(include_url=False, include_context=False, include_input=False))
     for item in found:
         item["msg"] = _OF_OBJECTS.get(item["type"], item["msg"])
         item["loc"] = [part for part in item["loc"] if not _names_a_type(part)]
-    # Where one of several types may stand, what is wrong inside says more than that it is none of the others.
+    # For a union, an error inside one type says more than that the input is not one of the others.
     within = {tuple(item["loc"][:end]) for item in found for end in range(len(item["loc"]))}
     found = [it for it in found if not it["type"].endswith("_type") or tuple(it["loc"]) not in within]
     for item in found:
@@ -84,7 +84,7 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
     return InvalidRequest(f"{what}: {'; '.join(places[:5])}{more}", details={"errors": found[:50]})
 
 
-# In pydantic's words, these speak of Python.
+# Pydantic's own messages for these mention Python types.
 _OF_OBJECTS = {
     "model_type": "Input should be an object",
     "dict_type": "Input should be an object",
@@ -93,5 +93,5 @@ _OF_OBJECTS = {
 
 
 def _names_a_type(part: str | int) -> bool:
-    """Where a field takes one of several types, pydantic adds which it tried; that says nothing to a caller."""
+    """Whether it is the name of a union's member that pydantic adds to the place, which tells a caller nothing."""
     return isinstance(part, str) and (part in ("str", "Document", "ToolChoice") or "[" in part or "-" in part)

@@ -36,7 +36,7 @@ def _home() -> Path:
 
 
 class Settings(BaseSettings):
-    """Nothing set means the embedded stack: Qdrant Edge, wordllama, SmolLM2, SQLite, all in this process."""
+    """All settings. The defaults are the embedded stack: Qdrant Edge, wordllama, SmolLM2 and SQLite in this process."""
 
     model_config = SettingsConfigDict(
         env_file=".env",
@@ -65,7 +65,7 @@ class Settings(BaseSettings):
             DotEnvSettingsSource(cls),
         )
 
-    # Where things are kept
+    # Storage
     data_dir: Path = Field(default_factory=_home)
     models_dir: Path | None = None
     models_url: str = "https://huggingface.co"
@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     redis_url: SecretStr | None = None
 
-    # Chat: these in turn, and each may be several URLs with commas between; otherwise the embedded model
+    # Chat: tried in this order, each one URL or several separated by commas; otherwise the embedded model
     vllm_url: str | None = None
     vllm_api_key: SecretStr | None = None
     litellm_url: str | None = None
@@ -94,18 +94,18 @@ class Settings(BaseSettings):
     embedding_query_prefix: str = Field("", max_length=10_000)
     embedding_passage_prefix: str = Field("", max_length=10_000)
     embedding_cache_mb: int = Field(256, ge=0)
-    # With the embedded models: passages of all collections that the judge reads ahead, while nothing else is at work.
+    # With the embedded models: how many passages, of all collections, the judge reads ahead while idle
     read_ahead_chunks: int = Field(5_000, ge=0)
 
-    # Vectors: a Qdrant server, or several URLs of a cluster with commas between; otherwise Qdrant Edge in this process
+    # Vectors: a Qdrant server, or several URLs of a cluster separated by commas; otherwise Qdrant Edge in this process
     qdrant_url: str | None = None
     qdrant_api_key: SecretStr | None = None
-    # Collections of this data directory that are open at the same time while nobody uses them, and for how long.
+    # Idle collections in the data directory that are kept open: how many, and for how long
     collections_open: int = Field(32, ge=1)
     collection_idle_seconds: float = Field(30.0, gt=0)
     qdrant_collection: Annotated[EngineOptions, NoDecode] = EngineOptions()
 
-    # Reranking: TEI, or a server with POST /rerank as Jina, Cohere and vLLM have it; otherwise none
+    # Reranking: TEI, or a server with Jina's and Cohere's POST /rerank, such as vLLM; otherwise none
     tei_rerank_url: str | None = None
     tei_rerank_api_key: SecretStr | None = None
     rerank_url: str | None = None
@@ -124,13 +124,13 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(None, ge=1, le=65535)
     otel: bool = False
 
-    # What becomes of links in answers and analyses (images and HTML are removed, but for "keep")
+    # Links in answers and analyses; images and HTML are removed too, except with "keep"
     answer_links: Literal["host", "remove", "keep"] = "host"
 
-    # What projects may do at most, `*` for all that are not named
+    # Limits of projects; `*` is for all that are not named
     project_limits: Annotated[dict[str, Limits], NoDecode] = Field({})
 
-    # What a million tokens of a model cost, for `usage`
+    # Price of a million tokens by model, for `usage`
     usage_prices: Annotated[dict[str, Price], NoDecode] = Field({})
 
     # Limits
@@ -156,13 +156,13 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = Field(None, min_length=8)
     webhook_private: bool = False
     image_urls_private: bool = False
-    # Of a run of an agent, at most; a request may ask for less
+    # Upper limits of an agent's run; a request may ask for less
     agent_steps: int = Field(50, ge=1)
     agent_tokens: int = Field(500_000, ge=1)
     agent_seconds: float = Field(600, gt=0)
     agent_tool_seconds: float = Field(60, gt=0)
     agent_tool_characters: int = Field(20_000, ge=1000)
-    # MCP servers whose tools agents may call, by name: a URL, or a command. Either may have a key in it
+    # MCP servers whose tools agents may call, by name: a URL or a command, either of which may contain a key
     agent_mcp: Annotated[dict[str, SecretStr], NoDecode] = Field({})
     responses_upstream: bool = True
     prompts_dir: Path | None = None
@@ -170,7 +170,7 @@ class Settings(BaseSettings):
 
     @property
     def callers(self) -> dict[str, Caller]:
-        """Who calls with which key: API_KEY is the administrator's."""
+        """Callers by key; API_KEY is the administrator's."""
         found: dict[str, Caller] = {}
         for pair in (self.api_keys.get_secret_value() if self.api_keys else "").split(","):
             project, _, key = pair.strip().partition(":")
@@ -185,27 +185,27 @@ class Settings(BaseSettings):
     def _named(cls, keys: SecretStr | None) -> SecretStr | None:
         for pair in (keys.get_secret_value() if keys else "").split(","):
             if pair.strip() and not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}:\S+", pair.strip()):
-                raise ValueError("it is like hr:key,support:another-key")
+                raise ValueError("write it like hr:key,support:another-key")
         return keys
 
     @property
     def models_path(self) -> Path:
-        """Where downloaded models are: MODELS_DIR, or `models` in the data directory."""
+        """Folder of downloaded models: MODELS_DIR, or `models` in the data directory."""
         return self.models_dir or self.data_dir / "models"
 
     @property
     def origins(self) -> list[str]:
-        """Of CORS_ORIGINS."""
+        """The origins in CORS_ORIGINS."""
         return [one.strip() for one in (self.cors_origins or "").split(",") if one.strip()]
 
     @property
     def backup_path(self) -> Path:
-        """Where backups are made: BACKUP_DIR, or `backups` in the data directory."""
+        """Folder of backups: BACKUP_DIR, or `backups` in the data directory."""
         return self.backup_dir or self.data_dir / "backups"
 
     @property
     def databases(self) -> list[Path | str]:
-        """That of jobs, and that of collections where they are in this data directory, and nobody else's."""
+        """The database of jobs, and that of collections if it is another one, in the data directory."""
         file = self.data_dir / "state.db"
         if self.database_url is None:
             return [file]
@@ -215,7 +215,7 @@ class Settings(BaseSettings):
     @field_validator("data_dir", "models_dir", "backup_dir")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
-        """So that a later change of the working directory changes nothing."""
+        """Make paths absolute, so that a later change of the working directory does not matter."""
         return path.absolute() if path else None
 
     @field_validator("log_level", mode="before")
@@ -226,7 +226,7 @@ class Settings(BaseSettings):
     @field_validator("qdrant_collection", mode="before")
     @classmethod
     def _engine_options(cls, given: Any) -> Any:
-        """From JSON; what is wrong is told with its name, as it is no secret."""
+        """Parse JSON; errors name the option, because it is not secret."""
         try:
             return EngineOptions.model_validate_json(given) if isinstance(given, str) else given
         except ValidationError as error:
@@ -249,7 +249,7 @@ class Settings(BaseSettings):
             raise ValueError(error.message) from None
         except (ValueError, TypeError, AttributeError):
             raise ValueError(
-                'it is like {"hr": {"rate": "600/min", "tokens": "1M/day", "concurrent": 50, "jobs": 1000}, "*": {…}}'
+                'write it like {"hr": {"rate": "600/min", "tokens": "1M/day", "concurrent": 50, "jobs": 1000}, "*": {…}}'
             ) from None
 
     @field_validator("agent_mcp", mode="before")
@@ -267,7 +267,9 @@ class Settings(BaseSettings):
         if not all(
             re.fullmatch(r"[A-Za-z0-9-]{1,20}", name) and where.strip() for name, where in told.items()
         ):
-            raise ValueError('it is like {"files": "http://127.0.0.1:9000/mcp", "git": "uvx mcp-server-git"}')
+            raise ValueError(
+                'write it like {"files": "http://127.0.0.1:9000/mcp", "git": "uvx mcp-server-git"}'
+            )
         return told
 
     @field_validator("usage_prices", mode="before")
@@ -281,7 +283,7 @@ class Settings(BaseSettings):
             return {str(model): Price(**price) for model, price in prices.items()}
         except (ValueError, TypeError, AttributeError):
             raise ValueError(
-                'it is like {"llama*": {"prompt": 0.15, "completion": 0.6, "embedded": 0.02}}, of a million tokens'
+                'write it like {"llama*": {"prompt": 0.15, "completion": 0.6, "embedded": 0.02}}, per million tokens'
             ) from None
 
     @field_validator("vllm_url", "litellm_url", "openai_base_url", "tei_url", "qdrant_url")
@@ -299,7 +301,7 @@ class Settings(BaseSettings):
             if one != "*" and (
                 parts.scheme not in ("http", "https") or one != f"{parts.scheme}://{parts.netloc}"
             ):
-                raise ValueError("an origin is like https://app.example.com, without a path; * is any")
+                raise ValueError("an origin is like https://app.example.com, without a path; * allows any")
         return origins
 
     @field_validator("tei_rerank_url", "rerank_url", "models_url")
@@ -312,21 +314,21 @@ class Settings(BaseSettings):
 
 
 def _check_url(url: str) -> None:
-    """URLs are shown in messages; a password or key has a setting of its own, which is not."""
+    """Refuse URLs that contain a password or key: URLs are shown in messages, so keys have settings of their own."""
     parts = urlsplit(url.strip())
     if "?" in url or "#" in url:
         raise ValueError(
-            "a URL with a query (?…) is refused, for a key in it would be shown: set the key beside it"
+            "a URL must not have a query (?…), because a key in it would be shown: use the setting for the key"
         )
     if "@" in parts.netloc:
-        raise ValueError("a URL with a password in it is refused: set the key beside it instead")
+        raise ValueError("a URL must not contain a password: use the setting for the key")
     if url.strip() and not (parts.scheme in ("http", "https") and parts.hostname):
         raise ValueError("a URL is like http://host:port")
-    _ = parts.port  # raises ValueError if that is no port
+    _ = parts.port  # raises ValueError if it is not a port
 
 
 def load(**overrides: Any) -> Settings:
-    """Settings from the environment and `.env`; raises InvalidRequest naming each wrong one (never its value)."""
+    """Settings from the environment and `.env`. Raises InvalidRequest naming each wrong one, never its value."""
     _check_env_file(Path(".env"))
     try:
         _tell_misspelt()
@@ -342,9 +344,9 @@ def load(**overrides: Any) -> Settings:
 
 
 def _check_env_file(file: Path) -> None:
-    """pydantic-settings passes over what is no file, or cannot be read, in silence."""
-    if file.is_dir():  # as Docker makes of a file that is mounted, and is not there
-        if not (file / "pyvenv.cfg").exists():  # some have a virtual environment of that name
+    """Raise InvalidRequest if `.env` cannot be read, which pydantic-settings would ignore silently."""
+    if file.is_dir():  # Docker creates one for a mounted file that does not exist
+        if not (file / "pyvenv.cfg").exists():  # a virtual environment of that name is fine
             raise InvalidRequest("wrong settings: .env is a folder: put a file in its place, or remove it")
     elif os.path.lexists(file):
         try:
@@ -356,17 +358,15 @@ def _check_env_file(file: Path) -> None:
 
 
 def _tell_misspelt() -> None:
-    """Names that are none of ours may be somebody else's (Kubernetes makes LLMBACKEND_SERVICE_HOST); those like ours not."""
+    """Warn of unknown names that resemble a setting. Others may be somebody else's, such as Kubernetes' LLMBACKEND_SERVICE_HOST."""
     prefix = "llmbackend_"
     for name in sorted({*EnvSettingsSource(Settings).env_vars, *DotEnvSettingsSource(Settings).env_vars}):
         setting = name.removeprefix(prefix)
         if setting != name and setting not in Settings.model_fields:
             for meant in difflib.get_close_matches(setting, Settings.model_fields, 1, 0.7):
-                log.warning(
-                    "%s is no setting: is it %s that is meant?", name.upper(), (prefix + meant).upper()
-                )
+                log.warning("%s is not a setting: do you mean %s?", name.upper(), (prefix + meant).upper())
 
 
 def notebook() -> str:
-    """The name of the notebook that this process is of, as Jupyter tells; empty where there is none."""
+    """The name of the notebook that runs this process, from Jupyter; empty if there is none."""
     return Path(os.environ.get("JPY_SESSION_NAME", "")).name

@@ -21,7 +21,7 @@ for part in (serving, asking, collections, jobs, agents, keys, usage, doctor, ba
 
 
 def main() -> None:
-    """Run the command; an error of ours is one line on stderr and exit code 1."""
+    """Run the command; an LLMBackendError is one line on stderr and exit code 1."""
     try:
         app()
     except LLMBackendError as error:

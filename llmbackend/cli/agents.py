@@ -1,4 +1,4 @@
-"""`llmbackend agent`: tasks done in steps, with tools."""
+"""`llmbackend agent`: list and run agents, and decide what they wait for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from .. import InvalidRequest
 from .shared import AsJson, Key, Url, connected, errors, out, print_json, print_table, shown
 
-app = typer.Typer(help="Agents: tasks done in steps, with tools.", no_args_is_help=True)
+app = typer.Typer(help="List and run agents, which work on tasks in steps, with tools.", no_args_is_help=True)
 
 
 def add_to(command: typer.Typer) -> None:
@@ -20,7 +20,7 @@ def add_to(command: typer.Typer) -> None:
 
 @app.command("list")
 def list_agents(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
-    """List the agents, those that come along and a project's own."""
+    """List the agents, built in and a project's own."""
     with connected(url, key) as client:
         found = client.list_agents().agents
     if as_json:
@@ -32,27 +32,27 @@ def list_agents(url: Url = None, key: Key = None, as_json: AsJson = False) -> No
 @app.command("run")
 def run_agent(
     agent: str,
-    task: Annotated[str, typer.Argument(help="What is to be done, or asked.")] = "",
+    task: Annotated[str, typer.Argument(help="The task, or the question.")] = "",
     collection: Annotated[
-        list[str] | None, typer.Option(help="That it may use; several by repeating it.")
+        list[str] | None, typer.Option(help="A collection it may use; repeat for several.")
     ] = None,
-    tool: Annotated[list[str] | None, typer.Option(help="That it may call; several by repeating it.")] = None,
+    tool: Annotated[list[str] | None, typer.Option(help="A tool it may call; repeat for several.")] = None,
     input: Annotated[
-        str | None, typer.Option(help="What it takes in a shape of its own, as JSON; @file reads it.")
+        str | None, typer.Option(help="Its structured input, as JSON; @FILE reads it from a file.")
     ] = None,
     file: Annotated[
         list[Path] | None,
-        typer.Option(help="Files and folders that the analyst reads; several by repeating it."),
+        typer.Option(help="A file or folder for the analyst; repeat for several."),
     ] = None,
     table: Annotated[
-        Path | None, typer.Option(help="Where the analyst's table goes: a .jsonl or .parquet file.")
+        Path | None, typer.Option(help="Write the analyst's table to this .jsonl or .parquet file.")
     ] = None,
-    approve: Annotated[bool, typer.Option(help="Have calls that write wait for `agent approve`.")] = False,
+    approve: Annotated[bool, typer.Option(help="Let calls that write wait for `agent approve`.")] = False,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have an agent do a task: its answer, or its output as JSON, on stdout; its steps on stderr."""
+    """Run an agent; prints its answer, or its output as JSON, on stdout and its steps on stderr."""
     try:
         given = None
         if input is not None:
@@ -103,7 +103,7 @@ def run_agent(
 
 @app.command("approve")
 def approve(run_id: str, url: Url = None, key: Key = None) -> None:
-    """Have a run do what it waits for, and go on."""
+    """Approve the calls that a run waits for; it continues."""
     with connected(url, key) as client:
         out.print(client.approve(run_id).status, highlight=False)
 
@@ -111,10 +111,10 @@ def approve(run_id: str, url: Url = None, key: Key = None) -> None:
 @app.command("reject")
 def reject(
     run_id: str,
-    why: Annotated[str, typer.Option(help="What the agent is told.")] = "",
+    why: Annotated[str, typer.Option(help="The reason, for the agent.")] = "",
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Refuse what a run waits for; it goes on without."""
+    """Reject the calls that a run waits for; it continues without them."""
     with connected(url, key) as client:
         out.print(client.reject(run_id, why=why).status, highlight=False)

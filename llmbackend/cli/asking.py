@@ -1,4 +1,4 @@
-"""`llmbackend chat`, `query`, `search`, `embed` and `analyze`: what models and collections are asked."""
+"""`llmbackend chat`, `query`, `search`, `embed` and `analyze`."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def chat(
     message: Annotated[
         str | None,
         typer.Argument(
-            help="`-` reads it from stdin; without one, a conversation begins.", show_default=False
+            help="The message; `-` reads stdin; without one, a conversation begins.", show_default=False
         ),
     ] = None,
     system: Annotated[str | None, typer.Option(help="How the model should behave.")] = None,
-    model: Annotated[str | None, typer.Option(help="Another than the one that is set.")] = None,
+    model: Annotated[str | None, typer.Option(help="Instead of the default model.")] = None,
     collection: Annotated[
         str | None, typer.Option(help="Answer from this collection.", autocompletion=collection_names)
     ] = None,
@@ -68,10 +68,12 @@ def query(
     question: Annotated[str, typer.Argument(help="`-` reads it from stdin.")],
     top_k: Annotated[int, typer.Option(help="How many passages to find.")] = 5,
     filters: Annotated[str | None, typer.Option("--filter", help='As JSON: {"year": 2026}.')] = None,
-    retriever: Annotated[str | None, typer.Option(help="A project's own, in place of the search.")] = None,
+    retriever: Annotated[
+        str | None, typer.Option(help="A project's own retriever instead of the search.")
+    ] = None,
     postprocessor: Annotated[
         list[str] | None,
-        typer.Option(help="A project's own, on what was found; several, one after the other."),
+        typer.Option(help="A project's own postprocessor; repeat for several, in order."),
     ] = None,
     url: Url = None,
     key: Key = None,
@@ -104,18 +106,18 @@ def print_sources(stream: AnswerStream) -> None:
 def search(
     collection: Annotated[
         str,
-        typer.Argument(help="One, or several with commas between.", autocompletion=collection_names),
+        typer.Argument(help="One, or several separated by commas.", autocompletion=collection_names),
     ],
     text: Annotated[str, typer.Argument(help="`-` reads it from stdin.")],
     top_k: Annotated[int, typer.Option(help="How many passages to find.")] = 5,
     mode: Annotated[str, typer.Option(help="hybrid, dense or sparse.")] = "hybrid",
     filters: Annotated[str | None, typer.Option("--filter", help='As JSON: {"year": 2026}.')] = None,
-    rerank: Annotated[bool, typer.Option("--rerank", help="Have a reranker order what is found.")] = False,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Let a reranker order the passages.")] = False,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find the passages nearest to a text, best first."""
+    """Find the passages that match a text, best first."""
     names = [name.strip() for name in collection.split(",")]
     given: dict[str, Any] = {"top_k": top_k, "mode": mode, "filters": object_from(filters, "--filter")}
     text = from_stdin() if text == "-" else text
@@ -133,12 +135,13 @@ def search(
 
 def embed(
     texts: Annotated[
-        list[str] | None, typer.Argument(help="`-`, or none: each line of stdin is one.", show_default=False)
+        list[str] | None,
+        typer.Argument(help="Texts; with `-` or none, each line of stdin.", show_default=False),
     ] = None,
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Print the vector of each text, as a line of JSON."""
+    """Print each text's vector as a line of JSON."""
     lines = list(texts or ["-"])
     if lines == ["-"]:
         lines = [line for line in sys.stdin.read().splitlines() if line.strip()]
@@ -154,13 +157,13 @@ def _vectors(client: LLMBackendClient, texts: list[str]) -> list[list[float]]:
 def analyze(
     document: Annotated[
         str | None,
-        typer.Argument(help="A file of text, or a text; `-`, or none, is stdin.", show_default=False),
+        typer.Argument(help="A text file, or a text; `-` or none reads stdin.", show_default=False),
     ] = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell a document's sentiment, key points and summary."""
+    """Print a document's sentiment, key points and summary."""
     text = text_from(document)
     with connected(url, key) as client, bar():
         found = client.analyze_document(text)

@@ -18,13 +18,13 @@ def add_to(app: typer.Typer) -> None:
 
 def backup(
     keep: Annotated[
-        int | None, typer.Option(min=1, help="Of older backups, this one among them, so many stay.")
+        int | None, typer.Option(min=1, help="Keep this many backups, this one included.")
     ] = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Save all collections, jobs, schedules and keys in one file in BACKUP_DIR, while everything goes on."""
+    """Save all collections, jobs, schedules and keys in one file in BACKUP_DIR, without interrupting anything."""
     with connected(url, key) as client, bar() as progress:
         job = client.submit_job("backup", {"keep": keep})
         made = client.wait_for_job(job, progress=progress)
@@ -42,8 +42,8 @@ def backup(
         raise typer.Exit(1)
 
 
-def restore(file: Annotated[Path, typer.Argument(help="What `llmbackend backup` made.")]) -> None:
-    """Take a backup into an empty DATA_DIR (and DATABASE_URL, and QDRANT_URL): all of it, or nothing."""
+def restore(file: Annotated[Path, typer.Argument(help="A file made by `llmbackend backup`.")]) -> None:
+    """Restore a backup into an empty DATA_DIR (and DATABASE_URL, and QDRANT_URL): all of it or nothing."""
     import asyncio
 
     from ..restore import restore

@@ -11,13 +11,13 @@ from .. import Answer, LLMBackendClient, LLMBackendError, Reply, settings
 from .shared import errors, out, print_piece, shown, tell
 
 HELP = """/collection NAME  answer from this collection; without a name, from none
-/system TEXT      how the model should behave
-/new              forget what was said
+/system TEXT      set how the model should behave
+/new              start a new conversation
 /quit             or Ctrl-D: leave
 Ctrl-C stops a reply."""
 
 LINES = 1000
-"""That are remembered from one conversation to the next."""
+"""Lines kept from one conversation to the next."""
 
 
 class ChatSession:
@@ -31,13 +31,13 @@ class ChatSession:
         self._said: list[dict[str, Any]] = []
 
     def ask(self, message: str) -> Reply | Answer:
-        """The whole reply."""
+        """Return the whole reply."""
         if self._collection is None:
             return self._client.chat(self._messages(message), model=self._model)
         return self._client.rag_query(message, self._collection, history=self._said or None)
 
     def say(self, message: str) -> None:
-        """Print the reply as it is written, and keep it."""
+        """Print the reply as it is written, and keep it as history."""
         written = ""
         if self._collection is None:
             stream: Any = self._client.chat(self._messages(message), model=self._model, stream=True)
@@ -62,9 +62,9 @@ class ChatSession:
         return [*system, *self._said, {"role": "user", "content": message}]
 
     def run(self) -> None:
-        """Until the user leaves."""
+        """Read and answer lines until the user leaves."""
         history = _History()
-        errors.print("/help tells what can be said beside messages", style="dim")
+        errors.print("/help lists the commands", style="dim")
         try:
             while True:
                 try:
@@ -112,7 +112,7 @@ class ChatSession:
 
 
 class _History:
-    """The lines that were typed before, by the arrow keys, where this Python has readline."""
+    """Earlier lines on the arrow keys, if this Python has readline."""
 
     def __init__(self) -> None:
         self._file: Path | None = None

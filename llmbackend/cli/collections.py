@@ -42,7 +42,7 @@ def ingest(
     ] = None,
     id: Annotated[str | None, typer.Option(help="The column that has the id.")] = None,
     sync: Annotated[bool, typer.Option(help="Remove documents that are not among these.")] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Only tell what would be done.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only show what would be done.")] = False,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
@@ -101,9 +101,9 @@ def collections(url: Url = None, key: Key = None, as_json: AsJson = False) -> No
 def documents(
     collection: Collection,
     id: Annotated[
-        str | None, typer.Argument(help="Of one, whose text is printed.", show_default=False)
+        str | None, typer.Argument(help="Print the text of this document.", show_default=False)
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="How many; all if not given.")] = None,
+    limit: Annotated[int | None, typer.Option(help="How many; by default all.")] = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
@@ -122,26 +122,26 @@ def documents(
 
 def delete(
     collection: Collection,
-    ids: Annotated[list[str] | None, typer.Argument(help="Of documents.", show_default=False)] = None,
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids of documents.", show_default=False)] = None,
     where: Annotated[
-        str | None, typer.Option(help='Documents of which a chunk fits, as JSON: {"year": 2020}.')
+        str | None, typer.Option(help='Documents that match a filter, as JSON: {"year": 2020}.')
     ] = None,
-    all: Annotated[bool, typer.Option("--all", help="The collection itself.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Without asking.")] = False,
+    all: Annotated[bool, typer.Option("--all", help="Delete the whole collection.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove documents by their ids or by --where, or by --all a whole collection."""
+    """Delete documents by id or by --where, or with --all a whole collection."""
     if sum((bool(ids), where is not None, all)) != 1:
-        raise typer.BadParameter("give ids, or --where, or --all: one of them")
+        raise typer.BadParameter("give either ids, --where or --all")
     fits = object_from(where, "--where")
     if not ids and not yes:
         what = (
             f"the collection {collection!r}" if all else f"the documents of {collection!r} that fit {where}"
         )
         if not sys.stdin.isatty():
-            raise typer.BadParameter(f"nobody is there to be asked whether to delete {what}: give --yes")
+            raise typer.BadParameter(f"cannot ask whether to delete {what} without a terminal: give --yes")
         typer.confirm(f"Delete {what}?", abort=True, err=True)
     with connected(url, key) as client:
         if all:
@@ -152,7 +152,7 @@ def delete(
 
 
 def reindex(collection: Collection, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
-    """Embed a collection's stored texts anew, while it is in use."""
+    """Embed a collection's stored texts again with the current model, while it stays in use."""
     with connected(url, key) as client, bar() as progress:
         report = client.reindex_collection(collection, progress=progress)
     print_json(report) if as_json else print_record(report)
@@ -160,25 +160,25 @@ def reindex(collection: Collection, url: Url = None, key: Key = None, as_json: A
 
 def export(
     collection: Collection,
-    file: Annotated[Path, typer.Argument(dir_okay=False, help="Lines of JSON.")],
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="The JSON Lines file to write.")],
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a collection into a file, to be imported elsewhere."""
+    """Write a collection to a file, to import it elsewhere."""
     with connected(url, key) as client:
         report = client.export_collection(collection, file)
     print_json(report) if as_json else print_record(report)
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What `export` wrote.")],
-    collection: Annotated[str | None, typer.Option(help="Another name than it had.")] = None,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A file written by `export`.")],
+    collection: Annotated[str | None, typer.Option(help="A new name for it.")] = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a collection of a file that was exported."""
+    """Create a collection from an exported file."""
     with connected(url, key) as client:
         report = client.import_collection(file, collection=collection)
     print_json(report) if as_json else print_record(report)
@@ -196,7 +196,7 @@ def evaluate(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how well a collection's search finds what answers some questions."""
+    """Measure how well a collection's search finds the documents that answer some questions."""
     with connected(url, key) as client, bar() as progress:
         result = client.evaluate(collection, _lines(questions), k=k, progress=progress)
     if as_json:
@@ -215,7 +215,7 @@ def evaluate(
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The questions in a file: one JSON object a line, of which `question` and `gold` count."""
+    """The questions in a file: one JSON object per line, with `question` and `gold`."""
     found: list[dict[str, Any]] = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""`llmbackend doctor`: what works, and what to do where something does not."""
+"""`llmbackend doctor`: what works, and what to do if something does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`llmbackend jobs`: the newest ones, and what can be done with one."""
+"""`llmbackend jobs`: list, show, watch, cancel and retry jobs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import typer
 from .. import Job
 from .shared import AsJson, Key, Url, bar, connected, errors, print_json, print_record, print_table
 
-app = typer.Typer(help="List the newest jobs, or see to one.")
+app = typer.Typer(help="List the newest jobs, or show, watch, cancel or retry one.")
 
-JobId = Annotated[str, typer.Argument(help="As `llmbackend jobs` shows it.")]
+JobId = Annotated[str, typer.Argument(help="Its id, as `llmbackend jobs` shows it.")]
 
 
 def add_to(command: typer.Typer) -> None:
@@ -40,7 +40,7 @@ def listed(
 
 @app.command()
 def show(job_id: JobId, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
-    """Tell a job's state, and its result or error; exit code 1 if it failed."""
+    """Show a job's state and its result or error; exit code 1 if it failed."""
     with connected(url, key) as client:
         job = client.get_job_status(job_id)
     _print_job(job, as_json)
@@ -50,7 +50,7 @@ def show(job_id: JobId, url: Url = None, key: Key = None, as_json: AsJson = Fals
 
 @app.command()
 def watch(job_id: JobId, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
-    """Wait for a job's end; exit code 1 if it did not complete. Ctrl-C stops the waiting, not the job."""
+    """Wait for a job to end; exit code 1 if it did not complete. Ctrl-C stops waiting, not the job."""
     try:
         with connected(url, key) as client:
             with bar() as progress:
@@ -59,7 +59,7 @@ def watch(job_id: JobId, url: Url = None, key: Key = None, as_json: AsJson = Fal
                         progress(event["progress"])
             job = client.get_job_status(job_id)
     except typer.Exit:
-        errors.print("the job goes on where there is a server or worker for it", style="dim")
+        errors.print("the job continues if a server or worker is running for it", style="dim")
         raise
     _print_job(job, as_json)
     if job.status != "completed":
@@ -68,7 +68,7 @@ def watch(job_id: JobId, url: Url = None, key: Key = None, as_json: AsJson = Fal
 
 @app.command()
 def cancel(job_id: JobId, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
-    """Stop a job; what it has done is kept."""
+    """Cancel a job; what it has done is kept."""
     with connected(url, key) as client:
         job = client.cancel_job(job_id)
     _print_job(job, as_json)
@@ -76,7 +76,7 @@ def cancel(job_id: JobId, url: Url = None, key: Key = None, as_json: AsJson = Fa
 
 @app.command()
 def retry(job_id: JobId, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
-    """Have a job that failed or was cancelled go on where it was."""
+    """Resume a failed or cancelled job where it stopped."""
     with connected(url, key) as client:
         job = client.retry_job(job_id)
     _print_job(job, as_json)

@@ -1,4 +1,4 @@
-"""`llmbackend keys`: who may do what."""
+"""`llmbackend keys`: create, list, rotate and revoke API keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .. import CreatedKey, InvalidRequest, settings
 from ..access.caller import amount
 from .shared import AsJson, Key, Url, connected, errors, out, print_json, print_table
 
-app = typer.Typer(help="API keys of projects.", no_args_is_help=True)
+app = typer.Typer(help="Manage the API keys of projects.", no_args_is_help=True)
 
 
 def add_to(command: typer.Typer) -> None:
@@ -20,28 +20,26 @@ def add_to(command: typer.Typer) -> None:
 @app.command("create")
 def create_key(
     project: Annotated[
-        str | None, typer.Option(help="Another than the caller's: the administrator's.")
+        str | None, typer.Option(help="Another project than your own (administrator only).")
     ] = None,
-    can: Annotated[str | None, typer.Option(help="As in read,write,jobs,chat,admin.")] = None,
+    can: Annotated[str | None, typer.Option(help="Rights, such as read,write,jobs,chat,admin.")] = None,
     collections: Annotated[
-        str | None, typer.Option(help="Their names, with commas between; * stands for anything.")
+        str | None, typer.Option(help="Names separated by commas; * matches anything.")
     ] = None,
-    models: Annotated[str | None, typer.Option(help="Their names, with commas between.")] = None,
-    expires: Annotated[str | None, typer.Option(help="As in 90d, 12h or 30min.")] = None,
-    rate: Annotated[str | None, typer.Option(help="Requests, as in 60/min.")] = None,
-    concurrent: Annotated[int | None, typer.Option(help="Requests under way at once.")] = None,
-    tokens: Annotated[str | None, typer.Option(help="As in 1M/day or 1M/day,20M/month.")] = None,
-    jobs: Annotated[int | None, typer.Option(help="That wait or are at work.")] = None,
-    chunks: Annotated[
-        str | None, typer.Option(help="That its project may have stored for it to store more, as in 100k.")
-    ] = None,
-    bytes: Annotated[str | None, typer.Option(help="The same, as in 10G.")] = None,
-    note: Annotated[str, typer.Option(help="For whoever reads the list.")] = "",
+    models: Annotated[str | None, typer.Option(help="Names separated by commas; * matches anything.")] = None,
+    expires: Annotated[str | None, typer.Option(help="After 90d, 12h or 30min, for example.")] = None,
+    rate: Annotated[str | None, typer.Option(help="Requests, such as 60/min.")] = None,
+    concurrent: Annotated[int | None, typer.Option(help="Requests in flight.")] = None,
+    tokens: Annotated[str | None, typer.Option(help="Tokens, such as 1M/day or 1M/day,20M/month.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Jobs queued or running.")] = None,
+    chunks: Annotated[str | None, typer.Option(help="Chunks its project may store, such as 100k.")] = None,
+    bytes: Annotated[str | None, typer.Option(help="Bytes its project may store, such as 10G.")] = None,
+    note: Annotated[str, typer.Option(help="A note for the list of keys.")] = "",
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make an API key, and print it: it is not told again."""
+    """Create an API key and print it; it is not shown again."""
     with connected(url, key) as client:
         created = client.create_key(
             project=project,
@@ -62,7 +60,7 @@ def create_key(
 
 @app.command("list")
 def list_keys(
-    project: Annotated[str | None, typer.Option(help="Of this project only.")] = None,
+    project: Annotated[str | None, typer.Option(help="Only this project's keys.")] = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
@@ -88,13 +86,13 @@ def list_keys(
 
 @app.command("rotate")
 def rotate_key(
-    id: Annotated[str, typer.Argument(help="What the key begins with, as in the list.")],
-    overlap: Annotated[str, typer.Option(help="For which the secret before still counts.")] = "1h",
+    id: Annotated[str, typer.Argument(help="The key's id, as in the list.")],
+    overlap: Annotated[str, typer.Option(help="How long the old secret still works.")] = "1h",
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give an API key another secret, and print it."""
+    """Give an API key a new secret and print it."""
     with connected(url, key) as client:
         rotated = client.rotate_key(id, overlap=overlap)
     _print_key(rotated, as_json)
@@ -102,29 +100,29 @@ def rotate_key(
 
 @app.command("revoke")
 def revoke_key(
-    id: Annotated[str, typer.Argument(help="What the key begins with, as in the list.")],
+    id: Annotated[str, typer.Argument(help="The key's id, as in the list.")],
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Revoke an API key, within a second."""
+    """Revoke an API key; takes effect within a second."""
     with connected(url, key) as client:
         revoked = client.revoke_key(id)
     if as_json:
         return print_json(revoked)
-    errors.print(f"{revoked.id} counts no more", highlight=False)
+    errors.print(f"{revoked.id} is revoked", highlight=False)
 
 
 @app.command("webhooks")
 def webhook_secret(
-    project: Annotated[str, typer.Argument(help="Whose webhooks.")],
+    project: Annotated[str, typer.Argument(help="The project.")],
 ) -> None:
-    """Print what a project's webhooks are signed with, for its receivers. It follows from WEBHOOK_SECRET."""
+    """Print the secret that signs a project's webhooks, for its receivers; derived from WEBHOOK_SECRET."""
     from ..jobs import webhooks
 
     secret = settings.load().webhook_secret
     if secret is None:
-        raise InvalidRequest("there is no WEBHOOK_SECRET: set the one that the server has")
+        raise InvalidRequest("WEBHOOK_SECRET is not set: set the same as the server's")
     own = webhooks.of_project(webhooks.key(secret.get_secret_value()), project)
     out.print(webhooks.written(own), highlight=False, soft_wrap=True)
 
@@ -137,4 +135,4 @@ def _print_key(created: CreatedKey, as_json: bool) -> None:
     if as_json:
         return print_json(dict(created))
     out.print(created["key"], highlight=False, soft_wrap=True)
-    errors.print(f"{created.id} of project {created.project}: it is not told again", highlight=False)
+    errors.print(f"{created.id} of project {created.project}: it is not shown again", highlight=False)

@@ -1,4 +1,4 @@
-"""`llmbackend models`: which there are, and how more come here."""
+"""`llmbackend models`: list models, and download and choose local ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .shared import (
     size,
 )
 
-app = typer.Typer(help="List the models, or download those that are embedded.")
+app = typer.Typer(help="List the models, or download and choose local ones.")
 
 
 def add_to(command: typer.Typer) -> None:
@@ -51,7 +51,7 @@ def _models(context: typer.Context, url: Url = None, key: Key = None, as_json: A
 
 @app.command("list")
 def list_local() -> None:
-    """List the local models: what each is for, takes and costs, which are here, and which are used."""
+    """List the local models: purpose, size and licence, which are installed, and which are in use."""
     from ..inference import catalogue, weights
     from ..inference.models_folder import DEFAULTS, ModelsFolder
     from ..inference.static_vectors import StaticEmbedder
@@ -88,12 +88,12 @@ def pull(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="One of `models list`, a .gguf file, its address, or a folder; the two small ones if not given."
+            help="A name of `models list`, a .gguf file, a URL or a folder; by default the two small models."
         ),
     ] = None,
-    sha256: Annotated[str | None, typer.Option(help="What the file has to have.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="The file's expected checksum.")] = None,
 ) -> None:
-    """Fetch a model into MODELS_DIR, verify it, and use it from the next start on."""
+    """Download a model to MODELS_DIR, verify it, and use it from the next start on."""
     from ..inference import weights
     from ..inference.models_folder import ModelsFolder
 
@@ -125,15 +125,15 @@ def pull(
             local = ModelsFolder(folder).pull(name, options.models_url, tell, sha256, options.disk_reserve_mb)
         except KeyboardInterrupt:
             bar.stop()
-            errors.print("stopped: the same command goes on from here", style="yellow")
+            errors.print("stopped: run the same command to continue", style="yellow")
             raise typer.Exit(INTERRUPTED) from None
     out.print(f"{local.name} is at {local.folder}", highlight=False, soft_wrap=True)
     _tell_use(local.name, local.task)
 
 
 @app.command()
-def use(name: Annotated[str, typer.Argument(help="A model that is here.")]) -> None:
-    """Use a model that is here from the next start on."""
+def use(name: Annotated[str, typer.Argument(help="An installed model.")]) -> None:
+    """Use an installed model from the next start on."""
     from ..inference.models_folder import ModelsFolder
 
     _tell_use(name, ModelsFolder(settings.load().models_path).choose(name))
@@ -141,9 +141,9 @@ def use(name: Annotated[str, typer.Argument(help="A model that is here.")]) -> N
 
 def _tell_use(name: str, task: str) -> None:
     told = {
-        "chat": "it chats from the next start on, where no server is set to and CHAT_MODEL names no other",
-        "rerank": "it reranks from the next start on, where no server is set to and RERANK_MODEL names no other",
-        "embeddings": "it embeds from the next start on, where TEI_URL and EMBEDDING_MODEL name no other; collections "
-        "that another model made take no vectors of it until they are reindexed (reindex_collection)",
+        "chat": "it is used for chat from the next start on, unless a chat server or another CHAT_MODEL is set",
+        "rerank": "it is used for reranking from the next start on, unless a rerank server or another RERANK_MODEL is set",
+        "embeddings": "it is used for embeddings from the next start on, unless TEI_URL or another EMBEDDING_MODEL is set; collections "
+        "made by another model must be reindexed first (reindex_collection)",
     }[task]
     out.print(f"{shown(name)}: {told}", highlight=False, soft_wrap=True)

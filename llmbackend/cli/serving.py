@@ -21,26 +21,28 @@ def add_to(app: typer.Typer) -> None:
 
 
 def init(
-    file: Annotated[Path, typer.Argument(help="Where settings are read from, if it is here.")] = Path(".env"),
+    file: Annotated[Path, typer.Argument(help="The file to write; settings are read from .env.")] = Path(
+        ".env"
+    ),
 ) -> None:
-    """Write a file of settings with what each is for, and a new API key."""
+    """Write a commented settings file with a new API key."""
     text = (Path(__file__).parent / "settings.env").read_text(encoding="utf-8")
     try:
         with file.open("x", encoding="utf-8") as made:
             file.chmod(0o600)
             made.write(text.replace("{key}", secrets.token_urlsafe(32)))
     except FileExistsError:
-        raise Conflict(f"{file} is there already: it stays as it is") from None
+        raise Conflict(f"{file} exists already and is left as it is") from None
     except OSError as error:
         raise LLMBackendError(f"{file} cannot be written: {error.strerror or error}") from None
-    out.print(f"{file} is written: `llmbackend serve` reads it", highlight=False, soft_wrap=True)
+    out.print(f"wrote {file}: `llmbackend serve` reads it", highlight=False, soft_wrap=True)
 
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Beyond 127.0.0.1 only with an API_KEY set.")] = None,
+    host: Annotated[str | None, typer.Option(help="Other than 127.0.0.1 needs an API_KEY.")] = None,
     port: Annotated[int | None, typer.Option(help="0 lets the system choose.")] = None,
 ) -> None:
-    """Serve the operations over HTTP (port 8888 unless PORT says otherwise)."""
+    """Serve the API over HTTP (port 8888 unless PORT says otherwise)."""
     from ..server.app import run
 
     privacy.keep()
@@ -57,10 +59,10 @@ def serve(
 
 def worker(
     concurrency: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Jobs at work at once (WORKERS, else 2).")
+        int | None, typer.Option(min=1, max=64, help="Jobs running at once (default WORKERS, or 2).")
     ] = None,
 ) -> None:
-    """Do jobs of the server on the same DATA_DIR, or of all on the same DATABASE_URL."""
+    """Run the jobs of the server on the same DATA_DIR, or of all servers on the same DATABASE_URL."""
     from ..worker_process import run
 
     privacy.keep()
@@ -75,7 +77,7 @@ def worker(
 
 
 def demo() -> None:
-    """Show the main job on the documents that come along: in this process first, then over HTTP."""
+    """Show the main features on sample documents: in this process first, then over HTTP."""
     from ..demo import run
 
     run(Console())

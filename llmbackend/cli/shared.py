@@ -1,4 +1,4 @@
-"""What the commands have in common: options, how results and errors are shown, and how a call is interrupted."""
+"""Shared by the commands: options, display of results and errors, and interruption by Ctrl-C."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from rich.text import Text
 from .. import Answer, LLMBackendClient, LLMBackendError, Reply
 
 WIDE = 10_000
-"""Columns where a result goes to a file or another program: nothing is cut or folded there."""
+"""Width for output to a file or another program, so that nothing is cut or folded."""
 
 INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells have it."""
+"""The exit code after Ctrl-C, as in shells."""
 
-# Names and texts are shown as they are: brackets and colons in them mean nothing.
+# Names and texts are shown verbatim: brackets and colons in them are not markup.
 out = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDE)
 errors = Console(stderr=True, markup=False, emoji=False)
-# What a terminal would act on: escape sequences, which make links and more, and marks that turn text around.
+# What a terminal would act on: escape sequences and marks that change the direction of text.
 _UNSHOWN = {
     code: None
     for code in (
@@ -54,11 +54,13 @@ def collection_names(context: typer.Context, incomplete: str) -> list[str]:
 
 
 Collection = Annotated[str, typer.Argument(autocompletion=collection_names)]
-Url = Annotated[str | None, typer.Option(help="The server; without it, this process does the work.")]
-Key = Annotated[str | None, typer.Option(help="The server's API key, if LLM_BACKEND_API_KEY does not tell.")]
+Url = Annotated[
+    str | None, typer.Option(help="The server's URL; without it, everything runs in this process.")
+]
+Key = Annotated[str | None, typer.Option(help="The server's API key; default LLM_BACKEND_API_KEY.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
-# What messages for programs name as arguments is typed as options here.
+# Arguments in error messages, and the options they are here.
 _AS_TYPED = (
     ("LLMBackendClient(api_url=…)", "--url"),
     ("api_url=...", "--url"),
@@ -70,14 +72,14 @@ _AS_TYPED = (
 
 
 def as_typed(message: str) -> str:
-    """An error's message with the options of a command in place of a call's arguments."""
+    """An error's message with a command's options instead of a call's arguments."""
     for argument, option in _AS_TYPED:
         message = message.replace(argument, option)
     return message
 
 
 def tell(error: LLMBackendError, *, as_json: bool) -> None:
-    """An error of ours on stderr: a line, or JSON."""
+    """Print an error on stderr, as a line or as JSON."""
     if as_json:
         print(json.dumps({"error": {**error.to_dict(), "message": as_typed(error.message)}}), file=sys.stderr)
     else:
@@ -87,7 +89,7 @@ def tell(error: LLMBackendError, *, as_json: bool) -> None:
 
 @contextmanager
 def connected(url: str | None, key: str | None) -> Iterator[LLMBackendClient]:
-    """A client; Ctrl-C ends what it does, and the command."""
+    """A client; Ctrl-C stops its work and the command."""
     try:
         with _opened(url, key) as client:
             yield client
@@ -111,7 +113,7 @@ def _nothing() -> Iterator[None]:
 
 @contextmanager
 def bar() -> Iterator[Any]:
-    """A progress bar, as the SDK's `progress=` wants it. Until the first step it says that models are loaded."""
+    """A progress bar for the SDK's `progress=`; says that models are loading until the first step."""
     columns = (
         TextColumn("{task.description:<10}", markup=False),
         BarColumn(),
@@ -133,7 +135,7 @@ def bar() -> Iterator[Any]:
 
 
 def print_json(value: Any) -> None:
-    """One line: texts with what is said beside them, records and lists as they are."""
+    """Print a value as one line of JSON; a Reply or Answer as its text and attributes."""
     out.out(json.dumps(_plain(value), default=str, ensure_ascii=sys.stdout.isatty()), highlight=False)
 
 
@@ -144,13 +146,13 @@ def _plain(value: Any) -> Any:
 
 
 def print_piece(piece: str) -> None:
-    """A part of a text that comes piece by piece."""
+    """Print a piece of a streamed text."""
     out.out(shown(piece), end="", highlight=False)
     sys.stdout.flush()
 
 
 def print_record(record: Mapping[str, Any]) -> None:
-    """Names and values, one below the other."""
+    """Print names and values, one per line."""
     table = Table(show_header=False)
     for name, value in record.items():
         if isinstance(value, list):
@@ -223,7 +225,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str | Text]], n
 
 
 def shown(text: str) -> str:
-    """The text without what a terminal would act on."""
+    """The text without control sequences."""
     return text.translate(_UNSHOWN)
 
 
@@ -239,7 +241,7 @@ def from_stdin() -> str:
 
 
 def text_from(given: str | None) -> str:
-    """A text that is given as such, as a file's name, or, by `-` or where there is none, on stdin."""
+    """A text given literally, as a file's name, or, with `-` or nothing, on stdin."""
     if given in (None, "-"):
         return from_stdin()
     path = Path(str(given))
@@ -247,17 +249,17 @@ def text_from(given: str | None) -> str:
         return path.read_text(encoding="utf-8") if path.is_file() else str(given)
     except UnicodeDecodeError:
         raise typer.BadParameter(f"{path} is not UTF-8 text: ingest reads other files") from None
-    except OSError:  # too long for a name, say
+    except OSError:  # for example, too long for a file name
         return str(given)
 
 
 def object_from(text: str | None, option: str) -> dict[str, Any] | None:
-    """An option that is a JSON object."""
+    """Parse an option that is a JSON object. Raises BadParameter."""
     if text is None:
         return None
     try:
         found = json.loads(text)
         assert isinstance(found, dict)
     except (ValueError, AssertionError):
-        raise typer.BadParameter(f'{option} is a JSON object, such as {{"year": 2026}}') from None
+        raise typer.BadParameter(f'{option} must be a JSON object, such as {{"year": 2026}}') from None
     return found

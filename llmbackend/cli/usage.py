@@ -16,7 +16,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def audit(
-    since: Annotated[str, typer.Option(help="So many days, as in 7d, or the first day.")] = "30d",
+    since: Annotated[str, typer.Option(help="A number of days, such as 7d, or the first day.")] = "30d",
     action: Annotated[str | None, typer.Option(help="An operation such as revoke_key, or refused.")] = None,
     limit: int = 100,
     url: Url = None,
@@ -34,14 +34,14 @@ def audit(
 
 
 def usage(
-    by: Annotated[str, typer.Option(help="Some of project, key, model, operation, day.")] = "project,model",
-    since: Annotated[str, typer.Option(help="So many days, as in 7d, or the first day.")] = "30d",
+    by: Annotated[str, typer.Option(help="Any of project,key,model,operation,day.")] = "project,model",
+    since: Annotated[str, typer.Option(help="A number of days, such as 7d, or the first day.")] = "30d",
     until: Annotated[str | None, typer.Option(help="The last day.")] = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell who used how many tokens, requests and milliseconds."""
+    """Show who used how many tokens, requests and milliseconds."""
     with connected(url, key) as client:
         rows = client.usage(by=by, since=since, until=until)
     if as_json:

@@ -215,7 +215,7 @@ def test_settings_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(SystemExit) as end:
             cli.main()
         assert end.value.code in ({0, None} if code is None else {1})
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     text = (tmp_path / ".env").read_text()
     assert (tmp_path / ".env").stat().st_mode & 0o77 == 0
     from llmbackend import settings

@@ -172,7 +172,7 @@ def test_a_job_waits_while_its_key_has_no_tokens_left(url: str) -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("{", "it is like"),
+        ("{", "write it like"),
         ('{"hr": {"rate": "often"}}', "'often' is not a rate"),
         ('{"hr": {"concurrent": 0}}', "concurrent must be a number of at least 1"),
         ('{"hr": {"speed": 1}}', "'speed' is not one of"),

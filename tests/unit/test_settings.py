@@ -135,8 +135,8 @@ def test_a_misspelt_setting_is_told(
     (tmp_path / ".env").write_text("LLMBACKEND_MAX_REPLY_BYTE=1\n")
     load()
     assert [record.getMessage() for record in caplog.records] == [
-        "LLMBACKEND_MAX_REPLY_BYTE is no setting: is it LLMBACKEND_MAX_REPLY_BYTES that is meant?",
-        "LLMBACKEND_PROT is no setting: is it LLMBACKEND_PORT that is meant?",
+        "LLMBACKEND_MAX_REPLY_BYTE is not a setting: do you mean LLMBACKEND_MAX_REPLY_BYTES?",
+        "LLMBACKEND_PROT is not a setting: do you mean LLMBACKEND_PORT?",
     ]
 
 

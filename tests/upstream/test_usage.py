@@ -395,7 +395,7 @@ def test_prices_make_costs(servers: list[Counting], tmp_path: Path) -> None:
         client.chat("please write 4")
         [row] = client.usage()
         assert row.cost == 3 * 2 + 4 * 0.5
-    with pytest.raises(ValueError, match="of a million tokens"):
+    with pytest.raises(ValueError, match="per million tokens"):
         Settings.model_validate({"usage_prices": '{"m": {"promt": 1}}'})
 
 
