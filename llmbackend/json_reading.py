@@ -25,6 +25,9 @@ VALUES = 1_000_000
 CONTAINERS = 250_000
 """Lists and objects among them, which take the most room: a document with metadata is two."""
 
+NAMES = 10_000
+"""In one object: what is wrong with each would be told."""
+
 MAX_NESTING = 100
 """Lists and objects within each other; the parser itself takes 200."""
 
@@ -39,6 +42,8 @@ _UNFINISHED = re.compile(
     rb"\\(?:u[0-9a-fA-F]{0,3})?\Z|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u[0-9a-fA-F]{0,3})?)?\Z|[\xc0-\xff][\x80-\xbf]*\Z"
 )
 """The beginning of a character at the end of a text, or one that its other half may follow."""
+_LONGEST = 12
+"""Bytes of a character: of two escapes."""
 _EMPTY = re.compile(rb"\s*(?:[]}]|\Z)")
 _HELD = uuid.uuid4().hex
 """The key, in a piece, of a value that began in the piece before: one that no caller knows."""
@@ -66,9 +71,25 @@ def read(body: bytes | bytearray, name: str) -> Any:
     Raises TooLarge if there is too much in it, InvalidRequest if it is no JSON.
     """
     try:
-        return _in_pieces(body, _scan(body, name), _mended)
+        value = _in_pieces(body, _scan(body, name), _mended)
     except ValueError as error:
         raise InvalidRequest(f"{name}: the body is not JSON: {error}") from error
+    _check_names(value, name)
+    return value
+
+
+def _check_names(value: Any, name: str) -> None:
+    left = [value] if isinstance(value, dict | list) else []
+    while left:
+        threads.give_way()
+        one = left.pop()
+        if isinstance(one, dict) and len(one) > NAMES:
+            raise TooLarge(
+                f"{name}: an object in the request has more than {NAMES:,} fields: send less at a time",
+                details={"limit": NAMES},
+            )
+        values = one.values() if isinstance(one, dict) else one
+        left += (each for each in values if isinstance(each, dict | list))
 
 
 async def reply(body: bytes) -> Any:
@@ -165,9 +186,10 @@ def _slices(body: bytes | bytearray) -> Iterator[tuple[int, list[bytes], int]]:
     Each ends with a whole character.
     """
     start, first = 0, 0
+    size = max(SLICE, 2 * _LONGEST)
     while start < len(body):
-        text = bytes(body[start : start + SLICE])
-        if start + SLICE < len(body):
+        text = bytes(body[start : start + size])
+        if start + size < len(body):
             text = text[: _whole(text)]
         parts = text.replace(b"\\\\", b"__").replace(b'\\"', b"__").split(b'"')
         yield start, parts, first
@@ -177,7 +199,7 @@ def _slices(body: bytes | bytearray) -> Iterator[tuple[int, list[bytes], int]]:
 
 def _whole(text: bytes) -> int:
     """How many bytes of a slice are whole characters."""
-    begins = len(text) - 12  # of two escapes
+    begins = len(text) - _LONGEST
     while found := _UNFINISHED.search(text, begins):
         before = text[: found.start()]
         if (len(before) - len(before.rstrip(b"\\"))) % 2 == 0:

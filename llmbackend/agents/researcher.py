@@ -163,7 +163,10 @@ class FixedPlan(Workflow):
             return None
         async with self._run.step("compare"):
             several = len({one.collection for one in collected}) > 1
-            order = await self._run.readable()
+            order = [
+                *(await self._run.readable()),
+                *(one.collection for one in collected),
+            ]  # deleted meanwhile
             collected = sorted(collected, key=lambda one: (one.number, order.index(one.collection)))
             numbers = sorted({one.number for one in collected})
             told: list[str] = []

@@ -35,7 +35,7 @@ def access_needed(fields: Mapping[str, Any]) -> AccessNeeded:
             rights.append("read")
             collections += collections_in(about.get("vector_store_ids"))
     given = fields.get("input")
-    kinds = {_about(item).get("type") for item in (given if isinstance(given, list) else ())}
+    kinds = [_about(item).get("type") for item in (given if isinstance(given, list) else ())]
     decides = "mcp_approval_response" in kinds or (
         # Of a function that an agent has called, whose run is a job.
         "function_call_output" in kinds and isinstance(model, str) and model.startswith(AGENT)

@@ -70,10 +70,35 @@ class NullIs:
         )
 
 
+def letting_others_run(value: Any) -> Any:
+    threads.give_way()
+    return value
+
+
+def _stop_at_first(schema: Any) -> None:
+    """In every list of a schema."""
+    left = [schema]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            if one.get("type") == "list":
+                one["fail_fast"] = True
+            left.extend(one.values())
+        elif isinstance(one, list | tuple):
+            left.extend(one)
+
+
 class Request(BaseModel):
     """Base of everything a caller sends."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Of a list, the first wrong item is told: pydantic would hold the interpreter's lock while it describes all."""
+        schema = handler(source)
+        _stop_at_first(schema)
+        return schema
 
     @model_validator(mode="after")
     def _let_others_run(self) -> Self:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     Discriminator,
     Field,
     Tag,
     WithJsonSchema,
 )
 
-from .base import NullIs, Question, Request, Response
+from .base import NullIs, Question, Request, Response, letting_others_run
 
 # Embeddings (OpenAI's wire)
 
@@ -31,7 +32,11 @@ def _kind_of_input(value: Any) -> str:
     return "list[str]"
 
 
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1, max_length=100_000)]
+TokenIds = Annotated[
+    list[Annotated[int, Field(ge=0, lt=2**63)]],
+    Field(min_length=1, max_length=100_000),
+    AfterValidator(letting_others_run),
+]
 # The embedder says which of several is empty.
 _Text = Annotated[str, WithJsonSchema({"type": "string", "minLength": 1})]
 EmbedInput = Annotated[

@@ -225,3 +225,22 @@ def test_a_header_of_a_watcher_is_no_number(server_url: str) -> None:
 def test_a_prompt_without_messages_is_refused_at_the_door(client: LLMBackendClient) -> None:
     with pytest.raises(InvalidRequest, match=r"prompts\.1"):
         client.submit_job("batch_chat", {"prompts": ["Hello", []]})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"input": [{"type": []}]},
+        {"input": [{"type": {"a": 1}}, 1, None]},
+        {"input": "a", "model": []},
+        {"input": "a", "tools": [{"type": "file_search", "vector_store_ids": [["a"], {}]}]},
+        {"input": "a", "tools": [{"type": {}}, "a"]},
+    ],
+    ids=str,
+)
+def test_what_a_response_needs_is_asked_of_params_of_any_form(
+    client: LLMBackendClient, wrong: dict[str, Any]
+) -> None:
+    """Rights are looked at before the params are."""
+    with pytest.raises(InvalidRequest, match="params of a respond job"):
+        client.submit_job("respond", wrong)

@@ -50,8 +50,8 @@ LONG = ['Quotes, "\\ and\n', "é€𝄞", "\\ud834", "]}, "]
         *([text * 200_000] for text in LONG),
         {"before": 1, "a": {"b": [["x", LONG[0] * 200_000, "y"]]}, "after": [2]},
         {LONG[0] * 200_000: "a long name", "\0": LONG[1] * 200_000},
-        {str(number): number for number in range(200_000)},
-        {"a": {str(number): [] for number in range(200_000)}, "b": 1},
+        {str(number): "a" * 200 for number in range(9_000)},
+        {"a": {str(number): ["a" * 200] for number in range(9_000)}, "b": 1},
     ],
     ids=[
         "quotes",
