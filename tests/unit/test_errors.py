@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 
 import pytest
 from pydantic import ValidationError
 
-from llmbackend import LLMBackendError, StreamInterrupted, TransportError
+from llmbackend import InvalidRequest, LLMBackendClient, LLMBackendError, StreamInterrupted, TransportError
 from llmbackend import errors as core
 from llmbackend.errors import invalid
 from llmbackend.schemas import RagIngestRequest
@@ -97,3 +98,17 @@ def test_of_a_text_or_an_object_the_one_that_was_meant_is_told(document: object,
     with pytest.raises(ValidationError) as caught:
         RagIngestRequest.model_validate({"collection": "c", "documents": [document]})
     assert invalid(caught.value, "rag_ingest").message == f"rag_ingest: {told}"
+
+
+@dataclasses.dataclass
+class Noted:
+    id: str
+    text: str
+
+
+def test_a_dataclass_is_told_how_to_become_a_document() -> None:
+    with (
+        LLMBackendClient("http://127.0.0.1:9", "no-key") as client,
+        pytest.raises(InvalidRequest, match=r"documents\[0\] is a Noted: .*dataclasses\.asdict"),
+    ):
+        client.rag_ingest([Noted("a", "b")], "c")
