@@ -36,10 +36,10 @@ QUIET = 0.25
 """Seconds without a call or job after which it goes on. It stops within the time of a passage, a tenth of a second."""
 
 FEW = 40
-"""Passages that a question waits for, if no more are left to read: then the first answer is what later ones are."""
+"""Passages of a collection that a question waits for: then the first answer is what later ones are."""
 
-PATIENCE = 10.0
-"""Seconds for which it waits at most. On two idle cores, 40 passages of 150 words take 2."""
+PATIENCE = 30.0
+"""Seconds for which it waits at most, on a busy machine. On two idle cores, 40 passages of 150 words take 2."""
 
 SAMPLE = 20
 """Passages by which is told whether the judge knows a collection's language."""
@@ -130,11 +130,11 @@ class ReadingAhead:
         return {one.name: await threads.processor(ahead.cosines, vector) for one, ahead in read.items()}
 
     async def catch_up(self, collections: Sequence[Collection]) -> None:
-        """Have the rest read of those just written to, where that is little: a question waits for it."""
+        """Have those that are small, and were just written to, read: a question waits for it."""
         for one in collections:
             if self._is_behind(one) and self._most and self._judge.here:
                 counts = await one.counted()
-                if counts is not None and counts[1] - len(self._read.get(one, ())) <= FEW:
+                if counts is not None and counts[1] <= FEW:
                     with tracing.current().waiting(), move_on_after(PATIENCE):
                         await self._followed(one)
 
