@@ -320,23 +320,12 @@ def test_a_server_that_refuses_one_function_is_believed(
 
 @both
 @pytest.mark.parametrize("passed", [False, True], ids=["as a chat", "passed on"])
-@pytest.mark.parametrize(
-    "said",
-    [
-        "smollm2 is not a multimodal model",
-        "At most 0 image(s) may be provided in one prompt.",
-        "this model does not support image input",
-        "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj",
-        "messages[0]: unknown variant `image_url`, expected `text`",
-        "Invalid content type. image_url is only supported by certain models.",
-    ],
-)
 def test_a_server_whose_model_reads_text_only_makes_nothing_up_of_a_picture(
-    connect: Connect, upstream: Upstream, stream: bool, passed: bool, said: str
+    connect: Connect, upstream: Upstream, stream: bool, passed: bool
 ) -> None:
     client = connect()
     upstream.has_responses = passed
-    upstream.refusals.append(said)
+    upstream.refusals.append("smollm2 is not a multimodal model")
     content = [
         {"type": "input_text", "text": "What is this?"},
         {"type": "input_image", "image_url": PIXEL},
@@ -346,7 +335,7 @@ def test_a_server_whose_model_reads_text_only_makes_nothing_up_of_a_picture(
     assert told["content"][0]["text"] == (
         "I cannot tell what the picture shows: ok reads text only. What I know is that it is a picture in PNG, 1 by 1 pixels."
     )
-    upstream.refusals.append(said)
+    upstream.refusals.append("smollm2 is not a multimodal model")
     more = {"previous_response_id": response["id"], "input": "What else?"}
     assert _respond(client, stream, **more)["output"][0]["content"][0]["text"] == REPLY
     sent = upstream.seen[-1]["messages"]
