@@ -20,10 +20,12 @@ from .judge import Judge
 from .local_chat import LocalChat
 from .minilm import MiniLM
 from .models_folder import ModelsFolder
-from .remote_embedders import OpenAICompatibleEmbedder, RemoteEmbedder, TEIEmbedder
+from .openai_embedder import OpenAICompatibleEmbedder
+from .remote_embedders import RemoteEmbedder
 from .replicas import Replicas
 from .rerank import JinaReranker, NoReranker, Reranker, TEIReranker
 from .static_vectors import WORDLLAMA, StaticEmbedder, static_model
+from .tei_embedder import TEIEmbedder
 from .upstream import Upstream
 
 

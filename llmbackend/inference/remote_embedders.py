@@ -1,14 +1,13 @@
-"""Embedding models on servers: OpenAI-compatible ones and TEI, which differ in their wire only.
+"""Embedding models on servers: what OpenAI-compatible ones (openai_embedder.py) and TEI (tei_embedder.py) share.
 
-A text longer than the model takes is told to the caller and cut as asked. Where the limit is known, the server counts
-the texts that are probably beyond it; a refusal tells of the others, and of all where the limit is not known. Counting
-every text that might be too long would cost a request a text.
+A text longer than the model's limit is reported to the caller and cut as asked. If the limit is known, the server counts the
+tokens of texts that are probably beyond it; other texts show by being refused. Counting every text that might be too long
+would cost one request per text.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -17,19 +16,16 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate, pairwise
-from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import tracing
-from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
+from ..errors import BackendError, InvalidRequest
 from . import budget
 from .batches import BYTES_A_TOKEN, Limits, ask_in_batches, size
-from .context_limits import COUNTING, Length, counted
-from .embeddings import Cut, EmbeddingBatch, TextRefused, TokenIds, TooLong, added, checked, no_tokens
-from .fallback import context, listed
+from .context_limits import Length
+from .embeddings import Cut, EmbeddingBatch, TokenIds, TooLong, added, checked, no_tokens
 from .fingerprint import TEXTS, Fingerprint
 from .long_texts import mean, shorter
-from .tei import read_info, tokens_told
 from .upstream import Upstream
 
 if TYPE_CHECKING:
@@ -46,13 +42,6 @@ SHORT = 500
 
 SAMPLE = 8
 """Texts that are counted first: their tokens per character may spare counting the others."""
-
-ASK_AGAIN = 60.0
-"""Seconds until a server that did not tell its limit is asked again."""
-
-TOKEN_CHARACTERS = 100
-"""Characters that a token has at most. TEI reads no text of more than 250 times its limit, so that longer are sent in pieces."""
-
 
 TRIES = 3
 """How often texts are embedded again because the server's model has changed."""
@@ -155,7 +144,7 @@ class RemoteEmbedder(ABC):
                 f"{self._upstream.name} at {self._upstream.url} takes no text of twenty words: is its model for texts?",
                 details={"backend": self._upstream.name},
             )
-        found = Fingerprint(name, vectors=_matrix(rows))
+        found = Fingerprint(name, vectors=matrix(rows))
         known = self.known
         if known is None or not known.same_vectors(found):
             if known is not None:
@@ -315,7 +304,7 @@ def _assembled(
         if len(leaves) == 1:
             return rows[leaves[0]], 1
         found = [rows[leaf] for leaf in leaves]
-        vector = mean(_matrix(found), [size(leaf) for leaf in leaves])
+        vector = mean(matrix(found), [size(leaf) for leaf in leaves])
         return Row(vector.tobytes(), added(*(row.tokens for row in found))), len(leaves)
 
     made = {text: whole(text) for text in long if text in parts}
@@ -325,112 +314,16 @@ def _assembled(
         if (length := long.get(text)) is not None
     ]
     found = [made[text][0] if text in made else rows[text] for text in texts]
-    return EmbeddingBatch(_matrix(found), [row.tokens for row in found], cut, noted=True)
+    return EmbeddingBatch(matrix(found), [row.tokens for row in found], cut, noted=True)
 
 
-def _matrix(rows: list[Row]) -> NDArray[np.float32]:
+def matrix(rows: list[Row]) -> NDArray[np.float32]:
     import numpy as np
 
     return np.frombuffer(b"".join([row.vector for row in rows]), np.float32).reshape(len(rows), -1)
 
 
-class OpenAICompatibleEmbedder(RemoteEmbedder):
-    """Any server with /v1/embeddings. Vectors are asked for as base64, which not every server gives."""
-
-    def __init__(self, upstream: Upstream, model: str) -> None:
-        super().__init__(upstream, Limits(texts=64))
-        self._name = model
-        self._root = upstream.root(COUNTING)
-        self._ask_at = 0.0  # when to read the list, where that failed
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    async def _called(self) -> str:
-        name = await self._told()
-        if self._upstream.name == "LiteLLM":
-            name = await self._behind() or name
-        return name or (self.known.model if self.known else self.name)
-
-    async def _told(self) -> str | None:
-        """Read the server's list: how many tokens the model takes, and what it is; later, if that fails."""
-        self._ask_at = time.monotonic() + ASK_AGAIN
-        with suppress(LLMBackendError):
-            for model in await listed(self._upstream, time.monotonic() + COUNTING, retries=0):
-                if model["id"] == self.name:
-                    self._limit = context(model) or self._limit
-                    self._ask_at = inf
-                    root = model.get("root")  # vLLM's: what it was started with, whatever it is asked for by
-                    return root if isinstance(root, str) and root else self.name
-            self._ask_at = inf
-        return None
-
-    async def _behind(self) -> str | None:
-        """The model that an alias of LiteLLM's stands for, where the key may know."""
-        with suppress(LLMBackendError), self._upstream.translated():
-            told = await self._upstream.get("/model/info", time.monotonic() + COUNTING, retries=0)
-            for model in told["data"]:
-                if model["model_name"] == self.name:
-                    return str(model["litellm_params"]["model"])
-        return None
-
-    async def embed_tokens(
-        self, texts: Sequence[TokenIds], *, dimensions: int | None = None
-    ) -> EmbeddingBatch:
-        rows = await ask_in_batches(texts, self._room, partial(self._ask, dimensions=dimensions))
-        for text, row in rows.items():
-            if isinstance(row, Length):
-                raise TextRefused(
-                    text, f"there are {len(text)} token ids and the model takes {row.limit}", row._asdict()
-                )
-        found = [row for text in texts if isinstance(row := rows[text], Row)]
-        return EmbeddingBatch(_matrix(found), [row.tokens for row in found], noted=True)
-
-    async def _prepare(self, texts: Sequence[str]) -> None:
-        if time.monotonic() >= self._ask_at and any(size(text) > SHORT for text in texts):
-            await self._told()
-
-    async def _ask(self, batch: list[Any], *, dimensions: int | None, truncate: bool = False) -> list[Row]:
-        asked: dict[str, Any] = {"model": self.name, "input": batch, "encoding_format": "base64"}
-        if dimensions is not None:
-            asked["dimensions"] = dimensions
-        unanswered = partial(_note, self.name, None, batch)
-        reply, _ = await self._upstream.have_read("/embeddings", asked, len(batch), unanswered=unanswered)
-        with self._upstream.translated():
-            data = sorted(reply["data"], key=lambda item: item["index"])
-            rows = [_floats(item["embedding"]) for item in data]
-            total = (reply.get("usage") or {}).get("prompt_tokens")
-            _note(self.name, total, batch)
-            if [item["index"] for item in data] != list(range(len(data))):
-                raise BackendError(
-                    f"{self._upstream.name} sent vectors whose numbers do not fit the texts",
-                    details={"backend": self._upstream.name},
-                )
-        values = self._vectors(rows, len(batch), dimensions)
-        # Some servers that do not count say 0.
-        tokens = _shares(total if isinstance(total, int) and total else None, batch)
-        return [Row(vector.tobytes(), count) for vector, count in zip(values, tokens, strict=True)]
-
-    async def _count(self, texts: list[str]) -> dict[str, int]:
-        async def count(batch: list[str]) -> list[int | None]:
-            return [await counted(self._root, {"model": self.name, "prompt": text}) for text in batch]
-
-        counts = await ask_in_batches(texts, lambda: Limits(texts=1), count)
-        return {text: tokens for text, tokens in counts.items() if isinstance(tokens, int)}
-
-    async def close(self) -> None:
-        await self._root.close()
-        await super().close()
-
-
-def _floats(embedding: Any) -> Any:
-    import numpy as np
-
-    return np.frombuffer(base64.b64decode(embedding), "<f4") if isinstance(embedding, str) else embedding
-
-
-def _note(model: str, tokens: Any, batch: Sequence[Any]) -> None:
+def note(model: str, tokens: Any, batch: Sequence[Any]) -> None:
     """Note what a request took, whatever becomes of its reply; an estimate where the server does not tell."""
     told = isinstance(tokens, int) and tokens > 0
     if not told:
@@ -441,7 +334,7 @@ def _note(model: str, tokens: Any, batch: Sequence[Any]) -> None:
     tracing.current().used(model, {"embedded_tokens": tokens}, estimated=not told)
 
 
-def _shares(total: int | None, batch: Sequence[str | TokenIds]) -> Sequence[int | None]:
+def shares(total: int | None, batch: Sequence[str | TokenIds]) -> Sequence[int | None]:
     """A batch's tokens, told in one sum, dealt out by the texts' sizes."""
     if total is None:
         return [None] * len(batch)
@@ -450,66 +343,3 @@ def _shares(total: int | None, batch: Sequence[str | TokenIds]) -> Sequence[int 
     return [
         after - before for before, after in pairwise(total * end // whole for end in [0, *accumulate(sizes)])
     ]
-
-
-class TEIEmbedder(RemoteEmbedder):
-    """Text Embeddings Inference by its own API (POST /embed): https://huggingface.github.io/text-embeddings-inference"""
-
-    truncates = True
-
-    def __init__(self, upstream: Upstream, model: str | None) -> None:
-        super().__init__(upstream, Limits(texts=32))
-        self._name = model
-
-    @property
-    def name(self) -> str:
-        return self._name or (self.known.model if self.known else "tei")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (*super().names, "tei")
-
-    async def _called(self) -> str:
-        info = await read_info(self._upstream)
-        self._limits = info.limits
-        if info.permits is not None:
-            self._upstream.budget.tell(info.permits)
-        self._limit = int(info.limits.tokens_a_text) if info.limits.tokens_a_text < inf else None
-        return info.model or self._name or "tei"
-
-    async def _prepare(self, texts: Sequence[str]) -> None:
-        """It was asked before."""
-
-    async def _ask(self, batch: list[str], *, dimensions: int | None, truncate: bool = False) -> list[Row]:
-        if truncate and self._limit is not None:
-            batch = [text[: TOKEN_CHARACTERS * self._limit] for text in batch]
-        asked: dict[str, Any] = {"inputs": batch, "truncate": truncate}
-        if dimensions is not None:
-            asked["dimensions"] = dimensions
-        unanswered = partial(_note, self.name, None, batch)
-        reply, headers = await self._upstream.have_read("/embed", asked, len(batch), unanswered=unanswered)
-        _note(self.name, total := tokens_told(headers), batch)
-        with self._upstream.translated():
-            rows = list(reply)
-        tokens = _shares(total, batch)
-        values = self._vectors(rows, len(batch), dimensions)
-        return [Row(vector.tobytes(), count) for vector, count in zip(values, tokens, strict=True)]
-
-    async def _count(self, texts: list[str]) -> dict[str, int]:
-        step = TOKEN_CHARACTERS * (self._limit or SHORT)
-        pieces = {text: [text[start : start + step] for start in range(0, len(text), step)] for text in texts}
-        try:
-            counts = await ask_in_batches(
-                (piece for text in texts for piece in pieces[text]), lambda: self._limits, self._tokenize
-            )
-        except (NotFound, InvalidRequest):
-            return {}  # it does not count: its refusal will tell
-        return {
-            text: sum(count for piece in pieces[text] if isinstance(count := counts[piece], int))
-            for text in texts
-        }
-
-    async def _tokenize(self, batch: list[str]) -> list[int]:
-        reply = await self._upstream.post("/tokenize", {"inputs": batch})
-        with self._upstream.translated():
-            return [len(tokens) for tokens in reply]

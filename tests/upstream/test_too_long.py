@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from llmbackend import InvalidRequest, LLMBackendClient
-from llmbackend.inference import remote_embedders
+from llmbackend.inference import openai_embedder
 from llmbackend.inference.context_limits import Length, told
 from llmbackend.inference.long_texts import shorter
 from tests.server import KEY as SERVER_KEY
@@ -153,7 +153,7 @@ def test_a_server_that_did_not_tell_its_limit_is_asked_again(
     client.embed(["the first " * 60])
     client.embed(["the second " * 60])
     assert upstream.listed == 1, "not at each call"
-    monkeypatch.setattr(remote_embedders, "ASK_AGAIN", 0.0)
+    monkeypatch.setattr(openai_embedder, "ASK_AGAIN", 0.0)
     client = connect(embedding_model="ok")
     upstream.faults = ["500"]
     client.embed(["the third " * 60])
