@@ -4459,13 +4459,23 @@ def _turns(messages: Any) -> Any:
     return turns
 
 
+def _is_token_ids(text: Any) -> bool:
+    """Whether it is a text as token ids, which some embedding servers take."""
+    return isinstance(text, list) and bool(text) and all(type(one) is int for one in text)
+
+
 def _all_texts(texts: Any) -> Any:
     """Texts; raises InvalidRequest where there are none, or something else is among them."""
     if isinstance(texts, list) and texts:
         if set(map(type, texts)) == {str}:
             return texts
         odd = next(
-            (place for place, text in enumerate(texts) if isinstance(text, (bytes, list, tuple))), None
+            (
+                place
+                for place, text in enumerate(texts)
+                if isinstance(text, (bytes, list, tuple)) and not _is_token_ids(text)
+            ),
+            None,
         )
         if odd is None:
             return texts  # NaN and the like, which the reading of values tells
