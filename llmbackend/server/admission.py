@@ -1,8 +1,8 @@
-"""Admission: limits on requests in flight and their bodies, in all and per project. Pure ASGI."""
+"""Admission: limits on requests in flight and their bodies, in all and per project."""
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from ..access.limits import Limiter
 from ..access.register import Register
@@ -10,7 +10,6 @@ from ..errors import Overloaded
 from ..operations import OPERATIONS
 from ..settings import Settings
 from .access import PUBLIC
-from .replies import error_response
 from .shares import Reservation, Shares
 
 _SPENDING = {row.path for row in OPERATIONS.values() if row.asks or row.path.startswith("/v1/rag/")}
@@ -27,8 +26,7 @@ class Admission:
     With several projects, one project gets at most half of each limit.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, register: Register, limiter: Limiter) -> None:
-        self._app = app
+    def __init__(self, settings: Settings, register: Register, limiter: Limiter) -> None:
         self._limiter = limiter
         requests = settings.max_requests
         self._requests = Shares(
@@ -41,34 +39,28 @@ class Admission:
             size, lambda: half if register.several else size, "bytes of requests", "MAX_BODIES_BYTES"
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def enter(self, scope: Scope) -> None:
+        """Admit a request; call `leave` when it has ended, even if this raises Overloaded."""
         if scope["path"] in PUBLIC:
-            await self._app(scope, receive, send)
             return
         caller = scope["caller"]
-        owner = caller.project
         limited = scope["limited"] = self._limiter.admission(caller, spends=_spends(scope["path"]))
-        under_way = Reservation(self._requests, owner)
-        body = scope["reserved"] = Reservation(self._bodies, owner)
         try:
-            under_way.grow(1)
+            self._requests.take(caller.project, 1)
+            scope["reserved"] = Reservation(self._bodies, caller.project)
             if limited is not None:
                 await limited.enter()
         except Overloaded as error:
-            under_way.release()
             if limited is not None:
-                limited.leave(None)
                 self._limiter.reached(error, caller)
-            await error_response(error, scope["request_id"])(scope, receive, send)
+            raise
+
+    def leave(self, scope: Scope) -> None:
+        """Release what the request held; by now, a stream has ended too."""
+        if (body := scope.get("reserved")) is None:
             return
-        try:
-            await self._app(scope, receive, send)
-        finally:  # by now, a stream has ended too
-            under_way.release()
-            body.release()
-            if limited is not None:
-                trace = scope.get("trace")
-                limited.leave(sum(trace.tokens.values()) if trace is not None else None)
+        body.release()
+        self._requests.give_back(scope["caller"].project, 1)
+        if (limited := scope["limited"]) is not None:
+            trace = scope.get("trace")
+            limited.leave(sum(trace.tokens.values()) if trace is not None else None)

@@ -15,18 +15,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import uvicorn
 from anyio import CancelScope
-from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Match, Route
+from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__, operations
@@ -51,61 +50,40 @@ VERSION = (b"x-llmbackend-version", __version__.encode())
 """Header by which a client checks its own version."""
 
 
-def create_app(
-    backend: Backend, refusals: Refusals | None = None, metrics: Metrics | None = None
-) -> Starlette:
+def create_app(backend: Backend, refusals: Refusals | None = None, metrics: Metrics | None = None) -> ASGIApp:
     """The application that serves an open Backend."""
     # Paths with fields last, longest first, because `project/collection` also matches where a single name does.
     rows = sorted(OPERATIONS.values(), key=lambda row: ("{" in row.path, -row.path.count("/")))
-    routes = [_route(row)(_path(row), _Endpoint(backend, row), methods=[row.method]) for row in rows]
     metrics = metrics or Metrics(backend)
-    routes.append(Route(PATH, metrics.endpoint))
-    routes += [Route("/health/live", _live), Route("/openapi.json", _openapi)]
-    return Starlette(
-        routes=routes,
-        middleware=[
-            *_cors(backend.settings.origins),
-            Middleware(RequestId, refusals=refusals or Refusals(), metrics=metrics),
-            Middleware(Access, register=backend.register),
-            Middleware(
-                Admission, settings=backend.settings, register=backend.register, limiter=backend.limiter
-            ),
-        ],
-        exception_handlers={
-            LLMBackendError: _refuse,
-            HTTPException: _no_route,
-            ClientDisconnect: _gone,
-            Exception: _unforeseen,
-        },
-    )
+    routes = [_route(row)(_path(row), _Endpoint(backend, row), methods=[row.method]) for row in rows]
+    routes += [
+        Route(PATH, metrics.endpoint),
+        Route("/health/live", JSONResponse({"status": "ok"}), methods=["GET"]),
+        Route("/openapi.json", _openapi),
+    ]
+    register = backend.register
+    admission = Admission(backend.settings, register, backend.limiter)
+    app = _Door(routes, Access(register), admission, refusals or Refusals(), metrics)
+    return _with_cors(app, backend.settings.origins)
 
 
-def _cors(origins: list[str]) -> list[Middleware]:
+def _with_cors(app: ASGIApp, origins: list[str]) -> ASGIApp:
     """Lets pages of other sites call. Keys travel in headers, so cookies are not allowed."""
     if not origins:
-        return []
-    return [
-        Middleware(
-            CORSMiddleware,
-            allow_origins=origins,
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["*"],
-            expose_headers=["*"],
-        )
-    ]
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=["*"],
+    )
 
 
 def _path(operation: Operation) -> str:
     """The path in Starlette's syntax: names of models and of other projects' collections contain slashes."""
     path = operation.path.replace("{model}", "{model:path}")
     return path.replace("{collection}", "{collection:qualified}").replace("{name}", "{name:qualified}")
-
-
-class _Fixed(Route):
-    """A route without fields: compares strings first, because Starlette's regular expression takes ten times as long."""
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        return super().matches(scope) if scope["path"] == self.path else (Match.NONE, {})
 
 
 _FIXED = {row.path for row in OPERATIONS.values() if "{" not in row.path}
@@ -119,7 +97,7 @@ class _WithFields(Route):
 
 
 def _route(operation: Operation) -> type[Route]:
-    return _WithFields if "{" in operation.path else _Fixed
+    return Route if operation.path in _FIXED else _WithFields
 
 
 class _QualifiedName(Convertor[str]):
@@ -145,11 +123,7 @@ class _Endpoint:
         self._operation = operation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive, send)
-        try:
-            reply = await self._answer(request)
-        except LLMBackendError as error:
-            reply = await _refuse(request, error)
+        reply = await self._answer(Request(scope, receive, send))
         await reply(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
@@ -205,89 +179,108 @@ async def _body(
     return body, request.path_params
 
 
-async def _live(request: Request) -> Response:
-    return JSONResponse({"status": "ok"})
-
-
 async def _openapi(request: Request) -> Response:
     return JSONResponse(document())
 
 
-async def _refuse(request: Request, error: Exception) -> Response:
-    assert isinstance(error, LLMBackendError)
-    if error.status >= 500:
-        # The message may quote a model's text, which does not belong in logs.
-        what = error.code if "text" in error.details else error.message
-        log.warning("%s: %s", origin(request.scope), what)
-    return error_response(error, request.scope.get("request_id"))
+class _Door:
+    """Every request passes here: it gets an id, its caller is identified, it is admitted or refused; errors become replies.
 
-
-async def _no_route(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    path = request.scope["path"][:200]
-    ours: LLMBackendError = NotFound(f"there is no {request.method} {path}: see /openapi.json")
-    if error.status_code != 405:
-        return error_response(ours, request.scope.get("request_id"))
-    # Starlette only knows the methods of the first route that matches.
-    methods: set[str] = set()
-    for route in request.app.routes:
-        if route.matches(request.scope)[0] is not Match.NONE:
-            methods |= route.methods
-    allowed = ", ".join(sorted(methods))
-    ours = MethodNotAllowed(f"{path} takes {allowed}, not {request.method}: see /openapi.json")
-    reply = error_response(ours, request.scope.get("request_id"))
-    reply.headers["Allow"] = allowed
-    return reply
-
-
-async def _gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=499)  # nobody reads it
-
-
-async def _unforeseen(request: Request, error: Exception) -> Response:
-    log.error("%s failed unexpectedly", origin(request.scope), exc_info=error)
-    return error_response(LLMBackendError("the server failed unexpectedly"), request.scope.get("request_id"))
-
-
-class RequestId:
-    """Gives every request an id, for the header X-Request-Id, errors and the log; logs refusals.
-
-    Requests that the connection has refused are answered here. The header X-LLMBackend-Overhead-Ms is the time until
-    the reply began, less the time spent in models.
+    The id goes into the header X-Request-Id, errors and the log. Requests that the connection has refused are answered
+    here. The header X-LLMBackend-Overhead-Ms is the time until the reply began, less the time spent in models.
     """
 
-    def __init__(self, app: ASGIApp, refusals: Refusals, metrics: Metrics) -> None:
-        self._app = app
+    def __init__(
+        self, routes: list[Route], access: Access, admission: Admission, refusals: Refusals, metrics: Metrics
+    ) -> None:
+        self._routes = routes
+        self._router = Router(routes)
+        # Paths without fields need one look-up; the router tries one regular expression after the other.
+        self._direct = {
+            (method, route.path): route.app
+            for route in routes
+            if "{" not in route.path
+            for method in route.methods or ()
+        }
+        self._access = access
+        self._admission = admission
         self._refusals = refusals
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._router(scope, receive, send)
             return
         request_id = scope["request_id"] = os.urandom(16).hex()
-        scope["caller"] = NOBODY
+        scope["caller"], scope["app"] = NOBODY, self
+        begun = False
 
-        async def send_with_id(message: Message) -> None:
+        async def reply(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 if 400 <= message["status"] < 500:
                     self._refusals.note(scope, message["status"])
                     self._metrics.refused(message["status"])
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), VERSION]
+                headers = [*message["headers"], (b"x-request-id", request_id.encode()), VERSION]
                 if (limited := scope.get("limited")) is not None:
-                    message["headers"] += limited.headers()
+                    headers += limited.headers()
                 if (trace := scope.get("trace")) is not None:
-                    overhead = f"{trace.overhead * 1000:.2f}".encode()
-                    message["headers"].append((b"x-llmbackend-overhead-ms", overhead))
+                    headers.append((b"x-llmbackend-overhead-ms", b"%.2f" % (trace.overhead * 1000)))
+                message["headers"] = headers
             await send(message)
 
-        if (refusal := scope.get("state", {}).get("refusal")) is None:
-            await self._app(scope, receive, send_with_id)
-            return
-        status, error = refusal
-        reply = error_response(error, request_id)
-        reply.status_code = status
-        await reply(scope, receive, send_with_id)
+        try:
+            if (refusal := scope.get("state", _NOTHING).get("refusal")) is not None:
+                status, error = refusal
+                answer = error_response(error, request_id)
+                answer.status_code = status
+                await answer(scope, receive, reply)
+                return
+            await self._access.identify(scope)
+            await self._admission.enter(scope)
+            route = self._direct.get((scope["method"], scope["path"]), self._router)
+            await route(scope, receive, reply)
+        except Exception as error:
+            if begun:
+                raise
+            await self._error(scope, error)(scope, receive, reply)
+            if not isinstance(error, (LLMBackendError, HTTPException, ClientDisconnect)):
+                raise
+        finally:
+            self._admission.leave(scope)
+
+    def _error(self, scope: Scope, error: Exception) -> Response:
+        if isinstance(error, ClientDisconnect):
+            return Response(status_code=499)  # nobody reads it
+        if isinstance(error, HTTPException):
+            return self._no_route(scope, error)
+        if not isinstance(error, LLMBackendError):
+            log.error("%s failed unexpectedly", origin(scope), exc_info=error)
+            error = LLMBackendError("the server failed unexpectedly")
+        elif error.status >= 500:
+            # The message may quote a model's text, which does not belong in logs.
+            log.warning("%s: %s", origin(scope), error.code if "text" in error.details else error.message)
+        return error_response(error, scope["request_id"])
+
+    def _no_route(self, scope: Scope, error: HTTPException) -> Response:
+        method, path = scope["method"], scope["path"][:200]
+        if error.status_code != 405:
+            unknown = NotFound(f"there is no {method} {path}: see /openapi.json")
+            return error_response(unknown, scope["request_id"])
+        # Starlette only knows the methods of the first route that matches.
+        methods: set[str] = set()
+        for route in self._routes:
+            if route.matches(scope)[0] is not Match.NONE:
+                methods |= route.methods or set()
+        allowed = ", ".join(sorted(methods))
+        refused = MethodNotAllowed(f"{path} takes {allowed}, not {method}: see /openapi.json")
+        reply = error_response(refused, scope["request_id"])
+        reply.headers["Allow"] = allowed
+        return reply
+
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def check_exposure(settings: Settings) -> None:

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from .. import sse, threads
-from ..errors import LLMBackendError, Overloaded, as_json
+from ..errors import LLMBackendError, Overloaded, Unauthorized, as_json
 from ..operations import Operation
 from ..schemas import Block
 
@@ -100,4 +100,6 @@ def error_response(error: LLMBackendError, request_id: str | None = None) -> JSO
     headers = {"X-Should-Retry": "false"}
     if isinstance(error, Overloaded):
         headers = {"Retry-After": str(math.ceil(error.details.get("retry_after") or 1))}
+    elif isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse({"error": {**as_json(error), "request_id": request_id}}, error.status, headers)

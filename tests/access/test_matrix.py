@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
+from llmbackend.errors import BackendError
 from llmbackend.operations import OPERATIONS
 from tests.access.door import ADMIN, Door
 
@@ -834,3 +835,19 @@ def test_the_time_tells_nothing(several: World, name: str) -> None:
     theirs, nothing = (statistics.median(some) * 1000 for some in times.values())
     print(f"\n{name}: other's {theirs:.2f} ms, missing {nothing:.2f} ms, slower in {chance:.0%} of pairs")
     assert 0.35 < chance < 0.65
+
+
+def test_what_fails_before_an_operation_is_told_as_its_own_error(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = door.key(project="hr", can=["read"])["key"]
+
+    async def unreadable() -> None:
+        raise BackendError("the database cannot be read")
+
+    register = door.backend.register
+    monkeypatch.setattr(register, "_look", unreadable)
+    monkeypatch.setattr(register, "_looked", float("-inf"))
+    reply = door.ask("GET", "/v1/models", made)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (502, "backend")
+    assert reply.json()["error"]["request_id"] == reply.headers["x-request-id"]
