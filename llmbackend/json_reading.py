@@ -97,13 +97,15 @@ async def reply(body: bytes) -> Any:
 
     A large one is read in a thread, piece by piece: at once, one of 28 MB would hold up everything else for half a second.
     """
-    return json.loads(body) if len(body) <= SLICE else await threads.processor(_reply, body)
+    return _reply(body) if len(body) <= SLICE else await threads.processor(_reply, body)
 
 
 def _reply(body: bytes) -> Any:
     try:
+        if len(body) <= SLICE:
+            return from_json(body)
         return _in_pieces(body, _scan(body, "a reply", bounded=False), _exact)
-    except (ValueError, LLMBackendError):  # NaN, say, or half a character: Python's own reader takes more
+    except (ValueError, LLMBackendError):  # half a character, say: Python's own reader takes more
         return json.loads(body)
 
 

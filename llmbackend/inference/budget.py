@@ -17,7 +17,7 @@ import asyncio
 import math
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -109,6 +109,29 @@ class Turn:
             self.end()
 
 
+class _Owner:
+    """What an owner has under way, in texts."""
+
+    __slots__ = ("questions", "runs", "texts")
+
+    def __init__(self) -> None:
+        self.texts = 0
+        self.runs = 0
+        """Of them, those of agents' runs."""
+        self.questions = 0
+        """Those that are not done in bulk."""
+
+    def add(self, texts: int, of: Of, bulk: bool) -> None:
+        self.texts += texts
+        if of.run:
+            self.runs += texts
+        if not bulk:
+            self.questions += texts
+
+
+_NOBODY = _Owner()
+
+
 class _Waiting:
     def __init__(self, texts: int, of: Of) -> None:
         self.texts = texts
@@ -139,8 +162,7 @@ class Budget:
         self._quiet = self._quiet_there = (
             math.inf
         )  # seconds for a question, here and by the server's own clock
-        self._of: Counter[str | Of] = Counter()  # texts under way, of owners and of both kinds of theirs
-        self._questions = Counter[str]()  # of them, those of owners that are not done in bulk
+        self._owners: dict[str, _Owner] = {}  # those with texts under way
         self._waiting: dict[bool, dict[Of, deque[_Waiting]]] = {False: {}, True: {}}  # in bulk or not
         self._lock = threading.RLock()  # a turn may end wherever its last reference goes
 
@@ -187,11 +209,10 @@ class Budget:
             self._under_way -= turn.texts
             self._under_way_in_bulk -= turn.texts * turn.bulk
             self._requests_in_bulk -= turn.bulk
-            for whose in (turn.of.owner, turn.of):
-                if left := self._of.pop(whose) - turn.texts:
-                    self._of[whose] = left
-            if not turn.bulk and (left := self._questions.pop(turn.of.owner) - turn.texts):
-                self._questions[turn.of.owner] = left
+            owner = self._owners[turn.of.owner]
+            owner.add(-turn.texts, turn.of, turn.bulk)
+            if not owner.texts:
+                del self._owners[turn.of.owner]
             if self._before(bulk=True):
                 self._admit()
 
@@ -249,7 +270,7 @@ class Budget:
     def _fits(self, texts: int, of: Of, bulk: bool) -> bool:
         if not self._under_way:
             return True
-        if not bulk and (own := self._questions[of.owner]):
+        if not bulk and (own := self._owners.get(of.owner, _NOBODY).questions):
             left = self.limit - (self._under_way - self._under_way_in_bulk)
             if own + texts > OTHERS * left:
                 return False
@@ -268,16 +289,15 @@ class Budget:
         self._under_way += texts
         self._under_way_in_bulk += texts * bulk
         self._requests_in_bulk += bulk
-        for whose in (of.owner, of):
-            self._of[whose] += texts
-        if not bulk:
-            self._questions[of.owner] += texts
+        if (owner := self._owners.get(of.owner)) is None:
+            owner = self._owners[of.owner] = _Owner()
+        owner.add(texts, of, bulk)
         return Turn(self, texts, of, bulk, self._under_way)
 
     def _admit(self) -> None:
         for bulk, queues in self._waiting.items():
             while queues:
-                of = min(queues, key=lambda one: (self._of[one.owner], self._of[one]))
+                of = min(queues, key=self._has)
                 if not self._fits(queues[of][0].texts, of, bulk):
                     return
                 queue = queues.pop(of)
@@ -288,6 +308,11 @@ class Budget:
                 turn = self._given(first.texts, of, bulk)
                 with suppress(RuntimeError):  # its loop has ended
                     first.loop.call_soon_threadsafe(first.give, turn)
+
+    def _has(self, of: Of) -> tuple[int, int]:
+        """What its owner has under way, and of that what is of the same kind."""
+        owner = self._owners.get(of.owner, _NOBODY)
+        return owner.texts, owner.runs if of.run else owner.texts - owner.runs
 
     def _leave(self, waiting: _Waiting, bulk: bool) -> None:
         with self._lock:

@@ -93,6 +93,8 @@ class Upstream:
         self.at_once = at_once
         """Requests under way for one call that embeds or reranks many texts."""
         self._session: aiohttp.ClientSession | None = None
+        self._pausing: aiohttp.ClientTimeout
+        """Of a stream: what is not one has a deadline, and needs no timer for each of its pieces."""
         self.budget = budget.of_server(url, "chat", concurrency)
         self._openai: OpenAIClient | None = None
         self._opening = threading.Lock()
@@ -181,7 +183,7 @@ class Upstream:
         return self._pieces(*began, turn)
 
     async def _begin(self, path: str, body: bytes) -> tuple[aiohttp.ClientResponse, Events, bytes]:
-        reply = await self._open("POST", path, body)
+        reply = await self._open("POST", path, body, streams=True)
         events = Events()
         try:
             await tracing.turn()
@@ -352,7 +354,9 @@ class Upstream:
             self._under_way -= 1
             self._last_used = time.monotonic()
 
-    async def _open(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
+    async def _open(
+        self, method: str, path: str, body: bytes | None, *, streams: bool = False
+    ) -> aiohttp.ClientResponse:
         """The reply, its body yet to be read; raises a refusal."""
         import aiohttp
 
@@ -365,14 +369,19 @@ class Upstream:
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT)
             watching = aiohttp.TraceConfig()
             watching.on_connection_create_end.append(self._note_connection)
+            whole = aiohttp.ClientTimeout(total=None, sock_connect=CONNECTING)
+            self._pausing = aiohttp.ClientTimeout(total=None, sock_connect=CONNECTING, sock_read=self.timeout)
             self._session = aiohttp.ClientSession(
                 headers=headers,
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),  # one caller's would go along with another's calls
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECTING, sock_read=self.timeout),
+                timeout=whole,
                 trace_configs=[watching] if self.watched else None,
             )
-        reply = await self._session.request(method, self.url + path, data=body, allow_redirects=False)
+        timeout = self._pausing if streams else self._session.timeout
+        reply = await self._session.request(
+            method, self.url + path, data=body, allow_redirects=False, timeout=timeout
+        )
         if reply.status == 200:
             return reply
         try:
