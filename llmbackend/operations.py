@@ -12,12 +12,13 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, cast
 
 from pydantic import ValidationError
 
 from . import audit, json_reading, json_writing, panics, precedence, schemas, sse, threads
-from .access.caller import RIGHTS
+from .access.caller import RIGHTS, Right
 from .access.decision import AccessNeeded, Asks, collections_in
 from .access.near import suggest
 from .backend import Backend
@@ -78,6 +79,12 @@ class Operation:
     def refusals(self) -> str:
         """The rest of the docstring: which requests are refused though they fit the schema."""
         return " ".join(self._said.partition("\n")[2].split())
+
+    @cached_property
+    def rights(self) -> tuple[Right, ...]:
+        """The rights that it needs, unless a request names what needs others."""
+        rights: tuple[Any, ...] = (self.scope,) if self.scope in RIGHTS else ()
+        return (*rights, "chat") if self.scope == "jobs" and self.asks else rights  # the job asks a model
 
     @property
     def _said(self) -> str:
@@ -243,12 +250,10 @@ async def _permit(backend: Backend, name: str, request: schemas.Request, trace: 
 
 
 def _access_needed(operation: Operation, request: schemas.Request) -> AccessNeeded:
-    rights: tuple[Any, ...] = (operation.scope,) if operation.scope in RIGHTS else ()
-    if operation.scope == "jobs" and operation.asks:  # the job asks a model
-        rights += ("chat",)
-    if isinstance(request, schemas.RespondRequest):
-        return response_access.access_needed(vars(request))
     given = vars(request)  # asking a model for a field that it does not have takes long
+    if isinstance(request, schemas.RespondRequest):
+        return response_access.access_needed(given)
+    rights = operation.rights
     collections = collections_in(given.get("collection"))
     models: list[tuple[Asks, str | None]] = []
     model = given.get("model")

@@ -77,6 +77,7 @@ class Trace:
         self._waited = 0.0
         self._waiting = 0
         self._waiting_since = 0.0
+        self._awaited = False
         self._first = False
         self._worked = 0.0
         self._replies = 0  # of models' servers, under way
@@ -147,6 +148,7 @@ class Trace:
 
     def begin(self) -> None:
         """It is work that somebody waits for: what nobody waits for stops until it is finished."""
+        self._awaited = True
         _under_way.add(self)
 
     def go_first(self) -> None:
@@ -209,7 +211,8 @@ class Trace:
     def finish(self, outcome: str) -> None:
         """Write the call down; `outcome` is "ok" or an error's code."""
         self.stand_back()
-        _ended(self)
+        if self._awaited:
+            _ended(self)
         total = time.perf_counter() - self._began
         if self.meter is not None:
             failed = outcome not in ("ok", "left")
@@ -266,9 +269,8 @@ _last_end = 0.0
 
 def _ended(trace: Trace) -> None:
     global _last_end
-    if trace in _under_way:
-        _under_way.discard(trace)
-        _last_end = time.monotonic()
+    _under_way.discard(trace)
+    _last_end = time.monotonic()
 
 
 async def quiet(seconds: float) -> None:
