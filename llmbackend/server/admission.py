@@ -10,7 +10,7 @@ from ..errors import Overloaded
 from ..operations import OPERATIONS
 from ..settings import Settings
 from .access import PUBLIC
-from .shares import Reservation, Shares
+from .reservations import Reservation, Shares
 
 _SPENDING = {row.path for row in OPERATIONS.values() if row.asks or row.path.startswith("/v1/rag/")}
 

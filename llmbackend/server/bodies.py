@@ -11,7 +11,7 @@ from starlette.types import Message
 
 from .. import precedence
 from ..errors import RequestTimeout, TooLarge
-from .shares import Reservation
+from .reservations import Reservation
 
 FREE = 2**16
 """Bytes of each body that are not counted, so that small requests get in while large ones fill the budget."""

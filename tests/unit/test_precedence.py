@@ -16,7 +16,7 @@ from starlette.requests import Request
 from llmbackend import LLMBackendClient, precedence, threads
 from llmbackend.inference.cache import Cache, Entry
 from llmbackend.server import bodies
-from llmbackend.server.shares import Reservation, Shares
+from llmbackend.server.reservations import Reservation, Shares
 from llmbackend.tracing import Trace, tracing
 
 PATIENCE = 20.0  # seconds
