@@ -55,17 +55,18 @@ def _is_large(value: Any) -> bool:
 
 
 def size(value: Any, most: float = math.inf) -> int:
-    """About how many characters it takes to write a value; counted until they are more than `most`."""
+    """About how many characters it takes to write a value, of JSON's own types; counted until they are more than `most`."""
     characters, left = 0, [value]
     while left and characters <= most:
         one = left.pop()
+        kind = type(one)
         characters += 4
-        if isinstance(one, str):
+        if kind is str:
             characters += len(one)
-        elif isinstance(one, dict):
+        elif kind is dict:
             left.extend(one)
             left.extend(one.values())
-        elif isinstance(one, list | tuple):
+        elif kind is list or kind is tuple:
             left.extend(one)
     return characters
 

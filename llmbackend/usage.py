@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from fnmatch import fnmatchcase
@@ -71,19 +71,15 @@ Watcher = Callable[["Trace", str, float], None]
 
 _KINDS = {"prompt_tokens": "prompt", "completion_tokens": "completion", "embedded_tokens": "embedded"}
 
-_ADDED = 1000
-"""Additions after which they are summed, if nobody has asked for them until then."""
-
 
 class Meter:
-    """Counts. From any thread: what is added is noted, which takes no lock, and summed when it is asked for."""
+    """Counts, from any thread."""
 
     def __init__(self, *listeners: Listener) -> None:
         """`listeners` hear of each addition, too; they are quick."""
-        self._added: deque[tuple[str, str, str, str, float, Mapping[str, float]]] = deque()
         self._totals: dict[Used, dict[str, float]] = {}
         self._tokens: Counter[tuple[str, str]] = Counter()
-        self._summing = threading.Lock()
+        self._counting = threading.RLock()  # entered twice where garbage collection ends a call that counts
         self._listeners = listeners
         self._watchers: list[Watcher] = []
         self.failures: Counter[tuple[str, str]] = Counter()
@@ -98,40 +94,32 @@ class Meter:
             watcher(trace, outcome, seconds)
 
     def add(self, caller: Caller, operation: str, model: str, **counts: float) -> None:
-        self._added.append((caller.project, caller.key, model, operation, time.time(), counts))
+        used = Used(caller.project, caller.key, model[:512], operation, int(time.time()) // 86400)
+        with self._counting:
+            self._count(used, counts)
+            for name, kind in _KINDS.items():
+                if name in counts:
+                    self._tokens[model, kind] += int(counts[name])
         for listener in self._listeners:
             listener(caller, counts)
-        if len(self._added) >= _ADDED:
-            with self._summing:
-                self._sum()
 
     def tokens(self) -> dict[tuple[str, str], int]:
         """By model and kind, since the start."""
-        with self._summing:
-            self._sum()
+        with self._counting:
             return dict(self._tokens)
 
     def take(self) -> dict[Used, dict[str, float]]:
         """The counts since the last call of this."""
-        with self._summing:
-            self._sum()
+        with self._counting:
             taken, self._totals = self._totals, {}
         return taken
 
     def put_back(self, taken: Mapping[Used, dict[str, float]]) -> None:
-        with self._summing:
+        with self._counting:
             for used, counts in taken.items():
-                self._total(used, counts)
+                self._count(used, counts)
 
-    def _sum(self) -> None:
-        while self._added:
-            project, key, model, operation, moment, counts = self._added.popleft()
-            self._total(Used(project, key, model[:512], operation, int(moment) // 86400), counts)
-            for name, kind in _KINDS.items():
-                if count := counts.get(name):
-                    self._tokens[model, kind] += int(count)
-
-    def _total(self, used: Used, counts: Mapping[str, float]) -> None:
+    def _count(self, used: Used, counts: Mapping[str, float]) -> None:
         total = self._totals.setdefault(used, {})
         for name, count in counts.items():
             total[name] = total.get(name, 0) + count

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from .. import tracing
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
@@ -23,10 +23,6 @@ from .context_limits import too_long
 from .gguf import architecture
 from .models_folder import ModelsFolder
 from .weights import SMOLLM2, not_installed, path_of
-
-if TYPE_CHECKING:
-    pass
-
 
 _Result = TypeVar("_Result")
 
@@ -276,6 +272,9 @@ class LocalChat(ChatModel):
         threads = max(1, (os.cpu_count() or 2) - 1)
         parameters.cpuparams.n_threads = threads
         parameters.cpuparams_batch.n_threads = threads
+        # What earlier prompts computed would be kept in memory, of up to 8 GiB. Each of the slots keeps its last.
+        parameters.cache_ram_mib = 0
+        parameters.cache_idle_slots = False
         parameters.verbosity = 0
         # Models that think before they answer take minutes for it on a processor.
         parameters.default_template_kwargs = {"enable_thinking": "false"}

@@ -28,7 +28,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .. import __version__, operations
+from .. import __version__, llamaindex_import, operations, threads, tracing
 from ..access.caller import NOBODY
 from ..backend import Backend
 from ..errors import Conflict, InvalidRequest, LLMBackendError, MethodNotAllowed, NotFound
@@ -360,6 +360,7 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
             timeout_keep_alive=int(IDLE),
         )
         watching = asyncio.create_task(connections.watch(refusals.summarise))
+        loading = asyncio.create_task(_load_while_quiet())
         measuring = None
         if settings.metrics_port is not None:
             measuring = asyncio.create_task(metrics.serve(settings.host, settings.metrics_port))
@@ -367,11 +368,23 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
             await _Server(config, started).serve()
         finally:
             watching.cancel()
+            loading.cancel()
             if measuring is not None:
                 measuring.cancel()
                 await asyncio.wait([measuring])
     finally:
         await backend.close()
+
+
+async def _load_while_quiet() -> None:
+    """Else the first long text would have everybody wait for some of the seconds that this takes."""
+    await asyncio.sleep(QUIET)
+    await tracing.quiet(QUIET)
+    await threads.files(llamaindex_import.load)
+
+
+QUIET = 5.0
+"""Seconds without a call after which a server loads what it has not needed yet."""
 
 
 class _Freezing:
