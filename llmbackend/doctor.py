@@ -209,7 +209,7 @@ async def _version(upstream: Upstream) -> str | None:
     """What vLLM has at /version."""
     root = upstream.root(upstream.timeout)
     try:
-        with suppress(LLMBackendError), root.translated():
+        with suppress(LLMBackendError), root.errors.translated():
             return str((await root.get("/version", retries=0))["version"])
         return None
     finally:

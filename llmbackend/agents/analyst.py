@@ -22,7 +22,7 @@ from ..files.documents import from_files
 from ..inference.sentences import stems
 from ..knowledge.answers.delimiters import as_data
 from ..knowledge.answers.links import inert
-from ..knowledge.chunks.splitting import splitter
+from ..knowledge.chunks.sentence_splitter import splitter
 from ..schemas import Failure, File, ListDocumentsRequest
 from .orchestration import finished
 from .run_state import Running

@@ -19,7 +19,7 @@ from ..inference.embeddings import Embedder
 from ..inference.judge import Judge
 from ..knowledge.answers.delimiters import as_data
 from ..knowledge.answers.links import Links, inert
-from ..knowledge.chunks.splitting import splitter
+from ..knowledge.chunks.sentence_splitter import splitter
 from ..prompts import prompt
 from ..schemas import Analysis, ContractFacts, Coverage, Sentiment, Span
 from . import contracts, extract

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
 from .decoding import clean, decoded
-from .formats import mail, pages, pdf, sheets, slides, tables, text, word
+from .formats import html, mail, pdf, sheets, slides, tables, text, word
 from .parsed import Parsed, Unreadable, Warn
 
 ATTACHMENTS = 200
@@ -87,8 +87,8 @@ FORMATS: dict[str, Callable[[bytes, Warn], Parsed]] = {
     ".md": text.markdown,
     ".markdown": text.markdown,
     ".rst": text.rst,
-    ".html": pages.html,
-    ".htm": pages.html,
+    ".html": html.html,
+    ".htm": html.html,
     ".pdf": pdf.pdf,
     ".docx": word.docx,
     ".pptx": slides.pptx,

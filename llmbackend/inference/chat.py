@@ -320,7 +320,7 @@ async def _complete(
     await tracing.turn()
     unanswered = partial(note_unanswered, asked, tracing.current())
     completion = await upstream.persist(partial(client.complete, asked), deadline, retries, 1, unanswered)
-    with upstream.translated():
+    with upstream.errors.translated():
         said = noted(upstream, asked, completion.to_dict(warnings=False))
         plain(said)
         return said
@@ -338,7 +338,7 @@ async def _stream(
         try:
             first = await anext(stream, None)
             if first is None and not tail.finished:
-                raise upstream.no_events()
+                raise upstream.errors.no_events()
         except BaseException:
             await stream.close()
             raise
@@ -358,14 +358,14 @@ async def _chunks(
     deltas = wire.Deltas()
     try:
         while chunk is not None:
-            with upstream.translated():
+            with upstream.errors.translated():
                 said = chunk.to_dict(warnings=False)
                 if not all(map(_is_piece, said.get("choices") or ())):
                     raise StreamInterrupted("the model's server sent something that is no chunk of a reply")
                 deltas.read(said)
             usage.read(said)
             yield said
-            with upstream.translated(), trace.waiting():
+            with upstream.errors.translated(), trace.waiting():
                 chunk = await anext(stream, None)
             await tracing.turn()
     finally:
@@ -387,7 +387,7 @@ def noted(upstream: Upstream, asked: dict[str, Any], completion: dict[str, Any])
     """A server's completion, its usage noted; raises a BackendError if there is no message in it."""
     choices = completion.get("choices")
     if choices is None and completion.get("error"):  # some refuse with status 200
-        raise upstream.gave_up(completion["error"])
+        raise upstream.errors.gave_up(completion["error"])
     note(asked, completion, tracing.current())
     choices = completion["choices"]
     if not choices or not all(isinstance(choice["message"], dict) for choice in choices):

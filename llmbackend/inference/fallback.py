@@ -105,7 +105,7 @@ async def listed(
     upstream: Upstream, deadline: float | None = None, retries: int = RETRIES
 ) -> list[dict[str, Any]]:
     """What a server tells of each of its models; `id` is what it is asked for by."""
-    with upstream.translated():
+    with upstream.errors.translated():
         models = (await upstream.get("/models", deadline, retries))["data"]
         return [{**model, "id": str(model["id"])} for model in models]
 

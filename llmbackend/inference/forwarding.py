@@ -36,7 +36,7 @@ class ForwardingChat(OpenAICompatibleChat):
         async def ask(upstream: Upstream, asked: dict[str, Any], deadline: float, retries: int) -> bytes:
             unanswered = partial(note_unanswered, asked, tracing.current())
             said = await upstream.forward(_PATH, asked, deadline, retries, unanswered)
-            with upstream.translated():
+            with upstream.errors.translated():
                 completion = noted(upstream, asked, await json_reading.reply(said))
                 return json.dumps(completion).encode() if plain(completion) else said
 

@@ -39,7 +39,7 @@ class OpenAIClient(openai.AsyncOpenAI):
             events = reply.headers.get("content-type", "").startswith("text/event-stream")
             limit = upstream.reply_bytes * (STREAM if events else 1)
             if reply.headers.get("content-encoding", "identity") != "identity":
-                raise upstream.packed()
+                raise upstream.errors.packed()
             reply.stream = _Counted(reply.stream, upstream, limit)
 
         super().__init__(
@@ -90,7 +90,7 @@ class OpenAIClient(openai.AsyncOpenAI):
                     tail.add(whole)
                     yield whole
                 elif events.held > EVENT_BYTES:
-                    raise self._upstream.too_large("an event", EVENT_BYTES)
+                    raise self._upstream.errors.too_large("an event", EVENT_BYTES)
             if last := events.last():
                 tail.add(last)
                 yield last
@@ -112,7 +112,7 @@ class _Counted(_HTTP.AsyncByteStream):  # type: ignore[misc]
         async for piece in self._stream:
             size += len(piece)
             if size > self._limit:
-                raise self._upstream.too_large("a reply", self._limit)
+                raise self._upstream.errors.too_large("a reply", self._limit)
             yield piece
 
     async def aclose(self) -> None:

@@ -56,7 +56,7 @@ class OpenAICompatibleEmbedder(RemoteEmbedder):
 
     async def _behind(self) -> str | None:
         """The model that an alias of LiteLLM's stands for, where the key may know."""
-        with suppress(LLMBackendError), self._upstream.translated():
+        with suppress(LLMBackendError), self._upstream.errors.translated():
             told = await self._upstream.get("/model/info", time.monotonic() + COUNTING, retries=0)
             for model in told["data"]:
                 if model["model_name"] == self.name:
@@ -85,7 +85,7 @@ class OpenAICompatibleEmbedder(RemoteEmbedder):
             asked["dimensions"] = dimensions
         unanswered = partial(note, self.name, None, batch)
         reply, _ = await self._upstream.have_read("/embeddings", asked, len(batch), unanswered=unanswered)
-        with self._upstream.translated():
+        with self._upstream.errors.translated():
             data = sorted(reply["data"], key=lambda item: item["index"])
             rows = [_floats(item["embedding"]) for item in data]
             total = (reply.get("usage") or {}).get("prompt_tokens")

@@ -100,7 +100,7 @@ class TEIReranker:
                 "/rerank", body, len(batch), deadline, unanswered=unanswered
             )
             tokens = added(tokens, _noted(name, tokens_told(headers), query, batch))
-            with self._upstream.translated():
+            with self._upstream.errors.translated():
                 ranks = [(rank["index"], rank["score"]) for rank in reply]
                 return _scores(ranks, batch, self._upstream)
 
@@ -140,7 +140,7 @@ class JinaReranker:
             asked = {**fields, "documents": batch}
             unanswered = partial(_noted, answered_by, None, query, batch)
             reply, _ = await self._upstream.have_read("/rerank", asked, 1, deadline, unanswered=unanswered)
-            with self._upstream.translated():
+            with self._upstream.errors.translated():
                 ranks = [(rank["index"], rank["relevance_score"]) for rank in reply["results"]]
                 answered_by = str(reply.get("model") or answered_by)
                 tokens = added(tokens, _noted(answered_by, _tokens(reply.get("usage")), query, batch))

@@ -58,10 +58,10 @@ async def takes_tools(upstream: Upstream, model: str, deadline: float) -> bool:
 async def complete(upstream: Upstream, asked: dict[str, Any], deadline: float) -> dict[str, Any]:
     """A response as a chat.completion."""
     said = await upstream.forward(PATH, asked, deadline)
-    with upstream.translated():
+    with upstream.errors.translated():
         response = await json_reading.reply(said)
         if response.get("status") in ("failed", "cancelled"):
-            raise upstream.gave_up(response.get("error"))
+            raise upstream.errors.gave_up(response.get("error"))
         message: dict[str, Any] = {"role": "assistant", "content": None}
         for item in response["output"]:
             for delta in _whole(item, message.setdefault("tool_calls", [])):
@@ -89,11 +89,11 @@ async def stream(
                     data = one.removeprefix(b"data: ")
                     if not data or data == b"[DONE]":
                         continue
-                    with upstream.translated():
+                    with upstream.errors.translated():
                         event = json.loads(data)
                         if event.get("type") in ("error", "response.failed"):
                             error = event.get("error") or (event.get("response") or {}).get("error") or event
-                            raise upstream.gave_up(error)
+                            raise upstream.errors.gave_up(error)
                         chunks = list(telling.chunks(event))
                     for chunk in chunks:
                         usage.read(chunk)

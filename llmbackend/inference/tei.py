@@ -27,7 +27,7 @@ async def read_info(upstream: Upstream, deadline: float | None = None) -> Info:
         info = await upstream.get("/info", deadline)
     except NotFound:
         return Info()
-    with upstream.translated():
+    with upstream.errors.translated():
         limits = Limits(
             texts=int(info["max_client_batch_size"]),
             tokens=int(info["max_batch_tokens"]),

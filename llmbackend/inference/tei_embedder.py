@@ -54,7 +54,7 @@ class TEIEmbedder(RemoteEmbedder):
         unanswered = partial(note, self.name, None, batch)
         reply, headers = await self._upstream.have_read("/embed", asked, len(batch), unanswered=unanswered)
         note(self.name, total := tokens_told(headers), batch)
-        with self._upstream.translated():
+        with self._upstream.errors.translated():
             rows = list(reply)
         tokens = shares(total, batch)
         values = self._vectors(rows, len(batch), dimensions)
@@ -76,5 +76,5 @@ class TEIEmbedder(RemoteEmbedder):
 
     async def _tokenize(self, batch: list[str]) -> list[int]:
         reply = await self._upstream.post("/tokenize", {"inputs": batch})
-        with self._upstream.translated():
+        with self._upstream.errors.translated():
             return [len(tokens) for tokens in reply]

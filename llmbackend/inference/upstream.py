@@ -1,4 +1,4 @@
-"""A model server behind us: one HTTP client, one retry loop, and the one place where its errors become ours.
+"""A model server behind us: one HTTP client and one retry loop.
 
 Bytes pass through as they come. What is worth trying again (no connection, 429, 5xx) is tried again within the
 deadline, waiting twice as long each time (with jitter), or as long as the server asks by Retry-After. A stream may
@@ -8,26 +8,22 @@ be tried again until its first bytes are there.
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import math
-import re
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
 
 from pydantic import SecretStr
 
 from .. import json_reading, json_writing, threads, tracing
-from ..errors import BackendError, BackendTimeout, InvalidRequest, LLMBackendError, NotFound, Overloaded
-from ..retry_policy import Patience, passing
+from ..backoff import Patience, passing
+from ..errors import BackendTimeout, LLMBackendError
 from ..sse import Events
 from . import budget
 from .budget import Budget, Turn
+from .server_errors import ServerErrors
 
 if TYPE_CHECKING:
     import aiohttp
@@ -48,11 +44,6 @@ EVENT_BYTES = 2**22
 """The longest event of a stream: a chunk of a reply has a thousandth of that."""
 
 REFUSAL_BYTES = 2**16  # read of a reply with an error status
-
-BEGINNING = 8
-"""Characters by which a key is known; servers that shorten one keep about as many."""
-
-_IN_URLS = str.maketrans("+/", "-_")  # base64's other alphabet
 
 _Result = TypeVar("_Result")
 
@@ -89,6 +80,7 @@ class Upstream:
         self.key = key
         self.timeout = timeout
         self.key_setting = key_setting
+        self.errors = ServerErrors(name, url, self.secret, key_setting, timeout)
         self.reply_bytes = reply_bytes
         self.at_once = at_once
         """Requests under way for one call that embeds or reranks many texts."""
@@ -189,9 +181,9 @@ class Upstream:
             await tracing.turn()
             first = await self._next(reply, events)
             if not first:
-                raise self.no_events()
+                raise self.errors.no_events()
             if (error := _error_event(first)) is not None:
-                raise self.gave_up(error)
+                raise self.errors.gave_up(error)
         except BaseException:
             reply.close()
             raise
@@ -203,7 +195,7 @@ class Upstream:
             if whole := events.feed(piece):
                 return whole
             if events.held > EVENT_BYTES:
-                raise self.too_large("an event", EVENT_BYTES)
+                raise self.errors.too_large("an event", EVENT_BYTES)
         return events.last()
 
     async def _pieces(
@@ -212,7 +204,7 @@ class Upstream:
         waiting = tracing.current().waiting()
         secret = (self.secret or "").encode()
         try:
-            with self.translated():
+            with self.errors.translated():
                 while piece:
                     # An error in the stream may quote the key.
                     yield piece.replace(secret, b"***") if secret and secret in piece else piece
@@ -289,7 +281,7 @@ class Upstream:
                             extend(time.monotonic() if first else self.budget.progressed)
                         first = False
                     async with asyncio.timeout(patience.deadline - time.monotonic()):
-                        with self.translated():
+                        with self.errors.translated():
                             result = await attempt()
                 if turn is not None:
                     self.budget.went_well(turn)
@@ -306,7 +298,7 @@ class Upstream:
                     code = error.code if isinstance(error, LLMBackendError) else BackendTimeout.code
                     trace.meter.failures[self.name, code] += 1
                 if isinstance(error, TimeoutError):
-                    raise self._too_late(max(0.0, time.monotonic() - began)) from error
+                    raise self.errors.too_late(max(0.0, time.monotonic() - began)) from error
                 if not isinstance(error, LLMBackendError) or not _worth_another_try(error):
                     raise
                 if busy and retries:
@@ -342,11 +334,11 @@ class Upstream:
             reply = await self._open(method, path, body)
             await tracing.turn()
             if (reply.content_length or 0) > self.reply_bytes:
-                raise self.too_large("a reply", self.reply_bytes)
+                raise self.errors.too_large("a reply", self.reply_bytes)
             while piece := await reply.content.readany():
                 read += piece
                 if len(read) > self.reply_bytes:
-                    raise self.too_large("a reply", self.reply_bytes)
+                    raise self.errors.too_large("a reply", self.reply_bytes)
             return bytes(read), reply.headers
         finally:
             if reply is not None:
@@ -388,7 +380,7 @@ class Upstream:
             said = bytearray()
             while len(said) < REFUSAL_BYTES and (piece := await reply.content.readany()):
                 said += piece
-            raise self.refusal(reply.status, bytes(said), reply.headers.get("Retry-After"))
+            raise self.errors.refusal(reply.status, bytes(said), reply.headers.get("Retry-After"))
         finally:
             # What is left unread closes the connection.
             reply.release() if reply.content.at_eof() else reply.close()
@@ -400,152 +392,6 @@ class Upstream:
             self._connections = self._under_way
         else:
             self._connections += 1
-
-    def translated(self) -> AbstractContextManager[None]:
-        """Within this block, whatever a client of the server raises becomes an LLMBackendError that names it."""
-        return _Translated(self)
-
-    def translate(self, error: Exception) -> None:
-        """Raise it as an LLMBackendError, unless it is one; time-outs of our own are told by whoever set them."""
-        import aiohttp
-
-        if isinstance(error, aiohttp.SocketTimeoutError):
-            raise self._too_late() from error
-        if isinstance(error, aiohttp.ClientError):
-            raise self._unreachable() from error
-        if isinstance(error, (LLMBackendError, TimeoutError)):
-            return
-        if isinstance(error, OSError):
-            raise self._unreachable() from error
-        ours = self._of_openai(error)
-        if ours is not None and getattr(error, "body", None) is not None:
-            raise ours from None  # theirs has in it what the server said, and that may quote our key
-        raise ours or BackendError(
-            f"{self.name} at {self.url} gave an answer that does not fit ({type(error).__name__}): "
-            "is this the right URL?",
-            details={"backend": self.name},
-        ) from error
-
-    def refusal(self, status: int, body: bytes, retry_after: str | None = None) -> LLMBackendError:
-        """The error for a reply with an error status."""
-        about: dict[str, Any] = {"backend": self.name, "status": status}
-        if passing(status) and (seconds := _seconds(retry_after)) is not None:
-            about["retry_after"] = seconds
-        said = self._said(_json(body)) or f"HTTP {status}"
-        if status == 400 and b"no_db_connection" in body:
-            status = 401  # how LiteLLM's proxy refuses a key where it has no database to look it up in
-        elif status == 400 and b"Invalid model name" in body:
-            status = 404  # how it says that there is no such model
-        match status:
-            case 400 | 413 | 422:
-                return InvalidRequest(f"{self.name} refused the request: {said}", details=about)
-            case 401 | 403:
-                return BackendError(
-                    f"{self.name} at {self.url} refused our API key: check {self.key_setting}",
-                    details=about,
-                )
-            case 404:
-                return NotFound(f"{self.name} at {self.url} has no such model or path: {said}", details=about)
-            case 408 | 504:
-                return BackendTimeout(f"{self.name} at {self.url} did not answer in time", details=about)
-            case 429:
-                return Overloaded(f"{self.name} is busy: try again later", details=about)
-            case _:
-                return BackendError(f"{self.name} at {self.url} failed with {status}: {said}", details=about)
-
-    def _of_openai(self, error: Exception) -> LLMBackendError | None:
-        """The same for what OpenAI's client raises, where that is at work."""
-        if self._openai is None:
-            return None
-        import openai
-
-        from .openai_client import TIMEOUTS, UNREACHABLE
-
-        if isinstance(error, openai.APIStatusError):
-            reply = error.response
-            return self.refusal(error.status_code, reply.content, reply.headers.get("Retry-After"))
-        if isinstance(error, TIMEOUTS):
-            return self._too_late()
-        if isinstance(error, UNREACHABLE):
-            # OpenAI's client takes whatever is raised while it reads for a broken connection.
-            return error.__cause__ if isinstance(error.__cause__, LLMBackendError) else self._unreachable()
-        if isinstance(error, openai.APIError):  # an event of a stream
-            return self.gave_up(error.body)
-        return None
-
-    def too_large(self, what: str, limit: int) -> BackendError:
-        """The error for more than `limit` bytes."""
-        return BackendError(
-            f"{self.name} at {self.url} sent {what} of more than {limit} bytes: is this the right URL? "
-            "MAX_REPLY_BYTES is the limit of a reply",
-            details={"backend": self.name, "limit": limit},
-        )
-
-    def packed(self) -> BackendError:
-        return BackendError(
-            f"{self.name} at {self.url} packs its replies, though it was asked not to: switch that off",
-            details={"backend": self.name},
-        )
-
-    def no_events(self) -> BackendError:
-        return BackendError(
-            f"{self.name} at {self.url} sent no stream of events: is this the right URL?",
-            details={"backend": self.name},
-        )
-
-    def gave_up(self, error: Any) -> BackendError:
-        said = self._said({"error": error}) or "no reason given"
-        return BackendError(f"{self.name} at {self.url} gave up: {said}", details={"backend": self.name})
-
-    def _said(self, reply: Any) -> str:
-        """The message in an error reply: OpenAI's, LiteLLM's, Starlette's or TEI's shape."""
-        said = reply
-        if isinstance(reply, dict):
-            error = reply.get("error")
-            said = error.get("message") if isinstance(error, dict) else error or reply.get("detail")
-        if not isinstance(said, str):
-            return ""
-        if self.secret:
-            said = _without(self.secret, said)  # servers have been seen to quote what they were sent
-        return said[:500]
-
-    def _unreachable(self) -> BackendError:
-        return BackendError(
-            f"{self.name} at {self.url} cannot be reached, or broke off: is it running?",
-            details={"backend": self.name},
-        )
-
-    def _too_late(self, seconds: float | None = None) -> BackendTimeout:
-        return BackendTimeout(
-            f"{self.name} at {self.url} did not answer in {seconds or self.timeout:.3g} s",
-            details={"backend": self.name},
-        )
-
-
-class _Translated:
-    __slots__ = ("_upstream",)
-
-    def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Exception):
-            self._upstream.translate(error)
-
-
-def _without(secret: str, text: str) -> str:
-    """The text without a secret, as it is or as in a URL or in base64, and without what begins like it."""
-    forms = {quote(secret, safe=""), secret, secret[:BEGINNING], quote(secret[:BEGINNING], safe="")}
-    for before in range(3):
-        coded = base64.b64encode(bytes(before) + secret.encode()).decode()
-        middle = coded[4 if before else 0 : -4]  # what does not depend on its neighbours
-        if len(middle) >= BEGINNING:
-            forms |= {middle, middle.translate(_IN_URLS)}
-    known = sorted(forms, key=len, reverse=True)
-    return re.sub(rf"(?:{'|'.join(map(re.escape, known))})[\w*./+%=-]*", "***", text)
 
 
 def is_busy(error: LLMBackendError) -> bool:
@@ -563,26 +409,6 @@ def _worth_another_try(error: LLMBackendError) -> bool:
         return False  # the time is used up
     cause = error.__cause__
     return isinstance(cause, aiohttp.ClientConnectionError) or type(cause).__name__ == "APIConnectionError"
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """What a Retry-After header asks for, in seconds or as a date (RFC 9110, section 10.2.3)."""
-    try:
-        seconds = float(retry_after or "")
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(retry_after or "").timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def _json(body: bytes) -> Any:
-    """What a body says, if it is JSON."""
-    try:
-        return json.loads(body)
-    except ValueError:
-        return None
 
 
 def _error_event(piece: bytes) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llmbackend import BackendError, InvalidRequest, retry_policy
+from llmbackend import BackendError, InvalidRequest, backoff
 from llmbackend.knowledge.engines import qdrant_server
 from tests.qdrant import Connect, Prepared, Server, connecting, serving
 
@@ -102,7 +102,7 @@ PASSING = [
 def test_what_passes_is_asked_again(
     connect: Connect, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry_policy, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(backoff, "FIRST_PAUSE", 0.01)
     client = connect()
     for number, answer in enumerate(PASSING):
         name = f"x{number}"

@@ -20,7 +20,7 @@ import requests
 
 import llmbackend
 from llmbackend import LLMBackendClient, LLMBackendError
-from llmbackend.inference.upstream import _without
+from llmbackend.inference.server_errors import _without
 from llmbackend.local import LocalTransport
 from llmbackend.operations import OPERATIONS
 from llmbackend.settings import Settings

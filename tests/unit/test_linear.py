@@ -14,7 +14,7 @@ from nltk import redos
 from llmbackend import llamaindex_import
 from llmbackend.inference.sentences import sentences
 from llmbackend.knowledge.answers.delimiters import delimited
-from llmbackend.knowledge.chunks import splitting
+from llmbackend.knowledge.chunks import sentence_splitter
 from llmbackend.knowledge.chunks.chunking import split
 from llmbackend.knowledge.chunks.tokens import tokens_of
 from llmbackend.knowledge.chunks.windows import MOST, windows
@@ -71,7 +71,7 @@ def test_nltk_is_given_little_at_a_time(unit: str, monkeypatch: pytest.MonkeyPat
     text = "One is here. " + unit * (100_000 // len(unit))
     chunks = split(Document(id="a.txt", text=text), "", 256, 8)
     assert "".join("".join(chunk.text for chunk in chunks).split()).startswith("Oneishere.")
-    assert max(given, default=0) <= splitting.NEAR
+    assert max(given, default=0) <= sentence_splitter.NEAR
     assert sum(given) <= 3 * len(text)
 
 
@@ -97,7 +97,7 @@ def test_sentences_are_the_same_as_those_of_the_whole_text(seed: int) -> None:
     llamaindex_import.load()
     starts = [start for start, _ in globals_helper.punkt_tokenizer.span_tokenize(text)]
     ends = [*starts[1:], len(text)]
-    assert splitting._sentences(text, 256) == [
+    assert sentence_splitter._sentences(text, 256) == [
         text[start:end] for start, end in zip(starts, ends, strict=True)
     ]
 
@@ -141,7 +141,7 @@ def test_a_long_text_has_as_many_tokens_as_its_words() -> None:
 def test_in_a_long_word_a_sentence_ends_at_its_end_only(word: str) -> None:
     found = re.fullmatch(r"\S+", word)
     assert found is not None
-    hidden = splitting._hidden(found)
+    hidden = sentence_splitter._hidden(found)
     assert len(hidden) == len(word)
     assert not re.search(r"[.!?]", hidden[:-1].rstrip("\"')]}")[:-1])
 
@@ -149,5 +149,5 @@ def test_in_a_long_word_a_sentence_ends_at_its_end_only(word: str) -> None:
 def test_sentences_around_a_long_word_are_those_around_a_short_one() -> None:
     for word in ("http://a.b/" + "c" * 300, "short"):
         text = f"One is here. See {word}. Another is there! And more."
-        parts = splitting._sentences(text, 100)
+        parts = sentence_splitter._sentences(text, 100)
         assert parts == ["One is here. ", f"See {word}. ", "Another is there! ", "And more."]

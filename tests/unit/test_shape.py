@@ -355,7 +355,7 @@ STOREYS = (
         "privacy",
         "prompts",
         "progress",
-        "retry_policy",
+        "backoff",
         "storage",
         "threads",
         "tracing",

@@ -8,7 +8,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from llmbackend import BackendError, LLMBackendClient, retry_policy
+from llmbackend import BackendError, LLMBackendClient, backoff
 from tests.upstream.conftest import TIMEOUT, Connect, fails
 from tests.upstream.fake import REPLY, Upstream
 
@@ -61,7 +61,7 @@ def test_a_retry_after_that_says_nothing_is_passed_over(
 def test_tries_end_with_the_deadline(
     connect: Connect, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry_policy, "FIRST_PAUSE", TIMEOUT)
+    monkeypatch.setattr(backoff, "FIRST_PAUSE", TIMEOUT)
     client = connect(chat_model="ok")
     upstream.faults = ["503", "503", "503"]
     with fails(BackendError, backend="the OpenAI-compatible server"):

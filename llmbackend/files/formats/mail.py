@@ -8,7 +8,7 @@ from typing import Any
 
 from ..decoding import decoded
 from ..parsed import Attachment, Parsed, Unreadable, Warn, at_most
-from .pages import page
+from .html import page
 
 _HEAD = ("Subject", "From", "To", "Cc", "Date")
 FORWARD_DEPTH = 20

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from ..parsed import PAGE_END, Attachment, Parsed, Unreadable, Warn, at_most
-from .pages import apart
+from .html import apart
 
 PAGES = 50_000
 _PAGE = re.compile(rb"/Type\s*/Page\b")

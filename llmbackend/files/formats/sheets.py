@@ -10,8 +10,8 @@ from typing import Any
 
 from ..parsed import Parsed, Warn
 from . import cell_numbers
+from .html import apart
 from .office import Package, check_archive
-from .pages import apart
 from .tables import records
 from .xml import tree
 

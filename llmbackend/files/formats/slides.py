@@ -9,8 +9,8 @@ from typing import Any
 
 from ..parsed import PAGE_END, Parsed, Warn
 from .formulas import linear
+from .html import apart, markdown
 from .office import check_archive
-from .pages import apart, markdown
 from .xml import tree
 
 _A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..decoding import decoded
 from ..parsed import Parsed, Unreadable, Warn, at_most
-from .pages import markdown as markdown_of
+from .html import markdown as markdown_of
 
 OUTPUT = 2_000
 """Characters of what came of running a notebook's cell."""

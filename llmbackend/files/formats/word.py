@@ -10,9 +10,9 @@ from typing import Any
 
 from ..parsed import Parsed, Warn
 from .formulas import linear
+from .html import markdown
 from .numbering import Numbering
 from .office import Package, check_archive
-from .pages import markdown
 
 _NAMES = {
     "w": "http://schemas.openxmlformats.org/wordprocessingml/2006/main",

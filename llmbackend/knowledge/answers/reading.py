@@ -16,8 +16,8 @@ from ...inference.embeddings import Embedder
 from ...inference.judge import Judge
 from ...inference.sentences import Quote
 from ..retrieval.candidates import Candidate
-from .answerability import ANSWERED, unjudged
 from .choosing import TOLD, judged
+from .embedder_fit import ANSWERED, unjudged
 from .layout import lay
 from .passages import Passages, sources
 from .question import Question

@@ -13,7 +13,7 @@ from ...files.syntax import BareText, syntax
 from ...schemas import Document, GivenChunk
 from ..engines.interface import Chunk
 from . import tables
-from .splitting import splitter
+from .sentence_splitter import splitter
 from .structure import Section, sections
 from .tokens import tokens_of
 from .windows import windows

@@ -9,7 +9,7 @@ from typing import Any
 from ... import threads
 from ...errors import NotFound
 from ...schemas import StoredDocument
-from ..chunks.splitting import units
+from ..chunks.sentence_splitter import units
 from ..chunks.tokens import tokens_of
 from ..engines.filters import conditions
 from ..engines.interface import Chunk

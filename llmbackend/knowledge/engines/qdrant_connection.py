@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from ...backoff import Patience
 from ...errors import BackendError, BackendTimeout, LLMBackendError, Overloaded
-from ...retry_policy import Patience
 from .qdrant_refusals import refusal
 
 CONNECTING = 10.0

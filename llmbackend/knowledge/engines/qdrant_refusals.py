@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from ...backoff import passing
 from ...errors import (
     BackendError,
     BackendTimeout,
@@ -14,7 +15,6 @@ from ...errors import (
     LLMBackendError,
     Overloaded,
 )
-from ...retry_policy import passing
 from .indexes import parts
 
 # What a cluster says while some of its nodes are away, whatever the status.

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..decoding import decoded
 from ..parsed import Parsed, Warn, at_most, check_attributes
-from . import page_tables
+from . import html_tables
 from .formulas import linear
 from .numbering import shown_number
 from .xml import tree
@@ -119,7 +119,7 @@ def markdown(part: Any) -> str:
     _spell_out(soup)
     _stand_apart(soup)
     for table in reversed(soup("table")):  # those within others first
-        page_tables.plain(table)
+        html_tables.plain(table)
     _raise_and_lower(soup)
     rendered = HtmlConverter().convert(
         io.BytesIO(str(soup).encode()),
