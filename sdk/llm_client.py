@@ -4434,9 +4434,9 @@ def _amiss(document: Mapping[str, Any]) -> str | None:
         "rows with names of their own are a table: pandas.DataFrame(documents), and text= names its column"
     )
     if "text" not in document and "chunks" not in document:
-        return (
-            f" has no 'text', but {_some(list(map(str, document)))}: {table}" if others else " has no 'text'"
-        )
+        if others:
+            return f" has no 'text', but {_some(list(map(str, document)))}: {table}"
+        return " has neither 'text' nor 'chunks'"
     if others:
         return f" has {_some(others)}, which is no part of a document: put it into its 'metadata'"
     if id is None:

@@ -273,6 +273,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
                     for n in range(2000)
                 ]
                 client.rag_ingest(large, "big")
+                # Long, as a server in use has met them, or is ready for after a quiet moment: LlamaIndex is loaded.
+                client.rag_ingest(["The quick brown fox jumps over the lazy dog. " * 200], "long")
             with LLMBackendClient(one.url, OTHER) as client:
                 client.rag_ingest(["To reset the router, hold the button for ten seconds."] * 1, "small")
             yield one

@@ -57,7 +57,7 @@ def test_whatever_changes_in_a_part_changes_the_document(
 @pytest.mark.parametrize(
     ("document", "named"),
     [
-        ({"id": "a"}, "a text, or chunks"),
+        ({"id": "a"}, "neither 'text' nor 'chunks'"),
         ({"id": "a", "text": "x", "chunks": PARTS}, "exclude each other"),
         ({"id": "a", "chunks": []}, "chunks"),
         ({"id": "a", "chunks": [{"text": "x", "place": {"page": 0}}]}, "'page'"),

@@ -138,7 +138,7 @@ def test_what_waits_for_a_failed_job_fails(client: LLMBackendClient, tmp_path: P
     second = _submit_note(client, notes, "second", depends_on=first)
     third = _submit_note(client, notes, "third", depends_on=second)
     for job_id, other in ((second, first), (third, second)):
-        with pytest.raises(Conflict, match="waited for") as caught:
+        with pytest.raises(Conflict, match="which this one depends on, failed") as caught:
             client.wait_for_job(job_id, 60)
         assert caught.value.details == {"reason": "dependency", "job_id": other}
     with pytest.raises(Conflict, match="retry it first"):

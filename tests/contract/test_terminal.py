@@ -205,7 +205,7 @@ def test_messages_name_what_can_be_typed(run: Run) -> None:
     assert cli.shared.as_typed("talk to its server by api_url=..., or") == "talk to its server by --url, or"
     code, _, errors = run("search", "nope", "text", "--filter", "[1]")
     assert code == 2
-    assert "--filter is a JSON object" in errors
+    assert "--filter must be a JSON object" in errors
 
 
 def test_settings_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -114,7 +114,7 @@ def _serving(disk: SmallDisk) -> Iterator[server.Server]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    with small_disk(tmp_path / "disk", 60) as disk:
+    with small_disk(tmp_path / "disk", 80) as disk:
         yield disk
 
 

@@ -242,5 +242,5 @@ def test_what_a_response_needs_is_asked_of_params_of_any_form(
     client: LLMBackendClient, wrong: dict[str, Any]
 ) -> None:
     """Rights are looked at before the params are."""
-    with pytest.raises(InvalidRequest, match="params of a respond job"):
+    with pytest.raises(InvalidRequest, match="params of the job type respond"):
         client.submit_job("respond", wrong)

@@ -114,16 +114,15 @@ def test_a_vector_in_memory_waits_for_no_thread(file: Path) -> None:
         embedder = CachedEmbedder(Counting(), Cache(file, 256))
         try:
             first = await embedder.embed(["long"])
-            limiter = threads.files.limiter
-            free = int(limiter.available_tokens)
-            holders = [object() for _ in range(free)]
-            for holder in holders:
-                limiter.acquire_on_behalf_of_nowait(holder)
+            leave = threading.Event()
+            taken = [asyncio.ensure_future(threads.files(leave.wait)) for _ in range(threads.files.free)]
+            while threads.files.free:  # noqa: ASYNC110  # they begin in threads
+                await asyncio.sleep(0.01)
             try:
                 again = await asyncio.wait_for(embedder.embed(["long"]), 20)
             finally:
-                for holder in holders:
-                    limiter.release_on_behalf_of(holder)
+                leave.set()
+                await asyncio.gather(*taken)
             return first, again
         finally:
             await embedder.close()

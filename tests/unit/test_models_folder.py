@@ -166,7 +166,7 @@ def test_a_killed_pull_goes_on_in_the_next_process(mirror: Mirror, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "own" / "own.gguf").read_bytes() == CONTENT * 20
     assert _names(tmp_path) == {"own/own.gguf", "chosen.json"}
-    assert "own: it chats from the next start on" in done.stdout
+    assert "own: it is used for chat from the next start on" in done.stdout
 
 
 def test_a_wrong_byte_is_refused_and_nothing_stays(mirror: Mirror, large: Entry, tmp_path: Path) -> None:
