@@ -4,7 +4,7 @@ hundreds of another project's.
 A loop runs what is ready first come, first served. Where hundreds of requests of one project come at once, or the replies
 to them, another's question would come after all of them each of the dozen times that it waits for something. So what a
 request does on the loop is cut into steps, each of which begins by `turn`; and between two looks at what is ready, a few
-steps of each project begin. The others wait here, where nobody is behind them.
+steps of each project begin. The others wait here, where nobody is behind them. A project that is alone takes no turns.
 """
 
 from __future__ import annotations
@@ -16,13 +16,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 STEPS = 4
-"""Steps of a project that begin between two looks: less than half a millisecond's work. With one, a project whose calls
-are alone would wait more often than not."""
+"""Steps of a project that begin between two looks: less than half a millisecond's work."""
+
+ALONE = 1.0
+"""Seconds for which projects take turns after another one's step."""
 
 
 class _Turns:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.last = ""
+        """The project whose step was the last to begin."""
+        self.until = 0.0
+        """When (by the loop's time) that project is alone, unless another comes."""
         self.begun: dict[str, int] = {}
         """By project, the steps that have begun since the loop last looked at what is ready."""
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
@@ -104,6 +110,11 @@ async def turn(project: str) -> None:
     turns = _here.turns
     if turns is None or turns.loop is not loop:
         turns = _here.turns = _Turns(loop)
+    if project != turns.last:
+        turns.last = project
+        turns.until = loop.time() + ALONE
+    elif loop.time() > turns.until:
+        return
     if turns.begun.get(project, 0) >= STEPS:
         await turns.wait(project)
     else:

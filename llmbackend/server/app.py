@@ -338,7 +338,7 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
     backend = await Backend.open(settings, forwards=True)
     gc.collect()
     gc.freeze()  # what exists by now stays for good: exempt it from later collections
-    gc.set_threshold(5000)
+    gc.set_threshold(*COLLECTED)
     gc.callbacks.append(_Freezing())
     sys.setswitchinterval(
         0.001
@@ -360,7 +360,7 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
             timeout_keep_alive=int(IDLE),
         )
         watching = asyncio.create_task(connections.watch(refusals.summarise))
-        loading = asyncio.create_task(_load_while_quiet())
+        quiet_work = asyncio.create_task(_use_quiet_moments())
         measuring = None
         if settings.metrics_port is not None:
             measuring = asyncio.create_task(metrics.serve(settings.host, settings.metrics_port))
@@ -368,7 +368,7 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
             await _Server(config, started).serve()
         finally:
             watching.cancel()
-            loading.cancel()
+            quiet_work.cancel()
             if measuring is not None:
                 measuring.cancel()
                 await asyncio.wait([measuring])
@@ -376,15 +376,27 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
         await backend.close()
 
 
-async def _load_while_quiet() -> None:
-    """Else the first long text would have everybody wait for some of the seconds that this takes."""
+async def _use_quiet_moments() -> None:
+    """Do what would have everybody wait at another time: the first long text needs LlamaIndex, which takes seconds."""
     await asyncio.sleep(QUIET)
     await tracing.quiet(QUIET)
     await threads.files(llamaindex_import.load)
+    while True:
+        await asyncio.sleep(BETWEEN)
+        await tracing.quiet(QUIET)
+        if gc.get_count()[2]:
+            gc.collect()
 
+
+BETWEEN = 60.0
+"""Seconds between collections of garbage in quiet moments."""
 
 QUIET = 5.0
-"""Seconds without a call after which a server loads what it has not needed yet."""
+"""Seconds without a call after which a server loads what it has not needed yet, and collects its garbage."""
+
+COLLECTED = (2000, 10, 250)
+"""Objects more after which the youngest are looked at for garbage, how often until the next are, and those until all are:
+that takes a tenth of a second, in which nothing else goes on, and is done in quiet moments if there are any."""
 
 
 class _Freezing:

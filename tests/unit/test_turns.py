@@ -38,6 +38,7 @@ def test_a_newcomer_is_not_behind_those_of_another_project() -> None:
         return steps - before
 
     async def both() -> int:
+        await turn("other")  # it has been here
         flood = [asyncio.create_task(crowd()) for _ in range(CROWD)]
         await asyncio.sleep(0)
         meanwhile = await newcomer()
