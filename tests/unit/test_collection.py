@@ -523,6 +523,40 @@ def test_a_failed_write_leaves_the_version_that_was_there(
     asyncio.run(work())
 
 
+def test_what_is_written_while_an_empty_collection_goes_is_not_lost(
+    collections: Callable[..., Collections], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        all_ = collections()
+        new = QualifiedName("default", "new")
+        writing: list[asyncio.Task[None]] = []
+
+        async def write() -> None:
+            async with all_.filling(new, None, None) as collection:
+                await _fill(collection)
+
+        count = Collection.count
+
+        async def counted(self: Collection) -> tuple[int, int]:
+            found = await count(self)
+            if not writing:
+                writing.append(asyncio.create_task(write()))
+                for _ in range(20):  # it gets as far as it can
+                    await asyncio.sleep(0.01)
+            return found
+
+        monkeypatch.setattr(Collection, "count", counted)
+        with pytest.raises(BackendError, match="no more"):
+            async with all_.filling(new, None, None):
+                raise BackendError("no more")
+        with pytest.raises(NotFound):
+            await writing[0]
+        assert new not in all_.names()
+        await all_.close()
+
+    asyncio.run(work())
+
+
 def test_a_collection_made_to_be_filled_goes_where_nothing_came_into_it(
     collections: Callable[..., Collections],
 ) -> None:

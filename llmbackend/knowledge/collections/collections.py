@@ -172,10 +172,20 @@ class Collections:
         return await self.matching(name, chunk_size, chunk_overlap)
 
     async def _remove_empty(self, collection: Collection) -> None:
+        gone = False
         with suppress(LLMBackendError):  # what is raised is why it was not filled
-            is_there = self._collections.get(collection.manifest.qualified) is collection
-            if is_there and await collection.count() == (0, 0):
-                await self.delete(collection.manifest.qualified)
+            # Nobody, in any process, writes between the count and the deletion.
+            async with (
+                self._changing(collection.manifest.qualified),
+                collection.writing(),
+                collection.frozen(),
+            ):
+                if await collection.count() != (0, 0):
+                    return
+                await self._forget(collection)
+                gone = collection.closed = True  # which those who wait to write are told
+        if gone:
+            await self._discard(collection)
 
     async def learn(self) -> None:
         """Learn what other processes on the same database and Qdrant server have made, exchanged and deleted."""
@@ -397,17 +407,25 @@ class Collections:
         collection = await self.get(name)
         counts = await collection.counted()
         async with self._changing(name):
-            if self._collections.get(name) is not collection:
-                raise missing(called(name))
-            collection.give_up_opening()
-            with CancelScope(shield=True):
-                async with collection.settled(), self._registering:
-                    await threads.database(self.manifests.delete, collection.manifest)
-                    del self._collections[name]
+            await self._forget(collection)
+        await self._discard(collection)
+        return None if counts is None else counts[0]
+
+    async def _forget(self, collection: Collection) -> None:
+        """Nobody finds it any more. Raises NotFound if somebody else has deleted it."""
+        name = collection.manifest.qualified
+        if self._collections.get(name) is not collection:
+            raise missing(called(name))
+        collection.give_up_opening()
+        with CancelScope(shield=True):
+            async with collection.settled(), self._registering:
+                await threads.database(self.manifests.delete, collection.manifest)
+                del self._collections[name]
+
+    async def _discard(self, collection: Collection) -> None:
         with CancelScope(shield=True):
             await self._close(collection)
             await self.physical.drop(collection.manifest)
-        return None if counts is None else counts[0]
 
     async def close(self) -> None:
         for lock in list(self._changing_names.values()):  # what is being made is closed, too
