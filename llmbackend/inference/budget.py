@@ -7,8 +7,8 @@ and slowly more again.
 
 A server works off what it has been given in its order, so that a question waits behind it all the same. Where it tells
 how long texts have waited there, as TEI does, no more is done in bulk at a time than keeps it at work: as much as it works
-off in a few times what a question takes, in two requests at least; more only where batches cost so much by themselves that
-the server would not be used well.
+off in a few times what a question takes, or while requests are on their way, in two requests at least; more only where
+batches cost so much by themselves that the server would not be used well.
 """
 
 from __future__ import annotations
@@ -53,6 +53,13 @@ BEHIND = 3
 
 BEHIND_SECONDS = 0.01
 """For so long at least, lest the server be without work between two requests."""
+
+VARIANCE = 4
+"""Times the mean deviation of the seconds on the way, beyond their mean, for which the server has work: few requests take
+longer, so it does not run out of work on a busy machine. (RFC 6298 has the same for retransmissions.)"""
+
+LEARNED = 0.1
+"""The share that one request has in what is known of the way."""
 
 PAYS = 6
 """Times what a batch costs by itself, as on a GPU, that its texts are to take, so that the server is used well."""
@@ -162,6 +169,9 @@ class Budget:
         self._quiet = self._quiet_there = (
             math.inf
         )  # seconds for a question, here and by the server's own clock
+        self._way = self._way_deviation = (
+            0.0  # seconds between the server and here, both ways, of what is done in bulk
+        )
         self._owners: dict[str, _Owner] = {}  # those with texts under way
         self._waiting: dict[bool, dict[Of, deque[_Waiting]]] = {False: {}, True: {}}  # in bulk or not
         self._lock = threading.RLock()  # a turn may end wherever its last reference goes
@@ -238,11 +248,15 @@ class Budget:
                     self._quiet += 0.2 * (took - self._quiet)
                     self._quiet_there += 0.2 * (worked - self._quiet_there)
                 return
+            difference = max(0.0, took - worked) - self._way
+            self._way += LEARNED * difference
+            self._way_deviation += LEARNED * (abs(difference) - self._way_deviation)
             if waited <= 0:  # nothing is behind so few
                 enough = max(self._enough, 2 * turn.beside)
             else:
                 # Whatever comes after them waits about as long: a server works off what it has in its order.
-                longest = max(BEHIND_SECONDS, BEHIND * min(self._quiet, took))
+                on_the_way = self._way + VARIANCE * self._way_deviation
+                longest = max(BEHIND_SECONDS, BEHIND * min(self._quiet, took), on_the_way)
                 enough = turn.beside * longest / max(worked, 0.001)  # it tells whole milliseconds
                 # Where one text takes nearly as long as many, fewer at a time are fewer a second.
                 a_text = max(0.0, worked - self._quiet_there) / max(1, turn.beside - 1)

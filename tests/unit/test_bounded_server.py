@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections import deque
+from random import Random
 from statistics import quantiles
 from typing import Any
 
@@ -22,6 +23,8 @@ CALLERS, TEXTS = 16, 256
 SECONDS = 6.0
 ON_THE_WAY = 0.0015
 """Seconds of a request, and of its reply."""
+STALLED, LATE = 0.2, 0.05
+"""On a busy machine: the share of them that take longer, and by how many seconds at most."""
 
 
 class _Waiting(selectors.SelectSelector):
@@ -46,8 +49,10 @@ class _Loop(asyncio.SelectorEventLoop):
 class _Server:
     """Has `together` texts in hand at a time, which take `a_batch` seconds and `a_text` more each."""
 
-    def __init__(self, together: int, a_batch: float, a_text: float) -> None:
+    def __init__(self, together: int, a_batch: float, a_text: float, busy_machine: bool) -> None:
         self.together, self.a_batch, self.a_text = together, a_batch, a_text
+        self._late = LATE if busy_machine else 0.0
+        self._random = Random(1)
         self.done = self.most = 0
         self._under_way = 0
         self._queue: deque[tuple[float, list[float], asyncio.Event]] = deque()
@@ -69,7 +74,7 @@ class _Server:
 
     async def embed(self, texts: int) -> tuple[float, float]:
         """For how long they waited, and were here, in whole milliseconds, as TEI tells."""
-        await asyncio.sleep(ON_THE_WAY)
+        await self._on_the_way()
         came = asyncio.get_running_loop().time()
         self._under_way += texts
         self.most = max(self.most, self._under_way)
@@ -82,8 +87,12 @@ class _Server:
             await ended.wait()
         self._under_way -= texts
         took = asyncio.get_running_loop().time() - came
-        await asyncio.sleep(ON_THE_WAY)
+        await self._on_the_way()
         return int(1000 * sum(waited) / texts) / 1000, int(1000 * took) / 1000
+
+    async def _on_the_way(self) -> None:
+        stalled = self._random.random() < STALLED
+        await asyncio.sleep(ON_THE_WAY + stalled * self._random.uniform(0, self._late))
 
 
 async def _shared(server: _Server) -> tuple[float, float, float]:
@@ -141,6 +150,7 @@ async def _alone(server: _Server) -> float:
     return server.done / now()
 
 
+@pytest.mark.parametrize("busy_machine", [False, True], ids=["a quiet machine", "a busy machine"])
 @pytest.mark.parametrize(
     ("together", "a_batch", "a_text"),
     [
@@ -151,13 +161,13 @@ async def _alone(server: _Server) -> float:
     ],
 )
 def test_a_question_waits_for_little_and_the_server_is_used_well(
-    monkeypatch: pytest.MonkeyPatch, together: int, a_batch: float, a_text: float
+    monkeypatch: pytest.MonkeyPatch, together: int, a_batch: float, a_text: float, busy_machine: bool
 ) -> None:
     def run(what: Any) -> Any:
         with asyncio.Runner(loop_factory=_Loop) as runner:
             clock = type("Clock", (), {"monotonic": staticmethod(runner.get_loop().time)})
             monkeypatch.setattr(budget, "time", clock)
-            return runner.run(what(_Server(together, a_batch, a_text)))
+            return runner.run(what(_Server(together, a_batch, a_text, busy_machine)))
 
     alone = run(_alone)
     rate, quiet, busy = run(_shared)
