@@ -9,13 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import health, llamaindex_import, progress, schemas, sse, threads, tracing
+from .answers import rag_model
 from .compose import Components
 from .errors import InvalidRequest
 from .inference import packing, structured
 from .inference.rerank import reranked
 from .job_types import chats
 from .jobs import schedules
-from .knowledge.answers import rag_model
 from .knowledge.collections import documents, pages
 from .knowledge.collections.collection import Collection
 from .knowledge.collections.rebuild import Progress, reindex

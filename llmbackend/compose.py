@@ -13,10 +13,15 @@ from .access.register import Register
 from .access.sharing import Sharing
 from .agents.runs import AgentRuns
 from .agents.services import AgentServices
+from .answers import layout, reading
+from .answers.answers import Answering
 from .backup import job as _backup_job  # noqa: F401  # registers the type
 from .backup.making import Backups
 from .backup.unfinished import Unfinished
 from .disk import Disk
+from .engines.interface import VectorEngine
+from .engines.qdrant_edge import QdrantEdge
+from .engines.qdrant_server import QdrantServer
 from .files.pool import Limits, ParsingPool
 from .inference import factory
 from .inference.static_vectors import StaticEmbedder
@@ -28,15 +33,10 @@ from .jobs.service import Jobs
 from .jobs.submission import Places, Submission
 from .jobs.wakeups import Wakeups
 from .jobs.worker import Worker
-from .knowledge.answers import layout, reading
-from .knowledge.answers.answers import Answering
 from .knowledge.collections.collections import Collections
 from .knowledge.collections.index_building import IndexBuilder
 from .knowledge.collections.quota import StorageLimits
 from .knowledge.collections.transfer import Imports
-from .knowledge.engines.interface import VectorEngine
-from .knowledge.engines.qdrant_edge import QdrantEdge
-from .knowledge.engines.qdrant_server import QdrantServer
 from .knowledge.ingest.requests import Ingestion
 from .knowledge.retrieval.ahead import ReadingAhead
 from .knowledge.retrieval.retrieval import Retriever

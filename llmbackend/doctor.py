@@ -20,6 +20,7 @@ from . import plugins, schemas, threads
 from .access.caller import Caller, Limits
 from .access.limits import Whose
 from .disk import Disk
+from .engines.qdrant_server import QdrantServer
 from .errors import BackendError, LLMBackendError, NotFound
 from .files import landlock
 from .inference import catalogue, factory
@@ -34,7 +35,6 @@ from .inference.rerank import Reranker
 from .inference.tei import Info, read_info
 from .inference.upstream import Upstream
 from .knowledge.collections.quota import Size
-from .knowledge.engines.qdrant_server import QdrantServer
 from .settings import Settings
 
 PROBE_SECONDS = 5.0  # seconds for a server

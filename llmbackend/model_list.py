@@ -6,10 +6,10 @@ from . import schemas
 from .access.caller import Caller
 from .access.decision import Asks
 from .access.register import Register
+from .answers import rag_model
 from .errors import NotFound
 from .inference.cache import CachedEmbedder
 from .inference.chat import ChatModel
-from .knowledge.answers import rag_model
 from .knowledge.collections.collections import Collections
 from .plugins import AGENTS
 from .responses.access_needed import AGENT

@@ -21,6 +21,7 @@ from . import audit, json_reading, json_writing, panics, precedence, schemas, ss
 from .access.caller import RIGHTS, Right
 from .access.decision import AccessNeeded, Asks, collections_in
 from .access.near import suggest
+from .answers import rag_model
 from .backend import Backend
 from .errors import (
     BackendError,
@@ -40,7 +41,6 @@ from .errors import (
     invalid,
 )
 from .jobs.registry import TYPES, access_needed
-from .knowledge.answers import rag_model
 from .responses import access_needed as response_access
 from .tracing import Trace, tracing
 

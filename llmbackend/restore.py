@@ -25,13 +25,13 @@ from .backup.archive import Line
 from .backup.unfinished import Unfinished
 from .compose import vector_engines
 from .disk import Disk
+from .engines.interface import VectorEngine
 from .errors import BackendError, Conflict
 from .inference import factory
 from .jobs import schedules, tables
 from .knowledge.collections import manifests
 from .knowledge.collections.collections import Collections
 from .knowledge.collections.manifests import Manifest, moved
-from .knowledge.engines.interface import VectorEngine
 from .responses import store as responses
 from .settings import Settings
 from .storage import database, schema

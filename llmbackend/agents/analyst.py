@@ -17,13 +17,13 @@ from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Wor
 
 from .. import threads
 from ..analysis.extract import Sentence, find, split, under_headings
+from ..answers.links import inert
+from ..chunks.sentence_splitter import splitter
 from ..errors import Forbidden, InvalidRequest, LLMBackendError, Unauthorized
 from ..files.documents import from_files
-from ..inference.sentences import stems
-from ..knowledge.answers.delimiters import as_data
-from ..knowledge.answers.links import inert
-from ..knowledge.chunks.sentence_splitter import splitter
 from ..schemas import Failure, File, ListDocumentsRequest
+from ..text.delimiters import as_data
+from ..text.sentences import stems
 from .orchestration import finished
 from .run_state import Running
 from .shapes import AnalystInput, Cell, Table, TableRow

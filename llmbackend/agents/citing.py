@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..analysis.extract import split
-from ..inference.sentences import stems
 from ..schemas import Source
+from ..text.sentences import stems
 
 _CITED = re.compile(r"\s?\[(\d{1,9}(?:\s?[,;]\s?\d{1,9})*)\]")
 _BEHIND = re.compile(r"([.!?])((?:\s?\[\d{1,9}(?:\s?[,;]\s?\d{1,9})*\])+)")

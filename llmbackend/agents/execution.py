@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from .. import llamaindex_import, threads
 from ..access.names import missing
+from ..answers.links import Inert
 from ..errors import (
     BackendError,
     BackendTimeout,
@@ -29,7 +30,6 @@ from ..errors import (
     invalid,
 )
 from ..inference.chat import total
-from ..knowledge.answers.links import Inert
 from ..plugins import AGENTS, AgentPart
 from ..schemas import AgentInfo, AgentRun, AgentTask, ListCollectionsRequest, RunAgentRequest, Step
 from .handle import Run

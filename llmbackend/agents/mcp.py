@@ -15,8 +15,8 @@ from typing import Any
 
 from .. import threads
 from ..errors import BackendError, InvalidRequest
-from ..knowledge.answers.delimiters import as_data
 from ..plugins import TOOLS, ToolPart
+from ..text.delimiters import as_data
 
 log = logging.getLogger(__name__)
 

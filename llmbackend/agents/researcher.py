@@ -16,8 +16,8 @@ from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Wor
 
 from .. import threads
 from ..errors import BackendError, InvalidRequest
-from ..inference.sentences import sentences, stems
 from ..schemas import Hit
+from ..text.sentences import sentences, stems
 from .citing import cited
 from .orchestration import by_tools, finished
 from .result import AgentResult

@@ -19,9 +19,9 @@ from typing import Any, NoReturn
 from .. import schemas, tracing
 from ..access.caller import Caller, Right
 from ..access.decision import AccessNeeded, Asks
+from ..answers.links import Inert
 from ..errors import BackendError, LLMBackendError, StreamInterrupted
 from ..inference import structured
-from ..knowledge.answers.links import Inert
 from ..prompts import Prompt, prompt
 from ..schemas import AgentTask, Hit, PendingCall, RunAgentRequest, Source, Step
 from . import replies

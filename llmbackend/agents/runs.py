@@ -7,10 +7,10 @@ from contextlib import aclosing
 from typing import Any, cast
 
 from .. import progress, tracing
+from ..answers.links import Links, inert
 from ..errors import Conflict, LLMBackendError
 from ..jobs.ledger import WAITS
 from ..jobs.service import Jobs
-from ..knowledge.answers.links import Links, inert
 from ..plugins import AGENTS, TOOLS
 from ..schemas import (
     AgentList,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..access.decision import NOTHING, Granted
-from ..knowledge.answers.links import Links, inert
+from ..answers.links import Links, inert
 from ..schemas import Step
 from ..tracing import Trace
 

@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from ..errors import BackendTimeout, Forbidden, InvalidRequest, LLMBackendError, Unauthorized
-from ..knowledge.answers.delimiters import as_data
 from ..plugins import TOOLS, ToolPart
+from ..text.delimiters import as_data
 from . import approval
 from .run_state import Running
 from .steps import shown

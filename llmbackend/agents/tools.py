@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from .. import schemas
+from ..answers.citations import citing_nothing
 from ..errors import InvalidRequest, NotFound
-from ..knowledge.answers.citations import citing_nothing
-from ..knowledge.answers.delimiters import delimited
 from ..plugins import tool
 from ..schemas import Hit, Source
+from ..text.delimiters import delimited
 from .calculation import calculated
 from .run_state import Running
 from .tooling import ToolResult

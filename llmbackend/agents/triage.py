@@ -12,8 +12,8 @@ from typing import Any
 from ..analysis.extract import find as quoted
 from ..analysis.extract import split
 from ..errors import InvalidRequest
-from ..inference.sentences import stems
-from ..knowledge.answers.delimiters import as_data
+from ..text.delimiters import as_data
+from ..text.sentences import stems
 from .run_state import Running
 from .shapes import Triage, TriageInput
 from .tooling import find, use

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..inference.sentences import sentences
+from ..text.sentences import sentences
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,16 +12,16 @@ from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Wor
 from pydantic import BaseModel, Field
 
 from .. import threads, tracing
+from ..answers.links import Links, inert
+from ..chunks.sentence_splitter import splitter
 from ..errors import InvalidRequest
 from ..inference import structured
 from ..inference.chat import ChatModel
 from ..inference.embeddings import Embedder
 from ..inference.judge import Judge
-from ..knowledge.answers.delimiters import as_data
-from ..knowledge.answers.links import Links, inert
-from ..knowledge.chunks.sentence_splitter import splitter
 from ..prompts import prompt
 from ..schemas import Analysis, ContractFacts, Coverage, Sentiment, Span
+from ..text.delimiters import as_data
 from . import contracts, extract
 from .check import Checked
 from .sentiment import NOT_ENGLISH, Feeling, feeling, is_english

@@ -19,8 +19,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from .. import __version__, threads
 from ..disk import Disk, translated
+from ..engines.interface import Chunk, Stored
 from ..errors import InvalidRequest
-from ..knowledge.engines.interface import Chunk, Stored
 from ..storage import schema
 
 if TYPE_CHECKING:

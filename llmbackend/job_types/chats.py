@@ -11,11 +11,11 @@ import anyio
 
 from .. import threads, usage
 from ..backoff import passing
+from ..chunks.tokens import tokens_of
 from ..errors import BackendError, LLMBackendError, Overloaded
 from ..inference import structured
 from ..jobs.context import Context
 from ..jobs.registry import job_type
-from ..knowledge.chunks.tokens import tokens_of
 from ..schemas import BatchChat, BatchChatParams, ChatRequest, Message
 from ..schemas.usage import Price
 from .concurrent_items import each

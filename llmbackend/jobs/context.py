@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import tracing
 from ..access.names import QualifiedName
+from ..answers.links import Links
 from ..inference.cache import CachedEmbedder
 from ..inference.chat import ChatModel
 from ..inference.judge import Judge
-from ..knowledge.answers.links import Links
 from ..knowledge.collections.collections import Collections
 from .ledger import Claim
 from .results import Chunk, Results

@@ -1,1 +1,1 @@
-"""Collections of documents: chunking, storing, finding, and answering from what was found."""
+"""Collections of documents: putting documents into them, and finding passages."""

@@ -10,10 +10,10 @@ from llama_index.core.node_parser.interface import NodeParser
 from llama_index.core.node_parser.node_utils import build_nodes_from_splits
 from llama_index.core.schema import BaseNode, MetadataMode
 
+from ..chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE, split
 from ..errors import InvalidRequest
 from ..files.parsed import Syntax
 from ..files.syntax import ParsedDocument
-from ..knowledge.chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE, split
 from ..schemas import Document
 from .calling import call
 

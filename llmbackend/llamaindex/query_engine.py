@@ -20,7 +20,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from llm_client import Answer, AnswerStream, LLMBackendClient
 
-from ..knowledge.chunks.nodes import scored
+from ..chunks.nodes import scored
 from .calling import call, pieces
 from .retriever import CollectionRetriever
 

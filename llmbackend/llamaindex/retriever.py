@@ -11,7 +11,7 @@ from llama_index.core.vector_stores.types import MetadataFilters
 
 from llm_client import LLMBackendClient
 
-from ..knowledge.chunks.nodes import scored
+from ..chunks.nodes import scored
 from .calling import call
 from .filters import filters_of
 

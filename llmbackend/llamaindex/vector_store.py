@@ -20,8 +20,8 @@ from llama_index.core.vector_stores.types import (
 
 from llm_client import ChunkInfo, LLMBackendClient
 
+from ..chunks.nodes import NODE_ID, chunk_of, given, node_id, node_of
 from ..errors import InvalidRequest, NotFound
-from ..knowledge.chunks.nodes import NODE_ID, chunk_of, given, node_id, node_of
 from .calling import call
 from .filters import filters_of
 

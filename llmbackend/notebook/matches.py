@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ..knowledge.engines.bm25 import EITHER, STOP_WORDS, stems
-from ..words import is_run, words
+from ..engines.bm25 import EITHER, STOP_WORDS, stems
+from ..text.words import is_run, words
 from .parts import Line, Span
 
 _WORDS = re.compile(r"\w[\w'’-]*")

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..access.caller import Right
 from ..access.decision import AccessNeeded, Asks, collections_in
-from ..knowledge.answers import rag_model
+from ..answers import rag_model
 
 AGENT = "agent/"
 """Prefix of an agent's name as a model."""

@@ -7,12 +7,12 @@ from contextlib import aclosing
 from typing import Any
 
 from .. import threads
+from ..answers.citations import ANEW, Checked, citing_nothing
+from ..answers.links import Inert, Links
+from ..answers.passages import Passages, within
 from ..inference.chat import ChatModel
-from ..knowledge.answers.citations import ANEW, Checked, citing_nothing
-from ..knowledge.answers.delimiters import delimited
-from ..knowledge.answers.links import Inert, Links
-from ..knowledge.answers.passages import Passages, within
 from ..prompts import Prompt
+from ..text.delimiters import delimited
 
 
 async def grounded(

@@ -13,20 +13,20 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from .. import tracing
+from ..answers import rag_model
+from ..answers.answers import Answering
+from ..answers.conversation import standalone
+from ..answers.passages import number
 from ..disk import SMALL, Disk
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound, StreamInterrupted, as_json
 from ..inference import structured
 from ..inference.chat import ChatModel, total
 from ..inference.wire import takes_no_images, takes_no_tools
-from ..knowledge.answers import rag_model
-from ..knowledge.answers.answers import Answering
-from ..knowledge.answers.conversation import standalone
-from ..knowledge.answers.delimiters import delimited
-from ..knowledge.answers.passages import number
 from ..knowledge.retrieval.scope import scope
 from ..prompts import prompt
 from ..schemas import AgentTask, RagQueryRequest, RespondRequest, ResponseTool, RunAgentRequest
 from ..storage.database import Database
+from ..text.delimiters import delimited
 from . import images, store, tool_emulation, translation
 from .access_needed import AGENT
 from .building import Building, Event, search_results

@@ -15,8 +15,8 @@ from ..errors import BackendError, InvalidRequest
 from ..inference import structured
 from ..inference.chat import ChatModel, total
 from ..inference.judge import Judge
-from ..knowledge.answers.delimiters import as_data
 from ..prompts import prompt
+from ..text.delimiters import as_data
 
 FITS = 0.3
 """The judge's cosine from which a function fits a question; unrelated ones stay below 0.27."""

@@ -17,8 +17,8 @@ import pytest
 import requests
 
 from llmbackend import LLMBackendClient
+from llmbackend.chunks.chunking import split
 from llmbackend.inference.static_vectors import StaticEmbedder
-from llmbackend.knowledge.chunks.chunking import split
 from llmbackend.knowledge.ingest.ingest import EMBEDDED_AT_ONCE
 from llmbackend.local import LocalTransport
 from llmbackend.schemas import Document

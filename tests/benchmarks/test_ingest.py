@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 from llmbackend import LLMBackendClient
+from llmbackend.chunks.chunking import content_hash, split
+from llmbackend.engines.interface import Chunk
+from llmbackend.engines.qdrant_edge import EdgeIndex
 from llmbackend.inference.static_vectors import StaticEmbedder
-from llmbackend.knowledge.chunks.chunking import content_hash, split
-from llmbackend.knowledge.engines.interface import Chunk
-from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
 from llmbackend.local import LocalTransport
 from llmbackend.schemas import Document
 from llmbackend.settings import Settings
@@ -294,8 +294,8 @@ BARE_MEMORY = """
 import sys, uuid
 from pathlib import Path
 import numpy
-from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
-from llmbackend.knowledge.engines.interface import Chunk
+from llmbackend.engines.qdrant_edge import EdgeIndex
+from llmbackend.engines.interface import Chunk
 from tests.benchmarks.corpus import passages
 
 folder, count = Path(sys.argv[1]) / str(uuid.uuid4()), int(sys.argv[2])

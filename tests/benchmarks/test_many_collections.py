@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from llmbackend import LLMBackendClient
-from llmbackend.knowledge.engines.qdrant_edge import IN_USE
+from llmbackend.engines.qdrant_edge import IN_USE
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.benchmarks.corpus import passages

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from llmbackend import LLMBackendClient
 from llmbackend.access.names import QualifiedName
+from llmbackend.engines.fusion import depth
+from llmbackend.engines.interface import Chunk
+from llmbackend.engines.qdrant import DENSE, SPARSE
+from llmbackend.engines.qdrant_edge import EdgeIndex
 from llmbackend.knowledge.collections.index_building import GROWN
-from llmbackend.knowledge.engines.fusion import depth
-from llmbackend.knowledge.engines.interface import Chunk
-from llmbackend.knowledge.engines.qdrant import DENSE, SPARSE
-from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 

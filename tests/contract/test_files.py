@@ -16,7 +16,7 @@ import requests
 import llm_client
 import llmbackend
 from llmbackend import InvalidRequest, LLMBackendClient
-from llmbackend.knowledge.chunks.chunking import split
+from llmbackend.chunks.chunking import split
 from llmbackend.schemas import Document
 from tests import files
 from tests.files import FACT

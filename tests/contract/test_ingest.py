@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llmbackend import Conflict, InvalidRequest, LLMBackendClient, NotFound, Record
-from llmbackend.knowledge.chunks.chunking import split
+from llmbackend.chunks.chunking import split
 from llmbackend.schemas import Document
 
 

@@ -24,10 +24,10 @@ from project_jobs import panic
 from llmbackend import BackendError, InvalidRequest, LLMBackendClient, NotFound, panics, threads
 from llmbackend.access.names import QualifiedName
 from llmbackend.backend import Backend
+from llmbackend.engines import edge_refusals
+from llmbackend.engines.interface import Chunk, Physical
+from llmbackend.engines.qdrant_edge import EdgeIndex
 from llmbackend.knowledge.collections import current_index
-from llmbackend.knowledge.engines import edge_refusals
-from llmbackend.knowledge.engines.interface import Chunk, Physical
-from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex
 from llmbackend.local import LocalTransport
 from llmbackend.operations import call
 from llmbackend.schemas.metadata import BYTES, METADATA_DEPTH, VALUES

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from llmbackend import LLMBackendClient
-from llmbackend.knowledge.chunks.chunking import split
+from llmbackend.chunks.chunking import split
 from llmbackend.local import LocalTransport
 from llmbackend.schemas import Document
 from llmbackend.settings import Settings

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llmbackend import BackendError, InvalidRequest, backoff
-from llmbackend.knowledge.engines import qdrant_server
+from llmbackend.engines import qdrant_server
 from tests.qdrant import Connect, Prepared, Server, connecting, serving
 
 

@@ -14,7 +14,7 @@ from llmbackend import LLMBackendClient
 from llmbackend.access.caller import DEFAULT
 from llmbackend.access.names import QualifiedName
 from llmbackend.backend import Backend
-from llmbackend.knowledge.engines.fusion import best
+from llmbackend.engines.fusion import best
 from llmbackend.knowledge.retrieval import ahead
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmbackend import Conflict
-from llmbackend.knowledge.engines import bm25
+from llmbackend.engines import bm25
 
 ENCODER = bm25.encoder(bm25.NAME)
 

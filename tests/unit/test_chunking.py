@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from llmbackend import threads
+from llmbackend.chunks import chunking
+from llmbackend.chunks.chunking import content_hash, split
+from llmbackend.chunks.structure import sections
+from llmbackend.chunks.tokens import tokens_of
+from llmbackend.engines.interface import Chunk
 from llmbackend.files.parsed import Syntax
 from llmbackend.files.syntax import ParsedDocument, syntax
-from llmbackend.knowledge.chunks import chunking
-from llmbackend.knowledge.chunks.chunking import content_hash, split
-from llmbackend.knowledge.chunks.structure import sections
-from llmbackend.knowledge.chunks.tokens import tokens_of
-from llmbackend.knowledge.engines.interface import Chunk
 from llmbackend.schemas import Document
 
 DEMO = Path(__file__).parents[2] / "llmbackend" / "demo" / "documents"

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from llmbackend.knowledge.answers.citations import Checked, citing_nothing, mark
-from llmbackend.knowledge.answers.links import Inert
+from llmbackend.answers.citations import Checked, citing_nothing, mark
+from llmbackend.answers.links import Inert
 
 
 def _read(text: str, size: int, count: int = 2) -> tuple[str, bool]:

@@ -16,15 +16,15 @@ import pytest
 
 from llmbackend import BackendError, NotFound
 from llmbackend.access.names import QualifiedName
+from llmbackend.engines import qdrant_edge
+from llmbackend.engines.filters import conditions
+from llmbackend.engines.interface import Chunk, Physical, VectorIndex
+from llmbackend.engines.qdrant_edge import IN_USE, EdgeIndex, QdrantEdge
 from llmbackend.inference.cache import CachedEmbedder
 from llmbackend.inference.static_vectors import StaticEmbedder
 from llmbackend.knowledge.collections import documents, open_indexes, physical
 from llmbackend.knowledge.collections.collection import Collection
 from llmbackend.knowledge.collections.collections import Collections
-from llmbackend.knowledge.engines import qdrant_edge
-from llmbackend.knowledge.engines.filters import conditions
-from llmbackend.knowledge.engines.interface import Chunk, Physical, VectorIndex
-from llmbackend.knowledge.engines.qdrant_edge import IN_USE, EdgeIndex, QdrantEdge
 from llmbackend.storage.database import connect
 
 pytestmark = pytest.mark.usefixtures("in_default")

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from llmbackend.knowledge.answers.delimiters import as_data, delimited
+from llmbackend.text.delimiters import as_data, delimited
 
 
 @pytest.mark.parametrize("tag", ["passage", "conversation"])

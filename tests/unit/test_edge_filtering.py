@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmbackend.knowledge.engines import bm25, edge_filtering
-from llmbackend.knowledge.engines.filters import conditions
-from llmbackend.knowledge.engines.interface import Chunk, Layout, Physical
-from llmbackend.knowledge.engines.qdrant_edge import QdrantEdge
+from llmbackend.engines import bm25, edge_filtering
+from llmbackend.engines.filters import conditions
+from llmbackend.engines.interface import Chunk, Layout, Physical
+from llmbackend.engines.qdrant_edge import QdrantEdge
 
 VALUES: list[Any] = [
     [], [None], [[]], [[1]], [["x"]], {}, {"b": 1}, [{"b": 1}, {"b": "x"}], {"b": []}, "x", ["x", "y"], "", 1, 1.0, 1.5,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llmbackend import InvalidRequest
-from llmbackend.knowledge.engines.filters import (
+from llmbackend.engines.filters import (
     LISTED,
     MAX_LEVELS,
     TERMS,

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from llmbackend.knowledge.engines.fusion import best
+from llmbackend.engines.fusion import best
 
 # Ten passages that are alike but for the one that BM25 alone knows: it has the code that was asked for.
 ALIKE = [(f"p{number}", 0.5 + number / 100) for number in range(10)]

@@ -122,7 +122,7 @@ def test_a_short_document_is_ingested_and_found_without_llamaindex(tmp_path: Pat
         assert not {"aiohttp", "llama_index.core", "nltk", "scipy", "pandas", "sklearn"} & set(sys.modules)
         assert dict(os.environ) == before
         from llama_index.core.utils import get_tokenizer
-        from llmbackend.knowledge.chunks.tokens import tokens_of
+        from llmbackend.chunks.tokens import tokens_of
         assert len(get_tokenizer()(said)) == len(tokens_of(said))
         print(report.added)
     """

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from llmbackend import BackendError, InvalidRequest, LLMBackendClient
+from llmbackend.answers.choosing import JUDGED
+from llmbackend.answers.reading import DENSE_WEIGHT
 from llmbackend.inference import factory
 from llmbackend.inference.embeddings import EmbeddingBatch, TextRefused
 from llmbackend.inference.judge import Judge
 from llmbackend.inference.minilm import MiniLM
-from llmbackend.knowledge.answers.choosing import JUDGED
-from llmbackend.knowledge.answers.reading import DENSE_WEIGHT
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 

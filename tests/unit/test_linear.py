@@ -12,13 +12,13 @@ from llama_index.core.utils import globals_helper
 from nltk import redos
 
 from llmbackend import llamaindex_import
-from llmbackend.inference.sentences import sentences
-from llmbackend.knowledge.answers.delimiters import delimited
-from llmbackend.knowledge.chunks import sentence_splitter
-from llmbackend.knowledge.chunks.chunking import split
-from llmbackend.knowledge.chunks.tokens import tokens_of
-from llmbackend.knowledge.chunks.windows import MOST, windows
+from llmbackend.chunks import sentence_splitter
+from llmbackend.chunks.chunking import split
+from llmbackend.chunks.tokens import tokens_of
+from llmbackend.chunks.windows import MOST, windows
 from llmbackend.schemas import Document
+from llmbackend.text.delimiters import delimited
+from llmbackend.text.sentences import sentences
 
 SMALL = 1_000
 TIMES = 4

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from llmbackend.knowledge.answers.citations import mark
-from llmbackend.knowledge.answers.links import Inert, inert
+from llmbackend.answers.citations import mark
+from llmbackend.answers.links import Inert, inert
 
 PARSERS = [MarkdownIt("commonmark"), MarkdownIt("js-default")]
 LIVE = {"link_open", "image", "html_inline", "html_block"}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from llmbackend.answers.links import inert
+from llmbackend.engines.bm25 import Multilingual
 from llmbackend.files.parsing import parse
-from llmbackend.knowledge.answers.links import inert
-from llmbackend.knowledge.engines.bm25 import Multilingual
-from llmbackend.knowledge.engines.legible import legible, with_parts
+from llmbackend.text.legible import legible, with_parts
 from tests import files
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmbackend import InsufficientStorage, InvalidRequest, LLMBackendClient
-from llmbackend.knowledge.engines import qdrant_payload_indexes
+from llmbackend.engines import qdrant_payload_indexes
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.qdrant import CLOUD, Server, serving

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmbackend.knowledge.answers.question import Question
+from llmbackend.answers.question import Question
 
 TEXTS = {
     "English": ("What does E-03's repair cost?", "Unit E-03 costs 90 euros.", "Unit E-04 costs 80 euros."),

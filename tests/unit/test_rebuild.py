@@ -19,12 +19,12 @@ import pytest
 from llmbackend import BackendError, Conflict, LLMBackendClient, NotFound, schemas
 from llmbackend.access.names import QualifiedName
 from llmbackend.backend import Backend
+from llmbackend.engines import bm25, edge_filtering
+from llmbackend.engines.edge_build import built
+from llmbackend.engines.interface import Chunk, Layout, Physical
+from llmbackend.engines.qdrant_edge import EdgeIndex, QdrantEdge
 from llmbackend.knowledge.collections import index_building
 from llmbackend.knowledge.collections.index_building import IndexBuilder
-from llmbackend.knowledge.engines import bm25, edge_filtering
-from llmbackend.knowledge.engines.edge_build import built
-from llmbackend.knowledge.engines.interface import Chunk, Layout, Physical
-from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex, QdrantEdge
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 

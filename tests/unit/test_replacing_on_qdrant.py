@@ -14,9 +14,9 @@ import pytest
 from qdrant_client import models
 
 from llmbackend import LLMBackendClient
-from llmbackend.knowledge.engines import bm25, qdrant_server
-from llmbackend.knowledge.engines.interface import Chunk, Layout, Physical
-from llmbackend.knowledge.engines.qdrant_server import QdrantServer
+from llmbackend.engines import bm25, qdrant_server
+from llmbackend.engines.interface import Chunk, Layout, Physical
+from llmbackend.engines.qdrant_server import QdrantServer
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.qdrant import CLOUD, OneAtATime, Server, serving

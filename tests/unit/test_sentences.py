@@ -7,8 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from llmbackend.inference.sentences import fitting, sentences
+from llmbackend.answers.fitting import fitting
 from llmbackend.inference.static_vectors import StaticEmbedder
+from llmbackend.text.sentences import sentences
 
 EMBEDDER = StaticEmbedder()
 

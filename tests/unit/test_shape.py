@@ -357,15 +357,17 @@ STOREYS = (
         "progress",
         "backoff",
         "storage",
+        "text",
         "threads",
         "tracing",
         "turns",
         "usage",
         "vitals",
-        "words",
     },
-    {"files", "inference"},
+    {"engines", "files", "inference"},
+    {"chunks"},
     {"knowledge"},
+    {"answers"},
     {"analysis", "dependencies", "doctor", "llamaindex", "responses"},
     {"jobs", "backup"},
     {"job_types"},
@@ -381,11 +383,8 @@ STOREYS = (
 )
 # Within knowledge/, the same of its folders.
 KNOWLEDGE = (
-    {"engines"},
-    {"chunks"},
     {"collections"},
     {"ingest", "retrieval"},
-    {"answers"},
 )
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -11,7 +11,7 @@ import pytest
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.utils import get_tokenizer
 
-from llmbackend.knowledge.chunks.tokens import tokens_of
+from llmbackend.chunks.tokens import tokens_of
 
 DEMO = Path(__file__).parents[2] / "llmbackend" / "demo" / "documents"
 
@@ -40,7 +40,7 @@ def test_texts_are_split_where_llamaindex_splits_them(size: int) -> None:
 AT_ONCE = """
 import os, threading, time
 import llama_index.core.node_parser, llama_index.core.workflow, tiktoken
-from llmbackend.knowledge.chunks.tokens import tokens_of
+from llmbackend.chunks.tokens import tokens_of
 
 contains = os._Environ.__contains__
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from llmbackend.knowledge.answers.stretches import around, written
-from llmbackend.knowledge.answers.units import units
+from llmbackend.answers.stretches import around, written
+from llmbackend.answers.units import units
 
 OPTIONS = """General settings
 -------------------------

@@ -19,12 +19,12 @@ import pytest
 from numpy.typing import NDArray
 
 from llmbackend import BackendError, InvalidRequest
-from llmbackend.knowledge.engines import bm25, edge_filtering, qdrant_edge
-from llmbackend.knowledge.engines.filters import conditions
-from llmbackend.knowledge.engines.interface import Chunk, Layout, Physical, VectorEngine, VectorIndex
-from llmbackend.knowledge.engines.qdrant import QdrantIndex
-from llmbackend.knowledge.engines.qdrant_edge import EdgeIndex, QdrantEdge
-from llmbackend.knowledge.engines.qdrant_server import QdrantServer
+from llmbackend.engines import bm25, edge_filtering, qdrant_edge
+from llmbackend.engines.filters import conditions
+from llmbackend.engines.interface import Chunk, Layout, Physical, VectorEngine, VectorIndex
+from llmbackend.engines.qdrant import QdrantIndex
+from llmbackend.engines.qdrant_edge import EdgeIndex, QdrantEdge
+from llmbackend.engines.qdrant_server import QdrantServer
 from tests.qdrant import OneAtATime
 
 # The index

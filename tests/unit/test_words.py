@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from llmbackend import words as module
-from llmbackend.words import LONGEST_WHOLE, REMEMBERED_LENGTH, letters, pairs, plain, words
+from llmbackend.text import words as module
+from llmbackend.text.words import LONGEST_WHOLE, REMEMBERED_LENGTH, letters, pairs, plain, words
 
 FOUND = [
     ("Plain words, as usual.", ["plain", "words", "as", "usual"]),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llmbackend import LLMBackendClient, Record
-from llmbackend.knowledge.chunks.chunking import split
+from llmbackend.chunks.chunking import split
 from llmbackend.schemas import Document
 from tests.upstream.fake import KEY, Upstream
 

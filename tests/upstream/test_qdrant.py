@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from llmbackend import BackendError, BackendTimeout, LLMBackendClient, LLMBackendError, Overloaded
-from llmbackend.knowledge.engines import qdrant_server
+from llmbackend.engines import qdrant_server
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.upstream.conftest import Connect, fails

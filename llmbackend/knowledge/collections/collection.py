@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ... import plugins, threads, tracing
 from ...access.names import missing
-from ...errors import BackendError, Conflict
-from ...inference.fingerprint import AGREE, Fingerprint
-from ..chunks.own_parser import OwnParser
-from ..engines.filters import Condition
-from ..engines.indexes import FieldType, Indexes, needed
-from ..engines.interface import (
+from ...chunks.own_parser import OwnParser
+from ...engines.filters import Condition
+from ...engines.indexes import FieldType, Indexes, needed
+from ...engines.interface import (
     Chunk,
     Found,
     Ids,
@@ -32,6 +30,8 @@ from ..engines.interface import (
     damaged,
     gone,
 )
+from ...errors import BackendError, Conflict
+from ...inference.fingerprint import AGREE, Fingerprint
 from .current_index import CollectionServices, CurrentIndex
 from .manifests import Manifest, exchanged, made_otherwise
 from .quota import NOTHING, Require, Size, size

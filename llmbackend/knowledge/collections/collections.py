@@ -19,13 +19,13 @@ from sqlalchemy import Engine
 
 from ... import plugins, threads, tracing
 from ...access.names import QualifiedName, missing
+from ...chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE
+from ...engines.indexes import MOST, NO_INDEXES, FieldType, Indexes, in_points
+from ...engines.interface import VectorEngine, damaged, gone
 from ...errors import BackendError, Conflict, InvalidRequest, LLMBackendError, NotFound
 from ...inference.cache import CachedEmbedder
 from ...inference.fingerprint import Fingerprint
 from ...schemas import CollectionInfo
-from ..chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE
-from ..engines.indexes import MOST, NO_INDEXES, FieldType, Indexes, in_points
-from ..engines.interface import VectorEngine, damaged, gone
 from .collection import Collection
 from .current_index import CollectionServices
 from .manifests import Manifest, Manifests, called, taken

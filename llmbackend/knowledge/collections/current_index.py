@@ -16,10 +16,10 @@ from anyio import CancelScope
 
 from ... import panics, plugins, threads, tracing
 from ...access.names import missing
+from ...engines.interface import VectorIndex, damaged, gone
 from ...errors import BackendError, Conflict, LLMBackendError
 from ...inference.cache import CachedEmbedder
 from ...turns import Places
-from ..engines.interface import VectorIndex, damaged, gone
 from .manifests import Manifest, Manifests, exchanged
 from .open_indexes import OpenIndexes
 from .physical import PhysicalCollections

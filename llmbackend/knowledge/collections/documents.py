@@ -7,12 +7,12 @@ from itertools import takewhile
 from typing import Any
 
 from ... import threads
+from ...chunks.sentence_splitter import units
+from ...chunks.tokens import tokens_of
+from ...engines.filters import conditions
+from ...engines.interface import Chunk
 from ...errors import NotFound
 from ...schemas import StoredDocument
-from ..chunks.sentence_splitter import units
-from ..chunks.tokens import tokens_of
-from ..engines.filters import conditions
-from ..engines.interface import Chunk
 from .collection import Collection
 
 PAGE = 1000

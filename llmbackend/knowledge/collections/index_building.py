@@ -10,7 +10,7 @@ import logging
 
 from anyio import CancelScope
 
-from ..engines.qdrant_edge import QdrantEdge
+from ...engines.qdrant_edge import QdrantEdge
 from .collection import Collection
 from .collections import Collections
 from .rebuild import build_indexes

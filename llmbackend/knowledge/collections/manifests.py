@@ -36,14 +36,14 @@ from sqlalchemy.exc import IntegrityError
 from ... import tracing
 from ...access import shares
 from ...access.names import QualifiedName
+from ...engines.bm25 import NAME as BM25
+from ...engines.bm25 import EnglishOfEdge
+from ...engines.indexes import FieldType
+from ...engines.interface import Layout, Physical
 from ...errors import Conflict
 from ...inference.fingerprint import Fingerprint
 from ...storage.database import transaction
 from ...storage.schema import metadata
-from ..engines.bm25 import NAME as BM25
-from ..engines.bm25 import EnglishOfEdge
-from ..engines.indexes import FieldType
-from ..engines.interface import Layout, Physical
 from .quota import DIMENSION, Require, Size
 
 table = Table(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ... import schemas
-from ..engines.filters import conditions
+from ...engines.filters import conditions
 from .collection import Collection
 
 

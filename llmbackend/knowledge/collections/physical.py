@@ -11,10 +11,10 @@ from functools import partial
 from anyio import CancelScope
 
 from ... import threads
+from ...engines.edge_build import built
+from ...engines.interface import VectorEngine, VectorIndex, gone
+from ...engines.qdrant_edge import QdrantEdge
 from ...errors import BackendError, Conflict, LLMBackendError
-from ..engines.edge_build import built
-from ..engines.interface import VectorEngine, VectorIndex, gone
-from ..engines.qdrant_edge import QdrantEdge
 from .manifests import Manifest, Manifests, moved
 
 log = logging.getLogger(__name__)

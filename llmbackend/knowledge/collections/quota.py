@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ...access.caller import Caller, Limits
 from ...access.limits import Limiter, Whose, too_much_stored
-from ..engines.interface import Chunk
+from ...engines.interface import Chunk
 
 NUMBER = 8
 """Bytes that a number counts as, however it is written."""

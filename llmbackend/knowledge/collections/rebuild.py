@@ -23,15 +23,15 @@ from anyio.lowlevel import checkpoint
 
 from ... import threads
 from ...access.names import QualifiedName
+from ...engines.bm25 import NAME as BM25
+from ...engines.edge_build import built
+from ...engines.interface import Chunk, Ids, Stored, VectorIndex
+from ...engines.qdrant_edge import QdrantEdge
 from ...errors import Conflict, InvalidRequest
 from ...inference.budget import in_bulk
 from ...inference.embeddings import added
 from ...pipeline import ahead
 from ...schemas import ReindexReport
-from ..engines.bm25 import NAME as BM25
-from ..engines.edge_build import built
-from ..engines.interface import Chunk, Ids, Stored, VectorIndex
-from ..engines.qdrant_edge import QdrantEdge
 from .collection import Collection
 from .collections import Collections
 from .current_index import GRAPH

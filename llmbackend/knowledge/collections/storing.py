@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import CancelScope
 
-from ..engines.interface import Chunk, VectorIndex
+from ...engines.interface import Chunk, VectorIndex
 from .quota import NOTHING, Require, Size, size
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from anyio import CancelScope
 
 from ... import threads
 from ...access.names import QualifiedName
+from ...engines.interface import Chunk, Stored, VectorIndex, fitting
 from ...errors import InvalidRequest, NotFound
 from ...inference.fingerprint import Fingerprint
 from ...schemas import (
@@ -29,7 +30,6 @@ from ...schemas import (
     ImportRequest,
     StoredChunk,
 )
-from ..engines.interface import Chunk, Stored, VectorIndex, fitting
 from .collections import Collections, require_few
 from .manifests import Manifest
 from .quota import NOTHING, Size, size

@@ -12,6 +12,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ... import threads, tracing
+from ...chunks.chunking import content_hash, split
+from ...chunks.own_parser import OwnParser
+from ...engines.interface import Chunk
 from ...files.syntax import PART_OF, BareText, ParsedDocument
 from ...inference.budget import in_bulk
 from ...inference.cache import CachedEmbedder
@@ -19,10 +22,7 @@ from ...inference.embeddings import added
 from ...inference.fingerprint import Fingerprint
 from ...pipeline import ahead, side_by_side
 from ...schemas import Document, Failure, IngestPlan, IngestReport, IngestWarning
-from ..chunks.chunking import content_hash, split
-from ..chunks.own_parser import OwnParser
 from ..collections.collection import Collection
-from ..engines.interface import Chunk
 
 if TYPE_CHECKING:
     import numpy as np

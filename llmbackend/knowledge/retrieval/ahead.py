@@ -17,11 +17,11 @@ from anyio import CancelScope, move_on_after
 
 from ... import threads, tracing
 from ...access.caller import of_project
+from ...engines.interface import Chunk
 from ...errors import LLMBackendError
 from ...inference.judge import Judge
 from ..collections.collection import Collection
 from ..collections.collections import Collections
-from ..engines.interface import Chunk
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ...engines.interface import Chunk, Found
 from ...schemas import Hit, Place
-from ..engines.interface import Chunk, Found
 
 Dropped = Literal["duplicate", "min_score", "top_k", "budget", "postprocessor"]
 

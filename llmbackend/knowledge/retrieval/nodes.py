@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ...engines.interface import Chunk
 from ...plugins import Part
-from ..engines.interface import Chunk
 from .candidates import Candidate
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Nodes:
         self._known: dict[tuple[str, str], Candidate] = {}
 
     def of(self, candidate: Candidate) -> NodeWithScore:
-        from ..chunks.nodes import node_id, scored
+        from ...chunks.nodes import node_id, scored
 
         hit = vars(candidate.hit)
         self._known.setdefault((candidate.collection, node_id(hit)), candidate)
@@ -47,7 +47,7 @@ class Nodes:
         return list(found.values())
 
     def _candidate(self, one: NodeWithScore, key: tuple[str, str], scale: str) -> Candidate:
-        from ..chunks.nodes import given, own_metadata
+        from ...chunks.nodes import given, own_metadata
 
         known = self._known.get(key)
         stored = given({"text": one.node.get_content(), "metadata": own_metadata(one.metadata)})

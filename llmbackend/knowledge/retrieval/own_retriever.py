@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ... import llamaindex_import, threads
+from ...engines.filters import conditions
 from ...inference.cache import CachedEmbedder
 from ...plugins import Part
 from ...schemas import Retrieval
 from ...tracing import Clock
-from ..engines.filters import conditions
 from .candidates import Candidate
 from .nodes import Nodes
 from .query import EXTRA_CANDIDATES, prepare

@@ -12,15 +12,15 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from ... import threads
+from ...engines import fusion
+from ...engines.filters import Condition
+from ...engines.interface import LISTS, TRIES, Chunk, Found, List, Mode, one_version
 from ...errors import InvalidRequest
 from ...inference.cache import CachedEmbedder
 from ...inference.embeddings import spelt
+from ...text.legible import legible
 from ...tracing import Clock
 from ..collections.collection import Collection
-from ..engines import fusion
-from ..engines.filters import Condition
-from ..engines.interface import LISTS, TRIES, Chunk, Found, List, Mode, one_version
-from ..engines.legible import legible
 from .ahead import WEIGHT as AHEAD_WEIGHT
 from .candidates import Candidate
 from .duplicates import originals

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ... import tracing
+from ...engines.filters import Condition, conditions
 from ...plugins import POSTPROCESSORS, RETRIEVERS, Part
 from ...schemas import Retrieval
 from ..collections.collection import Collection
 from ..collections.collections import Collections
-from ..engines.filters import Condition, conditions
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ... import threads
-from ..engines.filters import PLACE, Combination, Condition, FieldCondition, is_time
+from ...engines.filters import PLACE, Combination, Condition, FieldCondition, is_time
 from .scope import Scope
 
 SAMPLE = 1_000

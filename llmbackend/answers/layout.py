@@ -1,0 +1,78 @@
+"""Passages split into units (sentences, list items, table rows), each with the headings above it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ..engines.interface import Chunk
+from ..knowledge.retrieval.candidates import Candidate
+from .fitting import Quote
+from .passages import above
+from .units import Unit, units
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A passage and its units."""
+
+    candidate: Candidate
+    parts: list[Unit]
+    below: list[str]
+    """Each unit's text, prefixed by the heading above it."""
+    above: list[list[str]]
+    """The headings above each unit, outermost first."""
+
+    @property
+    def text(self) -> str:
+        return self.candidate.chunk.text
+
+    @property
+    def in_context(self) -> str:
+        return self.candidate.chunk.in_context
+
+    @property
+    def ahead(self) -> float | None:
+        """The passage's cosine if the judge read it ahead, when it was stored; else None."""
+        return self.candidate.scores.get("ahead")
+
+    def plain(self, place: int) -> str:
+        """A unit's words in lower case, to compare units by."""
+        unit = self.parts[place]
+        return " ".join(re.findall(r"\w+", self.text[unit.start : unit.end].lower()))
+
+    def below_headings(self, asked: set[str], quote: Quote) -> Quote:
+        """The quote extended to the headings right above it that have words of the question which it lacks."""
+        place = next((index for index, unit in enumerate(self.parts) if unit.start == quote.start), 0)
+        start, said = quote.start, self.text[quote.start : quote.end]
+        while place and self.parts[place - 1].kind == "heading":
+            place -= 1
+            heading = self.parts[place]
+            if above(asked, [self.text[heading.start : heading.end]], said):
+                start, said = heading.start, self.text[heading.start : quote.end]
+        return quote._replace(start=start)
+
+
+def lay(candidate: Candidate) -> Laid:
+    """Split a candidate's passage into units; each unit's headings are the chunk's, then the passage's own."""
+    text = candidate.chunk.text
+    parts = units(text) or [Unit(0, len(text), "sentence", 0, False)]
+    if not any(unit.tells for unit in parts):
+        parts = [unit._replace(kind="sentence") for unit in parts]
+    outer = candidate.chunk.headings
+    heading = outer[-1] if outer else ""
+    below: list[str] = []
+    above: list[list[str]] = []
+    for unit in parts:
+        said = " ".join(text[unit.start : unit.end].split())
+        if unit.kind == "heading":
+            heading = re.sub(r"^#+\s*|[*_`|]+", "", said).strip()
+        below.append(f"{heading}: {said}" if heading else said)
+        above.append(outer if heading in ("", *outer[-1:]) else [*outer, heading])
+    return Laid(candidate, parts, below, above)
+
+
+def sentences(chunk: Chunk) -> list[str]:
+    """What the judge reads of a chunk: each unit that may answer, prefixed by its heading."""
+    laid = lay(Candidate(chunk, "", 0.0, {}))
+    return [below for unit, below in zip(laid.parts, laid.below, strict=True) if unit.tells]

@@ -1,0 +1,114 @@
+"""The passages that a question is answered from: numbered, each with its best quote, cut to a token budget."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .. import threads
+from ..chunks.tokens import tokens_of
+from ..knowledge.retrieval.candidates import Candidate
+from ..schemas import Source
+from ..text.sentences import sentences, stems
+from .fitting import Quote, fitting
+
+
+@dataclass(frozen=True)
+class Passages:
+    question: str
+    candidates: list[Candidate]
+    """The hits that the sources come from, and those that were dropped."""
+    sources: list[Source]
+    quotes: list[Quote]
+    """Every sentence of the sources, best fit first."""
+
+    @property
+    def best(self) -> dict[int, Quote]:
+        """The best quote of each source, by index from 0."""
+        return {quote.text: quote for quote in reversed(self.quotes)}
+
+
+async def number(question: str, candidates: list[Candidate]) -> Passages:
+    """Number the hits as sources, each with a verbatim quote: the sentence that shares most words with the question.
+
+    Nothing is embedded for this.
+    """
+    hits = [candidate for candidate in candidates if candidate.dropped is None]
+    quotes = await fitting(None, question, [hit.chunk.text for hit in hits]) if hits else []
+    told = await threads.processor(sources, stems(question), hits, quotes)
+    return Passages(question, candidates, told, quotes)
+
+
+def sources(asked: set[str], hits: Sequence[Candidate], quotes: Sequence[Quote]) -> list[Source]:
+    """The hits, numbered from 1, each with its first quote; a hit without one is quoted whole.
+
+    A heading above a hit is quoted instead if it has more of the question's words than the best sentence.
+    """
+    best = {quote.text: quote for quote in reversed(quotes)}
+    told: list[Source] = []
+    for index, hit in enumerate(hits):
+        text = hit.chunk.text
+        quote = best.get(index) or Quote(index, 0, len(text), 0.0)
+        said = text[quote.start : quote.end]
+        headings = above(asked, hit.chunk.headings, text)
+        said = max(said, *headings, key=lambda one: len(asked & stems(one))) if headings else said
+        told.append(Source.model_construct(**vars(hit.hit), number=index + 1, quote=said))
+    return told
+
+
+def above(asked: set[str], headings: Sequence[str], said: str) -> list[str]:
+    """The headings that have words of the question which the text below them lacks, outermost first."""
+    told: list[str] = []
+    left = asked - stems(said)
+    for heading in reversed(headings):
+        if has := left & stems(heading):
+            told.insert(0, heading)
+            left -= has
+    return told
+
+
+def within(passages: Passages, budget: int) -> list[str]:
+    """The texts that the model reads, each below its headings, within a budget of tokens.
+
+    Whole passages if they fit; otherwise each is cut to the sentences around its quote, and the last ones are left out.
+    The best source's quote is always included.
+    """
+    best = passages.best
+    hits = [candidate.chunk for candidate in passages.candidates if candidate.dropped is None]
+    whole = [hit.below_headings for hit in hits]
+    if sum(len(tokens_of(text)) for text in whole) <= budget:
+        return whole
+    share = max(budget // len(whole), 80)
+
+    cut: list[str] = []
+    for index, hit in enumerate(hits):
+        headings = hit.below_headings.removesuffix(hit.text)
+        passage = headings + _around(hit.text, best[index], share - len(tokens_of(headings)))
+        budget -= len(tokens_of(passage))
+        if budget < 0 and cut:
+            break
+        cut.append(passage)
+    return cut
+
+
+def _around(text: str, quote: Quote, most: int) -> str:
+    """The quote and its neighbouring sentences, added after and before in turn, within `most` tokens."""
+    start, end = quote.start, quote.end
+    spans = sentences(text)
+    after = deque(span_end for _, span_end in spans if span_end > end)
+    before = [span_start for span_start, _ in spans if span_start < start]
+    left = most - len(tokens_of(text[start:end]))
+    while after or before:
+        # Count only what is added: counting the whole each time is quadratic.
+        if after and (count := len(tokens_of(text[end : after[0]]))) <= left:
+            end = after.popleft()
+            left -= count
+        else:
+            after.clear()
+        if before and (count := len(tokens_of(text[before[-1] : start]))) <= left:
+            start = before.pop()
+            left -= count
+        else:
+            before.clear()
+    return text[start:end]

@@ -1,0 +1,106 @@
+"""A question's words, and those that must match exactly: codes, numbers and names."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from ..text.sentences import stems
+from ..text.words import UNSPACED, WRITTEN
+
+_RUN = re.compile(f"[{UNSPACED}]+")  # 契約E-03の金額 has the code E-03
+_FRACTION = re.compile(r"(?<![/\d])\d+/\d+(?![/\d])")  # 2024/915, but no date
+_GROUP = re.compile(r"[^\W\d_]+|\d+")
+_MEASURE = re.compile(r"\d+(?:[a-z]{1,2}|-[a-z]+)", re.IGNORECASE)  # 4th, 9am, 30-day
+_YEAR = re.compile(r"(?:19|20)\d\d")
+
+# fmt: off
+COMMON = frozenset((
+    "a", "about", "an", "and", "any", "are", "as", "at", "be", "by", "can", "could", "did", "do", "does", "for", "from",
+    "had", "has", "have", "how", "i", "if", "in", "is", "it", "its", "many", "may", "me", "much", "must", "my", "not",
+    "of", "on", "or", "our", "should", "so", "that", "the", "their", "them", "there", "they", "this", "to", "us", "was",
+    "we", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would", "you",
+    "your",
+    # Words that say that something is asked for, but not what.
+    "describe", "details", "explain", "give", "information", "list", "need", "please", "policies", "policy", "show",
+    "tell", "want",
+))
+# fmt: on
+"""Words that ask, and do not tell for what."""
+
+
+class Question:
+    """A question, and how rare its codes, numbers and names are in the given passages."""
+
+    def __init__(self, question: str, passages: Sequence[str]) -> None:
+        self.text = question
+        self.stems = stems(question)
+        words = [
+            word for run in WRITTEN.findall(question) for part in _RUN.split(run) if (word := _bare(part))
+        ]
+        words += _FRACTION.findall(question)
+        self._patterns = {
+            word: _pattern(word) for place, word in enumerate(words) if _is_exact(word, place == 0)
+        }
+        self._rare: dict[str, float] = {}
+        self.missing: list[str] = []
+        """Codes of the question that no passage has."""
+        for word, pattern in self._patterns.items():
+            count = sum(pattern.search(passage) is not None for passage in passages)
+            if count:
+                self._rare[word] = math.log(1 + len(passages) / count)
+            elif _is_code(word):
+                self.missing.append(word)
+
+    @property
+    def has_code(self) -> bool:
+        """Whether it has a code that some passage has too."""
+        return any(map(_is_code, self._rare))
+
+    def tells(self, word: str) -> bool:
+        """Whether a word of it, in small letters, tells what is asked for."""
+        return len(word) > 1 and word.isalnum() and word not in COMMON
+
+    def overlap(self, text: str) -> float:
+        """The share of its words that occur in the text, 0 to 1."""
+        return len(self.stems & stems(text)) / max(1, len(self.stems))
+
+    def exact(self, text: str) -> float:
+        """The share of its codes, numbers and names that occur in the text, 0 to 1, weighted by rarity.
+
+        Those that no passage has do not count.
+        """
+        whole = sum(self._rare.values())
+        has = sum(rare for word, rare in self._rare.items() if self._patterns[word].search(text))
+        return has / whole if whole else 0.0
+
+
+def _bare(word: str) -> str:
+    """The word without punctuation around it, nor affixes joined to a code by an apostrophe: E-03's, E-03'ün, l'E-03."""
+    parts = word.split("'")
+    coded = [place for place, part in enumerate(parts) if any(map(str.isdigit, part))]
+    kept = parts[coded[0] : coded[-1] + 1] if coded else parts
+    return "'".join(kept).strip("-.'_")
+
+
+def _is_exact(word: str, first: bool) -> bool:
+    capital = any(letter.isupper() for letter in word[1:]) or (
+        word[0].isupper() and len(word) > 1 and not first
+    )
+    return capital or any(letter.isdigit() for letter in word)
+
+
+def _is_code(word: str) -> bool:
+    """Letters and digits together, or a long number: E-03, X200, 10482; not 30, 4th, 9am, 30-day, 2026."""
+    digits = sum(letter.isdigit() for letter in word)
+    if _MEASURE.fullmatch(word) or _YEAR.fullmatch(word):
+        return False
+    return digits >= 4 or (digits > 0 and any(letter.isalpha() for letter in word))
+
+
+def _pattern(word: str) -> re.Pattern[str]:
+    """Matches the word however it is punctuated: E-03, E03, E 03."""
+    said = r"[\W_]{0,2}".join(map(re.escape, _GROUP.findall(word)))
+    letter = rf"[^\W_{UNSPACED}]"
+    return re.compile(rf"(?<!{letter}){said}(?!{letter})", re.IGNORECASE)

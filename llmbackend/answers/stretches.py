@@ -1,0 +1,201 @@
+"""The stretch of a passage to quote: the answering sentence, and enough around it to be understood.
+
+That is a sentence with its neighbours, a whole list with its introduction, a table row with the table's head, or steps
+from the first on. It is never a heading, a line ending in a colon or a page mark alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from .fitting import Quote
+from .layout import Laid
+from .passages import above
+from .units import Unit
+
+_SPACE = re.compile(r"[ \t\r\n\f\v]+")  # not those that hold a number together
+
+ROOM = 1.25
+"""How far a stretch may exceed its words to finish its paragraph, as a factor."""
+
+
+SECOND = 0.75
+"""A second passage is quoted too if its score is at least this share of the first's."""
+
+
+class Length(NamedTuple):
+    """How much is quoted, in words."""
+
+    stretches: int
+    first: int
+    """Words of the first stretch."""
+    all: int
+    """Words of all stretches together."""
+    most: int
+    """Hard limit on all words."""
+    same: bool
+    """Whether one passage may give several stretches."""
+
+
+SURE = Length(2, 60, 88, 132, False)
+UNSURE = Length(3, 50, 130, 136, True)
+"""For the closest passages when nothing answers: the fact is often a little further on, or in the third passage."""
+
+
+class Stretch(NamedTuple):
+    """A quoted text, and the index of its source, from 0."""
+
+    source: int
+    text: str
+
+
+def stretches(asked: set[str], hits: list[Laid], quotes: list[Quote], length: Length) -> list[Stretch]:
+    """A stretch of the best passage, then of the next ones that add something, each below its relevant headings."""
+    told: list[Stretch] = []
+    said: set[str] = set()
+    left = length.all
+    for quote in quotes:
+        hit = hits[quote.text]
+        if told and quote.score < SECOND * quotes[0].score:
+            break
+        if not length.same and any(stretch.source == quote.text for stretch in told):
+            continue
+        best = next((place for place, unit in enumerate(hit.parts) if unit.end > quote.start), 0)
+        if told and hit.plain(best) in said:
+            continue
+        last = len(told) == length.stretches - 1
+        most = length.most - (length.all - left)
+        chosen = around(hit.text, hit.parts, best, left if last else length.first, most)
+        chosen = [place for place in chosen if hit.plain(place) not in said]
+        if not chosen:
+            continue
+        said.update(hit.plain(place) for place in chosen)
+        text = written(hit.text, hit.parts, chosen, most)
+        told.append(Stretch(quote.text, "\n\n".join([*above(asked, hit.above[best], text), text])))
+        left -= size(text)
+        if last or left < 15:
+            break
+    return told
+
+
+def size(text: str) -> int:
+    """A text's words; in scripts without spaces, a seventh of its characters."""
+    return max(len(text.split()), len(text) // 7)
+
+
+def around(text: str, parts: Sequence[Unit], best: int, words: int, most: int) -> list[int]:
+    """Indices of the units to quote around `best`: about `words` words, at most `most`.
+
+    Only a whole list or table exceeds `words` by more than a little.
+    """
+    return _Growing(text, parts, words, most).around(best)
+
+
+class _Growing:
+    def __init__(self, text: str, parts: Sequence[Unit], words: int, most: int) -> None:
+        self._text = text
+        self._parts = parts
+        self._words = words
+        self._most = most
+        # Marks are not quoted.
+        self._sizes = [0 if unit.kind == "mark" else size(text[unit.start : unit.end]) for unit in parts]
+
+    def around(self, best: int) -> list[int]:
+        parts = self._parts
+        best = self._forward(best, lambda unit: not unit.tells)
+        focus = best
+        if parts[best].stub and best + 1 < len(parts):
+            focus = self._forward(best + 1, lambda unit: not unit.tells)
+        kind = parts[focus].kind
+        own = [index for index, unit in enumerate(parts) if unit.block == parts[focus].block]
+        before = own[0] - 1
+        lead = [before] if before >= 0 and parts[before].stub and parts[before].tells else []
+        chosen = {best, focus, *lead}
+        whole = self._size({*chosen, *own})
+        if whole <= (ROOM * self._words if kind == "sentence" else self._most):
+            chosen.update(own)
+            after = self._blocks(range(max(chosen) + 1, len(parts)))
+            self._grow(chosen, after, self._blocks(range(min(chosen) - 1, -1, -1)))
+            return self._ended(chosen)
+        if kind == "step":
+            for step in own:
+                if self._size(chosen | {step}) > self._most:
+                    break
+                chosen.add(step)
+        elif kind == "row":
+            # The rule below the head; a rule below the last row does not count.
+            rules = [row for row in own[1:-1] if not re.search(r"\w", self._said(row))]
+            head = [row for row in own if rules and row <= rules[0]]
+            if 2 * self._size(head) <= self._most:
+                chosen.update(head)
+        after = [[index] for index in own if index > focus]
+        self._grow(chosen, after, [[index] for index in own[::-1] if index < focus])
+        return self._ended(chosen)
+
+    def _said(self, index: int) -> str:
+        return self._text[self._parts[index].start : self._parts[index].end]
+
+    def _size(self, chosen: Collection[int]) -> int:
+        return sum(self._sizes[index] for index in chosen)
+
+    def _forward(self, index: int, skipped: Callable[[Unit], bool]) -> int:
+        while index + 1 < len(self._parts) and skipped(self._parts[index]):
+            index += 1
+        return index
+
+    def _blocks(self, indices: Iterable[int]) -> list[list[int]]:
+        """The units up to the next heading in blocks: single sentences, whole lists and tables with their introductions."""
+        blocks: list[list[int]] = []
+        for index in indices:
+            unit = self._parts[index]
+            if unit.kind == "heading":
+                break
+            last = self._parts[blocks[-1][-1]] if blocks else None
+            if last and (last.stub or (unit.kind != "sentence" and unit.block == last.block)):
+                blocks[-1].append(index)
+            else:
+                blocks.append([index])
+        return blocks
+
+    def _grow(self, chosen: set[int], after: list[list[int]], before: list[list[int]]) -> None:
+        """Add blocks after and before in turn while there is room."""
+        sides = [after, before]
+        turn = 0
+        while (after or before) and self._size(chosen) < self._words:
+            side = sides[turn % 2] or sides[1 - turn % 2]
+            block = side.pop(0)
+            if self._size(chosen | set(block)) <= 1.15 * self._words:
+                chosen.update(block)
+            else:
+                side.clear()
+            turn += 1
+
+    def _ended(self, chosen: set[int]) -> list[int]:
+        """In text order, without a heading or introduction left dangling at the end."""
+        told = sorted(index for index in chosen if self._parts[index].kind != "mark")
+        while len(told) > 1 and (self._parts[told[-1]].kind == "heading" or self._parts[told[-1]].stub):
+            told.pop()
+        return told
+
+
+def written(text: str, parts: Sequence[Unit], chosen: Sequence[int], most: int) -> str:
+    """The chosen units as one text: a paragraph on one line, list items and table rows on lines of their own."""
+    said = ""
+    for place, index in enumerate(chosen):
+        unit = parts[index]
+        if place:
+            last = parts[chosen[place - 1]]
+            together = unit.kind == last.kind and unit.block == last.block
+            announced = last.stub and unit.kind in ("item", "step")
+            if together and unit.kind == "sentence":
+                said += " "
+            else:
+                said += "\n" if together or announced else "\n\n"
+        said += _SPACE.sub(" ", text[unit.start : unit.end])
+    if size(said) <= most:
+        return said
+    # One endless sentence or row.
+    *_, last_word = [*re.finditer(r"\S+", said)][:most]
+    return said[: min(last_word.end(), 7 * most)] + " …"

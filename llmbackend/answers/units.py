@@ -1,0 +1,232 @@
+"""Splitting a passage into sentences, headings, list items and table rows: Markdown, reStructuredText or plain text."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Generator, Iterator
+from typing import Literal, NamedTuple
+
+from ..text.sentences import sentences
+
+Kind = Literal["sentence", "item", "step", "row", "heading", "mark"]
+
+TITLE_WORDS = 8
+"""Most words of a line that counts as a heading although nothing marks it as one."""
+
+LONGEST_PAGE = 40
+"""Most characters of a line that may be a page number."""
+
+_STEP = re.compile(r"\s*(?:#\.|\(?(?:\d{1,3}|[a-z])[.)])\s+(?=\S)")
+_ITEM = re.compile(r"\s*[-*+•‣▪·–]\s+(?=\S)")
+_HEADING = re.compile(r"\s*#{1,6}\s")
+_HEADING_LINE = re.compile(r"\s*#{1,6}[ \t][^\n]*\n")
+_PAGE = re.compile(r"\W*(?:page|seite|p\.)?\W*\d{1,4}(?:\s*(?:of|/|von)\s*\d{1,4})?\W*", re.IGNORECASE)
+_UNDERLINE = re.compile(r"\s*([=\-~^\"'#*+`:.])\1{2,}\s*")
+_EMPTY_LINE = re.compile(r"\n\s*?\n")
+_LINK_LINE = re.compile(
+    r"\s*(?:[-*+•]|\d{1,3}\.)?\s*!?\[[^\]\n]*\]\((?:#[^)\n]*|[^)\n]*\.(?:png|jpe?g|gif|svg))\)\W*"
+)
+_END = '.!?:;,…。！？)"”’'
+_CODE = re.compile(r"[/\\$=<>{}`]|::|--")
+
+# reStructuredText: https://docutils.sourceforge.io/docs/ref/rst/restructuredtext.html
+_EXPLICIT = re.compile(r"[ \t]*\.\.[ \t]+(?P<what>\S[^\n]*)")
+_DIRECTIVE = re.compile(r"(?:\|[^|\n]+\|[ \t]+)?(?P<name>[\w:-]+?)::(?:[ \t]+(?P<argument>\S.*))?")
+_FIELD = re.compile(r"[ \t]*:[\w-]+:(?:[ \t][^\n]*)?")
+_ADMONITIONS = frozenset(
+    ("attention", "caution", "danger", "error", "hint", "important", "note", "tip", "warning", "seealso")
+)
+_UNSEEN = frozenset(
+    ("toctree", "raw", "image", "figure", "contents", "include", "index", "blockdiag", "seqdiag", "meta")
+)
+"""Directives that hold no text, neither themselves nor in what is indented below them."""
+_COLUMNS = re.compile(r"[ \t]*=+(?:[ \t]+=+)+[ \t]*")
+_GRID = re.compile(r"[ \t]*\+(?:[-=]+\+)+[ \t]*")
+
+
+class Unit(NamedTuple):
+    """A sentence, heading, list item or table row: `text[start:end]`."""
+
+    start: int
+    end: int
+    kind: Kind
+    block: int
+    """The number of its paragraph, list or table."""
+    stub: bool
+    """Whether it ends in a colon and so introduces what comes next."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether it can answer a question."""
+        return self.kind not in ("heading", "mark")
+
+
+class _Span(NamedTuple):
+    start: int
+    end: int
+    kind: Kind | None = None
+    """None if it is to be judged by the text."""
+
+
+def units(text: str) -> list[Unit]:
+    """A passage's units in order."""
+    found: list[Unit] = []
+    block = before = 0
+    for start, end, known in _spans(text):
+        said = text[start:end]
+        kind = known or _kind(said)
+        last = found[-1] if found else None
+        if last and kind == "mark" and _UNDERLINE.fullmatch(said) and _is_line(text, last, start):
+            found[-1] = last._replace(kind="heading")  # an underlined title, as in reStructuredText
+        apart = _EMPTY_LINE.search(text, before, start) is not None
+        of_table = last is not None and "row" in (kind, last.kind) and known is not None and not apart
+        # Blank lines may separate the items of one list.
+        if last and not of_table and (kind != last.kind or (apart and kind not in ("item", "step"))):
+            block += 1
+        stub = kind != "mark" and said.rstrip(" *_`\n").endswith((":", "："))
+        found.append(Unit(start, end, kind, block, stub))
+        before = end
+    counted = Counter(unit.block for unit in found)
+    for index, unit in enumerate(found[:-1]):
+        if (
+            unit.kind == "sentence"
+            and counted[unit.block] == 1
+            and _like_a_title(text[unit.start : unit.end])
+        ):
+            found[index] = unit._replace(kind="heading")
+    return found
+
+
+def _spans(text: str) -> Iterator[_Span]:
+    """Sentences and lines; a kind is given if the syntax decides it."""
+    start = 0
+    for span in _of_rst(text):
+        yield from _prose(text, start, span.start)
+        yield from _trimmed(text, span)
+        start = span.end
+    yield from _prose(text, start, len(text))
+
+
+def _prose(text: str, begin: int, stop: int) -> Iterator[_Span]:
+    """Sentences, separated from Markdown headings right above them."""
+    for start, end in sentences(text[begin:stop]):
+        start, end = begin + start, begin + end
+        while heading := _HEADING_LINE.match(text, start, end):
+            yield from _trimmed(text, _Span(start, heading.end()))
+            start = heading.end()
+        yield from _trimmed(text, _Span(start, end))
+
+
+def _trimmed(text: str, span: _Span) -> Iterator[_Span]:
+    said = text[span.start : span.end]
+    if stripped := said.strip():
+        start = span.start + said.index(stripped[0])
+        yield span._replace(start=start, end=start + len(stripped))
+
+
+class _Line(NamedTuple):
+    start: int
+    end: int
+    indent: int
+    """-1 for an empty line."""
+
+
+def _of_rst(text: str) -> Iterator[_Span]:
+    """The directives, labels, rules and tables of reStructuredText."""
+    lines = [_line(found) for found in re.finditer(r"[^\n]+|(?<=\n)(?=\n)", text)]
+    number = 0
+    while number < len(lines):
+        line = lines[number]
+        if explicit := _EXPLICIT.fullmatch(text, line.start, line.end):
+            hidden, said = _explicit(explicit)
+            number += 1
+            while number < len(lines) and (
+                _FIELD.fullmatch(text, lines[number].start, lines[number].end)
+                or (hidden and not 0 <= lines[number].indent <= line.indent)
+            ):
+                number += 1
+            kind, start = said or (None, line.end)
+            yield _Span(line.start, start, "mark")
+            if kind:
+                yield _Span(start, line.end, kind)
+            if start == line.end or kind:
+                yield _Span(line.end, lines[number - 1].end, "mark")
+        elif _COLUMNS.fullmatch(text, line.start, line.end):
+            number = yield from _table(text, lines, number, _COLUMNS)
+        elif _GRID.fullmatch(text, line.start, line.end):
+            number = yield from _table(text, lines, number, _GRID)
+        else:
+            if _UNDERLINE.fullmatch(text, line.start, line.end):
+                yield _Span(line.start, line.end, "mark")
+            number += 1
+
+
+def _line(found: re.Match[str]) -> _Line:
+    said = found[0]
+    return _Line(*found.span(), len(said) - len(said.lstrip()) if said.strip() else -1)
+
+
+def _explicit(found: re.Match[str]) -> tuple[bool, tuple[Kind | None, int] | None]:
+    """Whether the indented block below it holds no text; and, if the line itself has text, its kind and start."""
+    directive = _DIRECTIVE.fullmatch(found["what"])
+    if directive is None:
+        return False, None
+    name, argument = directive["name"].lower(), directive["argument"]
+    if not argument or name in _UNSEEN or name.startswith("code"):
+        return name in _UNSEEN, None
+    start = found.start("what") + directive.start("argument")
+    # An admonition's text may begin on the line of its name.
+    return False, (None if name in _ADMONITIONS else "heading", start)
+
+
+def _table(text: str, lines: list[_Line], first: int, border: re.Pattern[str]) -> Generator[_Span, None, int]:
+    """The rows and borders of the table whose top border is line `first`; returns the line number after it."""
+    indent = lines[first].indent
+    yield _Span(lines[first].start, lines[first].end, "mark")
+    row = number = first + 1
+    ends = False
+    while number < len(lines) and not ends:
+        line = lines[number]
+        ruled = border.fullmatch(text, line.start, line.end) is not None
+        behind = lines[number + 1].indent if number + 1 < len(lines) else -1
+        ends = (ruled and behind < indent) or 0 <= line.indent < indent
+        # A row begins after a border or, outside grids, where the first column has text.
+        if row < number and (ruled or ends or (border is _COLUMNS and line.indent == indent)):
+            yield _Span(lines[row].start, lines[number - 1].end, "row")
+            row = number
+        if ruled:
+            yield _Span(line.start, line.end, "mark")
+            row = number + 1
+        if ruled or not ends:
+            number += 1
+    if row < number:
+        yield _Span(lines[row].start, lines[number - 1].end, "row")
+    return number
+
+
+def _kind(said: str) -> Kind:
+    line = said.strip()
+    if _HEADING.match(said):
+        return "heading"
+    if line.startswith("|") or (line.startswith("+") and line.endswith("+")):
+        return "row"
+    if not re.search(r"\w", line) or (len(line) <= LONGEST_PAGE and _PAGE.fullmatch(line)):
+        return "mark"
+    if _LINK_LINE.fullmatch(line) or _FIELD.fullmatch(line):
+        return "mark"  # an entry of a table of contents, an image, or a field about the page
+    if _STEP.match(said):
+        return "step"
+    return "item" if _ITEM.match(said) else "sentence"
+
+
+def _is_line(text: str, unit: Unit, following: int) -> bool:
+    """Whether the unit is one line, directly followed by the next."""
+    between = text[unit.end : following]
+    return unit.kind == "sentence" and "\n" not in text[unit.start : unit.end] and between.count("\n") == 1
+
+
+def _like_a_title(said: str) -> bool:
+    line = said.strip()
+    short = len(line.split()) <= TITLE_WORDS and "\n" not in line
+    return short and line[-1] not in _END and not re.search(r"\d", line) and not _CODE.search(line)

@@ -1,0 +1,77 @@
+"""Stored chunks as LlamaIndex's nodes, and the other way round.
+
+A node's id is kept in its chunk's metadata as `node_id`; a chunk that came otherwise is the node `<document>#<number>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llama_index.core.schema import (
+    BaseNode,
+    MetadataMode,
+    NodeRelationship,
+    NodeWithScore,
+    RelatedNodeInfo,
+    TextNode,
+)
+
+from ..errors import InvalidRequest
+
+NODE_ID = "node_id"
+_FOUND_IN = ("document_id", "collection")
+"""Keys of a node's metadata that tell where it is stored. Models do not see them."""
+
+
+def node_id(chunk: Mapping[str, Any]) -> str:
+    """Of a hit, or of a chunk that is listed."""
+    return str(chunk["metadata"].get(NODE_ID) or f"{chunk['document_id']}#{chunk['chunk']}")
+
+
+def node_of(chunk: Mapping[str, Any], collection: str, **more: Any) -> TextNode:
+    """The node that a hit is, or a chunk that is listed; `more` is told by its metadata, and read by no model."""
+    metadata = {name: value for name, value in chunk["metadata"].items() if name != NODE_ID}
+    told = {"document_id": chunk["document_id"], "collection": collection, **more}
+    hidden = [name for name in told if name not in metadata]
+    return TextNode(
+        id_=node_id(chunk),
+        text=chunk["text"],
+        metadata={**told, **metadata},
+        excluded_embed_metadata_keys=hidden,
+        excluded_llm_metadata_keys=hidden,
+        relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=chunk["document_id"])},
+    )
+
+
+def scored(hit: Mapping[str, Any], **more: Any) -> NodeWithScore:
+    return NodeWithScore(node=node_of(hit, hit["collection"], **more), score=hit["score"])
+
+
+def own_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """A node's metadata without what tells where it is stored."""
+    return {name: value for name, value in metadata.items() if name not in _FOUND_IN}
+
+
+def chunk_of(node: BaseNode, document_id: str) -> dict[str, Any]:
+    """A node as a chunk of a document that is ingested; raises InvalidRequest for one without text."""
+    text = node.get_content(MetadataMode.NONE)
+    if not text.strip():
+        raise InvalidRequest(f"node {node.node_id!r} has no text", details={"node_id": node.node_id})
+    metadata = dict(node.metadata)
+    if metadata.get("document_id") == document_id:
+        for name in _FOUND_IN:
+            metadata.pop(name, None)
+    stored = {"document_id": document_id, "text": text, "metadata": {**metadata, NODE_ID: node.node_id}}
+    return given(stored)
+
+
+def given(chunk: Mapping[str, Any]) -> dict[str, Any]:
+    """A chunk that is listed, as it is ingested: page and headings by themselves."""
+    metadata, place = dict(chunk["metadata"]), {}
+    page, headings = metadata.get("page"), metadata.get("headings")
+    if type(page) is int and page > 0:
+        place["page"] = metadata.pop("page")
+    if headings and isinstance(headings, list) and all(isinstance(one, str) for one in headings):
+        place["headings"] = metadata.pop("headings")
+    return {"text": chunk["text"], "metadata": metadata, "place": place}

@@ -1,0 +1,71 @@
+"""A project's own node parser in place of our splitting."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .. import llamaindex_import, threads
+from ..engines.interface import Chunk
+from ..files.syntax import BareText
+from ..plugins import Part
+from ..schemas import Document
+from ..schemas.metadata import storable
+
+if TYPE_CHECKING:
+    from llama_index.core.schema import Document as LlamaIndexDocument
+
+
+@dataclass(frozen=True)
+class OwnParser:
+    part: Part
+    seconds: float
+    """Seconds that it may take for a document."""
+    chunk_size: int
+    chunk_overlap: int
+    """For parser classes with such fields."""
+
+    def digest(self, digest: str) -> str:
+        """A document's hash where this splits it, so that another parser, or version of it, makes another version."""
+        told = f"{digest}\0{self.part.name}\0{self.part.version}\0{self.chunk_size}\0{self.chunk_overlap}"
+        return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+    async def split(self, document: Document | BareText, digest: str) -> list[Chunk]:
+        """A document's chunks. Raises BackendError that names the parser, if it fails or returns what is no chunk."""
+        await threads.files(llamaindex_import.load)
+        parts: list[tuple[str, dict[str, Any], dict[str, Any]]]
+        parts = await self.part.call(self.seconds, self._parts, document)
+        return [
+            Chunk(document.id, digest, number, len(parts), text, metadata, place)
+            for number, (text, metadata, place) in enumerate(parts)
+        ]
+
+    def _parts(self, document: Document | BareText) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+        """Text, metadata and place of each chunk."""
+        from llama_index.core.schema import BaseNode, MetadataMode
+        from llama_index.core.schema import Document as LlamaIndexDocument
+
+        from .nodes import given
+
+        whole = LlamaIndexDocument(id_=document.id, text=document.text, metadata=dict(document.metadata))
+        parts: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
+        for one in self._nodes(whole):
+            if isinstance(one, str):
+                text, metadata = one, dict(document.metadata)
+            elif isinstance(one, BaseNode):
+                text, metadata = one.get_content(MetadataMode.NONE), dict(one.metadata)
+            else:
+                raise TypeError(f"it returned a {type(one).__name__} among nodes and texts")
+            if text.strip():
+                stored = given({"text": text, "metadata": storable(metadata)})
+                parts.append((text, stored["metadata"], stored["place"]))
+        return parts
+
+    def _nodes(self, document: LlamaIndexDocument) -> Any:
+        made: Any = self.part.made
+        if not self.part.is_class:
+            return made(document)
+        sizes = {"chunk_size": self.chunk_size, "chunk_overlap": self.chunk_overlap}
+        known = {name: tokens for name, tokens in sizes.items() if name in made.model_fields}
+        return made(**known).get_nodes_from_documents([document])

@@ -1,0 +1,65 @@
+"""How long a text is, in tokens of LlamaIndex's tokenizer (tiktoken's cl100k)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sized
+from functools import lru_cache
+
+from .. import llamaindex_import, threads
+from .windows import MOST, windows
+
+REMEMBERED_LENGTH = 64
+"""Characters of words that are remembered: of longer ones, many would take much memory."""
+
+REMEMBERED = 2**16  # words
+
+
+def tokens_of(text: str) -> range:
+    """A list as long as the text has tokens: LlamaIndex's splitter takes this for a tokenizer, and only counts."""
+    threads.give_way()
+    return range(sum(map(_count, windows(text))) if len(text) > MOST else _count(text))
+
+
+def _count(text: str) -> int:
+    """A token may begin with a space, but none goes on behind it, so that a text is the sum of its words.
+
+    Most words have been counted before. Only where several spaces come together the text is counted as a whole.
+    """
+    count = math.inf
+    if "  " not in text and _by_words():
+        first, *others = text.split(" ")
+        count = _firsts[first] + sum(map(_others.__getitem__, others))
+    return len(_tokenizer()(text)) if count == math.inf else int(count)
+
+
+class _Words(dict[str, float]):
+    """Tokens of a word and the space before it; infinity if that space, or the next, may be part of a longer gap."""
+
+    def __init__(self, space: str) -> None:
+        self._space = space
+
+    def __missing__(self, word: str) -> float:
+        after_space = self._space and word[:1].isspace()
+        before_space = word[-1:].isspace() and word[-1] != "\n"
+        count = math.inf if after_space or before_space else len(_tokenizer()(self._space + word))
+        if len(word) < REMEMBERED_LENGTH:
+            if len(self) >= REMEMBERED:
+                self.clear()
+            self[word] = count
+        return count
+
+
+_firsts, _others = _Words(""), _Words(" ")
+
+
+@lru_cache(maxsize=1)
+def _by_words() -> bool:
+    """Whether it is so: an application may have set LlamaIndex another tokenizer, with marks at a text's ends."""
+    whole, first, second = (len(_tokenizer()(text)) for text in ("one two", "one", " two"))
+    return whole == first + second
+
+
+@lru_cache(maxsize=1)
+def _tokenizer() -> Callable[[str], Sized]:
+    return llamaindex_import.tokenizer()

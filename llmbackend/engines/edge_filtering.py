@@ -1,0 +1,347 @@
+"""Searching an Edge shard by a filter that it has no index for.
+
+The fields that filters ask for are read into columns (columns.py), once, by a thread of their own, and kept up with
+what is written: a filter is then resolved to points in a millisecond or so. Until they are there, it is looked up near
+the top of the unfiltered list, and, where too few fit there, in every chunk, once for all lists of a search.
+
+Edge holds the interpreter's lock in every call, so what takes long is done in parts, sized by the time they take.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .. import threads, tracing
+from ..errors import LLMBackendError
+from .filters import Combination, Condition, terms_of
+from .indexes import places, selector
+from .interface import Scored
+from .qdrant import SPARSE
+
+if TYPE_CHECKING:
+    from .columns import Columns, Mask
+    from .qdrant_edge import EdgeIndex
+
+log = logging.getLogger(__name__)
+
+HELD = 0.01  # seconds that a part may hold the interpreter's lock, about
+LEAST_BATCH, READ_BATCH = 32, 256
+LEAST_LOOKUPS, LOOKUPS, MOST_LOOKUPS = 128, 500, 20_000  # one is one condition looked up in one chunk
+MOST_PARTS = 8
+"""Most parts that all chunks are divided into: for each, Edge looks at all ids."""
+DEEPEST = 4_000
+"""How far down the unfiltered list to look for chunks that fit a filter, before looking in all chunks."""
+NAMED_AT_ONCE = 10_000
+"""Most points that a search is confined to by their ids: naming so many takes Edge 10 ms."""
+FITTING = 40_000
+"""Points that fit a filter, from which on they are not named, but looked for among the nearest: without a graph, to find
+those means to look at all."""
+KEPT_PARTS = 4
+COLUMNS_FROM = 1_000
+"""Chunks from which on fields are read into columns: in fewer, looking a filter up takes a few milliseconds."""
+MOST_COLUMNS = 64
+"""Of an index, those last asked for. One takes 16 bytes a chunk that has the field, and all together 28 bytes a chunk.
+Of fields that no chunk has, which take nothing, as many are known."""
+REST = 9
+"""After reading that found no new field, nothing is read for so many times as long: made-up names take a tenth of the
+time at most."""
+AFTER_FAILURE = 60.0  # seconds
+RESOLVED = 16
+"""Filters of which is kept what fits them, until something is written: a byte a chunk, and the points as Edge takes them."""
+_FILTERING = threading.Lock()
+
+
+def next_size(size: int, took: float, least: int, most: int) -> int:
+    """The next part's size, by how long the last one took."""
+    if took > HELD:
+        return max(least, size // 2)
+    return min(most, 2 * size) if took < HELD / 4 else size
+
+
+@dataclass
+class _Resolved:
+    """What fits a filter."""
+
+    columns: Columns
+    version: int
+    mask: Mask
+    """Of each row of the columns."""
+    count: int
+    parts: list[Any] | None = None
+    """Filters of Edge's that name its points, with at most NAMED_AT_ONCE each, once they were needed."""
+
+
+class Filtering:
+    """Of one open index. Any thread may search; `close` before the shard is closed."""
+
+    def __init__(self, index: EdgeIndex) -> None:
+        self._index = index
+        self._syntax = index.syntax
+        self._lookups = LOOKUPS
+        """Chunks to look at in one part, by experience: they may be short or long."""
+        self._columns: Columns | None = None
+        self._reading: Columns | None = None
+        """Columns that are being filled: chunks written meanwhile are added, too."""
+        self._asked: OrderedDict[str, None] = OrderedDict()
+        """Paths that filters asked for, the most recent last."""
+        self._most_rows = 0
+        self._not_before = 0.0
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._resolved: OrderedDict[str, _Resolved] = OrderedDict()
+
+    def nearest(
+        self, queries: list[Any], limit: int, where: Any, conditions: Sequence[Condition]
+    ) -> list[list[Scored]]:
+        """The nearest to each query of those that fit the conditions, which are `where` in Edge's terms."""
+        chunks = self._index.about()
+        if chunks >= COLUMNS_FROM and (columns := self._covering(conditions)) is not None:
+            return self._by_columns(queries, limit, columns, conditions)
+        terms, _ = terms_of(conditions)
+        if chunks * terms <= self._lookups:
+            with self._part(chunks * terms):
+                return self._index.query(queries, limit, where)
+        found = [self._near(query, limit, where, terms, chunks) for query in queries]
+        if None in found:
+            parts = self._named(self._anywhere(where, terms, chunks))
+            missing = [query for query, scored in zip(queries, found, strict=True) if scored is None]
+            rest = iter(self._among(missing, limit, parts))
+            return [next(rest) if scored is None else scored for scored in found]
+        return [scored for scored in found if scored is not None]
+
+    def add(self, points: Sequence[tuple[uuid.UUID, dict[str, Any]]]) -> None:
+        """Add chunks that were just written."""
+        with self._lock:
+            both = [columns for columns in (self._columns, self._reading) if columns is not None]
+        for columns in both:
+            columns.add(points)
+        if both and self._columns is not None and len(self._columns) > self._most_rows:
+            self._read_later()  # most may have been deleted since
+
+    def take_over(self, other: Filtering) -> None:
+        """Take over the columns of an index with the same points that is no longer written to."""
+        self._columns, self._asked, self._most_rows = other._columns, other._asked.copy(), other._most_rows
+
+    def close(self) -> None:
+        self._closed.set()
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    # In columns
+
+    def _covering(self, conditions: Sequence[Condition]) -> Columns | None:
+        """The columns of all fields that conditions ask for, or None while some are missing; these are then read."""
+        paths = {path: None for field in _fields(conditions) for path in places(field)}
+        with self._lock:
+            columns = self._columns
+            for path in paths:
+                self._asked[path] = None
+                self._asked.move_to_end(path)
+        if columns is not None and paths.keys() <= columns.paths:
+            return columns
+        self._read_later()
+        return None
+
+    def _by_columns(
+        self, queries: list[Any], limit: int, columns: Columns, conditions: Sequence[Condition]
+    ) -> list[list[Scored]]:
+        resolved = self._resolve(columns, conditions)
+        found: list[list[Scored] | None] = [None] * len(queries)
+        # The best that fit may be near the top of the list without a filter.
+        depth = LEAST_BATCH + 3 * limit * len(resolved.mask) // (2 * max(1, resolved.count))
+        for number, query in enumerate(queries if resolved.count else []):
+            # A list by words is looked through in less time than points are named.
+            if depth <= DEEPEST and (query.using == SPARSE or resolved.count > FITTING):
+                [scored] = self._index.query([query], depth)
+                fits = columns.which([point for point, _ in scored], resolved.mask)
+                best = [one for one, its in zip(scored, fits, strict=True) if its][:limit]
+                if len(best) == limit or len(scored) < depth:
+                    found[number] = best
+        missing = [query for query, scored in zip(queries, found, strict=True) if scored is None]
+        if missing:
+            if (parts := resolved.parts) is None:
+                parts = self._named(columns.ids(resolved.mask.nonzero()[0]))
+                if len(parts) <= KEPT_PARTS:
+                    resolved.parts = parts
+            rest = iter(self._among(missing, limit, parts))
+            return [next(rest) if scored is None else scored for scored in found]
+        return [scored for scored in found if scored is not None]
+
+    def _resolve(self, columns: Columns, conditions: Sequence[Condition]) -> _Resolved:
+        key, version = repr(conditions), columns.version
+        with self._lock:
+            known = self._resolved.get(key)
+        if known is not None and known.columns is columns and known.version == version:
+            return known
+        mask = columns.fitting(conditions)
+        resolved = _Resolved(columns, version, mask, int(mask.sum()))
+        with self._lock:
+            self._resolved[key] = resolved
+            if len(self._resolved) > RESOLVED:
+                self._resolved.popitem(last=False)
+        return resolved
+
+    def _named(self, ids: Sequence[Any]) -> list[Any]:
+        """Filters that points are among these."""
+        parts: list[Any] = []
+        for start in range(0, len(ids), NAMED_AT_ONCE):
+            named = set(ids[start : start + NAMED_AT_ONCE])
+            parts.append(self._syntax.group(must=[self._syntax.among(named)]))
+            threads.give_way()
+        return parts
+
+    def _among(self, queries: list[Any], limit: int, parts: Sequence[Any]) -> list[list[Scored]]:
+        best: list[list[Scored]] = [[] for _ in queries]
+        for part in parts:
+            found = self._index.query(queries, limit, part)
+            best = [_best(its, more, limit) for its, more in zip(best, found, strict=True)]
+            threads.give_way()
+        return best
+
+    def _read_later(self) -> None:
+        with self._lock:
+            if self._thread is None and not self._closed.is_set():
+                self._thread = threads.background("columns", self._read)
+
+    def _read(self) -> None:
+        """Read missing paths until there are none."""
+        while True:
+            if self._closed.wait(max(0.0, self._not_before - time.monotonic())):
+                return
+            with self._lock:
+                there = self._columns
+                if there is not None and len(there) <= self._most_rows and self._asked.keys() <= there.paths:
+                    self._thread = None
+                    return
+                self._leave_out(there)
+                paths = list(self._asked)
+            began = time.monotonic()
+            try:
+                done = self._fill(paths)
+            except LLMBackendError as error:
+                log.warning("fields of %s could not be read for filters: %s", self._index.folder, error)
+                self._not_before = time.monotonic() + AFTER_FAILURE
+                with self._lock:
+                    self._thread = self._reading = None
+                return
+            if not done:
+                return
+            took = time.monotonic() - began
+            if not self._gained(there):
+                self._not_before = time.monotonic() + REST * took
+
+    def _gained(self, before: Columns | None) -> bool:
+        """Whether fields that exist were read without dropping others."""
+        now = self._columns
+        if now is None:
+            return False
+        filled = now.paths - now.empty
+        return before is None or (len(filled) <= MOST_COLUMNS and bool(filled - before.paths))
+
+    def _leave_out(self, there: Columns | None) -> None:
+        """Drop the paths asked for least recently; fields that exist and fields that do not are counted apart."""
+        known = there.paths - there.empty if there is not None else frozenset()
+        for some in (known, self._asked.keys() - known):
+            inside = [path for path in self._asked if path in some]
+            for path in inside[:-MOST_COLUMNS]:
+                del self._asked[path]
+
+    def _fill(self, paths: list[str]) -> bool:
+        """Whether it ended before the index was closed."""
+        from .columns import Columns
+
+        columns = Columns(paths)
+        with self._lock:
+            self._reading = columns
+        for page in self._index.pages(sorted({selector(path) for path in paths}), READ_BATCH):
+            columns.add([(record.id, record.payload or {}) for record in page])
+            if self._closed.is_set():
+                return False
+            threads.give_way()
+        with self._lock:
+            self._columns, self._reading = columns, None
+            self._most_rows = 2 * len(columns) + COLUMNS_FROM
+            self._resolved.clear()
+        return True
+
+    # In the chunks
+
+    def _near(self, query: Any, limit: int, where: Any, terms: int, chunks: int) -> list[Scored] | None:
+        """The hits among the top of the unfiltered list: enough where many chunks fit the filter. None if too few are
+        there.
+        """
+        scored: list[Scored] = []
+        looked_at, depth = 0, max(LEAST_BATCH, 2 * limit)
+        while depth <= min(DEEPEST, chunks // 4):  # looking in all chunks would be faster
+            [found] = self._index.query([query], depth)
+            fitting = set(self._fitting([point for point, _ in found[looked_at:]], where, terms))
+            scored += [one for one in found[looked_at:] if one[0] in fitting]
+            if len(scored) >= limit or len(found) < depth:
+                return scored[:limit]
+            looked_at, depth = depth, max(2 * depth, 3 * depth * limit // (2 * len(scored) + 1))
+        return None
+
+    def _anywhere(self, where: Any, terms: int, chunks: int) -> list[uuid.UUID]:
+        """Look a filter up in all chunks, part by part."""
+        fitting: list[uuid.UUID] = []
+        waiting = [(1, 0)]
+        while waiting:
+            parts, number = waiting.pop()
+            lookups = chunks * terms // parts
+            if lookups > self._lookups and parts < MOST_PARTS:
+                waiting += [(2 * parts, number + parts), (2 * parts, number)]
+                continue
+            these = (
+                self._syntax.group(must=[self._syntax.slice(parts, number), where]) if parts > 1 else where
+            )
+            with self._part(lookups):
+                fitting += self._index.ids_of(these, chunks)
+        return fitting
+
+    def _fitting(self, ids: list[uuid.UUID], where: Any, terms: int) -> list[uuid.UUID]:
+        """Which of these points fit a filter."""
+        fitting: list[uuid.UUID] = []
+        start = 0
+        while start < len(ids):
+            some = ids[start : start + max(1, self._lookups // terms)]
+            start += len(some)
+            these = self._syntax.group(must=[self._syntax.among(set(some)), where])
+            with self._part(len(some) * terms):
+                fitting += self._index.ids_of(these, len(some))
+        return fitting
+
+    @contextmanager
+    def _part(self, lookups: int) -> Iterator[None]:
+        """Held around each part: one at a time in this process."""
+        with _FILTERING:
+            began = time.perf_counter()
+            yield
+            took = time.perf_counter() - began
+        tracing.worked(took)  # in threads of Edge's own
+        threads.give_way()
+        if lookups > self._lookups // 2 or took > HELD:
+            self._lookups = next_size(self._lookups, took, LEAST_LOOKUPS, MOST_LOOKUPS)
+
+
+def _best(some: list[Scored], more: list[Scored], limit: int) -> list[Scored]:
+    return heapq.nlargest(limit, [*some, *more], key=lambda scored: scored[1]) if some else more
+
+
+def _fields(conditions: Sequence[Condition]) -> Iterator[str]:
+    for one in conditions:
+        if isinstance(one, Combination):
+            yield from _fields(one.conditions)
+        else:
+            yield one.key

@@ -1,0 +1,485 @@
+"""What Qdrant's two engines have in common: how chunks lie in points, what conditions and versions are as filters.
+
+An engine adds how points are written and asked for, in its own library's terms.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from .. import threads
+from ..errors import InvalidRequest
+from . import fusion
+from .bm25 import Encoder, Sparse, encoder
+from .filters import Condition
+from .indexes import FieldType, Indexes, parts, places
+from .interface import (
+    LISTS,
+    TRIES,
+    Chunk,
+    Found,
+    Ids,
+    List,
+    Mode,
+    Page,
+    Physical,
+    Scored,
+    Stored,
+    VectorIndex,
+    one_version,
+    point_id,
+)
+from .qdrant_filters import Syntax, condition_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+DENSE, SPARSE = "dense", "bm25"
+INDEXED_FIELDS = {"document_id": "keyword", "chunk": "integer"}
+
+# The graph for approximate search (HNSW: Malkov and Yashunin, 2018).
+HNSW_M, HNSW_EF_CONSTRUCT = 16, 128
+
+
+NAMED_AT_ONCE = 256
+"""Documents in one call: Edge holds the interpreter's lock during each."""
+
+READ_AT_ONCE = 256
+PAGE_BYTES = 4 * 2**20
+"""Characters of a page, about: it is written as one piece of JSON."""
+
+Dense = list[float]
+
+_Item = TypeVar("_Item")
+
+
+class Point(NamedTuple):
+    id: uuid.UUID
+    dense: NDArray[np.float32]
+    sparse: Sparse
+    payload: dict[str, Any]
+
+
+class QdrantIndex(ABC):
+    """A VectorIndex in Qdrant's points. `in_use` is a file that is there while the index is open.
+
+    Where several processes write to one, each is a `writer` of its own.
+    """
+
+    _walked_at_once = 1000
+    """Records that a walk through all of them reads at a time."""
+
+    def __init__(self, physical: Physical, syntax: Syntax, in_use: Path, writer: str = "") -> None:
+        self._namespace = physical.namespace
+        self._sparse_model = physical.sparse_model
+        self._syntax = syntax
+        self._in_use = in_use
+        self._writer = writer
+        self._ahead: dict[str, int] = {}
+        """The newest time of writing seen: another clock may be ahead of ours, or ours was set back."""
+        self._indexed: dict[tuple[str, ...], str] = {}
+        """The type of index that each path of a point has."""
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        """Looked up when needed, so that an index of an unknown sparse model can still be read, and reindexed."""
+        return encoder(self._sparse_model)
+
+    def _begin(self, repair: bool) -> None:
+        """Called when the engine is ready. A file found then means that the last process was killed."""
+        self._learn_indexes()
+        self._index_own_fields()
+        if repair and self._in_use.exists():
+            self._repair()
+        self._in_use.touch()
+
+    # What an engine adds. Records have `id`, `payload` and `vector`; those found also a `score`.
+
+    def at_once(self, text: str, top_k: int, conditions: Sequence[Condition]) -> bool:
+        return False
+
+    @abstractmethod
+    def require_room(self, characters: int) -> None: ...
+
+    @abstractmethod
+    def _write(self, points: Sequence[Point]) -> None: ...
+
+    @abstractmethod
+    def _there(self, ids: list[uuid.UUID]) -> list[uuid.UUID]:
+        """Which of these points there are."""
+
+    @abstractmethod
+    def _scroll(
+        self, where: Any, limit: int, offset: Any, payload: bool | list[str], vectors: bool = False
+    ) -> tuple[Sequence[Any], Any]:
+        """Records in a stable order, and the next page's offset."""
+
+    @abstractmethod
+    def _count(self, where: Any = None) -> int: ...
+
+    @abstractmethod
+    def _delete(self, where: Any) -> None: ...
+
+    def _gone(self) -> list[Any]:
+        """Conditions that a point is superseded."""
+        return []
+
+    @abstractmethod
+    def _nearest(
+        self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, conditions: Sequence[Condition]
+    ) -> list[list[Scored]]:
+        """The nearest to each vector, best first; `where` has the conditions in the engine's terms."""
+
+    @abstractmethod
+    def _payloads(self, ids: list[uuid.UUID]) -> list[tuple[uuid.UUID, dict[str, Any]]]:
+        """Those of these points that there are."""
+
+    @abstractmethod
+    def _learn_indexes(self) -> None:
+        """See which there are."""
+
+    @abstractmethod
+    def _index_own_fields(self) -> None:
+        """Those that our own filters ask for, where a collection made by an earlier version lacks some."""
+
+    @abstractmethod
+    def prepare(self, fields: Indexes, declared: Indexes) -> None: ...
+
+    @abstractmethod
+    def set_indexes(self, changes: Mapping[str, FieldType | None], declared: Indexes) -> None: ...
+
+    @abstractmethod
+    def take_over(self, other: VectorIndex) -> None: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+    # The index
+
+    def upsert(self, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> None:
+        points: list[Point] = []
+        for chunk, vector in zip(chunks, vectors, strict=True):
+            threads.give_way()
+            sparse = self._encoder.document(chunk.words)
+            points.append(Point(chunk.point_id(self._namespace), vector, sparse, self._payload(chunk)))
+        self._write(points)
+
+    def _payload(self, chunk: Chunk) -> dict[str, Any]:
+        payload: dict[str, Any] = {
+            "document_id": chunk.document_id,
+            "hash": chunk.hash,
+            "chunk": chunk.number,
+            "chunks": chunk.total,
+            "written": max(time.time_ns(), self._ahead.get(chunk.document_id, 0) + 1),
+            "text": chunk.text,
+        }
+        # Edge is slow to convert dictionaries, even empty ones.
+        if chunk.metadata:
+            payload["metadata"] = chunk.metadata
+        if chunk.place:
+            payload["place"] = chunk.place
+        if self._writer:
+            payload["writer"] = self._writer
+        return payload
+
+    def stored(self, versions: Sequence[tuple[str, str]]) -> set[str]:
+        heads = {point_id(self._namespace, name, digest, 0): name for name, digest in versions}
+        return {heads[there] for there in self._there(list(heads))}
+
+    def known(self, document_ids: Sequence[str]) -> set[str]:
+        found: set[str] = set()
+
+        def look(names: Sequence[str]) -> None:
+            # A document being replaced has two heads for a moment, hence twice the number.
+            where = self._all_current([self._head(), self._of(names)])
+            heads, _ = self._scroll(where, 2 * len(names) + 1, None, ["document_id", "written"])
+            now = time.time_ns()
+            for record in heads:
+                name, written = record.payload["document_id"], record.payload["written"]
+                found.add(name)
+                if written >= now:
+                    self._ahead[name] = written
+
+        self._in_portions(document_ids, look)
+        return found
+
+    def keep_only(self, versions: Sequence[tuple[str, str]], older: Collection[str] | None = None) -> None:
+        def remove(some: Sequence[tuple[str, str]]) -> None:
+            names = [name for name, _ in some]
+            self._delete(self._syntax.group(must=[self._of(names)], must_not=self._these(some)))
+
+        if older is not None:
+            versions = [version for version in versions if version[0] in older]
+        self._in_portions(versions, remove)
+
+    def discard(self, versions: Sequence[tuple[str, str]]) -> None:
+        self._in_portions(versions, lambda some: self._delete(self._syntax.group(should=self._these(some))))
+
+    def delete(self, document_ids: Sequence[str]) -> int:
+        there = len(self.known(document_ids))
+        self._in_portions(
+            document_ids, lambda names: self._delete(self._syntax.group(must=[self._of(names)]))
+        )
+        return there
+
+    def search(
+        self,
+        text: str,
+        vector: NDArray[np.float32] | None,
+        *,
+        mode: Mode,
+        top_k: int,
+        conditions: Sequence[Condition] = (),
+        weight: float = 1.0,
+    ) -> list[Found]:
+        limit = fusion.depth(top_k) if mode == "hybrid" else top_k
+        for attempt in range(TRIES):
+            lists = self.lists(text, vector, LISTS[mode], limit, conditions, current=attempt > 0)
+            best = fusion.best(lists, weight, top_k)
+            chunks = one_version(self.chunks([point for point, _ in best]))
+            if len(chunks) == len(best) and not any(chunk.superseded for chunk in chunks.values()):
+                break
+        # Hashing a UUID takes long: each is looked up once.
+        return [Found.of(chunk, scores) for point, scores in best if (chunk := chunks.get(point))]
+
+    def lists(
+        self,
+        text: str,
+        vector: NDArray[np.float32] | None,
+        which: Sequence[List],
+        limit: int,
+        conditions: Sequence[Condition] = (),
+        *,
+        current: bool = False,
+    ) -> dict[List, list[Scored]]:
+        vectors = {name: self._vector(name, text, vector) for name in which}
+        must, must_not = [self._condition(one) for one in conditions], self._gone() if current else []
+        where = self._syntax.group(must=must, must_not=must_not) if must or must_not else None
+        found = self._nearest(list(vectors.values()), limit, where, conditions)
+        return dict(zip(vectors, found, strict=True))
+
+    def _vector(self, name: List, text: str, vector: NDArray[np.float32] | None) -> Dense | Sparse:
+        if name == "sparse":
+            return self._encoder.query(text)
+        assert vector is not None, "dense and hybrid searches come with a vector"
+        numbers: list[float] = vector.tolist()
+        return numbers
+
+    def chunks(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Chunk]:
+        return {point: chunk_of(payload) for point, payload in self._payloads(list(ids))}
+
+    def documents(self, limit: int, cursor: str | None) -> Page:
+        """Heads in the order of their points' ids, then those written since the listing began.
+
+        A document that is replaced meanwhile gets another head, which may come before those that are listed already.
+        """
+        since, late, start = _listing(cursor)
+        chunks: list[Chunk] = []
+        following: str | None = None
+        if not late:
+            chunks, _, following = self._read(self._all_current([self._head()]), limit, start)
+            start = None
+        if following is None and self._may_be_changed_since(since):
+            late = True
+            written = self._syntax.range("written", {"gte": since})
+            where = self._all_current([self._head(), written])
+            new, _, following = self._read(where, max(1, limit - len(chunks)), start)
+            again = {chunk.document_id for chunk in new}
+            chunks = [chunk for chunk in chunks if chunk.document_id not in again] + new
+        heads = list(one_version(dict(enumerate(chunks))).values())
+        return Page(heads, following and f"{since}{'+' if late else '-'}{following}")
+
+    def _may_be_changed_since(self, moment: int) -> bool:
+        return True
+
+    def passages(
+        self,
+        limit: int,
+        cursor: str | None,
+        document_ids: Sequence[str] | None = None,
+        conditions: Sequence[Condition] = (),
+    ) -> Page:
+        where = [self._condition(one) for one in conditions]
+        if document_ids is not None:
+            where.append(self._of(document_ids))
+        chunks, _, following = self._read(self._all_current(where), limit, cursor)
+        return Page(list(one_version(dict(enumerate(chunks))).values()), following)
+
+    def read(self, limit: int, cursor: str | None, document_ids: Sequence[str] | None = None) -> Stored:
+        import numpy as np
+
+        where = self._all_current([] if document_ids is None else [self._of(document_ids)])
+        chunks, rows, following = self._read(where, limit, cursor, vectors=True)
+        return Stored(chunks, np.asarray(rows, dtype=np.float32), following)
+
+    def _read(
+        self, where: Any, limit: int, cursor: str | None, *, vectors: bool = False
+    ) -> tuple[list[Chunk], list[NDArray[np.float32]], str | None]:
+        """Chunks and their vectors, if these are wanted, as many as a page may have, and where the next one starts."""
+        import numpy as np
+
+        chunks: list[Chunk] = []
+        rows: list[NDArray[np.float32]] = []
+        size, offset = 0, _offset(cursor)
+        while True:
+            records, offset = self._scroll(
+                where, min(READ_AT_ONCE, limit - len(chunks)), offset, True, vectors=vectors
+            )
+            for record in records:
+                payload = record.payload
+                size += len(payload["text"]) + len(repr(payload.get("metadata")))
+                if vectors:
+                    row = np.asarray(record.vector[DENSE], dtype=np.float32)
+                    size += row.nbytes
+                if size > PAGE_BYTES and chunks:
+                    return chunks, rows, str(record.id)
+                chunks.append(chunk_of(payload))
+                if vectors:
+                    rows.append(row)
+            if offset is None or len(chunks) >= limit:
+                return chunks, rows, str(offset) if offset else None
+
+    def ids(self, limit: int, cursor: str | None, conditions: Sequence[Condition] = ()) -> Ids:
+        where = self._all_current([self._condition(one) for one in conditions])
+        records, following = self._scroll(where, limit, _offset(cursor), ["document_id"])
+        documents = {uuid.UUID(str(record.id)): record.payload["document_id"] for record in records}
+        return Ids(documents, str(following) if following else None)
+
+    def there(self, ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+        return set(self._there(list(ids)))
+
+    def count(self) -> tuple[int, int]:
+        return self._count(self._all_current([self._head()])), self._count(self._all_current())
+
+    @abstractmethod
+    def flush(self) -> None: ...
+
+    def close(self) -> None:
+        self.flush()
+        self._close()
+        self._in_use.unlink(missing_ok=True)
+
+    def _repair(self) -> None:
+        """After a kill: of each document keep the newest version that has its head.
+
+        Of those without, this process's go; others may be written at this moment.
+        """
+        newest: dict[str, tuple[int, str]] = {}
+        every: set[tuple[str, str]] = set()
+        for record in self._every(["document_id", "hash", "chunk", "written", "writer", "superseded"]):
+            if record.get("superseded"):
+                continue
+            version = name, digest = record["document_id"], record["hash"]
+            if record["chunk"] == 0:
+                newest[name] = max(newest.get(name, (0, "")), (record["written"], digest))
+                every.add(version)
+            elif record.get("writer", "") == self._writer:
+                every.add(version)
+        for name, digest in every:
+            if name not in newest or newest[name][1] != digest:
+                self.discard([(name, digest)])
+
+    def _portions(self, items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+        for start in range(0, len(items), self._named_at_once):
+            yield items[start : start + self._named_at_once]
+
+    def _in_portions(self, items: Sequence[_Item], work: Callable[[Sequence[_Item]], None]) -> None:
+        waiting = list(self._portions(items))
+        while waiting:
+            some = waiting.pop(0)
+            try:
+                work(some)
+            except InvalidRequest:
+                if len(some) <= self._named_at_once:
+                    raise
+                waiting[:0] = self._portions(some)  # the server takes fewer than thought
+
+    @property
+    def _named_at_once(self) -> int:
+        """Documents that a filter may name."""
+        return NAMED_AT_ONCE
+
+    def _every(self, payload: list[str]) -> Iterator[dict[str, Any]]:
+        offset: Any = None
+        while True:
+            threads.give_way()
+            records, offset = self._scroll(None, self._walked_at_once, offset, payload)
+            yield from (record.payload for record in records)
+            if offset is None:
+                return
+
+    # Indexes of metadata fields
+
+    def lacks(self, indexes: Indexes) -> bool:
+        return any(
+            self._indexed.get(parts(path)) != kind
+            for field, kind in indexes.items()
+            for path in places(field)
+        )
+
+    # Filters
+
+    def _all_current(self, must: Sequence[Any] = ()) -> Any:
+        gone = self._gone()
+        return self._syntax.group(must=must, must_not=gone) if must or gone else None
+
+    def _head(self) -> Any:
+        return self._syntax.equals("chunk", 0)
+
+    def _of(self, document_ids: Sequence[str]) -> Any:
+        return self._syntax.any_of("document_id", list(document_ids))
+
+    def _these(self, versions: Sequence[tuple[str, str]]) -> list[Any]:
+        """Conditions that a point is of one of these versions: pairs, for two documents may have equal content."""
+        return [
+            self._syntax.group(must=[self._of([name]), self._syntax.equals("hash", digest)])
+            for name, digest in versions
+        ]
+
+    def _condition(self, condition: Condition) -> Any:
+        return condition_of(self._syntax, self._indexed, condition)
+
+
+_CURSOR = re.compile(r"(\d{1,19})([+-])(.*)")
+
+
+def _listing(cursor: str | None) -> tuple[int, bool, str | None]:
+    """When a listing began, whether it has come to what was written since, and where it goes on."""
+    if cursor is None:
+        return time.time_ns(), False, None
+    if not (found := _CURSOR.fullmatch(cursor)):
+        raise _no_cursor()
+    return int(found[1]), found[2] == "+", found[3]
+
+
+def _no_cursor() -> InvalidRequest:
+    return InvalidRequest("cursor: not one that an earlier page gave")
+
+
+def _offset(cursor: str | None) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(cursor) if cursor else None
+    except ValueError:
+        raise _no_cursor() from None
+
+
+def chunk_of(payload: dict[str, Any]) -> Chunk:
+    return Chunk(
+        document_id=payload["document_id"],
+        hash=payload["hash"],
+        number=payload["chunk"],
+        total=payload["chunks"],
+        text=payload["text"],
+        metadata=payload.get("metadata", {}),
+        place=payload.get("place", {}),
+        written=payload["written"],
+        superseded="superseded" in payload,
+    )

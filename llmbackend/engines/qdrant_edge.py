@@ -1,0 +1,401 @@
+"""The embedded vector engine: Qdrant Edge, one shard (a folder) a collection, in this process.
+
+Its calls hold the interpreter's lock. Updates are kept small; what takes long runs in a process of its own
+(edge_build.py): building indexes, and making a shard quick to open. Room on the disk is checked before each write
+(disk.py): on a full disk, the engine kills the process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from .. import threads
+from ..disk import DELETING, Disk
+from .bm25 import NAME as BM25
+from .bm25 import Sparse
+from .edge_filtering import LEAST_BATCH, READ_BATCH, Filtering, next_size
+from .edge_refusals import translated
+from .edge_shard import config, kind_of, make_indexes
+from .edge_syntax import EdgeSyntax
+from .filters import Condition
+from .indexes import NO_INDEXES, FieldType, Indexes, in_points, parts
+from .interface import Found, Layout, Mode, Physical, Scored, VectorIndex, one_version
+from .qdrant import (
+    DENSE,
+    INDEXED_FIELDS,
+    SPARSE,
+    Dense,
+    Point,
+    QdrantIndex,
+    chunk_of,
+)
+from .qdrant_filters import are_indexed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+WRITE_BATCH = 32
+IN_USE = "in-use"  # a file in an open shard's folder
+
+SLOW_TO_OPEN = 10_000
+"""Chunks to be read when a shard is opened, in 10 microseconds each: those outside built segments, which are mapped from
+the disk, and all of them where a kill left it, for the repair."""
+_OF_CHUNK = 21  # bytes in the file that has a segment's ids
+
+Build = Literal["indexes", "graph", "segments", "repair"]
+"""What a process of its own makes: the indexes of fields; those and the graph for approximate search; those and segments
+that are opened in no time, without a graph; or nothing. The last two repair what a kill left."""
+
+# Bytes, as measured and rounded up: files have holes, which are filled as they are written to, and on tmpfs as they are
+# read.
+MAKING = 16 * 2**20
+UPDATE = 4 * 2**20
+"""Of any update, beside its points: files that grow by a whole megabyte."""
+READ_TO_OPEN = ("segments/*/payload_index/**/*", f"segments/*/vector_storage-{DENSE}/**/*.mmap")
+
+
+class QdrantEdge:
+    """A VectorEngine in a folder, which belongs to one process at a time."""
+
+    name = "edge"
+    shared = False
+    threads = threads.engine
+    options: Mapping[str, Any] | None = None
+
+    def __init__(self, folder: Path, disk: Disk | None = None) -> None:
+        """`disk` is the one that the folder, which may not be there yet, will be on."""
+        self._folder = folder
+        self._disk = disk or Disk(folder, 0)
+
+    def create(self, physical_id: str, layout: Layout) -> None:
+        with self._disk.writing(MAKING + UPDATE * len(layout.indexes)):
+            EdgeIndex.create(self._folder / physical_id, layout.dimension, layout.indexes)
+
+    def open(self, physical: Physical, *, repair: bool = True) -> EdgeIndex:
+        folder = self.folder(physical.id)
+        holes = sum(_hole(file) for files in READ_TO_OPEN for file in folder.glob(files))
+        with self._disk.writing(UPDATE + holes, 0):  # opening may use the reserve
+            return EdgeIndex(self._folder / physical.id, physical, repair, self._disk)
+
+    def drop(self, physical_id: str) -> None:
+        folder = self._folder / physical_id
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+
+    def folder(self, physical_id: str) -> Path:
+        return self._folder / physical_id
+
+    def to_open_quickly(self, physical_id: str, *, graph: bool) -> Build | None:
+        """What to have done to an index, if opening it would hold up everything else in this process.
+
+        One that has a graph keeps it, and opening takes as long as it takes.
+        """
+        ids = [
+            (file.name.startswith("mutable"), file.stat().st_size // _OF_CHUNK)
+            for file in self.folder(physical_id).glob("segments/*/*id_tracker.mappings")
+        ]
+        if not graph and sum(chunks for mutable, chunks in ids if mutable) > SLOW_TO_OPEN:
+            return "segments"
+        killed = (self.folder(physical_id) / IN_USE).exists()
+        return "repair" if killed and sum(chunks for _, chunks in ids) > SLOW_TO_OPEN else None
+
+    def copy(self, physical_id: str, copy_id: str, *, is_open: bool) -> None:
+        """Copy an index that nobody writes to: one that is open and flushed, or a closed one, as it was left."""
+
+        with self._disk.writing(2 * self._size(physical_id)), translated(self._folder):
+            # Twice the size, for the graph's builder writes everything anew.
+            # With the log, though a flush has put all of it into the segments: it numbers what is written, and
+            # segments pass over what has a smaller number than they have seen.
+            mark = shutil.ignore_patterns(IN_USE) if is_open else None  # else it tells of a kill
+            shutil.copytree(self.folder(physical_id), self.folder(copy_id), ignore=mark)
+
+    def _size(self, physical_id: str) -> int:
+        """Bytes of an index's files, holes included: a copy has none."""
+        return sum(file.stat().st_size for file in self.folder(physical_id).rglob("*"))
+
+    def close(self) -> None:
+        pass
+
+
+AT_ONCE, AT_ONCE_CHARACTERS = 64, 2_000
+"""Hits and characters of a search that runs on the event loop: handing it to a thread would add a quarter to its
+time."""
+
+
+class EdgeIndex(QdrantIndex):
+    """A VectorIndex in a folder. The folder belongs to one process at a time."""
+
+    threads = threads.engine
+    _walked_at_once = 64  # half a millisecond, in which the interpreter's lock is held
+
+    def __init__(
+        self,
+        folder: Path,
+        physical: Physical | None = None,
+        repair: bool = True,
+        disk: Disk | None = None,
+    ) -> None:
+        """Open the shard in a folder; raises BackendError if there is none."""
+        self.folder = folder
+        self._disk = disk or Disk(folder, 0)
+        self._flushing = threading.Lock()
+        self._unflushed = True
+        self._changed = 0
+        """The time of the last change; no other process has the folder."""
+        physical = physical or Physical(folder.name, uuid.UUID(folder.name), BM25)
+        with translated(folder, opening=True):
+            import qdrant_edge
+
+            self.syntax = EdgeSyntax()
+            super().__init__(physical, self.syntax, folder / IN_USE)
+            self._filtering = Filtering(self)
+            self._edge: Any = qdrant_edge
+            self._shard: Any = qdrant_edge.EdgeShard.load(str(folder))
+            try:
+                self._begin(repair)
+            except BaseException:
+                with suppress(Exception):
+                    self._shard.close()
+                raise
+
+    @staticmethod
+    def create(folder: Path, dimension: int, indexes: Indexes = NO_INDEXES) -> None:
+        """Make an empty shard in a folder that is not there yet."""
+        with translated(folder):
+            import qdrant_edge as edge
+
+            folder.mkdir(parents=True)
+            shard = edge.EdgeShard.create(str(folder), config(dimension))
+            make_indexes(shard, INDEXED_FIELDS | in_points(indexes))
+            shard.flush()
+            shard.close()
+
+    def at_once(self, text: str, top_k: int, conditions: Sequence[Condition]) -> bool:
+        """Edge holds the interpreter's lock while it searches; what comes before and after is short in short searches."""
+        return not conditions and top_k <= AT_ONCE and len(text) <= AT_ONCE_CHARACTERS
+
+    def require_room(self, characters: int) -> None:
+        self._disk.require(_COPIES * _BYTES * characters + UPDATE)
+
+    def _write(self, points: Sequence[Point]) -> None:
+        edge = self._edge
+        with translated(self.folder):
+            for start in range(0, len(points), WRITE_BATCH):
+                threads.give_way()
+                batch = points[start : start + WRITE_BATCH]
+                records = []
+                for point in batch:
+                    threads.give_way()
+                    vector = {DENSE: point.dense.data, SPARSE: edge.SparseVector(*point.sparse)}
+                    records.append(edge.Point(id=point.id, vector=vector, payload=point.payload))
+                with self._disk.writing(_size(batch) + UPDATE):
+                    self._update(edge.UpdateOperation.upsert_points(records))
+                self._filtering.add([(point.id, point.payload) for point in batch])
+
+    def _update(self, operation: Any) -> None:
+        try:
+            self._shard.update(operation)
+        finally:
+            self._unflushed = True
+            self._changed = time.time_ns()
+
+    def _may_be_changed_since(self, moment: int) -> bool:
+        return self._changed >= moment
+
+    def _there(self, ids: list[uuid.UUID]) -> list[uuid.UUID]:
+        with translated(self.folder):
+            found: Sequence[Any] = self._shard.retrieve(ids, with_payload=False, with_vector=False)
+        return [record.id for record in found]
+
+    def _scroll(
+        self, where: Any, limit: int, offset: Any, payload: bool | list[str], vectors: bool = False
+    ) -> tuple[Sequence[Any], Any]:
+        records: list[Any] = []
+        size = LEAST_BATCH if payload is True else limit
+        while True:
+            began = time.perf_counter()
+            with translated(self.folder):
+                page, offset = self._shard.scroll(
+                    self._edge.ScrollRequest(
+                        offset=offset,
+                        limit=min(size, limit - len(records)),
+                        filter=where,
+                        with_payload=payload,
+                        with_vector=[DENSE] if vectors else False,
+                    )
+                )
+            records += page
+            if offset is None or len(records) >= limit:
+                return records, offset
+            size = next_size(size, time.perf_counter() - began, LEAST_BATCH, READ_BATCH)
+            threads.give_way()
+
+    def _count(self, where: Any = None) -> int:
+        with translated(self.folder):
+            return int(self._shard.count(self._edge.CountRequest(filter=where, exact=True)))
+
+    def count(self) -> tuple[int, int]:
+        return self._count(self._all_current([self._head()])), self.about()
+
+    def _delete(self, where: Any) -> None:
+        with translated(self.folder), self._disk.writing(UPDATE, DELETING):
+            self._update(self._edge.UpdateOperation.delete_points_by_filter(where))
+
+    def _nearest(
+        self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, conditions: Sequence[Condition]
+    ) -> list[list[Scored]]:
+        queries = [self._nearest_to(vector) for vector in vectors]
+        if are_indexed(self._indexed, conditions):
+            return self.query(queries, limit, where)
+        return self._filtering.nearest(queries, limit, where, conditions)
+
+    def search(
+        self,
+        text: str,
+        vector: NDArray[np.float32] | None,
+        *,
+        mode: Mode,
+        top_k: int,
+        conditions: Sequence[Condition] = (),
+        weight: float = 1.0,
+    ) -> list[Found]:
+        if mode != "hybrid" and not conditions and top_k <= LEAST_BATCH:
+            # Of one list, these are the hits: asking for their payloads by their ids would take longer.
+            given = self._vector(mode, text, vector)
+            [found] = self._queried([self._nearest_to(given)], top_k, payload=True)
+            hits = [Found(chunk_of(one.payload), one.score, {mode: one.score}) for one in found]
+            if len(one_version({number: hit.chunk for number, hit in enumerate(hits)})) == len(hits):
+                return hits
+        return super().search(text, vector, mode=mode, top_k=top_k, conditions=conditions, weight=weight)
+
+    def about(self) -> int:
+        """How many chunks there are, without looking at each."""
+        with translated(self.folder):
+            return int(self._shard.count(self._edge.CountRequest(exact=False)))
+
+    def query(self, queries: list[Any], limit: int, where: Any = None) -> list[list[Scored]]:
+        found = self._queried(queries, limit, where)
+        return [[(point.id, point.score) for point in points] for points in found]
+
+    def _queried(self, queries: list[Any], limit: int, where: Any = None, *, payload: bool = False) -> Any:
+        edge = self._edge
+        asked = [
+            edge.QueryRequest(limit=limit, query=query, filter=where, with_payload=payload)
+            for query in queries
+        ]
+        with translated(self.folder):
+            return self._shard.query_batch(edge.QueryBatchRequest(asked))
+
+    def _nearest_to(self, vector: Dense | Sparse) -> Any:
+        edge = self._edge
+        if isinstance(vector, Sparse):
+            return edge.Query.Nearest(edge.SparseVector(*vector), using=SPARSE)
+        return edge.Query.Nearest(vector, using=DENSE)
+
+    def ids_of(self, where: Any, limit: int) -> list[uuid.UUID]:
+        """The first points that fit."""
+        records, _ = self._scroll(where, limit, None, False)
+        return [record.id for record in records]
+
+    def pages(self, payload: list[str], size: int) -> Iterator[Sequence[Any]]:
+        """All records, with these parts of their payloads."""
+        offset: Any = None
+        while True:
+            page, offset = self._scroll(None, size, offset, payload)
+            yield page
+            if offset is None:
+                return
+
+    def _learn_indexes(self) -> None:
+        with translated(self.folder):
+            schema = self._shard.info().payload_schema
+        self._indexed = {parts(path): kind_of(index) for path, index in schema.items()}
+
+    def _index_own_fields(self) -> None:
+        """All have had them from the first."""
+
+    def set_indexes(self, changes: Mapping[str, FieldType | None], declared: Indexes) -> None:
+        """Indexes are built with a rebuild (edge_build.py): building them here would hold the interpreter's lock."""
+
+    def prepare(self, fields: Indexes, declared: Indexes) -> None:
+        """Nothing to do: searches filter without an index, too (edge_filtering.py)."""
+
+    def take_over(self, other: VectorIndex) -> None:
+        if isinstance(other, EdgeIndex):
+            self._filtering.take_over(other._filtering)
+
+    def _payloads(self, ids: list[uuid.UUID]) -> list[tuple[uuid.UUID, dict[str, Any]]]:
+        found: list[tuple[uuid.UUID, dict[str, Any]]] = []
+        start, size = 0, LEAST_BATCH
+        while True:
+            part = ids[start : start + size]
+            start += size
+            began = time.perf_counter()
+            with translated(self.folder):
+                records = self._shard.retrieve(part, with_payload=True, with_vector=False)
+            found += [(record.id, record.payload) for record in records]
+            if start >= len(ids):
+                return found
+            size = next_size(size, time.perf_counter() - began, LEAST_BATCH, READ_BATCH)
+            threads.give_way()
+
+    def flush(self) -> None:
+        """Takes tens of milliseconds however little was written, so it is skipped if nothing was."""
+        with self._flushing:
+            if not self._unflushed:
+                return
+            self._unflushed = False
+            try:
+                self._flush()
+            except BaseException:
+                self._unflushed = True
+                raise
+
+    def _flush(self) -> None:
+        # Edge holds the interpreter's lock while it waits for the disk: let the disk have most of it before.
+        for file in self.folder.rglob("*"):
+            with suppress(OSError), file.open("rb+") as opened:  # some are folders, and some are gone by now
+                os.fsync(opened.fileno())
+        with translated(self.folder):
+            self._shard.flush()
+
+    def _close(self) -> None:
+        self._filtering.close()
+        with translated(self.folder):
+            self._shard.close()
+
+
+def _hole(file: Path) -> int:
+    """Bytes of a file that are not yet written to the disk."""
+    about = file.stat()
+    return max(0, about.st_size - 512 * getattr(about, "st_blocks", 0))  # Windows does not tell
+
+
+def _size(points: Sequence[Point]) -> int:
+    """Bytes that these chunks take in the log and in segments, generously estimated."""
+    size = 0
+    metadata: Any = None
+    of_metadata = 0
+    for point in points:
+        if (
+            given := point.payload.get("metadata")
+        ) is not metadata:  # of a document, which has several chunks
+            metadata, of_metadata = given, len(repr(given))
+        size += point.dense.nbytes + 8 * len(point.sparse.indices)
+        size += _BYTES * (len(point.payload["text"]) + of_metadata) + 500
+    return _COPIES * size
+
+
+_BYTES = 4
+"""Of a character, at most."""
+_COPIES = 3
+"""Of everything: in the log, in a segment, and in what is being made of that."""

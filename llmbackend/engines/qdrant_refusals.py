@@ -1,0 +1,78 @@
+"""A Qdrant server's refusals as our errors, recognised by the words of its messages."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from ..backoff import passing
+from ..errors import (
+    BackendError,
+    BackendTimeout,
+    InsufficientStorage,
+    InvalidRequest,
+    LLMBackendError,
+    Overloaded,
+)
+from .indexes import parts
+
+# What a cluster says while some of its nodes are away, whatever the status.
+_PARTIAL = re.compile(r"read operations failed|replica|consensus|not enough|shards? .*not available", re.I)
+_NO_INDEX = re.compile(
+    r'Index required but not found for \\*"(.+?)\\*"(?: of one of the following types: \[(.*?)\])?'
+)
+_TOO_LARGE = re.compile(r"larger than allowed|too large|length limit exceeded", re.I)
+_TOO_MANY = re.compile(r"(Filter condition|Condition size) limit reached \((\d+) > (\d+)\)")
+_STRICT = re.compile(r"Limit exceeded|disabled!")
+_FULL = re.compile(r"(storage size|points) limit .*reached|Max .* reached|quota|disk", re.I)
+
+
+def refusal(status: int, body: str, where: str, about: dict[str, Any]) -> LLMBackendError:
+    """The error for an answer with an error status."""
+    said = _said(body)
+    details = {**about, "status": status}
+    if status in (401, 403):
+        return BackendError(f"{where} refuses the key: set QDRANT_API_KEY to the right one", details=details)
+    if (found := _NO_INDEX.search(said)) is not None:
+        field = ".".join(parts(found[1])[1:]) or found[1]
+        types = [one.strip() for one in (found[2] or "keyword").split(",")]
+        return InvalidRequest(
+            f"filters: {where} filters by indexed fields only (strict mode), and {field!r} has no index of the type "
+            f"{' or '.join(types)}: make it by set_indexes(collection, {{{field!r}: {types[0]!r}}})",
+            details={**details, "field": field, "types": types},
+        )
+    if (found := _TOO_MANY.search(said)) is not None:
+        what = "conditions" if found[1].startswith("Filter") else "values in a condition"
+        return InvalidRequest(
+            f"filters: {found[2]} {what}, and {where} takes {found[3]} (strict mode): ask for less at a time",
+            details={**details, "limit": int(found[3]), "strict": True},
+        )
+    if status == 400 and _STRICT.search(said):
+        return InvalidRequest(
+            f"{where} takes no such request (strict mode): {said}", details={**details, "strict": True}
+        )
+    if status == 413 or (status == 400 and _TOO_LARGE.search(said)):
+        return InvalidRequest(
+            f"{where} takes no request of that size: {said}", details={**details, "too_large": True}
+        )
+    if status == 429:
+        return Overloaded(f"{where} has too much to do", details={**details, "passing": True})
+    if status == 507 or (400 <= status < 500 and _FULL.search(said)):
+        return InsufficientStorage(f"{where} has no room: {said}", details=details)
+    if passing(status) or (status != 404 and _PARTIAL.search(said)):
+        details["passing"] = True
+    if status == 404:
+        details["gone"] = True
+    if status in (408, 504):
+        return BackendTimeout(f"{where} did not answer in time: {said}", details=details)
+    return BackendError(f"{where} answered {status}: {said}", details=details)
+
+
+def _said(body: str) -> str:
+    """What a server's answer says is wrong."""
+    try:
+        said = json.loads(body)["status"]["error"]
+    except (ValueError, LookupError, TypeError):
+        said = body
+    return str(said)[:300]

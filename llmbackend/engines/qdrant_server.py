@@ -1,0 +1,477 @@
+"""The shared vector engine: a Qdrant server or cluster, by qdrant-client's Query API.
+
+What a server refuses for a moment (a restart, too much to do, a node of a cluster that is away) is asked again within
+the time-out. The limits of a collection's strict mode are kept to, and what cannot be made to fit is told as ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .. import threads
+from ..errors import (
+    BackendError,
+    BackendTimeout,
+    InvalidRequest,
+    LLMBackendError,
+)
+from .bm25 import Sparse
+from .filters import Condition
+from .indexes import FieldType, Indexes, in_points
+from .interface import Layout, Physical, Scored, VectorIndex
+from .qdrant import (
+    DENSE,
+    HNSW_EF_CONSTRUCT,
+    HNSW_M,
+    NAMED_AT_ONCE,
+    SPARSE,
+    Dense,
+    Point,
+    QdrantIndex,
+)
+from .qdrant_connection import Ask, Connection, Result
+from .qdrant_limits import Limits
+from .qdrant_payload_indexes import OWN_FIELDS, PayloadIndexes
+from .qdrant_requests import batches, records, too_large
+from .qdrant_server_syntax import ServerSyntax
+
+log = logging.getLogger(__name__)
+
+WRITE_BATCH = 256
+WRITE_BYTES = 5 * 2**20
+"""Of a request, about: what Qdrant's makers advise, and far from the 32 MiB that a server takes unless told otherwise."""
+LEAST_BATCH = 8
+"""Points in a request that is not halved any more when the server takes too long for it."""
+
+GRACE = 15.0
+"""Seconds for which superseded points are kept: a server finds points first and reads them after, without those that are
+deleted between, so that a search would find neither the old nor the new version of a document."""
+
+QUANTILE = 0.99
+"""The share of a vector's numbers that 8 bits are spread over; the few outliers are clipped."""
+OVERSAMPLING = 2.0
+
+
+class About(NamedTuple):
+    version: str
+    collections: int
+
+
+class QdrantServer:
+    """A VectorEngine on a server, or on any node of a cluster; its collections are named `llmbackend_<id>`.
+
+    `url` may be several, with commas between: those that answer are asked. `marks` is a folder for what tells after a
+    kill that an index was open. Nothing is asked of the server before it is needed, so that it may be away when this
+    starts.
+    """
+
+    name = "qdrant"
+    shared = True
+    threads = threads.network
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        timeout: float,
+        marks: Path,
+        *,
+        writer: str = "",
+        options: Mapping[str, Any] | None = None,
+        client: Any = None,
+    ) -> None:
+        if find_spec("qdrant_client") is None:
+            raise BackendError(
+                "QDRANT_URL is set, and Qdrant's client is not installed: pip install 'llmbackend[qdrant]'",
+                details={"backend": "Qdrant"},
+            )
+        self.url = url
+        self.options: Mapping[str, Any] | None = options or {}
+        self._marks = marks
+        self.writer = writer
+        self.connection = Connection(url, api_key, timeout, client)
+
+    def create(self, physical_id: str, layout: Layout) -> None:
+        from qdrant_client import models
+
+        name = _named(physical_id)
+        options = dict(layout.options)
+        on_disk = options.pop("on_disk", None)
+        quantization = None
+        if options.pop("quantization", None) == "int8":
+            int8 = models.ScalarQuantizationConfig(
+                type=models.ScalarType.INT8, quantile=QUANTILE, always_ram=True
+            )
+            quantization = models.ScalarQuantization(scalar=int8)
+        dense = models.VectorParams(size=layout.dimension, distance=models.Distance.COSINE, on_disk=on_disk)
+        sparse = models.SparseVectorParams(
+            modifier=models.Modifier.IDF, index=models.SparseIndexParams(on_disk=on_disk)
+        )
+        graph = models.HnswConfigDiff(m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT, on_disk=on_disk)
+
+        try:
+            self.connection.ask(
+                lambda client: client.create_collection(
+                    name,
+                    vectors_config={DENSE: dense},
+                    sparse_vectors_config={SPARSE: sparse},
+                    hnsw_config=graph,
+                    on_disk_payload=on_disk,
+                    quantization_config=quantization,
+                    **options,
+                )
+            )
+        except BackendError as error:
+            if "already exists" not in error.message:  # an earlier try has made it, and its answer was lost
+                raise
+        indexes = PayloadIndexes(self.connection, name)
+        for path, kind in {**OWN_FIELDS, **in_points(layout.indexes)}.items():
+            indexes.make(path, kind)
+
+    def open(self, physical: Physical, *, repair: bool = True) -> QdrantServerIndex:
+        return QdrantServerIndex(self, physical, self._mark(physical.id), repair)
+
+    def drop(self, physical_id: str) -> None:
+        self.connection.ask(lambda client: client.delete_collection(_named(physical_id)))
+        self._mark(physical_id).unlink(missing_ok=True)
+
+    def about(self) -> About:
+        """The server's version, and how many collections it has; raises BackendError."""
+        return self.connection.ask(
+            lambda client: About(client.info().version, len(client.get_collections().collections)),
+            again=False,
+        )
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def _mark(self, physical_id: str) -> Path:
+        self._marks.mkdir(parents=True, exist_ok=True)
+        return self._marks / f"{physical_id}.in-use"
+
+
+class QdrantServerIndex(QdrantIndex):
+    """A VectorIndex in a collection of a server. What is written is visible to the next call."""
+
+    threads = threads.network
+
+    def __init__(self, server: QdrantServer, physical: Physical, in_use: Path, repair: bool) -> None:
+        """Open it; raises BackendError if it is not there."""
+        self._connection = server.connection
+        self._name = _named(physical.id)
+        self._limits = Limits()
+        self._quantized = False
+        self._payload_indexes = PayloadIndexes(self._connection, self._name, self._learn_indexes)
+        self._sweeping = threading.Lock()
+        self._sweeper: threading.Timer | None = None
+        self._closed = False
+        self._undone: set[tuple[str, str]] = set()
+        """Versions still to be discarded, since the server was away."""
+        super().__init__(physical, ServerSyntax(self), in_use, server.writer)
+        self._begin(repair)
+
+    def _begin(self, repair: bool) -> None:
+        if self._in_use.exists():
+            self._sweep_later()
+        super()._begin(repair)
+
+    def _ask(self, ask: Ask[Result]) -> Result:
+        """As the server's. `ask` may be called twice: the second time when limits have turned out to be others."""
+        before = self._limits
+        try:
+            return self._connection.ask(ask)
+        except LLMBackendError as error:
+            if not error.details.get("strict"):
+                raise
+            self._learn_indexes()
+            if self._limits == before:
+                raise
+        return self._connection.ask(ask)
+
+    def _within(self, limit: int) -> int:
+        """Points to ask for at once, of so many that are wanted."""
+        return min(limit, self._limits.query or limit)
+
+    def _learn(self) -> Any:
+        """What the server tells about the collection."""
+        try:
+            return self._connection.ask(lambda client: client.get_collection(self._name))
+        except BackendError as error:
+            if not error.details.get("gone"):
+                raise
+            raise BackendError(
+                f"the Qdrant server at {self._connection.url} has no collection {self._name!r} any more: delete the "
+                "collection and ingest anew",
+                details={"backend": "Qdrant", "url": self._connection.url, "gone": True},
+            ) from error
+
+    def _learn_indexes(self) -> None:
+        about = self._learn()
+        self._limits = Limits.of(about.config)
+        self._quantized = about.config.quantization_config is not None
+        self._payload_indexes.told(about.payload_schema)
+        self._indexed = self._payload_indexes.kinds
+
+    def _index_own_fields(self) -> None:
+        self._payload_indexes.make_own()
+
+    def set_indexes(self, changes: Mapping[str, FieldType | None], declared: Indexes) -> None:
+        self._payload_indexes.change(changes, declared)
+
+    def prepare(self, fields: Indexes, declared: Indexes) -> None:
+        self._payload_indexes.prepare(fields, declared)
+
+    def take_over(self, other: VectorIndex) -> None:
+        """Nothing to take over: this index caches nothing."""
+
+    @property
+    def most_values(self) -> int | None:
+        """Values that a condition may have."""
+        return self._limits.condition_size
+
+    @property
+    def _named_at_once(self) -> int:
+        return self._limits.named
+
+    def require_room(self, characters: int) -> None:
+        """The server checks its own disk when it is written to."""
+
+    def discard(self, versions: Sequence[tuple[str, str]]) -> None:
+        try:
+            super().discard(versions)
+        except LLMBackendError:
+            with self._sweeping:
+                self._undone.update(versions)
+            self._sweep_later()
+            raise
+
+    def _write(self, points: Sequence[Point]) -> None:
+        with self._sweeping:
+            self._undone -= {(point.payload["document_id"], point.payload["hash"]) for point in points}
+        for batch in batches(points, min(self._limits.upsert or WRITE_BATCH, WRITE_BATCH), WRITE_BYTES):
+            self._upsert(batch)
+
+    def _upsert(self, batch: Sequence[Point]) -> None:
+        """Write points in one request, or in halves where it is too much for the server."""
+        written = records(batch)
+        try:
+            self._ask(lambda client: client.upsert(self._name, written, wait=True))
+        except (InvalidRequest, BackendTimeout) as error:
+            if len(batch) > (LEAST_BATCH if isinstance(error, BackendTimeout) else 1):
+                half = len(batch) // 2
+                self._upsert(batch[:half])
+                self._upsert(batch[half:])
+            elif error.details.get("too_large"):
+                raise too_large(batch[0], error) from error
+            else:
+                raise
+
+    def _there(self, ids: list[uuid.UUID]) -> list[uuid.UUID]:
+        records = self._retrieved(ids, payload=["superseded"])
+        return [uuid.UUID(record.id) for record in records if not record.payload]
+
+    def _retrieved(self, ids: list[uuid.UUID], *, payload: bool | list[str]) -> Sequence[Any]:
+        names = [str(one) for one in ids]
+        found: Sequence[Any] = self._ask(
+            lambda client: client.retrieve(self._name, names, with_payload=payload, with_vectors=False)
+        )
+        return found
+
+    def _scroll(
+        self, where: Any, limit: int, offset: Any, payload: bool | list[str], vectors: bool = False
+    ) -> tuple[Sequence[Any], Any]:
+        records: list[Any] = []
+        while True:
+            page, offset = self._page(where, limit - len(records), offset, payload, vectors)
+            records += page
+            if offset is None or len(records) >= limit:
+                return records, offset
+
+    def _page(
+        self, where: Any, limit: int, offset: Any, payload: bool | list[str], vectors: bool
+    ) -> tuple[Sequence[Any], Any]:
+        """As many of these records as an answer may have."""
+        page: tuple[Sequence[Any], Any] = self._ask(
+            lambda client: client.scroll(
+                self._name,
+                scroll_filter=where,
+                limit=self._within(limit),
+                offset=None if offset is None else str(offset),
+                with_payload=payload,
+                with_vectors=[DENSE] if vectors else False,
+            )
+        )
+        return page
+
+    def _count(self, where: Any = None) -> int:
+        if self._limits.exact:
+            try:
+                counted = self._ask(lambda client: client.count(self._name, count_filter=where, exact=True))
+                return int(counted.count)
+            except InvalidRequest:
+                if self._limits.exact:  # else that was the reason
+                    raise
+        count, offset = 0, None
+        while True:
+            records, offset = self._scroll(where, 10_000, offset, False)
+            count += len(records)
+            if offset is None:
+                return count
+
+    def _delete(self, where: Any) -> None:
+        from qdrant_client import models
+
+        self._ask(lambda client: client.delete(self._name, models.FilterSelector(filter=where), wait=True))
+
+    def keep_only(self, versions: Sequence[tuple[str, str]], older: Collection[str] | None = None) -> None:
+        self._in_portions(versions, self._settle)
+
+    def _settle(self, versions: Sequence[tuple[str, str]]) -> None:
+        """Of each document the version written last stays: each process that writes one sees the same.
+
+        Versions without a head are left to the process that is writing them.
+        """
+        where = self._all_current([self._head(), self._of([name for name, _ in versions])])
+        there: dict[str, list[tuple[int, str]]] = {}
+        offset: Any = None
+        while True:
+            heads, offset = self._scroll(where, NAMED_AT_ONCE, offset, ["document_id", "hash", "written"])
+            for head in heads:
+                its = there.setdefault(head.payload["document_id"], [])
+                its.append((head.payload["written"], head.payload["hash"]))
+            if offset is None:
+                break
+        earlier = [(name, digest) for name, its in there.items() for _, digest in sorted(its)[:-1]]
+        for some in self._portions(earlier):
+            self._supersede(self._syntax.group(should=self._these(some), must_not=self._gone()))
+
+    def _supersede(self, where: Any) -> None:
+        """Mark these points superseded, so that searches pass over them; they are removed later, when no reader needs
+        them.
+        """
+        from qdrant_client import models
+
+        moment = {"superseded": time.time_ns()}
+        selected = models.FilterSelector(filter=where)
+        self._ask(lambda client: client.set_payload(self._name, moment, selected, wait=True))
+        self._sweep_later()
+
+    def _gone(self) -> list[Any]:
+        return [self._syntax.range("superseded", {"gte": 1})]
+
+    def _sweep_later(self) -> None:
+        with self._sweeping:
+            if self._sweeper is None and not self._closed:
+                self._sweeper = threading.Timer(2 * GRACE, self._sweep)
+                self._sweeper.daemon = True
+                self._sweeper.start()
+
+    def _sweep(self) -> None:
+        """Remove what was superseded a while ago, by whatever process; once more later, for what was since then."""
+        with self._sweeping:
+            self._sweeper = None
+        try:
+            self._remove_superseded(GRACE)
+            with self._sweeping:
+                super().discard(list(self._undone))
+                self._undone.clear()
+            left = self._syntax.group(must=self._gone())
+            again = bool(self._scroll(left, 1, None, False)[0])
+        except LLMBackendError as error:
+            log.warning("superseded chunks of %s could not be removed yet: %s", self._name, error)
+            again = not error.details.get("gone")
+        if again:
+            self._sweep_later()
+
+    def _remove_superseded(self, seconds: float, *, again: bool = True) -> None:
+        """Points superseded for so long."""
+        from qdrant_client import models
+
+        old = self._syntax.range("superseded", {"gte": 1, "lte": time.time_ns() - seconds * 1e9})
+        selected = models.FilterSelector(filter=self._syntax.group(must=[old]))
+        self._connection.ask(lambda client: client.delete(self._name, selected, wait=True), again=again)
+
+    def _nearest(
+        self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, conditions: Sequence[Condition]
+    ) -> list[list[Scored]]:
+        return [self._nearest_to(vector, limit, where) for vector in vectors]
+
+    def _nearest_to(self, vector: Dense | Sparse, limit: int, where: Any) -> list[Scored]:
+        found: dict[uuid.UUID, float] = {}
+        start = 0
+        while start < limit:
+            page = self._nearest_from(start, vector, limit - start, where)
+            found |= page
+            asked = self._within(limit - start)
+            if len(page) < asked:
+                break
+            start += asked
+        return list(found.items())
+
+    def _nearest_from(
+        self, start: int, vector: Dense | Sparse, limit: int, where: Any
+    ) -> dict[uuid.UUID, float]:
+        """As many of the nearest, but for the first so many, as an answer may have."""
+        from qdrant_client import models
+
+        query: Any = vector
+        if isinstance(vector, Sparse):
+            query = models.SparseVector(indices=vector.indices, values=vector.values)
+        answer = self._ask(
+            lambda client: client.query_points(
+                self._name,
+                query=query,
+                using=SPARSE if isinstance(vector, Sparse) else DENSE,
+                query_filter=where,
+                limit=self._within(limit),
+                search_params=None if isinstance(vector, Sparse) else self._search_params,
+                offset=start or None,
+                with_payload=False,
+            )
+        )
+        return {uuid.UUID(point.id): point.score for point in answer.points}
+
+    @property
+    def _search_params(self) -> Any:
+        """Of quantized vectors a few more are found, and scored again by the whole ones."""
+        from qdrant_client import models
+
+        if not self._quantized:
+            return None
+        oversampling = min(OVERSAMPLING, self._limits.oversampling or OVERSAMPLING)
+        return models.SearchParams(
+            quantization=models.QuantizationSearchParams(rescore=True, oversampling=oversampling)
+        )
+
+    def _payloads(self, ids: list[uuid.UUID]) -> list[tuple[uuid.UUID, dict[str, Any]]]:
+        return [(uuid.UUID(record.id), record.payload) for record in self._retrieved(ids, payload=True)]
+
+    def flush(self) -> None:
+        """The server has written what it acknowledged to its log."""
+
+    def close(self) -> None:
+        """What cannot be removed now is removed when the index is opened again."""
+        with self._sweeping:
+            sweeper, self._closed = self._sweeper, True
+        if sweeper is not None:
+            sweeper.cancel()
+            try:
+                self._remove_superseded(0, again=False)
+            except LLMBackendError as error:
+                log.warning("superseded chunks of %s could not be removed yet: %s", self._name, error)
+                return  # and keep the mark
+        super().close()
+
+    def _close(self) -> None:
+        """Nothing to close: the connection is the engine's."""
+
+
+def _named(physical_id: str) -> str:
+    return f"llmbackend_{physical_id}"

@@ -1,1 +1,0 @@
-"""Vector engines: the seam, and what stands behind it."""

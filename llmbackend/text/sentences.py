@@ -1,0 +1,44 @@
+"""Sentences and word stems of a text."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+from .words import is_run, pairs, plain, words
+
+# After a full stop, at an empty line, and before a line that begins a list item, heading, table row or directive;
+# not at every line end, which in wrapped prose means nothing.
+_BOUNDARY = re.compile(
+    r"(?<=[.!?])(?<!\A\d\.)(?<!\n\d\.)(?<!\n\d\d\.)\s+|(?<=[。！？])\s*"
+    # White space is looked at from its beginning only: else from each of its places to its end.
+    r"|(?<!\s)\s*\n\s*\n\s*|(?<!\s)\s*\n(?=\s*(?:[-*#|+=~]|\d+[.)]\s|\.\. ))"
+)
+# fmt: off
+_COMMON = frozenset((
+    "and", "are", "but", "can", "does", "for", "from", "get", "has", "have", "how", "into", "its", "many", "much",
+    "not", "our", "out", "that", "the", "their", "there", "this", "was", "were", "what", "when", "where", "which",
+    "who", "why", "will", "with", "you", "your",
+))
+# fmt: on
+
+
+def sentences(text: str) -> list[tuple[int, int]]:
+    """Where each sentence or line begins and ends in the text."""
+    cuts = [0, *(place for match in _BOUNDARY.finditer(text) for place in match.span()), len(text)]
+    spans = list(pairwise(cuts))[::2]
+    return [(start, end) for start, end in spans if text[start:end].strip()]
+
+
+def stems(text: str) -> set[str]:
+    """Words cut to six letters, so that 'resetting' and 'reset' are near enough; common ones left out.
+
+    Of scripts without spaces, each two letters.
+    """
+    found: set[str] = set()
+    for word in words(text):
+        if is_run(word):
+            found.update(pairs(word))
+        elif len(word) > 2 and word not in _COMMON:
+            found.add(plain(word)[:6])
+    return found
