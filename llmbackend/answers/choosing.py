@@ -31,7 +31,11 @@ OF_PASSAGE_AHEAD = 0.8
 """Weight of the passage's own cosine instead, if the judge has read it ahead; the search's order then has none."""
 
 OF_EXACT = 0.3
-"""Weight of the question's codes, numbers and names: more than two sentences about one of them ever differ by."""
+"""Weight of the question's codes, numbers and names in a sentence, and again in its passage."""
+
+OF_CODES = 1.0
+"""Weight of the question's codes in a sentence's passage: more than all else that two sentences differ by. Who asks with a
+code is not answered from another one's passage, however well that is worded."""
 
 OF_PLACE = 0.004
 """Penalty for each passage that the search ranked higher."""
@@ -127,6 +131,8 @@ async def _sifted(
     first = values[1:] @ values[0] + np.array(
         [OF_WORDS * asked.overlap(text) + asked.exact(text) for text in below]
     )
+    coded = [OF_CODES * asked.coded(one.in_context) for one in laid]
+    first += np.array([coded[number] for number, _ in places])
     return [places[place] for place in sorted(np.argsort(-first, kind="stable")[:JUDGED])]
 
 
@@ -137,12 +143,15 @@ def _scores(
     import numpy as np
 
     of_passage: dict[int, float] = {}
+    coded: dict[int, float] = {}
     for number in {number for number, _ in places}:
         rows = [row for row, place in enumerate(places, 1) if place[0] == number]
         if (cosine := laid[number].ahead) is None:
             mean = vectors[rows].mean(axis=0)
             cosine = float(mean @ vectors[0]) / max(float(np.linalg.norm(mean)), 1e-9)
-        of_passage[number] = cosine + OF_EXACT * asked.exact(laid[number].in_context)
+        text = laid[number].in_context
+        of_passage[number] = cosine + OF_EXACT * asked.exact(text)
+        coded[number] = OF_CODES * asked.coded(text)
     some_ahead = any(laid[number].ahead is not None for number in of_passage)
     weighs, place_costs = (OF_PASSAGE_AHEAD, 0.0) if some_ahead else (OF_PASSAGE, OF_PLACE)
     scores: list[float] = []
@@ -153,6 +162,7 @@ def _scores(
             cosine
             + weighs * of_passage[number]
             + OF_EXACT * asked.exact(said)
+            + coded[number]
             - place_costs * number
             - FRAGMENT * (len(said.split()) < 3)
         )

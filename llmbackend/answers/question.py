@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..text.sentences import stems
 from ..text.words import UNSPACED, WRITTEN
@@ -71,8 +71,15 @@ class Question:
 
         Those that no passage has do not count.
         """
-        whole = sum(self._rare.values())
-        has = sum(rare for word, rare in self._rare.items() if self._patterns[word].search(text))
+        return self._share(self._rare, text)
+
+    def coded(self, text: str) -> float:
+        """The same of its codes alone."""
+        return self._share({word: rare for word, rare in self._rare.items() if _is_code(word)}, text)
+
+    def _share(self, rare: Mapping[str, float], text: str) -> float:
+        whole = sum(rare.values())
+        has = sum(weight for word, weight in rare.items() if self._patterns[word].search(text))
         return has / whole if whole else 0.0
 
 

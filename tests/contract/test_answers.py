@@ -287,3 +287,23 @@ def test_who_asks_by_a_code_is_answered_from_its_passage(
         assert answer.found
         assert row["sum"] in answer.split("[1]")[0]  # as it is written, with the space that does not break
         assert row["code"] in answer.sources[0].text
+
+
+def test_another_codes_passage_is_no_answer_however_well_its_sentence_fits(
+    client: LLMBackendClient, collection: str
+) -> None:
+    """The sentence that answers has no code: the one before it has."""
+    serials = [f"{'AEHT'[number % 4]}{number * 7817 % 100019:05}" for number in range(120)]
+    client.rag_ingest(
+        [
+            f"{['Empty', 'Rinse', 'Paint'][number % 3]} boiler {serial} after the {['autumn', 'winter'][number % 2]} check. "
+            f"The boiler stands on floor {number % 23}, and its repair costs {20 + number % 70} dollars."
+            for number, serial in enumerate(serials)
+        ],
+        collection,
+    )
+    for number in (13, 21, 57):
+        serial = serials[number]
+        answer = client.rag_query(f"How much does the repair of boiler {serial} cost?", collection)
+        assert serial in answer
+        assert f"{20 + number % 70} dollars" in answer
