@@ -4,123 +4,26 @@ from __future__ import annotations
 
 import typing
 
-from llm_client import (
-    AgentRun,
-    AgentStream,
-    Analysis,
-    Answer,
-    AnswerStream,
-    BackendError,
-    BackendTimeout,
-    ChunkInfo,
-    CollectionHandle,
-    CollectionInfo,
-    Conflict,
-    CreatedKey,
-    DocumentInfo,
-    Embeddings,
-    EmbeddingsFile,
-    Evaluation,
-    Explanation,
-    Forbidden,
-    Health,
-    Hit,
-    Hits,
-    IngestReport,
-    InsufficientStorage,
-    InvalidRequest,
-    Job,
-    JobExpired,
-    KeyInfo,
-    LLMBackendClient,
-    LLMBackendError,
-    MethodNotAllowed,
-    ModelInfo,
-    NotFound,
-    Overloaded,
-    ParsedReply,
-    RankedText,
-    Record,
-    Records,
-    Reply,
-    ReplyStream,
-    RequestTimeout,
-    Source,
-    StoredDocument,
-    StreamInterrupted,
-    TooLarge,
-    ToolCall,
-    Transport,
-    TransportError,
-    Unauthorized,
-    Usage,
-    __version__,
-)
+import llm_client
+from llm_client import *  # noqa: F403
+from llm_client import __version__
 
 if typing.TYPE_CHECKING:
     from .async_client import AsyncAgentStream, AsyncAnswerStream, AsyncLLMBackendClient, AsyncReplyStream
 
 __all__ = [
-    "AgentRun",
-    "AgentStream",
-    "Analysis",
-    "Answer",
-    "AnswerStream",
     "AsyncAgentStream",
     "AsyncAnswerStream",
     "AsyncLLMBackendClient",
     "AsyncReplyStream",
-    "BackendError",
-    "BackendTimeout",
-    "ChunkInfo",
-    "CollectionHandle",
-    "CollectionInfo",
-    "Conflict",
-    "CreatedKey",
-    "DocumentInfo",
-    "Embeddings",
-    "EmbeddingsFile",
-    "Evaluation",
-    "Explanation",
-    "Forbidden",
-    "Health",
-    "Hit",
-    "Hits",
-    "IngestReport",
-    "InsufficientStorage",
-    "InvalidRequest",
-    "Job",
-    "JobExpired",
-    "KeyInfo",
-    "LLMBackendClient",
-    "LLMBackendError",
-    "MethodNotAllowed",
-    "ModelInfo",
-    "NotFound",
-    "Overloaded",
-    "ParsedReply",
-    "RankedText",
-    "Record",
-    "Records",
-    "Reply",
-    "ReplyStream",
-    "RequestTimeout",
-    "Source",
-    "StoredDocument",
-    "StreamInterrupted",
-    "TooLarge",
-    "ToolCall",
-    "Transport",
-    "TransportError",
-    "Unauthorized",
-    "Usage",
     "__version__",
 ]
+__all__ += llm_client.__all__
 
 
 def __getattr__(name: str) -> typing.Any:
     """The client for `await` is imported when it is asked for: it needs what runs in this process, too."""
-    if name in ("AsyncAgentStream", "AsyncAnswerStream", "AsyncLLMBackendClient", "AsyncReplyStream"):
+    if name.startswith("Async") and name in __all__:
         from . import async_client
 
         return getattr(async_client, name)
