@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from collections.abc import Collection as Some
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from ... import plugins, threads, tracing
 from ...access.names import missing
 from ...chunks.own_parser import OwnParser
 from ...engines.filters import Condition
-from ...engines.indexes import FieldType, Indexes, needed
+from ...engines.indexes import FieldType, needed
 from ...engines.interface import (
     Chunk,
     Found,
-    Ids,
-    List,
     Mode,
-    Page,
-    Scored,
-    Stored,
     VectorIndex,
     damaged,
     gone,
@@ -44,9 +37,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
+_Params = ParamSpec("_Params")
 
 SAMPLE = 8
 """Chunks that are read to find one whose vector is not all zeros (a text without words has such a vector)."""
+
+
+def _awaited(
+    method: Callable[Concatenate[VectorIndex, _Params], _Result],
+) -> Callable[Concatenate[Collection, _Params], Coroutine[Any, Any, _Result]]:
+    """The index's method as one of its collection, awaited: it runs in a thread."""
+    name = method.__name__
+
+    @wraps(method)
+    async def call(self: Collection, /, *args: _Params.args, **options: _Params.kwargs) -> _Result:
+        return await self._call(lambda index: getattr(index, name)(*args, **options))
+
+    return call
 
 
 class Collection(CurrentIndex):
@@ -119,52 +126,17 @@ class Collection(CurrentIndex):
             lambda index: index.at_once(text, top_k, conditions),
         )
 
-    async def lists(
-        self,
-        text: str,
-        vector: NDArray[np.float32] | None,
-        which: Sequence[List],
-        limit: int,
-        conditions: Sequence[Condition] = (),
-        *,
-        current: bool = False,
-    ) -> dict[List, list[Scored]]:
-        return await self._call(
-            lambda index: index.lists(text, vector, which, limit, conditions, current=current)
-        )
-
-    async def chunks(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Chunk]:
-        return await self._call(lambda index: index.chunks(ids))
-
-    async def documents(self, limit: int, cursor: str | None) -> Page:
-        return await self._call(lambda index: index.documents(limit, cursor))
-
-    async def passages(
-        self,
-        limit: int,
-        cursor: str | None,
-        document_ids: Sequence[str] | None = None,
-        conditions: Sequence[Condition] = (),
-    ) -> Page:
-        return await self._call(lambda index: index.passages(limit, cursor, document_ids, conditions))
-
-    async def read(self, limit: int, cursor: str | None, document_ids: Sequence[str] | None = None) -> Stored:
-        return await self._call(lambda index: index.read(limit, cursor, document_ids))
-
-    async def ids(self, limit: int, cursor: str | None, conditions: Sequence[Condition] = ()) -> Ids:
-        return await self._call(lambda index: index.ids(limit, cursor, conditions))
-
-    async def there(self, ids: Some[uuid.UUID]) -> set[uuid.UUID]:
-        return await self._call(lambda index: index.there(ids))
-
-    async def known(self, document_ids: Sequence[str]) -> set[str]:
-        return await self._call(lambda index: index.known(document_ids))
-
-    async def stored(self, versions: Sequence[Version]) -> set[str]:
-        return await self._call(lambda index: index.stored(versions))
-
-    async def lacks(self, indexes: Indexes) -> bool:
-        return await self._call(lambda index: index.lacks(indexes))
+    lists = _awaited(VectorIndex.lists)
+    chunks = _awaited(VectorIndex.chunks)
+    documents = _awaited(VectorIndex.documents)
+    passages = _awaited(VectorIndex.passages)
+    read = _awaited(VectorIndex.read)
+    ids = _awaited(VectorIndex.ids)
+    there = _awaited(VectorIndex.there)
+    known = _awaited(VectorIndex.known)
+    stored = _awaited(VectorIndex.stored)
+    lacks = _awaited(VectorIndex.lacks)
+    require_room = _awaited(VectorIndex.require_room)
 
     async def count(self) -> tuple[int, int]:
         """The numbers of documents and chunks. They are known of a closed collection, too, unless the process was
@@ -192,10 +164,6 @@ class Collection(CurrentIndex):
             raise
 
     # Writing
-
-    async def require_room(self, characters: int) -> None:
-        """Raise InsufficientStorage, before anything is embedded, if chunks with so much text could not be written."""
-        await self._call(lambda index: index.require_room(characters))
 
     async def upsert(
         self,
