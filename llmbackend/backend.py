@@ -9,19 +9,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import health, llamaindex_import, progress, schemas, sse, threads, tracing
-from .answers import rag_model
 from .compose import Components
-from .errors import InvalidRequest
-from .inference import packing, structured
+from .inference import packing
 from .inference.rerank import reranked
-from .job_types import chats
 from .jobs import schedules
 from .knowledge.collections import documents, pages
 from .knowledge.collections.collection import Collection
-from .knowledge.collections.rebuild import Progress, reindex
+from .knowledge.collections.rebuild import reindex
 from .knowledge.collections.transfer import export_page
-from .knowledge.retrieval.scope import scope
-from .responses.access_needed import AGENT
+from .knowledge.retrieval.evaluation import evaluate
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -69,20 +65,10 @@ class Backend:
         Refused: a prompt, or max_tokens, beyond the model's context; schema with stream, response_format or n, or one that is
         not a JSON Schema; an image's URL that may not be fetched; what the model does not take, such as tools.
         """
-        if request.model and request.model.startswith(rag_model.PREFIX):
-            answer = await self.rag_query(rag_model.query(request))
-            return schemas.ChatCompletion.model_validate(rag_model.completion(request.model, answer))
-        if request.json_schema is not None:
-            shaped = await structured.complete(self._chat, _wire(request), request.json_schema)
-            return json.dumps(shaped).encode()
-        return await self._chat.reply(_wire(request))
+        return await self.parts.chatting.reply(request)
 
     def chat_stream(self, request: schemas.ChatRequest) -> AsyncIterator[bytes]:
-        if request.model and request.model.startswith(rag_model.PREFIX):
-            usage = bool(request.stream_options and request.stream_options.include_usage)
-            answer = self.parts.answering.piecewise(rag_model.query(request))
-            return rag_model.chunks(request.model, answer, usage)
-        return self._chat.events(_wire(request))
+        return self.parts.chatting.events(request)
 
     # Responses
 
@@ -187,10 +173,7 @@ class Backend:
         Refused: invalid or too many filters; neither query nor vector; a vector of another dimension than the collection's,
         or all zeros, or with options that need a query's words.
         """
-        retriever = self.parts.retriever
-        within = await scope(request, self._collections)
-        candidates = await retriever.candidates(within, request.query or "", vector=request.vector)
-        return schemas.SearchResult(hits=[it.hit for it in candidates if it.dropped is None])
+        return await self.parts.retriever.search(request)
 
     async def rag_query(self, request: schemas.RagQueryRequest) -> schemas.QueryAnswer:
         """Answer a question from a collection's documents, with sources.
@@ -207,16 +190,10 @@ class Backend:
 
         Refused: gold documents that are not in the collection, or too many in all.
         """
-        return await self._evaluate(request, lambda done, total, stage: None)
+        return await evaluate(self.parts.retriever, request)
 
     def evaluate_stream(self, request: schemas.EvaluateRequest) -> AsyncIterator[bytes]:
-        return progress.events(partial(self._evaluate, request))
-
-    async def _evaluate(self, request: schemas.EvaluateRequest, progress: Progress) -> schemas.Evaluation:
-        from .knowledge.retrieval.evaluation import evaluate
-
-        collection = await self._collection(request.collection)
-        return await evaluate(collection, request.questions, request.k, self.parts.retriever, progress)
+        return progress.events(partial(evaluate, self.parts.retriever, request))
 
     # Collections and documents
 
@@ -355,14 +332,7 @@ class Backend:
 
         Refused: no prompts.
         """
-        if request.plan:
-            model = request.model or await self.parts.models.default("chat")
-            return await chats.plan(request, model, self.settings.usage_prices)
-        told = await threads.processor(chats.count, request)
-        params = request.model_dump(exclude_unset=True, by_alias=True, exclude={"plan"})
-        asked = schemas.SubmitJobRequest(job_type="batch_chat", params=params)
-        told.id = (await self.parts.submission.submit(_caller(), asked)).id
-        return told
+        return await self.parts.chat_batches.begin(request)
 
     async def get_job_status(self, request: schemas.JobRequest) -> schemas.JobStatus:
         """Tell a job's status and progress, and its result once there is one."""
@@ -534,10 +504,3 @@ def _named(name: str) -> QualifiedName:
 def _reach() -> str | None:
     """The project of whose jobs and keys the caller may know; None for all."""
     return _caller().reach
-
-
-def _wire(request: schemas.ChatRequest) -> dict[str, Any]:
-    """The fields given that are passed on, as OpenAI's wire has them. Raises InvalidRequest for an agent's name."""
-    if request.model and request.model.startswith(AGENT):
-        raise InvalidRequest(f"model: {request.model} is an agent: ask it by run_agent, or on /v1/responses")
-    return request.model_dump(exclude_unset=True, exclude_none=True, by_alias=True)

@@ -15,6 +15,7 @@ from .agents.runs import AgentRuns
 from .agents.services import AgentServices
 from .answers import layout, reading
 from .answers.answers import Answering
+from .answers.chatting import Chatting
 from .backup import job as _backup_job  # noqa: F401  # registers the type
 from .backup.making import Backups
 from .backup.unfinished import Unfinished
@@ -25,6 +26,7 @@ from .engines.qdrant_server import QdrantServer
 from .files.pool import Limits, ParsingPool
 from .inference import factory
 from .inference.static_vectors import StaticEmbedder
+from .job_types.chats import ChatBatches
 from .job_types.responses import StoredResponses
 from .jobs import registry, webhooks
 from .jobs.context import JobServices
@@ -105,6 +107,8 @@ class Components:
             self.chat, factory.sifter(self.embedder), self.judge, self.retriever, settings.answer_links
         )
 
+        self.chatting = Chatting(self.chat, self.answering)
+
         self.register = Register(main, manifests, settings.callers)
         self.keys = Keys(main, self.register)
         self.sharing = Sharing(manifests, self.register)
@@ -147,6 +151,7 @@ class Components:
         self.submission = Submission(
             self.jobs, services, places, self.limiter, self.jobs_disk, private=settings.webhook_private
         )
+        self.chat_batches = ChatBatches(self.submission.begin, self.models.default, settings.usage_prices)
         self.responses = StoredResponses(self.responder, main, self.jobs, self.submission.begin)
         self.agents = AgentRuns(self.agent_services, self.jobs, self.submission.begin)
         self.responder.agents = self.agents

@@ -11,8 +11,7 @@ from .errors import NotFound
 from .inference.cache import CachedEmbedder
 from .inference.chat import ChatModel
 from .knowledge.collections.collections import Collections
-from .plugins import AGENTS
-from .responses.access_needed import AGENT
+from .plugins import AGENT, AGENTS
 
 
 class ModelList:

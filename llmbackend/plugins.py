@@ -195,6 +195,8 @@ NODE_PARSERS: Registry[Part] = Registry("node parser")
 READERS: Registry[Part] = Registry("reader")
 POSTPROCESSORS: Registry[Part] = Registry("postprocessor")
 RETRIEVERS: Registry[Part] = Registry("retriever")
+AGENT = "agent/"
+"""Prefix of an agent's name as a model."""
 AGENTS: Registry[AgentPart] = Registry("agent")
 TOOLS: Registry[ToolPart] = Registry("tool")
 OWN: tuple[Registry[Part], ...] = (NODE_PARSERS, READERS, POSTPROCESSORS, RETRIEVERS)

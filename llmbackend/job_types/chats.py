@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
 
 from .. import threads, usage
+from ..access.decision import Asks
 from ..backoff import passing
 from ..chunks.tokens import tokens_of
 from ..errors import BackendError, LLMBackendError, Overloaded
 from ..inference import structured
 from ..jobs.context import Context
 from ..jobs.registry import job_type
-from ..schemas import BatchChat, BatchChatParams, ChatRequest, Message
+from ..schemas import BatchChat, BatchChatParams, BatchChatRequest, ChatRequest, Message
 from ..schemas.usage import Price
 from .concurrent_items import each
 
@@ -114,7 +116,24 @@ def _for_now(error: LLMBackendError) -> bool:
     return isinstance(error, BackendError | Overloaded) and (status is None or passing(status))
 
 
-async def plan(params: BatchChatParams, model: str, prices: Mapping[str, Price]) -> BatchChat:
+@dataclass(frozen=True, slots=True)
+class ChatBatches:
+    begin_job: Callable[[str, dict[str, Any]], Awaitable[str]]
+    default: Callable[[Asks], Awaitable[str]]
+    """The model of a kind that is asked unless a request names one."""
+    prices: Mapping[str, Price]
+
+    async def begin(self, asked: BatchChatRequest) -> BatchChat:
+        """Submit the job, or only tell what it would take. Raises as `Submission.submit`."""
+        if asked.plan:
+            return await _plan(asked, asked.model or await self.default("chat"), self.prices)
+        told = await threads.processor(_count, asked)
+        params = asked.model_dump(exclude_unset=True, by_alias=True, exclude={"plan"})
+        told.id = await self.begin_job("batch_chat", params)
+        return told
+
+
+async def _plan(params: BatchChatParams, model: str, prices: Mapping[str, Price]) -> BatchChat:
     """What the job would take; `model` is the one that it would ask."""
     told = await threads.processor(_counted, params)
     told.model = model
@@ -126,13 +145,13 @@ async def plan(params: BatchChatParams, model: str, prices: Mapping[str, Price])
     return told
 
 
-def count(params: BatchChatParams) -> BatchChat:
+def _count(params: BatchChatParams) -> BatchChat:
     """How many there are."""
     return BatchChat(count=len(params.prompts), distinct=len(set(_firsts(params))))
 
 
 def _counted(params: BatchChatParams) -> BatchChat:
-    told, read = count(params), 0
+    told, read = _count(params), 0
     beside = len(tokens_of(params.system)) + AROUND if params.system else 0
     for index in set(_firsts(params)):
         prompt = params.prompts[index]

@@ -8,9 +8,7 @@ from typing import Any
 from ..access.caller import Right
 from ..access.decision import AccessNeeded, Asks, collections_in
 from ..answers import rag_model
-
-AGENT = "agent/"
-"""Prefix of an agent's name as a model."""
+from ..plugins import AGENT
 
 
 def access_needed(fields: Mapping[str, Any]) -> AccessNeeded:

@@ -23,12 +23,12 @@ from ..inference import structured
 from ..inference.chat import ChatModel, total
 from ..inference.wire import takes_no_images, takes_no_tools
 from ..knowledge.retrieval.scope import scope
+from ..plugins import AGENT
 from ..prompts import prompt
 from ..schemas import AgentTask, RagQueryRequest, RespondRequest, ResponseTool, RunAgentRequest
 from ..storage.database import Database
 from ..text.delimiters import delimited
 from . import images, store, tool_emulation, translation
-from .access_needed import AGENT
 from .building import Building, Event, search_results
 from .grounding import Cited, grounded
 from .response_object import FOUND, begun, new_id

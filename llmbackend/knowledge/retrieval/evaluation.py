@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from ... import threads
+from ... import threads, tracing
 from ...errors import InvalidRequest
 from ...inference.rerank import NoReranker
-from ...schemas import Evaluation, GoldQuestion, ModeScores, QuestionScores, Retrieval
+from ...schemas import EvaluateRequest, Evaluation, GoldQuestion, ModeScores, QuestionScores, Retrieval
 from ..collections.collection import Collection
 from .measures import ndcg, recall, reciprocal_rank
 from .retrieval import Retriever
@@ -22,17 +22,15 @@ CHUNKS = 5
 
 
 async def evaluate(
-    collection: Collection,
-    questions: Sequence[GoldQuestion],
-    k: int,
-    retriever: Retriever,
-    progress: Progress = lambda done, total, stage: None,
+    retriever: Retriever, asked: EvaluateRequest, progress: Progress = lambda done, total, stage: None
 ) -> Evaluation:
     """Each mode's scores, over all questions and for each; where a reranker is set, hybrid search with it is one more
     mode.
 
-    Documents are ranked by their best passage. Raises InvalidRequest for gold documents that are not there.
+    Documents are ranked by their best passage. Raises NotFound, and InvalidRequest for gold documents that are not there.
     """
+    questions, k = asked.questions, asked.k
+    collection = await retriever.collections.get(tracing.current().collection(asked.collection))
     await _require_gold(collection, questions)
     name = collection.manifest.called
     modes = {

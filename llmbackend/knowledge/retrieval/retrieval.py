@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ...inference.cache import CachedEmbedder
 from ...inference.rerank import Reranker
+from ...schemas import RagSearchRequest, SearchResult
 from ...tracing import Clock
 from ..collections.collections import Collections
 from .ahead import ReadingAhead
@@ -14,7 +15,7 @@ from .candidates import Candidate
 from .ordering import RERANK_DEPTH, ordered
 from .own_retriever import retrieved
 from .query import EXTRA_CANDIDATES, prepare
-from .scope import Scope
+from .scope import Scope, scope
 
 NEXT_BEST = 10
 """How many candidates an explanation shows, hits included."""
@@ -31,9 +32,15 @@ class Retriever:
     """Seconds that each of a project's own parts may take."""
     reading_ahead: ReadingAhead
 
+    async def search(self, wanted: RagSearchRequest) -> SearchResult:
+        """The hits for a query or a vector. Raises as `scope` and `candidates`."""
+        within = await scope(wanted, self.collections)
+        found = await self.candidates(within, wanted.query or "", vector=wanted.vector)
+        return SearchResult(hits=[it.hit for it in found if it.dropped is None])
+
     async def candidates(
         self,
-        scope: Scope,
+        within: Scope,
         text: str,
         *,
         clock: Clock | None = None,
@@ -48,21 +55,21 @@ class Retriever:
         For `least_weight` and `vector` see `prepare`; what the judge has read `ahead` is searched, too, if wanted, unless
         filters or `min_score` are given, which it does not know. Raises what the embedder, the reranker and a project's own parts raise.
         """
-        clock, wanted = clock or Clock(), scope.wanted
-        if scope.retriever is not None:
-            with clock(f"retriever {scope.retriever.name}"):
-                found = await retrieved(scope.retriever, scope, text, self.embedder, self.plugin_seconds)
+        clock, wanted = clock or Clock(), within.wanted
+        if within.retriever is not None:
+            with clock(f"retriever {within.retriever.name}"):
+                found = await retrieved(within.retriever, within, text, self.embedder, self.plugin_seconds)
         else:
-            query = await prepare(scope, text, self.embedder, clock, least_weight, vector)
-            if ahead and query.mode == "hybrid" and not scope.where and wanted.min_score is None:
+            query = await prepare(within, text, self.embedder, clock, least_weight, vector)
+            if ahead and query.mode == "hybrid" and not within.where and wanted.min_score is None:
                 with clock("read ahead"):
-                    await self.reading_ahead.catch_up(scope.collections)
+                    await self.reading_ahead.catch_up(within.collections)
                 with clock("embed"):
-                    read = await self.reading_ahead.cosines(scope.collections, query.text)
+                    read = await self.reading_ahead.cosines(within.collections, query.text)
                 query = replace(query, ahead=read)
             limit = wanted.top_k + EXTRA_CANDIDATES
             if wanted.rerank or wanted.postprocessors:
                 limit = max(RERANK_DEPTH, wanted.top_k)
             with clock("search"):
                 found = await query.best(max(limit, depth), enough=wanted.top_k)
-        return await ordered(found, text, scope, self.reranker, self.plugin_seconds, clock)
+        return await ordered(found, text, within, self.reranker, self.plugin_seconds, clock)

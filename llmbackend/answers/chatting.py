@@ -1,0 +1,44 @@
+"""Chat as a caller asks for it: a chat model's reply, perhaps in a shape, or an answer from a collection."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InvalidRequest
+from ..inference import structured
+from ..inference.chat import ChatModel
+from ..plugins import AGENT
+from ..schemas import ChatCompletion, ChatRequest
+from . import rag_model
+from .answers import Answering
+
+
+@dataclass(frozen=True, slots=True)
+class Chatting:
+    chat: ChatModel
+    answering: Answering
+
+    async def reply(self, request: ChatRequest) -> ChatCompletion | bytes:
+        if request.model and request.model.startswith(rag_model.PREFIX):
+            answer = await self.answering.answered(rag_model.query(request))
+            return ChatCompletion.model_validate(rag_model.completion(request.model, answer))
+        if request.json_schema is not None:
+            shaped = await structured.complete(self.chat, _wire(request), request.json_schema)
+            return json.dumps(shaped).encode()
+        return await self.chat.reply(_wire(request))
+
+    def events(self, request: ChatRequest) -> AsyncIterator[bytes]:
+        if request.model and request.model.startswith(rag_model.PREFIX):
+            usage = bool(request.stream_options and request.stream_options.include_usage)
+            return rag_model.chunks(request.model, self.answering.piecewise(rag_model.query(request)), usage)
+        return self.chat.events(_wire(request))
+
+
+def _wire(request: ChatRequest) -> dict[str, Any]:
+    """The fields given that are passed on, as OpenAI's wire has them. Raises InvalidRequest for an agent's name."""
+    if request.model and request.model.startswith(AGENT):
+        raise InvalidRequest(f"model: {request.model} is an agent: ask it by run_agent, or on /v1/responses")
+    return request.model_dump(exclude_unset=True, exclude_none=True, by_alias=True)
