@@ -1,1 +1,1 @@
-"""Files of many formats into texts, by processes with little memory and time."""
+"""Extracts text from files of many formats, in processes with limited memory and time."""

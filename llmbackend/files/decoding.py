@@ -1,4 +1,4 @@
-"""Bytes of a file into text, whatever its encoding."""
+"""Decodes a file's bytes, whatever their encoding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BOMS = (
     (b"\xff\xfe", "utf-16-le"),
     (b"\xfe\xff", "utf-16-be"),
 )
-# Those in use; among all that Python knows, a short text fits many.
+# Only encodings in common use: a short text would fit many of those that Python knows.
 _ENCODINGS = [f"cp125{number}" for number in range(7)] + [
     "koi8_r",
     "cp932",
@@ -37,13 +37,13 @@ _MAGIC = (
     b"\xd0\xcf\x11\xe0",
 )
 _SEVEN_BIT = {"iso2022_jp": b"\x1b$", "iso2022_kr": b"\x1b$)C", "hz": b"~{", "utf_7": b"+"}
-"""Encodings whose bytes are all ASCII, with what announces other letters in each."""
+"""Encodings whose bytes are all ASCII, with the sequence that introduces other letters in each."""
 
 
 def decoded(data: bytes, warn: Warn, declared: str | None = None) -> str:
-    """Text by its byte order mark, as UTF-8, as declared, or by what its bytes look like.
+    """Decode by the byte order mark, as UTF-8, as declared, or by what the bytes look like.
 
-    A few bytes that do not fit are replaced by U+FFFD, and `warn` is told how many.
+    A few invalid bytes are replaced by U+FFFD; `warn` gets their number.
     """
     for mark, encoding in _BOMS:
         if data.startswith(mark):
@@ -65,7 +65,7 @@ def _by_looks(data: bytes, declared: str | None, warn: Warn) -> str:
     wrong = text.count("\ufffd") - data.count("\ufffd".encode())
     if not wrong:
         return text
-    # A byte of another encoding is followed by what makes it a letter of UTF-8 hardly ever.
+    # Bytes of another encoding hardly ever form a valid UTF-8 sequence.
     letters = sum(1 for _ in _UTF8_LETTERS.finditer(data)) + len(_CUT.findall(data))
     if letters >= wrong or (declared == "utf-8" and wrong == len(_BEGUN.findall(data))):
         _tell(wrong, "UTF-8", warn)
@@ -74,21 +74,21 @@ def _by_looks(data: bytes, declared: str | None, warn: Warn) -> str:
         try:
             return data.decode(declared)
         except UnicodeDecodeError as error:
-            if error.start > len(data) // 2:  # most of it fits
+            if error.start > len(data) // 2:  # most of it is valid
                 return _replacing(data, declared, warn)
     from charset_normalizer import from_bytes
 
     matches = from_bytes(data, cp_isolation=_ENCODINGS)
     possible = {name for match in matches for name in (match.encoding, *match.could_be_from_charset)}
     best = matches.best()
-    if best is None or "cp1252" in possible:  # in doubt, western European: by far the most frequent
+    if best is None or "cp1252" in possible:  # if in doubt, western European, by far the most frequent
         return data.decode("cp1252", "replace")
     return str(best)
 
 
-# What is no frequent letter of another encoding: Â and Ã before what does not follow them there.
+# Sequences that are rare in other encodings: Â and Ã before a character that does not follow them there.
 _CUT = re.compile(rb"(?:[\xc2\xc3]|[\xe0-\xef][\x80-\xbf]|[\xf0-\xf4][\x80-\xbf]{1,2})\Z")
-"""A letter of which the end of a file has cut off the rest."""
+"""A multi-byte letter that the end of the file cuts off."""
 _BEGUN = re.compile(rb"[\xc2\xc3](?![\x80-\xbf])|[\xe0-\xf4][\x80-\xbf]+(?![\x80-\xbf])")
 _UTF8_LETTERS = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 
@@ -110,8 +110,8 @@ def _tell(wrong: int, encoding: str, warn: Warn) -> None:
 def _codec(declared: str | None) -> str | None:
     """Python's codec for a charset as mails and pages name it, after the WHATWG Encoding Standard.
 
-    That has iso-8859-1 mean cp1252, as browsers do (https://encoding.spec.whatwg.org/#names-and-labels). None for one
-    that is not known, and for UTF-16, which a text that is read as ASCII so far cannot be.
+    That has iso-8859-1 mean cp1252, as browsers do (https://encoding.spec.whatwg.org/#names-and-labels). None for an
+    unknown one, and for UTF-16: the declaration was read as ASCII.
     """
     if not declared:
         return None
@@ -127,7 +127,7 @@ def _codec(declared: str | None) -> str | None:
 
 
 def _readable(text: str) -> str:
-    text = text.lstrip("\ufeff")  # some programs write a mark twice
+    text = text.lstrip("\ufeff")  # some programs write the mark twice
     odd = sum(len(run) for run in _CONTROLS.findall(text)) + text.count("\ufffd")
     if odd > max(4, len(text) // 30) or ("\ufffd" in text and not text.replace("\ufffd", "").strip()):
         raise Unreadable("binary, not text")
@@ -140,8 +140,8 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 
 def clean(text: str, warn: Warn) -> str:
-    """With plain line ends and letters for ligatures, and without what no text has: control characters, halves of
-    surrogate pairs, which `warn` is told of.
+    """The text with plain line ends, and without control characters and lone surrogates, which are reported to `warn`;
+    ligatures become letters.
     """
     text = _CONTROLS.sub(" ", _LINE_END.sub("\n", text))
     if text.isascii():

@@ -15,13 +15,13 @@ from .pool import ParsingPool
 from .syntax import PART_OF, ParsedDocument
 
 IN_ADVANCE = 64
-"""Files that are read, or wait to be, while the first of them is."""
+"""Files that are read, or queued, at the same time."""
 
 
 async def from_files(
     pool: ParsingPool, files: Sequence[File]
 ) -> AsyncGenerator[tuple[int, Sequence[Document | Failure]], None]:
-    """Documents, or why there are none, of each file in its turn: of as many files at a time as are read by then."""
+    """Each file's documents, or why there are none, in order; in batches of those that are ready."""
     left = iter(files)
     reading = deque(asyncio.create_task(_from_file(pool, file)) for file in islice(left, IN_ADVANCE))
     try:
@@ -39,7 +39,7 @@ async def from_files(
 
 
 async def _from_file(pool: ParsingPool, file: File) -> list[Document | Failure]:
-    """The file's document, then one for each file in it that can be read, which tells what it is part of."""
+    """The file's document, then one for each readable file inside it, whose metadata names the outer one (PART_OF)."""
     try:
         found = await pool.parse(file.name, file.content)
     except Unreadable as error:

@@ -1,4 +1,4 @@
-"""What a Windows process can be limited to: its memory, by a job object that it puts itself into.
+"""Limits for a Windows process: it puts itself into a job object that limits its memory.
 
 The structures and numbers are those of SetInformationJobObject in winnt.h.
 """
@@ -38,7 +38,7 @@ class _ExtendedLimits(ctypes.Structure):
 
 
 def limit(memory: int) -> bool:
-    """From here on, this process has so many bytes of memory and starts no other; tells whether it worked."""
+    """Limit this process to so many bytes of memory and no child processes; returns whether that worked."""
     if sys.platform != "win32":
         return False
     kernel = ctypes.WinDLL("kernel32", use_last_error=True)

@@ -1,8 +1,8 @@
-"""Landlock, by which a Linux process gives up for good what it may reach (Linux 5.13 or later; landlock(7)).
+"""Landlock: a Linux process permanently gives up access rights (Linux 5.13 or later; landlock(7)).
 
-Confined, a process reads what it is told it may, and writes to, removes and starts nothing; as far as the system knows
-how, it opens no TCP connection and signals nobody. Nor may it look into processes that are not confined: their memory,
-their open files, and their environment, with its keys.
+A confined process can read only the files it is given, and cannot write, remove or execute any. Where the kernel
+supports it, it cannot open TCP connections or send signals either. It cannot inspect unconfined processes: their
+memory, open files, or environment with its keys.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-# The same on every processor (but Alpha).
+# The same on every architecture but Alpha.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _ASK_VERSION = 1
 _PATH_BENEATH = 1
 _NO_NEW_PRIVILEGES = 38  # of prctl(2)
 _READ_FILE, _READ_FOLDER = 1 << 2, 1 << 3
-# How many rights on files each version of the interface knows; a later one than these knows at least as many.
+# The number of file rights that each version of the interface has; later versions have at least as many.
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 
 
 class _Ruleset(ctypes.Structure):
-    """What is forbidden unless a rule allows it."""
+    """Rights that are denied unless a rule grants them."""
 
     _fields_ = (("files", ctypes.c_uint64), ("network", ctypes.c_uint64), ("scoped", ctypes.c_uint64))
 
@@ -37,18 +37,18 @@ class _Beneath(ctypes.Structure):
 
 
 def version() -> int:
-    """Of the interface; 0 where the system has none, or does not let it be used."""
+    """The version of the interface; 0 if the system has none or forbids its use."""
     if sys.platform != "linux":
         return 0
     return max(0, _syscall(_CREATE_RULESET, None, 0, _ASK_VERSION))
 
 
 def confine(readable: Iterable[Path]) -> bool:
-    """From here on, this thread, and what it starts, reads these files and folders only; tells whether it worked."""
+    """Limit this thread and its children to reading these files and folders; returns whether that worked."""
     known = version()
     if not known:
         return False
-    # The network and signals came with versions 4 and 6; an older kernel refuses a structure that is longer than its own.
+    # The network came with version 4, signals with 6; a kernel refuses a structure longer than its own.
     size = 8 if known < 4 else 16 if known < 6 else 24
     rules = _Ruleset((1 << _FILE_RIGHTS.get(known, 16)) - 1, 0b11, 0b11)
     ruleset = _syscall(_CREATE_RULESET, ctypes.byref(rules), size, 0)

@@ -1,4 +1,4 @@
-"""What a Linux process that Landlock does not confine can give up all the same (user_namespaces(7))."""
+"""Confines a Linux process where there is no Landlock, by namespaces (user_namespaces(7))."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _NETWORK, _USER = 0x40000000, 0x10000000
 
 
 def leave() -> bool:
-    """From here on, this process has no network, nor may it look into its parent, even where both are root's.
+    """Cut this process off from the network, and from inspecting its parent even if both run as root.
 
-    Files stay readable. Tells whether it worked: systems may forbid it, and so do threads of this process.
+    Files stay readable. Returns whether that worked: the system may forbid it, and a process with threads cannot.
     """
     if sys.platform != "linux":
         return False

@@ -1,4 +1,4 @@
-"""What reading a file gives. The process that reads files begins by importing this: so it imports next to nothing."""
+"""The result of reading a file. The parsing process imports this first, so it imports next to nothing."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ PAGE_END = "\f"
 """Between the pages of a text, as in the output of pdftotext."""
 
 Warn = Callable[[str], None]
-"""Called with what a reader of the text should know: what was replaced, left out or not found."""
+"""Called with a warning: what was replaced, left out or not found."""
 
 
 class Unreadable(Exception):
-    """A file that gives no text; the message is the reason, for a person."""
+    """A file without readable text; the message gives the reason."""
 
 
 def at_most(most: int, count: int, what: str) -> None:
-    """Raises Unreadable for a file with more of something than any real one has: it would take long to find out."""
+    """Raises Unreadable for a file with more of something than any real one has, since parsing it would take long."""
     if count > most:
         raise Unreadable(f"too large: it has {count} {what}, and {most} are read")
 
 
 ATTRIBUTES = 10_000
-"""Of one tag."""
+"""Attributes of one tag."""
 _LONG_TAG = re.compile(r"<[^<>]{50000,}")
 _VALUE = re.compile(r"""=\s*(?:"[^"]*"|'[^']*')""")
 _ATTRIBUTE = re.compile(r"\s[^\s=/]")
 
 
 def check_attributes(markup: str) -> None:
-    """Raises Unreadable for a tag with more attributes than any real one has, of HTML or XML."""
+    """Raises Unreadable for an HTML or XML tag with more attributes than any real one has."""
     for tag in _LONG_TAG.finditer(markup):
         names = _VALUE.sub(" = ", tag[0])
         at_most(ATTRIBUTES, sum(1 for _ in _ATTRIBUTE.finditer(names)), "attributes in a tag")
 
 
 class Attachment(NamedTuple):
-    """A file within a file."""
+    """A file inside another."""
 
     name: str
     data: bytes

@@ -1,6 +1,6 @@
-"""Bytes of a file into text. Runs in a process of its own (process.py), where it may fail as it likes.
+"""Extracts a file's text. Runs in a process of its own (process.py), so that a crash harms nothing else.
 
-Office files, HTML and notebooks become Markdown; a page of a PDF, or a slide, ends with a form feed.
+Office files, HTML and notebooks become Markdown. Each page of a PDF, and each slide, ends with a form feed.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from .formats import html, mail, pdf, sheets, slides, tables, text, word
 from .parsed import Parsed, Unreadable, Warn
 
 ATTACHMENTS = 200
-"""Files in a file that are read."""
+"""Files inside one file that are read."""
 ATTACHMENT_DEPTH = 3
-"""How deep files are read in one another."""
+"""How deeply nested files are read."""
 
 
 def parse(name: str, data: bytes) -> Parsed:
-    """A file's text; its name tells what it is. Raises Unreadable, or ImportError without its parser."""
+    """A file's text; the name's extension tells the format. Raises Unreadable, or ImportError without its parser."""
     suffix = PurePosixPath(name).suffix.lower()
     if suffix not in FORMATS:
         raise Unreadable(f"unsupported type {suffix}")
@@ -36,7 +36,7 @@ def parse(name: str, data: bytes) -> Parsed:
         raise
     except RecursionError:
         raise Unreadable("nested too deeply") from None
-    except Exception as error:  # whatever the parsers come up with
+    except Exception as error:  # parsers raise all kinds of errors
         said = " ".join(str(error).split())[:200]
         raise Unreadable(f"broken, or no {suffix} file: {said or type(error).__name__}") from error
     said = clean(parsed.text, warn)
@@ -46,9 +46,9 @@ def parse(name: str, data: bytes) -> Parsed:
 
 
 def parse_all(name: str, data: bytes, depth: int = 0) -> Iterator[tuple[str, Parsed | Unreadable]]:
-    """The file itself, then each file in it that can be read, by names below its own.
+    """The file itself, then each readable file inside it, under names below its own.
 
-    Raises as `parse` for the file itself; a file in it that cannot be read comes as the reason.
+    Raises as `parse` for the file itself; for an unreadable file inside it, the reason is yielded.
     """
     parsed = parse(name, data)
     found: dict[str, bytes] = {}
@@ -68,7 +68,7 @@ def parse_all(name: str, data: bytes, depth: int = 0) -> Iterator[tuple[str, Par
 
 
 def _free(name: str, taken: dict[str, bytes]) -> str:
-    """The name, or one like it."""
+    """The name, or a similar one that is not taken."""
     path = PurePosixPath(name)
     number = 1
     while name in taken:

@@ -1,4 +1,4 @@
-"""Files into texts, several at once, by processes that are kept, and replaced when one fails (process.py)."""
+"""A pool of parsing processes (process.py), which are reused, and replaced when they fail."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from .parsed import Parsed, Unreadable
 from .process import LENGTHS, OUT_OF_MEMORY, frame
 
 FILES_A_PROCESS = 500
-"""After which it is replaced, with the memory that it has not given back."""
+"""After so many files a process is replaced, to free memory that it holds."""
 IDLE_SECONDS = 60
-"""After which those that have nothing to do are ended."""
+"""Idle processes are ended after this time."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What reading one file may take."""
+    """Limits for reading one file."""
 
     seconds: float = 60
     memory: int = 2**30
@@ -50,16 +50,16 @@ class ParsingPool:
         self._ending: asyncio.TimerHandle | None = None
 
     async def parse(self, name: str, data: bytes) -> list[tuple[str, Parsed | Unreadable]]:
-        """What is read from a file, and from the files in it, by name; its name tells what it is.
+        """The texts of a file and of the files inside it, by name; the name's extension tells the format.
 
-        A file in it that has no text comes with the reason. Raises Unreadable with the reason for the file itself,
+        For an inner file without text there is the reason. Raises Unreadable with the reason for the file itself,
         BackendError if a parser is not installed.
         """
         async with self._places.held(tracing.project()):
             if self._idle and self._idle[-1].readers != _own_readers():
                 self._end_idle()  # a reader was registered since they were started
             if self._idle:
-                with suppress(_Ended):  # perhaps by what it read before: this file gets another
+                with suppress(_Ended):  # perhaps because of an earlier file: this one gets a new process
                     return await self._read(self._idle.pop(), name, data)
             try:
                 return await self._read(await _Parser.start(self._limits), name, data)
@@ -72,7 +72,7 @@ class ParsingPool:
             with _naming_own(name):
                 head, text = await parser.parse(name, data)
             kept = parser.files < FILES_A_PROCESS
-        finally:  # also where the call is cancelled: its file is still being read
+        finally:  # also if the call is cancelled, while its file is still being read
             if kept:
                 self._keep(parser)
             else:
@@ -110,7 +110,7 @@ class ParsingPool:
         return idle
 
     async def close(self) -> None:
-        """End the idle processes; files being read are their callers' to give up."""
+        """End the idle processes; callers end those that are reading."""
         if self._ending is not None:
             self._ending.cancel()
         for parser in self._end_idle():
@@ -118,13 +118,13 @@ class ParsingPool:
 
 
 def _own_readers() -> list[str]:
-    """The project's own readers that there are by now, for a process to take."""
+    """The project's own readers registered so far, as arguments for a process."""
     return [f"{suffix}={part.by}" for suffix, part in READERS.items()]
 
 
 @contextmanager
 def _naming_own(name: str) -> Iterator[None]:
-    """Where a project's own reader takes too long, or ends its process, the reason tells which one it is."""
+    """If a project's own reader takes too long or crashes, the reason names it."""
     own = READERS.get(PurePosixPath(name).suffix.lower())
     try:
         yield
@@ -135,7 +135,7 @@ def _naming_own(name: str) -> Iterator[None]:
 
 
 class _Ended(Exception):
-    """A process ended while it was reading a file; the message is the likely reason."""
+    """A process ended while reading a file; the message gives the likely reason."""
 
 
 class _Parser:
@@ -151,7 +151,7 @@ class _Parser:
         readers = _own_readers()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-P", "-m", "llmbackend.files.process"),  # no module of the working directory's
+            *("-P", "-m", "llmbackend.files.process"),  # do not import from the working directory
             *map(str, (limits.seconds, limits.memory, limits.text)),
             *readers,
             stdin=PIPE,
@@ -169,7 +169,7 @@ class _Parser:
         try:
             async with asyncio.timeout(self._limits.seconds):
                 files.write(frame({"name": name}, data))
-                with suppress(ConnectionError):  # it may say why it took no more, before it ended
+                with suppress(ConnectionError):  # it may have written the reason before it ended
                     await files.drain()
                 lengths = LENGTHS.unpack(await texts.readexactly(LENGTHS.size))
                 if max(lengths) > self._limits.text:
@@ -184,13 +184,13 @@ class _Parser:
         return head, text
 
     def kill(self) -> None:
-        # Once only: again, it would find out the exit code, which asyncio waits for.
+        # Only once: a second call would collect the exit code that asyncio waits for.
         if not self._killed and self._process.returncode is None:
             self._killed = True
             self._process.kill()
 
     async def end(self) -> None:
-        """Once this is through, there is neither process nor pipe; it takes no longer than that."""
+        """Returns once the process and its pipes are gone."""
         self.kill()
         with CancelScope(shield=True):
             await self._process.communicate()

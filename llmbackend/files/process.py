@@ -1,11 +1,11 @@
 """The process that reads files: `python -m llmbackend.files.process SECONDS MEMORY TEXT [.xyz=module:name …]`.
 
-What follows the limits are a project's own readers, by the ends of the names of their files.
+After the limits come a project's own readers, by file extension.
 
-Files come in on its standard input, texts go out on its standard output, each in a frame: the lengths of its head and
-its body, the head as JSON, the body. Files may be hostile, and the parsers have flaws: so this process has little
-memory and time, writes no file, reaches no network, starts no process, and knows no secret. Where the system has
-Landlock, it reads no file but Python's and its packages' own; else it enters namespaces of its own, where it may.
+Files come in on standard input and texts go out on standard output, each in a frame: the lengths of head and body, the
+head as JSON, then the body. Files may be hostile and parsers have bugs, so this process has limited memory and time, no
+secrets, and cannot write files, use the network or start processes. With Landlock it can read only the files of Python
+and its packages; without, it enters namespaces of its own if the system allows that.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LENGTHS = struct.Struct(">II")
 OUT_OF_MEMORY = 3
 """The exit code of a process that ran out of memory."""
 GRACE = 5
-"""Seconds after which it ends itself, if whoever should have ended it is gone."""
+"""Seconds beyond its limit after which it ends itself, in case its parent is gone."""
 
 
 def frame(head: dict[str, Any], body: bytes = b"") -> bytes:
@@ -42,8 +42,8 @@ def main() -> None:
     files, texts = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
-    os.dup2(nothing, 1)  # what parsers print is no frame
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # is for whoever started this
+    os.dup2(nothing, 1)  # keep what parsers print out of the frames
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # left to the parent process
     own_readers.take(sys.argv[4:])  # while there are files to import
     restrict(memory)
     try:
@@ -53,7 +53,7 @@ def main() -> None:
             texts.flush()
             _limit_time(0)
     except MemoryError:
-        os._exit(OUT_OF_MEMORY)  # what is left of it is in no good state
+        os._exit(OUT_OF_MEMORY)  # the process may be in a bad state now
 
 
 def _take(files: BinaryIO) -> tuple[str, bytes] | None:
@@ -65,7 +65,7 @@ def _take(files: BinaryIO) -> tuple[str, bytes] | None:
 
 
 def _read(name: str, data: bytes, most: int) -> tuple[dict[str, Any], bytes]:
-    """A frame's head, which tells of each text that was found or what went wrong, and its body, the texts."""
+    """A frame's head, which describes each text or the error, and its body, the texts."""
     found: list[dict[str, Any]] = []
     texts: list[bytes] = []
     try:
@@ -89,7 +89,7 @@ def _read(name: str, data: bytes, most: int) -> tuple[dict[str, Any], bytes]:
 
 
 def restrict(memory: int) -> None:
-    """From here on, this process has so many bytes of memory, and no file, network or process to start."""
+    """Limit this process's memory, and take away its access to files, the network and other processes."""
     if not landlock.confine(_readable()):
         namespaces.leave()
     sys.addaudithook(_refuse)
@@ -103,7 +103,7 @@ def restrict(memory: int) -> None:
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
     ):
-        with suppress(ValueError, OSError):  # a system may allow less already
+        with suppress(ValueError, OSError):  # the system's limit may be lower already
             resource.setrlimit(what, (most, most))
 
 
@@ -120,11 +120,11 @@ PARSERS = (
     ),
     *("markitdown", "openpyxl", "PIL", "pptx", "pypdf", "soupsieve", "webencodings"),
 )
-"""Packages that are looked for wherever modules are imported from."""
+"""Packages that are searched for in every folder of the import path."""
 
 
 def _readable() -> Iterator[Path]:
-    """What parsing takes: Python, its packages and this one, the system's libraries, and no folder of the user's."""
+    """What parsing needs: Python, its packages and this one, and the system's libraries; no folder of the user's."""
     import llm_client
 
     yield from map(Path, {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix})
@@ -136,7 +136,7 @@ def _readable() -> Iterator[Path]:
     yield Path(__file__).parents[2]
     yield Path(llm_client.__file__)
     for place in map(Path, filter(None, sys.path)):
-        # Others, such as the folder of a script that uses this package, have more in them than modules.
+        # Other folders on the path, such as that of the calling script, hold more than modules.
         if place.name in ("site-packages", "dist-packages") or next(place.glob("*.dist-info"), None):
             yield place
         else:
@@ -145,8 +145,8 @@ def _readable() -> Iterator[Path]:
 
 
 def _limit_time(seconds: float) -> None:
-    """End this process after so many seconds, on the clock or at work; 0 is no limit."""
-    if sys.platform == "win32":  # there, whoever started it ends it
+    """End this process after so many seconds of real or processor time; 0 means no limit."""
+    if sys.platform == "win32":  # there, the parent ends it
         return
     import resource
 

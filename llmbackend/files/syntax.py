@@ -10,11 +10,11 @@ from ..schemas import Document
 from .parsed import Syntax
 
 PART_OF = "part_of"
-"""In the metadata of a document that was a file in another: the id of that."""
+"""Metadata field of a document from a file inside another: the outer document's id."""
 
 
 class ParsedDocument(Document):
-    """A document whose text comes from a file, in a syntax that its name does not tell."""
+    """A document read from a file; its name does not tell the syntax of its text."""
 
     syntax: Syntax
     warnings: tuple[str, ...] = ()
@@ -22,7 +22,7 @@ class ParsedDocument(Document):
 
 
 class BareText(NamedTuple):
-    """A text that was given alone, as a document; a Document, which is checked, takes longer to make."""
+    """A text given without id or metadata; a Document, which is validated, takes longer to make."""
 
     id: str
     text: str
@@ -38,7 +38,7 @@ _SYNTAXES: dict[str, Syntax] = {".md": "markdown", ".markdown": "markdown", ".rs
 
 
 def syntax(document: Document | BareText) -> Syntax:
-    """How the document's text is marked up: as its id or its `source` ends, unless it was parsed."""
+    """How the document's text is marked up, by the extension of its id or `source` unless it was parsed."""
     if isinstance(document, ParsedDocument):
         return document.syntax
     for name in (document.id, document.metadata.get("source")):

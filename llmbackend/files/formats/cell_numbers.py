@@ -1,6 +1,6 @@
-"""A number of a cell as its format has it shown: percentages, leading zeros, units, currencies.
+"""Numbers in cells as their format shows them: percentages, leading zeros, units, currencies.
 
-Separators of thousands are left out: which they are depends on who looks, and a number without them is found by all.
+Thousands separators are left out: they depend on the viewer's locale, and a plain number is found by everyone.
 https://support.microsoft.com/en-us/office/review-guidelines-for-customizing-a-number-format-c0a1d1fa-d3f4-4018-96b7-9c9354dd99f5
 """
 
@@ -20,7 +20,7 @@ _END = re.compile(r';(?=(?:[^"]*"[^"]*")*[^"]*$)')
 class _Shape(NamedTuple):
     before: str
     core: str
-    """Its digits, point, commas and percent signs; empty for a number as it is."""
+    """The digits, point, commas and percent signs; empty to leave the number as it is."""
     after: str
     split: bool
     """Whether something stands between the digits, as in a telephone number."""
@@ -69,7 +69,7 @@ def _shape(section: str) -> _Shape:
 
 
 def _signed(value: float, digits: str, before: str, after: str) -> str:
-    if value < 0:  # in brackets, or with a sign of the format's
+    if value < 0:  # in brackets, or with the format's own sign
         before, after = before.replace("(", "").replace("-", ""), after.replace(")", "")
     sign = "-" if value < 0 and re.search("[1-9]", digits) else ""
     return f"{sign}{before.strip() if not digits else before.lstrip()}{digits}{after.rstrip()}".strip()
@@ -97,7 +97,7 @@ def _digits(value: float, core: str) -> str:
 
 
 def _filled(value: float, core: str) -> str:
-    """Digits put into the places of a format that has other signs between them."""
+    """Put digits into the places of a format that has other characters between them."""
     left = list(f"{Decimal(repr(value)).quantize(Decimal(1), ROUND_HALF_UP):f}")
     told: list[str] = []
     parts = re.split("\1", core)
@@ -112,7 +112,7 @@ def _filled(value: float, core: str) -> str:
 
 
 def _general(value: float) -> str:
-    """As many digits as Excel keeps."""
+    """A number rounded to the digits that Excel keeps."""
     if isinstance(value, int) or value.is_integer():
         return str(int(value))
     return f"{value:.15g}"

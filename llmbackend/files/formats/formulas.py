@@ -1,4 +1,4 @@
-"""Formulas of Word (OMML) and pages (MathML) as a line of text, in which no exponent and no fraction becomes digits."""
+"""Formulas of Word (OMML) and HTML (MathML) as a line of text; exponents and fractions stay apart from other digits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SPACED = re.compile(r"\s+")
 
 
 def linear(formula: Any) -> str:
-    """An element of lxml, with what is raised behind ^, what is lowered behind _, and fractions with a /."""
+    """An lxml element as text, with superscripts after ^, subscripts after _, and fractions with a /."""
     name = _name(formula)
     parts = [part for part in formula if isinstance(part.tag, str) and not _name(part).endswith("Pr")]
     if name.startswith("annotation"):

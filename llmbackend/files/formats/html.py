@@ -1,4 +1,4 @@
-"""HTML, of pages, mails and Office files, as Markdown."""
+"""Converts the HTML of pages, mails and Office files to Markdown."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _NO_TEXT = (
 _HIDDEN = '[hidden], dialog:not([open]), [style*="display:none"], [style*="display: none"]'
 _BANNER = re.compile(r"cookie|consent|gdpr", re.IGNORECASE)
 BANNER = 1_500
-"""Characters of a cookie banner at most; what is longer is a text about cookies."""
+"""Longest text, in characters, that counts as a cookie banner; a longer one is about cookies."""
 NAVIGATION = 200
-"""Characters beside its links that navigation has."""
+"""Most characters outside links that navigation has."""
 
 
 def html(data: bytes, warn: Warn) -> Parsed:
@@ -34,17 +34,17 @@ def html(data: bytes, warn: Warn) -> Parsed:
 
 
 TAGS = 200_000
-"""Each takes a tenth of a millisecond and more."""
+"""Most elements of a page; each takes at least a tenth of a millisecond."""
 
 
 HIDDEN = 20
-"""Characters; what is hidden beyond them is told."""
+"""Hidden characters from which on a warning is given."""
 
 
 def page(markup: str, warn: Warn) -> str:
-    """What a page says: its main parts if it names some, without navigation and cookie banners, below its title.
+    """A page's content under its title: its main parts if it marks any, without navigation and cookie banners.
 
-    Where that would be less than half of the text that is no link, all of it is kept, and `warn` is told.
+    If that is less than half of the text outside links, everything is kept, with a warning.
     """
     at_most(TAGS, markup.count("<"), "tags")
     check_attributes(markup)
@@ -64,7 +64,7 @@ def page(markup: str, warn: Warn) -> str:
     names = [" ".join(heading.get_text().split()) for heading in headings]
     if title and not any(
         name in title and 2 * len(name) >= len(title) for name in names
-    ):  # but for the site's name
+    ):  # without the site's name
         if headings and all(heading.name != "h6" for heading in headings):
             for heading in headings if any(heading.name == "h1" for heading in headings) else ():
                 heading.name = f"h{int(heading.name[1]) + 1}"  # the title is above them all
@@ -78,7 +78,7 @@ _HEADINGS = re.compile("^h[1-6]$")
 
 
 def _main_parts(soup: Any) -> list[Any]:
-    """What a page names as such, with the heads that have headings; all of it, if it names none."""
+    """The parts marked as main, with headers that contain headings; the whole page if there are none."""
     mains = [tag for tag in soup.select("main, [role=main]") if _length(tag)]
     if not mains:
         return [soup]
@@ -87,12 +87,12 @@ def _main_parts(soup: Any) -> list[Any]:
         for tag in soup("header")
         if tag.find(_HEADINGS) and not any(tag in main.parents for main in mains)
     ]
-    found = [tag for tag in soup(True) if any(tag is part for part in [*mains, *heads])]  # in their order
+    found = [tag for tag in soup(True) if any(tag is part for part in [*mains, *heads])]  # in document order
     return [tag for tag in found if not any(one is part for one in tag.parents for part in found)]
 
 
 def _leave_out_what_is_hidden(soup: Any, warn: Warn) -> None:
-    """Unless it is most of the page, as where a script is to show it."""
+    """Unless it is most of the page, as where a script would show it."""
     hidden = [tag for tag in soup.select(_HIDDEN) if tag.name not in ("html", "body")]
     outer = [tag for tag in hidden if not any(one is other for one in tag.parents for other in hidden)]
     count = sum(map(_length, outer))
@@ -112,25 +112,25 @@ def markdown(part: Any) -> str:
 
     soup = _soup(part) if isinstance(part, str) else part
     for link in soup("a", href=re.compile("^#")):
-        if not any(map(str.isalnum, link.get_text())):  # the mark beside a heading that links to it
+        if not any(map(str.isalnum, link.get_text())):  # the link mark beside a heading
             link.extract()
     for link in soup("a", href=re.compile("^#")):
         link.unwrap()
     _spell_out(soup)
     _stand_apart(soup)
-    for table in reversed(soup("table")):  # those within others first
+    for table in reversed(soup("table")):  # inner ones first
         html_tables.plain(table)
     _raise_and_lower(soup)
     rendered = HtmlConverter().convert(
         io.BytesIO(str(soup).encode()),
         StreamInfo(charset="utf-8"),
-        escape_asterisks=False,  # they are for readers, who see what the page says
+        escape_asterisks=False,  # text is to read as the page shows it
         escape_underscores=False,
     )
     return without_images(rendered.markdown).strip()
 
 
-# Which markdownify takes for words in a line, and browsers do not.
+# Browsers show these as blocks; markdownify takes them for inline text.
 _BLOCKS = re.compile(
     "^(?:address|aside|body|center|details|dir|fieldset|figure|footer|form|header|hgroup|legend|main|menu|nav|search"
     "|summary|noframes|frameset)$"
@@ -141,7 +141,7 @@ _BOXES = re.compile(
 
 
 def _stand_apart(soup: Any) -> None:
-    """Have nothing become one word, or one number, that stands in two places."""
+    """Keep adjacent pieces from becoming one word or number."""
     for block in soup(_BLOCKS):
         block.name = "div"
     for box in soup(_BOXES):
@@ -153,12 +153,12 @@ def _stand_apart(soup: Any) -> None:
 
 
 OPTIONS = 20
-"""Choices of a list that are told; of a longer one, what is chosen."""
+"""Most options of a list that are kept; of a longer list only the selected ones."""
 
 
 def _spell_out(soup: Any) -> None:
-    """Write down what a browser shows without its being text."""
-    for reading in soup("rt"):  # how to say what stands below it
+    """Turn what a browser shows, but which is not text, into text."""
+    for reading in soup("rt"):  # how to pronounce the text below it
         reading.insert_before("(")
         reading.insert_after(")")
     for formula in soup("math"):
@@ -187,7 +187,7 @@ def _formula(math: Any) -> str:
         return f"${said.strip()}$"
     try:
         return linear(tree(str(math)))
-    except SyntaxError:  # it is no XML, which pages need not be
+    except SyntaxError:  # not well-formed XML, as HTML need not be
         return str(math.get_text(" ", strip=True))
 
 
@@ -195,7 +195,7 @@ _COUNTED = {"a": "lowerLetter", "A": "upperLetter", "i": "lowerRoman", "I": "upp
 
 
 def _count(ordered: Any) -> None:
-    """Write down the numbers of a list that counts in another way than Markdown."""
+    """Write out the numbers of a list that counts otherwise than Markdown."""
     items = ordered("li", recursive=False)
     shape = _COUNTED.get(str(ordered.get("type", "1")), "decimal")
     down = ordered.has_attr("reversed")
@@ -216,7 +216,7 @@ def _int(value: Any, otherwise: int) -> int:
 
 
 def without_images(text: str) -> str:
-    """What is said of an image, in its place."""
+    """An image's description, in its place."""
     return re.sub(r"!\[([^\]]*)\]\([^()\s]*(?:\s\"[^\"]*\")?\)", r"\1", text)
 
 
@@ -229,7 +229,7 @@ def _soup(markup: str) -> Any:
     from bs4 import BeautifulSoup
 
     warnings.simplefilter("ignore")
-    # Python's parser reads what lies as deep as it likes; lxml's knows which tags need not be closed.
+    # Python's parser has no depth limit; lxml's knows which tags need no closing.
     ends = Counter(bool(end) for end in _MAY_STAY_OPEN.findall(markup))
     return BeautifulSoup(markup, "html.parser" if ends[True] >= ends[False] else "lxml")
 
@@ -239,12 +239,12 @@ def _length(tag: Any) -> int:
 
 
 def _own_length(tag: Any) -> int:
-    """Without links, which are most of what navigation is."""
+    """The text outside links; navigation is mostly links."""
     return _length(tag) - sum(map(_length, tag("a")))
 
 
 def _leave_out_what_surrounds(soup: Any) -> None:
-    """Take out navigation, a page's head and foot, side columns of links, and cookie banners; headings are left."""
+    """Remove navigation, headers, footers, side columns of links and cookie banners; headings stay."""
     for tag in soup.select("nav, [role=navigation]"):
         tag.extract()
     for tag in soup(["header", "footer", "aside"]):
@@ -261,7 +261,7 @@ _ABOUT_COOKIES = re.compile("cookie|track|privacy|datenschutz|confidentialit|pri
 
 
 def _asks(tag: Any) -> bool:
-    """Whether it asks to agree to cookies, rather than to something else, or tells how to bake them."""
+    """Whether it asks for consent to cookies, rather than to something else, or is a recipe."""
     about = _ABOUT_COOKIES.search(tag.get_text(" ")) is not None
     return about and tag.find(["button", "a", "input"]) is not None
 
@@ -288,9 +288,9 @@ def _raise_and_lower(soup: Any) -> None:
 
 
 def apart(text: str, before: str, *, raised: bool, is_note: bool = False) -> str | None:
-    """A text that is raised or lowered, so that it changes no number before it: 14¹ is not 141, 10^6 not 106.
+    """A super- or subscript, kept apart from a number before it: 14¹ is not 141, 10^6 is not 106.
 
-    None where it stays as it is.
+    None if it stays as it is.
     """
     text = text.strip()
     table = _RAISED if raised else _LOWERED

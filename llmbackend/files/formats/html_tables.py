@@ -1,4 +1,4 @@
-"""Tables of pages as Markdown can have them: one row of names, then rows of single cells."""
+"""Rewrites HTML tables in a form that Markdown supports: one header row, then rows of single cells."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from itertools import takewhile
 from typing import Any
 
 SPANNED = 10_000
-"""Cells that one table's spans may fill: a span is a number that anybody can write down."""
+"""Most cells that a table's spans may fill: a span is a number that the page may set to anything."""
 
 
 def plain(table: Any) -> None:
-    """Rewrite a table; tables within it have been rewritten before."""
+    """Rewrite a table; inner tables have been rewritten already."""
     rows = _rows(table)
     inner = table("table")
     if _is_layout(table, rows, inner):
@@ -66,7 +66,7 @@ def _new(name: str) -> Any:
 
 
 def _is_layout(table: Any, rows: list[Any], inner: list[Any]) -> bool:
-    """Whether it only says where things stand, as in many mails."""
+    """Whether it is used for layout only, as in many mails."""
     if str(table.get("role", "")).lower() in ("presentation", "none"):
         return True
     if len(rows) == 1 and len(_cells(rows[0])) == 1:
@@ -76,7 +76,7 @@ def _is_layout(table: Any, rows: list[Any], inner: list[Any]) -> bool:
 
 
 def _in_a_line(table: Any) -> str:
-    """A table within a cell, row by row."""
+    """A table inside a cell, row by row."""
     told = []
     for row in _rows(table):
         cells = [" ".join(cell.get_text(" ").split()) for cell in _cells(row)]
@@ -85,7 +85,7 @@ def _in_a_line(table: Any) -> str:
 
 
 def _heads(table: Any, rows: list[Any]) -> list[Any]:
-    """The rows with the names of the columns; the first where nothing tells, for Markdown has no table without one."""
+    """The header rows; if none is marked the first row, since Markdown needs one."""
     named = [row for row in rows if row.parent.name == "thead"]
     named = named or list(takewhile(_names, rows))
     if len(named) == len(rows):
@@ -94,15 +94,15 @@ def _heads(table: Any, rows: list[Any]) -> list[Any]:
 
 
 def _names(row: Any) -> bool:
-    """Whether it has names only; the corner above names of rows is often no head cell."""
+    """Whether it has header cells only; the corner above row names often is not one."""
     cells = _cells(row)
     named = [cell for cell in cells if cell.name == "th"]
     return bool(named) and all(cell.name == "th" or not cell.get_text(strip=True) for cell in cells)
 
 
 def _fill_spans(table: Any) -> None:
-    """Repeat cells that span rows or columns, so that each value stands in its column and each row has its label."""
-    below: dict[int, tuple[Any, int]] = {}  # by column: what spans further rows, and how many
+    """Repeat cells that span rows or columns, so that every row has all its values and labels."""
+    below: dict[int, tuple[Any, int]] = {}  # by column: the cell that spans further rows, and how many
     filled = 0
     for row in _rows(table):
         column = 0

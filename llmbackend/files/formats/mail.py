@@ -1,4 +1,4 @@
-"""Mails, with what is forwarded in them."""
+"""Mails, with the mails forwarded in them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .html import page
 
 _HEAD = ("Subject", "From", "To", "Cc", "Date")
 FORWARD_DEPTH = 20
-"""How deep mails may lie in one another."""
+"""How deeply mails may be nested."""
 
 
 HEAD = 2**18
-"""Bytes; servers of mail take less."""
+"""Most bytes of a mail's head; mail servers accept less."""
 PARTS = 20_000
-"""Lines that may begin one."""
+"""Most boundary lines: each may begin a part."""
 
 
 _BEFORE = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*")
-"""What stands before a head now and then, which is read as if there were none."""
+"""What sometimes precedes the head; it is skipped."""
 
 
 def mail(data: bytes, warn: Warn) -> Parsed:
@@ -40,7 +40,7 @@ def mail(data: bytes, warn: Warn) -> Parsed:
 
 
 def _told(message: Any, attachments: list[Attachment], warn: Warn, depth: int = 0) -> str:
-    """A mail's head, its texts in their order, and the mails in it."""
+    """A mail's head, its texts in order, and the mails inside it."""
     before = len(attachments)
     body = "\n\n".join(filter(None, (text.strip("\n") for text in _texts(message, attachments, warn, depth))))
     fields = _fields(message, warn)
@@ -54,12 +54,12 @@ def _fields(message: Any, warn: Warn) -> list[str]:
     found: list[str] = []
     for name in _HEAD:
         raw = str(next((raw for key, raw in message.raw_items() if key.lower() == name.lower()), ""))
-        if not raw.isascii():  # bytes as they came, which the library takes for no letters
+        if not raw.isascii():  # raw bytes, which the library does not decode
             value = decoded(raw.encode("ascii", "surrogateescape"), warn)
         else:
             try:
                 value = message[name]
-            except Exception:  # what the library makes of a broken header
+            except Exception:  # a broken header as the library returns it
                 value = raw
         if value:
             found.append(f"{name}: {' '.join(str(value).split())}")
@@ -83,7 +83,7 @@ def _texts(part: Any, attachments: list[Attachment], warn: Warn, depth: int) -> 
     elif part.is_multipart():
         for inner in part.get_payload():
             yield from _texts(inner, attachments, warn, depth)
-    elif kind.startswith("multipart/"):  # without a line that begins a part
+    elif kind.startswith("multipart/"):  # without a boundary line
         yield from _with_another_boundary(part, attachments, warn, depth)
     elif (name := _file_name(part)) or (
         part.get_content_disposition() == "attachment" and not kind.startswith("text/")
@@ -108,7 +108,7 @@ def _texts(part: Any, attachments: list[Attachment], warn: Warn, depth: int) -> 
 
 
 def _with_another_boundary(part: Any, attachments: list[Attachment], warn: Warn, depth: int) -> Iterator[str]:
-    """The parts of what is not divided as its head says, if its text begins with a line that divides."""
+    """The parts of a mail that is not divided as its head says, if its text begins with a boundary line."""
     from email import message_from_string, policy
 
     text = str(part.get_payload())
@@ -124,7 +124,7 @@ _ENCRYPTED = ("application/pkcs7-mime", "application/x-pkcs7-mime", "application
 
 
 def _unpacked(part: Any) -> list[Any]:
-    """The mails in a part, which some programs send as base64, though none may."""
+    """The mails in a part; some programs send them as base64, against the standard."""
     inner = part.get_payload()
     if str(part.get("Content-Transfer-Encoding", "")).strip().lower() not in ("base64", "quoted-printable"):
         return list(inner)
@@ -134,7 +134,7 @@ def _unpacked(part: Any) -> list[Any]:
     found = []
     for one in inner:
         if one.keys() or not isinstance(one.get_payload(), str):
-            found.append(one)  # it was not packed
+            found.append(one)  # it was not base64
             continue
         packed = Message()
         packed["Content-Transfer-Encoding"] = part["Content-Transfer-Encoding"]
@@ -145,7 +145,7 @@ def _unpacked(part: Any) -> list[Any]:
 
 
 def _best(parts: list[Any], attachments: list[Attachment], warn: Warn, depth: int) -> Iterator[str]:
-    """Of several forms of one text the plain one, unless another says much more; what is no such form stays."""
+    """Of several forms of one text the plain one, unless another has much more; other parts stay."""
     told = [(part, "\n\n".join(_texts(part, attachments, warn, depth)).strip()) for part in parts]
     plain = [text for part, text in told if part.get_content_type() == "text/plain" and text]
     other = [
@@ -157,7 +157,7 @@ def _best(parts: list[Any], attachments: list[Attachment], warn: Warn, depth: in
 
 
 def _words(text: str) -> str:
-    """Without what links point to."""
+    """The text without link targets."""
     return re.sub(r"\]\([^()\s]*\)", "]", text)
 
 
@@ -174,7 +174,7 @@ def _text(part: Any, warn: Warn) -> str:
 
 
 def _flowed(text: str, without_space: bool) -> str:
-    """Paragraphs as they were before they were broken into lines (RFC 3676), perhaps within words."""
+    """Paragraphs with their line breaks undone (RFC 3676), which may be inside words."""
     text = re.sub(r"(?m)^ (?=[> ]|From )", "", text)
     break_ = r"(?m)(?<!^--)(?<=[^\n]) \r?\n(?!>|\r?\n|-- \r?\n)"
     return re.sub(break_, "" if without_space else " ", text)
@@ -199,7 +199,7 @@ _OPTION = re.compile(r";([\w-]+)=(?:\"([^\"]*)\"|([^\";:]*))")
 
 
 def _invitation(text: str) -> str:
-    """What a calendar entry says (RFC 5545)."""
+    """A calendar entry as text (RFC 5545)."""
     told: list[str] = []
     within: list[str] = []
     for line in re.sub(r"\r?\n[ \t]", "", text).splitlines():

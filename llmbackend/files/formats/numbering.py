@@ -1,4 +1,4 @@
-"""The numbers of Word's headings and lists, which no text of the file has: they are counted when it is shown."""
+"""The numbers of Word's headings and lists: the file does not contain them, Word counts when it shows them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Level(NamedTuple):
 
 
 class Numbering:
-    """Counts the paragraphs of one document, in their order."""
+    """Counts the paragraphs of one document in order."""
 
     def __init__(self, trees: Iterable[Any]) -> None:
         self._lists: dict[str, tuple[str, dict[int, _Level]]] = {}
@@ -51,7 +51,7 @@ class Numbering:
             self._overridden[id] = changed
 
     def label(self, own: Any, of_style: Any, *, in_heading: bool) -> str:
-        """The number of the next paragraph, as it is shown; empty for none, a bullet, and what Markdown counts alike."""
+        """The next paragraph's number as Word shows it; empty for none, a bullet, and what Markdown counts the same way."""
         id = _said(own, "numId") or _said(of_style, "numId")
         if id not in self._lists:
             return ""

@@ -1,4 +1,4 @@
-"""What Office files have in common: they are zip archives of XML."""
+"""What Office files have in common: zip archives of XML."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .tables import COLUMNS
 from .xml import tree
 
 UNPACKED = 256 * 2**20
-"""Bytes that an Office file may have in it."""
+"""Most bytes of an unpacked Office file."""
 ROWS = 2**20
-"""As many as a sheet of Excel has."""
+"""Most rows of a sheet, as in Excel."""
 PIECES = 300_000
-"""Of a text or slide, as some 2,000 pages have. A paragraph takes a quarter of a millisecond, and is three."""
+"""Elements of a text or slide, enough for some 2,000 pages. A paragraph has three, and takes a quarter of a millisecond."""
 
 
 def check_archive(data: bytes, kind: str) -> None:
@@ -50,7 +50,7 @@ _CELL = re.compile(rb"<(?:\w+:)?t?c[\s/>]")
 
 
 def _check_tables(markup: bytes) -> None:
-    """Before any is read, which takes long; and a sheet's row that is far away stands for all before it."""
+    """Checked before any is read, which takes long; a sheet's row far down stands for all rows above it."""
     rows = list(_ROW.finditer(markup))
     at_most(ROWS, max((int(row[1] or 0) for row in rows), default=0), "rows")
     for row, end in pairwise([*(row.start() for row in rows), len(markup)]):
@@ -62,7 +62,7 @@ _RELATIONSHIP = "{http://schemas.openxmlformats.org/package/2006/relationships}R
 
 
 class Package:
-    """The parts of an Office file but for its pictures, to be changed, and what refers to what."""
+    """The editable parts of an Office file, without pictures, and the relations between them."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -71,7 +71,7 @@ class Package:
         self._before = dict(self.parts)
 
     def related(self, part: str, kind: str) -> Iterator[str]:
-        """The parts of a kind that a part refers to; those of the whole file for ""."""
+        """The parts of a kind that a part refers to; for "", those that the file itself does."""
         name = join(dirname(part), "_rels", f"{part.rpartition('/')[2]}.rels")
         if name not in self.parts:
             return
@@ -84,7 +84,7 @@ class Package:
         return tree(self.parts[part])
 
     def written(self) -> bytes:
-        """The file with its changes, without pictures; as it came, if it has none."""
+        """The changed file without pictures; the original if nothing changed."""
         if self.parts == self._before:
             return self._data
         file = io.BytesIO()

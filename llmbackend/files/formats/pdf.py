@@ -1,4 +1,4 @@
-"""PDF: its pages, with what was filled in and written onto them."""
+"""PDF: the pages' text, with form fields and annotations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pdf(data: bytes, warn: Warn) -> Parsed:
     from pypdf import PdfReader
     from pypdf.errors import DependencyError, FileNotDecryptedError, LimitReachedError
 
-    # Those that can be seen without opening it, which takes a minute where there are millions.
+    # Objects that can be counted without opening the file, which takes a minute with millions of them.
     at_most(PAGES, len(_PAGE.findall(data)), "pages")
     try:
         reader = PdfReader(io.BytesIO(data))
@@ -50,9 +50,9 @@ def pdf(data: bytes, warn: Warn) -> Parsed:
 
 
 def _pages(reader: Any, warn: Warn) -> tuple[list[str], Container[int]]:
-    """The text of each page, and the numbers of those that cannot be read, which `warn` is told.
+    """The text of each page; `warn` gets the numbers of unreadable ones.
 
-    Raises what the last page does, if none can be read.
+    If none can be read, raises the last page's error.
     """
     from pypdf.errors import DependencyError, FileNotDecryptedError, LimitReachedError
 
@@ -63,7 +63,7 @@ def _pages(reader: Any, warn: Warn) -> tuple[list[str], Container[int]]:
             pages.append(_page(page))
         except (DependencyError, FileNotDecryptedError, LimitReachedError, MemoryError, Unreadable):
             raise
-        except Exception as error:  # whatever pypdf comes up with
+        except Exception as error:  # pypdf raises all kinds of errors
             if len(broken) + 1 == len(reader.pages):
                 raise
             broken[number] = str(error) or type(error).__name__
@@ -76,7 +76,7 @@ def _pages(reader: Any, warn: Warn) -> tuple[list[str], Container[int]]:
 
 
 def _ranges(numbers: list[int]) -> str:
-    """As they are written in an index: 2, 5-7."""
+    """Numbers as an index writes them: 2, 5-7."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
@@ -94,7 +94,7 @@ def _page(page: Any) -> str:
 
 
 class _Piece(NamedTuple):
-    """Some text in one size; both it and its height on the page in points, `rise` as PDF's operator Ts has it."""
+    """A piece of text in one size; size and height on the page in points, `rise` as in PDF's operator Ts."""
 
     text: str
     size: float
@@ -103,7 +103,7 @@ class _Piece(NamedTuple):
 
 
 def _text(page: Any) -> str:
-    """A page's text, in which small digits that are raised or lowered do not become part of a number."""
+    """A page's text, in which super- and subscript digits do not become part of a number."""
     pieces: list[_Piece] = []
     rise = of_piece = 0.0
 
@@ -127,7 +127,7 @@ def _text(page: Any) -> str:
 
 @contextmanager
 def _telling_sizes(page: Any) -> Iterator[None]:
-    """Meanwhile, the page repeats its font where its scale or height changes: pypdf tells pieces apart where it does."""
+    """Within this block, the page repeats its font wherever scale or height changes, so that pypdf splits the text there."""
     from pypdf.generic import ContentStream, NameObject
 
     contents = page.get("/Contents")
@@ -154,11 +154,11 @@ def _telling_sizes(page: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        page[NameObject("/Contents")] = before  # what was parsed is large
+        page[NameObject("/Contents")] = before  # the parsed page is large
 
 
 SMALL = 0.85
-"""Of the size beside it: what is smaller may be raised or lowered."""
+"""Share of the neighbouring text's size below which a piece may be a super- or subscript."""
 _MARK = re.compile(r"\s*[\w+−-][\w,;+−-]{0,5}\s*")
 
 
@@ -178,7 +178,7 @@ def _set_apart(pieces: list[_Piece]) -> str:
 
 
 def _other_fields(reader: Any) -> Iterator[str]:
-    """What fields of a form hold that stand on no page."""
+    """Values of form fields that are on no page."""
     form = _resolved(reader.root_object.get("/AcroForm"))
     left = list(_resolved(form.get("/Fields")) or ()) if isinstance(form, dict) else []
     seen = 0
@@ -196,18 +196,18 @@ def _other_fields(reader: Any) -> Iterator[str]:
 
 
 FIELDS = 10_000
-"""Of a form that are looked at; circles end there, too."""
+"""Most nested fields of a form; also ends cycles."""
 
 
 def _attachments(reader: Any) -> list[Attachment]:
     try:
         return [Attachment(str(name), data) for name, files in reader.attachments.items() for data in files]
-    except Exception:  # a list of them that is broken
+    except Exception:  # a broken list of fields
         return []
 
 
 def _notes(page: Any) -> Iterator[str]:
-    """What form fields on a page hold, and what was written onto it."""
+    """Values of the form fields on a page, and its annotations."""
     annotations = _resolved(page.get("/Annots"))
     for reference in annotations if isinstance(annotations, list) else ():
         annotation = _resolved(reference)
@@ -223,7 +223,7 @@ def _notes(page: Any) -> Iterator[str]:
 
 
 def _field(widget: Any) -> tuple[str, str]:
-    """A form field's name and value; both may be told by what it is part of."""
+    """A form field's name and value; both may come from its parent."""
     names: list[str] = []
     value = label = ""
     options: dict[str, str] = {}

@@ -16,7 +16,7 @@ from .tables import records
 from .xml import tree
 
 MERGED = 100_000
-"""Cells of a sheet that may be filled from those they are merged with."""
+"""Most cells of a sheet that are filled in from merged ranges."""
 
 
 def xlsx(data: bytes, warn: Warn) -> Parsed:
@@ -28,7 +28,7 @@ def xlsx(data: bytes, warn: Warn) -> Parsed:
     book = openpyxl.load_workbook(io.BytesIO(package.written()), read_only=True, data_only=True)
     sheets: list[str] = []
     for sheet in book.worksheets:
-        sheet.reset_dimensions()  # those written down may be anything
+        sheet.reset_dimensions()  # the recorded dimensions may be wrong
         with sheet._get_source() as source:
             markup = source.read()
         path = sheet._worksheet_path.lstrip("/")
@@ -61,7 +61,7 @@ def _tell_losses(sheet: Any, markup: bytes, warn: Warn) -> None:
 
 
 def _rows(sheet: Any, markup: bytes, notes: dict[str, str]) -> Iterator[list[str]]:
-    """Its cells as they are shown, merged ones each with their common value; takes the notes that it tells."""
+    """Its cells as shown, with the common value in each merged cell; removes from `notes` those it includes."""
     merged = _merged(markup)
     values: dict[tuple[int, int], str] = {}
     for number, row in enumerate(sheet.iter_rows(), 1):
@@ -81,12 +81,12 @@ def _rows(sheet: Any, markup: bytes, notes: dict[str, str]) -> Iterator[list[str
 
 
 def _notes(package: Package, sheet: str) -> dict[str, str]:
-    """What was written beside cells, by their coordinates."""
+    """Comments on cells, by coordinates."""
     notes: dict[str, str] = {}
     for kind, name in (
         ("comments", "comment"),
         ("threadedComment", "threadedComment"),
-    ):  # the latter are newer
+    ):  # threaded comments are newer
         for path in package.related(sheet, kind):
             for one in package.tree(path).iter(f"{{*}}{name}"):
                 said = " ".join("".join(one.itertext()).split())
@@ -99,7 +99,7 @@ def _notes(package: Package, sheet: str) -> dict[str, str]:
 
 
 def _boxes(package: Package, sheet: str) -> Iterator[str]:
-    """The texts of shapes that lie on a sheet."""
+    """The texts of shapes on a sheet."""
     for path in package.related(sheet, "drawing"):
         for body in package.tree(path).iter("{*}txBody"):
             lines = ("".join(said.text or "" for said in line.iter("{*}t")) for line in body.iter("{*}p"))
@@ -111,7 +111,7 @@ _STRING = re.compile(rb"<((?:\w+:)?(?:si|is))>.*?</\1>", re.DOTALL)
 
 
 def _raise_runs(package: Package) -> None:
-    """Have texts of several fonts be plain ones, what is raised or lowered in them told apart."""
+    """Make rich texts plain, with super- and subscripts kept apart."""
     for path, markup in package.parts.items():
         if path.startswith("xl/") and path.endswith(".xml") and b"vertAlign" in markup and b"<r>" in markup:
             package.parts[path] = _STRING.sub(_plain_string, markup)
@@ -138,7 +138,7 @@ def _plain_string(found: re.Match[bytes]) -> bytes:
 
 
 def _merged(markup: bytes) -> dict[tuple[int, int], tuple[int, int]]:
-    """For each merged cell the first of those it is merged with, as row and column."""
+    """For each merged cell the first cell of its range, as row and column."""
     from openpyxl.utils import range_boundaries
 
     found: dict[tuple[int, int], tuple[int, int]] = {}

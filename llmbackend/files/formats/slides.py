@@ -1,4 +1,4 @@
-"""Slides: each one's title, then its texts from top to bottom, its notes and comments."""
+"""Slides: for each its title, its texts from top to bottom, its notes and comments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .xml import tree
 
 _A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 _P = "{http://schemas.openxmlformats.org/presentationml/2006/main}"
-_FILE = re.compile(r"\S+\.\w{3,4}")  # which PowerPoint takes for the text of a picture without one
+_FILE = re.compile(r"\S+\.\w{3,4}")  # PowerPoint's description of a picture that has none
 _M = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 
 
@@ -49,7 +49,7 @@ def _slide(slide: Any) -> str:
 
 
 def _shapes(shapes: Any) -> Iterator[str]:
-    """What shapes say, from top to bottom and left to right."""
+    """The texts of shapes, from top to bottom and left to right."""
     for shape in sorted(shapes, key=lambda one: (one.top or 0, one.left or 0)):
         if hasattr(shape, "shapes"):  # a group
             yield from _shapes(shape.shapes)
@@ -68,7 +68,7 @@ def _shapes(shapes: Any) -> Iterator[str]:
 
 
 def _text(body: Any) -> str:
-    """The paragraphs of a text, what is raised or lowered in it told apart."""
+    """The paragraphs of a text, with super- and subscripts kept apart."""
     return "\n".join(_line(paragraph) for paragraph in body.iter(f"{_A}p"))
 
 
@@ -103,7 +103,7 @@ def _as_table(rows: list[list[str]]) -> str:
 
 
 def _cells(table: Any) -> list[list[Any]]:
-    """For each place the cell that is seen there: of merged ones the first."""
+    """The visible cell at each place: of merged ones the first."""
     rows = [list(row.cells) for row in table.rows]
     for top, row in enumerate([*rows]):
         for left, cell in enumerate([*row]):
@@ -115,7 +115,7 @@ def _cells(table: Any) -> list[list[Any]]:
 
 
 def _chart(chart: Any) -> str:
-    """A chart's numbers, by category, or by points where it has none."""
+    """A chart's numbers by category, or by point if it has no categories."""
     title = chart.chart_title.text_frame.text if chart.has_title and chart.chart_title.has_text_frame else ""
     categories = [str(category.label) for plot in chart.plots for category in plot.categories]
     named = [
@@ -141,7 +141,7 @@ def _chart(chart: Any) -> str:
 
 
 def _places(series: Any) -> list[Any]:
-    """Where the points of a series stand from left to right."""
+    """The x values of a series."""
     found = series._element.find("{*}xVal")
     return [] if found is None else [float(point.text) for point in found.iter("{*}v") if point.text]
 
@@ -161,13 +161,13 @@ _SAID = {"diagramData": f"{_A}t", "comments": f"{_P}text"}
 
 
 def _beside(part: Any) -> Iterator[str]:
-    """What stands in parts of their own: diagrams (SmartArt), and comments."""
+    """Text in separate parts of the file: diagrams (SmartArt) and comments."""
     for relation in part.rels.values():
         kind = relation.reltype.rpartition("/")[2]
         if kind not in _SAID or relation.is_external:
             continue
         root = tree(relation.target_part.blob)
-        if kind == "comments":  # of PowerPoint's newer kind, with paragraphs, too
+        if kind == "comments":  # PowerPoint's newer comments have paragraphs, too
             texts = [node.text or "" for node in root.iter(f"{_P}text", f"{_A}t")]
             yield from (f"Comment: {' '.join(text.split())}" for text in texts if text.strip())
         elif said := [node.text for node in root.iter(_SAID[kind]) if node.text and node.text.strip()]:

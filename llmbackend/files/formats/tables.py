@@ -1,4 +1,4 @@
-"""Tables: each row stands for itself, with its columns' names, because it may be found without the table's head."""
+"""Tables: each row repeats its columns' names, because a search may find it without the table's header."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from ..parsed import at_most
 
 COLUMNS = 2**14
-"""In a row: as many as a sheet of Excel has."""
+"""Cells of a row: as many as a sheet of Excel has."""
 SAMPLE = 100
-"""Rows that are looked at to tell whether a table has a head."""
+"""Rows examined to tell whether a table has a header."""
 
 _NUMBER = re.compile(r"[-+(]?[$€£¥]?\s?\d[\d.,' \u00a0]*(?:[eE][-+]?\d+)?\s?[%€$£¥)]?")
 _DATE = re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}(?:[T ]\d{1,2}:\d{2}.*)?|\d{1,2}:\d{2}(?::\d{2})?")
@@ -21,7 +21,7 @@ _YEAR = re.compile(r"(?:1[89]|20|21)\d\d")
 
 
 def records(rows: Iterable[Sequence[str]]) -> str:
-    """Rows as text: `name: value` lines, a blank line between rows; rows of a table without a head as they are."""
+    """Rows as text: `name: value` lines, with a blank line between rows; without a header, rows as they are."""
     filled = _Filled([" ".join(cell.split()) for cell in row] for row in _not_too_wide(rows))
     sample = filled.ahead(SAMPLE)
     if not sample:
@@ -53,11 +53,11 @@ def records(rows: Iterable[Sequence[str]]) -> str:
 
 
 BLOCK = 20
-"""Rows behind an empty one that are looked at to tell whether another table begins."""
+"""Rows after an empty one that are examined to tell whether another table begins."""
 
 
 class _Filled:
-    """The rows with something in them, each with whether an empty one was before; some may be looked at in advance."""
+    """The non-empty rows, each with whether an empty one preceded it; some can be examined in advance."""
 
     def __init__(self, rows: Iterable[list[str]]) -> None:
         self._rows = iter(rows)
@@ -69,7 +69,7 @@ class _Filled:
             yield self._held.popleft()
 
     def ahead(self, count: int, *, within: bool = False) -> list[list[str]]:
-        """The next rows; `within` a block only those before the next empty one."""
+        """The next rows; with `within` only those before the next empty row."""
         while len(self._held) < count and (row := next(self._rows, None)) is not None:
             if any(row):
                 self._held.append((row, self._behind_empty))
@@ -82,7 +82,7 @@ class _Filled:
 
 
 def _named(rows: _Filled, first: Sequence[str] | None = None) -> Sequence[str]:
-    """The names of the columns, of which a second row may tell more: "2024" above "Q1" is "2024 Q1"."""
+    """The column names; a second row may extend them: "2024" above "Q1" is "2024 Q1"."""
     head = list(first if first is not None else rows.skip(1)[0])
     below = rows.ahead(BLOCK, within=True)
     if len(below) < 2 or any(map(_kind, below[0])) or _used(below[0]) < 2 or _votes(below) <= 0:
@@ -93,7 +93,7 @@ def _named(rows: _Filled, first: Sequence[str] | None = None) -> Sequence[str]:
     [further] = rows.skip(1)
     for number, name in enumerate(further[1 : len(head)], 1):
         if name and not head[number]:
-            head[number] = head[number - 1]  # what stands above several stands above the first of them
+            head[number] = head[number - 1]  # a name for several columns is in the first of them
     pairs = zip_longest(head, further, fillvalue="")
     return [" ".join(dict.fromkeys(filter(None, pair))) for pair in pairs]
 
@@ -109,18 +109,18 @@ def _not_too_wide(rows: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
 
 
 def _used(row: Sequence[str]) -> int:
-    """Up to its last cell with something in it."""
+    """The row up to its last non-empty cell."""
     return max((number for number, cell in enumerate(row, 1) if cell), default=0)
 
 
 def _width(rows: Sequence[Sequence[str]]) -> int:
-    """How many columns most rows have; of equally frequent numbers the larger."""
+    """The most frequent number of columns; of equally frequent ones the larger."""
     counted = Counter(map(_used, rows))
     return max(counted, key=lambda width: (counted[width], width))
 
 
 def _names_rows(above: Sequence[Sequence[str]], table: Sequence[Sequence[str]], width: int) -> bool:
-    """Whether the one row above a table is its head, without a name for the first column, as R writes it."""
+    """Whether the row above a table is its header, with no name for the first column, as R writes it."""
     return (
         len(above) == 1
         and width > 2
@@ -145,7 +145,7 @@ def _record(head: Sequence[str] | None, row: Sequence[str]) -> str:
 
 
 def _kind(cell: str) -> str:
-    """What a cell holds, if it is not just a text: such a cell is data, not a name."""
+    """The kind of a cell's value if it is not plain text: then it is data, not a name."""
     if _DATE.fullmatch(cell):
         return "date"
     if _NUMBER.fullmatch(cell):
@@ -154,7 +154,7 @@ def _kind(cell: str) -> str:
 
 
 def _has_head(table: Sequence[Sequence[str]], width: int) -> bool:
-    """Whether the first row names the columns. Where nothing tells, it does unless all of it is data."""
+    """Whether the first row is a header. If in doubt, it is unless all of it is data."""
     if max(width, _used(table[0])) < 2:
         return False
     votes = _votes(table)
@@ -162,10 +162,10 @@ def _has_head(table: Sequence[Sequence[str]], width: int) -> bool:
 
 
 def _votes(table: Sequence[Sequence[str]]) -> int:
-    """In how many more columns the first row is a name than data, judged by what stands below it.
+    """In how many more columns the first row is a name than data, judged by the cells below.
 
-    A text above numbers, or a number above texts, is a name; a number above numbers is data, unless it is a year and
-    they are not. A text that comes again in its column is data.
+    Text above numbers, or a number above text, is a name. A number above numbers is data, unless it is a year and they
+    are not. A text that recurs in its column is data.
     """
     head, *body = table
     votes = 0
@@ -185,7 +185,7 @@ def _votes(table: Sequence[Sequence[str]]) -> int:
 
 
 def _most(column: Sequence[str]) -> str:
-    """The kind of most of its cells."""
+    """The kind of most cells."""
     [(kind, _)] = Counter(map(_kind, column)).most_common(1)
     return kind
 
@@ -195,11 +195,11 @@ def _most(column: Sequence[str]) -> str:
 
 SEPARATORS = ",;\t|"
 DIALECT_ROWS = 200
-"""Rows that are read to tell the separator."""
+"""Rows read to determine the separator."""
 
 
 def separated(text: str) -> Iterator[Sequence[str]]:
-    """The rows of a CSV file, whatever separates its values; none is lost to a quotation mark that is never closed."""
+    """The rows of a CSV file with any separator; a quotation mark that is never closed loses none."""
     import csv
     import io
 
@@ -235,11 +235,11 @@ _IN_SINGLE_QUOTES = re.compile(r"(?m)(?:^|[,;\t|])[ ]?'[^'\n]*[,;\t|][^'\n]*'(?=
 
 
 def _consistency(rows: Sequence[Sequence[str]], separator: str) -> tuple[float, int]:
-    """How well a separator explains some rows: as many cells in each, and no other separator within them.
+    """How well a separator explains some rows: the same number of cells in each, and no other separator inside them.
 
     The comma of a decimal number does not count as one.
     """
-    if any(len(row) > COLUMNS for row in rows):  # a file that this explains best is refused
+    if any(len(row) > COLUMNS for row in rows):  # a file for which this is the best explanation is refused
         return 0.5, -SEPARATORS.find(separator)
     filled = [row for row in rows if any(cell.strip() for cell in row)]
     if not filled:
@@ -254,7 +254,7 @@ def _consistency(rows: Sequence[Sequence[str]], separator: str) -> tuple[float, 
 
 
 def _swallowed(last: Sequence[str], text: str) -> bool:
-    """Whether a last cell runs over many lines to the end, because its quotation mark is not closed."""
+    """Whether the last cell spans many lines to the end, because its quotation mark is never closed."""
     cell = last[-1] if last else ""
     return (
         cell.count("\n") > 1

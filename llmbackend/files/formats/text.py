@@ -1,4 +1,4 @@
-"""Texts, data and notebooks."""
+"""Plain text, JSON and notebooks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..parsed import Parsed, Unreadable, Warn, at_most
 from .html import markdown as markdown_of
 
 OUTPUT = 2_000
-"""Characters of what came of running a notebook's cell."""
+"""Most characters of a notebook cell's output."""
 
 
 def plain(data: bytes, warn: Warn) -> Parsed:
@@ -35,7 +35,7 @@ def json_file(data: bytes, warn: Warn) -> Parsed:
     except json.JSONDecodeError as error:
         if error.msg != "Extra data":
             raise
-    return _of_lines(text, warn)  # values one after the other, under the name of one
+    return _of_lines(text, warn)  # several values one after the other, in a file named .json
 
 
 def jsonl(data: bytes, warn: Warn) -> Parsed:
@@ -43,7 +43,7 @@ def jsonl(data: bytes, warn: Warn) -> Parsed:
 
 
 def _of_lines(text: str, warn: Warn) -> Parsed:
-    """A JSON value in each line; what is none in some of them stays as it is, and is told."""
+    """One JSON value per line; lines that are not JSON stay as they are, with a warning."""
     records: list[str] = []
     wrong: list[str] = []
     for number, line in enumerate(re.split("\r\n?|\n", text), 1):
@@ -63,7 +63,7 @@ def _of_lines(text: str, warn: Warn) -> Parsed:
 
 
 def _read_json(text: str) -> Any:
-    """Numbers stay as they are written, and so do several values of one name."""
+    """Parse, keeping numbers as written and duplicate names."""
     return json.loads(text, parse_float=str, object_pairs_hook=_named)
 
 
@@ -78,13 +78,13 @@ def _named(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 NAMES = 250_000
-"""In one object of JSON."""
+"""Values of one JSON object."""
 CELLS = 50_000
-"""In a notebook."""
+"""Cells of a notebook."""
 
 
 def _lines(value: Any, name: str = "") -> Iterator[str]:
-    """A line for each value, with the path to it; a blank one behind each object or list in a list."""
+    """A line for each value, with its path; a blank line after each object or list in a list."""
     if isinstance(value, dict):
         at_most(NAMES, len(value), "names in an object")
         for key, item in value.items():
@@ -100,7 +100,7 @@ def _lines(value: Any, name: str = "") -> Iterator[str]:
 
 
 def notebook(data: bytes, warn: Warn) -> Parsed:
-    """A Jupyter notebook of any version: its texts, its code, and the texts that came of running it.
+    """A Jupyter notebook of any version: its text, code and text output.
 
     https://nbformat.readthedocs.io/en/latest/format_description.html
     """
@@ -123,7 +123,7 @@ def notebook(data: bytes, warn: Warn) -> Parsed:
             own = cell.get("language")
             parts += _fenced(source, language or (own if isinstance(own, str) else "python"))
             parts += _outputs(cell.get("outputs"), warn)
-        elif kind == "heading" and source.strip():  # of versions before 4
+        elif kind == "heading" and source.strip():  # versions before 4
             level = cell.get("level")
             marks = "#" * level if isinstance(level, int) and 0 < level < 7 else "#"
             parts.append(f"{marks} {' '.join(source.split())}")
@@ -153,7 +153,7 @@ def _cells(book: Any) -> list[dict[str, Any]] | None:
 
 
 def _outputs(outputs: Any, warn: Warn) -> list[str]:
-    """What a cell has printed, its results, and what went wrong."""
+    """A cell's printed output, results and errors."""
     printed: list[str] = []
     rich: list[str] = []
     for one in outputs if isinstance(outputs, list) else ():
@@ -189,7 +189,7 @@ _OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n|\Z)")
 
 
 def _as_shown(printed: str) -> str:
-    """As a terminal shows it: without the codes of colors, and of a bar that grows in one line its last state."""
+    """As a terminal shows it: without color codes, and only the last state of a progress bar."""
     return _OVERWRITTEN.sub("", _COLORS.sub("", printed))
 
 

@@ -1,4 +1,4 @@
-"""Word files. What mammoth does not read, or reads as something else, is written into the document before it does."""
+"""Word files. What mammoth does not read, or misreads, is rewritten in the document beforehand."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _NAMES = {
 }
 _HEADING = re.compile(r"heading ?([1-9])", re.IGNORECASE)
 LEVELS = 6
-"""Of headings, in HTML and Markdown."""
-_RAISED = 4  # half points, from which a run that is moved up or down counts as super- or subscript
+"""Levels of headings in HTML and Markdown."""
+_RAISED = 4  # half points: a run raised or lowered by more counts as super- or subscript
 
 
 def docx(data: bytes, warn: Warn) -> Parsed:
@@ -42,13 +42,13 @@ def docx(data: bytes, warn: Warn) -> Parsed:
 
 
 def _written_out(data: bytes, warn: Warn) -> bytes:
-    """The same file, with all of its text where mammoth looks for it."""
+    """The file with all its text where mammoth looks for it."""
     from lxml import etree
 
     package = Package(data)
     main = next(package.related("", "officeDocument"), "word/document.xml")
     if main not in package.parts:
-        return data  # mammoth says what is wrong
+        return data  # mammoth reports what is wrong
     trees = {name: package.tree(name) for name in _with_text(package, main)}
     styles = _Styles(trees.get(name) for name in package.related(main, "styles"))
     numbers = Numbering(trees.get(name) for name in package.related(main, "numbering"))
@@ -85,7 +85,7 @@ def _tag(name: str) -> str:
 
 
 def _value(node: Any, path: str) -> str | None:
-    """What an element below says: its `w:val`, "" if it has none; None if there is no such element."""
+    """A child element's `w:val`, "" if it has none; None if there is no such element."""
     found = node.find(path, _NAMES) if node is not None else None
     return None if found is None else found.get(_tag("w:val"), "")
 
@@ -117,18 +117,18 @@ def _text(node: Any) -> str:
 
 
 def _unwrap(node: Any, children: Iterable[Any]) -> None:
-    """Put some elements in the place of one."""
+    """Replace an element by several."""
     for child in list(children):
         node.addprevious(child)
     _remove(node)
 
 
 def _remove(node: Any) -> None:
-    node.getparent().remove(node)  # elements of Word have no text behind them
+    node.getparent().remove(node)  # Word's elements have no text after them
 
 
 class _Styles:
-    """What paragraph and character styles mean, by their ids; each takes over what it does not say itself."""
+    """Paragraph and character styles by id; each inherits what it does not set."""
 
     def __init__(self, trees: Iterable[Any]) -> None:
         self._styles: dict[str, Any] = {}
@@ -138,7 +138,7 @@ class _Styles:
                     continue
                 style.set(_tag("w:type"), style.get(_tag("w:type"), "paragraph"))
                 if (id := style.get(_tag("w:styleId"))) is None:
-                    _remove(style)  # nothing can refer to it, and mammoth stumbles over it
+                    _remove(style)  # nothing can refer to it, and mammoth fails on it
                 else:
                     self._styles[id] = style
 
@@ -163,7 +163,7 @@ class _Styles:
         )
 
     def level(self, id: str | None) -> int | None:
-        """Of a heading, from 1; 0 is a title's."""
+        """The level of a heading, from 1; 0 for a title."""
         for style in self._chain(id):
             name = _value(style, "w:name") or ""
             if name.lower() == "title":
@@ -180,7 +180,7 @@ def _outline(value: str) -> int | None:
 
 
 def _spell_out(tree: Any, styles: _Styles) -> int:
-    """Write down as plain runs what only Word knows to show; returns how many characters are hidden, and left out."""
+    """Write as plain runs what only Word can show; returns how many hidden characters were left out."""
     for choices in list(tree.iter(_tag("mc:AlternateContent"))):
         fallback = choices.find("mc:Fallback", _NAMES)
         if fallback is None or not _text(fallback):
@@ -241,7 +241,7 @@ def _spell_out(tree: Any, styles: _Styles) -> int:
 
 
 def _as_vml(drawing: Any) -> None:
-    """A drawing with text in it as its older form, which mammoth reads."""
+    """A drawing that contains text, in the older form that mammoth reads."""
     picture, box = _element("w:pict"), _element("v:textbox")
     picture.append(box)
     box.extend(drawing.iter(_tag("w:txbxContent")))
@@ -273,12 +273,12 @@ def _latex(formula: Any) -> str:
 
     try:
         return f"${omml.oMath2Latex(ElementTree.fromstring(etree.tostring(formula))).latex}$"
-    except Exception:  # what it does not know
+    except Exception:  # what mammoth does not know
         return linear(formula)
 
 
 def _mark_headings(body: Any, styles: _Styles, numbers: Numbering) -> None:
-    """Name the style of headings by their level, and write the numbers down that Word counts."""
+    """Name the styles of headings by level, and write out the numbers that Word counts."""
     levels: dict[Any, int] = {}
     for paragraph in body.iter(_tag("w:p")):
         properties = paragraph.find("w:pPr", _NAMES)
@@ -306,7 +306,7 @@ def _mark_headings(body: Any, styles: _Styles, numbers: Numbering) -> None:
 
 
 def _place_notes(body: Any, notes: dict[str, dict[str, Any]]) -> None:
-    """Put footnotes, endnotes and comments below the paragraph they belong to, where they are read with it."""
+    """Put footnotes, endnotes and comments below their paragraph, so that they are read with it."""
     number = 0
     for paragraph in list(body.iter(_tag("w:p"))):
         below: list[Any] = []
@@ -343,7 +343,7 @@ def _after_properties(paragraph: Any, run: Any) -> None:
 
 
 def _place_around(body: Any, around: Iterable[Any]) -> None:
-    """What pages have above and below their text, once: names, versions and the like, but no page numbers."""
+    """The pages' headers and footers, once: names, versions and the like, but no page numbers."""
     said: dict[str, None] = {}
     for tree in around:
         for paragraph in tree.iter(_tag("w:p")):

@@ -1,4 +1,4 @@
-"""XML as lxml reads it: nothing is fetched, and no entity is put in."""
+"""XML by lxml: nothing is fetched, and entities are not expanded."""
 
 from __future__ import annotations
 
