@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from email.utils import parsedate_to_datetime
 
 FIRST_PAUSE = 0.2  # seconds
 LONGEST_PAUSE = 5.0
@@ -13,6 +14,18 @@ LONGEST_PAUSE = 5.0
 def passing(status: int) -> bool:
     """Whether a request refused with this HTTP status may be accepted later."""
     return status in (408, 429) or status >= 500
+
+
+def asked_for(retry_after: str | None) -> float | None:
+    """What a Retry-After header asks for, in seconds or as a date (RFC 9110, section 10.2.3)."""
+    try:
+        seconds = float(retry_after or "")
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(retry_after or "").timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 class Patience:

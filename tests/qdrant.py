@@ -9,6 +9,7 @@ answers that were prepared for it.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import socket
 import threading
@@ -113,6 +114,10 @@ class OneAtATime:
         self.slow_from = 10**9
         """Points, of which a write takes `slow` seconds."""
         self.slow = 0.0
+        self.minute = 60.0
+        """Seconds of a minute, for its rates."""
+        self._left: dict[str, tuple[float, float]] = {}
+        """What is left of each rate, and since when (`time.monotonic`)."""
 
     def close(self) -> None:
         """A server outlives its clients."""
@@ -166,6 +171,7 @@ class OneAtATime:
                     "Please delete an existing index before creating a new one.",
                 )
             return
+        self._check_rate(strict, name, args, options)
         for given in ("limit", "timeout"):
             most = strict.max_query_limit if given == "limit" else strict.max_timeout
             _check_limit(options.get(given), most, given)
@@ -197,6 +203,41 @@ class OneAtATime:
                     f"[{', '.join(sorted(types))}]",
                     "Create an index for this key or use a different filter.",
                 )
+
+    def _check_rate(
+        self, strict: models.StrictModeConfigOutput, name: str, args: tuple[Any, ...], options: dict[str, Any]
+    ) -> None:
+        """As lib/collection/src/operations/point_ops and lib/common/common/src/rate_limiting.rs: points count."""
+        match name:
+            case "upsert":
+                kind, rate, cost = "Write", strict.write_rate_limit, len(args[1])
+            case "delete" | "set_payload":
+                kind, rate, cost = "Write", strict.write_rate_limit, 5
+            case "retrieve":
+                kind, rate, cost = "Read", strict.read_rate_limit, len(args[1])
+            case "scroll" | "count" | "query_points":
+                kind, rate, cost = "Read", strict.read_rate_limit, 1
+            case _:
+                return
+        if rate is None:
+            return
+        if cost > rate:
+            reason = "request larger than rate limiter capacity, please try to split your request"
+            _too_much(f"{kind} rate limit exceeded, {reason}", None)
+        now = time.monotonic()
+        left, since = self._left.get(kind, (float(rate), now))
+        left = min(float(rate), left + (now - since) * rate / self.minute)
+        self._left[kind] = left - cost if left >= cost else left, now
+        if left < cost:
+            seconds = math.ceil((cost - left) * self.minute / rate)
+            needs = f"Operation requires {cost} tokens but only {left:.1f} were available"
+            _too_much(f"{kind} rate limit exceeded: {needs}. Retry after {seconds}s", seconds)
+
+
+def _too_much(reason: str, seconds: int | None) -> None:
+    body = {"status": {"error": f"Rate limiting exceeded: {reason}"}, "time": 0}
+    headers = {} if seconds is None else {"Retry-After": str(seconds)}
+    raise UnexpectedResponse(429, "", TypeAdapter(Any).dump_json(body), httpx.Headers(headers))
 
 
 def _refuse(reason: str, help_: str, status: int = 400) -> None:
@@ -401,7 +442,8 @@ class Server:
         try:
             result = await run_in_threadpool(work, client, name, asked)
         except UnexpectedResponse as error:
-            return JSONResponse(error.structured(), error.status_code or 400)
+            headers = dict(error.headers) if error.status_code == 429 else None
+            return JSONResponse(error.structured(), error.status_code or 400, headers)
         except ValueError as error:  # of a collection that is not there
             return _failed(str(error), 404)
         if prepared is not None:

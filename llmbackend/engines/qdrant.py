@@ -11,6 +11,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -387,9 +388,10 @@ class QdrantIndex(ABC):
             if name not in newest or newest[name][1] != digest:
                 self.discard([(name, digest)])
 
-    def _portions(self, items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
-        for start in range(0, len(items), self._named_at_once):
-            yield items[start : start + self._named_at_once]
+    def _portions(self, items: Sequence[_Item], most: float = inf) -> Iterator[Sequence[_Item]]:
+        size = int(min(most, self._named_at_once))
+        for start in range(0, len(items), size):
+            yield items[start : start + size]
 
     def _in_portions(self, items: Sequence[_Item], work: Callable[[Sequence[_Item]], None]) -> None:
         waiting = list(self._portions(items))
@@ -397,10 +399,11 @@ class QdrantIndex(ABC):
             some = waiting.pop(0)
             try:
                 work(some)
-            except InvalidRequest:
-                if len(some) <= self._named_at_once:
+            except InvalidRequest as error:
+                if len(some) == 1 or not error.details.get("strict"):
                     raise
-                waiting[:0] = self._portions(some)  # the server takes fewer than thought
+                # The server takes fewer than thought.
+                waiting[:0] = self._portions(some, len(some) // 2)
 
     @property
     def _named_at_once(self) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from ..backoff import Patience
+from ..backoff import Patience, asked_for
 from ..errors import BackendError, BackendTimeout, LLMBackendError, Overloaded
 from .qdrant_refusals import refusal
 
@@ -105,9 +105,12 @@ class Connection:
             raise
         except ResourceExhaustedResponse as error:
             raise Overloaded(
-                f"{where} has too much to do", details={**for_now, "retry_after": error.retry_after_s}
+                f"{where} has too much to do: {error}",
+                details={**for_now, "retry_after": error.retry_after_s},
             ) from error
         except UnexpectedResponse as error:
+            if (seconds := asked_for(error.headers.get("Retry-After"))) is not None:
+                about["retry_after"] = seconds
             raise refusal(
                 error.status_code or 0, error.content.decode(errors="replace"), where, about
             ) from error

@@ -25,7 +25,11 @@ _NO_INDEX = re.compile(
 _TOO_LARGE = re.compile(r"larger than allowed|too large|length limit exceeded", re.I)
 _TOO_MANY = re.compile(r"(Filter condition|Condition size) limit reached \((\d+) > (\d+)\)")
 _STRICT = re.compile(r"Limit exceeded|disabled!")
-_FULL = re.compile(r"(storage size|points) limit .*reached|Max .* reached|quota|disk", re.I)
+# More points than a minute's rate: as often as it is asked, it never passes.
+_NEVER = re.compile(r"larger than rate limiter capacity|split your request", re.I)
+_FULL = re.compile(
+    r"(storage size|points) limit .*reached|Max .* reached|quota|disk|resident memory|memory usage", re.I
+)
 
 
 def refusal(status: int, body: str, where: str, about: dict[str, Any]) -> LLMBackendError:
@@ -48,7 +52,7 @@ def refusal(status: int, body: str, where: str, about: dict[str, Any]) -> LLMBac
             f"filters: {found[2]} {what}, and {where} takes {found[3]} (strict mode): ask for less at a time",
             details={**details, "limit": int(found[3]), "strict": True},
         )
-    if status == 400 and _STRICT.search(said):
+    if (status == 400 and _STRICT.search(said)) or (status == 429 and _NEVER.search(said)):
         return InvalidRequest(
             f"{where} takes no such request (strict mode): {said}", details={**details, "strict": True}
         )
@@ -57,7 +61,7 @@ def refusal(status: int, body: str, where: str, about: dict[str, Any]) -> LLMBac
             f"{where} takes no request of that size: {said}", details={**details, "too_large": True}
         )
     if status == 429:
-        return Overloaded(f"{where} has too much to do", details={**details, "passing": True})
+        return Overloaded(f"{where} has too much to do: {said}", details={**details, "passing": True})
     if status == 507 or (400 <= status < 500 and _FULL.search(said)):
         return InsufficientStorage(f"{where} has no room: {said}", details=details)
     if passing(status) or (status != 404 and _PARTIAL.search(said)):

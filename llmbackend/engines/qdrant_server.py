@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -182,18 +183,18 @@ class QdrantServerIndex(QdrantIndex):
             self._sweep_later()
         super()._begin(repair)
 
-    def _ask(self, ask: Ask[Result]) -> Result:
+    def _ask(self, ask: Ask[Result], *, again: bool = True) -> Result:
         """As the server's. `ask` may be called twice: the second time when limits have turned out to be others."""
         before = self._limits
         try:
-            return self._connection.ask(ask)
+            return self._connection.ask(ask, again=again)
         except LLMBackendError as error:
             if not error.details.get("strict"):
                 raise
             self._learn_indexes()
             if self._limits == before:
                 raise
-        return self._connection.ask(ask)
+        return self._connection.ask(ask, again=again)
 
     def _within(self, limit: int) -> int:
         """Points to ask for at once, of so many that are wanted."""
@@ -244,13 +245,17 @@ class QdrantServerIndex(QdrantIndex):
         """The server checks its own disk when it is written to."""
 
     def discard(self, versions: Sequence[tuple[str, str]]) -> None:
+        """What cannot be removed at once, as it could not be written, is removed later."""
         try:
-            super().discard(versions)
-        except LLMBackendError:
+            self._in_portions(versions, partial(self._discard, again=False))
+        except LLMBackendError as error:
+            log.warning("what was half written to %s could not be removed yet: %s", self._name, error)
             with self._sweeping:
                 self._undone.update(versions)
             self._sweep_later()
-            raise
+
+    def _discard(self, versions: Sequence[tuple[str, str]], *, again: bool = True) -> None:
+        self._delete(self._syntax.group(should=self._these(versions)), again=again)
 
     def _write(self, points: Sequence[Point]) -> None:
         with self._sweeping:
@@ -278,10 +283,21 @@ class QdrantServerIndex(QdrantIndex):
         return [uuid.UUID(record.id) for record in records if not record.payload]
 
     def _retrieved(self, ids: list[uuid.UUID], *, payload: bool | list[str]) -> Sequence[Any]:
-        names = [str(one) for one in ids]
-        found: Sequence[Any] = self._ask(
-            lambda client: client.retrieve(self._name, names, with_payload=payload, with_vectors=False)
-        )
+        found: list[Any] = []
+        waiting = [str(one) for one in ids]
+        while waiting:
+            names = waiting[: self._limits.read]
+            try:
+                found += self._ask(partial(self._retrieve, names, payload))
+            except InvalidRequest:
+                if len(names) <= (self._limits.read or len(names)):
+                    raise
+                continue  # the server takes fewer than thought
+            waiting = waiting[len(names) :]
+        return found
+
+    def _retrieve(self, names: list[str], payload: bool | list[str], client: Any) -> Sequence[Any]:
+        found: Sequence[Any] = client.retrieve(self._name, names, with_payload=payload, with_vectors=False)
         return found
 
     def _scroll(
@@ -325,10 +341,11 @@ class QdrantServerIndex(QdrantIndex):
             if offset is None:
                 return count
 
-    def _delete(self, where: Any) -> None:
+    def _delete(self, where: Any, *, again: bool = True) -> None:
         from qdrant_client import models
 
-        self._ask(lambda client: client.delete(self._name, models.FilterSelector(filter=where), wait=True))
+        selected = models.FilterSelector(filter=where)
+        self._ask(lambda client: client.delete(self._name, selected, wait=True), again=again)
 
     def keep_only(self, versions: Sequence[tuple[str, str]], older: Collection[str] | None = None) -> None:
         self._in_portions(versions, self._settle)
@@ -380,7 +397,7 @@ class QdrantServerIndex(QdrantIndex):
         try:
             self._remove_superseded(GRACE)
             with self._sweeping:
-                super().discard(list(self._undone))
+                self._in_portions(list(self._undone), self._discard)
                 self._undone.clear()
             left = self._syntax.group(must=self._gone())
             again = bool(self._scroll(left, 1, None, False)[0])
@@ -392,11 +409,8 @@ class QdrantServerIndex(QdrantIndex):
 
     def _remove_superseded(self, seconds: float, *, again: bool = True) -> None:
         """Points superseded for so long."""
-        from qdrant_client import models
-
         old = self._syntax.range("superseded", {"gte": 1, "lte": time.time_ns() - seconds * 1e9})
-        selected = models.FilterSelector(filter=self._syntax.group(must=[old]))
-        self._connection.ask(lambda client: client.delete(self._name, selected, wait=True), again=again)
+        self._delete(self._syntax.group(must=[old]), again=again)
 
     def _nearest(
         self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, conditions: Sequence[Condition]

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import re
 import sys
-import time
 from contextlib import AbstractContextManager
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
-from ..backoff import passing
+from ..backoff import asked_for, passing
 from ..errors import BackendError, BackendTimeout, InvalidRequest, LLMBackendError, NotFound, Overloaded
 
 BEGINNING = 8
@@ -61,7 +58,7 @@ class ServerErrors:
     def refusal(self, status: int, body: bytes, retry_after: str | None = None) -> LLMBackendError:
         """The error for a reply with an error status."""
         about: dict[str, Any] = {"backend": self._name, "status": status}
-        if passing(status) and (seconds := _seconds(retry_after)) is not None:
+        if passing(status) and (seconds := asked_for(retry_after)) is not None:
             about["retry_after"] = seconds
         said = self._said(_json(body)) or f"HTTP {status}"
         if status == 400 and b"no_db_connection" in body:
@@ -182,18 +179,6 @@ def _without(secret: str, text: str) -> str:
             forms |= {middle, middle.translate(_IN_URLS)}
     known = sorted(forms, key=len, reverse=True)
     return re.sub(rf"(?:{'|'.join(map(re.escape, known))})[\w*./+%=-]*", "***", text)
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """What a Retry-After header asks for, in seconds or as a date (RFC 9110, section 10.2.3)."""
-    try:
-        seconds = float(retry_after or "")
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(retry_after or "").timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _json(body: bytes) -> Any:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from qdrant_client.http.exceptions import UnexpectedResponse
 
 from llmbackend import BackendError, InvalidRequest, backoff
 from llmbackend.engines import qdrant_server
@@ -155,6 +157,31 @@ def test_a_server_gone_for_long_fails_the_ingest_and_nothing_stays_half_written(
         time.sleep(0.1)
     assert sorted(one.id for one in client.list_documents("x")) == ["d0", "d1", "d2"]
     assert client.rag_ingest(long, "x").added == 1
+
+
+def test_a_write_that_fails_is_told_by_its_own_reason_and_is_not_waited_for_twice(
+    connect: Connect, server: Server
+) -> None:
+    client = connect(upstream_timeout=2)
+    client.rag_ingest(_sheets(0, 1), "x")
+    server.client.refusals["upsert"] = "the reason"
+    delete = server.client.delete
+    refused = 0
+
+    def away(*args: Any, **options: Any) -> Any:
+        nonlocal refused
+        refused += 1
+        if refused == 1:
+            server.client.prepared = [Prepared(503)] * 1000  # from now on
+            raise UnexpectedResponse(503, "", b"", httpx.Headers())
+        return delete(*args, **options)
+
+    server.client.__dict__["delete"] = away
+    with pytest.raises(BackendError, match="the reason"):
+        client.rag_ingest(_sheets(1, 2), "x")
+    assert refused == 1, "the removal of what was half written is left to later"
+    server.client.refusals.clear()
+    server.client.prepared.clear()
 
 
 def test_of_several_addresses_those_that_answer_are_asked(connect: Connect, server: Server) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llmbackend import InsufficientStorage, InvalidRequest, LLMBackendClient
+from llmbackend import InsufficientStorage, InvalidRequest, LLMBackendClient, Overloaded
 from llmbackend.engines import qdrant_payload_indexes
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
@@ -198,6 +199,38 @@ def test_limits_that_come_later_are_learnt(connect: Connect, server: Server) -> 
     server.client.strict = LOW
     assert client.rag_ingest(_sheets(20, edition=2), "x").updated == 20
     assert len(_found(client, {}, top_k=20)) == 20
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["known", "set meanwhile"])
+def test_a_minutes_rates_are_kept_to(connect: Connect, server: Server, later: bool) -> None:
+    """A request of more points than a minute's rate never passes."""
+    rates = CLOUD.model_copy(update={"write_rate_limit": 16, "read_rate_limit": 8})
+    server.client.minute = 0.005
+    client = connect()
+    if later:
+        client.create_collection("x")
+        client.rag_search("sheet", "x")
+    server.client.strict = rates
+    assert client.rag_ingest(_sheets(40), "x").added == 40
+    assert client.rag_ingest(_sheets(40, edition=2), "x").updated == 40
+    assert len(_found(client, {}, top_k=30)) == 30
+    assert client.delete_documents("x", [f"d{n}" for n in range(20)]).deleted == 20
+    assert client.get_collection("x").documents == 20
+
+
+def test_a_rate_that_is_used_up_for_longer_than_the_time_out_is_told(
+    connect: Connect, server: Server
+) -> None:
+    client = connect()
+    client.rag_ingest(_sheets(1), "x")
+    server.client.strict = CLOUD.model_copy(update={"write_rate_limit": 6})
+    server.client.minute = 6 * 60.0
+    server.client._left["Write"] = (0.0, time.monotonic())
+    began = time.monotonic()
+    with pytest.raises(Overloaded, match="Write rate limit exceeded") as caught:
+        client.rag_ingest([{"id": "new", "text": "Another one."}], "x")
+    assert 55 < caught.value.details["retry_after"] <= 60
+    assert time.monotonic() - began < 20, "nobody waits for what comes too late"
 
 
 def test_storage_that_is_used_up_is_told(connect: Connect, server: Server) -> None:
