@@ -1,7 +1,7 @@
-"""Which addresses a caller may have this server, or a model server, call: public ones, unless a setting allows others.
+"""Which addresses this server, or a model server, may call for a caller: public ones, unless a setting allows others.
 
-A URL is parsed once, by the parser of the HTTP client that calls it, and judged twice: by its host when it comes in,
-and by the address when the socket is made.
+A URL is parsed once, by the HTTP client's own parser, and checked twice: its host when the request arrives, and the
+address when the socket is made.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import yarl
 
 LOOKUP_SECONDS = 10.0
-"""For all names of a request together."""
+"""Seconds to look up all names of a request."""
 
 _NAME = re.compile(
     r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?"
@@ -38,10 +38,10 @@ class Refused(OSError):
 
 
 def is_public(address: str) -> bool:
-    """Whether a literal address is one of the public internet, whatever other address it carries within."""
+    """Whether a literal address is public, and so is any address embedded in it."""
     try:
         found = ipaddress.ip_address(address)
-    except ValueError:  # no address as the system writes one, or one of a zone, which is local
+    except ValueError:  # not a plain address, or one with a zone, which is local
         return False
     if isinstance(found, ipaddress.IPv6Address):
         if found.ipv4_mapped is not None:
@@ -60,7 +60,7 @@ def is_public(address: str) -> bool:
 def parsed(url: str, name: str, *, private: bool) -> yarl.URL:
     """The URL as the HTTP client sees it, its host in ASCII.
 
-    Raises InvalidRequest, which begins with `name`, if it is none that may be called, as far as the text tells.
+    Raises InvalidRequest, which begins with `name`, if the text alone shows that it may not be called.
     """
     import yarl
 
@@ -76,14 +76,14 @@ def parsed(url: str, name: str, *, private: bool) -> yarl.URL:
         raise wrong
     if not private:
         last = host.rstrip(".").rpartition(".")[2]
-        # What ends with a number is an address: the system reads 127.1, 0x7f.1 and 2130706433 as such.
+        # A host that ends with a number is an address: the system reads 127.1, 0x7f.1 and 2130706433 as such.
         if (_is_address(host) or _NUMBER.fullmatch(last)) and not is_public(host):
             raise InvalidRequest(f"{name}: {host} is no public address")
     return found
 
 
 def origin(url: str) -> str:
-    """Host and port, as the HTTP client sees them; empty for what is no URL."""
+    """Host and port as the HTTP client sees them; empty if it is not a URL."""
     import yarl
 
     try:
@@ -121,8 +121,8 @@ async def look_up(host: str, by: threads.Threads = threads.names) -> list[str]:
 async def check_names(hosts: Iterable[str], name: str) -> None:
     """Raise InvalidRequest if one of these names has an address that is not public, or none.
 
-    For URLs that another server fetches. It looks names up by itself: what may change between its look and this one is
-    for that server's own network to guard.
+    For URLs that another server fetches. That server resolves the name itself, and may get another address; preventing
+    that is left to its own network.
     """
 
     async def check(host: str) -> None:

@@ -1,7 +1,7 @@
-"""Who changed keys, deleted, shared, took out or was refused: a log in the database to which is only added.
+"""The audit log: who changed keys, deleted, shared, exported or was refused. The table is append-only.
 
-What is older than AUDIT_DAYS is removed. Refusals at the door are noted as the log has them: of one client and status
-twenty a minute, for whoever floods a server must not fill its disk.
+Entries older than AUDIT_DAYS are removed. Refused requests are limited to twenty a minute for each client and status,
+so that a flood of requests does not fill the disk.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ AUDITED = frozenset({
     "create_key", "rotate_key", "revoke_key", "share_collection", "unshare_collection", "delete_collection",
     "delete_documents", "delete_schedule", "delete_response", "export_collection", "import_collection", "approve", "reject",
 })  # fmt: skip
-"""Operations that are logged, whatever their outcome. Others are if they remove documents, or take out everything."""
+"""Operations that are always logged. Others are if they remove documents, or export everything."""
 _NAMES = ("key", "collection", "name", "response_id", "run_id")
 _DAY = 86400
 
@@ -44,7 +44,7 @@ table = Table(
 
 
 def target(operation: str, request: Any) -> str | None:
-    """What a request is about, if it is to be logged."""
+    """A request's target, if the request is to be logged."""
     given = vars(request)
     if (job := given.get("job_type")) is not None and (params := given.get("params")) is not None:
         about = params.get("collection")
@@ -52,7 +52,7 @@ def target(operation: str, request: Any) -> str | None:
         return f"{job} into {about}" if syncs else job if job == "backup" else None
     if operation not in AUDITED and not given.get("sync"):
         return None
-    if given.get("cursor") or given.get("token"):  # another page of what was noted
+    if given.get("cursor") or given.get("token"):  # a later page of an export that was logged
         return None
     about = next((str(given[name]) for name in _NAMES if given.get(name)), "")
     return f"{about} with {given['with_project']}" if "with_project" in given else about
@@ -69,7 +69,7 @@ class Audit:
         self._last: asyncio.Future[None] | None = None
 
     def ended(self, trace: Trace, outcome: str, seconds: float) -> None:
-        """Of a call: noted if it has a target."""
+        """Log a call that has ended, if it has a target."""
         if trace.target is not None:
             self.note(
                 project=trace.caller.project,
@@ -90,13 +90,13 @@ class Audit:
             self._written(self._database.write(_remove, _stamp(time.time() - self._keep)))
 
     async def log(self, reach: str | None, asked: AuditRequest) -> AuditLog:
-        """What was noted until now, the newest first; of one project, or of all where that is None."""
+        """The entries so far, newest first; of one project, or of all if that is None."""
         await self.settled()
         rows = await self._database.read(read, reach, asked.first, asked.action, asked.before, asked.limit)
         return AuditLog(entries=[AuditEntry.model_validate(row) for row in rows])
 
     async def settled(self) -> None:
-        """Once everything that was noted is written, or could not be."""
+        """Wait until all entries are written, or have failed."""
         if self._last is not None:
             await asyncio.wait([self._last])
 
@@ -129,7 +129,7 @@ def read(
     before: int | None,
     limit: int,
 ) -> list[dict[str, Any]]:
-    """The newest first; of one project, or of all where that is None."""
+    """Newest first; of one project, or of all if that is None."""
     query = select(table).where(table.c.at >= since).order_by(table.c.number.desc()).limit(limit)
     if project is not None:
         query = query.where(table.c.project == project)

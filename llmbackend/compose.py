@@ -1,4 +1,4 @@
-"""The wiring: every part made of the settings, given what it works with, started, and closed in order."""
+"""The wiring: makes every part from the settings, connects them, starts them, and closes them in order."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class Components:
         self.responder.agents = self.agents
 
     def _reading_ahead(self) -> ReadingAhead:
-        """Where the documents' own words answer, and static vectors find them: elsewhere nothing is gained by it."""
+        """Only where answers are quotes and a static model embeds; elsewhere reading ahead gains nothing."""
         settings = self.settings
         most = settings.read_ahead_chunks if settings.embedding_cache_mb else 0
         if self.chat.abstracts or not isinstance(self.embedder.model, StaticEmbedder):
@@ -233,7 +233,7 @@ class Components:
         return parts
 
     async def start(self) -> None:
-        """Take up what works in the background. Raises BackendError; then all is closed."""
+        """Start the background work. Raises BackendError, with everything closed."""
         try:
             self.usage.start()
             await self.collections.physical.tidy()
@@ -244,12 +244,12 @@ class Components:
             raise
 
     async def close(self) -> None:
-        """Give running jobs back, and let go of every file and connection."""
+        """Hand running jobs back, and close every file and connection."""
         await self._opened.aclose()
 
 
 def _disk_of_jobs(settings: Settings, engine: Engine, disk: Disk) -> Disk | None:
-    """What the database is on; None if that is a server."""
+    """The disk of the database; None if that is a server."""
     file = engine.url.database if engine.dialect.name == "sqlite" else None
     if not file:
         return None
@@ -258,7 +258,7 @@ def _disk_of_jobs(settings: Settings, engine: Engine, disk: Disk) -> Disk | None
 
 
 def vector_engines(settings: Settings, writer: str, disk: Disk) -> tuple[QdrantEdge, QdrantServer | None]:
-    """That of this process, and the server, if one is set: new collections are made there then."""
+    """Edge in this process, and the Qdrant server if one is set, which then gets new collections."""
     edge = QdrantEdge(settings.data_dir / "collections", disk)
     if settings.qdrant_url is None:
         return edge, None

@@ -1,6 +1,6 @@
-"""Whether the servers that are set up answer: Qdrant, Redis, and those that embed and rerank.
+"""Checks whether the configured servers answer: Qdrant, Redis, embedding and rerank servers.
 
-Chat servers are not asked: their own calls tell of them. The doctor looks closer, and is not asked every few seconds.
+Chat servers are not asked: their state is known from calls. The doctor checks more, but not every few seconds.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from .errors import BackendError
 from .settings import Settings
 
 AGE_SECONDS = 5.0
-"""For which an answer is good enough: however often anybody asks, a server is not asked more often."""
+"""Seconds for which an answer is reused, however often anybody asks."""
 ANSWER_SECONDS = 2.0
-"""Within which a server has to answer."""
+"""Seconds within which a server must answer."""
 WAIT_SECONDS = 0.5
-"""For which whoever asks may have to wait; after that, what was known before is told. Kubernetes gives a probe 1 s."""
+"""Seconds that a caller waits at most; then it gets the previous answer. A Kubernetes probe has 1 s."""
 
 Probe = Callable[[], Awaitable[None]]
 """Returns if the server answers, else raises."""
@@ -34,13 +34,13 @@ class Dependencies:
 
     def __init__(self, probes: Mapping[str, Probe]) -> None:
         self.parts: dict[str, str] = {}
-        """Those that have been asked, each "ok" or with what is wrong."""
+        """The servers asked so far, each "ok" or with what is wrong."""
         self._probes = probes
         self._asked: dict[str, float] = {}
         self._under_way: dict[str, asyncio.Task[None]] = {}
 
     async def look(self) -> None:
-        """Ask all that were not asked of late, at the same time, and wait a moment for their answers."""
+        """Ask all that were not asked recently, at the same time, and wait a moment for the answers."""
         moment = time.monotonic()
         for name, probe in self._probes.items():
             if name not in self._under_way and moment - self._asked.get(name, -math.inf) >= AGE_SECONDS:
@@ -58,7 +58,7 @@ class Dependencies:
             told = f"no answer within {ANSWER_SECONDS:g} s"
         except BackendError as error:
             told = error.message
-        except Exception as error:  # of aiohttp, or of redis; what they say may name addresses, and is logged
+        except Exception as error:  # errors of aiohttp or redis may name addresses, so they are only logged
             told = f"cannot be reached ({type(error).__name__})"
             if self.parts.get(name) != told:
                 log.warning("%s cannot be reached: %s", name, error)
@@ -67,7 +67,7 @@ class Dependencies:
         self.parts[name] = told
 
     async def close(self) -> None:
-        """Break off what is under way."""
+        """Cancel checks under way."""
         for task in (tasks := list(self._under_way.values())):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -91,7 +91,7 @@ async def _answers(url: str) -> None:
     import aiohttp
 
     async with aiohttp.ClientSession() as session, session.get(url, allow_redirects=False) as reply:
-        if reply.status >= 500:  # some have no such path, or want a key for it: they are there
+        if reply.status >= 500:  # some have no such path or want a key for it, but they answer
             raise BackendError(f"it answers {reply.status}")
 
 

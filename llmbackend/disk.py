@@ -1,4 +1,4 @@
-"""Room on a disk, asked for before anything is written.
+"""Disk space, checked before anything is written.
 
 The embedded vector engine writes to files that are mapped into memory: where the disk is full, the system ends the
 process for it (SIGBUS), and no code can prevent that. So some space always stays free, and writes are refused before
@@ -24,7 +24,7 @@ DELETING = 0.75
 
 
 RESERVE = 256 * 2**20
-"""Bytes, but not more than a quarter of the disk: for the holes in the engine's files, for SQLite, and for others."""
+"""Bytes, at most a quarter of the disk: for sparse parts of the engine's files, for SQLite, and for other programs."""
 SMALL = 8 * 2**20
 """With fewer free bytes, a disk counts as full."""
 
@@ -38,13 +38,13 @@ class _Usage(Protocol):
 
 
 class Disk:
-    """The disk that a folder is on, of which `reserve` bytes stay free. Safe to share by threads."""
+    """The disk of a folder, of which `reserve` bytes stay free. Thread-safe."""
 
     def __init__(self, folder: Path, reserve: int) -> None:
         self.folder = folder
         self.reserve = reserve
         self._changing = threading.Lock()
-        self._promised = 0  # bytes that writes under way may still take
+        self._promised = 0  # bytes that writes under way may still use
 
     @classmethod
     def of(cls, folder: Path, reserve_mb: int | None) -> Disk:
@@ -56,7 +56,7 @@ class Disk:
 
     @property
     def free(self) -> int:
-        """Free bytes; asked each time, which takes microseconds."""
+        """Free bytes; read each time, which takes microseconds."""
         return self._usage().free
 
     def _usage(self) -> _Usage:
@@ -70,7 +70,7 @@ class Disk:
 
     @property
     def problem(self) -> str | None:
-        """Why even small writes are refused, or soon will be."""
+        """Why even small writes are refused, or soon will be; None if they are not."""
         try:
             self.require(SMALL)
         except (InsufficientStorage, BackendError) as error:
@@ -78,13 +78,13 @@ class Disk:
         return None
 
     def require(self, needed: int, share: float = 1.0) -> None:
-        """Raises InsufficientStorage unless so many bytes can be written, and this share of the reserve stays free."""
+        """Raise InsufficientStorage unless so many bytes can be written while this share of the reserve stays free."""
         with self._changing:
             self._require(needed, share)
 
     @contextmanager
     def writing(self, needed: int, share: float = 1.0) -> Iterator[None]:
-        """Held around a write of at most so many bytes, which are reserved meanwhile; raises as `require`."""
+        """Reserve so many bytes during a write; raises as `require`."""
         with self._changing:
             self._require(needed, share)
             self._promised += needed
@@ -101,7 +101,7 @@ class Disk:
 
 
 def full(folder: Path, free: int | None = None, needed: int | None = None) -> InsufficientStorage:
-    """The error for a disk that has no room, or not enough."""
+    """The error for a disk without enough space."""
     details = {"path": str(folder), "free": free, "needed": needed}
     numbers = ""
     if free is not None and needed is not None:

@@ -1,4 +1,4 @@
-"""A backend's health: whether it is ready, its sizes and load, and what is wrong with the parts it uses."""
+"""A backend's health: whether it is ready, its sizes and load, and problems of its parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class State(NamedTuple):
     """Sizes and load of all parts."""
 
     jobs: dict[tuple[str, str], int]
-    """By type and status."""
+    """Number of jobs by type and status."""
     ages: dict[tuple[str, str], float]
     collections: int
     disk_free: int
@@ -26,7 +26,7 @@ class State(NamedTuple):
     cache_hits: int
     cache_misses: int
     tokens: dict[tuple[str, str], int]
-    """By model, and whether they were prompt, completion or embedded."""
+    """Tokens by model and kind: prompt, completion or embedded."""
     upstream_errors: dict[tuple[str, str], int]
     limits: dict[str, int]
     parts: dict[str, str]
@@ -93,7 +93,7 @@ async def diagnosis(parts: Components, caller: Caller) -> schemas.Diagnosis:
 
 
 async def _storage(parts: Components, caller: Caller) -> list[schemas.Check]:
-    """What limited projects have stored: the caller's own, or, to the administrator, those that have most of what they may."""
+    """Storage of projects with limits: the caller's own, or for the administrator those nearest to their limits."""
     projects = {caller.project}
     if caller.everywhere:
         projects |= {name.project for name in parts.collections.names()}

@@ -1,4 +1,4 @@
-"""Writes JSON piece by piece: whoever writes a piece, pydantic or json, holds the interpreter's lock until it is done."""
+"""Writes JSON piece by piece: pydantic and json hold the interpreter's lock while they write a piece."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pydantic import BaseModel
 from . import threads
 
 INLINE_ITEMS = 16
-"""Items of which a result is written on the loop, which is over before a thread has begun."""
+"""A result of at most so many items is written on the event loop: starting a thread would take longer."""
 PIECE = 2**18
-"""Characters that are written at once: a millisecond's work."""
+"""Characters written at once, which takes about a millisecond."""
 
 
 async def dumps(value: Any) -> bytes:
-    """What `json.dumps` writes of dicts with names, lists and single values; of many or long ones in a thread."""
+    """Like `json.dumps`, for dicts with string keys, lists and scalars; many or long ones are written in a thread."""
     return await threads.processor(_dumps, value) if _is_large(value) else json.dumps(value).encode()
 
 
@@ -55,7 +55,7 @@ def _is_large(value: Any) -> bool:
 
 
 def size(value: Any, most: float = math.inf) -> int:
-    """About how many characters it takes to write a value, of JSON's own types; counted until they are more than `most`."""
+    """The approximate length of a value as JSON; counting stops once it exceeds `most`."""
     characters, left = 0, [value]
     while left and characters <= most:
         one = left.pop()
@@ -72,7 +72,7 @@ def size(value: Any, most: float = math.inf) -> int:
 
 
 def few(result: BaseModel) -> bool:
-    """Whether a result is a list of a few items, or several such lists, or has single values only."""
+    """Whether a result has scalars and short lists only."""
     values = vars(result).values()
     if lengths := [len(value) for value in values if _items(value)]:
         return max(lengths) <= INLINE_ITEMS
@@ -80,7 +80,7 @@ def few(result: BaseModel) -> bool:
 
 
 def write(result: BaseModel) -> bytes:
-    """What `model_dump_json` writes, each item of its lists by itself."""
+    """Like `model_dump_json`, with each item of its lists written separately."""
     written = bytearray(b"{")
     for name in type(result).model_fields:
         value = getattr(result, name)

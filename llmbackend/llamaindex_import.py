@@ -1,4 +1,4 @@
-"""LlamaIndex takes seconds to import, and does not stand two threads that import parts of it at the same time."""
+"""Imports LlamaIndex, which takes seconds and fails if two threads import parts of it at the same time."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _loading = threading.Lock()
 
 
 def load() -> None:
-    """Load all that this package uses of it, once. Blocks: call it in a thread, before anything is imported of it."""
+    """Import everything of it that this package uses, once. Blocks: call it in a thread, before importing any of it."""
     with _loading, giving_way():
         import llama_index.core.node_parser
         import llama_index.core.workflow  # noqa: F401
         from llama_index.core.utils import get_tokenizer, globals_helper
 
-        # Both are loaded when first used, without a lock either.
+        # Both are loaded lazily, without a lock.
         get_tokenizer()
         _ = globals_helper.punkt_tokenizer
         if (
             gc.get_freeze_count()
-        ):  # a server, which leaves out what stays when it looks for garbage (server/app.py)
+        ):  # a server, which excludes permanent objects from garbage collection (server/app.py)
             gc.freeze()
 
 
 class GivesWay:
-    """Among those that find modules: finds none, but lets small requests go first between two of them (precedence.py)."""
+    """An import finder that finds nothing; between two imports it lets small requests go first (precedence.py)."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
@@ -43,7 +43,7 @@ class GivesWay:
 
 @contextmanager
 def giving_way() -> Iterator[None]:
-    """What is imported within in a thread holds nobody up for all of its seconds."""
+    """Imports in this block, in a thread, let other work run in between."""
     finder = GivesWay()
     sys.meta_path.insert(0, finder)
     try:
@@ -53,7 +53,7 @@ def giving_way() -> Iterator[None]:
 
 
 def tokenizer() -> Callable[[str], Sized]:
-    """LlamaIndex's: the application's own, if that has set one; else the same as LlamaIndex would load, without it."""
+    """LlamaIndex's tokenizer: the one that the application has set, else the one that LlamaIndex would load."""
     with _loading:
         if "llama_index.core" in sys.modules:
             from llama_index.core.utils import get_tokenizer
@@ -64,7 +64,7 @@ def tokenizer() -> Callable[[str], Sized]:
         spec = find_spec("llama_index.core")
         assert spec is not None
         assert spec.origin is not None
-        # LlamaIndex ships what tiktoken would download, and names it in the same way.
+        # LlamaIndex ships the file that tiktoken would download, under the same name.
         shipped = str(Path(spec.origin).with_name("_static") / "tiktoken_cache")
         named = "TIKTOKEN_CACHE_DIR" in os.environ
         if not named:

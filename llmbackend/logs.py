@@ -1,4 +1,4 @@
-"""What a server and a worker write to stderr: a line for each event, as text or as JSON."""
+"""The log of a server or worker on stderr: one line per event, as text or JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from . import tracing
 
 
 class _OneLine(logging.Formatter):
-    """A message is one line, whatever a caller or a model's server had it say; a traceback follows as it is."""
+    """Keeps a message on one line, whatever text of a caller or model server is in it; a traceback follows unchanged."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         line = super().formatMessage(record)
@@ -20,7 +20,7 @@ class _OneLine(logging.Formatter):
 
 
 class _JSON(logging.Formatter):
-    """`{time, level, logger, message}`, with `error` where there is a traceback, and a call's numbers by name."""
+    """`{time, level, logger, message}`, plus `error` with a traceback, and a call's numbers by name."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -36,7 +36,7 @@ class _JSON(logging.Formatter):
 
 
 def write(level: str, form: Literal["text", "json"]) -> None:
-    """Write the log of this process, ours from a level on and others' warnings."""
+    """Configure this process's log: ours from the given level, warnings of other packages."""
     handler = logging.StreamHandler()
     text = _OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s")
     tracing.AS_JSON = form == "json"

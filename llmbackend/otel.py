@@ -11,13 +11,13 @@ from .errors import InvalidRequest
 from .tracing import Trace
 
 _NAMES = {"chat": "chat", "embed": "embeddings", "batch_chat": "chat", "batch_embed": "embeddings"}
-"""What the conventions call an operation; others have our names."""
+"""Operation names of the conventions; other operations keep ours."""
 
 
 def observer(*, export: bool) -> Callable[[Trace, str, float], None]:
-    """Makes a span of each call that has ended, with the provider that this process has.
+    """A listener that makes a span of each call that has ended, with this process's tracer provider.
 
-    To `export` is to make one, where there is none, that sends them where OTEL_EXPORTER_OTLP_ENDPOINT says.
+    With `export`, if there is no provider, one is made that sends spans to OTEL_EXPORTER_OTLP_ENDPOINT.
     Raises InvalidRequest if OpenTelemetry is not installed.
     """
     try:
@@ -63,7 +63,7 @@ def observer(*, export: bool) -> Callable[[Trace, str, float], None]:
         span.end(end)
 
     def steps_of(step: Any, within: Any, first: int) -> None:
-        """A span of each step of an agent's run, in that which it is a part of."""
+        """A span for each step of an agent's run, inside its parent's."""
         began = first + int(step.began * 1e9)
         name = {"agent": "invoke_agent", "tool": "execute_tool", "model": "chat"}.get(step.kind, "step")
         attributes: dict[str, Any] = {"gen_ai.operation.name": name, "llmbackend.tokens": step.tokens}

@@ -1,4 +1,4 @@
-"""Panics of extensions written in Rust (the vector engine, tokenizers, pydantic) as errors of ours.
+"""Turns panics of Rust extensions (the vector engine, tokenizers, pydantic) into our errors.
 
 pyo3 raises them as a BaseException, which passes every `except Exception` and would end a worker, or a server.
 """
@@ -9,7 +9,7 @@ from .errors import BackendError
 
 
 def panicked(error: BaseException) -> bool:
-    """Whether it is a panic: each extension has a class of its own, by the same name."""
+    """Whether it is a panic; each extension has its own class of that name."""
     return type(error).__name__ == "PanicException" and not isinstance(error, Exception)
 
 
@@ -20,7 +20,7 @@ def as_error(error: BaseException) -> BackendError:
 
 
 class caught:
-    """A panic within is raised as a BackendError, of whose details `panic` is true."""
+    """Raise a panic in this block as a BackendError with `panic` in its details."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Stages that work at the same time, with short queues between them."""
+"""Stages that run concurrently, with short queues between them."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class _Put(NamedTuple, Generic[_Item]):
 async def ahead(
     items: AsyncGenerator[_Item, None], depth: int = AHEAD
 ) -> AsyncIterator[AsyncIterator[_Item]]:
-    """The same items, made in a task of their own while earlier ones are being used, at most `depth` in advance.
+    """The same items, produced by a task while earlier ones are used, at most `depth` ahead.
 
-    What making them raises is raised where they are used; leaving the block stops the making.
+    The producer's errors are raised to the consumer; leaving the block stops the producer.
     """
     waiting: asyncio.Queue[_Put[_Item]] = asyncio.Queue(depth)
 
@@ -87,10 +87,10 @@ async def side_by_side(
     at_once: int,
     window: int | None = None,
 ) -> AsyncIterator[AsyncIterator[_Made]]:
-    """What `work` makes of each item, in their order, made in tasks of their own, up to `at_once` at the same time.
+    """The result of `work` for each item, in order, computed by up to `at_once` tasks at the same time.
 
-    Of those after one that takes long, as many as the `window` holds are begun, else `at_once`. What it raises is raised in
-    its turn; leaving the block cancels what is still being worked on.
+    While one item takes long, up to `window` items after it (else `at_once`) are started. An error is raised in its turn;
+    leaving the block cancels the tasks.
     """
     turns = asyncio.Semaphore(at_once)
     under_way: dict[asyncio.Task[_Made], CancelScope] = {}

@@ -1,4 +1,4 @@
-"""Work that reports progress, as server-sent events."""
+"""Progress of work as server-sent events."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .schemas.base import Response
 Tell = Callable[[dict[str, Any]], None]
 
 Work = Callable[[Callable[..., None]], Awaitable[Response]]
-"""Calls what it is given with what is done, the total, the stage, and how far each stage is, if there are several."""
+"""Called with the numbers done and in total, the stage, and the progress of each stage if there are several."""
 
 
 def events(work: Work) -> AsyncIterator[bytes]:
-    """An event for each step of the work, one with its report, and the last."""
+    """An event for each step, one with the report, and the final one."""
     return sse.events(items(work))
 
 
@@ -39,7 +39,7 @@ def items(work: Work) -> AsyncGenerator[dict[str, Any]]:
 
 
 async def told(work: Callable[[Tell], Awaitable[dict[str, Any]]]) -> AsyncGenerator[dict[str, Any]]:
-    """What the work tells while it goes on, then what it returns. Leaving early cancels the work."""
+    """The progress of the work, then its result. Leaving early cancels the work."""
     items: asyncio.Queue[dict[str, Any] | BaseException] = asyncio.Queue()
     scope = CancelScope()
     last: dict[str, Any] | None = None

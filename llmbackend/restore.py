@@ -1,7 +1,7 @@
-"""A backup into an empty data directory (and database, and Qdrant server): wholly, or not at all.
+"""Restores a backup into an empty data directory (and database, and Qdrant server), completely or not at all.
 
-The rows of all that is restored come last, in one transaction; collections without a row are removed at the next start,
-as after any kill. Where collections and jobs are in two databases a file tells that it was not finished.
+All rows are written last, in one transaction; collections without a row are removed at the next start, as after any
+kill. If collections and jobs are in two databases, a file marks an unfinished restore.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from .settings import Settings
 from .storage import database, schema
 from .storage.data_dir import DataDirLock
 
-BATCH = 500  # chunks, or rows, at a time
+BATCH = 500  # chunks or rows at a time
 ASIDE = {manifests.models.name, shares.table.name}
-"""Tables that are in the database of collections, where that is another than the jobs'."""
+"""Tables in the database of collections, if that is not the jobs'."""
 
 Tell = Callable[[str, int, int], None]
 
 
 async def restore(file: Path, settings: Settings, tell: Tell) -> dict[str, int]:
-    """How many rows, collections and chunks there are now.
+    """Returns the numbers of rows, collections and chunks restored.
 
-    Raises InvalidRequest for a file that is no whole backup, before anything is written, Conflict where something is kept
-    already or the data directory is in use.
+    Raises InvalidRequest for a file that is not a complete backup, before anything is written, and Conflict if the target
+    is not empty or the data directory is in use.
     """
     header, counts = await threads.files(archive.check, file, lambda done: tell("check", done, 0))
     async with AsyncExitStack() as opened:
@@ -89,15 +89,15 @@ async def restore(file: Path, settings: Settings, tell: Tell) -> dict[str, int]:
 
 
 class _Restoring:
-    """Fills collections, which nobody sees before their rows are stored."""
+    """Fills collections, which are invisible until their rows are stored."""
 
     def __init__(
         self, collections: Collections, renamed: dict[str, str], tell: Tell, counts: Counter[str]
     ) -> None:
         self.restored: list[tuple[Manifest, tuple[int, int]]] = []
-        """And how many documents and chunks each has."""
+        """The numbers of documents and chunks of each."""
         self.renamed = renamed
-        """The data directory's name of old, and now: jobs are bound to it."""
+        """The data directory's old name and its new one: jobs are bound to it."""
         self._collections = collections
         self._tell = tell
         self._counts = counts
@@ -112,7 +112,7 @@ class _Restoring:
         return next((line for line in lines if "collection" in line), None)
 
     async def _fill(self, was: Manifest, lines: Iterator[Line]) -> Line | None:
-        """Returns the line of the next collection."""
+        """Returns the next collection's line."""
         engine = self._collections.physical.default
         made_with = self._collections.made_with(was.options)
         manifest = moved(was, engine.name, indexed=0, made_with=made_with)
@@ -144,7 +144,7 @@ class _Restoring:
 
 
 def _chunks(lines: Iterator[Line]) -> tuple[list[Line], Line | None]:
-    """The next chunks of a collection, and what follows on them."""
+    """The next chunks of a collection, and the line after them."""
     some: list[Line] = []
     for line in lines:
         if "chunk" not in line:
@@ -162,7 +162,7 @@ def _upsert(index: Any, some: list[Line]) -> None:
     index.upsert(list(chunks), np.stack(vectors))
 
 
-# What follows blocks.
+# The functions below block.
 
 
 def _require_empty(engine: Engine, settings: Settings) -> None:
@@ -177,7 +177,7 @@ def _require_empty(engine: Engine, settings: Settings) -> None:
 
 
 def _emptied(engine: Engine, holder: str) -> None:
-    """Of what a restore that was broken off has stored."""
+    """Remove what an interrupted restore has stored."""
     with database.transaction(engine) as connection:
         for row in connection.execute(select(manifests.table)).all():
             orphan = {"physical": row.physical or row.id, "engine": row.engine, "holder": holder}
@@ -198,7 +198,7 @@ def _store(databases: list[Engine], file: Path, restoring: _Restoring) -> None:
     with ExitStack() as stack:
         opened = [stack.enter_context(database.transaction(engine)) for engine in databases]
         of_collections = opened[-1]
-        for connection in opened:  # what a process that was started once has counted
+        for connection in opened:  # counts of a process that ran before
             for each in reversed(_tables()):
                 connection.execute(delete(each))
         rows = (line for line in archive.read(file) if "row" in line)
@@ -222,7 +222,7 @@ def _store(databases: list[Engine], file: Path, restoring: _Restoring) -> None:
 
 
 def _count_on(connection: Connection) -> None:
-    """PostgreSQL does not notice by itself that numbers were given."""
+    """Advance PostgreSQL's sequences: explicit numbers do not."""
     if connection.dialect.name == "postgresql":
         for table in _tables():
             column = table.autoincrement_column

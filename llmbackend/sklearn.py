@@ -84,7 +84,7 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
 
 def _texts(X: Any) -> Any:
-    """What can be cut into parts; of an array of one column, that."""
+    """A sliceable sequence of texts; of a one-column array, the column."""
     if hasattr(X, "iloc") and getattr(X, "ndim", 1) == 2 and X.shape[1] == 1:
         X = X.iloc[:, 0]
     if isinstance(X, np.ndarray) and X.ndim == 2 and X.shape[1] == 1:

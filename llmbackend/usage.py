@@ -1,8 +1,7 @@
 """Who used how much: requests, tokens, time and chunks by project, key, model, operation and day.
 
-Counted in memory as it happens, and added to the database twice a second: a process that is killed loses what it counted
-since then, at most a second. Where a model's server does not tell its tokens, they are estimated, and
-`estimated_tokens` says how many of the others are.
+Counts are kept in memory and added to the database twice a second, so that a killed process loses at most a second of
+them. If a model's server does not report tokens, they are estimated; `estimated_tokens` is the number of those.
 """
 
 from __future__ import annotations
@@ -52,14 +51,14 @@ table = Table(
 
 
 class Used(NamedTuple):
-    """By project, key, model, operation and day."""
+    """Counts by project, key, model, operation and day."""
 
     project: str
     key: str
     model: str
     operation: str
     day: int
-    """Since 1970, in UTC."""
+    """Days since 1970, in UTC."""
 
 
 class Listener(Protocol):
@@ -67,26 +66,27 @@ class Listener(Protocol):
 
 
 Watcher = Callable[["Trace", str, float], None]
-"""Called with a trace, its outcome, and the seconds that it took."""
+"""Called with a trace, its outcome, and its duration in seconds."""
 
 _KINDS = {"prompt_tokens": "prompt", "completion_tokens": "completion", "embedded_tokens": "embedded"}
 
 
 class Meter:
-    """Counts, from any thread."""
+    """Counts usage. Thread-safe."""
 
     def __init__(self, *listeners: Listener) -> None:
-        """`listeners` hear of each addition, too; they are quick."""
+        """`listeners` are called with each addition, and must be quick."""
         self._totals: dict[Used, dict[str, float]] = {}
         self._tokens: Counter[tuple[str, str]] = Counter()
-        self._counting = threading.RLock()  # entered twice where garbage collection ends a call that counts
+        # Reentrant, because garbage collection may end a call while another is counted.
+        self._counting = threading.RLock()
         self._listeners = listeners
         self._watchers: list[Watcher] = []
         self.failures: Counter[tuple[str, str]] = Counter()
-        """Failed attempts at model servers, by their names and the errors' codes."""
+        """Failed attempts, by model server and error code."""
 
     def watch(self, watcher: Watcher) -> None:
-        """Call it with each call that has ended; it has to be quick."""
+        """Call this listener with each call that has ended; it must be quick."""
         self._watchers.append(watcher)
 
     def finished(self, trace: Trace, outcome: str, seconds: float) -> None:
@@ -104,12 +104,12 @@ class Meter:
             listener(caller, counts)
 
     def tokens(self) -> dict[tuple[str, str], int]:
-        """By model and kind, since the start."""
+        """Tokens by model and kind since the start."""
         with self._counting:
             return dict(self._tokens)
 
     def take(self) -> dict[Used, dict[str, float]]:
-        """The counts since the last call of this."""
+        """The counts since the last call of this method."""
         with self._counting:
             taken, self._totals = self._totals, {}
         return taken
@@ -144,7 +144,7 @@ class Book:
                 await self.flush()
 
     async def flush(self) -> None:
-        """Write what was counted until now; once asked for, it is written even if whoever asked is cancelled."""
+        """Write the counts so far; the write goes on even if the caller is cancelled."""
         if taken := self._meter.take():
             try:
                 await self._database.write(_add, taken, durable=False)
@@ -155,7 +155,7 @@ class Book:
     async def report(
         self, reach: str | None, asked: UsageRequest, prices: Mapping[str, Price]
     ) -> UsageReport:
-        """What was counted until now, of one project, or of all where that is None."""
+        """The usage so far, of one project, or of all if that is None."""
         await self.flush()
         since, until = asked.days
         rows = await self._database.read(read, reach, asked.by.split(","), since, until, prices)
@@ -179,7 +179,7 @@ def _add(connection: Connection, taken: Mapping[Used, Mapping[str, float]]) -> N
     added = {name: table.c[name] + statement.excluded[name] for name in COUNTS}
     rows = [
         {**used._asdict(), "day": _day(used.day), **dict.fromkeys(COUNTS, 0), **taken[used]}
-        for used in sorted(taken)  # in one order, so that two processes do not wait for each other
+        for used in sorted(taken)  # always in the same order, so that two processes cannot deadlock
     ]
     connection.execute(statement.on_conflict_do_update(index_elements=BY, set_=added), rows)
 
@@ -197,7 +197,7 @@ def read(
     until: str,
     prices: Mapping[str, Price],
 ) -> list[dict[str, Any]]:
-    """The sums by these dimensions, the largest first by tokens; of one project, or of all where that is None."""
+    """The sums by these dimensions, most tokens first; of one project, or of all if that is None."""
     columns = [table.c[name] for name in dict.fromkeys((*by, "model"))]
     sums = [func.sum(table.c[name]).label(name) for name in COUNTS]
     query = select(*columns, *sums).where(table.c.day.between(since, until)).group_by(*columns)
@@ -221,7 +221,7 @@ def read(
 
 
 def cost(row: Mapping[str, Any], prices: Mapping[str, Price]) -> float:
-    """In the currency of the prices, of so many `prompt_tokens`, `completion_tokens` and `embedded_tokens` of a `model`."""
+    """The cost of these `prompt_tokens`, `completion_tokens` and `embedded_tokens` of a `model`, in the prices' currency."""
     price = next((price for name, price in prices.items() if fnmatchcase(row["model"], name)), Price())
     tokens = (row["prompt_tokens"], row["completion_tokens"], row["embedded_tokens"])
     return float(sum(count * cost for count, cost in zip(tokens, price, strict=True))) / 1_000_000

@@ -1,4 +1,4 @@
-"""Whether the parts that work in the background get on: what /health/ready tells."""
+"""Whether background work makes progress, for /health/ready."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 log = logging.getLogger(__name__)
 
 FAILURES = 3
-"""In a row: fewer may be an accident."""
+"""Failures in a row that count as a problem."""
 STUCK_SECONDS = 60.0
-"""For which a step may be under way."""
+"""Seconds after which a step counts as stuck."""
 LOG_SECONDS = 60.0
-"""Between two lines about the same failure."""
+"""Seconds between two log lines about the same failure."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class _Part:
 
 
 class Vitals:
-    """Noted by the parts, from any thread."""
+    """The state of background work. Thread-safe."""
 
     def __init__(self) -> None:
         self._parts: dict[str, _Part] = {}
@@ -44,7 +44,7 @@ class Vitals:
 
     @contextmanager
     def step(self, part: str) -> Iterator[None]:
-        """A step of a part; its error is noted, logged once a minute, and goes no further."""
+        """Run a step of a part; an error is noted and logged once a minute, not raised."""
         self.begun(part)
         try:
             yield
@@ -82,7 +82,7 @@ class Vitals:
             one.failures, one.since = 0, None
 
     def parts(self) -> dict[str, str]:
-        """All that have been at work, each "ok" or with what is wrong."""
+        """All parts that have run, each "ok" or with what is wrong."""
         moment = time.monotonic()
         with self._changing:
             return {name: one.state(moment) for name, one in self._parts.items()}

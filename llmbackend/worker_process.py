@@ -1,4 +1,4 @@
-"""A process that does jobs and nothing else: `llmbackend worker`, any number of them on one database."""
+"""A process that only runs jobs: `llmbackend worker`. Any number of them can share a database."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .errors import Conflict
 from .settings import Settings
 
 MOST = 1000
-"""Workers on one data directory."""
+"""Most workers on one data directory."""
 
 
 def run(settings: Settings, started: Callable[[str], None] = lambda folder: None) -> None:
-    """Do up to `settings.workers` jobs at once until stopped (SIGINT, SIGTERM), then hand back what is not done.
+    """Run up to `settings.workers` jobs at once until stopped (SIGINT, SIGTERM), then hand back unfinished ones.
 
     The jobs are those of DATABASE_URL, or of the server on the same DATA_DIR. Raises BackendError if it cannot start.
     """
@@ -42,7 +42,7 @@ async def _run(settings: Settings, started: Callable[[str], None]) -> None:
 
 
 async def _open(settings: Settings) -> Backend:
-    """On a folder of its own, the first that no other worker holds: the data directory itself is the server's."""
+    """Settings with a folder of its own, the first that no other worker holds; the data directory itself is the server's."""
     shared = settings.database_url or SecretStr(f"sqlite:///{settings.data_dir / 'state.db'}")
     for number in range(1, MOST):
         changed = {

@@ -1,4 +1,4 @@
-"""The kinds of job that are built in: what an attempt does. Importing this registers them."""
+"""The built-in job types. Importing this registers them."""
 
 from . import built_in, chats, responses
 

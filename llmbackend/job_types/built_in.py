@@ -1,4 +1,4 @@
-"""The kinds of job that are built in: long forms of what the operations do, batch by batch."""
+"""Built-in job types: operations on large inputs, batch by batch."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ..schemas.rag import DOCUMENTS
 from .concurrent_items import each
 
 EMBED_BATCH = 4096
-"""Texts, at most, and ..."""
+"""Most texts of a batch."""
 FIRST_BATCH = 64
-"""... at first: an attempt soon has something to show. Doubles while a batch takes less than half of BATCH_SECONDS."""
+"""Texts of the first batch, so that progress shows soon. Doubled while a batch takes less than half of BATCH_SECONDS."""
 BATCH_SECONDS = 1.0
-"""How long a batch may take: what is not saved yet is done again after a kill."""
+"""How long a batch may take: after a kill, unsaved work is done again."""
 BATCHES_AT_ONCE = 2
-"""With one, an embedding server would have nothing to do between two batches."""
+"""Batches at once; with one, an embedding server would idle between two batches."""
 
 
 class BatchEmbedParams(Request):
@@ -44,7 +44,7 @@ class BatchEmbedParams(Request):
     asks="embedding",
 )
 async def batch_embed(context: Context, params: BatchEmbedParams) -> dict[str, Any]:
-    """`{model, dimension, tokens, count, embeddings}`: a vector a text, in order; tokens is null where not told."""
+    """`{model, dimension, tokens, count, embeddings}`: a vector per text, in order; tokens is null if unknown."""
     embedder, results, total = context.services.embedder, context.results, len(params.texts)
     state: dict[str, Any] = {"dimension": 0, "tokens": 0, **(context.resume or {})}
     size = FIRST_BATCH
@@ -74,7 +74,7 @@ async def batch_embed(context: Context, params: BatchEmbedParams) -> dict[str, A
             await context.checkpoint(state)
 
     context.progress(results.count, total, "embed")
-    if total - results.count <= size:  # the only batch: tasks of its own would cost more than its texts
+    if total - results.count <= size:  # a single batch: extra tasks would cost more than the texts
         await keep(await embed(params.texts[results.count :]))
     else:
         async with side_by_side(batches(), embed, BATCHES_AT_ONCE) as embedded:
@@ -102,7 +102,7 @@ class RagIngestParams(RagIngestRequest):
 
 @job_type("rag_ingest", RagIngestParams, where="collections")
 async def rag_ingest(context: Context, params: RagIngestParams) -> dict[str, Any]:
-    """An ingest report. What an earlier attempt stored is unchanged, and costs nothing: no checkpoint is needed."""
+    """An ingest report. Documents stored by an earlier attempt count as unchanged, so no checkpoint is needed."""
     services = context.services
     name = context.collection(params.collection)
     async with services.collections.filling(name, params.chunk_size, params.chunk_overlap) as collection:
@@ -128,7 +128,7 @@ class ReindexParams(Request):
     tidy=lambda services, unfinished: services.collections.physical.tidy_after_jobs(unfinished),
 )
 async def reindex(context: Context, params: ReindexParams) -> dict[str, Any]:
-    """A reindex report. The new vectors are in a copy until the end, which a later attempt goes on with."""
+    """A reindex report. New vectors go to a copy, which a later attempt continues."""
     report = await rebuild.reindex(
         context.services.collections,
         context.collection(params.collection),

@@ -1,4 +1,4 @@
-"""Many chats as a job: the same ones once, each tried again by itself, and what all of it would take, told before."""
+"""Many chats as a job: equal prompts are asked once, each is retried on its own; also estimates the cost in advance."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from ..schemas.usage import Price
 from .concurrent_items import each
 
 PAUSE = 0.5
-"""Seconds before one that failed is asked again; twice as many before each further time, up to MOST_PAUSE."""
+"""Seconds before the first retry; doubled before each further one, up to MOST_PAUSE."""
 MOST_PAUSE = 30.0
 AROUND = 4
-"""Tokens that a chat template puts around a message, or a few more."""
+"""Tokens that a chat template adds to a message, rounded up."""
 
 
 @job_type("batch_chat", BatchChatParams, rows="replies", rights=("chat",), asks="chat")
 async def batch_chat(context: Context, params: BatchChatParams) -> dict[str, Any]:
-    """`{count, failed, replies: [{index, reply, parsed, model, usage, error, same_as}]}`, in order; one that fails leaves the others.
+    """`{count, failed, replies: [{index, reply, parsed, model, usage, error, same_as}]}`, in order; others go on if one fails.
 
-    One that was asked before is `same_as` that index, and has no usage of its own.
+    A repeated prompt is `same_as` the first one's index, and has no usage of its own.
     """
     total = len(params.prompts)
     failed: int = (context.resume or {}).get("failed", 0)
@@ -44,7 +44,7 @@ async def batch_chat(context: Context, params: BatchChatParams) -> dict[str, Any
         known = {row["index"]: row for row in await context.saved_rows() if row["index"] in repeated}
 
     async def reply(index: int) -> dict[str, Any]:
-        if (first := firsts[index]) != index:  # which has been begun before
+        if (first := firsts[index]) != index:  # which was started earlier
             if first not in known:
                 await repeated[first].wait()
             return {**known[first], "index": index, "usage": None, "same_as": first}
@@ -65,7 +65,7 @@ async def batch_chat(context: Context, params: BatchChatParams) -> dict[str, Any
 
 
 def _firsts(params: BatchChatParams) -> list[int]:
-    """For each prompt the first that is the same. Where chance has a say, each is asked: they are samples."""
+    """For each prompt the index of the first equal one; with a temperature its own, since replies are samples."""
     if params.temperature:
         return list(range(len(params.prompts)))
     seen: dict[str, int] = {}
@@ -111,7 +111,7 @@ async def _asked(context: Context, params: BatchChatParams, prompt: str | list[M
 
 
 def _for_now(error: LLMBackendError) -> bool:
-    """Whether it may go better a moment later."""
+    """Whether a retry may succeed."""
     status = error.details.get("status")
     return isinstance(error, BackendError | Overloaded) and (status is None or passing(status))
 
@@ -134,7 +134,7 @@ class ChatBatches:
 
 
 async def _plan(params: BatchChatParams, model: str, prices: Mapping[str, Price]) -> BatchChat:
-    """What the job would take; `model` is the one that it would ask."""
+    """What the job would take with this model."""
     told = await threads.processor(_counted, params)
     told.model = model
     if params.max_tokens is not None:
@@ -146,7 +146,7 @@ async def _plan(params: BatchChatParams, model: str, prices: Mapping[str, Price]
 
 
 def _count(params: BatchChatParams) -> BatchChat:
-    """How many there are."""
+    """The numbers of prompts and of distinct ones."""
     return BatchChat(count=len(params.prompts), distinct=len(set(_firsts(params))))
 
 

@@ -1,4 +1,4 @@
-"""Items of a job that are worked at several at a time, and come in their order, with word of when to save."""
+"""Runs a job's items several at a time; results come in order, each with whether to save."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..jobs.context import Context
 from ..pipeline import side_by_side
 
 SAVED_TOGETHER = 32
-"""Replies or analyses, at most, and all that came within SAVE_SECONDS."""
+"""Results after which they are saved, if SAVE_SECONDS have not passed before."""
 SAVE_SECONDS = 1.0
 WINDOW = 8
-"""For each that is asked for at once, so many may be there before one that takes long."""
+"""Results per concurrent item that may wait for a slow one before them."""
 
 _Made = TypeVar("_Made")
 
@@ -27,9 +27,9 @@ async def each(
     work: Callable[[int], Awaitable[_Made]],
     first: int | None = None,
 ) -> AsyncIterator[AsyncIterator[tuple[_Made, bool]]]:
-    """What `work` makes of each number up to `total`, in order, CHATS_AT_ONCE at the same time, and whether to save now.
+    """The result of `work` for each number up to `total`, in order, CHATS_AT_ONCE at a time, and whether to save now.
 
-    It begins with `first`, else with the first that has no row in the result yet.
+    Starts at `first`, else at the first without a row in the result.
     """
     done = start = context.results.count if first is None else first
     at_once = context.services.chats_at_once

@@ -1,4 +1,4 @@
-"""Runs of agents: what is asked of one, what comes back, and how it came about."""
+"""Runs of agents: requests, results, and the steps of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .json_schema import JsonSchemaObject
 from .rag import Source
 
 TOOLS_OF_RUN = 128
-"""As many as OpenAI's chat takes."""
+"""Most functions of a request, as in OpenAI's chat."""
 
 
 class RunAgentRequest(Request):
@@ -51,7 +51,7 @@ class CallersFunction(Request):
 
 
 class AgentTask(RunAgentRequest):
-    """A run with what `/v1/responses` may add to it."""
+    """A run with the fields that `/v1/responses` can add."""
 
     instructions: str | None = Field(None, description="for the agent's model, after the agent's own prompt")
     images: list[str] | None = Field(None, description="images that come with the task: URLs, or data: URLs")
@@ -61,7 +61,7 @@ class AgentTask(RunAgentRequest):
 
 
 class Step(Response):
-    """A part of a run, with those that it is made of."""
+    """A step of a run, with its own steps."""
 
     name: str
     kind: Literal["agent", "model", "tool", "step"]

@@ -1,4 +1,4 @@
-"""What a document says."""
+"""Analysis of a document."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class AnalyzeRequest(Request):
 
 
 class Span(Response):
-    """Where something stands in the text that was given, in characters: `text[start:end]`."""
+    """A place in the given text, in characters: `text[start:end]`."""
 
     start: int
     end: int
@@ -35,7 +35,7 @@ class Coverage(Response):
 
 
 class ContractFacts(Response):
-    """What a contract names, as it stands there; each list has ten at most, and only what is certain."""
+    """What a contract names, verbatim; each list has at most ten entries, and only certain ones."""
 
     parties: list[Passage]
     dates: list[Passage]

@@ -21,7 +21,7 @@ from pydantic_core import CoreSchema, core_schema
 from .. import threads
 
 COLLECTION = r"^([A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
-"""Another project's has that before it."""
+"""Pattern of a collection's name; another project's name may precede it."""
 
 
 def _collection_name(name: str) -> str:
@@ -39,25 +39,25 @@ CollectionName = Annotated[
 
 
 def _one_form(name: str) -> str:
-    """Systems differ in how they write an accented letter of a file's name: it is one document all the same."""
+    """Systems encode accented letters of a file name differently; normalized, it is one document."""
     return unicodedata.normalize("NFC", name)
 
 
 DocumentId = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_one_form)]
 PartName = Annotated[str, Field(min_length=1, max_length=128)]
-"""Of a part that a project has registered (plugins.py)."""
+"""Name of a part that a project has registered (plugins.py)."""
 Question = Annotated[str, Field(min_length=1, max_length=32_768)]
-"""What passages are sought for: not a document, for it is taken apart and looked up word by word."""
+"""A query. Shorter than a document, because it is looked up word by word."""
 PRINTABLE = r"^[^\x00-\x1f\x7f\ufffd]*$"
-"""PostgreSQL stores no NUL; two keys with half a character are not the same."""
+"""Text without control characters (PostgreSQL stores no NUL) and U+FFFD (which stands for any lone surrogate)."""
 LARGEST = 2**53 - 1
-"""The largest integer that JSON readers keep exactly; databases and engines take it, too."""
+"""The largest integer that JSON readers keep exactly; databases and engines accept it, too."""
 BASE64 = {"type": "string", "contentEncoding": "base64"}
 
 
 @dataclass(frozen=True)
 class NullIs:
-    """A field that takes null for its default: OpenAI's clients in other languages send it for what is not given."""
+    """A field for which null means its default: OpenAI's clients in other languages send null for what is not given."""
 
     default: Any
 
@@ -76,7 +76,7 @@ def letting_others_run(value: Any) -> Any:
 
 
 def _stop_at_first(schema: Any) -> None:
-    """In every list of a schema."""
+    """Applied to every list of a schema."""
     left = [schema]
     while left:
         one = left.pop()
@@ -89,27 +89,27 @@ def _stop_at_first(schema: Any) -> None:
 
 
 class Request(BaseModel):
-    """Base of everything a caller sends."""
+    """Base of all requests."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Of a list, the first wrong item is told: pydantic would hold the interpreter's lock while it describes all."""
+        """Of a list, only the first wrong item is reported: pydantic would hold the interpreter's lock while describing all."""
         schema = handler(source)
         _stop_at_first(schema)
         return schema
 
     @model_validator(mode="after")
     def _let_others_run(self) -> Self:
-        """Pydantic holds the interpreter's lock while it makes thousands of these, but for calls of Python like this."""
+        """Pydantic holds the interpreter's lock while it makes thousands of these; a call of Python, like this one, releases it."""
         threads.give_way()
         return self
 
 
 class Response(BaseModel):
-    """Base of everything the core answers."""
+    """Base of all responses."""
 
 
 class Empty(Request):
-    """An operation that takes nothing."""
+    """The request of an operation without parameters."""

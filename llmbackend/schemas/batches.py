@@ -39,11 +39,11 @@ class BatchChatRequest(BatchChatParams):
 
 
 class BatchChat(Response):
-    """A job, or what it would take; tokens and cost are estimates, the replies' at most `max_tokens` each."""
+    """A job, or what it would take. Tokens and cost are estimates; each reply counts as `max_tokens`."""
 
-    id: str | None = Field(None, description="the job's; null of a plan")
+    id: str | None = Field(None, description="the job's id; null for a plan")
     count: int
-    distinct: int = Field(description="how many are asked: those that are the same once")
+    distinct: int = Field(description="how many are asked: equal prompts count once")
     model: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = Field(None, description="at most; null without max_tokens")

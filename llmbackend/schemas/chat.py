@@ -1,10 +1,10 @@
 """Chat (OpenAI's wire: https://platform.openai.com/docs/api-reference/chat).
 
-What is listed here, down to the parts of a message, is all that reaches a model's server: such servers take more, and
-act on it. LiteLLM, for one, goes to the addresses that it finds in fields of its own, in `metadata`, and in tools.
+Only the fields listed here, down to the parts of a message, reach a model's server. Such servers accept more and act on
+it: LiteLLM, for one, calls addresses that it finds in fields of its own, in `metadata`, and in tools.
 
-What servers put into their own messages goes back to them (`AsItCame`), for some ask for it: Gemini for the signatures
-of its thoughts, Anthropic for the thoughts. In there, a name by which a server or a key is given is refused.
+What servers put into their own messages is sent back to them (`AsItCame`), because some need it: Gemini the signatures
+of its thoughts, Anthropic the thoughts. Fields in there that name a server or a key are refused.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from .base import NullIs, Request, Response
 from .json_schema import JsonSchemaObject
 
 MESSAGES = 10_000
-"""Turns of a conversation: more than any model's context holds."""
+"""Most messages of a conversation; more than any model's context holds."""
 
 TOOLS = 1000
 
 LeftOut = Annotated[JsonValue, Field(exclude=True)]
-"""Taken, so that clients which send it need not be changed, and not passed on."""
+"""Accepted for clients that send it, and not passed on."""
 
 CAME_CHARACTERS = 2**20
-"""Of one such field: thoughts and their signatures are long."""
+"""Characters of one such field; thoughts and their signatures are long."""
 CAME_LEVELS = 16
 _LEADING_ELSEWHERE = frozenset(
     {
@@ -73,7 +73,7 @@ def _as_it_came(value: Any) -> Any:
 
 
 AsItCame = Annotated[JsonValue, AfterValidator(_as_it_came)]
-"""What a server put into a message of its own."""
+"""What a server put into its own message."""
 
 _NONE_FOR_EMPTY = BeforeValidator(lambda value: None if value == [] else value)
 _AS_TEXT = BeforeValidator(
@@ -96,7 +96,7 @@ class StreamOptions(Request):
 
 
 class ImageUrl(Request):
-    # Not a file of the server's own.
+    # Not a file on the model's server.
     url: str = Field(pattern=r"^(https?://|data:)", description="the image: a data: URL, or a URL")
     detail: Literal["auto", "low", "high", "original"] | None = None
 
@@ -117,7 +117,7 @@ class InputFile(Request):
 
 
 class Part(Request):
-    """A part of a message, in the field that its type names."""
+    """A part of a message; its content is in the field that its type names."""
 
     type: Literal["text", "image_url", "video_url", "input_audio", "file", "refusal", "thinking", "reference"]
     text: str | None = None
@@ -126,7 +126,7 @@ class Part(Request):
     input_audio: InputAudio | None = None
     file: InputFile | None = None
     refusal: str | None = None
-    # Of Mistral's replies.
+    # In Mistral's replies.
     thinking: AsItCame = None
     signature: str | None = None
     closed: bool | None = None
@@ -161,7 +161,7 @@ class ToolCall(Request):
 
 
 class Message(Request):
-    """A turn of a conversation. What a model replied may be sent back as it came."""
+    """A message of a conversation. A model's reply may be sent back unchanged."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Parts | None = None
@@ -178,7 +178,7 @@ class Message(Request):
     reasoning_details: AsItCame = None
     search_results: AsItCame = None
     thinking_blocks: AsItCame = None
-    # Of replies, too, but nothing that a model reads; LiteLLM fetches images.
+    # Also in replies, but no model reads them; LiteLLM would fetch images.
     audio: LeftOut = None
     function_call: LeftOut = None
     images: LeftOut = None
@@ -199,7 +199,7 @@ OF_REPLIES = (
     *("annotations", "citations", "extra_content", "provider_specific_fields", "reasoning_details"),
     *("search_results", "thinking_blocks"),
 )
-"""What servers put into a message beside its text, thoughts and tool calls."""
+"""What servers put into a message besides text, thoughts and tool calls."""
 
 
 class Function(Request):
@@ -216,7 +216,7 @@ class CustomTool(Request):
 
 
 class Tool(Request):
-    """A tool that the caller runs; those that a server would run are refused."""
+    """A tool that the caller runs; tools that a server would run are refused."""
 
     type: Literal["function", "custom"]
     function: Function | None = None
@@ -263,7 +263,7 @@ class Prediction(Request):
 
 
 class TemplateOptions(Request):
-    """Of chat_template_kwargs, the switches; a template of the caller's own is refused."""
+    """The switches in chat_template_kwargs; a caller's own template is refused."""
 
     enable_thinking: bool | None = None
     thinking: bool | None = None
@@ -280,7 +280,7 @@ class StructuredOutputs(Request):
 Stop = Annotated[str, Field(max_length=1000)]
 
 HISTORY = 100
-"""Turns of a conversation that a question may come with."""
+"""Most earlier messages that a question may come with."""
 
 
 class ChatRequest(Request):
@@ -325,7 +325,7 @@ class ChatRequest(Request):
     chat_template_kwargs: TemplateOptions | None = None
     structured_outputs: StructuredOutputs | None = None
 
-    # About OpenAI's own service: what it keeps, and what it is paid.
+    # Only for OpenAI's own service: storage and pricing.
     metadata: LeftOut = None
     store: LeftOut = None
     service_tier: LeftOut = None

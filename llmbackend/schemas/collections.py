@@ -30,7 +30,7 @@ Indexes = Annotated[
 
 
 class EngineOptions(Request):
-    """How a Qdrant server keeps a collection; what is not given is as the server is set."""
+    """How a Qdrant server keeps a collection; otherwise the server's defaults apply."""
 
     shard_number: int | None = Field(None, ge=1, le=10_000)
     replication_factor: int | None = Field(None, ge=1, le=1_000)
@@ -140,7 +140,7 @@ class ReindexReport(Response):
 
 
 class ModelFingerprint(Request):
-    """What tells an embedding model from others, whatever it is called."""
+    """What identifies an embedding model, whatever its name."""
 
     model: str = Field(max_length=512)
     query: str = Field("", max_length=10_000, description="the prompt before questions")

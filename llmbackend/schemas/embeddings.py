@@ -21,7 +21,7 @@ _MANY = 2048
 
 
 def _kind_of_input(value: Any) -> str:
-    """Which of the types below is meant, so that an error speaks of that one only."""
+    """Which of the types below is meant, so that errors are about that one only."""
     if not isinstance(value, list):
         return "str"
     match value[:1]:
@@ -37,7 +37,7 @@ TokenIds = Annotated[
     Field(min_length=1, max_length=100_000),
     AfterValidator(letting_others_run),
 ]
-# The embedder says which of several is empty.
+# The embedder reports which of several is empty.
 _Text = Annotated[str, WithJsonSchema({"type": "string", "minLength": 1})]
 EmbedInput = Annotated[
     Annotated[_Text, Tag("str")]
@@ -71,7 +71,7 @@ class EmbedRequest(Request):
 
     @property
     def texts(self) -> list[str]:
-        """What is to be embedded, unless there are `token_ids`."""
+        """The texts to embed; empty if there are `token_ids`."""
         given: Any = [self.input] if isinstance(self.input, str) else self.input
         return given if isinstance(given[0], str) else []
 

@@ -1,4 +1,4 @@
-"""Whether everything works."""
+"""Health, readiness and the doctor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long work, once or by the clock."""
+"""Jobs and schedules."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _moment(value: str) -> str:
     moment = datetime.fromisoformat(value)
     if moment.tzinfo is None:
         raise ValueError("a time needs its offset from UTC, as in 2030-01-31T09:00:00+01:00")
-    with suppress(OverflowError):  # of what is beyond the years that there are, in UTC
+    with suppress(OverflowError):  # out of the range of years in UTC
         if moment.astimezone(UTC) <= _LATEST:
             return value
     raise ValueError("a time must be within the years 1 to 9999 in UTC")
@@ -105,7 +105,7 @@ class JobProgress(Response):
 
 
 class JobRows(Response):
-    """What of a result comes in rows, from none to millions of them."""
+    """The part of a result that consists of rows, from none to millions."""
 
     name: str
     count: int
@@ -125,7 +125,7 @@ class JobWebhook(Response):
 
 
 class PendingCall(Response):
-    """A call that a run waits for: of a tool that writes, or of a function that the caller runs."""
+    """A call that a run waits for: a tool that writes, or a function that the caller runs."""
 
     id: str
     tool: str

@@ -1,4 +1,4 @@
-"""JSON Schemas that callers send, as large as can be checked in good time."""
+"""JSON Schemas sent by callers, limited so that checking them is quick."""
 
 from __future__ import annotations
 
@@ -34,4 +34,4 @@ def _measured(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 JsonSchemaObject = Annotated[dict[str, JsonValue], AfterValidator(_measured)]
-"""A JSON Schema, not known to be one yet."""
+"""A JSON object that may be a JSON Schema; not checked yet."""

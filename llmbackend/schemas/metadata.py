@@ -1,4 +1,4 @@
-"""Metadata: what may be stored beside a text. All ways in check it here, so that the engines can read it back."""
+"""Checks metadata, for every operation that stores it, so that the engines can read it back."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pydantic import AfterValidator, Field, JsonValue
 # Qdrant Edge cannot read its log again where metadata is nested 123 deep or more. Every chunk of a document has a copy,
 # and Edge converts it with the interpreter's lock held, hence the other two.
 METADATA_DEPTH = 32
-"""How deep lists and objects may lie in one another."""
+"""How deeply lists and objects may be nested."""
 VALUES = 1_000
-"""How many values, those in lists and objects counted."""
+"""Most values, including those in lists and objects."""
 BYTES = 2**16
-"""Of texts and names of fields as UTF-8, and 8 for any other value."""
+"""Most bytes: texts and field names count as UTF-8, any other value as 8."""
 
 
 def storable(metadata: dict[str, Any], what: str = "metadata", most_bytes: int = BYTES) -> dict[str, Any]:
-    """The metadata as given; raises ValueError that names place and limit if it cannot be stored."""
+    """The metadata unchanged; raises ValueError with the place and the limit if it cannot be stored."""
     size = values = 0
     waiting: list[tuple[Any, tuple[str, ...]]] = [(metadata, ())]
     while waiting:
@@ -86,15 +86,15 @@ Metadata = Annotated[
 ]
 
 
-# What an imported chunk's place may be: its own exports have a page and headings.
+# The place of an imported chunk; exports have a page and headings.
 
 HEADINGS = 64
 PLACE_BYTES = 2**20
-"""More than of metadata: a heading is as long as its line."""
+"""More than for metadata: a heading may be a long line."""
 
 
 def _place(given: dict[str, Any]) -> dict[str, Any]:
-    """A chunk's place as it is told by an export; raises ValueError."""
+    """A chunk's place as in an export; raises ValueError."""
     if unknown := sorted(given.keys() - {"page", "headings"}):
         raise ValueError(f"place has {unknown[0][:100]!r}, but only 'page' and 'headings' are known")
     page, headings = given.get("page", 1), given.get("headings", [])

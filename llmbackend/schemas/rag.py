@@ -1,4 +1,4 @@
-"""Documents and files in, passages and answers out; how good those are."""
+"""Ingesting documents and files, search, answers, and evaluation."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from .metadata import ChunkPlace, Filters, Metadata, storable
 
 
 DOCUMENTS = 100_000
-"""Documents in one request; several requests take any number."""
+"""Most documents of one request; send several requests for more."""
 
 FILES = 10_000
 
 
 class GivenChunk(Request):
-    """A passage of a document that its caller has split."""
+    """A passage of a document that the caller has split."""
 
     text: str
     metadata: Metadata = Field(
@@ -43,7 +43,7 @@ class GivenChunk(Request):
 
 
 CHUNKS = 100_000
-"""Of one document that comes split."""
+"""Most chunks of one such document."""
 
 
 class Document(Request):
@@ -176,14 +176,14 @@ class IngestReport(Response):
 
 
 class IngestPlan(IngestReport):
-    """What a report would say, of so many documents in all; `tokens` and `seconds` are estimates."""
+    """What ingesting would do, for `total` documents; `tokens` and `seconds` are estimates."""
 
     documents: int = 0
     seconds: float = 0
 
 
 class Retrieval(Request):
-    """Which passages are wanted."""
+    """Options of a search."""
 
     collection: CollectionName | Annotated[list[CollectionName], Field(min_length=1, max_length=32)]
     top_k: int = Field(5, ge=1, le=1000)
@@ -263,7 +263,7 @@ class Source(Hit):
 
 
 class Candidate(Place):
-    """A passage that was considered, and what became of it."""
+    """A passage that was considered, and its scores."""
 
     number: int | None = Field(description="its number as a source; null if it was dropped")
     text: str = Field(description="the beginning of its text")
@@ -336,14 +336,14 @@ class GoldQuestion(Request):
 
     @property
     def relevance(self) -> dict[str, int]:
-        """The gold documents, each with how relevant it is."""
+        """The gold documents with their relevance."""
         if isinstance(self.gold, dict):
             return self.gold
         return dict.fromkeys([self.gold] if isinstance(self.gold, str) else self.gold, 1)
 
 
 GOLD = 100_000
-"""Gold documents of all questions of a request."""
+"""Most gold documents of a request, over all questions."""
 
 
 class EvaluateRequest(Request):

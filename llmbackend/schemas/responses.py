@@ -1,4 +1,4 @@
-"""OpenAI's Responses: what is asked, and what came of it."""
+"""OpenAI's Responses: requests and response objects."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ResponseId = Annotated[str, Field(pattern=r"^resp_[A-Za-z0-9_-]{1,128}$")]
 ApprovalId = Annotated[str, Field(pattern=r"^mcpr_[A-Za-z0-9-]{1,64}_[0-9]{1,4}$")]
 
 SERVER_LABEL = "llmbackend"
-"""By which agents' tools are asked for, as OpenAI's wire has those of an MCP server."""
+"""The MCP server's label by which an agent's tools are requested on OpenAI's wire."""
 
 LETTERS = 2**25
-"""Of a text in an input: the limit on a request's bytes comes first."""
+"""Most characters of a text; the limit on a request's bytes is reached first."""
 
 
 class InputPart(Request):
-    """A part of an item's content, in the field that its type names."""
+    """A part of an item's content; it is in the field that its type names."""
 
     type: Literal[
         "input_text",
@@ -68,7 +68,7 @@ ItemStatus = Literal["in_progress", "completed", "incomplete", "searching", "fai
 
 
 class InputItem(Request):
-    """A turn of a conversation, or what a tool was asked and told. What came as output may be sent back as it came."""
+    """A message, or a tool's call or result. Items of an output may be sent back unchanged."""
 
     type: Annotated[
         Literal[
@@ -167,7 +167,7 @@ class ResponseTool(Request):
 
     @property
     def names(self) -> list[str] | None:
-        """Of an agent's tools, those that it may call."""
+        """The tools that the agent may call."""
         allowed = self.allowed_tools
         return allowed.tool_names if isinstance(allowed, ToolNames) else allowed
 
@@ -232,7 +232,7 @@ Includes = Literal[
     "web_search_call.results",
     "code_interpreter_call.outputs",
 ]
-"""The first two say what is to be told; of the others, which clients send for whatever comes, there is nothing here."""
+"""Only the first two have an effect. Clients send the others by default; there is no such content here."""
 
 
 class RespondRequest(Request):
@@ -276,7 +276,7 @@ class RespondRequest(Request):
     stream: Annotated[bool, NullIs(False)] = False
     stream_options: ResponseStreamOptions | None = None
 
-    # About OpenAI's own service.
+    # Only for OpenAI's own service.
     service_tier: LeftOut = None
     prompt_cache_options: LeftOut = None
     prompt_cache_retention: LeftOut = None

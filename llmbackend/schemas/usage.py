@@ -1,4 +1,4 @@
-"""What was used, by whom."""
+"""Usage reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .base import Request, Response
 
 
 class Price(NamedTuple):
-    """Of a million tokens."""
+    """Price of a million tokens."""
 
     prompt: float = 0
     completion: float = 0
