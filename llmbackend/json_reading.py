@@ -48,6 +48,8 @@ _EMPTY = re.compile(rb"\s*(?:[]}]|\Z)")
 _HELD = uuid.uuid4().hex
 """The key, in a piece, of a value that began in the piece before: one that no caller knows."""
 _GOES_ON = f'"{_HELD}":'.encode()
+_OPEN = uuid.uuid4().hex
+"""Stands, in what a piece has, at the end of what is open innermost: there the next piece goes on."""
 
 
 class _Cut(NamedTuple):
@@ -239,7 +241,7 @@ def _in_pieces(body: bytes | bytearray, cuts: list[_Cut], parsed: Callable[[byte
             raise ValueError("a list or an object has a comma without an item")
         begin = before.open.replace(b"{", b"{" + _GOES_ON) if before else b""
         begin = begin.removesuffix(_GOES_ON)  # in what is open innermost, a new value begins
-        end = bytes(_CLOSES[bracket] for bracket in reversed(after.open)) if after else b""
+        end = _end(after) if after else b""
         piece = parsed(begin + text + end)
         if before:
             _join(
@@ -253,9 +255,16 @@ def _in_pieces(body: bytes | bytearray, cuts: list[_Cut], parsed: Callable[[byte
     return whole
 
 
+def _end(cut: _Cut) -> bytes:
+    """What closes everything that is open at a cut."""
+    marks = {ord("["): f',"{_OPEN}"', ord("{"): f',"{_OPEN}":0', ord('"'): _OPEN}
+    return marks[cut.open[-1]].encode() + bytes(_CLOSES[bracket] for bracket in reversed(cut.open))
+
+
 def _join(whole: Any, piece: Any, open_: bytes, *, goes_on: bool) -> None:
     """Put what a piece has behind what was there before it, in each list and object that was open between them.
 
+    In an object, what is open is its last key, unless that key was there before: then what is found is not marked as open.
     `goes_on`: what was open innermost may still be, if nothing came behind it.
     """
     try:
@@ -272,8 +281,16 @@ def _join(whole: Any, piece: Any, open_: bytes, *, goes_on: bool) -> None:
         if in_text:
             last: Any = -1 if isinstance(whole, list) else next(reversed(whole))
             text = whole[last] if isinstance(whole[last], _Text) else _Text([whole[last]])
+            if not text[-1].endswith(_OPEN):
+                raise KeyError(last)
+            text[-1] = text[-1].removesuffix(_OPEN)
             text.append(piece.pop(0 if isinstance(whole, list) else _HELD))
             whole[last] = text if goes_on and not piece else "".join(text)
+        elif isinstance(whole, list):
+            if whole.pop() != _OPEN:
+                raise KeyError(_OPEN)
+        else:
+            del whole[_OPEN]
         if isinstance(whole, list):
             whole.extend(piece)
         else:

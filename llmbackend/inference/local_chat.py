@@ -34,6 +34,9 @@ PENALTIES = {
 }
 """What makes SmolLM2's next word less likely: to be among the last 64, and to continue what has been said before ("DRY")."""
 
+READ_ANEW = 1_000
+"""Letters of messages that SmolLM2 reads from the beginning each time, in half a second; of longer ones it keeps the beginning."""
+
 LOOP_LENGTH = 200
 """Letters at the end of a reply, of one text at least three times over, that make it a loop; twenty hellos do not."""
 
@@ -226,7 +229,12 @@ class LocalChat(ChatModel):
         # By chance, so small a model wanders off: asked for the capital of France, one time in four. Without chance it
         # repeats itself: of 40 prompts, 13 replies had not ended after 512 tokens, and with the penalties none goes
         # round in circles. JSON has to repeat its signs, and copies words of the prompt.
-        greedy = {"temperature": 0.0 if (request.get("n") or 1) == 1 else 0.5}  # several choices would be one
+        # What is left of an earlier prompt rounds differently, and of two words that are near another one comes next: the
+        # same question would have another reply after one that was left early.
+        greedy = {
+            "temperature": 0.0 if (request.get("n") or 1) == 1 else 0.5,  # several choices would be one
+            "cache_prompt": len(str(request["messages"])) > READ_ANEW,
+        }
         return greedy if request.get("response_format") else {**greedy, **PENALTIES}
 
     def _check(self, request: dict[str, Any]) -> None:

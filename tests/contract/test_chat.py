@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from typing import Any, Literal
 
 import pytest
@@ -21,10 +23,13 @@ def test_a_message_gets_a_reply(client: LLMBackendClient) -> None:
 def test_the_first_example_is_right_each_time(client: LLMBackendClient) -> None:
     question = "What is the capital of France?"
     replies = [client.chat(question) for _ in range(6)]
-    client.chat(
-        "Was ist die Hauptstadt von Italien?", max_tokens=20
-    )  # what was said in between changes nothing
-    replies += ["".join(client.chat(question, stream=True)) for _ in range(4)]
+    # What was said in between, or left early, changes nothing.
+    client.chat("Was ist die Hauptstadt von Italien?", max_tokens=20)
+    client.chat("Tell me about " + "the sea and " * 300, max_tokens=4)
+    for count in range(4):
+        with contextlib.closing(client.chat(question, stream=True)) as stream:
+            list(itertools.islice(stream, count))
+        replies += ["".join(client.chat(question, stream=True))]
     assert all("capital of France is Paris" in reply for reply in replies)
 
 

@@ -317,6 +317,24 @@ def test_large_json_is_read_as_json_is(monkeypatch: pytest.MonkeyPatch) -> None:
                     json_reading.read(broken, "x")
 
 
+def test_a_key_that_stands_twice_in_large_json_never_brings_another_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The last counts, as elsewhere, or it is told."""
+    for text in (
+        '{"a": [1], "b": [2], "a": [3, 4, 5], "c": 1}',
+        '{"a": "x", "b": "why", "a": "a long text", "c": 1}',
+        '{"a": {"x": 1}, "b": {"y": 2}, "a": {"z": 3, "w": [4, 5]}}',
+        '[{"a": [[1]], "b": [["2"]], "a": [[3, 4], ["long", "texts"]]}]',
+        '{"a": {"x": "1"}, "b": {"x": "2"}, "a": {"y": 3, "x": "long text", "y": 4}}',
+    ):
+        for step in (1, 2, 3, 5, 8, 64):
+            monkeypatch.setattr(json_reading, "SLICE", step)
+            monkeypatch.setattr(json_reading, "PIECE", step)
+            with suppress(InvalidRequest):
+                assert json_reading.read(text.encode(), "x") == json.loads(text)
+
+
 def test_unfinished_bodies_of_one_key_leave_room_for_others(server: Server) -> None:
     with ExitStack() as stack:
         first = stack.enter_context(connected(server))

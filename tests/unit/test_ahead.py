@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 from llmbackend import LLMBackendClient
-from llmbackend.access.caller import DEFAULT
+from llmbackend.access.caller import DEFAULT, of_project
 from llmbackend.access.names import QualifiedName
 from llmbackend.backend import Backend
 from llmbackend.engines.fusion import best
+from llmbackend.knowledge.collections.written import Written
 from llmbackend.knowledge.retrieval import ahead
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
-from llmbackend.tracing import Trace, quiet
+from llmbackend.tracing import Trace, quiet, tracing
 
 RULES = {
     "parking": "Cars may be left in the yard behind the house until eight in the evening.",
@@ -132,6 +133,54 @@ def test_the_first_question_waits_for_the_little_that_is_left(
     assert None not in {one.ahead for one in told.candidates}
     client.rag_ingest([{"id": "cars", "text": "A car that stands in the way is towed."}], collection="house")
     assert None not in _ahead(client).values()
+
+
+def test_questions_of_one_project_about_many_collections_do_not_hold_up_anothers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of those that questions wait for, one is read at a time, and projects come by turns."""
+    read: list[str] = []
+
+    async def follow(self: Any, collection: Any) -> None:
+        if not await self._turn(collection):
+            return self._written.put(collection)
+        read.append(collection.name)
+        await asyncio.sleep(0.01)
+
+    class Small:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def counted(self) -> tuple[int, int]:
+            return 1, 1
+
+    async def asked(project: str, collection: Any) -> None:
+        call = Trace("rag_query", caller=of_project(project))
+        with tracing(call):
+            await reading.catch_up([collection])
+
+    async def work() -> None:
+        nonlocal reading
+        written: Any = Written()
+        store: Any = type("Collections", (), {"written": written})
+        judge: Any = type("Judge", (), {"here": True})
+        reading = ahead.ReadingAhead(store, judge, 100, lambda _: [], lambda _: True)
+        collections = [Small(f"a{number}") for number in range(8)]
+        others = Small("b")
+        for one in (*collections, others):
+            written.put(one)
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            group.create_task(asked("a", collections[0]))
+            group.create_task(asked("b", others))
+            for one in collections[1:]:
+                group.create_task(asked("a", one))
+        await reading.close()
+
+    reading: Any = None
+    monkeypatch.setattr(ahead.ReadingAhead, "_follow", follow)
+    asyncio.run(work())
+    assert read.index("b") <= 2
+    assert sorted(read) == sorted(["b", *(f"a{number}" for number in range(8))])
 
 
 def test_it_waits_while_anything_is_at_work() -> None:

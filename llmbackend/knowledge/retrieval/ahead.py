@@ -20,6 +20,7 @@ from ...access.caller import of_project
 from ...engines.interface import Chunk
 from ...errors import LLMBackendError
 from ...inference.judge import Judge
+from ...turns import Places
 from ..collections.collection import Collection
 from ..collections.collections import Collections
 
@@ -112,8 +113,9 @@ class ReadingAhead:
         self._read: dict[Collection, Ahead] = {}
         self._written = collections.written.also()
         self._following: Collection | None = None
-        self._wanted: dict[Collection, int] = {}
-        """Those that questions wait for, and how many questions."""
+        self._wanted: Collection | None = None
+        """The one that a question waits for."""
+        self._to_want = Places(1)
         self._one_is_wanted = asyncio.Event()
         self._one_is_followed = asyncio.Condition()
         self._scope = CancelScope()
@@ -139,18 +141,18 @@ class ReadingAhead:
                         await self._followed(one)
 
     async def _followed(self, collection: Collection) -> None:
-        """It goes first until it is read."""
-        self._wanted[collection] = self._wanted.get(collection, 0) + 1
-        self._one_is_wanted.set()
-        self._written.first(collection)
-        try:
-            async with self._one_is_followed:
-                await self._one_is_followed.wait_for(lambda: not self._is_behind(collection))
-        finally:
-            self._wanted[collection] -= 1
-            if not self._wanted[collection]:
-                del self._wanted[collection]
-            if not self._wanted:
+        """It goes first until it is read. Projects come by turns, or one's many collections would hold up another's."""
+        async with self._to_want.held(tracing.project()):
+            if not self._is_behind(collection):
+                return
+            self._wanted = collection
+            self._one_is_wanted.set()
+            self._written.first(collection)
+            try:
+                async with self._one_is_followed:
+                    await self._one_is_followed.wait_for(lambda: not self._is_behind(collection))
+            finally:
+                self._wanted = None
                 self._one_is_wanted.clear()
 
     def _is_behind(self, collection: Collection) -> bool:
@@ -172,7 +174,7 @@ class ReadingAhead:
 
     async def _turn(self, collection: Collection) -> bool:
         """Wait until nothing else is at work, or a question waits for it; False if one waits for another."""
-        if collection not in self._wanted:
+        if collection is not self._wanted:
             quiet = asyncio.ensure_future(tracing.quiet(QUIET))
             wanted = asyncio.ensure_future(self._one_is_wanted.wait())
             try:
@@ -180,7 +182,7 @@ class ReadingAhead:
             finally:
                 quiet.cancel()
                 wanted.cancel()
-        return collection in self._wanted or not any(one in self._written for one in self._wanted)
+        return self._wanted in (None, collection) or self._wanted not in self._written
 
     async def _follow(self, collection: Collection) -> None:
         """Have of a collection what is there now."""
