@@ -43,6 +43,7 @@ from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
 from . import threads
+from .alike import alike, did_you_mean
 from .errors import BackendError, BackendTimeout, InvalidRequest, LLMBackendError
 
 log = logging.getLogger(__name__)
@@ -84,8 +85,10 @@ class Registry(Mapping[str, _Registered], Generic[_Registered]):
         """Raises InvalidRequest, which lists the registered names."""
         if name not in self._parts:
             there = ", ".join(self._parts) or "none"
+            near = alike(name, self._parts)
+            meant = f"{did_you_mean(near)} There" if near else "there"
             raise InvalidRequest(
-                f"no {self.kind} {name!r}: there are {there}. {HOW}",
+                f"no {self.kind} {name!r}: {meant} are {there}. {HOW}",
                 details={self.kind.replace(" ", "_"): name},
             )
         return self._parts[name]

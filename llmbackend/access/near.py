@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
+from ..alike import alike, did_you_mean
 from ..errors import NotFound
-
-ALIKE = 0.7  # difflib's ratio; names below it only share letters
 
 
 def suggest(error: NotFound, names: Iterable[str]) -> None:
@@ -17,11 +15,8 @@ def suggest(error: NotFound, names: Iterable[str]) -> None:
         return
     # Only names in the same project, so that the error does not reveal others' collections.
     project = name.rpartition("/")[0]
-    known = {
-        known.casefold(): known for known in names if known.rpartition("/")[0] == project and known != name
-    }
-    near = [known[one] for one in difflib.get_close_matches(name.casefold(), known, n=3, cutoff=ALIKE)]
+    near = alike(name, [one for one in names if one.rpartition("/")[0] == project and one != name])
     if near:
-        error.message = f"no collection {name!r}: did you mean {' or '.join(map(repr, near))}?"
+        error.message = f"no collection {name!r}: {did_you_mean(near)}"
         error.args = (error.message,)
         error.details["near"] = near

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..access.caller import Right
 from ..access.decision import AccessNeeded, Asks, collections_in
+from ..alike import alike, did_you_mean
 from ..errors import InvalidRequest, invalid
 from ..plugins import Registry
 from .context import Context, JobServices
@@ -94,8 +95,10 @@ def checked(name: str, params: dict[str, Any], services: JobServices) -> tuple[J
     """
     kind = TYPES.get(name)
     if kind is None:
+        near = alike(name, TYPES)
+        meant = f"{did_you_mean(near)} There" if near else "there"
         raise InvalidRequest(
-            f"no job type {name!r}: there are {', '.join(TYPES)}", details={"job_type": name}
+            f"no job type {name!r}: {meant} are {', '.join(TYPES)}", details={"job_type": name}
         )
     try:
         valid = kind.params.model_validate(params)

@@ -341,6 +341,7 @@ STOREYS = (
         "settings",
         "sse",
         "addresses",
+        "alike",
         "audit",
         "disk",
         "json_reading",

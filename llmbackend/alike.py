@@ -1,0 +1,24 @@
+"""Names that may have been meant by a misspelt one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+ALIKE = 0.7
+"""difflib's ratio; names below it only share letters."""
+
+
+def alike(name: str, names: Iterable[str]) -> list[str]:
+    """Up to three of the names, nearest first, without regard to case; a name without its folder is near to the whole."""
+    known: dict[str, str] = {}
+    for one in names:
+        known.setdefault(one.casefold(), one)
+        known.setdefault(one.rpartition("/")[2].casefold(), one)
+    near = difflib.get_close_matches(name.casefold(), known, n=6, cutoff=ALIKE)
+    return list(dict.fromkeys(known[one] for one in near))[:3]
+
+
+def did_you_mean(names: Sequence[str]) -> str:
+    """`did you mean 'a' or 'b'?`"""
+    return f"did you mean {' or '.join(map(repr, names))}?"
