@@ -20,7 +20,7 @@ from . import media, responses_route, wire
 from .budget import Turn
 from .context_limits import overflow
 from .fallback import ChatServer
-from .told_usage import StreamUsage, asking, asks, note, note_unanswered
+from .told_usage import StreamUsage, asking, asks, asks_in_pieces, note, note_unanswered
 from .upstream import RETRIES, Upstream
 
 log = logging.getLogger(__name__)
@@ -247,11 +247,19 @@ class OpenAICompatibleChat(ChatModel):
         return await self._ask(request, _complete, deadline or await self.deadline())
 
     async def stream(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        chunks = await self._ask({**request, "stream": True}, _stream, await self.deadline())
-        wanted = asks(request)
+        wanted = in_pieces = asks(request)
+
+        async def ask(
+            upstream: Upstream, asked: dict[str, Any], deadline: float, retries: int
+        ) -> AsyncGenerator[dict[str, Any], None]:
+            nonlocal in_pieces
+            in_pieces = asks_in_pieces(request, asked)
+            return await _stream(upstream, asked, deadline, retries)
+
+        chunks = await self._ask({**request, "stream": True}, ask, await self.deadline())
         async with aclosing(chunks):
             async for chunk in chunks:
-                if wanted or not chunk.get("usage"):
+                if not chunk.get("usage") or (in_pieces if chunk.get("choices") else wanted):
                     yield chunk
                 elif chunk.get("choices"):
                     yield {name: value for name, value in chunk.items() if name != "usage"}

@@ -17,7 +17,7 @@ from typing import Any
 from .. import json_reading, tracing
 from ..sse import DONE, Tail, event
 from .chat import OpenAICompatibleChat, interrupted, noted, plain
-from .told_usage import StreamUsage, note_unanswered
+from .told_usage import StreamUsage, asks_in_pieces, note_unanswered
 from .upstream import Upstream
 from .wire import Deltas
 
@@ -47,6 +47,7 @@ class ForwardingChat(OpenAICompatibleChat):
             upstream: Upstream, asked: dict[str, Any], deadline: float, retries: int
         ) -> AsyncGenerator[bytes, None]:
             unanswered = partial(note_unanswered, asked, tracing.current())
+            usage.in_pieces = asks_in_pieces(request, asked)
             return await upstream.stream(_PATH, asked, deadline, retries, unanswered)
 
         tail = Tail()

@@ -24,6 +24,13 @@ def asks(request: Mapping[str, Any]) -> bool:
     return bool((request.get("stream_options") or {}).get("include_usage"))
 
 
+def asks_in_pieces(request: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Whether a stream's pieces may tell it: where that was not added to what the server is asked (see `asking`)."""
+    all_along = "continuous_usage_stats"
+    ours = (asked.get("stream_options") or {}).get(all_along)
+    return asks(request) and not (ours and not (request.get("stream_options") or {}).get(all_along))
+
+
 def asking(request: Mapping[str, Any], *, all_along: bool) -> dict[str, Any]:
     """The options of a stream that tells its usage at the end; with each piece, from servers that do (vLLM)."""
     options = {**(request.get("stream_options") or {}), "include_usage": True}
@@ -37,6 +44,8 @@ class StreamUsage:
         self._request = request
         self._trace = trace
         self._wanted = asks(request)
+        self.in_pieces = self._wanted
+        """Whether pieces may have it: not where they have it because we asked for that."""
         self._first = b""
         self._last: bytes | dict[str, Any] | None = None
         self._pieces = 0
@@ -58,7 +67,7 @@ class StreamUsage:
         if _NO_CHOICES.search(event) is not None:
             return event if self._wanted else b""
         self._trace.tells = True
-        return event if self._wanted else _FIELD.sub(b"", event)
+        return event if self.in_pieces else _FIELD.sub(b"", event)
 
     def read(self, chunk: dict[str, Any]) -> None:
         """The same for a chunk, which stays as it is."""
