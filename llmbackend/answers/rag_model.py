@@ -10,15 +10,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..errors import InvalidRequest, NotFound
-from ..schemas import HISTORY, ChatRequest, QueryAnswer, RagQueryRequest
+from ..schemas import HISTORY, ChatRequest, InstructedQuery, QueryAnswer
 from ..sse import DONE, event
 from .conversation import text
 
 PREFIX = "rag/"
 
 
-def query(request: ChatRequest) -> RagQueryRequest:
+def query(request: ChatRequest) -> InstructedQuery:
     """The chat request as a query: the last user message is the question, the messages before it are its history.
+
+    What system and developer messages say is for the model that writes the answer.
 
     Raises InvalidRequest if there is no user message or it is empty, NotFound if no collection can have that name.
     """
@@ -33,9 +35,13 @@ def query(request: ChatRequest) -> RagQueryRequest:
     question = text(turns[-1])
     if not question.strip():
         raise InvalidRequest(f"messages: {model} answers the last user message, and it is empty")
+    instructions = [text(message) for message in request.messages if message.role in ("system", "developer")]
     try:
-        return RagQueryRequest(
-            question=question, collection=model.removeprefix(PREFIX), history=turns[:-1][-HISTORY:]
+        return InstructedQuery(
+            question=question,
+            collection=model.removeprefix(PREFIX),
+            history=turns[:-1][-HISTORY:],
+            instructions="\n\n".join(instructions) or None,
         )
     except ValidationError:
         raise NotFound(f"no model {model!r}: see the list of models") from None

@@ -15,7 +15,7 @@ from ..inference.chat import ChatModel, total
 from ..knowledge.retrieval.retrieval import NEXT_BEST, Retriever
 from ..knowledge.retrieval.scope import Scope
 from ..prompts import Prompt, prompt
-from ..schemas import RagQueryRequest
+from ..schemas import InstructedQuery, RagQueryRequest
 from ..text.delimiters import as_data, delimited
 from ..tracing import Clock
 from .citations import NOT_THERE, Checked, citing_nothing
@@ -39,7 +39,8 @@ async def by_model(
     candidates = await retriever.candidates(scope, question, clock=clock, depth=depth)
     with clock("quotes"):
         passages = await number(question, candidates)
-    return Synthesis(chat, passages, prompt("answer", wanted.collection), usage)
+    instructions = wanted.instructions if isinstance(wanted, InstructedQuery) else None
+    return Synthesis(chat, passages, prompt("answer", wanted.collection), usage, instructions)
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Synthesis:
     passages: Passages
     told: Prompt
     usage: dict[str, int]
+    instructions: str | None = None
     model: str = ""
     read: int = 0
     fit: float | None = None
@@ -86,6 +88,8 @@ class Synthesis:
 
     async def _answer(self, prompt: str) -> AsyncGenerator[str, None]:
         system = self.told.filled(nothing=NOT_THERE)
+        if self.instructions:
+            system = f"{system}\n\n{self.instructions}"
         request = {
             "messages": [{"role": "system", "content": system}, {"role": "user", "content": prompt}],
             "max_tokens": REPLY_TOKENS,

@@ -257,6 +257,12 @@ class RagQueryRequest(Retrieval):
     )
 
 
+class InstructedQuery(RagQueryRequest):
+    """A question with what a chat says beside it."""
+
+    instructions: str | None = Field(None, description="for the model, after its own prompt")
+
+
 class Source(Hit):
     number: int
     quote: str
