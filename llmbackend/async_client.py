@@ -48,6 +48,7 @@ from llm_client import (
     KeyInfo,
     LLMBackendError,
     ModelInfo,
+    ModelResponse,
     NotFound,
     ParsedReply,
     Progress,
@@ -571,11 +572,11 @@ class AsyncLLMBackendClient:
         store: bool = True,
         background: bool = False,
         stream: bool = False,
-    ) -> Record | AsyncIterator[Record]:
-        """Answer a message, or a list of items, as OpenAI's Responses API does; returns its response object.
+    ) -> ModelResponse | AsyncIterator[Record]:
+        """Answer a message, or a list of items, as OpenAI's Responses API does; returns a ModelResponse.
 
-        The response is stored unless `store=False`: continue it with `previous_response_id`, read it again with
-        `get_response`. Among `tools`, functions are for the caller to run; `{"type": "file_search",
+        Its text is `output_text`. It is stored unless `store=False`: continue it with `previous_response_id`, read it
+        again with `get_response`. Among `tools`, functions are for the caller to run; `{"type": "file_search",
         "vector_store_ids": [collection]}` searches collections first, and the text's `annotations` quote what it cites.
         `text` sets a `format`, such as a JSON Schema. With `background=True` a job makes the response. With
         `stream=True`, returns an iterator of OpenAI's events, which raises StreamInterrupted if it breaks off.
@@ -601,13 +602,16 @@ class AsyncLLMBackendClient:
         }
         if stream:
             return self._told(await self._stream("respond", **fields))
-        return await self._call("respond", **fields)
+        return ModelResponse(await self._call("respond", **fields))
 
     async def _told(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[Record]:
         """A response's events."""
         try:
             async for event in _events(chunks):
-                yield _records(event)
+                told = _records(event)
+                if "response" in told:
+                    told["response"] = ModelResponse(told["response"])
+                yield told
         except LLMBackendError as error:
             raise StreamInterrupted(f"the stream broke off: {error}", details=error.to_dict()) from error
         finally:
@@ -615,20 +619,20 @@ class AsyncLLMBackendClient:
 
     async def get_response(
         self, response_id: str, *, stream: bool = False, starting_after: int | None = None
-    ) -> Record | AsyncIterator[Record]:
+    ) -> ModelResponse | AsyncIterator[Record]:
         """A stored response by its id; with `stream=True`, its events once it has ended. Raises NotFound."""
         if stream:
             fields = {"response_id": response_id, "starting_after": starting_after}
             return self._told(await self._stream("get_response", **fields))
-        return await self._call("get_response", response_id=response_id)
+        return ModelResponse(await self._call("get_response", response_id=response_id))
 
     async def delete_response(self, response_id: str) -> Record:
         """Delete a stored response; one still being made is stopped. Raises NotFound."""
         return await self._call("delete_response", response_id=response_id)
 
-    async def cancel_response(self, response_id: str) -> Record:
+    async def cancel_response(self, response_id: str) -> ModelResponse:
         """Stop a response made in the background; returns it. Raises NotFound, InvalidRequest for any other response."""
-        return await self._call("cancel_response", response_id=response_id)
+        return ModelResponse(await self._call("cancel_response", response_id=response_id))
 
     async def list_input_items(
         self, response_id: str, *, limit: int = 20, order: str = "desc", after: str | None = None

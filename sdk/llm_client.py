@@ -90,6 +90,7 @@ __all__ = [
     "LLMBackendError",
     "MethodNotAllowed",
     "ModelInfo",
+    "ModelResponse",
     "NotFound",
     "Overloaded",
     "ParsedReply",
@@ -967,11 +968,11 @@ class Explanation(_Typed):
 class AgentRun(_Typed):
     """The result of an agent's run: `{agent, status, answer, found, citations, sources, output, trace, usage, …}`.
 
-    `str(run)` is the answer; `output` is the structured result of an agent that declares one. `status` is "completed",
-    "stopped" (a limit was reached: `notes` says which, and the answer is what was found so far) or "needs_approval":
-    then `pending` lists the tool calls that wait, and `client.approve(run.run_id)` or `client.reject(run.run_id)`
-    continues the run. `trace` is a tree of steps: `{name, kind, seconds, tokens, model, prompt, input, output, error,
-    steps}`.
+    `str(run)` is the answer; without one, the calls that wait, the output or the notes. `output` is the structured result
+    of an agent that declares one. `status` is "completed", "stopped" (a limit was reached: `notes` says which, and the
+    answer is what was found so far) or "needs_approval": then `pending` lists the tool calls that wait, and
+    `client.approve(run.run_id)` or `client.reject(run.run_id)` continues the run. `trace` is a tree of steps: `{name,
+    kind, seconds, tokens, model, prompt, input, output, error, steps}`.
     """
 
     agent: str
@@ -989,7 +990,18 @@ class AgentRun(_Typed):
     usage: Record
 
     def __str__(self) -> str:
-        return str(self["answer"])
+        """The answer; where there is none, the calls that wait, the output as JSON, or the notes."""
+        if self["pending"]:
+            calls = [
+                f"{one['tool']} {json.dumps(one['arguments'], ensure_ascii=False)}" for one in self["pending"]
+            ]
+            run_id = self["run_id"]
+            return "\n".join([f"waits for client.approve({run_id!r}) or client.reject({run_id!r}):", *calls])
+        if self["answer"]:
+            return str(self["answer"])
+        if self["output"] is not None:
+            return json.dumps(self["output"], ensure_ascii=False, indent=2)
+        return "\n".join(self["notes"])
 
     def table(self) -> Records[Record]:
         """The analyst's table, one row per document: each field's value, and its quote as `<field> quote`.
@@ -1004,6 +1016,19 @@ class AgentRun(_Typed):
                 line[column], line[f"{name} quote"] = cell["value"], cell["quote"]
             told.append(Record(line))
         return Records(told)
+
+
+class ModelResponse(Record):
+    """A response of OpenAI's Responses API: `{id, status, output, usage, …}`; `str(response)` is its text."""
+
+    @property
+    def output_text(self) -> str:
+        """The text of its messages."""
+        parts = [part for item in self["output"] if item["type"] == "message" for part in item["content"]]
+        return "".join(part["text"] for part in parts if part["type"] == "output_text")
+
+    def __str__(self) -> str:
+        return self.output_text or repr(self)
 
 
 class Evaluation(_Typed):
@@ -2305,11 +2330,11 @@ class LLMBackendClient:
         store: bool = True,
         background: bool = False,
         stream: bool = False,
-    ) -> Record | Iterator[Record]:
-        """Answer a message, or a list of items, as OpenAI's Responses API does; returns its response object.
+    ) -> ModelResponse | Iterator[Record]:
+        """Answer a message, or a list of items, as OpenAI's Responses API does; returns a ModelResponse.
 
-        The response is stored unless `store=False`: continue it with `previous_response_id`, read it again with
-        `get_response`. Among `tools`, functions are for the caller to run; `{"type": "file_search",
+        Its text is `output_text`. It is stored unless `store=False`: continue it with `previous_response_id`, read it
+        again with `get_response`. Among `tools`, functions are for the caller to run; `{"type": "file_search",
         "vector_store_ids": [collection]}` searches collections first, and the text's `annotations` quote what it cites.
         `text` sets a `format`, such as a JSON Schema. With `background=True` a job makes the response. With
         `stream=True`, returns an iterator of OpenAI's events, which raises StreamInterrupted if it breaks off.
@@ -2335,13 +2360,16 @@ class LLMBackendClient:
         }
         if stream:
             return self._told(self._stream("respond", **fields))
-        return self._call("respond", **fields)
+        return ModelResponse(self._call("respond", **fields))
 
     def _told(self, chunks: Iterator[bytes]) -> Iterator[Record]:
         """A response's events."""
         try:
             for event in _events(chunks):
-                yield _records(event)
+                told = _records(event)
+                if "response" in told:
+                    told["response"] = ModelResponse(told["response"])
+                yield told
         except LLMBackendError as error:
             raise StreamInterrupted(f"the stream broke off: {error}", details=error.to_dict()) from error
         finally:
@@ -2349,20 +2377,20 @@ class LLMBackendClient:
 
     def get_response(
         self, response_id: str, *, stream: bool = False, starting_after: int | None = None
-    ) -> Record | Iterator[Record]:
+    ) -> ModelResponse | Iterator[Record]:
         """A stored response by its id; with `stream=True`, its events once it has ended. Raises NotFound."""
         if stream:
             fields = {"response_id": response_id, "starting_after": starting_after}
             return self._told(self._stream("get_response", **fields))
-        return self._call("get_response", response_id=response_id)
+        return ModelResponse(self._call("get_response", response_id=response_id))
 
     def delete_response(self, response_id: str) -> Record:
         """Delete a stored response; one still being made is stopped. Raises NotFound."""
         return self._call("delete_response", response_id=response_id)
 
-    def cancel_response(self, response_id: str) -> Record:
+    def cancel_response(self, response_id: str) -> ModelResponse:
         """Stop a response made in the background; returns it. Raises NotFound, InvalidRequest for any other response."""
-        return self._call("cancel_response", response_id=response_id)
+        return ModelResponse(self._call("cancel_response", response_id=response_id))
 
     def list_input_items(
         self, response_id: str, *, limit: int = 20, order: str = "desc", after: str | None = None

@@ -8,7 +8,6 @@ that says in so many words.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from ..text.delimiters import as_data
 from ..text.sentences import stems
 from .orchestration import finished
 from .run_state import Running
+from .shaped_replies import shaped_reply
 from .shapes import AnalystInput, Cell, Table, TableRow
 from .tools import text_of
 
@@ -285,19 +285,8 @@ class Analysing(Workflow):
     async def _by_model(self, part: str) -> dict[str, Any]:
         asked = "\n".join(f"- {one.name}: {one.about}" for one in self._wanted)
         system = await self._run.prompt("analyst")
-        request = {
-            "messages": [
-                {"role": "system", "content": self._run.instructed(system.text)},
-                {
-                    "role": "user",
-                    "content": f"<document>\n{as_data(part)}\n</document>\n\nFields:\n{as_data(asked)}",
-                },
-            ],
-            "temperature": 0.0,
-        }
-        said = await self._run.chat(request, schema=_shape(self._wanted), name="read", prompt=system.label)
-        told: dict[str, Any] = json.loads(said["message"]["content"])
-        return told
+        text = f"<document>\n{as_data(part)}\n</document>\n\nFields:\n{as_data(asked)}"
+        return await shaped_reply(self._run, system, text, _shape(self._wanted), "read")
 
     async def _by_sentences(self, part: str) -> dict[str, Any]:
         told: dict[str, Any] = {one.name: {"value": None, "quote": None} for one in self._wanted}

@@ -31,7 +31,7 @@ from ..errors import (
 )
 from ..inference.chat import total
 from ..plugins import AGENTS, AgentPart
-from ..schemas import AgentInfo, AgentRun, AgentTask, ListCollectionsRequest, RunAgentRequest, Step
+from ..schemas import AgentInfo, AgentRun, ListCollectionsRequest, RunAgentRequest, Step, input_in
 from .handle import Run
 from .limits import Halt
 from .result import AgentResult
@@ -112,10 +112,6 @@ def check(request: RunAgentRequest) -> AgentPart:
     part = AGENTS.named(request.agent)
     for name in request.tools or ():
         find(name)
-    if isinstance(request, AgentTask) and part.tools is None and not is_own(part.name):
-        for field, what in (("functions", "calls no functions"), ("images", "reads text only")):
-            if getattr(request, field):
-                raise InvalidRequest(f"the agent {part.name!r} {what}: leave {field} out")
     _given(part, request)
     return part
 
@@ -130,10 +126,22 @@ def _given(part: AgentPart, request: RunAgentRequest) -> Any:
     kind = shape.input[1]
     if not _is_model(kind):
         return request.task if kind is str else request.input if request.input is not None else request.task
+    given = request.input if request.input is not None else _written_as_task(kind, request.task)
     try:
-        return kind.model_validate(request.input or {})
+        return kind.model_validate(given)
     except ValidationError as error:
-        raise invalid(error, f"input of the agent {part.name}") from error
+        there = "" if request.input is not None else " (the task may be it, as JSON)"
+        raise invalid(error, f"input of the agent {part.name}{there}") from error
+
+
+def _written_as_task(kind: type[BaseModel], task: str) -> dict[str, Any]:
+    """An input that the task is: a JSON object or, where one text alone has to be given, that."""
+    if (told := input_in(task)) is not None:
+        return told
+    needed = [(name, field) for name, field in kind.model_fields.items() if field.is_required()]
+    if task.strip() and len(needed) == 1 and needed[0][1].annotation is str:
+        return {needed[0][1].alias or needed[0][0]: task}
+    return {}
 
 
 def _takes_any(part: AgentPart) -> bool:
@@ -381,7 +389,7 @@ def _halted(running: Running, part: AgentPart, halt: Halt) -> AgentRun:
 
 
 def _run(running: Running, part: AgentPart, **fields: Any) -> AgentRun:
-    tokens = running.root_trace.tokens
+    tokens = total(running.root_trace.tokens, running.shared.replayed_usage)
     return AgentRun.model_construct(
         **{
             "agent": part.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import (
     AbstractContextManager,
@@ -48,6 +49,9 @@ class _Shared:
         self.steps = 0
         self.nodes = 0
         self.active = 0
+        self.replayed_tokens = 0
+        self.replayed_usage: Counter[str] = Counter()
+        """What calls took that an earlier attempt made."""
         self.said = False
         """Whether any of the answer has been streamed."""
         self.open: dict[int, Node] = {}
@@ -212,8 +216,7 @@ class Running:
 
     @property
     def tokens(self) -> int:
-        replayed = sum(row.get("tokens") or 0 for row in self.journal.rows.values() if row.get("replayed"))
-        return sum(self.root_trace.tokens.values()) - self.tokens_before + replayed
+        return sum(self.root_trace.tokens.values()) - self.tokens_before + self.shared.replayed_tokens
 
     @property
     def seconds_left(self) -> float:
@@ -302,9 +305,8 @@ class Running:
         key = self.journal.key(kind, given)
         saved = self.journal.rows.get(key)
         if saved is not None:
-            saved["replayed"] = True
+            self._replay(node, saved)
             node.told.replayed, node.told.seconds = True, saved.get("seconds") or 0.0
-            node.own_tokens += saved.get("tokens") or 0
             node.told.model = saved.get("model")
             for label in saved.get("prompts") or ():
                 node.trace.prompted(label)
@@ -312,21 +314,46 @@ class Running:
             return result
         before = set(self.sources)
         result = await work(key)
-        tokens = sum(node.trace.tokens.values())
-        row = {
+        row = self._row(key, kind, node, result)
+        row["given"] = given[1] if kind == "tool" else None
+        row["sources"] = [one.model_dump() for number, one in self.sources.items() if number not in before]
+        await self.journal.save(row)
+        return result
+
+    def _row(self, key: str, kind: str, node: Node, result: dict[str, Any]) -> dict[str, Any]:
+        """A row of the journal."""
+        usage = Counter(node.trace.tokens)
+        usage.subtract(node.kept_usage)
+        return {
             "key": key,
             "kind": kind,
             "name": node.told.name,
-            "given": given[1] if kind == "tool" else None,
             "seconds": round(time.monotonic() - node.began, 4),
-            "tokens": tokens,
+            "tokens": usage.total(),
+            "usage": dict(usage),
             "model": node.trace.model or None,
             "prompts": list(dict.fromkeys([*filter(None, [node.told.prompt]), *node.trace.prompts_used])),
             "result": result,
-            "sources": [one.model_dump() for number, one in self.sources.items() if number not in before],
         }
+
+    def _replay(self, node: Node, row: dict[str, Any]) -> None:
+        node.own_tokens += row.get("tokens") or 0
+        self.shared.replayed_tokens += row.get("tokens") or 0
+        self.shared.replayed_usage.update(row.get("usage") or {})
+
+    async def keep_try(self, node: Node, key: str, completion: dict[str, Any]) -> None:
+        """Keep a reply that is asked for again, because it does not fit, for an attempt after a kill."""
+        row = self._row(key, "model", node, {"completion": completion})
+        node.kept_usage.update(row["usage"])
         await self.journal.save(row)
-        return result
+
+    def kept_try(self, node: Node, key: str) -> dict[str, Any] | None:
+        row = self.journal.rows.get(key)
+        if row is None:
+            return None
+        self._replay(node, row)
+        completion: dict[str, Any] = row["result"]["completion"]
+        return completion
 
     def cite(self, hits: Sequence[Hit]) -> list[Source]:
         """The passages as numbered sources; a passage keeps its number however often it is found."""
@@ -370,7 +397,7 @@ class Running:
                     few = left < (await self.services.chat.window()).context
                     if few and (asked.get("max_tokens") is None or asked["max_tokens"] > left):
                         asked["max_tokens"] = max(1, left)
-                    return {**await self._asked(node, asked, schema, says=says), "says": says}
+                    return {**await self._asked(node, key, asked, schema, says=says), "says": says}
 
             result = await self.once(node, "model", [{**request}, schema], work)
             self.shared.model = node.told.model or result.get("model") or self.shared.model
@@ -381,10 +408,10 @@ class Running:
             return result
 
     async def _asked(
-        self, node: Node, asked: dict[str, Any], schema: dict[str, Any] | None, *, says: bool
+        self, node: Node, key: str, asked: dict[str, Any], schema: dict[str, Any] | None, *, says: bool
     ) -> dict[str, Any]:
         if schema is not None:
-            said = await structured.complete(self.services.chat, asked, schema)
+            said = await structured.complete(_Tries(self, node, key), asked, schema)
             return replies.reply(said)
         try:
             return await replies.streamed(self.services.chat, asked, self._saying(node, says))
@@ -414,6 +441,33 @@ class Running:
                 self.tell({"type": "text", "delta": told, "step": node.number})
 
         return say
+
+
+class _Tries:
+    """The chat model for a reply in a shape: a reply that does not fit is kept before another is asked for."""
+
+    def __init__(self, running: Running, node: Node, key: str) -> None:
+        self._running, self._node, self._key = running, node, key
+        self._calls = 0
+        self._last: dict[str, Any] | None = None
+        """The reply to the last call, if it is not in the journal."""
+
+    @property
+    def _place(self) -> str:
+        return f"{self._key}.{self._calls}"
+
+    async def deadline(self) -> float:
+        return await self._running.services.chat.deadline()
+
+    async def complete(self, request: dict[str, Any], deadline: float | None = None) -> dict[str, Any]:
+        if self._last is not None:
+            await self._running.keep_try(self._node, self._place, self._last)
+            self._last = None
+        self._calls += 1
+        if (kept := self._running.kept_try(self._node, self._place)) is not None:
+            return kept
+        self._last = await self._running.services.chat.complete(request, deadline)
+        return self._last
 
 
 def _task(request: RunAgentRequest) -> AgentTask:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +52,8 @@ class Node:
     parent: Node | None
     began: float = field(default_factory=time.monotonic)
     own_tokens: int = 0
+    kept_usage: Counter[str] = field(default_factory=Counter)
+    """Of replies that did not fit, which are in the journal already."""
 
     @property
     def path(self) -> str:

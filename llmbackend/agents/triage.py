@@ -5,7 +5,6 @@ Without a capable model, the category is the class whose example is nearest to t
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..errors import InvalidRequest
 from ..text.delimiters import as_data
 from ..text.sentences import stems
 from .run_state import Running
+from .shaped_replies import shaped_reply
 from .shapes import Triage, TriageInput
 from .tooling import find, use
 
@@ -32,7 +32,7 @@ OF_WORDS = 0.5
 
 
 async def triage(run: Running, given: TriageInput) -> Triage:
-    message = given.message or run.request.task
+    message = given.message or (run.request.task if run.request.input is not None else "")
     if not message.strip():
         raise InvalidRequest("message: it is empty, so there is nothing to sort")
     if run.services.chat.abstracts:
@@ -101,15 +101,8 @@ async def _by_model(run: Running, given: TriageInput, message: str) -> dict[str,
         "required": ["category", "certainty", "urgency", "reasons"],
         "additionalProperties": False,
     }
-    request = {
-        "messages": [
-            {"role": "system", "content": run.instructed(system.text)},
-            {"role": "user", "content": f"Classes:\n{classes}\n\n<message>\n{as_data(message)}\n</message>"},
-        ],
-        "temperature": 0.0,
-    }
-    said = await run.chat(request, schema=schema, name="sort", prompt=system.label)
-    told: dict[str, Any] = json.loads(said["message"]["content"])
+    text = f"Classes:\n{classes}\n\n<message>\n{as_data(message)}\n</message>"
+    told = await shaped_reply(run, system, text, schema, "sort")
     stand = [one for one in told["reasons"] if quoted(one.strip("\"' "), message)]
     if len(stand) < len(told["reasons"]):
         run.notes.append("reasons that are not in the message are left out")

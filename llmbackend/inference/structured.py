@@ -8,17 +8,24 @@ is sent back once, with what is wrong. Of prose or a fence around an object or a
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from .. import threads
 from ..errors import BackendError, BackendTimeout, InvalidRequest
 from ..prompts import prompt
 from . import misfit
-from .chat import ChatModel, total
+from .chat import total
 from .references import may_explode
 
 
-async def complete(chat: ChatModel, request: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+class Completes(Protocol):
+    """A chat model, as far as it is needed here."""
+
+    async def deadline(self) -> float: ...
+    async def complete(self, request: dict[str, Any], deadline: float | None = None) -> dict[str, Any]: ...
+
+
+async def complete(chat: Completes, request: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     """A chat.completion whose content is JSON that fits; its usage is that of all tries.
 
     Where the request has tools, a reply may call them instead: that is given as it is.

@@ -25,7 +25,7 @@ from ..inference.wire import takes_no_images, takes_no_tools
 from ..knowledge.retrieval.scope import scope
 from ..plugins import AGENT
 from ..prompts import prompt
-from ..schemas import AgentTask, RagQueryRequest, RespondRequest, ResponseTool, RunAgentRequest
+from ..schemas import AgentTask, RagQueryRequest, RespondRequest, ResponseTool, RunAgentRequest, input_in
 from ..storage.database import Database
 from ..text.delimiters import delimited
 from . import images, store, tool_emulation, translation
@@ -343,7 +343,7 @@ class Responder:
         """What the agent is to do, with which of its tools."""
         request = call.request
         task, history = translation.conversation(call.turns, f"the agent {name!r}", sees=self._chat.sees)
-        if history and self._chat.abstracts:
+        if history and self._chat.abstracts and input_in(task) is None:
             task, _ = await standalone(self._chat, task, history)
         collections = [one for tool in request.file_searches for one in tool.vector_store_ids or ()]
         fields: dict[str, Any] = {"task": task, "agent": name, "collections": collections or None}
@@ -475,9 +475,11 @@ def _ran(run: dict[str, Any]) -> Step:
             yield from building.asks(run["run_id"], run["pending"])
             yield from building.feed({"usage": run["usage"]})
             return
-        building.sources = run["sources"]
-        building.cited = run["citations"]
-        text = run["answer"] or json.dumps(run["output"], ensure_ascii=False)
+        text = run["answer"]
+        if run["output"] is not None:  # in JSON, brackets are not citations
+            text = json.dumps(run["output"], ensure_ascii=False)
+        else:
+            building.sources, building.cited = run["sources"], run["citations"]
         reason = "length" if run["status"] == "stopped" else "stop"
         yield from building.feed(
             {"choices": [{"delta": {"content": text}, "finish_reason": reason}], "usage": run["usage"]}

@@ -338,6 +338,19 @@ def _text(content: str | Sequence[Mapping[str, Any]]) -> str:
 
 
 def as_chat(request: RespondRequest, turns: list[dict[str, Any]]) -> ChatRequest:
-    """The request as the chat route takes it, for a collection as model."""
+    """The request as the chat route takes it, for a collection as model.
+
+    Raises InvalidRequest for functions and shapes: it answers in words and quotes.
+    """
     question, history = conversation(turns, request.model or "")
-    return ChatRequest(model=request.model, messages=[*history, Message(role="user", content=question)])
+    if may_call(request):
+        raise InvalidRequest(f"tools: {request.model} calls no functions: ask a chat model, with file_search")
+    if "response_format" in chat(request, []):
+        raise InvalidRequest(
+            f"text.format: {request.model} answers in words and quotes: ask a chat model, with file_search"
+        )
+    said = system(turns)
+    first = [Message(role="system", content=said)] if said else []
+    return ChatRequest(
+        model=request.model, messages=[*first, *history, Message(role="user", content=question)]
+    )

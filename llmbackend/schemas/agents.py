@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue
+from pydantic_core import from_json
 
 from .base import LARGEST, CollectionName, PartName, Request, Response
 from .jobs import JobIdentifier, PendingCall
@@ -16,7 +17,11 @@ TOOLS_OF_RUN = 128
 
 
 class RunAgentRequest(Request):
-    task: str = Field("", max_length=2**20, description="the task or question")
+    task: str = Field(
+        "",
+        max_length=2**20,
+        description="the task or question; for an agent with an `input`, that as JSON, or its one text, may stand here",
+    )
     agent: PartName = Field("researcher", description="the name of an agent, as listed")
     collections: list[CollectionName] | None = Field(
         None,
@@ -40,6 +45,17 @@ class RunAgentRequest(Request):
     )
     max_seconds: float | None = Field(None, gt=0, le=86_400, description="most seconds in all; AGENT_SECONDS")
     stream: bool = Field(False, description="answer with an event for each step")
+
+
+def input_in(task: str) -> dict[str, Any] | None:
+    """The input that a task is, written as a JSON object; None if it is words."""
+    if not task.lstrip().startswith("{"):
+        return None
+    try:
+        found = from_json(task, allow_inf_nan=False)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 class CallersFunction(Request):

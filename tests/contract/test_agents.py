@@ -115,6 +115,8 @@ def test_a_project_s_own_agent_has_pydantic_in_and_out(
     assert run.output["sources"] == len(run.sources)
     assert run.answer == run.output["answer"]
     assert run.citations == [1]
+    for task in ("paid vacation", '{"text": "paid vacation"}'):  # its one text, or its input as JSON
+        assert client.run_agent(task, agent="contracts", collections=handbooks[:1]).output == run.output
     with pytest.raises(InvalidRequest, match="at least 3 characters"):
         client.run_agent("", agent="contracts", input={"text": "v"})
     with pytest.raises(InvalidRequest, match="text: Field required"):
@@ -157,6 +159,13 @@ def test_an_unknown_agent_or_tool_is_refused_before_anything_happens(client: LLM
         list(client.run_agent("hello", agent="nobody", stream=True))
     with pytest.raises(InvalidRequest, match="no agent 'nobody'"):
         client.submit_job("run_agent", {"task": "hello", "agent": "nobody"})
+    with pytest.raises(InvalidRequest, match=r"'reseacher': did you mean 'researcher'\?"):
+        client.run_agent("hello", agent="reseacher")
+    with pytest.raises(InvalidRequest, match=r"'Serch': did you mean 'search'\?"):
+        client.run_agent("hello", tools=["Serch"])
+    for misspelt, meant in (("triage", "agent/triage"), ("agent/anlyst", "agent/analyst")):
+        with pytest.raises(InvalidRequest, match=rf"no job type {misspelt!r}: did you mean {meant!r}\?"):
+            client.submit_job(misspelt, {"task": "hello"})
 
 
 def test_a_run_is_a_job_and_a_schedule_s_target(client: LLMBackendClient, handbooks: list[str]) -> None:

@@ -55,6 +55,14 @@ def test_a_message_gets_a_response(client: LLMBackendClient) -> None:
     assert response["usage"]["output_tokens"] > 1
 
 
+def test_a_response_has_its_text(client: LLMBackendClient) -> None:
+    response = client.respond(FRANCE)
+    assert response.output_text == str(response) == response.output[-1].content[0].text
+    assert client.get_response(response.id).output_text == response.output_text
+    last = list(client.respond(FRANCE, stream=True))[-1]
+    assert last.response.output_text == response.output_text
+
+
 def test_a_response_comes_as_events(client: LLMBackendClient) -> None:
     events = list(client.respond(FRANCE, temperature=0, max_output_tokens=12, stream=True))
     response = check_all(events)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from llmbackend import LLMBackendClient
 from tests.server import Server, serving
-from tests.upstream.fake import KEY, Upstream, running
+from tests.upstream.fake import KEY, USAGE, Upstream, running
 
 
 def _calls(name: str, **arguments: Any) -> dict[str, Any]:
@@ -82,24 +83,32 @@ def test_a_run_that_was_killed_between_two_steps_goes_on_from_the_last_that_it_f
         assert upstream.seen[1]["messages"] == upstream.seen[2]["messages"]
 
 
-def test_an_analyst_that_was_killed_asks_nothing_twice(tmp_path: Path) -> None:
+def test_an_analyst_that_was_killed_asks_twice_only_what_was_unanswered(tmp_path: Path) -> None:
     texts = {f"d{number}": f"Report {number} costs {number} euros." for number in range(12)}
     with running() as upstream:
-        told = {"price": {"value": 1, "quote": "euros"}}
-        upstream.replies = [json.dumps(told)] * 40
-        upstream.answers = 6
+        told = json.dumps({"price": {"value": 1, "quote": "euros"}})
+        upstream.replies = [*[told] * 5, "It is cheap.", *[told] * 40]
+        upstream.answers = (
+            6  # the sixth fits no shape, and is sent back: then its second try is unanswered, too
+        )
         shape = {"properties": {"price": {"type": "integer"}}}
         params = {"input": {"schema": shape}, "collections": ["a"]}
         with serving(tmp_path, **_settings(upstream)) as server, LLMBackendClient(server.url) as client:
             client.rag_ingest([{"id": name, "text": text} for name, text in texts.items()], "a")
             job_id = client.submit_job("agent/analyst", params)
             _until(lambda: len(upstream.seen) == 10)
-            _until(lambda: client.get_job_status(job_id).progress.done == 6)
+            _until(lambda: client.get_job_status(job_id).progress.done == 5)
             _kill(server)
+        before = [json.dumps(body["messages"]) for body in upstream.seen]
         upstream.answers = None
         with serving(tmp_path, **_settings(upstream)) as server, LLMBackendClient(server.url) as client:
-            rows = client.wait_for_job(job_id, timeout=60)["output"]["rows"]
-        assert {row["document"]: row["cells"]["price"]["value"] for row in rows} == dict.fromkeys(texts, 1)
-        asked = [body["messages"][1]["content"] for body in upstream.seen]
-        assert len(asked) == 10 + 6, "six were answered before"
-        assert not set(asked[:6]) & set(asked[10:])
+            done = client.wait_for_job(job_id, timeout=60)
+    rows = done["output"]["rows"]
+    assert {row["document"]: row["cells"]["price"]["value"] for row in rows} == dict.fromkeys(texts, 1)
+    asked = [json.dumps(body["messages"]) for body in upstream.seen]
+    twice = [one for one, times in Counter(asked).items() if times > 1]
+    assert sorted(twice) == sorted(before[6:])
+    assert sum("That does not fit" in one for one in twice) == 1
+    assert len(asked) == len(texts) + 1 + 4, "one try more, and what was unanswered again"
+    answered = len(asked) - 4
+    assert done["usage"]["total_tokens"] == done["trace"]["tokens"] == answered * USAGE["total_tokens"]

@@ -312,6 +312,8 @@ def test_a_tool_that_writes_waits_for_somebody_s_word(
     assert pending["arguments"] == {"collection": handbook, "ids": ["vacation"]}
     run = stream.run
     assert run.status == "needs_approval"
+    assert f"client.approve('{run.run_id}')" in str(run)
+    assert f"delete_documents {json.dumps(pending['arguments'])}" in str(run)
     assert run.trace.steps[0].prompt == "researcher@1"
     waiting = client.get_job_status(run.run_id)
     assert waiting.status == "queued"
@@ -466,6 +468,7 @@ def test_triage_gives_reasons_in_the_message_s_words(client: LLMBackendClient, u
     run = client.run_agent("The invoice is wrong.", agent="triage", input={"classes": classes})
     assert run.output["category"] == "billing"
     assert run.output["reasons"] == ["The invoice is wrong"]
+    assert json.loads(str(run)) == run.output, "where there is no answer, the output is written"
 
 
 def test_tools_of_mcp_servers_are_there_where_they_are_named(connect: Connect, upstream: Upstream) -> None:

@@ -862,30 +862,130 @@ def test_a_project_s_function_agent_calls_its_caller_s_function_and_sees_picture
     assert "force 8" in result["content"]
 
 
+CLASSES = {"billing": "My invoice is wrong.", "outage": "Nothing works."}
+SORTED = {"category": "billing", "certainty": 0.9, "urgency": "low", "reasons": ["Look at this."]}
+WRITTEN: list[tuple[str, Any, Any, dict[str, Any]]] = [
+    ("contracts", "paid vacation", None, {"sources": 2}),
+    ("contracts", {"text": "paid vacation", "days": 3}, None, {"sources": 2}),
+    ("triage", {"classes": CLASSES, "message": "Look at this."}, SORTED, {"category": "billing"}),
+    (
+        "analyst",
+        {"questions": ["How many?"], "documents": [{"id": "a", "text": "There are 28 [1] days."}]},
+        {"How many?": {"value": "28", "quote": "28 [1] days"}},
+        {"fields": ["How many?"]},
+    ),
+]
+
+
+@both
+@pytest.mark.usefixtures("_handbooks")
+@pytest.mark.parametrize(("name", "given", "reply", "told"), WRITTEN, ids=lambda one: str(one)[:20])
+def test_an_agent_with_an_input_takes_it_as_json_or_as_its_one_text(
+    client: LLMBackendClient,
+    upstream: Upstream,
+    stream: bool,
+    name: str,
+    given: Any,
+    reply: Any,
+    told: dict[str, Any],
+) -> None:
+    asked: dict[str, Any] = {
+        "model": f"agent/{name}",
+        "tools": [{**SEARCH, "vector_store_ids": ["handbook"]}],
+    }
+    task = given if isinstance(given, str) else json.dumps(given)
+    before: dict[str, Any] = {}
+    for _ in range(2):  # the second goes on from the first, and what it takes stays as it is
+        if reply is not None:
+            upstream.replies.append(json.dumps(reply))
+        response = _respond(client, stream, input=task, **asked, **before)
+        content = response["output"][-1]["content"][0]
+        output = json.loads(content["text"])
+        assert {**output, **told} == output
+        assert content["annotations"] == []
+        if isinstance(given, dict):
+            before = {"previous_response_id": response["id"]}
+
+
+@pytest.mark.parametrize("name", ["triage", "analyst"])
+def test_agents_that_read_call_functions_and_see_pictures(
+    client: LLMBackendClient, upstream: Upstream, name: str
+) -> None:
+    given: dict[str, Any] = {"classes": CLASSES, "message": "Look at this."}
+    reply: Any = SORTED
+    if name == "analyst":
+        given = {"questions": ["What?"], "documents": [{"id": "a", "text": "A dot."}]}
+        reply = {"What?": {"value": "a dot", "quote": "A dot."}}
+    content = [
+        {"type": "input_text", "text": json.dumps(given)},
+        {"type": "input_image", "image_url": PIXEL},
+    ]
+    asked: dict[str, Any] = {"model": f"agent/{name}", "tools": [TIDE], "instructions": "Be exact."}
+    calls = _calling(("tide", {"harbour": "Aldersea"}), ("ebb", {}))
+    upstream.replies += [calls, "I know enough.", json.dumps(reply)]
+    first = _respond(client, False, input=[{"role": "user", "content": content}], **asked)
+    [call] = [item for item in first["output"] if item["type"] == "function_call"]
+    second = _respond(client, True, input=[_gave(call, "nine")], previous_response_id=first["id"], **asked)
+    output = json.loads(second["output"][-1]["content"][0]["text"])
+    assert output["category" if name == "triage" else "fields"] in ("billing", ["What?"])
+    shaped = upstream.seen[2]
+    system, user, called, gave, unknown = shaped["messages"]
+    assert system["content"].endswith("\n\nBe exact.")
+    assert user["content"][1]["image_url"]["url"] == PIXEL
+    assert len(called["tool_calls"]) == 2
+    assert "nine" in gave["content"]
+    assert "there is no tool 'ebb': there are tide" in unknown["content"]
+    assert "tools" not in shaped
+    assert shaped["response_format"]["type"] == "json_schema"
+    assert "response_format" not in upstream.seen[0]
+
+
+@both
+def test_a_server_that_takes_no_tools_reads_without_them(
+    client: LLMBackendClient, upstream: Upstream, stream: bool
+) -> None:
+    client.models()
+    upstream.faults = ["no-tools"]
+    upstream.replies.append(json.dumps(SORTED))
+    given = json.dumps({"classes": CLASSES, "message": "Look at this."})
+    response = _respond(client, stream, input=given, model="agent/triage", tools=[TIDE])
+    assert json.loads(response["output"][-1]["content"][0]["text"])["category"] == "billing"
+
+
+@both
+@pytest.mark.usefixtures("_handbooks")
+def test_what_the_system_says_counts_where_a_collection_is_the_model(
+    client: LLMBackendClient, upstream: Upstream, stream: bool
+) -> None:
+    upstream.replies.append("28 jours [1].")
+    turns = [{"role": "developer", "content": "Be short."}, {"role": "user", "content": "How many days?"}]
+    response = _respond(client, stream, input=turns, instructions="In French.", model="rag/handbook")
+    assert response["output"][-1]["content"][0]["text"] == "28 jours [1]."
+    [sent] = upstream.seen
+    assert sent["messages"][0]["content"].endswith("\n\nIn French.\n\nBe short.")
+    upstream.replies.append("28 jours [1].")
+    said = client.chat(
+        [{"role": "system", "content": "In French."}, {"role": "user", "content": "How many days?"}],
+        model="rag/handbook",
+    )
+    assert str(said) == "28 jours [1]."
+    assert upstream.seen[-1]["messages"][0]["content"].endswith("\n\nIn French.")
+    for field, wrong in (
+        ("tools", {"tools": [TIDE]}),
+        ("text.format", {"text": {"format": {"type": "json_object"}}}),
+    ):
+        with pytest.raises(InvalidRequest, match=f"^{field}: rag/handbook .*file_search"):
+            _respond(client, stream, input="How many days?", model="rag/handbook", **wrong)
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"model": "agent/triage"}, "'triage' calls no functions"),
-        ({"model": "agent/analyst"}, "'analyst' calls no functions"),
+        ({"model": "agent/triage"}, r"triage \(the task may be it, as JSON\): classes"),
+        ({"model": "agent/analyst", "input": "{"}, "either a schema or questions"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "name": "tide"}}, "tool_choice"),
         ({"tools": [{**TIDE, "name": "search"}]}, "'search' is a tool of the agent's own"),
-        (
-            {
-                "tools": [],
-                "model": "agent/triage",
-                "input": [
-                    {
-                        "role": "user",
-                        "content": [
-                            {"type": "input_text", "text": "x"},
-                            {"type": "input_image", "image_url": PIXEL},
-                        ],
-                    }
-                ],
-            },
-            "'triage' reads text only",
-        ),
         (
             {
                 "input": [
