@@ -8,7 +8,7 @@ from .access.decision import Asks
 from .access.register import Register
 from .answers import rag_model
 from .errors import NotFound
-from .inference.cache import CachedEmbedder
+from .inference.cached_embedder import CachedEmbedder
 from .inference.chat import ChatModel
 from .knowledge.collections.collections import Collections
 from .plugins import AGENT, AGENTS

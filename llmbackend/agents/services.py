@@ -9,7 +9,7 @@ from typing import Protocol
 from .. import schemas
 from ..access.register import Register
 from ..files.pool import ParsingPool
-from ..inference.cache import CachedEmbedder
+from ..inference.cached_embedder import CachedEmbedder
 from ..inference.chat import ChatModel
 from ..inference.judge import Judge
 from ..settings import Settings

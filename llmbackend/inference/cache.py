@@ -1,8 +1,7 @@
-"""Vectors kept from one call to the next, by the content of their texts: what was embedded once costs no model."""
+"""Vectors of texts in a SQLite file, by the content of the texts: what was embedded once costs no model."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import sqlite3
@@ -11,49 +10,19 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from .. import threads, tracing
-from ..access.caller import DEFAULT
+from .. import threads
 from ..disk import Disk
-from ..errors import InvalidRequest, LLMBackendError
+from ..errors import LLMBackendError
 from .cache_writer import CacheWriter
-from .embeddings import Cut, Embedder, EmbeddingBatch, TextRefused, TokenIds, TooLong
 from .fingerprint import TEXTS, Fingerprint
-
-if TYPE_CHECKING:
-    import numpy as np
 
 log = logging.getLogger(__name__)
 
 MEMORY = 32 * 2**20
-"""Bytes of vectors kept in memory as well: those used last."""
-
-LONG = 2**16
-"""Characters from which on a text is looked up in a thread: hashing it would block the loop."""
-
-
-BULK = 8_192
-"""New texts in a row after which more are expected."""
-
-SAMPLE = 64
-"""Of more texts than these, so many are looked up where all are expected to be new."""
-
-
-Role = Literal["query", "passage"]
-
-
-class Prompts(NamedTuple):
-    """Prefixes for texts, for models that were trained with them."""
-
-    query: str = ""
-    passage: str = ""
-
-
-NO_PROMPTS = Prompts()
+"""Bytes of the most recently used vectors that are also kept in memory."""
 
 
 class Entry(NamedTuple):
@@ -62,243 +31,6 @@ class Entry(NamedTuple):
     tokens: int | None
     cut: str | None
     """The fields of its Cut after the index, as JSON."""
-
-
-class CachedEmbedder:
-    """An embedder that asks its model only for what the cache does not have; without a cache, for everything.
-
-    It is the one all others use: here is told where a refused text stands, and noted what the model read.
-    """
-
-    def __init__(
-        self,
-        model: Embedder,
-        cache: Cache | None,
-        prompts: Prompts = NO_PROMPTS,
-        *,
-        counts: bool = True,
-        keeps_bulk: bool = True,
-    ) -> None:
-        """What it reads `counts` as the caller's, unless it helps to answer only.
-
-        A model that makes vectors in the time that keeping them takes `keeps_bulk` not: of a great many new texts most
-        go by without the cache, which then still has what was in it before.
-        """
-        self._counts = counts
-        self._keeps_bulk = keeps_bulk
-        self._new_in_a_row = 0
-        self.hits = self.misses = 0
-        """Texts that were in the cache, and that were not."""
-        self.model = model
-        """The model itself, without the cache."""
-        self._cache = cache
-        self._prompts = prompts
-        # Of the model as it was looked at last: with prompts, and by the cache's name for it.
-        self._made_by: tuple[Fingerprint | None, Fingerprint] | tuple[None, None] = None, None
-        self._kept_by: tuple[Fingerprint | None, str] = None, ""
-
-    @property
-    def name(self) -> str:
-        return self.model.name
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.model.names
-
-    async def fingerprint(self) -> Fingerprint:
-        """The model's, with the prompts that questions and passages get here."""
-        return self._with_prompts(await self.model.fingerprint())
-
-    def _with_prompts(self, made_by: Fingerprint) -> Fingerprint:
-        if self._prompts == NO_PROMPTS:
-            return made_by
-        before, with_prompts = self._made_by
-        if with_prompts is None or before is not made_by:
-            with_prompts = replace(made_by, query=self._prompts.query, passage=self._prompts.passage)
-            self._made_by = made_by, with_prompts
-        return with_prompts
-
-    @property
-    def uncached(self) -> CachedEmbedder:
-        """The same model without the cache. Not to be closed."""
-        return CachedEmbedder(self.model, None, self._prompts, counts=self._counts)
-
-    async def embed(
-        self,
-        texts: Sequence[str],
-        *,
-        dimensions: int | None = None,
-        too_long: TooLong = "split",
-        role: Role | None = None,
-    ) -> EmbeddingBatch:
-        """One vector a text, in order; raises an LLMBackendError: for a refused text InvalidRequest with its `index`.
-
-        Texts of a collection have a `role`, for which there may be a prompt.
-        """
-        prompt = getattr(self._prompts, role) if role else ""
-        written = [prompt + text for text in texts] if prompt else texts
-        ask = partial(self.model.embed, dimensions=dimensions, too_long=too_long)
-        try:
-            if self._cache is None:
-                vectors = self._noted(await ask(written))
-                made_by = vectors.made_by or await self.model.fingerprint()
-            else:
-                vectors, made_by = await self._through(self._cache, written, [dimensions, too_long], ask)
-        except TextRefused as refused:
-            raise _placed(refused, written) from refused.__cause__
-        return vectors._replace(made_by=self._with_prompts(made_by))
-
-    async def _through(
-        self, cache: Cache, texts: Sequence[str], how: list[Any], ask: Any
-    ) -> tuple[EmbeddingBatch, Fingerprint]:
-        """The vectors, and the model that made them all."""
-        while True:
-            made_by = await self.model.fingerprint()
-            before, name = self._kept_by
-            if before is not made_by:
-                name = made_by.digest or await threads.files(cache.name_of, made_by)
-                self._kept_by = made_by, name
-            key_of = _key(name, *how, tracing.current().caller.project)
-            vectors = await self._embed(cache, key_of, texts, how[0], ask, made_by)
-            if vectors is not None:
-                return vectors, vectors.made_by or made_by
-
-    async def _embed(
-        self,
-        cache: Cache,
-        key_of: _Key,
-        texts: Sequence[str],
-        dimensions: int | None,
-        ask: Any,
-        made_by: Fingerprint,
-    ) -> EmbeddingBatch | None:
-        """None if it was another model by now that was asked for those that are missing."""
-        if len(texts) == 1 and len(texts[0]) < LONG:
-            if entry := cache.at_hand(key := key_of(texts[0])):
-                self._note()
-                self.hits += 1
-                return _vectors([entry])
-            if new := self.model.at_once(texts[0], dimensions):
-                cache.remember(dict(zip([key], _entries(new), strict=True)))
-                return self._noted(new)
-        if await self._are_new(cache, key_of, texts):
-            self.misses += len(texts)
-            new = self._noted(await ask(texts))
-            return new if new.made_by is None or new.made_by.same_vectors(made_by) else None
-        keys, entries, vectors = await threads.files(_look_up, cache, key_of, texts)
-        found = sum(entry is not None for entry in entries)
-        if len(texts) > SAMPLE:
-            self._new_in_a_row = self._new_in_a_row + len(texts) if 10 * found < len(texts) else 0
-        if vectors is not None:
-            self._note()
-            self.hits += len(texts)
-            return vectors
-        self.hits, self.misses = self.hits + found, self.misses + len(texts) - found
-        missing = {key: text for key, text, entry in zip(keys, texts, entries, strict=True) if entry is None}
-        new = self._noted(await ask(list(missing.values())))
-        if new.made_by is not None and not new.made_by.same_vectors(made_by):
-            return None
-        return await threads.processor(_merged, cache, list(missing), new, keys, entries)
-
-    async def _are_new(self, cache: Cache, key_of: _Key, texts: Sequence[str]) -> bool:
-        """Whether these are some of a great many new texts, of which none needs to be kept."""
-        if self._keeps_bulk or len(texts) <= SAMPLE or self._new_in_a_row < BULK:
-            return False
-        some = texts[:: len(texts) // SAMPLE]
-        return not any((await threads.files(_look_up, cache, key_of, some))[1])
-
-    def at_once(self, text: str, dimensions: int | None) -> EmbeddingBatch | None:
-        return self.model.at_once(text, dimensions)
-
-    def weight(self, text: str, tokens: int | None) -> float:
-        return self.model.weight(text, tokens)
-
-    async def embed_tokens(
-        self, texts: Sequence[TokenIds], *, dimensions: int | None = None
-    ) -> EmbeddingBatch:
-        """As `embed`, of token ids, which are not kept."""
-        try:
-            return self._noted(await self.model.embed_tokens(texts, dimensions=dimensions))
-        except TextRefused as refused:
-            raise _placed(refused, texts) from refused.__cause__
-
-    def _noted(self, vectors: EmbeddingBatch) -> EmbeddingBatch:
-        self._note(None if vectors.noted else vectors.total)
-        return vectors
-
-    def _note(self, tokens: int | None = None) -> None:
-        if self._counts:
-            tracing.current().used(self.name, {"embedded_tokens": tokens})
-
-    async def close(self) -> None:
-        await self.model.close()
-        if self._cache is not None:
-            await threads.files(self._cache.close)
-
-
-def _placed(refused: TextRefused, texts: Sequence[str] | Sequence[TokenIds]) -> InvalidRequest:
-    # It may be a part of the text that is meant.
-    places = [index for index, text in enumerate(texts) if text == refused.text]
-    places += [index for index, text in enumerate(texts) if refused.text in text]
-    index = places[0]
-    return InvalidRequest(f"input.{index}: {refused.reason}", details={**refused.details, "index": index})
-
-
-class _Key:
-    def __init__(self, seed: bytes) -> None:
-        self._seed = hashlib.blake2b(seed, digest_size=24)
-
-    def __call__(self, text: str) -> bytes:
-        """The hash of all that the text's vector depends on."""
-        hashed = self._seed.copy()
-        hashed.update(text.encode(errors="surrogatepass"))
-        return hashed.digest()
-
-
-@lru_cache(1000)
-def _key(name: str, dimensions: int | None, too_long: TooLong, project: str) -> _Key:
-    """A project has its own, or the time that a text takes would tell that another has it, too."""
-    whose = [] if project == DEFAULT else [project]  # as all were kept before there were projects
-    return _Key(json.dumps([name, dimensions, too_long, *whose]).encode())
-
-
-def _look_up(
-    cache: Cache, key_of: _Key, texts: Sequence[str]
-) -> tuple[list[bytes], list[Entry | None], EmbeddingBatch | None]:
-    """The texts' keys and entries, and the vectors if nothing is missing."""
-    keys = [key_of(text) for text in texts]
-    entries = cache.get(keys)
-    found = [entry for entry in entries if entry is not None]
-    return keys, entries, _vectors(found) if len(found) == len(keys) else None
-
-
-def _merged(
-    cache: Cache, missing: list[bytes], new: EmbeddingBatch, keys: list[bytes], entries: list[Entry | None]
-) -> EmbeddingBatch:
-    """The vectors of all keys: of those that were there and those that are new, which are kept."""
-    fresh = dict(zip(missing, _entries(new), strict=True))
-    cache.keep(fresh)
-    if len(missing) == len(keys):
-        return new
-    merged = _vectors([entry or fresh[key] for key, entry in zip(keys, entries, strict=True)])
-    return merged._replace(made_by=new.made_by)
-
-
-def _entries(vectors: EmbeddingBatch) -> list[Entry]:
-    cuts = {cut.index: json.dumps([cut.tokens, cut.limit, cut.parts]) for cut in vectors.cut}
-    return [
-        Entry(row.tobytes(), tokens, cuts.get(index))
-        for index, (row, tokens) in enumerate(zip(vectors.values.astype("<f4"), vectors.tokens, strict=True))
-    ]
-
-
-def _vectors(entries: list[Entry]) -> EmbeddingBatch:
-    import numpy as np
-
-    block, tokens, cuts = zip(*entries, strict=True)
-    values: np.ndarray[Any, Any] = np.frombuffer(b"".join(block), "<f4").reshape(len(entries), -1)
-    cut = [Cut(index, *json.loads(fields)) for index, fields in enumerate(cuts) if fields]
-    return EmbeddingBatch(values, list(tokens), cut)
 
 
 _TABLE = """
@@ -316,7 +48,7 @@ _GET = "SELECT key, checksum, vector, tokens, cut FROM vectors WHERE id IN (SELE
 _PUT = "INSERT OR REPLACE INTO vectors (id, key, checksum, vector, tokens, cut) VALUES (?, ?, ?, ?, ?, ?)"
 _MOVE = "UPDATE vectors SET place = (SELECT max(place) + 1 FROM vectors) WHERE place = ?"
 
-# A disk that is full or a file that may not be written; other errors mean that the file is not what it was.
+# The disk is full or the file may not be written; other errors mean that the file is damaged.
 _PASSING = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_CANTOPEN,
@@ -330,20 +62,20 @@ _PASSING = {
 
 
 class Cache:
-    """Entries by key in a SQLite file of at most `megabytes`, of which those not used for the longest time go first.
+    """Entries by key in a SQLite file of at most `megabytes`; the least recently used are removed first.
 
-    It never fails: what cannot be read is missing, what cannot be written is not kept, and the log tells. Rows lie in
-    the order of their writing; those read since then are noted in memory, and moved to the end when their turn to go
-    has come. Safe to share by threads; the file belongs to one process.
+    It never raises: what cannot be read counts as missing, what cannot be written is not kept, and the log says why. Rows
+    are in the order of writing; those read since are noted in memory, and moved to the end when they would be removed.
+    Thread-safe; the file belongs to one process.
     """
 
     def __init__(self, file: Path, megabytes: int, disk: Disk | None = None) -> None:
         self._file = file
         self._limit = megabytes * 2**20
         self._disk = disk or Disk(file.parent, 0)
-        # A connection each, so that reading does not wait for writing; who needs both takes them in this order.
+        # A connection for each, so that reading does not wait for writing; to hold both, acquire them in this order.
         self._reading, self._writing = threading.Lock(), threading.Lock()
-        # What is in memory waits for no disk.
+        # Held briefly, so that entries in memory never wait for the disk.
         self._memory = threading.Lock()
         self._queue = CacheWriter(f"cache of embeddings {file}", self._write, _bytes)
         self._reader: sqlite3.Connection | None = None
@@ -355,7 +87,7 @@ class Cache:
         self._failing = False
 
     def at_hand(self, key: bytes) -> Entry | None:
-        """Entries that are in memory, without waiting for a thread or the file."""
+        """An entry that is in memory, without waiting for a thread or the file."""
         with self._memory:
             entry = self._recent.get(key)
         if entry is not None:
@@ -383,7 +115,7 @@ class Cache:
         return entries
 
     def name_of(self, model: Fingerprint) -> str:
-        """The name by which the vectors of a model are kept, whatever its server calls it and wherever that is."""
+        """The name under which a model's vectors are kept, whatever its server calls it."""
         assert model.vectors is not None, "a model in this process is known by its digest"
         try:
             with self._reading:
@@ -415,7 +147,7 @@ class Cache:
     def _write(self, entries: dict[bytes, Entry]) -> None:
         size = sum(map(_bytes, entries.values()))
         try:
-            # Twice: they are in the log, too.
+            # Twice, because they are in the write-ahead log, too.
             with self._disk.writing(2 * size), self._writing:
                 if self._writer is None:
                     self._writer = self._connected()
@@ -434,7 +166,7 @@ class Cache:
                 self._disconnect()
 
     def _connected(self) -> sqlite3.Connection:
-        # Threads take turns by our locks.
+        # Our locks keep threads apart.
         connection = sqlite3.connect(self._file, check_same_thread=False)
         try:
             for pragma in _PRAGMAS:
@@ -451,7 +183,7 @@ class Cache:
         return connection
 
     def _make_room(self, connection: sqlite3.Connection, entries: dict[bytes, Entry]) -> dict[bytes, Entry]:
-        """Remove the oldest until these fit, a tenth of all at a time; of more than fit at all, keep the last."""
+        """Remove the oldest tenth until these fit; if they exceed the cache, keep the last ones."""
         kept: dict[bytes, Entry] = {}
         needed = 0.0
         for key, entry in reversed(entries.items()):
@@ -499,7 +231,7 @@ class Cache:
 
 
 class _Damaged(Exception):
-    """The file is a database, but not as we left it."""
+    """The file is a database, but its content is not ours."""
 
 
 def _of_block(block: Any) -> Fingerprint:
@@ -542,5 +274,5 @@ def _bytes(entry: Entry) -> int:
 
 
 def _number(key: bytes) -> int:
-    """What a key is looked up by; the whole key, which is in the row as well, tells whether it is that one."""
+    """The number by which a key is looked up; the row also has the whole key, to compare."""
     return int.from_bytes(key[:8], "big", signed=True)

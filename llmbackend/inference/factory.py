@@ -11,7 +11,8 @@ from ..disk import Disk
 from ..errors import BackendError
 from ..settings import Settings
 from . import catalogue
-from .cache import Cache, CachedEmbedder, Prompts
+from .cache import Cache
+from .cached_embedder import CachedEmbedder, Prompts
 from .chat import CONTEXT, VLLM, ChatModel, OpenAICompatibleChat
 from .cross_encoder import CrossEncoder
 from .embeddings import Embedder

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .cache import CachedEmbedder
+from .cached_embedder import CachedEmbedder
 from .minilm import MiniLM
 
 if TYPE_CHECKING:

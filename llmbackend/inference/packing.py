@@ -9,7 +9,7 @@ from functools import partial
 
 from .. import schemas, threads
 from ..errors import InvalidRequest
-from .cache import CachedEmbedder
+from .cached_embedder import CachedEmbedder
 from .embeddings import EmbeddingBatch, require
 
 COPIED = 2**21

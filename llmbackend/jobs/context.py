@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .. import tracing
 from ..access.names import QualifiedName
 from ..answers.links import Links
-from ..inference.cache import CachedEmbedder
+from ..inference.cached_embedder import CachedEmbedder
 from ..inference.chat import ChatModel
 from ..inference.judge import Judge
 from ..knowledge.collections.collections import Collections

@@ -19,7 +19,7 @@ import requests
 
 from llmbackend import InsufficientStorage, LLMBackendClient, schemas
 from llmbackend.backend import Backend
-from llmbackend.inference.cache import CachedEmbedder
+from llmbackend.inference.cached_embedder import CachedEmbedder
 from llmbackend.inference.embeddings import EmbeddingBatch
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings

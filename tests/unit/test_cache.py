@@ -19,8 +19,9 @@ import pytest
 from anyio import to_thread
 
 from llmbackend import InvalidRequest, LLMBackendClient, threads
-from llmbackend.inference import cache, cache_writer
-from llmbackend.inference.cache import Cache, CachedEmbedder
+from llmbackend.inference import cache, cache_writer, cached_embedder
+from llmbackend.inference.cache import Cache
+from llmbackend.inference.cached_embedder import CachedEmbedder
 from llmbackend.inference.embeddings import (
     Cut,
     EmbeddingBatch,
@@ -466,7 +467,7 @@ async def test_what_is_in_memory_does_not_wait_for_a_slow_disk(file: Path, slow:
 
 def test_a_great_many_new_texts_go_by_without_the_cache(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A quick model makes them anew in the time that keeping them would take."""
-    monkeypatch.setattr(cache, "BULK", 200)
+    monkeypatch.setattr(cached_embedder, "BULK", 200)
     model = Counting()
     batches = [[f"{number}: {place}" for place in range(100)] for number in range(5)]
 

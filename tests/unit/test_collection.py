@@ -20,7 +20,7 @@ from llmbackend.engines import qdrant_edge
 from llmbackend.engines.filters import conditions
 from llmbackend.engines.interface import Chunk, Physical, VectorIndex
 from llmbackend.engines.qdrant_edge import IN_USE, EdgeIndex, QdrantEdge
-from llmbackend.inference.cache import CachedEmbedder
+from llmbackend.inference.cached_embedder import CachedEmbedder
 from llmbackend.inference.static_vectors import StaticEmbedder
 from llmbackend.knowledge.collections import documents, open_indexes, physical
 from llmbackend.knowledge.collections.collection import Collection

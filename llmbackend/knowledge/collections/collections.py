@@ -23,7 +23,7 @@ from ...chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE
 from ...engines.indexes import MOST, NO_INDEXES, FieldType, Indexes, in_points
 from ...engines.interface import VectorEngine, damaged, gone
 from ...errors import BackendError, Conflict, InvalidRequest, LLMBackendError, NotFound
-from ...inference.cache import CachedEmbedder
+from ...inference.cached_embedder import CachedEmbedder
 from ...inference.fingerprint import Fingerprint
 from ...schemas import CollectionInfo
 from .collection import Collection

@@ -18,7 +18,7 @@ from ... import panics, plugins, threads, tracing
 from ...access.names import missing
 from ...engines.interface import VectorIndex, damaged, gone
 from ...errors import BackendError, Conflict, LLMBackendError
-from ...inference.cache import CachedEmbedder
+from ...inference.cached_embedder import CachedEmbedder
 from ...turns import Places
 from .manifests import Manifest, Manifests, exchanged
 from .open_indexes import OpenIndexes

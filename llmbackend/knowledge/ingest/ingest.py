@@ -17,7 +17,7 @@ from ...chunks.own_parser import OwnParser
 from ...engines.interface import Chunk
 from ...files.syntax import PART_OF, BareText, ParsedDocument
 from ...inference.budget import in_bulk
-from ...inference.cache import CachedEmbedder
+from ...inference.cached_embedder import CachedEmbedder
 from ...inference.embeddings import added
 from ...inference.fingerprint import Fingerprint
 from ...pipeline import ahead, side_by_side

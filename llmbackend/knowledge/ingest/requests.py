@@ -10,7 +10,7 @@ from ... import tracing
 from ...errors import NotFound
 from ...files.documents import from_files
 from ...files.pool import ParsingPool
-from ...inference.cache import CachedEmbedder
+from ...inference.cached_embedder import CachedEmbedder
 from ...schemas import Document, IngestReport, RagIngestFilesRequest, RagIngestRequest
 from ..collections.collection import Collection
 from ..collections.collections import Collections, chunking

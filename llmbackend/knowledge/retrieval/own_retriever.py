@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import llamaindex_import, threads
 from ...engines.filters import conditions
-from ...inference.cache import CachedEmbedder
+from ...inference.cached_embedder import CachedEmbedder
 from ...plugins import Part
 from ...schemas import Retrieval
 from ...tracing import Clock

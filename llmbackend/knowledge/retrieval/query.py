@@ -16,7 +16,7 @@ from ...engines import fusion
 from ...engines.filters import Condition
 from ...engines.interface import LISTS, TRIES, Chunk, Found, List, Mode, one_version
 from ...errors import InvalidRequest
-from ...inference.cache import CachedEmbedder
+from ...inference.cached_embedder import CachedEmbedder
 from ...inference.embeddings import spelt
 from ...text.legible import legible
 from ...tracing import Clock

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ...inference.cache import CachedEmbedder
+from ...inference.cached_embedder import CachedEmbedder
 from ...inference.rerank import Reranker
 from ...schemas import RagSearchRequest, SearchResult
 from ...tracing import Clock
