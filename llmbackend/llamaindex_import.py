@@ -15,10 +15,14 @@ from pathlib import Path
 from . import threads
 
 _loading = threading.Lock()
+_loaded = False
 
 
 def load() -> None:
     """Import everything of it that this package uses, once. Blocks: call it in a thread, before importing any of it."""
+    global _loaded
+    if _loaded:
+        return
     with _loading, giving_way():
         import llama_index.core.node_parser
         import llama_index.core.workflow  # noqa: F401
@@ -31,6 +35,7 @@ def load() -> None:
             gc.get_freeze_count()
         ):  # a server, which excludes permanent objects from garbage collection (server/app.py)
             gc.freeze()
+        _loaded = True
 
 
 class GivesWay:
