@@ -22,10 +22,10 @@ from .vitals import Vitals
 
 AUDITED = frozenset({
     "create_key", "rotate_key", "revoke_key", "share_collection", "unshare_collection", "delete_collection",
-    "delete_documents", "delete_schedule", "delete_response", "export_collection", "import_collection", "approve", "reject",
+    "delete_documents", "delete_job", "delete_schedule", "delete_response", "export_collection", "import_collection", "approve", "reject",
 })  # fmt: skip
 """Operations that are always logged. Others are if they remove documents, or export everything."""
-_NAMES = ("key", "collection", "name", "response_id", "run_id")
+_NAMES = ("key", "collection", "name", "response_id", "run_id", "job_id")
 _DAY = 86400
 
 table = Table(

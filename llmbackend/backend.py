@@ -361,6 +361,14 @@ class Backend:
         """Stop a job."""
         return await self._jobs.cancel(_reach(), request.job_id)
 
+    async def delete_job(self, request: schemas.JobRequest) -> schemas.JobDeleted:
+        """Delete a job that has ended, with what it was given and has made.
+
+        Refused: one that waits or is at work.
+        """
+        await self._jobs.delete(_reach(), request.job_id)
+        return schemas.JobDeleted(deleted=request.job_id)
+
     async def retry_job(self, request: schemas.JobRequest) -> schemas.JobStatus:
         """Continue a failed or cancelled job from its last checkpoint."""
         return await self.parts.submission.retry(_caller(), request.job_id)

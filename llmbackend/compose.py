@@ -10,6 +10,7 @@ from . import audit, dependencies, otel, plugins, threads, usage
 from .access.issuing import Keys
 from .access.limits import Limiter
 from .access.register import Register
+from .access.room import Rooms
 from .access.sharing import Sharing
 from .agents.runs import AgentRuns
 from .agents.services import AgentServices
@@ -46,7 +47,7 @@ from .model_list import ModelList
 from .prompts import Prompts
 from .responses.responder import Responder
 from .settings import Settings
-from .storage import database
+from .storage import database, kept
 from .storage.data_dir import DataDirLock
 from .storage.database import Database
 from .vitals import Vitals
@@ -93,8 +94,9 @@ class Components:
             most_open=settings.collections_open,
             idle_seconds=settings.collection_idle_seconds,
             plugin_seconds=settings.plugin_seconds,
-            limits=StorageLimits(self.limiter),
+            limits=StorageLimits(self.limiter, self.kept_bytes),
         )
+        self.rooms = Rooms(self.limiter, main, self._bytes_of_collections)
         self.index_builder = IndexBuilder(self.collections, edge)
         self.imports = Imports(self.collections)
         self.parsers = ParsingPool(Limits(settings.file_seconds, settings.file_memory_mb * 2**20))
@@ -130,6 +132,7 @@ class Components:
             main,
             settings.response_days,
             self.jobs_disk,
+            self.rooms,
         )
         self.agent_services = AgentServices(
             self.register, self.chat, self.embedder, self.judge, settings, self.parsers
@@ -149,12 +152,25 @@ class Components:
         places = Places(name, shared_collections=settings.qdrant_url is not None)
         self.jobs = self._jobs(services, places, Wakeups(main.engine.url, redis))
         self.submission = Submission(
-            self.jobs, services, places, self.limiter, self.jobs_disk, private=settings.webhook_private
+            self.jobs,
+            services,
+            places,
+            self.limiter,
+            self.rooms,
+            self.jobs_disk,
+            private=settings.webhook_private,
         )
         self.chat_batches = ChatBatches(self.submission.begin, self.models.default, settings.usage_prices)
         self.responses = StoredResponses(self.responder, main, self.jobs, self.submission.begin)
         self.agents = AgentRuns(self.agent_services, self.jobs, self.submission.begin)
         self.responder.agents = self.agents
+
+    async def kept_bytes(self, project: str) -> int:
+        """Of a project's jobs and stored responses."""
+        return await self.database.read(kept.by, project)
+
+    async def _bytes_of_collections(self, project: str) -> int:
+        return (await self.collections.stored(project)).bytes
 
     def _reading_ahead(self) -> ReadingAhead:
         """Only where answers are quotes and a static model embeds; elsewhere reading ahead gains nothing."""
@@ -190,6 +206,7 @@ class Components:
                 self.vitals,
                 self.meter,
                 self.limiter,
+                self.rooms,
             )
         return Jobs(self.database, queue, worker, deliveries, days, self.vitals)
 

@@ -106,8 +106,8 @@ def storage(project: str, whose: Whose, most: Limits, used: Size) -> schemas.Che
     )
     if (full := share(check)) >= FULL / 100:
         check.fix = (
-            f"project {project!r} has stored {full:.0%} of what it may: delete documents or collections, or raise "
-            "the limit"
+            f"project {project!r} has stored {full:.0%} of what it may: delete documents, collections, jobs or stored "
+            "responses, or raise the limit"
         )
     return check
 

@@ -11,6 +11,7 @@ from . import __version__, doctor, plugins, schemas
 from .access.caller import Caller
 from .compose import Components
 from .jobs import reading
+from .knowledge.collections.quota import Size
 
 
 class State(NamedTuple):
@@ -100,7 +101,8 @@ async def _storage(parts: Components, caller: Caller) -> list[schemas.Check]:
     checks = []
     for project in sorted(projects):
         if limits := parts.limiter.of_storage(caller, project):
-            used = await parts.collections.stored(project)
+            kept = await parts.kept_bytes(project)
+            used = (await parts.collections.stored(project)).more(Size(0, kept))
             checks += [doctor.storage(project, whose, most, used) for whose, most in limits]
     return sorted(checks, key=lambda check: -doctor.share(check))[:SHOWN]
 

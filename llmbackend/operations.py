@@ -149,6 +149,7 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
     Operation("job_events", "GET", "/v1/jobs/{job_id}/events", schemas.JobEventsRequest, schemas.JobEvents, "jobs", streams=True),
     Operation("retry_job", "POST", "/v1/jobs/{job_id}/retry", schemas.JobRequest, schemas.JobStatus, "jobs"),
     Operation("cancel_job", "POST", "/v1/jobs/{job_id}/cancel", schemas.JobRequest, schemas.JobStatus, "jobs"),
+    Operation("delete_job", "DELETE", "/v1/jobs/{job_id}", schemas.JobRequest, schemas.JobDeleted, "jobs"),
     Operation("list_agents", "GET", "/v1/agents", schemas.Empty, schemas.AgentList, "any"),
     Operation("run_agent", "POST", "/v1/agents/run", schemas.RunAgentRequest, schemas.AgentRun, "chat", streams=True, bulky=True, asks="chat"),
     Operation("approve", "POST", "/v1/agents/runs/{run_id}/approve", schemas.ApproveRequest, schemas.JobStatus, "jobs"),

@@ -1669,6 +1669,7 @@ ROUTES: dict[str, tuple[str, str]] = {
     "job_events": ("GET", "/v1/jobs/{job_id}/events"),
     "retry_job": ("POST", "/v1/jobs/{job_id}/retry"),
     "cancel_job": ("POST", "/v1/jobs/{job_id}/cancel"),
+    "delete_job": ("DELETE", "/v1/jobs/{job_id}"),
     "list_agents": ("GET", "/v1/agents"),
     "run_agent": ("POST", "/v1/agents/run"),
     "approve": ("POST", "/v1/agents/runs/{run_id}/approve"),
@@ -3443,6 +3444,13 @@ class LLMBackendClient:
         """Cancel a job before its next step; returns it. A job that has ended stays as it is. Raises NotFound."""
         return self._with_rows(self._call("cancel_job", job_id=job_id))
 
+    def delete_job(self, job_id: str) -> Record:
+        """Delete a job that has ended, with its params and result; returns `{deleted}`.
+
+        Raises NotFound, and Conflict for one that waits or is at work: cancel it first.
+        """
+        return self._call("delete_job", job_id=job_id)
+
     def retry_job(self, job_id: str) -> Job:
         """Resume a failed or cancelled job from its last checkpoint; returns it.
 
@@ -3645,7 +3653,8 @@ class LLMBackendClient:
         names, in which `*` matches anything. Whatever is left out is as for this client, except "admin". `expires` is
         like "90d", "12h" or "30min". `rate` limits requests, as in "60/min"; `tokens` what models read and write, as in
         "1M/day" or "1M/day,20M/month"; `concurrent` the requests in flight; `jobs` the jobs queued or running. The key
-        can store nothing more while its project stores `chunks` chunks or `bytes` bytes.
+        can store nothing more while its project stores `chunks` chunks or `bytes` bytes: of collections, of jobs with
+        their results, and of responses.
 
         Returns the key as `list_keys` does, and `key`: the key itself, which is not shown again. Raises Forbidden (more
         rights than this client has).

@@ -260,7 +260,7 @@ def too_much_stored(
 ) -> Overloaded:
     return Overloaded(
         f"{whose} limit of {most} stored {what} would be exceeded: {used} are stored, and this adds {more}. "
-        "Delete documents or collections, or have the limit raised",
+        "Delete documents, collections, jobs or stored responses, or have the limit raised",
         details={
             "limit": str(most),
             "what": f"stored {what}",

@@ -1,4 +1,4 @@
-"""`llmbackend jobs`: list, show, watch, cancel and retry jobs."""
+"""`llmbackend jobs`: list, show, watch, cancel, retry and delete jobs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from .. import Job
 from .shared import AsJson, Key, Url, bar, connected, errors, print_json, print_record, print_table
 
-app = typer.Typer(help="List the newest jobs, or show, watch, cancel or retry one.")
+app = typer.Typer(help="List the newest jobs, or show, watch, cancel, retry or delete one.")
 
 JobId = Annotated[str, typer.Argument(help="Its id, as `llmbackend jobs` shows it.")]
 
@@ -72,6 +72,14 @@ def cancel(job_id: JobId, url: Url = None, key: Key = None, as_json: AsJson = Fa
     with connected(url, key) as client:
         job = client.cancel_job(job_id)
     _print_job(job, as_json)
+
+
+@app.command()
+def delete(job_id: JobId, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """Delete a job that has ended, with its params and result."""
+    with connected(url, key) as client:
+        deleted = client.delete_job(job_id)
+    print_json(deleted) if as_json else print(f"{deleted.deleted} is deleted")
 
 
 @app.command()

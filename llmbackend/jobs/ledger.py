@@ -18,7 +18,9 @@ from sqlalchemy import BindParameter, ColumnElement, Connection, bindparam, func
 from .. import addresses
 from ..access.caller import DEFAULT, Caller
 from ..access.limits import Most, too_many_jobs
+from ..access.room import Room
 from ..errors import Conflict, JobExpired, LLMBackendError, NotFound
+from ..storage import kept
 from .tables import dependencies, jobs, now, params, stamp, webhooks
 
 MOMENT: BindParameter[float] = bindparam("moment")
@@ -44,6 +46,8 @@ class NewJob:
     webhook: str | None = None
     most: Sequence[Most] = ()
     """The limits on its owner's and key's jobs."""
+    room: Room | None = None
+    """What its owner may have stored, if that is limited."""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     @property
@@ -90,6 +94,9 @@ def add(connection: Connection, job: NewJob, **attempt: Any) -> Added:
         return Added(known, None)
     if job.most:
         _require_within(connection, job.most)
+    takes = kept.size(job.params)
+    if job.room is not None:
+        job.room.require(connection, takes)
     waits_for = _waited_for(connection, job.owner, job.depends_on)
     values = {
         "id": job.id,
@@ -104,6 +111,7 @@ def add(connection: Connection, job: NewJob, **attempt: Any) -> Added:
         "followed": int(job.webhook is not None),
         "fingerprint": job.fingerprint if job.idempotency_key is not None else None,
         "created_at": stamp(),
+        "kept_bytes": takes,
         **attempt,
     }
     number = connection.execute(_ADD, values).scalar_one()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
+from ..errors import Conflict
+from ..storage import kept
 from . import ledger
 from .ledger import Claim
 from .tables import dependencies, jobs, params, webhooks
@@ -65,6 +67,8 @@ class Results:
 
 
 def advance(connection: Connection, job: Claim, values: dict[str, Any], chunks: list[Chunk]) -> None:
+    if "row_bytes" in values:
+        values = {**values, **_kept(job, values)}
     ledger.advance(connection, job, values)
     store(connection, job.number, chunks)
 
@@ -72,8 +76,13 @@ def advance(connection: Connection, job: Claim, values: dict[str, Any], chunks: 
 def complete(
     connection: Connection, job: Claim, result: str, values: dict[str, Any], chunks: list[Chunk]
 ) -> None:
-    ledger.complete(connection, job, result, values)
+    ledger.complete(connection, job, result, {**values, **_kept(job, values, result)})
     store(connection, job.number, chunks)
+
+
+def _kept(job: Claim, values: dict[str, Any], result: str = "") -> dict[str, int]:
+    texts = kept.size(job.params, values.get("checkpoint", job.checkpoint), result)
+    return {"kept_bytes": texts + values["row_bytes"]}
 
 
 def store(connection: Connection, job: int, chunks: Sequence[Chunk]) -> None:
@@ -97,7 +106,7 @@ def expire(connection: Connection, oldest: str) -> int:
         connection.execute(delete(table).where(table.c.job.in_(numbers)))
         connection.execute(delete(params).where(params.c.job.in_(numbers)))
         connection.execute(
-            update(jobs).where(jobs.c.number.in_(numbers)).values(result=None, checkpoint=None)
+            update(jobs).where(jobs.c.number.in_(numbers)).values(result=None, checkpoint=None, kept_bytes=0)
         )
     return len(numbers)
 
@@ -107,12 +116,33 @@ def forget(connection: Connection, oldest: str) -> int:
     old = select(jobs.c.number).where(jobs.c.finished_at < oldest).order_by(jobs.c.number).limit(100)
     numbers = list(connection.execute(old).scalars())
     if numbers:
-        for its in (table, params, webhooks, dependencies):
-            connection.execute(delete(its).where(its.c.job.in_(numbers)))
-        # Dependants were notified when these ended.
-        connection.execute(delete(dependencies).where(dependencies.c.waits_for.in_(numbers)))
-        connection.execute(delete(jobs).where(jobs.c.number.in_(numbers)))
+        _forget(connection, numbers)
     return len(numbers)
+
+
+def remove(connection: Connection, reach: str | None, job_id: str) -> None:
+    """Delete a job that has ended, with all its rows. Raises NotFound, and Conflict if it has not ended."""
+    row = connection.execute(
+        select(jobs.c.number, jobs.c.status)
+        .where(*ledger.of_project(reach), jobs.c.id == job_id)
+        .with_for_update()
+    ).first()
+    if row is None:
+        raise ledger.missing(job_id)
+    if row.status in ("queued", "running"):
+        raise Conflict(
+            f"job {job_id} is {row.status}: only a job that has ended can be deleted; cancel it first",
+            details={"job_id": job_id, "status": row.status},
+        )
+    _forget(connection, [row.number])
+
+
+def _forget(connection: Connection, numbers: list[int]) -> None:
+    for its in (table, params, webhooks, dependencies):
+        connection.execute(delete(its).where(its.c.job.in_(numbers)))
+    # Dependants were notified when these ended.
+    connection.execute(delete(dependencies).where(dependencies.c.waits_for.in_(numbers)))
+    connection.execute(delete(jobs).where(jobs.c.number.in_(numbers)))
 
 
 def read(connection: Connection, job: int, offset: int = 0, limit: int | None = None) -> Iterator[Chunk]:

@@ -102,6 +102,10 @@ class Jobs:
             job = await self.status(reach, job_id)
         return job
 
+    async def delete(self, reach: str | None, job_id: str) -> None:
+        """Delete a job that has ended, as `results.remove`."""
+        await self._database.write(results.remove, reach, job_id)
+
     async def retry(self, caller: Caller, job_id: str, limits: Sequence[Most]) -> JobStatus:
         """Requeue a failed or cancelled job, as `ledger.retry`; returns it."""
         await self._database.write(ledger.retry, caller, job_id, limits)

@@ -10,6 +10,7 @@ from typing import Any
 from .. import schemas, threads, tracing
 from ..access.caller import Caller
 from ..access.limits import Limiter
+from ..access.room import Rooms
 from ..disk import SMALL, Disk
 from . import registry, webhooks
 from .context import JobServices
@@ -45,6 +46,7 @@ class Submission:
         services: JobServices,
         places: Places,
         limiter: Limiter,
+        rooms: Rooms,
         disk: Disk | None,
         *,
         private: bool,
@@ -54,11 +56,12 @@ class Submission:
         self._services = services
         self._places = places
         self._limiter = limiter
+        self._rooms = rooms
         self._disk = disk
         self._private = private
 
     async def submit(self, caller: Caller, asked: schemas.SubmitJobRequest) -> schemas.JobId:
-        """Submit a job. Raises InvalidRequest, Overloaded at the limit of jobs, and as `new` and `Jobs.submit`."""
+        """Submit a job. Raises InvalidRequest, Overloaded at the limit of jobs or of bytes, and as `new` and `Jobs.submit`."""
         if asked.webhook is not None:
             webhooks.check(asked.webhook, self._jobs.deliveries.secret, self._private)
         job = replace(
@@ -68,6 +71,7 @@ class Submission:
             idempotency_key=asked.idempotency_key,
             webhook=asked.webhook,
             most=self._limiter.of_jobs(caller),
+            room=await self._rooms.of(caller),
         )
         with self._limiter.noting(caller):
             return schemas.JobId(id=await self._jobs.submit(job))

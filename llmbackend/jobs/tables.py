@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Connection,
     Float,
@@ -59,6 +60,7 @@ jobs = Table(
     Column("row_count", Integer, nullable=False, default=0),
     Column("row_bytes", Integer, nullable=False, default=0),
     Column("error", Text),
+    Column("kept_bytes", BigInteger, nullable=False, server_default="0"),  # of params, checkpoint and result
     # Submission
     Column("idempotency_key", String(255)),
     Column("fingerprint", String(64)),
@@ -66,6 +68,7 @@ jobs = Table(
     Column("started_at", String(32)),
     Column("finished_at", String(32)),
     Index("jobs_by_owner", "status", "owner", text("priority DESC"), "number"),
+    Index("jobs_by_bytes", "owner", "kept_bytes"),
     Index(
         "jobs_by_key",
         "owner",

@@ -22,6 +22,7 @@ from ..access.caller import of_project
 from ..access.decision import ended
 from ..access.limits import Limiter, Most
 from ..access.register import Register
+from ..access.room import Rooms
 from ..disk import Disk
 from ..errors import InsufficientStorage, LLMBackendError
 from ..inference.budget import in_bulk
@@ -62,6 +63,10 @@ class State(Enum):
     CLOSING = "it is handing its jobs back"
 
 
+FREE = 1024
+"""Bytes of a result that need no room: of a job that only tells what it did elsewhere."""
+
+
 class _NoTokens(Exception):
     """The job's key has used its tokens for now."""
 
@@ -83,6 +88,7 @@ class Worker:
         vitals: Vitals,
         meter: Meter | None = None,
         limiter: Limiter | None = None,
+        rooms: Rooms | None = None,
     ) -> None:
         """Results are kept for `keep_days`, ended jobs for `remember_days`.
 
@@ -94,6 +100,7 @@ class Worker:
         self._vitals = vitals
         self._meter = meter
         self._limiter = limiter
+        self._rooms = rooms
         self._context = contextvars.copy_context()
         self._services = services
         self._register = register
@@ -273,7 +280,7 @@ class Worker:
         rows = results.Results(job.row_count, job.row_bytes)
 
         async def save(values: dict[str, Any], chunks: list[results.Chunk]) -> None:
-            self._require_room(chunks)
+            await self._require_room(attempt, chunks)
             try:
                 await self._database.write(results.advance, job, values, chunks, durable=False)
             except LostAttempt:
@@ -297,7 +304,7 @@ class Worker:
                     result = json.dumps(await kind.run(context, given) or {})
                 await context.settle()
                 chunks = rows.take()
-                self._require_room(chunks)
+                await self._require_room(attempt, chunks, result)
                 end = results.complete, job, result, {**context.last_progress, **context.counts()}, chunks
         except Exception as error:
             if isinstance(error, Waits):
@@ -373,11 +380,13 @@ class Worker:
         finally:
             trace.finish(outcome)
 
-    def _require_room(self, chunks: list[results.Chunk]) -> None:
-        """Raise InsufficientStorage if the disk has no room for rows of a result."""
+    async def _require_room(self, attempt: Attempt, chunks: list[results.Chunk], result: str = "") -> None:
+        """For rows of a result. Raises InsufficientStorage by the disk, Overloaded by the project's limit."""
+        more = sum(len(chunk.data) for chunk in chunks)
         if chunks and self._disk is not None:
-            # Twice, because the database's log has them too.
-            self._disk.require(2 * sum(len(chunk.data) for chunk in chunks))
+            self._disk.require(2 * more)  # twice, because the database's log has them too
+        if self._rooms is not None and attempt.caller is not None and more + len(result) > FREE:
+            await self._rooms.require(attempt.caller, more + len(result))
 
     def _look_for_room(self) -> None:
         problem = self._disk.problem if self._disk is not None else None

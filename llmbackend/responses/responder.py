@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from .. import tracing
+from ..access.room import Rooms
 from ..answers import rag_model
 from ..answers.answers import Answering
 from ..answers.conversation import standalone
@@ -26,6 +27,7 @@ from ..knowledge.retrieval.scope import scope
 from ..plugins import AGENT
 from ..prompts import prompt
 from ..schemas import AgentTask, RagQueryRequest, RespondRequest, ResponseTool, RunAgentRequest, input_in
+from ..storage import kept
 from ..storage.database import Database
 from ..text.delimiters import delimited
 from . import images, store, tool_emulation, translation
@@ -77,6 +79,7 @@ class Responder:
         database: Database,
         keep_days: float,
         disk: Disk | None,
+        rooms: Rooms,
     ) -> None:
         """`disk` is the database's, if that is on this machine."""
         self._chat = chat
@@ -84,21 +87,27 @@ class Responder:
         self.database = database
         self._keep = keep_days * _DAY
         self._disk = disk
+        self._rooms = rooms
         self._pruned = -math.inf
         self.agents: Runs
 
     async def begin(self, request: RespondRequest, response_id: str | None = None) -> Call:
-        """Prepare a response: look up those that it continues. Raises NotFound, InvalidRequest, Conflict."""
+        """Prepare a response: look up those that it continues.
+
+        Raises NotFound, InvalidRequest, Conflict, and Overloaded if its project may not have it stored.
+        """
         project = tracing.current().caller.reach
-        response_id = response_id or new_id()
+        new = response_id or new_id()
         before: list[Stored] = []
         if request.previous_response_id is not None:
             before = await self.database.read(store.chain, project, request.previous_response_id)
-        given = await self._resolved(project, translation.given(request, response_id))
+        given = await self._resolved(project, translation.given(request, new))
         items = [item for one in before for item in [*one.input, *one.response["output"]]]
         turns = translation.messages([*items, *given], request.instructions)
+        if request.store and response_id is None:  # later on it is stored in any case, for it is paid for
+            await self._rooms.require(tracing.current().caller, kept.size(json.dumps(given)))
         model = request.model or self._chat.name or ""
-        building = Building(begun(request, response_id, model))
+        building = Building(begun(request, new, model))
         return Call(request, building, given, turns, [one.id for one in before])
 
     async def _resolved(self, project: str | None, items: list[Item]) -> list[Item]:

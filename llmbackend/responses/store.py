@@ -10,10 +10,24 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Connection, Float, String, Table, Text, delete, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Float,
+    Index,
+    String,
+    Table,
+    Text,
+    delete,
+    insert,
+    select,
+    update,
+)
 
 from ..errors import Conflict, NotFound
 from ..schemas import MESSAGES
+from ..storage import kept
 from ..storage.schema import metadata
 from .translation import Item
 
@@ -28,6 +42,8 @@ table = Table(
     Column("used_at", Float, nullable=False, index=True),  # in seconds since 1970
     Column("input", Text, nullable=False),
     Column("response", Text, nullable=False),
+    Column("kept_bytes", BigInteger, nullable=False, server_default="0"),  # of both
+    Index("responses_by_bytes", "project", "kept_bytes"),
 )
 
 OPEN = ("queued", "in_progress")
@@ -83,12 +99,14 @@ def add(connection: Connection, stored: Stored, used: Sequence[str] = ()) -> Non
     """Store a new response, and mark those it continues (`used`) as used now."""
     moment = time.time()
     beside = {name: getattr(stored, name) for name in ("id", "project", "previous", "job", "status")}
+    given, response = json.dumps(stored.input), json.dumps(stored.response)
     connection.execute(
         insert(table).values(
             **beside,
             used_at=moment,
-            input=json.dumps(stored.input),
-            response=json.dumps(stored.response),
+            input=given,
+            response=response,
+            kept_bytes=kept.size(given, response),
         )
     )
     for start in range(0, len(used), IDS):
@@ -98,7 +116,13 @@ def add(connection: Connection, stored: Stored, used: Sequence[str] = ()) -> Non
 
 def advance(connection: Connection, stored: Stored) -> bool:
     """Update an open response; returns False if it is gone or has ended."""
-    values = {"status": stored.status, "response": json.dumps(stored.response), "used_at": time.time()}
+    response = json.dumps(stored.response)
+    values = {
+        "status": stored.status,
+        "response": response,
+        "used_at": time.time(),
+        "kept_bytes": kept.size(json.dumps(stored.input), response),
+    }
     done = connection.execute(
         update(table).where(table.c.id == stored.id, table.c.status.in_(OPEN)).values(values)
     )

@@ -71,6 +71,10 @@ class JobRequest(Request):
     job_id: JobIdentifier
 
 
+class JobDeleted(Response):
+    deleted: str
+
+
 class JobEventsRequest(JobRequest):
     last_event_id: int = Field(
         0, ge=0, le=LARGEST, description="the last event seen: only later changes are sent"

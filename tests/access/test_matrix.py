@@ -88,6 +88,7 @@ ROWS: dict[str, Row] = {
     "job_events": Row("jobs", "job"),
     "retry_job": Row("jobs", "job", {}),
     "cancel_job": Row("jobs", "job", {}),
+    "delete_job": Row("jobs", "job", spends=True),
     "list_agents": Row(None),
     "run_agent": Row("chat", body={"agent": "halving", "task": "4"}),
     "approve": Row("jobs", "run", {}),

@@ -46,6 +46,28 @@ def test_its_params_are_checked_at_once(client: LLMBackendClient) -> None:
         client.submit_job("count_words", {"texts": []})
 
 
+def test_a_job_that_has_ended_can_be_deleted(client: LLMBackendClient) -> None:
+    waits = client.submit_job("count_words", {"texts": TEXTS}, run_at="2999-01-01T00:00:00Z")
+    after = client.submit_job("count_words", {"texts": ["a"]}, depends_on=[waits])
+    with pytest.raises(
+        Conflict, match="is queued: only a job that has ended can be deleted; cancel it first"
+    ):
+        client.delete_job(waits)
+    client.cancel_job(waits)
+    done = client.submit_job("count_words", {"texts": TEXTS}, idempotency_key=(key := uuid.uuid4().hex))
+    client.wait_for_job(done, 60)
+    for job_id in (waits, done):
+        assert client.delete_job(job_id) == {"deleted": job_id}
+        for call in (client.get_job_status, client.get_job_result, client.retry_job, client.delete_job):
+            with pytest.raises(NotFound, match=job_id):
+                call(job_id)
+    assert client.get_job_status(after).status == "failed"  # as when that was cancelled
+    assert client.delete_job(after) == {"deleted": after}
+    again = client.submit_job("count_words", {"texts": TEXTS}, idempotency_key=key)
+    assert again != done, "its key is free"
+    client.wait_for_job(again, 60)
+
+
 def test_a_failed_job_goes_on_from_its_checkpoint(client: LLMBackendClient, tmp_path: Path) -> None:
     file = tmp_path / "there"
     job_id = client.submit_job("count_words", {"texts": TEXTS, "stumble": str(file)})

@@ -121,6 +121,7 @@ def test_jobs_are_shown_watched_cancelled_and_tried_again(
         assert job in listed
         assert later in listed
         assert _json(run("jobs", "cancel", later, "--json"))["status"] == "cancelled"
+        assert run("jobs", "delete", later)[:2] == (0, f"{later} is deleted\n")
         code, _, errors = run("jobs", "show", "nope")
         assert (code, errors.startswith("not_found: ")) == (1, True)
 

@@ -24,6 +24,7 @@ LIMITS = {
     "default": {"chunks": 5, "jobs": 2},
     "narrow": {"bytes": "10k"},
     "hr": {"chunks": 3},
+    "keeper": {"bytes": "20k"},
     "*": {"jobs": 100},
 }
 
@@ -39,7 +40,7 @@ def door(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator
         data_dir=tmp_path_factory.mktemp("data"),
         models_dir=models_dir,
         api_key="the-key-of-the-administrator",
-        api_keys="hr:key-of-hr,narrow:key-of-narrow,support:key-of-support",
+        api_keys="hr:key-of-hr,narrow:key-of-narrow,keeper:key-of-keeper,support:key-of-support",
         project_limits=json.dumps(LIMITS),
     )
     with start_blocking_portal() as portal:
@@ -70,7 +71,7 @@ def test_a_project_that_is_full_takes_nothing_more_whichever_way_it_comes(door: 
     told = _refused(_ingest(door, "key-of-hr", "a", "four"), "stored chunks")
     assert (told["limit"], told["used"], told["wanted"]) == ("3", 3, 1)
     assert "this project's limit of 3 stored chunks" in told["message"]
-    assert "Delete documents or collections" in told["message"]
+    assert "Delete documents, collections, jobs or stored responses" in told["message"]
     files = [{"name": "a.txt", "content": base64.b64encode(b"a file").decode()}]
     _refused(
         door.ask("POST", "/v1/rag/ingest/files", "key-of-hr", {"collection": "b", "files": files}),
@@ -137,6 +138,54 @@ def test_bytes_are_those_of_texts_metadata_and_vectors(door: Door) -> None:
     body = {"collection": "a", "documents": [{"id": "b", "text": "short", "metadata": {"long": "y" * 8000}}]}
     told = _refused(door.ask("POST", "/v1/rag/ingest", "key-of-narrow", body), "stored bytes")
     assert told["used"] + told["wanted"] > 10_000 > told["wanted"]
+
+
+def test_what_jobs_and_responses_leave_counts_as_bytes_and_can_be_deleted(door: Door) -> None:
+    ask: Callable[..., Any] = door.ask
+
+    def submit(job_type: str, *texts: str) -> Any:
+        return ask("POST", "/v1/jobs", "key-of-keeper", {"job_type": job_type, "params": {"texts": texts}})
+
+    def used() -> int:
+        doctor = ask("GET", "/v1/doctor", "key-of-keeper").json()
+        (check,) = [one for one in doctor["checks"] if one["name"] == "storage"]
+        assert check["limits"]["most_bytes"] == 20_000
+        return int(check["limits"]["bytes"])
+
+    # Of a job: its params, and its result.
+    job = submit("count_words", "x" * 4000).json()["id"]
+    assert door.wait(job)["status"] == "completed"
+    assert 8000 < used() < 9000
+    told = _refused(submit("count_words", "x" * 12_000), "stored bytes")
+    assert (told["limit"], told["used"]) == ("20000", used())
+    assert "this project's limit of 20000 stored bytes" in told["message"]
+    # One whose result would be too large fails, and nothing of it is kept but what it was given.
+    large = door.wait(submit("batch_embed", *map(str, range(20))).json()["id"])
+    assert (large["status"], large["error"]["details"]["what"]) == ("failed", "stored bytes")
+    assert 8000 < used() < 9500
+    # It leaves less room for collections, and the other way round.
+    body = {"collection": "a", "documents": ["a short document " * 100]}
+    assert ask("POST", "/v1/rag/ingest", "key-of-keeper", body).status_code == 200
+    body = {"collection": "a", "documents": ["y" * 10_000]}
+    _refused(ask("POST", "/v1/rag/ingest", "key-of-keeper", body), "stored bytes")
+    question = {"model": "rag/a", "input": "document? " * 50}
+    responses = []
+    while (reply := ask("POST", "/v1/responses", "key-of-keeper", question)).status_code == 200:
+        responses.append(reply.json()["id"])
+        assert len(responses) < 20
+    _refused(reply, "stored bytes")
+    assert responses
+    assert 19_000 < used() < 25_000, "one that was begun is stored, for it is paid for"
+    background = {**question, "background": True}
+    _refused(ask("POST", "/v1/responses", "key-of-keeper", background), "stored bytes")
+    assert ask("POST", "/v1/responses", "key-of-keeper", {**question, "store": False}).status_code == 200
+    # What is deleted leaves room, and is gone.
+    for one in responses:
+        assert ask("DELETE", f"/v1/responses/{one}", "key-of-keeper").status_code == 200
+    before = used()
+    assert ask("DELETE", f"/v1/jobs/{job}", "key-of-keeper").json() == {"deleted": job}
+    assert used() < before - 8000
+    assert submit("count_words", "x" * 4000).status_code == 200
 
 
 def test_a_key_stores_no_more_than_it_may_and_makes_none_that_may_more(door: Door) -> None:
@@ -215,6 +264,15 @@ def test_in_process_the_same_and_after_a_kill_what_is_there_counts(tmp_path: Pat
         client.submit_job("count_words", {"texts": ["a"]}, run_at="2999-01-01T00:00:00Z")
         with pytest.raises(Overloaded, match="this project's limit of 1 jobs"):
             client.submit_job("count_words", {"texts": ["a"]}, run_at="2999-01-01T00:00:00Z")
+    with _client(tmp_path, chunks=4, bytes="10k") as client:
+        job = client.submit_job("count_words", {"texts": ["x" * 2000]})
+        client.wait_for_job(job, 60)
+        with pytest.raises(Overloaded, match="of 10000 stored bytes would be exceeded"):
+            client.submit_job("count_words", {"texts": ["x" * 9000]})
+        with pytest.raises(Overloaded, match="stored bytes"):
+            client.wait_for_job(client.submit_job("batch_embed", {"texts": list(map(str, range(20)))}), 60)
+        client.delete_job(job)
+    with _client(tmp_path, chunks=4, jobs=1) as client:
         store = client.llamaindex.vector_store("a")
         from llama_index.core.schema import TextNode
 

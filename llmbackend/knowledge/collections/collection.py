@@ -178,7 +178,7 @@ class Collection(CurrentIndex):
         A failure leaves nothing of them, and a cancelled call ends when all is written. Raises Conflict if another
         model than `made_by` made the collection's vectors, and Overloaded if its project has stored what it may.
         """
-        require = self._storage_limits
+        require = await self._storage_limits()
         if require is not None and self._services.measure is not None:
             await self._services.measure(self.manifest.project)
         async with self.writing():
@@ -252,11 +252,12 @@ class Collection(CurrentIndex):
 
     # What it takes
 
-    @property
-    def _storage_limits(self) -> Require | None:
+    async def _storage_limits(self) -> Require | None:
         """What keeps whoever calls now from storing more in its project."""
         limits = self._services.limits
-        return limits.of(tracing.current().caller, self.manifest.project) if limits is not None else None
+        if limits is None:
+            return None
+        return await limits.of(tracing.current().caller, self.manifest.project)
 
     async def measure(self) -> None:
         """See to it that the database has how much it has stored."""

@@ -318,7 +318,9 @@ class Collections:
 
     async def storage_limits(self, project: str) -> Require | None:
         """What keeps whoever calls now from storing more in that project; None if nothing does."""
-        if self._limits is None or (require := self._limits.of(tracing.current().caller, project)) is None:
+        if self._limits is None:
+            return None
+        if (require := await self._limits.of(tracing.current().caller, project)) is None:
             return None
         await self._measure(project)
         return require

@@ -5,7 +5,7 @@ It is changed by each write, with what that adds and takes away, and counted ane
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ...access.caller import Caller, Limits
@@ -55,18 +55,22 @@ Require = Callable[[Size, Size], None]
 class StorageLimits:
     """Those of projects and keys."""
 
-    def __init__(self, limiter: Limiter) -> None:
+    def __init__(self, limiter: Limiter, kept: Callable[[str], Awaitable[int]]) -> None:
+        """`kept` tells the bytes that a project has beside its collections."""
         self._limiter = limiter
+        self.kept = kept
 
-    def of(self, caller: Caller, project: str) -> Require | None:
+    async def of(self, caller: Caller, project: str) -> Require | None:
         """What a caller has to keep to who stores something in that project; None if there is no limit."""
         limits = self._limiter.of_storage(caller, project)
         if not limits:
             return None
 
+        beside = Size(0, await self.kept(project))
+
         def require(now: Size, more: Size) -> None:
             with self._limiter.noting(caller):
-                require_within(limits, now, more)
+                require_within(limits, now.more(beside), more)
 
         return require
 
