@@ -282,15 +282,19 @@ class Filtering:
         """The hits among the top of the unfiltered list: enough where many chunks fit the filter. None if too few are
         there.
         """
-        scored: list[Scored] = []
-        looked_at, depth = 0, max(LEAST_BATCH, 2 * limit)
+        looked_at: set[uuid.UUID] = set()
+        fitting: set[uuid.UUID] = set()
+        depth = max(LEAST_BATCH, 2 * limit)
         while depth <= min(DEEPEST, chunks // 4):  # looking in all chunks would be faster
             [found] = self._index.query([query], depth)
-            fitting = set(self._fitting([point for point, _ in found[looked_at:]], where, terms))
-            scored += [one for one in found[looked_at:] if one[0] in fitting]
+            # Of those with equal scores, a longer list has others first.
+            new = [point for point, _ in found if point not in looked_at]
+            fitting.update(self._fitting(new, where, terms))
+            scored = [one for one in found if one[0] in fitting]
             if len(scored) >= limit or len(found) < depth:
                 return scored[:limit]
-            looked_at, depth = depth, max(2 * depth, 3 * depth * limit // (2 * len(scored) + 1))
+            looked_at.update(new)
+            depth = max(2 * depth, 3 * depth * limit // (2 * len(scored) + 1))
         return None
 
     def _anywhere(self, where: Any, terms: int, chunks: int) -> list[uuid.UUID]:

@@ -128,6 +128,22 @@ def test_what_is_written_and_deleted_is_found_or_not_at_once(made: Callable[...,
     assert _found(index, {"team": 77}, mode) == set()
 
 
+@pytest.mark.parametrize("limit", [20, 40])
+def test_without_columns_each_is_found_once_where_many_have_the_same_score(
+    made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(edge_filtering, "COLUMNS_FROM", 10**6)
+    index, rng = made({}), random.Random(1)
+    texts = [" ".join(f"word{rng.randrange(40)}" for _ in range(6)) for _ in range(1500)]
+    chunks = [Chunk(f"d{n}", "h", 0, 1, text, {"team": n % 4}) for n, text in enumerate(texts)]
+    index.upsert(chunks, np.ones((len(chunks), 2), np.float32))
+    for question in texts[:10]:
+        found = index.lists(question, None, ["sparse"], limit, conditions({"team": 1}))["sparse"]
+        assert len({point for point, _ in found}) == limit
+        there = index.chunks([point for point, _ in found]).values()
+        assert {chunk.metadata["team"] for chunk in there} == {1}
+
+
 def test_what_is_written_while_columns_are_read_is_in_them(
     made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
