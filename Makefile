@@ -72,7 +72,8 @@ test-async: install  ## Run the contract suite by the client for `await`
 
 SDK_VERSION ?= 3.9
 SDK_VERSIONS := 3.9 3.10 3.12 3.13 3.14
-SDK_FOUND := $(foreach v,$(SDK_VERSIONS),$(if $(shell command -v python$(v)),$(v)))
+# Run, for pyenv's python3.9 is there before there is a Python 3.9.
+SDK_FOUND := $(if $(filter test-sdk,$(MAKECMDGOALS)),$(foreach v,$(SDK_VERSIONS),$(if $(shell python$(v) -c 'print(1)' 2>/dev/null),$(v))))
 
 test-sdk: install $(SDK_FOUND:%=.venv-sdk/%/installed)  ## Test the SDK's file alone by each Python from 3.9 on that is found
 	SDK_PYTHONS=$$(echo $(SDK_FOUND:%=$(CURDIR)/.venv-sdk/%/bin/python) | tr ' ' :) $(BIN)/pytest tests/unit/test_sdk_alone.py

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import operator
 import pickle
 import subprocess
 import sys
@@ -137,8 +138,12 @@ def _stays(value: Any) -> bool:
 def _rebuilt(value: Any) -> Any:
     """A table as another version of its library can make it again: what pickles have in it is for the same version."""
     module, name = type(value).__module__.partition(".")[0], type(value).__name__
+    if name == "DataFrame" and module == "pandas" and not value.columns.is_unique:
+        return type(value), (value.values.tolist(), None, list(value.columns))
     if name == "DataFrame" and module in ("pandas", "polars"):
         return type(value), ({column: list(value[column]) for column in value.columns},)
+    if name == "LazyFrame" and module == "polars":
+        return operator.methodcaller("lazy"), (value.collect(),)
     if name == "Series" and module == "pandas":
         return type(value), (list(value),)
     if name == "Series" and module == "polars":
