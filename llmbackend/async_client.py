@@ -91,6 +91,7 @@ from llm_client import (
     _Source,
     _stored,
     _suffix,
+    _tell_order,
     _turns,
     _vectors_to,
     _with_images,
@@ -521,7 +522,7 @@ class AsyncLLMBackendClient:
         Raises InvalidRequest, NotFound (unknown model), BackendError, BackendTimeout; while streaming,
         StreamInterrupted with the text so far.
         """
-        turns = _turns(messages)
+        turns = _turns(messages, images)
         if system is not None and isinstance(turns, list):
             turns = [{"role": "system", "content": system}, *turns]
         if images is not None:
@@ -917,8 +918,9 @@ class AsyncLLMBackendClient:
         plan: bool = False,
         progress: bool | Progress | None = None,
     ) -> IngestReport:
-        """Add files to a collection: txt, md, rst, html, pdf, docx, pptx, xlsx, csv, json, jsonl, ipynb and eml.
+        """Add files to a collection: md, rst, html, pdf, docx, pptx, xlsx, csv, json, jsonl, ipynb, eml, and any text.
 
+        A file whose name ends otherwise (`.py`, `.log`, `.yaml`) is read as text if its content is text, or else in `failed`.
         `paths` are files, folders, patterns such as "docs/**/*.pdf", or `(name, bytes)`. They are read on the caller's
         machine and sent; hidden files in a folder are skipped. A document's id, and its metadata field `source`, is the
         file's path relative to the given folder or the fixed part of the pattern, or else its name. Passages of PDFs and
@@ -1342,14 +1344,11 @@ class AsyncLLMBackendClient:
     async def list_documents(self, collection: str, *, limit: int | None = None) -> Records[DocumentInfo]:
         """A collection's documents as `{id, chunks, metadata}`: all, or the first `limit`. Raises NotFound.
 
-        A document replaced while they are listed appears once.
+        They come in the order of their ids; which ones are the first `limit` is not determined. A document replaced while
+        they are listed appears once.
         """
-        return Records(
-            map(
-                DocumentInfo,
-                await self._paged("list_documents", "documents", limit, key="id", collection=collection),
-            )
-        )
+        found = await self._paged("list_documents", "documents", limit, key="id", collection=collection)
+        return Records(map(DocumentInfo, sorted(found, key=lambda document: document["id"])))
 
     async def list_chunks(
         self,
@@ -1410,18 +1409,33 @@ class AsyncLLMBackendClient:
         The text is joined from its chunks (`chunks` is their number), so white space between them may differ from the
         original. Raises NotFound (the document or the collection).
         """
-        return StoredDocument(await self._call("get_document", id=id, collection=collection))
+        try:
+            return StoredDocument(await self._call("get_document", id=id, collection=collection))
+        except NotFound as error:
+            _tell_order(error, collection, id, "get_document takes the id first, then the collection")
+            raise
 
     async def delete_documents(
-        self, collection: str, ids: Sequence[str] | None = None, *, where: Mapping[str, Any] | None = None
+        self,
+        collection: str,
+        ids: str | Sequence[str] | None = None,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        where: Mapping[str, Any] | None = None,
     ) -> Record:
-        """Delete documents by `ids`, or those with a chunk that matches `where` (filters as in `rag_search`).
+        """Delete documents by `ids`, or those with a chunk that matches `filters` (as in `rag_search`).
 
-        Returns `{deleted}`, the number of documents. Raises NotFound (the collection), InvalidRequest (both or neither
-        given).
+        Returns `{deleted}`, the number of documents. `where` is an earlier name of `filters`. Raises NotFound (the
+        collection), InvalidRequest (both or neither given).
         """
-        given = _as_list(ids)
-        return await self._call("delete_documents", collection=collection, ids=given, where=where)
+        given = [ids] if isinstance(ids, str) else _as_list(ids)
+        try:
+            return await self._call(
+                "delete_documents", collection=collection, ids=given, filters=filters, where=where
+            )
+        except NotFound as error:
+            _tell_order(error, collection, ids, "delete_documents takes the collection first, then the ids")
+            raise
 
     async def analyze_document(self, text: str) -> Analysis:
         """Analyze a text: `{sentiment, sentiment_score, key_points, positions, summary, coverage, facts, notes, model}`.
@@ -2029,11 +2043,14 @@ class AsyncCollectionHandle:
         return await self._client.get_document(id, self.name)
 
     async def delete(
-        self, ids: str | Sequence[str] | None = None, *, where: Mapping[str, Any] | None = None
+        self,
+        ids: str | Sequence[str] | None = None,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        where: Mapping[str, Any] | None = None,
     ) -> Record:
         """Delete documents by ids or by filters, as `delete_documents` does."""
-        given = [ids] if isinstance(ids, str) else ids
-        return await self._client.delete_documents(self.name, given, where=where)
+        return await self._client.delete_documents(self.name, ids, filters=filters, where=where)
 
     async def stats(self) -> CollectionInfo:
         """Its counts and options, as `get_collection` returns them."""

@@ -289,7 +289,7 @@ class Backend:
         Refused: both, or neither; invalid or too many filters.
         """
         collection = await self._collection(request.collection)
-        ids = request.ids or await documents.selected(collection, request.where or {})
+        ids = request.ids or await documents.selected(collection, request.filters or request.where or {})
         return schemas.DocumentsDeleted(deleted=await collection.delete(ids, flush=True))
 
     def collections_known(self) -> list[str]:

@@ -66,16 +66,16 @@ def as_json(error: LLMBackendError) -> dict[str, Any]:
 
 def invalid(error: ValidationError, what: str) -> InvalidRequest:
     """Pydantic's errors as an InvalidRequest that names each place. The input, which may be private, is not echoed."""
-    found = json.loads(error.json(include_url=False, include_context=False, include_input=False))
+    found = json.loads(error.json(include_url=False, include_input=False))
     for item in found:
+        context = item.pop("ctx", {})
+        if item["type"] == "string_pattern_mismatch":
+            item["msg"] = f"should be {FORMS.get(context['pattern'], 'of another form')}"
         item["msg"] = _OF_OBJECTS.get(item["type"], item["msg"])
         item["loc"] = [part for part in item["loc"] if not _names_a_type(part)]
     # For a union, an error inside one type says more than that the input is not one of the others.
     within = {tuple(item["loc"][:end]) for item in found for end in range(len(item["loc"]))}
     found = [it for it in found if not it["type"].endswith("_type") or tuple(it["loc"]) not in within]
-    for item in found:
-        if item["type"] == "string_pattern_mismatch" and "\\x00-\\x1f" in item["msg"]:
-            item["msg"] = "String should have no control characters"
     places = [
         f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg'].removeprefix('Value error, ')}"
         for item in found
@@ -83,6 +83,9 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
     more = f" (and {len(places) - 5} more)" if len(places) > 5 else ""
     return InvalidRequest(f"{what}: {'; '.join(places[:5])}{more}", details={"errors": found[:50]})
 
+
+FORMS: dict[str, str] = {}
+"""What a text that has to match a pattern should be, in words, by pattern."""
 
 # Pydantic's own messages for these mention Python types.
 _OF_OBJECTS = {

@@ -2278,7 +2278,7 @@ class LLMBackendClient:
         Raises InvalidRequest, NotFound (unknown model), BackendError, BackendTimeout; while streaming,
         StreamInterrupted with the text so far.
         """
-        turns = _turns(messages)
+        turns = _turns(messages, images)
         if system is not None and isinstance(turns, list):
             turns = [{"role": "system", "content": system}, *turns]
         if images is not None:
@@ -2678,8 +2678,9 @@ class LLMBackendClient:
         plan: bool = False,
         progress: bool | Progress | None = None,
     ) -> IngestReport:
-        """Add files to a collection: txt, md, rst, html, pdf, docx, pptx, xlsx, csv, json, jsonl, ipynb and eml.
+        """Add files to a collection: md, rst, html, pdf, docx, pptx, xlsx, csv, json, jsonl, ipynb, eml, and any text.
 
+        A file whose name ends otherwise (`.py`, `.log`, `.yaml`) is read as text if its content is text, or else in `failed`.
         `paths` are files, folders, patterns such as "docs/**/*.pdf", or `(name, bytes)`. They are read on the caller's
         machine and sent; hidden files in a folder are skipped. A document's id, and its metadata field `source`, is the
         file's path relative to the given folder or the fixed part of the pattern, or else its name. Passages of PDFs and
@@ -3100,14 +3101,11 @@ class LLMBackendClient:
     def list_documents(self, collection: str, *, limit: int | None = None) -> Records[DocumentInfo]:
         """A collection's documents as `{id, chunks, metadata}`: all, or the first `limit`. Raises NotFound.
 
-        A document replaced while they are listed appears once.
+        They come in the order of their ids; which ones are the first `limit` is not determined. A document replaced while
+        they are listed appears once.
         """
-        return Records(
-            map(
-                DocumentInfo,
-                self._paged("list_documents", "documents", limit, key="id", collection=collection),
-            )
-        )
+        found = self._paged("list_documents", "documents", limit, key="id", collection=collection)
+        return Records(map(DocumentInfo, sorted(found, key=lambda document: document["id"])))
 
     def list_chunks(
         self,
@@ -3168,18 +3166,33 @@ class LLMBackendClient:
         The text is joined from its chunks (`chunks` is their number), so white space between them may differ from the
         original. Raises NotFound (the document or the collection).
         """
-        return StoredDocument(self._call("get_document", id=id, collection=collection))
+        try:
+            return StoredDocument(self._call("get_document", id=id, collection=collection))
+        except NotFound as error:
+            _tell_order(error, collection, id, "get_document takes the id first, then the collection")
+            raise
 
     def delete_documents(
-        self, collection: str, ids: Sequence[str] | None = None, *, where: Mapping[str, Any] | None = None
+        self,
+        collection: str,
+        ids: str | Sequence[str] | None = None,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        where: Mapping[str, Any] | None = None,
     ) -> Record:
-        """Delete documents by `ids`, or those with a chunk that matches `where` (filters as in `rag_search`).
+        """Delete documents by `ids`, or those with a chunk that matches `filters` (as in `rag_search`).
 
-        Returns `{deleted}`, the number of documents. Raises NotFound (the collection), InvalidRequest (both or neither
-        given).
+        Returns `{deleted}`, the number of documents. `where` is an earlier name of `filters`. Raises NotFound (the
+        collection), InvalidRequest (both or neither given).
         """
-        given = _as_list(ids)
-        return self._call("delete_documents", collection=collection, ids=given, where=where)
+        given = [ids] if isinstance(ids, str) else _as_list(ids)
+        try:
+            return self._call(
+                "delete_documents", collection=collection, ids=given, filters=filters, where=where
+            )
+        except NotFound as error:
+            _tell_order(error, collection, ids, "delete_documents takes the collection first, then the ids")
+            raise
 
     # Analysis
 
@@ -3795,11 +3808,14 @@ class CollectionHandle:
         return self._client.get_document(id, self.name)
 
     def delete(
-        self, ids: str | Sequence[str] | None = None, *, where: Mapping[str, Any] | None = None
+        self,
+        ids: str | Sequence[str] | None = None,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        where: Mapping[str, Any] | None = None,
     ) -> Record:
         """Delete documents by ids or by filters, as `delete_documents` does."""
-        given = [ids] if isinstance(ids, str) else ids
-        return self._client.delete_documents(self.name, given, where=where)
+        return self._client.delete_documents(self.name, ids, filters=filters, where=where)
 
     def stats(self) -> CollectionInfo:
         """Its counts and options, as `get_collection` returns them."""
@@ -4458,6 +4474,17 @@ def _no_text(path: str, fix: str) -> str:
     return f"the path {path!r}, not a text: {fix}"
 
 
+def _tell_order(error: NotFound, collection: str, other: Any, order: str) -> None:
+    """Say in which order the arguments go, where what was given for the collection is none and has no like."""
+    if (
+        isinstance(other, str)
+        and error.details.get("collection") == collection
+        and "near" not in error.details
+    ):
+        error.message += f" ({order})"
+        error.args = (error.message,)
+
+
 DOCUMENT_FIELDS = {"id", "text", "metadata", "chunks"}
 
 
@@ -4481,9 +4508,11 @@ def _amiss(document: Mapping[str, Any]) -> str | None:
     return None if isinstance(id, str) else f".id is {_called(id)}: ids are text, as by str(id)"
 
 
-def _turns(messages: Any) -> Any:
+def _turns(messages: Any, images: Any) -> Any:
     """A conversation, of a message or of several; raises InvalidRequest where no message was given."""
     if isinstance(messages, str):
+        if not messages.strip() and not images:
+            raise InvalidRequest("chat: the message is empty: there is nothing to reply to")
         return [{"role": "user", "content": messages}]
     turns = _as_list(messages)
     if not isinstance(turns, list):
@@ -4857,6 +4886,27 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
+_NEITHER = "neither text nor PDF, Word, Excel, PowerPoint or mail"
+
+
+def _is_text(file: Any) -> bool:
+    """Whether a file begins as a text does, so that it is worth sending: the server looks at all of it."""
+    head = file
+    if not isinstance(file, bytes):
+        try:
+            with open(file, "rb") as opened:
+                head = opened.read(8192)
+        except OSError:
+            return True  # reading it will tell why not
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
+        return True
+    controls = head.translate(None, _WRITTEN)
+    return b"\0" not in controls and len(controls) <= max(4, len(head) // 30)
+
+
+_WRITTEN = bytes(byte for byte in range(256) if byte >= 32 or byte in b"\t\n\f\r\x1b")
+
+
 def _lots(
     found: Sequence[tuple[str, Any]], failed: Records[Record], types: set[str]
 ) -> list[list[tuple[str, Any]]]:
@@ -4867,8 +4917,8 @@ def _lots(
         if isinstance(file, OSError):
             failed.append(Record(id=name, error=f"cannot be read: {file.strerror}"))
             continue
-        if _suffix(name) not in types:
-            failed.append(Record(id=name, error=f"unsupported type {_suffix(name)}"))
+        if _suffix(name) not in types and not _is_text(file):
+            failed.append(Record(id=name, error=f"unsupported type {_suffix(name)}: {_NEITHER}"))
             continue
         try:
             size = len(file) if isinstance(file, bytes) else os.path.getsize(file)

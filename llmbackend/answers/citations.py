@@ -24,10 +24,12 @@ _AND = r"\s?[,;–-]\s?"
 _MOST_CITED = 20  # in one pair of brackets
 _NUMBERS = rf"[0-9]{{1,9}}(?:{_AND}[0-9]{{1,9}}){{0,{_MOST_CITED - 1}}}"
 _NUMBERS_BEGUN = rf"\[(?:{_NUMBERS}(?:\s?(?:[,;–-]\s?)?)?)?"
+# args[0]: sources are numbered from 1.
+_INDEX = r"\[0\]"
 # The same with digits of any script.
-LIKE_ONE = rf"\[(?={_NUMBERS}\])".replace("[0-9]", r"\d")
+LIKE_ONE = rf"\[(?={_NUMBERS}\])(?!0\])".replace("[0-9]", r"\d")
 LIKE_ONE_BEGUN = _NUMBERS_BEGUN.replace("[0-9]", r"\d")
-_CITATION = re.compile(rf"\s?\[({_NUMBERS})\]")
+_CITATION = re.compile(rf"(?!{_INDEX})\s?\[({_NUMBERS})\]")
 _RANGE = re.compile(r"([0-9]+)(?:\s?[–-]\s?([0-9]+))?")
 _NOT_THERE = re.compile(r"\s{0,9}[\"'*(]{0,9}" + NOT_THERE + r"[\"'*).]{0,9}")
 # A text's end that may yet become a citation or NOT_THERE.
@@ -42,6 +44,7 @@ _MOST_BEFORE = 200
 
 _UNSEEN = "\u00ad\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff"
 _LIKE_A_CITATION = re.compile(rf"[\[［【〔⟦〚]([\s\d,;^#–—{_UNSEEN}-]{{1,40}})[\]］】〕⟧〛]")
+_INDEX_IN_TEXT = re.compile(rf"(?<=[\w)\]]){_INDEX}")
 _LIKE_NOT_THERE = re.compile(rf"\b{NOT_THERE}\b".replace(" ", r"\s+"), re.IGNORECASE)
 
 
@@ -50,11 +53,15 @@ def mark(number: int) -> str:
     return f"{_OPEN}{number}{_CLOSE}"
 
 
+def _in_other_brackets(found: re.Match[str]) -> str:
+    if not re.search(r"\d", found[1]) or _INDEX_IN_TEXT.match(found.string, found.start()):
+        return found[0]
+    return f"({found[1]})"
+
+
 def citing_nothing(text: str) -> str:
     """A document's text with everything defused that could pass for one of our citations, or for NOT_THERE."""
-    text = _LIKE_A_CITATION.sub(
-        lambda found: f"({found[1]})" if re.search(r"\d", found[1]) else found[0], text
-    )
+    text = _LIKE_A_CITATION.sub(_in_other_brackets, text)
     text = _LIKE_NOT_THERE.sub(lambda found: "-".join(found[0].split()), text)
     return text.translate(_UNSHOWN)
 

@@ -123,8 +123,9 @@ def documents(
 def delete(
     collection: Collection,
     ids: Annotated[list[str] | None, typer.Argument(help="Ids of documents.", show_default=False)] = None,
-    where: Annotated[
-        str | None, typer.Option(help='Documents that match a filter, as JSON: {"year": 2020}.')
+    filters: Annotated[
+        str | None,
+        typer.Option("--filter", "--where", help='Documents that match, as JSON: {"year": 2020}.'),
     ] = None,
     all: Annotated[bool, typer.Option("--all", help="Delete the whole collection.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
@@ -132,13 +133,13 @@ def delete(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Delete documents by id or by --where, or with --all a whole collection."""
-    if sum((bool(ids), where is not None, all)) != 1:
-        raise typer.BadParameter("give either ids, --where or --all")
-    fits = object_from(where, "--where")
+    """Delete documents by id or by --filter, or with --all a whole collection."""
+    if sum((bool(ids), filters is not None, all)) != 1:
+        raise typer.BadParameter("give either ids, --filter or --all")
+    fits = object_from(filters, "--filter")
     if not ids and not yes:
         what = (
-            f"the collection {collection!r}" if all else f"the documents of {collection!r} that fit {where}"
+            f"the collection {collection!r}" if all else f"the documents of {collection!r} that fit {filters}"
         )
         if not sys.stdin.isatty():
             raise typer.BadParameter(f"cannot ask whether to delete {what} without a terminal: give --yes")
@@ -147,7 +148,7 @@ def delete(
         if all:
             found = client.delete_collection(collection)
         else:
-            found = client.delete_documents(collection, ids or None, where=fits)
+            found = client.delete_documents(collection, ids or None, filters=fits)
     print_json(found) if as_json else print_record(found)
 
 

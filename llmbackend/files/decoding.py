@@ -36,8 +36,23 @@ _MAGIC = (
     b"\x7fELF",
     b"\xd0\xcf\x11\xe0",
 )
+_MARKUP = (b"{\\rtf", b"%!PS", b"-----BEGIN PGP")
+"""Of what is written in letters, and is nothing to read."""
 _SEVEN_BIT = {"iso2022_jp": b"\x1b$", "iso2022_kr": b"\x1b$)C", "hz": b"~{", "utf_7": b"+"}
 """Encodings whose bytes are all ASCII, with the sequence that introduces other letters in each."""
+
+
+def is_text(data: bytes) -> bool:
+    """Whether a file of a type that is not known looks like text: in UTF-16 only with a byte order mark."""
+    if data.startswith(tuple(mark for mark, _ in _BOMS)):
+        return True
+    if b"\0" in data or data.startswith(_MARKUP):
+        return False
+    try:
+        decoded(data, lambda warning: None)
+    except Unreadable:
+        return False
+    return True
 
 
 def decoded(data: bytes, warn: Warn, declared: str | None = None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
-from .decoding import clean, decoded
+from .decoding import clean, decoded, is_text
 from .formats import html, mail, pdf, sheets, slides, tables, text, word
 from .parsed import Parsed, Unreadable, Warn
 
@@ -18,20 +18,28 @@ ATTACHMENT_DEPTH = 3
 """How deeply nested files are read."""
 
 
+NEITHER = "neither text nor PDF, Word, Excel, PowerPoint or mail"
+"""What a file is that is not read."""
+
+
 def parse(name: str, data: bytes) -> Parsed:
-    """A file's text; the name's extension tells the format. Raises Unreadable, or ImportError without its parser."""
+    """A file's text, by the format that the name's extension tells, else as text. Raises Unreadable, or ImportError
+    without its parser.
+    """
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix not in FORMATS:
-        raise Unreadable(f"unsupported type {suffix}")
     if not data:
         raise Unreadable("empty")
+    if (read := FORMATS.get(suffix)) is None:
+        read, data = text.plain, text.without_colors(data)
+        if not is_text(data):
+            raise Unreadable(f"unsupported type {suffix}: {NEITHER}")
     warnings: dict[str, None] = {}  # each once, in their order
 
     def warn(warning: str) -> None:
         warnings[warning] = None
 
     try:
-        parsed = FORMATS[suffix](data, warn)
+        parsed = read(data, warn)
     except (Unreadable, ImportError, MemoryError):
         raise
     except RecursionError:

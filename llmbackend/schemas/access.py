@@ -7,14 +7,39 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from ..access.caller import Right
-from .base import PRINTABLE, CollectionName, Request, Response
+from .base import PRINTABLE, CollectionName, Request, Response, form
 
-ProjectName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Pattern = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^?\[\]\x00-\x20\x7f]*$")]
-_KeyId = Annotated[str, Field(pattern=r"^llmb_[A-Za-z0-9][A-Za-z0-9_.-]{0,63}_[A-Za-z0-9]{8}$")]
+ProjectName = Annotated[
+    str,
+    Field(
+        pattern=form(
+            r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+            "1 to 64 letters, digits, '_', '-' and '.', and begin with a letter or digit",
+        )
+    ),
+]
+Pattern = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        pattern=form(r"^[^?\[\]\x00-\x20\x7f]*$", "a name, in which only * has a meaning, without spaces"),
+    ),
+]
+_KeyId = Annotated[
+    str,
+    Field(
+        pattern=form(
+            r"^llmb_[A-Za-z0-9][A-Za-z0-9_.-]{0,63}_[A-Za-z0-9]{8}$",
+            "a key's id, as list_keys tells it: llmb_, the project, and 8 letters or digits",
+        )
+    ),
+]
 _Rate = r"[0-9]{1,12}[kMG]?/(s|min|h|day|month)"
 MOST = 10**15
-_While = r"^[0-9]{1,5}(s|min|h|d)$"
+_While = form(r"^[0-9]{1,5}(s|min|h|d)$", "a number and s, min, h or d, such as 90d, 12h or 30min")
+_OneRate = form(f"^{_Rate}$", "a number a time, such as 60/min (s, min, h, day or month)")
+_OneOrTwoRates = form(f"^{_Rate}(,{_Rate})?$", "a number a time, or two, such as 1M/day or 1M/day,20M/month")
 
 
 def _once(rights: list[Right]) -> list[Right]:
@@ -39,13 +64,13 @@ class CreateKeyRequest(Request):
         description="when it expires: after 90d, 12h or 30min, for example",
     )
     rate: str | None = Field(
-        None, max_length=24, pattern=f"^{_Rate}$", description="limit on requests, such as 60/min"
+        None, max_length=24, pattern=_OneRate, description="limit on requests, such as 60/min"
     )
     concurrent: int | None = Field(None, ge=1, le=1_000_000, description="limit on requests at the same time")
     tokens: str | None = Field(
         None,
         max_length=64,
-        pattern=f"^{_Rate}(,{_Rate})?$",
+        pattern=_OneOrTwoRates,
         description="limit on tokens that models read and write for it, such as 1M/day or 1M/day,20M/month",
     )
     jobs: int | None = Field(None, ge=1, le=MOST, description="limit on jobs that wait or run")

@@ -18,7 +18,14 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from .. import threads
+from .. import errors, threads
+
+
+def form(pattern: str, should_be: str) -> str:
+    """A pattern; errors say in words what a text that does not match it should be."""
+    errors.FORMS[pattern] = should_be
+    return pattern
+
 
 COLLECTION = r"^([A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 """Pattern of a collection's name; another project's name may precede it."""
@@ -48,10 +55,11 @@ PartName = Annotated[str, Field(min_length=1, max_length=128)]
 """Name of a part that a project has registered (plugins.py)."""
 Question = Annotated[str, Field(min_length=1, max_length=32_768)]
 """A query. Shorter than a document, because it is looked up word by word."""
-PRINTABLE = r"^[^\x00-\x1f\x7f\ufffd]*$"
+PRINTABLE = form(r"^[^\x00-\x1f\x7f\ufffd]*$", "without control characters")
 """Text without control characters (PostgreSQL stores no NUL) and U+FFFD (which stands for any lone surrogate)."""
 LARGEST = 2**53 - 1
 """The largest integer that JSON readers keep exactly; databases and engines accept it, too."""
+MEDIA_URL = form(r"^(https?://|data:)", "a URL that begins with https://, http:// or data:")
 BASE64 = {"type": "string", "contentEncoding": "base64"}
 
 

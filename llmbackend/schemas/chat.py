@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from .base import NullIs, Request, Response
+from .base import MEDIA_URL, NullIs, Request, Response
 from .json_schema import JsonSchemaObject
 
 MESSAGES = 10_000
@@ -97,12 +97,12 @@ class StreamOptions(Request):
 
 class ImageUrl(Request):
     # Not a file on the model's server.
-    url: str = Field(pattern=r"^(https?://|data:)", description="the image: a data: URL, or a URL")
+    url: str = Field(pattern=MEDIA_URL, description="the image: a data: URL, or a URL")
     detail: Literal["auto", "low", "high", "original"] | None = None
 
 
 class VideoUrl(Request):
-    url: str = Field(pattern=r"^(https?://|data:)")
+    url: str = Field(pattern=MEDIA_URL)
 
 
 class InputAudio(Request):

@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from .base import CollectionName, DocumentId, PartName, Request, Response
+from .base import CollectionName, DocumentId, PartName, Request, Response, form
 from .metadata import ChunkPlace, Filters, Metadata
 
 
@@ -19,7 +19,14 @@ class CollectionRequest(Request):
     collection: CollectionName
 
 
-MetadataField = Annotated[str, Field(min_length=1, max_length=512, pattern=r'^[^"\\]+$')]
+MetadataField = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=512,
+        pattern=form(r'^[^"\\]+$', "a field's name, without quotes and backslashes"),
+    ),
+]
 FieldType = Literal["keyword", "integer", "float", "bool", "datetime"]
 Indexes = Annotated[
     dict[MetadataField, FieldType],
@@ -267,14 +274,15 @@ class StoredDocument(Response):
 
 class DeleteDocumentsRequest(CollectionRequest):
     ids: list[DocumentId] | None = Field(None, min_length=1, max_length=10_000)
-    where: Filters | None = Field(
-        None, min_length=1, description="filters, instead of ids: documents with a chunk that fits"
+    filters: Filters | None = Field(
+        None, min_length=1, description="instead of ids: documents with a chunk that fits"
     )
+    where: Filters | None = Field(None, min_length=1, description="the same as filters: its name before")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
-        if (self.ids is None) == (self.where is None):
-            raise ValueError("give either ids or where; to remove all documents, use delete_collection")
+        if sum(given is not None for given in (self.ids, self.filters, self.where)) != 1:
+            raise ValueError("give either ids or filters; to remove all documents, use delete_collection")
         return self
 
 

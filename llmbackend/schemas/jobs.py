@@ -12,13 +12,15 @@ from pydantic import (
     JsonValue,
 )
 
-from .base import LARGEST, PRINTABLE, Request, Response
+from .base import LARGEST, PRINTABLE, Request, Response, form
 
 # Jobs
 
 
 JobState = Literal["queued", "running", "completed", "failed", "cancelled"]
-JobIdentifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+JobIdentifier = Annotated[
+    str, Field(pattern=form(r"^[A-Za-z0-9-]{1,64}$", "a job's id, as submit_job returned it"))
+]
 _LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
@@ -184,10 +186,11 @@ class JobResult(Response):
 
 
 _SCHEDULE = "[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
+_A_NAME = "1 to 100 letters, digits, '_', '-' and '.', and begin with a letter or digit"
 
 
 class SetScheduleRequest(Request):
-    name: str = Field(pattern=f"^{_SCHEDULE}$")
+    name: str = Field(pattern=form(f"^{_SCHEDULE}$", _A_NAME))
     cron: str = Field(
         max_length=100,
         pattern=PRINTABLE,
@@ -202,7 +205,9 @@ class SetScheduleRequest(Request):
 
 class ScheduleRequest(Request):
     name: str = Field(
-        pattern=f"^([A-Za-z0-9_.-]{{1,64}}/)?{_SCHEDULE}$",
+        pattern=form(
+            f"^([A-Za-z0-9_.-]{{1,64}}/)?{_SCHEDULE}$", f"{_A_NAME}; another project's is project/name"
+        ),
         description="a name; the administrator names other projects' as `project/name`",
     )
 

@@ -6,14 +6,23 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
-from .base import CollectionName, NullIs, PartName, Request, Response
+from .base import MEDIA_URL, CollectionName, NullIs, PartName, Request, Response, form
 from .chat import MESSAGES, TOOLS, LeftOut, _refused
 from .json_schema import JsonSchemaObject
 from .metadata import Filters
 
-ResponseId = Annotated[str, Field(pattern=r"^resp_[A-Za-z0-9_-]{1,128}$")]
+ResponseId = Annotated[
+    str, Field(pattern=form(r"^resp_[A-Za-z0-9_-]{1,128}$", "a response's id, which begins with resp_"))
+]
 
-ApprovalId = Annotated[str, Field(pattern=r"^mcpr_[A-Za-z0-9-]{1,64}_[0-9]{1,4}$")]
+ApprovalId = Annotated[
+    str,
+    Field(
+        pattern=form(
+            r"^mcpr_[A-Za-z0-9-]{1,64}_[0-9]{1,4}$", "an approval request's id, which begins with mcpr_"
+        )
+    ),
+]
 
 SERVER_LABEL = "llmbackend"
 """The MCP server's label by which an agent's tools are requested on OpenAI's wire."""
@@ -37,9 +46,7 @@ class InputPart(Request):
     ]
     text: Annotated[str, Field(max_length=LETTERS)] | None = None
     refusal: str | None = None
-    image_url: str | None = Field(
-        None, pattern=r"^(https?://|data:)", description="the image: a data: URL, or a URL"
-    )
+    image_url: str | None = Field(None, pattern=MEDIA_URL, description="the image: a data: URL, or a URL")
     detail: Literal["auto", "low", "high", "original"] | None = None
     filename: str | None = None
     file_data: str | None = Field(None, description="base64, or a data: URL")

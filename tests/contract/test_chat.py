@@ -20,6 +20,13 @@ def test_a_message_gets_a_reply(client: LLMBackendClient) -> None:
     assert reply.usage.completion_tokens > 0
 
 
+@pytest.mark.parametrize("nothing", ["", " \n\t"])
+def test_nothing_gets_no_reply(client: LLMBackendClient, nothing: str) -> None:
+    for options in ({}, {"system": "Be brief."}, {"stream": True}):
+        with pytest.raises(InvalidRequest, match="chat: the message is empty"):
+            client.chat(nothing, **options)
+
+
 def test_the_first_example_is_right_each_time(client: LLMBackendClient) -> None:
     question = "What is the capital of France?"
     replies = [client.chat(question) for _ in range(6)]

@@ -66,13 +66,24 @@ def test_documents_are_removed_by_a_filter(client: LLMBackendClient, collection:
         ],
         collection,
     )
-    assert client.delete_documents(collection, where={"year": {"lt": 2020}}) == {"deleted": 2}
+    assert client.delete_documents(collection, filters={"year": {"lt": 2019}}) == {"deleted": 1}
+    assert client.delete_documents(collection, where={"year": {"lt": 2020}}) == {"deleted": 1}
     assert {one.id for one in client.list_documents(collection)} == {"d2", "d3", "d4", "d5"}
     assert client.delete_documents(collection, where={"year": 1900}) == {"deleted": 0}
     assert client.delete_documents(collection, ["d2", "nobody"]) == {"deleted": 1}
 
 
-@pytest.mark.parametrize("given", [{}, {"ids": ["a"], "where": {"a": 1}}, {"where": {}}, {"ids": []}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"ids": ["a"], "where": {"a": 1}},
+        {"where": {}},
+        {"ids": []},
+        {"ids": ["a"], "filters": {"a": 1}},
+        {"where": {"a": 1}, "filters": {"a": 1}},
+    ],
+)
 def test_what_is_removed_has_to_be_told_in_one_way(
     client: LLMBackendClient, collection: str, given: dict[str, Any]
 ) -> None:
@@ -80,6 +91,26 @@ def test_what_is_removed_has_to_be_told_in_one_way(
     with pytest.raises(InvalidRequest):
         client.delete_documents(collection, **given)
     assert len(client.list_documents(collection)) == 1
+
+
+def test_documents_are_listed_in_the_order_of_their_ids(client: LLMBackendClient, collection: str) -> None:
+    ids = [f"{letter}{number:02}" for letter in "dbca" for number in range(10)]
+    client.rag_ingest([{"id": one, "text": f"Text {one}."} for one in ids], collection)
+    assert [one.id for one in client.list_documents(collection)] == sorted(ids)
+    some = [one.id for one in client.list_documents(collection, limit=7)]
+    assert some == sorted(some)
+    assert len(some) == 7
+
+
+def test_arguments_in_the_other_order_are_told(client: LLMBackendClient, collection: str) -> None:
+    client.rag_ingest({"id": "berth-7.md", "text": "Ships stay at the berth."}, collection)
+    with pytest.raises(NotFound, match=r"'berth-7\.md'.*takes the id first, then the collection"):
+        client.get_document(collection, "berth-7.md")
+    with pytest.raises(NotFound, match=r"'berth-7\.md'.*takes the collection first, then the ids"):
+        client.delete_documents("berth-7.md", collection)
+    with pytest.raises(NotFound) as caught:
+        client.delete_documents("nothing-of-the-kind", ["a"])
+    assert "first" not in caught.value.message
 
 
 # Vectors

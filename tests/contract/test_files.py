@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from email.message import EmailMessage
@@ -106,6 +108,42 @@ def test_passages_know_their_page_and_headings(client: LLMBackendClient, collect
     assert {hit.document_id for hit in on_page_2} == {"paper.pdf", "slides.pptx"}
     below = client.rag_search(QUESTION, collection, filters={"headings": "Lights"})
     assert [hit.document_id for hit in below] == ["guide.md"]
+
+
+# By content, where the name does not tell
+
+
+TEXTS = {
+    "notes.c": b"/* The lamp is lit at dusk. */\nint main(void) { return 0; }\n",
+    "deploy.sh": b"#!/bin/sh\n# The lamp is lit at dusk.\n",
+    "server.log": b"\x1b[32mINFO\x1b[0m The lamp is lit at dusk.\n" * 40,
+    "README.first": "Das Licht brennt: über Nacht.".encode("cp1252"),
+    "wide.srt": "The lamp is lit at dusk.".encode("utf-16"),
+    "v1.2": b"The lamp is lit at dusk.",
+}
+NO_TEXTS = {
+    "notes.txt.gz": gzip.compress(b"The lamp is lit at dusk." * 100),
+    "a.so": b"\x7fELF\2\1\1" + bytes(200),
+    "short.bin": bytes(range(14, 32)) * 3,
+    "letter.rtf": rb"{\rtf1\ansi The lamp is lit at dusk.}",
+    "late.dat": b"The lamp is lit at dusk. " * 400 + bytes(40),
+}
+
+
+def test_what_is_text_is_read_whatever_its_name(
+    client: LLMBackendClient, collection: str, tmp_path: Path
+) -> None:
+    for name, content in (TEXTS | NO_TEXTS).items():
+        (tmp_path / name).write_bytes(content)
+    given: list[Any] = [tmp_path, [*(TEXTS | NO_TEXTS).items()]]
+    for paths in given:
+        report = client.rag_ingest_files(paths, collection)
+        assert report.added + report.unchanged == len(TEXTS)
+        assert {one.id for one in report.failed} == NO_TEXTS.keys()
+        for one in report.failed:
+            assert re.fullmatch(r"unsupported type \.\w+: neither text nor PDF, .*", one.error)
+    assert {one.id for one in client.list_documents(collection)} == TEXTS.keys()
+    assert "über Nacht" in client.get_document("README.first", collection).text
 
 
 # What cannot be read
@@ -234,7 +272,7 @@ def test_what_cannot_be_read_in_a_folder_is_told(
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "other.txt").write_text("Other text.")
     (tmp_path / "link").symlink_to(tmp_path / "inner", target_is_directory=True)
-    (tmp_path / "sheet.numbers").write_text("1")
+    (tmp_path / "sheet.numbers").write_bytes(b"PK\3\4 and no text")
     report = client.rag_ingest_files(tmp_path, collection)
     assert report.added == 2
     assert {one.id: one.error.partition(":")[0] for one in report.failed} == {
@@ -280,7 +318,7 @@ def test_files_of_one_name_are_told_though_they_are_sent_apart(
 
 def test_a_notebook_shows_what_failed_and_what_was_lost(client: LLMBackendClient, collection: str) -> None:
     lost = ("lost.txt", "Zażółć gęślą jaźń ".encode() + b"\xff")
-    report = client.rag_ingest_files([lost, *((f"{number}.xyz", b"x") for number in range(30))], collection)
+    report = client.rag_ingest_files([lost, *((f"{number}.xyz", b"\0") for number in range(30))], collection)
     assert len(report.failed) == 30
     shown = report._repr_html_()
     assert shown.count("unsupported type .xyz") == 30

@@ -23,6 +23,20 @@ def long_job(client: LLMBackendClient) -> Iterator[str]:
     client.cancel_job(job_id)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("batch_embd", "no job type 'batch_embd': did you mean 'batch_embed'"),
+        ("Analyze-Documents", "no job type 'Analyze-Documents': did you mean 'analyze_documents'"),
+        ("tidy up", "no job type 'tidy up': there are "),
+    ],
+)
+def test_a_misspelt_job_type_is_told_which_was_meant(client: LLMBackendClient, given: str, said: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        client.submit_job(given, {})
+    assert caught.value.message.startswith(said)
+
+
 def test_batch_embed_gives_what_embed_gives(client: LLMBackendClient) -> None:
     texts = [f"text {number}" for number in range(1100)]
     result = client.wait_for_job(client.submit_job("batch_embed", {"texts": texts}), 60)

@@ -91,6 +91,24 @@ def test_a_key_that_cannot_be_is_refused(client: LLMBackendClient, wrong: dict[s
         client.create_key(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"expires": "90days"}, "expires: should be a number and s, min, h or d, such as 90d"),
+        ({"rate": "60 per minute"}, "rate: should be a number a time, such as 60/min"),
+        ({"tokens": "1M/year"}, "tokens: should be a number a time, or two, such as 1M/day"),
+        ({"note": "a\nb"}, "note: should be without control characters"),
+    ],
+)
+def test_what_a_field_should_be_is_told_in_words(
+    client: LLMBackendClient, wrong: dict[str, object], said: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        client.create_key(**wrong)
+    assert said in caught.value.message
+    assert "^" not in str(caught.value.to_dict())
+
+
 def test_a_key_opens_until_it_is_revoked(server_url: str) -> None:
     with LLMBackendClient(server_url, KEY) as admin:
         made = admin.create_key(project="hr", can=["read"])

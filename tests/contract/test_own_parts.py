@@ -104,11 +104,13 @@ def test_a_reader_reads_files_of_its_own_kind(
     client: LLMBackendClient, collection: str, tmp_path: Path
 ) -> None:
     (tmp_path / "tide.rev").write_bytes(_backwards("High tide is at nine."))
-    (tmp_path / "other.zzz").write_bytes(b"x")
+    (tmp_path / "other.zzz").write_bytes(b"\0")
     assert ".rev" in client.health().own_file_types
     report = client.rag_ingest_files(tmp_path, collection)
     assert report.added == 1
-    assert [(one.id, one.error) for one in report.failed] == [("other.zzz", "unsupported type .zzz")]
+    (failed,) = report.failed
+    assert failed.id == "other.zzz"
+    assert failed.error.startswith("unsupported type .zzz: neither text nor")
     hit = client.rag_search("When is high tide?", collection)[0]
     assert (hit.document_id, hit.text) == ("tide.rev", "High tide is at nine.")
     assert hit.metadata["headings"] == ["Backwards"]

@@ -33,6 +33,10 @@ OBJECT = object()
 """One for both: an error names it with its address."""
 
 CALLS: dict[str, Call] = {
+    "chat: an empty text": lambda c: c.chat(""),
+    "chat: white space": lambda c: c.chat(" \n", system="Be brief."),
+    "submit_job: a misspelt type": lambda c: c.submit_job("batch-embd", {"texts": ["a"]}),
+    "get_document: the other order": lambda c: c.get_document(NAME, "a.md"),
     "embed: a number": lambda c: c.embed([1]),
     "embed: nothing": lambda c: c.embed([]),
     "embed: an object": lambda c: c.embed([OBJECT]),

@@ -95,6 +95,14 @@ def test_a_model_may_say_so_after_some_words(size: int, text: str, left: str, fo
     assert _read(text, size) == (left, found)
 
 
+@sizes
+def test_the_index_of_the_first_is_no_citation(size: int) -> None:
+    assert _read("Take args[0] or f()[0][0], as in [1]. And [0]", size) == (
+        "Take args[0] or f()[0][0], as in [1]. And",
+        True,
+    )
+
+
 def test_a_source_is_cited_once() -> None:
     shown = Inert("host")
     shown.feed(f"Days {mark(2)}, weeks {mark(1)} and months {mark(2)}.", last=True)
@@ -116,6 +124,7 @@ def test_what_is_not_shown_is_not_cited() -> None:
         ("[see] [a1] [] [-] array", "[see] [a1] [] [-] array"),
         ("NOT IN THE DOCUMENTS. Not in\nthe documents", "NOT-IN-THE-DOCUMENTS. Not-in-the-documents"),
         (f"x{mark(1)}", "x1"),
+        ("args[0], f()[0], a[0][0], [0], [ 0], b[1]", "args[0], f()[0], a[0][0], (0), ( 0), b(1)"),
     ],
 )
 def test_a_document_cites_nothing(text: str, left: str) -> None:

@@ -167,7 +167,8 @@ def test_ligatures_are_letters() -> None:
     ("name", "data", "reason"),
     [
         ("a.png", b"\x89PNG\r\n\x1a\n", "unsupported type .png"),
-        ("a.exe", b"", "unsupported type .exe"),
+        ("a.exe", b"MZ\0", "unsupported type .exe"),
+        ("a.exe", b"", "empty"),
         ("a.txt", b"", "empty"),
         ("a.md", b"\xef\xbb\xbf \n", "empty"),
         ("a.csv", b",,\n,,\n", "empty"),

@@ -25,6 +25,7 @@ from llmbackend import LLMBackendClient, LLMBackendError, errors, schemas
 from llmbackend.backend import Backend
 from llmbackend.jobs.registry import TYPES
 from llmbackend.operations import OPERATIONS, Operation
+from llmbackend.schemas.base import COLLECTION
 from llmbackend.server.openapi import document
 
 ROOT = Path(__file__).parents[2]
@@ -184,6 +185,22 @@ def test_the_sdk_tells_every_job_type() -> None:
     ours = [name for name, kind in TYPES.items() if kind.run.__module__.startswith("llmbackend.")]
     assert ours
     assert [name for name in ours if f"`{name}`" not in LLMBackendClient.submit_job.__doc__] == []
+
+
+@operations
+def test_what_a_pattern_wants_is_told_in_words(row: Operation) -> None:
+    patterns = _patterns(row.request.model_json_schema())
+    assert patterns - errors.FORMS.keys() <= {COLLECTION}, (
+        "a validator of its own tells of a collection's name"
+    )
+
+
+def _patterns(schema: Any) -> set[str]:
+    inner = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    found = (
+        {schema["pattern"]} if isinstance(schema, dict) and isinstance(schema.get("pattern"), str) else set()
+    )
+    return found.union(*map(_patterns, inner))
 
 
 @operations

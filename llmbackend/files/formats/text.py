@@ -185,12 +185,18 @@ def _bounded(text: str, warn: Warn) -> str:
 
 
 _COLORS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_COLORS_OF_LOGS = re.compile(_COLORS.pattern.encode())
 _OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n|\Z)")
 
 
 def _as_shown(printed: str) -> str:
     """As a terminal shows it: without color codes, and only the last state of a progress bar."""
     return _OVERWRITTEN.sub("", _COLORS.sub("", printed))
+
+
+def without_colors(data: bytes) -> bytes:
+    """A file without the codes by which programs color what they print."""
+    return _COLORS_OF_LOGS.sub(b"", data)
 
 
 def _joined(value: Any) -> str:
