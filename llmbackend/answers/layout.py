@@ -9,7 +9,7 @@ from ..engines.interface import Chunk
 from ..knowledge.retrieval.candidates import Candidate
 from .fitting import Quote
 from .passages import above
-from .units import Unit, units
+from .units import Unit, is_question, units
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Laid:
         """A unit's words in lower case, to compare units by."""
         unit = self.parts[place]
         return " ".join(re.findall(r"\w+", self.text[unit.start : unit.end].lower()))
+
+    def question(self, place: int) -> str:
+        """The question that a unit is below, as in an FAQ: its answer is not understood without it."""
+        heading = self.above[place][-1] if self.above[place] else ""
+        return heading if is_question(heading) else ""
 
     def below_headings(self, asked: set[str], quote: Quote) -> Quote:
         """The quote extended to the headings right above it that have words of the question which it lacks."""

@@ -46,12 +46,16 @@ class Question:
         self._rare: dict[str, float] = {}
         self.missing: list[str] = []
         """Codes of the question that no passage has."""
+        self.unknown: list[str] = []
+        """Names and numbers of it that no passage has."""
         for word, pattern in self._patterns.items():
             count = sum(pattern.search(passage) is not None for passage in passages)
             if count:
                 self._rare[word] = math.log(1 + len(passages) / count)
             elif _is_code(word):
                 self.missing.append(word)
+            else:
+                self.unknown.append(word)
 
     @property
     def has_code(self) -> bool:

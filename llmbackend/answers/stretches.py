@@ -67,13 +67,18 @@ def stretches(asked: set[str], hits: list[Laid], quotes: list[Quote], length: Le
             continue
         last = len(told) == length.stretches - 1
         most = length.most - (length.all - left)
+        question = hit.question(best)
+        most -= size(question)
         chosen = around(hit.text, hit.parts, best, left if last else length.first, most)
         chosen = [place for place in chosen if hit.plain(place) not in said]
         if not chosen:
             continue
         said.update(hit.plain(place) for place in chosen)
         text = written(hit.text, hit.parts, chosen, most)
-        told.append(Stretch(quote.text, "\n\n".join([*above(asked, hit.above[best], text), text])))
+        headings = above(asked, hit.above[best], text)
+        if question and question not in headings:
+            headings.append(question)
+        told.append(Stretch(quote.text, "\n\n".join([*headings, text])))
         left -= size(text)
         if last or left < 15:
             break

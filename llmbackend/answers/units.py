@@ -14,6 +14,9 @@ Kind = Literal["sentence", "item", "step", "row", "heading", "mark"]
 TITLE_WORDS = 8
 """Most words of a line that counts as a heading although nothing marks it as one."""
 
+QUESTION_WORDS = 20
+"""Most words of a question that counts as the heading of what is below it."""
+
 LONGEST_PAGE = 40
 """Most characters of a line that may be a page number."""
 
@@ -27,7 +30,16 @@ _EMPTY_LINE = re.compile(r"\n\s*?\n")
 _LINK_LINE = re.compile(
     r"\s*(?:[-*+•]|\d{1,3}\.)?\s*!?\[[^\]\n]*\]\((?:#[^)\n]*|[^)\n]*\.(?:png|jpe?g|gif|svg))\)\W*"
 )
+_IMAGE = re.compile(
+    r"[^\s/]+\.(?:png|jpe?g|gif|svg|webp)", re.IGNORECASE
+)  # what HTML tells of it, alone on its line
 _END = '.!?:;,…。！？)"”’'
+_NUMBERED = re.compile(
+    r"(?:(?:section|article|chapter|part|clause|annex|appendix|kapitel|abschnitt|artikel|teil|anlage|§)\s*"
+    r"(?:\d+[a-z]?|[ivxlc]+)(?:\.\d+)*|\d+(?:\.\d+)+)[.:]?\s+",
+    re.IGNORECASE,
+)
+"""What a numbered title begins with."""
 _CODE = re.compile(r"[/\\$=<>{}`]|::|--")
 
 # reStructuredText: https://docutils.sourceforge.io/docs/ref/rst/restructuredtext.html
@@ -87,15 +99,45 @@ def units(text: str) -> list[Unit]:
         stub = kind != "mark" and said.rstrip(" *_`\n").endswith((":", "："))
         found.append(Unit(start, end, kind, block, stub))
         before = end
-    counted = Counter(unit.block for unit in found)
-    for index, unit in enumerate(found[:-1]):
-        if (
-            unit.kind == "sentence"
-            and counted[unit.block] == 1
-            and _like_a_title(text[unit.start : unit.end])
-        ):
-            found[index] = unit._replace(kind="heading")
+    _name_titles(text, found)
     return found
+
+
+def _name_titles(text: str, found: list[Unit]) -> None:
+    """Make headings of lines that nothing marks as such, and marks of tables of contents."""
+    counted = Counter(unit.block for unit in found)
+    lists: dict[int, list[int]] = {}
+    blocks = 0
+    """Blocks that headings have cut off."""
+    for index, unit in enumerate(found):
+        said = text[unit.start : unit.end].strip()
+        kind = unit.kind
+        if kind in ("item", "step"):
+            lists.setdefault(unit.block, []).append(index)
+        elif kind == "sentence" and index + 1 < len(found):
+            # The question of an FAQ, above its answer, or a title alone on its line.
+            starts_line = not index or "\n" in text[found[index - 1].end : unit.start]
+            asks = starts_line and is_question(said) and len(said.split()) <= QUESTION_WORDS
+            if asks or (counted[unit.block] == 1 and _like_a_title(said)):
+                kind = "heading"
+        before = found[index - 1] if index else None
+        if (
+            before
+            and unit.block + blocks == before.block
+            and (kind == "heading") != (before.kind == "heading")
+        ):
+            blocks += 1
+        found[index] = unit._replace(kind=kind, block=unit.block + blocks)
+    for places in lists.values():
+        items = [_ITEM.sub("", text[found[place].start : found[place].end]) for place in places]
+        asks_some = any(map(is_question, items)) and not all(map(is_question, items))
+        if asks_some and all(is_question(item) or _like_a_title(item) for item in items):
+            for place in places:
+                found[place] = found[place]._replace(kind="mark")
+
+
+def is_question(said: str) -> bool:
+    return said.rstrip(" *_").endswith(("?", "？", "؟"))
 
 
 def _spans(text: str) -> Iterator[_Span]:
@@ -215,6 +257,8 @@ def _kind(said: str) -> Kind:
         return "mark"
     if _LINK_LINE.fullmatch(line) or _FIELD.fullmatch(line):
         return "mark"  # an entry of a table of contents, an image, or a field about the page
+    if _IMAGE.fullmatch(line):
+        return "mark"
     if _STEP.match(said):
         return "step"
     return "item" if _ITEM.match(said) else "sentence"
@@ -227,6 +271,6 @@ def _is_line(text: str, unit: Unit, following: int) -> bool:
 
 
 def _like_a_title(said: str) -> bool:
-    line = said.strip()
+    line = _NUMBERED.sub("", said.strip(), count=1) or said.strip()
     short = len(line.split()) <= TITLE_WORDS and "\n" not in line
     return short and line[-1] not in _END and not re.search(r"\d", line) and not _CODE.search(line)

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 from .words import is_run, pairs, plain, words
 
-# After a full stop, at an empty line, and before a line that begins a list item, heading, table row or directive;
+# After a full stop (not of J. Smith, Dr. Smith, e.g.), at an empty line, and before a line that begins a list item, heading, table row or directive;
 # not at every line end, which in wrapped prose means nothing.
 _BOUNDARY = re.compile(
-    r"(?<=[.!?])(?<!\A\d\.)(?<!\n\d\.)(?<!\n\d\d\.)\s+|(?<=[。！？])\s*"
+    r"(?<=[.!?])(?<!\A\d\.)(?<!\n\d\.)(?<!\n\d\d\.)(?<![\s.(][A-Za-z]\.)(?<!\b[MDSN][rst]\.)(?<!\bMrs\.)\s+|(?<=[。！？])\s*"
     # White space is looked at from its beginning only: else from each of its places to its end.
     r"|(?<!\s)\s*\n\s*\n\s*|(?<!\s)\s*\n(?=\s*(?:[-*#|+=~]|\d+[.)]\s|\.\. ))"
 )

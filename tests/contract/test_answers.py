@@ -307,3 +307,16 @@ def test_another_codes_passage_is_no_answer_however_well_its_sentence_fits(
         answer = client.rag_query(f"How much does the repair of boiler {serial} cost?", collection)
         assert serial in answer
         assert f"{20 + number % 70} dollars" in answer
+
+
+def test_an_answer_of_an_faq_is_told_below_its_question(client: LLMBackendClient, collection: str) -> None:
+    client.rag_ingest(
+        [
+            "**May I keep hens?**\n\nUp to five, if the neighbours agree.\n\n**What does it cost?**\n\n95 euros a year."
+        ],
+        collection,
+    )
+    answer = client.rag_query("Can I have chickens?", collection)
+    assert answer == (
+        "In the documents' own words:\n\nMay I keep hens?\n\nUp to five, if the neighbours agree. [1]"
+    )

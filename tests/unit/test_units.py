@@ -136,3 +136,60 @@ def test_a_cut_table_loses_nothing_and_says_nothing_twice(text: str, cut: int) -
         assert all(end <= start for (_, end), (start, _) in pairwise(spans))
         shown = "".join(part[start:end] for start, end in spans)
         assert "".join(shown.split()) == "".join(part.split())
+
+
+FAQ = """**How big is a plot?**
+
+Most have 200 square metres. Is that enough? For most.
+
+Q: When is the shredder lent out?
+A: On Saturdays, by J. Smith (e.g. from nine to noon), Dr. Lee and Mr. Roe.
+
+Section 14 Pets
+
+Small animals need no consent.
+
+- Safety
+- What is included?
+- Cleaning the filter
+
+Before it is put back:
+
+- Is it dry?
+- Is it warm?
+
+filter.png
+
+Rinse it.
+"""
+
+
+def test_questions_of_an_faq_and_numbered_titles_are_headings_and_contents_are_marks() -> None:
+    told = [(unit.kind, FAQ[unit.start : unit.end]) for unit in units(FAQ)]
+    assert [said for kind, said in told if kind == "heading"] == [
+        "**How big is a plot?**",
+        "Q: When is the shredder lent out?",
+        "Section 14 Pets",
+    ]
+    assert [said for kind, said in told if kind == "sentence"] == [
+        "Most have 200 square metres.",
+        "Is that enough?",
+        "For most.",
+        "A: On Saturdays, by J. Smith (e.g. from nine to noon), Dr. Lee and Mr. Roe.",
+        "Small animals need no consent.",
+        "Before it is put back:",
+        "Rinse it.",
+    ]
+    assert [said for kind, said in told if kind == "mark"] == [
+        "- Safety",
+        "- What is included?",
+        "- Cleaning the filter",
+        "filter.png",
+    ]
+    assert [said for kind, said in told if kind == "item"] == ["- Is it dry?", "- Is it warm?"]
+
+
+def test_an_answer_ends_where_the_next_question_begins() -> None:
+    parts = units(FAQ)
+    [place] = [place for place, unit in enumerate(parts) if FAQ[unit.start :].startswith("A: On")]
+    assert written(FAQ, parts, around(FAQ, parts, place, 60, 130), 130).startswith("A: On Saturdays")
