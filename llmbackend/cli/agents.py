@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from .. import InvalidRequest
-from .shared import AsJson, Key, Url, connected, errors, out, print_json, print_table, shown
+from ..text.visible import visible
+from .shared import AsJson, Key, Url, connected, errors, out, print_json, print_table
 
 app = typer.Typer(help="List and run agents, which work on tasks in steps, with tools.", no_args_is_help=True)
 
@@ -77,7 +78,7 @@ def run_agent(
             for event in stream:
                 if event.type == "tool_call":
                     said = f"{event.tool} {json.dumps(event.arguments, ensure_ascii=False)}"
-                    errors.print(shown(said[:500]), style="dim", highlight=False, soft_wrap=True)
+                    errors.print(visible(said[:500]), style="dim", highlight=False, soft_wrap=True)
         run = stream.run
     if table is not None and run.status == "completed":
         rows = run.table()
@@ -85,19 +86,19 @@ def run_agent(
     if as_json:
         return print_json(run)
     for note in run.notes:
-        errors.print(shown(note), style="dim", highlight=False, soft_wrap=True)
+        errors.print(visible(note), style="dim", highlight=False, soft_wrap=True)
     if run.status == "needs_approval":
         for one in run.pending:
             errors.print(
-                shown(f"waits: {one.tool} {json.dumps(one.arguments, ensure_ascii=False)}"), soft_wrap=True
+                visible(f"waits: {one.tool} {json.dumps(one.arguments, ensure_ascii=False)}"), soft_wrap=True
             )
         return out.print(run.run_id, highlight=False)
     said = run.answer if run.output is None else json.dumps(run.output, ensure_ascii=False, indent=2)
-    out.out(shown(said), highlight=False)
+    out.out(visible(said), highlight=False)
     for source in run.sources:
         if source.number in run.citations:
             place = f"[{source.number}] {source.collection}: {source.document_id} #{source.chunk}"
-            errors.print(shown(place), style="dim", highlight=False, soft_wrap=True)
+            errors.print(visible(place), style="dim", highlight=False, soft_wrap=True)
     return None
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import AnswerStream, LLMBackendClient
+from ..text.visible import visible
 from .chat_session import ChatSession
 from .shared import (
     AsJson,
@@ -24,7 +25,6 @@ from .shared import (
     print_passage,
     print_piece,
     print_record,
-    shown,
     text_from,
 )
 
@@ -99,7 +99,7 @@ def query(
 
 def print_sources(stream: AnswerStream) -> None:
     for source in stream.sources:
-        out.print(shown(f"[{source.number}] {source.document_id}"), style="bold", highlight=False)
+        out.print(visible(f"[{source.number}] {source.document_id}"), style="bold", highlight=False)
         print_passage(source.quote)
 
 
@@ -128,7 +128,7 @@ def search(
     for number, hit in enumerate(hits, start=1):
         place = "".join(f", {name} {hit.metadata[name]}" for name in ("page",) if name in hit.metadata)
         head = f"{number}. {hit.document_id}{place} ({hit.collection}, {hit.score:.3f})"
-        out.print(shown(head), style="bold", highlight=False, soft_wrap=True)
+        out.print(visible(head), style="bold", highlight=False, soft_wrap=True)
         print_passage(" ".join(hit.text.split()))
     return None
 

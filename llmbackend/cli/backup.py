@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from .. import logs, privacy, settings
-from .shared import AsJson, Key, Url, bar, connected, errors, out, print_json, shown, size
+from ..text.visible import visible
+from .shared import AsJson, Key, Url, bar, connected, errors, out, print_json, size
 
 
 def add_to(app: typer.Typer) -> None:
@@ -32,7 +33,7 @@ def backup(
         print_json(made)
         raise typer.Exit(1 if made["left_out"] else 0)
     for one in made["left_out"]:
-        line = shown(f"not in it: collection {one['collection']!r}, for {one['error']}")
+        line = visible(f"not in it: collection {one['collection']!r}, for {one['error']}")
         errors.print(line, style="red", highlight=False, soft_wrap=True)
     told = (
         f"{made['file']}: {made['collections']} collections, {made['chunks']} chunks, {made['rows']} rows, "

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import Answer, LLMBackendClient, LLMBackendError, Reply, settings
-from .shared import errors, out, print_piece, shown, tell
+from ..text.visible import visible
+from .shared import errors, out, print_piece, tell
 
 HELP = """/collection NAME  answer from this collection; without a name, from none
 /system TEXT      set how the model should behave
@@ -54,7 +55,7 @@ class ChatSession:
             out.line()
         if self._collection is not None:
             for source in stream.sources:
-                out.print(shown(f"[{source.number}] {source.document_id}"), style="dim", highlight=False)
+                out.print(visible(f"[{source.number}] {source.document_id}"), style="dim", highlight=False)
         self._said += [{"role": "user", "content": message}, {"role": "assistant", "content": written or "…"}]
 
     def _messages(self, message: str) -> list[dict[str, Any]]:
@@ -100,7 +101,7 @@ class ChatSession:
                 if rest:
                     self._client.get_collection(rest)  # raises NotFound
                 self._collection = rest or None
-                errors.print(shown(f"answers come from {rest or 'the model alone'}"), style="dim")
+                errors.print(visible(f"answers come from {rest or 'the model alone'}"), style="dim")
             case "/system":
                 self._system = rest or None
             case "/new":
@@ -108,7 +109,7 @@ class ChatSession:
             case "/help":
                 errors.print(HELP)
             case _:
-                errors.print(shown(f"there is no {name}: /help lists what there is"), style="yellow")
+                errors.print(visible(f"there is no {name}: /help lists what there is"), style="yellow")
 
 
 class _History:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..text.visible import visible
 from .shared import (
     INTERRUPTED,
     AsJson,
@@ -23,7 +24,6 @@ from .shared import (
     print_json,
     print_record,
     print_table,
-    shown,
 )
 
 
@@ -93,7 +93,7 @@ def collections(url: Url = None, key: Key = None, as_json: AsJson = False) -> No
         print_table(("name", "documents", "chunks", "model"), rows, "there are no collections")
     for one in found:
         if one.get("problem"):
-            line = shown(f"{one.name}: {one.problem}")
+            line = visible(f"{one.name}: {one.problem}")
             out.print(line, style="red", highlight=False, soft_wrap=True)
     return None
 
@@ -112,7 +112,7 @@ def documents(
     with connected(url, key) as client:
         if id is not None:
             document = client.get_document(id, collection)
-            return print_json(document) if as_json else out.out(shown(document.text), highlight=False)
+            return print_json(document) if as_json else out.out(visible(document.text), highlight=False)
         found = client.list_documents(collection, limit=limit)
     if as_json:
         return print_json(found)
@@ -211,7 +211,7 @@ def evaluate(
         if one.ndcg.hybrid < 1:
             rank = one.ranks.hybrid or f"not in {k}"
             line = f"{one.question}  {', '.join(one.gold)}: {rank}, first is {one.first.hybrid or 'nothing'}"
-            out.print(shown(line), highlight=False, soft_wrap=True)
+            out.print(visible(line), highlight=False, soft_wrap=True)
     return None
 
 

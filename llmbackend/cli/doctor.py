@@ -6,7 +6,8 @@ import typer
 from rich.text import Text
 
 from ..notebook.wording import limits
-from .shared import AsJson, Key, Url, connected, out, print_json, print_table, shown
+from ..text.visible import visible
+from .shared import AsJson, Key, Url, connected, out, print_json, print_table
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,7 +31,7 @@ def doctor(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
     print_table(("part", "server", "models", "limits", "ms", ""), rows, "")
     for check in result.checks:
         if check.fix:
-            line = shown(f"{check.name}: {check.fix}")
+            line = visible(f"{check.name}: {check.fix}")
             out.print(line, style="yellow" if check.ok else "red", highlight=False, soft_wrap=True)
     if not result.ok:
         raise typer.Exit(1)

@@ -17,6 +17,7 @@ from rich.progress import (
 from rich.table import Table
 
 from .. import settings
+from ..text.visible import visible
 from .shared import (
     INTERRUPTED,
     AsJson,
@@ -27,7 +28,6 @@ from .shared import (
     out,
     print_json,
     print_table,
-    shown,
     size,
 )
 
@@ -64,7 +64,7 @@ def list_local() -> None:
     def add(name: str, use: str, task: str, bytes_: int, memory_mb: int, is_here: bool) -> None:
         state = "used" if is_here and name in used else "yes" if is_here else "no"
         memory = size(memory_mb * 10**6) if memory_mb else ""
-        table.add_row(f"{shown(name)}\n  {use}", task, size(bytes_), memory, state)
+        table.add_row(f"{visible(name)}\n  {use}", task, size(bytes_), memory, state)
 
     add(StaticEmbedder().name, "vectors, fast (MIT; in this package)", "embeddings", 0, 100, True)
     for default in weights.ALL:
@@ -146,4 +146,4 @@ def _tell_use(name: str, task: str) -> None:
         "embeddings": "it is used for embeddings from the next start on, unless TEI_URL or another EMBEDDING_MODEL is set; collections "
         "made by another model must be reindexed first (reindex_collection)",
     }[task]
-    out.print(f"{shown(name)}: {told}", highlight=False, soft_wrap=True)
+    out.print(f"{visible(name)}: {told}", highlight=False, soft_wrap=True)

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import Answer, LLMBackendClient, LLMBackendError, Reply
+from ..text.visible import visible
 
 WIDE = 10_000
 """Width for output to a file or another program, so that nothing is cut or folded."""
@@ -27,20 +28,6 @@ INTERRUPTED = 130
 # Names and texts are shown verbatim: brackets and colons in them are not markup.
 out = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDE)
 errors = Console(stderr=True, markup=False, emoji=False)
-# What a terminal would act on: escape sequences and marks that change the direction of text.
-_UNSHOWN = {
-    code: None
-    for code in (
-        *range(0x20),
-        *range(0x7F, 0xA0),
-        0x61C,
-        0x200E,
-        0x200F,
-        *range(0x202A, 0x202F),
-        *range(0x2066, 0x206A),
-    )
-    if chr(code) not in "\t\n"
-}
 
 
 def collection_names(context: typer.Context, incomplete: str) -> list[str]:
@@ -83,7 +70,7 @@ def tell(error: LLMBackendError, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"error": {**error.to_dict(), "message": as_typed(error.message)}}), file=sys.stderr)
     else:
-        line = shown(f"{error.code}: {as_typed(error.message)}")
+        line = visible(f"{error.code}: {as_typed(error.message)}")
         errors.print(line, style="red", highlight=False, soft_wrap=True)
 
 
@@ -147,7 +134,7 @@ def _plain(value: Any) -> Any:
 
 def print_piece(piece: str) -> None:
     """Print a piece of a streamed text."""
-    out.out(shown(piece), end="", highlight=False)
+    out.out(visible(piece), end="", highlight=False)
     sys.stdout.flush()
 
 
@@ -157,7 +144,7 @@ def print_record(record: Mapping[str, Any]) -> None:
     for name, value in record.items():
         if isinstance(value, list):
             value = "\n".join(_lines(value)) or "none"
-        table.add_row(name, shown(str(value)))
+        table.add_row(name, visible(str(value)))
     out.print(table)
 
 
@@ -184,7 +171,7 @@ def _lines(items: list[Any]) -> list[str]:
 
 def print_passage(text: str) -> None:
     """A text of several lines below its head, indented."""
-    for line in Text(shown(text)).wrap(out, max(out.width - 4, 20)):
+    for line in Text(visible(text)).wrap(out, max(out.width - 4, 20)):
         out.print(Text("    ").append_text(line), highlight=False, soft_wrap=True)
 
 
@@ -199,7 +186,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str | Text]], n
     """
     if not rows:
         return out.print(nothing, highlight=False)
-    cells = [[shown(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    cells = [[visible(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     columns = [Text(str(heading)) for heading in headings]
     table, least = Table(), 1
     for number, heading in enumerate(columns):
@@ -222,11 +209,6 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str | Text]], n
                 record.add_row(heading, cell)
         out.print(record)
     return None
-
-
-def shown(text: str) -> str:
-    """The text without control sequences."""
-    return text.translate(_UNSHOWN)
 
 
 def size(number: int) -> str:

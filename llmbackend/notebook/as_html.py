@@ -11,6 +11,7 @@ import html
 import re
 from typing import Any
 
+from ..text.visible import visible
 from .parts import (
     Bar,
     Break,
@@ -92,25 +93,6 @@ STYLE = f"""<style>
 .llmb.llmb .llmb-table td[data-head]:before{{content:attr(data-head) " ";color:var(--soft);font-size:.85em}}
 }}
 </style>"""
-
-# What turns text around or is no character: shown, it would make one thing look like another.
-_UNSHOWN = {
-    code: None
-    for code in (
-        *(code for code in range(0x20) if chr(code) not in "\t\n"),
-        *range(0x7F, 0xA0),
-        0x61C,
-        0x200E,
-        0x200F,
-        *range(0x202A, 0x202F),
-        *range(0x2066, 0x206A),
-    )
-}
-
-
-def visible(text: str) -> str:
-    """Text without the characters that a terminal or a page would act on."""
-    return text.translate(_UNSHOWN)
 
 
 def page(drawing: Drawing) -> str:

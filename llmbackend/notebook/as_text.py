@@ -7,7 +7,7 @@ import shutil
 import textwrap
 from typing import Any
 
-from .as_html import visible
+from ..text.visible import visible
 from .parts import (
     Bar,
     Break,
