@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import Column, Connection, Float, String, Table, delete, insert, select
+from sqlalchemy import Column, ColumnElement, Connection, Float, String, Table, delete, insert, select
 
 from ..errors import NotFound
 from ..storage.schema import metadata
@@ -40,7 +40,7 @@ def every(connection: Connection) -> list[Share]:
 
 def put(connection: Connection, share: Share) -> None:
     """Create or replace a share."""
-    _remove(connection, share.collection, share.with_project)
+    connection.execute(delete(table).where(*_of(share.collection, share.with_project)))
     connection.execute(
         insert(table).values(
             project=share.collection.project,
@@ -55,14 +55,9 @@ def put(connection: Connection, share: Share) -> None:
 
 def remove(connection: Connection, collection: QualifiedName, with_project: str) -> Share:
     """Remove a share and return it. Raises NotFound."""
-    row = connection.execute(
-        select(table).where(
-            table.c.project == collection.project,
-            table.c.collection == collection.name,
-            table.c.with_project == with_project,
-        )
-    ).first()
-    if row is None or not _remove(connection, collection, with_project):
+    gone = delete(table).where(*_of(collection, with_project)).returning(table)
+    row = connection.execute(gone).first()
+    if row is None:
         raise NotFound(
             f"collection {collection.name!r} is not shared with {with_project!r}",
             details={"collection": collection.name, "with_project": with_project},
@@ -73,17 +68,11 @@ def remove(connection: Connection, collection: QualifiedName, with_project: str)
 
 def end(connection: Connection, collection: QualifiedName) -> None:
     """Remove all shares of a deleted collection, so that a new one of its name is not shared."""
-    its = (table.c.project == collection.project, table.c.collection == collection.name)
-    if connection.execute(delete(table).where(*its)).rowcount:
+    if connection.execute(delete(table).where(*_of(collection))).rowcount:
         keys.changed(connection)
 
 
-def _remove(connection: Connection, collection: QualifiedName, with_project: str) -> bool:
-    gone = connection.execute(
-        delete(table).where(
-            table.c.project == collection.project,
-            table.c.collection == collection.name,
-            table.c.with_project == with_project,
-        )
-    )
-    return gone.rowcount > 0
+def _of(collection: QualifiedName, with_project: str | None = None) -> list[ColumnElement[bool]]:
+    """Conditions for a collection's shares: all, or the one with that project."""
+    its = [table.c.project == collection.project, table.c.collection == collection.name]
+    return its if with_project is None else [*its, table.c.with_project == with_project]
