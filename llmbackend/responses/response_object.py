@@ -83,20 +83,10 @@ def begun(request: RespondRequest, response_id: str, model: str) -> dict[str, An
 
 def _tool(tool: ResponseTool) -> dict[str, Any]:
     if tool.type == "function":
-        return {
-            "type": "function",
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": tool.parameters,
-            "strict": tool.strict,
-        }
+        return {name: getattr(tool, name) for name in ("type", "name", "description", "parameters", "strict")}
     if tool.type == "mcp":
-        return {
-            "type": "mcp",
-            "server_label": tool.server_label,
-            "allowed_tools": tool.names,
-            "require_approval": tool.require_approval,
-        }
+        told = {name: getattr(tool, name) for name in ("type", "server_label", "require_approval")}
+        return {**told, "allowed_tools": tool.names}
     ranking = tool.ranking_options
     return {
         "type": "file_search",
