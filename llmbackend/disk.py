@@ -17,7 +17,7 @@ from typing import Protocol
 
 from .errors import BackendError, InsufficientStorage
 
-FULL = {errno.ENOSPC, errno.EDQUOT}
+FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT}
 """Error numbers for a full disk or an exhausted quota."""
 DELETING = 0.75
 """The share of the reserve that deletions leave."""
@@ -118,6 +118,6 @@ def translated(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in FULL_ERRORS:
             raise full(folder) from error
         raise

@@ -83,7 +83,7 @@ def access(callers: Sequence[Caller], reached: Mapping[tuple[str, str], int]) ->
     )
 
 
-FULL = 90
+REPORTED_PERCENT = 90
 """Per cent of a storage limit from which on it is reported."""
 
 
@@ -104,7 +104,7 @@ def storage(project: str, whose: Whose, most: Limits, used: Size) -> schemas.Che
         latency_ms=0,
         fix=None,
     )
-    if (full := share(check)) >= FULL / 100:
+    if (full := share(check)) >= REPORTED_PERCENT / 100:
         check.fix = (
             f"project {project!r} has stored {full:.0%} of what it may: delete documents, collections, jobs or stored "
             "responses, or raise the limit"

@@ -104,10 +104,10 @@ async def _storage(parts: Components, caller: Caller) -> list[schemas.Check]:
             kept = await parts.kept_bytes(project)
             used = (await parts.collections.stored(project)).more(Size(0, kept))
             checks += [doctor.storage(project, whose, most, used) for whose, most in limits]
-    return sorted(checks, key=lambda check: -doctor.share(check))[:SHOWN]
+    return sorted(checks, key=lambda check: -doctor.share(check))[:PROJECTS_SHOWN]
 
 
-SHOWN = 20
+PROJECTS_SHOWN = 20
 """Projects' storage, by the doctor."""
 
 

@@ -27,7 +27,7 @@ from .vitals import Vitals
 if TYPE_CHECKING:
     from .tracing import Trace
 
-SECONDS = 0.5
+WRITE_SECONDS = 0.5
 """Seconds between two additions to the database."""
 
 COUNTS = (
@@ -139,7 +139,7 @@ class Book:
 
     async def _write(self) -> None:
         while True:
-            await asyncio.sleep(SECONDS)
+            await asyncio.sleep(WRITE_SECONDS)
             with self._vitals.step("usage"):
                 await self.flush()
 

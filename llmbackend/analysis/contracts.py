@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from ..schemas import ContractFacts, Passage
 from .extract import Sentence
 
-MOST = 10
+FACTS_OF_A_KIND = 10
 """Of a kind that are told."""
 
 OPENING, INTRODUCED = 6000, 1500
@@ -80,11 +80,15 @@ def _passages(text: str, spans: Iterable[tuple[int, int]]) -> list[Passage]:
     for start, end in spans:
         said = " ".join(text[start:end].split())
         found.setdefault(said, Passage(text=said, start=start, end=end))
-        if len(found) == MOST:
+        if len(found) == FACTS_OF_A_KIND:
             break
     return list(found.values())
 
 
 def _spread(spans: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
     """Evenly from beginning to end, where there are too many."""
-    return spans if len(spans) <= MOST else [spans[i * len(spans) // MOST] for i in range(MOST)]
+    return (
+        spans
+        if len(spans) <= FACTS_OF_A_KIND
+        else [spans[i * len(spans) // FACTS_OF_A_KIND] for i in range(FACTS_OF_A_KIND)]
+    )

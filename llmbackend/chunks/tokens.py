@@ -7,7 +7,7 @@ from collections.abc import Callable, Sized
 from functools import lru_cache
 
 from .. import llamaindex_import, threads
-from .windows import MOST, windows
+from .windows import PART_CHARACTERS, windows
 
 REMEMBERED_LENGTH = 64
 """Characters of words that are remembered: of longer ones, many would take much memory."""
@@ -18,7 +18,7 @@ REMEMBERED = 2**16  # words
 def tokens_of(text: str) -> range:
     """A list as long as the text has tokens: LlamaIndex's splitter takes this for a tokenizer, and only counts."""
     threads.give_way()
-    return range(sum(map(_count, windows(text))) if len(text) > MOST else _count(text))
+    return range(sum(map(_count, windows(text))) if len(text) > PART_CHARACTERS else _count(text))
 
 
 def _count(text: str) -> int:

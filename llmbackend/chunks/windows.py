@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-MOST = 2**15
+PART_CHARACTERS = 2**15
 """Characters of a part; most texts are one."""
 
 NEAR = 2**10
@@ -14,7 +14,7 @@ NEAR = 2**10
 _BETWEEN = re.compile(r"(?<=\S)(?= \S)|(?<=\n)(?=\S)")
 
 
-def windows(text: str, most: int = MOST) -> Iterator[str]:
+def windows(text: str, most: int = PART_CHARACTERS) -> Iterator[str]:
     """The text in parts, cut between words or lines if there are any near."""
     start = 0
     while len(text) - start > most:

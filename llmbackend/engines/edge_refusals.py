@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..disk import FULL, full
+from ..disk import FULL_ERRORS, full
 from ..errors import BackendError, LLMBackendError
 from ..panics import panicked
 
@@ -43,7 +43,7 @@ class translated:
             return  # cancelled or interrupted
         said = str(error)[:1000]
         told = _OS_ERROR.search(said)
-        if (int(told[1]) if told else getattr(error, "errno", None)) in FULL:
+        if (int(told[1]) if told else getattr(error, "errno", None)) in FULL_ERRORS:
             raise full(self._folder) from error
         details: dict[str, Any] = {"backend": "Qdrant Edge"}
         given = isinstance(error, (TypeError, ValueError))  # the arguments are wrong, not the shard

@@ -17,7 +17,7 @@ Indexes = Mapping[str, FieldType]
 
 NO_INDEXES: Indexes = MappingProxyType({})
 
-MOST = 90
+INDEX_PLACES = 90
 """Places in points that a collection's indexes may take. Qdrant Cloud allows 100, and ours take a few."""
 
 EXACT = 2**53

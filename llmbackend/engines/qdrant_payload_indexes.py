@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..errors import LLMBackendError
-from .indexes import MOST, FieldType, Indexes, in_points, parts
+from .indexes import INDEX_PLACES, FieldType, Indexes, in_points, parts
 from .qdrant import INDEXED_FIELDS
 from .qdrant_connection import Connection
 
@@ -72,7 +72,7 @@ class PayloadIndexes:
                     if there is not None and there != kind:
                         self.remove(path)
                     if kind is not None and there != kind:
-                        self._make_room(declared, MOST)
+                        self._make_room(declared, INDEX_PLACES)
                         self.make(path, kind)
 
     def prepare(self, fields: Indexes, declared: Indexes) -> None:
@@ -90,7 +90,7 @@ class PayloadIndexes:
             return
         with self._lock:
             self._learn()
-            most = min(MOST, MOST_FOR_FILTERS + len(in_points(declared)))
+            most = min(INDEX_PLACES, MOST_FOR_FILTERS + len(in_points(declared)))
             for path, kind in missing().items():
                 try:
                     if self._make_room(declared, most, keep=in_points(fields)):

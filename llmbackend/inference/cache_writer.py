@@ -19,7 +19,7 @@ QUEUED = 64 * 2**20
 CLOSING = 10.0
 """Seconds that closing waits for the queue."""
 
-TOLD = 60.0
+LOG_SECONDS = 60.0
 """Seconds between two log lines about dropped entries."""
 
 _Entry = TypeVar("_Entry")
@@ -71,7 +71,7 @@ class CacheWriter(Generic[_Entry]):
 
     def _tell(self) -> None:
         now = time.monotonic()
-        if self._dropped and now - self._told >= TOLD:
+        if self._dropped and now - self._told >= LOG_SECONDS:
             log.warning("%s: the disk is slow, %d entries are not kept", self._name, self._dropped)
             self._dropped, self._told = 0, now
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from .. import addresses
 from ..errors import InvalidRequest
 
-MOST = 256
+IMAGE_URLS = 256
 """URLs in one request: their names are looked up."""
 
 # LiteLLM fetches what it finds in the last three, too.
@@ -28,8 +28,10 @@ async def check(messages: Sequence[dict[str, Any]], *, private: bool) -> None:
     """Raise InvalidRequest if a message names an address that may not be called. data: URLs are no addresses."""
     hosts: set[str] = set()
     for number, (name, url) in enumerate(_urls(messages)):
-        if number == MOST:
-            raise InvalidRequest(f"messages: at most {MOST} URLs in a request: send the others as data: URLs")
+        if number == IMAGE_URLS:
+            raise InvalidRequest(
+                f"messages: at most {IMAGE_URLS} URLs in a request: send the others as data: URLs"
+            )
         try:
             found = addresses.parsed(url, name, private=private)
         except InvalidRequest as error:

@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import privacy
 
-SECONDS = 1
+REPLY_SECONDS = 1
 """Seconds of processor time for one reply."""
 WALL_SECONDS = 3
 """Seconds in all, with the start of the process on a busy machine."""
@@ -75,7 +75,7 @@ def _main() -> None:
     schema, reply = json.load(sys.stdin.buffer)
     check = validator(schema)
     if sys.platform != "win32":  # there, WALL_SECONDS have to do
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # which ends this process by SIGPROF
+        signal.setitimer(signal.ITIMER_PROF, REPLY_SECONDS)  # which ends this process by SIGPROF
     sys.stdout.buffer.write((told(check, reply) or "").encode(errors="replace"))
 
 

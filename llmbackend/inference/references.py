@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-MOST = 2_000
+SCHEMA_PARTS = 2_000
 """Parts that apply to one value, each counted as often as it is referred to."""
 
 MOST_TARGETS = 200
@@ -64,7 +64,7 @@ def may_explode(schema: dict[str, Any]) -> bool:
             total += sum(
                 totals[reference.target] for reference in references[one] if reference.target not in circle
             )
-        if total > MOST:
+        if total > SCHEMA_PARTS:
             return True
         totals.update(dict.fromkeys(circle or [name], total))
     return False

@@ -36,7 +36,7 @@ _KeyId = Annotated[
     ),
 ]
 _Rate = r"[0-9]{1,12}[kMG]?/(s|min|h|day|month)"
-MOST = 10**15
+LARGEST_LIMIT = 10**15
 _While = form(r"^[0-9]{1,5}(s|min|h|d)$", "a number and s, min, h or d, such as 90d, 12h or 30min")
 _OneRate = form(f"^{_Rate}$", "a number a time, such as 60/min (s, min, h, day or month)")
 _OneOrTwoRates = form(f"^{_Rate}(,{_Rate})?$", "a number a time, or two, such as 1M/day or 1M/day,20M/month")
@@ -73,15 +73,18 @@ class CreateKeyRequest(Request):
         pattern=_OneOrTwoRates,
         description="limit on tokens that models read and write for it, such as 1M/day or 1M/day,20M/month",
     )
-    jobs: int | None = Field(None, ge=1, le=MOST, description="limit on jobs that wait or run")
+    jobs: int | None = Field(None, ge=1, le=LARGEST_LIMIT, description="limit on jobs that wait or run")
     chunks: int | None = Field(
         None,
         ge=1,
-        le=MOST,
+        le=LARGEST_LIMIT,
         description="limit on stored chunks: the key stores no more once its project has so many",
     )
     bytes: int | None = Field(
-        None, ge=1, le=MOST, description="limit on stored bytes of texts, metadata and vectors, likewise"
+        None,
+        ge=1,
+        le=LARGEST_LIMIT,
+        description="limit on stored bytes of texts, metadata and vectors, likewise",
     )
     note: str = Field("", max_length=200, pattern=PRINTABLE, description="a note, shown in lists")
 

@@ -38,7 +38,7 @@ from ..errors import BackendError, InsufficientStorage
 from ..vitals import Vitals
 from . import schema
 
-PATIENCE = 0.002  # seconds that a patient write waits for others to join
+JOIN_SECONDS = 0.002  # seconds that a patient write waits for others to join
 BATCH = 200  # writes that go into one transaction, at most
 BUSY = 30_000  # milliseconds to wait for SQLite's lock
 
@@ -266,7 +266,7 @@ class Database:
 
         Ends where nobody waits, after BATCH writes, and before a durable write if the first is not durable.
         """
-        second = self._joining(first, PATIENCE) if first.patient else None
+        second = self._joining(first, JOIN_SECONDS) if first.patient else None
         yield first
         for _ in range(BATCH - 1):
             one, second = second or self._joining(first), None

@@ -18,7 +18,7 @@ import regex
 REMEMBERED_LENGTH = 64
 """Characters of a piece between spaces whose words are remembered: longer ones seldom come again."""
 
-MOST = 2**16
+PIECES_REMEMBERED = 2**16
 """Pieces that are remembered at a time: some 20 MB."""
 
 LONGEST_WHOLE = 40
@@ -102,7 +102,7 @@ class _Pieces(dict[str, tuple[str, ...]]):
     def __missing__(self, piece: str) -> tuple[str, ...]:
         found = tuple(_words(piece))
         if len(piece) <= REMEMBERED_LENGTH:
-            if len(self) >= MOST:
+            if len(self) >= PIECES_REMEMBERED:
                 self.clear()
             self[piece] = found
         return found

@@ -15,7 +15,7 @@ from llmbackend import llamaindex_import
 from llmbackend.chunks import sentence_splitter
 from llmbackend.chunks.chunking import split
 from llmbackend.chunks.tokens import tokens_of
-from llmbackend.chunks.windows import MOST, windows
+from llmbackend.chunks.windows import PART_CHARACTERS, windows
 from llmbackend.schemas import Document
 from llmbackend.text.delimiters import delimited
 from llmbackend.text.sentences import sentences
@@ -124,10 +124,10 @@ def test_the_title_of_a_page_is_found_in_linear_time() -> None:
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_nothing_is_lost_in_windows(unit: str) -> None:
-    text = "Begin " + unit * (3 * MOST // len(unit))
+    text = "Begin " + unit * (3 * PART_CHARACTERS // len(unit))
     parts = list(windows(text))
     assert "".join(parts) == text
-    assert max(map(len, parts)) <= MOST
+    assert max(map(len, parts)) <= PART_CHARACTERS
 
 
 def test_a_long_text_has_as_many_tokens_as_its_words() -> None:

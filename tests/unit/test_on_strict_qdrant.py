@@ -145,7 +145,7 @@ def test_fields_that_nobody_has_take_no_places_from_those_that_are_there(
 def test_declared_indexes_come_before_those_that_filters_had_made(
     connect: Connect, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qdrant_payload_indexes, "MOST", 3)
+    monkeypatch.setattr(qdrant_payload_indexes, "INDEX_PLACES", 3)
     client = connect()
     client.rag_ingest(_sheets(3), "x")
     assert _found(client, {"kind": "k1", "n": 1}) == {"d1"}

@@ -56,7 +56,7 @@ def test_accents_are_left_out_of_alphabets_that_have_them() -> None:
 
 
 def test_what_is_remembered_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST", 10)
+    monkeypatch.setattr(module, "PIECES_REMEMBERED", 10)
     module._pieces.clear()
     words(" ".join(f"word{number}" for number in range(100)) + " " + "x" * (REMEMBERED_LENGTH + 1))
     assert 0 < len(module._pieces) <= 10

@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 from ... import plugins, threads, tracing
 from ...access.names import QualifiedName, missing
 from ...chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE
-from ...engines.indexes import MOST, NO_INDEXES, FieldType, Indexes, in_points
+from ...engines.indexes import INDEX_PLACES, NO_INDEXES, FieldType, Indexes, in_points
 from ...engines.interface import VectorEngine, damaged, gone
 from ...errors import BackendError, Conflict, InvalidRequest, LLMBackendError, NotFound
 from ...inference.cached_embedder import CachedEmbedder
@@ -51,10 +51,10 @@ def chunking(chunk_size: int | None, chunk_overlap: int | None) -> tuple[int, in
 
 def require_few(indexes: Indexes) -> None:
     """Raises InvalidRequest for more indexes than a collection may have."""
-    if (count := len(in_points(indexes))) > MOST:
+    if (count := len(in_points(indexes))) > INDEX_PLACES:
         raise InvalidRequest(
-            f"indexes: they take {count} places in a chunk, and {MOST} are the most: index what is filtered by only",
-            details={"limit": MOST},
+            f"indexes: they take {count} places in a chunk, and {INDEX_PLACES} are the most: index what is filtered by only",
+            details={"limit": INDEX_PLACES},
         )
 
 
