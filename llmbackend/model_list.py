@@ -23,7 +23,7 @@ class ModelList:
         register: Register,
         collections: Collections,
     ) -> None:
-        """`reranker` is the name of the one that is set."""
+        """`reranker` is the name of the configured reranker."""
         self._chat = chat
         self._embedder = embedder
         self._reranker = reranker

@@ -1,4 +1,4 @@
-"""The product on one page: every operation, where it lives, what it takes and gives.
+"""The product on one page: every operation with its route, request and response.
 
 Local calls, HTTP routes, the OpenAPI document and the SDK's shape test are loops over this table. A new operation is a
 model in schemas/, a method of Backend (and `<name>_stream` if it streams), a row here, and a method of the SDK.
@@ -46,10 +46,10 @@ from .tracing import Trace, tracing
 
 log = logging.getLogger(__name__)
 
-LARGE = 2**16  # bytes of a body that is parsed in a thread
+LARGE = 2**16  # bytes from which on a body is parsed in a thread
 
 Body = bytes | bytearray | dict[str, Any]
-"""An operation's fields: as JSON, or as the objects themselves, where that is all the same."""
+"""An operation's fields, as JSON or as equivalent objects."""
 
 
 Scope = Literal["public", "any", "read", "write", "jobs", "chat", "admin"]
@@ -63,7 +63,7 @@ class Operation:
     request: type[schemas.Request]
     response: type[schemas.Response]
     scope: Scope
-    """The right that it needs: any, or none, not even a key."""
+    """The right that it needs; "any" means any key, "public" not even a key."""
     streams: bool = False
     media: str = "text/event-stream"  # of what it streams
     bulky: bool = False  # its result may be megabytes
@@ -77,12 +77,12 @@ class Operation:
 
     @property
     def refusals(self) -> str:
-        """The rest of the docstring: which requests are refused though they fit the schema."""
+        """The rest of the docstring: which requests are refused although they fit the schema."""
         return " ".join(self._said.partition("\n")[2].split())
 
     @cached_property
     def rights(self) -> tuple[Right, ...]:
-        """The rights that it needs, unless a request names what needs others."""
+        """The rights that it needs, unless a request's content needs others."""
         rights: tuple[Any, ...] = (self.scope,) if self.scope in RIGHTS else ()
         return (*rights, "chat") if self.scope == "jobs" and self.asks else rights  # the job asks a model
 
@@ -174,15 +174,15 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
 
 
 async def call(backend: Backend, name: str, body: Body) -> bytes:
-    """An operation's JSON result (or a Block) for its fields; whatever goes wrong is an LLMBackendError."""
+    """An operation's JSON result (or a Block) for its fields; every failure is an LLMBackendError."""
     return cast(bytes, await answer(backend, name, body, Trace(name)))
 
 
 async def stream(backend: Backend, name: str, body: Body) -> AsyncIterator[bytes]:
     """A streaming operation's server-sent events, or lines.
 
-    What goes wrong before the first event is raised here; what goes wrong later, or after the first heartbeat would
-    have been due, comes as an error event.
+    An error before the first event is raised here; a later one, or one after the first heartbeat was due, is an
+    error event.
     """
     events = await answer(backend, name, body, Trace(name), streams=lambda request: True)
     return cast(AsyncIterator[bytes], events)
@@ -196,7 +196,7 @@ async def answer(
     fields: Mapping[str, Any] | None = None,
     streams: Callable[[Any], bool] = lambda request: False,
 ) -> bytes | AsyncIterator[bytes]:
-    """The result of `call` or of `stream`, whichever the request, made of a body and further fields, asks for."""
+    """The result of `call` or of `stream`, as requested by the body and further fields."""
     trace.meter = backend.meter
     trace.prompts = backend.parts.prompts
     if OPERATIONS[name].scope != "public":
@@ -239,7 +239,7 @@ async def _begun(backend: Backend, name: str, request: schemas.Request, trace: T
 
 
 async def _permit(backend: Backend, name: str, request: schemas.Request, trace: Trace) -> None:
-    """Decides whether a call may go on, whichever way it came in; raises Unauthorized, Forbidden, NotFound."""
+    """Decide whether a call is allowed, on every way in; raises Unauthorized, Forbidden, NotFound."""
     operation, caller = OPERATIONS[name], trace.caller
     if operation.scope == "public":
         return
@@ -303,7 +303,7 @@ async def _rest(
 
 
 class _calling(tracing):
-    """Traced; whatever goes wrong within is raised as an LLMBackendError, and ends the trace."""
+    """Run in a trace; any error is raised as an LLMBackendError, and ends the trace."""
 
     __slots__ = ()
 

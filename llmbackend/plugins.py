@@ -1,7 +1,7 @@
-"""A project's own parts, by name: kinds of job, node parsers, readers of files, postprocessors, retrievers, agents, tools.
+"""A project's own parts, by name: job types, node parsers, file readers, postprocessors, retrievers, agents, tools.
 
 A part is registered by a decorator, in a module that the process imports, or that an installed package names as an entry
-point of the group `llmbackend.plugins`. Whoever needs one looks its name up here; so this stands on the ground floor.
+point of the group `llmbackend.plugins`. All rooms look parts up here, so this module imports none of them.
 
     @postprocessor("recency")
     def recency(nodes, query):                      # LlamaIndex's NodeWithScore, best first; returns those to keep
@@ -27,8 +27,8 @@ point of the group `llmbackend.plugins`. Whoever needs one looks its name up her
     async def contracts(run, input: Question) -> Finding:   # pydantic classes; `run` has models, tools, other agents
         return Finding(months=await run.tool("search", query=input.text))
 
-In place of such a function, a class may be registered: a BaseNodePostprocessor, a BaseRetriever (made with `search`) or
-a NodeParser of LlamaIndex's; as an agent, a Workflow, or a function that returns a Workflow or a FunctionAgent.
+Instead of a function, a LlamaIndex class can be registered: a BaseNodePostprocessor, a BaseRetriever (created with
+`search`) or a NodeParser; as an agent, a Workflow, or a function that returns a Workflow or a FunctionAgent.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 ENTRY_POINTS = ("llmbackend.plugins", "llmbackend.jobs")
 
 SECONDS = 30.0
-"""Seconds that a part may take for one call, without a setting."""
+"""Default limit for one call of a part, in seconds."""
 
 _Registered = TypeVar("_Registered")
 _Made = TypeVar("_Made", bound=Callable[..., Any])
@@ -122,7 +122,7 @@ class Part:
     name: str
     made: Callable[..., Any] = field(repr=False)
     version: int = 1
-    """Raised when it does something else with the same input, so that what it made is not taken for unchanged."""
+    """Incremented when its output for the same input changes, so that earlier output does not count as unchanged."""
 
     @property
     def by(self) -> str:
@@ -133,9 +133,9 @@ class Part:
         return inspect.isclass(self.made)
 
     async def call(self, seconds: float, work: Callable[..., Any], *args: Any) -> Any:
-        """What `work` of this part returns, in a thread; what it awaits runs on a loop there, so that ours goes on.
+        """The result of this part's `work`, run in a thread; coroutines run on a loop in that thread, so that ours goes on.
 
-        Raises BackendError that names the part for whatever it raises, BackendTimeout if it takes longer.
+        Raises BackendError with the part's name for any exception, BackendTimeout if it takes longer.
         """
         about = {"backend": "plugin", self.kind.replace(" ", "_"): self.name}
         try:
@@ -178,20 +178,20 @@ class ToolPart(Part):
     """A tool that agents may call."""
 
     writes: bool = False
-    """Whether it changes something: then it is called only where it is named, and may have to be approved."""
+    """Whether it changes something: then runs must name it, and its calls may have to be approved."""
     parameters: Mapping[str, Any] | None = None
-    """A JSON Schema, where the function's annotations do not tell."""
+    """A JSON Schema of its parameters, if the function has no annotations."""
 
 
 @dataclass(frozen=True)
 class AgentPart(Part):
-    """An agent, which does a task in steps."""
+    """An agent, which works on a task in steps."""
 
     description: str = ""
     tools: tuple[str, ...] | None = None
     """Its tools unless others are named; None: all that do not write."""
     bounded: bool = True
-    """Whether a run has limits where none are asked for; else what it is given bounds its work."""
+    """Whether a run has default limits; otherwise its input bounds its work."""
 
 
 NODE_PARSERS: Registry[Part] = Registry("node parser")
@@ -214,19 +214,19 @@ def _registering(registry: Registry[Part], name: str, version: int = 1) -> Calla
 
 
 def node_parser(name: str, *, version: int = 1) -> Callable[[_Made], _Made]:
-    """Register what splits documents: `create_collection(…, parser=name)`.
+    """Register a node parser, which splits documents: `create_collection(…, parser=name)`.
 
-    A function of LlamaIndex's Document that returns nodes or texts, or a class of NodeParser. With another `version`,
-    documents that are ingested again are split anew. Raises ValueError if there is another of that name.
+    A function of LlamaIndex's Document that returns nodes or texts, or a NodeParser class. With another `version`,
+    documents that are ingested again are split again. Raises ValueError if there is another of that name.
     """
     return _registering(NODE_PARSERS, name, version)
 
 
 def reader(suffix: str) -> Callable[[_Made], _Made]:
-    """Register what reads files whose names end in `suffix`, such as ".xyz": a function of bytes that returns text.
+    """Register a reader of files whose names end in `suffix`, such as ".xyz": a function of bytes that returns text.
 
-    It runs where our own parsers run, in a process that reaches no network and no file but its packages'; so it is
-    imported there, and cannot be defined in a script or a notebook. Raises ValueError for that, and if there is another.
+    It runs in the process of our own parsers, which has no access to the network or to files other than its packages'.
+    It is imported there, so it cannot be defined in a script or a notebook. Raises ValueError for that, and if there is another.
     """
 
     def register(made: _Made) -> _Made:
@@ -244,7 +244,7 @@ def _suffix(suffix: str) -> str:
 
 
 def postprocessor(name: str) -> Callable[[_Made], _Made]:
-    """Register what reorders or drops what a search found: `rag_search(…, postprocessors=[name])`.
+    """Register a postprocessor, which reorders or drops hits: `rag_search(…, postprocessors=[name])`.
 
     A function of nodes (LlamaIndex's NodeWithScore, best first) and the query, which returns those to keep in their new
     order, or a class of BaseNodePostprocessor. Raises ValueError if there is another of that name.
@@ -253,7 +253,7 @@ def postprocessor(name: str) -> Callable[[_Made], _Made]:
 
 
 def retriever(name: str) -> Callable[[_Made], _Made]:
-    """Register what finds passages in a way of its own: `rag_search(…, retriever=name)`.
+    """Register a retriever, which finds passages in its own way: `rag_search(…, retriever=name)`.
 
     A function of the query and `search`, our own search of the collections asked, which returns nodes, best first; or a
     class of BaseRetriever, made with `search`. Raises ValueError if there is another of that name.
@@ -262,13 +262,13 @@ def retriever(name: str) -> Callable[[_Made], _Made]:
 
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
-"""As OpenAI's servers take names of tools; an agent's is part of a job type's."""
+"""Names of tools as OpenAI's servers accept them; an agent's name is part of a job type's."""
 
 
 def tool(
     name: str, *, writes: bool = False, parameters: Mapping[str, Any] | None = None
 ) -> Callable[[_Made], _Made]:
-    """Register what agents may call: `run_agent(…, tools=[name])`.
+    """Register a tool for agents: `run_agent(…, tools=[name])`.
 
     A function, awaited or not, whose annotations and docstring are what a model is told. One that `writes` is called only
     where it is named, and waits for somebody's word where a run asks for that. A first argument named `run` is the run at
@@ -324,11 +324,11 @@ def _checked_name(name: str, kind: str) -> str:
 
 
 FAILED: dict[str, str] = {}
-"""Entry points that could not be loaded, and why."""
+"""Entry points that could not be loaded, with the reasons."""
 
 
 def load() -> None:
-    """Import what installed packages name as entry points. One that fails is logged, and the others go on."""
+    """Import the entry points of installed packages. One that fails is logged; the others are still loaded."""
     for group in ENTRY_POINTS:
         for entry in entry_points(group=group):
             try:

@@ -1,4 +1,4 @@
-"""Small requests go first where all share one interpreter: large work gives way to them, slice by slice.
+"""Lets small requests go first in a shared interpreter: large work gives way to them between its slices.
 
 A request is small while it has a small body, writes nothing, has been at work, waiting for models apart, for less
 than SMALL seconds, and has had the processor in threads for less than LIGHT. While there is one at work, large work
@@ -26,8 +26,8 @@ SLICE = 0.002
 WAIT_PER_WORK = 4.0
 
 _lock = threading.Lock()
-_small: dict[object, float] = {}  # when they began, oldest first
-_waiting: dict[object, Callable[[], None]] = {}  # how to wake those that wait, first come, first served
+_small: dict[object, float] = {}  # when small requests began, oldest first
+_waiting: dict[object, Callable[[], None]] = {}  # how to wake waiting large work, first come, first served
 _next = 0.0
 """When the next waiter may go on although small requests are at work."""
 
@@ -40,7 +40,7 @@ def begin(request: object) -> None:
 
 def end(request: object) -> None:
     _small.pop(request, None)
-    if _waiting:  # whoever comes to wait at this very moment goes on by itself, a slice later
+    if _waiting:  # work that begins to wait at this moment goes on by itself, a slice later
         with _lock:
             _wake()
 
@@ -51,8 +51,8 @@ def wanted() -> bool:
 
 
 def wait(worked: float) -> bool:
-    """For large work in a thread that has worked for so many seconds: wait until it may go on. Returns whether it was
-    granted a slice although small requests are at work.
+    """For large work in a thread, after so many seconds of it: wait until it may go on. Returns whether it got a slice
+    although small requests are at work.
     """
     woken = threading.Lock()
     woken.acquire()
@@ -103,9 +103,9 @@ def _wake() -> None:
 
 
 def _busy() -> bool:
-    """Whether a small request is at work; one that has been for long no longer counts."""
+    """Whether a small request is at work; one that has taken long no longer counts."""
     while _small:
-        with suppress(StopIteration, RuntimeError, KeyError):  # begun or ended by another thread just now
+        with suppress(StopIteration, RuntimeError, KeyError):  # another thread has just begun or ended one
             request, since = next(iter(_small.items()))
             if time.monotonic() < since + SMALL:
                 return True

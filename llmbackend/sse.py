@@ -16,26 +16,26 @@ HEARTBEAT = b": heartbeat\n\n"
 
 _DONE = re.compile(rb"data: ?\[DONE\]\s*$")
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"[^"]')
-_TAIL = 2000  # bytes, which hold a stream's last events: the finish_reason, the usage, and [DONE]
+_TAIL = 2000  # bytes that hold a stream's last events: the finish_reason, the usage, and [DONE]
 _BOM = b"\xef\xbb\xbf"
 
 
 def event(data: dict[str, Any], number: int | None = None) -> bytes:
-    """One event, ready to send; its number is what a reader who comes back sends as Last-Event-ID."""
+    """One event, ready to send; a reader that reconnects sends its number as Last-Event-ID."""
     begin = b"" if number is None else b"id: %d\n" % number
-    # As ASCII: half a character, as models send it now and then, has no UTF-8.
+    # As ASCII, because lone surrogates, which models sometimes send, have no UTF-8.
     return begin + b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
 
 
 def named_event(data: dict[str, Any]) -> bytes:
-    """The same under the name of its type, as readers of OpenAI's responses have it."""
+    """The same with its type as the event's name, as in OpenAI's responses."""
     return f"event: {data['type']}\n".encode() + event(data)
 
 
 async def events(
     items: AsyncIterator[dict[str, Any]], written: Callable[[dict[str, Any]], bytes] = event
 ) -> AsyncGenerator[bytes]:
-    """An event for each, and the last."""
+    """An event for each item, and the final one."""
     async with aclosing(items):  # type: ignore[type-var]
         async for item in items:
             yield written(item)
@@ -43,10 +43,10 @@ async def events(
 
 
 class Events:
-    """A stream's events in one form, whichever of those that the standard allows a server has chosen.
+    """Normalizes a stream's events, whichever form of the standard the server uses.
 
-    They come whole, as `data: …` and an empty line; without comments, ids and names, which are nothing in OpenAI's
-    streams.
+    Events come complete, as `data: …` and an empty line, without comments, ids and names, which have no meaning in
+    OpenAI's streams.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class Events:
         return b"".join(map(_plain, held[:end].split(b"\n\n")))
 
     def last(self) -> bytes:
-        """At the end of a stream: an event that lacks its empty line, as far as it is one."""
+        """At the end of a stream: a last event without its empty line, if it is complete."""
         held, self._held = self._held, b""
         event = _plain(held)
         if not event or event == DONE:
@@ -97,7 +97,7 @@ class Events:
 
 
 def _is_plain(piece: bytes) -> bool:
-    """Whether these are whole events as ours are. Counting is faster than a pattern."""
+    """Whether these are complete events in our form. Counting is faster than a pattern."""
     return (
         piece.startswith(b"data: ")
         and piece.endswith(b"\n\n")
@@ -115,7 +115,7 @@ def _plain(event: bytes) -> bytes:
 
 
 class Tail:
-    """The end of a stream that is being read: clients take a connection's end for the stream's."""
+    """The last bytes of a stream, which tell whether it is complete: clients take a lost connection for its end."""
 
     def __init__(self) -> None:
         self.bytes = b""
@@ -130,14 +130,14 @@ class Tail:
 
     @property
     def finished(self) -> bool:
-        """Whether the reply came to its end: some servers send no [DONE]."""
+        """Whether the reply is complete; some servers send no [DONE]."""
         return self.done or _FINISHED.search(self.bytes) is not None
 
 
 async def send(
     events: AsyncIterator[bytes], put: Callable[[bytes], Awaitable[None]], heartbeat: float | None
 ) -> None:
-    """`put` each event, and a heartbeat, if there are to be any, whenever there has been none for so many seconds."""
+    """`put` each event, and a heartbeat after so many seconds without one, if set."""
     if heartbeat is None:
         async for event in events:
             await put(event)
@@ -149,7 +149,7 @@ async def send(
         nonlocal last
         while True:
             await asyncio.sleep(max(0.0, last + heartbeat - clock()))
-            # Never within an event of which a part has been sent, nor while something is being sent.
+            # Never inside an event that is partly sent, nor while something is being sent.
             if clock() - last >= heartbeat:
                 last = clock()
                 if not busy and end.endswith((b"\n\n", b"\r\n\r\n")):

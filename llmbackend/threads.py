@@ -1,6 +1,6 @@
-"""Blocking work in threads, by what it waits for: calls that wait for one thing cannot take the threads of another.
+"""Runs blocking work in threads, separate for each thing that it waits for, so that one cannot use up the threads of another.
 
-Nothing else in the package starts work in a thread of a shared pool; a test reads the sources.
+Nothing else in the package uses a shared pool of threads; a test checks the sources.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _PlacesOfLoop = WeakKeyDictionary[asyncio.AbstractEventLoop, Places]
 
 
 class Threads:
-    """At most so many threads at a time on each event loop; those who find none free get them by turns (turns.py)."""
+    """At most so many threads at a time on each event loop; if none is free, projects take turns (turns.py)."""
 
     def __init__(self, most: int, *, gives_way: bool = False) -> None:
-        """One that `gives_way` begins nothing large while small requests are at work, which have as many of their own."""
+        """With `gives_way`, no large work begins while small requests are at work, which have as many threads of their own."""
         self.most = most
         self._gives_way = gives_way
         self._places: _PlacesOfLoop = WeakKeyDictionary()
@@ -50,7 +50,7 @@ class Threads:
     ) -> _Result:
         """What `work(*args)` returns or raises. It goes on in its thread even if the caller is cancelled.
 
-        A cancelled caller waits for its end, or, by `abandon_on_cancel`, does not.
+        A cancelled caller waits for its end, unless `abandon_on_cancel`.
         """
         of_loop = self._places
         if self._gives_way:
@@ -74,7 +74,7 @@ class Threads:
 
     @property
     def free(self) -> int:
-        """Threads that are free on the event loop at work."""
+        """The number of free threads on the current event loop."""
         return self._on(asyncio.get_running_loop(), self._places).free
 
     def _on(self, loop: asyncio.AbstractEventLoop, of_loop: _PlacesOfLoop) -> Places:
@@ -84,7 +84,7 @@ class Threads:
 
 
 class _Worker(threading.Thread):
-    """A thread that takes one piece of work after the other, from any loop, and ends when it was left alone for a while.
+    """A thread that runs one piece of work after the other, from any loop, and ends after idling for a while.
 
     anyio's go twice around the loop before they begin, which takes longer than what most are begun for.
     """
@@ -105,7 +105,7 @@ class _Worker(threading.Thread):
         work: Callable[[*_Args], _Result],
         args: tuple[*_Args],
     ) -> None:
-        """Have `work(*args)` done, in this context; `answer`, on this loop, will have what it returns or raises."""
+        """Run `work(*args)` in this context; `answer`, on this loop, gets its result or exception."""
         try:
             worker, _ = cls._idle.popitem()  # the last: the others may end
         except KeyError:
@@ -158,7 +158,7 @@ def _tell(answer: asyncio.Future[Any], result: Any, failure: BaseException | Non
 
 
 class OwnThreads:
-    """A thread a call, which keeps no process from ending: for what may never return. There are so many at most."""
+    """A daemon thread per call, for work that may never return; limited in number."""
 
     def __init__(self, name: str, most: int) -> None:
         self.most = most
@@ -167,9 +167,9 @@ class OwnThreads:
         self._counting = threading.Lock()
 
     async def __call__(self, work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
-        """What `work(*args)` returns or raises. It goes on even if the caller is cancelled, who does not wait for it.
+        """The result of `work(*args)`. It goes on if the caller is cancelled, which does not wait for it.
 
-        Raises Overloaded where all are at work, or hang.
+        Raises Overloaded if all threads are busy or hang.
         """
         with self._counting:
             if self._at_work >= self.most:
@@ -198,7 +198,7 @@ class OwnThreads:
 
 
 class OwnLoop:
-    """An event loop in a thread of its own, for work of many small steps that would hold up everybody else's loop."""
+    """An event loop in its own thread, for work of many small steps that would block the main loop."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -206,7 +206,7 @@ class OwnLoop:
         self._starting = threading.Lock()
 
     async def __call__(self, work: Callable[[], Awaitable[_Result]]) -> _Result:
-        """What `work()` returns or raises. Where the caller is cancelled, so is the work, and its end is waited for."""
+        """The result of `work()`. If the caller is cancelled, so is the work, and its end is awaited."""
         here, ended = asyncio.get_running_loop(), asyncio.Event()
         begun: list[asyncio.Task[Any] | None] = []
 
@@ -247,7 +247,7 @@ def _without_panic(work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
 
 @contextmanager
 def in_slices() -> Iterator[None]:
-    """Held around a thread's work: it gives way wherever it calls `give_way`, and its time is charged to its call."""
+    """In this block, a thread's work gives way where it calls `give_way`, and its time is charged to its call."""
     _slice.began, _slice.granted, _slice.charged = time.monotonic(), False, time.thread_time()
     try:
         yield
@@ -262,14 +262,14 @@ def _charge() -> None:
 
 
 def background(name: str, work: Callable[[], None]) -> threading.Thread:
-    """Begin large work of this process's own, which nobody waits for; who begins it ends it, too."""
+    """Begin large background work of this process; the caller also ends it."""
     thread = threading.Thread(target=_without_panic, args=(work,), name=f"llmbackend {name}", daemon=True)
     thread.start()
     return thread
 
 
 def give_way() -> None:
-    """Called by what may take long in a thread, between its slices: small requests that are at work go first.
+    """To be called by long work in a thread, between its slices: lets small requests go first.
 
     On the event loop it does nothing.
     """
@@ -279,7 +279,7 @@ def give_way() -> None:
     worked = time.monotonic() - began
     if worked < precedence.SLICE and (_slice.granted or not precedence.wanted()):
         return
-    # No sleep if no small request is at work: a thread that wants the interpreter's lock asks for it and gets it.
+    # No sleep if no small request is at work: another thread gets the interpreter's lock by asking for it.
     _charge()
     if not tracing.goes_first():
         _slice.granted = precedence.wait(worked)
@@ -287,36 +287,36 @@ def give_way() -> None:
 
 
 INLINE_CHARACTERS = 2**14
-"""Characters that are worked on at once: a thread takes longer to begin than these."""
+"""Characters that are processed without a thread, since starting one takes longer."""
 
 
 async def by_length(characters: int, work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
-    """What `work(*args)` returns or raises: of a short text at once, of a long one in a thread of the processor's."""
+    """The result of `work(*args)`: computed at once for a short text, in a processor thread for a long one."""
     return work(*args) if characters <= INLINE_CHARACTERS else await processor(work, *args)
 
 
 # A large call gives its thread back now and then (work goes by document or batch), so that others get their turn, and
 # gives way between slices.
 processor = Threads(max(2, CORES), gives_way=True)
-"""Parsing, checking, splitting and writing out: more at a time than there are cores only takes memory."""
+"""Parsing, validating, splitting and serializing: more threads than cores would only take memory."""
 
 bodies = Threads(1, gives_way=True)
-"""Large requests, read one at a time: two would delay each other and take twice the memory."""
+"""Parsing of large requests, one at a time: two would delay each other and take twice the memory."""
 
 splitting = Threads(max(8, CORES), gives_way=True)
-"""Splitting of documents into chunks, of which a long one takes seconds: apart, so that only the like waits for it."""
+"""Splitting documents into chunks. A long one takes seconds, so these threads are separate."""
 
 embedding = Threads(max(2, CORES), gives_way=True)
 """The embedded embedding model."""
 
 database = Threads(16)
-"""The SQL database; together with the writer and the heartbeats fewer than its pool has connections."""
+"""The SQL database; with the writer and the heartbeats fewer than the connections of its pool."""
 
 heartbeats = Threads(2)
 """Heartbeats of jobs' leases, which must not wait behind requests."""
 
 files = Threads(16)
-"""The disk, apart from the engine's: the cache of vectors, and what is imported when first used."""
+"""The disk, except for the engine: the cache of vectors, and lazy imports."""
 
 engine = Threads(64)
 """The vector engine in this process. No collection gets more than its share (collection.py)."""
@@ -325,10 +325,10 @@ network = Threads(64)
 """Servers that are called by clients that block: Qdrant. Shared out as `engine`."""
 
 names = Threads(64)
-"""Looking up hosts that requests name."""
+"""Resolving hosts named in requests."""
 
 webhooks = Threads(64)
-"""Looking up the hosts of webhooks: where those hang, requests go on. Those of model servers are looked up by aiohttp."""
+"""Resolving hosts of webhooks, so that slow ones do not delay requests. aiohttp resolves those of model servers."""
 
 plugins = OwnThreads("calls of a project's own parts", 64)
 """A project's own parts, which may hang: a caller waits PLUGIN_SECONDS at most."""

@@ -1,6 +1,6 @@
-"""What a call costs: how long it took, how much of that went by waiting for models, and the tokens they counted.
+"""The cost of a call: its duration, the time spent waiting for models, and their tokens.
 
-One log line a call, on the logger `llmbackend.calls` at level INFO: numbers and names, never content.
+One log line per call, on the logger `llmbackend.calls` at level INFO: numbers and names, never content.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("llmbackend.calls")
 
 ENOUGH = 0.5
-"""Seconds for the end of a stream that tells all along what it takes."""
+"""Seconds to wait for the end of a stream that reports its usage all along."""
 
 AS_JSON = False
-"""Whether a call's numbers go along by name: set where the log is written as JSON."""
+"""Whether log records have a call's numbers by name; set if the log is JSON."""
 
 
 class Trace:
@@ -51,28 +51,28 @@ class Trace:
         self.caller = caller
         """The caller and its rights."""
         self.granted = granted
-        """The collections that it may touch, once that is decided."""
+        """The collections that it may use, once that is decided."""
         self.client = client
         self.path = path
         self.request_id = request_id or os.urandom(16).hex()
         self.model = ""
         self.tokens = {"prompt_tokens": 0, "completion_tokens": 0}
         self.target: str | None = None
-        """What it is about, if it is to be in the audit log."""
+        """Its target, if it is to be in the audit log."""
         self.prompts: Prompts | None = None
-        """What models are told; None for what comes along."""
+        """The prompts; None for the included ones."""
         self.prompts_used: dict[str, None] = {}
-        """Those that models were given, each as name@version."""
+        """The prompts that models were given, each as name@version."""
         self.failure = ""
-        """The code of an error that has been told as a part of a stream."""
+        """The code of an error that was sent as part of a stream."""
         self.steps: Any = None
         """The tree of an agent's steps (schemas.Step), if it is a run of one."""
         self.of_run = False
         """Whether it is a step of an agent's run."""
         self.parent = ""
-        """The caller's own span, as the header `traceparent` tells it."""
+        """The caller's own span, from the header `traceparent`."""
         self.meter: Meter | None = None
-        """Where what it uses is added up, from the core that it has come to."""
+        """The meter of the core that it runs in."""
         self._began = time.perf_counter()
         self._waited = 0.0
         self._waiting = 0
@@ -83,7 +83,7 @@ class Trace:
         self._replies = 0  # of models' servers, under way
         self._stops: list[Callable[[], object]] | None = None  # once its caller has hung up
         self.tells = False
-        """Whether the stream under way tells all along what it takes, so that little is learned from its end."""
+        """Whether the current stream reports its usage all along, so that its end adds little."""
 
     @property
     def upstream(self) -> float:
@@ -115,13 +115,13 @@ class Trace:
 
     @property
     def left(self) -> bool:
-        """Whether its caller has hung up: then no more models are asked for it."""
+        """Whether its caller has hung up; then no more models are asked."""
         return self._stops is not None
 
     def leave(self, stop: Callable[[], object], patience: float) -> None:
-        """Its caller has hung up: have it stopped once the replies that are under way have come, and been counted.
+        """The caller has hung up: stop the call once the replies under way have arrived and been counted.
 
-        After so many seconds of patience it is stopped all the same.
+        After so many seconds it is stopped anyway.
         """
         if self.tells:
             patience = min(patience, ENOUGH)
@@ -134,7 +134,7 @@ class Trace:
         self._stops.append(stop)
 
     async def asks(self) -> None:
-        """A model's server is to be asked, unless nobody waits for its reply any more; `replied` is to follow."""
+        """Called before asking a model's server; stops the call if nobody waits for the reply. `replied` must follow."""
         if self._stops is not None:
             await asyncio.get_running_loop().create_future()  # until it is stopped
         self._replies += 1
@@ -147,7 +147,7 @@ class Trace:
                     self._loop.call_soon_threadsafe(stop)
 
     def begin(self) -> None:
-        """It is work that somebody waits for: what nobody waits for stops until it is finished."""
+        """Somebody waits for this work: background work pauses until it is finished."""
         self._awaited = True
         _under_way.add(self)
 
@@ -161,7 +161,7 @@ class Trace:
         return self._first and self.overhead < precedence.SMALL
 
     def worked(self, seconds: float) -> None:
-        """So long the processor was at work for it in a thread, once more: after LIGHT in all it is small no more."""
+        """Add processor time spent for it in a thread; beyond LIGHT in total it is no longer small."""
         if not self._waiting:  # what models take is not counted
             self._worked += seconds
             if self._worked > precedence.LIGHT:
@@ -173,14 +173,14 @@ class Trace:
             precedence.end(self)
 
     def collection(self, name: str) -> QualifiedName:
-        """Which one is meant; raises Forbidden if nobody decided that the call may touch it."""
+        """The collection of that name; raises Forbidden unless the call was allowed to use it."""
         try:
             return self.granted[name]
         except KeyError:
             raise Forbidden(f"this call may not use the collection {name!r}") from None
 
     def used(self, model: str, usage: Any = None, *, estimated: bool = False) -> None:
-        """Note who answered, and the tokens that it took, where `usage` is a mapping that tells.
+        """Note the model that answered, and its tokens if `usage` is a mapping that has them.
 
         These are `prompt_tokens`, `completion_tokens` and `embedded_tokens`; `estimated` where no server told them.
         """
@@ -209,7 +209,7 @@ class Trace:
             self.meter.add(self.caller, self.operation, self.model, chunks=chunks)
 
     def finish(self, outcome: str) -> None:
-        """Write the call down; `outcome` is "ok" or an error's code."""
+        """Log the call; `outcome` is "ok" or an error's code."""
         self.stand_back()
         if self._awaited:
             _ended(self)
@@ -284,7 +284,7 @@ _current: ContextVar[Trace | None] = ContextVar("llmbackend_trace", default=None
 
 # Classes, for they are entered for each piece of a stream: generators take four times as long.
 class tracing:
-    """Within this block, and the tasks it starts, what models do is noted in this trace."""
+    """In this block and the tasks it starts, the use of models is noted in this trace."""
 
     __slots__ = ("_before", "_trace")
 
@@ -318,30 +318,30 @@ def goes_first() -> bool:
 
 
 def project() -> str:
-    """Whose call is at work here; empty if none is."""
+    """The project of the current call; empty if there is none."""
     trace = _current.get()
     return trace.caller.project if trace is not None else ""
 
 
 async def turn() -> None:
-    """Called where the next step of a call begins: other projects' have theirs first."""
+    """Called where the next step of a call begins; lets other projects' steps go first."""
     if (trace := _current.get()) is not None:
         await turns.turn(trace.caller.project)
 
 
 def worked(seconds: float) -> None:
-    """Of what is at work here, if it is a call."""
+    """The trace of the current call, if there is one."""
     if (trace := _current.get()) is not None:
         trace.worked(seconds)
 
 
 def current() -> Trace:
-    """The trace of the call at work here; where there is none (a job), one that nobody reads."""
+    """The trace of the current call; if there is none (in a job), one that nobody reads."""
     return _current.get() or Trace("", caller=NOBODY)
 
 
 class Clock:
-    """How many milliseconds each step of a call took, in the order in which they began."""
+    """Milliseconds of each step of a call, in the order in which they began."""
 
     def __init__(self) -> None:
         self.ms: dict[str, float] = {}

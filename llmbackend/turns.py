@@ -1,10 +1,10 @@
-"""Projects take turns, at the event loop and for whatever there is only so much of, so that nobody's question is behind
-hundreds of another project's.
+"""Projects take turns on the event loop and for limited resources, so that a question does not wait behind hundreds of another
+project's.
 
-A loop runs what is ready first come, first served. Where hundreds of requests of one project come at once, or the replies
-to them, another's question would come after all of them each of the dozen times that it waits for something. So what a
-request does on the loop is cut into steps, each of which begins by `turn`; and between two looks at what is ready, a few
-steps of each project begin. The others wait here, where nobody is behind them. A project that is alone takes no turns.
+A loop runs callbacks first come, first served. If hundreds of requests of one project, or the replies to them, arrive at
+once, another project's question would queue behind all of them each of the dozen times that it waits. So a request's work
+on the loop is cut into steps that begin with `turn`, and in each round of the loop only a few steps of each project
+begin. The others wait here, where they delay nobody. A project that is alone takes no turns.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 STEPS = 4
-"""Steps of a project that begin between two looks: less than half a millisecond's work."""
+"""Steps of a project that begin in one round of the loop: less than half a millisecond of work."""
 
 ALONE = 1.0
-"""Seconds for which projects take turns after another one's step."""
+"""Seconds for which projects take turns after another project's step."""
 
 
 class _Turns:
@@ -28,9 +28,9 @@ class _Turns:
         self.last = ""
         """The project whose step was the last to begin."""
         self.until = 0.0
-        """When (by the loop's time) that project is alone, unless another comes."""
+        """The loop's time from which on that project counts as alone, unless another one has a step."""
         self.begun: dict[str, int] = {}
-        """By project, the steps that have begun since the loop last looked at what is ready."""
+        """The number of steps begun in this round of the loop, by project."""
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
     def begin(self, project: str) -> None:
@@ -55,12 +55,12 @@ class _Turns:
 
 
 class Places:
-    """So many at a time. Of those who wait, projects come by turns, and of each whoever came first. On one event loop."""
+    """A limited number at a time, on one event loop. Waiting projects take turns; within a project, first come, first served."""
 
     def __init__(self, most: int) -> None:
         self.free = most
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
-        """By project; whose turn is next comes first."""
+        """Waiters by project; the project whose turn is next is first."""
 
     @asynccontextmanager
     async def held(self, project: str) -> AsyncIterator[None]:
@@ -105,7 +105,7 @@ _here = _Here()
 
 
 async def turn(project: str) -> None:
-    """Wait, if need be, until a step of this project may begin."""
+    """Wait until a step of this project may begin."""
     loop = asyncio.get_running_loop()
     turns = _here.turns
     if turns is None or turns.loop is not loop:
