@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from ..notebook.wording import decimal
 from .shared import AsJson, Key, Url, connected, print_json, print_table
 
 
@@ -53,4 +54,4 @@ def usage(
 
 def _cell(value: Any) -> str | Text:
     """A number, or a name; what was asked of no model has none."""
-    return Text(f"{value:,.0f}", justify="right") if isinstance(value, int | float) else str(value or "–")
+    return Text(decimal(value), justify="right") if isinstance(value, int | float) else str(value or "–")

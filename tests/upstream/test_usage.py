@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ import pytest
 import requests
 
 from llmbackend import BackendError, InvalidRequest, LLMBackendClient, LLMBackendError
+from llmbackend.cli.usage import usage as show_usage
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.server import KEY, serving
@@ -398,6 +399,23 @@ def test_prices_make_costs(servers: list[Counting], tmp_path: Path) -> None:
         assert row.cost == 3 * 2 + 4 * 0.5
     with pytest.raises(ValueError, match="per million tokens"):
         Settings.model_validate({"usage_prices": '{"m": {"promt": 1}}'})
+
+
+def test_a_cost_below_one_is_not_shown_as_nothing(
+    servers: list[Counting],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = {**_options(servers), "data_dir": tmp_path}
+    options["usage_prices"] = '{"fir*": {"prompt": 0.15, "completion": 100000}}'
+    with LLMBackendClient(transport=LocalTransport(Settings.model_validate(options))) as client:
+        client.chat("please write 4")
+        monkeypatch.setattr("llmbackend.cli.usage.connected", lambda url, key: nullcontext(client))
+        monkeypatch.setenv("COLUMNS", "200")
+        show_usage(by="model", since="30d", until=None, url=None, key=None, as_json=False)
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if " first" in line]
+    assert row.split()[-2] == "0.4"
 
 
 def test_a_key_sees_what_its_own_project_used(servers: list[Counting], tmp_path: Path) -> None:
