@@ -39,13 +39,22 @@ class Rooms:
         self._limiter = limiter
         self._database = database
         self._collections = collections
+        self._told: dict[str, int] = {}
 
     async def of(self, caller: Caller) -> Room | None:
         """None if nothing limits the bytes that the caller's project may have stored."""
+        room = self.at_once(caller)
+        if room is None:
+            return None
+        self._told[room.project] = await self._collections(room.project)
+        return self.at_once(caller)
+
+    def at_once(self, caller: Caller) -> Room | None:
+        """As `of`, with the bytes of collections as this process was last told."""
         limits = self._limiter.of_storage(caller, caller.project)
         if all(most.bytes is None for _, most in limits):
             return None
-        return Room(caller.project, limits, await self._collections(caller.project))
+        return Room(caller.project, limits, self._told.get(caller.project, 0))
 
     async def require(self, caller: Caller, more: int) -> None:
         """Raises Overloaded if so many bytes more are too many for the caller's project."""

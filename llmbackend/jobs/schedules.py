@@ -30,6 +30,7 @@ from ..access import keys
 from ..access.caller import Caller
 from ..access.limits import Most
 from ..access.names import QualifiedName, qualified
+from ..access.room import Room
 from ..errors import Forbidden, InvalidRequest, LLMBackendError, NotFound
 from ..schemas import Schedule
 from ..storage.schema import metadata
@@ -150,7 +151,11 @@ def any_due(connection: Connection) -> bool:
     return connection.execute(_ANY_DUE, {"moment": now()}).first() is not None
 
 
-def submit_due(connection: Connection, limits: Callable[[str, str], Sequence[Most]]) -> None:
+_Limits = Callable[[str, str], tuple[Sequence[Most], Room | None]]
+"""Those of an owner and a key."""
+
+
+def submit_due(connection: Connection, limits: _Limits) -> None:
     """Submit one job for each due schedule, however many times it was missed, within the `limits` of owner and key.
 
     If a schedule cannot be submitted, its error is stored for `listed`, and the others go on.
@@ -168,9 +173,7 @@ def submit_due(connection: Connection, limits: Callable[[str, str], Sequence[Mos
             _put_off(connection, row, moment, ours)
 
 
-def _submit(
-    connection: Connection, row: Row[Any], moment: float, limits: Callable[[str, str], Sequence[Most]]
-) -> None:
+def _submit(connection: Connection, row: Row[Any], moment: float, limits: _Limits) -> None:
     following = next_after(row.cron, row.timezone, moment)
     values = {"next_at": following, "reckoned_at": moment, "error": None}
     # The process that moves it on also submits the job, in the same transaction, so it is submitted once.
@@ -178,6 +181,7 @@ def _submit(
     if moved and not keys.counts(connection, row.key, moment):
         raise Forbidden("the key that made this schedule is no longer valid: set it again with another")
     if moved and row.next_at <= moment:
+        most, room = limits(row.owner, row.key)
         ledger.add(
             connection,
             ledger.NewJob(
@@ -187,7 +191,8 @@ def _submit(
                 key=row.key,
                 place=row.place,
                 priority=row.priority,
-                most=limits(row.owner, row.key),
+                most=most,
+                room=room,
             ),
         )
 

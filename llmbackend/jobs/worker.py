@@ -22,7 +22,7 @@ from ..access.caller import of_project
 from ..access.decision import ended
 from ..access.limits import Limiter, Most
 from ..access.register import Register
-from ..access.room import Rooms
+from ..access.room import Room, Rooms
 from ..disk import Disk
 from ..errors import InsufficientStorage, LLMBackendError
 from ..inference.budget import in_bulk
@@ -346,10 +346,11 @@ class Worker:
         trace.prompts = self._services.prompts
         return trace
 
-    def _limits_of_jobs(self, owner: str, key: str) -> Sequence[Most]:
-        if self._limiter is None:
-            return ()
-        return self._limiter.of_jobs(self._register.key(owner, key) or of_project(owner, key=key))
+    def _limits_of_jobs(self, owner: str, key: str) -> tuple[Sequence[Most], Room | None]:
+        if self._limiter is None or self._rooms is None:
+            return (), None
+        caller = self._register.key(owner, key) or of_project(owner, key=key)
+        return self._limiter.of_jobs(caller), self._rooms.at_once(caller)
 
     async def _end_refused(self) -> None:
         """Cancel attempts whose key was revoked or has expired."""

@@ -179,6 +179,20 @@ def test_what_jobs_and_responses_leave_counts_as_bytes_and_can_be_deleted(door: 
     background = {**question, "background": True}
     _refused(ask("POST", "/v1/responses", "key-of-keeper", background), "stored bytes")
     assert ask("POST", "/v1/responses", "key-of-keeper", {**question, "store": False}).status_code == 200
+    # A schedule that is due waits for its next time, and tells why.
+    schedule = {
+        "name": "often",
+        "cron": "* * * * * *",
+        "job_type": "count_words",
+        "params": {"texts": ["x" * 9000]},
+    }
+    assert ask("POST", "/v1/schedules", "key-of-keeper", schedule).status_code == 200
+    deadline = time.monotonic() + 60
+    while not (error := ask("GET", "/v1/schedules", "key-of-keeper").json()["schedules"][0]["error"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert "this project's limit of 20000 stored bytes would be exceeded" in error
+    ask("DELETE", "/v1/schedules/often", "key-of-keeper")
     # What is deleted leaves room, and is gone.
     for one in responses:
         assert ask("DELETE", f"/v1/responses/{one}", "key-of-keeper").status_code == 200
