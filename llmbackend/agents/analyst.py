@@ -105,6 +105,7 @@ async def analyse(run: Running, given: AnalystInput) -> Table:
     if not run.services.chat.abstracts:
         run.notes.append(FIXED_PLAN)
     work = Analysing(run, given)
+    run.so_far = work.so_far
     try:
         table: Table = await finished(work.run())
     finally:
@@ -141,13 +142,17 @@ class Analysing(Workflow):
         self._wanted = wanted_of(given)
         self._limit = asyncio.Semaphore(AT_ONCE)
         self._under_way: dict[str, asyncio.Future[dict[str, Any]]] = {}
-        self._parts = self._read = self._done = 0
+        self._parts = self._read = 0
+        self._documents = 0
+        self._rows: dict[int, TableRow] = {}
+        """Those that are done, by the places of their documents."""
 
     @step
     async def begin(self, context: Context, start: StartEvent) -> BatchEvent | StopEvent | None:
         async with self._run.step("list") as node:
             places = await self._places()
             node.told.output = _plural(len(places), "document")
+        self._documents = len(places)
         if not places:
             return StopEvent(result=self._table([]))
         batches = [places[start : start + BATCH] for start in range(0, len(places), BATCH)]
@@ -196,7 +201,12 @@ class Analysing(Workflow):
         total = await context.store.get("documents")
         first = batch.number * BATCH + 1
         async with self._run.step(f"documents {first} to {first + len(batch.places) - 1}"):
-            rows = await asyncio.gather(*(self._row(Place(*place), total) for place in batch.places))
+            rows = await asyncio.gather(
+                *(
+                    self._row(batch.number * BATCH + number, Place(*place), total)
+                    for number, place in enumerate(batch.places)
+                )
+            )
         return RowsEvent(number=batch.number, rows=list(rows))
 
     @step
@@ -206,6 +216,12 @@ class Analysing(Workflow):
             return None
         ordered = sorted(collected, key=lambda one: one.number)
         return StopEvent(result=self._table([row for one in ordered for row in one.rows]))
+
+    def so_far(self) -> Table:
+        """The table of the documents that are read."""
+        table = self._table([row for _, row in sorted(self._rows.items())])
+        table.answer += f" {_plural(self._documents - len(self._rows), 'document')} not read."
+        return table
 
     def _table(self, rows: list[TableRow]) -> Table:
         names = [one.name for one in self._wanted]
@@ -221,7 +237,7 @@ class Analysing(Workflow):
             parts_read=self._read,
         )
 
-    async def _row(self, place: Place, total: int) -> TableRow:
+    async def _row(self, number: int, place: Place, total: int) -> TableRow:
         row = TableRow(document=place.document, collection=place.collection or None)
         try:
             text = place.text
@@ -235,8 +251,8 @@ class Analysing(Workflow):
                 raise
             row.error = f"{error.code}: {error.message}"
             row.cells = {one.name: Cell() for one in self._wanted}
-        self._done += 1
-        self._run.journal.progress(self._done, total, "read")
+        self._rows[number] = row
+        self._run.journal.progress(len(self._rows), total, "read")
         return row
 
     async def _cells(self, text: str) -> dict[str, Cell]:

@@ -162,10 +162,7 @@ async def execute(running: Running) -> AgentRun:
         both: set[asyncio.Future[Any]] = {main, running.halted}
         await asyncio.wait(both, timeout=running.limits.seconds, return_when=asyncio.FIRST_COMPLETED)
         if main.done():
-            run = await _told(running, part, main.result())
-            if run.answer and not running.shared.said:
-                running.tell({"type": "text", "delta": run.answer, "step": 1})
-            return run
+            return _said(running, await _told(running, part, main.result()))
         halt = running.halted.result() if running.halted.done() else None
         where = running.where
     except Exception as error:
@@ -183,7 +180,14 @@ async def execute(running: Running) -> AgentRun:
             )
             raise _failure(running, part, late, where)
         halt = Halt(False, f"stopped at the limit of {seconds:g} s (max_seconds, AGENT_SECONDS)")
-    return _halted(running, part, halt)
+    return _said(running, _halted(running, part, halt))
+
+
+def _said(running: Running, run: AgentRun) -> AgentRun:
+    """The run, whose answer is an event if none of it was one."""
+    if run.answer and not running.shared.said:
+        running.tell({"type": "text", "delta": run.answer, "step": 1})
+    return run
 
 
 async def _require_collections(running: Running) -> None:
@@ -372,12 +376,18 @@ def _halted(running: Running, part: AgentPart, halt: Halt) -> AgentRun:
     if halt.waits:
         return _run(running, part, status="needs_approval", pending=running.pending)
     running.notes.append(halt.note)
+    stopped = f"{halt.note[0].upper()}{halt.note[1:]}."
+    if running.so_far is not None:
+        made = _made(running.so_far())
+        return _run(
+            running, part, status="stopped", answer=f"{stopped} {made.answer}".strip(), output=made.output
+        )
     best = list(running.sources.values())[:3]
     links = running.services.settings.answer_links
     said = "\n\n".join(
         f"{Inert(links, cites=False).feed(one.quote[:500], last=True)} [{one.number}]" for one in best
     )
-    answer = f"{halt.note[0].upper()}{halt.note[1:]}. Found until then:\n\n{said}" if said else ""
+    answer = f"{stopped} Found until then:\n\n{said}" if said else ""
     return _run(
         running,
         part,

@@ -86,6 +86,8 @@ class Running:
         self.pending: list[PendingCall] = []
         self.sources: dict[int, Source] = {}
         self.notes: list[str] = []
+        self.so_far: Callable[[], Any] | None = None
+        """What the agent would return now, for a run that is stopped."""
         self.emit = emit
         self.shared = _Shared()
         for row in journal.rows.values():
@@ -96,7 +98,7 @@ class Running:
     def calling(self, request: AgentTask) -> Running:
         """The same run for another agent that this one calls."""
         other = copy.copy(self)
-        other.request = request
+        other.request, other.so_far = request, None
         return other
 
     # Steps

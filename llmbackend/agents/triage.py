@@ -40,6 +40,7 @@ async def triage(run: Running, given: TriageInput) -> Triage:
     else:
         run.notes.append(FIXED_PLAN)
         told = await _by_examples(run, given, message)
+    run.so_far = lambda: Triage(**told, answer="", found=False)
     answer, found = "", False
     if await run.readable():
         asked = " ".join(one.text for one in split(message) if one.text.endswith("?")) or message

@@ -80,7 +80,7 @@ def run_agent(
                     said = f"{event.tool} {json.dumps(event.arguments, ensure_ascii=False)}"
                     errors.print(visible(said[:500]), style="dim", highlight=False, soft_wrap=True)
         run = stream.run
-    if table is not None and run.status == "completed":
+    if table is not None and run.output is not None:
         rows = run.table()
         (rows.to_parquet if table.suffix == ".parquet" else rows.to_jsonl)(table)
     if as_json:

@@ -456,6 +456,32 @@ def test_the_analyst_keeps_only_quotes_that_stand_in_their_document(
     assert run.trace.steps[1].steps[0].prompt == "analyst@1"
 
 
+def test_a_reader_that_is_stopped_gives_what_it_has(
+    client: LLMBackendClient, upstream: Upstream, handbook: str
+) -> None:
+    client.rag_ingest([{"id": f"d{number}", "text": f"Vacation {number}."} for number in range(9)], handbook)
+    upstream.replies = [json.dumps({"days": {"value": 28, "quote": "acation"}})] * 10
+    given: dict[str, Any] = {"schema": {"properties": {"days": {"type": "integer"}}}}
+    events = list(
+        client.run_agent("", agent="analyst", collections=[handbook], input=given, max_steps=6, stream=True)
+    )
+    run = events[-1].run
+    assert run.status == "stopped"
+    assert 0 < len(run.table()) < 10
+    assert {row["days"] for row in run.table()} == {28}
+    unread = 10 - len(run.table())
+    assert run.answer.startswith("Stopped at the limit of 6 steps")
+    assert run.answer.endswith(f" {unread} document{'s' * (unread > 1)} not read.")
+    assert [event.delta for event in events if event.type == "text"] == [run.answer]
+    told = {"category": "billing", "certainty": 0.9, "urgency": "low", "reasons": ["Hello"]}
+    upstream.replies = [json.dumps(told)] * 9  # a question of the analyst's may still be on its way
+    classes = {"billing": "My invoice is wrong.", "outage": "Nothing works."}
+    run = client.run_agent(
+        "Hello", agent="triage", collections=[handbook], input={"classes": classes}, max_steps=1
+    )
+    assert (run.status, run.output["category"], run.output["answer"]) == ("stopped", "billing", "")
+
+
 def test_triage_gives_reasons_in_the_message_s_words(client: LLMBackendClient, upstream: Upstream) -> None:
     told = {
         "category": "billing",
