@@ -87,13 +87,32 @@ def _path(operation: Operation) -> str:
 
 
 _FIXED = {row.path for row in OPERATIONS.values() if "{" not in row.path}
+_PARTS = tuple(found for row in OPERATIONS.values() if (found := row.path.partition("{collection}")[2]))
+"""What follows a collection in paths, such as `/documents`."""
 
 
 class _WithFields(Route):
-    """`/v1/jobs/{job_id}` is not what `/v1/jobs/batch_chat` is, whatever the method."""
+    """`/v1/jobs/{job_id}` is not what `/v1/jobs/batch_chat` is, whatever the method.
+
+    Neither is `/v1/collections/hr/documents` the collection `documents` of the project `hr`: `hr%2Fdocuments` is.
+    """
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        return super().matches(scope) if scope["path"] not in _FIXED else (Match.NONE, {})
+        if scope["path"] in _FIXED:
+            return Match.NONE, {}
+        match, fields = super().matches(scope)
+        return (match, fields) if match is Match.NONE or self._is_meant(scope) else (Match.NONE, {})
+
+    def _is_meant(self, scope: Scope) -> bool:
+        """Whether the slashes within names are encoded; where none is, names may have plain ones."""
+        path: str = scope["path"]
+        within = path.count("/") - self.path.count("/")
+        if ":path}" in self.path:
+            return True
+        raw: bytes = scope.get("raw_path", b"")
+        if encoded := raw.lower().count(b"%2f"):
+            return within == encoded
+        return not (within and self.path.endswith("{collection:qualified}") and path.endswith(_PARTS))
 
 
 def _route(operation: Operation) -> type[Route]:

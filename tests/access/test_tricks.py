@@ -89,6 +89,24 @@ def test_however_a_path_is_written_it_opens_no_wall(
     assert there == 200, reply
 
 
+def test_a_part_of_a_collection_is_no_collection_of_a_project_by_that_name(
+    server: tuple[str, list[str]],
+) -> None:
+    """The administrator's `DELETE /v1/collections/hr/documents` would delete hr's collection `documents`."""
+    url, _ = server
+    with LLMBackendClient(url, HR) as hr, LLMBackendClient(url, ADMIN) as admin:
+        for part in ("documents", "document", "export", "chunks", "import", "indexes", "reindex", "shares"):
+            hr.create_collection(part)
+            path = f"/v1/collections/hr/{part}"
+            status, reply = _raw(url, f"DELETE {path} HTTP/1.1", f"X-API-Key: {ADMIN}")
+            allowed = b"GET, HEAD" if part in ("documents", "document", "export") else b"POST"
+            assert (status, b"allow: " + allowed + b"\r\n" in reply) == (405, True), reply
+            assert admin.get_collection(f"hr/{part}").name == f"hr/{part}"
+            admin.rag_ingest("The vault is below the chapel.", f"hr/{part}")
+            assert len(admin.list_documents(f"hr/{part}")) == 1
+            assert admin.delete_collection(f"hr/{part}").deleted == f"hr/{part}"
+
+
 @pytest.mark.parametrize(
     "headers",
     [
