@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from . import health, llamaindex_import, progress, schemas, sse, threads, tracing
+from . import health, json_writing, llamaindex_import, progress, schemas, sse, threads, tracing
 from .compose import Components
 from .inference import packing
 from .inference.rerank import reranked
@@ -79,8 +78,10 @@ class Backend:
         the output of a function that nobody has called.
         """
         if request.background:
-            return _response(await self.parts.responses.begin(request))
-        return _response(await self.parts.responder.respond(await self.parts.responder.begin(request)))
+            return await json_writing.dumps(await self.parts.responses.begin(request))
+        return await json_writing.dumps(
+            await self.parts.responder.respond(await self.parts.responder.begin(request))
+        )
 
     async def respond_stream(self, request: schemas.RespondRequest) -> AsyncIterator[bytes]:
         if request.background:
@@ -94,7 +95,7 @@ class Backend:
 
     async def get_response(self, request: schemas.GetResponseRequest) -> bytes:
         """Read a stored response, finished or not."""
-        return _response(await self.parts.responses.get(_reach(), request.response_id))
+        return await json_writing.dumps(await self.parts.responses.get(_reach(), request.response_id))
 
     def get_response_stream(self, request: schemas.GetResponseRequest) -> AsyncIterator[bytes]:
         items = self.parts.responses.events(_reach(), request.response_id, request.starting_after)
@@ -109,7 +110,7 @@ class Backend:
 
         Refused: one that does not.
         """
-        return _response(await self.parts.responses.cancel(_reach(), request.response_id))
+        return await json_writing.dumps(await self.parts.responses.cancel(_reach(), request.response_id))
 
     async def list_input_items(self, request: schemas.ListInputItemsRequest) -> schemas.InputItemList:
         """List what a response was made from, a page at a time.
@@ -494,10 +495,6 @@ class Backend:
     async def doctor(self, request: schemas.Empty) -> schemas.Diagnosis:
         """Check each model server, the embedded models and the data directory."""
         return await health.diagnosis(self.parts, _caller())
-
-
-def _response(response: dict[str, Any]) -> bytes:
-    return json.dumps(response).encode()
 
 
 def _caller() -> Caller:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 from . import threads
 
@@ -19,20 +21,26 @@ PIECE = 2**18
 
 async def dumps(value: Any) -> bytes:
     """Like `json.dumps`, for dicts with string keys, lists and scalars; many or long ones are written in a thread."""
-    return await threads.processor(_dumps, value) if _is_large(value) else json.dumps(value).encode()
+    return await threads.processor(_dumps, value) if is_large(value) else json.dumps(value).encode()
 
 
 def _dumps(value: Any) -> bytes:
-    written = bytearray()
-    for piece in _pieces(value):
+    return text(value).encode()
+
+
+def text(value: Any, separators: tuple[str, str] = (", ", ": ")) -> str:
+    """Like `json.dumps`, in pieces. It blocks, so large values are written in a thread."""
+    written = io.StringIO()
+    for piece in _pieces(value, separators):
         threads.give_way()
-        written += piece.encode()
-    return bytes(written)
+        written.write(piece)
+    return written.getvalue()
 
 
-def _pieces(value: Any) -> Iterator[str]:
-    if not _is_large(value):
-        yield json.dumps(value)
+def _pieces(value: Any, separators: tuple[str, str]) -> Iterator[str]:
+    comma, colon = separators
+    if not is_large(value):
+        yield json.dumps(value, separators=separators)
     elif isinstance(value, str):
         yield '"'
         for start in range(0, len(value), PIECE):
@@ -40,22 +48,64 @@ def _pieces(value: Any) -> Iterator[str]:
         yield '"'
     elif isinstance(value, dict):
         for number, (name, one) in enumerate(value.items()):
-            yield f"{', ' if number else '{'}{json.dumps(name)}: "
-            yield from _pieces(one)
+            yield f"{comma if number else '{'}{json.dumps(name)}{colon}"
+            yield from _pieces(one, separators)
         yield "}"
     else:
         for number, one in enumerate(value):
-            yield ", " if number else "["
-            yield from _pieces(one)
+            yield comma if number else "["
+            yield from _pieces(one, separators)
         yield "]"
 
 
-def _is_large(value: Any) -> bool:
+def fields(value: Any) -> Iterator[bytes]:
+    """Like `model_dump_json(by_alias=True)`, in pieces, for models without serializers of their own."""
+    if not is_large(value):
+        yield to_json(value, by_alias=True)
+    elif isinstance(value, BaseModel):
+        begin = b"{"
+        for name, field in type(value).model_fields.items():
+            if not field.exclude:
+                yield begin + to_json(field.alias or name) + b":"
+                yield from fields(getattr(value, name))
+                begin = b","
+        yield b"}"
+    elif isinstance(value, str):
+        yield b'"'
+        for start in range(0, len(value), PIECE):
+            yield to_json(value[start : start + PIECE])[1:-1]
+        yield b'"'
+    elif isinstance(value, dict):
+        for number, (name, one) in enumerate(value.items()):
+            yield (b"," if number else b"{") + to_json(name) + b":"
+            yield from fields(one)
+        yield b"}"
+    else:
+        for start in range(0, len(value), RUN):
+            yield b"," if start else b"["
+            run = value[start : start + RUN]
+            if is_large(run) and len(run) > 1:
+                for number, one in enumerate(run):
+                    yield b"," if number else b""
+                    yield from fields(one)
+            elif len(run) > 1:
+                yield to_json(run, by_alias=True)[1:-1]
+            else:
+                yield from fields(run[0])
+        yield b"]"
+
+
+RUN = 256
+"""Items of a list that are written at once, unless they are large."""
+
+
+def is_large(value: Any) -> bool:
+    """Whether it takes milliseconds to write it."""
     return size(value, PIECE) > PIECE
 
 
 def size(value: Any, most: float = math.inf) -> int:
-    """The approximate length of a value as JSON; counting stops once it exceeds `most`."""
+    """The approximate length of a value or a model as JSON; counting stops once it exceeds `most`."""
     characters, left = 0, [value]
     while left and characters <= most:
         one = left.pop()
@@ -68,6 +118,8 @@ def size(value: Any, most: float = math.inf) -> int:
             left.extend(one.values())
         elif kind is list or kind is tuple:
             left.extend(one)
+        elif isinstance(one, BaseModel):
+            left.extend(vars(one).values())
     return characters
 
 

@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
+from . import json_writing, threads
+
 DONE = b"data: [DONE]\n\n"
 
 HEARTBEAT = b": heartbeat\n\n"
@@ -24,7 +26,7 @@ def event(data: dict[str, Any], number: int | None = None) -> bytes:
     """One event, ready to send; a reader that reconnects sends its number as Last-Event-ID."""
     begin = b"" if number is None else b"id: %d\n" % number
     # As ASCII, because lone surrogates, which models sometimes send, have no UTF-8.
-    return begin + b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+    return begin + b"data: " + json_writing.text(data, (",", ":")).encode() + b"\n\n"
 
 
 def named_event(data: dict[str, Any]) -> bytes:
@@ -38,7 +40,9 @@ async def events(
     """An event for each item, and the final one."""
     async with aclosing(items):  # type: ignore[type-var]
         async for item in items:
-            yield written(item)
+            # A response has all that was asked for in it, which may be much.
+            large = json_writing.is_large(item)
+            yield await threads.processor(written, item) if large else written(item)
     yield DONE
 
 

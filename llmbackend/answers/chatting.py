@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from .. import json_writing, threads
 from ..errors import InvalidRequest
 from ..inference import structured
 from ..inference.chat import ChatModel
@@ -26,19 +27,24 @@ class Chatting:
             answer = await self.answering.answered(rag_model.query(request))
             return ChatCompletion.model_validate(rag_model.completion(request.model, answer))
         if request.json_schema is not None:
-            shaped = await structured.complete(self.chat, _wire(request), request.json_schema)
-            return json.dumps(shaped).encode()
-        return await self.chat.reply(_wire(request))
+            shaped = await structured.complete(self.chat, await _wire(request), request.json_schema)
+            return await json_writing.dumps(shaped)
+        return await self.chat.reply(await _wire(request))
 
-    def events(self, request: ChatRequest) -> AsyncIterator[bytes]:
+    async def events(self, request: ChatRequest) -> AsyncGenerator[bytes]:
         if request.model and request.model.startswith(rag_model.PREFIX):
             usage = bool(request.stream_options and request.stream_options.include_usage)
-            return rag_model.chunks(request.model, self.answering.piecewise(rag_model.query(request)), usage)
-        return self.chat.events(_wire(request))
+            answer = self.answering.piecewise(rag_model.query(request))
+            events: AsyncGenerator[bytes] = rag_model.chunks(request.model, answer, usage)
+        else:
+            events = self.chat.events(await _wire(request))
+        async with aclosing(events):
+            async for event in events:
+                yield event
 
 
-def _wire(request: ChatRequest) -> dict[str, Any]:
+async def _wire(request: ChatRequest) -> dict[str, Any]:
     """The fields given that are passed on, as OpenAI's wire has them. Raises InvalidRequest for an agent's name."""
     if request.model and request.model.startswith(AGENT):
         raise InvalidRequest(f"model: {request.model} is an agent: ask it by run_agent, or on /v1/responses")
-    return request.model_dump(exclude_unset=True, exclude_none=True, by_alias=True)
+    return await threads.by_length(request.length, request.wire)

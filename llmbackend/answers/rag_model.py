@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from pydantic import ValidationError
@@ -63,7 +63,7 @@ def completion(model: str, answer: QueryAnswer) -> dict[str, Any]:
 
 async def chunks(
     model: str, events: AsyncIterator[dict[str, Any]], include_usage: bool
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """An answer's events (see `Answering.piecewise`) as chat.completion.chunk events; the first has the sources."""
     base = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",

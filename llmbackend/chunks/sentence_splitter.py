@@ -8,9 +8,9 @@ from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
 
-from .. import llamaindex_import
+from .. import llamaindex_import, threads
 from .tokens import tokens_of
-from .windows import windows
+from .windows import PART_CHARACTERS, windows
 
 LONG_WORD = 200
 """Longest word in which a sentence may end: in a longer one, the splitter would cut off one sentence after another."""
@@ -46,10 +46,20 @@ _ITEM = re.compile(r"^[ \t]*(?:[-*+•–]|\(?\d{1,3}[.)]|\(?[a-zA-Z][.)])[ \t]+
 
 def units(text: str, size: int) -> list[str]:
     """A list's items, or a text's sentences."""
-    starts = [item.start() for item in _ITEM.finditer(text)]
+    starts = list(_items(text))
     if len(starts) > 1 or (starts and starts[0]):
         return _cut(text, [start for start in starts if start])
     return _sentences(text, size)
+
+
+def _items(text: str) -> Iterator[int]:
+    """Where each of a list's items begins; sought some lines at a time, for the interpreter's lock is held meanwhile."""
+    begin = 0
+    while begin < len(text):
+        threads.give_way()
+        end = text.find("\n", begin + PART_CHARACTERS) + 1 or len(text)
+        yield from (item.start() for item in _ITEM.finditer(text, begin, end))
+        begin = end
 
 
 def _sentences(text: str, size: int) -> list[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
+from .. import threads
 from .tokens import tokens_of
+from .windows import PART_CHARACTERS
 
 _RULE = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*")
-_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 class Part(NamedTuple):
@@ -21,26 +23,39 @@ class Part(NamedTuple):
 
 def parts(text: str) -> Iterator[Part]:
     """A text's tables, and what stands between them, in their order; together they are the text."""
-    lines = _LINE.findall(text)  # `splitlines` would cut rows at other characters, too
-    start = number = 0
-    while number + 1 < len(lines):
-        if not _begins_table(lines[number], lines[number + 1]):
-            number += 1
+    start = place = 0
+    while (bar := text.find("|", place)) >= 0:
+        threads.give_way()
+        first = max(place, text.rfind("\n", place, bar) + 1)
+        rule = place = _line_end(text, bar)
+        body = end = _line_end(text, rule)
+        if not _is_rule(text[rule:body]):
             continue
-        if number > start:
-            yield Part("", "".join(lines[start:number]))
-        end = number + 2
-        while end < len(lines) and "|" in lines[end]:
-            end += 1
-        yield Part("".join(lines[number : number + 2]), "".join(lines[number + 2 : end]))
-        start = number = end
-    if start < len(lines):
-        yield Part("", "".join(lines[start:]))
+        if first > start:
+            yield Part("", text[start:first])
+        while "|" in text[end : (behind := _line_end(text, end))]:
+            threads.give_way()
+            end = behind
+        yield Part(text[first:body], text[body:end])
+        start = place = end
+    if start < len(text):
+        yield Part("", text[start:])
 
 
-def _begins_table(line: str, following: str) -> bool:
-    rule = following.rstrip("\r\n")
-    return "|" in line and "|" in rule and "-" in rule and _RULE.fullmatch(rule) is not None
+def _line_end(text: str, place: int) -> int:
+    return text.find("\n", place) + 1 or len(text)  # `splitlines` would cut rows at other characters, too
+
+
+def _lines(text: str) -> Iterator[str]:
+    place = 0
+    while place < len(text):
+        begin, place = place, _line_end(text, place)
+        yield text[begin:place]
+
+
+def _is_rule(line: str) -> bool:
+    rule = line.rstrip("\r\n")
+    return "|" in rule and "-" in rule and len(rule) <= PART_CHARACTERS and _RULE.fullmatch(rule) is not None
 
 
 def split(part: Part, size: int, split_text: Callable[[str, int], list[str]], before: str = "") -> list[str]:
@@ -49,14 +64,13 @@ def split(part: Part, size: int, split_text: Callable[[str, int], list[str]], be
     The first piece begins with the text `before`. A head that leaves little room for rows is not repeated.
     """
     head = part.head if 2 * len(tokens_of(part.head)) <= size else ""
-    rows = _LINE.findall(part.body)
-    if not head:
-        rows = [*_LINE.findall(part.head), *rows]
+    rows = _lines(part.body) if head else chain(_lines(part.head), _lines(part.body))
     room = size - len(tokens_of(head))
     left = room - len(tokens_of(before))
     pieces: list[str] = []
     lines = [before + head]
     for row in rows:
+        threads.give_way()
         count = len(tokens_of(row))
         if count > left and len(lines) > 1:
             pieces.append("".join(lines))

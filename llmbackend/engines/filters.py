@@ -22,6 +22,12 @@ TERMS = 32
 LISTED = 1_000
 """How many values the lists of filters may have in all."""
 
+PARTS = 4_096
+"""How many names, values and filters there may be in all, counted before anything is made of them."""
+
+CHARACTERS = 2**18
+"""Of all names and texts in filters: composed and decomposed, they take 30 ms."""
+
 _BOUNDS = ("gt", "gte", "lt", "lte")
 
 
@@ -54,7 +60,31 @@ def conditions(filters: dict[str, Any] | None) -> list[Condition]:
     `{field: value | [values] | {"gte": number or time, …} | {"exists": bool} | {"not": any of these}}`, and
     `{"and": [filters, …]}`, `{"or": [filters, …]}`, `{"not": filters}`, all beside and in one another.
     """
+    _measure(filters or {})
     return bounded(list(_all(filters or {}, ())))
+
+
+def _measure(filters: dict[str, Any]) -> None:
+    """Raises InvalidRequest if there is more in them than may be looked at on the event loop."""
+    parts = characters = 0
+    left: list[Any] = [filters]
+    while left:
+        one = left.pop()
+        inner = (*one, *one.values()) if isinstance(one, dict) else one if isinstance(one, list) else ()
+        parts += len(inner)
+        if parts > PARTS:
+            raise InvalidRequest(
+                f"filters: more than {PARTS} names and values in all; {LISTED} values in lists, and {TERMS} conditions, "
+                "are the most: store what they have in common as a field",
+                details={"limit": PARTS},
+            )
+        left += inner
+        characters += len(one) if isinstance(one, str) else 0
+        if characters > CHARACTERS:
+            raise InvalidRequest(
+                f"filters: more than {CHARACTERS} characters in all: ask for shorter texts, or for fewer",
+                details={"limit": CHARACTERS},
+            )
 
 
 def bounded(found: list[Condition]) -> list[Condition]:

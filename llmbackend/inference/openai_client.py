@@ -12,6 +12,7 @@ import httpx
 import openai
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from .. import json_writing
 from ..sse import Events, Tail
 from .upstream import CONNECTING, EVENT_BYTES, Upstream
 
@@ -70,13 +71,14 @@ class OpenAIClient(openai.AsyncOpenAI):
 
     async def complete(self, asked: dict[str, Any]) -> ChatCompletion:
         # Not by `chat.completions.create`: that takes apart what is on OpenAI's wire already, which takes 0.2 ms.
-        return await self.post("/chat/completions", body=asked, cast_to=ChatCompletion)
+        sent = await json_writing.dumps(asked)  # the client would write a long one on the event loop
+        return await self.post("/chat/completions", content=sent, cast_to=ChatCompletion)
 
     async def stream(self, asked: dict[str, Any]) -> tuple[openai.AsyncStream[ChatCompletionChunk], Tail]:
         """The chunks, and the end of what has been read of them: the stream itself does not tell whether [DONE] came."""
         stream = await self.post(
             "/chat/completions",
-            body=asked,
+            content=await json_writing.dumps(asked),
             cast_to=ChatCompletionChunk,
             stream=True,
             stream_cls=openai.AsyncStream[ChatCompletionChunk],

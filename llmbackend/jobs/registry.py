@@ -13,6 +13,7 @@ from ..access.decision import AccessNeeded, Asks, collections_in
 from ..alike import alike, did_you_mean
 from ..errors import InvalidRequest, invalid
 from ..plugins import Registry
+from ..schemas import Request
 from .context import Context, JobServices
 
 Where = Literal["anywhere", "collections", "here"]
@@ -105,4 +106,6 @@ def checked(name: str, params: dict[str, Any], services: JobServices) -> tuple[J
     except ValidationError as error:
         raise invalid(error, f"params of the job type {name}") from error
     kind.check(services, valid)
-    return kind, valid.model_dump_json(by_alias=True)
+    if isinstance(valid, Request):
+        return kind, valid.as_json()
+    return kind, valid.model_dump_json(by_alias=True)  # a project's own may have its own way of writing

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from .. import schemas, threads, tracing
+from .. import json_writing, schemas, threads, tracing
 from ..access.caller import Caller
 from ..access.limits import Limiter
 from ..access.room import Rooms
@@ -89,10 +89,8 @@ class Submission:
     async def new(self, caller: Caller, job_type: str, params: dict[str, Any], priority: int) -> NewJob:
         """A valid job, not submitted yet. Raises InvalidRequest, InsufficientStorage if there is no room for its params."""
         check = partial(registry.checked, job_type, params, self._services)
-        large = any(isinstance(value, list) and len(value) > 1000 for value in params.values())
-        kind, valid = (
-            await threads.processor(check) if large else check()
-        )  # large params would block the loop
+        large = json_writing.is_large(params)  # it would hold up the loop
+        kind, valid = await threads.processor(check) if large else check()
         if self._disk is not None:
             self._disk.require(SMALL + 2 * len(valid))
         return NewJob(

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from .. import tracing
+from .. import json_writing, threads, tracing
 from ..access.room import Rooms
 from ..answers import rag_model
 from ..answers.answers import Answering
@@ -27,7 +27,7 @@ from ..knowledge.retrieval.scope import scope
 from ..plugins import AGENT
 from ..prompts import prompt
 from ..schemas import AgentTask, RagQueryRequest, RespondRequest, ResponseTool, RunAgentRequest, input_in
-from ..storage import kept
+from ..schemas.chat import PART
 from ..storage.database import Database
 from ..text.delimiters import delimited
 from . import images, store, tool_emulation, translation
@@ -101,11 +101,13 @@ class Responder:
         before: list[Stored] = []
         if request.previous_response_id is not None:
             before = await self.database.read(store.chain, project, request.previous_response_id)
-        given = await self._resolved(project, translation.given(request, new))
-        items = [item for one in before for item in [*one.input, *one.response["output"]]]
-        turns = translation.messages([*items, *given], request.instructions)
+        given = await threads.by_length(request.length, translation.given, request, new)
+        given = await self._resolved(project, given)
+        items = [*(item for one in before for item in [*one.input, *one.response["output"]]), *given]
+        length = max(request.length, PART * len(items))
+        turns = await threads.by_length(length, translation.messages, items, request.instructions)
         if request.store and response_id is None:  # later on it is stored in any case, for it is paid for
-            await self._rooms.require(tracing.current().caller, kept.size(json.dumps(given)))
+            await self._rooms.require(tracing.current().caller, len(await json_writing.dumps(given)))
         model = request.model or self._chat.name or ""
         building = Building(begun(request, new, model))
         return Call(request, building, given, turns, [one.id for one in before])

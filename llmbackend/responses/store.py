@@ -25,6 +25,7 @@ from sqlalchemy import (
     update,
 )
 
+from .. import json_writing
 from ..errors import Conflict, NotFound
 from ..schemas import MESSAGES
 from ..storage import kept
@@ -99,7 +100,7 @@ def add(connection: Connection, stored: Stored, used: Sequence[str] = ()) -> Non
     """Store a new response, and mark those it continues (`used`) as used now."""
     moment = time.time()
     beside = {name: getattr(stored, name) for name in ("id", "project", "previous", "job", "status")}
-    given, response = json.dumps(stored.input), json.dumps(stored.response)
+    given, response = json_writing.text(stored.input), json_writing.text(stored.response)
     connection.execute(
         insert(table).values(
             **beside,
@@ -116,12 +117,12 @@ def add(connection: Connection, stored: Stored, used: Sequence[str] = ()) -> Non
 
 def advance(connection: Connection, stored: Stored) -> bool:
     """Update an open response; returns False if it is gone or has ended."""
-    response = json.dumps(stored.response)
+    response = json_writing.text(stored.response)
     values = {
         "status": stored.status,
         "response": response,
         "used_at": time.time(),
-        "kept_bytes": kept.size(json.dumps(stored.input), response),
+        "kept_bytes": kept.size(json_writing.text(stored.input), response),
     }
     done = connection.execute(
         update(table).where(table.c.id == stored.id, table.c.status.in_(OPEN)).values(values)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .. import threads
 from ..errors import InvalidRequest
 from ..schemas import (
     HISTORY,
@@ -120,19 +121,19 @@ def messages(items: Iterable[Item], instructions: str | None = None) -> list[dic
 
     Raises InvalidRequest for a function's output without its call.
     """
+    system = [instructions] if instructions else []
     told: list[dict[str, Any]] = []
-    if instructions:
-        told.append({"role": "system", "content": instructions})
     called: set[str] = set()
     for item in items:
+        threads.give_way()
         match item["type"]:
             case "message":
                 role = "system" if item["role"] in _SPEAKS_FIRST else item["role"]
-                message = {"role": role, "content": _content(item["content"])}
-                if role == "system" and _joins(told, message):
-                    told[-1]["content"] += f"\n\n{message['content']}"
+                content = _content(item["content"])
+                if role == "system" and not told and isinstance(content, str):
+                    system.append(content)
                 else:
-                    told.append(message)
+                    told.append({"role": role, "content": content})
             case "function_call":
                 called.add(item["call_id"])
                 call = {
@@ -157,16 +158,7 @@ def messages(items: Iterable[Item], instructions: str | None = None) -> list[dic
                         "content": _content(item["output"]),
                     }
                 )
-    return told
-
-
-def _joins(told: Sequence[Mapping[str, Any]], message: Mapping[str, Any]) -> bool:
-    return (
-        len(told) == 1
-        and told[0]["role"] == "system"
-        and isinstance(told[0]["content"], str)
-        and isinstance(message["content"], str)
-    )
+    return [{"role": "system", "content": "\n\n".join(system)}, *told] if system else told
 
 
 def _content(content: str | Sequence[Item]) -> str | list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue
 from pydantic_core import from_json
 
-from .base import LARGEST, CollectionName, PartName, Request, Response
+from .base import LARGEST, CollectionName, Json, PartName, Request, Response
 from .jobs import JobIdentifier, PendingCall
 from .json_schema import JsonSchemaObject
 from .rag import Source
@@ -35,7 +35,7 @@ class RunAgentRequest(Request):
     approve: Literal["writes"] | None = Field(
         None, description="writes: the run is a job, and tools that write wait for approval"
     )
-    input: dict[str, JsonValue] | None = Field(None, description="input in the shape that the agent takes")
+    input: dict[str, Json] | None = Field(None, description="input in the shape that the agent takes")
     model: str | None = Field(None, min_length=1, description="the chat model, if not the default")
     max_steps: int | None = Field(
         None, ge=1, le=10_000, description="most calls of models and tools; AGENT_STEPS"

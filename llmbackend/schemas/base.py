@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from .. import errors, threads
+from .. import errors, json_writing, threads
 
 
 def form(pattern: str, should_be: str) -> str:
@@ -60,6 +60,8 @@ PRINTABLE = form(r"^[^\x00-\x1f\x7f\ufffd]*$", "without control characters")
 LARGEST = 2**53 - 1
 """The largest integer that JSON readers keep exactly; databases and engines accept it, too."""
 MEDIA_URL = form(r"^(https?://|data:)", "a URL that begins with https://, http:// or data:")
+Json = Any
+"""Any value of a request, which is JSON already: checking and copying a large one again would take long."""
 BASE64 = {"type": "string", "contentEncoding": "base64"}
 
 
@@ -113,6 +115,31 @@ class Request(BaseModel):
         """Pydantic holds the interpreter's lock while it makes thousands of these; a call of Python, like this one, releases it."""
         threads.give_way()
         return self
+
+    def wire(self) -> dict[str, Any]:
+        """Like `model_dump(exclude_unset=True, exclude_none=True, by_alias=True)`, which copies the JSON of all fields and
+        holds the interpreter's lock meanwhile.
+        """
+        threads.give_way()
+        told = {}
+        for name, field in type(self).model_fields.items():
+            if name in self.model_fields_set and not field.exclude:
+                value = getattr(self, name)
+                if isinstance(value, Request):
+                    value = value.wire()
+                elif isinstance(value, list):
+                    value = [one.wire() if isinstance(one, Request) else one for one in value]
+                if value is not None:
+                    told[field.alias or name] = value
+        return told
+
+    def as_json(self) -> str:
+        """Like `model_dump_json(by_alias=True)`, which holds the interpreter's lock until all is written."""
+        written = bytearray()
+        for piece in json_writing.fields(self):
+            threads.give_way()
+            written += piece
+        return written.decode()
 
 
 class Response(BaseModel):

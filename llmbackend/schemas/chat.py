@@ -9,7 +9,7 @@ of its thoughts, Anthropic the thoughts. Fields in there that name a server or a
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -17,11 +17,11 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    JsonValue,
     model_validator,
 )
 
-from .base import MEDIA_URL, NullIs, Request, Response
+from .. import json_writing, threads
+from .base import MEDIA_URL, Json, NullIs, Request, Response
 from .json_schema import JsonSchemaObject
 
 MESSAGES = 10_000
@@ -29,7 +29,7 @@ MESSAGES = 10_000
 
 TOOLS = 1000
 
-LeftOut = Annotated[JsonValue, Field(exclude=True)]
+LeftOut = Annotated[Json, Field(exclude=True)]
 """Accepted for clients that send it, and not passed on."""
 
 CAME_CHARACTERS = 2**20
@@ -55,6 +55,7 @@ def _as_it_came(value: Any) -> Any:
     size = 0
     left: list[tuple[Any, int]] = [(value, 1)]
     while left:
+        threads.give_way()
         node, level = left.pop()
         if level > CAME_LEVELS:
             raise ValueError(f"is nested more than {CAME_LEVELS} deep: leave it out")
@@ -72,13 +73,13 @@ def _as_it_came(value: Any) -> Any:
     return None if value in ({}, [], "") else value
 
 
-AsItCame = Annotated[JsonValue, AfterValidator(_as_it_came)]
+AsItCame = Annotated[Json, AfterValidator(_as_it_came)]
 """What a server put into its own message."""
 
 _NONE_FOR_EMPTY = BeforeValidator(lambda value: None if value == [] else value)
 _AS_TEXT = BeforeValidator(
-    lambda value: json.dumps(value) if isinstance(value, dict) else value,
-    json_schema_input_type=str | dict[str, JsonValue],
+    lambda value: json_writing.text(value) if isinstance(value, dict) else value,
+    json_schema_input_type=str | dict[str, Json],
 )
 
 
@@ -279,6 +280,15 @@ class StructuredOutputs(Request):
 
 Stop = Annotated[str, Field(max_length=1000)]
 
+PART = 32
+"""Characters that take as long to write out as a part of a message."""
+
+
+def parts(turns: Iterable[Any]) -> int:
+    """How many turns of a conversation there are, and parts of them."""
+    return sum(1 + (len(one.content) if isinstance(one.content, list) else 0) for one in turns)
+
+
 HISTORY = 100
 """Most earlier messages that a question may come with."""
 
@@ -337,6 +347,12 @@ class ChatRequest(Request):
     audio: Annotated[None, _refused("replies are text here, not speech")] = None
     web_search_options: Annotated[None, _refused("models do not search the web here: pass a tool")] = None
     moderation: Annotated[None, _refused("there is no moderation model here")] = None
+
+    @property
+    def length(self) -> int:
+        """How many characters take as long to write out as all its messages, parts, tools, and calls of these."""
+        calls = sum(len(one.tool_calls) for one in self.messages if one.tool_calls)
+        return PART * (parts(self.messages) + calls + len(self.tools or ()))
 
     @model_validator(mode="after")
     def _a_shape_is_for_one_whole_reply(self) -> ChatRequest:

@@ -9,10 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     Field,
-    JsonValue,
 )
 
-from .base import LARGEST, PRINTABLE, Request, Response, form
+from .base import LARGEST, PRINTABLE, Json, Request, Response, form
 
 # Jobs
 
@@ -36,7 +35,7 @@ def _moment(value: str) -> str:
 
 class SubmitJobRequest(Request):
     job_type: str = Field(max_length=64, pattern=PRINTABLE)
-    params: dict[str, JsonValue]
+    params: dict[str, Json]
     priority: int = Field(0, ge=-100, le=100, description="among the owner's jobs; higher ones run sooner")
     run_at: Annotated[str, Field(max_length=64, pattern=PRINTABLE), AfterValidator(_moment)] | None = Field(
         None,
@@ -198,7 +197,7 @@ class SetScheduleRequest(Request):
         examples=["30 2 * * MON-FRI"],
     )
     job_type: str = Field(max_length=64, pattern=PRINTABLE)
-    params: dict[str, JsonValue]
+    params: dict[str, Json]
     timezone: str = Field("UTC", max_length=64, pattern=PRINTABLE)
     priority: int = Field(0, ge=-100, le=100)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, JsonValue
+from pydantic import AfterValidator, Field
+
+from .base import Json
 
 # Qdrant Edge cannot read its log again where metadata is nested 123 deep or more. Every chunk of a document has a copy,
 # and Edge converts it with the interpreter's lock held, hence the other two.
@@ -77,7 +79,7 @@ def _at(what: str, place: tuple[str, ...]) -> str:
 
 
 Metadata = Annotated[
-    dict[str, JsonValue],
+    dict[str, Json],
     AfterValidator(storable),
     Field(
         description=f"nested at most {METADATA_DEPTH} deep, with at most {VALUES:,} values and {BYTES:,} bytes in all; "
@@ -107,14 +109,14 @@ def _place(given: dict[str, Any]) -> dict[str, Any]:
     return storable(given, "place", PLACE_BYTES)
 
 
-ChunkPlace = Annotated[dict[str, JsonValue], AfterValidator(_place)]
+ChunkPlace = Annotated[dict[str, Json], AfterValidator(_place)]
 
 Filters = Annotated[
-    dict[str, JsonValue],
+    dict[str, Json],
     Field(
         description="conditions on metadata, all of which must hold: {field: value}, {field: [any of these]}, {field: {gte, gt, lte, lt}}, "
         "bounds being numbers or times (RFC 3339), {field: {exists: true or false}}, {field: {not: …}}; a field within "
         "a field is author.name, and authors[].name within a list; and {and: [filters, …]}, {or: [filters, …]}, "
-        "{not: filters}; at most 32 conditions, 1,000 values in lists, and 16 levels"
+        "{not: filters}; at most 32 conditions, 1,000 values in lists, 262,144 characters, and 16 levels"
     ),
 ]

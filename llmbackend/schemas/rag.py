@@ -19,7 +19,16 @@ from pydantic import (
     model_validator,
 )
 
-from .base import BASE64, CollectionName, DocumentId, PartName, Question, Request, Response
+from .base import (
+    BASE64,
+    CollectionName,
+    DocumentId,
+    PartName,
+    Question,
+    Request,
+    Response,
+    letting_others_run,
+)
 from .chat import HISTORY, Message
 from .metadata import ChunkPlace, Filters, Metadata, storable
 
@@ -106,10 +115,22 @@ def _file_name(name: str) -> str:
 
 
 def _from_base64(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    content = bytearray()
     try:
-        return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+        for start in range(0, len(value), BASE64_PIECE):
+            letting_others_run(value)
+            if content and len(content) % 3:
+                raise ValueError("there is more behind its end")
+            content += base64.b64decode(value[start : start + BASE64_PIECE], validate=True)
     except ValueError:
         raise ValueError("must be base64") from None
+    return bytes(content)
+
+
+BASE64_PIECE = 2**22
+"""Characters that are read at once, with the interpreter's lock held: a multiple of 4."""
 
 
 FileName = Annotated[DocumentId, AfterValidator(_file_name)]

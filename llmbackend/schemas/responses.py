@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
 from .base import MEDIA_URL, CollectionName, NullIs, PartName, Request, Response, form
-from .chat import MESSAGES, TOOLS, LeftOut, _refused
+from .chat import MESSAGES, PART, TOOLS, LeftOut, _refused, parts
 from .json_schema import JsonSchemaObject
 from .metadata import Filters
 
@@ -301,6 +301,11 @@ class RespondRequest(Request):
         if self.background and not self.store:
             raise ValueError("background needs store: it could not be read afterwards")
         return self
+
+    @property
+    def length(self) -> int:
+        """How many characters take as long to write out as all its items, and their parts."""
+        return 0 if isinstance(self.input, str) else PART * parts(self.input)
 
     @property
     def file_searches(self) -> list[ResponseTool]:

@@ -86,7 +86,11 @@ def test_keys_and_schedules_are_their_owners(tmp_path: Path) -> None:
 def test_results_are_kept_for_their_time(tmp_path: Path) -> None:
     with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
         job_id = client.submit_job("count_words", {"texts": ["a b"]})
-        client.wait_for_job(job_id, 60)
+        result = client.wait_for_job(job_id, 60)
+        assert result == client.get_job_result(job_id) == client.get_job_status(job_id).result
+    with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
+        for _ in range(2):  # reading it leaves it there
+            assert client.get_job_result(job_id) == client.wait_for_job(job_id) == result
     options = Settings(data_dir=tmp_path, job_result_days=1e-9)
     with LLMBackendClient(transport=LocalTransport(options)) as client:
         job = client.get_job_status(job_id)

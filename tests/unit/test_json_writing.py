@@ -89,10 +89,56 @@ def test_what_is_sent_to_models_is_what_json_writes(value: Any, monkeypatch: pyt
     """On the event loop, a message of 45 MB held up everything else for 140 ms."""
     dumps, sizes = json.dumps, list[int]()
 
-    def counted(value: Any) -> str:
-        sizes.append(len(written := dumps(value)))
+    def counted(value: Any, **how: Any) -> str:
+        sizes.append(len(written := dumps(value, **how)))
         return written
 
     monkeypatch.setattr(json_writing.json, "dumps", counted)
     assert asyncio.run(json_writing.dumps(value)) == dumps(value).encode()
     assert max(sizes) <= 12 * json_writing.PIECE, "a character may take twelve"
+
+
+LONG = 'é"\n\u2028' * json_writing.PIECE
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        schemas.RagIngestRequest(collection="c", documents=["small"]),
+        schemas.RagIngestRequest(collection="c", documents=["a", LONG, "b"]),
+        schemas.RagIngestRequest(collection="c", documents=["some words"] * 100_000),
+        schemas.RagIngestRequest(
+            collection="c",
+            documents=[
+                schemas.Document(
+                    id=f"{n}", text="some words", metadata={"a": [None, 1.5, {"b": "ü"}], "n": n}
+                )
+                for n in range(4000)
+            ],
+        ),
+        schemas.RagIngestRequest(
+            collection="c",
+            documents=[
+                schemas.Document(
+                    id="a", chunks=[schemas.GivenChunk(text="words " * 9, metadata={"n": 1})] * 9000
+                )
+            ],
+        ),
+        schemas.BatchChatParams(prompts=["a"], schema={"type": "string", "enum": ["word"] * 30_000}),
+        schemas.BatchChatParams(prompts=[[schemas.Message(role="user", content=LONG)]] * 2),
+    ],
+    ids=["small", "a long text", "texts", "documents", "chunks", "a schema", "prompts"],
+)
+def test_params_are_written_as_pydantic_does(
+    params: schemas.Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = list[int]()
+    to_json = json_writing.to_json
+
+    def counted(value: Any, **how: Any) -> bytes:
+        sizes.append(len(written := to_json(value, **how)))
+        return written
+
+    monkeypatch.setattr(json_writing, "to_json", counted)
+    assert params.as_json() == params.model_dump_json(by_alias=True)
+    assert max(sizes) <= 12 * json_writing.PIECE, "a character may take six, and others are beside it"
