@@ -87,10 +87,11 @@ def test_results_are_kept_for_their_time(tmp_path: Path) -> None:
     with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
         job_id = client.submit_job("count_words", {"texts": ["a b"]})
         result = client.wait_for_job(job_id, 60)
-        assert result == client.get_job_result(job_id) == client.get_job_status(job_id).result
+        page = client.get_job_result(job_id)
+        assert page.rows == result["words"] == [{"text": "a b", "words": 2}]
     with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
         for _ in range(2):  # reading it leaves it there
-            assert client.get_job_result(job_id) == client.wait_for_job(job_id) == result
+            assert (client.wait_for_job(job_id), client.get_job_result(job_id)) == (result, page)
     options = Settings(data_dir=tmp_path, job_result_days=1e-9)
     with LLMBackendClient(transport=LocalTransport(options)) as client:
         job = client.get_job_status(job_id)
