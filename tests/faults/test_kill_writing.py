@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,11 @@ def _documents(edition: int) -> dict[str, dict[str, Any]]:
     }
 
 
+@cache
+def _passages(name: str, text: str) -> list[str]:
+    return [chunk.text for chunk in split(Document(id=name, text=text), "", SIZE, 0)]
+
+
 @contextmanager
 def _open(folder: Path) -> Iterator[LLMBackendClient]:
     with LLMBackendClient(transport=LocalTransport(Settings(data_dir=folder / "data"))) as client:
@@ -86,6 +92,9 @@ def _assert_whole(client: LLMBackendClient, allowed: list[dict[str, dict[str, An
     Returns how many there are.
     """
     listed = {one.id: one for one in client.list_documents("reports")}
+    passages: dict[str, list[Any]] = {name: [] for name in listed}
+    for chunk in client.list_chunks("reports"):  # one more than a document has would be told, too
+        passages[chunk.document_id].append(chunk)
     for name in set().union(*allowed):
         assert name in listed or any(name not in edition for edition in allowed), f"{name} is lost"
     chunks = 0
@@ -95,13 +104,18 @@ def _assert_whole(client: LLMBackendClient, allowed: list[dict[str, dict[str, An
             for edition in allowed
             if name in edition and edition[name]["metadata"] == one.metadata
         ]
-        expected = [chunk.text for chunk in split(Document(**given), "", SIZE, 0)]
-        hits = client.rag_search(
-            "report", "reports", mode="dense", top_k=1000, filters={"number": one.metadata["number"]}
-        )
-        assert [hit.text for hit in sorted(hits, key=lambda hit: hit.chunk)] == expected
+        expected = _passages(name, given["text"])
+        stored = sorted(passages[name], key=lambda chunk: chunk.chunk)
+        assert [chunk.text for chunk in stored] == expected
+        assert {json.dumps(chunk.metadata) for chunk in stored} == {json.dumps(one.metadata)}
         assert one.chunks == len(expected)
         chunks += len(expected)
+        number = one.metadata["number"]
+        if number % 20 == 0:  # they are found by vectors and by a filter, too
+            hits = client.rag_search(
+                "report", "reports", mode="dense", top_k=1000, filters={"number": number}
+            )
+            assert [hit.text for hit in sorted(hits, key=lambda hit: hit.chunk)] == expected
     info = client.get_collection("reports")  # counts points, orphans among them
     assert (info.documents, info.chunks) == (len(listed), chunks)
     return len(listed)
