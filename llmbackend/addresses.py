@@ -27,6 +27,9 @@ _NAME = re.compile(
     r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?"
 )
 _NUMBER = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)\.?$", re.IGNORECASE)
+_SPECIAL = tuple(
+    map(ipaddress.IPv4Network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32"))
+)  # Protocol assignments, global to older Pythons, and 6to4 relays; Oracle's and Azure's metadata services among them.
 _UNICAST = ipaddress.IPv6Network("2000::/3")
 _TUNNELS = (ipaddress.IPv6Network("2001::/32"), ipaddress.IPv6Network("2002::/16"))  # Teredo, 6to4
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -54,7 +57,8 @@ def is_public(address: str) -> bool:
             or (int(found) >> 32) & 0xFFFFFFFF in _ISATAP
         ):
             return False
-    return found.is_global and not found.is_multicast
+    special = isinstance(found, ipaddress.IPv4Address) and any(found in net for net in _SPECIAL)
+    return found.is_global and not found.is_multicast and not special
 
 
 def parsed(url: str, name: str, *, private: bool) -> yarl.URL:
