@@ -55,6 +55,8 @@ class ParsingPool:
         For an inner file without text there is the reason. Raises Unreadable with the reason for the file itself,
         BackendError if a parser is not installed.
         """
+        if not data and PurePosixPath(name).suffix.lower() not in READERS:
+            raise Unreadable("empty")  # thousands of them need no process
         async with self._places.held(tracing.project()):
             if self._idle and self._idle[-1].readers != _own_readers():
                 self._end_idle()  # a reader was registered since they were started

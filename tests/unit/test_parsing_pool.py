@@ -80,6 +80,17 @@ def test_processes_are_kept_for_the_next_file() -> None:
     _run(work)
 
 
+def test_an_empty_file_needs_no_process() -> None:
+    async def work() -> None:
+        async with _pool() as pool:
+            for name in ("a.txt", "b.PDF", "c", "d.unknown"):
+                with pytest.raises(Unreadable, match=r"^empty$"):
+                    await pool.parse(name, b"")
+            assert _children() == {}
+
+    _run(work)
+
+
 def test_modules_in_the_working_directory_are_not_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
