@@ -27,6 +27,8 @@ from llm_client import (
     Unauthorized,
 )
 
+from .alike import alike, did_you_mean
+
 __all__ = [
     "BackendError",
     "BackendTimeout",
@@ -76,6 +78,12 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
     # For a union, an error inside one type says more than that the input is not one of the others.
     within = {tuple(item["loc"][:end]) for item in found for end in range(len(item["loc"]))}
     found = [it for it in found if not it["type"].endswith("_type") or tuple(it["loc"]) not in within]
+    missing = [item["loc"] for item in found if item["type"] == "missing"]
+    for item in found:
+        if item["type"] == "extra_forbidden":
+            *parent, name = item["loc"]
+            near = alike(str(name), [str(one[-1]) for one in missing if one[:-1] == parent])
+            item["msg"] += f": {did_you_mean(near)}" if near else ""
     places = [
         f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg'].removeprefix('Value error, ')}"
         for item in found

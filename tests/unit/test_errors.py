@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from llmbackend import InvalidRequest, LLMBackendClient, LLMBackendError, StreamInterrupted, TransportError
 from llmbackend import errors as core
 from llmbackend.errors import invalid
-from llmbackend.schemas import RagIngestRequest
+from llmbackend.schemas import AnalyzeRequest, RagIngestRequest
 
 
 def _tree(kind: type[LLMBackendError]) -> list[type[LLMBackendError]]:
@@ -98,6 +98,13 @@ def test_of_a_text_or_an_object_the_one_that_was_meant_is_told(document: object,
     with pytest.raises(ValidationError) as caught:
         RagIngestRequest.model_validate({"collection": "c", "documents": [document]})
     assert invalid(caught.value, "rag_ingest").message == f"rag_ingest: {told}"
+
+
+def test_a_field_that_is_not_known_is_told_with_the_one_that_was_meant() -> None:
+    with pytest.raises(ValidationError) as caught:
+        AnalyzeRequest.model_validate({"txt": "a"})
+    told = "text: Field required; txt: Extra inputs are not permitted: did you mean 'text'?"
+    assert invalid(caught.value, "analyze_document").message == f"analyze_document: {told}"
 
 
 @dataclasses.dataclass
