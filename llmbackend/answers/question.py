@@ -11,7 +11,12 @@ from ..text.words import UNSPACED, WRITTEN
 
 _RUN = re.compile(f"[{UNSPACED}]+")  # 契約E-03の金額 has the code E-03
 _FRACTION = re.compile(r"(?<![/\d])\d+/\d+(?![/\d])")  # 2024/915, but no date
-_GROUP = re.compile(r"[^\W\d_]+|\d+")
+_PART = re.compile(
+    r"(?:§+|№|\b(?:section|article|paragraph|clause|chapter|rule|part|annex|appendix|table|figure|room|line|item|number|no))"
+    r"\W{0,2}\d{1,3}[a-z]?\b",
+    re.IGNORECASE,
+)  # section 13: as exact as a code
+_GROUP = re.compile(r"[^\W\d_]+|\d+|[§№]+")
 _MEASURE = re.compile(r"\d+(?:[a-z]{1,2}|-[a-z]+)", re.IGNORECASE)  # 4th, 9am, 30-day
 _YEAR = re.compile(r"(?:19|20)\d\d")
 
@@ -43,6 +48,9 @@ class Question:
         self._patterns = {
             word: _pattern(word) for place, word in enumerate(words) if _is_exact(word, place == 0)
         }
+        parts = _PART.findall(question)
+        self._patterns |= {part: _pattern(part) for part in parts}
+        self._codes = {word for word in self._patterns if word in parts or _is_code(word)}
         self._rare: dict[str, float] = {}
         self.missing: list[str] = []
         """Codes of the question that no passage has."""
@@ -52,7 +60,9 @@ class Question:
             count = sum(pattern.search(passage) is not None for passage in passages)
             if count:
                 self._rare[word] = math.log(1 + len(passages) / count)
-            elif _is_code(word):
+            elif word in parts:
+                continue  # it may be written in another way: § 13
+            elif word in self._codes:
                 self.missing.append(word)
             else:
                 self.unknown.append(word)
@@ -60,7 +70,7 @@ class Question:
     @property
     def has_code(self) -> bool:
         """Whether it has a code that some passage has too."""
-        return any(map(_is_code, self._rare))
+        return not self._codes.isdisjoint(self._rare)
 
     def tells(self, word: str) -> bool:
         """Whether a word of it, in small letters, tells what is asked for."""
@@ -79,7 +89,7 @@ class Question:
 
     def coded(self, text: str) -> float:
         """The same of its codes alone."""
-        return self._share({word: rare for word, rare in self._rare.items() if _is_code(word)}, text)
+        return self._share({word: rare for word, rare in self._rare.items() if word in self._codes}, text)
 
     def _share(self, rare: Mapping[str, float], text: str) -> float:
         whole = sum(rare.values())

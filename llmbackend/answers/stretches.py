@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from ..text.sentences import stems
 from .fitting import Quote
 from .layout import Laid
 from .passages import above
@@ -20,6 +21,9 @@ _SPACE = re.compile(r"[ \t\r\n\f\v]+")  # not those that hold a number together
 ROOM = 1.25
 """How far a stretch may exceed its words to finish its paragraph, as a factor."""
 
+
+LEAST = 15
+"""Words of a stretch that are worth quoting."""
 
 SECOND = 0.75
 """A second passage is quoted too if its score is at least this share of the first's."""
@@ -55,7 +59,7 @@ def stretches(asked: set[str], hits: list[Laid], quotes: list[Quote], length: Le
     """A stretch of the best passage, then of the next ones that add something, each below its relevant headings."""
     told: list[Stretch] = []
     said: set[str] = set()
-    left = length.all
+    left, used = length.all, 0
     for quote in quotes:
         hit = hits[quote.text]
         if told and quote.score < SECOND * quotes[0].score:
@@ -66,9 +70,9 @@ def stretches(asked: set[str], hits: list[Laid], quotes: list[Quote], length: Le
         if told and hit.plain(best) in said:
             continue
         last = len(told) == length.stretches - 1
-        most = length.most - (length.all - left)
         question = hit.question(best)
-        most -= size(question)
+        headings = [one for one in hit.above[best] if one == question or asked & stems(one)]
+        most = max(LEAST, length.most - used - sum(map(size, headings)))
         chosen = around(hit.text, hit.parts, best, left if last else length.first, most)
         chosen = [place for place in chosen if hit.plain(place) not in said]
         if not chosen:
@@ -80,7 +84,8 @@ def stretches(asked: set[str], hits: list[Laid], quotes: list[Quote], length: Le
             headings.append(question)
         told.append(Stretch(quote.text, "\n\n".join([*headings, text])))
         left -= size(text)
-        if last or left < 15:
+        used += size(told[-1].text)
+        if last or min(left, length.most - used) < LEAST:
             break
     return told
 

@@ -320,3 +320,17 @@ def test_an_answer_of_an_faq_is_told_below_its_question(client: LLMBackendClient
     assert answer == (
         "In the documents' own words:\n\nMay I keep hens?\n\nUp to five, if the neighbours agree. [1]"
     )
+
+
+def test_a_numbered_part_is_as_exact_as_a_code(client: LLMBackendClient, collection: str) -> None:
+    for_what = ("water", "noise", "waste", "traffic")
+    texts = [
+        f"Section {number}. The fee for {for_what[number % 4]} is {100 + number * 37 % 997} dollars and is due by day "
+        f"{number % 28 + 1} of the month."
+        for number in range(1, 60)
+    ]
+    client.rag_ingest(texts, collection)
+    for number in (7, 23, 41):
+        answer = client.rag_query(f"What is the fee under section {number}?", collection)
+        assert answer.found
+        assert f"{100 + number * 37 % 997} dollars" in answer.split("[1]")[0]
