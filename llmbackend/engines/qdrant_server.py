@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import threads
 from ..errors import (
@@ -26,7 +26,7 @@ from ..errors import (
 from .bm25 import Sparse
 from .filters import Condition
 from .indexes import FieldType, Indexes, in_points
-from .interface import Layout, Physical, Scored, VectorIndex
+from .interface import Found, Layout, List, Mode, Physical, Scored, VectorIndex, one_version
 from .qdrant import (
     DENSE,
     HNSW_EF_CONSTRUCT,
@@ -36,12 +36,17 @@ from .qdrant import (
     Dense,
     Point,
     QdrantIndex,
+    chunk_of,
 )
 from .qdrant_connection import Ask, Connection, Result
 from .qdrant_limits import Limits
 from .qdrant_payload_indexes import OWN_FIELDS, PayloadIndexes
 from .qdrant_requests import batches, records, too_large
 from .qdrant_server_syntax import ServerSyntax
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
@@ -412,6 +417,42 @@ class QdrantServerIndex(QdrantIndex):
         old = self._syntax.range("superseded", {"gte": 1, "lte": time.time_ns() - seconds * 1e9})
         self._delete(self._syntax.group(must=[old]), again=again)
 
+    def lists(
+        self,
+        text: str,
+        vector: NDArray[np.float32] | None,
+        which: Sequence[List],
+        limit: int,
+        conditions: Sequence[Condition] = (),
+        *,
+        current: bool = False,
+    ) -> dict[List, list[Scored]]:
+        # While there are superseded points, passing over them costs less than to ask again.
+        current = current or (self._sweeper is not None and self._limits.conditions is None)
+        return super().lists(text, vector, which, limit, conditions, current=current)
+
+    def search(
+        self,
+        text: str,
+        vector: NDArray[np.float32] | None,
+        *,
+        mode: Mode,
+        top_k: int,
+        conditions: Sequence[Condition] = (),
+        weight: float = 1.0,
+    ) -> list[Found]:
+        if mode != "hybrid" and self._sweeper is None and top_k <= self._within(top_k):
+            # Of one list, these are the hits, which come with their payloads in one answer.
+            must = [self._condition(one) for one in conditions]
+            where = self._syntax.group(must=must) if must else None
+            found = self._query(self._vector(mode, text, vector), top_k, where, payload=True)
+            hits = [Found(chunk_of(one.payload), one.score, {mode: one.score}) for one in found]
+            chunks = [hit.chunk for hit in hits]
+            whole = len(one_version(dict(enumerate(chunks)))) == top_k  # else some may just have been deleted
+            if whole and not any(chunk.superseded for chunk in chunks):
+                return hits
+        return super().search(text, vector, mode=mode, top_k=top_k, conditions=conditions, weight=weight)
+
     def _nearest(
         self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, conditions: Sequence[Condition]
     ) -> list[list[Scored]]:
@@ -433,6 +474,11 @@ class QdrantServerIndex(QdrantIndex):
         self, start: int, vector: Dense | Sparse, limit: int, where: Any
     ) -> dict[uuid.UUID, float]:
         """As many of the nearest, but for the first so many, as an answer may have."""
+        return {uuid.UUID(point.id): point.score for point in self._query(vector, limit, where, start)}
+
+    def _query(
+        self, vector: Dense | Sparse, limit: int, where: Any, start: int = 0, *, payload: bool = False
+    ) -> Sequence[Any]:
         from qdrant_client import models
 
         query: Any = vector
@@ -447,10 +493,11 @@ class QdrantServerIndex(QdrantIndex):
                 limit=self._within(limit),
                 search_params=None if isinstance(vector, Sparse) else self._search_params,
                 offset=start or None,
-                with_payload=False,
+                with_payload=payload,
             )
         )
-        return {uuid.UUID(point.id): point.score for point in answer.points}
+        points: Sequence[Any] = answer.points
+        return points
 
     @property
     def _search_params(self) -> Any:

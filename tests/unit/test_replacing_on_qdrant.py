@@ -216,3 +216,25 @@ def test_a_clock_that_is_behind_loses_no_write(tmp_path: Path, monkeypatch: pyte
     assert [head.hash for head in first.documents(10, None).heads] == ["second"]
     first.close()
     second.close()
+
+
+def test_a_search_asks_the_server_no_more_often_than_it_needs(
+    client: LLMBackendClient, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qdrant_server, "GRACE", 600.0)  # what is superseded stays for the whole test
+
+    def sheets(edition: str) -> list[dict[str, Any]]:
+        return [{"id": f"d{n}", "text": f"Sheet {n} of the {edition} edition."} for n in range(30)]
+
+    def asked(mode: Any) -> list[str]:
+        server.client.calls.clear()
+        assert len(client.rag_search("sheet", "sheets", mode=mode, top_k=3)) == 3
+        return sorted(server.client.calls)
+
+    client.rag_ingest(sheets("first"), "sheets")
+    asked("hybrid")
+    assert asked("dense") == asked("sparse") == ["query_points"]
+    assert asked("hybrid") == ["query_points", "query_points", "retrieve"]
+    client.rag_ingest(sheets("second"), "sheets")
+    assert asked("hybrid") == ["query_points", "query_points", "retrieve"]
+    assert asked("dense") == ["query_points", "retrieve"]

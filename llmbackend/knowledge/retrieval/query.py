@@ -120,7 +120,8 @@ class Query:
 
     async def _found(self, limit: int) -> list[Candidate]:
         collection = self.collections[0]
-        if len(self.collections) > 1 or collection.shared or self.ahead:
+        lists_at_once = collection.shared and self.mode == "hybrid"
+        if len(self.collections) > 1 or lists_at_once or self.ahead:
             return await self._together(limit)
         found = await collection.search(
             self.text, self.vector, mode=self.mode, top_k=limit, conditions=self.where, weight=self.weight
