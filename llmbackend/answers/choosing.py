@@ -171,7 +171,11 @@ def _scores(
 
 async def _words(judge: Judge, asked: Question, texts: list[str]) -> NDArray[np.float32]:
     """How near each text comes to each word of the question that tells what is asked for."""
+    import numpy as np
+
     words, nearest = await judge.words(asked.text, texts)
+    if not words:  # of "\u200b", say
+        return np.zeros((len(texts), 1), np.float32)
     telling = [place for place, word in enumerate(words) if asked.tells(word)] or [*range(len(words))]
     return nearest[:, telling]
 

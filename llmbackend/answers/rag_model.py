@@ -22,11 +22,18 @@ def query(request: ChatRequest) -> InstructedQuery:
 
     What system and developer messages say is for the model that writes the answer.
 
-    Raises InvalidRequest if there is no user message or it is empty, NotFound if no collection can have that name.
+    Raises InvalidRequest if there is no user message or it is empty, or functions or a shape are asked for, NotFound if
+    no collection can have that name.
     """
     model = request.model or ""
-    if request.json_schema is not None:
-        raise InvalidRequest(f"schema: {model} answers in words and quotes: ask a chat model")
+    for field, wanted in (
+        ("schema", request.json_schema is not None),
+        ("response_format", request.response_format and request.response_format.type != "text"),
+    ):
+        if wanted:
+            raise InvalidRequest(f"{field}: {model} answers in words and quotes: ask a chat model")
+    if request.tools and request.tool_choice != "none":
+        raise InvalidRequest(f"tools: {model} calls no functions: ask a chat model, or leave them out")
     turns = [message for message in request.messages if message.role in ("user", "assistant")]
     while turns and turns[-1].role != "user":
         turns.pop()

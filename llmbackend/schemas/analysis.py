@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from .base import Request, Response, form
+from .base import NOT_BLANK, Request, Response
 
 Sentiment = Literal["positive", "negative", "neutral", "mixed"]
 
 
 class AnalyzeRequest(Request):
-    text: str = Field(pattern=form(r"\S", "a text, not white space alone"), description="not blank")
+    text: str = Field(pattern=NOT_BLANK, description="not blank")
 
 
 class Span(Response):

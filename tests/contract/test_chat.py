@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from functools import partial
 from typing import Any, Literal
 
 import pytest
@@ -195,7 +196,19 @@ def test_what_is_no_schema_is_refused(client: LLMBackendClient, schema: Any) -> 
     assert caught.value.details["errors"][0]["loc"][-1] == "type"
 
 
-def test_a_collection_does_not_answer_in_a_shape(client: LLMBackendClient, collection: str) -> None:
+def test_a_collection_does_not_answer_in_a_shape_or_by_calls(
+    client: LLMBackendClient, collection: str
+) -> None:
     client.rag_ingest("The harbour was dredged in 1911.", collection)
-    with pytest.raises(InvalidRequest, match="schema"):
-        client.chat("When was the harbour dredged?", model=f"rag/{collection}", schema=TICKET)
+    messages = [{"role": "user", "content": "When was the harbour dredged?"}]
+    asked = partial(client._call, "chat", messages=messages, model=f"rag/{collection}")
+    tools = [{"type": "function", "function": {"name": "dredge"}}]
+    for field, wanted in {
+        "schema": {"schema": TICKET},
+        "response_format": {"response_format": {"type": "json_object"}},
+        "tools": {"tools": tools},
+    }.items():
+        with pytest.raises(InvalidRequest, match=field):
+            asked(**wanted)
+    reply = asked(tools=tools, tool_choice="none", response_format={"type": "text"})
+    assert "1911" in reply["choices"][0]["message"]["content"]

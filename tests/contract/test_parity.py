@@ -145,6 +145,11 @@ CALLS: dict[str, Call] = {
     "evaluate: a fraction as k": lambda c: c.evaluate(NAME, [{"question": "x", "gold": "y"}], k=2.5),
     "evaluate: a graded fraction": lambda c: c.evaluate(NAME, [{"question": "x", "gold": {"y": 0.5}}]),
     "evaluate: a tuple as gold": lambda c: c.evaluate(NAME, [{"question": "x", "gold": ("y", "z")}]),
+    **{
+        f"query: {text!r}": lambda c, text=text: len(c.rag_query(text, NAME))
+        for text in (" ", "\n", "\xa0", "\u200b", "\0", "\ufffd", "???", "😀", "—")
+    },
+    "search: white space": lambda c: c.rag_search(" ", NAME),
     "query: streamed and unknown": lambda c: c.rag_query("x", "nowhere", stream=True),
     "documents: limit 0": lambda c: c._call("list_documents", collection=NAME, limit=0),
     "documents: a fraction as limit": lambda c: c.list_documents(NAME, limit=2.5),
