@@ -20,7 +20,6 @@ from llmbackend import LLMBackendClient, cli
 from llmbackend.jobs.registry import TYPES
 from llmbackend.plugins import AGENTS, NODE_PARSERS, POSTPROCESSORS, READERS, RETRIEVERS, TOOLS
 from llmbackend.settings import Settings
-from tests.contract.test_readme import examples
 from tests.server import KEY
 
 ROOT = Path(__file__).parents[2]
@@ -41,13 +40,14 @@ CONTRACTS = [
 
 
 def _blocks(page: str, language: str) -> list[str]:
-    """Those that are to be run. Of the README, tests/contract/test_readme.py runs the first ones on both transports."""
-    found = [
+    """Those that are to be run. The README's Python is run by tests/contract/test_readme.py, on both transports."""
+    if (page, language) == ("README.md", "python"):
+        return []
+    return [
         block["code"]
         for block in BLOCK.finditer(PAGES[page])
         if block["language"] == language and not block["why"]
     ]
-    return [code for code in found if page != "README.md" or code not in examples()]
 
 
 def _pages(language: str) -> list[str]:
@@ -76,20 +76,11 @@ def _files(client: LLMBackendClient) -> None:
     Path("texts.txt").write_text("\n".join(HANDBOOK))
 
 
-def _parts_of_a_project(client: LLMBackendClient) -> None:
-    """Those of which other pages tell."""
-    for name in ("hr", "hr_old", "hr_policies"):
-        client.rag_ingest(HANDBOOK, name)
-    for page in ("llamaindex.md", "agents.md"):
-        exec(_blocks(page, "python")[-1], {"__name__": page.removesuffix(".md")})
-
-
 PREPARED: dict[str, Callable[[LLMBackendClient], None]] = {
     "agents.md": _a_collection_of_each,
     "collections.md": _a_collection_of_each,
     "jobs.md": _a_collection_of_each,
     "pipelines.md": _files,
-    "README.md": _parts_of_a_project,
 }
 
 
