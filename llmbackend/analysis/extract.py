@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..text.sentences import sentences
+from ..text.sentences import is_heading, sentences
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,7 +98,8 @@ def split(text: str) -> list[Sentence]:
         if spans:
             before = text[max(spans[-1][0], spans[-1][1] - 20) : spans[-1][1]].rstrip()
             blank = text[spans[-1][1] : start].count("\n") > 1
-            if not blank and (
+            apart = blank or is_heading(piece) or is_heading(text[slice(*spans[-1])])
+            if not apart and (
                 _ABBREVIATED.search(before) or (piece.lstrip()[:1].islower() and before[-1:] in ".!?")
             ):
                 spans[-1] = (spans[-1][0], end)

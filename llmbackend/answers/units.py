@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import Literal, NamedTuple
 
-from ..text.sentences import sentences
+from ..text.sentences import is_heading, sentences
 
 Kind = Literal["sentence", "item", "step", "row", "heading", "mark"]
 
@@ -22,8 +22,6 @@ LONGEST_PAGE = 40
 
 _STEP = re.compile(r"\s*(?:#\.|\(?(?:\d{1,3}|[a-z])[.)])\s+(?=\S)")
 _ITEM = re.compile(r"\s*[-*+•‣▪·–]\s+(?=\S)")
-_HEADING = re.compile(r"\s*#{1,6}\s")
-_HEADING_LINE = re.compile(r"\s*#{1,6}[ \t][^\n]*\n")
 _PAGE = re.compile(r"\W*(?:page|seite|p\.)?\W*\d{1,4}(?:\s*(?:of|/|von)\s*\d{1,4})?\W*", re.IGNORECASE)
 _UNDERLINE = re.compile(r"\s*([=\-~^\"'#*+`:.])\1{2,}\s*")
 _EMPTY_LINE = re.compile(r"\n\s*?\n")
@@ -151,13 +149,8 @@ def _spans(text: str) -> Iterator[_Span]:
 
 
 def _prose(text: str, begin: int, stop: int) -> Iterator[_Span]:
-    """Sentences, separated from Markdown headings right above them."""
     for start, end in sentences(text[begin:stop]):
-        start, end = begin + start, begin + end
-        while heading := _HEADING_LINE.match(text, start, end):
-            yield from _trimmed(text, _Span(start, heading.end()))
-            start = heading.end()
-        yield from _trimmed(text, _Span(start, end))
+        yield from _trimmed(text, _Span(begin + start, begin + end))
 
 
 def _trimmed(text: str, span: _Span) -> Iterator[_Span]:
@@ -249,7 +242,7 @@ def _table(text: str, lines: list[_Line], first: int, border: re.Pattern[str]) -
 
 def _kind(said: str) -> Kind:
     line = said.strip()
-    if _HEADING.match(said):
+    if is_heading(said):
         return "heading"
     if line.startswith("|") or (line.startswith("+") and line.endswith("+")):
         return "row"
@@ -267,7 +260,11 @@ def _kind(said: str) -> Kind:
 def _is_line(text: str, unit: Unit, following: int) -> bool:
     """Whether the unit is one line, directly followed by the next."""
     between = text[unit.end : following]
-    return unit.kind == "sentence" and "\n" not in text[unit.start : unit.end] and between.count("\n") == 1
+    return (
+        unit.kind in ("sentence", "step")
+        and "\n" not in text[unit.start : unit.end]
+        and between.count("\n") == 1
+    )
 
 
 def _like_a_title(said: str) -> bool:

@@ -14,6 +14,9 @@ _BOUNDARY = re.compile(
     # White space is looked at from its beginning only: else from each of its places to its end.
     r"|(?<!\s)\s*\n\s*\n\s*|(?<!\s)\s*\n(?=\s*(?:[-*#|+=~]|\d+[.)]\s|\.\. ))"
 )
+# Lines that are blocks of their own, whatever is above and below them: headings and rules, as in Markdown.
+_BLOCK_LINE = re.compile(r"^[ \t]*(#{1,6}(?:[ \t][^\r\n]*)?|([=\-~^\"*+_])\2{2,})[ \t\r]*$", re.MULTILINE)
+_HEADING = re.compile(r"[ \t]*#{1,6}\s")
 # fmt: off
 _COMMON = frozenset((
     "and", "are", "but", "can", "does", "for", "from", "get", "has", "have", "how", "into", "its", "many", "much",
@@ -24,10 +27,29 @@ _COMMON = frozenset((
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
-    """Where each sentence or line begins and ends in the text."""
-    cuts = [0, *(place for match in _BOUNDARY.finditer(text) for place in match.span()), len(text)]
+    """Where each sentence or line begins and ends in the text. A heading is one of its own."""
+    spans: list[tuple[int, int]] = []
+    begin = 0
+    for line in _BLOCK_LINE.finditer(text):
+        spans += _of_prose(text, begin, line.start())
+        spans.append(line.span(1))
+        begin = line.end()
+    return spans + _of_prose(text, begin, len(text))
+
+
+def is_heading(said: str) -> bool:
+    """Whether a sentence, or the line that it begins, is a heading of Markdown."""
+    return _HEADING.match(said) is not None
+
+
+def _of_prose(text: str, begin: int, end: int) -> list[tuple[int, int]]:
+    if begin:
+        begin += len(said := text[begin:end]) - len(said.lstrip())
+    if end < len(text):
+        end -= len(said := text[begin:end]) - len(said.rstrip())
+    cuts = [begin, *(place for match in _BOUNDARY.finditer(text, begin, end) for place in match.span()), end]
     spans = list(pairwise(cuts))[::2]
-    return [(start, end) for start, end in spans if text[start:end].strip()]
+    return [(start, stop) for start, stop in spans if text[start:stop].strip()]
 
 
 def stems(text: str) -> set[str]:

@@ -122,3 +122,16 @@ def test_an_empty_text_is_refused(client: LLMBackendClient) -> None:
 def test_a_blank_text_is_refused(client: LLMBackendClient) -> None:
     with pytest.raises(InvalidRequest, match="text"):
         client.analyze_document(" \n\t ")
+
+
+def test_a_heading_is_no_part_of_the_sentence_right_below_it(client: LLMBackendClient) -> None:
+    told = client.analyze_document(
+        "# Handbook\n## 2. Notice period\nDuring probation the notice period is two weeks. Afterwards it is three months.\n"
+        "## Appendix B.\nTrips are booked by the travel desk of the office.\n\n3. Sick leave\n----\n"
+        "Whoever is ill tells the team before nine. A note is needed from the third day on.\n"
+    )
+    said = " ".join([*told.key_points, told.summary])
+    assert "During probation" in said
+    assert not any(
+        title in said for title in ("Handbook", "Notice period During", "Appendix", "Sick leave", "--")
+    )

@@ -334,3 +334,34 @@ def test_a_numbered_part_is_as_exact_as_a_code(client: LLMBackendClient, collect
         answer = client.rag_query(f"What is the fee under section {number}?", collection)
         assert answer.found
         assert f"{100 + number * 37 % 997} dollars" in answer.split("[1]")[0]
+
+
+HANDBOOK = """# Staff handbook
+## 1. Vacation
+Every full-time employee receives 25 days of paid holiday. Unused days expire in March.
+## 2. Notice period
+During probation either side may leave within two weeks. Afterwards it is three months.
+
+3. Sick leave
+-------------
+Whoever is ill tells the team before nine. A doctor's note is needed from the third day on.
+#### No. 4
+Trips are booked by the travel desk.
+"""
+
+
+@pytest.mark.parametrize(
+    ("question", "begins"),
+    [
+        ("How many days of holiday does an employee get?", "Every full-time"),
+        ("How soon may one leave during probation?", "During probation"),
+        ("Whom does one tell when ill?", "Whoever is ill"),
+        ("Who books trips?", "Trips are booked"),
+    ],
+)
+def test_a_heading_is_not_glued_to_the_text_right_below_it(
+    client: LLMBackendClient, collection: str, question: str, begins: str
+) -> None:
+    answer = ask(client, collection, HANDBOOK, question)
+    assert begins in [line[: len(begins)] for line in str(answer).splitlines()], str(answer)
+    assert any(source.quote.startswith(begins) for source in answer.sources)

@@ -26,7 +26,16 @@ CUTS = {
     "list": ("Steps:\n- press it\n- wait\n  a while", ["Steps:", "- press it", "- wait\n  a while"]),
     "numbered": ("Steps:\n1. Press\n2) Wait", ["Steps:", "1. Press", "2) Wait"]),
     "table": ("| a | b |\n|---|---|\n| 1 | 2 |", ["| a | b |", "|---|---|", "| 1 | 2 |"]),
-    "headings": ("Intro\n# Title\ntext", ["Intro", "# Title\ntext"]),
+    "headings": ("Intro\n# Title\ntext", ["Intro", "# Title", "text"]),
+    "headings in prose": (
+        "It ends.\n## 2. Vacation\nEvery one\nhas days.\r\n### No. 3\r\nTwo weeks.\n#\n# A\n# B",
+        ["It ends.", "## 2. Vacation", "Every one\nhas days.", "### No. 3", "Two weeks.", "#", "# A", "# B"],
+    ),
+    "underlined": (
+        "It ends.\n\n2. Vacation\n-----------\nEvery one.\n\nTravel\n=====\r\nBy rail.",
+        ["It ends.", "2. Vacation", "-----------", "Every one.", "Travel", "=====", "By rail."],
+    ),
+    "no headings": ("It is\n#42-----\nof --- them", ["It is", "#42-----\nof --- them"]),
     "CRLF": ("One two.\r\n\r\nThree four.", ["One two.", "Three four."]),
     "Japanese": ("これはペンです。あれは本です。", ["これはペンです。", "あれは本です。"]),
     "nothing": (" \n\n ", []),
