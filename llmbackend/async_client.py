@@ -842,10 +842,14 @@ class AsyncLLMBackendClient:
         A document is a text, `{id, text, metadata}`, or one of LlamaIndex's or LangChain's; a bare text's id is its
         content hash. A document that is already split has `chunks` (`[{text, metadata, place}]`) instead of `text`; they
         are stored as they are. A table (a pandas or polars DataFrame, an Arrow table or reader, a Hugging Face dataset, or
-        the path of a .parquet, .jsonl or .csv file) is one document per row; `id`, `text` and `metadata` name its columns.
+        the path of a .parquet, .jsonl, .csv or .tsv file) is one document per row; `id`, `text` and `metadata` name its columns.
         By default `text` is the column with a usual name for it, `metadata` all other columns, and the id a hash of the
-        row; the report's `columns` says what was chosen. Empty cells are left out; rows without text are in `failed`.
-        `metadata={…}` is added to every document. For files, use `rag_ingest_files`.
+        row; the report's `columns` says what was chosen. Empty cells are left out; rows without text, or without an id
+        where a column has it, are in `failed`. `metadata={…}` is added to every document. For files, use
+        `rag_ingest_files`. A .csv or .tsv file is UTF-8, with commas, semicolons, tabs or `|` between its values; a column
+        of metadata with only plain numbers (42, -1.5; no leading zeros, no thousands) in the first 1,000 rows is
+        numbers, and all other values are text. To decide otherwise, give a DataFrame, as by
+        `pandas.read_csv(path, dtype={"code": str})`.
 
         Iterators, readers and files of rows are read as they are sent, about 2,000 documents at a time, so memory use stays
         flat. If one breaks off or contains an error, InvalidRequest names the row (with the source's own error as its

@@ -2602,10 +2602,14 @@ class LLMBackendClient:
         A document is a text, `{id, text, metadata}`, or one of LlamaIndex's or LangChain's; a bare text's id is its
         content hash. A document that is already split has `chunks` (`[{text, metadata, place}]`) instead of `text`; they
         are stored as they are. A table (a pandas or polars DataFrame, an Arrow table or reader, a Hugging Face dataset, or
-        the path of a .parquet, .jsonl or .csv file) is one document per row; `id`, `text` and `metadata` name its columns.
+        the path of a .parquet, .jsonl, .csv or .tsv file) is one document per row; `id`, `text` and `metadata` name its columns.
         By default `text` is the column with a usual name for it, `metadata` all other columns, and the id a hash of the
-        row; the report's `columns` says what was chosen. Empty cells are left out; rows without text are in `failed`.
-        `metadata={…}` is added to every document. For files, use `rag_ingest_files`.
+        row; the report's `columns` says what was chosen. Empty cells are left out; rows without text, or without an id
+        where a column has it, are in `failed`. `metadata={…}` is added to every document. For files, use
+        `rag_ingest_files`. A .csv or .tsv file is UTF-8, with commas, semicolons, tabs or `|` between its values; a column
+        of metadata with only plain numbers (42, -1.5; no leading zeros, no thousands) in the first 1,000 rows is
+        numbers, and all other values are text. To decide otherwise, give a DataFrame, as by
+        `pandas.read_csv(path, dtype={"code": str})`.
 
         Iterators, readers and files of rows are read as they are sent, about 2,000 documents at a time, so memory use stays
         flat. If one breaks off or contains an error, InvalidRequest names the row (with the source's own error as its
@@ -4044,6 +4048,8 @@ class _Source:
         self._sent: list[int] = []
         self._size = self._read = 0
         self._seen: set[str] = set()
+        self._numbers: set[str] = set()  # columns whose cells are numbers written as text
+        self._misfits: set[str] = set()  # those with a cell that is none
         self._state = Record()
         self._most = (EMBED_PAGE if texts else STREAM_OF, STREAM_BYTES)
         self.items = self._opened(given)
@@ -4091,7 +4097,28 @@ class _Source:
                 self.in_batches = True
                 return self._read_parquet(file)
             return (row for batch in file.iter_batches(1024) for row in batch.to_pylist())
-        return _lines(path)
+        if _suffix(path) in (".csv", ".tsv"):
+            names, rows = _separated(self._operation, path)
+            self.columns = _chosen(self._operation, names, *self._named)
+            return rows if self._texts else self._with_numbers(rows)
+        return _json_lines(self._operation, path)
+
+    def _with_numbers(self, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The rows, after the first of them have told which columns of metadata hold only numbers."""
+        assert self.columns is not None
+        first: list[dict[str, Any]] = []
+        size = 0
+        for row in itertools.islice(rows, NUMBERS_BY):
+            first.append(row)
+            size += sum(len(cell) for cell in row.values() if cell is not None)
+            if size > STREAM_BYTES:
+                break
+        for name in self.columns["metadata"]:
+            cells = [row[name] for row in first if row[name] is not None]
+            if cells and all(_number(cell) is not None for cell in cells):
+                self._numbers.add(name)
+        yield from first
+        yield from rows
 
     def _read_parquet(self, file: Any) -> Iterator[Any]:
         assert self.columns is not None
@@ -4240,6 +4267,10 @@ class _Source:
             self.failed.append(Record(id=f"row {number}" if _is_missing(id) else str(id), error=error))
             return None
         id = row.get(columns["id"]) if columns["id"] is not None else None
+        if columns["id"] is not None and (_is_missing(id) or not str(id).strip()):
+            error = f"row {number} has no id in column {columns['id']!r}"
+            self.failed.append(Record(id=f"row {number}", error=error))
+            return None
         others = row if metadata is None else columns["metadata"]
         about = {
             name: row[name]
@@ -4249,21 +4280,39 @@ class _Source:
         if metadata is None and isinstance(inner := about.get("metadata"), Mapping):  # as a document has it
             about = {**about, **inner}
             del about["metadata"]
+        odd = self._to_numbers(about)
         about = {**self._common, **about}
         document = _identified(
-            {"text": self._letters(text, number), "metadata": about}, None if _is_missing(id) else _whole(id)
+            {"text": self._letters(text, number), "metadata": about}, None if id is None else _whole(id)
         )
+        for name in odd:
+            warning = (
+                f"row {number} has {about[name]!r} in column {name!r}, and the rows before have numbers: "
+                "it is kept as text, as are others like it"
+            )
+            self.warnings.append(Record(id=document["id"], warning=warning))
         if document["id"] not in self._seen:
             if len(self._seen) == SEEN:
                 self._seen.clear()
             self._seen.add(document["id"])
             return document
-        if _is_missing(id):
+        if id is None:
             warning = f"row {number} is the same as another, and was left out"
             self.warnings.append(Record(id=document["id"], warning=warning))
         else:
             self.failed.append(Record(id=document["id"], error=f"row {number} has the id of another row"))
         return None
+
+    def _to_numbers(self, about: dict[str, Any]) -> list[str]:
+        """Turn cells of columns of numbers into numbers; returns the columns with the first one that is none."""
+        odd = []
+        for name in self._numbers & about.keys():
+            if (value := _number(about[name])) is not None:
+                about[name] = value
+            elif name not in self._misfits:
+                self._misfits.add(name)
+                odd.append(name)
+        return odd
 
     def _of_item(self, item: Any) -> Any:
         """A document as it is sent. Raises InvalidRequest for a file's path, which was meant to be read."""
@@ -4303,14 +4352,108 @@ def _parquet(operation: str, path: str) -> Any:
     return parquet.ParquetFile(path)
 
 
-def _lines(path: str) -> Iterator[Any]:
-    """The rows of a file of JSON Lines, or of values with commas or tabs between."""
-    lines = open(path, encoding="utf-8-sig", newline="")  # noqa: SIM115 - until it is read, or let go of
-    if _suffix(path) in (".csv", ".tsv"):
-        import csv
+def _text_lines(operation: str, path: str) -> Iterator[str]:
+    """A text file's lines, read lazily. Raises InvalidRequest if it cannot be read, or is not Unicode."""
+    try:
+        with open(path, "rb") as file:
+            is_utf16 = file.read(2) in (b"\xff\xfe", b"\xfe\xff")  # as Excel writes its "Unicode text"
+        with open(path, encoding="utf-16" if is_utf16 else "utf-8-sig", newline="") as lines:
+            yield from lines
+    except UnicodeError as error:
+        raise InvalidRequest(
+            f"{operation}: {path!r} is not UTF-8 ({error}): save it as UTF-8 (in Excel: 'CSV UTF-8'), "
+            "or give the table, as by pandas.read_csv(path, encoding='cp1252')",
+            details={"path": path},
+        ) from error
+    except OSError as error:
+        raise InvalidRequest(
+            f"{operation}: {path!r} cannot be read: {error.strerror or error}", details={"path": path}
+        ) from error
 
-        return cast(Iterator[Any], csv.DictReader(lines, delimiter="," if _suffix(path) == ".csv" else "\t"))
-    return (json.loads(line) for line in lines if not line.isspace())
+
+def _json_lines(operation: str, path: str) -> Iterator[Any]:
+    return (json.loads(line) for line in _text_lines(operation, path) if not line.isspace())
+
+
+SEPARATORS = ",;\t|"
+"""What may separate the values of a .csv or .tsv file: the one that gives its header the most columns."""
+
+LARGEST_CELL = 16 * 2**20
+"""Characters of one cell; a larger one is a quotation mark that is never closed."""
+
+
+def _separated(operation: str, path: str) -> tuple[list[str], Iterator[dict[str, str | None]]]:
+    """The column names and rows of a file of separated values; an empty cell is None.
+
+    Raises InvalidRequest, which names the row, for a row that the header does not explain.
+    """
+    import csv
+
+    csv.field_size_limit(max(csv.field_size_limit(), LARGEST_CELL))
+    lines = _text_lines(operation, path)
+    before, head = 0, next(lines, "")
+    announced = re.match(r"sep=(.)\s*$", head)  # Excel's
+    while head and (not head.strip() or (announced and not before)):
+        before, head = before + 1, next(lines, "")
+    separators = announced[1] if announced else SEPARATORS
+    widths = {one: len(next(csv.reader([head.replace("\0", "")], delimiter=one), ())) for one in separators}
+    separator = max(separators, key=lambda one: widths[one])
+    reader = csv.reader(
+        itertools.chain([head], lines), delimiter=separator, skipinitialspace=True, strict=True
+    )
+
+    def refused(what: str, row: int | None = None) -> InvalidRequest:
+        place = f"{path!r}, line {before + reader.line_num}" + ("" if row is None else f" (row {row})")
+        details = {"path": path, "line": before + reader.line_num}
+        return InvalidRequest(
+            f"{operation}: {place}: {what}", details=details if row is None else {**details, "row": row}
+        )
+
+    def malformed(error: Exception, row: int | None = None) -> InvalidRequest:
+        fix = "a cell with quotation marks in it needs them doubled and others around it"
+        return refused(f"{error}: {fix}", row)
+
+    try:
+        names = [name.strip() for name in next(reader, ())]
+    except csv.Error as error:
+        raise malformed(error) from error
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise InvalidRequest(f"{operation}: {path!r} is empty", details={"path": path})
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise refused(f"there is more than one column {twice[0]!r}: give each its own name")
+
+    def rows() -> Iterator[dict[str, str | None]]:
+        number = 0
+        try:
+            for row in filter(None, reader):
+                if any(map(str.strip, row[len(names) :])):
+                    counted = f"{len(row)} cells, and the header has {len(names)}"
+                    raise refused(f"{counted}: a cell with {separator!r} in it needs quotation marks", number)
+                cells = [cell if cell.strip() else None for cell in row]
+                yield dict(itertools.zip_longest(names, cells[: len(names)]))
+                number += 1
+        except csv.Error as error:
+            raise malformed(error, number) from error
+
+    return names, rows()
+
+
+NUMBERS_BY = 1_000
+"""Rows of a .csv or .tsv file that decide whether a column holds numbers."""
+
+_PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?", re.ASCII)
+
+
+def _number(cell: str) -> int | float | None:
+    """The number that a cell is, as JSON writes one; None for anything else, and for one that would lose digits."""
+    if (found := _PLAIN_NUMBER.fullmatch(cell.strip())) is None:
+        return None
+    if not (found[1] or found[2]):
+        return int(cell) if len(cell.strip()) <= 18 else None  # fits into 64 bits
+    value = float(cell)
+    return value if abs(value) != float("inf") else None
 
 
 STREAM_OF, STREAM_BYTES = 2_000, 8 * 2**20
@@ -4563,7 +4706,12 @@ def _questions(given: Any) -> Any:
         if _suffix(path) not in ROWS or not os.path.exists(path):
             raise InvalidRequest(f"evaluate: there is no .jsonl, .csv or .parquet file {path!r}")
         try:
-            given = _parquet("evaluate", path).read() if _suffix(path) == ".parquet" else list(_lines(path))
+            if _suffix(path) == ".parquet":
+                given = _parquet("evaluate", path).read()
+            elif _suffix(path) in (".csv", ".tsv"):
+                given = list(_separated("evaluate", path)[1])
+            else:
+                given = list(_json_lines("evaluate", path))
         except (OSError, ValueError) as error:
             raise InvalidRequest(f"evaluate: {path!r} cannot be read: {error}") from error
         rows = True

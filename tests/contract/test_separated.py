@@ -1,0 +1,195 @@
+"""Files of separated values as they are written by spreadsheets: each row is a document."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import llm_client
+from llmbackend import InvalidRequest, LLMBackendClient
+
+HEADER = ["sku", "product", "price_eur", "stock", "code"]
+ROWS = [
+    ["a-1", "A kettle, of steel", "89.90", "", "007"],
+    ["b-2", "A lamp; it folds", "120", "4", "015"],
+    ["c-3", "A chair | oak", "99", "0", "112"],
+]
+
+
+def _written(path: Path, separator: str, encoding: str = "utf-8", before: str = "") -> Path:
+    lines = [separator.join(f'"{cell}"' if " " in cell else cell for cell in row) for row in [HEADER, *ROWS]]
+    path.write_text(before + "\r\n".join(lines) + "\r\n", encoding=encoding)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "separator", "encoding", "before"),
+    [
+        ("commas.csv", ",", "utf-8-sig", ""),
+        ("semicolons.csv", ";", "utf-8", ""),
+        ("tabs.csv", "\t", "utf-16", ""),
+        ("bars.csv", "|", "utf-8", "\r\n"),
+        ("announced.csv", ";", "utf-8", "sep=;\r\n"),
+        ("tabs.tsv", "\t", "utf-8", ""),
+        ("semicolons.tsv", ";", "utf-8", ""),
+    ],
+)
+def test_the_header_tells_the_separator(
+    client: LLMBackendClient,
+    collection: str,
+    tmp_path: Path,
+    name: str,
+    separator: str,
+    encoding: str,
+    before: str,
+) -> None:
+    path = _written(tmp_path / name, separator, encoding, before)
+    report = client.rag_ingest(path, collection, text="product", id="sku")
+    assert (report.added, report.failed, report.warnings) == (3, [], [])
+    found = {one.id: one.metadata for one in client.list_documents(collection)}
+    assert found == {
+        "a-1": {"price_eur": 89.9, "code": "007"},
+        "b-2": {"price_eur": 120, "stock": 4, "code": "015"},
+        "c-3": {"price_eur": 99, "stock": 0, "code": "112"},
+    }, "numbers, codes, and no empty cell"
+    assert client.get_document("b-2", collection).text == "A lamp; it folds"
+    cheap = client.rag_search("things", collection, filters={"price_eur": {"lt": 100}})
+    assert {hit.document_id for hit in cheap} == {"a-1", "c-3"}
+    assert len(client.batch_embed(path, text="product")) == 3
+
+
+BROKEN: dict[str, tuple[bytes, str]] = {
+    "too many cells": (
+        b"id;text\na;Open\n\nb;Lunch; at noon\n",
+        r"broken\.csv', line 4 \(row 1\): 3 cells, and the header has 2: a cell with ';' in it needs quot",
+    ),
+    "one column, and commas": (b"text\nOpen\nLunch, at noon\n", r"line 3 \(row 1\): 2 cells"),
+    "Latin-1": (
+        "id,text\na,Open\nb,Caf\u00e9 at noon\n".encode("latin-1"),
+        r"broken\.csv' is not UTF-8 .* save it as UTF-8 .*encoding='cp1252'",
+    ),
+    "a quotation mark that is not closed": (
+        b'id,text\na,"Open\nb,Lunch\n',
+        r"broken\.csv', line 3 \(row 0\): .*: a cell with quotation marks in it needs them doubled",
+    ),
+    "quotation marks that are not doubled": (b'id,text\na,"Open" they say\n', r"line 2 \(row 0\): .*doubled"),
+    "two columns of one name": (b"id,text,text\na,b,c\n", r"line 1: there is more than one column 'text'"),
+    "nothing": (b"", r"broken\.csv' is empty"),
+    "only a header": (b"id,text\n", "there are no documents"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_what_is_wrong_in_a_file_is_told_by_its_row_and_nothing_is_stored(
+    client: LLMBackendClient, collection: str, tmp_path: Path, kind: str
+) -> None:
+    content, said = BROKEN[kind]
+    path = tmp_path / "broken.csv"
+    path.write_bytes(content)
+    with pytest.raises(InvalidRequest, match=f"^rag_ingest: .*{said}"):
+        client.rag_ingest(path, collection)
+    assert collection not in [one.name for one in client.list_collections()]
+
+
+@pytest.mark.parametrize("kind", ["too many cells", "Latin-1"])
+def test_embedding_and_evaluation_tell_it_too(client: LLMBackendClient, tmp_path: Path, kind: str) -> None:
+    content, said = BROKEN[kind]
+    path = tmp_path / "broken.csv"
+    path.write_bytes(content)
+    calls: list[tuple[str, Callable[[], Any]]] = [
+        ("batch_embed", lambda: client.batch_embed(path, text="text")),
+        ("evaluate", lambda: client.evaluate("none", path)),
+    ]
+    for name, call in calls:
+        with pytest.raises(InvalidRequest, match=f"^{name}: .*{said}"):
+            call()
+
+
+def test_lines_of_json_that_are_not_utf_8_are_told(
+    client: LLMBackendClient, collection: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "broken.jsonl"
+    path.write_bytes('{"id": "a", "text": "Caf\u00e9"}\n'.encode("latin-1"))
+    with pytest.raises(InvalidRequest, match=r"rag_ingest: .*broken\.jsonl' is not UTF-8"):
+        client.rag_ingest(path, collection)
+
+
+def test_a_row_may_end_early_or_with_separators(
+    client: LLMBackendClient, collection: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("id,text,floor,\na,Open,1,\nb,Shut\nc,Full,2,,,\n")
+    assert client.rag_ingest(path, collection).added == 3
+    found = {one.id: one.metadata for one in client.list_documents(collection)}
+    assert found == {"a": {"floor": 1}, "b": {}, "c": {"floor": 2}}
+
+
+def test_a_cell_may_be_longer_than_python_s_own_limit(tmp_path: Path) -> None:
+    path = tmp_path / "long.csv"
+    text = "The gym opens at six. " * 7_000
+    path.write_text(f"id,text\na,{text}\n")
+    before = csv.field_size_limit(131_072)
+    try:
+        assert [*llm_client._separated("rag_ingest", str(path))[1]] == [{"id": "a", "text": text}]
+    finally:
+        csv.field_size_limit(before)
+
+
+def test_a_later_cell_that_is_no_number_stays_text_and_is_told(
+    client: LLMBackendClient, collection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm_client, "NUMBERS_BY", 2)
+    path = tmp_path / "prices.csv"
+    path.write_text("id,text,price\na,Tea,3\nb,Milk,4.5\nc,Wine,on request\nd,Beer,5\ne,Rum,on request\n")
+    report = client.rag_ingest(path, collection)
+    [told] = report.warnings
+    assert (report.added, told.id) == (5, "c")
+    assert told.warning.startswith(
+        "row 2 has 'on request' in column 'price', and the rows before have numbers"
+    )
+    prices = [one.metadata["price"] for one in client.list_documents(collection)]
+    assert prices == [3, 4.5, "on request", 5, "on request"]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["1", "01"],
+        ["1", "+1"],
+        ["1,000", "2"],
+        ["1", "1e999"],
+        ["1", "9" * 25],
+        ["1", "\u0663"],
+        ["1", "true"],
+    ],
+)
+def test_a_column_with_anything_else_stays_text(
+    client: LLMBackendClient, collection: str, tmp_path: Path, cells: list[str]
+) -> None:
+    path = tmp_path / "cells.csv"
+    pd.DataFrame({"id": ["a", "b"], "text": ["x", "y"], "cell": cells}).to_csv(path, index=False)
+    client.rag_ingest(path, collection)
+    assert [one.metadata["cell"] for one in client.list_documents(collection)] == cells
+
+
+def test_a_row_without_an_id_is_told_in_a_file_and_in_a_table(
+    client: LLMBackendClient, collection: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "ids.csv"
+    path.write_text("id,text\n1,Open\n2,Shut\n,Full\n")
+    tables: list[Any] = [
+        path,
+        pd.read_csv(path),
+        pd.DataFrame({"id": ["1", "2", " "], "text": ["Open", "Shut", "Full"]}),
+        pd.DataFrame({"id": ["1", "2", np.nan], "text": ["Open", "Shut", "Full"]}),
+    ]
+    for table in tables:
+        report = client.rag_ingest(table, collection)
+        assert report.failed == [{"id": "row 2", "error": "row 2 has no id in column 'id'"}]
+    assert [one.id for one in client.list_documents(collection)] == ["1", "2"]
