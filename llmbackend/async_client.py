@@ -1485,7 +1485,7 @@ class AsyncLLMBackendClient:
         """
         others = [depends_on] if isinstance(depends_on, str) else _as_list(depends_on)
         moment = run_at.astimezone().isoformat() if hasattr(run_at, "astimezone") else run_at
-        if job_type.startswith(("agent/", "run_agent")) and "input" in params:
+        if str(job_type).startswith(("agent/", "run_agent")) and "input" in params:
             params = {**params, "input": await in_thread(_agent_input, params["input"])}
         return str(
             (

@@ -73,7 +73,9 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
         context = item.pop("ctx", {})
         if item["type"] == "string_pattern_mismatch":
             item["msg"] = f"should be {FORMS.get(context['pattern'], 'of another form')}"
-        item["msg"] = _OF_OBJECTS.get(item["type"], item["msg"])
+        if item["type"] == "string_too_short" and context["min_length"] == 1:
+            item["msg"] = "is empty"
+        item["msg"] = _IN_WORDS.get(item["type"], item["msg"])
         item["loc"] = [part for part in item["loc"] if not _names_a_type(part)]
     # For a union, an error inside one type says more than that the input is not one of the others.
     within = {tuple(item["loc"][:end]) for item in found for end in range(len(item["loc"]))}
@@ -95,8 +97,9 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
 FORMS: dict[str, str] = {}
 """What a text that has to match a pattern should be, in words, by pattern."""
 
-# Pydantic's own messages for these mention Python types.
-_OF_OBJECTS = {
+# Pydantic's own messages for these mention Python types, or tell nobody that None is as good as nothing.
+_IN_WORDS = {
+    "missing": "is missing, or None",
     "model_type": "Input should be an object",
     "dict_type": "Input should be an object",
     "list_type": "Input should be a valid array",

@@ -3246,7 +3246,7 @@ class LLMBackendClient:
         """
         others = [depends_on] if isinstance(depends_on, str) else _as_list(depends_on)
         moment = run_at.astimezone().isoformat() if hasattr(run_at, "astimezone") else run_at
-        if job_type.startswith(("agent/", "run_agent")) and "input" in params:
+        if str(job_type).startswith(("agent/", "run_agent")) and "input" in params:
             params = {**params, "input": _agent_input(params["input"])}
         return str(
             self._call(

@@ -17,6 +17,11 @@ PUBLIC = {"/health/live", "/openapi.json"} | {
     operation.path for operation in OPERATIONS.values() if operation.scope == "public"
 }
 
+_HOW = (
+    "give one as api_key=… or in LLM_BACKEND_API_KEY; "
+    "other clients send it as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'"
+)
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -54,7 +59,8 @@ class Access:
             if (caller := await self._register.caller_with(key)) is not None:
                 scope["caller"] = caller
                 return
-        raise Unauthorized("no valid API key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key'")
+        what = "the API key that was sent is not known here" if given else "no API key was sent"
+        raise Unauthorized(f"{what}: {_HOW}")
 
 
 def _check_origin(headers: Headers) -> None:

@@ -119,7 +119,7 @@ def test_a_project_s_own_agent_has_pydantic_in_and_out(
         assert client.run_agent(task, agent="contracts", collections=handbooks[:1]).output == run.output
     with pytest.raises(InvalidRequest, match="at least 3 characters"):
         client.run_agent("", agent="contracts", input={"text": "v"})
-    with pytest.raises(InvalidRequest, match="text: Field required"):
+    with pytest.raises(InvalidRequest, match="text: is missing"):
         client.run_agent("", agent="contracts")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -227,11 +229,16 @@ def test_deleting_an_id_twice_in_one_call_counts_once(client: LLMBackendClient, 
     assert client.delete_documents(collection, ["a", "a"]).deleted == 1
 
 
-def test_deleting_no_ids_or_a_bare_text_is_refused(client: LLMBackendClient, collection: str) -> None:
+def test_deleting_no_ids_is_refused_and_a_bare_text_is_one_id(
+    client: LLMBackendClient, collection: str
+) -> None:
     client.create_collection(collection)
-    for ids in ([], "abc", [""]):
+    for ids in ([], [""]):
         with pytest.raises(InvalidRequest, match="ids"):
             client.delete_documents(collection, ids)
+    client.rag_ingest([{"id": "abc", "text": "one"}, {"id": "b", "text": "two"}], collection)
+    assert client.delete_documents(collection, "abc").deleted == 1
+    assert [one.id for one in client.list_documents(collection)] == ["b"]
 
 
 def test_of_several_who_delete_a_collection_one_does(client: LLMBackendClient, collection: str) -> None:
@@ -363,3 +370,19 @@ def test_options_of_a_qdrant_server_are_refused_without_one(
 def test_collections_are_listed_without_counts(client: LLMBackendClient, collection: str) -> None:
     made = client.create_collection(collection)
     assert {**made, "documents": None, "chunks": None} in client.list_collections(counts=False)
+
+
+def test_a_collection_that_is_missing_is_told_with_how_to_list_them(
+    client: LLMBackendClient, tmp_path: Path
+) -> None:
+    name = f"staff-{uuid.uuid4().hex[:8]}"
+    client.create_collection(name)
+    for call in (client.delete_collection, client.reindex_collection):
+        with pytest.raises(NotFound, match="list_collections"):
+            call("nope")
+        with pytest.raises(NotFound, match=f"did you mean '{name}'"):
+            call(name.replace("staff", "stuff"))
+    with pytest.raises(NotFound, match="list_collections"):
+        client.export_collection("nope", tmp_path / "nope.jsonl")
+    assert list(tmp_path.iterdir()) == []
+    client.delete_collection(name)

@@ -156,3 +156,16 @@ def test_the_administrator_reaches_any_collection_by_its_project(client: LLMBack
     for odd in ("hr/", "/policies", "a/b/c", "hr/../x", "."):
         with pytest.raises(InvalidRequest):
             client.get_collection(odd)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"), [(None, "no API key was sent"), ("wrong", "the API key that was sent is not known")]
+)
+def test_a_refusal_tells_whether_a_key_was_sent_and_how_one_is(
+    server_url: str, key: str | None, said: str
+) -> None:
+    with LLMBackendClient(server_url, key) as client, pytest.raises(Unauthorized) as caught:
+        client.list_collections()
+    assert said in caught.value.message
+    for way in ("api_key=", "LLM_BACKEND_API_KEY", "Authorization: Bearer", "X-API-Key"):
+        assert way in caught.value.message

@@ -219,3 +219,19 @@ def test_no_odd_call_is_unforeseen(both: tuple[LLMBackendClient, LLMBackendClien
     for client in both:
         with suppress(InvalidRequest, NotFound):
             CALLS[name](client)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda client: client.rag_query(None, "hr"), "question: is missing, or None"),
+        (lambda client: client.rag_search("", "hr"), "query: is empty"),
+        (lambda client: client.rag_search("leave", None), "collection: is missing, or None"),
+        (lambda client: client.submit_job(None, {}), "job_type: is missing, or None"),
+        (lambda client: client.submit_job("batch_embed", {}), "texts: is missing, or None"),
+    ],
+)
+def test_what_is_missing_is_told_in_words(client: LLMBackendClient, call: Any, said: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        call(client)
+    assert said in caught.value.message

@@ -103,7 +103,7 @@ def test_of_a_text_or_an_object_the_one_that_was_meant_is_told(document: object,
 def test_a_field_that_is_not_known_is_told_with_the_one_that_was_meant() -> None:
     with pytest.raises(ValidationError) as caught:
         AnalyzeRequest.model_validate({"txt": "a"})
-    told = "text: Field required; txt: Extra inputs are not permitted: did you mean 'text'?"
+    told = "text: is missing, or None; txt: Extra inputs are not permitted: did you mean 'text'?"
     assert invalid(caught.value, "analyze_document").message == f"analyze_document: {told}"
 
 
