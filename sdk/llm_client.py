@@ -2688,7 +2688,8 @@ class LLMBackendClient:
         `paths` are files, folders, patterns such as "docs/**/*.pdf", or `(name, bytes)`. They are read on the caller's
         machine and sent; hidden files in a folder are skipped. A document's id, and its metadata field `source`, is the
         file's path relative to the given folder or the fixed part of the pattern, or else its name. Passages of PDFs and
-        slides have `page` in their metadata, those below headings have `headings`; filters can use both.
+        slides have `page` in their metadata, those below headings have `headings`, and `sections` for short ones joined; a filter on
+        `headings` finds both.
 
         Returns a report as `rag_ingest` does. A file that cannot be read is listed in `failed` with the reason, and the
         others are still ingested. `warnings` (`[{id, warning}]`) say what was replaced or left out of a file. Attachments of a

@@ -119,6 +119,8 @@ def _group(group: list[Section], tokens: int) -> _Group:
     place: dict[str, Any] = {} if first.page is None else {"page": first.page}
     if above:
         place["headings"] = above
+    if sections := [*dict.fromkeys(title for one in group for title in one.headings[len(above) :])]:
+        place["sections"] = sections
     # A heading above the whole chunk is in its place; others are part of its text.
     start = first.body if len(above) == len(first.headings) else first.start
     return _Group(start, group[-1].end, tokens, place)

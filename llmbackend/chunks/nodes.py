@@ -67,11 +67,13 @@ def chunk_of(node: BaseNode, document_id: str) -> dict[str, Any]:
 
 
 def given(chunk: Mapping[str, Any]) -> dict[str, Any]:
-    """A chunk that is listed, as it is ingested: page and headings by themselves."""
+    """A chunk that is listed, as it is ingested: page and headings, also of its sections, by themselves."""
     metadata, place = dict(chunk["metadata"]), {}
-    page, headings = metadata.get("page"), metadata.get("headings")
+    page = metadata.get("page")
     if type(page) is int and page > 0:
         place["page"] = metadata.pop("page")
-    if headings and isinstance(headings, list) and all(isinstance(one, str) for one in headings):
-        place["headings"] = metadata.pop("headings")
+    for name in ("headings", "sections"):
+        titles = metadata.get(name)
+        if titles and isinstance(titles, list) and all(isinstance(one, str) for one in titles):
+            place[name] = metadata.pop(name)
     return {"text": chunk["text"], "metadata": metadata, "place": place}

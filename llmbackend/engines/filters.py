@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from ..errors import InvalidRequest
 
-PLACE = ("page", "headings")
+PLACE = ("page", "headings", "sections")
 """Fields of a chunk's place, which filters find beside metadata."""
 
 MAX_LEVELS = 16

@@ -42,6 +42,8 @@ def places(field: str) -> list[str]:
             found.append(f"metadata.{path}")
     if field in PLACE:
         found.append(f"place.{field}")
+    if field == "headings":
+        found.append("place.sections")
     return found
 
 

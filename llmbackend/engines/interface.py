@@ -37,7 +37,7 @@ class Chunk:
     """A passage of one version of a document. `number` counts from 0 to `total` - 1.
 
     `place` is where in its document it stands: `page`, from 1, and `headings`, the titles above it, outermost first,
-    where the document has such.
+    where the document has such. Of short sections that one chunk joins, the titles below those are `sections`.
     """
 
     document_id: str

@@ -88,7 +88,7 @@ Metadata = Annotated[
 ]
 
 
-# The place of an imported chunk; exports have a page and headings.
+# The place of an imported chunk; exports have a page, headings, and those of the sections it joins.
 
 HEADINGS = 64
 PLACE_BYTES = 2**20
@@ -97,13 +97,17 @@ PLACE_BYTES = 2**20
 
 def _place(given: dict[str, Any]) -> dict[str, Any]:
     """A chunk's place as in an export; raises ValueError."""
-    if unknown := sorted(given.keys() - {"page", "headings"}):
-        raise ValueError(f"place has {unknown[0][:100]!r}, but only 'page' and 'headings' are known")
+    if unknown := sorted(given.keys() - {"page", "headings", "sections"}):
+        raise ValueError(
+            f"place has {unknown[0][:100]!r}, but only 'page', 'headings' and 'sections' are known"
+        )
     page, headings = given.get("page", 1), given.get("headings", [])
     if type(page) is not int or not 1 <= page < 2**31:
         raise ValueError("place, at 'page', is not a whole number from 1 on")
-    if not isinstance(headings, list) or not all(isinstance(one, str) for one in headings):
-        raise ValueError("place, at 'headings', is not a list of texts")
+    for name in ("headings", "sections"):
+        titles = given.get(name, [])
+        if not isinstance(titles, list) or not all(isinstance(one, str) for one in titles):
+            raise ValueError(f"place, at {name!r}, is not a list of texts")
     if len(headings) > HEADINGS:
         raise ValueError(f"place, at 'headings', has more than {HEADINGS} headings")
     return storable(given, "place", PLACE_BYTES)

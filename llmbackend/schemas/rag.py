@@ -48,7 +48,9 @@ class GivenChunk(Request):
     metadata: Metadata = Field(
         {}, description="metadata of this passage; it takes precedence over the document's"
     )
-    place: ChunkPlace = Field({}, description="`page` and `headings`, the titles above it")
+    place: ChunkPlace = Field(
+        {}, description="`page`; `headings`, the titles above it; `sections`, those within it"
+    )
 
 
 CHUNKS = 100_000

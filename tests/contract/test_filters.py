@@ -206,3 +206,40 @@ def test_filters_on_what_there_is_need_no_note(
     client: LLMBackendClient, described: str, filters: dict[str, Any] | None
 ) -> None:
     assert client.rag_query("text", described, filters=filters, explain=True).explanation.notes == []
+
+
+SECTIONS = """# Handbook
+Read it.
+## 1. Vacation
+Everyone has 25 days.
+### Carry over
+Until March.
+## 2. Notice
+Three months.
+# Annex
+Nothing.
+"""
+
+
+@pytest.mark.parametrize(
+    ("filters", "chunks"),
+    [
+        ({"headings": "1. Vacation"}, [0]),
+        ({"headings": ["Carry over", "none"]}, [0]),
+        ({"headings": "2. Notice", "page": {"exists": False}}, [0]),
+        ({"headings": "Handbook"}, [0]),
+        ({"headings": "Annex"}, [1]),
+        ({"headings": {"not": "2. Notice"}}, [1]),
+        ({"sections": "2. Notice"}, [0]),
+        ({"headings": "3. Travel"}, []),
+    ],
+    ids=str,
+)
+def test_short_sections_that_one_passage_joins_are_found_by_their_headings(
+    client: LLMBackendClient, collection: str, filters: dict[str, Any], chunks: list[int]
+) -> None:
+    client.rag_ingest([{"id": "it.md", "text": SECTIONS}], collection)
+    assert [hit.chunk for hit in client.rag_search("days", collection, filters=filters)] == chunks
+    first, _ = sorted(client.list_chunks(collection), key=lambda one: one.chunk)
+    assert first.metadata["headings"] == ["Handbook"]
+    assert first.metadata["sections"] == ["1. Vacation", "Carry over", "2. Notice"]

@@ -174,12 +174,18 @@ def test_small_sections_below_one_heading_make_one_chunk() -> None:
         "# Tides\n\nAbout tides.\n\n## High\n\nHigh tide.\n\n## Low\n\nLow tide.\n\n# Boats\n\nAbout boats."
     )
     assert _places(_chunks(text)) == [
-        ({"headings": ["Tides"]}, "About tides.\n\n## High\n\nHigh tide.\n\n## Low\n\nLow tide."),
+        (
+            {"headings": ["Tides"], "sections": ["High", "Low"]},
+            "About tides.\n\n## High\n\nHigh tide.\n\n## Low\n\nLow tide.",
+        ),
         ({"headings": ["Boats"]}, "About boats."),
     ]
     text = "# Tides\n## High\n\nHigh tide.\n\n## Low\n\nLow tide."
     assert _places(_chunks(text)) == [
-        ({"headings": ["Tides"]}, "# Tides\n## High\n\nHigh tide.\n\n## Low\n\nLow tide."),
+        (
+            {"headings": ["Tides"], "sections": ["High", "Low"]},
+            "# Tides\n## High\n\nHigh tide.\n\n## Low\n\nLow tide.",
+        ),
     ]
 
 

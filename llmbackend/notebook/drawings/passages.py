@@ -15,7 +15,7 @@ from .values import LETTERS, and_more, drawing, in_a_line, of_lists_with, of_rec
 
 CARDS = 20
 
-PLACES = {"source", "headings", "page", "pages"}
+PLACES = {"source", "headings", "sections", "page", "pages"}
 """What of a passage's metadata tells where it stands: its title does."""
 
 
