@@ -157,16 +157,19 @@ def _vectors(client: LLMBackendClient, texts: list[str]) -> list[list[float]]:
 def analyze(
     document: Annotated[
         str | None,
-        typer.Argument(help="A text file, or a text; `-` or none reads stdin.", show_default=False),
+        typer.Argument(
+            help="A file, as ingest reads them, or a text; `-` or none reads stdin.", show_default=False
+        ),
     ] = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Print a document's sentiment, key points and summary."""
-    text = text_from(document)
-    with connected(url, key) as client, bar():
-        found = client.analyze_document(text)
+    with connected(url, key) as client:
+        text = text_from(document)  # after a project's own readers are there
+        with bar():
+            found = client.analyze_document(text)
     if as_json:
         return print_json(found)
     told = {

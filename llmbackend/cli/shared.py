@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .. import Answer, LLMBackendClient, LLMBackendError, Reply
+from .. import Answer, LLMBackendClient, LLMBackendError, Reply, settings
 from ..text.visible import visible
 
 WIDE = 10_000
@@ -228,11 +228,42 @@ def text_from(given: str | None) -> str:
         return from_stdin()
     path = Path(str(given))
     try:
-        return path.read_text(encoding="utf-8") if path.is_file() else str(given)
-    except UnicodeDecodeError:
-        raise typer.BadParameter(f"{path} is not UTF-8 text: ingest reads other files") from None
+        is_file = path.is_file()
     except OSError:  # for example, too long for a file name
-        return str(given)
+        is_file = False
+    return text_of_file(path) if is_file else str(given)
+
+
+def text_of_file(path: Path) -> str:
+    """The text of a file of any format that `ingest` reads; it is read here, also for a server's work.
+
+    Tells on stderr what is left out.
+    """
+    import asyncio
+
+    from ..files.parsed import Unreadable
+    from ..files.pool import Limits, ParsingPool
+
+    options = settings.load()
+
+    async def read(content: bytes) -> Any:
+        pool = ParsingPool(Limits(options.file_seconds, options.file_memory_mb * 2**20))
+        try:
+            return await pool.parse(path.name, content)
+        finally:
+            await pool.close()
+
+    try:
+        (_, parsed), *inside = asyncio.run(read(path.read_bytes()))
+    except Unreadable as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error.strerror or error}") from None
+    files = "1 file inside it is" if len(inside) == 1 else f"{len(inside)} files inside it are"
+    left_out = [f"{files} left out: analyze each by itself"] if inside else []
+    for warning in (*parsed.warnings, *left_out):
+        errors.print(visible(f"{path.name}: {warning}"), style="yellow", highlight=False, soft_wrap=True)
+    return str(parsed.text)
 
 
 def object_from(text: str | None, option: str) -> dict[str, Any] | None:

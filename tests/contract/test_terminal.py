@@ -7,6 +7,7 @@ import json
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from llmbackend import LLMBackendClient, cli
 from llmbackend.cli import shared
 from llmbackend.cli.chat_session import ChatSession
 from llmbackend.cli.shared import WIDE, print_passage, print_record, print_table
+from tests.files import pdf
 from tests.server import KEY
 
 Run = Callable[..., tuple[int, str, str]]
@@ -105,6 +107,48 @@ def test_texts_are_embedded_and_analyzed(run: Run, tmp_path: Path) -> None:
     )
     assert _json(run("analyze", tmp_path / "text.txt", "--json"))["sentiment"] == "negative"
     assert "negative" in run("analyze", "-", stdin="The food was awful and cold. I hated it.")[1]
+
+
+MANUAL = "The lamp is excellent. Customers love its warm light, and we are very happy with it."
+
+
+def test_files_are_analyzed_as_ingest_reads_them(run: Run, tmp_path: Path) -> None:
+    page = "<html><head><style>p { color: red; kill: 1 }</style></head><body><p>%s</p></body></html>"
+    contents: dict[str, bytes] = {
+        "manual.html": (page % MANUAL).encode(),
+        "manual.pdf": pdf(MANUAL),
+        "manual.txt": MANUAL.encode("utf-16"),
+    }
+    told = []
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        found = _json(run("analyze", tmp_path / name, "--json"))
+        told.append((found["sentiment"], found["summary"], found["key_points"]))
+    assert told == [told[0]] * len(contents)
+    assert told[0][0] == "positive"
+    assert "<" not in str(told[0])
+
+    (tmp_path / "lamps.csv").write_text("name;remark\nLumen;Its light is warm.\nVela;Its foot is of oak.\n")
+    points = _json(run("analyze", tmp_path / "lamps.csv", "--json"))["key_points"]
+    assert all(";" not in point for point in points)
+
+
+def test_what_cannot_be_read_or_is_left_out_of_an_analysis_is_told(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # short names, which no error's box breaks
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(range(256)))
+    code, said, errors = run("analyze", "photo.jpg")
+    assert (code, said) == (2, "")
+    assert "photo.jpg cannot be read: unsupported type .jpg" in " ".join(errors.replace("│", " ").split())
+    message = EmailMessage()
+    message["Subject"], message["From"] = "Order", "ada@example.org"
+    message.set_content(MANUAL)
+    message.add_attachment("The terms are strict.", filename="terms.txt")
+    (tmp_path / "order.eml").write_bytes(message.as_bytes())
+    code, said, errors = run("analyze", "order.eml")
+    assert (code, "positive" in said) == (0, True)
+    assert "order.eml: 1 file inside it is left out: " in errors
 
 
 def test_jobs_are_shown_watched_cancelled_and_tried_again(
