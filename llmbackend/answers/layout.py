@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..engines.interface import Chunk
 from ..knowledge.retrieval.candidates import Candidate
+from . import rows
 from .fitting import Quote
 from .passages import above
 from .units import Unit, is_question, units
@@ -41,14 +42,20 @@ class Laid:
         unit = self.parts[place]
         return " ".join(re.findall(r"\w+", self.text[unit.start : unit.end].lower()))
 
+    def named(self, question: str) -> dict[int, bool]:
+        return rows.named(question, self.text, self.parts)
+
     def question(self, place: int) -> str:
         """The question that a unit is below, as in an FAQ: its answer is not understood without it."""
         heading = self.above[place][-1] if self.above[place] else ""
         return heading if is_question(heading) else ""
 
+    def place_of(self, quote: Quote) -> int:
+        return next((index for index, unit in enumerate(self.parts) if unit.start == quote.start), 0)
+
     def below_headings(self, asked: set[str], quote: Quote) -> Quote:
         """The quote extended to the headings right above it that have words of the question which it lacks."""
-        place = next((index for index, unit in enumerate(self.parts) if unit.start == quote.start), 0)
+        place = self.place_of(quote)
         start, said = quote.start, self.text[quote.start : quote.end]
         while place and self.parts[place - 1].kind == "heading":
             place -= 1

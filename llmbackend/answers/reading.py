@@ -18,9 +18,10 @@ from ..knowledge.retrieval.candidates import Candidate
 from .choosing import TOLD, judged
 from .embedder_fit import ANSWERED, unjudged
 from .fitting import Quote
-from .layout import lay
+from .layout import Laid, lay
 from .passages import Passages, sources
 from .question import Question
+from .rows import is_row
 from .stretches import SURE, UNSURE, Stretch, stretches
 
 READ = 30
@@ -93,6 +94,8 @@ async def read(
         bar = ANSWERED
     if asked.has_code and quotes:
         fit += OF_CODE * asked.exact(laid[quotes[0].text].in_context)
+    quotes, sure = await threads.processor(_of_rows_named, question, laid, quotes)
+    fit += OF_CODE * sure
     fit -= OF_UNKNOWN * bool(asked.unknown)
     if knows and not stays:
         for quote in reversed(quotes):
@@ -110,8 +113,23 @@ async def read(
     shown = [hits[quote.text].below_headings(asked.stems, quote) for quote in quotes]
     told = await threads.processor(sources, asked.stems, ordered[: len(hits)], shown)
     passages = Passages(question, ordered, told, quotes)
-    said = await threads.processor(stretches, asked.stems, hits, quotes, SURE if fit >= bar else UNSURE)
+    said = await threads.processor(stretches, asked, hits, quotes, SURE if fit >= bar else UNSURE)
     return Reading(passages, said, round(fit, 4), bar, asked.missing)
+
+
+def _of_rows_named(question: str, laid: list[Laid], quotes: list[Quote]) -> tuple[list[Quote], bool]:
+    """The quotes without the other rows of tables of which the question names some; whether the first is the cell asked for."""
+    rows = [one.named(question) for one in laid]
+    kept: list[Quote] = []
+    sure = False
+    for quote in quotes:
+        place = laid[quote.text].place_of(quote)
+        named = rows[quote.text]
+        if named and place not in named and is_row(laid[quote.text].text, laid[quote.text].parts[place]):
+            continue
+        sure = sure if kept else named.get(place, False)
+        kept.append(quote)
+    return kept or quotes, sure
 
 
 def orders(judge: Judge, question: str, candidates: list[Candidate]) -> bool:

@@ -14,6 +14,7 @@ from ..text.sentences import stems
 from .fitting import Quote
 from .layout import Laid
 from .passages import above
+from .question import Question
 from .units import Unit
 
 _SPACE = re.compile(r"[ \t\r\n\f\v]+")  # not those that hold a number together
@@ -55,8 +56,9 @@ class Stretch(NamedTuple):
     text: str
 
 
-def stretches(asked: set[str], hits: list[Laid], quotes: list[Quote], length: Length) -> list[Stretch]:
+def stretches(question: Question, hits: list[Laid], quotes: list[Quote], length: Length) -> list[Stretch]:
     """A stretch of the best passage, then of the next ones that add something, each below its relevant headings."""
+    asked = question.stems
     told: list[Stretch] = []
     said: set[str] = set()
     left, used = length.all, 0
@@ -70,24 +72,36 @@ def stretches(asked: set[str], hits: list[Laid], quotes: list[Quote], length: Le
         if told and hit.plain(best) in said:
             continue
         last = len(told) == length.stretches - 1
-        question = hit.question(best)
-        headings = [one for one in hit.above[best] if one == question or asked & stems(one)]
+        heading = hit.question(best)
+        headings = [one for one in hit.above[best] if one == heading or asked & stems(one)]
         most = max(LEAST, length.most - used - sum(map(size, headings)))
-        chosen = around(hit.text, hit.parts, best, left if last else length.first, most)
+        named = hit.named(question.text)
+        if best in named:
+            chosen = sorted({*head(hit.text, hit.parts, best), *named})
+        else:
+            chosen = around(hit.text, hit.parts, best, left if last else length.first, most)
         chosen = [place for place in chosen if hit.plain(place) not in said]
         if not chosen:
             continue
         said.update(hit.plain(place) for place in chosen)
         text = written(hit.text, hit.parts, chosen, most)
         headings = above(asked, hit.above[best], text)
-        if question and question not in headings:
-            headings.append(question)
+        if heading and heading not in headings:
+            headings.append(heading)
         told.append(Stretch(quote.text, "\n\n".join([*headings, text])))
         left -= size(text)
         used += size(told[-1].text)
         if last or min(left, length.most - used) < LEAST:
             break
     return told
+
+
+def head(text: str, parts: Sequence[Unit], row: int) -> list[int]:
+    """The rows of a table down to the rule below its head, and that."""
+    own = [index for index, unit in enumerate(parts) if unit.block == parts[row].block]
+    # A rule below the last row does not count.
+    rules = [one for one in own[1:-1] if not re.search(r"\w", text[parts[one].start : parts[one].end])]
+    return [one for one in own if rules and one <= rules[0]]
 
 
 def size(text: str) -> int:
@@ -135,17 +149,12 @@ class _Growing:
                     break
                 chosen.add(step)
         elif kind == "row":
-            # The rule below the head; a rule below the last row does not count.
-            rules = [row for row in own[1:-1] if not re.search(r"\w", self._said(row))]
-            head = [row for row in own if rules and row <= rules[0]]
-            if 2 * self._size(head) <= self._most:
-                chosen.update(head)
+            names = head(self._text, parts, focus)
+            if 2 * self._size(names) <= self._most:
+                chosen.update(names)
         after = [[index] for index in own if index > focus]
         self._grow(chosen, after, [[index] for index in own[::-1] if index < focus])
         return self._ended(chosen)
-
-    def _said(self, index: int) -> str:
-        return self._text[self._parts[index].start : self._parts[index].end]
 
     def _size(self, chosen: Collection[int]) -> int:
         return sum(self._sizes[index] for index in chosen)

@@ -14,8 +14,10 @@ _BOUNDARY = re.compile(
     # White space is looked at from its beginning only: else from each of its places to its end.
     r"|(?<!\s)\s*\n\s*\n\s*|(?<!\s)\s*\n(?=\s*(?:[-*#|+=~]|\d+[.)]\s|\.\. ))"
 )
-# Lines that are blocks of their own, whatever is above and below them: headings and rules, as in Markdown.
-_BLOCK_LINE = re.compile(r"^[ \t]*(#{1,6}(?:[ \t][^\r\n]*)?|([=\-~^\"*+_])\2{2,})[ \t\r]*$", re.MULTILINE)
+# Lines that are apart, whatever is above and below them: headings, rules and rows of tables, as in Markdown.
+_BLOCK_LINE = re.compile(
+    r"^[ \t]*(#{1,6}(?:[ \t][^\r\n]*)?|\|[^\r\n]*\||([=\-~^\"*+_])\2{2,})[ \t\r]*$", re.MULTILINE
+)
 _HEADING = re.compile(r"[ \t]*#{1,6}\s")
 # fmt: off
 _COMMON = frozenset((

@@ -365,3 +365,43 @@ def test_a_heading_is_not_glued_to_the_text_right_below_it(
     answer = ask(client, collection, HANDBOOK, question)
     assert begins in [line[: len(begins)] for line in str(answer).splitlines()], str(answer)
     assert any(source.quote.startswith(begins) for source in answer.sources)
+
+
+PRODUCTS = [
+    ["Product", "Price", "Warranty"],
+    ["Lumen headlamp", "49.90 EUR", "2 years"],
+    ["Carbon tripod", "219.00 EUR", "5 years"],
+    ["Carbon tripod mini", "89.00 EUR", "3 years"],
+    ["Trail stove", "64.50 EUR", "1 year"],
+]
+SHOPS = {
+    "csv": ("it.csv", "\n".join(map(",".join, PRODUCTS))),
+    "md": (
+        "it.md",
+        "# Shop\n\nWe sell these.\n\n"
+        + "\n".join(f"| {' | '.join(row)} |" for row in [PRODUCTS[0], ["---"] * 3, *PRODUCTS[1:]])
+        + "\n\nAsk at the counter.\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SHOPS)
+@pytest.mark.parametrize(
+    ("question", "label", "found"),
+    [
+        ("How much does the Carbon tripod cost?", "Carbon tripod", True),
+        ("What is the price of a carbon tripod mini?", "Carbon tripod mini", True),
+        ("Warranty of the Lumen headlamp?", "Lumen headlamp", True),
+        ("Who designed the Trail stove?", "Trail stove", False),
+    ],
+)
+def test_a_row_that_is_named_is_told_with_its_head_and_no_other(
+    client: LLMBackendClient, collection: str, kind: str, question: str, label: str, found: bool
+) -> None:
+    name, text = SHOPS[kind]
+    client.rag_ingest_files([(name, text.encode())], collection)
+    answer = client.rag_query(question, collection)
+    assert answer.found == found
+    prices = {row[0]: row[1] for row in PRODUCTS[1:]}
+    assert [one for one, price in prices.items() if price in answer] == [label], str(answer)
+    assert "Price" in answer

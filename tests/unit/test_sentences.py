@@ -26,6 +26,10 @@ CUTS = {
     "list": ("Steps:\n- press it\n- wait\n  a while", ["Steps:", "- press it", "- wait\n  a while"]),
     "numbered": ("Steps:\n1. Press\n2) Wait", ["Steps:", "1. Press", "2) Wait"]),
     "table": ("| a | b |\n|---|---|\n| 1 | 2 |", ["| a | b |", "|---|---|", "| 1 | 2 |"]),
+    "a row's sentences": (
+        "See:\n| No. | Why |\n| 1. | It is. So it is. |",
+        ["See:", "| No. | Why |", "| 1. | It is. So it is. |"],
+    ),
     "headings": ("Intro\n# Title\ntext", ["Intro", "# Title", "text"]),
     "headings in prose": (
         "It ends.\n## 2. Vacation\nEvery one\nhas days.\r\n### No. 3\r\nTwo weeks.\n#\n# A\n# B",

@@ -1,0 +1,63 @@
+"""Rows of tables that a question names by their labels: `| Carbon tripod | 219 EUR |`, or lines `Product: Carbon tripod`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ..text.sentences import stems
+from .units import Unit
+
+_PAIR = re.compile(r"[ \t]*([^:\n|]{1,60}):[ \t]+(\S[^\n]*)")
+_RULED = re.compile(r"[\s|:+=-]*")
+
+
+def named(question: str, text: str, parts: Sequence[Unit]) -> dict[int, bool]:
+    """The rows whose label is in the question, and whether the name of one of their other columns is, too.
+
+    Of "Tripod" and "Carbon tripod" only the latter, if the question has it.
+    """
+    asked = _names(question)
+    found: dict[int, tuple[set[str], bool]] = {}
+    head: list[str] = []
+    for place, unit in enumerate(parts):
+        columns, cells = _row(text[unit.start : unit.end]) if unit.tells else ([], [])
+        if unit.kind == "row" and (not place or parts[place - 1].block != unit.block):
+            head = cells
+            continue
+        first = _labels(cells)
+        labels = [names for cell in first if (names := _names(cell)) and names <= asked]
+        if labels:
+            said = set[str]().union(*labels)
+            others = set[str]().union(*map(stems, (columns or head)[len(first) :]))
+            found[place] = said, bool(others & asked - said)
+    return {
+        place: column
+        for place, (said, column) in found.items()
+        if not any(said < other for other, _ in found.values())
+    }
+
+
+def is_row(text: str, unit: Unit) -> bool:
+    return unit.tells and bool(_row(text[unit.start : unit.end])[1])
+
+
+def _row(said: str) -> tuple[list[str], list[str]]:
+    """A row's names of columns, where it repeats them, and its cells."""
+    if said.startswith("|"):
+        return [], [] if _RULED.fullmatch(said) else [cell.strip() for cell in said.strip("| \n").split("|")]
+    lines = said.splitlines()
+    pairs = [_PAIR.fullmatch(line) for line in lines]
+    if len(lines) < 2 or not all(pairs):
+        return [], []
+    return [pair[1] for pair in pairs if pair], [pair[2] for pair in pairs if pair]
+
+
+def _labels(cells: list[str]) -> list[str]:
+    """The first cell, and those up to the first with letters: a row may begin with its number."""
+    lettered = next((place for place, cell in enumerate(cells) if re.search(r"[^\W\d_]", cell)), 0)
+    return cells[: lettered + 1]
+
+
+def _names(said: str) -> set[str]:
+    return stems(said) | set(re.findall(r"\d+", said))
