@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from ..text.sentences import stems
@@ -15,13 +16,17 @@ _RULED = re.compile(r"[\s|:+=-]*")
 def named(question: str, text: str, parts: Sequence[Unit]) -> dict[int, bool]:
     """The rows whose label is in the question, and whether the name of one of their other columns is, too.
 
-    Of "Tripod" and "Carbon tripod" only the latter, if the question has it.
+    Of "Tripod" and "Carbon tripod" only the latter, if the question has it. Lines are rows where others begin with the same name;
+    the head of a letter is none.
     """
     asked = _names(question)
     found: dict[int, tuple[set[str], bool]] = {}
     head: list[str] = []
-    for place, unit in enumerate(parts):
-        columns, cells = _row(text[unit.start : unit.end]) if unit.tells else ([], [])
+    rows = [_row(text[unit.start : unit.end]) if unit.tells else ([], []) for unit in parts]
+    begun = Counter(columns[0] for columns, _ in rows if columns)
+    for place, (unit, (columns, cells)) in enumerate(zip(parts, rows, strict=True)):
+        if columns and begun[columns[0]] == 1:
+            continue
         if unit.kind == "row" and (not place or parts[place - 1].block != unit.block):
             head = cells
             continue

@@ -429,6 +429,7 @@ ODD: dict[str, dict[str, Any]] = {
     "headings as a text": {"place": {"headings": "title"}},
     "headings of null": {"place": {"headings": None}},
     "headings in one another": {"place": {"headings": [["a"]]}},
+    "sections as a text": {"place": {"sections": "title"}},
     "many headings": {"place": {"headings": ["a"] * 1000}},
     "long headings": {"place": {"headings": ["a" * 2**21]}},
     "a page of text": {"place": {"page": "1"}},

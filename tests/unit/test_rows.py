@@ -28,6 +28,7 @@ LINES = "Office: Harbour\nOpens: 8:00\n\nOffice: Market hall\nOpens: 7:00\n\nNot
         (TABLE, "Which office closes first?", {}),
         (LINES, "When opens the market hall?", {"Office: Market hall\nOpens: 7:00": True}),
         (LINES, "When opens the market?", {}),
+        ("From: Ben\nTo: Clara\n\nThe boats are late.", "What does Ben want?", {}),
         (LINES, "What is closed on Sundays?", {}),
     ],
 )
