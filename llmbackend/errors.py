@@ -82,7 +82,7 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
     found = [it for it in found if not it["type"].endswith("_type") or tuple(it["loc"]) not in within]
     missing = [item["loc"] for item in found if item["type"] == "missing"]
     for item in found:
-        if item["type"] == "extra_forbidden":
+        if item["type"] == "extra_forbidden" and item["loc"]:
             *parent, name = item["loc"]
             near = alike(str(name), [str(one[-1]) for one in missing if one[:-1] == parent])
             item["msg"] += f": {did_you_mean(near)}" if near else ""

@@ -290,13 +290,14 @@ class QdrantIndex(ABC):
             start = None
         if following is None and self._may_be_changed_since(since):
             late = True
+            if len(chunks) == limit:
+                return Page(_of_one_version(chunks), f"{since}+")
             written = self._syntax.range("written", {"gte": since})
             where = self._all_current([self._head(), written])
-            new, _, following = self._read(where, max(1, limit - len(chunks)), start)
+            new, _, following = self._read(where, limit - len(chunks), start)
             again = {chunk.document_id for chunk in new}
             chunks = [chunk for chunk in chunks if chunk.document_id not in again] + new
-        heads = list(one_version(dict(enumerate(chunks))).values())
-        return Page(heads, following and f"{since}{'+' if late else '-'}{following}")
+        return Page(_of_one_version(chunks), following and f"{since}{'+' if late else '-'}{following}")
 
     def _may_be_changed_since(self, moment: int) -> bool:
         return True
@@ -312,7 +313,7 @@ class QdrantIndex(ABC):
         if document_ids is not None:
             where.append(self._of(document_ids))
         chunks, _, following = self._read(self._all_current(where), limit, cursor)
-        return Page(list(one_version(dict(enumerate(chunks))).values()), following)
+        return Page(_of_one_version(chunks), following)
 
     def read(self, limit: int, cursor: str | None, document_ids: Sequence[str] | None = None) -> Stored:
         import numpy as np
@@ -452,6 +453,10 @@ class QdrantIndex(ABC):
 
 
 _CURSOR = re.compile(r"(\d{1,19})([+-])(.*)")
+
+
+def _of_one_version(chunks: Sequence[Chunk]) -> list[Chunk]:
+    return list(one_version(dict(enumerate(chunks))).values())
 
 
 def _listing(cursor: str | None) -> tuple[int, bool, str | None]:

@@ -97,10 +97,8 @@ def checked(name: str, params: dict[str, Any], services: JobServices) -> tuple[J
     kind = TYPES.get(name)
     if kind is None:
         near = alike(name, TYPES)
-        meant = f"{did_you_mean(near)} There" if near else "there"
-        raise InvalidRequest(
-            f"no job type {name!r}: {meant} are {', '.join(TYPES)}", details={"job_type": name}
-        )
+        meant = did_you_mean(near) if near else f"there are {', '.join(TYPES)}"
+        raise InvalidRequest(f"no job type {name!r}: {meant}", details={"job_type": name})
     try:
         valid = kind.params.model_validate(params)
     except ValidationError as error:

@@ -102,7 +102,8 @@ def _stop_at_first(schema: Any) -> None:
 class Request(BaseModel):
     """Base of all requests."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    # Logs of unforeseen errors hold no input: it may be a key in the wrong place.
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

