@@ -23,6 +23,7 @@ import fnmatch
 import functools
 import glob
 import html
+import importlib
 import itertools
 import json
 import os
@@ -406,14 +407,12 @@ class Records(_Shown, list[_Item]):
 
     def to_pandas(self) -> Any:
         """A pandas DataFrame with one row per record; nested fields become columns such as `metadata.year`."""
-        import pandas  # the caller wants pandas, so the caller has it
-
+        pandas = _library("pandas")
         return pandas.DataFrame([dict(_flat(record)) for record in self])
 
     def to_polars(self) -> Any:
         """A polars DataFrame with the rows and columns of `to_pandas()`; columns of mixed types become text."""
-        import polars  # the caller wants polars, so the caller has it
-
+        polars = _library("polars")
         return polars.DataFrame(
             [dict(_flat(record)) for record in self], infer_schema_length=None, strict=False
         )
@@ -427,14 +426,25 @@ class Records(_Shown, list[_Item]):
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write a Parquet file with the rows and columns of `to_pandas()`; columns of mixed types become text."""
-        import pyarrow  # the caller wants Parquet, so the caller has it
-        from pyarrow import parquet
-
+        pyarrow, parquet = _library("pyarrow"), _library("pyarrow.parquet")
         rows = [dict(_flat(record)) for record in self]
         names = dict.fromkeys(name for row in rows for name in row)
         table = pyarrow.table({name: _column([row.get(name) for row in rows]) for name in names})
         parquet.write_table(table, f"{os.fsdecode(path)}.part")
         os.replace(f"{os.fsdecode(path)}.part", path)
+
+
+def _library(name: str) -> Any:
+    """A library that a caller's own call wants, and that this file does without. Its absence says what to install."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        package = name.partition(".")[0]
+        if error.name != package:
+            raise
+        raise ModuleNotFoundError(
+            f"this needs {package}, which is not installed here: pip install {package}", name=package
+        ) from None
 
 
 def _column(values: list[Any]) -> Any:
@@ -657,7 +667,8 @@ class Job(_Typed):
     finished_at: str | None
 
     def __repr__(self) -> str:
-        return f"<Job {self['id']}: {self['type']}, {self['status']}, {_progress_text(self['progress'])}>"
+        told = (self["type"], self["status"], _progress_text(self["progress"], self["type"]))
+        return f"<Job {self['id']}: {', '.join(filter(None, told))}>"
 
 
 _UNITS = {
@@ -683,7 +694,9 @@ def _progress_text(progress: Mapping[str, Any], job_type: str = "") -> str:
         unit += "es" if unit.endswith("ch") else "s"
     said = [f"{counted} {unit}".strip()]
     if not total and not done:
-        said = [stage or "not begun"]
+        said = [stage] if stage else []
+    elif not total and not unit:
+        said = [f"{counted} so far", *([stage] if stage not in ("", "done") else [])]
     elif (stages.get("write") or {}).get("done"):
         said.append(f"{stages['write']['done']:,} chunk{'' if stages['write']['done'] == 1 else 's'}")
     elif not unit and stage not in ("", "done"):
@@ -1100,20 +1113,17 @@ class Embeddings(_Shown, Sequence[list[float]]):
 
     def numpy(self) -> Any:
         """A (count, dimension) float32 numpy array that shares this memory."""
-        import numpy  # the caller wants numpy, so the caller has it
-
+        numpy = _library("numpy")
         return numpy.frombuffer(self.values, dtype=numpy.float32).reshape(len(self), self.dimension)
 
     def to_pandas(self) -> Any:
         """A pandas DataFrame with one row per vector and one column per dimension."""
-        import pandas  # the caller wants pandas, so the caller has it
-
+        pandas = _library("pandas")
         return pandas.DataFrame(self.numpy())
 
     def to_polars(self) -> Any:
         """A polars DataFrame with one column, `embedding`, of arrays."""
-        import polars  # the caller wants polars, so the caller has it
-
+        polars = _library("polars")
         return polars.DataFrame({"embedding": polars.Series(self.numpy())})
 
     def plot(self, labels: Sequence[Any] | None = None, axes: Any = None) -> Any:
@@ -1165,12 +1175,10 @@ class EmbeddingsFile(_Typed):
 
     def numpy(self) -> Any:
         """A (count, dimension) float32 numpy array; an .npy file is memory-mapped, so only what is used is read."""
-        import numpy  # the caller wants numpy, so the caller has it
-
+        numpy = _library("numpy")
         if _suffix(self["path"]) == ".npy":
             return numpy.load(self["path"], mmap_mode="r")
-        from pyarrow import parquet
-
+        parquet = _library("pyarrow.parquet")
         column = parquet.read_table(self["path"], columns=["embedding"])["embedding"].combine_chunks()
         return column.flatten().to_numpy().reshape(self["count"], self["dimension"])
 

@@ -82,7 +82,9 @@ def run_agent(
         run = stream.run
     if table is not None and run.output is not None:
         rows = run.table()
+        count = f"{len(rows)} row{'' if len(rows) == 1 else 's'}"
         (rows.to_parquet if table.suffix == ".parquet" else rows.to_jsonl)(table)
+        errors.print(visible(f"{table} has the table: {count}"), highlight=False, soft_wrap=True)
     if as_json:
         return print_json(run)
     for note in run.notes:

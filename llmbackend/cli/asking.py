@@ -18,6 +18,7 @@ from .shared import (
     bar,
     collection_names,
     connected,
+    errors,
     from_stdin,
     object_from,
     out,
@@ -125,6 +126,8 @@ def search(
         hits = client.rag_search(text, names if len(names) > 1 else names[0], rerank=rerank, **given)
     if as_json:
         return print_json(hits)
+    if not hits:
+        errors.print("nothing was found", style="dim")
     for number, hit in enumerate(hits, start=1):
         place = "".join(f", {name} {hit.metadata[name]}" for name in ("page",) if name in hit.metadata)
         head = f"{number}. {hit.document_id}{place} ({hit.collection}, {hit.score:.3f})"

@@ -24,10 +24,9 @@ def doctor(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
     rows: list[list[str | Text]] = []
     for check in result.checks:
         server = f"{check.server} {check.version or ''}\n{check.url or ''}".strip()
-        models = check.models[:5] + ["…"] * (len(check.models) > 5)
         verdict = Text("ok", "green") if check.ok else Text("failed", "red")
         told = "\n".join(limits(check.limits))
-        rows.append([check.name, server, "\n".join(models), told, f"{check.latency_ms:.0f}", verdict])
+        rows.append([check.name, server, "\n".join(check.models), told, f"{check.latency_ms:.0f}", verdict])
     print_table(("part", "server", "models", "limits", "ms", ""), rows, "")
     for check in result.checks:
         if check.fix:

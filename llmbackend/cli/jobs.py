@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from llm_client import _progress_text
 
 from .. import Job
 from .shared import AsJson, Key, Url, bar, connected, errors, print_json, print_record, print_table
@@ -34,7 +35,7 @@ def listed(
         found = client.list_jobs(status=status, limit=limit)
     if as_json:
         return print_json(found)
-    rows = [(job.id, job.type, job.status, _progress(job.progress), job.created_at) for job in found]
+    rows = [(job.id, job.type, job.status, _progress(job), job.created_at) for job in found]
     return print_table(("id", "type", "status", "progress", "created"), rows, "there are no jobs")
 
 
@@ -95,11 +96,14 @@ def _print_job(job: Job, as_json: bool) -> None:
         return print_json(dict(job))
     told = {name: value for name, value in job.items() if value not in (None, [], {}, "")}
     if told.get("progress"):
-        told["progress"] = _progress(told["progress"])
+        told["progress"] = _progress(job)
     if isinstance(error := told.get("error"), dict):
         told["error"] = f"{error.get('code')}: {error.get('message')}"
     return print_record(told)
 
 
-def _progress(progress: Mapping[str, Any]) -> str:
-    return f"{progress['done']}/{progress['total']} {progress['stage']}".strip()
+def _progress(job: Job) -> str:
+    """As in notebooks; nothing where the status tells as much."""
+    progress = job["progress"]
+    began = progress.get("done") or progress.get("total") or progress.get("stage")
+    return _progress_text(progress, job["type"]) if began else ""

@@ -212,7 +212,8 @@ def test_agents_are_listed_and_run(run: Run, tmp_path: Path) -> None:
         "--table",
         table,
     )
-    assert run(*asked)[0] == 0
+    code, _, errors = run(*asked)
+    assert (code, f"{table} has the table: 1 row" in errors) == (0, True)
     [row] = [json.loads(line) for line in table.read_text().splitlines()]
     assert row["What is the notice period? quote"] == "The notice period is 3 months."
     code, _, errors = run("agent", "run", "analyst", "--table", tmp_path / "table.xls")
@@ -285,6 +286,25 @@ def test_rows_of_a_table_are_documents(run: Run, tmp_path: Path) -> None:
     run("export", collection, moved)
     code, _, errors = run("import", moved)
     assert (code, "give another name by --collection" in errors) == (1, True)
+
+
+def test_a_search_that_finds_nothing_says_so(run: Run, tmp_path: Path) -> None:
+    name = f"staff-{uuid.uuid4().hex[:8]}"
+    (tmp_path / "leave.md").write_text("Sick leave is reported before nine.")
+    assert run("ingest", name, tmp_path / "leave.md")[0] == 0
+    code, said, errors = run("search", name, "leave", "--filter", '{"source": "no-such.md"}')
+    assert (code, said, "nothing was found" in errors) == (0, "", True)
+    assert run("delete", name, "--all", "--yes")[0] == 0
+
+
+def test_the_doctor_lists_all_parts_in_a_pipe(run: Run) -> None:
+    checks = _json(run("doctor", "--json"))["checks"]
+    code, said, _ = run("doctor")
+    assert code == 0
+    told = [model for check in checks for model in check["models"]]
+    assert len(told) > 5
+    assert [model for model in told if model not in said] == []
+    assert "…" not in said
 
 
 def test_what_is_not_there_is_told_in_words(run: Run, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from llmbackend import (
     Explanation,
     InvalidRequest,
     Job,
+    ModelResponse,
     Record,
     Records,
     Reply,
@@ -133,6 +134,12 @@ AGENT = {
     "tools": ["search"],
     "input": {"properties": {"text": {"type": "string", "minLength": 1}}, "$defs": {"A": {"b": {"c": 1}}}},
 }
+TOOL = {
+    "name": "search",
+    "description": "Finds passages.",
+    "writes": True,
+    "parameters": {"properties": {"top_k": {"type": "integer", "minimum": 1}}, "required": ["top_k"]},
+}
 ANALYSED = {
     "sentiment": "positive",
     "sentiment_score": 0.5,
@@ -176,6 +183,7 @@ SAMPLES: dict[str, Any] = {
     "progress": PROGRESS,
     "jobs": [JOB],
     "agents": [AGENT],
+    "tools": [TOOL],
     "analyses": [ANALYSED, {**ANALYSED, "sentiment_score": -0.5}],
 }
 
@@ -229,6 +237,31 @@ RUN = {
 }
 
 
+RESPONSE: dict[str, Any] = {
+    "id": "resp_1",
+    "object": "response",
+    "created_at": 1795959530,
+    "status": "incomplete",
+    "model": "m",
+    "error": {"code": "c", "message": "it broke"},
+    "usage": {"input_tokens": 25},
+    "metadata": {"price_eur": "3"},
+}
+
+
+def _output(text: str, name: str) -> list[dict[str, Any]]:
+    cited = [{"type": "file_citation", "filename": name}]
+    return [
+        {"type": "reasoning", "summary": []},
+        {"type": "message", "content": [{"type": "output_text", "text": text, "annotations": cited}]},
+        {"type": "function_call", "name": name, "arguments": name},
+    ]
+
+
+def _evil_output() -> list[dict[str, Any]]:
+    return _output(EVIL, EVIL)
+
+
 def _results() -> Iterator[tuple[str, Any]]:
     for name, sample in SAMPLES.items():
         yield name, _records(_evil_names(_evil(sample)))
@@ -271,6 +304,7 @@ def _results() -> Iterator[tuple[str, Any]]:
     }
     yield "an analysis", Analysis(_records(analysed))
     waits = {**RUN, "pending": [{"tool": "delete", "arguments": "x"}], "output": {"category": "x"}}
+    yield "a response", ModelResponse(_records({**_evil(RESPONSE), "output": _evil_output()}))
     yield "a run of an agent", AgentRun(_records({**_evil(waits), "usage": RUN["usage"]}))
     yield "usage", Usage(_records(_evil([USED])))
     yield "vectors", Embeddings(array("f", [1, 2]), 2, model=EVIL, cut=[{"index": 0, EVIL: EVIL}])
@@ -445,10 +479,10 @@ def test_agents_are_told_by_what_they_take_and_not_by_their_schemas() -> None:
 def test_a_wide_list_is_a_table_that_fits_and_names_the_columns_left_out() -> None:
     shown = html_of(_records([{f"column_{number}": number for number in range(30)}]))
     assert shown.count("<th ") == 10
-    assert "and the columns column 10, column 11" in shown
+    assert "and the columns column_10, column_11" in shown
     deep = html_of(_records([{"id": "a", "input": {f"field_{number}": number for number in range(30)}}]))
     assert deep.count("<th ") == 2
-    assert "field 0" in deep
+    assert "field_0" in deep
     assert "and 18 more" in deep
 
 
@@ -588,7 +622,8 @@ def test_an_evaluation_is_plotted_where_the_caller_wants_it(evaluation: Evaluati
             "5 of 50 prompts, 6/min, 8 min left",
         ),
         ({"done": 5, "total": 50, "stage": "search"}, "own_type", "5 of 50, search"),
-        ({"done": 0, "total": 0, "stage": ""}, "batch_embed", "not begun"),
+        ({"done": 0, "total": 0, "stage": ""}, "batch_embed", ""),
+        ({"done": 9, "total": 0, "stage": "query"}, "run_agent", "9 so far, query"),
         ({"done": 1, "total": 36, "stage": "dense"}, "evaluate", "1 of 36 searches"),
         (
             {"done": 50, "total": 50, "stage": "done", "rate": 12100.0, "eta": 0.0},
@@ -725,3 +760,39 @@ def test_a_run_of_an_agent_is_its_answer_its_sources_and_its_tree_of_steps() -> 
     assert shown.rindex("a step") < shown.index("looking")
     assert "stopped at the limit" in shown
     assert "1,234 tokens" in text_of(run)
+
+
+def test_a_response_shows_its_whole_text_what_it_cites_and_when_it_was_made() -> None:
+    response = ModelResponse(_records({**RESPONSE, "output": _output("long " * 300, "policy.md")}))
+    text = text_of(response)
+    assert text.count("long") == 300
+    assert "policy.md" in text
+    assert "it broke" in text
+    page = _Reader(html_of(response)).text
+    assert "29 Nov 2026" in page
+    assert "1,795,959,530" not in page
+
+
+def test_names_of_metadata_and_fields_are_shown_as_they_are() -> None:
+    metadata = {"price_eur": 3, "sold_at": "2026-01-02T00:00:00+00:00"}
+    for shown in (
+        _records([{"id": "d", "chunks": 2, "metadata": metadata}]),
+        Hits(_records([{**HIT, "metadata": metadata}])),
+        _records([{"sku": "a", **metadata}]),
+        _records({"sku": "a", **metadata}),
+    ):
+        assert "price_eur" in text_of(shown)
+        assert "sold_at" in text_of(shown)
+
+
+def test_tools_are_shown_with_the_names_of_what_they_take() -> None:
+    text = text_of(_records({"tools": [TOOL]}))
+    assert "top_k" in text
+    assert "minimum" not in text
+    assert "writes" in text
+
+
+def test_a_running_job_of_which_nothing_is_counted_is_not_called_not_begun() -> None:
+    running = Job(_records({**JOB, "progress": {"done": 0, "total": 0, "stage": ""}}))
+    assert "not begun" not in text_of(running)
+    assert repr(running).endswith("running>")

@@ -201,3 +201,29 @@ def test_a_dotenv_that_cannot_be_read_is_an_error_of_ours(folder: Path) -> None:
             print(error)
     """
     assert ".env" in _run(folder, program).stdout
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_a_library_that_is_not_there_is_named_with_how_to_install_it(folder: Path, python: str) -> None:
+    done = _run(
+        folder,
+        """
+        from array import array
+        records, vectors = llm_client._records([{"a": 1}]), llm_client.Embeddings(array("f", [1, 2]), 2)
+        for call, package in (
+            (records.to_pandas, "pandas"),
+            (records.to_polars, "polars"),
+            (lambda: records.to_parquet("x.parquet"), "pyarrow"),
+            (vectors.numpy, "numpy"),
+            (vectors.to_pandas, "pandas"),
+        ):
+            try:
+                call()
+            except ModuleNotFoundError as error:
+                assert f"pip install {package}" in str(error), error
+            else:
+                raise AssertionError(package)
+        """,
+        python=python,
+    )
+    assert done.returncode == 0, done.stderr

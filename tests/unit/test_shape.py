@@ -468,6 +468,8 @@ def test_the_sdk_imports_the_standard_library_requests_and_dotenv_only() -> None
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "the file stands alone"
             names = [node.module or ""]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "_library":
+            names = [ast.literal_eval(node.args[0]).partition(".")[0]]
         found |= {(function, name) for name in names if name.split(".")[0] not in sys.stdlib_module_names}
     optional = {
         "numpy",

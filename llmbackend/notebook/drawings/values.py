@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from llm_client import Embeddings, Job, Record, Records, _flat
@@ -14,6 +15,7 @@ from ..wording import count, decimal, moment, parsed, plural, shortened
 ROWS = 50  # of a list; all of them are in `.to_pandas()`
 COLUMNS = 10  # of a list that has no drawing of its own
 FIELDS = 12  # of a record within a line
+LONG_AGO = 10**9  # in September 2001: a number of an `_at` that is larger counts seconds
 LETTERS = 400  # of a passage, before it unfolds
 
 Draw = TypeVar("Draw", bound=Callable[[Any], Drawing])
@@ -70,9 +72,9 @@ def facts_of(record: Mapping[str, Any]) -> Drawing:
     """Names and values; what is made of several records follows as tables."""
     small = {name: value for name, value in record.items() if not (_is_large(value) or value is None)}
     return [
-        *([Facts([(titled(name), in_words(value, name)) for name, value in small.items()])] if small else []),
+        *([Facts([(name, in_words(value, name)) for name, value in small.items()])] if small else []),
         *(
-            Fold(titled(name), drawing(value), open=True)
+            Fold(name, drawing(value), open=True)
             for name, value in record.items()
             if _is_large(value) and len(value)
         ),
@@ -100,7 +102,7 @@ def table_of(records: Sequence[Mapping[str, Any]]) -> Drawing:
     }
     cells = [[in_words(row.get(name), name, 200) for name in shown] for row in rows]
     return [
-        Table([titled(name) for name in shown], cells, frozenset(numbers)),
+        Table(shown, cells, frozenset(numbers)),
         *and_more(records, ROWS),
         *and_columns(names),
     ]
@@ -118,11 +120,12 @@ def and_more(records: Sequence[Any], shown: int, of_what: str = "more") -> list[
 
 
 def and_columns(names: Sequence[str]) -> list[Paragraph]:
-    more = ", ".join(map(titled, names[COLUMNS:]))
+    more = ", ".join(names[COLUMNS:])
     return [Paragraph(muted("and the columns ", shortened(more, LETTERS)))] if more else []
 
 
 def titled(name: Any) -> str:
+    """A name of ours in words; whatever is read or filtered by its name is shown as it is."""
     return str(name).replace("_", " ")
 
 
@@ -132,6 +135,8 @@ def in_words(value: Any, name: str = "", limit: int = 400) -> Line:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if name.endswith("_at") and isinstance(value, int | float) and value > LONG_AGO:
+        return moment(datetime.fromtimestamp(value, UTC).isoformat())  # OpenAI's times
     if isinstance(value, int):
         return str(value) if 1900 <= value <= 2100 else count(value)
     if isinstance(value, float):
@@ -155,11 +160,11 @@ def in_words(value: Any, name: str = "", limit: int = 400) -> Line:
 
 
 def in_a_line(fields: Mapping[str, Any], limit: int = 200) -> Line:
-    """`year 2026 · team hr`"""
+    """`year 2026 · team hr`: names as they are, for filters take them so."""
     told: list[Line] = []
     filled = [(name, value) for name, value in _flat(fields) if value not in (None, "", [])]
     for name, value in filled[:FIELDS]:
-        told += [" · " if told else "", muted(titled(name)), " ", in_words(value, name, limit)]
+        told += [" · " if told else "", muted(name), " ", in_words(value, name, limit)]
     if len(filled) > FIELDS:
         told.append(muted(f", and {len(filled) - FIELDS} more"))
     return told

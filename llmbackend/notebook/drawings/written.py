@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm_client import AgentRun, Analysis, Answer, Record, Reply
+from llm_client import AgentRun, Analysis, Answer, ModelResponse, Record, Reply
 
 from ..matches import quoted
 from ..parts import (
@@ -60,6 +60,36 @@ def _reply(reply: Reply) -> Drawing:
     if asked:
         drawn += [Paragraph("calls"), Bullets(asked)]
     return [*drawn, *([Paragraph(muted(note))] if note else [])]
+
+
+@drawing.register
+def _response(response: ModelResponse) -> Drawing:
+    """Its text whole, as a reply's; the calls that wait for the caller, and what else was set below a fold."""
+    calls: list[Line] = [
+        [code(f"{one.get('name')}({shortened(str(one.get('arguments') or ''), 200)})")]
+        for one in response["output"]
+        if one.get("type") in ("function_call", "mcp_approval_request")
+    ]
+    asked: list[Block] = [Paragraph("calls"), Bullets(calls)] if calls else []
+    text, model = response.output_text, str(response.get("model") or "")
+    cited = [note for part in _parts(response) for note in part.get("annotations") or ()]
+    places = [str(note.get("filename")) for note in cited if note.get("type") == "file_citation"]
+    status = "" if response["status"] == "completed" else f"{response['status'].replace('_', ' ')}"
+    wrong = str((response.get("error") or {}).get("message") or "")
+    rest = {name: value for name, value in response.items() if name != "output" and value is not None}
+    return [
+        *([Markdown(text)] if text else []),
+        *asked,
+        *([Paragraph(Span("warn", status))] if status else []),
+        *([Paragraph(Span("bad", wrong))] if wrong else []),
+        *([Paragraph(["cites ", ", ".join(dict.fromkeys(places))])] if places else []),
+        Paragraph(muted(f"{model}{LIMITS.get(model, '')}")),
+        Fold(muted(shortened(f"fields: {', '.join(rest)}", 100)), facts_of(Record(rest)), in_text=False),
+    ]
+
+
+def _parts(response: ModelResponse) -> list[Mapping[str, Any]]:
+    return [part for item in response["output"] if item.get("type") == "message" for part in item["content"]]
 
 
 LIMITS = {
@@ -149,7 +179,7 @@ def _cells(rows: Sequence[Mapping[str, Any]]) -> Drawing:
             cells.append([value, *said] if value else "")
         drawn.append([document, *cells])
     return [
-        Table(["document", *map(titled, names[:COLUMNS])], drawn),
+        Table(["document", *names[:COLUMNS]], drawn),
         *and_more(rows, ROWS, "documents"),
         *and_columns(names),
     ]
@@ -187,6 +217,19 @@ def _agents(agents: Sequence[Mapping[str, Any]]) -> Drawing:
         for one in agents[:ROWS]
     ]
     return [Table(["agent", "what it does", "takes", "its tools"], rows), *and_more(agents, ROWS, "agents")]
+
+
+@of_lists_with("name", "description", "writes", "parameters")
+def _tools(tools: Sequence[Mapping[str, Any]]) -> Drawing:
+    rows: list[list[Line]] = [
+        [
+            [strong(str(one["name"])), " ", Span("pill", "writes") if one["writes"] else ""],
+            str(one["description"]),
+            ", ".join(map(str, (one["parameters"] or {}).get("properties") or ())),
+        ]
+        for one in tools[:ROWS]
+    ]
+    return [Table(["tool", "what it does", "takes"], rows), *and_more(tools, ROWS, "tools")]
 
 
 @of_lists_with("sentiment", "sentiment_score", "summary", "key_points")
