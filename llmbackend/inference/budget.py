@@ -58,6 +58,9 @@ VARIANCE = 4
 """Times the mean deviation of the seconds on the way, beyond their mean, for which the server has work: few requests take
 longer, so it does not run out of work on a busy machine. (RFC 6298 has the same for retransmissions.)"""
 
+MOST_BEHIND = 4
+"""Times what a question takes that it has at most in front of it for that reason: one that waits is worse than an idle moment."""
+
 LEARNED = 0.1
 """The share that one request has in what is known of the way."""
 
@@ -255,8 +258,9 @@ class Budget:
                 enough = max(self._enough, 2 * turn.beside)
             else:
                 # Whatever comes after them waits about as long: a server works off what it has in its order.
-                on_the_way = self._way + VARIANCE * self._way_deviation
-                longest = max(BEHIND_SECONDS, BEHIND * min(self._quiet, took), on_the_way)
+                question = min(self._quiet, took)
+                on_the_way = min(self._way + VARIANCE * self._way_deviation, MOST_BEHIND * question)
+                longest = max(BEHIND_SECONDS, BEHIND * question, on_the_way)
                 enough = turn.beside * longest / max(worked, 0.001)  # it tells whole milliseconds
                 # Where one text takes nearly as long as many, fewer at a time are fewer a second.
                 a_text = max(0.0, worked - self._quiet_there) / max(1, turn.beside - 1)
