@@ -76,13 +76,16 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
         if item["type"] == "string_too_short" and context["min_length"] == 1:
             item["msg"] = "is empty"
         item["msg"] = _IN_WORDS.get(item["type"], item["msg"])
-        item["loc"] = [part for part in item["loc"] if not _names_a_type(part)]
+        *within, last = item["loc"] or [""]
+        given = item["type"] == "extra_forbidden"  # the caller's own name for it
+        item["loc"] = [part for part in within if not _names_a_type(part)]
+        item["loc"] += [last] if last != "" and (given or not _names_a_type(last)) else []
     # For a union, an error inside one type says more than that the input is not one of the others.
     within = {tuple(item["loc"][:end]) for item in found for end in range(len(item["loc"]))}
     found = [it for it in found if not it["type"].endswith("_type") or tuple(it["loc"]) not in within]
     missing = [item["loc"] for item in found if item["type"] == "missing"]
     for item in found:
-        if item["type"] == "extra_forbidden" and item["loc"]:
+        if item["type"] == "extra_forbidden":
             *parent, name = item["loc"]
             near = alike(str(name), [str(one[-1]) for one in missing if one[:-1] == parent])
             item["msg"] += f": {did_you_mean(near)}" if near else ""

@@ -105,6 +105,11 @@ def test_a_field_that_is_not_known_is_told_with_the_one_that_was_meant() -> None
         AnalyzeRequest.model_validate({"txt": "a"})
     told = "text: is missing, or None; txt: Extra inputs are not permitted: did you mean 'text'?"
     assert invalid(caught.value, "analyze_document").message == f"analyze_document: {told}"
+    with pytest.raises(ValidationError) as caught:
+        AnalyzeRequest.model_validate({"text": "a", "X-API-Key": "a key"})
+    told = "X-API-Key: Extra inputs are not permitted"
+    assert invalid(caught.value, "analyze_document").message == f"analyze_document: {told}"
+    assert "a key" not in str(caught.value)
 
 
 @dataclasses.dataclass
