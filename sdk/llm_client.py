@@ -4456,7 +4456,7 @@ _PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?", re.ASCII)
 
 
 def _number(cell: str) -> int | float | None:
-    """The number that a cell is, as JSON writes one; None for anything else, and for one that would lose digits."""
+    """The number that a cell is, as JSON writes one; None for anything else, and for an integer beyond 18 digits."""
     if (found := _PLAIN_NUMBER.fullmatch(cell.strip())) is None:
         return None
     if not (found[1] or found[2]):

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from llmbackend.access.caller import of_project
+from llmbackend.inference import budget
 from llmbackend.inference.budget import UNTOLD, Budget, Turn, in_bulk, of_server
 from llmbackend.tracing import Trace, tracing
 
@@ -111,6 +112,37 @@ async def test_a_busy_server_gets_half_and_slowly_more_again() -> None:
     assert rounds == 56
     budget.tell(16)
     assert budget.limit == 16
+
+
+def test_however_long_requests_are_on_their_way_a_question_has_little_in_front_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A busy machine between: 32 texts take the server .1 s, and are back after .6 s."""
+
+    async def work() -> None:
+        now = 0.0
+        monkeypatch.setattr(budget, "time", type("Clock", (), {"monotonic": staticmethod(lambda: now)}))
+        room = Budget(512)
+        room.tell(128)
+        for bulk, texts, waited, worked, took in [
+            (False, 1, 0.0, 0.003, 0.006),
+            *30 * [(True, 32, 0.05, 0.1, 0.6)],
+        ]:
+            with in_bulk(bulk):
+                turn = await room.take(texts, math.inf, math.inf)
+            now += took
+            room.answered(turn, waited, worked)
+            turn.end()
+        with in_bulk():
+            held = [await room.take(16, math.inf, math.inf) for _ in range(2)]
+            third = asyncio.create_task(room.take(16, math.inf, math.inf))
+        await _soon()
+        assert not third.done()
+        for turn in held:
+            turn.end()
+        (await third).end()
+
+    asyncio.run(asyncio.wait_for(work(), 30))
 
 
 @_running

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ... import threads
+from ...alike import did_you_mean
 from ...engines.filters import PLACE, Combination, Condition, FieldCondition, is_time
 from .scope import Scope
 
@@ -112,8 +113,7 @@ def _instead(key: str, held: Held) -> str:
         for name in held
         if name.casefold() == key.casefold() or re.split(r"[.\]]", name)[-1].casefold() == last
     ]
-    alike = list(dict.fromkeys(inside + get_close_matches(key, held, 3)))[:3]
-    if alike:
-        return f": did you mean {' or '.join(map(repr, alike))}?"
+    if meant := list(dict.fromkeys(inside + get_close_matches(key, held, 3)))[:3]:
+        return f": {did_you_mean(meant)}"
     some = [repr(name) for name in sorted(held) if "objects" not in held[name]]
     return f"; there are {', '.join(some[:NAMED])}{', …' if len(some) > NAMED else ''}" if some else ""
