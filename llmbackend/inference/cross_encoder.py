@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import tracing
 from ..errors import BackendError, NotFound
@@ -21,6 +21,21 @@ TOKENS = 512
 
 TOKENS_A_RUN = 2048
 """Padding included."""
+
+READ = 2**14
+"""Characters of a text that are looked at: more than 512 tokens, unless nearly all are white space."""
+
+PAIRS_AT_ONCE = 64
+"""Whose tokens are looked up together: what is cut off takes room, too, until that is done."""
+
+
+class _Pair(NamedTuple):
+    """A query and a text, as tokens."""
+
+    ids: list[int]
+    kinds: list[int]
+    """0 where a token is the query's, and 1 where it is the text's."""
+
 
 _FILES = ("model.onnx", "tokenizer.json")
 
@@ -54,12 +69,16 @@ class CrossEncoder:
         """As `rerank`, in the caller's thread."""
         return self._run(self._encoded(query, texts))
 
-    def _encoded(self, query: str, texts: Sequence[str]) -> list[Any]:
+    def _encoded(self, query: str, texts: Sequence[str]) -> list[_Pair]:
         tokenizer, _ = self._loaded()
-        pairs = [(whole_characters(query), whole_characters(text)) for text in texts]
-        return list(tokenizer.encode_batch(pairs))
+        query = whole_characters(query[:READ])
+        found: list[_Pair] = []
+        for start in range(0, len(texts), PAIRS_AT_ONCE):
+            some = [(query, whole_characters(text[:READ])) for text in texts[start : start + PAIRS_AT_ONCE]]
+            found += [_Pair(one.ids, one.type_ids) for one in tokenizer.encode_batch(some)]
+        return found
 
-    def _run(self, encoded: list[Any]) -> list[float]:
+    def _run(self, encoded: list[_Pair]) -> list[float]:
         import numpy as np
 
         _, model = self._loaded()
@@ -72,7 +91,7 @@ class CrossEncoder:
         for row, one in enumerate(encoded):
             inputs["input_ids"][row, : len(one.ids)] = one.ids
             inputs["attention_mask"][row, : len(one.ids)] = 1
-            inputs["token_type_ids"][row, : len(one.ids)] = one.type_ids
+            inputs["token_type_ids"][row, : len(one.ids)] = one.kinds
         wanted = {one.name for one in model.get_inputs()}
         (logits,) = model.run(None, {name: values for name, values in inputs.items() if name in wanted})
         values = np.asarray(logits, np.float64).reshape(len(encoded), -1)[:, -1]

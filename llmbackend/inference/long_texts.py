@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .. import threads
 from .context_limits import Length
 from .embeddings import TextRefused, TooLong, unit
 
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
 
 FILL = 0.95
 """How full parts are made, by characters: tokens are spread unevenly."""
+
+PIECE = 2**13
+"""Characters of a text that a tokenizer is given as one: each token takes 100 bytes while it is at work."""
+
+PIECES_AT_ONCE, MOST_AT_ONCE, LETTERS_AT_ONCE = 64, 512, 2**15
+"""Pieces whose tokens are looked up together, on all cores; of short ones as many as have so many letters."""
+
+MOST_LETTERS_AT_ONCE = 2**18
+"""Of long pieces: then others have their turn."""
 
 _LAST_SPACE = re.compile(r"\s+\S*$")
 
@@ -47,6 +57,39 @@ def _between_words(text: str, place: int) -> int:
     near = max(1, place - 50)
     space = _LAST_SPACE.search(text, near, place)
     return space.start() if space else max(1, place)
+
+
+def in_pieces(text: str, most: int = PIECE) -> list[str]:
+    """A text's pieces, of at most so many characters, which have the same tokens as the whole.
+
+    They end where a word does; what has no space is cut anywhere. The space behind a piece is left out: a tokenizer
+    puts one before each text, or heeds none.
+    """
+    pieces, start = [], 0
+    while len(text) - start > most:
+        space = text.rfind(" ", start, min(start + most + 1, len(text) - 1))
+        word_end = start + len(text[start : max(space, start)].rstrip(" "))
+        between_words = word_end > start
+        end = word_end if between_words else start + most
+        pieces.append(text[start:end])
+        start = end + between_words
+    return [*pieces, text[start:]]
+
+
+def token_ids(tokenizer: Any, pieces: Sequence[str]) -> Iterator[list[list[int]]]:
+    """The token ids of pieces, so many at a time as keep all cores busy."""
+    start = 0
+    while start < len(pieces):
+        threads.give_way()
+        some: list[str] = []
+        letters = 0
+        for piece in pieces[start : start + MOST_AT_ONCE]:
+            letters += len(piece)
+            if letters > (LETTERS_AT_ONCE if len(some) >= PIECES_AT_ONCE else MOST_LETTERS_AT_ONCE):
+                break
+            some.append(piece)
+        start += len(some)
+        yield [encoding.ids for encoding in tokenizer.encode_batch_fast(some, add_special_tokens=False)]
 
 
 def mean(vectors: NDArray[np.float32], weights: Sequence[int]) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from ..errors import BackendError, InvalidRequest
 from ..threads import Threads
 from .embeddings import Cut, EmbeddingBatch, TextRefused, TokenIds, TooLong, no_tokens, spelt, unit
 from .fingerprint import Fingerprint
-from .long_texts import mean, of_similar_length
+from .long_texts import in_pieces, mean, of_similar_length, token_ids
 from .minilm_onnx import STATES, SUM, TOKENIZER, states
 from .onnx import session, whole_characters
 from .weights import MINILM, path_of
@@ -134,8 +135,10 @@ class MiniLM:
     def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
         """The texts' token ids, without the marks of their ends."""
         tokenizer, _ = self._loaded()
-        given = [whole_characters(text) for text in texts]
-        return [encoded.ids for encoded in tokenizer.encode_batch_fast(given, add_special_tokens=False)]
+        cut = [in_pieces(whole_characters(text)) for text in texts]
+        batches = token_ids(tokenizer, [piece for of_text in cut for piece in of_text])
+        each = (ids for batch in batches for ids in batch)
+        return [list(chain.from_iterable(islice(each, len(of_text)))) for of_text in cut]
 
     def _run(self, parts: list[list[int]], groups: list[list[int]], values: NDArray[np.float32]) -> None:
         """Fill in the vectors of these groups of parts."""
