@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from math import inf
+from math import ceil, inf
 from typing import NamedTuple, TypeVar
 
 from ..errors import InvalidRequest
@@ -85,19 +85,26 @@ def size(text: str | TokenIds) -> int:
     return len(text.encode(errors="surrogatepass")) if isinstance(text, str) else 7 * len(text)
 
 
+def _even(limits: Limits, texts: int) -> Limits:
+    """For the next of batches of the same size, lest the last be small: it takes as long on its way, and room beside large ones."""
+    batches = max(1, ceil(texts / limits.texts))
+    return limits._replace(texts=ceil(texts / batches))
+
+
 def _batches(texts: Iterable[_Text], told: Callable[[], Limits]) -> Iterator[list[_Text]]:
     """Each as large as may be when it is asked for."""
+    left = list(texts)
     batch: list[_Text] = []
-    limits = told()
+    limits = _even(told(), len(left))
     length, tokens = 0, 0.0
-    for text in texts:
+    for index, text in enumerate(left):
         more = size(text)
         to_read = min(more / BYTES_A_TOKEN, limits.tokens_a_text)
         if batch and (
             len(batch) >= limits.texts or length + more > limits.bytes or tokens + to_read > limits.tokens
         ):
             yield batch
-            batch, length, tokens, limits = [], 0, 0.0, told()
+            batch, length, tokens, limits = [], 0, 0.0, _even(told(), len(left) - index)
         batch.append(text)
         length += more
         tokens += to_read

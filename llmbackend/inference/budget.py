@@ -45,8 +45,8 @@ WHOLE = 4
 SIDE_BY_SIDE = 2
 """Batches that there is room for at least: while the server works on one, the next is there already."""
 
-FEWEST = 3
-"""Texts of a batch that is cut for that, at least: each has a cost of its own, and TEI takes four together on a processor."""
+FEWEST = 2
+"""Texts of a batch that is cut for that, at least: each has a cost of its own."""
 
 BEHIND = 3
 """Times what a question takes, when nothing else is to be done, for which what is done in bulk may keep the server at work."""
@@ -54,12 +54,13 @@ BEHIND = 3
 BEHIND_SECONDS = 0.01
 """For so long at least, lest the server be without work between two requests."""
 
-VARIANCE = 4
-"""Times the mean deviation of the seconds on the way, beyond their mean, for which the server has work: few requests take
-longer, so it does not run out of work on a busy machine. (RFC 6298 has the same for retransmissions.)"""
+VARIANCE = 6
+"""Times the mean deviation of some seconds, beyond their mean, that few are beyond. For as long as few requests are on their way
+the server has work, so that it does not run out of it on a busy machine. (RFC 6298 has four, for retransmissions.)"""
 
 MOST_BEHIND = 4
-"""Times what a question takes that it has at most in front of it for that reason: one that waits is worse than an idle moment."""
+"""Times what few questions take longer than that one has at most in front of it for that reason: one that waits is worse than an
+idle moment, but where they are late anyway, as on a busy machine, it makes less of a difference."""
 
 LEARNED = 0.1
 """The share that one request has in what is known of the way."""
@@ -106,10 +107,14 @@ class Turn:
         self.trace: tracing.Trace | None = None
         """Whose call it is, once the server is asked."""
 
-    def end(self) -> None:
+    def leave(self) -> None:
+        """The server has done its part: others may ask it while the reply is on its way and read."""
         budget, self._budget = self._budget, None
         if budget is not None:
             budget.give_back(self)
+
+    def end(self) -> None:
+        self.leave()
         trace, self.trace = self.trace, None
         if trace is not None:
             trace.replied()
@@ -172,6 +177,7 @@ class Budget:
         self._quiet = self._quiet_there = (
             math.inf
         )  # seconds for a question, here and by the server's own clock
+        self._quiet_deviation = 0.0  # of those here, when nothing is done in bulk
         self._way = self._way_deviation = (
             0.0  # seconds between the server and here, both ways, of what is done in bulk
         )
@@ -247,7 +253,10 @@ class Budget:
                 if turn.texts < FEWEST and (took < self._quiet or not self._under_way_in_bulk):
                     if self._quiet == math.inf:  # from little to what is enough
                         self._quiet, self._quiet_there = took, worked
+                        self._quiet_deviation = took / 2
                         self._enough = min(self._enough, SIDE_BY_SIDE * FEWEST)
+                    if not self._under_way_in_bulk:
+                        self._quiet_deviation += LEARNED * (abs(took - self._quiet) - self._quiet_deviation)
                     self._quiet += 0.2 * (took - self._quiet)
                     self._quiet_there += 0.2 * (worked - self._quiet_there)
                 return
@@ -259,7 +268,8 @@ class Budget:
             else:
                 # Whatever comes after them waits about as long: a server works off what it has in its order.
                 question = min(self._quiet, took)
-                on_the_way = min(self._way + VARIANCE * self._way_deviation, MOST_BEHIND * question)
+                late = question + VARIANCE * self._quiet_deviation
+                on_the_way = min(self._way + VARIANCE * self._way_deviation, MOST_BEHIND * late)
                 longest = max(BEHIND_SECONDS, BEHIND * question, on_the_way)
                 enough = turn.beside * longest / max(worked, 0.001)  # it tells whole milliseconds
                 # Where one text takes nearly as long as many, fewer at a time are fewer a second.

@@ -341,7 +341,7 @@ async def _stream(
     client = await upstream.openai()
     await tracing.turn()
 
-    async def begin() -> tuple[Any, Any, Tail]:
+    async def begin(_: Turn | None) -> tuple[Any, Any, Tail]:
         stream, tail = await client.stream(asked)
         try:
             first = await anext(stream, None)

@@ -136,12 +136,9 @@ class Upstream:
         """The same for a body with so many texts for a model, and the headers of the reply."""
         sent = await json_writing.dumps(body)
         reply, turn = await self.begin(
-            lambda: self._parsed("POST", path, sent), deadline, retries, texts, unanswered
+            lambda turn: self._parsed("POST", path, sent, turn), deadline, retries, texts, unanswered
         )
         if turn is not None:
-            waited, took = (reply[1].get(name, "") for name in ("x-queue-time", "x-total-time"))
-            if waited.isdecimal() and took.isdecimal():  # TEI's, in milliseconds
-                self.budget.answered(turn, int(waited) / 1000, int(took) / 1000)
             turn.end()
         return reply
 
@@ -171,7 +168,7 @@ class Upstream:
         Nothing is tried again after that. Close what this returns, read to the end or not.
         """
         sent = await json_writing.dumps(body)
-        began, turn = await self.begin(lambda: self._begin(path, sent), deadline, retries, 1, unanswered)
+        began, turn = await self.begin(lambda _: self._begin(path, sent), deadline, retries, 1, unanswered)
         return self._pieces(*began, turn)
 
     async def _begin(self, path: str, body: bytes) -> tuple[aiohttp.ClientResponse, Events, bytes]:
@@ -243,20 +240,20 @@ class Upstream:
         An attempt with `texts` waits for its turn (budget.py), and is made again while the server is busy (429), unless
         that does nothing for anybody in all the time that there is; raises TooMany for more texts than may be at a time.
         """
-        result, turn = await self.begin(attempt, deadline, retries, texts, unanswered)
+        result, turn = await self.begin(lambda _: attempt(), deadline, retries, texts, unanswered)
         if turn is not None:
             turn.end()
         return result
 
     async def begin(
         self,
-        attempt: Callable[[], Awaitable[_Result]],
+        attempt: Callable[[Turn | None], Awaitable[_Result]],
         deadline: float | None = None,
         retries: int = RETRIES,
         texts: int = 1,
         unanswered: Callable[[], object] = _nothing,
     ) -> tuple[_Result, Turn | None]:
-        """The same for a reply that goes on: the turn is to be ended with that.
+        """The same for an attempt that is given its turn, and for a reply that goes on: the turn is to be ended with that.
 
         `unanswered` is called where an attempt is given up while the server is at work for it.
         """
@@ -282,7 +279,7 @@ class Upstream:
                         first = False
                     async with asyncio.timeout(patience.deadline - time.monotonic()):
                         with self.errors.translated():
-                            result = await attempt()
+                            result = await attempt(turn)
                 if turn is not None:
                     self.budget.went_well(turn)
                 return result, turn
@@ -320,11 +317,15 @@ class Upstream:
         if self._openai is not None:
             await self._openai.close()
 
-    async def _parsed(self, method: str, path: str, body: bytes | None) -> tuple[Any, Mapping[str, str]]:
-        said, headers = await self._read(method, path, body)
+    async def _parsed(
+        self, method: str, path: str, body: bytes | None, turn: Turn | None = None
+    ) -> tuple[Any, Mapping[str, str]]:
+        said, headers = await self._read(method, path, body, turn)
         return await json_reading.reply(said), headers
 
-    async def _read(self, method: str, path: str, body: bytes | None) -> tuple[bytes, Mapping[str, str]]:
+    async def _read(
+        self, method: str, path: str, body: bytes | None, turn: Turn | None = None
+    ) -> tuple[bytes, Mapping[str, str]]:
         if self.idle:
             self._connections = 0
         self._under_way += 1
@@ -332,6 +333,8 @@ class Upstream:
         read = bytearray()
         try:
             reply = await self._open(method, path, body)
+            if turn is not None:
+                self._note_work(turn, reply.headers)
             await tracing.turn()
             if (reply.content_length or 0) > self.reply_bytes:
                 raise self.errors.too_large("a reply", self.reply_bytes)
@@ -384,6 +387,13 @@ class Upstream:
         finally:
             # What is left unread closes the connection.
             reply.release() if reply.content.at_eof() else reply.close()
+
+    def _note_work(self, turn: Turn, headers: Mapping[str, str]) -> None:
+        """Where a server tells how long it took, the work is done: it has room again before its reply is read."""
+        waited, took = headers.get("x-queue-time", ""), headers.get("x-total-time", "")
+        if waited.isdecimal() and took.isdecimal():  # TEI's, in milliseconds
+            self.budget.answered(turn, int(waited) / 1000, int(took) / 1000)
+            turn.leave()
 
     async def _note_connection(self, *_: Any) -> None:
         # While there are as many connections as calls, none is made unless one was lost.

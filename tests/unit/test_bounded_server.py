@@ -23,8 +23,8 @@ CALLERS, TEXTS = 16, 256
 SECONDS = 6.0
 ON_THE_WAY = 0.0015
 """Seconds of a request, and of its reply."""
-STALLED, LATE = 0.2, 0.05
-"""On a busy machine: the share of them that take longer, and by how many seconds at most."""
+MACHINES = {"a quiet machine": (0.0, 0.0), "a busy machine": (0.2, 0.05), "a fitful machine": (0.03, 0.1)}
+"""The share of them that take longer, and by how many seconds at most."""
 
 
 class _Waiting(selectors.SelectSelector):
@@ -49,9 +49,9 @@ class _Loop(asyncio.SelectorEventLoop):
 class _Server:
     """Has `together` texts in hand at a time, which take `a_batch` seconds and `a_text` more each."""
 
-    def __init__(self, together: int, a_batch: float, a_text: float, busy_machine: bool) -> None:
+    def __init__(self, together: int, a_batch: float, a_text: float, machine: str) -> None:
         self.together, self.a_batch, self.a_text = together, a_batch, a_text
-        self._late = LATE if busy_machine else 0.0
+        self._stalled, self._late = MACHINES[machine]
         self._random = Random(1)
         self.done = self.most = 0
         self._under_way = 0
@@ -91,7 +91,7 @@ class _Server:
         return int(1000 * sum(waited) / texts) / 1000, int(1000 * took) / 1000
 
     async def _on_the_way(self) -> None:
-        stalled = self._random.random() < STALLED
+        stalled = self._random.random() < self._stalled
         await asyncio.sleep(ON_THE_WAY + stalled * self._random.uniform(0, self._late))
 
 
@@ -150,26 +150,29 @@ async def _alone(server: _Server) -> float:
     return server.done / now()
 
 
-@pytest.mark.parametrize("busy_machine", [False, True], ids=["a quiet machine", "a busy machine"])
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize(
-    ("together", "a_batch", "a_text"),
+    ("together", "a_batch", "a_text", "share"),
     [
-        pytest.param(4, 0, 0.0005, id="2,000 texts a second"),
-        pytest.param(4, 0, 0.003, id="330 texts a second"),
-        pytest.param(4, 0.002, 0.001, id="a processor with batches"),
-        pytest.param(64, 0.012, 0.0003, id="a GPU"),
+        pytest.param(4, 0, 0.0002, 0.95, id="5,000 texts a second"),
+        pytest.param(4, 0, 0.0005, 0.95, id="2,000 texts a second"),
+        pytest.param(4, 0, 0.003, 0.95, id="330 texts a second"),
+        pytest.param(4, 0, 0.01, 0.95, id="100 texts a second"),
+        pytest.param(4, 0.002, 0.001, 0.95, id="a processor with batches"),
+        # Two full batches of its take all permits, of which questions' are kept free.
+        pytest.param(64, 0.012, 0.0003, 0.93, id="a GPU"),
     ],
 )
 def test_a_question_waits_for_little_and_the_server_is_used_well(
-    monkeypatch: pytest.MonkeyPatch, together: int, a_batch: float, a_text: float, busy_machine: bool
+    monkeypatch: pytest.MonkeyPatch, together: int, a_batch: float, a_text: float, share: float, machine: str
 ) -> None:
     def run(what: Any) -> Any:
         with asyncio.Runner(loop_factory=_Loop) as runner:
             clock = type("Clock", (), {"monotonic": staticmethod(runner.get_loop().time)})
             monkeypatch.setattr(budget, "time", clock)
-            return runner.run(what(_Server(together, a_batch, a_text, busy_machine)))
+            return runner.run(what(_Server(together, a_batch, a_text, machine)))
 
     alone = run(_alone)
     rate, quiet, busy = run(_shared)
-    assert rate >= 0.95 * alone, (rate, alone)
+    assert rate >= share * alone, (rate, alone)
     assert busy <= 5 * quiet, (busy, quiet)

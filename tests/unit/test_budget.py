@@ -47,6 +47,23 @@ async def test_no_more_is_under_way_than_there_is_room_for() -> None:
 
 
 @_running
+async def test_a_server_that_has_done_its_part_has_room_while_its_reply_is_read() -> None:
+    budget = Budget(32)
+    first = await _take(budget, 32)
+    second = asyncio.create_task(_take(budget, 32))
+    await _soon()
+    assert not second.done()
+    first.leave()
+    held = await second
+    first.end()  # gives nothing back a second time
+    third = asyncio.create_task(_take(budget, 32))
+    await _soon()
+    assert not third.done()
+    held.end()
+    (await third).end()
+
+
+@_running
 async def test_questions_come_before_what_is_done_in_bulk_and_find_room() -> None:
     budget, order = Budget(64), list[str]()
 

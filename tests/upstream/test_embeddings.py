@@ -186,16 +186,16 @@ def test_batches_are_as_large_as_tei_says(connect: Connect, upstream: Upstream) 
     client = connect(tei_url=f"{upstream.url}/ok")
     upstream.tei_texts = 8
     _check_vectors(client, MANY[:20])
-    assert sorted(map(len, _sent(upstream))) == [4, 8, 8]
+    assert sorted(map(len, _sent(upstream))) == [6, 7, 7]
     # It is asked only once.
     upstream.reset()
     _check_vectors(client, MANY[20:40])
-    assert sorted(map(len, _sent(upstream))) == [4, 8, 8]
+    assert sorted(map(len, _sent(upstream))) == [6, 7, 7]
 
 
 def test_a_tei_that_says_nothing_of_itself_is_sent_its_default(connect: Connect, upstream: Upstream) -> None:
     _check_vectors(connect(tei_url=f"{upstream.url}/old"), MANY[:70])
-    assert sorted(map(len, _sent(upstream))) == [6, 32, 32]
+    assert sorted(map(len, _sent(upstream))) == [23, 23, 24]
 
 
 def test_a_batch_that_is_too_large_is_halved(connect: Connect, upstream: Upstream) -> None:
