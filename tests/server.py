@@ -60,6 +60,7 @@ def start(
     command: str = "serve",
     *,
     inside: Sequence[str] = (),
+    namespaces: int | None = None,
     plugin: Path | None = PLUGIN,
     warm: bool = False,
     **settings: Any,
@@ -69,16 +70,26 @@ def start(
     variables = {f"LLMBACKEND_{name.upper()}": str(value) for name, value in given.items()}
     variables["PYTHONPATH"] = str(plugin or "")
     # In a folder where no developer's `.env` lies.
-    return python(["-m", "llmbackend", command], cwd=data_dir, inside=inside, warm=warm, **variables)
+    where: dict[str, Any] = {"cwd": data_dir, "inside": inside, "namespaces": namespaces}
+    return python(["-m", "llmbackend", command], **where, warm=warm, **variables)
 
 
 def python(
-    arguments: Sequence[str], *, cwd: Path, inside: Sequence[str] = (), warm: bool = True, **variables: str
+    arguments: Sequence[str],
+    *,
+    cwd: Path,
+    inside: Sequence[str] = (),
+    namespaces: int | None = None,
+    warm: bool = True,
+    **variables: str,
 ) -> Process:
-    """Python with these arguments, and variables beside this process's."""
+    """Python with these arguments, and variables beside this process's.
+
+    One that is not warm is started by the command `inside`; a warm one can have the `namespaces` of another process.
+    """
     env = {**os.environ, **variables}
     if warm and sys.platform == "linux":
-        return Warm(arguments, env=env, cwd=cwd)
+        return Warm(arguments, env=env, cwd=cwd, namespaces=namespaces)
     return subprocess.Popen(
         [*inside, sys.executable, *arguments],
         env=env,

@@ -20,9 +20,9 @@ _HOLD = 'mount -t tmpfs -o size="$1"m none "$2" && echo ready && exec cat'
 @dataclass
 class SmallDisk:
     folder: Path
-    """For processes that run `inside`."""
-    inside: list[str]
-    """What a command has to begin with."""
+    """For processes with the `namespaces`."""
+    namespaces: int | None
+    """Those of the process of this number; None if all have the disk."""
     reserve: int
     """DISK_RESERVE_MB for those."""
     outside: Path
@@ -55,12 +55,11 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[SmallDisk]:
     assert holder.stdout is not None
     try:
         if holder.stdout.readline() == "ready\n":
-            enter = ["nsenter", "-U", "-m", "--preserve-credentials", "-t", str(holder.pid)]
             outside = Path(f"/proc/{holder.pid}/root") / folder.relative_to("/")
-            yield SmallDisk(folder, enter, RESERVE, outside)
+            yield SmallDisk(folder, holder.pid, RESERVE, outside)
         else:
             free = shutil.disk_usage(folder).free >> 20
-            yield SmallDisk(folder, [], free - megabytes, folder)
+            yield SmallDisk(folder, None, free - megabytes, folder)
     finally:
         holder.stdin.close()
         holder.stdout.close()

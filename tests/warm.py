@@ -6,6 +6,8 @@ is awaited. What a start itself is tested for needs a process that is not warm.
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import gc
 import json
 import os
@@ -16,13 +18,16 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _MESSAGE = 2**17
 _NUMBER = struct.Struct("i")
@@ -32,12 +37,14 @@ _starting = threading.Lock()
 class Warm:
     """What is used of subprocess.Popen."""
 
-    def __init__(self, arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
-        """`arguments` are what would follow `python`."""
+    def __init__(
+        self, arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, namespaces: int | None = None
+    ) -> None:
+        """`arguments` are what would follow `python`; it sees users and disks as the process `namespaces` does."""
         out, out_end = os.pipe()
         said, said_end = os.pipe()
         self._status, status_end = os.pipe()
-        order = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd)}
+        order = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd), "namespaces": namespaces}
         with _starting:
             socket.send_fds(_parent(), [json.dumps(order).encode()], [out_end, said_end, status_end])
         for end in (out_end, said_end, status_end):
@@ -98,8 +105,13 @@ def _parent() -> socket.socket:
 # There
 
 
+_PARTS = ("cli", "server.app", "inference.local_chat", "engines.bm25_first")
+_LAZY = ("anyio._backends._asyncio", "qdrant_edge", "safetensors.numpy", "Stemmer", "tokenizers", "uvloop")
+"""What those import once it is needed."""
+
+
 def _import_all() -> None:
-    for name in ("llmbackend.cli", "llmbackend.server.app", "llmbackend.inference.local_chat", "qdrant_edge"):
+    for name in (*(f"llmbackend.{part}" for part in _PARTS), *_LAZY):
         import_module(name)
     import_module("llmbackend.llamaindex_import").load()
     gc.collect()
@@ -132,11 +144,25 @@ def _fork(order: dict, out: int, said: int, status: int) -> None:
     for end, stream in ((out, 1), (said, 2)):
         os.dup2(end, stream)
         os.close(end)
+    if order["namespaces"] is not None:
+        _enter(order["namespaces"])
     os.environ.clear()
     os.environ.update(order["env"])
+    tempfile.tempdir = None  # the environment tells where it is
     os.chdir(order["cwd"])
     sys.path[:0] = [path for path in order["env"].get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.argv[:] = order["arguments"]
+
+
+def _enter(process: int) -> None:
+    """What os.setns does in Python 3.12. A process may do so while it has one thread."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    namespaces = [os.open(f"/proc/{process}/ns/{name}", os.O_RDONLY) for name in ("user", "mnt")]
+    for namespace in namespaces:
+        if libc.setns(namespace, 0):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        os.close(namespace)
 
 
 def _keep(process: int, status: int) -> NoReturn:
@@ -148,7 +174,28 @@ def _keep(process: int, status: int) -> NoReturn:
     os._exit(0)
 
 
-def _run() -> None:
+def _run() -> NoReturn:
+    """Ends as Python does, but for freeing all that was imported, which takes longer than the rest of a short life."""
+    try:
+        _run_arguments()
+        code: Any = None
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code or 0)
+
+
+def _run_arguments() -> None:
     how, what, *_ = sys.argv
     del sys.argv[0]
     if how == "-m":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,10 +34,16 @@ NAMES = ["one", "two"]
 WORDS = [f"word{number}" for number in range(5000)]
 
 
-def _documents(prefix: str) -> list[dict[str, str]]:
+def _documents(prefix: str, notes: int = 120) -> list[dict[str, Any]]:
+    """A hundred documents; most of what each takes is its notes, of so many words, which need not be embedded."""
     picked = random.Random(prefix)
+
+    def words(count: int) -> str:
+        return " ".join(picked.choices(WORDS, k=count))
+
     return [
-        {"id": f"{prefix}-{number}", "text": " ".join(picked.choices(WORDS, k=150))} for number in range(100)
+        {"id": f"{prefix}-{number}", "text": words(30), "metadata": {"notes": words(notes)}}
+        for number in range(100)
     ]
 
 
@@ -102,9 +107,9 @@ def fills(client: LLMBackendClient, disk: SmallDisk) -> list[str]:
 
 @contextmanager
 def _serving(disk: SmallDisk) -> Iterator[server.Server]:
-    process = server.start(
-        disk.folder / "data", inside=disk.inside, api_key=KEY, disk_reserve_mb=disk.reserve
-    )
+    (disk.outside / "data").mkdir()
+    options = {"api_key": KEY, "disk_reserve_mb": disk.reserve}
+    process = server.start(disk.folder / "data", namespaces=disk.namespaces, warm=True, **options)
     try:
         yield server.Server(server.address(process), process)
     finally:
@@ -134,23 +139,16 @@ def test_a_full_disk_in_process(disk: SmallDisk) -> None:
 
 def _in_process(disk: SmallDisk, work: str, *names: str) -> None:
     """Do this module's `work` in a process that has the disk."""
-    done = subprocess.run(
-        [
-            *(*disk.inside, sys.executable, "-m", __name__),
-            *(work, str(disk.folder), str(disk.reserve), *names),
-        ],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (0, f"{work}\n"), done.stderr
+    checkout = Path(__file__).parents[2]
+    arguments = ["-m", __name__, work, str(disk.folder), str(disk.reserve), *names]
+    process = server.python(arguments, cwd=checkout, namespaces=disk.namespaces, PYTHONPATH=str(checkout))
+    out, said = process.communicate(timeout=240)
+    assert (process.returncode, out) == (0, f"{work}\n"), said
 
 
 def _jobs_wait(client: LLMBackendClient, url: str, disk: SmallDisk) -> None:
-    documents = [one for number in range(16) for one in _documents(f"job{number}")]
-    filling = disk.fill(disk.free - 16)  # the job's parameters need twelve
+    documents = [one for number in range(4) for one in _documents(f"job{number}", notes=1500)]
+    filling = disk.fill(disk.free - 20)  # the job's parameters need seventeen
     at_work = client.submit_job("rag_ingest", {"collection": "two", "documents": documents})
     _wait(lambda: client.get_job_status(at_work).progress.stage == "waits for disk space")
     more = disk.fill(disk.free)
@@ -222,7 +220,7 @@ def test_nothing_is_embedded_that_could_not_be_written(
 
 if __name__ == "__main__":
     work, folder, reserve, *names = sys.argv[1:]
-    here = SmallDisk(Path(folder), [], int(reserve), Path(folder))
+    here = SmallDisk(Path(folder), None, int(reserve), Path(folder))
     options = Settings(data_dir=Path(folder) / "data", disk_reserve_mb=int(reserve))
     if work == "fills":
         with LLMBackendClient(transport=LocalTransport(options)) as local:
