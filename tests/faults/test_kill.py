@@ -193,7 +193,7 @@ def test_a_job_that_was_lost_three_times_fails_and_the_others_go_on(
     _change_ledger(tmp_path, "UPDATE jobs SET attempts = 5, tries = 5 WHERE id = ?", lost)
     with serving(tmp_path, **slow) as server, LLMBackendClient(server.url) as client:
         with pytest.raises(LLMBackendError, match="killed") as caught:
-            client.wait_for_job(lost, timeout=10)
+            client.wait_for_job(lost, timeout=60)
         assert caught.value.details["reason"] == "lost"
         job = client.get_job_status(lost)
         assert (job.status, job.attempts) == ("failed", 5)
@@ -217,7 +217,7 @@ def test_who_waits_for_a_job_waits_through_a_restart(
             waiting = pool.submit(client.wait_for_job, job_id, timeout=60)
             _until_under_way(client, job_id)
             server.process.terminate()
-            server.process.wait(timeout=15)
+            server.process.wait(timeout=60)
             model.work = 0
             with serving(tmp_path, **slow, port=urlsplit(server.url).port):
                 assert waiting.result()["added"] > 0
@@ -232,7 +232,7 @@ def test_a_stopped_server_gives_its_jobs_back(
         job_id = client.submit_job("rag_ingest", {"documents": documents, "collection": "reports"})
         _until_under_way(client, job_id)
         server.process.send_signal(stop)
-        server.process.wait(timeout=15)
+        server.process.wait(timeout=60)
         model.work = 0
     [row] = _change_ledger(tmp_path, "SELECT status, attempts FROM jobs WHERE id = ?", job_id)
     assert row == ("queued", 0)

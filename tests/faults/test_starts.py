@@ -11,12 +11,14 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llmbackend import LLMBackendClient, LLMBackendError
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
+from tests.server import start
 
 
 def _garbage(folder: Path) -> None:
@@ -121,15 +123,21 @@ def _run(folder: Path, command: str, *inside: str, **variables: str) -> tuple[in
     return done.returncode, done.stderr
 
 
+def _run_warm(folder: Path, **settings: Any) -> tuple[int | None, str]:
+    process = start(folder, warm=True, **settings)
+    _, said = process.communicate(timeout=90)
+    return process.returncode, said
+
+
 def test_a_port_in_use_and_a_strange_host_are_told_in_a_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        code, said = _run(tmp_path, "serve", LLMBACKEND_PORT=str(taken.getsockname()[1]))
+        code, said = _run_warm(tmp_path, port=taken.getsockname()[1])
     assert (code, said.count("\n")) == (1, 1)
     assert "is in use by another process" in said
     assert "--port" in said
-    code, said = _run(tmp_path, "serve", LLMBACKEND_HOST="192.0.2.1", LLMBACKEND_API_KEY="a-key")
+    code, said = _run_warm(tmp_path, host="192.0.2.1", api_key="a-key")
     assert (code, said.count("\n")) == (1, 1)
     assert "HOST '192.0.2.1' is not an address of this machine" in said
 

@@ -266,7 +266,7 @@ def _times_embedded(upstream: Upstream) -> Counter[str]:
 
 
 def test_a_worker_says_in_one_line_why_it_cannot_start(tmp_path: Path) -> None:
-    process = start(tmp_path, "worker", database_url="nonsense://x")
+    process = start(tmp_path, "worker", warm=True, database_url="nonsense://x")
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert said.startswith("backend: DATABASE_URL")
