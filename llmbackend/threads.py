@@ -66,7 +66,7 @@ class Threads:
         await places.take(tracing.project())
         try:
             with CancelScope(shield=not abandon_on_cancel):
-                _Worker.begin(loop, answer, work, args)
+                _Worker.begin(partial(_tell_loop, loop, answer), work, args)
                 await answer
             return answer.result()
         finally:
@@ -100,18 +100,17 @@ class _Worker(threading.Thread):
     @classmethod
     def begin(
         cls,
-        loop: asyncio.AbstractEventLoop,
-        answer: asyncio.Future[_Result],
+        tell: Callable[[_Result | None, BaseException | None], object],
         work: Callable[[*_Args], _Result],
         args: tuple[*_Args],
     ) -> None:
-        """Run `work(*args)` in this context; `answer`, on this loop, gets its result or exception."""
+        """Run `work(*args)` in this context, and `tell` its result or exception."""
         try:
             worker, _ = cls._idle.popitem()  # the last: the others may end
         except KeyError:
             worker = cls()
             worker.start()
-        worker._given.put(partial(worker._answer, loop, answer, contextvars.copy_context(), work, args))
+        worker._given.put(partial(worker._answer, tell, contextvars.copy_context(), work, args))
 
     def run(self) -> None:
         while True:
@@ -126,8 +125,7 @@ class _Worker(threading.Thread):
 
     def _answer(
         self,
-        loop: asyncio.AbstractEventLoop,
-        answer: asyncio.Future[_Result],
+        tell: Callable[[_Result | None, BaseException | None], object],
         context: contextvars.Context,
         work: Callable[[*_Args], _Result],
         args: tuple[*_Args],
@@ -138,12 +136,21 @@ class _Worker(threading.Thread):
         except BaseException as error:
             failure = error
         self._idle[self] = None
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(_tell, answer, result, failure)
+        tell(result, failure)
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_Worker._idle.clear)  # threads stay behind
+
+
+def _tell_loop(
+    loop: asyncio.AbstractEventLoop,
+    answer: asyncio.Future[_Result],
+    result: _Result | None,
+    failure: BaseException | None,
+) -> None:
+    with suppress(RuntimeError):  # the loop has ended
+        loop.call_soon_threadsafe(_tell, answer, result, failure)
 
 
 def _tell(answer: asyncio.Future[Any], result: Any, failure: BaseException | None) -> None:
@@ -155,6 +162,25 @@ def _tell(answer: asyncio.Future[Any], result: Any, failure: BaseException | Non
         answer.set_exception(RuntimeError("it raised StopIteration"))
     else:
         answer.set_exception(failure)
+
+
+def side_by_side(*works: Callable[[], _Result]) -> list[_Result]:
+    """What each of these returns: the last runs in this thread, the others beside it. For work that waits, as for a server.
+
+    When all have ended, raises what the first of those that failed did.
+    """
+    ended = [SimpleQueue[tuple[Any, BaseException | None]]() for _ in works]
+    for work, end in zip(works[:-1], ended, strict=False):
+        _Worker.begin(lambda *told, end=end: end.put(told), work, ())
+    try:
+        ended[-1].put((works[-1](), None))
+    except BaseException as error:
+        ended[-1].put((None, error))
+    results = [end.get() for end in ended]
+    for _, failure in results:
+        if failure is not None:
+            raise failure
+    return [result for result, _ in results]
 
 
 class OwnThreads:

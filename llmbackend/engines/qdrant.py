@@ -262,10 +262,13 @@ class QdrantIndex(ABC):
         current: bool = False,
     ) -> dict[List, list[Scored]]:
         vectors = {name: self._vector(name, text, vector) for name in which}
-        must, must_not = [self._condition(one) for one in conditions], self._gone() if current else []
-        where = self._syntax.group(must=must, must_not=must_not) if must or must_not else None
+        where = self._where(conditions, current=current)
         found = self._nearest(list(vectors.values()), limit, where, conditions)
         return dict(zip(vectors, found, strict=True))
+
+    def _where(self, conditions: Sequence[Condition], *, current: bool) -> Any:
+        must, must_not = [self._condition(one) for one in conditions], self._gone() if current else []
+        return self._syntax.group(must=must, must_not=must_not) if must or must_not else None
 
     def _vector(self, name: List, text: str, vector: NDArray[np.float32] | None) -> Dense | Sparse:
         if name == "sparse":

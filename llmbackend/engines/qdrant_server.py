@@ -23,10 +23,11 @@ from ..errors import (
     InvalidRequest,
     LLMBackendError,
 )
+from . import fusion
 from .bm25 import Sparse
 from .filters import Condition
 from .indexes import FieldType, Indexes, in_points
-from .interface import Found, Layout, List, Mode, Physical, Scored, VectorIndex, one_version
+from .interface import LISTS, Found, Layout, List, Mode, Physical, Scored, VectorIndex, one_version
 from .qdrant import (
     DENSE,
     HNSW_EF_CONSTRUCT,
@@ -63,6 +64,9 @@ deleted between, so that a search would find neither the old nor the new version
 QUANTILE = 0.99
 """The share of a vector's numbers that 8 bits are spread over; the few outliers are clipped."""
 OVERSAMPLING = 2.0
+
+ALONG = 2**18
+"""Characters of the chunks in a list that come along with it; where there are more, only those of the hits are read."""
 
 
 class About(NamedTuple):
@@ -178,6 +182,8 @@ class QdrantServerIndex(QdrantIndex):
         self._sweeping = threading.Lock()
         self._sweeper: threading.Timer | None = None
         self._closed = False
+        self._characters = 0.0
+        """Of a chunk with its metadata, by those found last."""
         self._undone: set[tuple[str, str]] = set()
         """Versions still to be discarded, since the server was away."""
         super().__init__(physical, ServerSyntax(self), in_use, server.writer)
@@ -427,9 +433,12 @@ class QdrantServerIndex(QdrantIndex):
         *,
         current: bool = False,
     ) -> dict[List, list[Scored]]:
-        # While there are superseded points, passing over them costs less than to ask again.
-        current = current or (self._sweeper is not None and self._limits.conditions is None)
-        return super().lists(text, vector, which, limit, conditions, current=current)
+        return super().lists(text, vector, which, limit, conditions, current=current or self._passes_over)
+
+    @property
+    def _passes_over(self) -> bool:
+        """While there are superseded points, passing over them costs less than to ask again."""
+        return self._sweeper is not None and self._limits.conditions is None
 
     def search(
         self,
@@ -441,22 +450,50 @@ class QdrantServerIndex(QdrantIndex):
         conditions: Sequence[Condition] = (),
         weight: float = 1.0,
     ) -> list[Found]:
-        if mode != "hybrid" and self._sweeper is None and top_k <= self._within(top_k):
-            # Of one list, these are the hits, which come with their payloads in one answer.
-            must = [self._condition(one) for one in conditions]
-            where = self._syntax.group(must=must) if must else None
-            found = self._query(self._vector(mode, text, vector), top_k, where, payload=True)
-            hits = [Found(chunk_of(one.payload), one.score, {mode: one.score}) for one in found]
-            chunks = [hit.chunk for hit in hits]
-            whole = len(one_version(dict(enumerate(chunks)))) == top_k  # else some may just have been deleted
-            if whole and not any(chunk.superseded for chunk in chunks):
+        limit = fusion.depth(top_k) if mode == "hybrid" else top_k
+        along = mode != "hybrid" or limit * self._characters <= ALONG  # of one list, they are the hits
+        if along and limit <= self._within(limit):
+            hits = self._search(text, vector, mode, limit, top_k, conditions, weight)
+            if hits is not None:
                 return hits
         return super().search(text, vector, mode=mode, top_k=top_k, conditions=conditions, weight=weight)
+
+    def _search(
+        self,
+        text: str,
+        vector: NDArray[np.float32] | None,
+        mode: Mode,
+        limit: int,
+        top_k: int,
+        conditions: Sequence[Condition],
+        weight: float,
+    ) -> list[Found] | None:
+        """The hits, whose payloads come along with the lists, so that it takes one round trip; None if it takes another look."""
+        where = self._where(conditions, current=self._passes_over)
+        asked = {name: self._vector(name, text, vector) for name in LISTS[mode]}
+        answers = threads.side_by_side(
+            *(partial(self._query, one, limit, where, payload=True) for one in asked.values())
+        )
+        points = {point.id: point.payload for points in answers for point in points}
+        lists = {
+            name: [(point.id, point.score) for point in points]
+            for name, points in zip(asked, answers, strict=True)
+        }
+        best = fusion.best(lists, weight, top_k)
+        chunks = [chunk_of(points[point]) for point, _ in best]
+        if any(chunk.superseded for chunk in chunks) or len(one_version(dict(enumerate(chunks)))) < len(best):
+            return None
+        if mode != "hybrid" and len(best) < top_k:  # some may just have been deleted
+            return None
+        if chunks:
+            characters = [len(chunk.text) + len(repr(chunk.metadata)) for chunk in chunks]
+            self._characters = sum(characters) / len(characters)
+        return [Found.of(chunk, scores) for chunk, (_, scores) in zip(chunks, best, strict=True)]
 
     def _nearest(
         self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, conditions: Sequence[Condition]
     ) -> list[list[Scored]]:
-        return [self._nearest_to(vector, limit, where) for vector in vectors]
+        return threads.side_by_side(*(partial(self._nearest_to, vector, limit, where) for vector in vectors))
 
     def _nearest_to(self, vector: Dense | Sparse, limit: int, where: Any) -> list[Scored]:
         found: dict[uuid.UUID, float] = {}

@@ -234,7 +234,11 @@ def test_a_search_asks_the_server_no_more_often_than_it_needs(
     client.rag_ingest(sheets("first"), "sheets")
     asked("hybrid")
     assert asked("dense") == asked("sparse") == ["query_points"]
-    assert asked("hybrid") == ["query_points", "query_points", "retrieve"]
+    assert asked("hybrid") == ["query_points", "query_points"]  # at the same time
     client.rag_ingest(sheets("second"), "sheets")
+    assert asked("hybrid") == ["query_points", "query_points"]
+    assert asked("dense") == ["query_points"]
+    # Of long passages only those are read that are shown.
+    monkeypatch.setattr(qdrant_server, "ALONG", 100)
     assert asked("hybrid") == ["query_points", "query_points", "retrieve"]
-    assert asked("dense") == ["query_points", "retrieve"]
+    assert asked("sparse") == ["query_points"]

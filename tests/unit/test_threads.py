@@ -9,7 +9,7 @@ from contextvars import ContextVar
 import pytest
 from anyio import CancelScope
 
-from llmbackend.threads import Threads
+from llmbackend.threads import Threads, side_by_side
 
 PATIENCE = 60  # seconds
 
@@ -103,3 +103,28 @@ def test_errors_and_the_context_go_along() -> None:
             await some(next, iter(()))
 
     asyncio.run(work())
+
+
+def test_work_side_by_side_waits_at_the_same_time() -> None:
+    together = threading.Barrier(3)
+    mine = ContextVar("mine", default="")
+    mine.set("a caller's")
+
+    def meet(name: str) -> tuple[str, str]:
+        together.wait(PATIENCE)  # none would come alone
+        return name, mine.get()
+
+    found = side_by_side(*(lambda name=name: meet(name) for name in "abc"))
+    assert found == [("a", "a caller's"), ("b", "a caller's"), ("c", "a caller's")]
+    assert side_by_side(threading.get_ident) == [threading.get_ident()]
+
+
+def test_of_work_side_by_side_the_first_failure_is_raised_when_all_have_ended() -> None:
+    ended = threading.Event()
+
+    def fail(number: int) -> None:
+        raise ValueError(number)
+
+    with pytest.raises(ValueError, match="1"):
+        side_by_side(ended.set, lambda: fail(1), lambda: fail(2))
+    assert ended.is_set()

@@ -120,8 +120,7 @@ class Query:
 
     async def _found(self, limit: int) -> list[Candidate]:
         collection = self.collections[0]
-        lists_at_once = collection.shared and self.mode == "hybrid"
-        if len(self.collections) > 1 or lists_at_once or self.ahead:
+        if len(self.collections) > 1 or self.ahead:
             return await self._together(limit)
         found = await collection.search(
             self.text, self.vector, mode=self.mode, top_k=limit, conditions=self.where, weight=self.weight
@@ -130,7 +129,7 @@ class Query:
         return [Candidate.of(name, one) for one in found]
 
     async def _together(self, limit: int) -> list[Candidate]:
-        """Several collections, and the lists of a server's, are asked at the same time.
+        """Several collections are asked at the same time.
 
         Their lists become one before they are fused: a cosine is a cosine, and BM25's scores compare well enough.
         """
