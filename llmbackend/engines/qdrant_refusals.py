@@ -31,13 +31,20 @@ _FULL = re.compile(
     r"(storage size|points) limit .*reached|Max .* reached|quota|disk|resident memory|memory usage", re.I
 )
 
+_NO_SPACE = re.compile(r"no space left on device", re.I)
+"""Told by 500, which passes, as this does not."""
+
 
 def refusal(status: int, body: str, where: str, about: dict[str, Any]) -> LLMBackendError:
     """The error for an answer with an error status."""
     said = _said(body)
     details = {**about, "status": status}
-    if status in (401, 403):
+    if status == 401:
         return BackendError(f"{where} refuses the key: set QDRANT_API_KEY to the right one", details=details)
+    if status == 403:  # of a key that may only read, say, or while an administrator has locked all writes
+        return BackendError(
+            f"{where} forbids it: {said}: does the key in QDRANT_API_KEY have the right?", details=details
+        )
     if (found := _NO_INDEX.search(said)) is not None:
         field = ".".join(parts(found[1])[1:]) or found[1]
         types = [one.strip() for one in (found[2] or "keyword").split(",")]
@@ -62,7 +69,7 @@ def refusal(status: int, body: str, where: str, about: dict[str, Any]) -> LLMBac
         )
     if status == 429:
         return Overloaded(f"{where} has too much to do: {said}", details={**details, "passing": True})
-    if status == 507 or (400 <= status < 500 and _FULL.search(said)):
+    if status == 507 or (400 <= status < 500 and _FULL.search(said)) or _NO_SPACE.search(said):
         return InsufficientStorage(f"{where} has no room: {said}", details=details)
     if passing(status) or (status != 404 and _PARTIAL.search(said)):
         details["passing"] = True
