@@ -220,8 +220,8 @@ class VectorIndex(Protocol):
     def stored(self, versions: Sequence[tuple[str, str]]) -> set[str]:
         """Of `(document id, content hash)` pairs, the ids of those stored whole."""
 
-    def known(self, document_ids: Sequence[str]) -> set[str]:
-        """Which of these documents are there, in whatever version."""
+    def known(self, document_ids: Sequence[str]) -> dict[str, set[str]]:
+        """Of these documents those that are there, each with its versions' content hashes: while it is replaced, it has two."""
 
     def keep_only(self, versions: Sequence[tuple[str, str]], older: Collection[str] | None = None) -> None:
         """Of these documents, which were just written, remove every version but the one named.

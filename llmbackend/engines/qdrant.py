@@ -195,17 +195,17 @@ class QdrantIndex(ABC):
         heads = {point_id(self._namespace, name, digest, 0): name for name, digest in versions}
         return {heads[there] for there in self._there(list(heads))}
 
-    def known(self, document_ids: Sequence[str]) -> set[str]:
-        found: set[str] = set()
+    def known(self, document_ids: Sequence[str]) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
 
         def look(names: Sequence[str]) -> None:
             # A document being replaced has two heads for a moment, hence twice the number.
             where = self._all_current([self._head(), self._of(names)])
-            heads, _ = self._scroll(where, 2 * len(names) + 1, None, ["document_id", "written"])
+            heads, _ = self._scroll(where, 2 * len(names) + 1, None, ["document_id", "hash", "written"])
             now = time.time_ns()
             for record in heads:
                 name, written = record.payload["document_id"], record.payload["written"]
-                found.add(name)
+                found.setdefault(name, set()).add(record.payload["hash"])
                 if written >= now:
                     self._ahead[name] = written
 

@@ -209,7 +209,7 @@ def test_a_clock_that_is_behind_loses_no_write(tmp_path: Path, monkeypatch: pyte
     _write(first, "first")
     now = time.time_ns()
     monkeypatch.setattr(time, "time_ns", lambda: now - 3600 * 10**9)
-    assert second.known(["d"]) == {"d"}
+    assert second.known(["d"]) == {"d": {"first"}}
     _write(second, "second")
     second.keep_only([("d", "second")])
     monkeypatch.undo()

@@ -76,7 +76,7 @@ def store(
     note(more)
     replaced = [version for version in versions if version[0] in older]
     # Since the versions were looked up, others may have written the same documents.
-    stored = index.stored(replaced) if replaced else set()
+    stored = {name for name, digest in replaced if digest in older[name]}
     try:
         index.upsert(chunks, vectors)
         index.keep_only(versions, older)

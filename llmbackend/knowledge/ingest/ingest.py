@@ -173,7 +173,7 @@ async def plan(
         async for part in given:
             batch = await _batch(collection, part, seen, chunking, to_write=False)
             names = [name for name, _ in batch.changed]
-            older = await collection.known(names) if collection and names else set()
+            older = await collection.known(names) if collection and names else {}
             _count(report, batch, len(older))
             report.documents += batch.given
             characters += sum(map(len, batch.texts))
