@@ -9,10 +9,10 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 from weakref import WeakSet
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .usage import Meter
 
 log = logging.getLogger("llmbackend.calls")
+
+_Result = TypeVar("_Result")
 
 ENOUGH = 0.5
 """Seconds to wait for the end of a stream that reports its usage all along."""
@@ -327,6 +329,13 @@ async def turn() -> None:
     """Called where the next step of a call begins; lets other projects' steps go first."""
     if (trace := _current.get()) is not None:
         await turns.turn(trace.caller.project)
+
+
+async def in_turns(work: Coroutine[Any, None, _Result]) -> _Result:
+    """Await `work` that takes no turns of its own; each of its steps begins with one of the current call's project."""
+    if (trace := _current.get()) is None:
+        return await work
+    return await turns.in_turns(trace.caller.project, work)
 
 
 def worked(seconds: float) -> None:

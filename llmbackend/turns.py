@@ -12,11 +12,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Generator
 from contextlib import asynccontextmanager
+from types import coroutine
+from typing import Any, TypeVar, cast
 
-STEPS = 4
-"""Steps of a project that begin in one round of the loop: less than half a millisecond of work."""
+_Result = TypeVar("_Result")
+
+STEPS = 1
+"""Steps of a project that begin in one round of the loop: a question waits for a dozen rounds, and a step takes up to
+half a millisecond."""
 
 ALONE = 1.0
 """Seconds for which projects take turns after another project's step."""
@@ -119,3 +124,25 @@ async def turn(project: str) -> None:
         await turns.wait(project)
     else:
         turns.begin(project)
+
+
+@coroutine
+def in_turns(project: str, work: Coroutine[Any, None, _Result]) -> Generator[Any, None, _Result]:
+    """Await `work` that takes no turns of its own, such as a library's: each of its steps begins with one."""
+    raised: BaseException | None = None
+    try:
+        yield from turn(project).__await__()
+        while True:
+            try:
+                awaited = work.send(None) if raised is None else work.throw(raised)
+            except StopIteration as end:
+                return cast(_Result, end.value)
+            finally:
+                raised = None  # else its traceback would keep this frame
+            try:
+                yield awaited
+                yield from turn(project).__await__()
+            except BaseException as error:
+                raised = error
+    finally:
+        work.close()

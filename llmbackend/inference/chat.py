@@ -325,7 +325,6 @@ async def _complete(
     upstream: Upstream, asked: dict[str, Any], deadline: float, retries: int
 ) -> dict[str, Any]:
     client = await upstream.openai()
-    await tracing.turn()
     unanswered = partial(note_unanswered, asked, tracing.current())
     completion = await upstream.persist(partial(client.complete, asked), deadline, retries, 1, unanswered)
     with upstream.errors.translated():
@@ -339,7 +338,6 @@ async def _stream(
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Once the first chunk is there: all of them. Close what this returns, read to the end or not."""
     client = await upstream.openai()
-    await tracing.turn()
 
     async def begin(_: Turn | None) -> tuple[Any, Any, Tail]:
         stream, tail = await client.stream(asked)

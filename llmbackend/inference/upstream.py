@@ -12,7 +12,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import SecretStr
@@ -175,7 +175,6 @@ class Upstream:
         reply = await self._open("POST", path, body, streams=True)
         events = Events()
         try:
-            await tracing.turn()
             first = await self._next(reply, events)
             if not first:
                 raise self.errors.no_events()
@@ -229,7 +228,7 @@ class Upstream:
 
     async def persist(
         self,
-        attempt: Callable[[], Awaitable[_Result]],
+        attempt: Callable[[], Coroutine[Any, Any, _Result]],
         deadline: float | None = None,
         retries: int = RETRIES,
         texts: int = 0,
@@ -247,7 +246,7 @@ class Upstream:
 
     async def begin(
         self,
-        attempt: Callable[[Turn | None], Awaitable[_Result]],
+        attempt: Callable[[Turn | None], Coroutine[Any, Any, _Result]],
         deadline: float | None = None,
         retries: int = RETRIES,
         texts: int = 1,
@@ -279,7 +278,7 @@ class Upstream:
                         first = False
                     async with asyncio.timeout(patience.deadline - time.monotonic()):
                         with self.errors.translated():
-                            result = await attempt(turn)
+                            result = await tracing.in_turns(attempt(turn))
                 if turn is not None:
                     self.budget.went_well(turn)
                 return result, turn
@@ -335,7 +334,6 @@ class Upstream:
             reply = await self._open(method, path, body)
             if turn is not None:
                 self._note_work(turn, reply.headers)
-            await tracing.turn()
             if (reply.content_length or 0) > self.reply_bytes:
                 raise self.errors.too_large("a reply", self.reply_bytes)
             while piece := await reply.content.readany():

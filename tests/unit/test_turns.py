@@ -5,30 +5,60 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
 
 from llmbackend import llamaindex_import, precedence, threads, tracing
 from llmbackend.access.caller import of_project
+from llmbackend.inference.upstream import Upstream
 from llmbackend.threads import Threads
 from llmbackend.tracing import Trace
-from llmbackend.turns import STEPS, Places, turn
+from llmbackend.turns import STEPS, Places, in_turns, turn
 
 CROWD = 200
 HOPS = 10
 PATIENCE = 60  # seconds
 
 
-def test_a_newcomer_is_not_behind_those_of_another_project() -> None:
-    """Each time that it waits, a few steps of the crowd's are done, where it would be all."""
+_Step = Callable[[], None]
+
+
+async def _own(step: _Step) -> None:
+    for _ in range(HOPS):
+        await turn("flooding")
+        step()
+
+
+async def _of_a_library(step: _Step) -> None:
+    """Work that knows of no turns."""
+    for _ in range(HOPS):
+        step()
+        await asyncio.sleep(0)
+
+
+async def _at_a_server(step: _Step) -> None:
+    with tracing.tracing(Trace("", caller=of_project("flooding"))):
+        server = Upstream("a server", "http://127.0.0.1:9/v1", None, PATIENCE)
+        await server.persist(lambda: _of_a_library(step), texts=1)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [_own, lambda step: in_turns("flooding", _of_a_library(step)), _at_a_server],
+    ids=["own", "library", "server"],
+)
+def test_a_newcomer_is_not_behind_those_of_another_project(work: Callable[[_Step], Awaitable[None]]) -> None:
+    """Each time that it waits, a step or two of the crowd's are done, where it would be all."""
     steps = 0
 
-    async def crowd() -> None:
+    def step() -> None:
         nonlocal steps
-        for _ in range(HOPS):
-            await turn("flooding")
-            steps += 1
+        steps += 1
+
+    async def one() -> None:
+        await work(step)
 
     async def newcomer() -> int:
         before = steps
@@ -39,7 +69,7 @@ def test_a_newcomer_is_not_behind_those_of_another_project() -> None:
 
     async def both() -> int:
         await turn("other")  # it has been here
-        flood = [asyncio.create_task(crowd()) for _ in range(CROWD)]
+        flood = [asyncio.create_task(one()) for _ in range(CROWD)]
         await asyncio.sleep(0)
         meanwhile = await newcomer()
         await asyncio.gather(*flood)
@@ -47,6 +77,48 @@ def test_a_newcomer_is_not_behind_those_of_another_project() -> None:
 
     assert asyncio.run(both()) <= 2 * HOPS * STEPS
     assert steps == CROWD * HOPS, "none was forgotten"
+
+
+def test_work_in_turns_returns_raises_and_is_cancelled_as_any() -> None:
+    seen = list[str]()
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise KeyError("its own")
+
+    async def goes_on() -> str:
+        try:
+            await asyncio.sleep(PATIENCE)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            await asyncio.sleep(0)  # it may take its time
+            seen.append("ended")
+            raise
+        return "too late"
+
+    async def held_up() -> None:
+        """One that waits for its turn."""
+        await asyncio.sleep(0)
+        seen.append("began its second step")
+
+    async def all_three() -> None:
+        assert await in_turns("one", asyncio.sleep(0, "a result")) == "a result"
+        with pytest.raises(KeyError, match="its own"):
+            await in_turns("one", fails())
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await in_turns("one", goes_on())
+        await turn("other")
+        task = asyncio.create_task(in_turns("one", held_up()))
+        for _ in range(STEPS):
+            await turn("one")
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(all_three())
+    assert seen == ["cancelled", "ended"]
 
 
 def test_who_leaves_takes_no_turn() -> None:
