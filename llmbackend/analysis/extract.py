@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .. import threads
+from ..chunks.windows import windows
 from ..text.sentences import is_heading, sentences
 
 if TYPE_CHECKING:
@@ -94,6 +96,7 @@ def split(text: str) -> list[Sentence]:
     """All its sentences and lines in order. Where an abbreviation or a line's end cut one, it is whole again."""
     spans: list[tuple[int, int]] = []
     for start, end in sentences(text):
+        threads.give_way()
         piece = text[start:end]
         if spans:
             before = text[max(spans[-1][0], spans[-1][1] - 20) : spans[-1][1]].rstrip()
@@ -107,6 +110,7 @@ def split(text: str) -> list[Sentence]:
         spans.append((start, end))
     found = []
     for start, end in spans:
+        threads.give_way()
         marker = _MARKER.match(text, start, end)
         start = marker.end() if marker else start
         end -= len(text[start:end]) - len(text[start:end].rstrip())
@@ -262,6 +266,20 @@ def find(quote: str, text: str) -> tuple[int, int] | None:
     return match.span() if match else None
 
 
-def parts_of(text: str, words: int) -> int:
-    """In how many parts of so many words a text is."""
-    return max(1, -(-len(text.split()) // words))
+def find_each(quotes: Sequence[str], text: str) -> list[tuple[int, int] | None]:
+    places = []
+    for quote in quotes:
+        threads.give_way()
+        places.append(find(quote, text))
+    return places
+
+
+def word_count(text: str) -> int:
+    """Counted part by part, for the interpreter's lock is held meanwhile."""
+    count, before = 0, " "
+    for part in windows(text):
+        threads.give_way()
+        cut_within = not before.isspace() and not part[:1].isspace()
+        count += len(part.split()) - cut_within
+        before = part[-1:]
+    return count

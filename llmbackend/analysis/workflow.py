@@ -167,14 +167,15 @@ async def extracted(embedder: Embedder, judge: Judge, text: str, links: Links, m
     else:
         opinion = Feeling("neutral", 0.0)
         notes.append(NOT_ENGLISH)
-    parts = extract.parts_of(text, PART_WORDS)
+    words = await threads.by_length(len(text), extract.word_count, text)
+    parts = max(1, -(-words // PART_WORDS))
     return Analysis(
         sentiment=opinion.sentiment,
         sentiment_score=opinion.score,
         key_points=[inert(sentence.text, links) for sentence in picked.key_points],
         positions=[Span(start=sentence.start, end=sentence.end) for sentence in picked.key_points],
         summary=inert(" ".join(sentence.text for sentence in picked.summary), links),
-        coverage=Coverage(parts=parts, read=parts, words=len(text.split())),
+        coverage=Coverage(parts=parts, read=parts, words=words),
         facts=await threads.processor(contracts.facts, text, worth) if english else None,
         notes=notes,
         model=model,
@@ -244,7 +245,8 @@ class AnalysisWorkflow(Workflow):
             summary = (await self._own()).summary
             left_out.append("summary: nothing of the model's is left, so it is in the text's own sentences")
         points = _spread(points, MAX_KEY_POINTS)
-        places = [extract.find(point, text) for point in points]
+        places = await threads.by_length(len(text), extract.find_each, points, text)
+        words = await threads.by_length(len(text), extract.word_count, text)
         return StopEvent(
             result=Analysis(
                 sentiment=conclusion.sentiment,
@@ -252,7 +254,7 @@ class AnalysisWorkflow(Workflow):
                 key_points=points,
                 positions=[Span(start=place[0], end=place[1]) if place else None for place in places],
                 summary=summary,
-                coverage=Coverage(parts=parts, read=len(collected), words=len(text.split())),
+                coverage=Coverage(parts=parts, read=len(collected), words=words),
                 facts=await threads.processor(_facts, text),
                 notes=left_out,
                 model=self._model,

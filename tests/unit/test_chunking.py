@@ -6,13 +6,14 @@ import hashlib
 import itertools
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llmbackend import threads
-from llmbackend.chunks import chunking
+from llmbackend.chunks import chunking, sentence_splitter
 from llmbackend.chunks.chunking import content_hash, split
 from llmbackend.chunks.structure import sections
 from llmbackend.chunks.tokens import tokens_of
@@ -353,3 +354,37 @@ def test_parsing_markdown_gives_way(block: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(threads, "give_way", give_way)
     sections(block * 500, "markdown")
     assert given >= 500
+
+
+BY_CHARACTER = r"(?:[^,.;。？！]|(?<=\d)[.,](?=\d))+[,.;。？！]?|[,.;。？！]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "one, two; three. Four",
+        "1,000.5 of 3.,4 and .5, or 6,",
+        ",.;;",
+        "日本語。テキスト？はい！",
+        "1,2.3,4,,5..6",
+        "a\nb, c\n",
+    ],
+)
+def test_phrases_are_those_found_character_by_character(text: str) -> None:
+    assert re.findall(sentence_splitter._PHRASES, text) == re.findall(BY_CHARACTER, text)
+
+
+def test_phrases_of_a_long_text_are_found_in_one_scan() -> None:
+    """The interpreter's lock is held meanwhile, so that a megabyte without marks held up everybody."""
+    text = "the quick brown fox " * 10_000
+
+    def took(pattern: str) -> float:
+        began = time.thread_time()
+        re.findall(pattern, text)
+        return time.thread_time() - began
+
+    scan, phrases = (
+        min(took(one) for _ in range(5)) for one in ("[^,.;。？！]+", sentence_splitter._PHRASES)
+    )
+    assert phrases < 8 * scan

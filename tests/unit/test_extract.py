@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from llmbackend import threads
 from llmbackend.analysis import contracts, extract
 from llmbackend.analysis.check import Checked
 from llmbackend.analysis.sentiment import feeling, is_english, lexicon, movement, ratings
+from llmbackend.chunks.windows import PART_CHARACTERS
 
 # After an agreement of 2002 on EDGAR (public), shortened, with other parties.
 CONTRACT = """                                                      Exhibit 10.11
@@ -233,3 +235,23 @@ def test_what_a_heading_is_above() -> None:
     ]
     lines = "Version 2\n\nBuilt: May\n\nA whole sentence stands here."
     assert [heading for _, heading in extract.under_headings(lines, extract.split(lines))] == ["", "", ""]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "one",
+        " two words\n",
+        "word " * 20_000,
+        "x" * 100_000,
+        "x" * 40_000 + " y\u3000" * 20_000,
+        "\n\n a \n" * 20_000,
+    ],
+    ids=["none", "one", "two", "many", "one-long", "of-both", "lines"],
+)
+def test_words_are_counted_in_parts_as_in_one(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = list[None]()
+    monkeypatch.setattr(threads, "give_way", lambda: given.append(None))
+    assert extract.word_count(text) == len(text.split())
+    assert len(given) > len(text) // PART_CHARACTERS
