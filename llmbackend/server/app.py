@@ -413,9 +413,10 @@ BETWEEN = 60.0
 QUIET = 5.0
 """Seconds without a call after which a server loads what it has not needed yet, and collects its garbage."""
 
-COLLECTED = (2000, 10, 250)
-"""Objects more after which the youngest are looked at for garbage, how often until the next are, and those until all are:
-that takes a tenth of a second, in which nothing else goes on, and is done in quiet moments if there are any."""
+COLLECTED = (2000, 3, 800)
+"""Objects more after which the youngest are looked at for garbage, how often until the next are (the objects of hundreds of
+requests, together, would be some milliseconds), and those until all are: that takes a tenth of a second, in which nothing
+else goes on, and is done in quiet moments if there are any."""
 
 
 class _Freezing:
