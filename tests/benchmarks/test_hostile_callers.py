@@ -1,9 +1,10 @@
 """What one key can do to another: each attack in a process of its own, and a third process that measures meanwhile.
 
-    pytest tests/benchmarks/test_hostile_callers.py -m benchmark -s [-k bodies]
+    [SECONDS=12] [NICE=0] pytest tests/benchmarks/test_hostile_callers.py -m benchmark -s [-k bodies]
 
 Prints a row for each attack: `/health/live` with its stalls, another key's `rag_query` beside the same alone, and the
-server's peak memory above idle.
+server's peak memory above idle. The attackers and their model server, which are on other machines in life, share this
+one's processors: with NICE=10 they leave them to the server, and what differs between both figures is the machine's part.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from tests.upstream.fake import KEY as MODEL_KEY
 from tests.upstream.fake import running
 
 SECONDS = float(os.environ.get("SECONDS", "12"))
+NICE = int(os.environ.get("NICE", "0"))
 HOSTILE, OTHER = "key-of-hostile", "key-of-other"
 WITH_KEY = {"X-API-Key": HOSTILE}
 MB = 2**20
@@ -280,6 +282,20 @@ def _probe(url: str, seconds: float, found: Any) -> None:
     found.put(took)
 
 
+def _attack(attack: Attack, url: str, stop: Event) -> None:
+    os.nice(NICE)
+    attack(url, stop)
+
+
+def _slow_models(url: Any, stop: Event) -> None:
+    """The attackers' model server: 500 replies of it that are due at once would hold up the other's."""
+    os.nice(NICE)
+    with running() as upstream:
+        upstream.models = ["slow"]
+        url.put(upstream.url)
+        stop.wait()
+
+
 def _good(ask: Callable[[], requests.Response]) -> bool:
     try:
         return ask().status_code == 200
@@ -290,8 +306,17 @@ def _good(ask: Callable[[], requests.Response]) -> bool:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """With a chat model that answers at once and echoes what it is told, two collections, and two keys."""
+    context = multiprocessing.get_context("spawn")
+    found, stop = context.Queue(), context.Event()
+    slow = context.Process(target=_slow_models, args=(found, stop), daemon=True)
+    slow.start()
     with running() as upstream:
-        models = {"openai_base_url": upstream.url, "openai_api_key": MODEL_KEY, "chat_model": "ok"}
+        models = {
+            "openai_base_url": upstream.url,
+            "openai_api_key": MODEL_KEY,
+            "chat_model": "ok",
+            "vllm_url": found.get(timeout=60),
+        }
         keys = f"hostile:{HOSTILE},other:{OTHER}"
         folder: Path = tmp_path_factory.mktemp("hostile")
         with serving(folder, warm=False, api_keys=keys, log_level="error", **models) as one:
@@ -306,6 +331,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             with LLMBackendClient(one.url, OTHER) as client:
                 client.rag_ingest(["To reset the router, hold the button for ten seconds."] * 1, "small")
             yield one
+    stop.set()
+    slow.join(10)
 
 
 class Spread(NamedTuple):
@@ -348,7 +375,7 @@ def test_another_key_is_served_meanwhile(server: Server, attack: Attack) -> None
     idle = peak = process.memory_info().rss
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
-    attacker = context.Process(target=attack, args=(server.url, stop), daemon=True)
+    attacker = context.Process(target=_attack, args=(attack, server.url, stop), daemon=True)
     attacker.start()
     done = threading.Event()
 
