@@ -25,7 +25,11 @@ async def dumps(value: Any) -> bytes:
 
 
 def _dumps(value: Any) -> bytes:
-    return text(value).encode()
+    pieces: list[bytes] = []
+    for piece in _pieces(value, (", ", ": ")):
+        threads.give_way()
+        pieces.append(piece.encode())
+    return b"".join(pieces)  # as one text, and then as bytes, it would be copied three times
 
 
 def text(value: Any, separators: tuple[str, str] = (", ", ": ")) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from .. import threads
+from ..text import scanning
 from .extract import find
 
 _NUMBER = re.compile(r"\d[\d.,]*\d|\d")
@@ -43,8 +45,13 @@ class Checked:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._numbers = {_plain(number) for number in _NUMBER.findall(text)}
-        self._numbers |= {_SPELLED[word] for word in re.findall(r"[a-z]+", text.lower()) if word in _SPELLED}
+        self._numbers: set[str] = set()
+        for part in scanning.parts(text):
+            threads.give_way()
+            self._numbers |= {_plain(number) for number in _NUMBER.findall(part)}
+            self._numbers |= {
+                _SPELLED[word] for word in re.findall(r"[a-z]+", part.lower()) if word in _SPELLED
+            }
 
     def missing(self, claim: str) -> list[str]:
         """The claim's numbers and quotations that the text does not have."""

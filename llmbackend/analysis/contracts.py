@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from ..schemas import ContractFacts, Passage
+from ..text import scanning
 from .extract import Sentence
 
 FACTS_OF_A_KIND = 10
@@ -52,8 +53,9 @@ def facts(text: str, sentences: Sequence[Sentence]) -> ContractFacts | None:
     between = _BETWEEN.search(text, 0, OPENING)
     if not between or not _CONTRACT.search(text, 0, between.end()):
         return None
-    recitals = _RECITALS.search(text, between.end())
-    end = min(between.start() + INTRODUCED, recitals.start() if recitals else len(text))
+    end = between.start() + INTRODUCED
+    if recitals := _RECITALS.search(text, between.end(), end):
+        end = recitals.start()
     parties, roles = [], set()
     for match in _PARTY.finditer(text, between.start(), end):
         if not _NOT_A_PARTY.match(match["role"]) and len(match["name"]) > 2:
@@ -69,8 +71,8 @@ def facts(text: str, sentences: Sequence[Sentence]) -> ContractFacts | None:
     ]
     return ContractFacts(
         parties=_passages(text, parties),
-        dates=_passages(text, (match.span() for match in _DATE.finditer(text))),
-        amounts=_passages(text, (match.span() for match in _AMOUNT.finditer(text))),
+        dates=_passages(text, (match.span() for match in scanning.matches(_DATE, text))),
+        amounts=_passages(text, (match.span() for match in scanning.matches(_AMOUNT, text))),
         obligations=_passages(text, _spread(duties)),
     )
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import threads
 from ..chunks.windows import windows
+from ..text import scanning
 from ..text.sentences import is_heading, sentences
 
 if TYPE_CHECKING:
@@ -95,19 +96,22 @@ _LEANS = re.compile(
 def split(text: str) -> list[Sentence]:
     """All its sentences and lines in order. Where an abbreviation or a line's end cut one, it is whole again."""
     spans: list[tuple[int, int]] = []
+    below_heading = False
     for start, end in sentences(text):
         threads.give_way()
         piece = text[start:end]
+        heading = is_heading(piece)
         if spans:
             before = text[max(spans[-1][0], spans[-1][1] - 20) : spans[-1][1]].rstrip()
             blank = text[spans[-1][1] : start].count("\n") > 1
-            apart = blank or is_heading(piece) or is_heading(text[slice(*spans[-1])])
+            apart = blank or heading or below_heading
             if not apart and (
                 _ABBREVIATED.search(before) or (piece.lstrip()[:1].islower() and before[-1:] in ".!?")
             ):
                 spans[-1] = (spans[-1][0], end)
                 continue
         spans.append((start, end))
+        below_heading = heading
     found = []
     for start, end in spans:
         threads.give_way()
@@ -115,7 +119,7 @@ def split(text: str) -> list[Sentence]:
         start = marker.end() if marker else start
         end -= len(text[start:end]) - len(text[start:end].rstrip())
         if start < end:
-            found.append(Sentence(start, end, " ".join(text[start:end].split())))
+            found.append(Sentence(start, end, scanning.single_spaced(text[start:end])))
     return found
 
 
@@ -153,6 +157,7 @@ def worth_reading(found: Sequence[Sentence], text: str) -> list[Sentence]:
     fewest = FEWEST if len(found) > SHORT_TEXT else FEWEST // 2
     kept, seen = [], set()
     for sentence in found:
+        threads.give_way()
         if times[sentence.text] > 2 or sentence.text in seen or not _says_something(sentence, text, fewest):
             continue
         seen.add(sentence.text)
@@ -161,6 +166,8 @@ def worth_reading(found: Sequence[Sentence], text: str) -> list[Sentence]:
 
 
 def _says_something(sentence: Sentence, text: str, fewest: int) -> bool:
+    if len(sentence.text) > 20 * SENTENCE_LENGTH:  # however long the links in it are
+        return False
     said = _TARGET.sub("]", sentence.text)
     words = said.split()
     letters = [letter for letter in said if letter.isalpha()]
@@ -262,8 +269,14 @@ def find(quote: str, text: str) -> tuple[int, int] | None:
     words = quote.split()
     if not words:
         return None
-    match = re.search(r"\s+".join(map(re.escape, words)), text)
-    return match.span() if match else None
+    pattern = re.compile(r"\s+".join(map(re.escape, words)))
+    place = text.find(words[0])
+    while place >= 0:
+        threads.give_way()
+        if match := pattern.match(text, place):
+            return match.span()
+        place = text.find(words[0], place + 1)
+    return None
 
 
 def find_each(quotes: Sequence[str], text: str) -> list[tuple[int, int] | None]:

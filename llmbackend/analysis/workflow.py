@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from anyio import CancelScope
@@ -24,6 +25,7 @@ from ..schemas import Analysis, ContractFacts, Coverage, Sentiment, Span
 from ..text.delimiters import as_data
 from . import contracts, extract
 from .check import Checked
+from .extract import Sentence
 from .sentiment import NOT_ENGLISH, Feeling, feeling, is_english
 
 if TYPE_CHECKING:
@@ -143,16 +145,10 @@ async def analyze(
 async def extracted(embedder: Embedder, judge: Judge, text: str, links: Links, model: str) -> Analysis:
     """An analysis in the text's own sentences."""
     found = await threads.splitting(extract.split, text)
-    worth = [
-        sentence
-        for sentence in await threads.processor(extract.worth_reading, found, text)
-        if inert(sentence.text, links) == sentence.text  # what has to be changed would not be the text's own
-    ]
+    worth = await threads.processor(_worth_reading, found, text, links)
     notes = [OWN_WORDS]
     if not worth:
-        worth = [
-            s for s in found if len(s.text) <= extract.SENTENCE_LENGTH and any(map(str.isalpha, s.text))
-        ][:MAX_KEY_POINTS]
+        worth = await threads.processor(_first_lines, found)
         notes.append("summary and key_points: no sentence stands out, so they are the text's first lines")
     felt = found if len(found) <= FEW_SENTENCES else worth
     english = is_english(text)
@@ -180,6 +176,20 @@ async def extracted(embedder: Embedder, judge: Judge, text: str, links: Links, m
         notes=notes,
         model=model,
     )
+
+
+def _worth_reading(found: Sequence[Sentence], text: str, links: Links) -> list[Sentence]:
+    worth = []
+    for sentence in extract.worth_reading(found, text):
+        threads.give_way()
+        if inert(sentence.text, links) == sentence.text:  # what has to be changed would not be the text's own
+            worth.append(sentence)
+    return worth
+
+
+def _first_lines(found: Sequence[Sentence]) -> list[Sentence]:
+    lines = (s for s in found if len(s.text) <= extract.SENTENCE_LENGTH and any(map(str.isalpha, s.text)))
+    return list(islice(lines, MAX_KEY_POINTS))
 
 
 def _facts(text: str) -> ContractFacts | None:
@@ -228,11 +238,10 @@ class AnalysisWorkflow(Workflow):
         if collected is None:
             return None
         text = await context.store.get("text")
-        checked = await threads.processor(Checked, text)
         ordered = sorted(collected, key=lambda event: event.number)
         written = list(dict.fromkeys(point.strip() for event in ordered for point in event.key_points))
-        left_out: list[str] = []
-        points = [point for point in written if _holds(checked, "a key point", point, left_out)]
+        claims = await threads.processor(_Claims, text)
+        points = await threads.processor(claims.held, "a key point", written)
         messages = [_said("system", prompt("sentiment").text)]
         for example, judged in _EXAMPLES:
             messages += [_said("user", _task(example)), _said("assistant", judged.model_dump_json())]
@@ -240,10 +249,13 @@ class AnalysisWorkflow(Workflow):
             Conclusion, *messages, _said("user", _task(_spread(points or written, MOST_POINTS)))
         )
         sentences = [s.text for s in extract.split(_whole_sentences(conclusion.summary))]
-        summary = " ".join(s for s in sentences if _holds(checked, "a sentence of the summary", s, left_out))
+        held = await threads.processor(claims.held, "a sentence of the summary", sentences)
+        summary = " ".join(held)
         if not summary:
             summary = (await self._own()).summary
-            left_out.append("summary: nothing of the model's is left, so it is in the text's own sentences")
+            claims.left_out.append(
+                "summary: nothing of the model's is left, so it is in the text's own sentences"
+            )
         points = _spread(points, MAX_KEY_POINTS)
         places = await threads.by_length(len(text), extract.find_each, points, text)
         words = await threads.by_length(len(text), extract.word_count, text)
@@ -256,7 +268,7 @@ class AnalysisWorkflow(Workflow):
                 summary=summary,
                 coverage=Coverage(parts=parts, read=len(collected), words=words),
                 facts=await threads.processor(_facts, text),
-                notes=left_out,
+                notes=claims.left_out,
                 model=self._model,
             )
         )
@@ -269,12 +281,25 @@ class AnalysisWorkflow(Workflow):
         return shape.model_validate_json(completion["choices"][0]["message"]["content"])
 
 
-def _holds(checked: Checked, kind: str, claim: str, left_out: list[str]) -> bool:
-    """Whether the text has what the claim names; else it is told that the claim is left out."""
-    missing = checked.missing(claim)
-    if missing:
-        left_out.append(f"{kind} is left out, for the text does not have {', '.join(missing)}: {claim}")
-    return not missing
+class _Claims:
+    """What a model says of a text, held against it. Each call reads the whole text, which takes long."""
+
+    def __init__(self, text: str) -> None:
+        self.left_out: list[str] = []
+        self._text = text
+        self._checked = Checked(text)
+
+    def held(self, kind: str, claims: list[str]) -> list[str]:
+        """Those that name only what the text has; of the others it is noted that they are left out."""
+        return [claim for claim in claims if self._holds(kind, claim)]
+
+    def _holds(self, kind: str, claim: str) -> bool:
+        missing = self._checked.missing(claim)
+        if missing:
+            self.left_out.append(
+                f"{kind} is left out, for the text does not have {', '.join(missing)}: {claim}"
+            )
+        return not missing
 
 
 def _said(role: str, content: str) -> dict[str, str]:

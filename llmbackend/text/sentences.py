@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
+from . import scanning
 from .words import is_run, pairs, plain, words
 
 # After a full stop (not of J. Smith, Dr. Smith, e.g.), at an empty line, and before a line that begins a list item, heading, table row or directive;
@@ -32,7 +33,7 @@ def sentences(text: str) -> list[tuple[int, int]]:
     """Where each sentence or line begins and ends in the text. A heading is one of its own."""
     spans: list[tuple[int, int]] = []
     begin = 0
-    for line in _BLOCK_LINE.finditer(text):
+    for line in scanning.lines(_BLOCK_LINE, text):
         spans += _of_prose(text, begin, line.start())
         spans.append(line.span(1))
         begin = line.end()
@@ -49,7 +50,8 @@ def _of_prose(text: str, begin: int, end: int) -> list[tuple[int, int]]:
         begin += len(said := text[begin:end]) - len(said.lstrip())
     if end < len(text):
         end -= len(said := text[begin:end]) - len(said.rstrip())
-    cuts = [begin, *(place for match in _BOUNDARY.finditer(text, begin, end) for place in match.span()), end]
+    found = scanning.matches(_BOUNDARY, text, begin, end)
+    cuts = [begin, *(place for match in found for place in match.span()), end]
     spans = list(pairwise(cuts))[::2]
     return [(start, stop) for start, stop in spans if text[start:stop].strip()]
 

@@ -1,0 +1,63 @@
+"""Long texts are scanned part by part: a regular expression holds the interpreter's lock from one match to the next."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+PART = 2**16
+"""Characters that are scanned at a time, in a few milliseconds."""
+
+AHEAD = 2**11
+"""Characters of the longest match, and of what it looks at behind it."""
+
+_WORD = re.compile(r"\S")
+
+
+def matches(
+    pattern: re.Pattern[str], text: str, begin: int = 0, end: int | None = None
+) -> Iterator[re.Match[str]]:
+    """As `pattern.finditer(text, begin, end)`, for matches that are short, or white space."""
+    end = len(text) if end is None else end
+    while begin < end:
+        word = _WORD.search(text, min(begin + PART, end), end)
+        cut = word.start() if word else end
+        next_begin = cut
+        for found in pattern.finditer(text, begin, min(cut + AHEAD, end)):
+            if found.start() >= cut < end:
+                break
+            next_begin = max(cut, found.end())
+            yield found
+        begin = next_begin
+
+
+def lines(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """As `pattern.finditer(text)`, for a pattern of whole lines."""
+    begin = 0
+    while begin < len(text):
+        last = text.rfind("\n", begin, begin + PART) + 1 or begin
+        end = text.find("\n", begin + PART) + 1 or len(text)
+        yield from pattern.finditer(text, begin, last)
+        if line := pattern.match(text, last, end):
+            yield line
+        begin = end
+
+
+def parts(text: str) -> Iterator[str]:
+    """The text in parts, cut behind white space; a longer word is whole."""
+    begin = 0
+    while begin < len(text):
+        space = _SPACE.search(text, begin + PART)
+        end = space.end() if space else len(text)
+        yield text[begin:end]
+        begin = end
+
+
+_SPACE = re.compile(r"\s")
+
+
+def single_spaced(text: str) -> str:
+    """As `" ".join(text.split())`."""
+    if len(text) <= PART:
+        return " ".join(text.split())
+    return " ".join(filter(None, (" ".join(part.split()) for part in parts(text))))
