@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import audit, dependencies, otel, plugins, threads, usage
+from .access.caller import of_project
 from .access.issuing import Keys
-from .access.limits import Limiter
+from .access.limits import Limiter, Most
 from .access.register import Register
-from .access.room import Rooms
+from .access.room import Room, Rooms
 from .access.sharing import Sharing
 from .agents.runs import AgentRuns
 from .agents.services import AgentServices
@@ -32,6 +34,7 @@ from .job_types.responses import StoredResponses
 from .jobs import registry, webhooks
 from .jobs.context import JobServices
 from .jobs.leases import WorkerCapacity
+from .jobs.runner import Runner
 from .jobs.service import Jobs
 from .jobs.submission import Places, Submission
 from .jobs.wakeups import Wakeups
@@ -193,22 +196,33 @@ class Components:
         )
         worker = None
         if settings.workers:
-            worker = Worker(
+            runner = Runner(
                 self.database,
                 services,
                 self.register,
-                capacity,
-                settings.workers,
-                deliveries,
-                days,
-                settings.job_days,
                 self.jobs_disk,
-                self.vitals,
                 self.meter,
                 self.limiter,
                 self.rooms,
             )
+            worker = Worker(
+                self.database,
+                runner,
+                capacity,
+                settings.workers,
+                deliveries,
+                self._limits_of_jobs,
+                days,
+                settings.job_days,
+                self.jobs_disk,
+                self.vitals,
+            )
         return Jobs(self.database, queue, worker, deliveries, days, self.vitals)
+
+    def _limits_of_jobs(self, owner: str, key: str) -> tuple[Sequence[Most], Room | None]:
+        """Those of a schedule's jobs."""
+        caller = self.register.key(owner, key) or of_project(owner, key=key)
+        return self.limiter.of_jobs(caller), self.rooms.at_once(caller)
 
     @classmethod
     async def open(cls, settings: Settings, *, forwards: bool) -> Components:

@@ -151,11 +151,11 @@ def any_due(connection: Connection) -> bool:
     return connection.execute(_ANY_DUE, {"moment": now()}).first() is not None
 
 
-_Limits = Callable[[str, str], tuple[Sequence[Most], Room | None]]
+Limits = Callable[[str, str], tuple[Sequence[Most], Room | None]]
 """Those of an owner and a key."""
 
 
-def submit_due(connection: Connection, limits: _Limits) -> None:
+def submit_due(connection: Connection, limits: Limits) -> None:
     """Submit one job for each due schedule, however many times it was missed, within the `limits` of owner and key.
 
     If a schedule cannot be submitted, its error is stored for `listed`, and the others go on.
@@ -173,7 +173,7 @@ def submit_due(connection: Connection, limits: _Limits) -> None:
             _put_off(connection, row, moment, ours)
 
 
-def _submit(connection: Connection, row: Row[Any], moment: float, limits: _Limits) -> None:
+def _submit(connection: Connection, row: Row[Any], moment: float, limits: Limits) -> None:
     following = next_after(row.cron, row.timezone, moment)
     values = {"next_at": following, "reckoned_at": moment, "error": None}
     # The process that moves it on also submits the job, in the same transaction, so it is submitted once.

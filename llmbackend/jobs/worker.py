@@ -1,41 +1,28 @@
-"""The worker loop: claims, runs and recovers jobs, on the core's event loop."""
+"""The worker loop: claims and recovers jobs, on the core's event loop; runner.py runs them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import json
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from enum import Enum
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel
 from sqlalchemy import Connection
 
-from .. import panics, threads
-from ..access.caller import of_project
-from ..access.decision import ended
-from ..access.limits import Limiter, Most
-from ..access.register import Register
-from ..access.room import Room, Rooms
+from .. import threads
 from ..disk import Disk
-from ..errors import InsufficientStorage, LLMBackendError
-from ..inference.budget import in_bulk
 from ..storage.database import Database
-from ..tracing import Trace, tracing
-from ..usage import Meter
 from ..vitals import Vitals
 from . import leases, ledger, reading, results, schedules, webhooks
 from .attempt import Attempt
-from .context import Context, JobServices, Waits
 from .leases import Claimed, WorkerCapacity
 from .ledger import LostAttempt, NewJob
-from .registry import TYPES, JobType, access_needed
+from .registry import TYPES
+from .runner import Runner
 from .tables import CLOCK_SECONDS, ClockWatch, now, reckon_anew
 from .webhooks import Deliveries
 
@@ -47,10 +34,6 @@ TICK = 0.5
 """Seconds between polls of the ledger, for lost wake-ups, jobs that are due, and cancelled or lost attempts."""
 EXPIRE_SECONDS = 600
 """Seconds between removals of expired results and old jobs."""
-ROOM_SECONDS = 5
-"""Seconds until a job that waits for disk space or tokens is tried again."""
-LARGE = 2**17
-"""Bytes of params that are parsed in a thread."""
 
 
 class State(Enum):
@@ -63,47 +46,33 @@ class State(Enum):
     CLOSING = "it is handing its jobs back"
 
 
-FREE = 1024
-"""Bytes of a result that need no room: of a job that only tells what it did elsewhere."""
-
-
-class _NoTokens(Exception):
-    """The job's key has used its tokens for now."""
-
-
 class Worker:
     """Made, used and closed on the core's event loop."""
 
     def __init__(
         self,
         database: Database,
-        services: JobServices,
-        register: Register,
+        runner: Runner,
         capacity: WorkerCapacity,
         slots: int,
         deliveries: Deliveries,
+        limits: schedules.Limits,
         keep_days: float,
         remember_days: float,
         disk: Disk | None,
         vitals: Vitals,
-        meter: Meter | None = None,
-        limiter: Limiter | None = None,
-        rooms: Rooms | None = None,
     ) -> None:
-        """Results are kept for `keep_days`, ended jobs for `remember_days`.
+        """`limits` are those of schedules' jobs. Results are kept for `keep_days`, ended jobs for `remember_days`.
 
         `disk` is the ledger's, if that is a file on this machine: while it is full, no job is started.
         """
         self._database = database
+        self._runner = runner
         self._disk = disk
         self._no_room: str | None = None
         self._vitals = vitals
-        self._meter = meter
-        self._limiter = limiter
-        self._rooms = rooms
+        self._limits = limits
         self._context = contextvars.copy_context()
-        self._services = services
-        self._register = register
         self._capacity = capacity
         self._slots = slots
         self._deliveries = deliveries
@@ -252,7 +221,9 @@ class Worker:
 
     async def _attempt(self, attempt: Attempt) -> None:
         try:
-            end = await self._run(attempt)
+            end = await self._runner.run(attempt)
+            if end is None and self._closing:
+                end = ledger.hand_back, attempt.job
             # The next job can be claimed in the same transaction.
             noting = self._database.write(*end, patient=True) if end is not None else None
             self._free_slot(attempt)
@@ -263,7 +234,7 @@ class Worker:
         except Exception:  # the ledger could not be written: when the lease expires, the job runs again
             log.exception("the end of job %s could not be recorded", attempt.job.id)
         finally:
-            await self._tidy(TYPES[attempt.job.type])
+            await self._runner.tidy(TYPES[attempt.job.type])
             if self.attempts.get(attempt.job.id) is attempt:
                 del self.attempts[attempt.job.id]
             attempt.ended.set()
@@ -273,121 +244,6 @@ class Worker:
         if self._capacity.per_owner is not None:
             self.wake()  # its owner may have been at the limit
         self._note_state()
-
-    async def _run(self, attempt: Attempt) -> tuple[Any, ...] | None:
-        """Run the job; returns the arguments of the `Database.write` that records its end, or None."""
-        job = attempt.job
-        rows = results.Results(job.row_count, job.row_bytes)
-
-        async def save(values: dict[str, Any], chunks: list[results.Chunk]) -> None:
-            await self._require_room(attempt, chunks)
-            try:
-                await self._database.write(results.advance, job, values, chunks, durable=False)
-            except LostAttempt:
-                attempt.scope.cancel()
-
-        async def read() -> list[Any]:
-            return await self._database.read(results.stored, job.number)
-
-        context = attempt.context = Context(job, self._services, None, rows, save, read)
-        end: tuple[Any, ...] | None = None
-        try:
-            with panics.caught(), attempt.scope:
-                context.resume = json.loads(job.checkpoint) if job.checkpoint else None
-                kind = TYPES[job.type]
-                parse = kind.params.model_validate_json
-                large = len(job.params) > LARGE  # would block the loop
-                given = await threads.processor(parse, job.params) if large else parse(job.params)
-                # Its requests to models count for its owner, and yield to interactive ones.
-                trace = await self._permitted(attempt, kind, given)
-                with self._counted(trace), tracing(trace), in_bulk():
-                    result = json.dumps(await kind.run(context, given) or {})
-                await context.settle()
-                chunks = rows.take()
-                await self._require_room(attempt, chunks, result)
-                end = results.complete, job, result, {**context.last_progress, **context.counts()}, chunks
-        except Exception as error:
-            if isinstance(error, Waits):
-                await context.settle()
-                return ledger.put_aside, job, json.dumps(error.state)
-            failure = _only(error)
-            waits = isinstance(error, _NoTokens)
-            if waits or isinstance(failure, InsufficientStorage):
-                log.warning("job %s (%s) waits: %s", job.id, job.type, error)
-                moment = now()
-                waiting = {
-                    "stage": "waits for tokens" if waits else "waits for disk space",
-                    "run_at": moment + ROOM_SECONDS,
-                    "reckoned_at": moment,
-                }
-                await context.settle()
-                return ledger.hand_back, job, waiting
-            if failure is None:
-                log.exception("job %s (%s) failed unexpectedly", job.id, job.type)
-                failure = LLMBackendError(
-                    f"the job failed unexpectedly ({type(error).__name__}); the log has the details"
-                )
-            end = ledger.fail, job, failure
-        if end is None and attempt.refused:
-            end = ledger.fail, job, ended()
-        if end is None and self._closing:
-            end = ledger.hand_back, job
-        await context.settle()
-        return end
-
-    async def _permitted(self, attempt: Attempt, kind: JobType, params: BaseModel) -> Trace:
-        """A trace with the present rights of the job's key. Raises Unauthorized, Forbidden, NotFound."""
-        job = attempt.job
-        caller = attempt.caller = await self._register.caller_of(job.owner, job.key)
-        granted = await self._register.permit(caller, access_needed(kind, vars(params)))
-        if self._limiter is not None and (seconds := await self._limiter.wait(caller)) is not None:
-            raise _NoTokens(f"its key or project has no tokens left for {seconds:.0f} s")
-        trace = Trace(job.type, caller=caller, granted=granted)
-        trace.prompts = self._services.prompts
-        return trace
-
-    def _limits_of_jobs(self, owner: str, key: str) -> tuple[Sequence[Most], Room | None]:
-        if self._limiter is None or self._rooms is None:
-            return (), None
-        caller = self._register.key(owner, key) or of_project(owner, key=key)
-        return self._limiter.of_jobs(caller), self._rooms.at_once(caller)
-
-    async def _end_refused(self) -> None:
-        """Cancel attempts whose key was revoked or has expired."""
-        watched = [
-            it for it in self.attempts.values() if it.caller is not None and it.caller.standing.watched
-        ]
-        if watched:
-            await self._register.fresh()
-        for attempt in watched:
-            if attempt.caller is not None and attempt.caller.standing.ended:
-                attempt.refused = True
-                attempt.scope.cancel()
-
-    @contextmanager
-    def _counted(self, trace: Trace) -> Iterator[None]:
-        """Count the attempt as a request of its owner."""
-        trace.meter = self._meter
-        trace.begin()
-        outcome = "left"  # cancelled, or handed back
-        try:
-            yield
-            outcome = "ok"
-        except Waits:
-            raise
-        except Exception:
-            outcome = "failed"
-            raise
-        finally:
-            trace.finish(outcome)
-
-    async def _require_room(self, attempt: Attempt, chunks: list[results.Chunk], result: str = "") -> None:
-        """For rows of a result. Raises InsufficientStorage by the disk, Overloaded by the project's limit."""
-        more = sum(len(chunk.data) for chunk in chunks)
-        if chunks and self._disk is not None:
-            self._disk.require(2 * more)  # twice, because the database's log has them too
-        if self._rooms is not None and attempt.caller is not None and more + len(result) > FREE:
-            await self._rooms.require(attempt.caller, more + len(result))
 
     def _look_for_room(self) -> None:
         problem = self._disk.problem if self._disk is not None else None
@@ -423,13 +279,13 @@ class Worker:
         for token in tokens.keys() - sight.alive:
             tokens[token].scope.cancel()
         with step("keys of jobs"):
-            await self._end_refused()
+            await self._runner.stop_refused(self.attempts.values())
         if sight.expired:
             with step("lost jobs"):
                 await write(leases.reap)
         if sight.scheduled:
             with step("schedules"):
-                await write(schedules.submit_due, self._limits_of_jobs)
+                await write(schedules.submit_due, self._limits)
         if sight.deliverable and (self._delivering is None or self._delivering.done()):
             self._delivering = asyncio.create_task(self._deliver())
         if time.monotonic() - self._expired >= EXPIRE_SECONDS:
@@ -442,7 +298,7 @@ class Worker:
                     while await write(remove, reading.oldest(days), durable=False):
                         pass
             for kind in TYPES.values():
-                await self._tidy(kind)
+                await self._runner.tidy(kind)
         if sight.runnable or sight.scheduled:
             self.wake()
         if sight.runnable and self.state is State.FULL:
@@ -455,13 +311,6 @@ class Worker:
         if (room := self._slots + self._free_slots) > 0:
             capacity = replace(self._capacity_now(), free=room, idle_owners=True)
             await self._begin(room, leases.claim, capacity, self._last_turn, durable=False)
-
-    async def _tidy(self, kind: JobType) -> None:
-        if kind.tidy is not None:
-            try:
-                await kind.tidy(self._services, partial(self._database.read, reading.unfinished))
-            except Exception:
-                log.exception("what %s jobs left could not be removed", kind.name)
 
     async def _deliver(self) -> None:
         try:
@@ -489,10 +338,3 @@ def _seen(connection: Connection, tokens: list[str], capacity: WorkerCapacity) -
         scheduled=schedules.any_due(connection),
         deliverable=webhooks.any_due(connection),
     )
-
-
-def _only(error: Exception) -> LLMBackendError | None:
-    """The error itself, or the only one in an exception group, if it is one of ours; else None."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error if isinstance(error, LLMBackendError) else None

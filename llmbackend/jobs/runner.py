@@ -1,0 +1,189 @@
+"""Running an attempt at a job: with the rights of its key, in the room that its project has, to an end that is recorded."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from pydantic import BaseModel
+
+from .. import panics, threads
+from ..access.decision import ended
+from ..access.limits import Limiter
+from ..access.register import Register
+from ..access.room import Rooms
+from ..disk import Disk
+from ..errors import InsufficientStorage, LLMBackendError
+from ..inference.budget import in_bulk
+from ..storage.database import Database
+from ..tracing import Trace, tracing
+from ..usage import Meter
+from . import ledger, reading, results
+from .attempt import Attempt
+from .context import Context, JobServices, Waits
+from .ledger import LostAttempt
+from .registry import TYPES, JobType, access_needed
+from .tables import now
+
+log = logging.getLogger(__name__)
+
+ROOM_SECONDS = 5
+"""Seconds until a job that waits for disk space or tokens is tried again."""
+LARGE = 2**17
+"""Bytes of params that are parsed in a thread."""
+FREE = 1024
+"""Bytes of a result that need no room: of a job that only tells what it did elsewhere."""
+
+
+class _NoTokens(Exception):
+    """The job's key has used its tokens for now."""
+
+
+class Runner:
+    """Made and used on the core's event loop."""
+
+    def __init__(
+        self,
+        database: Database,
+        services: JobServices,
+        register: Register,
+        disk: Disk | None,
+        meter: Meter,
+        limiter: Limiter,
+        rooms: Rooms,
+    ) -> None:
+        """`disk` is the ledger's, if that is a file on this machine."""
+        self._database = database
+        self._services = services
+        self._register = register
+        self._disk = disk
+        self._meter = meter
+        self._limiter = limiter
+        self._rooms = rooms
+
+    async def run(self, attempt: Attempt) -> tuple[Any, ...] | None:
+        """Run the job; returns the arguments of the `Database.write` that records its end.
+
+        None if it was cancelled, lost, or is to be handed back.
+        """
+        job = attempt.job
+        rows = results.Results(job.row_count, job.row_bytes)
+
+        async def save(values: dict[str, Any], chunks: list[results.Chunk]) -> None:
+            await self._require_room(attempt, chunks)
+            try:
+                await self._database.write(results.advance, job, values, chunks, durable=False)
+            except LostAttempt:
+                attempt.scope.cancel()
+
+        async def read() -> list[Any]:
+            return await self._database.read(results.stored, job.number)
+
+        context = attempt.context = Context(job, self._services, None, rows, save, read)
+        end: tuple[Any, ...] | None = None
+        try:
+            with panics.caught(), attempt.scope:
+                context.resume = json.loads(job.checkpoint) if job.checkpoint else None
+                kind = TYPES[job.type]
+                parse = kind.params.model_validate_json
+                large = len(job.params) > LARGE  # would block the loop
+                given = await threads.processor(parse, job.params) if large else parse(job.params)
+                # Its requests to models count for its owner, and yield to interactive ones.
+                trace = await self._permitted(attempt, kind, given)
+                with self._counted(trace), tracing(trace), in_bulk():
+                    result = json.dumps(await kind.run(context, given) or {})
+                await context.settle()
+                chunks = rows.take()
+                await self._require_room(attempt, chunks, result)
+                end = results.complete, job, result, {**context.last_progress, **context.counts()}, chunks
+        except Exception as error:
+            if isinstance(error, Waits):
+                await context.settle()
+                return ledger.put_aside, job, json.dumps(error.state)
+            failure = _only(error)
+            waits = isinstance(error, _NoTokens)
+            if waits or isinstance(failure, InsufficientStorage):
+                log.warning("job %s (%s) waits: %s", job.id, job.type, error)
+                moment = now()
+                waiting = {
+                    "stage": "waits for tokens" if waits else "waits for disk space",
+                    "run_at": moment + ROOM_SECONDS,
+                    "reckoned_at": moment,
+                }
+                await context.settle()
+                return ledger.hand_back, job, waiting
+            if failure is None:
+                log.exception("job %s (%s) failed unexpectedly", job.id, job.type)
+                failure = LLMBackendError(
+                    f"the job failed unexpectedly ({type(error).__name__}); the log has the details"
+                )
+            end = ledger.fail, job, failure
+        if end is None and attempt.refused:
+            end = ledger.fail, job, ended()
+        await context.settle()
+        return end
+
+    async def _permitted(self, attempt: Attempt, kind: JobType, params: BaseModel) -> Trace:
+        """A trace with the present rights of the job's key. Raises Unauthorized, Forbidden, NotFound."""
+        job = attempt.job
+        caller = attempt.caller = await self._register.caller_of(job.owner, job.key)
+        granted = await self._register.permit(caller, access_needed(kind, vars(params)))
+        if (seconds := await self._limiter.wait(caller)) is not None:
+            raise _NoTokens(f"its key or project has no tokens left for {seconds:.0f} s")
+        trace = Trace(job.type, caller=caller, granted=granted)
+        trace.prompts = self._services.prompts
+        return trace
+
+    @contextmanager
+    def _counted(self, trace: Trace) -> Iterator[None]:
+        """Count the attempt as a request of its owner."""
+        trace.meter = self._meter
+        trace.begin()
+        outcome = "left"  # cancelled, or handed back
+        try:
+            yield
+            outcome = "ok"
+        except Waits:
+            raise
+        except Exception:
+            outcome = "failed"
+            raise
+        finally:
+            trace.finish(outcome)
+
+    async def _require_room(self, attempt: Attempt, chunks: list[results.Chunk], result: str = "") -> None:
+        """For rows of a result. Raises InsufficientStorage by the disk, Overloaded by the project's limit."""
+        more = sum(len(chunk.data) for chunk in chunks)
+        if chunks and self._disk is not None:
+            self._disk.require(2 * more)  # twice, because the database's log has them too
+        if attempt.caller is not None and more + len(result) > FREE:
+            await self._rooms.require(attempt.caller, more + len(result))
+
+    async def stop_refused(self, attempts: Iterable[Attempt]) -> None:
+        """Cancel attempts whose key was revoked or has expired."""
+        watched = [it for it in attempts if it.caller is not None and it.caller.standing.watched]
+        if watched:
+            await self._register.fresh()
+        for attempt in watched:
+            if attempt.caller is not None and attempt.caller.standing.ended:
+                attempt.refused = True
+                attempt.scope.cancel()
+
+    async def tidy(self, kind: JobType) -> None:
+        """Remove leftovers of jobs of this type that will not continue."""
+        if kind.tidy is not None:
+            try:
+                await kind.tidy(self._services, partial(self._database.read, reading.unfinished))
+            except Exception:
+                log.exception("what %s jobs left could not be removed", kind.name)
+
+
+def _only(error: Exception) -> LLMBackendError | None:
+    """The error itself, or the only one in an exception group, if it is one of ours; else None."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error if isinstance(error, LLMBackendError) else None
