@@ -33,7 +33,7 @@ def load() -> None:
         _ = globals_helper.punkt_tokenizer
         if (
             gc.get_freeze_count()
-        ):  # a server, which excludes permanent objects from garbage collection (server/app.py)
+        ):  # a server, which excludes permanent objects from garbage collection (server/running.py)
             gc.freeze()
         _loaded = True
 

@@ -105,7 +105,7 @@ def _parent() -> socket.socket:
 # There
 
 
-_PARTS = ("cli", "server.app", "inference.local_chat", "engines.bm25_first")
+_PARTS = ("cli", "server.running", "inference.local_chat", "engines.bm25_first")
 _LAZY = ("anyio._backends._asyncio", "qdrant_edge", "safetensors.numpy", "Stemmer", "tokenizers", "uvloop")
 """What those import once it is needed."""
 

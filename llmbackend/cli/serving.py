@@ -43,7 +43,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="0 lets the system choose.")] = None,
 ) -> None:
     """Serve the API over HTTP (port 8888 unless PORT says otherwise)."""
-    from ..server.app import run
+    from ..server.running import run
 
     privacy.keep()
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}

@@ -212,7 +212,14 @@ def _serving(folder: Path, upstream: str) -> Iterator[tuple[str, psutil.Process]
         "log_level": "warning",
     }
     variables = {f"LLMBACKEND_{name.upper()}": str(value) for name, value in settings.items()}
-    code = "import llmbackend.server.app as app, llmbackend.settings as s; app.run(s.load(), lambda url: print(url, flush=True))"
+    code = """
+from importlib import import_module
+from importlib.util import find_spec
+from llmbackend import settings
+name = "llmbackend.server.running"
+running = import_module(name if find_spec(name) else "llmbackend.server.app")  # of earlier versions
+running.run(settings.load(), lambda url: print(url, flush=True))
+"""
     command = [sys.executable, "-c", code]
     with subprocess.Popen(
         command, env={**os.environ, **variables}, stdout=subprocess.PIPE, text=True

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from llmbackend import llamaindex_import
-from llmbackend.server import app
+from llmbackend.server import running
 
 
 @pytest.fixture(autouse=True)
 def _unfrozen() -> Iterator[None]:
-    freezing = app._Freezing()
+    freezing = running._Freezing()
     gc.callbacks.append(freezing)
     yield
     gc.callbacks.remove(freezing)
@@ -21,7 +21,7 @@ def _unfrozen() -> Iterator[None]:
 
 
 def test_what_made_a_collection_long_is_left_out_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "LONG_COLLECTION", 0.0)
+    monkeypatch.setattr(running, "LONG_COLLECTION", 0.0)
     stays = [[number] for number in range(1000)]
     gc.collect()
     assert gc.get_freeze_count() > len(stays)
@@ -29,7 +29,7 @@ def test_what_made_a_collection_long_is_left_out_of_the_next(monkeypatch: pytest
 
 
 def test_after_a_short_one_nothing_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "LONG_COLLECTION", 1000.0)
+    monkeypatch.setattr(running, "LONG_COLLECTION", 1000.0)
     before = gc.get_freeze_count()
     gc.collect()
     assert gc.get_freeze_count() == before

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from llmbackend import InvalidRequest
-from llmbackend.server.app import check_exposure
+from llmbackend.server.running import check_exposure
 from llmbackend.settings import Settings, load
 
 
