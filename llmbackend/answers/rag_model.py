@@ -26,14 +26,12 @@ def query(request: ChatRequest) -> InstructedQuery:
     no collection can have that name.
     """
     model = request.model or ""
-    for field, wanted in (
-        ("schema", request.json_schema is not None),
-        ("response_format", request.response_format and request.response_format.type != "text"),
-    ):
-        if wanted:
-            raise InvalidRequest(f"{field}: {model} answers in words and quotes: ask a chat model")
-    if request.tools and request.tool_choice != "none":
-        raise InvalidRequest(f"tools: {model} calls no functions: ask a chat model, or leave them out")
+    shape = None
+    if request.json_schema is not None:
+        shape = "schema"
+    elif request.response_format and request.response_format.type != "text":
+        shape = "response_format"
+    require_words(model, calls=bool(request.tools) and request.tool_choice != "none", shape=shape)
     turns = [message for message in request.messages if message.role in ("user", "assistant")]
     while turns and turns[-1].role != "user":
         turns.pop()
@@ -52,6 +50,14 @@ def query(request: ChatRequest) -> InstructedQuery:
         )
     except ValidationError:
         raise NotFound(f"no model {model!r}: see the list of models") from None
+
+
+def require_words(model: str, *, calls: bool, shape: str | None, instead: str = "ask a chat model") -> None:
+    """Raise InvalidRequest if functions may be called, or the field `shape` asks for an answer that is not words."""
+    if shape is not None:
+        raise InvalidRequest(f"{shape}: {model} answers in words and quotes: {instead}")
+    if calls:
+        raise InvalidRequest(f"tools: {model} calls no functions: {instead}, or leave them out")
 
 
 def completion(model: str, answer: QueryAnswer) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .. import threads
+from ..answers import rag_model
 from ..errors import InvalidRequest
 from ..schemas import (
     HISTORY,
@@ -335,12 +336,9 @@ def as_chat(request: RespondRequest, turns: list[dict[str, Any]]) -> ChatRequest
     Raises InvalidRequest for functions and shapes: it answers in words and quotes.
     """
     question, history = conversation(turns, request.model or "")
-    if may_call(request):
-        raise InvalidRequest(f"tools: {request.model} calls no functions: ask a chat model, with file_search")
-    if "response_format" in chat(request, []):
-        raise InvalidRequest(
-            f"text.format: {request.model} answers in words and quotes: ask a chat model, with file_search"
-        )
+    shape = "text.format" if "response_format" in chat(request, []) else None
+    instead = "ask a chat model, with file_search"
+    rag_model.require_words(request.model or "", calls=may_call(request), shape=shape, instead=instead)
     said = system(turns)
     first = [Message(role="system", content=said)] if said else []
     return ChatRequest(
