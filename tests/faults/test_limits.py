@@ -91,7 +91,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slow]:
 
 def connected(server: Server) -> socket.socket:
     where = urlsplit(server.url)
-    return socket.create_connection((where.hostname, where.port), timeout=10)
+    return socket.create_connection((where.hostname, where.port), timeout=60)
 
 
 def head(path: str, length: int, key: str = KEYS["a"]) -> bytes:
@@ -150,9 +150,9 @@ def ends(connection: socket.socket, piece: bytes, times: int, wait: float = 0.00
 
 
 def is_well(server: Server, key: str = KEYS["b"]) -> None:
-    assert requests.get(f"{server.url}/health/live", timeout=10).status_code == 200
+    assert requests.get(f"{server.url}/health/live", timeout=60).status_code == 200
     assert (
-        requests.get(f"{server.url}/v1/collections", headers={"X-API-Key": key}, timeout=10).status_code
+        requests.get(f"{server.url}/v1/collections", headers={"X-API-Key": key}, timeout=60).status_code
         == 200
     )
 
@@ -414,8 +414,8 @@ def test_where_all_connections_are_at_work_health_still_answers(server: Server) 
         working = [stack.enter_context(connected(server)) for _ in range(40)]
         for one in working:
             sends_on(one, "/v1/embeddings", 1000)
-        assert requests.get(f"{server.url}/health/live", timeout=10).status_code == 200
-        reply = requests.get(f"{server.url}/v1/collections", headers={"X-API-Key": KEYS["b"]}, timeout=10)
+        assert requests.get(f"{server.url}/health/live", timeout=60).status_code == 200
+        reply = requests.get(f"{server.url}/v1/collections", headers={"X-API-Key": KEYS["b"]}, timeout=60)
         assert reply.status_code == 429
         assert reply.json()["error"]["code"] == "overloaded"
         assert reply.headers["retry-after"]
@@ -443,7 +443,7 @@ def test_a_head_has_a_limit(server: Server, what: str) -> None:
 
 def test_too_many_headers_are_told_as_such(server: Server) -> None:
     headers = {f"X-{number}": "y" for number in range(150)}
-    reply = requests.get(f"{server.url}/health/live", headers=headers, timeout=10)
+    reply = requests.get(f"{server.url}/health/live", headers=headers, timeout=60)
     assert (reply.status_code, reply.json()["error"]["code"]) == (431, "too_large")
 
 
@@ -495,7 +495,7 @@ def test_few_file_descriptors_stop_no_one(tmp_path: Path) -> None:
 
 
 def test_a_wrong_method_has_a_code_of_its_own(server: Server) -> None:
-    reply = requests.put(f"{server.url}/v1/collections", headers={"X-API-Key": KEYS["a"]}, timeout=10)
+    reply = requests.put(f"{server.url}/v1/collections", headers={"X-API-Key": KEYS["a"]}, timeout=60)
     assert reply.status_code == 405
     assert set(reply.headers["allow"].split(", ")) >= {"POST"}
     assert isinstance(LLMBackendError.from_dict(reply.json()["error"]), MethodNotAllowed)
@@ -504,11 +504,11 @@ def test_a_wrong_method_has_a_code_of_its_own(server: Server) -> None:
 def test_refusals_are_logged_on_one_line_and_not_without_end(tmp_path: Path) -> None:
     with serving(tmp_path, api_keys=f"a:{KEYS['a']}") as server:
         for _ in range(60):
-            requests.get(f"{server.url}/v1/models?secret=1", headers={"X-API-Key": "wrong"}, timeout=10)
+            requests.get(f"{server.url}/v1/models?secret=1", headers={"X-API-Key": "wrong"}, timeout=60)
         given = {"X-API-Key": KEYS["a"]}
-        requests.get(f"{server.url}/nowhere%0A2026-01-01 ERROR forged", headers=given, timeout=10)
-        requests.put(f"{server.url}/v1/collections", headers=given, timeout=10)
-        requests.get(f"{server.url}/v1/collections/none", headers=given, timeout=10)
+        requests.get(f"{server.url}/nowhere%0A2026-01-01 ERROR forged", headers=given, timeout=60)
+        requests.put(f"{server.url}/v1/collections", headers=given, timeout=60)
+        requests.get(f"{server.url}/v1/collections/none", headers=given, timeout=60)
         process = server.process
     said = iter(process.said.get, None)
     lines = [line for line in said if "llmbackend.requests" in line]
