@@ -362,9 +362,14 @@ class EdgeIndex(QdrantIndex):
 
     def _flush(self) -> None:
         # Edge holds the interpreter's lock while it waits for the disk: let the disk have most of it before.
-        for file in self.folder.rglob("*"):
-            with suppress(OSError), file.open("rb+") as opened:  # some are folders, and some are gone by now
-                os.fsync(opened.fileno())
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                with suppress(OSError):  # some are gone by now
+                    file = os.open(os.path.join(folder, name), os.O_RDWR)
+                    try:
+                        os.fsync(file)
+                    finally:
+                        os.close(file)
         with translated(self.folder):
             self._shard.flush()
 
