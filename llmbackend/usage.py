@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from sqlalchemy import Column, Connection, Float, Integer, String, Table, func, select
+from sqlalchemy import Column, Connection, Executable, Float, Integer, String, Table, func, select
 
 from .access.caller import Caller
 from .schemas.usage import BY, Price, UsageReport, UsageRequest, UsageRow
@@ -170,18 +170,24 @@ class Book:
 
 
 def _add(connection: Connection, taken: Mapping[Used, Mapping[str, float]]) -> None:
-    if connection.dialect.name == "postgresql":
+    rows = [
+        {**used._asdict(), "day": _day(used.day), **dict.fromkeys(COUNTS, 0), **taken[used]}
+        for used in sorted(taken)  # always in the same order, so that two processes cannot deadlock
+    ]
+    connection.execute(_adding(connection.dialect.name), rows)
+
+
+@lru_cache
+def _adding(dialect: str) -> Executable:
+    """The statement that adds rows; making it takes longer than what it does."""
+    if dialect == "postgresql":
         from sqlalchemy.dialects.postgresql import insert
     else:
         from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
 
     statement = insert(table)
     added = {name: table.c[name] + statement.excluded[name] for name in COUNTS}
-    rows = [
-        {**used._asdict(), "day": _day(used.day), **dict.fromkeys(COUNTS, 0), **taken[used]}
-        for used in sorted(taken)  # always in the same order, so that two processes cannot deadlock
-    ]
-    connection.execute(statement.on_conflict_do_update(index_elements=BY, set_=added), rows)
+    return statement.on_conflict_do_update(index_elements=BY, set_=added)
 
 
 @lru_cache(4)
