@@ -77,7 +77,7 @@ def _with_words(text: str, parts: list[Section]) -> Iterator[Section]:
         begin = part.start if start is None else start
         start = None
         if text[part.body : part.end].strip():
-            yield part._replace(start=begin)
+            yield part if begin == part.start else part._replace(start=begin)
         elif behind is not None and behind.headings[: len(part.headings)] == part.headings:
             start = begin
         elif text[begin : part.end].strip():

@@ -41,6 +41,8 @@ def syntax(document: Document | BareText) -> Syntax:
     """How the document's text is marked up, by the extension of its id or `source` unless it was parsed."""
     if isinstance(document, ParsedDocument):
         return document.syntax
+    if isinstance(document, BareText):  # its id is a hash
+        return "plain"
     for name in (document.id, document.metadata.get("source")):
         if isinstance(name, str) and (found := _SYNTAXES.get(splitext(name)[1].lower())):
             return found

@@ -21,16 +21,18 @@ _REPLACED = re.compile(f"(?P<unseen>[{_UNSEEN}])|(?P<ligature>[{_LIGATURES}])|(?
 
 def legible(text: str) -> str:
     """A text with its words whole: soft hyphens and hyphens at line ends are removed."""
-    if _has_broken(text):
-        text = _AT_LINE_END.sub(_joined, text)
-    return text if text.isascii() or not _ODD.search(text) else _REPLACED.sub(_replaced, text)
+    return _without_odd(_AT_LINE_END.sub(_joined, text) if _has_broken(text) else text)
 
 
 def with_parts(text: str) -> str:
     """The same for a search by words, with the parts of words that a real hyphen divided."""
     if not _has_broken(text):
-        return legible(text)
+        return _without_odd(text)
     return " ".join([legible(text), *(part for parts in _BROKEN.findall(text) for part in parts)])
+
+
+def _without_odd(text: str) -> str:
+    return text if text.isascii() or not _ODD.search(text) else _REPLACED.sub(_replaced, text)
 
 
 def _has_broken(text: str) -> bool:
