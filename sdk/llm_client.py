@@ -4327,26 +4327,24 @@ class _Source:
         """A document as it is sent. Raises InvalidRequest for a file's path, which was meant to be read."""
         if self._texts:
             return item
-        place = "documents" if self._alone else f"documents[{self._read - 1}]"
         if (path := _path_meant(item)) is not None or (self._alone and _is_called_like_a_file(item)):
             said = _no_text(path or item, f"rag_ingest_files({path or item!r}, …) reads files")
-            raise InvalidRequest(f"{self._operation}: {place} is {said}")
+            raise InvalidRequest(f"{self._place()} is {said}")
+        if isinstance(item, str):
+            return {"id": _id_of(item), "text": item, "metadata": self._common} if self._common else item
         if _is_foreign(item):
             item = _of_foreign(item)
-        if not isinstance(item, (str, Mapping)) or (
-            self._alone and isinstance(_of(item, "text"), (list, tuple))
-        ):
-            raise InvalidRequest(f"{self._operation}: {place} is {_called(item)}{_how(item)}")
-        if isinstance(item, Mapping) and (wrong := _amiss(item)) is not None:
-            message = f"{self._operation}: {place}{wrong}"
-            raise InvalidRequest(message, details={"index": self._read - 1, "row": self._read - 1})
-        if not self._common:
-            return item
-        if isinstance(item, str):
-            item = {"id": _id_of(item), "text": item}
-        if isinstance(item, Mapping) and isinstance(item.get("metadata", {}), Mapping):
+        if not isinstance(item, Mapping) or (self._alone and isinstance(_of(item, "text"), (list, tuple))):
+            raise InvalidRequest(f"{self._place()} is {_called(item)}{_how(item)}")
+        if (wrong := _amiss(item)) is not None:
+            details = {"index": self._read - 1, "row": self._read - 1}
+            raise InvalidRequest(f"{self._place()}{wrong}", details=details)
+        if self._common and isinstance(item.get("metadata", {}), Mapping):
             return {**item, "metadata": {**self._common, **item.get("metadata", {})}}
         return item
+
+    def _place(self) -> str:
+        return f"{self._operation}: documents" + ("" if self._alone else f"[{self._read - 1}]")
 
 
 ROWS = (".parquet", ".jsonl", ".ndjson", ".csv", ".tsv")
@@ -4546,8 +4544,10 @@ def _ahead(
 
 def _weight(document: Any) -> int:
     """A rough estimate of a document's bytes in a request."""
+    if isinstance(document, str):
+        return len(document)
     if not isinstance(document, Mapping):
-        return len(document) if isinstance(document, str) else 100
+        return 100
     text, metadata = document.get("text"), document.get("metadata")
     size = 100 + (len(text) if isinstance(text, str) else 0) + (len(repr(metadata)) if metadata else 0)
     return size + (len(repr(document["chunks"])) if document.get("chunks") else 0)
