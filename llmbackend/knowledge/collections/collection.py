@@ -136,7 +136,6 @@ class Collection(CurrentIndex):
     known = _awaited(VectorIndex.known)
     stored = _awaited(VectorIndex.stored)
     lacks = _awaited(VectorIndex.lacks)
-    require_room = _awaited(VectorIndex.require_room)
 
     async def count(self) -> tuple[int, int]:
         """The numbers of documents and chunks. They are known of a closed collection, too, unless the process was
@@ -164,6 +163,10 @@ class Collection(CurrentIndex):
             raise
 
     # Writing
+
+    async def require_room(self, characters: int) -> None:
+        """See `VectorIndex.require_room`: a look at the disk takes less than handing it to a thread."""
+        await self._call(lambda index: index.require_room(characters), lambda index: True)
 
     async def upsert(
         self,

@@ -43,8 +43,8 @@ def silent(done: int, total: int, stage: str, stages: Stages) -> None:
 BATCH_DOCUMENTS = 512
 BATCH_CHARACTERS = 2**18
 
-SPLIT_CHARACTERS = 2**15
-"""Characters that are split in one go; then others have their turn."""
+SPLIT_CHARACTERS = 2**17
+"""Characters that are split in one go, in some ten milliseconds; then others have their turn."""
 
 EMBEDDED_AT_ONCE = 2
 """Batches; with only one, an embedding server would idle at the end of each."""
