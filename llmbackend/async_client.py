@@ -392,7 +392,10 @@ class AsyncLLMBackendClient:
     __iter__ = None
 
     async def _call(self, operation: str, **fields: Any) -> Record:
-        return _result(await self._transport.call(operation, self._given(operation, fields)))
+        given = self._given(operation, fields)
+        if hasattr(self._transport, "read"):
+            return _result(await self._transport.read(operation, given))
+        return _result(await self._transport.call(operation, given))
 
     async def _stream(self, operation: str, **fields: Any) -> AsyncIterator[bytes]:
         """A streaming operation's events, or lines, as raw pieces."""
@@ -772,9 +775,9 @@ class AsyncLLMBackendClient:
                     batches(source),
                     lambda page: self._given("embed", {"input": page, **fields}),
                 ):
-                    head, _, block = reply.partition(b"\n")
+                    head = reply[: reply.find(b"\n") + 1]
                     result = _result(head)
-                    target.write(block, result["dimension"])
+                    target.write(memoryview(reply)[len(head) :], result["dimension"])
                     cut += [Record({**one, "index": one["index"] + done}) for one in result["cut"]]
                     _add(usage, result["usage"])
                     done += len(page) if isinstance(page, list) else 1

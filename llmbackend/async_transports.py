@@ -88,6 +88,12 @@ class AsyncLocalTransport:
         plain = is_plain(given, self._options.max_body_bytes)
         return await core.run(operations.call, operation, given if plain else encoded(operation, given))
 
+    async def read(self, operation: str, given: dict[str, Any]) -> bytes | dict[str, Any]:
+        """As `call`, or what would be read from that JSON, where that is at hand."""
+        core = await self._require()
+        plain = is_plain(given, self._options.max_body_bytes)
+        return await core.run(operations.read, operation, given if plain else encoded(operation, given))
+
     async def stream(self, operation: str, given: dict[str, Any]) -> AsyncIterator[bytes]:
         core = await self._require()
         return await core.stream(operation, encoded(operation, given))

@@ -47,6 +47,12 @@ class LocalTransport:
     def call(self, operation: str, given: dict[str, Any]) -> bytes:
         return self.begin(operation, given).result()
 
+    def read(self, operation: str, given: dict[str, Any]) -> bytes | dict[str, Any]:
+        """As `call`, or what would be read from that JSON, where that is at hand."""
+        core = self._require()
+        plain = is_plain(given, core.settings.max_body_bytes)
+        return core.run(operations.read, operation, given if plain else encoded(operation, given))
+
     def begin(self, operation: str, given: dict[str, Any]) -> UnderWay[bytes]:
         """As `call`, for callers who do something else before they wait for the result."""
         core = self._require()

@@ -173,9 +173,22 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
 # fmt: on
 
 
+def _json(result: schemas.Response) -> bytes:
+    return result.model_dump_json().encode()
+
+
+def _objects(result: schemas.Response) -> dict[str, Any]:
+    return result.model_dump(mode="json")
+
+
 async def call(backend: Backend, name: str, body: Body) -> bytes:
     """An operation's JSON result (or a Block) for its fields; every failure is an LLMBackendError."""
     return cast(bytes, await answer(backend, name, body, Trace(name)))
+
+
+async def read(backend: Backend, name: str, body: Body) -> bytes | dict[str, Any]:
+    """What reading the JSON of `call` would give; that JSON itself where it is long, or a Block."""
+    return cast(bytes | dict[str, Any], await answer(backend, name, body, Trace(name), write=_objects))
 
 
 async def stream(backend: Backend, name: str, body: Body) -> AsyncIterator[bytes]:
@@ -195,8 +208,9 @@ async def answer(
     trace: Trace,
     fields: Mapping[str, Any] | None = None,
     streams: Callable[[Any], bool] = lambda request: False,
+    write: Callable[[schemas.Response], Any] = _json,
 ) -> bytes | AsyncIterator[bytes]:
-    """The result of `call` or of `stream`, as requested by the body and further fields."""
+    """The result of `call` or of `stream`, as requested by the body and further fields, or what `write` makes of it."""
     trace.meter = backend.meter
     trace.prompts = backend.parts.prompts
     if OPERATIONS[name].scope != "public":
@@ -218,7 +232,7 @@ async def answer(
         elif OPERATIONS[name].bulky and not json_writing.few(result):
             reply = await threads.processor(json_writing.write, result)
         else:
-            reply = result.model_dump_json().encode()
+            reply = write(result)
     trace.finish("ok")
     return reply
 

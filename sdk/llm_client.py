@@ -794,10 +794,14 @@ def _records(value: Any) -> Any:
     """JSON objects as Record, lists of them as Records, all the way down."""
     if isinstance(value, dict):
         # Most values are scalars: recursing into each would take most of the time.
-        return Record(
-            {key: _records(item) if isinstance(item, (dict, list)) else item for key, item in value.items()}
-        )
+        record = Record(value)
+        for key, item in value.items():
+            if isinstance(item, (dict, list)):
+                record[key] = _records(item)
+        return record
     if isinstance(value, list):
+        if value and {dict, list}.isdisjoint(map(type, value)):
+            return value
         items = [_records(item) if isinstance(item, (dict, list)) else item for item in value]
         return Records(items) if all(isinstance(item, Record) for item in items) else items
     return value
@@ -1189,10 +1193,10 @@ class _InMemory:
     partial = ""
 
     def __init__(self) -> None:
-        self._blocks: list[bytes] = []
+        self._blocks: list[memoryview] = []
         self._dimension = 0
 
-    def write(self, block: bytes, dimension: int) -> None:
+    def write(self, block: memoryview, dimension: int) -> None:
         self._blocks.append(block)
         self._dimension = dimension
 
@@ -1213,7 +1217,7 @@ class _NpyFile:
         self._count = self._dimension = 0
         self._head()
 
-    def write(self, block: bytes, dimension: int) -> None:
+    def write(self, block: memoryview, dimension: int) -> None:
         if self._dimension not in (0, dimension):
             raise TransportError("the server sent vectors of different lengths")
         self._file.write(block)
@@ -1246,7 +1250,7 @@ class _ParquetFile:
         self._writer: Any = None
         self._count = self._dimension = 0
 
-    def write(self, block: bytes, dimension: int) -> None:
+    def write(self, block: memoryview, dimension: int) -> None:
         import pyarrow
         from pyarrow import parquet
 
@@ -1261,8 +1265,10 @@ class _ParquetFile:
                     [one.with_type("string") if untold(one.type) else one for one in schema]
                 )
             self._columns = pyarrow.schema([one for one in schema if one.name != "embedding"])
-            self._vectors = pyarrow.list_(pyarrow.float32(), dimension)
-            schema = self._columns.append(pyarrow.field("embedding", self._vectors))
+            # None is null, and telling so of each number would take a fifth of the time.
+            number = pyarrow.field("element", pyarrow.float32(), nullable=False)
+            self._vectors = pyarrow.field("embedding", pyarrow.list_(number, dimension), nullable=False)
+            schema = self._columns.append(self._vectors)
             # For vectors, dictionaries and min/max statistics are useless, and compression gains nothing.
             names = list(self._columns.names)
             self._writer = parquet.ParquetWriter(
@@ -1273,13 +1279,15 @@ class _ParquetFile:
                 compression={"embedding.list.element": "NONE"},
             )
         if self._source.in_batches:
-            table = pyarrow.Table.from_batches([rows]).select(self._columns.names).cast(self._columns)
+            table = pyarrow.Table.from_batches([rows])
+            if table.schema != self._columns:
+                table = table.select(self._columns.names).cast(self._columns)
         else:
             table = pyarrow.Table.from_pylist(rows, schema=self._columns)
         buffers = [None, pyarrow.py_buffer(block)]
         floats = pyarrow.Array.from_buffers(pyarrow.float32(), count * dimension, buffers)
-        vectors = pyarrow.FixedSizeListArray.from_arrays(floats, dimension)
-        self._writer.write_table(table.append_column("embedding", vectors))
+        vectors = pyarrow.FixedSizeListArray.from_arrays(floats, type=self._vectors.type)
+        self._writer.write_table(table.append_column(self._vectors, vectors))
         self._count, self._dimension = self._count + count, dimension
 
     def done(self, **about: Any) -> Any:
@@ -2139,7 +2147,10 @@ class LLMBackendClient:
     # Every operation passes through one of these.
 
     def _call(self, operation: str, **fields: Any) -> Record:
-        return _result(self._transport.call(operation, self._given(operation, fields)))
+        given = self._given(operation, fields)
+        if hasattr(self._transport, "read"):  # in process, without writing JSON and reading it again
+            return _result(self._transport.read(operation, given))
+        return _result(self._transport.call(operation, given))
 
     def _stream(self, operation: str, **fields: Any) -> Iterator[bytes]:
         """A streaming operation's events, or lines, as raw pieces."""
@@ -2538,9 +2549,9 @@ class LLMBackendClient:
                     _batches(source),
                     lambda page: self._given("embed", {"input": page, **fields}),
                 ):
-                    head, _, block = reply.partition(b"\n")
+                    head = reply[: reply.find(b"\n") + 1]
                     result = _result(head)
-                    target.write(block, result["dimension"])
+                    target.write(memoryview(reply)[len(head) :], result["dimension"])  # not copied: megabytes
                     cut += [Record({**one, "index": one["index"] + done}) for one in result["cut"]]
                     _add(usage, result["usage"])
                     done += len(page) if isinstance(page, list) else 1
@@ -3872,9 +3883,9 @@ def _exported(line: str, source: str, number: int) -> dict[str, Any]:
     return value
 
 
-def _result(reply: bytes) -> Record:
+def _result(reply: bytes | dict[str, Any]) -> Record:
     try:
-        result = json.loads(reply)
+        result = reply if isinstance(reply, dict) else json.loads(reply)
     except ValueError as error:
         raise TransportError("the answer was not JSON: is this an llmbackend server?") from error
     if not isinstance(result, dict):
@@ -3904,7 +3915,7 @@ def _further_on(error: InvalidRequest, start: int) -> InvalidRequest:
     index = error.details.get("index")
     if not start or index is None or "row" in error.details:  # a row counts from the source's start already
         return error
-    message = error.message.replace(f"input.{index}:", f"input.{start + index}:", 1)
+    message = error.message.replace(f"input[{index}]:", f"input[{start + index}]:", 1)
     details = {**error.details, "index": start + index}
     return InvalidRequest(message, details=details, request_id=error.request_id)
 
@@ -4097,6 +4108,9 @@ class _Source:
         return given
 
     def _file(self, path: str) -> Iterator[Any]:
+        def warn(warning: str) -> None:
+            self.warnings.append(Record(id=path, warning=warning))
+
         if _suffix(path) == ".parquet":
             file = _parquet(self._operation, path)
             self.columns = _chosen(self._operation, list(file.schema_arrow.names), *self._named)
@@ -4107,7 +4121,7 @@ class _Source:
                 return self._read_parquet(file)
             return (row for batch in file.iter_batches(1024) for row in batch.to_pylist())
         if _suffix(path) in (".csv", ".tsv"):
-            names, rows = _separated(self._operation, path)
+            names, rows = _separated(self._operation, path, warn)
             self.columns = _chosen(self._operation, names, *self._named)
             return rows if self._texts else self._with_numbers(rows)
         return _json_lines(self._operation, path)
@@ -4359,13 +4373,31 @@ def _parquet(operation: str, path: str) -> Any:
     return parquet.ParquetFile(path)
 
 
-def _text_lines(operation: str, path: str) -> Iterator[str]:
-    """A text file's lines, read lazily. Raises InvalidRequest if it cannot be read, or is not Unicode."""
+_Warn = Callable[[str], None]
+
+
+def _text_lines(operation: str, path: str, warn: _Warn | None = None) -> Iterator[str]:
+    """A text file's lines, read lazily. One that is not Unicode is read by what it looks like if there is somebody to
+    `warn`; else, and if it cannot be read, raises InvalidRequest.
+    """
+    read, ascii_so_far = 0, True
     try:
         with open(path, "rb") as file:
             is_utf16 = file.read(2) in (b"\xff\xfe", b"\xfe\xff")  # as Excel writes its "Unicode text"
-        with open(path, encoding="utf-16" if is_utf16 else "utf-8-sig", newline="") as lines:
-            yield from lines
+        try:
+            with open(path, encoding="utf-16" if is_utf16 else "utf-8-sig", newline="") as lines:
+                for line in lines:
+                    yield line
+                    read += 1
+                    ascii_so_far = ascii_so_far and line.isascii()
+        except UnicodeDecodeError as error:
+            ascii_so_far = ascii_so_far and error.object[: error.start].isascii()
+            if warn is None or is_utf16 or not ascii_so_far:  # some of it is UTF-8
+                raise
+            encoding = _encoding_of(error.object)  # one that has ASCII's characters, too
+            warn(f"it is not UTF-8, and was read as {encoding}")
+            with open(path, encoding=encoding, newline="") as lines:
+                yield from itertools.islice(lines, read, None)
     except UnicodeError as error:
         raise InvalidRequest(
             f"{operation}: {path!r} is not UTF-8 ({error}): save it as UTF-8 (in Excel: 'CSV UTF-8'), "
@@ -4378,6 +4410,23 @@ def _text_lines(operation: str, path: str) -> Iterator[str]:
         ) from error
 
 
+_ENCODINGS = [f"cp125{number}" for number in range(7)]
+_ENCODINGS += ["koi8_r", "cp932", "euc_jp", "gb18030", "big5", "cp949"]
+
+
+def _encoding_of(data: bytes) -> str:
+    """What some of a file that is not Unicode looks like: as files are read, Western European if in doubt."""
+    try:
+        from charset_normalizer import from_bytes
+    except ImportError:  # not every version of requests brings it along
+        return "cp1252"
+    telling = b"\n".join(line for line in data.splitlines() if not line.isascii())
+    matches = from_bytes(telling, cp_isolation=_ENCODINGS)
+    possible = {name for match in matches for name in (match.encoding, *match.could_be_from_charset)}
+    best = matches.best()
+    return "cp1252" if best is None or "cp1252" in possible else str(best.encoding)
+
+
 def _json_lines(operation: str, path: str) -> Iterator[Any]:
     return (json.loads(line) for line in _text_lines(operation, path) if not line.isspace())
 
@@ -4385,11 +4434,16 @@ def _json_lines(operation: str, path: str) -> Iterator[Any]:
 SEPARATORS = ",;\t|"
 """What may separate the values of a .csv or .tsv file: the one that gives its header the most columns."""
 
+MOST_COLUMNS = 2**14
+"""As many as a sheet of Excel has."""
+
 LARGEST_CELL = 16 * 2**20
 """Characters of one cell; a larger one is a quotation mark that is never closed."""
 
 
-def _separated(operation: str, path: str) -> tuple[list[str], Iterator[dict[str, str | None]]]:
+def _separated(
+    operation: str, path: str, warn: _Warn = lambda warning: None
+) -> tuple[list[str], Iterator[dict[str, str | None]]]:
     """The column names and rows of a file of separated values; an empty cell is None.
 
     Raises InvalidRequest, which names the row, for a row that the header does not explain.
@@ -4397,12 +4451,19 @@ def _separated(operation: str, path: str) -> tuple[list[str], Iterator[dict[str,
     import csv
 
     csv.field_size_limit(max(csv.field_size_limit(), LARGEST_CELL))
-    lines = _text_lines(operation, path)
+    lines = _text_lines(operation, path, warn)
     before, head = 0, next(lines, "")
     announced = re.match(r"sep=(.)\s*$", head)  # Excel's
     while head and (not head.strip() or (announced and not before)):
         before, head = before + 1, next(lines, "")
     separators = announced[1] if announced else SEPARATORS
+    most = max(map(head.count, separators))
+    if most >= MOST_COLUMNS and '"' not in head:
+        counted = f"{most + 1:,} columns, and {MOST_COLUMNS:,} are the most"
+        raise InvalidRequest(
+            f"{operation}: {path!r} has {counted}: give a table of those that are needed",
+            details={"path": path, "limit": MOST_COLUMNS},
+        )
     widths = {one: len(next(csv.reader([head.replace("\0", "")], delimiter=one), ())) for one in separators}
     separator = max(separators, key=lambda one: widths[one])
     reader = csv.reader(
@@ -4428,8 +4489,11 @@ def _separated(operation: str, path: str) -> tuple[list[str], Iterator[dict[str,
         names.pop()
     if not names:
         raise InvalidRequest(f"{operation}: {path!r} is empty", details={"path": path})
-    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        raise refused(f"there is more than one column {twice[0]!r}: give each its own name")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise refused(f"there is more than one column {name!r}: give each its own name")
+        seen.add(name)
 
     def rows() -> Iterator[dict[str, str | None]]:
         number = 0
@@ -4908,8 +4972,7 @@ def _image_url(image: Any, place: list[str | int]) -> str:
 
 def _no_image(place: list[str | int], reason: str) -> InvalidRequest:
     found = {"type": "image", "loc": place, "msg": reason}
-    where = ".".join(map(str, place))
-    return InvalidRequest(f"chat: {where}: {reason}", details={"errors": [found]})
+    return InvalidRequest(f"chat: {_where(place)}: {reason}", details={"errors": [found]})
 
 
 def _find_files(paths: Any) -> list[tuple[str, Any]]:
@@ -5105,8 +5168,7 @@ def _contents(lot: Sequence[tuple[str, Any]], failed: Records[Record]) -> Iterat
 
 def _no_file(place: list[str | int], reason: str) -> InvalidRequest:
     found = {"type": "file", "loc": place, "msg": reason}
-    where = ".".join(map(str, place))
-    return InvalidRequest(f"rag_ingest_files: {where}: {reason}", details={"errors": [found]})
+    return InvalidRequest(f"rag_ingest_files: {_where(place)}: {reason}", details={"errors": [found]})
 
 
 def _jsonable(value: Any) -> Any:

@@ -80,15 +80,17 @@ class Multilingual:
     def query(self, text: str) -> Sparse:
         found = self.words(text)
         common = list(filter(STOP_WORDS.__contains__, found))
+        telling = [word for word in found if word not in STOP_WORDS] if common else found
         compounds = GERMAN in _languages(common)
         asked_for = _remembered_asked(self.asked)
         weights: dict[int, float] = {}
-        for word in [word for word in found if word not in STOP_WORDS] or found:
+        for word in telling or found:
             asked = asked_for[word]
             if compounds and (in_common := grams(plain(word))):
                 asked = dict.fromkeys(in_common, GRAMS_SHARE / len(in_common)) | asked
             for term, weight in asked.items():
-                weights[term] = max(weights.get(term, 0.0), weight)
+                if weights.get(term, 0.0) < weight:
+                    weights[term] = weight
         return Sparse(list(weights), list(weights.values()))
 
     words = staticmethod(words)
@@ -212,6 +214,8 @@ STOP_WORDS = (
 
 
 def _languages(common: list[str]) -> tuple[str, ...]:
+    if not common:
+        return EITHER
     english, german = (sum(map(_TELLING[language].__contains__, common)) for language in EITHER)
     return EITHER if english == german else (ENGLISH,) if english > german else (GERMAN,)
 

@@ -37,29 +37,32 @@ def best(
     if len(lists) == 1:
         [(name, scored)] = lists.items()
         return [(key, {name: score}) for key, score in scored[:top_k]]
+    weighed = [("sparse", lists["sparse"], 1.0), ("dense", lists["dense"], weight)]
+    if ahead:
+        weighed.append(("ahead", ahead, ahead_weight))
+    whole = sum([weighs for _, _, weighs in weighed])
     numbers: dict[_Key, int] = {}  # hashing a UUID is slow, so each is hashed once
-    weights = {"sparse": 1.0, "dense": weight, "ahead": ahead_weight}
-    each = {
-        name: {numbers.setdefault(key, len(numbers)): score for key, score in found}
-        for name, found in [*lists.items(), ("ahead", ahead)]
-    }
-    whole = 1 + weight + (ahead_weight if ahead else 0)
-    fused: dict[int, float] = {}
-    for of, weighs in weights.items():
-        slope, start = _line(each[of].values(), weighs / whole)
-        for number, score in each[of].items():
-            fused[number] = fused.get(number, 0.0) + slope * score + start
-    dense, sparse = each["dense"], each["sparse"]
-    keys = list(numbers)
+    each: dict[str, dict[int, float]] = {}
+    fused: list[float] = []  # by number
+    for which, scored, weighs in weighed:
+        of = each[which] = {}
+        slope, start = _line([score for _, score in scored], weighs / whole)
+        for key, score in scored:
+            number = numbers.setdefault(key, len(fused))
+            if number == len(fused):
+                fused.append(0.0)
+            fused[number] += slope * score + start
+            of[number] = score
+    dense, sparse, keys = each["dense"], each["sparse"], list(numbers)
     found: list[tuple[_Key, dict[str, float]]] = []
-    for number in sorted(fused, key=fused.__getitem__, reverse=True)[:top_k]:
-        scores = {
-            "dense": dense.get(number),
-            "sparse": sparse.get(number),
-            "weight": weight,
-            "fused": fused[number],
-        }
-        found.append((keys[number], {name: score for name, score in scores.items() if score is not None}))
+    for number in sorted(range(len(fused)), key=fused.__getitem__, reverse=True)[:top_k]:
+        scores: dict[str, float] = {}
+        if number in dense:
+            scores["dense"] = dense[number]
+        if number in sparse:
+            scores["sparse"] = sparse[number]
+        scores["weight"], scores["fused"] = weight, fused[number]
+        found.append((keys[number], scores))
     return found
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from .. import threads
 from ..errors import InvalidRequest
@@ -57,7 +57,7 @@ READ_AT_ONCE = 256
 PAGE_BYTES = 4 * 2**20
 """Characters of a page, about: it is written as one piece of JSON."""
 
-Dense = list[float]
+Dense: TypeAlias = "NDArray[np.float32]"
 
 _Item = TypeVar("_Item")
 
@@ -274,8 +274,7 @@ class QdrantIndex(ABC):
         if name == "sparse":
             return self._encoder.query(text)
         assert vector is not None, "dense and hybrid searches come with a vector"
-        numbers: list[float] = vector.tolist()
-        return numbers
+        return vector
 
     def chunks(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Chunk]:
         return {point: chunk_of(payload) for point, payload in self._payloads(list(ids))}
@@ -484,13 +483,13 @@ def _offset(cursor: str | None) -> uuid.UUID | None:
 
 def chunk_of(payload: dict[str, Any]) -> Chunk:
     return Chunk(
-        document_id=payload["document_id"],
-        hash=payload["hash"],
-        number=payload["chunk"],
-        total=payload["chunks"],
-        text=payload["text"],
-        metadata=payload.get("metadata", {}),
-        place=payload.get("place", {}),
-        written=payload["written"],
-        superseded="superseded" in payload,
+        payload["document_id"],
+        payload["hash"],
+        payload["chunk"],
+        payload["chunks"],
+        payload["text"],
+        payload.get("metadata", {}),
+        payload.get("place", {}),
+        payload["written"],
+        "superseded" in payload,
     )

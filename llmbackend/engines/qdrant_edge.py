@@ -299,7 +299,7 @@ class EdgeIndex(QdrantIndex):
         edge = self._edge
         if isinstance(vector, Sparse):
             return edge.Query.Nearest(edge.SparseVector(*vector), using=SPARSE)
-        return edge.Query.Nearest(vector, using=DENSE)
+        return edge.Query.Nearest(vector.data, using=DENSE)
 
     def ids_of(self, where: Any, limit: int) -> list[uuid.UUID]:
         """The first points that fit."""

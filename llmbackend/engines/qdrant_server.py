@@ -518,9 +518,11 @@ class QdrantServerIndex(QdrantIndex):
     ) -> Sequence[Any]:
         from qdrant_client import models
 
-        query: Any = vector
+        query: Any
         if isinstance(vector, Sparse):
             query = models.SparseVector(indices=vector.indices, values=vector.values)
+        else:
+            query = vector.tolist()
         answer = self._ask(
             lambda client: client.query_points(
                 self._name,

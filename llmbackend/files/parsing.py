@@ -6,6 +6,7 @@ Office files, HTML and notebooks become Markdown. Each page of a PDF, and each s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import PurePosixPath
 
 from .decoding import clean, decoded, is_text
@@ -17,6 +18,9 @@ ATTACHMENTS = 200
 ATTACHMENT_DEPTH = 3
 """How deeply nested files are read."""
 
+
+NAMED = 10
+"""Files inside one file that a warning names."""
 
 NEITHER = "neither text nor PDF, Word, Excel, PowerPoint or mail"
 """What a file is that is not read."""
@@ -60,9 +64,16 @@ def parse_all(name: str, data: bytes, depth: int = 0) -> Iterator[tuple[str, Par
     """
     parsed = parse(name, data)
     found: dict[str, bytes] = {}
+    others: dict[str, None] = {}
     for attachment in parsed.attachments:
         if attachment.data and PurePosixPath(attachment.name).suffix.lower() in FORMATS.keys() - {""}:
             found[_free(f"{name}/{attachment.name.replace('/', '_')}", found)] = attachment.data
+        else:
+            others[attachment.name] = None
+    if others:
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        told = f"left out of it, {NEITHER}: {', '.join(islice(others, NAMED))}{more}"
+        parsed = parsed._replace(warnings=(*parsed.warnings, told))
     left_out = len(found) - ATTACHMENTS
     if left_out > 0 or (found and depth == ATTACHMENT_DEPTH):
         more = f"{len(found) if depth == ATTACHMENT_DEPTH else left_out} files in it are not read"

@@ -218,7 +218,7 @@ def _placed(refused: TextRefused, texts: Sequence[str] | Sequence[TokenIds]) -> 
     places = [index for index, text in enumerate(texts) if text == refused.text]
     places += [index for index, text in enumerate(texts) if refused.text in text]
     index = places[0]
-    return InvalidRequest(f"input.{index}: {refused.reason}", details={**refused.details, "index": index})
+    return InvalidRequest(f"input[{index}]: {refused.reason}", details={**refused.details, "index": index})
 
 
 class _Key:

@@ -60,4 +60,4 @@ def _urls(messages: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
                 given = part.get(field)
                 url = given.get(key) if isinstance(given, dict) else None
                 if isinstance(url, str) and _SCHEME.match(url):
-                    yield f"messages.{index}.{field}", url
+                    yield f"messages[{index}].{field}", url

@@ -24,7 +24,7 @@ async def embed(
     texts, dimensions = asked.texts, asked.dimensions
     if "" in texts:
         index = texts.index("")
-        raise InvalidRequest(f"input.{index}: an empty text has no vector", details={"index": index})
+        raise InvalidRequest(f"input[{index}]: an empty text has no vector", details={"index": index})
     if texts:
         vectors = await embedder.embed(
             texts, dimensions=dimensions, too_long=asked.too_long, role=asked.input_type

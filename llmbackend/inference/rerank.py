@@ -173,13 +173,13 @@ async def _each(
     except TextRefused as refused:
         place = texts.index(str(refused.text))
         details = {**refused.details, "index": place}
-        raise InvalidRequest(f"documents.{place}: {refused.reason}", details=details) from refused
+        raise InvalidRequest(f"documents[{place}]: {refused.reason}", details=details) from refused
     found: list[float] = []
     for place, text in enumerate(texts):
         score = scores[text]
         if isinstance(score, Length):
             raise InvalidRequest(
-                f"documents.{place}: the text and the query are longer than the {score.limit} tokens that the model takes",
+                f"documents[{place}]: the text and the query are longer than the {score.limit} tokens that the model takes",
                 details={**score._asdict(), "index": place},
             )
         found.append(score)

@@ -78,7 +78,9 @@ class Document(Request):
             raise ValueError("text and chunks exclude each other: leave one of them out")
         for number, chunk in enumerate(self.chunks):
             if self.metadata and chunk.metadata:
-                storable({**self.metadata, **chunk.metadata}, f"metadata of chunks.{number} and its document")
+                storable(
+                    {**self.metadata, **chunk.metadata}, f"metadata of chunks[{number}] and its document"
+                )
         self.text = text
         return self
 

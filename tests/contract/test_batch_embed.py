@@ -108,7 +108,7 @@ def test_a_source_that_breaks_leaves_what_came_before_beside_the_file(
 
 
 def test_a_text_that_is_refused_is_told_by_its_place(client: LLMBackendClient) -> None:
-    with pytest.raises(InvalidRequest, match=r"input\.45:.*40 texts before it") as caught:
+    with pytest.raises(InvalidRequest, match=r"input\[45\]:.*40 texts before it") as caught:
         client.batch_embed(iter([*TEXTS[:45], "", "more"]))
     assert (caught.value.details["index"], caught.value.details["embedded"]) == (45, 40)
     with pytest.raises(InvalidRequest, match="row 1 has no text in column 'text'"):

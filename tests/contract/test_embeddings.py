@@ -115,7 +115,7 @@ def test_an_unknown_model_is_not_found(client: LLMBackendClient) -> None:
 
 
 def test_an_empty_text_is_refused(client: LLMBackendClient) -> None:
-    with pytest.raises(InvalidRequest, match=r"input\.1"):
+    with pytest.raises(InvalidRequest, match=r"input\[1\]"):
         client.embed(["something", ""])
     with pytest.raises(InvalidRequest):
         client.embed_single("")
@@ -173,6 +173,6 @@ def test_a_second_call_gives_the_same_bits(client: LLMBackendClient) -> None:
 
 def test_an_error_names_the_place_of_a_text_in_the_whole_list(client: LLMBackendClient) -> None:
     texts = [f"text {number}" for number in range(2050)] + [""]
-    with pytest.raises(InvalidRequest, match=r"input\.2050:") as caught:
+    with pytest.raises(InvalidRequest, match=r"input\[2050\]:") as caught:
         client.embed(texts)
     assert caught.value.details == {"index": 2050}

@@ -410,7 +410,7 @@ def test_a_name_is_a_path_that_leads_down(
 
 @pytest.mark.parametrize("name", ["", "..", "/", "a" * 600])
 def test_a_file_without_a_name_is_refused(client: LLMBackendClient, collection: str, name: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"files\.0\.name"):
+    with pytest.raises(InvalidRequest, match=r"files\[0\]\.name"):
         client.rag_ingest_files((name, FACT.encode()), collection)
 
 

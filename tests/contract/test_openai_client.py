@@ -268,7 +268,7 @@ def test_a_collection_is_a_model(official: openai.OpenAI, server_url: str) -> No
     [
         ({"temperature": 9}, "temperature"),
         ({"messages": []}, "messages"),
-        ({"messages": [{"role": "pope", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "pope", "content": "x"}]}, "messages[0].role"),
         ({"tool_choice": "any"}, "tool_choice"),
         ({"extra_body": {"api_base": "http://elsewhere.example"}}, "api_base"),
         ({"temperature": 9, "top_p": 9}, None),
@@ -378,7 +378,7 @@ def test_a_response_is_made_in_the_background(official: openai.OpenAI) -> None:
 def test_what_a_response_cannot_do_is_refused_in_openai_s_shape(official: openai.OpenAI) -> None:
     with pytest.raises(openai.UnprocessableEntityError) as caught:
         official.responses.create(model=MODEL, input="x", tools=[{"type": "web_search"}])
-    assert (caught.value.code, caught.value.param) == ("invalid_request", "tools.0.type")
+    assert (caught.value.code, caught.value.param) == ("invalid_request", "tools[0].type")
 
 
 # Responses

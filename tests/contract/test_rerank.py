@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -24,8 +25,8 @@ def test_without_a_reranker_the_error_says_what_to_set(client: LLMBackendClient)
         (None, TEXTS, {}, "query"),
         ("harbour", [], {}, "documents"),
         ("harbour", "a bare text", {}, "documents"),
-        ("harbour", ["a", ""], {}, "documents.1"),
-        ("harbour", ["a", {"text": "b"}], {}, "documents.1"),
+        ("harbour", ["a", ""], {}, "documents[1]"),
+        ("harbour", ["a", {"text": "b"}], {}, "documents[1]"),
         ("harbour", TEXTS, {"top_n": 0}, "top_n"),
         ("harbour", TEXTS, {"top_n": True}, "top_n"),
     ],
@@ -33,7 +34,7 @@ def test_without_a_reranker_the_error_says_what_to_set(client: LLMBackendClient)
 def test_what_cannot_be_ranked_is_refused(
     client: LLMBackendClient, query: Any, documents: Any, options: dict[str, Any], place: str
 ) -> None:
-    with pytest.raises(InvalidRequest, match=f"rerank: {place}: "):
+    with pytest.raises(InvalidRequest, match=f"rerank: {re.escape(place)}: "):
         client.rerank(query, documents, **options)
 
 

@@ -70,8 +70,8 @@ BROKEN: dict[str, tuple[bytes, str]] = {
         r"broken\.csv', line 4 \(row 1\): 3 cells, and the header has 2: a cell with ';' in it needs quot",
     ),
     "one column, and commas": (b"text\nOpen\nLunch, at noon\n", r"line 3 \(row 1\): 2 cells"),
-    "Latin-1": (
-        "id,text\na,Open\nb,Caf\u00e9 at noon\n".encode("latin-1"),
+    "two encodings": (
+        "id,text\na,Caf\u00e9\n".encode() + "b,Caf\u00e9 at noon\n".encode("latin-1"),
         r"broken\.csv' is not UTF-8 .* save it as UTF-8 .*encoding='cp1252'",
     ),
     "a quotation mark that is not closed": (
@@ -97,7 +97,7 @@ def test_what_is_wrong_in_a_file_is_told_by_its_row_and_nothing_is_stored(
     assert collection not in [one.name for one in client.list_collections()]
 
 
-@pytest.mark.parametrize("kind", ["too many cells", "Latin-1"])
+@pytest.mark.parametrize("kind", ["too many cells", "two encodings"])
 def test_embedding_and_evaluation_tell_it_too(client: LLMBackendClient, tmp_path: Path, kind: str) -> None:
     content, said = BROKEN[kind]
     path = tmp_path / "broken.csv"
@@ -109,6 +109,37 @@ def test_embedding_and_evaluation_tell_it_too(client: LLMBackendClient, tmp_path
     for name, call in calls:
         with pytest.raises(InvalidRequest, match=f"^{name}: .*{said}"):
             call()
+
+
+@pytest.mark.parametrize("before", [0, 600], ids=["from the start", "after pages of ASCII"])
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "Caf\u00e9 Größe \u2013 \u20ac 5"),
+        ("cp1251", "Мы открыты каждый день с девяти утра до шести вечера кроме воскресенья"),
+    ],
+)
+def test_a_file_that_is_not_unicode_is_read_by_what_it_looks_like_and_that_is_told(
+    client: LLMBackendClient, collection: str, tmp_path: Path, encoding: str, text: str, before: int
+) -> None:
+    path = tmp_path / "old.csv"
+    rows = [*(f"a{number},Open at nine" for number in range(before)), f"b,{text}", f"c,{text} again"]
+    path.write_text("\n".join(["id,text", *rows]) + "\n", encoding=encoding)
+    report = client.rag_ingest(path, collection)
+    assert report.added == before + 2
+    assert report.warnings == [{"id": str(path), "warning": f"it is not UTF-8, and was read as {encoding}"}]
+    assert client.get_document("c", collection).text == f"{text} again"
+    assert len(client.batch_embed(path, text="text")) == before + 2
+
+
+@pytest.mark.parametrize("separator", [",", "\t", ";"])
+def test_more_columns_than_a_sheet_has_are_refused_at_once(
+    client: LLMBackendClient, collection: str, tmp_path: Path, separator: str
+) -> None:
+    path = tmp_path / "wide.tsv"
+    path.write_text(separator.join(f"c{number}" for number in range(200_000)) + "\n")
+    with pytest.raises(InvalidRequest, match=r"wide\.tsv' has 200,000 columns, and 16,384 are the most"):
+        client.rag_ingest(path, collection)
 
 
 def test_lines_of_json_that_are_not_utf_8_are_told(

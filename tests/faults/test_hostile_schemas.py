@@ -90,7 +90,7 @@ def test_a_reply_is_checked_in_good_time(
 @pytest.mark.parametrize(
     ("fields", "place"),
     [
-        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": DEEP}}]}, "tools.0.function.parameters"),
+        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": DEEP}}]}, "tools[0].function.parameters"),
         ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"enum": ["a" * 1000] * 300}}}]}, "tools"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": DEEP}}}, "response_format"),
         ({"structured_outputs": {"regex": "a" * 20_000}}, "structured_outputs.regex"),

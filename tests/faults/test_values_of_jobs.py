@@ -223,7 +223,7 @@ def test_a_header_of_a_watcher_is_no_number(server_url: str) -> None:
 
 
 def test_a_prompt_without_messages_is_refused_at_the_door(client: LLMBackendClient) -> None:
-    with pytest.raises(InvalidRequest, match=r"prompts\.1"):
+    with pytest.raises(InvalidRequest, match=r"prompts\[1\]"):
         client.submit_job("batch_chat", {"prompts": ["Hello", []]})
 
 

@@ -168,7 +168,7 @@ def test_what_was_cut_is_told_again(file: Path) -> None:
 
 def test_a_refused_text_is_named_by_its_place_among_all(file: Path) -> None:
     _embed(Counting(), file, TEXTS)
-    with pytest.raises(InvalidRequest, match=r"input\.6: it is refused") as caught:
+    with pytest.raises(InvalidRequest, match=r"input\[6\]: it is refused") as caught:
         _embed(Counting(), file, [*TEXTS, "new", "refused"])
     assert caught.value.details == {"index": 6}
 

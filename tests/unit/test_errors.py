@@ -89,9 +89,9 @@ def test_details_are_the_errors_own() -> None:
 @pytest.mark.parametrize(
     ("document", "told"),
     [
-        ({"id": "a", "text": 1}, "documents.0.text: Input should be a valid string"),
-        ({"id": "a\0", "text": "t", "other": 1}, "documents.0.other: Extra inputs are not permitted"),
-        (1, "documents.0: Input should be a valid string; documents.0: Input should be an object"),
+        ({"id": "a", "text": 1}, "documents[0].text: Input should be a valid string"),
+        ({"id": "a\0", "text": "t", "other": 1}, "documents[0].other: Extra inputs are not permitted"),
+        (1, "documents[0]: Input should be a valid string; documents[0]: Input should be an object"),
     ],
 )
 def test_of_a_text_or_an_object_the_one_that_was_meant_is_told(document: object, told: str) -> None:

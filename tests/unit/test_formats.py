@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llmbackend.files.parsed import Parsed, Unreadable
-from llmbackend.files.parsing import parse, parse_all
+from llmbackend.files.parsing import NEITHER, parse, parse_all
 from tests import files
 
 
@@ -294,6 +294,7 @@ def test_attachments_that_can_be_read_are_documents_of_their_own() -> None:
     mail = found.pop("a.eml")
     assert isinstance(mail, Parsed)
     assert "Attachments: boats.csv, boats.csv, pier.png, broken.pdf" in mail.text
+    assert mail.warnings == (f"left out of it, {NEITHER}: pier.png",)
     assert {name: one.text for name, one in found.items() if isinstance(one, Parsed)} == {
         "a.eml/boats.csv": "town: Brack\nboats: 12",
         "a.eml/boats (2).csv": "Second.",

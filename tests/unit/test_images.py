@@ -11,6 +11,7 @@ import pytest
 
 from llm_client import encoded
 from llmbackend import InvalidRequest, LLMBackendClient
+from llmbackend.errors import where
 
 IMAGES = {
     "png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
@@ -65,14 +66,14 @@ def test_a_url_is_sent_as_it_is(client: LLMBackendClient, listener: Listener, ur
 @pytest.mark.parametrize(
     ("images", "place", "reason"),
     [
-        ([b"hello"], "images.0", "is not a PNG"),
-        ([PNG, b""], "images.1", "is not a PNG"),
-        ([b"RIFF\x1a\0\0\0WAVEfmt "], "images.0", "is not a PNG"),
-        (["no/such/quay.png"], "images.0", "no/such/quay.png"),
-        ([Path("no/such/quay.png")], "images.0", "no/such/quay.png"),
-        ([Path()], "images.0", "cannot be read"),
-        (["a\0b"], "images.0", "cannot be read"),
-        ([5], "images.0", "not int"),
+        ([b"hello"], "images[0]", "is not a PNG"),
+        ([PNG, b""], "images[1]", "is not a PNG"),
+        ([b"RIFF\x1a\0\0\0WAVEfmt "], "images[0]", "is not a PNG"),
+        (["no/such/quay.png"], "images[0]", "no/such/quay.png"),
+        ([Path("no/such/quay.png")], "images[0]", "no/such/quay.png"),
+        ([Path()], "images[0]", "cannot be read"),
+        (["a\0b"], "images[0]", "cannot be read"),
+        ([5], "images[0]", "not int"),
         (5, "images", "not int"),
     ],
 )
@@ -81,7 +82,7 @@ def test_what_is_no_image_is_refused(client: LLMBackendClient, images: Any, plac
         client.chat("What is this?", images=images)
     assert caught.value.message.startswith(f"chat: {place}: ")
     assert reason in caught.value.message
-    assert ".".join(map(str, caught.value.details["errors"][0]["loc"])) == place
+    assert where(caught.value.details["errors"][0]["loc"]) == place
 
 
 @pytest.mark.parametrize("messages", [[], 5, ["hello"], [{"role": "assistant", "content": "Hello!"}]])

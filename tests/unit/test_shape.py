@@ -472,6 +472,7 @@ def test_the_sdk_imports_the_standard_library_requests_and_dotenv_only() -> None
             names = [ast.literal_eval(node.args[0]).partition(".")[0]]
         found |= {(function, name) for name in names if name.split(".")[0] not in sys.stdlib_module_names}
     optional = {
+        "charset_normalizer",  # as requests brings it along
         "numpy",
         "pandas",
         "polars",

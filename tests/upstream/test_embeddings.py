@@ -211,7 +211,7 @@ def test_a_batch_that_is_too_large_is_halved(connect: Connect, upstream: Upstrea
 def test_a_text_that_is_too_large_by_itself_is_named(connect: Connect, upstream: Upstream) -> None:
     with fails(InvalidRequest, backend="TEI", index=2) as caught:
         connect(tei_url=f"{upstream.url}/old").embed(["a", "a", "x" * TEI_BYTES, "b"])
-    assert "input.2:" in str(caught.value)
+    assert "input[2]:" in str(caught.value)
 
 
 def test_a_busy_tei_is_asked_again(connect: Connect, upstream: Upstream) -> None:
@@ -257,7 +257,7 @@ def test_token_ids_pass_to_an_openai_compatible_server(connect: Connect, upstrea
     assert client.embed([101, 2023, 102])[0] == vectors[0]  # type: ignore[list-item]
     with fails(InvalidRequest, index=1, limit=CONTEXT) as caught:
         client.embed([[1], [2] * (CONTEXT + 1)])  # type: ignore[list-item]
-    assert "input.1: " in str(caught.value)
+    assert "input[1]: " in str(caught.value)
 
 
 def test_token_ids_to_tei_are_refused_with_the_remedy(connect: Connect, upstream: Upstream) -> None:

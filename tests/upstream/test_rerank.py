@@ -171,7 +171,7 @@ def test_a_batch_that_is_too_large_for_tei_is_halved(connect: Connect, upstream:
 def test_a_text_that_is_too_large_by_itself_is_named(connect: Connect, upstream: Upstream) -> None:
     with fails(InvalidRequest, backend="TEI", index=2) as caught:
         connect(**_settings("TEI", upstream)).rerank(QUERY, ["a", "a", "x" * TEI_BYTES, "b"])
-    assert "documents.2" in str(caught.value)
+    assert "documents[2]" in str(caught.value)
 
 
 def test_the_first_failure_ends_the_rest(connect: Connect, upstream: Upstream) -> None:

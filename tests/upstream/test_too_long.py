@@ -77,7 +77,7 @@ def test_a_long_text_is_cut_off_if_so_asked(embedding: LLMBackendClient, upstrea
 def test_a_long_text_is_refused_if_so_asked(embedding: LLMBackendClient, upstream: Upstream) -> None:
     with fails(InvalidRequest, index=1, limit=CONTEXT) as caught:
         embedding.embed(TEXTS, too_long="error")
-    assert "input.1: " in str(caught.value)
+    assert "input[1]: " in str(caught.value)
     assert str(CONTEXT) in str(caught.value)
     assert caught.value.details["tokens"] in (2 * CONTEXT, None)
     assert not embedding.embed(["a ferry", FITS], too_long="error").cut
@@ -206,7 +206,7 @@ def test_both_transports_agree_over_several_pages(both: list[LLMBackendClient]) 
     for client in both:
         with fails(InvalidRequest, index=2050, tokens=2 * CONTEXT, limit=CONTEXT) as caught:
             client.embed(texts, too_long="error")
-        assert "input.2050: " in str(caught.value)
+        assert "input[2050]: " in str(caught.value)
 
 
 REFUSALS = {

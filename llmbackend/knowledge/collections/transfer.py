@@ -227,7 +227,7 @@ def _read(given: list[StoredChunk], dimension: int) -> tuple[list[Chunk], NDArra
     import numpy as np
 
     rows = [np.frombuffer(_decoded(one, number), dtype="<f4") for number, one in enumerate(given)]
-    vectors = fitting(rows, dimension, lambda row: f"import_collection: chunks.{row}.vector")
+    vectors = fitting(rows, dimension, lambda row: f"import_collection: chunks[{row}].vector")
     chunks = [
         Chunk(one.document_id, one.hash, one.number, one.total, one.text, one.metadata, one.place)
         for one in given
@@ -241,5 +241,5 @@ def _decoded(given: StoredChunk, number: int) -> bytes:
     except ValueError:
         data = b"?"
     if len(data) % 4:
-        raise InvalidRequest(f"import_collection: chunks.{number}.vector is not base64 of float32")
+        raise InvalidRequest(f"import_collection: chunks[{number}].vector is not base64 of float32")
     return data
