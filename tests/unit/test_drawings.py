@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import pickle
 import re
 from array import array
@@ -447,6 +448,46 @@ def test_hits_have_the_words_of_their_query_marked() -> None:
     assert hits[:1].query == hits.query
     for twin in (copy.copy(hits), pickle.loads(pickle.dumps(hits))):
         assert (twin, twin.query) == (hits, hits.query)
+
+
+MARKDOWN = """## Opening the **gate** ##
+
+The *gate* is under **Doors > Gate** ([manual](gate.html)), by `open_gate`.
+
+| hour | who |
+|:--|--|
+| nine | *Ada* |
+
+```sh
+open
+```
+"""
+READ = """Opening the gate
+
+The gate is under Doors > Gate (manual (gate.html)), by open_gate.
+
+hour | who
+nine | Ada
+
+open
+"""
+
+
+def test_passages_of_markdown_are_shown_without_its_marks() -> None:
+    hits = Hits(_records([{**HIT, "text": MARKDOWN}]))
+    hits.query = "the gate of Ada"
+    for shown in (html_of(hits), text_of(hits)):
+        assert not re.search(r"\*\*|##|\|--|`", shown)
+    words = re.sub(
+        "<[^>]*>", "", re.search("<blockquote[^>]*>(.*?)</blockquote>", html_of(hits), re.DOTALL)[1]
+    )  # type: ignore[index]
+    assert html.unescape(words) == READ
+    marked = re.findall("<mark[^>]*>(.*?)</mark>", html_of(hits))
+    assert marked == ["gate", "gate", "Gate", "gate", "open_gate", "Ada"]
+    source = {**SOURCE, "text": MARKDOWN, "quote": "is under **Doors > Gate**"}
+    assert ">is under Doors &gt; Gate</mark>" in html_of(Answer("it is [1]", sources=[source], citations=[1]))
+    plain = "2 * 3 * 4, **options, __init__, snake_case, a | b, #5 and [x]"
+    assert html.escape(plain) in html_of(_records([{**HIT, "text": plain}]))
 
 
 def test_a_long_passage_is_shown_by_its_beginning_and_unfolds() -> None:

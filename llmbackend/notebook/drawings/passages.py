@@ -8,6 +8,7 @@ from typing import Any
 
 from llm_client import Hits, Record
 
+from ..markup import read
 from ..matches import marked, quoted
 from ..parts import Bar, Card, Drawing, Fold, Line, Paragraph, Passage, Span, muted
 from ..wording import count, decimal, ending, shortened
@@ -73,8 +74,8 @@ def _hits(hits: Sequence[Mapping[str, Any]]) -> Drawing:
     best = max((hit["score"] for hit in hits if hit.get("score") is not None), default=0) or 1
     cards: list[Card] = []
     for number, hit in enumerate(hits[:CARDS], 1):
-        text = str(hit["text"])
-        shown = quoted(text, str(hit["quote"])) if hit.get("quote") else marked(text, question)
+        text = read(str(hit["text"]))
+        shown = quoted(text, read(str(hit["quote"]))) if hit.get("quote") else marked(text, question)
         score = hit.get("score")
         title: list[Line] = [
             muted(f"{hit.get('number', number)}  "),
@@ -100,9 +101,10 @@ def _chunks(chunks: Sequence[Mapping[str, Any]]) -> Drawing:
     cards = [
         Card(
             [place_of(chunk), muted(f" · chunk {count(chunk['chunk'])}")],
-            [*passage_of(str(chunk["text"]), str(chunk["text"])), *metadata_of(chunk)],
+            [*passage_of(text, text), *metadata_of(chunk)],
         )
         for chunk in chunks[:CARDS]
+        for text in [read(str(chunk["text"]))]
     ]
     return [*cards, *and_more(chunks, CARDS, "chunks")]
 

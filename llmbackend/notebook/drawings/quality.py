@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from llm_client import Evaluation, Explanation
 
+from ..markup import read
 from ..parts import Bar, Break, Drawing, Facts, Fold, Line, Paragraph, Span, Table, muted, strong
 from ..plots import COLOURS, MEASURES
 from ..wording import count, ending, plural, shortened
@@ -43,7 +44,7 @@ def _explanation(why: Explanation) -> Drawing:
                 scores += [muted(titled(name))]
         place: list[Line] = [Span("pill", str(one["collection"])), " "] if several else []
         place += [strong(f"{ending(str(one['document_id']))} #{one['chunk']}"), Break()]
-        place += [muted(shortened(str(one["text"]), 120))]
+        place += [muted(shortened(read(str(one["text"])), 120))]
         rows.append([str(one["number"] or ""), place, scores, titled(one["dropped"] or "")])
     faint = frozenset(number for number, one in enumerate(shown) if one["dropped"])
     more = len(why["candidates"]) - len(shown)

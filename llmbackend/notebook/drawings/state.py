@@ -7,6 +7,7 @@ from typing import Any
 
 from llm_client import Embeddings, Record, Usage
 
+from ..markup import read
 from ..parts import (
     Bar,
     Break,
@@ -69,7 +70,7 @@ def _doctor(report: Record) -> Drawing:
         if check.get("limits"):
             what += [Break(), muted(", ".join(limits(check["limits"])))]
         if advice:
-            what += [Break(), Span("warn" if check["ok"] else "bad", str(advice))]
+            what += [Break(), Span("warn" if check["ok"] else "bad", read(str(advice)))]
         where = str(check.get("url") or "")
         rows.append([sign, what, where, duration((check.get("latency_ms") or 0) / 1000)])
     about = muted(f"  llmbackend {report.get('version', '')}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from llm_client import AgentRun, Analysis, Answer, ModelResponse, Record, Reply
 
+from ..markup import read
 from ..matches import quoted
 from ..parts import (
     Block,
@@ -123,7 +124,7 @@ def _answer(answer: Answer) -> Drawing:
 
 
 def _source(source: Mapping[str, Any]) -> Fold:
-    text, quote = str(source.get("text") or ""), str(source.get("quote") or "")
+    text, quote = read(str(source.get("text") or "")), read(str(source.get("quote") or ""))
     title: list[Line] = [
         f"[{source.get('number')}] ",
         place_of(source),
@@ -175,7 +176,7 @@ def _cells(rows: Sequence[Mapping[str, Any]]) -> Drawing:
         for name in names[:COLUMNS]:
             cell = row["cells"].get(name) or {}
             value, quote = in_words(cell.get("value"), name, 200), cell.get("quote")
-            said: list[Line] = [Break(), _said(str(quote))] if quote and quote != cell["value"] else []
+            said: list[Line] = [Break(), _said(read(str(quote)))] if quote and quote != cell["value"] else []
             cells.append([value, *said] if value else "")
         drawn.append([document, *cells])
     return [

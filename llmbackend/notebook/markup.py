@@ -1,0 +1,32 @@
+"""Passages of Markdown as they are read: without the marks of bold, headings, tables, code and links."""
+
+from __future__ import annotations
+
+import re
+
+_FENCE = re.compile(r"(?m)^[ ]{0,3}(?:```|~~~)[\w+-]*[ \t]*\n?")
+_DIVIDER = re.compile(r"(?m)^[ ]{0,3}\|(?:[ \t]*:?-+:?[ \t]*\|)+[ \t]*(?:\n|\Z)")
+_ROW = re.compile(r"(?m)^[ ]{0,3}\|(.*)\|[ \t]*$")
+_CELL_END = re.compile(r"[ \t]*(?<!\\)\|[ \t]*")
+_HEADING = re.compile(r"(?m)^[ ]{0,3}#{1,6}[ \t]+(.*?)[ \t]*#*[ \t]*$")
+_LINK = re.compile(r"!?\[([^\]\[\n]*)\]\(([^()\s]*)\)")
+_CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+_BOLD = re.compile(r"(?<![\w*])\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*(?![\w*])")
+_ITALIC = re.compile(r"(?<![\w*])\*(?=[^\s*])([^*\n]+?)(?<=\S)\*(?![\w*])")
+_ESCAPED = re.compile(r"\\([*_|`#\[\]])")
+
+
+def read(text: str) -> str:
+    """The words as they are; the cells of a table's row with a bar between them."""
+    if not re.search(r"[*`#|\[~]", text):
+        return text
+    text = _DIVIDER.sub("", text)
+    text = _ROW.sub(lambda row: " | ".join(_CELL_END.split(row[1].strip())), text)
+    text = _FENCE.sub("", text)
+    text = _HEADING.sub(r"\1", text)
+    text = _LINK.sub(
+        lambda link: link[1] if not link[2] or link[1] == link[2] else f"{link[1]} ({link[2]})", text
+    )
+    for mark in (_CODE, _BOLD, _ITALIC):
+        text = mark.sub(r"\1", text)
+    return _ESCAPED.sub(r"\1", text)
