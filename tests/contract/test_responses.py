@@ -233,7 +233,7 @@ def test_a_file_search_looks_into_collections(client: LLMBackendClient, handbook
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": "web_search"}]}, r"tools\[0\]\.type"),
         ({"tools": [{"type": "function"}]}, "name is missing"),
         ({"tools": [{"type": "file_search"}]}, "vector_store_ids is missing"),
         ({"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]}, "no function_call"),

@@ -95,7 +95,7 @@ def test_a_reply_is_checked_in_good_time(
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": DEEP}}}, "response_format"),
         ({"structured_outputs": {"regex": "a" * 20_000}}, "structured_outputs.regex"),
         ({"structured_outputs": {"grammar": "a" * 300_000}}, "structured_outputs.grammar"),
-        ({"structured_outputs": {"choice": ["a" * 5000]}}, "structured_outputs.choice.0"),
+        ({"structured_outputs": {"choice": ["a" * 5000]}}, "structured_outputs.choice[0]"),
         ({"stop": "a" * 1001}, "stop"),
         ({"stop": ["a" * 1001]}, "stop"),
     ],
