@@ -63,17 +63,22 @@ class _Cut(NamedTuple):
         return self.open.endswith(b'"')
 
 
+class Scanned(NamedTuple):
+    values: int
+    cuts: list[_Cut]
+
+
 class _Text(list[str]):
     """The parts of a text of which more is to come."""
 
 
-def read(body: bytes | bytearray, name: str) -> Any:
+def read(body: bytes | bytearray, name: str, scanned: Scanned | None = None) -> Any:
     """The value that a body is. It blocks, so large bodies are read in a thread. `name` is the operation's.
 
-    Raises TooLarge if there is too much in it, InvalidRequest if it is no JSON.
+    Raises TooLarge if there is too much in it, InvalidRequest if it is no JSON. `scanned` saves the scan.
     """
     try:
-        value = _in_pieces(body, _scan(body, name), _mended)
+        value = _in_pieces(body, (scanned or scan(body, name)).cuts, _mended)
     except ValueError as error:
         raise InvalidRequest(f"{name}: the body is not JSON: {error}") from error
     _check_names(value, name)
@@ -106,7 +111,7 @@ def _reply(body: bytes) -> Any:
     try:
         if len(body) <= SLICE:
             return from_json(body)
-        return _in_pieces(body, _scan(body, "a reply", bounded=False), _exact)
+        return _in_pieces(body, scan(body, "a reply", bounded=False).cuts, _exact)
     except (ValueError, LLMBackendError):  # half a character, say: Python's own reader takes more
         return json.loads(body)
 
@@ -137,11 +142,11 @@ def without_halves(body: bytes | bytearray) -> bytes | bytearray:
 def check_depth(body: bytes | bytearray, name: str) -> None:
     """Refuse a body that is nested too deep; for those too small to hold too many values."""
     if body.count(b"[") + body.count(b"{") > MAX_NESTING:
-        _scan(body, name)
+        scan(body, name)
 
 
-def _scan(body: bytes | bytearray, name: str, *, bounded: bool = True) -> list[_Cut]:
-    """Count what is in a body, and find where to cut it."""
+def scan(body: bytes | bytearray, name: str, *, bounded: bool = True) -> Scanned:
+    """Count what is in a body, and find where to cut it. Raises as `read`."""
     values, containers, stack = 1, 0, bytearray()
     cuts: list[_Cut] = []
     before = b""  # the last that is no space before a text
@@ -177,7 +182,7 @@ def _scan(body: bytes | bytearray, name: str, *, bounded: bool = True) -> list[_
         if _is_due(start, cuts):
             cuts += _first_cut(start, parts, first, bytearray(open_before))
         before = next((part[-1:] for part in map(bytes.rstrip, parts[first::2][::-1]) if part), before)
-    return cuts
+    return Scanned(values, cuts)
 
 
 def _is_due(place: int, cuts: list[_Cut]) -> bool:

@@ -47,6 +47,7 @@ from .tracing import Trace, tracing
 log = logging.getLogger(__name__)
 
 LARGE = 2**16  # bytes from which on a body is parsed in a thread
+OF_VALUE = 256  # bytes of memory that a JSON value takes, beside its text: a message of two fields takes 750
 
 Body = bytes | bytearray | dict[str, Any]
 """An operation's fields, as JSON or as equivalent objects."""
@@ -363,7 +364,10 @@ async def _request(
         if isinstance(body, dict):
             return operation.request.model_validate({**body, **(fields or {})})
         if len(body) > LARGE:  # would hold up the loop
-            return await threads.bodies(_read, operation, body, fields)
+            scanned = await threads.bodies(json_reading.scan, body, name)
+            if trace.reserve is not None:
+                trace.reserve(len(body) + OF_VALUE * scanned.values)
+            return await threads.bodies(_read, operation, body, fields, scanned)
         if fields:
             return _read(operation, body or b"{}", fields)
         json_reading.check_depth(body, name)
@@ -383,8 +387,13 @@ async def _request(
             body.clear()  # it may be large, and is no longer needed
 
 
-def _read(operation: Operation, body: bytes | bytearray, fields: Mapping[str, Any] | None) -> schemas.Request:
-    value = json_reading.read(body, operation.name)
+def _read(
+    operation: Operation,
+    body: bytes | bytearray,
+    fields: Mapping[str, Any] | None,
+    scanned: json_reading.Scanned | None = None,
+) -> schemas.Request:
+    value = json_reading.read(body, operation.name, scanned)
     if fields and isinstance(value, dict):
         value.update(fields)
     try:

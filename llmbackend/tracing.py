@@ -82,6 +82,8 @@ class Trace:
         """The caller's own span, from the header `traceparent`."""
         self.meter: Meter | None = None
         """The meter of the core that it runs in."""
+        self.reserve: Callable[[int], object] | None = None
+        """Holds so many bytes of memory for this call until it has ended; raises Overloaded. None where that is not limited."""
         self._began = time.perf_counter()
         self._waited = 0.0
         self._waiting = 0

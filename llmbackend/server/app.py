@@ -148,6 +148,8 @@ class _Endpoint:
         trace = scope["trace"] = Trace(
             operation.name, scope["request_id"], scope["caller"], client(scope), scope["path"]
         )
+        if (reserved := scope.get("reserved")) is not None:
+            trace.reserve = reserved.grow
         if backend.settings.otel:
             trace.parent = request.headers.get("traceparent", "")
         with CancelScope() as work:
@@ -156,6 +158,8 @@ class _Endpoint:
             scope.setdefault("state", {})["gone"] = partial(trace.leave, work.cancel, patience)
             result = await operations.answer(backend, operation.name, body, trace, fields, streams)
             if isinstance(result, bytes):
+                if reserved is not None and len(result) > bodies.STEP:
+                    reserved.grow(len(result))  # its caller may read it as slowly as it was sent
                 return await result_response(request, operation, result)
             gone = partial(trace.leave, patience=patience)
             return EventStream(result, operation.media, backend.settings.heartbeat_seconds, gone)

@@ -11,8 +11,8 @@ class Shares:
     """A limited resource: `whole` units in all, of which one owner may hold `most()` at once."""
 
     def __init__(self, whole: int, most: Callable[[], int], what: str, setting: str) -> None:
+        self.most = most
         self._left = whole
-        self._most = most
         self._taken: dict[str, int] = {}
         self._what = what
         self._setting = setting
@@ -20,7 +20,7 @@ class Shares:
     def take(self, owner: str, amount: int) -> None:
         """Take an amount for an owner. Raises Overloaded if it exceeds what is left or what one owner may hold."""
         taken = self._taken.get(owner, 0) + amount
-        if taken > (most := self._most()):
+        if taken > (most := self.most()):
             whose, limit = "this project's", most
         elif amount > self._left:
             whose, limit = "all callers'", sum(self._taken.values()) + self._left
@@ -49,7 +49,8 @@ class Reservation:
         self._size = 0
 
     def grow(self, size: int) -> None:
-        """Hold at least `size` units. Raises Overloaded."""
+        """Hold at least `size` units, or all that an owner may. Raises Overloaded."""
+        size = min(size, self._shares.most())
         if size > self._size:
             self._shares.take(self._owner, size - self._size)
             self._size = size

@@ -390,6 +390,38 @@ def test_unfinished_bodies_of_one_key_leave_room_for_others(server: Server) -> N
         assert time.monotonic() < deadline
 
 
+def test_what_a_request_takes_counts_and_not_the_bytes_of_its_body_alone(server: Server) -> None:
+    def planned(documents: list[Any], owner: str) -> int:
+        body = {"documents": documents, "collection": "c", "plan": True}
+        headers = {"X-API-Key": KEYS[owner]}
+        return requests.post(
+            f"{server.url}/v1/rag/ingest", json=body, headers=headers, timeout=60
+        ).status_code
+
+    def embedded(owner: str) -> int:
+        """Of a request of ten kilobytes, whose result has some megabytes."""
+        headers = {"X-API-Key": KEYS[owner]}
+        body = {"input": ["y"] * 2000}
+        return requests.post(
+            f"{server.url}/v1/embeddings", json=body, headers=headers, timeout=60
+        ).status_code
+
+    text = ["y" * 1_000_000]
+    values: list[Any] = [
+        {"id": str(number), "text": "y", "metadata": {"n": number}} for number in range(4000)
+    ]
+    assert len(json.dumps(values)) < 1_000_000
+    with connected(server) as first:
+        sends_on(first, "/v1/rag/ingest", 60 * MB)  # of 64 that a project may have
+        assert planned(text, "a") == 200
+        assert planned(values, "a") == 429
+        assert planned(values, "b") == 200
+        assert embedded("a") == 429
+        assert embedded("b") == 200
+    until_well(server)
+    assert planned(values, "a") == 200
+
+
 def test_a_body_that_trickles_in_is_given_up(slow: Slow) -> None:
     status, error, seconds = slow.body.result(timeout=60)
     assert status == 408
