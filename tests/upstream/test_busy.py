@@ -58,7 +58,7 @@ def test_a_server_that_stays_busy_fails_a_call_when_its_time_is_up(
     with fails(Overloaded):
         client.embed(["a", "b", "c"])
     assert time.monotonic() - began > 0.4, "as long as another try fits in"
-    assert busy.refused >= 3
+    assert busy.refused >= 2, "it is tried again"
     busy.under_way = 0
     assert len(client.embed(["a", "b", "c"])) == 3
 
