@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 from .. import schemas, threads
 from ..errors import InvalidRequest
@@ -49,7 +51,9 @@ def _packed(model: str, vectors: EmbeddingBatch, encoding: str) -> schemas.Embed
     if encoding == "bytes":
         head = {**result.model_dump(exclude={"data"}), "dimension": values.shape[1]}
         return schemas.Block(b"".join((json.dumps(head).encode(), b"\n", values.data)))
-    rows = [base64.b64encode(row).decode() for row in values] if encoding == "base64" else values.tolist()
+    rows: Iterable[Any] = (
+        [base64.b64encode(row).decode() for row in values] if encoding == "base64" else values
+    )
     # Built without validation: these are our own rows, and there may be a million numbers in them.
     result.data = [
         schemas.Embedding.model_construct(object="embedding", index=index, embedding=row)
