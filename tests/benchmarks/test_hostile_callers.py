@@ -39,6 +39,8 @@ SECONDS = float(os.environ.get("SECONDS", "12"))
 NICE = int(os.environ.get("NICE", "0"))
 HOSTILE, OTHER = "key-of-hostile", "key-of-other"
 WITH_KEY = {"X-API-Key": HOSTILE}
+QUICK = "quick"
+"""The attackers' model that answers at once."""
 MB = 2**20
 
 Attack = Callable[[str, Event], None]
@@ -71,6 +73,7 @@ def _connect(url: str) -> socket.socket:
 def regular_expressions(url: str, stop: Event) -> None:
     """Item 3: a pattern that backtracks, on a reply that the caller dictates."""
     body = {
+        "model": QUICK,
         "messages": [{"role": "user", "content": "a" * 40 + "!"}],
         "schema": {"type": "string", "pattern": "^(a+)+$"},
     }
@@ -118,7 +121,8 @@ def values(url: str, stop: Event) -> None:
         ("/v1/responses", {"input": "word " * 2_000_000}),
         ("/v1/rag/ingest", {"documents": ["\n" * 3_000_000 + "a"], "collection": "split", "plan": True}),
     ]
-    bodies = [(path, json.dumps(body).encode()) for path, body in asked]
+    models = {"/v1/chat/completions": {"model": QUICK}, "/v1/responses": {"model": QUICK}}
+    bodies = [(path, json.dumps(models.get(path, {}) | body).encode()) for path, body in asked]
     for _ in _until(stop):
         for path, body in bodies:
             if not stop.is_set():
@@ -287,11 +291,11 @@ def _attack(attack: Attack, url: str, stop: Event) -> None:
     attack(url, stop)
 
 
-def _slow_models(url: Any, stop: Event) -> None:
-    """The attackers' model server: 500 replies of it that are due at once would hold up the other's."""
+def _their_models(url: Any, stop: Event) -> None:
+    """The attackers' model server: 500 replies of it that are due at once, or a message of 20 MB, would hold up the other's."""
     os.nice(NICE)
     with running() as upstream:
-        upstream.models = ["slow"]
+        upstream.models = ["slow", QUICK]
         url.put(upstream.url)
         stop.wait()
 
@@ -308,8 +312,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """With a chat model that answers at once and echoes what it is told, two collections, and two keys."""
     context = multiprocessing.get_context("spawn")
     found, stop = context.Queue(), context.Event()
-    slow = context.Process(target=_slow_models, args=(found, stop), daemon=True)
-    slow.start()
+    theirs = context.Process(target=_their_models, args=(found, stop), daemon=True)
+    theirs.start()
     with running() as upstream:
         models = {
             "openai_base_url": upstream.url,
@@ -332,7 +336,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
                 client.rag_ingest(["To reset the router, hold the button for ten seconds."] * 1, "small")
             yield one
     stop.set()
-    slow.join(10)
+    theirs.join(10)
 
 
 class Spread(NamedTuple):
