@@ -111,6 +111,12 @@ _here = _Here()
 
 async def turn(project: str) -> None:
     """Wait until a step of this project may begin."""
+    if (waiting := _begun(project)) is not None:
+        await waiting
+
+
+def _begun(project: str) -> asyncio.Future[None] | None:
+    """Begin a step of this project, or what to wait for until it has begun."""
     loop = asyncio.get_running_loop()
     turns = _here.turns
     if turns is None or turns.loop is not loop:
@@ -119,11 +125,11 @@ async def turn(project: str) -> None:
         turns.last = project
         turns.until = loop.time() + ALONE
     elif loop.time() > turns.until:
-        return
+        return None
     if turns.begun.get(project, 0) >= STEPS:
-        await turns.wait(project)
-    else:
-        turns.begin(project)
+        return turns.wait(project)
+    turns.begin(project)
+    return None
 
 
 @coroutine
@@ -131,7 +137,8 @@ def in_turns(project: str, work: Coroutine[Any, None, _Result]) -> Generator[Any
     """Await `work` that takes no turns of its own, such as a library's: each of its steps begins with one."""
     raised: BaseException | None = None
     try:
-        yield from turn(project).__await__()
+        if (waiting := _begun(project)) is not None:
+            yield from waiting
         while True:
             try:
                 awaited = work.send(None) if raised is None else work.throw(raised)
@@ -141,7 +148,8 @@ def in_turns(project: str, work: Coroutine[Any, None, _Result]) -> Generator[Any
                 raised = None  # else its traceback would keep this frame
             try:
                 yield awaited
-                yield from turn(project).__await__()
+                if (waiting := _begun(project)) is not None:
+                    yield from waiting
             except BaseException as error:
                 raised = error
     finally:
