@@ -20,7 +20,7 @@ from . import threads
 from .errors import InvalidRequest, LLMBackendError, TooLarge
 
 VALUES = 1_000_000
-"""JSON values (texts, numbers, lists, ...) in one request: 100 MB of Python objects, at most."""
+"""JSON values (texts, numbers, lists, ...) in one request: a quarter of a gigabyte of Python objects, at most."""
 
 CONTAINERS = 250_000
 """Lists and objects among them, which take the most room: a document with metadata is two."""

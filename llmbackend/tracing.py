@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -38,12 +37,6 @@ AS_JSON = False
 """Whether log records have a call's numbers by name; set if the log is JSON."""
 
 
-_ids = random.Random()
-"""Of request ids: no secrets, and asking the system for each would take a while."""
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_ids.seed)
-
-
 class Trace:
     """One call of an operation, from here to `finish`."""
 
@@ -63,7 +56,7 @@ class Trace:
         """The collections that it may use, once that is decided."""
         self.client = client
         self.path = path
-        self.request_id = request_id or f"{_ids.getrandbits(128):032x}"
+        self.request_id = request_id or os.urandom(16).hex()
         self.model = ""
         self.tokens = {"prompt_tokens": 0, "completion_tokens": 0}
         self.target: str | None = None

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import threads
-from ..chunks.windows import windows
 from ..text import scanning
 from ..text.sentences import is_heading, sentences
 
@@ -289,10 +288,8 @@ def find_each(quotes: Sequence[str], text: str) -> list[tuple[int, int] | None]:
 
 def word_count(text: str) -> int:
     """Counted part by part, for the interpreter's lock is held meanwhile."""
-    count, before = 0, " "
-    for part in windows(text):
+    count = 0
+    for part in scanning.parts(text):
         threads.give_way()
-        cut_within = not before.isspace() and not part[:1].isspace()
-        count += len(part.split()) - cut_within
-        before = part[-1:]
+        count += len(part.split())
     return count

@@ -32,9 +32,9 @@ List = Literal["dense", "sparse"]
 LISTS: dict[Mode, list[List]] = {"dense": ["dense"], "sparse": ["sparse"], "hybrid": ["dense", "sparse"]}
 
 
-@dataclass(slots=True)  # frozen, making one takes five times as long
+@dataclass(frozen=True, slots=True)
 class Chunk:
-    """A passage of one version of a document, never changed. `number` counts from 0 to `total` - 1.
+    """A passage of one version of a document. `number` counts from 0 to `total` - 1.
 
     `place` is where in its document it stands: `page`, from 1, and `headings`, the titles above it, outermost first,
     where the document has such. Of short sections that one chunk joins, the titles below those are `sections`.

@@ -483,13 +483,13 @@ def _offset(cursor: str | None) -> uuid.UUID | None:
 
 def chunk_of(payload: dict[str, Any]) -> Chunk:
     return Chunk(
-        payload["document_id"],
-        payload["hash"],
-        payload["chunk"],
-        payload["chunks"],
-        payload["text"],
-        payload.get("metadata", {}),
-        payload.get("place", {}),
-        payload["written"],
-        "superseded" in payload,
+        document_id=payload["document_id"],
+        hash=payload["hash"],
+        number=payload["chunk"],
+        total=payload["chunks"],
+        text=payload["text"],
+        metadata=payload.get("metadata", {}),
+        place=payload.get("place", {}),
+        written=payload["written"],
+        superseded="superseded" in payload,
     )

@@ -12,6 +12,7 @@ AHEAD = 2**11
 """Characters of the longest match, and of what it looks at behind it."""
 
 _WORD = re.compile(r"\S")
+_SPACE = re.compile(r"\s")
 
 
 def matches(
@@ -51,9 +52,6 @@ def parts(text: str) -> Iterator[str]:
         end = space.end() if space else len(text)
         yield text[begin:end]
         begin = end
-
-
-_SPACE = re.compile(r"\s")
 
 
 def single_spaced(text: str) -> str:

@@ -36,7 +36,7 @@ class Retriever:
         """The hits for a query or a vector. Raises as `scope` and `candidates`."""
         within = await scope(wanted, self.collections)
         found = await self.candidates(within, wanted.query or "", vector=wanted.vector)
-        return SearchResult.of(hits=[it.hit for it in found if it.dropped is None])
+        return SearchResult(hits=[it.hit for it in found if it.dropped is None])
 
     async def candidates(
         self,
