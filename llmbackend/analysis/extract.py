@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import threads
+from ..chunks.windows import windows
 from ..text import scanning
 from ..text.sentences import is_heading, sentences
 
@@ -288,8 +289,10 @@ def find_each(quotes: Sequence[str], text: str) -> list[tuple[int, int] | None]:
 
 def word_count(text: str) -> int:
     """Counted part by part, for the interpreter's lock is held meanwhile."""
-    count = 0
-    for part in scanning.parts(text):
+    count, before = 0, " "
+    for part in windows(text):
         threads.give_way()
-        count += len(part.split())
+        cut_within = not before.isspace() and not part[:1].isspace()
+        count += len(part.split()) - cut_within
+        before = part[-1:]
     return count
