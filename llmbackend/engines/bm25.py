@@ -1,10 +1,10 @@
-"""BM25 as sparse vectors, made here so that every engine gets the same: for English, German, Arabic, and scripts
-written without spaces.
+"""Makes BM25 sparse vectors, the same for every engine: for English, German, Arabic, and scripts without spaces.
 
-Words are those of text/words.py. A dimension is a term's hash. A document's value is the term's saturated frequency in it (Robertson and Zaragoza, The
-Probabilistic Relevance Framework, 2009), the engine multiplies by the term's rarity among what is stored. What a word's
-terms are follows from its script; of Latin words also from the language that the function words around it tell. A query
-is too short for that, so it asks for the stems of every language: those of the wrong one find nothing.
+Words are those of text/words.py. A dimension is a term's hash. Its value in a document is the term's saturated frequency
+(Robertson and Zaragoza, The Probabilistic Relevance Framework, 2009); the engine multiplies it by the term's rarity among
+the stored chunks. A word's terms depend on its script, and for Latin script on the language, which the function words
+around it show. A query is too short to show that, so it asks for the stems of every language; the wrong ones find
+nothing.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ..text.words import REMEMBERED_LENGTH, is_run, letters, pairs, plain, words
 
 _Made = TypeVar("_Made")
 
-REMEMBERED = 2**16  # words, for each kind of terms
-REMEMBERED_ASKED = 2**12  # words of queries
+REMEMBERED = 2**16  # words of documents, for each encoder and language
+REMEMBERED_ASKED = 2**12  # words of queries, for each encoder
 
 Terms = Callable[[str, tuple[str, ...]], tuple[int, ...]]
 Asked = Callable[[str], dict[int, float]]
@@ -35,14 +35,14 @@ GRAMS_SHARE = 0.5  # of a word's weight in a query, for all its grams together
 
 
 class Sparse(NamedTuple):
-    """A sparse vector: its dimensions, each once, and their values."""
+    """A sparse vector: distinct dimensions and their values."""
 
     indices: list[int]
     values: list[float]
 
 
 class Encoder(Protocol):
-    """Texts as sparse vectors."""
+    """Turns texts into sparse vectors."""
 
     def document(self, text: str) -> Sparse: ...
 
@@ -50,14 +50,14 @@ class Encoder(Protocol):
 
 
 def encoder(name: str) -> Encoder:
-    """The encoder of that name; raises Conflict if this version has none."""
+    """Return the encoder of that name; raises Conflict if this version has none."""
     from .bm25_first import FirstMultilingual
 
     for kind in (Multilingual, FirstMultilingual, EnglishOfEdge):
         if name == kind.NAME:
             return kind()
     raise Conflict(
-        f"this version knows no sparse model {name!r}, only {NAME!r}: embed the collection's texts anew by "
+        f"this version does not have the sparse model {name!r}, only {NAME!r}: convert the collection by "
         "reindex_collection",
         details={"made_with": name, "model": NAME},
     )
@@ -97,9 +97,9 @@ class Multilingual:
 
     @staticmethod
     def asked(word: str) -> dict[int, float]:
-        """The weighted dimensions of a query's word; an accented form gets half of the weight."""
+        """Return the weighted dimensions of a query's word. With accents, each of its two forms gets half of the weight."""
         if is_run(word):
-            # A query of one letter finds it in longer words; in a longer query it would only be noise.
+            # A single letter is searched as such; in a longer word, single letters would only be noise.
             return dict.fromkeys(map(hashed, pairs(word) or letters(word)), 1.0)
         without_accents = plain(word)
         if without_accents == word:
@@ -112,7 +112,7 @@ class Multilingual:
 
     @staticmethod
     def terms(word: str, languages: tuple[str, ...]) -> tuple[int, ...]:
-        """A word's dimensions in a document, none of a common one."""
+        """Return a word's dimensions in a document; a stop word has none."""
         if word in STOP_WORDS:
             return ()
         if is_run(word):
@@ -125,7 +125,7 @@ class Multilingual:
 
 
 class _Remembered(dict[str, _Made]):
-    """Results for words met before: computing them takes long."""
+    """Remembers the results for words, because computing them is slow."""
 
     def __init__(self, make: Callable[[str], _Made], most: int) -> None:
         self._make, self._most = make, most
@@ -141,7 +141,7 @@ class _Remembered(dict[str, _Made]):
 
 @lru_cache
 def _remembered(terms: Terms, languages: tuple[str, ...]) -> _Remembered[tuple[int, ...]]:
-    """A word's dimensions, in texts of these languages."""
+    """Return the shared memory of words' dimensions in texts of these languages."""
     return _Remembered(lambda word: terms(word, languages), REMEMBERED)
 
 
@@ -171,14 +171,14 @@ class EnglishOfEdge:
         return Sparse(list(vector.indices), list(vector.values))
 
 
-# Languages of Latin script, whose stems differ; without a vote, a text may be in either.
+# Languages of Latin script, whose stems differ. A text whose function words do not decide may be in either.
 
 ENGLISH, GERMAN = "english", "german"
 EITHER = (ENGLISH, GERMAN)
 
 
 def _set(listed: str) -> frozenset[str]:
-    """As they are found in texts, and as the first encoder finds them."""
+    """The words as text/words.py finds them, and as FirstMultilingual does."""
     return frozenset([*words(listed), *listed.split()])
 
 
@@ -224,7 +224,7 @@ def _languages(common: list[str]) -> tuple[str, ...]:
 
 
 def stems(word: str, languages: tuple[str, ...]) -> tuple[int, ...]:
-    """A word's dimensions; of scripts without spaces it has others."""
+    """Return the dimensions of a word's stems, for scripts with spaces."""
     if "\u0600" <= word[0] <= "\u06ff":
         return (hashed(_arabic(word)),)
     return tuple({hashed(_stemmer(language)(word)) for language in languages})
@@ -232,7 +232,7 @@ def stems(word: str, languages: tuple[str, ...]) -> tuple[int, ...]:
 
 @lru_cache(maxsize=2**12)
 def grams(word: str) -> tuple[int, ...]:
-    """Dimensions of what compounds have in common with their parts: each run of GRAM letters."""
+    """Return the dimensions of each run of GRAM letters, which compounds have in common with their parts."""
     if len(word) < GRAM or not ("a" <= word[0] <= "\u024f" and word.isalpha()):
         return ()
     return tuple({hashed(f"~{word[place : place + GRAM]}") for place in range(len(word) - GRAM + 1)})
@@ -244,7 +244,7 @@ def hashed(term: str) -> int:
 
 @lru_cache
 def _stemmer(language: str) -> Callable[[str], str]:
-    """Snowball's (Porter 2001)."""
+    """Return a Snowball stemmer (Porter 2001)."""
     from Stemmer import Stemmer
 
     stemmer = Stemmer(language)
@@ -258,7 +258,7 @@ _SUFFIXES = ("ها", "ان", "ات", "ون", "ين", "يه", "ه", "ي")
 
 
 def _arabic(word: str) -> str:
-    """Light stemming: without conjunction, article and ending (light10: Larkey, Ballesteros and Connell, 2007)."""
+    """Stem lightly: remove conjunction, article and ending (light10: Larkey, Ballesteros and Connell, 2007)."""
     for article in _ARTICLES:
         if word.startswith(article) and len(word) >= len(article) + 2:
             word = word[len(article) :]

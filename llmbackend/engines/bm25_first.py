@@ -1,4 +1,4 @@
-"""The words of collections made before text/words.py: marks cut them apart, and only codes are found as a whole."""
+"""The encoder of collections made before text/words.py: it splits words at signs, and keeps only codes in one piece."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _words(text: str) -> list[str]:
 
 
 class FirstMultilingual(Multilingual):
-    """The encoder of collections that say so."""
+    """The encoder of collections whose sparse model is "bm25-multilingual"."""
 
     NAME = "bm25-multilingual"
 

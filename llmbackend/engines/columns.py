@@ -1,7 +1,7 @@
-"""Metadata fields of all chunks as columns in memory: a filter on them is resolved to the points that fit it.
+"""Keeps metadata fields of all chunks as columns in memory, to resolve a filter to the points that fit it.
 
-They find the same points as an engine that looks into every payload. A point's id follows from its content, so what
-is written again is the same; what is deleted stays here, and no search finds it.
+It finds the same points as an engine that looks into every payload. A point's id is derived from its content, so writing
+it again changes nothing. Deleted points stay in the columns, but no search finds them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Mask = NDArray[np.bool_]
-    """Of each row, whether it fits."""
+    """Whether each row fits."""
 
 SORT_FROM = 10_000
-"""New rows after which all are sorted by id again."""
+"""Least number of new rows after which all rows are sorted by id again."""
 
 
 class Columns:
-    """The values of some paths in the points that were added. Any thread may add and ask."""
+    """The values of some paths in the points that were added. Safe to use from any thread."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._columns = {path: _Column(path) for path in paths}
@@ -41,7 +41,7 @@ class Columns:
         """The lower halves of the ids, sorted, and their rows."""
         self._lock = threading.Lock()
         self.version = 0
-        """Goes up with every change."""
+        """Increases with every change."""
 
     @property
     def paths(self) -> frozenset[str]:
@@ -56,7 +56,7 @@ class Columns:
         return self._ids.size
 
     def add(self, points: Sequence[tuple[uuid.UUID, dict[str, Any]]]) -> None:
-        """Points with their payloads."""
+        """Add points with their payloads, a row for each."""
         with self._lock:
             first = self._ids.size
             self._ids.extend([divmod(point.int, 2**64) for point, _ in points])
@@ -65,18 +65,18 @@ class Columns:
             self.version += 1
 
     def fitting(self, conditions: Sequence[Condition]) -> Mask:
-        """Of each row, whether it fits all the conditions."""
+        """Return a mask of the rows that fit all conditions."""
         with self._lock:
             return self._all(conditions)
 
     def ids(self, rows: NDArray[np.intp]) -> list[str]:
-        """The points in some rows, as the hexadecimal digits of their ids."""
+        """Return the ids of the points in these rows, as 32 hexadecimal digits each."""
         with self._lock:
             digits = self._ids.now[rows].astype(">u8").tobytes().hex()
         return [digits[start : start + 32] for start in range(0, len(digits), 32)]
 
     def which(self, ids: Sequence[uuid.UUID], mask: Mask) -> list[bool]:
-        """Whether each of these points is in a row that fits."""
+        """Return, for each of these points, whether a row of it fits."""
         asked = np.array([point.int % 2**64 for point in ids], np.uint64)
         fits = np.zeros(len(asked), np.bool_)
         with self._lock:
@@ -116,7 +116,7 @@ class Columns:
 
 
 class _Growing:
-    """An array that is added to at its end."""
+    """An array that grows at its end."""
 
     def __init__(self, kind: Any, width: int = 1) -> None:
         self._all: Any = np.empty((0, width) if width > 1 else 0, kind)
@@ -174,21 +174,21 @@ _COMPARED: dict[str, Any] = {
 
 
 class _Column:
-    """What is at one path, by what conditions ask for."""
+    """The values at one path, by type."""
 
     def __init__(self, path: str) -> None:
         self._steps = steps(path)
         self._texts = _Values(np.int64)
-        """Texts by their 64-bit hashes: among a million texts, two collide in one of 40 million processes."""
+        """64-bit hashes of texts: two of a million texts collide in one of 40 million processes."""
         self._times = _Values(np.int64)
         self._numbers = _Values(np.float64)
         self._exact = _Values(np.int64)
-        """Whole numbers that are not exact as float."""
+        """Integers that are not exact as floats."""
         self._truths = _Values(np.bool_)
         self.there = _Growing(np.uint32)
 
     def add(self, first: int, payloads: Iterable[dict[str, Any]]) -> None:
-        """What is in the payloads of rows from the `first` on."""
+        """Add the values in the payloads of the rows from `first` on."""
         there: list[int] = []
         found: dict[int, tuple[_Values, list[Any], list[int]]] = {}
 
@@ -218,7 +218,7 @@ class _Column:
             kind.add(keys, rows)
 
     def rows(self, condition: FieldCondition) -> list[Any]:
-        """Rows that fit, in one array or several."""
+        """Return the rows that fit, in one or more arrays."""
         if condition.times is not None:
             bounds = {
                 name: _microseconds(datetime.fromisoformat(bound)) for name, bound in condition.times.items()
@@ -239,7 +239,7 @@ class _Column:
 
 
 def at(payload: dict[str, Any], path: Sequence[str | int | None]) -> list[Any]:
-    """What is there: several values below a list of which each is meant (None), or one of them (a number)."""
+    """Return all values at a path. A step is a field's name, an item of a list (its number), or every item (None)."""
     found: list[Any] = [payload]
     for step in path:
         if isinstance(step, str):
@@ -258,7 +258,7 @@ _TIME = re.compile(
 
 
 def _moment(text: str) -> int | None:
-    """A text as microseconds since 1970, if Qdrant reads it as a time; UTC without a zone."""
+    """Return a text as microseconds since 1970 if Qdrant would read it as a time, else None. UTC if it names no zone."""
     if len(text) < len("2026-1-1") or not (found := _TIME.fullmatch(text)):
         return None
     year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])

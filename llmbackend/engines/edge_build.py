@@ -1,8 +1,8 @@
-"""Work on a Qdrant Edge shard in a process of its own: what holds the interpreter's lock for long.
+"""Builds a Qdrant Edge shard in a separate process, because that holds the interpreter's lock for long.
 
-`EdgeShard.optimize()` takes minutes for a large shard: in a server's process nothing else would happen meanwhile. Indexes
-of fields take 30 microseconds a chunk, or a tenth of a second, and opening a shard that is not built 10 microseconds.
-`python -m llmbackend.engines.edge_build FOLDER LAYOUT WHAT` does it, LAYOUT as JSON.
+`EdgeShard.optimize()` takes minutes for a large shard, and would block everything else in the server's process. Making
+indexes of fields takes 30 µs a chunk, at least a tenth of a second; opening an unbuilt shard takes 10 µs a chunk. The
+process runs `python -m llmbackend.engines.edge_build FOLDER LAYOUT WHAT`, with LAYOUT as JSON.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .qdrant_edge import IN_USE, Build, EdgeIndex
 
 
 async def built(folder: Path, layout: Layout, what: Build) -> None:
-    """Build this in a shard that nobody has open. Raises BackendError; cancelled, it ends the process."""
+    """Build `what` in a shard that nobody has open. Raises BackendError. If cancelled, it kills the process."""
     process = await open_process(
         [
             *(sys.executable, "-P", "-m", __name__),
@@ -55,7 +55,7 @@ async def built(folder: Path, layout: Layout, what: Build) -> None:
 
 
 def _end_with_parent() -> None:
-    """On Linux: end this process when its parent is killed."""
+    """On Linux, end this process when its parent is killed."""
     if sys.platform == "linux":
         import ctypes
         import signal
@@ -75,7 +75,7 @@ def _build(folder: Path, layout: Layout, what: Build) -> None:
         shard.flush()
         shard.close()
     if (folder / IN_USE).exists():
-        EdgeIndex(folder).close()  # opening it repairs it
+        EdgeIndex(folder).close()  # opening repairs it
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Searching an Edge shard by a filter that it has no index for.
+"""Searches an Edge shard by a filter on fields without an index.
 
-The fields that filters ask for are read into columns (columns.py), once, by a thread of their own, and kept up with
-what is written: a filter is then resolved to points in a millisecond or so. Until they are there, it is looked up near
-the top of the unfiltered list, and, where too few fit there, in every chunk, once for all lists of a search.
+A background thread reads the fields that filters use into columns (columns.py), once, and writes update them: a filter
+is then resolved to points in about a millisecond. Until they are read, the filter is checked at the top of the unfiltered
+list, and if too few hits fit there, in every chunk, once for all lists of a search.
 
-Edge holds the interpreter's lock in every call, so what takes long is done in parts, sized by the time they take.
+Edge holds the interpreter's lock in every call, so long work is done in parts, sized by the time that they take.
 """
 
 from __future__ import annotations
@@ -35,33 +35,33 @@ log = logging.getLogger(__name__)
 
 HELD = 0.01  # seconds that a part may hold the interpreter's lock, about
 LEAST_BATCH, READ_BATCH = 32, 256
-LEAST_LOOKUPS, LOOKUPS, MOST_LOOKUPS = 128, 500, 20_000  # one is one condition looked up in one chunk
+LEAST_LOOKUPS, LOOKUPS, MOST_LOOKUPS = 128, 500, 20_000  # a lookup checks one condition in one chunk
 MOST_PARTS = 8
-"""Most parts that all chunks are divided into: for each, Edge looks at all ids."""
+"""Most parts that the chunks are divided into: for each part, Edge looks at all ids."""
 DEEPEST = 4_000
-"""How far down the unfiltered list to look for chunks that fit a filter, before looking in all chunks."""
+"""How far down the unfiltered list to look for chunks that fit a filter, before all chunks are checked."""
 NAMED_AT_ONCE = 10_000
-"""Most points that a search is confined to by their ids: naming so many takes Edge 10 ms."""
+"""Most ids in one of Edge's filters: so many take Edge 10 ms."""
 FITTING = 40_000
-"""Points that fit a filter, from which on they are not named, but looked for among the nearest: without a graph, to find
-those means to look at all."""
+"""If more points fit a filter, a search looks for them among the nearest instead of naming their ids. Without a graph,
+finding the nearest means looking at all points."""
 KEPT_PARTS = 4
 COLUMNS_FROM = 1_000
-"""Chunks from which on fields are read into columns: in fewer, looking a filter up takes a few milliseconds."""
+"""Least chunks for which fields are read into columns: checking a filter in fewer takes a few milliseconds."""
 MOST_COLUMNS = 64
-"""Of an index, those last asked for. One takes 16 bytes a chunk that has the field, and all together 28 bytes a chunk.
-Of fields that no chunk has, which take nothing, as many are known."""
+"""Most columns of an index; the least recently used are dropped. A column takes 16 bytes for each chunk that has the
+field; all together take another 28 bytes a chunk. As many fields that no chunk has are remembered; these take nothing."""
 REST = 9
-"""After reading that found no new field, nothing is read for so many times as long: made-up names take a tenth of the
-time at most."""
+"""After a reading that found no new field, nothing is read for so many times its duration, so that made-up field names
+cost a tenth of the time at most."""
 AFTER_FAILURE = 60.0  # seconds
 RESOLVED = 16
-"""Filters of which is kept what fits them, until something is written: a byte a chunk, and the points as Edge takes them."""
+"""Most filters whose results are kept, until the next write: a byte a chunk, and the ids as Edge's filters."""
 _FILTERING = threading.Lock()
 
 
 def next_size(size: int, took: float, least: int, most: int) -> int:
-    """The next part's size, by how long the last one took."""
+    """Return the size of the next part, by how many seconds the last one took."""
     if took > HELD:
         return max(least, size // 2)
     return min(most, 2 * size) if took < HELD / 4 else size
@@ -69,30 +69,30 @@ def next_size(size: int, took: float, least: int, most: int) -> int:
 
 @dataclass
 class _Resolved:
-    """What fits a filter."""
+    """The points that fit a filter."""
 
     columns: Columns
     version: int
     mask: Mask
-    """Of each row of the columns."""
+    """Whether each row of the columns fits."""
     count: int
     parts: list[Any] | None = None
-    """Filters of Edge's that name its points, with at most NAMED_AT_ONCE each, once they were needed."""
+    """Edge's filters that name these points, at most NAMED_AT_ONCE in each; made when first needed."""
 
 
 class Filtering:
-    """Of one open index. Any thread may search; `close` before the shard is closed."""
+    """Filtered search of one open index, from any thread. Call `close` before the shard is closed."""
 
     def __init__(self, index: EdgeIndex) -> None:
         self._index = index
         self._syntax = index.syntax
         self._lookups = LOOKUPS
-        """Chunks to look at in one part, by experience: they may be short or long."""
+        """Lookups in one part, adapted to the time that they take: chunks may be short or long."""
         self._columns: Columns | None = None
         self._reading: Columns | None = None
-        """Columns that are being filled: chunks written meanwhile are added, too."""
+        """Columns that are being filled. Chunks that are written meanwhile are added, too."""
         self._asked: OrderedDict[str, None] = OrderedDict()
-        """Paths that filters asked for, the most recent last."""
+        """Paths that filters used, the most recent last."""
         self._most_rows = 0
         self._not_before = 0.0
         self._thread: threading.Thread | None = None
@@ -103,7 +103,7 @@ class Filtering:
     def nearest(
         self, queries: list[Any], limit: int, where: Any, conditions: Sequence[Condition]
     ) -> list[list[Scored]]:
-        """The nearest to each query of those that fit the conditions, which are `where` in Edge's terms."""
+        """Return the `limit` points nearest to each query that fit the conditions; `where` is these as Edge's filter."""
         chunks = self._index.about()
         if chunks >= COLUMNS_FROM and (columns := self._covering(conditions)) is not None:
             return self._by_columns(queries, limit, columns, conditions)
@@ -120,13 +120,13 @@ class Filtering:
         return [scored for scored in found if scored is not None]
 
     def add(self, points: Sequence[tuple[uuid.UUID, dict[str, Any]]]) -> None:
-        """Add chunks that were just written."""
+        """Add chunks that were just written to the columns."""
         with self._lock:
             both = [columns for columns in (self._columns, self._reading) if columns is not None]
         for columns in both:
             columns.add(points)
         if both and self._columns is not None and len(self._columns) > self._most_rows:
-            self._read_later()  # most may have been deleted since
+            self._read_later()  # most rows may be of chunks that were deleted since
 
     def take_over(self, other: Filtering) -> None:
         """Take over the columns of an index with the same points that is no longer written to."""
@@ -142,7 +142,7 @@ class Filtering:
     # In columns
 
     def _covering(self, conditions: Sequence[Condition]) -> Columns | None:
-        """The columns of all fields that conditions ask for, or None while some are missing; these are then read."""
+        """Return the columns if they have all fields of the conditions; else None, and start reading the missing ones."""
         paths = {path: None for field in _fields(conditions) for path in places(field)}
         with self._lock:
             columns = self._columns
@@ -159,10 +159,10 @@ class Filtering:
     ) -> list[list[Scored]]:
         resolved = self._resolve(columns, conditions)
         found: list[list[Scored] | None] = [None] * len(queries)
-        # The best that fit may be near the top of the list without a filter.
+        # The best points that fit may be near the top of the unfiltered list.
         depth = LEAST_BATCH + 3 * limit * len(resolved.mask) // (2 * max(1, resolved.count))
         for number, query in enumerate(queries if resolved.count else []):
-            # A list by words is looked through in less time than points are named.
+            # Looking through a sparse list takes less time than naming points.
             if depth <= DEEPEST and (query.using == SPARSE or resolved.count > FITTING):
                 [scored] = self._index.query([query], depth)
                 fits = columns.which([point for point, _ in scored], resolved.mask)
@@ -194,7 +194,7 @@ class Filtering:
         return resolved
 
     def _named(self, ids: Sequence[Any]) -> list[Any]:
-        """Filters that points are among these."""
+        """Return Edge's filters for points with these ids."""
         parts: list[Any] = []
         for start in range(0, len(ids), NAMED_AT_ONCE):
             named = set(ids[start : start + NAMED_AT_ONCE])
@@ -216,7 +216,7 @@ class Filtering:
                 self._thread = threads.background("columns", self._read)
 
     def _read(self) -> None:
-        """Read missing paths until there are none."""
+        """Read missing paths until none is missing."""
         while True:
             if self._closed.wait(max(0.0, self._not_before - time.monotonic())):
                 return
@@ -231,7 +231,9 @@ class Filtering:
             try:
                 done = self._fill(paths)
             except LLMBackendError as error:
-                log.warning("fields of %s could not be read for filters: %s", self._index.folder, error)
+                log.warning(
+                    "metadata fields of %s could not be read for filters: %s", self._index.folder, error
+                )
                 self._not_before = time.monotonic() + AFTER_FAILURE
                 with self._lock:
                     self._thread = self._reading = None
@@ -243,7 +245,7 @@ class Filtering:
                 self._not_before = time.monotonic() + REST * took
 
     def _gained(self, before: Columns | None) -> bool:
-        """Whether fields that exist were read without dropping others."""
+        """Return whether fields that exist were read without dropping others."""
         now = self._columns
         if now is None:
             return False
@@ -251,7 +253,7 @@ class Filtering:
         return before is None or (len(filled) <= MOST_COLUMNS and bool(filled - before.paths))
 
     def _leave_out(self, there: Columns | None) -> None:
-        """Drop the paths asked for least recently; fields that exist and fields that do not are counted apart."""
+        """Drop the least recently used paths. Fields that exist and fields that no chunk has are counted separately."""
         known = there.paths - there.empty if there is not None else frozenset()
         for some in (known, self._asked.keys() - known):
             inside = [path for path in self._asked if path in some]
@@ -259,7 +261,7 @@ class Filtering:
                 del self._asked[path]
 
     def _fill(self, paths: list[str]) -> bool:
-        """Whether it ended before the index was closed."""
+        """Read these paths of all chunks into new columns. Returns False if the index was closed meanwhile."""
         from .columns import Columns
 
         columns = Columns(paths)
@@ -279,15 +281,13 @@ class Filtering:
     # In the chunks
 
     def _near(self, query: Any, limit: int, where: Any, terms: int, chunks: int) -> list[Scored] | None:
-        """The hits among the top of the unfiltered list: enough where many chunks fit the filter. None if too few are
-        there.
-        """
+        """Return the hits that fit the filter at the top of the unfiltered list, or None if these are too few."""
         looked_at: set[uuid.UUID] = set()
         fitting: set[uuid.UUID] = set()
         depth = max(LEAST_BATCH, 2 * limit)
-        while depth <= min(DEEPEST, chunks // 4):  # looking in all chunks would be faster
+        while depth <= min(DEEPEST, chunks // 4):  # beyond that, checking all chunks is faster
             [found] = self._index.query([query], depth)
-            # Of those with equal scores, a longer list has others first.
+            # A longer list may have other points with the same score first.
             new = [point for point, _ in found if point not in looked_at]
             fitting.update(self._fitting(new, where, terms))
             scored = [one for one in found if one[0] in fitting]
@@ -298,7 +298,7 @@ class Filtering:
         return None
 
     def _anywhere(self, where: Any, terms: int, chunks: int) -> list[uuid.UUID]:
-        """Look a filter up in all chunks, part by part."""
+        """Check a filter in all chunks, part by part; return the points that fit."""
         fitting: list[uuid.UUID] = []
         waiting = [(1, 0)]
         while waiting:
@@ -315,7 +315,7 @@ class Filtering:
         return fitting
 
     def _fitting(self, ids: list[uuid.UUID], where: Any, terms: int) -> list[uuid.UUID]:
-        """Which of these points fit a filter."""
+        """Return which of these points fit a filter."""
         fitting: list[uuid.UUID] = []
         start = 0
         while start < len(ids):
@@ -328,12 +328,12 @@ class Filtering:
 
     @contextmanager
     def _part(self, lookups: int) -> Iterator[None]:
-        """Held around each part: one at a time in this process."""
+        """Wrap one part: only one runs at a time in this process."""
         with _FILTERING:
             began = time.perf_counter()
             yield
             took = time.perf_counter() - began
-        tracing.worked(took)  # in threads of Edge's own
+        tracing.worked(took)  # Edge works in its own threads, which are not measured
         threads.give_way()
         if lookups > self._lookups // 2 or took > HELD:
             self._lookups = next_size(self._lookups, took, LEAST_LOOKUPS, MOST_LOOKUPS)

@@ -1,4 +1,4 @@
-"""Translates Qdrant Edge's bare exceptions and panics into our errors, the one place that does."""
+"""Translates Qdrant Edge's exceptions and panics into our errors. No other module does."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..panics import panicked
 _OS_ERROR = re.compile(r"os error (\d+)")
 
 _UNREADABLE = ("decod", "deserial", "decompress", "corrupt", "checksum", "recursion limit")
-"""Phrases in Edge's errors about data that it cannot read, in any call."""
+"""Phrases in Edge's errors about unreadable data, in any call."""
 
 _NO_ROOM = ("No space left", "Too many open files", "Cannot allocate memory")
 """Phrases in errors that do not mean damage."""
 
 
 class translated:
-    """Held around calls of a shard in a folder. One that panics, or cannot be read or opened, is damaged."""
+    """A context manager around calls of a shard. The error says `damaged` if the shard panics or cannot be read or opened."""
 
     __slots__ = ("_folder", "_opening")
 

@@ -1,4 +1,4 @@
-"""What a Qdrant Edge shard is made with: vectors, the graph, and the indexes of fields."""
+"""How a Qdrant Edge shard is configured: vectors, the graph, and indexes of fields."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from .indexes import parts
 from .qdrant import DENSE, HNSW_EF_CONSTRUCT, HNSW_M, SPARSE
 
-GRAPH_FROM = 5_000  # kilobytes of vectors; fewer are searched as fast without
-SEARCH_THREADS = 2  # of each open collection; there may be hundreds
+GRAPH_FROM = 5_000  # kilobytes of vectors; fewer are searched as fast without a graph
+SEARCH_THREADS = 2  # for each open collection, of which there may be hundreds
 
 
 def config(dimension: int, *, graph: bool = True) -> Any:
-    """What a shard is made with. Built segments are mapped from the disk: opening does not read them."""
+    """Return a shard's configuration. Built segments are mapped from the disk, so opening does not read them."""
     import qdrant_edge as edge
 
     mapped = edge.Memory.Cold
@@ -29,7 +29,7 @@ def config(dimension: int, *, graph: bool = True) -> Any:
 
 
 def make_indexes(shard: Any, kinds: Mapping[str, str]) -> None:
-    """Have a shard index these paths, and no other."""
+    """Make a shard index these paths and no others."""
     import qdrant_edge as edge
 
     mapped = edge.Memory.Cold

@@ -1,4 +1,4 @@
-"""Conditions in Qdrant Edge's terms."""
+"""Filters of Qdrant Edge (see `Syntax` in qdrant_filters.py)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class EdgeSyntax:
     def equals(self, key: str, value: str | int | bool) -> Any:
         import numpy as np
 
-        # The binding takes Python's bool for the integer it is; numpy's it takes for a truth value.
+        # The binding converts Python's bool, a subclass of int, to an integer, but numpy's to a boolean.
         given: Any = np.bool_(value) if isinstance(value, bool) else value
         return self._edge.FieldCondition(key, match=self._edge.MatchValue(given))
 
@@ -42,5 +42,5 @@ class EdgeSyntax:
         return self._edge.HasIdCondition(ids)
 
     def slice(self, parts: int, number: int) -> Any:
-        """One of so many parts of all points."""
+        """Part `number`, from 0, of all points divided into so many parts."""
         return self._edge.SliceCondition(parts, number)

@@ -1,4 +1,4 @@
-"""Filters as callers write them, parsed: conditions on metadata, and combinations of them."""
+"""Parses callers' filters into conditions on metadata fields, and combinations of them."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Any, Literal, NamedTuple
 from ..errors import InvalidRequest
 
 PLACE = ("page", "headings", "sections")
-"""Fields of a chunk's place, which filters find beside metadata."""
+"""Fields of a chunk's place that filters may name, as they name metadata."""
 
 MAX_LEVELS = 16
 """How deep `and`, `or` and `not` may be nested."""
 
 TERMS = 32
-"""How many conditions filters may have in all: an engine may look each one up in every chunk."""
+"""Most conditions in a filter: an engine may check each one in every chunk."""
 
 LISTED = 1_000
-"""How many values the lists of filters may have in all."""
+"""Most values in all lists of a filter together."""
 
 PARTS = 4_096
-"""How many names, values and filters there may be in all, counted before anything is made of them."""
+"""Most names, values and nested filters in a filter, counted before it is parsed."""
 
 CHARACTERS = 2**18
-"""Of all names and texts in filters: composed and decomposed, they take 30 ms."""
+"""Most characters of all names and texts in a filter: normalizing so many takes 30 ms."""
 
 _BOUNDS = ("gt", "gte", "lt", "lte")
 
 
 class FieldCondition(NamedTuple):
-    """What one metadata field must be: equal to `equals`, one of `any_of`, within a range, or else present. Whole
-    numbers and floats are compared by value: 2024 is 2024.0.
+    """What a metadata field must be: equal to `equals`, one of `any_of`, or within `range` or `times`. If none of these
+    is set, it must exist. Integers and floats are compared by value: 2024 is 2024.0.
     """
 
     key: str
@@ -41,7 +41,7 @@ class FieldCondition(NamedTuple):
     any_of: list[str] | list[float] | None = None
     range: dict[str, float] | None = None
     times: dict[str, str] | None = None
-    """A range of moments, in UTC."""
+    """Bounds as times in UTC (ISO 8601)."""
 
 
 class Combination(NamedTuple):
@@ -55,17 +55,17 @@ Condition = FieldCondition | Combination
 
 
 def conditions(filters: dict[str, Any] | None) -> list[Condition]:
-    """The conditions that must all hold for `filters`. Raises InvalidRequest, which names the place.
+    """Parse `filters` into conditions that must all hold. Raises InvalidRequest, which names the wrong part.
 
-    `{field: value | [values] | {"gte": number or time, …} | {"exists": bool} | {"not": any of these}}`, and
-    `{"and": [filters, …]}`, `{"or": [filters, …]}`, `{"not": filters}`, all beside and in one another.
+    `filters` is `{field: value | [values] | {"gte": number or time, …} | {"exists": bool} | {"not": any of these}}`, or
+    `{"and": [filters, …]}`, `{"or": [filters, …]}`, `{"not": filters}`, in any combination.
     """
     _measure(filters or {})
     return bounded(list(_all(filters or {}, ())))
 
 
 def _measure(filters: dict[str, Any]) -> None:
-    """Raises InvalidRequest if there is more in them than may be looked at on the event loop."""
+    """Raise InvalidRequest for filters too large to be parsed on the event loop."""
     parts = characters = 0
     left: list[Any] = [filters]
     while left:
@@ -75,7 +75,7 @@ def _measure(filters: dict[str, Any]) -> None:
         if parts > PARTS:
             raise InvalidRequest(
                 f"filters: more than {PARTS} names and values in all; {LISTED} values in lists, and {TERMS} conditions, "
-                "are the most: store what they have in common as a field",
+                "are the most: store what the documents have in common as a field",
                 details={"limit": PARTS},
             )
         left += inner
@@ -88,20 +88,21 @@ def _measure(filters: dict[str, Any]) -> None:
 
 
 def bounded(found: list[Condition]) -> list[Condition]:
-    """The conditions as given; raises InvalidRequest if they are too many."""
+    """Return the conditions unchanged; raises InvalidRequest if there are too many."""
     terms, listed = terms_of(found)
     if terms > TERMS:
         raise _too_many(terms)
     if listed > LISTED:
         raise InvalidRequest(
-            f"filters: {listed} values in lists, and {LISTED} are the most: store what they have in common as a field",
+            f"filters: {listed} values in lists, and {LISTED} are the most: store what the documents have in common as a "
+            "field",
             details={"limit": LISTED},
         )
     return found
 
 
 def terms_of(found: Iterable[Condition]) -> tuple[int, int]:
-    """How many conditions on fields there are, and how many values in their lists."""
+    """Count the conditions on fields, and the values in their lists."""
     terms = listed = 0
     waiting = list(found)
     while waiting:
@@ -124,7 +125,7 @@ def _all(filters: dict[str, Any], place: tuple[str, ...]) -> Iterator[Condition]
         elif key in ("and", "or"):
             if not isinstance(value, list) or not value:
                 raise _wrong(here, 'takes a list of filters, such as [{"year": 2026}, {"team": "hr"}]')
-            if len(value) > TERMS:  # before any objects are made of them
+            if len(value) > TERMS:  # refused before they are parsed
                 raise _too_many(len(value))
             parts = [_one(part, (*here, str(number))) for number, part in enumerate(value)]
             yield Combination("all" if key == "and" else "any", parts)
@@ -153,13 +154,13 @@ def _field(key: str, value: Any, place: tuple[str, ...]) -> Iterator[Condition]:
         case dict() if value:
             yield from _operators(key, dict(value), place)
         case None:
-            raise _wrong(place, "is null, which no field is: ask for {'exists': false}")
+            raise _wrong(place, "is null, and no field is null: ask for {'exists': false}")
         case _:
             raise _makes_no_sense(place)
 
 
 def _any_of(key: str, values: list[Any], place: tuple[str, ...]) -> Condition:
-    """A condition that a field is one of these texts, numbers and booleans."""
+    """Make a condition that a field has one of these values."""
     texts = list(dict.fromkeys(form for value in values if isinstance(value, str) for form in forms(value)))
     truths = list(dict.fromkeys(value for value in values if isinstance(value, bool)))
     numbers = [value for value in values if not isinstance(value, str | bool)]
@@ -172,7 +173,7 @@ def _any_of(key: str, values: list[Any], place: tuple[str, ...]) -> Condition:
 
 
 def forms(text: str) -> list[str]:
-    """A text in Unicode's composed and decomposed form: metadata are stored as given, in either."""
+    """Return a text as given, and in Unicode's composed and decomposed form: stored metadata may have any of these."""
     found = {text: None}
     if not text.isascii():
         found |= {unicodedata.normalize(form, text): None for form in ("NFC", "NFD")}
@@ -222,7 +223,7 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d.*)?", re.ASCII)
 
 
 def is_time(text: str) -> bool:
-    """Whether it is a date, or a date and time."""
+    """Return whether a text is a date, or a date and time."""
     try:
         return _moment("gte", text) is not None
     except (ValueError, OverflowError):
@@ -230,7 +231,10 @@ def is_time(text: str) -> bool:
 
 
 def _moment(name: str, bound: str) -> tuple[str, datetime]:
-    """A bound as a moment, in UTC where it tells no zone. A date stands for all of its day."""
+    """Return a bound's name and its time in UTC, which is also assumed if the text names no zone.
+
+    A date stands for its whole day, so the name may change: `lte` a day becomes `lt` the next.
+    """
     if not _TIME.fullmatch(bound):
         raise ValueError(bound)
     if len(bound) > len("2026-03-01"):
@@ -246,7 +250,7 @@ def _moment(name: str, bound: str) -> tuple[str, datetime]:
 
 def _too_many(terms: int) -> InvalidRequest:
     return InvalidRequest(
-        f"filters: {terms} conditions, and {TERMS} are the most: a list, {{field: [any of these]}}, counts as one",
+        f"filters: {terms} conditions, and {TERMS} are the most: {{field: [value, value, …]}} counts as one",
         details={"limit": TERMS},
     )
 
@@ -256,12 +260,12 @@ def _wrong(place: tuple[str, ...], reason: str) -> InvalidRequest:
 
 
 def _too_large(value: int, place: tuple[str, ...]) -> InvalidRequest:
-    return _wrong(place, f"{str(value)[:30]} is too large, 64 bits are the limit")
+    return _wrong(place, f"{str(value)[:30]} is too large: the limit is 64 bits")
 
 
 def _makes_no_sense(place: tuple[str, ...]) -> InvalidRequest:
     return _wrong(
         place,
         "takes a value, a list of values, bounds such as {'gte': 1, 'lt': 5} or {'gte': '2026-03-01'}, "
-        "{'exists': true}, or {'not': …} of these; for a field within a field, 'author.name', or 'authors[].name' in a list",
+        "{'exists': true}, or {'not': …} of these; a field within a field is 'author.name', or 'authors[].name' in a list",
     )

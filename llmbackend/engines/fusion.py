@@ -1,9 +1,9 @@
-"""Fusion of a search's dense and sparse lists, by their scores.
+"""Fuses a search's dense and sparse lists by their scores.
 
-Ranks would not tell that BM25's first is far ahead of its second, as it is where one passage alone has the code or the
-name that was asked for. Each list's scores are set between their mean minus and plus three deviations (distribution-based
-score fusion: Mazzeschi, 2023) and added; a passage that is not in a list has nothing from it. What is beyond three
-deviations stays beyond, so that a passage far ahead of all others stays ahead.
+Ranks would not show that BM25's first hit is far ahead of the second, as it is if only one passage has the requested code
+or name. Each list's scores are scaled so that mean ± 3 standard deviations become 0 … its weight (distribution-based score
+fusion: Mazzeschi, 2023), and added; a passage that is missing in a list gets 0 from it. Scores beyond three deviations are
+not clipped, so that a passage far ahead of all others stays ahead.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 
 def depth(top_k: int) -> int:
-    """How many of each list are fused for the `top_k` best: 50 of each find no more."""
+    """Return how many hits of each list are fused for the `top_k` best. For ten, fusing 50 finds no more than 30."""
     return max(30, 2 * top_k)
 
 
@@ -29,10 +29,10 @@ def best(
     ahead: Sequence[tuple[_Key, float]] = (),
     ahead_weight: float = 0.0,
 ) -> list[tuple[_Key, dict[str, float]]]:
-    """The `top_k` best, each with its scores, the last of which is what it is ordered by.
+    """Return the `top_k` best keys, each with its scores. They are ordered by the last score.
 
-    Of both lists that is `fused`, from 0 to about 1. `weight` is what the dense list counts beside the sparse one,
-    `ahead_weight` what a third one does: of what the judge has read ahead.
+    For both lists that is `fused`, from 0 to about 1. `weight` is that of the dense list, relative to the sparse list's 1;
+    `ahead_weight` that of a third list, `ahead`: what the judge has read ahead (knowledge/retrieval/ahead.py).
     """
     if len(lists) == 1:
         [(name, scored)] = lists.items()
@@ -67,12 +67,12 @@ def best(
 
 
 def _line(scores: Collection[float], share: float) -> tuple[float, float]:
-    """Factor and offset that map scores to 0 … `share`."""
+    """Return the factor and offset that map scores to 0 … `share`."""
     if not scores:
         return 0.0, 0.0
     mean = sum(scores) / len(scores)
     deviation = sqrt(sum([(score - mean) ** 2 for score in scores]) / len(scores))
-    if deviation <= 1e-6 * abs(mean):  # which only rounding tells apart
+    if deviation <= 1e-6 * abs(mean):  # the scores differ by rounding only
         return 0.0, share / 2
     slope = share / (6 * deviation)
     return slope, share / 2 - slope * mean

@@ -1,4 +1,4 @@
-"""Indexes of metadata fields: which a filter needs, and where in a point a field lies."""
+"""Indexes of metadata fields: which ones a filter needs, and which paths of a point a field may have."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Literal
 from .filters import PLACE, Combination, Condition, FieldCondition, forms
 
 FieldType = Literal["keyword", "integer", "float", "bool", "datetime"]
-"""What an indexed field holds: texts, whole numbers, numbers, booleans, moments."""
+"""The type of an index, by what its field holds: text, integers, numbers, booleans, or times."""
 
 Indexes = Mapping[str, FieldType]
-"""By field."""
+"""Types of indexes by field."""
 
 NO_INDEXES: Indexes = MappingProxyType({})
 
 INDEX_PLACES = 90
-"""Places in points that a collection's indexes may take. Qdrant Cloud allows 100, and ours take a few."""
+"""Most paths that a collection's indexes may take. Qdrant Cloud allows 100, of which our own fields take a few."""
 
 EXACT = 2**53
-"""The largest whole number up to which all are exact as float64."""
+"""Integers up to this are exact as float64."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _PART = re.compile(r'"([^"]*)"|(\[\d*\])|([^."\[\]]+)')
@@ -29,9 +29,9 @@ _STEP = re.compile(r"(.+?)((?:\[\d*\])*)")
 
 
 def places(field: str) -> list[str]:
-    """Where in a point a field that a filter names may be, as paths of Qdrant's.
+    """Return the paths (in Qdrant's syntax) at which a filter's field may be in a point.
 
-    `author.name` may be a field of that name, or the name of an author; `authors[].name` is that of one in a list.
+    `author.name` may be a field of that name, or the field `name` in `author`; `authors[].name` is one in a list.
     """
     found: list[str] = []
     for form in forms(field):
@@ -52,12 +52,12 @@ def _quoted(name: str) -> str:
 
 
 def parts(path: str) -> tuple[str, ...]:
-    """A path in parts, for comparison: Qdrant returns paths with fewer quotes than it was given."""
+    """Split a path into parts, for comparison: Qdrant returns paths with fewer quotes than it was given."""
     return tuple(quoted or inside or bare for quoted, inside, bare in _PART.findall(path))
 
 
 def steps(path: str) -> list[str | int | None]:
-    """A path's steps: a name, one of a list (its number), or each of it (None)."""
+    """Split a path into steps: a field's name, an item of a list (its number), or every item (None)."""
     found: list[str | int | None] = []
     for quoted, inside, bare in _PART.findall(path):
         if inside:
@@ -68,13 +68,13 @@ def steps(path: str) -> list[str | int | None]:
 
 
 def selector(path: str) -> str:
-    """The path of the outermost field of metadata, or of a place, that a path is in."""
+    """Return the path of the outermost field, of metadata or of a place, that contains this path."""
     field, name, *_ = _PART.findall(path)
     return f"{field[2]}.{_quoted(name[0] or name[2])}"
 
 
 def needed(conditions: Iterable[Condition]) -> dict[str, FieldType]:
-    """The index that each field of a filter needs: that of the field's first condition."""
+    """Map each field of a filter to the type of index that its first condition needs."""
     found: dict[str, FieldType] = {}
     anything: set[str] = set()
     waiting = list(conditions)
@@ -90,10 +90,10 @@ def needed(conditions: Iterable[Condition]) -> dict[str, FieldType]:
 
 
 def type_of(condition: FieldCondition) -> FieldType | None:
-    """The type of index that a condition is looked up in; None if any will do.
+    """Return the type of index that a condition needs; None if any will do.
 
-    One of whole numbers would hide all others from a later range, so it is needed only for those that are not exact as
-    float.
+    An integer index would hide other numbers from a later range, so it is only used for integers that are not exact as
+    floats.
     """
     if condition.times is not None:
         return "datetime"
@@ -110,12 +110,12 @@ def type_of(condition: FieldCondition) -> FieldType | None:
 
 
 def serves(kind: str | None, wanted: FieldType | None) -> bool:
-    """Whether an index of one type answers conditions that want another."""
+    """Return whether an index of type `kind` answers a condition that needs type `wanted`."""
     if wanted is None:
         return kind is not None
     return kind == wanted or (kind == "integer" and wanted == "float")
 
 
 def in_points(indexes: Indexes) -> dict[str, FieldType]:
-    """By the paths of the places that the fields may have."""
+    """Map every path that the fields may have to its type of index."""
     return {path: kind for field, kind in indexes.items() for path in places(field)}

@@ -1,8 +1,8 @@
-"""The seam to vector engines: what an index of chunks can do, in terms that belong to no engine.
+"""The interface of vector engines: `VectorEngine` makes and opens indexes, `VectorIndex` reads and writes one.
 
-A document's version is a set of points, one a chunk, and its head (chunk 0) is written last. A version without a head
-is removed when an index is opened after a crash, so that a document is wholly old or wholly new again. A point's id follows from collection, document,
-content hash and chunk number, so that writing again changes nothing.
+A version of a document is a set of points, one for each chunk. Its head (chunk 0) is written last, and a version without
+a head is removed when its index is opened after a crash, so a document is always entirely old or entirely new. A point's
+id is derived from collection, document, content hash and chunk number, so writing a version again changes nothing.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ LISTS: dict[Mode, list[List]] = {"dense": ["dense"], "sparse": ["sparse"], "hybr
 class Chunk:
     """A passage of one version of a document. `number` counts from 0 to `total` - 1.
 
-    `place` is where in its document it stands: `page`, from 1, and `headings`, the titles above it, outermost first,
-    where the document has such. Of short sections that one chunk joins, the titles below those are `sections`.
+    `place` tells where in the document it is, as far as the document has these: `page` (from 1), `headings` (the titles
+    above it, outermost first), and `sections` (the titles of the short sections that were joined into this chunk).
     """
 
     document_id: str
@@ -48,9 +48,9 @@ class Chunk:
     metadata: dict[str, Any] = field(default_factory=dict)
     place: dict[str, Any] = field(default_factory=dict)
     written: int = field(default=0, compare=False)
-    """When, in nanoseconds since 1970; 0 if it is not stored yet."""
+    """When it was stored, in nanoseconds since 1970; 0 if it is not stored yet."""
     superseded: bool = field(default=False, compare=False)
-    """Whether another version of its document has taken its place, and it will be gone soon."""
+    """Whether a newer version has replaced it, so that it will be deleted soon."""
 
     @property
     def headings(self) -> list[str]:
@@ -59,12 +59,12 @@ class Chunk:
 
     @property
     def in_context(self) -> str:
-        """The text below the headings it stands under, its words in one piece: what is embedded."""
+        """What is embedded: the text below its headings, with words that were hyphenated at line ends joined."""
         return legible(self.below_headings)
 
     @property
     def words(self) -> str:
-        """The same for a search by words."""
+        """What is searched by words: as `in_context`, with the parts of hyphenated words added."""
         return with_parts(self.below_headings)
 
     @property
@@ -81,13 +81,13 @@ def point_id(namespace: uuid.UUID, document_id: str, content_hash: str, number: 
 
 
 class Found(NamedTuple):
-    """A chunk that a search found; a higher score is better."""
+    """A search hit; a higher score is better."""
 
     chunk: Chunk
     score: float
-    """The last of its `scores`."""
+    """What hits are ordered by: the last of `scores`."""
     scores: dict[str, float]
-    """`dense` (cosine), `sparse` (BM25), `weight` (of the first beside the second), `fused`: what there is."""
+    """`dense` (cosine), `sparse` (BM25), `weight` (of dense relative to sparse) and `fused`, as far as they apply."""
 
     @classmethod
     def of(cls, chunk: Chunk, scores: dict[str, float]) -> Found:
@@ -95,14 +95,12 @@ class Found(NamedTuple):
 
 
 TRIES = 3
-"""How often to search when hits are gone or superseded by the time they are read: their documents were replaced
+"""How often to search if hits are deleted or superseded before they are read, because their documents were replaced
 meanwhile."""
 
 
 def one_version(chunks: Mapping[_Key, Chunk]) -> dict[_Key, Chunk]:
-    """The chunks of one version of each document: while one is being replaced, of the old version until it is
-    superseded.
-    """
+    """Keep one version of each document: of several, the oldest that is not superseded."""
     shown: dict[str, Chunk] = {}
     several = False
     for chunk in chunks.values():
@@ -121,18 +119,18 @@ def _order(chunk: Chunk) -> tuple[bool, int]:
 
 
 Scored = tuple[uuid.UUID, float]
-"""A point that a search found, and its score; a higher one is better."""
+"""A point's id and its score; a higher score is better."""
 
 
 class Page(NamedTuple):
-    """Chunks, or heads of documents, in a stable order, and where the next page starts (None after the last)."""
+    """A page of chunks, or of documents' heads, in a stable order. `cursor` asks for the next page; None after the last."""
 
     heads: list[Chunk]
     cursor: str | None
 
 
 class Stored(NamedTuple):
-    """Chunks with their dense vectors, in no order, and where the next page starts (None after the last)."""
+    """A page of chunks in no order. `vectors` has a row for each; `cursor` asks for the next page, None after the last."""
 
     chunks: list[Chunk]
     vectors: NDArray[np.float32]
@@ -140,21 +138,21 @@ class Stored(NamedTuple):
 
 
 def gone(error: LLMBackendError) -> bool:
-    """Whether the error says that an index does not exist: another process may have removed it."""
+    """Whether the error says that the index does not exist (any more): another process may have removed it."""
     return error.details.get("gone") is True
 
 
 def damaged(error: LLMBackendError) -> bool:
-    """Whether the error says that an index is unreadable or has failed inside."""
+    """Whether the error says that the index is unreadable or corrupt."""
     return error.details.get("damaged") is True
 
 
 def fitting(
     rows: Sequence[NDArray[np.float32] | list[float]], dimension: int, named: Callable[[int], str]
 ) -> NDArray[np.float32]:
-    """Vectors from elsewhere as a block; raises InvalidRequest for one that cannot be stored, and found again.
+    """Turn a caller's vectors into an array of shape (rows, dimension).
 
-    Tells which by its name, for it is not among our own.
+    Raises InvalidRequest for a row that cannot be stored or searched. The message names it by `named(row number)`.
     """
     import numpy as np
 
@@ -176,66 +174,64 @@ def fitting(
 
 
 MAX_NORM = 1e18
-"""Length of a vector that can be scaled to 1 in float32, where its square would be infinite beyond."""
+"""The longest vector that can be scaled to length 1: the squares of longer ones overflow float32."""
 
 
 class Ids(NamedTuple):
-    """Chunks' points with the documents that they are of, in no order, and where the next page starts (None after the last)."""
+    """A page of point ids, each with its document's id, in no order. `cursor` asks for the next page; None after the last."""
 
     documents: dict[uuid.UUID, str]
     cursor: str | None
 
 
 class VectorIndex(Protocol):
-    """One collection's chunks in a vector engine. Methods block and may be called from any thread, in `threads`:
+    """An open index: one collection's chunks in a vector engine.
 
         index = engine.open(physical)
-        index.upsert(chunks, vectors)                  # a row of float32 a chunk, of the collection's dimension
-        index.flush()                                  # until then, a power cut may lose it
+        index.upsert(chunks, vectors)                  # float32, shape (chunks, dimension)
+        index.flush()                                  # a power cut before this may lose the write
         index.search("reset button", vector, mode="hybrid", top_k=5)
-        index.close()                                  # by who opened it, when no call is under way
+        index.close()                                  # by whoever opened it, when no call is running
 
-    Each raises BackendError: `damaged` is true of it where the index cannot be read, `gone` where it is no more. Any number of
-    reads may be under way, beside one write.
+    Methods block; call them in `threads`. Any number of reads may run at once, beside one write. Every method may raise
+    BackendError: `damaged(error)` is true if the index cannot be read, `gone(error)` if it does not exist any more.
     """
 
     @property
     def threads(self) -> Threads:
-        """The threads that its calls run in."""
+        """The threads to call its methods in."""
 
     def at_once(self, text: str, top_k: int, conditions: Sequence[Condition]) -> bool:
-        """Whether such a search is best run on the event loop: in a thread, it would hold the interpreter's lock all
-        the same.
-        """
+        """Return whether to run such a search on the event loop, because a thread would only add to its time."""
 
     def require_room(self, characters: int) -> None:
-        """Raises InsufficientStorage where chunks with so much text could not be written: before they are embedded."""
+        """Raise InsufficientStorage if chunks with so much text do not fit. Called before they are embedded."""
 
     def upsert(self, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> None:
-        """Write chunks with their dense vectors, of shape (chunks, dimension); BM25 vectors are the index's business.
+        """Write chunks with their dense vectors, of shape (chunks, dimension). The index makes the BM25 vectors itself.
 
-        Those that are there already, by their points' ids, are written again. Raises InsufficientStorage.
+        Chunks that are already stored are overwritten. Raises InsufficientStorage.
         """
 
     def stored(self, versions: Sequence[tuple[str, str]]) -> set[str]:
-        """Of `(document id, content hash)` pairs, the ids of those stored whole."""
+        """Return the document ids of those `(document id, content hash)` pairs that are stored completely."""
 
     def known(self, document_ids: Sequence[str]) -> dict[str, set[str]]:
-        """Of these documents those that are there, each with its versions' content hashes: while it is replaced, it has two."""
+        """Map each of these documents that exists to its content hashes; it has two while it is being replaced."""
 
     def keep_only(self, versions: Sequence[tuple[str, str]], older: Collection[str] | None = None) -> None:
-        """Of these documents, which were just written, remove every version but the one named.
+        """Remove all other versions of these documents, after `upsert` has written the given ones.
 
-        `older` are those that were there before, if that is known. Others may be reading them: where finding and reading are not one, they
-        go a little later, and are passed over. Where other processes may write the same documents at the same moment,
-        the version that was written last stays, whoever comes last to this.
+        `older` are the ids of the documents that existed before; None if that is not known. An engine that finds and
+        reads points in two steps marks old versions as superseded first, and deletes them a little later, when no search
+        needs them. If several processes write a document at the same moment, the version written last stays.
         """
 
     def discard(self, versions: Sequence[tuple[str, str]]) -> None:
         """Remove these versions."""
 
     def delete(self, document_ids: Sequence[str]) -> int:
-        """Remove documents; returns how many there were."""
+        """Remove documents, and return how many of them existed."""
 
     def search(
         self,
@@ -247,9 +243,10 @@ class VectorIndex(Protocol):
         conditions: Sequence[Condition] = (),
         weight: float = 1.0,
     ) -> list[Found]:
-        """The best chunks for a query, best first. `vector` may be None in sparse mode only.
+        """Return the `top_k` best chunks that fit all conditions, best first.
 
-        `weight` is what the dense list counts beside the sparse one.
+        `vector`, of shape (dimension,), may be None in sparse mode only. `weight` is that of the dense list, relative
+        to the sparse list's 1.
         """
 
     def lists(
@@ -262,16 +259,19 @@ class VectorIndex(Protocol):
         *,
         current: bool = False,
     ) -> dict[List, list[Scored]]:
-        """Of each of these lists the first points: those of several indexes become one before they are fused.
+        """Return the `limit` best points of each list, best first, unfused: the lists of several collections are merged.
 
-        Superseded ones, of which there are few and seldom, may be among them unless only the `current` are asked for.
+        A few superseded points may be among them, unless `current` is true.
         """
 
     def chunks(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Chunk]:
-        """Of these points, those that are there."""
+        """Return the chunks of these points; points that do not exist are left out."""
 
     def documents(self, limit: int, cursor: str | None) -> Page:
-        """Heads, a page at a time: each that is there all the time at least once, and again if it is written meanwhile."""
+        """Return a page of documents' heads.
+
+        Over all pages, each document that exists throughout comes at least once, and again if it is written meanwhile.
+        """
 
     def passages(
         self,
@@ -280,45 +280,49 @@ class VectorIndex(Protocol):
         document_ids: Sequence[str] | None = None,
         conditions: Sequence[Condition] = (),
     ) -> Page:
-        """Chunks without their vectors: all, those of these documents, those that fit the conditions."""
+        """Return a page of chunks without vectors: all, or those of these documents that fit the conditions."""
 
     def read(self, limit: int, cursor: str | None, document_ids: Sequence[str] | None = None) -> Stored:
-        """Everything, or of these documents everything, a page at a time."""
+        """Return a page of chunks with their vectors: all, or those of these documents."""
 
-    def ids(self, limit: int, cursor: str | None, conditions: Sequence[Condition] = ()) -> Ids: ...
+    def ids(self, limit: int, cursor: str | None, conditions: Sequence[Condition] = ()) -> Ids:
+        """Return a page of the ids of the points that fit the conditions."""
 
     def there(self, ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
-        """Which of these points there are."""
+        """Return which of these points exist."""
 
     def count(self) -> tuple[int, int]:
-        """How many documents and how many chunks."""
+        """Return the numbers of documents and chunks."""
 
     def lacks(self, indexes: Indexes) -> bool:
-        """Whether any of these indexes of metadata fields is missing."""
+        """Return whether any of these indexes of metadata fields is missing."""
 
     def prepare(self, fields: Indexes, declared: Indexes) -> None:
-        """Called before a search by fields that are not declared: what it cannot do without an index of gets one, if there is room."""
+        """Prepare a search that filters by fields outside `declared`.
+
+        An engine that cannot filter by a field without an index makes one, if there is room.
+        """
 
     def set_indexes(self, changes: Mapping[str, FieldType | None], declared: Indexes) -> None:
-        """Make, change or (None) remove indexes of metadata fields; where that takes long they come with a rebuild.
+        """Make, change or (None) remove indexes of metadata fields. An engine where that takes long waits for a rebuild.
 
-        They are all `declared` then: of others, some may have to go.
+        `declared` are all indexes as they are after the change; indexes of other fields may be removed to make room.
         """
 
     def take_over(self, other: VectorIndex) -> None:
-        """Called when this has replaced another index with the same chunks, whose caches it may take over."""
+        """Take over the caches of an index with the same chunks, which this one has replaced."""
 
     def flush(self) -> None:
         """Make everything written so far survive a power cut."""
 
     def close(self) -> None:
-        """Flush and release files and threads; not to be used afterwards."""
+        """Flush, and release files and threads. The index cannot be used afterwards."""
 
 
 class Physical(NamedTuple):
-    """A physical collection: what it is called in its engine, and what opening it takes.
+    """A physical collection: its name in the engine (`id`), and what is needed to open it.
 
-    Points' ids follow from `namespace`, which stays when a collection moves to another physical one.
+    Point ids are derived from `namespace`, which stays the same when a collection moves to another physical one.
     """
 
     id: str
@@ -327,36 +331,38 @@ class Physical(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What an index is made with."""
+    """What a new index is made with."""
 
     dimension: int
     indexes: Indexes = NO_INDEXES
-    """Of metadata fields."""
+    """Indexes of metadata fields."""
     options: Mapping[str, Any] = MappingProxyType({})
-    """Of the engine."""
+    """Options of the engine."""
 
 
 class VectorEngine(Protocol):
-    """Where indexes are kept. Methods block and may be called from any thread."""
+    """Makes, opens and removes indexes. Methods block; call them in `threads`. They raise BackendError."""
 
     name: str
     shared: bool
     """Whether other processes may write to its indexes."""
     threads: Threads
-    """The threads that its calls, and those of its indexes, run in."""
+    """The threads to call its methods in, and those of its indexes."""
     options: Mapping[str, Any] | None
-    """What its indexes are made with unless other options are given; None if it takes no options."""
+    """Default options of new indexes; None if the engine takes no options."""
 
     def create(self, physical_id: str, layout: Layout) -> None:
         """Make an empty index."""
 
     def open(self, physical: Physical, *, repair: bool = True) -> VectorIndex:
-        """An index that is there, repaired if need be; raises BackendError, of which `gone` is true, if it is not. It has one user at a time.
+        """Open an index, and repair it after a crash. Raises BackendError, of which `gone` is true, if it does not exist.
 
-        One that is half filled with parts of documents is not to be repaired: they would go.
+        Whoever opens an index closes it; it must not be open twice in a process. Pass `repair=False` for an unfinished
+        index, to which the rest of its documents is still to be written: a repair would remove incomplete documents.
         """
 
     def drop(self, physical_id: str) -> None:
-        """Remove an index that nobody has open; nothing happens if there is none."""
+        """Remove an index that nobody has open. Does nothing if it does not exist."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close connections, after all indexes are closed."""

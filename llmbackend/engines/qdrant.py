@@ -1,6 +1,6 @@
-"""What Qdrant's two engines have in common: how chunks lie in points, what conditions and versions are as filters.
+"""What both Qdrant engines share: how chunks are stored in points, and conditions and versions as filters.
 
-An engine adds how points are written and asked for, in its own library's terms.
+Subclasses write and query points by their own library.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ HNSW_M, HNSW_EF_CONSTRUCT = 16, 128
 
 
 NAMED_AT_ONCE = 256
-"""Documents in one call: Edge holds the interpreter's lock during each."""
+"""Most documents that one call names: Edge holds the interpreter's lock during each call."""
 
 READ_AT_ONCE = 256
 PAGE_BYTES = 4 * 2**20
-"""Characters of a page, about: it is written as one piece of JSON."""
+"""Bytes of a page's texts and vectors, about: a page is serialized as one piece of JSON."""
 
 Dense: TypeAlias = "NDArray[np.float32]"
 
@@ -70,13 +70,13 @@ class Point(NamedTuple):
 
 
 class QdrantIndex(ABC):
-    """A VectorIndex in Qdrant's points. `in_use` is a file that is there while the index is open.
+    """A VectorIndex of Qdrant points. The file `in_use` exists while the index is open.
 
-    Where several processes write to one, each is a `writer` of its own.
+    If several processes write to an index, `writer` identifies this one.
     """
 
     _walked_at_once = 1000
-    """Records that a walk through all of them reads at a time."""
+    """Records that `_every` reads at a time."""
 
     def __init__(self, physical: Physical, syntax: Syntax, in_use: Path, writer: str = "") -> None:
         self._namespace = physical.namespace
@@ -85,24 +85,24 @@ class QdrantIndex(ABC):
         self._in_use = in_use
         self._writer = writer
         self._ahead: dict[str, int] = {}
-        """The newest time of writing seen: another clock may be ahead of ours, or ours was set back."""
+        """Times of writing that are ahead of our clock, by document: another clock may be fast, or ours was set back."""
         self._indexed: dict[tuple[str, ...], str] = {}
         """The type of index that each path of a point has."""
 
     @cached_property
     def _encoder(self) -> Encoder:
-        """Looked up when needed, so that an index of an unknown sparse model can still be read, and reindexed."""
+        """Looked up when needed, so that an index with an unknown sparse model can still be read and reindexed."""
         return encoder(self._sparse_model)
 
     def _begin(self, repair: bool) -> None:
-        """Called when the engine is ready. A file found then means that the last process was killed."""
+        """Called by subclasses when points can be read. If the `in_use` file exists, the last process was killed."""
         self._learn_indexes()
         self._index_own_fields()
         if repair and self._in_use.exists():
             self._repair()
         self._in_use.touch()
 
-    # What an engine adds. Records have `id`, `payload` and `vector`; those found also a `score`.
+    # What a subclass implements. Records have `id`, `payload` and `vector`; search hits also have a `score`.
 
     def at_once(self, text: str, top_k: int, conditions: Sequence[Condition]) -> bool:
         return False
@@ -115,13 +115,13 @@ class QdrantIndex(ABC):
 
     @abstractmethod
     def _there(self, ids: list[uuid.UUID]) -> list[uuid.UUID]:
-        """Which of these points there are."""
+        """Return which of these points exist."""
 
     @abstractmethod
     def _scroll(
         self, where: Any, limit: int, offset: Any, payload: bool | list[str], vectors: bool = False
     ) -> tuple[Sequence[Any], Any]:
-        """Records in a stable order, and the next page's offset."""
+        """Return records in a stable order, and the next page's offset (None after the last)."""
 
     @abstractmethod
     def _count(self, where: Any = None) -> int: ...
@@ -130,26 +130,26 @@ class QdrantIndex(ABC):
     def _delete(self, where: Any) -> None: ...
 
     def _gone(self) -> list[Any]:
-        """Conditions that a point is superseded."""
+        """Return conditions that match superseded points."""
         return []
 
     @abstractmethod
     def _nearest(
         self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, conditions: Sequence[Condition]
     ) -> list[list[Scored]]:
-        """The nearest to each vector, best first; `where` has the conditions in the engine's terms."""
+        """Return the points nearest to each vector, best first. `where` is `conditions` as the engine's own filter."""
 
     @abstractmethod
     def _payloads(self, ids: list[uuid.UUID]) -> list[tuple[uuid.UUID, dict[str, Any]]]:
-        """Those of these points that there are."""
+        """Return ids and payloads of those of these points that exist."""
 
     @abstractmethod
     def _learn_indexes(self) -> None:
-        """See which there are."""
+        """Read which fields are indexed into `_indexed`."""
 
     @abstractmethod
     def _index_own_fields(self) -> None:
-        """Those that our own filters ask for, where a collection made by an earlier version lacks some."""
+        """Index the fields of our own filters in collections of earlier versions that lack some."""
 
     @abstractmethod
     def prepare(self, fields: Indexes, declared: Indexes) -> None: ...
@@ -248,7 +248,7 @@ class QdrantIndex(ABC):
             chunks = one_version(self.chunks([point for point, _ in best]))
             if len(chunks) == len(best) and not any(chunk.superseded for chunk in chunks.values()):
                 break
-        # Hashing a UUID takes long: each is looked up once.
+        # Hashing a UUID is slow: each is looked up once.
         return [Found.of(chunk, scores) for point, scores in best if (chunk := chunks.get(point))]
 
     def lists(
@@ -280,9 +280,9 @@ class QdrantIndex(ABC):
         return {point: chunk_of(payload) for point, payload in self._payloads(list(ids))}
 
     def documents(self, limit: int, cursor: str | None) -> Page:
-        """Heads in the order of their points' ids, then those written since the listing began.
+        """Return heads in the order of their ids, then those written since the listing began.
 
-        A document that is replaced meanwhile gets another head, which may come before those that are listed already.
+        A document that is replaced meanwhile gets a new head, whose id may be before the current page.
         """
         since, late, start = _listing(cursor)
         chunks: list[Chunk] = []
@@ -327,7 +327,7 @@ class QdrantIndex(ABC):
     def _read(
         self, where: Any, limit: int, cursor: str | None, *, vectors: bool = False
     ) -> tuple[list[Chunk], list[NDArray[np.float32]], str | None]:
-        """Chunks and their vectors, if these are wanted, as many as a page may have, and where the next one starts."""
+        """Return a page's chunks, their vectors (empty without `vectors`), and the next page's cursor."""
         import numpy as np
 
         chunks: list[Chunk] = []
@@ -372,9 +372,9 @@ class QdrantIndex(ABC):
         self._in_use.unlink(missing_ok=True)
 
     def _repair(self) -> None:
-        """After a kill: of each document keep the newest version that has its head.
+        """After a kill, keep the newest version of each document that has a head.
 
-        Of those without, this process's go; others may be written at this moment.
+        Of the versions without a head, only this process's are removed: other processes may still be writing theirs.
         """
         newest: dict[str, tuple[int, str]] = {}
         every: set[tuple[str, str]] = set()
@@ -405,12 +405,12 @@ class QdrantIndex(ABC):
             except InvalidRequest as error:
                 if len(some) == 1 or not error.details.get("strict"):
                     raise
-                # The server takes fewer than thought.
+                # The server's limit is lower than we knew.
                 waiting[:0] = self._portions(some, len(some) // 2)
 
     @property
     def _named_at_once(self) -> int:
-        """Documents that a filter may name."""
+        """Most documents that a filter may name."""
         return NAMED_AT_ONCE
 
     def _every(self, payload: list[str]) -> Iterator[dict[str, Any]]:
@@ -444,7 +444,7 @@ class QdrantIndex(ABC):
         return self._syntax.any_of("document_id", list(document_ids))
 
     def _these(self, versions: Sequence[tuple[str, str]]) -> list[Any]:
-        """Conditions that a point is of one of these versions: pairs, for two documents may have equal content."""
+        """Return a condition for each version. It names the document too, because two may have the same content hash."""
         return [
             self._syntax.group(must=[self._of([name]), self._syntax.equals("hash", digest)])
             for name, digest in versions
@@ -462,7 +462,7 @@ def _of_one_version(chunks: Sequence[Chunk]) -> list[Chunk]:
 
 
 def _listing(cursor: str | None) -> tuple[int, bool, str | None]:
-    """When a listing began, whether it has come to what was written since, and where it goes on."""
+    """Parse a cursor: when the listing began, whether it lists what was written since, and where it continues."""
     if cursor is None:
         return time.time_ns(), False, None
     if not (found := _CURSOR.fullmatch(cursor)):
@@ -471,7 +471,7 @@ def _listing(cursor: str | None) -> tuple[int, bool, str | None]:
 
 
 def _no_cursor() -> InvalidRequest:
-    return InvalidRequest("cursor: not one that an earlier page gave")
+    return InvalidRequest("cursor: this is not a cursor that an earlier page returned")
 
 
 def _offset(cursor: str | None) -> uuid.UUID | None:

@@ -1,4 +1,4 @@
-"""Calls to a Qdrant server or cluster: clients, retries, and errors translated into ours."""
+"""Calls a Qdrant server or cluster: clients, retries, and the translation of errors into ours."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..errors import BackendError, BackendTimeout, LLMBackendError, Overloaded
 from .qdrant_refusals import refusal
 
 CONNECTING = 10.0
-"""Seconds to wait for a server that has never answered: the URL may be wrong."""
+"""Seconds to wait for a server that has never answered, because the URL may be wrong."""
 
 Result = TypeVar("Result")
 Ask = Callable[[Any], Result]
 
 
 class Connection:
-    """To one URL, or to several of a cluster, with commas between: those that answer are asked.
+    """Calls a server at one URL, or a cluster at several, separated by commas; if one does not answer, the next is called.
 
-    Nothing is asked of the server before it is needed, so that it may be away when this starts.
+    The server is not called before it is needed, so it may be down when this is made.
     """
 
     def __init__(self, url: str, api_key: str | None, timeout: float, client: Any = None) -> None:
@@ -34,7 +34,7 @@ class Connection:
         self._client = client
         self._clients: dict[str, Any] = {}
         self._asked = 0
-        """Which of the URLs is asked."""
+        """The index of the current URL, modulo their number."""
         self._answered = False
         self._connecting = threading.Lock()
 
@@ -56,9 +56,9 @@ class Connection:
             return self._clients[url]
 
     def ask(self, ask: Ask[Result], *, again: bool = True) -> Result:
-        """What `ask` gets from the client, tried `again` while that may help, for as long as the time-out.
+        """Call `ask(client)` and return its result; with `again`, retry while that may help, within the timeout.
 
-        What is written may be written twice, which changes nothing. Raises what `translated` does.
+        A write may be sent twice, which changes nothing. Raises our errors, translated from the client's.
         """
         seconds = self._timeout if self._answered else min(CONNECTING, self._timeout)
         patience = Patience(time.monotonic() + seconds)
@@ -89,9 +89,7 @@ class Connection:
 
     @contextmanager
     def _translated(self, url: str) -> Iterator[None]:
-        """Translate qdrant-client's exceptions into ours, the one place that does; `passing` ones may succeed when
-        tried again.
-        """
+        """Translate qdrant-client's exceptions into ours. Those with `passing` in their details are worth a retry."""
         import httpx
         from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
         from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
@@ -105,7 +103,7 @@ class Connection:
             raise
         except ResourceExhaustedResponse as error:
             raise Overloaded(
-                f"{where} has too much to do: {error}",
+                f"{where} is overloaded: {error}",
                 details={**for_now, "retry_after": error.retry_after_s},
             ) from error
         except UnexpectedResponse as error:
@@ -121,14 +119,14 @@ class Connection:
                 ) from error
             if isinstance(error.source, httpx.TransportError):
                 raise BackendError(
-                    f"{where} cannot be reached ({type(error.source).__name__}): is it running there?",
+                    f"{where} cannot be reached ({type(error.source).__name__}): is it running?",
                     details=for_now,
                 ) from error
             raise BackendError(
-                f"{where} gave an answer that does not fit ({type(error.source).__name__}): is this the right URL?",
+                f"{where} sent a reply that is not Qdrant's ({type(error.source).__name__}): is this the right URL?",
                 details=about,
             ) from error
         except QdrantException as error:  # a Retry-After that the client cannot read
-            raise Overloaded(f"{where} has too much to do", details=for_now) from error
-        except Exception as error:  # what the client finds wrong before it asks
+            raise Overloaded(f"{where} is overloaded", details=for_now) from error
+        except Exception as error:  # what the client refuses before it calls the server
             raise BackendError(f"{where}: {error}", details=about) from error

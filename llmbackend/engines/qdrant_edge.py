@@ -1,8 +1,8 @@
-"""The embedded vector engine: Qdrant Edge, one shard (a folder) a collection, in this process.
+"""The embedded vector engine: Qdrant Edge in this process, with a shard (a folder) for each collection.
 
-Its calls hold the interpreter's lock. Updates are kept small; what takes long runs in a process of its own
-(edge_build.py): building indexes, and making a shard quick to open. Room on the disk is checked before each write
-(disk.py): on a full disk, the engine kills the process.
+Its calls hold the interpreter's lock, so updates are small, and long work (building indexes, making a shard quick to
+open) runs in a separate process (edge_build.py). Free space is checked before each write (disk.py), because on a full
+disk the engine kills the process.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WRITE_BATCH = 32
-IN_USE = "in-use"  # a file in an open shard's folder
+IN_USE = "in-use"  # a file that is in the folder of an open shard
 
 SLOW_TO_OPEN = 10_000
-"""Chunks to be read when a shard is opened, in 10 microseconds each: those outside built segments, which are mapped from
-the disk, and all of them where a kill left it, for the repair."""
-_OF_CHUNK = 21  # bytes in the file that has a segment's ids
+"""If opening would read more chunks than this, at 10 µs each, the shard is first made quick to open. Opening reads the
+chunks outside built segments (those are mapped from the disk); a repair after a kill reads all."""
+_OF_CHUNK = 21  # bytes that a chunk takes in the file of a segment's ids
 
 Build = Literal["indexes", "graph", "segments", "repair"]
-"""What a process of its own makes: the indexes of fields; those and the graph for approximate search; those and segments
-that are opened in no time, without a graph; or nothing. The last two repair what a kill left."""
+"""What edge_build.py makes: "indexes" of fields; "graph": these and the graph for approximate search; "segments": the
+indexes, and segments that open fast, without a graph; "repair": nothing new. All repair what a kill left."""
 
-# Bytes, as measured and rounded up: files have holes, which are filled as they are written to, and on tmpfs as they are
-# read.
+# Bytes of disk space, measured and rounded up. Files have holes, which take space once they are written to, or on tmpfs
+# once they are read.
 MAKING = 16 * 2**20
 UPDATE = 4 * 2**20
-"""Of any update, beside its points: files that grow by a whole megabyte."""
+"""What an update takes beside its points: files grow by whole megabytes."""
 READ_TO_OPEN = ("segments/*/payload_index/**/*", f"segments/*/vector_storage-{DENSE}/**/*.mmap")
 
 
@@ -72,7 +72,7 @@ class QdrantEdge:
     options: Mapping[str, Any] | None = None
 
     def __init__(self, folder: Path, disk: Disk | None = None) -> None:
-        """`disk` is the one that the folder, which may not be there yet, will be on."""
+        """`disk` is the disk that the folder is on, or will be: it need not exist yet."""
         self._folder = folder
         self._disk = disk or Disk(folder, 0)
 
@@ -95,9 +95,9 @@ class QdrantEdge:
         return self._folder / physical_id
 
     def to_open_quickly(self, physical_id: str, *, graph: bool) -> Build | None:
-        """What to have done to an index, if opening it would hold up everything else in this process.
+        """Return what edge_build.py must do first, if opening the index would block this process for long; else None.
 
-        One that has a graph keeps it, and opening takes as long as it takes.
+        An index with a `graph` is not built anew without it, however long opening takes.
         """
         ids = [
             (file.name.startswith("mutable"), file.stat().st_size // _OF_CHUNK)
@@ -109,17 +109,19 @@ class QdrantEdge:
         return "repair" if killed and sum(chunks for _, chunks in ids) > SLOW_TO_OPEN else None
 
     def copy(self, physical_id: str, copy_id: str, *, is_open: bool) -> None:
-        """Copy an index that nobody writes to: one that is open and flushed, or a closed one, as it was left."""
+        """Copy an index that nobody writes to: an open one that is flushed, or a closed one as it was left."""
 
         with self._disk.writing(2 * self._size(physical_id)), translated(self._folder):
-            # Twice the size, for the graph's builder writes everything anew.
-            # With the log, though a flush has put all of it into the segments: it numbers what is written, and
-            # segments pass over what has a smaller number than they have seen.
-            mark = shutil.ignore_patterns(IN_USE) if is_open else None  # else it tells of a kill
+            # Twice the size, because building a graph writes everything anew.
+            # The log is copied too, although a flush has moved its content into segments: it continues the numbers of
+            # writes, and segments skip writes with a number that they have already seen.
+            mark = (
+                shutil.ignore_patterns(IN_USE) if is_open else None
+            )  # of a closed index, it tells of a kill
             shutil.copytree(self.folder(physical_id), self.folder(copy_id), ignore=mark)
 
     def _size(self, physical_id: str) -> int:
-        """Bytes of an index's files, holes included: a copy has none."""
+        """Return the bytes of an index's files, including holes, which a copy does not have."""
         return sum(file.stat().st_size for file in self.folder(physical_id).rglob("*"))
 
     def close(self) -> None:
@@ -127,15 +129,14 @@ class QdrantEdge:
 
 
 AT_ONCE, AT_ONCE_CHARACTERS = 64, 2_000
-"""Hits and characters of a search that runs on the event loop: handing it to a thread would add a quarter to its
-time."""
+"""Most hits and characters of a search that runs on the event loop: in a thread, it would take a quarter longer."""
 
 
 class EdgeIndex(QdrantIndex):
-    """A VectorIndex in a folder. The folder belongs to one process at a time."""
+    """A VectorIndex in a folder, which belongs to one process at a time."""
 
     threads = threads.engine
-    _walked_at_once = 64  # half a millisecond, in which the interpreter's lock is held
+    _walked_at_once = 64  # holds the interpreter's lock for half a millisecond
 
     def __init__(
         self,
@@ -150,7 +151,7 @@ class EdgeIndex(QdrantIndex):
         self._flushing = threading.Lock()
         self._unflushed = True
         self._changed = 0
-        """The time of the last change; no other process has the folder."""
+        """The time of the last change, in nanoseconds; no other process changes the folder."""
         physical = physical or Physical(folder.name, uuid.UUID(folder.name), BM25)
         with translated(folder, opening=True):
             import qdrant_edge
@@ -169,7 +170,7 @@ class EdgeIndex(QdrantIndex):
 
     @staticmethod
     def create(folder: Path, dimension: int, indexes: Indexes = NO_INDEXES) -> None:
-        """Make an empty shard in a folder that is not there yet."""
+        """Make an empty shard in a folder that does not exist yet."""
         with translated(folder):
             import qdrant_edge as edge
 
@@ -180,7 +181,7 @@ class EdgeIndex(QdrantIndex):
             shard.close()
 
     def at_once(self, text: str, top_k: int, conditions: Sequence[Condition]) -> bool:
-        """Edge holds the interpreter's lock while it searches; what comes before and after is short in short searches."""
+        """True for short searches: Edge holds the interpreter's lock anyway, and the work around its call is short."""
         return not conditions and top_k <= AT_ONCE and len(text) <= AT_ONCE_CHARACTERS
 
     def require_room(self, characters: int) -> None:
@@ -269,7 +270,7 @@ class EdgeIndex(QdrantIndex):
         weight: float = 1.0,
     ) -> list[Found]:
         if mode != "hybrid" and not conditions and top_k <= LEAST_BATCH:
-            # Of one list, these are the hits: asking for their payloads by their ids would take longer.
+            # With one list, these are the hits: reading their payloads in a second call would take longer.
             given = self._vector(mode, text, vector)
             [found] = self._queried([self._nearest_to(given)], top_k, payload=True)
             hits = [Found(chunk_of(one.payload), one.score, {mode: one.score}) for one in found]
@@ -278,7 +279,7 @@ class EdgeIndex(QdrantIndex):
         return super().search(text, vector, mode=mode, top_k=top_k, conditions=conditions, weight=weight)
 
     def about(self) -> int:
-        """How many chunks there are, without looking at each."""
+        """Return the number of chunks, without looking at each."""
         with translated(self.folder):
             return int(self._shard.count(self._edge.CountRequest(exact=False)))
 
@@ -302,12 +303,12 @@ class EdgeIndex(QdrantIndex):
         return edge.Query.Nearest(vector.data, using=DENSE)
 
     def ids_of(self, where: Any, limit: int) -> list[uuid.UUID]:
-        """The first points that fit."""
+        """Return the first `limit` points that fit."""
         records, _ = self._scroll(where, limit, None, False)
         return [record.id for record in records]
 
     def pages(self, payload: list[str], size: int) -> Iterator[Sequence[Any]]:
-        """All records, with these parts of their payloads."""
+        """Yield all records in pages, with these fields of their payloads."""
         offset: Any = None
         while True:
             page, offset = self._scroll(None, size, offset, payload)
@@ -321,13 +322,13 @@ class EdgeIndex(QdrantIndex):
         self._indexed = {parts(path): kind_of(index) for path, index in schema.items()}
 
     def _index_own_fields(self) -> None:
-        """All have had them from the first."""
+        """Nothing to do: every shard is made with them."""
 
     def set_indexes(self, changes: Mapping[str, FieldType | None], declared: Indexes) -> None:
-        """Indexes are built with a rebuild (edge_build.py): building them here would hold the interpreter's lock."""
+        """Nothing to do: a rebuild makes indexes (edge_build.py), since making them here would hold the interpreter's lock."""
 
     def prepare(self, fields: Indexes, declared: Indexes) -> None:
-        """Nothing to do: searches filter without an index, too (edge_filtering.py)."""
+        """Nothing to do: searches also filter without an index (edge_filtering.py)."""
 
     def take_over(self, other: VectorIndex) -> None:
         if isinstance(other, EdgeIndex):
@@ -349,7 +350,7 @@ class EdgeIndex(QdrantIndex):
             threads.give_way()
 
     def flush(self) -> None:
-        """Takes tens of milliseconds however little was written, so it is skipped if nothing was."""
+        """Flush, unless nothing was written: a flush takes tens of milliseconds in any case."""
         with self._flushing:
             if not self._unflushed:
                 return
@@ -361,10 +362,10 @@ class EdgeIndex(QdrantIndex):
                 raise
 
     def _flush(self) -> None:
-        # Edge holds the interpreter's lock while it waits for the disk: let the disk have most of it before.
+        # Edge holds the interpreter's lock while it waits for the disk, so most is synced before.
         for folder, _, names in os.walk(self.folder):
             for name in names:
-                with suppress(OSError):  # some are gone by now
+                with suppress(OSError):  # some may be removed by now
                     file = os.open(os.path.join(folder, name), os.O_RDWR)
                     try:
                         os.fsync(file)
@@ -380,20 +381,18 @@ class EdgeIndex(QdrantIndex):
 
 
 def _hole(file: Path) -> int:
-    """Bytes of a file that are not yet written to the disk."""
+    """Return the bytes of a file that take no disk space yet."""
     about = file.stat()
-    return max(0, about.st_size - 512 * getattr(about, "st_blocks", 0))  # Windows does not tell
+    return max(0, about.st_size - 512 * getattr(about, "st_blocks", 0))  # Windows has no st_blocks
 
 
 def _size(points: Sequence[Point]) -> int:
-    """Bytes that these chunks take in the log and in segments, generously estimated."""
+    """Estimate, generously, the bytes that these chunks take in the log and in segments."""
     size = 0
     metadata: Any = None
     of_metadata = 0
     for point in points:
-        if (
-            given := point.payload.get("metadata")
-        ) is not metadata:  # of a document, which has several chunks
+        if (given := point.payload.get("metadata")) is not metadata:  # a document's chunks share one object
             metadata, of_metadata = given, len(repr(given))
         size += point.dense.nbytes + 8 * len(point.sparse.indices)
         size += _BYTES * (len(point.payload["text"]) + of_metadata) + 500
@@ -401,6 +400,6 @@ def _size(points: Sequence[Point]) -> int:
 
 
 _BYTES = 4
-"""Of a character, at most."""
+"""Most bytes of a character."""
 _COPIES = 3
-"""Of everything: in the log, in a segment, and in what is being made of that."""
+"""Each chunk is in the log, in a segment, and in the segment that is being built from that one."""

@@ -1,4 +1,4 @@
-"""Conditions on metadata as filters of Qdrant's engines."""
+"""Translates conditions on metadata into filters of the Qdrant engines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Indexed = Mapping[tuple[str, ...], str]
 
 
 class Syntax(Protocol):
-    """An engine's filters."""
+    """Makes an engine's filters. Each method returns a condition in the engine's own type."""
 
     def group(
         self, *, must: Sequence[Any] = (), should: Sequence[Any] = (), must_not: Sequence[Any] = ()
@@ -30,14 +30,14 @@ class Syntax(Protocol):
     def range(self, key: str, bounds: dict[str, float]) -> Any: ...
 
     def times(self, key: str, bounds: dict[str, str]) -> Any:
-        """Of a field that is a date, or a date and time, as text (RFC 3339)."""
+        """Bounds of a field that holds a date, or a date and time, as text (RFC 3339)."""
 
     def empty(self, key: str) -> Any:
-        """The field is not there, null, or a list of nothing."""
+        """The field does not exist, is null, or is an empty list."""
 
 
 def are_indexed(indexed: Indexed, conditions: Sequence[Condition]) -> bool:
-    """Whether each condition is looked up in an index."""
+    """Return whether an index answers each condition."""
     return all(
         are_indexed(indexed, one.conditions)
         if isinstance(one, Combination)
@@ -47,7 +47,7 @@ def are_indexed(indexed: Indexed, conditions: Sequence[Condition]) -> bool:
 
 
 def condition_of(syntax: Syntax, indexed: Indexed, condition: Condition) -> Any:
-    """An engine's filter for a condition."""
+    """Translate a condition into an engine's filter."""
     if isinstance(condition, Combination):
         inside = [condition_of(syntax, indexed, one) for one in condition.conditions]
         group = {"all": "must", "any": "should", "none": "must_not"}[condition.of]
@@ -61,8 +61,8 @@ def _field(syntax: Syntax, indexed: Indexed, key: str, condition: FieldCondition
     if kind in hidden and (condition.range or condition.times):
         wanted = type_of(condition)
         raise InvalidRequest(
-            f"filters: {condition.key!r} is indexed as {kind}, so {hidden[kind]} are not found in it: "
-            f"change that by set_indexes(collection, {{{condition.key!r}: {wanted!r}}})",
+            f"filters: {condition.key!r} is indexed as {kind}, so a filter by {hidden[kind]} finds nothing: "
+            f"change the index by set_indexes(collection, {{{condition.key!r}: {wanted!r}}})",
             details={"field": condition.key},
         )
     if condition.times is not None:
@@ -80,8 +80,8 @@ def _field(syntax: Syntax, indexed: Indexed, key: str, condition: FieldCondition
 
 
 def _numbers(syntax: Syntax, key: str, values: Sequence[float], kind: str | None) -> Any:
-    """Equal to one of these numbers, stored as integer or float: Qdrant's match knows integers only."""
-    if kind == "integer":  # which knows only integers
+    """Match any of these numbers, stored as integer or float; Qdrant's own match takes integers only."""
+    if kind == "integer":  # such an index finds integers only
         whole = [int(value) for value in values if float(value).is_integer() and abs(value) < 2**63]
     else:  # no float equals these
         whole = [value for value in values if isinstance(value, int) and abs(value) > EXACT]
@@ -92,7 +92,7 @@ def _numbers(syntax: Syntax, key: str, values: Sequence[float], kind: str | None
 
 
 def _ranges(syntax: Syntax, key: str, values: Sequence[float]) -> Any:
-    """A tree of ranges, so that of a thousand values only a few dozen are compared."""
+    """Make a tree of ranges, so that a thousand values take only a few dozen comparisons."""
     bounds = {"gte": values[0], "lte": values[-1]}
     if len(values) == 1:
         return syntax.range(key, bounds)

@@ -1,4 +1,4 @@
-"""The limits of a Qdrant collection's strict mode, and how much fits into them."""
+"""The limits of a Qdrant collection's strict mode, and what fits into them."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from typing import Any, NamedTuple
 from .qdrant import NAMED_AT_ONCE
 
 A_MINUTE = 4
-"""Requests that a minute's rate is good for at least: one of as many points as the rate allows waits for a whole minute."""
+"""A request takes at most this fraction (1/4) of the points per minute that the rate allows: one that takes all of them
+waits for a whole minute."""
 
 CONDITIONS = 3
-"""Of a filter's, that one version of a document takes at most."""
+"""Most conditions that one version of a document takes in a filter."""
 
 
 class Limits(NamedTuple):
-    """Of a collection's strict mode."""
+    """The limits of a collection's strict mode; None where there is none."""
 
     query: int | None = None
-    """Points in an answer."""
+    """Points in a reply."""
     conditions: int | None = None
-    """In a filter."""
+    """Conditions in a filter."""
     condition_size: int | None = None
     """Values in a condition."""
     upsert: int | None = None
     """Points in a write."""
     read: int | None = None
-    """Points that are read by their ids in a request: each counts against the rate of a minute."""
+    """Points read by their ids in a request: each counts against the rate per minute."""
     exact: bool = True
-    """Whether exact requests are allowed, such as counting."""
+    """Whether exact requests, such as counts, are allowed."""
     oversampling: float | None = None
 
     @classmethod
@@ -52,7 +53,7 @@ class Limits(NamedTuple):
 
     @property
     def named(self) -> int:
-        """Documents that a filter may name."""
+        """Most documents that a filter may name."""
         fit = NAMED_AT_ONCE if self.conditions is None else (self.conditions - CONDITIONS) // CONDITIONS
         return max(
             1, min(NAMED_AT_ONCE, fit, self.condition_size or NAMED_AT_ONCE, self.query or NAMED_AT_ONCE)

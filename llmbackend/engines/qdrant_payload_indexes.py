@@ -1,4 +1,4 @@
-"""The indexes of fields that a collection on a Qdrant server has: ours, declared ones, and those made for filters."""
+"""The field indexes of a collection on a Qdrant server: our own, declared ones, and those made for filters."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ OWN_FIELDS = {**INDEXED_FIELDS, "hash": "keyword", "superseded": "integer", "wri
 """The fields that our own filters need."""
 
 MOST_FOR_FILTERS = 45
-"""Places in points that are indexed because filters asked for them, beside those declared; declarations come first."""
+"""Most paths that are indexed because filters used them, beside the declared ones, which come first."""
 TRIED_AGAIN, MOST_UNMADE = 60.0, 1000
-"""Seconds after which is tried again to make an index for a filter, and how many that could not be made are known."""
+"""Seconds until a failed attempt to index a path for a filter is repeated, and most such paths that are remembered."""
 
 
 class PayloadIndexes:
-    """Of one collection. `learn` is called to have what the server tells of it (`told`)."""
+    """The indexes of one collection. `learn` must ask the server for them, and pass the reply to `told`."""
 
     def __init__(self, connection: Connection, name: str, learn: Callable[[], None] = lambda: None) -> None:
         self._connection = connection
@@ -36,23 +36,23 @@ class PayloadIndexes:
         """The type of index that each path of a point has."""
         self._paths: dict[tuple[str, ...], str] = {}
         self._points: dict[tuple[str, ...], int] = {}
-        """How many points are in each index, when that was last told."""
+        """The number of points in each index, as last reported."""
         self._unmade: dict[str, float] = {}
-        """Paths that could not be indexed for a filter, and until when (`time.monotonic`) that is not tried again."""
+        """Paths that could not be indexed for a filter, and when (`time.monotonic`) to try again."""
 
     def told(self, schema: Mapping[str, Any]) -> None:
-        """What the server has: information by path."""
+        """Take note of the server's indexes: information by path."""
         self._paths = {parts(path): path for path in schema}
         self._points = {parts(path): int(index.points) for path, index in schema.items()}
         self.kinds = {parts(path): str(index.data_type.value) for path, index in schema.items()}
 
     def make_own(self) -> None:
-        """Without them, a server in strict mode takes no changes."""
+        """Index the fields of our own filters; without them, a server in strict mode refuses writes."""
         for path, kind in OWN_FIELDS.items():
             if parts(path) not in self.kinds:
                 try:
                     self.make(path, kind)
-                except LLMBackendError as error:  # a key that may only read
+                except LLMBackendError as error:  # for instance, the key may only read
                     log.warning("%s of %s could not be indexed: %s", path, self._name, error)
 
     def make(self, path: str, kind: str) -> None:
@@ -76,7 +76,7 @@ class PayloadIndexes:
                         self.make(path, kind)
 
     def prepare(self, fields: Indexes, declared: Indexes) -> None:
-        """If an index cannot be made, the search fails only if it needs it."""
+        """Make the missing indexes of these fields. One that cannot be made is only logged; the search may work without."""
         now = time.monotonic()
 
         def missing() -> dict[str, FieldType]:
@@ -103,8 +103,11 @@ class PayloadIndexes:
                     del self._unmade[next(iter(self._unmade))]
 
     def _make_room(self, declared: Indexes, most: int, keep: Iterable[str] = ()) -> bool:
-        """Whether there may be another index: for a declared one, those that filters had made go, for such a one those
-        that no point is in: a field's name may be made up."""
+        """Make room for another index; return whether there is any.
+
+        For a declared one, the indexes made for filters are removed. For a filter (with `keep`), only those without any
+        point are, because a filter may name a field that does not exist.
+        """
         stay = {parts(path) for path in (*OWN_FIELDS, *in_points(declared), *keep)}
         others = [path for path in self.kinds if path not in stay]
         others.sort(key=lambda path: self._points.get(path, 0))

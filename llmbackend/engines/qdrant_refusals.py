@@ -1,4 +1,4 @@
-"""A Qdrant server's refusals as our errors, recognised by the words of its messages."""
+"""Translates a Qdrant server's error replies into our errors, by status and by the words of their messages."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ _NO_INDEX = re.compile(
 _TOO_LARGE = re.compile(r"larger than allowed|too large|length limit exceeded", re.I)
 _TOO_MANY = re.compile(r"(Filter condition|Condition size) limit reached \((\d+) > (\d+)\)")
 _STRICT = re.compile(r"Limit exceeded|disabled!")
-# More points than a minute's rate: as often as it is asked, it never passes.
+# More points than the rate per minute: retrying never helps.
 _NEVER = re.compile(r"larger than rate limiter capacity|split your request", re.I)
 _FULL = re.compile(
     r"(storage size|points) limit .*reached|Max .* reached|quota|disk|resident memory|memory usage", re.I
 )
 
 _NO_SPACE = re.compile(r"no space left on device", re.I)
-"""Told by 500, which passes, as this does not."""
+"""Reported with status 500, which is normally retried; this is not."""
 
 
 def refusal(status: int, body: str, where: str, about: dict[str, Any]) -> LLMBackendError:
-    """The error for an answer with an error status."""
+    """Return the error for a reply with an error status."""
     said = _said(body)
     details = {**about, "status": status}
     if status == 401:
         return BackendError(f"{where} refuses the key: set QDRANT_API_KEY to the right one", details=details)
-    if status == 403:  # of a key that may only read, say, or while an administrator has locked all writes
+    if status == 403:  # for instance, the key may only read, or an administrator has locked all writes
         return BackendError(
-            f"{where} forbids it: {said}: does the key in QDRANT_API_KEY have the right?", details=details
+            f"{where} forbids the call: {said}: does the key in QDRANT_API_KEY have the right?",
+            details=details,
         )
     if (found := _NO_INDEX.search(said)) is not None:
         field = ".".join(parts(found[1])[1:]) or found[1]
@@ -56,19 +57,19 @@ def refusal(status: int, body: str, where: str, about: dict[str, Any]) -> LLMBac
     if (found := _TOO_MANY.search(said)) is not None:
         what = "conditions" if found[1].startswith("Filter") else "values in a condition"
         return InvalidRequest(
-            f"filters: {found[2]} {what}, and {where} takes {found[3]} (strict mode): ask for less at a time",
+            f"filters: {found[2]} {what}, and {where} allows {found[3]} (strict mode): use a smaller filter",
             details={**details, "limit": int(found[3]), "strict": True},
         )
     if (status == 400 and _STRICT.search(said)) or (status == 429 and _NEVER.search(said)):
         return InvalidRequest(
-            f"{where} takes no such request (strict mode): {said}", details={**details, "strict": True}
+            f"{where} refuses the request (strict mode): {said}", details={**details, "strict": True}
         )
     if status == 413 or (status == 400 and _TOO_LARGE.search(said)):
         return InvalidRequest(
-            f"{where} takes no request of that size: {said}", details={**details, "too_large": True}
+            f"{where} refuses a request of that size: {said}", details={**details, "too_large": True}
         )
     if status == 429:
-        return Overloaded(f"{where} has too much to do: {said}", details={**details, "passing": True})
+        return Overloaded(f"{where} is overloaded: {said}", details={**details, "passing": True})
     if status == 507 or (400 <= status < 500 and _FULL.search(said)) or _NO_SPACE.search(said):
         return InsufficientStorage(f"{where} has no room: {said}", details=details)
     if passing(status) or (status != 404 and _PARTIAL.search(said)):
@@ -81,7 +82,7 @@ def refusal(status: int, body: str, where: str, about: dict[str, Any]) -> LLMBac
 
 
 def _said(body: str) -> str:
-    """What a server's answer says is wrong."""
+    """Return the error message in a server's reply."""
     try:
         said = json.loads(body)["status"]["error"]
     except (ValueError, LookupError, TypeError):

@@ -1,4 +1,4 @@
-"""Points as requests to a Qdrant server: how many go into one, and which point is too large."""
+"""Divides points into write requests to a Qdrant server."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from ..errors import InvalidRequest, LLMBackendError
 from .qdrant import DENSE, SPARSE, Point
 
 NUMBER_BYTES = 22
-"""Of a number as JSON, with its comma, at most."""
+"""Most bytes of a number as JSON, with its comma."""
 
 
 def batches(points: Sequence[Point], most: int, most_bytes: int) -> Iterator[Sequence[Point]]:
-    """As many points as go into a request."""
+    """Divide points into batches of at most `most` points and about `most_bytes` bytes of JSON."""
     start = size = of_metadata = 0
     metadata: Any = None
     for number, point in enumerate(points):
-        if (
-            given := point.payload.get("metadata")
-        ) is not metadata:  # of a document, which has several chunks
+        if (given := point.payload.get("metadata")) is not metadata:  # a document's chunks share one object
             metadata, of_metadata = given, len(repr(given))
         its = _size(point) + of_metadata
         if number > start and (size + its > most_bytes or number - start == most):
@@ -31,7 +29,7 @@ def batches(points: Sequence[Point], most: int, most_bytes: int) -> Iterator[Seq
 
 
 def _size(point: Point) -> int:
-    """Bytes of a point as JSON without its metadata, about, and rather more."""
+    """Estimate, rather high, the bytes of a point as JSON without its metadata."""
     numbers = len(point.dense) + 2 * len(point.sparse.indices)
     return NUMBER_BYTES * numbers + _bytes(point.payload["text"]) + 500
 
@@ -57,7 +55,7 @@ def records(points: Sequence[Point]) -> list[Any]:
 
 
 def too_large(point: Point, error: LLMBackendError) -> InvalidRequest:
-    """The error for a point that is refused by itself."""
+    """Return the error for a single point that the server refuses as too large."""
     text, metadata = _bytes(point.payload["text"]), len(repr(point.payload.get("metadata")))
     field, size = ("text", text) if text >= metadata else ("metadata", metadata)
     return InvalidRequest(

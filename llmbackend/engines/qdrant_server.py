@@ -1,7 +1,7 @@
-"""The shared vector engine: a Qdrant server or cluster, by qdrant-client's Query API.
+"""The shared vector engine: a Qdrant server or cluster, called through qdrant-client's Query API.
 
-What a server refuses for a moment (a restart, too much to do, a node of a cluster that is away) is asked again within
-the time-out. The limits of a collection's strict mode are kept to, and what cannot be made to fit is told as ours.
+A call that fails for the moment (a restart, overload, a missing node) is retried within the timeout. Requests keep to the
+limits of a collection's strict mode; if one cannot, a typed error says why.
 """
 
 from __future__ import annotations
@@ -53,20 +53,20 @@ log = logging.getLogger(__name__)
 
 WRITE_BATCH = 256
 WRITE_BYTES = 5 * 2**20
-"""Of a request, about: what Qdrant's makers advise, and far from the 32 MiB that a server takes unless told otherwise."""
+"""Bytes of a write request, about: what Qdrant recommends, and far below the 32 MiB that a server accepts by default."""
 LEAST_BATCH = 8
-"""Points in a request that is not halved any more when the server takes too long for it."""
+"""A request of so many points is not halved again if the server takes too long for it."""
 
 GRACE = 15.0
-"""Seconds for which superseded points are kept: a server finds points first and reads them after, without those that are
-deleted between, so that a search would find neither the old nor the new version of a document."""
+"""Seconds that superseded points are kept. A server first finds points and then reads them, without those that were
+deleted in between, so a search could find neither the old nor the new version of a document."""
 
 QUANTILE = 0.99
-"""The share of a vector's numbers that 8 bits are spread over; the few outliers are clipped."""
+"""The share of a vector's numbers that the range of 8 bits covers; the few outliers are clipped."""
 OVERSAMPLING = 2.0
 
 ALONG = 2**18
-"""Characters of the chunks in a list that come along with it; where there are more, only those of the hits are read."""
+"""Most characters of a list's chunks for them to be read with the list; if they are more, only the hits' chunks are read."""
 
 
 class About(NamedTuple):
@@ -75,11 +75,11 @@ class About(NamedTuple):
 
 
 class QdrantServer:
-    """A VectorEngine on a server, or on any node of a cluster; its collections are named `llmbackend_<id>`.
+    """A VectorEngine on a server or cluster; its collections are named `llmbackend_<id>`.
 
-    `url` may be several, with commas between: those that answer are asked. `marks` is a folder for what tells after a
-    kill that an index was open. Nothing is asked of the server before it is needed, so that it may be away when this
-    starts.
+    `url` may list several nodes of a cluster, separated by commas; if one does not answer, the next is called. `marks` is
+    a folder of files that mark open indexes, so that a kill is noticed. The server is not called before it is needed, so
+    it may be down when this is made.
     """
 
     name = "qdrant"
@@ -99,7 +99,7 @@ class QdrantServer:
     ) -> None:
         if find_spec("qdrant_client") is None:
             raise BackendError(
-                "QDRANT_URL is set, and Qdrant's client is not installed: pip install 'llmbackend[qdrant]'",
+                "QDRANT_URL is set, but Qdrant's client is not installed: pip install 'llmbackend[qdrant]'",
                 details={"backend": "Qdrant"},
             )
         self.url = url
@@ -139,7 +139,7 @@ class QdrantServer:
                 )
             )
         except BackendError as error:
-            if "already exists" not in error.message:  # an earlier try has made it, and its answer was lost
+            if "already exists" not in error.message:  # an earlier try made it, and the reply was lost
                 raise
         indexes = PayloadIndexes(self.connection, name)
         for path, kind in {**OWN_FIELDS, **in_points(layout.indexes)}.items():
@@ -153,7 +153,7 @@ class QdrantServer:
         self._mark(physical_id).unlink(missing_ok=True)
 
     def about(self) -> About:
-        """The server's version, and how many collections it has; raises BackendError."""
+        """Return the server's version and number of collections. Raises BackendError; does not retry."""
         return self.connection.ask(
             lambda client: About(client.info().version, len(client.get_collections().collections)),
             again=False,
@@ -168,12 +168,12 @@ class QdrantServer:
 
 
 class QdrantServerIndex(QdrantIndex):
-    """A VectorIndex in a collection of a server. What is written is visible to the next call."""
+    """A VectorIndex in a server's collection. Writes are visible to the next call."""
 
     threads = threads.network
 
     def __init__(self, server: QdrantServer, physical: Physical, in_use: Path, repair: bool) -> None:
-        """Open it; raises BackendError if it is not there."""
+        """Open it; raises BackendError if it does not exist."""
         self._connection = server.connection
         self._name = _named(physical.id)
         self._limits = Limits()
@@ -183,9 +183,9 @@ class QdrantServerIndex(QdrantIndex):
         self._sweeper: threading.Timer | None = None
         self._closed = False
         self._characters = 0.0
-        """Of a chunk with its metadata, by those found last."""
+        """Average characters of a chunk with its metadata, in the last search."""
         self._undone: set[tuple[str, str]] = set()
-        """Versions still to be discarded, since the server was away."""
+        """Versions still to be discarded, because the server did not answer."""
         super().__init__(physical, ServerSyntax(self), in_use, server.writer)
         self._begin(repair)
 
@@ -195,7 +195,7 @@ class QdrantServerIndex(QdrantIndex):
         super()._begin(repair)
 
     def _ask(self, ask: Ask[Result], *, again: bool = True) -> Result:
-        """As the server's. `ask` may be called twice: the second time when limits have turned out to be others."""
+        """Call the server (`Connection.ask`), and once more if strict mode refused it and its limits have changed."""
         before = self._limits
         try:
             return self._connection.ask(ask, again=again)
@@ -208,19 +208,19 @@ class QdrantServerIndex(QdrantIndex):
         return self._connection.ask(ask, again=again)
 
     def _within(self, limit: int) -> int:
-        """Points to ask for at once, of so many that are wanted."""
+        """Return how many of `limit` points one request may ask for."""
         return min(limit, self._limits.query or limit)
 
     def _learn(self) -> Any:
-        """What the server tells about the collection."""
+        """Read the collection's configuration from the server."""
         try:
             return self._connection.ask(lambda client: client.get_collection(self._name))
         except BackendError as error:
             if not error.details.get("gone"):
                 raise
             raise BackendError(
-                f"the Qdrant server at {self._connection.url} has no collection {self._name!r} any more: delete the "
-                "collection and ingest anew",
+                f"the Qdrant server at {self._connection.url} has no collection {self._name!r} any more: delete our "
+                "collection and ingest its documents again",
                 details={"backend": "Qdrant", "url": self._connection.url, "gone": True},
             ) from error
 
@@ -245,7 +245,7 @@ class QdrantServerIndex(QdrantIndex):
 
     @property
     def most_values(self) -> int | None:
-        """Values that a condition may have."""
+        """Most values that a condition may have."""
         return self._limits.condition_size
 
     @property
@@ -253,14 +253,14 @@ class QdrantServerIndex(QdrantIndex):
         return self._limits.named
 
     def require_room(self, characters: int) -> None:
-        """The server checks its own disk when it is written to."""
+        """Nothing to do: the server checks its disk at each write."""
 
     def discard(self, versions: Sequence[tuple[str, str]]) -> None:
-        """What cannot be removed at once, as it could not be written, is removed later."""
+        """Remove these versions, later if the server does not answer now."""
         try:
             self._in_portions(versions, partial(self._discard, again=False))
         except LLMBackendError as error:
-            log.warning("what was half written to %s could not be removed yet: %s", self._name, error)
+            log.warning("incomplete versions in %s could not be removed yet: %s", self._name, error)
             with self._sweeping:
                 self._undone.update(versions)
             self._sweep_later()
@@ -275,7 +275,7 @@ class QdrantServerIndex(QdrantIndex):
             self._upsert(batch)
 
     def _upsert(self, batch: Sequence[Point]) -> None:
-        """Write points in one request, or in halves where it is too much for the server."""
+        """Write points in one request, or in halves if that is too much for the server."""
         written = records(batch)
         try:
             self._ask(lambda client: client.upsert(self._name, written, wait=True))
@@ -303,7 +303,7 @@ class QdrantServerIndex(QdrantIndex):
             except InvalidRequest:
                 if len(names) <= (self._limits.read or len(names)):
                     raise
-                continue  # the server takes fewer than thought
+                continue  # the server's limit is lower than we knew
             waiting = waiting[len(names) :]
         return found
 
@@ -324,7 +324,7 @@ class QdrantServerIndex(QdrantIndex):
     def _page(
         self, where: Any, limit: int, offset: Any, payload: bool | list[str], vectors: bool
     ) -> tuple[Sequence[Any], Any]:
-        """As many of these records as an answer may have."""
+        """Return as many of these records as one reply may have, and the next page's offset."""
         page: tuple[Sequence[Any], Any] = self._ask(
             lambda client: client.scroll(
                 self._name,
@@ -343,7 +343,7 @@ class QdrantServerIndex(QdrantIndex):
                 counted = self._ask(lambda client: client.count(self._name, count_filter=where, exact=True))
                 return int(counted.count)
             except InvalidRequest:
-                if self._limits.exact:  # else that was the reason
+                if self._limits.exact:  # else exact counts are forbidden: count page by page
                     raise
         count, offset = 0, None
         while True:
@@ -362,7 +362,7 @@ class QdrantServerIndex(QdrantIndex):
         self._in_portions(versions, self._settle)
 
     def _settle(self, versions: Sequence[tuple[str, str]]) -> None:
-        """Of each document the version written last stays: each process that writes one sees the same.
+        """Supersede all versions but the one written last, which is the same one in every process that does this.
 
         Versions without a head are left to the process that is writing them.
         """
@@ -381,9 +381,7 @@ class QdrantServerIndex(QdrantIndex):
             self._supersede(self._syntax.group(should=self._these(some), must_not=self._gone()))
 
     def _supersede(self, where: Any) -> None:
-        """Mark these points superseded, so that searches pass over them; they are removed later, when no reader needs
-        them.
-        """
+        """Mark these points as superseded, so that searches skip them; they are removed later, when no reader needs them."""
         from qdrant_client import models
 
         moment = {"superseded": time.time_ns()}
@@ -402,7 +400,7 @@ class QdrantServerIndex(QdrantIndex):
                 self._sweeper.start()
 
     def _sweep(self) -> None:
-        """Remove what was superseded a while ago, by whatever process; once more later, for what was since then."""
+        """Remove points that any process superseded a while ago, and schedule another sweep if some are left."""
         with self._sweeping:
             self._sweeper = None
         try:
@@ -419,7 +417,7 @@ class QdrantServerIndex(QdrantIndex):
             self._sweep_later()
 
     def _remove_superseded(self, seconds: float, *, again: bool = True) -> None:
-        """Points superseded for so long."""
+        """Remove points that were superseded at least so many seconds ago."""
         old = self._syntax.range("superseded", {"gte": 1, "lte": time.time_ns() - seconds * 1e9})
         self._delete(self._syntax.group(must=[old]), again=again)
 
@@ -437,7 +435,7 @@ class QdrantServerIndex(QdrantIndex):
 
     @property
     def _passes_over(self) -> bool:
-        """While there are superseded points, passing over them costs less than to ask again."""
+        """Whether searches exclude superseded points: while there are some, that costs less than searching again."""
         return self._sweeper is not None and self._limits.conditions is None
 
     def search(
@@ -451,7 +449,7 @@ class QdrantServerIndex(QdrantIndex):
         weight: float = 1.0,
     ) -> list[Found]:
         limit = fusion.depth(top_k) if mode == "hybrid" else top_k
-        along = mode != "hybrid" or limit * self._characters <= ALONG  # of one list, they are the hits
+        along = mode != "hybrid" or limit * self._characters <= ALONG  # a single list consists of the hits
         if along and limit <= self._within(limit):
             hits = self._search(text, vector, mode, limit, top_k, conditions, weight)
             if hits is not None:
@@ -468,7 +466,7 @@ class QdrantServerIndex(QdrantIndex):
         conditions: Sequence[Condition],
         weight: float,
     ) -> list[Found] | None:
-        """The hits, whose payloads come along with the lists, so that it takes one round trip; None if it takes another look."""
+        """Search in one round trip, reading payloads with the lists. Returns None if another search is needed."""
         where = self._where(conditions, current=self._passes_over)
         asked = {name: self._vector(name, text, vector) for name in LISTS[mode]}
         answers = threads.side_by_side(
@@ -510,7 +508,7 @@ class QdrantServerIndex(QdrantIndex):
     def _nearest_from(
         self, start: int, vector: Dense | Sparse, limit: int, where: Any
     ) -> dict[uuid.UUID, float]:
-        """As many of the nearest, but for the first so many, as an answer may have."""
+        """Return points and scores of the nearest from rank `start` on, as many as one reply may have."""
         return {uuid.UUID(point.id): point.score for point in self._query(vector, limit, where, start)}
 
     def _query(
@@ -540,7 +538,7 @@ class QdrantServerIndex(QdrantIndex):
 
     @property
     def _search_params(self) -> Any:
-        """Of quantized vectors a few more are found, and scored again by the whole ones."""
+        """With quantization, find a few more points, and score them again by their full vectors."""
         from qdrant_client import models
 
         if not self._quantized:
@@ -554,10 +552,10 @@ class QdrantServerIndex(QdrantIndex):
         return [(uuid.UUID(record.id), record.payload) for record in self._retrieved(ids, payload=True)]
 
     def flush(self) -> None:
-        """The server has written what it acknowledged to its log."""
+        """Nothing to do: what the server has acknowledged is in its log."""
 
     def close(self) -> None:
-        """What cannot be removed now is removed when the index is opened again."""
+        """Remove superseded points, and close. If they cannot be removed now, that is done after the next opening."""
         with self._sweeping:
             sweeper, self._closed = self._sweeper, True
         if sweeper is not None:
@@ -566,7 +564,7 @@ class QdrantServerIndex(QdrantIndex):
                 self._remove_superseded(0, again=False)
             except LLMBackendError as error:
                 log.warning("superseded chunks of %s could not be removed yet: %s", self._name, error)
-                return  # and keep the mark
+                return  # keeps the mark, so that the next opening sweeps
         super().close()
 
     def _close(self) -> None:

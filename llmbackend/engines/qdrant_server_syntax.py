@@ -1,4 +1,4 @@
-"""Filters in the terms of a Qdrant server's client."""
+"""Filters of qdrant-client (see `Syntax` in qdrant_filters.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class ServerSyntax:
-    """Filters of qdrant-client's models; a list of values is divided as a server in strict mode wants it."""
+    """Makes filters of qdrant-client's models. Lists of values are divided to fit the limits of a strict mode."""
 
     def __init__(self, index: QdrantServerIndex) -> None:
         from qdrant_client import models
