@@ -1,1 +1,4 @@
-"""Models: chat and embeddings, embedded in this process or behind a URL. Knows nothing of collections or jobs."""
+"""Chat models, embedding models and rerankers: embedded in this process, or behind a URL.
+
+This package knows nothing of collections or jobs.
+"""

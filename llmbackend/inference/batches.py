@@ -1,4 +1,4 @@
-"""Many texts to one server: in requests as large as it takes, several of them at once."""
+"""Sends many texts to one server: in requests as large as it takes, several at a time."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from .upstream import AT_ONCE, TooMany
 _Text = TypeVar("_Text", str, TokenIds)
 _Row = TypeVar("_Row")
 
-BYTES_A_TOKEN = 3  # most languages have more a token, so tokens are overestimated
+BYTES_A_TOKEN = 3  # a token has more bytes in most languages, so tokens are overestimated
 
 
 class Limits(NamedTuple):
-    """What one request may hold. A text that is beyond them by itself is sent alone."""
+    """What one request may hold. A single text beyond these limits is sent alone."""
 
     texts: int
-    # As UTF-8. JSON may make three times as many of them, and TEI's default for a request is 2,000,000.
+    # As UTF-8. In JSON they may become three times as many, and TEI takes requests of 2,000,000 bytes by
+    # default.
     bytes: int = 500_000
     tokens: float = inf
     tokens_a_text: float = inf
-    """More than that the server does not read of a text."""
+    """The server reads at most this many tokens of each text."""
     at_once: int = AT_ONCE
-    """Requests under way."""
+    """How many requests may be under way at a time."""
 
 
 async def ask_in_batches(
@@ -37,15 +38,15 @@ async def ask_in_batches(
     limits: Callable[[], Limits],
     ask: Callable[[list[_Text]], Awaitable[list[_Row]]],
 ) -> dict[_Text, _Row | Length]:
-    """What `ask` answers for these texts, in requests within the limits of the moment: a row for each; for one that the model refuses as too long, its length.
+    """Call `ask` with batches of the texts, within the limits of the moment; return a row for each text.
 
-    A batch refused as too large (413, or a text in it too long), or of more texts than a busy server gets at a time, is
-    sent again in halves; a text too large by itself
-    (413) is TextRefused. Any other error is raised as `ask` raised it: the first, upon which the other requests are
-    cancelled.
+    A text that the model refuses as too long gets its Length instead of a row. A batch that is refused as too
+    large (413, or one of its texts is too long), or that has more texts than a busy server is sent at a time,
+    is sent again in halves. A single text that is refused with 413 raises TextRefused. The first other error
+    is raised as `ask` raised it, and the other requests are cancelled.
     """
     fresh = _batches(dict.fromkeys(texts), limits)
-    waiting: deque[list[_Text]] = deque()  # that are sent again
+    waiting: deque[list[_Text]] = deque()  # batches to be sent again
     rows: dict[_Text, _Row | Length] = {}
 
     async def work() -> None:
@@ -74,25 +75,29 @@ async def ask_in_batches(
             for _ in range(limits().at_once):
                 group.create_task(work())
     except ExceptionGroup as failures:
-        first = failures.exceptions[0]  # results come as they are ready
+        first = failures.exceptions[0]  # they are in the order in which they happened
         raise first from first.__cause__
     return rows
 
 
 def size(text: str | TokenIds) -> int:
-    """Bytes of UTF-8; those of an id are what JSON may make of it."""
-    # A lone surrogate, which a str may hold and UTF-8 may not, is the server's to refuse.
+    """The bytes of a text as UTF-8; for token ids, the most that JSON may make of them."""
+    # A str may hold a lone surrogate, which UTF-8 has no form for. Refusing it is left to the server.
     return len(text.encode(errors="surrogatepass")) if isinstance(text, str) else 7 * len(text)
 
 
 def _even(limits: Limits, texts: int) -> Limits:
-    """For the next of batches of the same size, lest the last be small: it takes as long on its way, and room beside large ones."""
+    """Limits for the next batch, so that all batches have about the same size.
+
+    A small last batch would take as long on its way as a large one, and would take up one of the places for
+    requests.
+    """
     batches = max(1, ceil(texts / limits.texts))
     return limits._replace(texts=ceil(texts / batches))
 
 
 def _batches(texts: Iterable[_Text], told: Callable[[], Limits]) -> Iterator[list[_Text]]:
-    """Each as large as may be when it is asked for."""
+    """Yield batches, each as large as the limits allow when it is asked for."""
     left = list(texts)
     batch: list[_Text] = []
     limits = _even(told(), len(left))

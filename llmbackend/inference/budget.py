@@ -1,14 +1,15 @@
-"""How much of a model server its callers take up: one budget of texts under way for each server, whoever asks.
+"""A model server's budget: how many texts may be under way to it, from all callers in this process together.
 
-Questions come before what is done in bulk, for which a part is never used, so that a question finds room; and who has
-least under way comes first, so that owners get equal shares, and of each owner's the runs of agents, which ask time and
-again, and all else. No owner takes up all the room: what one has under way may take minutes. A server that is busy (429) gets half as much at a time,
-and slowly more again.
+Questions come before bulk work, which always leaves a part of the budget free, so that a question finds room.
+Whoever has least under way comes next, so owners get equal shares; so do, within an owner's share, runs of
+agents (which send many requests) and everything else. No owner gets the whole budget, because its requests
+may take minutes. The budget of a server that says it is busy (429) is halved, and then grows slowly again.
 
-A server works off what it has been given in its order, so that a question waits behind it all the same. Where it tells
-how long texts have waited there, as TEI does, no more is done in bulk at a time than keeps it at work: as much as it works
-off in a few times what a question takes, or while requests are on their way, in two requests at least; more only where
-batches cost so much by themselves that the server would not be used well.
+A server works through its requests in order, so a question still waits behind the bulk work that is already
+there. If the server tells how long texts waited (TEI does), bulk work is limited to what keeps it busy: as
+much as it does in a few times the time of a question, or while requests are on their way, and at least two
+requests. More is sent only if a batch has such a high cost of its own that the server would otherwise be
+badly used.
 """
 
 from __future__ import annotations
@@ -27,53 +28,58 @@ from weakref import WeakValueDictionary
 from .. import tracing
 
 UNTOLD = 512
-"""Texts to embed at a time where the server does not tell: TEI's default, and more than a batch of any GPU."""
+"""The texts to embed at a time if a server does not tell its limit: TEI's default, and more than a GPU's
+usual batch."""
 
 QUESTIONS = 32
-"""One text of so many that a server takes is kept free for questions."""
+"""Of every 32 texts that a server takes, one place is kept free for questions."""
 
 OTHERS = 7
-"""Times the room that questions leave which those of an owner take up at most, so that whoever comes next finds room: one owner
-alone takes seven parts of eight. (Dynamic thresholds: Choudhury and Hahne, IEEE/ACM Transactions on Networking 6, 1998.)"""
+"""One owner's questions may take up at most seven times the room that all questions leave, so that the next
+caller finds room: a single owner gets seven eighths. (Dynamic thresholds: Choudhury and Hahne, IEEE/ACM
+Transactions on Networking 6, 1998.)"""
 
 BUSY_TEXTS = 16
-"""Texts under way from which on they are what keeps a server busy: where there are fewer, others use it too."""
+"""With at least this many texts under way, it is ours that make a server busy; with fewer, others use it as well."""
 
 WHOLE = 4
-"""Batches that have room side by side before they are cut to sizes that fill it."""
+"""If this many full batches fit into the budget side by side, batches are not made smaller to fill it."""
 
 SIDE_BY_SIDE = 2
-"""Batches that there is room for at least: while the server works on one, the next is there already."""
+"""At least so many batches fit in: while the server works on one, the next is already there."""
 
 FEWEST = 2
-"""Texts of a batch that is cut for that, at least: each has a cost of its own."""
+"""A batch is not made smaller than this, because every batch has a cost of its own."""
 
 BEHIND = 3
-"""Times what a question takes, when nothing else is to be done, for which what is done in bulk may keep the server at work."""
+"""Bulk work may keep the server busy for at most this many times as long as a question takes on an idle server."""
 
 BEHIND_SECONDS = 0.01
-"""For so long at least, lest the server be without work between two requests."""
+"""Bulk work may always keep the server busy for this long, so that it does not idle between two requests."""
 
 VARIANCE = 6
-"""Times the mean deviation of some seconds, beyond their mean, that few are beyond. For as long as few requests are on their way
-the server has work, so that it does not run out of it on a busy machine. (RFC 6298 has four, for retransmissions.)"""
+"""So many mean deviations above the mean, few times are longer. For as long as nearly every request is on its
+way, the server is to have work, so that it does not run dry on a busy machine. (RFC 6298 has 4, for
+retransmissions.)"""
 
 MOST_BEHIND = 4
-"""Times what few questions take longer than that one has at most in front of it for that reason: one that waits is worse than an
-idle moment, but where they are late anyway, as on a busy machine, it makes less of a difference."""
+"""Bulk work that covers the way of requests may delay a question by at most this many times what nearly all
+questions take: a delayed question is worse than an idle moment, but it matters less if questions are slow
+anyway, as on a busy machine."""
 
 LEARNED = 0.1
-"""The share that one request has in what is known of the way."""
+"""The weight of a new request in the moving averages of times on the way."""
 
 PAYS = 6
-"""Times what a batch costs by itself, as on a GPU, that its texts are to take, so that the server is used well."""
+"""The texts of a batch are to take this many times the batch's own cost (as on a GPU), so that the server is
+well used."""
 
 _in_bulk: ContextVar[bool] = ContextVar("llmbackend_in_bulk", default=False)
 
 
 @contextmanager
 def in_bulk(is_bulk: bool = True) -> Iterator[None]:
-    """Within this block, what models are asked waits for others' questions, or is one."""
+    """Mark calls to models within this block as bulk work, which lets others' questions go first; or as questions."""
     before = _in_bulk.set(is_bulk)
     try:
         yield
@@ -86,15 +92,15 @@ def is_in_bulk() -> bool:
 
 
 class Of(NamedTuple):
-    """Whose a request is."""
+    """Whom a request is counted for."""
 
     owner: str
     run: bool
-    """Whether a run of an agent asks."""
+    """Whether an agent's run makes the request."""
 
 
 class Turn:
-    """What a request takes of a budget, until it ends."""
+    """A request's part of a budget, from when it may be sent until it ends."""
 
     def __init__(self, budget: Budget, texts: int, of: Of, bulk: bool, beside: int) -> None:
         self._budget: Budget | None = budget
@@ -102,13 +108,13 @@ class Turn:
         self.of = of
         self.bulk = bulk
         self.beside = beside
-        """Texts under way with these."""
+        """Texts under way to the server at the start, these included."""
         self.began = time.monotonic()
         self.trace: tracing.Trace | None = None
-        """Whose call it is, once the server is asked."""
+        """The trace of the call that makes the request, once it is sent."""
 
     def leave(self) -> None:
-        """The server has done its part: others may ask it while the reply is on its way and read."""
+        """Give the room back: the server has done its part, and the reply only has to arrive and be read."""
         budget, self._budget = self._budget, None
         if budget is not None:
             budget.give_back(self)
@@ -120,21 +126,21 @@ class Turn:
             trace.replied()
 
     def __del__(self) -> None:
-        if self._budget is not None:  # of a stream that nobody began to read
+        if self._budget is not None:  # the turn of a stream that was never read
             self.end()
 
 
 class _Owner:
-    """What an owner has under way, in texts."""
+    """The texts that an owner has under way."""
 
     __slots__ = ("questions", "runs", "texts")
 
     def __init__(self) -> None:
         self.texts = 0
         self.runs = 0
-        """Of them, those of agents' runs."""
+        """Those of agents' runs."""
         self.questions = 0
-        """Those that are not done in bulk."""
+        """Those that are not bulk work."""
 
     def add(self, texts: int, of: Of, bulk: bool) -> None:
         self.texts += texts
@@ -155,45 +161,44 @@ class _Waiting:
         self.turn: asyncio.Future[Turn] = self.loop.create_future()
 
     def give(self, turn: Turn) -> None:
-        if self.turn.done():  # given up meanwhile
+        if self.turn.done():  # the caller has given up meanwhile
             turn.end()
         else:
             self.turn.set_result(turn)
 
 
 class Budget:
-    """Safe to share by event loops."""
+    """The texts under way to one server, and the requests that wait for room. Thread-safe, and shared by
+    event loops."""
 
     def __init__(self, most: float) -> None:
         self._most = most
         self.limit: float = most
-        """Texts under way, at most; a request of more goes alone."""
+        """The most texts under way; a larger request is sent alone."""
         self.progressed = -math.inf
-        """When the server last did what it was asked."""
+        """When the server last answered a request."""
         self._halved = -math.inf
         self._under_way = 0
         self._under_way_in_bulk = self._requests_in_bulk = 0
-        self._enough = most  # in bulk, to keep the server at work
-        self._quiet = self._quiet_there = (
-            math.inf
-        )  # seconds for a question, here and by the server's own clock
-        self._quiet_deviation = 0.0  # of those here, when nothing is done in bulk
-        self._way = self._way_deviation = (
-            0.0  # seconds between the server and here, both ways, of what is done in bulk
-        )
-        self._owners: dict[str, _Owner] = {}  # those with texts under way
-        self._waiting: dict[bool, dict[Of, deque[_Waiting]]] = {False: {}, True: {}}  # in bulk or not
-        self._lock = threading.RLock()  # a turn may end wherever its last reference goes
+        self._enough = most  # texts of bulk work that keep the server busy
+        # Seconds that a question takes, by our clock and by the server's.
+        self._quiet = self._quiet_there = math.inf
+        self._quiet_deviation = 0.0  # of our times, measured while there is no bulk work
+        # Seconds that a bulk request and its reply are on their way.
+        self._way = self._way_deviation = 0.0
+        self._owners: dict[str, _Owner] = {}  # only those with texts under way
+        self._waiting: dict[bool, dict[Of, deque[_Waiting]]] = {False: {}, True: {}}  # bulk work is True
+        self._lock = threading.RLock()  # reentrant: garbage collection may end a turn anywhere, in here too
 
     def tell(self, most: int) -> None:
-        """The server takes so many."""
+        """Note the number of texts that the server says it takes at a time."""
         with self._lock:
             self.limit = most if self.limit == self._most else min(self.limit, most)
             self._enough = most if self._enough == self._most else min(self._enough, most)
             self._most = most
 
     def batch(self, most: int) -> int:
-        """Texts to send in a request that may have so many."""
+        """How many texts to send in a request, of the `most` that it may have."""
         room = self._room(_in_bulk.get())
         if room >= WHOLE * most:
             return most
@@ -201,7 +206,11 @@ class Budget:
         return min(most, max(1, int(room / batches)))
 
     async def take(self, texts: int, patience: float, deadline: float) -> Turn:
-        """Wait for one's turn; raises TimeoutError at the deadline, or if the server has done nothing for so long."""
+        """Wait until a request of so many texts may be sent.
+
+        Raises TimeoutError at the deadline (`time.monotonic`), or when the server has answered nothing for
+        `patience` seconds.
+        """
         trace = tracing.current()
         bulk, of = _in_bulk.get(), Of(trace.caller.project, trace.of_run)
         with self._lock:
@@ -209,7 +218,7 @@ class Budget:
                 return self._given(texts, of, bulk)
             waiting = _Waiting(texts, of)
             self._waiting[bulk].setdefault(of, deque()).append(waiting)
-            self._admit()  # there may be room that those who wait have no part in
+            self._admit()  # there may be room that those who came earlier cannot use
         began = time.monotonic()
         try:
             while True:
@@ -243,15 +252,15 @@ class Budget:
                 self.limit = min(self._most, self.limit + step * turn.texts / self.limit)
 
     def answered(self, turn: Turn, waited: float, worked: float) -> None:
-        """A request has its reply: by the server it took `worked` seconds, for `waited` of which its texts waited.
+        """Learn from a reply how much bulk work is enough.
 
-        Learns how much in bulk is enough.
+        By the server's clock, the request took `worked` seconds in all, of which its texts waited `waited`.
         """
         took = time.monotonic() - turn.began
         with self._lock:
             if not turn.bulk:
                 if turn.texts < FEWEST and (took < self._quiet or not self._under_way_in_bulk):
-                    if self._quiet == math.inf:  # from little to what is enough
+                    if self._quiet == math.inf:  # the first question: begin with little bulk work
                         self._quiet, self._quiet_there = took, worked
                         self._quiet_deviation = took / 2
                         self._enough = min(self._enough, SIDE_BY_SIDE * FEWEST)
@@ -263,16 +272,16 @@ class Budget:
             difference = max(0.0, took - worked) - self._way
             self._way += LEARNED * difference
             self._way_deviation += LEARNED * (abs(difference) - self._way_deviation)
-            if waited <= 0:  # nothing is behind so few
+            if waited <= 0:  # nothing waited, so more may be sent
                 enough = max(self._enough, 2 * turn.beside)
             else:
-                # Whatever comes after them waits about as long: a server works off what it has in its order.
+                # A server works in order, so whatever comes next waits about as long.
                 question = min(self._quiet, took)
                 late = question + VARIANCE * self._quiet_deviation
                 on_the_way = min(self._way + VARIANCE * self._way_deviation, MOST_BEHIND * late)
                 longest = max(BEHIND_SECONDS, BEHIND * question, on_the_way)
-                enough = turn.beside * longest / max(worked, 0.001)  # it tells whole milliseconds
-                # Where one text takes nearly as long as many, fewer at a time are fewer a second.
+                enough = turn.beside * longest / max(worked, 0.001)  # the server tells whole milliseconds
+                # If one text takes nearly as long as many, small batches mean fewer texts a second.
                 a_text = max(0.0, worked - self._quiet_there) / max(1, turn.beside - 1)
                 if a_text:
                     enough = max(enough, PAYS * (self._quiet_there - a_text) / a_text)
@@ -282,7 +291,7 @@ class Budget:
 
     def was_busy(self, turn: Turn) -> None:
         with self._lock:
-            if turn.began >= self._halved:  # else it is told of what has been halved already
+            if turn.began >= self._halved:  # an older request says nothing about the halved limit
                 self.limit = max(1.0, min(self.limit, max(self._under_way, BUSY_TEXTS)) / 2)
                 self._halved = time.monotonic()
 
@@ -303,14 +312,14 @@ class Budget:
             if own + texts > OTHERS * left:
                 return False
         if bulk and self._requests_in_bulk:
-            # One at least waits at the server while it works on another, whatever their sizes.
+            # While the server works on one request, the next is to be there already, whatever their sizes.
             room = self._free_of_questions if self._requests_in_bulk < SIDE_BY_SIDE else self._room(bulk)
             if self._under_way_in_bulk + texts > room:
                 return False
         return self._under_way + texts <= self.limit
 
     def _before(self, bulk: bool) -> bool:
-        """Whether others wait whose turn comes first."""
+        """Whether others wait that come first."""
         return bool(self._waiting[False] or (bulk and self._waiting[True]))
 
     def _given(self, texts: int, of: Of, bulk: bool) -> Turn:
@@ -331,20 +340,20 @@ class Budget:
                 queue = queues.pop(of)
                 first = queue.popleft()
                 if queue:
-                    # At the end: of those who have as much under way, it comes last now.
+                    # At the end, behind those who have as much under way.
                     queues[of] = queue
                 turn = self._given(first.texts, of, bulk)
-                with suppress(RuntimeError):  # its loop has ended
+                with suppress(RuntimeError):  # the loop of the one who waits has ended
                     first.loop.call_soon_threadsafe(first.give, turn)
 
     def _has(self, of: Of) -> tuple[int, int]:
-        """What its owner has under way, and of that what is of the same kind."""
+        """What the owner has under way: all of it, and what is of the same kind (runs of agents, or the rest)."""
         owner = self._owners.get(of.owner, _NOBODY)
         return owner.texts, owner.runs if of.run else owner.texts - owner.runs
 
     def _leave(self, waiting: _Waiting, bulk: bool) -> None:
         with self._lock:
-            if waiting.turn.done():  # it came at the same moment
+            if waiting.turn.done():  # the turn came at this very moment
                 return waiting.turn.result().end()
             waiting.turn.cancel()
             queue = self._waiting[bulk].get(waiting.of)
@@ -360,6 +369,6 @@ _making = threading.Lock()
 
 
 def of_server(url: str, kind: Literal["chat", "embed", "rerank"], most: float = math.inf) -> Budget:
-    """That of the server at a URL, for one kind of model, the same for all who ask in this process."""
+    """The budget for one kind of model on the server at a URL: the same object for all callers in this process."""
     with _making:
         return _budgets.setdefault((url.removesuffix("/v1"), kind), Budget(most))

@@ -1,4 +1,4 @@
-"""Vectors of texts in a SQLite file, by the content of the texts: what was embedded once costs no model."""
+"""A cache of texts' vectors in a SQLite file, so that a text that was embedded once is not embedded again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Entry(NamedTuple):
     """Little-endian float32."""
     tokens: int | None
     cut: str | None
-    """The fields of its Cut after the index, as JSON."""
+    """The fields of its Cut after `index`, as JSON."""
 
 
 _TABLE = """
@@ -41,14 +41,15 @@ CREATE TABLE IF NOT EXISTS vectors (
 """
 _MODELS = "CREATE TABLE IF NOT EXISTS models (name TEXT PRIMARY KEY, vectors BLOB NOT NULL)"
 _PUT_MODEL = "INSERT OR IGNORE INTO models VALUES (?, ?)"
-_UNTOLD = -1  # in place of a number of tokens
-# A commit survives a kill, though perhaps not a power cut.
+_UNTOLD = -1  # instead of a number of tokens that is not known
+# With these, a commit survives a kill, though perhaps not a power cut.
 _PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "journal_size_limit=4194304")
 _GET = "SELECT key, checksum, vector, tokens, cut FROM vectors WHERE id IN (SELECT value FROM json_each(?))"
 _PUT = "INSERT OR REPLACE INTO vectors (id, key, checksum, vector, tokens, cut) VALUES (?, ?, ?, ?, ?, ?)"
 _MOVE = "UPDATE vectors SET place = (SELECT max(place) + 1 FROM vectors) WHERE place = ?"
 
-# The disk is full or the file may not be written; other errors mean that the file is damaged.
+# Errors that pass, such as a full disk or a file that may not be written. All others mean that the file is
+# damaged.
 _PASSING = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_CANTOPEN,
@@ -65,15 +66,16 @@ class Cache:
     """Entries by key in a SQLite file of at most `megabytes`; the least recently used are removed first.
 
     It never raises: what cannot be read counts as missing, what cannot be written is not kept, and the log says why. Rows
-    are in the order of writing; those read since are noted in memory, and moved to the end when they would be removed.
-    Thread-safe; the file belongs to one process.
+    are in the order of writing. Which rows were read since is noted in memory; instead of being removed,
+    these are moved to the end. Thread-safe; the file belongs to one process.
     """
 
     def __init__(self, file: Path, megabytes: int, disk: Disk | None = None) -> None:
         self._file = file
         self._limit = megabytes * 2**20
         self._disk = disk or Disk(file.parent, 0)
-        # A connection for each, so that reading does not wait for writing; to hold both, acquire them in this order.
+        # Reading has a connection of its own, so that it does not wait for writing. To hold both locks, take
+        # them in this order.
         self._reading, self._writing = threading.Lock(), threading.Lock()
         # Held briefly, so that entries in memory never wait for the disk.
         self._memory = threading.Lock()
@@ -87,7 +89,7 @@ class Cache:
         self._failing = False
 
     def at_hand(self, key: bytes) -> Entry | None:
-        """An entry that is in memory, without waiting for a thread or the file."""
+        """The entry of a key if it is in memory: it waits for no thread and no file."""
         with self._memory:
             entry = self._recent.get(key)
         if entry is not None:
@@ -95,6 +97,7 @@ class Cache:
         return entry
 
     def get(self, keys: Sequence[bytes]) -> list[Entry | None]:
+        """The entries of these keys, in order: None for those that are not kept."""
         with self._memory:
             entries = [self._recent.get(key) for key in keys]
         if None not in entries:
@@ -115,7 +118,7 @@ class Cache:
         return entries
 
     def name_of(self, model: Fingerprint) -> str:
-        """The name under which a model's vectors are kept, whatever its server calls it."""
+        """The name that a model's vectors are kept under, whatever its server calls the model."""
         assert model.vectors is not None, "a model in this process is known by its digest"
         try:
             with self._reading:
@@ -147,7 +150,7 @@ class Cache:
     def _write(self, entries: dict[bytes, Entry]) -> None:
         size = sum(map(_bytes, entries.values()))
         try:
-            # Twice, because they are in the write-ahead log, too.
+            # Twice the size, because entries are in the write-ahead log as well.
             with self._disk.writing(2 * size), self._writing:
                 if self._writer is None:
                     self._writer = self._connected()
@@ -160,13 +163,13 @@ class Cache:
             self._failed(error)
 
     def close(self) -> None:
-        """Write what is queued, in ten seconds at most."""
+        """Write what is queued, for ten seconds at most, and close the file."""
         if self._queue.close():
             with self._reading, self._writing:
                 self._disconnect()
 
     def _connected(self) -> sqlite3.Connection:
-        # Our locks keep threads apart.
+        # Our locks make sure that only one thread at a time uses it.
         connection = sqlite3.connect(self._file, check_same_thread=False)
         try:
             for pragma in _PRAGMAS:
@@ -183,7 +186,8 @@ class Cache:
         return connection
 
     def _make_room(self, connection: sqlite3.Connection, entries: dict[bytes, Entry]) -> dict[bytes, Entry]:
-        """Remove the oldest tenth until these fit; if they exceed the cache, keep the last ones."""
+        """Remove the oldest tenth until the entries fit; return those to write, only the last if not all can
+        ever fit."""
         kept: dict[bytes, Entry] = {}
         needed = 0.0
         for key, entry in reversed(entries.items()):
@@ -270,7 +274,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 
 def _bytes(entry: Entry) -> int:
-    return len(entry.vector) + 200  # its key, its numbers, and what the file needs for a row
+    return len(entry.vector) + 200  # its key and numbers, and what SQLite needs for a row
 
 
 def _number(key: bytes) -> int:

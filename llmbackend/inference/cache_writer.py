@@ -1,4 +1,4 @@
-"""A cache's writer: one thread behind a bounded queue."""
+"""The writing side of a cache: one thread behind a bounded queue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .. import threads
 log = logging.getLogger(__name__)
 
 QUEUED = 64 * 2**20
-"""Bytes queued or being written, at most."""
+"""The most bytes that are queued or being written."""
 
 CLOSING = 10.0
 """Seconds that closing waits for the queue."""
@@ -26,7 +26,8 @@ _Entry = TypeVar("_Entry")
 
 
 class CacheWriter(Generic[_Entry]):
-    """Nobody waits for it: what a slow disk leaves no room for is not kept, and the log tells how much that was."""
+    """Writes entries in a thread that nobody waits for. If the disk is too slow, entries are dropped, and the
+    log says how many."""
 
     def __init__(
         self, name: str, write: Callable[[dict[bytes, _Entry]], None], size: Callable[[_Entry], int]
@@ -42,7 +43,7 @@ class CacheWriter(Generic[_Entry]):
         self._told = float("-inf")
 
     def put(self, entries: Mapping[bytes, _Entry]) -> None:
-        """Queue as many as there is room for."""
+        """Queue the entries, as many as there is room for."""
         sizes = list(accumulate(map(self._size, entries.values())))
         with self._changed:
             room = QUEUED - self._bytes
@@ -58,7 +59,7 @@ class CacheWriter(Generic[_Entry]):
             self._tell()
 
     def close(self) -> bool:
-        """Whether everything was written and the writer has stopped."""
+        """Stop the writer; return whether everything was written."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""The embedder that all others use: it asks its model only for texts whose vectors are not cached."""
+"""The embedder that everything else uses: it asks the model only for texts whose vectors are not cached."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     import numpy as np
 
 LONG = 2**16
-"""Characters from which on a text is looked up in a thread, because hashing it would block the loop."""
+"""From this many characters on, a text is looked up in a thread, because hashing it would block the event loop."""
 
 BULK = 8_192
-"""Number of new texts in a row after which further texts are expected to be new."""
+"""After this many new texts in a row, further texts are expected to be new as well."""
 
 SAMPLE = 64
-"""Number of texts that are looked up as a sample when all are expected to be new."""
+"""How many texts are looked up as a sample while all are expected to be new."""
 
 Role = Literal["query", "passage"]
 
 
 class Prompts(NamedTuple):
-    """Prefixes for texts, for models that were trained with them."""
+    """Prefixes that some models were trained with, for questions and for stored texts."""
 
     query: str = ""
     passage: str = ""
@@ -42,9 +42,9 @@ NO_PROMPTS = Prompts()
 
 
 class CachedEmbedder:
-    """Asks its model only for texts that the cache does not have; without a cache, for all.
+    """An Embedder that asks its model only for texts that the cache does not have; without a cache, for all.
 
-    All callers use it: it also adds the index of a refused text to the error, and counts tokens.
+    It also counts tokens, and turns a refused text into an InvalidRequest that names the text's index.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class CachedEmbedder:
         counts: bool = True,
         keeps_bulk: bool = True,
     ) -> None:
-        """Its tokens count as the caller's if `counts`.
+        """If `counts`, tokens count towards the caller's usage.
 
-        For a model that is as fast as the cache, `keeps_bulk` is false: a long series of new texts mostly bypasses the
-        cache, which thus keeps its content.
+        `keeps_bulk` is false for a model that is as fast as the cache: long series of new texts then mostly
+        bypass the cache, so that they do not displace what is in it.
         """
         self._counts = counts
         self._keeps_bulk = keeps_bulk
@@ -70,7 +70,7 @@ class CachedEmbedder:
         """The model itself, without the cache."""
         self._cache = cache
         self._prompts = prompts
-        # For the fingerprint seen last: the one with prompts, and the cache's name for it.
+        # The fingerprint seen last, with the prompts added, and the cache's name for it.
         self._made_by: tuple[Fingerprint | None, Fingerprint] | tuple[None, None] = None, None
         self._kept_by: tuple[Fingerprint | None, str] = None, ""
 
@@ -83,7 +83,7 @@ class CachedEmbedder:
         return self.model.names
 
     async def fingerprint(self) -> Fingerprint:
-        """The model's, with the prompts that questions and passages get here."""
+        """The model's fingerprint, with the prompts that are used here."""
         return self._with_prompts(await self.model.fingerprint())
 
     def _with_prompts(self, made_by: Fingerprint) -> Fingerprint:
@@ -97,7 +97,7 @@ class CachedEmbedder:
 
     @property
     def uncached(self) -> CachedEmbedder:
-        """The same model without the cache. Not to be closed."""
+        """The same model without the cache. Do not close it: it shares the model with this embedder."""
         return CachedEmbedder(self.model, None, self._prompts, counts=self._counts)
 
     async def embed(
@@ -108,9 +108,11 @@ class CachedEmbedder:
         too_long: TooLong = "split",
         role: Role | None = None,
     ) -> EmbeddingBatch:
-        """One vector a text, in order; raises an LLMBackendError: for a refused text InvalidRequest with its `index`.
+        """Embed the texts: one vector each, in order. Texts of a collection have a `role`, which may have a
+        prompt.
 
-        Texts of a collection have a `role`, for which there may be a prompt.
+        Raises an LLMBackendError; for a refused text, that is InvalidRequest with the text's `index` in its
+        details.
         """
         prompt = getattr(self._prompts, role) if role else ""
         written = [prompt + text for text in texts] if prompt else texts
@@ -128,7 +130,7 @@ class CachedEmbedder:
     async def _through(
         self, cache: Cache, texts: Sequence[str], how: list[Any], ask: Any
     ) -> tuple[EmbeddingBatch, Fingerprint]:
-        """The vectors, and the model that made them all."""
+        """The vectors, and the fingerprint of the model that made all of them."""
         while True:
             made_by = await self.model.fingerprint()
             before, name = self._kept_by
@@ -149,7 +151,8 @@ class CachedEmbedder:
         ask: Any,
         made_by: Fingerprint,
     ) -> EmbeddingBatch | None:
-        """None if another model embedded the missing texts: it was exchanged meanwhile."""
+        """The vectors; None if another model embedded the missing texts, because the server exchanged its
+        model meanwhile."""
         if len(texts) == 1 and len(texts[0]) < LONG:
             if entry := cache.at_hand(key := key_of(texts[0])):
                 self._note()
@@ -178,7 +181,7 @@ class CachedEmbedder:
         return await threads.processor(_merged, cache, list(missing), new, keys, entries)
 
     async def _are_new(self, cache: Cache, key_of: _Key, texts: Sequence[str]) -> bool:
-        """Whether these belong to a long series of new texts, which need not be kept."""
+        """Whether the texts belong to a long series of new ones, which need not be kept."""
         if self._keeps_bulk or len(texts) <= SAMPLE or self._new_in_a_row < BULK:
             return False
         some = texts[:: len(texts) // SAMPLE]
@@ -193,7 +196,7 @@ class CachedEmbedder:
     async def embed_tokens(
         self, texts: Sequence[TokenIds], *, dimensions: int | None = None
     ) -> EmbeddingBatch:
-        """As `embed`, of token ids, which are not kept."""
+        """Embed token ids like `embed`, without the cache."""
         try:
             return self._noted(await self.model.embed_tokens(texts, dimensions=dimensions))
         except TextRefused as refused:
@@ -214,7 +217,7 @@ class CachedEmbedder:
 
 
 def _placed(refused: TextRefused, texts: Sequence[str] | Sequence[TokenIds]) -> InvalidRequest:
-    # A part of a text may have been refused.
+    # The refused text may also be a part of a text, or a text with its prompt.
     places = [index for index, text in enumerate(texts) if text == refused.text]
     places += [index for index, text in enumerate(texts) if refused.text in text]
     index = places[0]
@@ -234,8 +237,9 @@ class _Key:
 
 @lru_cache(1000)
 def _key(name: str, dimensions: int | None, too_long: TooLong, project: str) -> _Key:
-    """Each project has its own keys, or timing would reveal that another project has embedded a text."""
-    whose = [] if project == DEFAULT else [project]  # as all were kept before there were projects
+    """The key for vectors made in one way. Each project has its own, or timing would tell who else has
+    embedded a text."""
+    whose = [] if project == DEFAULT else [project]  # as in caches from before there were projects
     return _Key(json.dumps([name, dimensions, too_long, *whose]).encode())
 
 
@@ -252,7 +256,7 @@ def _look_up(
 def _merged(
     cache: Cache, missing: list[bytes], new: EmbeddingBatch, keys: list[bytes], entries: list[Entry | None]
 ) -> EmbeddingBatch:
-    """The vectors of all keys, cached and new; the new ones are kept."""
+    """The vectors of all keys, in order, cached and new. The new ones go into the cache."""
     fresh = dict(zip(missing, _entries(new), strict=True))
     cache.keep(fresh)
     if len(missing) == len(keys):

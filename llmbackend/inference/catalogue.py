@@ -1,6 +1,7 @@
-"""Local models that `llmbackend models pull` knows by name: openly licensed, each file pinned by revision and SHA-256.
+"""The local models that `llmbackend models pull` knows by name: openly licensed, each file pinned by revision
+and SHA-256.
 
-A tokenizer's file has no SHA-256 here: its revision pins it, and it is read only where it fits the model.
+Tokenizer files have no SHA-256 here. The revision pins them, and one that does not fit the model is not used.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ class File(NamedTuple):
     source: str
     """Its path in the repository."""
     name: str
-    """What it is called in the model's folder."""
+    """The file's name in the model's folder."""
     size: int | None = None
     sha256: str | None = None
 
@@ -26,17 +27,17 @@ class Entry(NamedTuple):
     name: str
     task: Task
     repository: str
-    """On Hugging Face, or a mirror of it (MODELS_URL)."""
+    """Its repository on Hugging Face, or on a mirror of it (MODELS_URL)."""
     revision: str
     files: tuple[File, ...]
     license: str
     memory_mb: int
-    """While in use, with the default context."""
+    """Memory in use, with the default context."""
     use: str
 
     @property
     def size(self) -> int:
-        """Bytes to download, but for a tokenizer's few."""
+        """Bytes to download, not counting a tokenizer's few."""
         return sum(file.size or 0 for file in self.files)
 
     def url(self, file: File, base: str) -> str:
@@ -152,12 +153,12 @@ ENTRIES = (
 
 
 def find(name: str) -> Entry | None:
-    """By its name, in any case."""
+    """The entry of that name, in any case of letters."""
     return next((entry for entry in ENTRIES if entry.name.lower() == name.lower()), None)
 
 
 def by_sha256(sha256: str) -> tuple[Entry, File] | None:
-    """The model that a file is of, whatever the file is called."""
+    """The entry and the file with this hash, whatever the file at hand is called."""
     return next(
         ((entry, file) for entry in ENTRIES for file in entry.files if file.sha256 == sha256),
         None,

@@ -1,4 +1,4 @@
-"""Chat models: OpenAI's wire in, OpenAI's wire out, whatever answers behind it."""
+"""Chat models: they take and give OpenAI's JSON, whichever model answers."""
 
 from __future__ import annotations
 
@@ -27,71 +27,73 @@ log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
-# What another server may do better.
+# Failures after which another server is asked.
 _FAILURES = (BackendError, Overloaded)
 
 
 class Window(NamedTuple):
     context: int
-    """How many tokens prompt and reply may have together."""
+    """The most tokens that prompt and reply may have together."""
 
     passages: int
-    """From how many tokens of passages the model answers well."""
+    """The most tokens of passages from which the model still answers well."""
 
 
 class ChatModel(ABC):
-    """Completes conversations, on the event loop. Requests, completions and their chunks are OpenAI's JSON objects:
+    """Completes conversations, on the event loop. Requests, completions and chunks are OpenAI's JSON objects:
 
         await chat.complete({"messages": [{"role": "user", "content": "Hello"}]})
         -> {"choices": [{"message": {"role": "assistant", "content": "…"}, "finish_reason": "stop"}], "usage": {…}, …}
 
-    Any number of calls may be under way. Whoever made it closes it; who leaves a stream early closes that (`aclosing`).
+    Any number of calls may be under way. Whoever made the model closes it; whoever leaves a stream early
+    closes it (`aclosing`).
     """
 
     abstracts: bool
-    """Whether it can put a text into its own words, rather than only copy from it."""
+    """Whether the model can put a text into its own words, and does not just copy from it."""
 
     sees = True
-    """Whether pictures may be among what it reads."""
+    """Whether messages may contain images."""
 
     @property
     @abstractmethod
     def name(self) -> str | None:
-        """The model's name, as far as known without asking: None where there is none or none is known yet."""
+        """The model's name, as far as it is known without asking a server; None if it is not."""
 
     @abstractmethod
     async def models(self) -> list[str]:
-        """The names of the models that can be asked for."""
+        """The names that a request's `model` may have."""
 
     @abstractmethod
     async def window(self) -> Window:
-        """How much the model reads, where none is named."""
+        """How much the default model reads."""
 
     @abstractmethod
     async def deadline(self) -> float:
-        """Until when, by `time.monotonic`, a call that begins now may take, with all that is asked again."""
+        """The time by which a call that begins now has to end, retries included, on the clock of `time.monotonic`."""
 
     @abstractmethod
     async def complete(self, request: dict[str, Any], deadline: float | None = None) -> dict[str, Any]:
-        """A chat.completion, by a deadline (`time.monotonic`).
+        """Return a chat.completion, by the deadline (`time.monotonic`).
 
-        Raises InvalidRequest for what the model does not take, a prompt beyond its context included, BackendTimeout, Overloaded,
-        and BackendError for any other failure of its server.
+        Raises InvalidRequest for what the model does not take (a prompt beyond its context, too), NotFound
+        for a model that is not offered, BackendTimeout, Overloaded, and BackendError for any other failure of
+        the server.
         """
 
     @abstractmethod
     def stream(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """The completion as chat.completion.chunks.
+        """Yield the completion as chat.completion.chunk objects.
 
-        Raises as `complete` before the first, and StreamInterrupted where it breaks off after that.
+        Raises like `complete` before the first chunk, and StreamInterrupted if the stream breaks off later.
         """
 
     async def reply(self, request: dict[str, Any]) -> bytes:
-        """The completion, for a caller."""
+        """The completion as JSON, to be passed on to a caller."""
         return json.dumps(await self.complete(request)).encode()
 
     async def events(self, request: dict[str, Any]) -> AsyncGenerator[bytes, None]:
-        """The stream, for a caller: server-sent events, up to and with [DONE]."""
+        """The stream as server-sent events, to be passed on to a caller; the last one is [DONE]."""
         async with aclosing(self.stream(request)) as chunks:
             async for chunk in chunks:
                 yield event(chunk)
@@ -100,22 +102,24 @@ class ChatModel(ABC):
     async def by_responses(
         self, model: str | None, messages: Sequence[dict[str, Any]], *, calls: bool = False
     ) -> ResponsesRoute | None:
-        """Who is to be asked by OpenAI's route of responses for that model; None where responses are made of chats.
+        """The OpenAI-style responses route to use for this model; None if responses have to be made from chat
+        completions.
 
-        `calls`: the model may call functions.
+        `calls` tells whether the model may call functions.
         """
         return None
 
     def servers(self) -> dict[str, str]:
-        """Each server behind it: "ok", or that it failed of late."""
+        """The state of each server behind the model, by name: "ok", or that it failed recently."""
         return {}
 
     @abstractmethod
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Release connections and models. Calls under way are stopped or fail."""
 
 
 class ResponsesRoute:
-    """A server that has OpenAI's route of responses."""
+    """The responses route of one server, for one model."""
 
     def __init__(self, server: ChatServer, model: str, deadline: float) -> None:
         self._server = server
@@ -123,7 +127,11 @@ class ResponsesRoute:
         self._deadline = deadline
 
     async def complete(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        """As ChatModel.complete; None where it has failed, or has no such route any more: a chat may do better."""
+        """Return a response; None if the route failed or is gone, so that a chat completion can be tried
+        instead.
+
+        Raises like ChatModel.complete for everything else.
+        """
         asked = {**request, "model": self._model}
         try:
             return await responses_route.complete(self._server.upstream, asked, self._deadline)
@@ -132,7 +140,7 @@ class ResponsesRoute:
             return None
 
     async def stream(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """As ChatModel.stream; nothing comes where `complete` gives None."""
+        """Yield a response's events, or none where `complete` would return None. Raises like ChatModel.stream."""
         chunks = responses_route.stream(
             self._server.upstream, {**request, "model": self._model}, self._deadline
         )
@@ -154,7 +162,7 @@ class ResponsesRoute:
 
 
 def total(*usages: dict[str, Any] | None) -> dict[str, int]:
-    """The tokens of several calls together, of those that tell."""
+    """The sum of several calls' token counts, by name. Calls without usage are left out."""
     sums: dict[str, int] = {}
     for usage in usages:
         for name, count in (usage or {}).items():
@@ -164,22 +172,23 @@ def total(*usages: dict[str, Any] | None) -> dict[str, int]:
 
 
 def window(context: int) -> Window:
-    """Of a model that fills its context as it should: the rest is for instructions, conversation and reply."""
+    """The window of a model that makes good use of its context: passages get three eighths, the rest is for
+    the others."""
     return Window(context, context * 3 // 8)
 
 
 CONTEXT = 8192
-"""What a server's model is taken to read where neither it nor CHAT_CONTEXT tells."""
+"""The context that is assumed if neither the server nor CHAT_CONTEXT tells one."""
 
 VLLM = "vLLM"
-"""What a server of VLLM_URL is called: it tells a stream's usage all along."""
+"""The name of a server of VLLM_URL, which can send a stream's usage with each chunk."""
 
 
 class OpenAICompatibleChat(ChatModel):
-    """vLLM, LiteLLM or whatever speaks OpenAI's wire, by OpenAI's client.
+    """vLLM, LiteLLM or any other OpenAI-compatible server, called with OpenAI's client.
 
-    Of several servers, the first that offers the model is asked; where it fails, the next, before anything of a reply
-    has been passed on. A server that failed is asked last until its cool-down is over.
+    If there are several servers, the first one that offers the model is asked; if it fails before any part of
+    a reply was passed on, the next. A server that failed is asked last until its cool-down is over.
     """
 
     abstracts = True
@@ -198,7 +207,7 @@ class OpenAICompatibleChat(ChatModel):
 
     def servers(self) -> dict[str, str]:
         return {
-            server.upstream.name: "failed of late, and is asked last" if server.resting else "ok"
+            server.upstream.name: "failed recently, and is asked last" if server.resting else "ok"
             for server in self._servers
         }
 
@@ -217,7 +226,7 @@ class OpenAICompatibleChat(ChatModel):
     async def window(self) -> Window:
         if self._context is None:
             for server in await self._in_order(None):
-                with suppress(LLMBackendError):  # whoever asks something of it will hear of it
+                with suppress(LLMBackendError):  # the call itself will raise it
                     offered = await server.offered(time.monotonic() + server.LISTING)
                     return window(offered.get(self._name or server.first or "") or CONTEXT)
         return window(self._context or CONTEXT)
@@ -240,7 +249,7 @@ class OpenAICompatibleChat(ChatModel):
 
     async def deadline(self) -> float:
         for server in self._servers:
-            await server.upstream.openai()  # before the time runs: the first takes most of a second
+            await server.upstream.openai()  # before the clock starts: the first time takes most of a second
         return time.monotonic() + self._timeout
 
     async def complete(self, request: dict[str, Any], deadline: float | None = None) -> dict[str, Any]:
@@ -270,14 +279,15 @@ class OpenAICompatibleChat(ChatModel):
         ask: Callable[[Upstream, dict[str, Any], float, int], Awaitable[_Result]],
         deadline: float,
     ) -> _Result:
-        """What the first server answers that can, all within one deadline; raises what the last one said."""
+        """The answer of the first server that can give one, all within one deadline; raises the last server's
+        error."""
         await media.check(request.get("messages") or (), private=self._private_media)
         named = request.get("model") or self._name
         servers = await self._in_order(named)
         while True:
             server = servers.pop(0)
             now = time.monotonic()
-            until = now + (deadline - now) / (len(servers) + 1)  # one that hangs must leave the others time
+            until = now + (deadline - now) / (len(servers) + 1)  # leaves the others time if this one hangs
             try:
                 asked = {**request, "model": named or await server.default(until)}
                 if asked.get("stream") and server.tells_usage:
@@ -287,7 +297,7 @@ class OpenAICompatibleChat(ChatModel):
                 try:
                     return await ask(server.upstream, asked, until, 0 if servers else RETRIES)
                 except NotFound:
-                    # It may have been started with another model since its list was read.
+                    # It may have been restarted with another model since its list was read.
                     if named is None and await server.default(until, fresh=True) != asked["model"]:
                         servers.insert(0, server)
                     elif not servers:
@@ -305,9 +315,9 @@ class OpenAICompatibleChat(ChatModel):
                 log.warning("%s; asking %s instead", error.message, servers[0].upstream.name)
 
     async def _in_order(self, model: str | None) -> list[ChatServer]:
-        """The servers to ask for a model: those that offer it, those that failed of late at the end."""
+        """The servers to ask for a model: those that offer it, and of these, the ones that failed recently last."""
         able = self._servers
-        if model is not None and len(able) > 1:  # one alone knows best itself
+        if model is not None and len(able) > 1:  # a single server is simply asked
             patience = min(ChatServer.LISTING, self._timeout / 4)
             offers = await asyncio.gather(*(server.may_offer(model, patience) for server in able))
             able = [server for server, offer in zip(able, offers, strict=True) if offer]
@@ -336,7 +346,8 @@ async def _complete(
 async def _stream(
     upstream: Upstream, asked: dict[str, Any], deadline: float, retries: int
 ) -> AsyncGenerator[dict[str, Any], None]:
-    """Once the first chunk is there: all of them. Close what this returns, read to the end or not."""
+    """Wait for the first chunk, then return all of them. The caller closes the result, whether it was read to
+    the end or not."""
     client = await upstream.openai()
 
     async def begin(_: Turn | None) -> tuple[Any, Any, Tail]:
@@ -376,7 +387,7 @@ async def _chunks(
             await tracing.turn()
     finally:
         usage.note()
-        await stream.close()  # and with it the connection, so that the server stops its work
+        await stream.close()  # this closes the connection, too, so that the server stops working
         if turn is not None:
             turn.end()
     if (rest := deltas.rest()) is not None:
@@ -390,9 +401,9 @@ def _is_piece(choice: Any) -> bool:
 
 
 def noted(upstream: Upstream, asked: dict[str, Any], completion: dict[str, Any]) -> dict[str, Any]:
-    """A server's completion, its usage noted; raises a BackendError if there is no message in it."""
+    """Record a completion's usage and return the completion; raises BackendError if it has no message."""
     choices = completion.get("choices")
-    if choices is None and completion.get("error"):  # some refuse with status 200
+    if choices is None and completion.get("error"):  # some servers refuse with status 200
         raise upstream.errors.gave_up(completion["error"])
     note(asked, completion, tracing.current())
     choices = completion["choices"]
@@ -405,10 +416,10 @@ def noted(upstream: Upstream, asked: dict[str, Any], completion: dict[str, Any])
 
 
 def plain(completion: dict[str, Any]) -> bool:
-    """Write a completion's messages as OpenAI would; tells whether anything had to be changed."""
+    """Rewrite a completion's messages in place as OpenAI would write them; return whether anything changed."""
     return any([wire.message(choice["message"]) for choice in completion["choices"]])
 
 
 def interrupted() -> StreamInterrupted:
-    """The error for a stream that ended, as far as its connection tells, but whose reply did not."""
+    """The error for a stream whose connection ended properly, but before the reply did."""
     return StreamInterrupted("the model's server ended its stream before the last event")

@@ -1,7 +1,8 @@
-"""Refusals of what is longer than a model takes: how long it is, and how much the model takes.
+"""Refusals of texts that are too long for a model: how long the text is, and how much the model takes.
 
-Nothing is counted beforehand, which would cost every call a request more; a refusal is looked into. Servers name their
-limit in it, in words of their own, and few the exact length: that is asked of POST /tokenize, which vLLM has.
+Nothing is counted beforehand, as that would cost every call another request. Instead, refusals are read.
+Servers name their limit in words of their own, and few tell the exact length, so it is asked for by POST
+/tokenize, which vLLM has.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from ..errors import InvalidRequest, LLMBackendError
 from .upstream import Upstream
 
-# As vLLM, OpenAI and LiteLLM (which quotes them) put it, llama.cpp, and TEI.
+# The wordings of vLLM, OpenAI and LiteLLM (which quotes them), of llama.cpp, and of TEI.
 _LIMIT = re.compile(
     r"(?:maximum context length is|max_model_len=|context size \(|must have less than)\s*(\d+)(?!\d| characters)",
     re.IGNORECASE,
@@ -30,11 +31,11 @@ class Length(NamedTuple):
     tokens: int | None
     limit: int
     at_least: bool = False
-    """Whether it was counted no further."""
+    """Whether the server stopped counting at `tokens`."""
 
 
 def told(refusal: str) -> Length | None:
-    """The lengths in a refusal; None if it is about something else."""
+    """Read the lengths in a refusal; None if it is about something else."""
     limit = _LIMIT.search(refusal)
     if limit is None:
         return None
@@ -46,9 +47,9 @@ def told(refusal: str) -> Length | None:
 
 
 def too_long(prompt: str, model: str, context: int, details: dict[str, Any]) -> InvalidRequest:
-    """The error for a prompt of `prompt` tokens, to a model that takes `context`.
+    """The error for a prompt of `prompt` tokens that is too long for the model's `context`.
 
-    LangChain knows it by the words "exceeds the context window", and then shortens the conversation.
+    LangChain recognizes it by the words "exceeds the context window", and then shortens the conversation.
     """
     return InvalidRequest(
         f"the prompt of {prompt} tokens exceeds the context window of {model}, which takes {context}: shorten it",
@@ -59,7 +60,8 @@ def too_long(prompt: str, model: str, context: int, details: dict[str, Any]) -> 
 async def overflow(
     refusal: InvalidRequest, upstream: Upstream, request: dict[str, Any], deadline: float
 ) -> InvalidRequest | None:
-    """The refusal as an error with `tokens` and `context` in its details; None if it is about something else."""
+    """The error for a refusal because of length, with `tokens` and `context` in its details; None for any
+    other refusal."""
     length = told(refusal.message)
     if length is None:
         return None
@@ -90,7 +92,7 @@ async def overflow(
 
 
 async def counted(root: Upstream, fields: dict[str, Any], deadline: float | None = None) -> int | None:
-    """The tokens of a chat or a text, by the server's own count; None where it has none."""
+    """The number of tokens in a chat or a text, as the server counts them; None if it cannot."""
     try:
         count = (await root.post("/tokenize", fields, deadline, retries=0))["count"]
         return count if isinstance(count, int) else None

@@ -17,16 +17,16 @@ from .onnx import session, whole_characters
 from .rerank import Ranks
 
 TOKENS = 512
-"""Of a query and a text together; a longer text is cut."""
+"""The most tokens of a query and a text together; longer texts are cut."""
 
 TOKENS_A_RUN = 2048
-"""Padding included."""
+"""The most tokens in one run of the model, padding included."""
 
 READ = 2**14
-"""Characters of a text that are looked at: more than 512 tokens, unless nearly all are white space."""
+"""How many characters of a text are read: more than 512 tokens, unless nearly all are white space."""
 
 PAIRS_AT_ONCE = 64
-"""Whose tokens are looked up together: what is cut off takes room, too, until that is done."""
+"""How many pairs are tokenized together: until they are cut, whole texts take up memory."""
 
 
 class _Pair(NamedTuple):
@@ -34,14 +34,14 @@ class _Pair(NamedTuple):
 
     ids: list[int]
     kinds: list[int]
-    """0 where a token is the query's, and 1 where it is the text's."""
+    """0 for each token of the query, 1 for each of the text."""
 
 
 _FILES = ("model.onnx", "tokenizer.json")
 
 
 class CrossEncoder:
-    """A Reranker. Scores are between 0 and 1: the logistic function of the model's own."""
+    """A Reranker. Scores are the logistic function of the model's output, between 0 and 1."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self._folder = name, folder
@@ -66,7 +66,7 @@ class CrossEncoder:
         pass
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
-        """As `rerank`, in the caller's thread."""
+        """Score like `rerank`, in the caller's thread."""
         return self._run(self._encoded(query, texts))
 
     def _encoded(self, query: str, texts: Sequence[str]) -> list[_Pair]:
@@ -103,7 +103,7 @@ class CrossEncoder:
 
     @cached_property
     def _model(self) -> tuple[Any, Any]:
-        """The tokenizer, and the session of ONNX Runtime."""
+        """The tokenizer and the session of ONNX Runtime."""
         model, words = (self._folder / name for name in _FILES)
         if not (model.is_file() and words.is_file()):
             raise BackendError(
@@ -120,12 +120,12 @@ class CrossEncoder:
 
 
 def check(folder: Path) -> None:
-    """Raise LookupError, which tells why, for files that are no cross-encoder."""
+    """Raise LookupError with the reason if the folder's files are not a working cross-encoder."""
     try:
         (score,) = CrossEncoder(folder.name, folder).score("word", ["word"])
     except BackendError:
         raise
-    except Exception as error:  # ONNX Runtime has a dozen kinds, without a common one
+    except Exception as error:  # ONNX Runtime has a dozen exceptions without a common base class
         raise LookupError(str(error).splitlines()[0][:200]) from error
     if not 0 <= score <= 1:
         raise LookupError("it gives no score for a pair of texts")

@@ -1,4 +1,4 @@
-"""Downloads of large files: verified, and resumed after an interruption (RFC 9110, section 14: Range)."""
+"""Downloads of large files, which are verified, and resumed after an interruption (RFC 9110, section 14: Range)."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from ..disk import Disk
 from ..errors import BackendError
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are here, and those there are, where known."""
+"""Called with the bytes received so far, and the bytes in all if known."""
 
 TIMEOUTS = (10, 60)
 """Seconds to connect, and between two pieces."""
 ATTEMPTS = 5
-"""In a row that bring nothing, with pauses of 1, 2, 4 and 8 s between them."""
+"""How many attempts in a row may bring nothing, with pauses of 1, 2, 4 and 8 seconds between them."""
 PIECE = 2**16
 """Bytes read at once."""
 _BUSY = {408, 425, 429, 500, 502, 503, 504}
 
 
 class _Broken(Exception):
-    """The connection ended before the file did; the message tells how."""
+    """The connection ended before the file did; the message says how."""
 
 
 def fetch(
     url: str, target: Path, disk: Disk, size: int | None, sha256: str | None, progress: Progress
 ) -> None:
-    """Download to a file, which appears only whole and with the right SHA-256.
+    """Download a file, which appears at `target` only when it is complete and has the right SHA-256.
 
-    What an interrupted call has received stays beside it (`.part`), and the next call goes on from there. Raises
-    BackendError (no such file, a connection that keeps breaking, other content than expected) and InsufficientStorage.
+    What an interrupted call has received stays beside it (`.part`), and the next call continues from there.
+    Raises BackendError (no such file, a connection that keeps breaking, unexpected content) and
+    InsufficientStorage.
     """
     part = target.with_name(f"{target.name}.part")
     pause, failures = 1, 0
@@ -58,7 +59,7 @@ def fetch(
 
 
 def verify(file: Path, source: str, size: int | None, sha256: str | None) -> None:
-    """Remove a file that is not what was expected, and raise BackendError."""
+    """Check a file's size and hash. If they are wrong, remove the file and raise BackendError."""
     found = f"{file.stat().st_size} bytes" if size not in (None, file.stat().st_size) else None
     wanted = f"{size} bytes"
     if found is None and sha256 is not None and (digest := sha256_of(file)) != sha256:
@@ -66,7 +67,7 @@ def verify(file: Path, source: str, size: int | None, sha256: str | None) -> Non
     if found is not None:
         file.unlink()
         raise BackendError(
-            f"{source} gave {found} and not {wanted}: it was not installed; another MODELS_URL may have the right file",
+            f"{source} gave {found}, not {wanted}: it was not installed; another MODELS_URL may have the right file",
             details={"backend": "models", "url": source},
         )
 
@@ -77,7 +78,7 @@ def sha256_of(file: Path) -> str:
 
 
 def _receive(url: str, part: Path, disk: Disk, size: int | None, progress: Progress) -> None:
-    """Add to what is there what is missing of it; raises _Broken where something still is."""
+    """Append to `part` what is missing of the file; raises _Broken if it is still not complete."""
     start = _length(part)
     if size is not None and start >= size:
         return
@@ -91,10 +92,10 @@ def _receive(url: str, part: Path, disk: Disk, size: int | None, progress: Progr
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUTS) as reply:
             if (
                 reply.status_code == 416
-            ):  # there is no more of it than that: it is whole, or of another version
+            ):  # nothing follows what is here: the file is complete, or it is another version
                 if reply.headers.get("Content-Range", "").rpartition("/")[2] != str(start):
                     part.unlink()
-                    raise _Broken("what was there was no part of it")
+                    raise _Broken("what was here is not a part of this file")
                 return
             if reply.status_code in _BUSY:
                 raise _Broken(f"the server answered {reply.status_code}")
@@ -136,7 +137,7 @@ def _begin(reply: requests.Response) -> int:
 
 
 def _note(version: Path, reply: requests.Response) -> None:
-    """What tells, when the download goes on, whether the file is still the same (RFC 9110: a strong validator)."""
+    """Keep the strong validator (RFC 9110) that tells a later attempt whether the file is still the same."""
     mark = reply.headers.get("ETag", "")
     if mark and not mark.startswith("W/"):
         version.write_text(mark, encoding="utf-8")
@@ -162,7 +163,7 @@ def _reason(error: requests.RequestException) -> str:
 
 def _refused(url: str, status: int) -> BackendError:
     remedy = {
-        401: "it wants to know who asks: download the file yourself and pull it by its path",
+        401: "it asks for credentials: download the file yourself and pull it by its path",
         403: "it may not be downloaded: download the file yourself and pull it by its path",
         404: "there is no such file: see MODELS_URL, or the address",
     }.get(status, "see MODELS_URL, or the address")
@@ -174,6 +175,6 @@ def _given_up(url: str, part: Path, broken: _Broken) -> BackendError:
     told = (
         f"the connection to {host} keeps breaking ({broken}): {kept >> 20} MB are here, and the same command goes on from there"
         if kept
-        else f"{host} cannot be reached ({broken}): see the network, set MODELS_URL to a mirror, or pull a file by its path"
+        else f"{host} cannot be reached ({broken}): check the network, set MODELS_URL to a mirror, or pull a file by its path"
     )
     return BackendError(told, details={"backend": "models", "url": url, "kept": kept})

@@ -15,52 +15,58 @@ if TYPE_CHECKING:
     from .fingerprint import Fingerprint
 
 TooLong = Literal["split", "truncate", "error"]
-"""What to do with a text longer than the model takes: average its parts' vectors, embed its beginning, or raise."""
+"""What to do with a text longer than the model takes: embed its parts and average their vectors, embed its
+beginning, or raise."""
 
 TokenIds = tuple[int, ...]
-"""A text as ids of the model's own vocabulary."""
+"""A text as token ids of the model's own vocabulary."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A text longer than the model takes; `index` is its place, from 0, `parts` how many of it were embedded."""
+    """A text that was longer than the model takes: `index` is its place among the texts, `parts` how many
+    were embedded."""
 
     index: int
     tokens: int | None
-    """None where the server did not tell."""
+    """The text's length in tokens; None if the server does not tell."""
     limit: int
+    """The tokens that the model takes."""
     parts: int
 
 
 class EmbeddingBatch(NamedTuple):
-    """`values` is (texts, dimension), float32, each row of unit length; `tokens` counts what was read of each.
+    """The vectors of some texts: `values` is a float32 array of shape (texts, dimensions), each row of unit
+    length.
 
-    A server may not tell the tokens: None.
+    `tokens` has the number of tokens read of each text, or None if the server does not tell; `cut` the texts
+    that were too long.
     """
 
     values: NDArray[np.float32]
     tokens: Sequence[int | None]
     cut: Sequence[Cut] = ()
     made_by: Fingerprint | None = None
-    """The model, where there was time to ask for it."""
+    """The model that made the vectors, if it is known."""
     noted: bool = False
-    """Whether its tokens are in the trace, reply by reply, as those of servers are."""
+    """Whether the tokens are already in the trace. Embedders of servers record them with each reply."""
 
     @property
     def total(self) -> int | None:
-        """All tokens; None where some are not told."""
+        """All tokens together; None if some are not known."""
         return added(0, *self.tokens)
 
 
 def added(*counts: int | None) -> int | None:
-    """The sum of counts; None where some are not known."""
+    """The sum of the counts; None if one of them is None."""
     return None if None in counts else sum(count for count in counts if count is not None)
 
 
 class Embedder(Protocol):
-    """Makes vectors of texts, on the event loop. Vectors are rows of float32, of unit length.
+    """Turns texts into vectors, on the event loop.
 
-    Any number of calls may be under way. Whoever made it closes it, once no call is. So a test may bring its own:
+    Any number of calls may be under way. Whoever made the embedder closes it, after the last call. A minimal
+    one, for a test:
 
         class Lengths:
             name, names = "lengths", ("lengths",)
@@ -76,51 +82,60 @@ class Embedder(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names it goes by, including those that collections of earlier versions have."""
+        """All names that the model is known by, including those in collections of earlier versions."""
 
     async def fingerprint(self) -> Fingerprint:
-        """What tells this model's vectors from those of any other; of a model on a server, when it was last looked at."""
+        """What tells this model's vectors from those of any other model.
+
+        For a model on a server, it is what was found when the server was last checked. Raises an
+        LLMBackendError if the first check fails.
+        """
 
     async def embed(
         self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
     ) -> EmbeddingBatch:
-        """One vector a text, in order: `values` of shape (texts, dimensions), and what each took in tokens, if that is told.
+        """Embed the texts: one vector each, in order, as `values` of shape (texts, dimensions), and each
+        text's tokens, if known.
 
-        A text too long is split and its parts' vectors averaged, or cut, or refused, by `too_long`. Raises InvalidRequest
-        for `dimensions` that the model does not have, TextRefused for a text that it does not take, and BackendError,
-        BackendTimeout or Overloaded where its server fails.
+        `too_long` says what happens to a text longer than the model takes: it is split and its parts' vectors
+        are averaged, or it is truncated, or refused. Raises InvalidRequest for `dimensions` that the model
+        does not have, TextRefused for a text that it does not take, and BackendError, BackendTimeout or
+        Overloaded if its server fails.
         """
 
     def at_once(self, text: str, dimensions: int | None) -> EmbeddingBatch | None:
-        """A text's vector, if making it takes less time than a thread would; for the event loop."""
+        """Embed one text on the event loop, if that takes less time than starting a thread would; else return
+        None."""
 
     def weight(self, text: str, tokens: int | None) -> float:
-        """The weight of this model's list beside BM25's, in a search for a text with so many of its tokens."""
+        """The weight (0 to 1) of this model's list of hits beside BM25's, in a search for a text of so many
+        of the model's tokens."""
 
     async def embed_tokens(
         self, texts: Sequence[TokenIds], *, dimensions: int | None = None
     ) -> EmbeddingBatch:
-        """As `embed`, of token ids; raises InvalidRequest where the model takes none."""
+        """Embed texts given as token ids, like `embed`. Raises InvalidRequest if the model takes text only."""
 
     async def close(self) -> None:
-        """Release connections and models."""
+        """Release connections and models. No call may be under way."""
 
 
 SPELT = 0.75
-"""Tokens a letter from which on a model spells a text instead of reading it: its vocabulary lacks the words.
+"""From this many tokens a letter on, a model spells a text instead of reading it, because its vocabulary
+lacks the words.
 
-wordllama has .26 in English, .33 in German, .54 in Turkish, and 1.1 and more in Arabic, Chinese, Japanese and Hindi, or
-where there is little more than a code.
+wordllama needs .26 in English, .33 in German, .54 in Turkish, and 1.1 and more in Arabic, Chinese, Japanese
+and Hindi, or for texts that are little more than a code.
 """
 
 
 def spelt(text: str, tokens: int) -> bool:
-    """Whether an English model hardly knows what a text says."""
+    """Whether a model has to spell a text, and so hardly knows what it says."""
     return tokens > SPELT * sum(map(str.isalnum, text))
 
 
 class TextRefused(Exception):
-    """A text that cannot be embedded: raised to whoever knows its place and makes an InvalidRequest of it."""
+    """A text that cannot be embedded. A caller that knows the text's place turns it into an InvalidRequest."""
 
     def __init__(self, text: str | TokenIds, reason: str, details: dict[str, Any]) -> None:
         super().__init__(reason)
@@ -130,7 +145,7 @@ class TextRefused(Exception):
 
 
 def require(embedder: Embedder, model: str | None) -> None:
-    """Raise NotFound if a caller asks for another model than there is."""
+    """Raise NotFound if a caller names another model than the embedder's."""
     if model is not None and model not in embedder.names:
         raise NotFound(
             f"no embedding model {model!r}: this backend has {embedder.name!r}", details={"model": model}
@@ -138,7 +153,7 @@ def require(embedder: Embedder, model: str | None) -> None:
 
 
 def no_tokens(name: str) -> InvalidRequest:
-    """The error for token ids to a model that takes text only."""
+    """The error for token ids sent to a model that takes text only."""
     return InvalidRequest(
         f"input: {name} takes text, not token ids: send the texts themselves "
         "(LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False)"
@@ -146,7 +161,7 @@ def no_tokens(name: str) -> InvalidRequest:
 
 
 def checked(rows: list[Any], count: int, backend: str) -> NDArray[np.float32]:
-    """A server's rows as unit vectors, once they are `count`, of one length, and finite."""
+    """A server's rows as unit vectors; raises BackendError unless there are `count`, all of one length and finite."""
     import numpy as np
 
     about = {"backend": backend}
@@ -157,7 +172,7 @@ def checked(rows: list[Any], count: int, backend: str) -> NDArray[np.float32]:
             values = np.array(rows, dtype=np.float32)
     except (ValueError, TypeError) as error:
         raise BackendError(
-            f"{backend} sent vectors of different lengths, or that are none", details=about
+            f"{backend} sent vectors of different lengths, or that are not numbers", details=about
         ) from error
     if values.ndim != 2 or not values.size or not np.isfinite(values).all():
         raise BackendError(f"{backend} sent vectors that are not finite numbers", details=about)
@@ -165,7 +180,7 @@ def checked(rows: list[Any], count: int, backend: str) -> NDArray[np.float32]:
 
 
 def unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The same rows, scaled to length 1; a row of zeros stays."""
+    """Scale the rows to length 1, in place, and return them. Rows of zeros stay."""
     import numpy as np
 
     lengths = np.linalg.norm(values, axis=1, keepdims=True)

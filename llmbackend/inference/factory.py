@@ -1,4 +1,4 @@
-"""The models that the settings name."""
+"""Makes the models that the settings name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ from .upstream import Upstream
 
 
 def chat_model(settings: Settings, *, forwards: bool = False) -> ChatModel:
-    """The servers that are set: vLLM, then LiteLLM, then another OpenAI-compatible one; else the embedded model."""
+    """The chat servers of the settings: vLLM, then LiteLLM, then OPENAI_BASE_URL. If none is set, the
+    embedded model."""
     upstreams = servers(settings)
     if upstreams:
         kind = ForwardingChat if forwards else OpenAICompatibleChat
@@ -40,9 +41,11 @@ def chat_model(settings: Settings, *, forwards: bool = False) -> ChatModel:
 
 
 def embedders(settings: Settings, disk: Disk | None = None) -> tuple[CachedEmbedder, Judge]:
-    """The model of collections, and the one that judges what was found in them, before both the cache of vectors.
+    """The embedding model of collections, and the judge of what is found in them. Both use the cache of
+    vectors.
 
-    The first is TEI, or EMBEDDING_MODEL on one of the servers; else one that is embedded here.
+    The first is on TEI, or it is EMBEDDING_MODEL on one of the other servers; otherwise it runs in this
+    process.
     """
     megabytes = settings.embedding_cache_mb
     cache = Cache(settings.data_dir / "embeddings.db", megabytes, disk) if megabytes else None
@@ -54,9 +57,10 @@ def embedders(settings: Settings, disk: Disk | None = None) -> tuple[CachedEmbed
 
 
 def sifter(embedder: CachedEmbedder) -> CachedEmbedder | None:
-    """What looks through the sentences of passages: an embedded model, if one is installed.
+    """An embedded model that looks through the sentences of passages, if one is installed.
 
-    A server would be asked for dozens of vectors before an answer's first word.
+    A server is never used for this: it would have to make dozens of vectors before the first word of an
+    answer.
     """
     if isinstance(embedder.model, StaticEmbedder | MiniLM):
         return embedder
@@ -80,7 +84,7 @@ def _embedding_model(settings: Settings, minilm: MiniLM) -> Embedder:
 
 
 def _embedded(model: str | None, folder: ModelsFolder, minilm: MiniLM) -> Embedder:
-    """The one that EMBEDDING_MODEL names, or that is chosen, else wordllama."""
+    """The model in this process: the one that EMBEDDING_MODEL names, else the chosen one, else wordllama."""
     name = model or folder.chosen("embeddings") or WORDLLAMA.name
     if name == MiniLM.name:
         return minilm
@@ -96,14 +100,15 @@ def _embedded(model: str | None, folder: ModelsFolder, minilm: MiniLM) -> Embedd
 
 
 def embedding_servers(settings: Settings) -> list[Upstream]:
-    """Where texts are embedded, an order of fallback: the URLs of one setting; none is in this process."""
+    """The servers that embed texts, in order of fallback: the URLs of one setting. Empty if a model in this
+    process does."""
     model = settings.embedding_model
     if settings.tei_url:
         urls = [url.strip() for url in settings.tei_url.split(",") if url.strip()]
         return [_tei(url, settings.tei_api_key, "TEI_API_KEY", settings) for url in urls]
     if model is None or model == WORDLLAMA.name:
         return []
-    # vLLM last: it serves one model, and VLLM_URL's is more often the chat model.
+    # vLLM comes last: it serves one model, and the one at VLLM_URL is usually the chat model.
     found = sorted(servers(settings), key=lambda server: server.name == "vLLM")
     if found:
         return [server for server in found if server.name == found[0].name]
@@ -121,7 +126,7 @@ def embedding_servers(settings: Settings) -> list[Upstream]:
 
 
 def reranker(settings: Settings) -> Reranker:
-    """TEI, or a server with Jina's wire; if neither is set, one that raises."""
+    """The reranker on TEI or on a server with Jina's API, else the embedded one, else one that only raises."""
     upstream = rerank_server(settings)
     if upstream is None:
         return _local_reranker(settings)
@@ -137,7 +142,7 @@ def _local_reranker(settings: Settings) -> Reranker:
 
 
 def rerank_server(settings: Settings) -> Upstream | None:
-    """Where texts are reranked, if anywhere."""
+    """The server that reranks texts, if one is set."""
     if settings.tei_rerank_url:
         return _tei(settings.tei_rerank_url, settings.tei_rerank_api_key, "TEI_RERANK_API_KEY", settings)
     if settings.rerank_url:
@@ -171,7 +176,7 @@ def _upstream(
 
 
 def servers(settings: Settings) -> list[Upstream]:
-    """The OpenAI-compatible servers, in the order in which they are asked to chat."""
+    """The OpenAI-compatible chat servers, in order of fallback."""
     return [
         _upstream(name, _versioned(url), key, key_setting, settings, settings.upstream_concurrency)
         for name, urls, key, key_setting in (
@@ -190,6 +195,6 @@ def servers(settings: Settings) -> list[Upstream]:
 
 
 def _versioned(url: str) -> str:
-    """A base URL with the /v1 that people leave out."""
+    """A base URL with the /v1 that is often left out."""
     url = url.strip().rstrip("/")
     return url if url.endswith("/v1") else f"{url}/v1"

@@ -1,4 +1,4 @@
-"""What tells an embedding model from any other: not its name, which a server may give to another one tomorrow, but its vectors."""
+"""An embedding model's identity: its vectors, not its name, which a server may give to another model tomorrow."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ TEXTS = (
     "Wie viele Urlaubstage stehen mir nach der Probezeit zu?",
     "def area(radius: float) -> float: return 3.14159 * radius ** 2",
 )
-"""Never to be changed: every collection keeps their vectors. They differ in language and matter, so that models differ on them."""
+"""Never change these: every collection keeps their vectors. They differ in language and subject, so that
+models differ on them."""
 
 AGREE = 0.99
-"""The least cosine between two vectors of one text by one model: other hardware and precision change less than that."""
+"""The least cosine between two vectors of one text by one model. Other hardware or precision changes them
+less than that."""
 
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """Of a model in this process, the hash of its weights; of one on a server, its vectors of TEXTS."""
+    """Identifies a model: in this process by the hash of its weights, on a server by its vectors of TEXTS."""
 
     model: str
-    """What the server calls it."""
+    """The server's name for it."""
     digest: str = ""
     vectors: NDArray[np.float32] | None = None
     query: str = ""
-    """The prompt that questions begin with."""
+    """The prefix of questions."""
     passage: str = ""
-    """That of what is stored."""
+    """The prefix of stored texts."""
 
     def same_vectors(self, other: Fingerprint) -> bool:
-        """Whether both are of one model."""
+        """Whether both are of the same model, whatever it is called."""
         if self.vectors is None or other.vectors is None:
             return bool(self.digest) and self.digest == other.digest
         if self.vectors.shape != other.vectors.shape:
@@ -47,12 +49,12 @@ class Fingerprint:
         return (self.query, self.passage) == (other.query, other.passage)
 
     def agrees(self, other: Fingerprint) -> bool:
-        """Whether vectors of one may be compared with those of the other."""
+        """Whether vectors of one can be compared with vectors of the other: same model, same prompts."""
         return self is other or (self.same_prompts(other) and self.same_vectors(other))
 
     @property
     def key(self) -> str:
-        """A name for its vectors; that of a model which agrees may be another."""
+        """A name for the model's vectors. Fingerprints that agree may still have different keys."""
         if self.vectors is None:
             return self.digest
         return hashlib.blake2b(self.vectors.astype("<f4").tobytes(), digest_size=16).hexdigest()
@@ -65,7 +67,7 @@ class Fingerprint:
 
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> Fingerprint:
-        """Raises ValueError if it is none."""
+        """Read what `to_json` has written; raises ValueError if it is something else."""
         import numpy as np
 
         made = cls(told["model"], told.get("digest") or "", None, told["query"], told["passage"])

@@ -1,7 +1,7 @@
-"""Chat that passes through: what a server sends is handed on as bytes, by aiohttp, while it comes.
+"""Chat that passes through: a server's bytes are handed on as they come, by aiohttp.
 
-That forwards several times as many calls a second as reading replies and writing them anew. Only what OpenAI's clients
-would not understand is written anew (see wire).
+That forwards several times as many calls a second as parsing replies and writing them again. Only what
+OpenAI's clients would not understand is rewritten (see wire.py).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .wire import Deltas
 
 _PATH = "/chat/completions"
 
-# What may have to be written anew: until it is known that a reply begins with words, and after that.
+# Signs of what may have to be rewritten: before it is known that a reply begins with words, and after that.
 _SAYS = re.compile(rb'"(?:content|refusal)"\s*:\s*(?:"[^"]|[^"n\s])|"message"\s*:\s*\{')
 _SAYS_IN_PARTS = re.compile(rb'"content"\s*:\s*[^"n\s]|"refusal"\s*:\s*"[^"]')
 _CALLS = re.compile(rb'"tool_calls"\s*:\s*(?:\[\s*)?\{|"function_call"\s*:\s*\{')
 
 
 class ForwardingChat(OpenAICompatibleChat):
-    """An OpenAICompatibleChat for callers who do not read replies, but send them on."""
+    """An OpenAICompatibleChat for callers who pass replies on without reading them."""
 
     async def reply(self, request: dict[str, Any]) -> bytes:
         async def ask(upstream: Upstream, asked: dict[str, Any], deadline: float, retries: int) -> bytes:
@@ -71,11 +71,11 @@ class ForwardingChat(OpenAICompatibleChat):
 
 
 class _Rewriting:
-    """Writes those events anew that OpenAI's clients would not understand, and leaves the others as they are."""
+    """Rewrites the events that OpenAI's clients would not understand, and leaves the others as they are."""
 
     def __init__(self, several: bool) -> None:
         self._deltas = Deltas()
-        self._several = several  # choices, each of which may begin with thoughts
+        self._several = several  # choices, each of which may begin with reasoning
 
     def feed(self, events: bytes) -> bytes:
         if not self._concerns(events):
@@ -91,7 +91,7 @@ class _Rewriting:
             return True
         if self._deltas.settled:
             return _SAYS_IN_PARTS.search(events) is not None
-        # Where something is held back, what comes next ends it.
+        # If something is held back, the next events complete it.
         return self._deltas.begun or _SAYS.search(events) is not None
 
     def _each(self, events: bytes) -> Iterator[bytes]:

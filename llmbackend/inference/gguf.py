@@ -1,4 +1,4 @@
-"""What a GGUF file says of itself before it is loaded (github.com/ggml-org/ggml, docs/gguf.md)."""
+"""Reads what a GGUF file says about itself, without loading it (github.com/ggml-org/ggml, docs/gguf.md)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ _MAX_STRING = 1000
 
 
 def architecture(file: Path) -> str:
-    """Such as "llama", which writers put first; "" if another value is. Raises LookupError if it is no GGUF file."""
+    """The model's architecture, such as "llama"; "" if the file does not begin with it. Raises LookupError if
+    it is no GGUF file."""
     with file.open("rb") as opened:
         header = opened.read(_HEADER.size)
         if len(header) < _HEADER.size or not header.startswith(b"GGUF"):

@@ -1,8 +1,8 @@
-"""The judge: a second, small model, which tells better how well a text fits a question than the one that embeds
-collections.
+"""The judge: a second, small model, which tells better than the model that embeds collections how well a text
+fits a question.
 
-It judges the few passages and sentences that a search has found: some 200 sentences a second and core. What it has read
-is kept in the cache of vectors.
+It judges only the passages and sentences that a search has found: some 200 sentences a second on each core.
+Its vectors are kept in the cache.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Judge:
-    """all-MiniLM-L6-v2. Ask `here` first: without its weights, calls raise a BackendError."""
+    """all-MiniLM-L6-v2. Check `here` first: without its weights, calls raise BackendError."""
 
     def __init__(self, model: MiniLM, embedder: CachedEmbedder) -> None:
-        """The embedder is the cache before this model."""
+        """`embedder` is the same model behind the cache of vectors."""
         self._model = model
         self._embedder = embedder
 
@@ -32,11 +32,12 @@ class Judge:
 
     @property
     def here(self) -> bool:
-        """Whether the weights are: `llmbackend models pull` fetches them."""
+        """Whether the weights are installed; `llmbackend models pull` fetches them."""
         return self._model.path.is_file()
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """A unit vector a text, as rows; of a long text (254 tokens, some 190 English words) that of its beginning."""
+        """Embed the texts: an array of shape (texts, 384), rows of unit length. Of a long text, only the
+        first 254 tokens count."""
         import numpy as np
 
         if not texts:
@@ -44,20 +45,21 @@ class Judge:
         return (await self._embedder.embed(texts, too_long="truncate")).values
 
     async def cosines(self, question: str, texts: Sequence[str]) -> NDArray[np.float32]:
-        """How near each text is to the question: 1 is the same, and what has nothing to do with it is about 0."""
+        """How near each text is to the question: 1 is the same, and about 0 is unrelated."""
         values = await self.embed([question, *texts])
         cosines: NDArray[np.float32] = values[1:] @ values[0]
         return cosines
 
     async def words(self, question: str, texts: Sequence[str]) -> tuple[list[str], NDArray[np.float32]]:
-        """The words of a question, and how near each comes to the nearest word of each text: a row a text.
+        """The words of a question, and how near each comes to the nearest word of each text: an array of
+        shape (texts, words).
 
-        Nothing of it is kept: it takes as long as embedding the texts anew.
+        This is not cached, as it takes as long as embedding the texts anew.
         """
         return await self._model.words(question, texts)
 
     async def load(self) -> None:
-        """Load the model, so that the first call does not wait for it."""
+        """Load the model, so that the first call does not have to wait for it."""
         await self._model.load()
 
     async def close(self) -> None:

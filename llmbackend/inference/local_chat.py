@@ -1,4 +1,4 @@
-"""Chat that needs nothing but this process: SmolLM2, or any GGUF file, on llama.cpp."""
+"""Chat in this process alone: SmolLM2, or any GGUF file, on llama.cpp."""
 
 from __future__ import annotations
 
@@ -32,37 +32,42 @@ PENALTIES = {
     "dry_allowed_length": 4,
     "dry_penalty_last_n": 1024,
 }
-"""What makes SmolLM2's next word less likely: to be among the last 64, and to continue what has been said before ("DRY")."""
+"""What makes SmolLM2's next word less likely: being one of the last 64, and continuing an earlier repetition
+("DRY")."""
 
 READ_ANEW = 1_000
-"""Letters of messages that SmolLM2 reads from the beginning each time, in half a second; of longer ones it keeps the beginning."""
+"""Up to this many letters, SmolLM2 reads messages from the beginning each time, in half a second; of longer
+ones it keeps what it has read."""
 
 LOOP_LENGTH = 200
-"""Letters at the end of a reply, of one text at least three times over, that make it a loop; twenty hellos do not."""
+"""A reply is a loop if its last letters, at least this many, say the same thing three times or more. Twenty
+hellos are none."""
 
 LOOP_WINDOW = 2000
-"""Letters at the end of a reply in which loops are looked for."""
+"""How many letters at the end of a reply are searched for loops."""
 
 PATIENCE = 7 * 24 * 3600.0
-"""Seconds for which a chat waits for its turn: whoever wants it sooner leaves."""
+"""Seconds that a chat may wait for its turn. Callers with less patience cancel it."""
 
 LOOK_EVERY = 16
-"""Pieces of a reply after which its end is looked at."""
+"""How many pieces of a reply come between two searches for a loop."""
 
 
 class LocalChat(ChatModel):
     """SmolLM2-135M-Instruct, or any GGUF file, on llama.cpp in this process.
 
-    SmolLM2 is small: it copies facts well, but invents an answer where it has none and judges poorly.
+    SmolLM2 is small: it copies facts well, but it invents an answer if it has none, and its judgement is
+    poor.
     """
 
     sees = False
     _parallel = 2
 
     def __init__(self, models_folder: Path, chat_model: str | None, context: int) -> None:
-        """`chat_model` is a model that was pulled, or a path to a GGUF file, of which `context` tokens are used.
+        """`chat_model` is the name of a model that was pulled, or the path of a GGUF file; `context` its
+        tokens to use.
 
-        None is the model that is chosen in the folder, else SmolLM2.
+        None means the model that is chosen in the folder, else SmolLM2.
         """
         folder = ModelsFolder(models_folder)
         wanted = chat_model or folder.chosen("chat") or SMOLLM2.model
@@ -73,7 +78,8 @@ class LocalChat(ChatModel):
             self.path, self._name = _larger(wanted, folder)
             self._window, self.abstracts = window(context), True
         self._loading = threading.Lock()
-        # Threads of its own: waiting for their turn in llama.cpp, chats would use up those that all share.
+        # Chats have their own threads. In the shared ones, those that wait for llama.cpp would block
+        # everything else.
         self._threads = Threads(self._parallel)
         self._turns = Budget(self._parallel)
         self._at_work: dict[asyncio.Task[Any], threading.Event] = {}
@@ -93,14 +99,14 @@ class LocalChat(ChatModel):
 
     async def complete(self, request: dict[str, Any], deadline: float | None = None) -> dict[str, Any]:
         trace = tracing.current()
-        # Streaming underneath, so that a caller who goes away stops the model and not just the waiting.
+        # Streaming underneath, so that a caller who leaves stops the model, too.
         content: list[str] = []
         finish_reason = None
         usage: dict[str, Any] = {}
         if _needs_whole(request):
             whole = partial(self._whole, self._prepared(request))
             working = self._begin(self._in_turn(whole), threading.Event())
-            # Shielded, for the thread goes on all the same, and close() has to wait for it.
+            # Shielded, because the thread goes on anyway, and close() has to wait for it.
             with trace.waiting():
                 completion = await asyncio.shield(working)
             trace.used(self._name, completion.get("usage"))
@@ -122,13 +128,13 @@ class LocalChat(ChatModel):
         }
 
     async def stream(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """llama.cpp works in a thread; leaving this generator stops it."""
+        """Stream from llama.cpp, which works in a thread; closing this generator stops it."""
         trace = tracing.current()
         request = {**self._prepared(request), "stream": True, "timings_per_token": True}
         loop = asyncio.get_running_loop()
         chunks: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         stopped = threading.Event()
-        # JSON may say the same many times, as in a list of zeros, and has to be whole.
+        # JSON may repeat itself, as in a list of zeros, and must not be cut off.
         looks = not request.get("response_format")
 
         def deliver(chunk: dict[str, Any]) -> bool:
@@ -167,15 +173,15 @@ class LocalChat(ChatModel):
                         yield last
                     stopped.set()
                     break
-            await working  # raises what kept the model from starting
+            await working  # raises the error if the model could not start
         finally:
             if not told:
                 trace.used(self._name, _usage(timings))
             stopped.set()
 
     async def _in_turn(self, work: Callable[[], _Result]) -> _Result:
-        """Do it in a thread once it is its project's turn."""
-        with in_bulk(False):  # or a job would have one of the two places only
+        """Do the work in a thread when it is its project's turn."""
+        with in_bulk(False):  # as bulk work, it would get only one of the two places
             turn = await self._turns.take(1, PATIENCE, time.monotonic() + PATIENCE)
         try:
             return await self._threads(work)
@@ -183,7 +189,8 @@ class LocalChat(ChatModel):
             turn.end()
 
     def _begin(self, work: Coroutine[Any, Any, _Result], stopped: threading.Event) -> asyncio.Task[_Result]:
-        """Work in a thread, which close() stops by the event, if it heeds it, and waits for."""
+        """Start work that runs in a thread. close() sets the event, which stops the work if it heeds it, and
+        waits for it."""
         working = asyncio.create_task(work)
         self._at_work[working] = stopped
         working.add_done_callback(self._at_work.pop)
@@ -218,27 +225,30 @@ class LocalChat(ChatModel):
         request = {_LLAMA_CPP.get(name, name): value for name, value in request.items()}
         messages = request["messages"]
         if messages[0]["role"] not in ("system", "developer"):
-            # Without one, the model's template makes it introduce itself instead of answering.
+            # Otherwise the model's template makes it introduce itself instead of answering.
             messages = [{"role": "system", "content": "You are a helpful assistant."}, *messages]
         return {"max_tokens": 512, **self._sampling(request), **request, "messages": messages}
 
     def _sampling(self, request: dict[str, Any]) -> dict[str, Any]:
-        """What is taken where the caller does not say otherwise."""
+        """The defaults for what the caller leaves open."""
         if self.abstracts:
             return {"temperature": 0.2}
-        # By chance, so small a model wanders off: asked for the capital of France, one time in four. Without chance it
-        # repeats itself: of 40 prompts, 13 replies had not ended after 512 tokens, and with the penalties none goes
-        # round in circles. JSON has to repeat its signs, and copies words of the prompt.
-        # What is left of an earlier prompt rounds differently, and of two words that are near another one comes next: the
-        # same question would have another reply after one that was left early.
+        # With random sampling, so small a model wanders off: one time in four when asked for the capital of
+        # France. Without, it repeats itself: of 40 replies, 13 had not ended after 512 tokens. With the
+        # penalties, none went round in circles. JSON gets no penalties, because it has to repeat its signs,
+        # and copies words of the prompt. Short prompts are not cached: what is left of an earlier prompt
+        # changes rounding, so that after a reply that was left early, the same question could get another
+        # answer.
         greedy = {
-            "temperature": 0.0 if (request.get("n") or 1) == 1 else 0.5,  # several choices would be one
+            "temperature": 0.0
+            if (request.get("n") or 1) == 1
+            else 0.5,  # without, all choices would be the same
             "cache_prompt": len(str(request["messages"])) > READ_ANEW,
         }
         return greedy if request.get("response_format") else {**greedy, **PENALTIES}
 
     def _check(self, request: dict[str, Any]) -> None:
-        """Raise InvalidRequest for what llama.cpp would leave aside without a word, or fail at."""
+        """Raise InvalidRequest for what llama.cpp would silently ignore, or fail at."""
         if "structured_outputs" in request:
             raise InvalidRequest(f"structured_outputs: {self._name} has response_format only")
         for message in request["messages"]:
@@ -255,7 +265,7 @@ class LocalChat(ChatModel):
             )
 
     def require(self) -> None:
-        """Raise a BackendError if llama.cpp or the weights are not here."""
+        """Raise BackendError if llama.cpp or the weights are not installed."""
         try:
             import xllamacpp  # noqa: F401
         except ModuleNotFoundError as error:
@@ -276,17 +286,19 @@ class LocalChat(ChatModel):
         parameters.model.path = str(self.path)
         parameters.n_parallel = self._parallel
         parameters.n_ctx = self._window.context * self._parallel
-        # llama.cpp's threads wait for one another spinning: on a busy machine, one fewer than cores is faster.
+        # llama.cpp's threads spin while they wait for each other: on a busy machine, one fewer than cores is
+        # faster.
         threads = max(1, (os.cpu_count() or 2) - 1)
         parameters.cpuparams.n_threads = threads
         parameters.cpuparams_batch.n_threads = threads
-        # What earlier prompts computed would be kept in memory, of up to 8 GiB. Each of the slots keeps its last.
+        # Otherwise up to 8 GiB of what earlier prompts computed would be kept. Each slot still keeps its last
+        # prompt.
         parameters.cache_ram_mib = 0
         parameters.cache_idle_slots = False
         parameters.verbosity = 0
-        # Models that think before they answer take minutes for it on a processor.
+        # On a CPU, models that think before they answer would take minutes.
         parameters.default_template_kwargs = {"enable_thinking": "false"}
-        # It also listens on a loopback port, which nobody needs: a key nobody knows closes it.
+        # It also listens on a loopback port that nobody needs. A key that nobody knows closes it.
         parameters.ui = False
         parameters.api_keys = [secrets.token_urlsafe(32)]
         try:
@@ -295,7 +307,7 @@ class LocalChat(ChatModel):
             raise _not_loaded(self._name, self.path) from error
 
     async def close(self) -> None:
-        """Stop what is being written, and wait for it: a thread must not be inside llama.cpp when that goes away."""
+        """Stop replies under way and wait for them: no thread may be inside llama.cpp when it is freed."""
         for stopped in self._at_work.values():
             stopped.set()
         if self._at_work:
@@ -304,12 +316,12 @@ class LocalChat(ChatModel):
 
 
 def _larger(model: str, folder: ModelsFolder) -> tuple[Path, str]:
-    """The file and the name of a model that CHAT_MODEL names, or that is chosen."""
+    """The file and the name of the GGUF model that CHAT_MODEL names, or that is chosen."""
     if model.endswith(".gguf"):
         path = Path(model).absolute()
         if not path.is_file():
             raise BackendError(
-                f"CHAT_MODEL is {model!r}, and there is no such file: give the path of a .gguf file that is there",
+                f"CHAT_MODEL is {model!r}, but there is no such file: give the path of an existing .gguf file",
                 details={"backend": "chat"},
             )
         return path, path.stem
@@ -345,13 +357,14 @@ def _not_loaded(name: str, path: Path) -> BackendError:
 
 
 _LLAMA_CPP = {"repetition_penalty": "repeat_penalty"}
-"""What llama.cpp calls by another name than vLLM."""
+"""Parameters that llama.cpp calls by another name than vLLM does."""
 
 
 def is_loop(text: str) -> bool:
-    """Whether a text ends with the same three times over, LOOP_LENGTH letters in all at least."""
+    """Whether a text ends with the same thing three times or more, at least LOOP_LENGTH letters in all."""
     backwards = text[::-1]
-    # The prefix function of Knuth, Morris and Pratt: how much of the beginning stands again before each place.
+    # Knuth, Morris and Pratt's prefix function: how much of the beginning is repeated right before each
+    # place.
     again = [0] * len(backwards)
     for place in range(1, len(backwards)):
         length = again[place - 1]
@@ -371,7 +384,7 @@ def _said(chunk: dict[str, Any]) -> list[str]:
 def _cut_short(
     chunk: dict[str, Any], timings: dict[str, Any], request: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """The last pieces of a stream that is ended at this one, as llama.cpp sends them at the greatest length."""
+    """The last chunks of a stream that is cut off here, like those of llama.cpp at its maximum length."""
     yield {**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}
     if (request.get("stream_options") or {}).get("include_usage"):
         yield {**chunk, "choices": [], "usage": _usage(timings)}
@@ -384,7 +397,8 @@ def _usage(timings: dict[str, Any]) -> dict[str, int]:
 
 
 def _needs_whole(request: dict[str, Any]) -> bool:
-    """Several choices, tool calls and log probabilities are not put together from pieces here."""
+    """Whether a request cannot be streamed underneath: several choices, tool calls and log probabilities are
+    not assembled here."""
     return bool(request.get("tools") or request.get("logprobs") or (request.get("n") or 1) > 1)
 
 

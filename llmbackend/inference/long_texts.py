@@ -1,4 +1,4 @@
-"""Texts longer than an embedding model takes: cut into parts that it takes, and the parts' vectors into one."""
+"""Texts longer than an embedding model takes: cut into parts, whose vectors are then averaged."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FILL = 0.95
-"""How full parts are made, by characters: tokens are spread unevenly."""
+"""How full parts are made, as estimated by characters; tokens are spread unevenly over a text."""
 
 PIECE = 2**13
-"""Characters of a text that a tokenizer is given as one: each token takes 100 bytes while it is at work."""
+"""The most characters given to a tokenizer as one text: while it works, each token takes 100 bytes."""
 
 PIECES_AT_ONCE, MOST_AT_ONCE, LETTERS_AT_ONCE = 64, 512, 2**15
-"""Pieces whose tokens are looked up together, on all cores; of short ones as many as have so many letters."""
+"""Pieces that are tokenized together, on all cores: 64, or up to 512 short ones that have 2**15 letters in all."""
 
 MOST_LETTERS_AT_ONCE = 2**18
-"""Of long pieces: then others have their turn."""
+"""The most letters of long pieces that are tokenized together before other work gets its turn."""
 
 _LAST_SPACE = re.compile(r"\s+\S*$")
 
 
 def shorter(text: str, length: Length, too_long: TooLong) -> list[str]:
-    """What is sent in place of a text: its parts, or its beginning.
+    """What to send instead of a long text: its parts, or its beginning.
 
-    Parts are shorter but may still be too long; the server decides. Raises TextRefused for "error", and if there is
-    nothing to cut.
+    The parts are estimated, and may still be too long for the server. Raises TextRefused if `too_long` is
+    "error", or if there is nothing left to cut.
     """
     if too_long == "error" or len(text) < 2:
         raise TextRefused(
             text,
             f"the text has {length.tokens or 'more'} tokens and the model takes {length.limit}: shorten it, "
-            'or have it cut by too_long="split" or "truncate"',
+            'or have it cut with too_long="split" or "truncate"',
             {"tokens": length.tokens, "limit": length.limit},
         )
     times = (length.tokens or 2 * length.limit) / length.limit / FILL
@@ -53,17 +53,17 @@ def shorter(text: str, length: Length, too_long: TooLong) -> list[str]:
 
 
 def _between_words(text: str, place: int) -> int:
-    """The place, or that of the last white space before it if there is some near."""
+    """The place of the last white space shortly before `place`, or `place` itself if there is none."""
     near = max(1, place - 50)
     space = _LAST_SPACE.search(text, near, place)
     return space.start() if space else max(1, place)
 
 
 def in_pieces(text: str, most: int = PIECE) -> list[str]:
-    """A text's pieces, of at most so many characters, which have the same tokens as the whole.
+    """Cut a text into pieces of at most `most` characters, which together have the same tokens as the whole.
 
-    They end where a word does; what has no space is cut anywhere. The space behind a piece is left out: a tokenizer
-    puts one before each text, or heeds none.
+    Pieces end at the end of a word; a longer run without spaces is cut anywhere. The space after a piece is
+    left out, because tokenizers either put one before each text, or ignore spaces.
     """
     pieces, start = [], 0
     while len(text) - start > most:
@@ -77,7 +77,7 @@ def in_pieces(text: str, most: int = PIECE) -> list[str]:
 
 
 def token_ids(tokenizer: Any, pieces: Sequence[str]) -> Iterator[list[list[int]]]:
-    """The token ids of pieces, so many at a time as keep all cores busy."""
+    """Yield the token ids of the pieces, as many pieces at a time as keep all cores busy."""
     start = 0
     while start < len(pieces):
         threads.give_way()
@@ -93,7 +93,7 @@ def token_ids(tokenizer: Any, pieces: Sequence[str]) -> Iterator[list[list[int]]
 
 
 def mean(vectors: NDArray[np.float32], weights: Sequence[int]) -> NDArray[np.float32]:
-    """The weighted mean, scaled to unit length."""
+    """The weighted mean of the vectors, scaled to unit length."""
     import numpy as np
 
     whole: NDArray[np.float32] = np.average(vectors, axis=0, weights=weights).astype(np.float32)
@@ -101,7 +101,8 @@ def mean(vectors: NDArray[np.float32], weights: Sequence[int]) -> NDArray[np.flo
 
 
 def of_similar_length(ids: Sequence[Sequence[int]], most: int) -> Iterator[list[int]]:
-    """Places of texts, shortest first, so many together that they have at most so many tokens, one at least."""
+    """Group the texts' indexes, shortest first, so that a padded group has at most `most` tokens, or a single
+    text."""
     group: list[int] = []
     for index in sorted(range(len(ids)), key=lambda index: len(ids[index])):
         if group and (len(group) + 1) * len(ids[index]) > most:

@@ -1,4 +1,4 @@
-"""URLs in messages, which a model server would fetch: only those of public addresses reach it."""
+"""URLs in messages, which a model server would fetch: only those of public addresses are passed on to it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .. import addresses
 from ..errors import InvalidRequest
 
 IMAGE_URLS = 256
-"""URLs in one request: their names are looked up."""
+"""The most URLs in one request, as each host has to be looked up."""
 
-# LiteLLM fetches what it finds in the last three, too.
+# LiteLLM fetches URLs in the last three as well.
 _FIELDS = (
     ("image_url", "url"),
     ("video_url", "url"),
@@ -25,7 +25,7 @@ _SCHEME = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*:[/\\]")
 
 
 async def check(messages: Sequence[dict[str, Any]], *, private: bool) -> None:
-    """Raise InvalidRequest if a message names an address that may not be called. data: URLs are no addresses."""
+    """Raise InvalidRequest if a message has a URL whose address may not be called. data: URLs are always allowed."""
     hosts: set[str] = set()
     for number, (name, url) in enumerate(_urls(messages)):
         if number == IMAGE_URLS:
@@ -45,7 +45,7 @@ async def check(messages: Sequence[dict[str, Any]], *, private: bool) -> None:
 
 
 def _read_otherwise(url: str) -> str | None:
-    """The host as another parser reads it: the model server has a client of its own."""
+    """The URL's host as another parser reads it, since the model server's may differ from ours."""
     try:
         return urlsplit(url).hostname
     except ValueError:

@@ -1,4 +1,5 @@
-"""all-MiniLM-L6-v2 in this process, on ONNX Runtime: far better vectors than wordllama's, at a hundredth of its speed."""
+"""all-MiniLM-L6-v2 in this process, on ONNX Runtime: far better vectors than wordllama's, at a hundredth of
+the speed."""
 
 from __future__ import annotations
 
@@ -29,17 +30,18 @@ DIMENSION = 384
 FINGERPRINT = Fingerprint(MINILM.model, MINILM.sha256)
 
 TOKENS = 256
-"""The longest texts that the model was trained on."""
+"""The length, in tokens, of the longest texts that the model was trained on."""
 
 TOKENS_A_RUN = 512
-"""Padding included: as many as stay in a processor's cache."""
+"""The most tokens in one run, padding included: more would not fit into a processor's cache."""
 
 RUNS = 8
-"""Texts in one turn: then another call has its turn, so that a question does not wait for a whole ingest."""
+"""How many runs a call makes before another call has its turn, so that a question does not wait for a whole
+ingest."""
 
 
 class MiniLM:
-    """An embedder. Where the weights are missing, calls raise a BackendError that tells how to get them."""
+    """An Embedder. If the weights are missing, calls raise a BackendError that says how to get them."""
 
     name = MINILM.model
 
@@ -47,14 +49,14 @@ class MiniLM:
         self.names = (self.name,)
         self.path = path_of(MINILM, models_folder)
         self._loading = threading.Lock()
-        # Threads of its own, so that it does not take the shared ones. Each run uses two.
+        # Threads of its own, so that the shared ones stay free. Each run uses two cores.
         self._threads = Threads(max(1, (os.cpu_count() or 2) // 2))
 
     async def fingerprint(self) -> Fingerprint:
         return FINGERPRINT
 
     async def load(self) -> None:
-        """Load the model, so that the first call takes no longer than others."""
+        """Load the model, so that the first call does not have to wait for it."""
         await self._threads(self._loaded)
 
     async def embed(
@@ -94,10 +96,11 @@ class MiniLM:
         raise no_tokens(self.name)
 
     async def words(self, question: str, texts: Sequence[str]) -> tuple[list[str], NDArray[np.float32]]:
-        """The words of a question, and how near each comes to the nearest token of each text: a row a text.
+        """The words of a question, and how near each comes to the nearest token of each text: an array of
+        shape (texts, words).
 
-        Tokens are compared as the model sees them, each in its sentence (late interaction: Khattab and Zaharia, ColBERT,
-        2020). Of long texts the beginning is read.
+        Tokens are compared as the model sees them in their sentences (late interaction: Khattab and Zaharia,
+        ColBERT, 2020). Of long texts, only the beginning is read.
         """
         import numpy as np
 
@@ -121,7 +124,7 @@ class MiniLM:
         return [words[place] for place in kept], np.array(each, np.float32).reshape(len(kept), len(texts)).T
 
     def _words(self, text: str) -> tuple[list[str], list[list[int]]]:
-        """The words of a text, in small letters, each with the ids of its tokens."""
+        """The words of a text in lower case, and for each the ids of its tokens."""
         tokenizer, _ = self._loaded()
         text = whole_characters(text)
         encoded = tokenizer.encode(text, add_special_tokens=False)
@@ -133,7 +136,7 @@ class MiniLM:
         return [text[start:end].lower() for start, end in spans.values()], list(pieces.values())
 
     def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
-        """The texts' token ids, without the marks of their ends."""
+        """The token ids of each text, without the markers at its ends."""
         tokenizer, _ = self._loaded()
         cut = [in_pieces(whole_characters(text)) for text in texts]
         batches = token_ids(tokenizer, [piece for of_text in cut for piece in of_text])
@@ -141,13 +144,13 @@ class MiniLM:
         return [list(chain.from_iterable(islice(each, len(of_text)))) for of_text in cut]
 
     def _run(self, parts: list[list[int]], groups: list[list[int]], values: NDArray[np.float32]) -> None:
-        """Fill in the vectors of these groups of parts."""
+        """Write the vectors of these groups of parts into `values`."""
         _, model = self._loaded()
         for group in groups:
             values[group] = unit(model.run([SUM], _given([parts[index] for index in group]))[0])
 
     def _run_states(self, parts: list[list[int]], group: list[int], found: list[NDArray[np.float32]]) -> None:
-        """Fill in the unit vectors of the tokens of these parts."""
+        """Write the unit vectors of each part's tokens into `found`."""
         _, model = self._loaded()
         [values] = model.run([STATES], _given([parts[index] for index in group]))
         for index, tokens in zip(group, values, strict=True):
@@ -159,7 +162,7 @@ class MiniLM:
 
     @cached_property
     def _model(self) -> tuple[Any, Any]:
-        """The tokenizer, and the session of ONNX Runtime."""
+        """The tokenizer and the session of ONNX Runtime."""
         self.require()
         model = session(self.path, self.name, states())
         from tokenizers import Tokenizer
@@ -170,7 +173,7 @@ class MiniLM:
         return tokenizer, model
 
     def require(self) -> None:
-        """Raise a BackendError if the weights are not here."""
+        """Raise BackendError if the weights are not installed."""
         if not self.path.is_file():
             raise BackendError(
                 f"{self.name} is not here yet ({self.path.name}): run `llmbackend models pull` once",
@@ -185,7 +188,7 @@ _BEGIN, _END = 101, 102
 
 
 def _given(parts: Sequence[list[int]]) -> dict[str, NDArray[np.int64]]:
-    """Texts as the model takes them: between marks of their ends, filled up to the longest."""
+    """The model's inputs: the texts between start and end markers, padded to the longest."""
     import numpy as np
 
     ids, mask = np.zeros((2, len(parts), 2 + max(map(len, parts))), np.int64)
@@ -199,7 +202,10 @@ def _given(parts: Sequence[list[int]]) -> dict[str, NDArray[np.int64]]:
 def _parts(
     texts: Sequence[str], ids: list[list[int]], too_long: TooLong
 ) -> tuple[list[list[list[int]]], list[Cut]]:
-    """Of each text the token ids that are embedded, in as many parts as it takes; raises TextRefused for "error"."""
+    """The token ids to embed for each text, in as many parts as needed, and the texts that were too long.
+
+    Raises TextRefused for these if `too_long` is "error".
+    """
     most = TOKENS - 2
     parts, cut = [], []
     for index, (text, whole) in enumerate(zip(texts, ids, strict=True)):
@@ -209,7 +215,7 @@ def _parts(
                 raise TextRefused(
                     text,
                     f"the text has {len(whole)} tokens and {MINILM.model} takes {most}: shorten it, "
-                    'or have it cut by too_long="split" or "truncate"',
+                    'or have it cut with too_long="split" or "truncate"',
                     {"tokens": len(whole), "limit": most},
                 )
             if too_long == "truncate":

@@ -1,12 +1,12 @@
-"""all-MiniLM-L6-v2's published weights as an ONNX model of 8-bit whole numbers, a quarter of their size.
+"""Writes all-MiniLM-L6-v2's published weights as an ONNX model of 8-bit integers, a quarter of their size.
 
-An ONNX model is a Protocol Buffers message, of which a writer needs no more than numbers and lengths: the `onnx` package
-would be a large dependency for that.
+An ONNX model is a Protocol Buffers message. Writing one takes no more than numbers and lengths, so the large
+`onnx` package is not needed.
 
-Each row of a weight matrix is scaled to whole numbers up to 63, so that the sum of two products fits into the 16 bits
-that older processors have for it: vectors are the same everywhere. Each token's numbers are scaled by themselves, so
-that a text's vector does not depend on the texts that are embedded with it. The cosines of 200 sentences' vectors with
-those of the published model are .99 at least.
+Each row of a weight matrix is scaled to integers up to 63, so that the sum of two products fits into the 16
+bits that older processors have for it, and vectors are the same everywhere. Each token's numbers are scaled
+on their own, so that a text's vector does not depend on the texts that are embedded with it. The cosines
+between 200 sentences' vectors and those of the published model are at least .99.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
 LARGEST = 63
 TOKENIZER = "tokenizer"
-"""Where the tokenizer is in the model's metadata."""
+"""The tokenizer's key in the model's metadata."""
 
 SUM, STATES = "sum", "encoder.layer.5.output.state"
-"""What comes out: the last layer's states of a text's tokens, added up, and each by itself."""
+"""The outputs: the sum of the last layer's states over a text's tokens, and the state of each token."""
 
-_MICROSOFT = "com.microsoft"  # operators that ONNX Runtime has beyond ONNX's
+_MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
 _FLOAT, _INT32, _INT64 = 1, 6, 7
 _TYPES = {"float32": _FLOAT, "uint8": 2, "int8": 3, "int64": _INT64}
 
 
 def states() -> bytes:
-    """What makes a model that was written without it give its STATES, too, appended to it."""
+    """The bytes that, appended to a model without STATES as an output, add it."""
     return _field(7, _field(12, _described(STATES, _FLOAT, 3)))
 
 
 def convert(weights: Path, tokenizer: Path, target: Path) -> None:
-    """Write the model from the published `model.safetensors` and `tokenizer.json`, which it then holds, too."""
+    """Write the ONNX model from the published `model.safetensors` and `tokenizer.json`; it contains both."""
     from safetensors.numpy import load_file
 
     graph = _Graph()
@@ -50,13 +50,14 @@ def convert(weights: Path, tokenizer: Path, target: Path) -> None:
 
 
 def _encoder(graph: _Graph, published: dict[str, NDArray[Any]]) -> None:
-    """BERT, from token ids to the sum of the last layer's states over a text."""
+    """Write BERT's nodes, from token ids to the sum of the last layer's states over a text."""
     import numpy as np
 
     node, constant = graph.node, graph.constant
 
     def scaled(given: str) -> tuple[str, str]:
-        """Each token's numbers as bytes, and the largest of them."""
+        """Quantize each token's numbers to bytes; return the names of the bytes and of each token's largest
+        number."""
         node("Abs", [given], f"{given}.abs")
         largest = node("ReduceMax", [f"{given}.abs", "axis -1"], f"{given}.largest", keepdims=1)
         node("Div", [given, largest], f"{given}.share")
@@ -93,7 +94,7 @@ def _encoder(graph: _Graph, published: dict[str, NDArray[Any]]) -> None:
     node("Cast", ["word.bytes"], "word.shares", to=_FLOAT)
     node("Gather", [constant("words.scale", scale[:, None]), "input_ids"], "word.scale")
     node("Mul", ["word.shares", "word.scale"], "word")
-    # All tokens are of the first of two kinds of text.
+    # The model knows two kinds of text; all tokens are of the first.
     kind = published["embeddings.token_type_embeddings.weight"][0]
     constant("places", published["embeddings.position_embeddings.weight"] + kind)
     node("Shape", ["input_ids"], "length", start=1, end=2)
@@ -123,7 +124,7 @@ def _encoder(graph: _Graph, published: dict[str, NDArray[Any]]) -> None:
 
 
 def _whole(weight: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """A matrix's rows as whole numbers, and what each row's are to be multiplied by."""
+    """A matrix's rows as integers, and the factor of each row that gives the numbers back."""
     import numpy as np
 
     scale = np.abs(weight).max(axis=1) / np.float32(LARGEST)
@@ -132,7 +133,7 @@ def _whole(weight: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 class _Graph:
-    """An ONNX graph as it is written: nodes in their order, and constants."""
+    """An ONNX graph under construction: its nodes in order, and its constants."""
 
     def __init__(self) -> None:
         self._nodes: list[bytes] = []
@@ -168,13 +169,14 @@ def _attribute(name: str, value: float) -> bytes:
 
 
 def _described(name: str, type_: int, dimensions: int) -> bytes:
-    """What goes in or comes out: an array whose lengths are told by each call."""
+    """The description of an input or output: an array of so many dimensions, whose lengths may differ between
+    calls."""
     shape = b"".join(_field(1, _field(2, f"{name} {number}")) for number in range(dimensions))
     return _field(1, name) + _field(2, _field(1, _field(1, type_) + _field(2, shape)))
 
 
 def _field(number: int, value: str | bytes | float) -> bytes:
-    """One of a Protocol Buffers message."""
+    """One field of a Protocol Buffers message."""
     if isinstance(value, int):
         return _varint(number << 3) + _varint(value)
     if isinstance(value, float):
@@ -184,7 +186,7 @@ def _field(number: int, value: str | bytes | float) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first."""
+    """A number as seven bits a byte, the lowest first."""
     written = bytearray()
     while number > 127:
         written.append(number & 127 | 128)

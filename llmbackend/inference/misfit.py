@@ -1,4 +1,5 @@
-"""What in a reply does not fit its schema; where that may take for ever, told by a process that can be killed.
+"""What does not fit a schema in a reply. A check that may take for ever is done by a process that can be
+killed.
 
 `python -m llmbackend.inference.misfit` reads `[schema, reply]` as JSON and writes a few words.
 """
@@ -15,15 +16,16 @@ from typing import Any
 from .. import privacy
 
 REPLY_SECONDS = 1
-"""Seconds of processor time for one reply."""
+"""The most seconds of processor time for checking one reply."""
 WALL_SECONDS = 3
-"""Seconds in all, with the start of the process on a busy machine."""
+"""The most seconds in all, including the start of the process on a busy machine."""
 ERROR_CHARACTERS = 200
-"""Longest message about an error, in characters."""
+"""The most characters of an error message."""
 SHORT = 2**14
-"""Characters of a reply whose errors are collected here: all are, be they as many as its values."""
+"""Up to this many characters, a reply's errors are collected in this process. It may have as many errors as
+values."""
 PATTERN_BYTES = 2**18
-"""Of a pattern, as it is compiled: `^\\w{1,64}$` is one of the larger ones."""
+"""The largest compiled pattern, in bytes; `^\\w{1,64}$` makes one of the larger ones."""
 
 
 class CheckFailed(Exception):
@@ -31,7 +33,8 @@ class CheckFailed(Exception):
 
 
 def validator(schema: Any) -> Any:
-    """Patterns are matched in linear time, formats tell a reader something, and nothing outside of the schema is read."""
+    """A validator that matches patterns in linear time, does not check formats, and reads nothing outside of
+    the schema."""
     import jsonschema_rs
 
     patterns = jsonschema_rs.RegexOptions(size_limit=PATTERN_BYTES)
@@ -39,7 +42,7 @@ def validator(schema: Any) -> Any:
 
 
 def told(validator: Any, reply: Any) -> str | None:
-    """What does not fit, in a few words; None if all does."""
+    """What does not fit, in a few words; None if everything fits."""
     errors = islice(validator.iter_errors(reply), 5)
     return (
         "; ".join(f"{_path(error.instance_path)}: {error.message[:ERROR_CHARACTERS]}" for error in errors)
@@ -48,7 +51,7 @@ def told(validator: Any, reply: Any) -> str | None:
 
 
 def told_apart(schema: Any, reply: Any) -> str | None:
-    """As `told`, by a process. Blocks; use it in a thread. Raises TimeoutError and CheckFailed."""
+    """Check like `told`, but in another process. Blocks: call it in a thread. Raises TimeoutError or CheckFailed."""
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", __name__],
@@ -74,8 +77,8 @@ def told_apart(schema: Any, reply: Any) -> str | None:
 def _main() -> None:
     schema, reply = json.load(sys.stdin.buffer)
     check = validator(schema)
-    if sys.platform != "win32":  # there, WALL_SECONDS have to do
-        signal.setitimer(signal.ITIMER_PROF, REPLY_SECONDS)  # which ends this process by SIGPROF
+    if sys.platform != "win32":  # on Windows, WALL_SECONDS has to do
+        signal.setitimer(signal.ITIMER_PROF, REPLY_SECONDS)  # ends this process by SIGPROF
     sys.stdout.buffer.write((told(check, reply) or "").encode(errors="replace"))
 
 

@@ -1,7 +1,8 @@
-"""The local models in MODELS_DIR: pulled by name, by address or from a file, and which of them is used for what.
+"""The local models in MODELS_DIR: pulled by name, by URL or from a file; and which of them is used for what.
 
-Each is a folder of its own name: `NAME/FILE.gguf` chats, `weights.safetensors` with `tokenizer.json` embeds (static
-vectors), `model.onnx` with `tokenizer.json` reranks (a cross-encoder). SmolLM2 and MiniLM lie beside them (weights.py).
+Each model is a folder of its own name: with a `.gguf` file it chats, with `weights.safetensors` (static
+vectors) and `tokenizer.json` it embeds, with `model.onnx` (a cross-encoder) and `tokenizer.json` it reranks.
+SmolLM2 and MiniLM are files beside these folders (weights.py).
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from .download import fetch, sha256_of, verify
 from .gguf import architecture
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with a file's name, the bytes that are here, and those there are, where known."""
+"""Called with a file's name, the bytes received so far, and the bytes in all if known."""
 
 CHOSEN = "chosen.json"
 DEFAULTS: dict[Task, str] = {"chat": weights.SMOLLM2.model, "embeddings": "wordllama-l2-supercat-256"}
-"""The default models by task; there is no default reranker."""
+"""The default model of each task; reranking has none."""
 
 
 class Local(NamedTuple):
-    """A model that is here."""
+    """A local model that is installed."""
 
     name: str
     task: Task
@@ -43,7 +44,7 @@ class Local(NamedTuple):
 
     @property
     def file(self) -> Path:
-        """The model itself."""
+        """The file with the model's weights."""
         name = {"embeddings": "weights.safetensors", "rerank": "model.onnx"}.get(self.task)
         return self.folder / name if name else next(iter(sorted(self.folder.glob("*.gguf"))))
 
@@ -57,23 +58,24 @@ class ModelsFolder:
         self.folder = folder
 
     def here(self) -> list[Local]:
-        """The models that were pulled, by name."""
+        """The models that were pulled, in order of their names."""
         folders = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
         found = [(folder, _task(folder)) for folder in folders if not folder.name.startswith(".")]
         return [Local(folder.name, task, folder) for folder, task in found if task]
 
     def find(self, name: str, task: Task) -> Local | None:
+        """The model of that name (in any case of letters) if it was pulled for this task."""
         return next(
             (one for one in self.here() if one.name.lower() == name.lower() and one.task == task), None
         )
 
     def chosen(self, task: Task) -> str | None:
-        """The model that is used where no setting names one; None is the default."""
+        """The name of the model to use if no setting names one; None means the default."""
         name = self._choices().get(task)
         return name if isinstance(name, str) and self._there(name, task) else None
 
     def choose(self, name: str) -> Task:
-        """Use a model from the next start on; raises InvalidRequest if it was not pulled."""
+        """Use a model from the next start on, and return its task. Raises InvalidRequest if it was not pulled."""
         for task, default in DEFAULTS.items():
             if name.lower() == default.lower():
                 self._write({**self._choices(), task: None})
@@ -86,7 +88,7 @@ class ModelsFolder:
                 self._write({**self._choices(), one.task: one.name})
                 return one.task
         raise InvalidRequest(
-            f"no model {name!r} is here: `llmbackend models list` tells which are, and `models pull` fetches one",
+            f"no model {name!r} is here: `llmbackend models list` shows which are, and `models pull` fetches one",
             details={"model": name},
         )
 
@@ -98,11 +100,12 @@ class ModelsFolder:
         sha256: str | None = None,
         reserve_mb: int | None = None,
     ) -> Local:
-        """Fetch a model of the catalogue from `base`, a .gguf by its address, or what a path has; then it is chosen.
+        """Fetch a model and choose it: one of the catalogue (from `base`), a .gguf file by its URL, or a
+        local file or folder.
 
-        A call that was interrupted is gone on with by the next; otherwise the model is here whole and verified, or not
-        at all. Raises InvalidRequest for what is no model, BackendError, InsufficientStorage, and Conflict while
-        another process pulls the same.
+        A later call continues one that was interrupted. A model is installed complete and verified, or not at
+        all. Raises InvalidRequest if the source is no model, BackendError, InsufficientStorage, and Conflict
+        while another process pulls the same model.
         """
         try:
             with translated(self.folder):
@@ -111,8 +114,8 @@ class ModelsFolder:
                 return local
         except OSError as error:
             raise BackendError(
-                f"MODELS_DIR {self.folder} cannot be used ({error.strerror or error}): see that it is a folder that this "
-                "user may write to, on a disk that is not mounted read-only, or set another one",
+                f"MODELS_DIR {self.folder} cannot be used ({error.strerror or error}): it has to be a folder that this "
+                "user may write to, on a disk that is not mounted read-only; or set another one",
                 details={"backend": "models", "path": str(self.folder)},
             ) from error
 
@@ -165,7 +168,7 @@ class ModelsFolder:
 
     @contextmanager
     def _making(self, name: str) -> Iterator[Path]:
-        """A folder that becomes the model's; nothing of it stays on a full disk, or after files that are wrong."""
+        """Yield a folder for the model's files. It is removed if the disk is full, or if the files are wrong."""
         self.folder.mkdir(parents=True, exist_ok=True)
         folder = self.folder / f".{name}.part"
         lock = FileLock(self.folder / f".{name}.lock", timeout=0)
@@ -185,7 +188,7 @@ class ModelsFolder:
             raise Conflict(f"{name} is being pulled by another process", details={"model": name}) from None
 
     def _made(self, name: str, task: Task, folder: Path, source: str) -> Local:
-        """Take the folder in place of what was there under its name, once the model can be read."""
+        """Check that the model can be read, then put its folder in place of any older one of that name."""
         try:
             _check(Local(name, task, folder))
         except LookupError as error:
@@ -237,7 +240,7 @@ def _at(url: str, sha256: str | None) -> Entry:
     file = unquote(urlsplit(url).path.rpartition("/")[2])
     if not file.endswith(".gguf"):
         raise InvalidRequest(
-            f"{url}: what is pulled by its address is a .gguf file, which chats; pull other models by name, or from a "
+            f"{url}: only .gguf files (chat models) can be pulled by URL; pull other models by name, or from a "
             "folder with model.safetensors or model.onnx and tokenizer.json",
             details={"url": url},
         )
@@ -245,7 +248,7 @@ def _at(url: str, sha256: str | None) -> Entry:
 
 
 def _recognized(path: Path, given: list[Path]) -> tuple[str, Task, dict[str, Path]]:
-    """A path's name and task as a model, and its files by the names that they are kept under."""
+    """The name and task of the model in a file or folder, and its files by the names they are kept under."""
     by_suffix = {file.suffix: file for file in given}
     if (model := by_suffix.get(".gguf")) is not None:
         known = by_sha256(sha256_of(model))
@@ -273,7 +276,7 @@ def _named(file: str) -> str:
 
 
 def _check(local: Local) -> None:
-    """Raise LookupError, which tells why, for a model that cannot be used."""
+    """Raise LookupError with the reason if the model cannot be used."""
     if local.task == "chat":
         architecture(local.file)
     elif local.task == "embeddings":
@@ -292,7 +295,7 @@ def _unknown(source: str) -> InvalidRequest:
     meant = next((name for name in names if near and name.lower() == near[0]), None)
     hint = f"is {meant} meant? " if meant else ""
     return InvalidRequest(
-        f"no model {source!r}, and no such file: {hint}`llmbackend models list` tells the names; a .gguf file is pulled "
-        "by its path or address",
+        f"no model {source!r}, and no such file: {hint}`llmbackend models list` shows the names; a .gguf file is pulled "
+        "by its path or URL",
         details={"model": source, "known": names},
     )

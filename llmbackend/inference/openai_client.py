@@ -1,4 +1,5 @@
-"""OpenAI's client, of any server. Importing this takes most of a second, so do it in a thread, when it is needed."""
+"""OpenAI's client, for any compatible server. Importing this module takes most of a second: do it in a
+thread, when needed."""
 
 from __future__ import annotations
 
@@ -16,21 +17,21 @@ from .. import json_writing
 from ..sse import Events, Tail
 from .upstream import CONNECTING, EVENT_BYTES, Upstream
 
-# Amid a stream, openai 2 lets httpx's own through.
+# In the middle of a stream, openai 2 lets httpx's own exceptions through.
 TIMEOUTS = (openai.APITimeoutError, httpx.TimeoutException)
 UNREACHABLE = (openai.APIConnectionError, httpx.TransportError)
 
 STREAM = 8
-"""How many times as much as a reply a stream may bring: each of its words comes in an envelope."""
+"""A stream may have this many times the bytes of a reply, because every word of it comes in an envelope."""
 
 _HTTP: Any = sys.modules[openai.DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0]]
-"""httpx, or httpx2, whichever this openai is made with."""
+"""The httpx or httpx2 module, whichever this version of openai uses."""
 
 
 class OpenAIClient(openai.AsyncOpenAI):
-    """Tries nothing again, and follows no redirect: Upstream decides on that. Of the environment it takes nothing.
+    """An OpenAI client that leaves retries and redirects to Upstream, and takes nothing from the environment.
 
-    The key is always given, or it would send OPENAI_API_KEY to another's server.
+    The key is always passed: otherwise the client would send OPENAI_API_KEY to the wrong server.
     """
 
     def __init__(self, upstream: Upstream) -> None:
@@ -51,17 +52,20 @@ class OpenAIClient(openai.AsyncOpenAI):
             http_client=openai.DefaultAsyncHttpxClient(
                 follow_redirects=False,
                 trust_env=False,
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none: they are one caller's
-                verify=ssl.create_default_context(),  # with whichever authorities aiohttp trusts
+                cookies=CookieJar(
+                    DefaultCookiePolicy(allowed_domains=())
+                ),  # none: they would be shared by callers
+                verify=ssl.create_default_context(),  # trusts the same authorities as aiohttp
                 event_hooks={"response": [count]},
             ),
         )
 
     @property
     def default_headers(self) -> dict[str, str | openai.Omit]:
-        """Not what the environment has for OpenAI itself (organization, project, …), nor what this machine is.
+        """Headers that tell nothing about this machine, nor what the environment has for OpenAI
+        (organization, project, …).
 
-        Nothing packed, for what is counted is what comes.
+        Compression is refused, so that what is counted is what arrives.
         """
         return {
             "Accept": "application/json",
@@ -70,12 +74,12 @@ class OpenAIClient(openai.AsyncOpenAI):
         }
 
     async def complete(self, asked: dict[str, Any]) -> ChatCompletion:
-        # Not by `chat.completions.create`: that takes apart what is on OpenAI's wire already, which takes 0.2 ms.
+        # `chat.completions.create` would transform what already has OpenAI's form, which takes 0.2 ms.
         sent = await json_writing.dumps(asked)  # the client would write a long one on the event loop
         return await self.post("/chat/completions", content=sent, cast_to=ChatCompletion)
 
     async def stream(self, asked: dict[str, Any]) -> tuple[openai.AsyncStream[ChatCompletionChunk], Tail]:
-        """The chunks, and the end of what has been read of them: the stream itself does not tell whether [DONE] came."""
+        """The chunks, and a Tail of the bytes read so far: the stream itself does not tell whether [DONE] came."""
         stream = await self.post(
             "/chat/completions",
             content=await json_writing.dumps(asked),
@@ -102,7 +106,7 @@ class OpenAIClient(openai.AsyncOpenAI):
 
 
 class _Counted(_HTTP.AsyncByteStream):  # type: ignore[misc]
-    """A reply as it comes, up to a limit."""
+    """A reply's bytes as they come, up to a limit."""
 
     def __init__(self, stream: Any, upstream: Upstream, limit: int) -> None:
         self._stream = stream

@@ -19,17 +19,18 @@ from .remote_embedders import SHORT, RemoteEmbedder, Row, matrix, note, shares
 from .upstream import Upstream
 
 ASK_AGAIN = 60.0
-"""Seconds until a server that did not report its limit is asked again."""
+"""Seconds after which a server that did not tell its limit is asked again."""
 
 
 class OpenAICompatibleEmbedder(RemoteEmbedder):
-    """Any server with /v1/embeddings. Vectors are asked for as base64, which not every server gives."""
+    """The Embedder for any server with /v1/embeddings. It asks for base64, and also reads the lists that some
+    servers send."""
 
     def __init__(self, upstream: Upstream, model: str) -> None:
         super().__init__(upstream, Limits(texts=64))
         self._name = model
         self._root = upstream.root(COUNTING)
-        self._ask_at = 0.0  # when to read the list, where that failed
+        self._ask_at = 0.0  # when to read the server's list, if that failed before
 
     @property
     def name(self) -> str:
@@ -42,20 +43,21 @@ class OpenAICompatibleEmbedder(RemoteEmbedder):
         return name or (self.known.model if self.known else self.name)
 
     async def _told(self) -> str | None:
-        """Read the server's list: how many tokens the model takes, and what it is; later, if that fails."""
+        """Read the server's list: the tokens that the model takes, and its real name. If that fails, it is
+        tried again later."""
         self._ask_at = time.monotonic() + ASK_AGAIN
         with suppress(LLMBackendError):
             for model in await listed(self._upstream, time.monotonic() + COUNTING, retries=0):
                 if model["id"] == self.name:
                     self._limit = context(model) or self._limit
                     self._ask_at = inf
-                    root = model.get("root")  # vLLM's: what it was started with, whatever it is asked for by
+                    root = model.get("root")  # vLLM tells here what it was started with
                     return root if isinstance(root, str) and root else self.name
             self._ask_at = inf
         return None
 
     async def _behind(self) -> str | None:
-        """The model that an alias of LiteLLM's stands for, where the key may know."""
+        """The model behind an alias of LiteLLM, if our key may read that; else None."""
         with suppress(LLMBackendError), self._upstream.errors.translated():
             told = await self._upstream.get("/model/info", time.monotonic() + COUNTING, retries=0)
             for model in told["data"]:
@@ -92,11 +94,11 @@ class OpenAICompatibleEmbedder(RemoteEmbedder):
             note(self.name, total, batch)
             if [item["index"] for item in data] != list(range(len(data))):
                 raise BackendError(
-                    f"{self._upstream.name} sent vectors whose numbers do not fit the texts",
+                    f"{self._upstream.name} sent vectors whose indexes do not fit the texts",
                     details={"backend": self._upstream.name},
                 )
         values = self._vectors(rows, len(batch), dimensions)
-        # Some servers that do not count say 0.
+        # Some servers that do not count tokens report 0.
         tokens = shares(total if isinstance(total, int) and total else None, batch)
         return [Row(vector.tobytes(), count) for vector, count in zip(values, tokens, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Embeddings as a caller asks for them: lists of numbers, base64, or one block of bytes."""
+"""Embeddings in the form that a caller asks for: lists of numbers, base64, or one block of bytes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from .cached_embedder import CachedEmbedder
 from .embeddings import EmbeddingBatch, require
 
 COPIED = 2**21
-"""Bytes of vectors that are copied on the loop: a thread would take longer to begin."""
+"""Up to this many bytes, vectors are copied on the event loop, because starting a thread would take longer."""
 
 
 async def embed(
     embedder: CachedEmbedder, asked: schemas.EmbedRequest
 ) -> schemas.EmbeddingList | schemas.Block:
-    """Raises NotFound for another model, InvalidRequest for a text without content, and as `Embedder.embed`."""
+    """Embed what a request asks for.
+
+    Raises NotFound for another model, InvalidRequest for an empty text, and whatever `Embedder.embed` raises.
+    """
     require(embedder, asked.model)
     texts, dimensions = asked.texts, asked.dimensions
     if "" in texts:
@@ -54,7 +57,7 @@ def _packed(model: str, vectors: EmbeddingBatch, encoding: str) -> schemas.Embed
     rows: Iterable[Any] = (
         [base64.b64encode(row).decode() for row in values] if encoding == "base64" else values
     )
-    # Built without validation: these are our own rows, and there may be a million numbers in them.
+    # Built without validation: the rows are our own, and may have a million numbers.
     result.data = [
         schemas.Embedding.model_construct(object="embedding", index=index, embedding=row)
         for index, row in enumerate(rows)

@@ -1,4 +1,4 @@
-"""Whether checking a value may take for ever, because a JSON Schema refers to one part again and again."""
+"""Whether checking a value could take for ever because a JSON Schema refers to the same parts again and again."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 SCHEMA_PARTS = 2_000
-"""Parts that apply to one value, each counted as often as it is referred to."""
+"""The most parts of a schema that may apply to one value, each counted as often as it is referred to."""
 
 MOST_TARGETS = 200
 
-# Keywords with schemas in them, and what those apply to: the value itself, or what is in it.
+# Keywords that contain schemas, and what these apply to: the value itself ("") or what is in it.
 _SCHEMAS = {
     **dict.fromkeys(("allOf", "anyOf", "oneOf", "not", "if", "then", "else"), ""),
     **dict.fromkeys(("items", "prefixItems", "additionalItems", "contains", "unevaluatedItems"), "[]"),
@@ -22,17 +22,17 @@ _NAMED_SCHEMAS = {"dependentSchemas": "", "dependencies": "", "patternProperties
 class _Reference(NamedTuple):
     target: str
     step: str
-    """The first into the value, on the way to what the target applies to; empty for the value itself."""
+    """The first step into the value, on the way to what the target applies to; empty for the value itself."""
 
 
 class _Unclear(Exception):
-    """The schema has references of other kinds."""
+    """The schema has references that are not analysed here."""
 
 
 def may_explode(schema: dict[str, Any]) -> bool:
-    """Whether it may; False only where the work is sure to grow with the value's length.
+    """Whether checking may take for ever; False only if the work is sure to grow with the value's length.
 
-    References in a circle are harmless where each step into the value has at most one that goes on.
+    Circular references are harmless if each step into the value is followed by at most one of them.
     """
     sizes: dict[str, int] = {}
     references: dict[str, list[_Reference]] = {}
@@ -51,7 +51,8 @@ def may_explode(schema: dict[str, Any]) -> bool:
         return True
     reached = {name: _reached(name, references) for name in sizes}
     totals: dict[str, int] = {}
-    # What refers to fewer first: in a circle all reach the same, and so does what leads into it.
+    # Those that refer to the fewest parts come first. Members of a circle reach the same parts; what leads
+    # into it comes after it.
     for name in sorted(sizes, key=lambda name: (len(reached[name]), name not in reached[name])):
         if name in totals:
             continue
@@ -81,7 +82,7 @@ def _reached(name: str, references: dict[str, list[_Reference]]) -> set[str]:
 
 
 def _parts(node: Any, step: str) -> Iterator[_Reference | None]:
-    """For each part of a schema its reference, if it has one."""
+    """Yield, for each part of a schema, its reference or None."""
     if not isinstance(node, dict):
         yield None
         return

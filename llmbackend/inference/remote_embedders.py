@@ -1,8 +1,9 @@
-"""Embedding models on servers: what OpenAI-compatible ones (openai_embedder.py) and TEI (tei_embedder.py) share.
+"""Embedding models on servers: what OpenAI-compatible ones (openai_embedder.py) and TEI (tei_embedder.py)
+have in common.
 
-A text longer than the model's limit is reported to the caller and cut as asked. If the limit is known, the server counts the
-tokens of texts that are probably beyond it; other texts show by being refused. Counting every text that might be too long
-would cost one request per text.
+A text longer than the model's limit is cut as the caller asks, and reported. If the limit is known, the
+server counts the tokens of texts that are probably longer; others are noticed when they are refused. Counting
+every text that might be too long would cost a request for each.
 """
 
 from __future__ import annotations
@@ -35,47 +36,49 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ADDED_TOKENS = 4
-"""Tokens that a model may add to a text's own."""
+"""The most tokens that a model may add to a text's own."""
 
 SHORT = 500
-"""Bytes that every model takes: for texts up to this, nothing is asked about the model."""
+"""Every model takes this many bytes, so for shorter texts nothing is asked about the model."""
 
 SAMPLE = 8
-"""Texts that are counted first: their tokens per character may spare counting the others."""
+"""How many texts are counted first: their bytes per token may show that the others need no counting."""
 
 TRIES = 3
-"""How often texts are embedded again because the server's model has changed."""
+"""How often embedding is tried if the server's model changes meanwhile."""
 
 QUESTION = 8
-"""Texts that are embedded as a question is, before what has more."""
+"""Up to this many texts are embedded with the priority of a question; more are bulk work."""
 
 LOOK_AGAIN = 3600.0
-"""Seconds between two checks whether a server still has the same model."""
+"""Seconds between two checks that a server still has the same model."""
 
 
 class Row(NamedTuple):
     vector: bytes
-    """As float32: thousands are joined faster than arrays are."""
+    """float32, as bytes: thousands of them are joined faster than arrays."""
     tokens: int | None
 
 
 class _Changed(Exception):
-    """The vectors have another dimension than the model's."""
+    """The vectors have another dimension than the model's vectors had."""
 
 
 class RemoteEmbedder(ABC):
+    """What embedders of servers have in common. Subclasses send the requests."""
+
     truncates = False
-    """Whether the server itself cuts texts off when told to."""
+    """Whether the server can truncate texts itself."""
 
     def __init__(self, upstream: Upstream, limits: Limits) -> None:
         self._upstream = upstream
         self._limits = limits
-        self._limit: int | None = None  # tokens a text, once known
-        self._bytes_a_token: float = BYTES_A_TOKEN  # of the texts counted last
+        self._limit: int | None = None  # tokens that the model takes, once known
+        self._bytes_a_token: float = BYTES_A_TOKEN  # in the texts counted last
         self.known: Fingerprint | None = None
-        """Of the model, when the server was last looked at."""
+        """The model's fingerprint when the server was last checked."""
         self._looked_at = 0.0
-        self._reconnected = 0  # the upstream's, by then
+        self._reconnected = 0  # the upstream's count at that time
         upstream.watched = True
         upstream.budget = budget.of_server(upstream.url, "embed", budget.UNTOLD)
 
@@ -92,13 +95,13 @@ class RemoteEmbedder(ABC):
         return (self.name, self.known.model) if self.known else (self.name,)
 
     async def fingerprint(self) -> Fingerprint:
-        """The first call looks at the server, and raises an LLMBackendError."""
+        """The model's fingerprint. The first call asks the server, and may raise an LLMBackendError."""
         return self.known or await self.look()
 
     async def embed(
         self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
     ) -> EmbeddingBatch:
-        """Where another model may have taken the place of the one before meanwhile, the server is looked at."""
+        """Embed as Embedder.embed says. If the server may have changed its model meanwhile, it is checked, too."""
         for _ in range(TRIES):
             before = await self.fingerprint()
             looking = asyncio.create_task(self.look()) if self._due else None
@@ -106,7 +109,7 @@ class RemoteEmbedder(ABC):
             try:
                 with suppress(_Changed):
                     vectors = await self._embed(texts, dimensions, too_long, before)
-                if looking is not None:  # both at the same time, so that the call takes no longer
+                if looking is not None:  # at the same time, so that the call takes no longer
                     await looking
                 elif vectors is None or self._reconnected != self._upstream.reconnected:
                     await self.look()
@@ -118,13 +121,13 @@ class RemoteEmbedder(ABC):
             if vectors is not None and made_by.same_vectors(before):
                 return vectors._replace(made_by=made_by)
         raise BackendError(
-            f"{self._upstream.name} at {self._upstream.url} answers now with one embedding model and now with "
-            "another: give each a name or a URL of its own",
+            f"{self._upstream.name} at {self._upstream.url} answers with changing embedding models: "
+            "give each model a name or a URL of its own",
             details={"backend": self._upstream.name},
         )
 
     def _room(self) -> Limits:
-        """Of a request, which the server may have less room for than it takes."""
+        """The limits of a request at this moment: a busy server gets less than it takes."""
         server = self._upstream
         return self._limits._replace(texts=server.budget.batch(self._limits.texts), at_once=server.at_once)
 
@@ -133,15 +136,15 @@ class RemoteEmbedder(ABC):
         return self._upstream.idle or time.monotonic() >= self._looked_at + LOOK_AGAIN
 
     async def look(self) -> Fingerprint:
-        """Ask what the model is called, and have the texts embedded by which it is known."""
+        """Ask for the model's name and its vectors of TEXTS, by which it is known; return the fingerprint."""
         reconnected = self._upstream.reconnected
         name = await self._called()
-        with budget.in_bulk(False):  # somebody waits for it, and it tells how long a question takes
+        with budget.in_bulk(False):  # a caller waits for it, and it measures how long a question takes
             answers = await ask_in_batches(TEXTS, self._room, partial(self._ask, dimensions=None))
         rows = [row for text in TEXTS if isinstance(row := answers[text], Row)]
         if len(rows) < len(TEXTS):
             raise BackendError(
-                f"{self._upstream.name} at {self._upstream.url} takes no text of twenty words: is its model for texts?",
+                f"{self._upstream.name} at {self._upstream.url} refuses texts of twenty words: is its model for texts?",
                 details={"backend": self._upstream.name},
             )
         found = Fingerprint(name, vectors=matrix(rows))
@@ -149,7 +152,7 @@ class RemoteEmbedder(ABC):
         if known is None or not known.same_vectors(found):
             if known is not None:
                 log.warning(
-                    "%s at %s has another embedding model: %s, where it was %s",
+                    "%s at %s has another embedding model: %s instead of %s",
                     *(self._upstream.name, self._upstream.url, name, known.model),
                 )
             known = found
@@ -161,7 +164,7 @@ class RemoteEmbedder(ABC):
     async def _embed(
         self, texts: Sequence[str], dimensions: int | None, too_long: TooLong, made_by: Fingerprint
     ) -> EmbeddingBatch:
-        """Raises _Changed if they are not as long as that model's."""
+        """Raises _Changed if the vectors have another dimension than the fingerprint's."""
         await self._prepare(texts)
         with budget.in_bulk(len(texts) > QUESTION or budget.is_in_bulk()):
             return await self._embed_all(texts, dimensions, too_long, made_by)
@@ -172,7 +175,7 @@ class RemoteEmbedder(ABC):
         ask = partial(self._ask, dimensions=dimensions)
         rows: dict[str, Row] = {}
         long: dict[str, Length] = {}
-        parts: dict[str, list[str]] = {}  # of a long text, what is sent in its place
+        parts: dict[str, list[str]] = {}  # what is sent instead of a long text
         waiting = list(dict.fromkeys(texts))
         cuts = too_long == "truncate" and self.truncates
         while waiting:
@@ -201,7 +204,7 @@ class RemoteEmbedder(ABC):
         return None
 
     def weight(self, text: str, tokens: int | None) -> float:
-        """As of MiniLM: models of servers are as good at least, and know their languages."""
+        """The same as MiniLM's: servers' models are at least as good, and know their languages."""
         return 0.7
 
     async def embed_tokens(
@@ -210,7 +213,7 @@ class RemoteEmbedder(ABC):
         raise no_tokens(self.name)
 
     async def _measured(self, texts: Iterable[str]) -> dict[str, Length]:
-        """Those that are too long, of those that probably are, as far as the server counts."""
+        """The texts that are too long, among those that probably are, as far as the server counts tokens."""
         limit = self._limit
         if limit is None:
             return {}
@@ -235,7 +238,7 @@ class RemoteEmbedder(ABC):
             self._bytes_a_token = sum(map(size, counted)) / sum(counted.values())
 
     async def _looked_into(self, refused: dict[str, Length]) -> dict[str, Length]:
-        """What was refused as too long, counted where the refusal does not tell."""
+        """The lengths of refused texts, counted by the server if the refusal does not tell them."""
         self._limit = next(iter(refused.values())).limit
         vague = [text for text, length in refused.items() if length.tokens is None or length.at_least]
         counts = await self._count(vague) if vague else {}
@@ -247,7 +250,8 @@ class RemoteEmbedder(ABC):
         return found
 
     def _vectors(self, rows: list[Any], count: int, dimensions: int | None) -> NDArray[np.float32]:
-        """A reply's vectors, validated."""
+        """The vectors in a reply, checked: as many as texts, of one length, finite, and of the requested
+        dimension."""
         about = {"backend": self._upstream.name}
         values = checked(rows, count, self._upstream.name)
         found = values.shape[1]
@@ -262,11 +266,11 @@ class RemoteEmbedder(ABC):
 
     @abstractmethod
     async def _called(self) -> str:
-        """What the server calls the model; its limits are read with it."""
+        """The server's name for the model. The model's limits are read along with it."""
 
     @abstractmethod
     async def _prepare(self, texts: Sequence[str]) -> None:
-        """Ask what has to be known of the model to embed these."""
+        """Ask for what has to be known about the model to embed these texts."""
 
     @abstractmethod
     async def _ask(
@@ -275,14 +279,14 @@ class RemoteEmbedder(ABC):
 
     @abstractmethod
     async def _count(self, texts: list[str]) -> dict[str, int]:
-        """The tokens of each, of those that the server counts."""
+        """The number of tokens of each text, for those texts that the server counts."""
 
     async def close(self) -> None:
         await self._upstream.close()
 
 
 def _ended(task: asyncio.Task[Any]) -> None:
-    """What it raised, if anything, is told by another error."""
+    """Retrieve the task's exception, if any: another error is raised already."""
     task.cancelled() or task.exception()
 
 
@@ -297,7 +301,7 @@ def _assembled(
     texts: Sequence[str], rows: dict[str, Row], long: dict[str, Length], parts: dict[str, list[str]]
 ) -> EmbeddingBatch:
     def whole(text: str) -> tuple[Row, int]:
-        """A text's row, and how many parts it was made of."""
+        """A text's row, and how many parts it was made from."""
         leaves = [text]
         while any(leaf in parts for leaf in leaves):
             leaves = [part for leaf in leaves for part in parts.get(leaf, [leaf])]
@@ -324,7 +328,7 @@ def matrix(rows: list[Row]) -> NDArray[np.float32]:
 
 
 def note(model: str, tokens: Any, batch: Sequence[Any]) -> None:
-    """Note what a request took, whatever becomes of its reply; an estimate where the server does not tell."""
+    """Record the tokens of a request, whatever becomes of its reply; estimate them if the server does not tell."""
     told = isinstance(tokens, int) and tokens > 0
     if not told:
         tokens = (
@@ -335,7 +339,7 @@ def note(model: str, tokens: Any, batch: Sequence[Any]) -> None:
 
 
 def shares(total: int | None, batch: Sequence[str | TokenIds]) -> Sequence[int | None]:
-    """A batch's tokens, told in one sum, dealt out by the texts' sizes."""
+    """Split a batch's total of tokens among its texts, by their sizes."""
     if total is None:
         return [None] * len(batch)
     sizes = [len(text) for text in batch]

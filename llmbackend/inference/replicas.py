@@ -1,4 +1,4 @@
-"""Several servers with one embedding model, in an order of fallback: the first that works is asked."""
+"""Several servers with the same embedding model, in order of fallback: the first that works is asked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _FAILURES = (BackendError, NotFound, Overloaded)
 
 
 class Replicas:
-    """An embedder. Servers must agree, which is seen to when one is first used: else raises a Conflict that names both."""
+    """An Embedder over several servers. If two of them turn out to have different models, calls raise a
+    Conflict that names both."""
 
     def __init__(self, servers: Sequence[RemoteEmbedder], cool_down: float) -> None:
         self.servers = servers
@@ -62,7 +63,7 @@ class Replicas:
     async def asked(
         self, server: RemoteEmbedder, ask: Callable[[RemoteEmbedder], Awaitable[_Result]]
     ) -> _Result:
-        """What one of the servers answers, if it agrees with the others."""
+        """The server's answer, if its model is that of the other servers."""
         await server.fingerprint()
         answer = await ask(server)
         known = await server.fingerprint()
@@ -72,7 +73,7 @@ class Replicas:
         return answer
 
     async def _look_again(self, other: RemoteEmbedder, server: RemoteEmbedder, known: Fingerprint) -> None:
-        """Raise Conflict unless the other server now has the same model, or is gone."""
+        """Check the other server again; raise Conflict unless it now has the same model, or is gone."""
         try:
             found = await other.look()
         except LLMBackendError:
@@ -81,7 +82,7 @@ class Replicas:
         if not found.same_vectors(known):
             raise Conflict(
                 f"{server.about} has another embedding model ({known.model}) than {other.about} ({found.model}): "
-                "give both the same, or take one out of the setting",
+                "give both the same model, or remove one from the setting",
                 details={"backend": server.about, "model": known.model, "other": found.model},
             )
 

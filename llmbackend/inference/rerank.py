@@ -1,4 +1,4 @@
-"""Rerankers: how well each of some texts answers a query, judged by a model that reads both together."""
+"""Rerankers: models that read a query and a text together, and tell how well the text answers it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from .upstream import Upstream
 
 
 class Ranks(NamedTuple):
-    """`scores` has one a text, in their order, higher is better; `tokens` counts what was read, None where not told."""
+    """One score for each text, in order, higher is better; `tokens` counts what was read, and is None if that
+    is not known."""
 
     model: str
     scores: list[float]
@@ -27,14 +28,18 @@ class Ranks(NamedTuple):
 
 
 class Reranker(Protocol):
-    async def rerank(self, query: str, texts: Sequence[str], model: str | None = None) -> Ranks:
-        """All within the server's timeout; raises an LLMBackendError."""
+    """Scores texts by how well they answer a query. Whoever made it closes it."""
 
-    async def close(self) -> None: ...
+    async def rerank(self, query: str, texts: Sequence[str], model: str | None = None) -> Ranks:
+        """Score the texts, all within the server's timeout. Raises an LLMBackendError: NotFound for another
+        `model`."""
+
+    async def close(self) -> None:
+        """Release connections and models."""
 
 
 async def reranked(reranker: Reranker, asked: schemas.RerankRequest) -> schemas.RerankResponse:
-    """The best of the texts, in their order; raises as `Reranker.rerank`."""
+    """The best of a request's texts, best first; raises whatever `Reranker.rerank` raises."""
     texts = asked.documents
     ranks = await reranker.rerank(asked.query, texts, asked.model)
     usage = schemas.RerankUsage(prompt_tokens=ranks.tokens, total_tokens=ranks.tokens)
@@ -51,10 +56,10 @@ async def reranked(reranker: Reranker, asked: schemas.RerankRequest) -> schemas.
 
 
 class NoReranker:
-    """No reranker is set: calls raise a BackendError that tells what to do."""
+    """Stands in where no reranker is set: calls raise a BackendError that says what to do."""
 
     def __init__(self, absent: str | None = None) -> None:
-        """`absent` is a model that is set, and is not here."""
+        """`absent` is the model that is set but not installed."""
         self._absent = absent
 
     async def rerank(self, query: str, texts: Sequence[str], model: str | None = None) -> Ranks:
@@ -72,7 +77,7 @@ class NoReranker:
 
 
 class TEIReranker:
-    """Text Embeddings Inference by its own API (POST /rerank). Longer texts than its model reads are cut by it."""
+    """Text Embeddings Inference, by its own API (POST /rerank). It truncates texts longer than its model reads."""
 
     def __init__(self, upstream: Upstream, model: str | None) -> None:
         upstream.budget = budget.of_server(upstream.url, "rerank")
@@ -117,9 +122,10 @@ class TEIReranker:
 
 
 class JinaReranker:
-    """Jina's and Cohere's wire (POST /rerank), which vLLM, LiteLLM and llama.cpp speak too."""
+    """Jina's and Cohere's API (POST /rerank), which vLLM, LiteLLM and llama.cpp have, too."""
 
-    # Few requests, for some models compare the texts of one, and some services charge, and are busy, by the request.
+    # Few large requests, since some models compare the texts of one request, and some services charge or
+    # limit by the request.
     limits = Limits(texts=1000)
 
     def __init__(self, upstream: Upstream, model: str | None) -> None:
@@ -130,7 +136,7 @@ class JinaReranker:
     async def rerank(self, query: str, texts: Sequence[str], model: str | None = None) -> Ranks:
         deadline = time.monotonic() + self._upstream.timeout
         name = model or self._model
-        # A server with one model uses it if none is named.
+        # A server with a single model needs no name.
         fields = {"query": query, "return_documents": False, **({"model": name} if name else {})}
         answered_by = name or ""
         tokens: int | None = 0
@@ -155,7 +161,7 @@ class JinaReranker:
 
 
 def _noted(model: str, tokens: int | None, query: str, batch: Sequence[str]) -> int | None:
-    """Note what a request took, as the server tells, or estimated; returns what it tells."""
+    """Record the tokens of a request, estimated if the server does not tell them; return what it tells."""
     estimate = sum(size(query) + size(text) for text in batch) // BYTES_A_TOKEN
     told = {"prompt_tokens": estimate if tokens is None else tokens}
     tracing.current().used(model, told, estimated=tokens is None)
@@ -167,7 +173,7 @@ async def _each(
     limits: Callable[[], Limits],
     ask: Callable[[list[str]], Awaitable[list[float]]],
 ) -> list[float]:
-    """The score of each text; raises InvalidRequest that tells the place of one that the server does not read."""
+    """The score of each text, in order; raises InvalidRequest with the index of a text that the server refuses."""
     try:
         scores = await ask_in_batches(texts, limits, ask)
     except TextRefused as refused:
@@ -187,7 +193,7 @@ async def _each(
 
 
 def _scores(ranks: list[tuple[Any, Any]], batch: list[str], upstream: Upstream) -> list[float]:
-    """The scores in the order of the texts, validated: one for each, all finite."""
+    """The scores in the order of the texts, checked: one for each, all finite."""
     about = {"backend": upstream.name}
     scores = dict(ranks)
     if len(ranks) != len(batch) or scores.keys() != set(range(len(batch))):
@@ -203,7 +209,7 @@ def _scores(ranks: list[tuple[Any, Any]], batch: list[str], upstream: Upstream) 
 
 
 def _tokens(usage: Any) -> int | None:
-    """Of vLLM's usage, or Jina's."""
+    """The tokens in vLLM's or Jina's usage."""
     if not isinstance(usage, dict):
         return None
     tokens = usage.get("prompt_tokens", usage.get("total_tokens"))

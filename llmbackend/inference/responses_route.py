@@ -1,4 +1,4 @@
-"""Model servers that have OpenAI's route of responses: asked by that, and told as the chunks of a chat."""
+"""OpenAI's responses route on model servers, whose answers are turned into chat completions and their chunks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CUT = {"max_output_tokens": "length", "content_filter": "content_filter"}
 
 
 async def has_route(upstream: Upstream, deadline: float) -> bool | None:
-    """Whether a server has it: asked for nothing, it says what is missing. None if it did not say."""
+    """Whether a server has the route: sent an empty request, it says what is missing. None if it cannot be told."""
     try:
         await upstream.post(PATH, {}, deadline, retries=0)
     except InvalidRequest:
@@ -38,7 +38,7 @@ async def has_route(upstream: Upstream, deadline: float) -> bool | None:
 
 
 async def takes_tools(upstream: Upstream, model: str, deadline: float) -> bool:
-    """Whether a server's chats take functions; one that did not say is taken to."""
+    """Whether a server's chats take functions. If it cannot be told, True."""
     function = {"name": "nothing", "parameters": {"type": "object", "properties": {}}}
     asked = {
         "model": model,
@@ -56,7 +56,7 @@ async def takes_tools(upstream: Upstream, model: str, deadline: float) -> bool:
 
 
 async def complete(upstream: Upstream, asked: dict[str, Any], deadline: float) -> dict[str, Any]:
-    """A response as a chat.completion."""
+    """Ask for a response, and return it as a chat.completion."""
     said = await upstream.forward(PATH, asked, deadline)
     with upstream.errors.translated():
         response = await json_reading.reply(said)
@@ -79,7 +79,7 @@ async def complete(upstream: Upstream, asked: dict[str, Any], deadline: float) -
 async def stream(
     upstream: Upstream, asked: dict[str, Any], deadline: float
 ) -> AsyncGenerator[dict[str, Any], None]:
-    """Its events as chat.completion.chunks."""
+    """Ask for a response, and yield its events as chat.completion.chunk objects."""
     usage = StreamUsage({"messages": asked["input"], "model": asked["model"]}, tracing.current())
     telling = _Telling()
     try:
@@ -105,7 +105,8 @@ async def stream(
 
 
 class _Telling:
-    """What of the events has been told: servers differ in whether they tell a call in pieces, or whole at its end."""
+    """Translates events to chunks. It knows what was told before: some servers send a call in pieces, others
+    whole at its end."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -160,7 +161,7 @@ def _calling(index: int, call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _whole(item: Mapping[str, Any], calls: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
-    """The texts of an item by what they are; a call is added to `calls`."""
+    """Yield the texts of an output item as deltas; a function call is added to `calls`."""
     if item["type"] == "message":
         for part in item["content"]:
             yield {"refusal": part["refusal"]} if part["type"] == "refusal" else {"content": part["text"]}

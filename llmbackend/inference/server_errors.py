@@ -1,4 +1,4 @@
-"""Errors of servers behind us as ours: each names the server, and none quotes its key."""
+"""Errors of model servers, turned into ours: each names the server, and none contains its key."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..backoff import asked_for, passing
 from ..errors import BackendError, BackendTimeout, InvalidRequest, LLMBackendError, NotFound, Overloaded
 
 BEGINNING = 8
-"""Characters by which a key is known; servers that shorten one keep about as many."""
+"""How many characters of a key are enough to recognize it; servers that shorten keys show about as many."""
 
 _IN_URLS = str.maketrans("+/", "-_")  # base64's other alphabet
 
 
 class ServerErrors:
-    """Those of one server. Nothing here asks it anything."""
+    """Makes the errors of one server. It never contacts the server."""
 
     def __init__(self, name: str, url: str, secret: str | None, key_setting: str, timeout: float) -> None:
-        """`timeout` is in seconds; `key_setting` is where to set another key."""
+        """`timeout` is in seconds; `key_setting` names the setting that has the server's key."""
         self._name = name
         self._url = url
         self._secret = secret
@@ -31,11 +31,12 @@ class ServerErrors:
         self._timeout = timeout
 
     def translated(self) -> AbstractContextManager[None]:
-        """Within this block, whatever a client of the server raises becomes an LLMBackendError that names it."""
+        """Within this block, errors of a client become LLMBackendErrors that name the server."""
         return _Translated(self)
 
     def translate(self, error: Exception) -> None:
-        """Raise it as an LLMBackendError, unless it is one; time-outs of our own are told by whoever set them."""
+        """Raise the error as an LLMBackendError, unless it is one. Whoever set our own time-outs
+        (TimeoutError) translates these."""
         import aiohttp
 
         if isinstance(error, aiohttp.SocketTimeoutError):
@@ -48,9 +49,9 @@ class ServerErrors:
             raise self.unreachable() from error
         ours = self._of_openai(error)
         if ours is not None and getattr(error, "body", None) is not None:
-            raise ours from None  # theirs has in it what the server said, and that may quote our key
+            raise ours from None  # theirs contains what the server said, which may quote our key
         raise ours or BackendError(
-            f"{self._name} at {self._url} gave an answer that does not fit ({type(error).__name__}): "
+            f"{self._name} at {self._url} gave an unexpected answer ({type(error).__name__}): "
             "is this the right URL?",
             details={"backend": self._name},
         ) from error
@@ -62,9 +63,9 @@ class ServerErrors:
             about["retry_after"] = seconds
         said = self._said(_json(body)) or f"HTTP {status}"
         if status == 400 and b"no_db_connection" in body:
-            status = 401  # how LiteLLM's proxy refuses a key where it has no database to look it up in
+            status = 401  # LiteLLM refuses a key like this if it has no database to look it up in
         elif status == 400 and b"Invalid model name" in body:
-            status = 404  # how it says that there is no such model
+            status = 404  # and this is how it refuses an unknown model
         match status:
             case 400 | 413 | 422:
                 return InvalidRequest(f"{self._name} refused the request: {said}", details=about)
@@ -87,7 +88,7 @@ class ServerErrors:
                 )
 
     def _of_openai(self, error: Exception) -> LLMBackendError | None:
-        """The same for what OpenAI's client raises, where that is at work."""
+        """The same for exceptions of OpenAI's client, if that is imported."""
         if "openai" not in sys.modules:
             return None
         import openai
@@ -100,9 +101,9 @@ class ServerErrors:
         if isinstance(error, TIMEOUTS):
             return self.too_late()
         if isinstance(error, UNREACHABLE):
-            # OpenAI's client takes whatever is raised while it reads for a broken connection.
+            # OpenAI's client takes any exception while it reads for a broken connection.
             return error.__cause__ if isinstance(error.__cause__, LLMBackendError) else self.unreachable()
-        if isinstance(error, openai.APIError):  # an event of a stream
+        if isinstance(error, openai.APIError):  # an error event in a stream
             return self.gave_up(error.body)
         return None
 
@@ -116,7 +117,7 @@ class ServerErrors:
 
     def packed(self) -> BackendError:
         return BackendError(
-            f"{self._name} at {self._url} packs its replies, though it was asked not to: switch that off",
+            f"{self._name} at {self._url} compresses its replies, though it was asked not to: switch that off",
             details={"backend": self._name},
         )
 
@@ -131,7 +132,7 @@ class ServerErrors:
         return BackendError(f"{self._name} at {self._url} gave up: {said}", details={"backend": self._name})
 
     def _said(self, reply: Any) -> str:
-        """The message in an error reply: OpenAI's, LiteLLM's, Starlette's or TEI's shape."""
+        """The message in an error reply, in the form of OpenAI, LiteLLM, Starlette or TEI."""
         said = reply
         if isinstance(reply, dict):
             error = reply.get("error")
@@ -139,7 +140,7 @@ class ServerErrors:
         if not isinstance(said, str):
             return ""
         if self._secret:
-            said = _without(self._secret, said)  # servers have been seen to quote what they were sent
+            said = _without(self._secret, said)  # some servers quote the key that they were sent
         return said[:500]
 
     def unreachable(self) -> BackendError:
@@ -170,11 +171,11 @@ class _Translated:
 
 
 def _without(secret: str, text: str) -> str:
-    """The text without a secret, as it is or as in a URL or in base64, and without what begins like it."""
+    """The text without a secret, also without its beginning, and without its forms in URLs and base64."""
     forms = {quote(secret, safe=""), secret, secret[:BEGINNING], quote(secret[:BEGINNING], safe="")}
     for before in range(3):
         coded = base64.b64encode(bytes(before) + secret.encode()).decode()
-        middle = coded[4 if before else 0 : -4]  # what does not depend on its neighbours
+        middle = coded[4 if before else 0 : -4]  # the part that does not depend on what surrounds it
         if len(middle) >= BEGINNING:
             forms |= {middle, middle.translate(_IN_URLS)}
     known = sorted(forms, key=len, reverse=True)
@@ -182,7 +183,7 @@ def _without(secret: str, text: str) -> str:
 
 
 def _json(body: bytes) -> Any:
-    """What a body says, if it is JSON."""
+    """A body's JSON, or None if it is not JSON."""
     try:
         return json.loads(body)
     except ValueError:

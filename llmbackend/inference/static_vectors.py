@@ -1,4 +1,5 @@
-"""Static vectors, wordllama's or another model's: tables of token vectors, looked up and averaged in this process."""
+"""Static vectors, wordllama's or another model's: a table of token vectors, which are looked up and averaged
+in this process."""
 
 from __future__ import annotations
 
@@ -22,35 +23,36 @@ if TYPE_CHECKING:
 
 
 QUESTION = 500
-"""Letters of a text whose vector takes a twentieth of a millisecond, half of what changing to a thread does."""
+"""Shorter texts are embedded on the event loop: it takes a twentieth of a millisecond, half of what changing
+to a thread does."""
 
 TOKENS_AT_ONCE = 4096
-"""Of pieces of texts whose vectors are summed up together, padding included."""
+"""The most tokens, padding included, of pieces whose vectors are added up together."""
 
 
 class StaticModel(NamedTuple):
-    """A vector for each token of a vocabulary; a text's is their mean."""
+    """A table with a vector for each token of a vocabulary. A text's vector is the mean of its tokens'."""
 
     name: str
     folder: Path
-    """With `weights.safetensors`, which has one table, and `tokenizer.json`."""
+    """Has `weights.safetensors`, with a single table, and `tokenizer.json`."""
     dimensions: tuple[int, ...]
-    """That its vectors may be cut down to, the whole ones last."""
+    """The lengths that vectors may be cut down to; the last is their full length."""
     skips_unknown: bool = True
-    """Whether what is not in the vocabulary counts nothing, as in model2vec's models."""
+    """Whether tokens that are not in the vocabulary are left out of the mean, as in model2vec's models."""
 
 
 WORDLLAMA = StaticModel(
     "wordllama-l2-supercat-256",
     Path(__file__).with_name("wordllama"),
-    (64, 128, 256),  # it was trained to be cut off there (Matryoshka)
-    skips_unknown=False,  # each byte is in its vocabulary
+    (64, 128, 256),  # it was trained to be cut to these lengths (Matryoshka)
+    skips_unknown=False,  # its vocabulary has every byte
 )
-"""Its weights come with this package (MIT license)."""
+"""The default embedding model, whose weights come with this package (MIT license)."""
 
 
 def static_model(name: str, folder: Path) -> StaticModel:
-    """One that was pulled. Raises LookupError, which tells why, if its files do not fit together."""
+    """The model in a folder. Raises LookupError with the reason if its files do not fit together."""
     try:
         from safetensors import SafetensorError, safe_open
         from tokenizers import Tokenizer
@@ -66,7 +68,7 @@ def static_model(name: str, folder: Path) -> StaticModel:
         raise LookupError("its weights are not one table of a vector for each token")
     try:
         tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
-    except Exception as error:  # the library raises no other kind
+    except Exception as error:  # the library raises nothing more specific
         raise LookupError(f"its tokenizer cannot be read: {error}") from error
     if tokens != shape[0]:
         raise LookupError(f"its tokenizer knows {tokens} tokens, and its weights {shape[0]}")
@@ -74,7 +76,7 @@ def static_model(name: str, folder: Path) -> StaticModel:
 
 
 class StaticEmbedder:
-    """Static vectors: several thousand passages a second."""
+    """An Embedder that looks up static vectors: several thousand passages a second."""
 
     def __init__(self, model: StaticModel = WORDLLAMA) -> None:
         self.name, self._folder, self.dimensions, self._skips_unknown = model
@@ -90,7 +92,7 @@ class StaticEmbedder:
     async def embed(
         self, texts: Sequence[str], *, dimensions: int | None = None, too_long: TooLong = "split"
     ) -> EmbeddingBatch:
-        """No text is too long."""
+        """Embed as Embedder.embed says; no text is too long for this model."""
         if dimensions is not None and dimensions not in self.dimensions:
             raise InvalidRequest(
                 f"dimensions: {self.name} has {_either(self.dimensions)}, not {dimensions}",
@@ -100,12 +102,12 @@ class StaticEmbedder:
             return await threads.embedding(self._embed, texts, dimensions)
 
     def at_once(self, text: str, dimensions: int | None) -> EmbeddingBatch | None:
-        """Of a question, once the model is there."""
+        """Embed a short text, if the model is loaded."""
         short = len(text) < QUESTION and dimensions in (None, *self.dimensions)
         return self._embed([text], dimensions) if short and "_table" in vars(self) else None
 
     def weight(self, text: str, tokens: int | None) -> float:
-        """Static vectors find the neighbourhood, but order it poorly."""
+        """Small, because static vectors find the neighbourhood, but order it poorly."""
         return 0.1 if spelt(text, tokens or 0) else 0.3
 
     async def embed_tokens(
@@ -116,11 +118,11 @@ class StaticEmbedder:
         raise no_tokens(self.name)
 
     def _embed(self, texts: Sequence[str], dimensions: int | None) -> EmbeddingBatch:
-        """The mean of a text's token vectors, scaled to unit length.
+        """The mean of each text's token vectors, scaled to unit length.
 
-        `embed` of the packages wordllama and model2vec gives the same numbers. Padding a batch to its longest text, as
-        wordllama does, takes three times as long. A text of a megabyte as a whole takes ten times as long as its
-        pieces, and half a gigabyte.
+        The numbers are those that the packages wordllama and model2vec give. Padding a batch to its longest
+        text, as wordllama does, would take three times as long. Embedding a text of a megabyte as a whole
+        would take ten times as long as its pieces, and half a gigabyte.
         """
         import numpy as np
 
@@ -164,7 +166,7 @@ class StaticEmbedder:
 
     @cached_property
     def _unknown(self) -> int | None:
-        """The token for what is not in the vocabulary, if it is to count nothing."""
+        """The id of the token for unknown words, if it is to be left out."""
         if not self._skips_unknown:
             return None
         name = json.loads(self._tokenizer.to_str())["model"].get("unk_token")
@@ -172,7 +174,7 @@ class StaticEmbedder:
 
     @cached_property
     def _table(self) -> Any:
-        """A vector for each token, and one of zeros to pad with."""
+        """A vector for each token, and a row of zeros to pad with."""
         import numpy as np
 
         try:
@@ -186,7 +188,7 @@ class StaticEmbedder:
         path = self._folder / name
         if not path.is_file():
             raise BackendError(
-                f"{self.name}: {path} is not there: install llmbackend anew"
+                f"{self.name}: {path} is missing: install llmbackend again"
                 if self._folder == WORDLLAMA.folder
                 else f"{self.name} is not here: run `llmbackend models pull {self.name}`",
                 details={"backend": "embeddings", "path": str(path)},

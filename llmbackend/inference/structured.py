@@ -1,8 +1,8 @@
-"""Replies in the shape of a JSON Schema, by whichever chat model.
+"""Replies in the shape of a JSON Schema, from any chat model.
 
-The model's server is told the schema (`response_format`), and what comes is checked all the same: few servers know all
-of JSON Schema, and some take no notice of it. One that refuses it is asked in words instead. A reply that does not fit
-is sent back once, with what is wrong. Of prose or a fence around an object or a list, only the JSON is kept.
+The model's server is given the schema (`response_format`), but the reply is checked anyway: few servers know
+all of JSON Schema, and some ignore it. A server that refuses the schema is asked in words instead. A reply
+that does not fit is sent back once, with what is wrong. Prose or a code fence around the JSON is removed.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from .references import may_explode
 
 
 class Completes(Protocol):
-    """A chat model, as far as it is needed here."""
+    """The part of ChatModel that is needed here."""
 
     async def deadline(self) -> float: ...
     async def complete(self, request: dict[str, Any], deadline: float | None = None) -> dict[str, Any]: ...
 
 
 async def complete(chat: Completes, request: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """A chat.completion whose content is JSON that fits; its usage is that of all tries.
+    """Return a chat.completion whose content is JSON that fits the schema; its usage is that of all tries.
 
-    Where the request has tools, a reply may call them instead: that is given as it is.
+    If the request has tools, the reply may call them instead, and is returned as it is.
 
-    Raises InvalidRequest for what is no JSON Schema, BackendError for a reply that was cut off or does not fit at the
-    second try (details: its `text`, and the `problem`), and whatever the chat model raises.
+    Raises InvalidRequest if `schema` is no JSON Schema, BackendError for a reply that was cut off or does not
+    fit at the second try (its details have the `text` and the `problem`), and whatever the chat model raises.
     """
-    shape = await threads.processor(_Shape, schema)  # large ones would hold up the loop
+    shape = await threads.processor(_Shape, schema)  # in a thread: large schemas would block the loop
     deadline = await chat.deadline()
 
     async def ask(asked: dict[str, Any]) -> tuple[_Try, str | None]:
@@ -42,13 +42,13 @@ async def complete(chat: Completes, request: dict[str, Any], schema: dict[str, A
             return reply, None
         return reply, await threads.processor(shape.problem_of, reply)
 
-    # Not `strict`: OpenAI refuses most schemas then, and the check is ours anyway.
+    # Not `strict`: OpenAI would refuse most schemas, and the reply is checked anyway.
     wanted = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
     asked = {**request, "response_format": wanted}
     try:
         first, problem = await ask(asked)
     except InvalidRequest as refusal:
-        if "context" in refusal.details:  # it is the prompt that is too long
+        if "context" in refusal.details:  # the prompt is too long, which has nothing to do with the schema
             raise
         asked = {**request, "messages": _adding(request["messages"], _in_words(schema))}
         first, problem = await ask(asked)
@@ -61,7 +61,7 @@ async def complete(chat: Completes, request: dict[str, Any], schema: dict[str, A
     correction = {"role": "user", "content": f"That does not fit: {problem}. {_in_words(schema)}"}
     try:
         second, problem = await ask({**asked, "messages": [*asked["messages"], said, correction]})
-    except (InvalidRequest, BackendTimeout) as refusal:  # too long, with all that, or too late
+    except (InvalidRequest, BackendTimeout) as refusal:  # the conversation is too long now, or time is up
         raise failure from refusal
     if problem is not None:
         raise second.failure(problem)
@@ -74,7 +74,7 @@ class _NotJson(Exception):
 
 
 class _Try:
-    """A completion, and what of it matters here."""
+    """A completion, and those parts of it that matter here."""
 
     def __init__(self, completion: dict[str, Any]) -> None:
         self.completion = completion
@@ -85,7 +85,7 @@ class _Try:
         self.was_cut = choice.get("finish_reason") == "length"
 
     def json(self) -> Any:
-        """The JSON in its text, of which nothing else is left in the message; raises _NotJson where there is none."""
+        """The JSON in the reply; the message is reduced to its text. Raises _NotJson if there is none."""
         for text in (self.text, _bracketed(self.text)):
             try:
                 found = json.loads(text, parse_constant=_no_json)
@@ -106,16 +106,16 @@ class _Try:
 
 
 class _Shape:
-    """A JSON Schema, known to be one. Raises InvalidRequest.
+    """A valid JSON Schema, to check replies with. Raises InvalidRequest if it is not valid.
 
-    What a schema asks for is looked for in linear time, and nothing outside of it is read.
+    Matching takes linear time, and nothing outside of the schema is read.
     """
 
     def __init__(self, schema: dict[str, Any]) -> None:
         import jsonschema_rs
 
         self._schema = schema
-        # Where a part is applied through several references, checking may take for ever.
+        # If parts are applied through several references, checking might take for ever.
         self._apart = may_explode(schema)
         try:
             self._validator = misfit.validator(schema)
@@ -131,7 +131,7 @@ class _Shape:
             ) from error
 
     def problem_of(self, reply: _Try) -> str | None:
-        """What is wrong with a reply, in a few words; None where it fits."""
+        """What is wrong with a reply, in a few words; None if it fits."""
         try:
             found = reply.json()
             if not self._apart:
@@ -161,8 +161,8 @@ def _reason(error: Any) -> str:
     said = _short(error)
     if said.endswith('is not a "regex"'):
         return (
-            f"{said}, or one of more than it may be: patterns are matched in linear time, without look-around, "
-            "back-references and repetitions of thousands; write it without those, or check that yourself"
+            f"{said}, or too large a one: patterns are matched in linear time, without look-around, back-references or "
+            "repetitions of thousands; write it without these, or check it yourself"
         )
     if "retriev" in said or said.startswith("Pointer"):
         return _nowhere(error)
@@ -181,11 +181,11 @@ def _no_schema(place: list[str | int], reason: str) -> InvalidRequest:
 
 
 def _short(error: Any) -> str:
-    return str(error.message)[: misfit.ERROR_CHARACTERS]  # it quotes what it is about
+    return str(error.message)[: misfit.ERROR_CHARACTERS]  # the message quotes the value, which may be long
 
 
 def _bracketed(text: str) -> str:
-    """From the first opening bracket to the last closing one."""
+    """The part of a text from its first opening bracket to its last closing one."""
     start = min((text.find(bracket) for bracket in "{[" if bracket in text), default=0)
     return text[start : max(text.rfind("}"), text.rfind("]")) + 1]
 
@@ -199,7 +199,8 @@ def _in_words(schema: dict[str, Any]) -> str:
 
 
 def _adding(messages: list[dict[str, Any]], instruction: str) -> list[dict[str, Any]]:
-    """The conversation with an instruction at its end: some models take no two messages of one role in a row."""
+    """The conversation with an instruction added to its end. If the last message is a user's, the instruction
+    goes into it, since some models refuse two messages of one role in a row."""
     last = messages[-1]
     if last["role"] != "user":
         return [*messages, {"role": "user", "content": instruction}]

@@ -1,4 +1,5 @@
-"""What Text Embeddings Inference tells of itself: https://huggingface.github.io/text-embeddings-inference"""
+"""What a Text Embeddings Inference server tells about itself:
+https://huggingface.github.io/text-embeddings-inference"""
 
 from __future__ import annotations
 
@@ -11,18 +12,18 @@ from .upstream import Upstream
 
 
 class Info(NamedTuple):
-    """Without answers, what is known of any: its default batch size."""
+    """A server's answer to GET /info. The defaults hold for servers that do not answer: TEI's default batch size."""
 
     model: str | None = None
     sha: str | None = None
     version: str | None = None
     limits: Limits = Limits(texts=32)
     permits: int | None = None
-    """Texts that it takes at a time."""
+    """The most texts that the server takes at a time."""
 
 
 async def read_info(upstream: Upstream, deadline: float | None = None) -> Info:
-    """What is at GET /info; an empty Info where there is nothing."""
+    """Read GET /info; an empty Info if the server has no such path."""
     try:
         info = await upstream.get("/info", deadline)
     except NotFound:
@@ -38,6 +39,6 @@ async def read_info(upstream: Upstream, deadline: float | None = None) -> Info:
 
 
 def tokens_told(headers: Mapping[str, str]) -> int | None:
-    """The tokens of a request, which TEI tells in a header of its reply."""
+    """The tokens that a request took, as TEI tells in a header of its reply; None if it does not."""
     told = headers.get("x-compute-tokens", "")
     return int(told) if told.isdecimal() else None

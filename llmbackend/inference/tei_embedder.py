@@ -14,11 +14,12 @@ from .tei import read_info, tokens_told
 from .upstream import Upstream
 
 TOKEN_CHARACTERS = 100
-"""Characters that a token has at most. TEI reads no text of more than 250 times its limit, so that longer are sent in pieces."""
+"""The most characters of a token. TEI refuses texts of more than 250 times its limit, so longer ones are sent
+in pieces."""
 
 
 class TEIEmbedder(RemoteEmbedder):
-    """Text Embeddings Inference by its own API (POST /embed): https://huggingface.github.io/text-embeddings-inference"""
+    """The Embedder for Text Embeddings Inference, by its own API (POST /embed)."""
 
     truncates = True
 
@@ -43,7 +44,7 @@ class TEIEmbedder(RemoteEmbedder):
         return info.model or self._name or "tei"
 
     async def _prepare(self, texts: Sequence[str]) -> None:
-        """It was asked before."""
+        """Nothing: `_called` has asked for everything."""
 
     async def _ask(self, batch: list[str], *, dimensions: int | None, truncate: bool = False) -> list[Row]:
         if truncate and self._limit is not None:
@@ -68,7 +69,7 @@ class TEIEmbedder(RemoteEmbedder):
                 (piece for text in texts for piece in pieces[text]), lambda: self._limits, self._tokenize
             )
         except (NotFound, InvalidRequest):
-            return {}  # it does not count: its refusal will tell
+            return {}  # the server does not count tokens; its refusals will tell
         return {
             text: sum(count for piece in pieces[text] if isinstance(count := counts[piece], int))
             for text in texts

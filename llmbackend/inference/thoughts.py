@@ -1,7 +1,8 @@
-"""A model's thoughts, told apart from its words where it writes both as one text: `<think>…</think>`, then the reply.
+"""Separates a model's reasoning from its reply, if it writes both as one text: `<think>…</think>`, then the
+reply.
 
-Only a reply that begins with such a tag has thoughts, or one with a closing tag alone: some chat templates write the
-opening one into the prompt. Others may speak of tags as they like.
+A reply has reasoning only if it begins with such a tag, or has a closing tag alone, as some chat templates
+put the opening one into the prompt. All other replies may contain such tags as ordinary text.
 """
 
 from __future__ import annotations
@@ -13,29 +14,30 @@ _TAGS = [*(f"<{name}>" for name in _NAMES), "[think]"]
 _OPEN = "|".join(map(re.escape, _TAGS))
 _CLOSE = "|".join(re.escape(f"{tag[0]}/{tag[1:]}") for tag in _TAGS)
 _ASCII = re.IGNORECASE | re.ASCII
-# Quoted, it is a tag that the model speaks of.
+# A quoted tag is one that the model talks about.
 _OPENING = re.compile(rf"(?<![`\"'])(?:{_OPEN})", _ASCII)
 CLOSING = re.compile(rf"(?<![`\"'])(?:{_CLOSE})(?![`\"'])", _ASCII)
 
-# What may yet become a tag; for thoughts with the space before it, which may be the last of them.
+# What may become a tag with the next piece; within reasoning, also the white space before it, which may end
+# it.
 _BEGUN = re.compile(r"[`\"']?(?:[<\[]/?[a-z]{0,9})?\Z", _ASCII)
 _ENDING = re.compile(r"\s*(?:[<\[]/?[a-z]{0,9})?\Z", _ASCII)
-_LOOKED_AT = 200  # characters at the end
+_LOOKED_AT = 200  # characters at the end of the text
 
 
 class Thoughts:
-    """Reads a reply piece by piece, its tags cut anywhere."""
+    """Reads a reply piece by piece; pieces may end in the middle of a tag."""
 
     def __init__(self) -> None:
         self.none = False
-        """Whether the reply has begun with words, so that all of it is what it is."""
+        """Whether the reply began with words, so that none of it is reasoning."""
         self._held = ""
-        self._closing: re.Pattern[str] | None = None  # within thoughts
-        self._fresh = True  # nothing but space so far, or since the last tag
-        self._tags = self._thought = False  # whether there was one of either
+        self._closing: re.Pattern[str] | None = None  # the tag to look for, within reasoning
+        self._fresh = True  # only white space so far, or since the last tag
+        self._tags = self._thought = False  # whether there were any tags, and any reasoning
 
     def feed(self, text: str, last: bool = False) -> tuple[str, str]:
-        """The next words, and the next thoughts."""
+        """Read the next piece; return the words and the reasoning that are now certain."""
         words, thoughts = [], []
         self._held += text
         while self._held:
@@ -65,7 +67,7 @@ class Thoughts:
         return "".join(words), "".join(thoughts)
 
     def _settled(self, last: bool) -> bool:
-        """Whether it is known if words or thoughts come next."""
+        """Whether it is certain by now if words or reasoning come next."""
         said = self._held.lstrip()
         if _OPENING.match(said):
             self._held = said
@@ -78,7 +80,7 @@ class Thoughts:
         return True
 
     def _taken(self, found: re.Match[str] | None, last: bool, begun: re.Pattern[str]) -> str:
-        """The text before a tag, or as far as none may yet begin."""
+        """Take the text before a tag; without one, as much as cannot be the beginning of a tag."""
         start = end = len(self._held)
         if found:
             start, end = found.span()
@@ -91,12 +93,12 @@ class Thoughts:
 
 
 def told_apart(text: str) -> tuple[str, str]:
-    """The words and the thoughts of a whole reply."""
+    """The words and the reasoning of a whole reply."""
     if "<" not in text and "[" not in text:
-        return text, ""  # as of most replies
+        return text, ""  # as in most replies
     reading = Thoughts()
     words, thoughts = reading.feed(text, last=True)
-    # A closing tag by itself: its template has opened the thoughts, or there were others within.
+    # A closing tag alone: the template has opened the reasoning, or there were tags within it.
     while (found := CLOSING.search(words)) and not _OPENING.search(words, 0, found.start()):
         thoughts = "\n".join(filter(None, [thoughts, words[: found.start()].strip()]))
         words = words[found.end() :].lstrip()

@@ -1,4 +1,4 @@
-"""The tokens of chat, from what a server tells of them: of streams, too, and of those that are left before their end."""
+"""The tokens of chats, as servers tell them: also those of streams, and of streams that are left before their end."""
 
 from __future__ import annotations
 
@@ -20,38 +20,39 @@ _PIECES = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls")
 
 
 def asks(request: Mapping[str, Any]) -> bool:
-    """Whether whoever made a request wants a stream's usage."""
+    """Whether a request asks for the usage of its stream."""
     return bool((request.get("stream_options") or {}).get("include_usage"))
 
 
 def asks_in_pieces(request: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
-    """Whether a stream's pieces may tell it: where that was not added to what the server is asked (see `asking`)."""
+    """Whether the caller gets usage in each chunk of a stream: not if only we asked for that (see `asking`)."""
     all_along = "continuous_usage_stats"
     ours = (asked.get("stream_options") or {}).get(all_along)
     return asks(request) and not (ours and not (request.get("stream_options") or {}).get(all_along))
 
 
 def asking(request: Mapping[str, Any], *, all_along: bool) -> dict[str, Any]:
-    """The options of a stream that tells its usage at the end; with each piece, from servers that do (vLLM)."""
+    """The stream options that ask for the usage at the end, and with each chunk (`all_along`) if the server
+    is vLLM."""
     options = {**(request.get("stream_options") or {}), "include_usage": True}
     return {**options, "continuous_usage_stats": True} if all_along else options
 
 
 class StreamUsage:
-    """What one stream takes. `note` it at the end, whichever that is."""
+    """Collects the usage of one stream. Call `note` when the stream ends, however it ends."""
 
     def __init__(self, request: Mapping[str, Any], trace: Trace) -> None:
         self._request = request
         self._trace = trace
         self._wanted = asks(request)
         self.in_pieces = self._wanted
-        """Whether pieces may have it: not where they have it because we asked for that."""
+        """Whether chunks are passed on with their usage: not if only we asked for it."""
         self._first = b""
         self._last: bytes | dict[str, Any] | None = None
         self._pieces = 0
 
     def feed(self, events: bytes) -> bytes:
-        """Read some whole events; what comes back is without the usage that nobody asked for."""
+        """Read some complete events; return them without the usage that the caller did not ask for."""
         self._first = self._first or events.partition(b"\n\n")[0]
         if _USAGE.search(events) is None:
             self._pieces += len(_SAYS.findall(events))
@@ -70,7 +71,7 @@ class StreamUsage:
         return event if self.in_pieces else _FIELD.sub(b"", event)
 
     def read(self, chunk: dict[str, Any]) -> None:
-        """The same for a chunk, which stays as it is."""
+        """Read a chunk, like `feed`, without changing it."""
         if chunk.get("usage"):
             self._last = chunk
             self._trace.tells = bool(chunk.get("choices"))
@@ -78,6 +79,7 @@ class StreamUsage:
         self._pieces += any((choice.get("delta") or {}).get(name) for choice in choices for name in _PIECES)
 
     def note(self) -> None:
+        """Record the usage that the stream told last, or an estimate."""
         told = _json(self._last)
         if isinstance(told, dict) and isinstance(told.get("usage"), dict):
             self._trace.used(str(told.get("model") or ""), told["usage"])
@@ -96,18 +98,18 @@ def _json(event: bytes | dict[str, Any] | None) -> Any:
 
 
 def note_unanswered(request: Mapping[str, Any], trace: Trace) -> None:
-    """What a server may have read of a request whose reply nobody waited for."""
+    """Record what a server may have read of a request whose reply nobody waited for."""
     trace.used(str(request.get("model") or ""), prompt_estimate(request), estimated=True)
 
 
 def prompt_estimate(request: Mapping[str, Any]) -> dict[str, int]:
-    """Of a request whose server does not tell."""
+    """The estimated usage of a prompt, for servers that tell none."""
     size = json_writing.size(request.get("messages"))
     return {"prompt_tokens": max(1, size // BYTES_A_TOKEN)}
 
 
 def note(request: Mapping[str, Any], completion: Mapping[str, Any], trace: Trace) -> None:
-    """The usage of a completion, or an estimate."""
+    """Record the usage of a completion, estimated if the server does not tell it."""
     model = str(completion.get("model") or request.get("model") or "")
     if isinstance(usage := completion.get("usage"), dict) and usage:
         trace.used(model, usage)

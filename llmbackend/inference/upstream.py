@@ -1,8 +1,8 @@
-"""A model server behind us: one HTTP client and one retry loop.
+"""A model server: one HTTP client and one retry loop.
 
-Bytes pass through as they come. What is worth trying again (no connection, 429, 5xx) is tried again within the
-deadline, waiting twice as long each time (with jitter), or as long as the server asks by Retry-After. A stream may
-be tried again until its first bytes are there.
+Bytes pass through as they come. Failures that may pass (no connection, 429, 5xx) are retried within the
+deadline; pauses double each time (with jitter), or are as long as the server asks with Retry-After. A stream
+is retried only until its first bytes have come.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 RETRIES = 2
 CONNECTING = 10.0  # seconds at most
 KEPT = 4.0
-"""Seconds for which idle connections are kept: fewer than the usual server keeps them (uvicorn: 5 s)."""
+"""Seconds that idle connections are kept: less than servers usually keep them (uvicorn: 5 s)."""
 
 REPLY_BYTES = 2**25
-"""The largest reply, unless MAX_REPLY_BYTES says otherwise: hundreds of vectors, or several books."""
+"""The largest reply in bytes, if MAX_REPLY_BYTES is not set: hundreds of vectors, or several books."""
 AT_ONCE = 4
-"""Requests of one call, unless REQUESTS_AT_ONCE says otherwise: with more, a question waits behind them."""
+"""Requests under way for one call, if REQUESTS_AT_ONCE is not set. With more, questions would wait behind them."""
 
 EVENT_BYTES = 2**22
-"""The longest event of a stream: a chunk of a reply has a thousandth of that."""
+"""The longest event of a stream in bytes: a thousand times a usual chunk."""
 
-REFUSAL_BYTES = 2**16  # read of a reply with an error status
+REFUSAL_BYTES = 2**16  # the most bytes read of a reply with an error status
 
 _Result = TypeVar("_Result")
 
@@ -53,14 +53,15 @@ def _nothing() -> None:
 
 
 class TooMany(Exception):
-    """A request has more texts than a busy server may be given at a time: it has to be sent in parts."""
+    """A request has more texts than may be under way to a busy server: it has to be sent in parts."""
 
 
 class Upstream:
-    """A server by its base URL.
+    """A server at a base URL.
 
-    `timeout` (seconds) bounds each call with all its tries, and each pause of a stream. A call may be given less time
-    by a deadline (of `time.monotonic`), and fewer tries. `key_setting` is where to set another key.
+    `timeout` (seconds) limits each call with all its tries, and each pause in a stream. A call may be given
+    less time by a deadline (`time.monotonic`), and fewer retries. `key_setting` names the setting that has
+    the server's key. Whoever made it closes it.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Upstream:
         concurrency: float = math.inf,
         at_once: int = AT_ONCE,
     ) -> None:
-        """`concurrency` is how many chats it is given at once; others wait here for their project's turn."""
+        """`concurrency` is the number of chats under way at a time; more wait here for their project's turn."""
         self.name = name
         self.url = url
         self.key = key
@@ -83,24 +84,24 @@ class Upstream:
         self.errors = ServerErrors(name, url, self.secret, key_setting, timeout)
         self.reply_bytes = reply_bytes
         self.at_once = at_once
-        """Requests under way for one call that embeds or reranks many texts."""
+        """The most requests under way for one call that embeds or reranks many texts."""
         self._session: aiohttp.ClientSession | None = None
         self._pausing: aiohttp.ClientTimeout
-        """Of a stream: what is not one has a deadline, and needs no timer for each of its pieces."""
+        """The timeout of streams. Other calls have a deadline, and need no timer for each piece that they read."""
         self.budget = budget.of_server(url, "chat", concurrency)
         self._openai: OpenAIClient | None = None
         self._opening = threading.Lock()
         self.watched = False
-        """Whether to count in `reconnected`, which takes a few microseconds a call."""
+        """Whether to count `reconnected`, which takes a few microseconds a call."""
         self.reconnected = 0
-        """How often a connection was made in place of one that was lost: behind it may be another server by now."""
-        self._connections = 0  # that were made, and are not known to be lost
+        """How often a lost connection was replaced: another server may be at the other end now."""
+        self._connections = 0  # that were made and are not known to be lost
         self._under_way = 0
         self._last_used = -math.inf
 
     @property
     def idle(self) -> bool:
-        """Whether it was left alone for so long that the next call needs a new connection."""
+        """Whether the server has not been called for so long that the next call needs a new connection."""
         return not self._under_way and time.monotonic() - self._last_used >= KEPT
 
     @property
@@ -108,19 +109,19 @@ class Upstream:
         return self.key.get_secret_value() if self.key else None
 
     def root(self, timeout: float) -> Upstream:
-        """The same server without the /v1 of OpenAI's wire, for what it has beside that. Close it as well."""
+        """The same server without OpenAI's /v1, for its other paths. Close it separately."""
         url = self.url.removesuffix("/v1")
         return Upstream(
             self.name, url, self.key, timeout, self.key_setting, self.reply_bytes, at_once=self.at_once
         )
 
     async def get(self, path: str, deadline: float | None = None, retries: int = RETRIES) -> Any:
-        """The JSON at a path."""
+        """GET a path; return the JSON. Raises an LLMBackendError."""
         said, _ = await self.persist(lambda: self._parsed("GET", path, None), deadline, retries)
         return said
 
     async def post(self, path: str, body: Any, deadline: float | None = None, retries: int = RETRIES) -> Any:
-        """The JSON that comes back for a JSON body."""
+        """POST a JSON body; return the JSON that comes back. Raises an LLMBackendError."""
         said, _ = await self.have_read(path, body, 0, deadline, retries)
         return said
 
@@ -133,7 +134,7 @@ class Upstream:
         retries: int = RETRIES,
         unanswered: Callable[[], object] = _nothing,
     ) -> tuple[Any, Mapping[str, str]]:
-        """The same for a body with so many texts for a model, and the headers of the reply."""
+        """POST a body that has so many texts for a model; return the JSON and the reply's headers."""
         sent = await json_writing.dumps(body)
         reply, turn = await self.begin(
             lambda turn: self._parsed("POST", path, sent, turn), deadline, retries, texts, unanswered
@@ -150,7 +151,7 @@ class Upstream:
         retries: int = RETRIES,
         unanswered: Callable[[], object] = _nothing,
     ) -> bytes:
-        """The bytes that come back for a JSON body, unread."""
+        """POST a JSON body; return the reply's bytes unread."""
         sent = await json_writing.dumps(body)
         said, _ = await self.persist(lambda: self._read("POST", path, sent), deadline, retries, 1, unanswered)
         return said
@@ -163,9 +164,11 @@ class Upstream:
         retries: int = RETRIES,
         unanswered: Callable[[], object] = _nothing,
     ) -> AsyncGenerator[bytes, None]:
-        """Once the first event is there: all of them, in one form (sse.Events), each whole, as they arrive.
+        """POST a JSON body and wait for the first event, then return all events as they arrive, each
+        complete, in one form (sse.Events).
 
-        Nothing is tried again after that. Close what this returns, read to the end or not.
+        After the first event, nothing is retried. The caller closes the result, whether it was read to the
+        end or not.
         """
         sent = await json_writing.dumps(body)
         began, turn = await self.begin(lambda _: self._begin(path, sent), deadline, retries, 1, unanswered)
@@ -186,7 +189,7 @@ class Upstream:
         return reply, events, first
 
     async def _next(self, reply: aiohttp.ClientResponse, events: Events) -> bytes:
-        """The next events; none at the end."""
+        """The next complete events; b"" at the end."""
         while piece := await reply.content.readany():
             if whole := events.feed(piece):
                 return whole
@@ -202,18 +205,18 @@ class Upstream:
         try:
             with self.errors.translated():
                 while piece:
-                    # An error in the stream may quote the key.
+                    # An error event may quote the key.
                     yield piece.replace(secret, b"***") if secret and secret in piece else piece
                     with waiting:
                         piece = await self._next(reply, events)
                     await tracing.turn()
         finally:
-            reply.close()  # and with it the connection, so that the server stops its work
+            reply.close()  # this closes the connection, too, so that the server stops working
             if turn is not None:
                 turn.end()
 
     async def openai(self) -> OpenAIClient:
-        """OpenAI's client of this server, for calls within `persist`: it tries nothing again."""
+        """OpenAI's client for this server, for calls within `persist`. It does not retry by itself."""
         if self._openai is None:
             return await threads.files(self._open_openai)
         return self._openai
@@ -234,10 +237,12 @@ class Upstream:
         texts: int = 0,
         unanswered: Callable[[], object] = _nothing,
     ) -> _Result:
-        """The retry loop: what an attempt returns, or the last error once tries or time have run out.
+        """Call `attempt` with retries; return its result, or raise the last error when retries or time have
+        run out.
 
-        An attempt with `texts` waits for its turn (budget.py), and is made again while the server is busy (429), unless
-        that does nothing for anybody in all the time that there is; raises TooMany for more texts than may be at a time.
+        An attempt with `texts` waits for its turn (budget.py). While the server is busy (429), it is made
+        again and again, unless the server answers no request at all within the timeout. Raises TooMany if it
+        has more texts than may then be under way.
         """
         result, turn = await self.begin(lambda _: attempt(), deadline, retries, texts, unanswered)
         if turn is not None:
@@ -252,9 +257,10 @@ class Upstream:
         texts: int = 1,
         unanswered: Callable[[], object] = _nothing,
     ) -> tuple[_Result, Turn | None]:
-        """The same for an attempt that is given its turn, and for a reply that goes on: the turn is to be ended with that.
+        """Like `persist`, for a reply that goes on: returns the turn, too, which the caller ends. The attempt
+        is given its turn.
 
-        `unanswered` is called where an attempt is given up while the server is at work for it.
+        `unanswered` is called if an attempt is cancelled while the server works on it.
         """
         trace = tracing.current()
         began = time.monotonic()
@@ -273,7 +279,7 @@ class Upstream:
                         turn = await self.budget.take(texts, self.timeout, last)
                         await trace.asks()
                         turn.trace = trace
-                        if first or busy:  # the time that it takes begins with its turn
+                        if first or busy:  # waiting for the turn does not count
                             extend(time.monotonic() if first else self.budget.progressed)
                         first = False
                     async with asyncio.timeout(patience.deadline - time.monotonic()):
@@ -300,16 +306,16 @@ class Upstream:
                 if busy and retries:
                     if 1 < texts > self.budget.limit:
                         raise TooMany from error
-                    extend(
-                        self.budget.progressed
-                    )  # as long as it gets on with anything, it will come to this
+                    # As long as the server answers anything, this request's turn will come.
+                    extend(self.budget.progressed)
                 pause = patience.pause(error.details.get("retry_after"), count=not (busy and retries))
                 if pause is None:
                     raise
             await asyncio.sleep(pause)
 
     async def close(self) -> None:
-        # What was learned of the server ends with its last user, not when the garbage collector comes by.
+        # Drop what was learned about the server with its last user, without waiting for the garbage
+        # collector.
         self.budget = Budget(math.inf)
         if self._session is not None:
             await self._session.close()
@@ -343,22 +349,22 @@ class Upstream:
             return bytes(read), reply.headers
         finally:
             if reply is not None:
-                reply.release() if reply.content.at_eof() else reply.close()  # there may be no end to what is to come
+                reply.release() if reply.content.at_eof() else reply.close()  # the rest might never end
             self._under_way -= 1
             self._last_used = time.monotonic()
 
     async def _open(
         self, method: str, path: str, body: bytes | None, *, streams: bool = False
     ) -> aiohttp.ClientResponse:
-        """The reply, its body yet to be read; raises a refusal."""
+        """Send a request; return the reply, its body still unread. Raises the error for a status other than 200."""
         import aiohttp
 
         if self._session is None:
-            # Nothing packed: what is counted is what comes.
+            # No compression, so that what is counted is what arrives.
             headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
             if self.secret:
                 headers["Authorization"] = f"Bearer {self.secret}"
-            # Idle connections are dropped before the server would, not used as it does.
+            # Idle connections are dropped before the server drops them, perhaps just as one is used.
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT)
             watching = aiohttp.TraceConfig()
             watching.on_connection_create_end.append(self._note_connection)
@@ -367,7 +373,7 @@ class Upstream:
             self._session = aiohttp.ClientSession(
                 headers=headers,
                 connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),  # one caller's would go along with another's calls
+                cookie_jar=aiohttp.DummyCookieJar(),  # cookies would be shared by callers
                 timeout=whole,
                 trace_configs=[watching] if self.watched else None,
             )
@@ -383,18 +389,18 @@ class Upstream:
                 said += piece
             raise self.errors.refusal(reply.status, bytes(said), reply.headers.get("Retry-After"))
         finally:
-            # What is left unread closes the connection.
+            # A reply that was not read to its end closes the connection.
             reply.release() if reply.content.at_eof() else reply.close()
 
     def _note_work(self, turn: Turn, headers: Mapping[str, str]) -> None:
-        """Where a server tells how long it took, the work is done: it has room again before its reply is read."""
+        """If the server tells how long it worked, learn from it, and free its room before the reply is read."""
         waited, took = headers.get("x-queue-time", ""), headers.get("x-total-time", "")
         if waited.isdecimal() and took.isdecimal():  # TEI's, in milliseconds
             self.budget.answered(turn, int(waited) / 1000, int(took) / 1000)
             turn.leave()
 
     async def _note_connection(self, *_: Any) -> None:
-        # While there are as many connections as calls, none is made unless one was lost.
+        # With as many connections as calls under way, a new one is made only if another was lost.
         if 0 < self._under_way <= self._connections:
             self.reconnected += 1
             self._connections = self._under_way
@@ -403,7 +409,7 @@ class Upstream:
 
 
 def is_busy(error: LLMBackendError) -> bool:
-    """Whether a server refused a call for what it has to do already."""
+    """Whether a server refused a call because it is busy."""
     return error.details.get("status") == 429
 
 
@@ -414,12 +420,13 @@ def _worth_another_try(error: LLMBackendError) -> bool:
     if status is not None:
         return passing(status)
     if isinstance(error, BackendTimeout):
-        return False  # the time is used up
+        return False  # no time is left
     cause = error.__cause__
     return isinstance(cause, aiohttp.ClientConnectionError) or type(cause).__name__ == "APIConnectionError"
 
 
 def _error_event(piece: bytes) -> Any:
-    """The error in a stream's first event, if it is one; raises ValueError or AttributeError for what is no event."""
+    """The error in a stream's first event, or None; raises ValueError or AttributeError if it is no event of
+    a chat."""
     data = piece.lstrip().partition(b"\n")[0].removeprefix(b"data:").strip()
     return None if data == b"[DONE]" else json.loads(data).get("error")

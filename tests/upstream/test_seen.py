@@ -87,7 +87,7 @@ def test_the_parts_of_health_tell_a_chat_server_that_failed(connect: Connect) ->
     health = client.health()
     assert (health.status, health.parts["the OpenAI-compatible server"]) == (
         "ok",
-        "failed of late, and is asked last",
+        "failed recently, and is asked last",
     )
 
 
