@@ -239,7 +239,7 @@ class Settings(BaseSettings):
     @field_validator("project_limits", mode="before")
     @classmethod
     def _project_limits(cls, given: Any) -> Any:
-        """From JSON."""
+        """Parse JSON."""
         if not isinstance(given, str):
             return given
         try:
@@ -255,7 +255,7 @@ class Settings(BaseSettings):
     @field_validator("agent_mcp", mode="before")
     @classmethod
     def _mcp(cls, given: Any) -> Any:
-        """From JSON."""
+        """Parse JSON."""
         try:
             servers = json.loads(given) if isinstance(given, str) else given
             told = {
@@ -275,7 +275,7 @@ class Settings(BaseSettings):
     @field_validator("usage_prices", mode="before")
     @classmethod
     def _prices(cls, given: Any) -> Any:
-        """From JSON."""
+        """Parse JSON."""
         if not isinstance(given, str):
             return given
         try:

@@ -18,9 +18,9 @@ DEFAULT = "default"
 """The project of callers in process and of API_KEY, and of everything made before projects existed."""
 
 ENVIRONMENT = "env"
-"""The id of all keys in API_KEYS; the operator tells them apart by project."""
+"""The key id of every key in API_KEYS; the operator tells these keys apart by their projects."""
 OPERATOR = "operator"
-"""The id of API_KEY."""
+"""The key id of API_KEY."""
 
 SECONDS = {"s": 1, "min": 60, "h": 3600, "day": 86400, "month": 30 * 86400}
 _AMOUNTS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
@@ -116,9 +116,9 @@ class Limits:
     jobs: int | None = None
     """Jobs queued or running."""
     chunks: int | None = None
-    """Chunks that the project may have stored, ..."""
+    """The most chunks that the project may have stored."""
     bytes: int | None = None
-    """... and their bytes."""
+    """The most bytes that the project may have stored."""
 
     @property
     def requests(self) -> bool:
@@ -174,6 +174,8 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
+    """Who makes a call: a project, and the key's rights and limits."""
+
     project: str
     key: str = ""
     """The public id of the key; empty for callers without one."""

@@ -86,7 +86,7 @@ def _granted(
 
 
 def collections_in(field: Any) -> Sequence[str]:
-    """The names in a field that takes one or several."""
+    """The names in a request's field that takes one collection or several."""
     if isinstance(field, str):
         return (field,)
     return [name for name in field if isinstance(name, str)] if isinstance(field, list) else ()

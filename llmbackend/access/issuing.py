@@ -22,7 +22,8 @@ _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
 class Keys:
-    """Made and used on the core's event loop. Changes take effect in this process before a method returns."""
+    """The operations on keys. Used on the core's event loop; changes take effect in this process before a
+    method returns."""
 
     def __init__(self, database: Database, register: Register) -> None:
         self._database = database
@@ -36,6 +37,7 @@ class Keys:
         return created(key, row)
 
     async def listed(self, caller: Caller, project: str | None) -> KeyList:
+        """List the keys that the caller may see, or those of one project."""
         rows = await self._database.read(keys.listed, caller.reach or project)
         return KeyList(keys=[described(row) for row in rows if project in (None, row.project)])
 

@@ -42,8 +42,8 @@ table = Table(
     Column("id", String(96), primary_key=True),
     Column("project", String(64), nullable=False, index=True),
     Column("hash", String(64), nullable=False),
-    Column("old_hash", String(64)),  # of the previous secret, ...
-    Column("old_until", Float),  # ... which works until then, in seconds since 1970
+    Column("old_hash", String(64)),  # of the previous secret, while that works
+    Column("old_until", Float),  # when it stops working, in seconds since 1970
     Column("can", JSON, nullable=False),
     Column("collections", JSON, nullable=False),
     Column("models", JSON, nullable=False),
@@ -62,7 +62,8 @@ versions = Table(
     Column("id", Integer, primary_key=True),
     Column("version", Integer, nullable=False),
 )
-"""One row, whose number grows with each change of keys or shares, so that other processes only poll this."""
+"""One row, whose number grows with each change of keys or shares, so that other processes only have to poll
+this row."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _secret(key_id: str) -> str:
 
 
 def create(connection: Connection, new: NewKey) -> tuple[str, Row[Any]]:
-    """Store a new key; returns the key itself, which is stored nowhere, and its row."""
+    """Store a new key; return the key itself, which is stored nowhere, and its row."""
     key_id = f"{PREFIX}{new.project}_{_letters(8)}"
     key = _secret(key_id)
     caller = new.caller
@@ -207,7 +208,7 @@ class Key:
         )
 
     def opens_with(self, given: str, moment: float) -> bool:
-        """Whether the digest given is of this key's secret, or of the previous one while that works."""
+        """Whether `given` is the digest of this key's secret, or of the previous secret while that works."""
         new = hmac.compare_digest(given, self.row.hash)
         old = hmac.compare_digest(given, self.row.old_hash or self.row.hash)
         return new or (old and self.row.old_until is not None and moment < self.row.old_until)

@@ -1,9 +1,10 @@
 """Limits of keys and projects: requests and tokens over time, requests in flight, jobs, and chunks stored.
 
-Rates count in fixed windows: `60/min` starts again each full minute, `1M/day` at midnight UTC. Processes share a window:
-each takes small parts of it from a common counter (in the database, or in Redis for windows below an hour) and spends
-them alone. So the limit is never exceeded, and at most a hundredth is refused because others hold it unspent. Tokens
-are only known afterwards: a call reserves the average of its key's calls, and the difference is settled at its end.
+Rates count in fixed windows: `60/min` starts anew with each full minute, `1M/day` at midnight UTC. Processes
+share a window: each takes small parts of it from a common counter (in the database, or in Redis for windows
+below an hour) and spends them alone. So the limit is never exceeded, and at most a hundredth of it is refused
+because other processes hold it unspent. The tokens of a call are only known afterwards: a call reserves the
+average of its key's calls, and settles the difference at its end.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from ..storage.schema import metadata
 from .caller import NO_LIMITS, Caller, Limits, Rate
 
 PART = 400
-"""A process takes this fraction of a limit at a time, 1/400: four processes hold at most a hundredth unspent."""
+"""A process takes 1/400 of a limit at a time, so that four processes together hold at most a hundredth of it
+unspent."""
 LONG = 3600
 """Windows of at least this many seconds are counted in the database, to survive a restart."""
 
@@ -47,6 +49,8 @@ class Counters(Protocol):
 
 
 class DatabaseCounters:
+    """Counters in the SQL database."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 
@@ -102,6 +106,7 @@ class Window:
 
     @property
     def left(self) -> int:
+        """What may still be spent in the current window, as far as this process knows."""
         self._turn()
         return max(0, self.rate.amount - self._taken + min(self._here, self._taken))
 
@@ -117,7 +122,7 @@ class Window:
             self.number, self._taken, self._here = number, 0, 0
 
     async def take(self, amount: int) -> int:
-        """Spend up to an amount; returns what was spent, 0 if nothing is left."""
+        """Spend up to an amount; return what was spent, or 0 if nothing is left."""
         self._turn()
         if self._here < amount:
             async with self._taking:
@@ -200,7 +205,7 @@ class Admitted:
         self._under_way, self._reserved = [], []
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """OpenAI's x-ratelimit headers, for the limit nearest to its end."""
+        """OpenAI's x-ratelimit headers, for the limits of which the smallest share is left."""
         found: list[tuple[bytes, bytes]] = []
         for what, windows in (
             ("requests", [holder.requests for holder in self._holders if holder.requests is not None]),
@@ -272,7 +277,7 @@ def too_much_stored(
 
 
 class Limiter:
-    """Made and used on the core's event loop."""
+    """Applies the limits of keys and projects. Used on the core's event loop."""
 
     def __init__(
         self,
@@ -331,16 +336,18 @@ class Limiter:
             raise
 
     def reached(self, error: Overloaded, caller: Caller) -> None:
+        """Count an error that a limit of the caller has caused."""
         self.hits[str(caller), str(error.details.get("what", ""))] += 1
 
     def reached_by_kind(self) -> dict[str, int]:
+        """How often limits of each kind were reached since the start, by all callers together."""
         found: Counter[str] = Counter()
         for (_, what), count in self.hits.items():
             found[what] += count
         return dict(found)
 
     def used(self, caller: Caller, counts: Mapping[str, float]) -> None:
-        """Listens to the meter and settles tokens."""
+        """Settle the tokens that a call has used. The meter calls this."""
         if not self._by_name:
             return
         tokens = sum(
@@ -364,7 +371,7 @@ class Limiter:
                 (f"project:{caller.project}", self._project(caller.project)),
             )
             found = [self._holder(name, limits) for name, limits in own if limits.requests]
-            if len(self._holders) > 10_000:  # of keys that are gone
+            if len(self._holders) > 10_000:  # most are of keys that are gone
                 self._holders.clear()
             self._holders[place] = found
         return found

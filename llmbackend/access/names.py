@@ -31,7 +31,7 @@ def qualified(name: str, caller: Caller) -> QualifiedName:
 def missing(name: str) -> NotFound:
     """The error for a missing collection, and equally for one that the caller must not know of."""
     return NotFound(
-        f"no collection {name!r}: list_collections (`llmbackend collections`) shows those that there are; "
-        "an ingest makes one, and so does create_collection",
+        f"no collection {name!r}: list_collections (`llmbackend collections`) shows which there are; "
+        "an ingest or create_collection makes one",
         details={"collection": name},
     )

@@ -25,11 +25,12 @@ from .names import QualifiedName
 log = logging.getLogger(__name__)
 
 SOON = 0.3
-"""Age in seconds from which the rows are refreshed in the background, ..."""
+"""From this age on, in seconds, the rows are refreshed in the background."""
 LATE = 0.8
-"""... and from which callers wait for that, so that a key revoked in another process stops working within a second."""
+"""From this age on, callers wait for the refresh, so that a key revoked in another process stops working
+within a second."""
 NOTED = 10.0
-"""Seconds between writes of when keys were last used."""
+"""Seconds between two writes of when keys were last used."""
 
 
 class _Seen(NamedTuple):
@@ -40,10 +41,11 @@ class _Seen(NamedTuple):
 
 
 class Register:
-    """Made and used on the core's event loop."""
+    """The valid keys and the shares, as read from the database. Used on the core's event loop."""
 
     def __init__(self, database: Database, manifests: Engine, callers: Mapping[str, Caller]) -> None:
-        """`manifests` is the database with the shares; `callers` are the environment's, by key."""
+        """`manifests` is the engine of the database with the shares; `callers` are those of keys in the
+        environment, by key."""
         self._database = database
         self._manifests = manifests
         self._callers = {hashlib.sha256(key.encode()).digest(): caller for key, caller in callers.items()}
@@ -119,7 +121,8 @@ class Register:
         return [key.caller for key in self._keys.values() if not key.caller.standing.ended]
 
     async def permit(self, caller: Caller, needed: AccessNeeded) -> Granted:
-        """Decide by the present keys and shares; see `decision.decide`."""
+        """Decide by the present keys and shares whether a call is allowed, like `decision.decide`, which says
+        what is raised."""
         if needed.collections and any("/" in name for name in needed.collections):
             await self.fresh()
         models: Sequence[str] = ()
@@ -135,6 +138,7 @@ class Register:
                 raise ended()
 
     def shared_with(self, project: str) -> Mapping[QualifiedName, Shared]:
+        """The collections that other projects share with this one."""
         return self._shared.get(project, _NOTHING)
 
     def visible(self, name: QualifiedName, caller: Caller) -> bool:
@@ -214,6 +218,7 @@ class Register:
         return self._database.write(keys.note_used, used, durable=False)
 
     async def close(self) -> None:
+        """Write when keys were last used."""
         if self._looking is not None:
             await asyncio.wait([self._looking])
         if self._used:

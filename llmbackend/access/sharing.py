@@ -1,4 +1,4 @@
-"""The operations on shares: share, unshare and list. Changes take effect in this process at once."""
+"""The operations on shares: share, unshare and list."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from .register import Register
 
 
 class Sharing:
-    """Made and used on the core's event loop."""
+    """Shares collections. Used on the core's event loop; changes take effect in this process before a method
+    returns."""
 
     def __init__(self, manifests: Engine, register: Register) -> None:
         """`manifests` is the database of the collections' manifests."""
