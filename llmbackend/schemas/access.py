@@ -47,7 +47,7 @@ def _once(rights: list[Right]) -> list[Right]:
 
 
 class CreateKeyRequest(Request):
-    project: ProjectName | None = Field(None, description="its project; the caller's unless given")
+    project: ProjectName | None = Field(None, description="the key's project; by default the caller's")
     can: Annotated[list[Right], Field(min_length=1, max_length=20), AfterValidator(_once)] | None = Field(
         None, description="rights; by default those of the caller, without admin"
     )
@@ -78,13 +78,13 @@ class CreateKeyRequest(Request):
         None,
         ge=1,
         le=LARGEST_LIMIT,
-        description="limit on stored chunks: the key stores no more once its project has so many",
+        description="limit on stored chunks: this key stores nothing more once its project has so many",
     )
     bytes: int | None = Field(
         None,
         ge=1,
         le=LARGEST_LIMIT,
-        description="limit on stored bytes of texts, metadata and vectors, likewise",
+        description="limit on stored bytes (texts, metadata and vectors), in the same way",
     )
     note: str = Field("", max_length=200, pattern=PRINTABLE, description="a note, shown in lists")
 
@@ -118,7 +118,9 @@ class KeyInfo(Response):
     bytes: int | None
     note: str
     created_at: str
-    created_by: str = Field(description="the id of a key; the project, if a key of the environment was used")
+    created_by: str = Field(
+        description="the id of the key that created it; the project, if a key of the environment was used"
+    )
     expires_at: str | None
     rotating_until: str | None = Field(description="until when the old secret is valid")
     revoked_at: str | None

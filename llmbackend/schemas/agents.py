@@ -13,24 +13,24 @@ from .json_schema import JsonSchemaObject
 from .rag import Source
 
 TOOLS_OF_RUN = 128
-"""Most functions of a request, as in OpenAI's chat."""
+"""The most functions of a request, as in OpenAI's chat."""
 
 
 class RunAgentRequest(Request):
     task: str = Field(
         "",
         max_length=2**20,
-        description="the task or question; for an agent with an `input`, that as JSON, or its one text, may stand here",
+        description="the task or question; for an agent that takes an `input`, it may be that as JSON, or its only text",
     )
     agent: PartName = Field("researcher", description="the name of an agent, as listed")
     collections: list[CollectionName] | None = Field(
         None,
         min_length=1,
         max_length=32,
-        description="collections that it may use; null: all that the key may read",
+        description="collections that it may use; null means all that the key may read",
     )
     tools: Annotated[list[PartName], Field(max_length=TOOLS_OF_RUN)] | None = Field(
-        None, description="tools that it may call; null: the agent's own, none of which writes"
+        None, description="tools that it may call; null means the agent's own, none of which writes"
     )
     approve: Literal["writes"] | None = Field(
         None, description="writes: the run is a job, and tools that write wait for approval"
@@ -38,17 +38,25 @@ class RunAgentRequest(Request):
     input: dict[str, Json] | None = Field(None, description="input in the shape that the agent takes")
     model: str | None = Field(None, min_length=1, description="the chat model, if not the default")
     max_steps: int | None = Field(
-        None, ge=1, le=10_000, description="most calls of models and tools; AGENT_STEPS"
+        None,
+        ge=1,
+        le=10_000,
+        description="the most calls of models and tools; at most AGENT_STEPS, the default",
     )
     max_tokens: int | None = Field(
-        None, ge=1, le=LARGEST, description="most tokens that models read and write; AGENT_TOKENS"
+        None,
+        ge=1,
+        le=LARGEST,
+        description="the most tokens that models read and write; at most AGENT_TOKENS, the default",
     )
-    max_seconds: float | None = Field(None, gt=0, le=86_400, description="most seconds in all; AGENT_SECONDS")
+    max_seconds: float | None = Field(
+        None, gt=0, le=86_400, description="the most seconds in all; at most AGENT_SECONDS, the default"
+    )
     stream: bool = Field(False, description="answer with an event for each step")
 
 
 def input_in(task: str) -> dict[str, Any] | None:
-    """The input that a task is, written as a JSON object; None if it is words."""
+    """The input in a task that is a JSON object; None if the task is plain text."""
     if not task.lstrip().startswith("{"):
         return None
     try:
@@ -97,7 +105,7 @@ class AgentRun(Response):
     agent: str
     run_id: str | None = Field(None, description="the job's id, if the run is a job")
     status: Literal["completed", "stopped", "needs_approval"] = Field(
-        description="stopped: a limit was reached, which `notes` tell; the output has what was found until then"
+        description="stopped: a limit was reached (see `notes`), and the output is what was found until then"
     )
     answer: str = ""
     found: bool = Field(False, description="whether the answer has a source")
@@ -115,7 +123,7 @@ class AgentInfo(Response):
     name: str
     description: str
     own: bool = Field(description="whether it is a project's own")
-    tools: list[str] = Field(description="its tools unless others are named")
+    tools: list[str] = Field(description="the tools that it may call if a request names none")
     input: dict[str, Any] | None = Field(None, description="the JSON Schema of the `input` that it takes")
     output: dict[str, Any] | None = Field(None, description="the JSON Schema of the `output` that it gives")
 
@@ -138,4 +146,4 @@ class ApproveRequest(Request):
 
 class RejectRequest(Request):
     run_id: JobIdentifier
-    why: str = Field("", max_length=10_000, description="the prompt")
+    why: str = Field("", max_length=10_000, description="the reason, which the agent is told")

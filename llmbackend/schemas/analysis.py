@@ -23,19 +23,19 @@ class Span(Response):
 
 
 class Passage(Span):
-    text: str = Field(description="as it stands there, its white space made single spaces")
+    text: str = Field(description="the text there, with each run of white space as one space")
 
 
 class Coverage(Response):
     """How much of the text was read."""
 
-    parts: int = Field(description="that the text was read in")
-    read: int = Field(description="of these parts")
-    words: int = Field(description="in the text")
+    parts: int = Field(description="how many parts the text was divided into")
+    read: int = Field(description="how many of them were read")
+    words: int = Field(description="how many words the text has")
 
 
 class ContractFacts(Response):
-    """What a contract names, verbatim; each list has at most ten entries, and only certain ones."""
+    """What a contract names, verbatim. Each list has at most ten entries, and only those that are certain."""
 
     parties: list[Passage]
     dates: list[Passage]
@@ -48,11 +48,11 @@ class Analysis(Response):
     sentiment_score: float = Field(ge=-1, le=1)
     key_points: list[str]
     positions: list[Span | None] = Field(
-        [], description="where each key point stands in the text; null where it is in a model's own words"
+        [], description="where each key point is in the text; null if it is in a model's own words"
     )
     summary: str
     coverage: Coverage | None = None
-    facts: ContractFacts | None = Field(None, description="of a contract in English")
+    facts: ContractFacts | None = Field(None, description="only for a contract in English")
     notes: list[str] = Field([], description="what was left out or is not certain, and why")
-    prompts: list[str] = Field([], description="those that the model was given, as name@version")
+    prompts: list[str] = Field([], description="the prompts that the model was given, as name@version")
     model: str

@@ -46,7 +46,7 @@ CollectionName = Annotated[
 
 
 def _one_form(name: str) -> str:
-    """Systems encode accented letters of a file name differently; normalized, it is one document."""
+    """Normalize a name, because systems encode accented letters in file names differently."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -62,13 +62,13 @@ LARGEST = 2**53 - 1
 """The largest integer that JSON readers keep exactly; databases and engines accept it, too."""
 MEDIA_URL = form(r"^(https?://|data:)", "a URL that begins with https://, http:// or data:")
 Json = Any
-"""Any value of a request, which is JSON already: checking and copying a large one again would take long."""
+"""Any JSON value of a request. It was parsed as JSON already; validating a large one again would take long."""
 BASE64 = {"type": "string", "contentEncoding": "base64"}
 
 
 @dataclass(frozen=True)
 class NullIs:
-    """A field for which null means its default: OpenAI's clients in other languages send null for what is not given."""
+    """Makes null mean a field's default: OpenAI's clients in some languages send null for what is not given."""
 
     default: Any
 
@@ -87,7 +87,7 @@ def letting_others_run(value: Any) -> Any:
 
 
 def _stop_at_first(schema: Any) -> None:
-    """Applied to every list of a schema."""
+    """Make every list in a schema stop at its first wrong item."""
     left = [schema]
     while left:
         one = left.pop()
@@ -107,20 +107,22 @@ class Request(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Of a list, only the first wrong item is reported: pydantic would hold the interpreter's lock while describing all."""
+        """Report only the first wrong item of a list: pydantic would describe all of them with the
+        interpreter's lock held."""
         schema = handler(source)
         _stop_at_first(schema)
         return schema
 
     @model_validator(mode="after")
     def _let_others_run(self) -> Self:
-        """Pydantic holds the interpreter's lock while it makes thousands of these; a call of Python, like this one, releases it."""
+        """Release the interpreter's lock, which pydantic holds while it makes thousands of these."""
         threads.give_way()
         return self
 
     def wire(self) -> dict[str, Any]:
-        """Like `model_dump(exclude_unset=True, exclude_none=True, by_alias=True)`, which copies the JSON of all fields and
-        holds the interpreter's lock meanwhile.
+        """The request as it is sent: like `model_dump(exclude_unset=True, exclude_none=True, by_alias=True)`.
+
+        That would copy the JSON of all fields with the interpreter's lock held.
         """
         threads.give_way()
         told = {}
@@ -136,7 +138,8 @@ class Request(BaseModel):
         return told
 
     def as_json(self) -> str:
-        """Like `model_dump_json(by_alias=True)`, which holds the interpreter's lock until all is written."""
+        """The request as JSON: like `model_dump_json(by_alias=True)`, which would hold the interpreter's lock
+        to the end."""
         written = bytearray()
         for piece in json_writing.fields(self):
             threads.give_way()

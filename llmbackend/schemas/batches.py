@@ -1,4 +1,4 @@
-"""Many chats at once, as a job."""
+"""Many chats in one job."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class BatchChatParams(Request):
         Field(
             min_length=1,
             max_length=PROMPTS,
-            description="a text or messages each; the same ones are asked once",
+            description="texts or conversations; equal ones are asked only once",
         ),
     ]
     system: str | None = None
@@ -27,15 +27,17 @@ class BatchChatParams(Request):
     temperature: float | None = Field(None, ge=0, le=2)
     max_tokens: int | None = Field(None, ge=1)
     json_schema: JsonSchemaObject | None = Field(
-        None, alias="schema", description="JSON Schema that each reply has to fit: `parsed` is the data"
+        None,
+        alias="schema",
+        description="a JSON Schema that each reply has to fit; its data is the result's `parsed`",
     )
     retries: int = Field(
-        1, ge=0, le=10, description="of one that failed for now, before it is told as failed"
+        1, ge=0, le=10, description="how often a chat that failed temporarily is tried again"
     )
 
 
 class BatchChatRequest(BatchChatParams):
-    plan: bool = Field(False, description="tell what it would take, and ask nothing")
+    plan: bool = Field(False, description="only estimate what it would take; nothing is asked")
 
 
 class BatchChat(Response):

@@ -25,7 +25,7 @@ from .base import MEDIA_URL, Json, NullIs, Request, Response
 from .json_schema import JsonSchemaObject
 
 MESSAGES = 10_000
-"""Most messages of a conversation; more than any model's context holds."""
+"""The most messages of a conversation; more than any model's context holds."""
 
 TOOLS = 1000
 
@@ -33,7 +33,7 @@ LeftOut = Annotated[Json, Field(exclude=True)]
 """Accepted for clients that send it, and not passed on."""
 
 CAME_CHARACTERS = 2**20
-"""Characters of one such field; thoughts and their signatures are long."""
+"""The most characters of such a field; reasoning and its signatures are long."""
 CAME_LEVELS = 16
 _LEADING_ELSEWHERE = frozenset(
     {
@@ -281,16 +281,16 @@ class StructuredOutputs(Request):
 Stop = Annotated[str, Field(max_length=1000)]
 
 PART = 32
-"""Characters that take as long to write out as a part of a message."""
+"""Writing out a part of a message takes as long as writing this many characters."""
 
 
 def parts(turns: Iterable[Any]) -> int:
-    """How many turns of a conversation there are, and parts of them."""
+    """The number of a conversation's turns and of the parts in them."""
     return sum(1 + (len(one.content) if isinstance(one.content, list) else 0) for one in turns)
 
 
 HISTORY = 100
-"""Most earlier messages that a question may come with."""
+"""The most earlier messages that may come with a question."""
 
 
 class ChatRequest(Request):
@@ -350,7 +350,8 @@ class ChatRequest(Request):
 
     @property
     def length(self) -> int:
-        """How many characters take as long to write out as all its messages, parts, tools, and calls of these."""
+        """The number of characters that take as long to write out as the messages, their parts, tools and
+        tool calls."""
         calls = sum(len(one.tool_calls) for one in self.messages if one.tool_calls)
         return PART * (parts(self.messages) + calls + len(self.tools or ()))
 
@@ -384,7 +385,7 @@ class Model(Response):
     owned_by: str = "llmbackend"
     created: int = 0
     context_window: int | None = Field(
-        None, description="tokens of prompt and reply together; told of the default chat model"
+        None, description="tokens of prompt and reply together; only for the default chat model"
     )
     tools: bool | None = Field(None, description="whether the chat model is expected to call tools")
 

@@ -70,7 +70,9 @@ class CreateCollectionRequest(CollectionRequest):
     engine: EngineOptions | None = Field(
         None, description="options of a Qdrant server, in addition to the server's settings"
     )
-    parser: PartName | None = Field(None, description="a project's own node parser, to split its documents")
+    parser: PartName | None = Field(
+        None, description="a project's own node parser, which splits its documents"
+    )
 
 
 class SetIndexesRequest(CollectionRequest):
@@ -101,13 +103,13 @@ class CollectionInfo(Response):
     read_ahead: int | None = Field(
         None,
         exclude_if=lambda read_ahead: read_ahead is None,
-        description="there where the embedded models answer: how many of its chunks the better one has read ahead, "
-        "which it does while nothing else is at work, up to READ_AHEAD_CHUNKS of all collections",
+        description="only where the embedded models answer: how many of its chunks the judge has read ahead, which "
+        "it does while the process is idle, up to READ_AHEAD_CHUNKS of all collections",
     )
     damaged: bool = Field(
         False,
         exclude_if=lambda damaged: not damaged,
-        description="true if it cannot be read, and is set aside; else left out",
+        description="true if it cannot be read and was set aside; otherwise left out",
     )
     problem: str | None = Field(
         None,
@@ -275,9 +277,9 @@ class StoredDocument(Response):
 class DeleteDocumentsRequest(CollectionRequest):
     ids: list[DocumentId] | None = Field(None, min_length=1, max_length=10_000)
     filters: Filters | None = Field(
-        None, min_length=1, description="instead of ids: documents with a chunk that fits"
+        None, min_length=1, description="instead of ids: the documents with a chunk that matches"
     )
-    where: Filters | None = Field(None, min_length=1, description="the same as filters: its name before")
+    where: Filters | None = Field(None, min_length=1, description="the old name of `filters`")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

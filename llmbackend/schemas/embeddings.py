@@ -22,7 +22,7 @@ _MANY = 2048
 
 
 def _kind_of_input(value: Any) -> str:
-    """Which of the types below is meant, so that errors are about that one only."""
+    """The tag of the type that is meant, so that errors are about that type only."""
     if not isinstance(value, list):
         return "str"
     match value[:1]:
@@ -56,8 +56,8 @@ class EmbedRequest(Request):
     model: str | None = None
     encoding_format: Annotated[Literal["float", "base64", "bytes"], NullIs("float")] = Field(
         "float",
-        description="bytes: not JSON, but a line of JSON (`data` left out, `dimension` added), then the vectors, one "
-        "after the other, as little-endian float32",
+        description="bytes: not JSON, but a line of JSON (without `data`, with `dimension`), then the vectors as "
+        "little-endian float32, one after the other",
     )
     dimensions: int | None = Field(None, ge=1, description="for models whose vectors can be shortened")
     too_long: Annotated[Literal["split", "truncate", "error"], NullIs("split")] = Field(
@@ -91,19 +91,19 @@ class Embedding(Response):
 
     @field_serializer("embedding")
     def _listed(self, embedding: Any) -> list[float] | str:
-        """A row of a matrix becomes a list as it is written: as lists, its numbers take eight times the memory."""
+        """Make a row of a matrix a list only as it is written: as lists, its numbers take eight times the memory."""
         return embedding if isinstance(embedding, str) else list(embedding.tolist())
 
 
 class EmbeddingUsage(Response):
-    """null if the model's server does not tell."""
+    """Tokens that the model read; null if its server does not tell."""
 
     prompt_tokens: int | None
     total_tokens: int | None
 
 
 class Block(bytes):
-    """A reply that is not JSON."""
+    """The bytes of a reply that is not JSON."""
 
 
 class CutText(Response):
@@ -145,7 +145,7 @@ class RerankResult(Response):
 
 
 class RerankUsage(Response):
-    """null if the reranker does not tell."""
+    """Tokens that the reranker read; null if it does not tell."""
 
     prompt_tokens: int | None
     total_tokens: int | None

@@ -12,11 +12,11 @@ from .base import Response
 
 
 class Health(Response):
-    status: Literal["ok", "failing"] = Field(description="failing: with HTTP status 503")
+    status: Literal["ok", "failing"] = Field(description="failing has HTTP status 503")
     problems: list[str] = Field(description="what does not work, and what to do")
     parts: dict[str, str] = Field(
-        description="each part that was at work, such as database, disk, usage and the model servers, and each server that is set "
-        "up (Qdrant, Redis, embeddings, rerank), asked every 5 s at most: ok, or what is wrong"
+        description="ok, or what is wrong, for each part that has been used (such as database, disk, usage and the model "
+        "servers) and each server that is set (Qdrant, Redis, embeddings, rerank), which is asked at most every 5 s"
     )
     version: str
     chat: str | None = Field(description="the chat model; null if none is set")
@@ -38,8 +38,8 @@ class Check(Response):
     version: str | None
     limits: dict[str, int] = Field(
         description="context, dimension, input (tokens), batch (texts), collections, free_mb, landlock (version); "
-        "of access, projects, keys, expiring (within 14 days), reached (requests beyond a limit, since the start); "
-        "of storage, what a project has stored of how much it may: chunks, most_chunks, bytes, most_bytes"
+        "for access: projects, keys, expiring (within 14 days), reached (requests refused for a limit since the start); "
+        "for storage, what a project has stored and may store: chunks, most_chunks, bytes, most_bytes"
     )
     latency_ms: float
     fix: str | None = Field(description="what is wrong or could be better, and what to do")
@@ -50,7 +50,7 @@ class PromptInfo(Response):
     version: str
     text: str
     collection: str | None = Field(
-        None, description="the collection that it is for, instead of the general one of that name"
+        None, description="the collection that it is for; null for the general prompt of that name"
     )
     own: bool = Field(description="whether it comes from PROMPTS_DIR")
 

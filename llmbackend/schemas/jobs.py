@@ -42,7 +42,7 @@ class SubmitJobRequest(Request):
         description="earliest start; ISO 8601 with an offset from UTC, within the years 1 to 9999 in UTC",
     )
     depends_on: list[JobIdentifier] | None = Field(
-        None, max_length=1000, description="ids of jobs that must be completed before"
+        None, max_length=1000, description="ids of jobs that must be completed before it starts"
     )
     idempotency_key: str | None = Field(
         None,
@@ -85,14 +85,16 @@ class JobEventsRequest(JobRequest):
 
 class JobResultRequest(JobRequest):
     offset: int = Field(0, ge=0, le=LARGEST, description="rows to skip")
-    limit: int = Field(1000, ge=1, le=10_000, description="most rows to return")
+    limit: int = Field(1000, ge=1, le=10_000, description="the most rows to return")
     encoding_format: Literal["json", "bytes"] = Field(
         "json",
-        description="bytes: where rows are vectors, a line of JSON (`rows` left out, `count` and `dimension` added), then "
-        "the vectors, one after the other, as little-endian float32",
+        description="bytes, if rows are vectors: a line of JSON (without `rows`, with `count` and `dimension`), then the "
+        "vectors as little-endian float32, one after the other",
     )
-    partial: bool = Field(False, description="rows that an unfinished job has so far")
-    stream: bool = Field(False, description="answer with JSON lines, one a row, from offset to the last")
+    partial: bool = Field(False, description="also return the rows that an unfinished job has so far")
+    stream: bool = Field(
+        False, description="answer with JSON lines, one for each row, from offset to the last"
+    )
 
 
 class ListJobsRequest(Request):
@@ -118,7 +120,7 @@ class JobRows(Response):
         False, description="whether the rows are included here; else read them by get_job_result"
     )
     dimension: int | None = Field(
-        None, description="rows that are vectors, included here: base64 of float32, all in one"
+        None, description="only if the rows are vectors and included here: all as one base64 text of float32"
     )
 
 

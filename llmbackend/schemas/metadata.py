@@ -14,9 +14,9 @@ from .base import Json
 METADATA_DEPTH = 32
 """How deeply lists and objects may be nested."""
 VALUES = 1_000
-"""Most values, including those in lists and objects."""
+"""The most values, including those in lists and objects."""
 BYTES = 2**16
-"""Most bytes: texts and field names count as UTF-8, any other value as 8."""
+"""The most bytes: texts and field names count as UTF-8, any other value as 8."""
 
 
 def storable(metadata: dict[str, Any], what: str = "metadata", most_bytes: int = BYTES) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from .metadata import ChunkPlace, Filters, Metadata, storable
 
 
 DOCUMENTS = 100_000
-"""Most documents of one request; send several requests for more."""
+"""The most documents of one request; send several requests for more."""
 
 FILES = 10_000
 
@@ -54,7 +54,7 @@ class GivenChunk(Request):
 
 
 CHUNKS = 100_000
-"""Most chunks of one such document."""
+"""The most chunks of one such document."""
 
 
 class Document(Request):
@@ -134,7 +134,7 @@ def _from_base64(value: Any) -> Any:
 
 
 BASE64_PIECE = 2**22
-"""Characters that are read at once, with the interpreter's lock held: a multiple of 4."""
+"""Characters that are decoded at a time, with the interpreter's lock held: a multiple of 4."""
 
 
 FileName = Annotated[DocumentId, AfterValidator(_file_name)]
@@ -188,7 +188,8 @@ class IngestWarning(Response):
 
 
 class IngestReport(Response):
-    """The first four count documents; chunks, those written; tokens, those that the embedding model read."""
+    """What an ingest did: `added` to `deleted` count documents, `chunks` those written, `tokens` those that
+    were embedded."""
 
     added: int = 0
     updated: int = 0
@@ -283,7 +284,7 @@ class RagQueryRequest(Retrieval):
 
 
 class InstructedQuery(RagQueryRequest):
-    """A question with what a chat says beside it."""
+    """A question with a chat's instructions."""
 
     instructions: str | None = Field(None, description="for the model, after its own prompt")
 
@@ -374,7 +375,7 @@ class GoldQuestion(Request):
 
 
 GOLD = 100_000
-"""Most gold documents of a request, over all questions."""
+"""The most gold documents of a request, over all questions."""
 
 
 class EvaluateRequest(Request):
@@ -402,7 +403,7 @@ class ModeScores(Response):
     recall: float = Field(description="share of the gold documents among the first k")
     mrr: float = Field(description="mean reciprocal rank of the first gold document among the first k")
     ndcg: float = Field(description="normalised discounted cumulative gain of the first k")
-    ms: float = Field(description="milliseconds a search")
+    ms: float = Field(description="milliseconds per search")
 
 
 class QuestionScores(Response):

@@ -28,7 +28,7 @@ SERVER_LABEL = "llmbackend"
 """The MCP server's label by which an agent's tools are requested on OpenAI's wire."""
 
 LETTERS = 2**25
-"""Most characters of a text; the limit on a request's bytes is reached first."""
+"""The most characters of a text; the limit on a request's bytes is reached first."""
 
 
 class InputPart(Request):
@@ -66,7 +66,7 @@ class InputPart(Request):
             self.type, "text"
         )
         if getattr(self, field) is None:
-            raise ValueError(f"{field} is missing: {self.type} has it")
+            raise ValueError(f"{field} is missing: {self.type} needs it")
         return self
 
 
@@ -105,7 +105,7 @@ class InputItem(Request):
     server_label: str | None = Field(None, max_length=256)
     approval_request_id: ApprovalId | None = None
     approve: bool | None = None
-    reason: str | None = Field(None, max_length=10_000, description="what the agent is told")
+    reason: str | None = Field(None, max_length=10_000, description="the reason, which the agent is told")
     results: LeftOut = None
     namespace: LeftOut = None
     created_by: LeftOut = None
@@ -122,7 +122,7 @@ class InputItem(Request):
         }.get(self.type, ())
         for field in needed:
             if getattr(self, field) is None:
-                raise ValueError(f"{field} is missing: a {self.type} has it")
+                raise ValueError(f"{field} is missing: a {self.type} needs it")
         return self
 
 
@@ -151,7 +151,7 @@ class ResponseTool(Request):
     filters: Filters | None = Field(None, description="filters as for a search, not OpenAI's")
     ranking_options: FileSearchRanking | None = None
     server_label: Literal["llmbackend"] | None = Field(
-        None, description="of mcp: the tools are those that the list of agents shows"
+        None, description="for mcp: stands for the tools that are listed with the agents"
     )
     allowed_tools: Annotated[list[PartName], Field(max_length=TOOLS)] | ToolNames | None = Field(
         None, description="the tools that the agent may call"
@@ -169,7 +169,7 @@ class ResponseTool(Request):
     def _has_what_its_type_says(self) -> Self:
         field = {"function": "name", "mcp": "server_label"}.get(self.type, "vector_store_ids")
         if getattr(self, field) is None:
-            raise ValueError(f"{field} is missing: a tool of type {self.type} has it")
+            raise ValueError(f"{field} is missing: a tool of type {self.type} needs it")
         return self
 
     @property
@@ -194,7 +194,7 @@ class ResponseToolChoice(Request):
     def _has_what_its_type_says(self) -> Self:
         field = {"function": "name", "allowed_tools": "tools"}.get(self.type)
         if field is not None and getattr(self, field) is None:
-            raise ValueError(f"{field} is missing: {self.type} has it")
+            raise ValueError(f"{field} is missing: {self.type} needs it")
         return self
 
 
@@ -208,7 +208,7 @@ class TextFormat(Request):
     @model_validator(mode="after")
     def _has_what_its_type_says(self) -> Self:
         if self.type == "json_schema" and self.schema_ is None:
-            raise ValueError("schema is missing: json_schema has it")
+            raise ValueError("schema is missing: json_schema needs one")
         return self
 
 
@@ -304,7 +304,7 @@ class RespondRequest(Request):
 
     @property
     def length(self) -> int:
-        """How many characters take as long to write out as all its items, and their parts."""
+        """The number of characters that take as long to write out as the items and their parts."""
         return 0 if isinstance(self.input, str) else PART * parts(self.input)
 
     @property

@@ -49,7 +49,7 @@ class UsageRequest(Request):
     since: Day = Field(
         "30d", description="the first day, in UTC: a date, or a number of days up to today, such as 7d"
     )
-    until: Day | None = Field(None, description="the last day; today unless given")
+    until: Day | None = Field(None, description="the last day; by default today")
 
     @property
     def days(self) -> tuple[str, str]:
@@ -78,7 +78,7 @@ class UsageRow(Response):
     )
     milliseconds: float
     chunks: int = Field(description="chunks written into collections")
-    cost: float | None = Field(None, description="costs by USAGE_PRICES; null without prices")
+    cost: float | None = Field(None, description="the cost by USAGE_PRICES; null without prices")
 
 
 class UsageReport(Response):
