@@ -21,13 +21,14 @@ from ..schemas.rag import DOCUMENTS
 from .concurrent_items import each
 
 EMBED_BATCH = 4096
-"""Most texts of a batch."""
+"""The most texts of a batch."""
 FIRST_BATCH = 64
-"""Texts of the first batch, so that progress shows soon. Doubled while a batch takes less than half of BATCH_SECONDS."""
+"""The texts of the first batch, so that progress shows soon. Doubled while batches take less than half of
+BATCH_SECONDS."""
 BATCH_SECONDS = 1.0
-"""How long a batch may take: after a kill, unsaved work is done again."""
+"""How long a batch may take. After a kill, unsaved work has to be done again."""
 BATCHES_AT_ONCE = 2
-"""Batches at once; with one, an embedding server would idle between two batches."""
+"""With one batch at a time, an embedding server would idle between two batches."""
 
 
 class BatchEmbedParams(Request):
@@ -94,7 +95,7 @@ _False = Annotated[bool, AfterValidator(_is_not), WithJsonSchema({"const": False
 
 
 class RagIngestParams(RagIngestRequest):
-    """A job writes, and tells its progress by itself."""
+    """A job always writes, and reports progress by itself."""
 
     plan: _False = False
     stream: _False = False

@@ -1,4 +1,5 @@
-"""Many chats as a job: equal prompts are asked once, each is retried on its own; also estimates the cost in advance."""
+"""Many chats as a job. Equal prompts are asked once, each chat is retried on its own, and a plan estimates
+the cost."""
 
 from __future__ import annotations
 
@@ -26,12 +27,13 @@ PAUSE = 0.5
 """Seconds before the first retry; doubled before each further one, up to MOST_PAUSE."""
 MOST_PAUSE = 30.0
 AROUND = 4
-"""Tokens that a chat template adds to a message, rounded up."""
+"""About how many tokens a chat template adds to a message, rounded up."""
 
 
 @job_type("batch_chat", BatchChatParams, rows="replies", rights=("chat",), asks="chat")
 async def batch_chat(context: Context, params: BatchChatParams) -> dict[str, Any]:
-    """`{count, failed, replies: [{index, reply, parsed, model, usage, error, same_as}]}`, in order; others go on if one fails.
+    """`{count, failed, replies: [{index, reply, parsed, model, usage, error, same_as}]}`, in order; one
+    failure stops no others.
 
     A repeated prompt is `same_as` the first one's index, and has no usage of its own.
     """
@@ -65,7 +67,8 @@ async def batch_chat(context: Context, params: BatchChatParams) -> dict[str, Any
 
 
 def _firsts(params: BatchChatParams) -> list[int]:
-    """For each prompt the index of the first equal one; with a temperature its own, since replies are samples."""
+    """For each prompt, the index of the first equal one; with a temperature, its own, since replies are then
+    samples."""
     if params.temperature:
         return list(range(len(params.prompts)))
     seen: dict[str, int] = {}
@@ -118,13 +121,15 @@ def _for_now(error: LLMBackendError) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ChatBatches:
+    """Starts and plans jobs of many chats."""
+
     begin_job: Callable[[str, dict[str, Any]], Awaitable[str]]
     default: Callable[[Asks], Awaitable[str]]
-    """The model of a kind that is asked unless a request names one."""
+    """Returns the model of a kind that is asked if a request names none."""
     prices: Mapping[str, Price]
 
     async def begin(self, asked: BatchChatRequest) -> BatchChat:
-        """Submit the job, or only tell what it would take. Raises as `Submission.submit`."""
+        """Submit the job, or only estimate what it would take. Raises like `Submission.submit`."""
         if asked.plan:
             return await _plan(asked, asked.model or await self.default("chat"), self.prices)
         told = await threads.processor(_count, asked)

@@ -11,10 +11,10 @@ from ..jobs.context import Context
 from ..pipeline import side_by_side
 
 SAVED_TOGETHER = 32
-"""Results after which they are saved, if SAVE_SECONDS have not passed before."""
+"""After this many results, or SAVE_SECONDS, results are saved."""
 SAVE_SECONDS = 1.0
 WINDOW = 8
-"""Results per concurrent item that may wait for a slow one before them."""
+"""For each concurrent item, this many results may wait for a slow one before them."""
 
 _Made = TypeVar("_Made")
 
@@ -27,9 +27,10 @@ async def each(
     work: Callable[[int], Awaitable[_Made]],
     first: int | None = None,
 ) -> AsyncIterator[AsyncIterator[tuple[_Made, bool]]]:
-    """The result of `work` for each number up to `total`, in order, CHATS_AT_ONCE at a time, and whether to save now.
+    """Yield the results of `work` for each number below `total`, in order, each with whether to save now.
 
-    Starts at `first`, else at the first without a row in the result.
+    CHATS_AT_ONCE run at a time. It starts at `first`, or else at the first number without a row in the
+    result.
     """
     done = start = context.results.count if first is None else first
     at_once = context.services.chats_at_once

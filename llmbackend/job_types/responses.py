@@ -87,7 +87,8 @@ class StoredResponses:
         self._submit = submit
 
     async def begin(self, request: RespondRequest) -> dict[str, Any]:
-        """Start a response in the background; returns its object. Raises as `Responder.begin` and submitting a job do."""
+        """Start a response in the background; return its object. Raises like `Responder.begin` and like
+        submitting a job."""
         call = await self._responder.begin(request)
         response = call.building.response
         await self._responder.add(call, None)
@@ -131,7 +132,7 @@ class StoredResponses:
     async def events(
         self, reach: str | None, response_id: str, after: int | None = None
     ) -> AsyncGenerator[Event, None]:
-        """A response's events after that number; waits for one that is still being made. Raises NotFound."""
+        """A response's events after that number; if it is still being made, waits for it. Raises NotFound."""
         kept = await self._look(reach, response_id)
         seen = -1 if after is None else after
         if kept.status in OPEN:

@@ -1,4 +1,4 @@
-"""Long work that is handed over. The ledger (SQL) is the truth about jobs; the queue (huey) only wakes workers."""
+"""Background jobs. The ledger (SQL) is the truth about jobs; the queue (huey) only wakes workers."""
 
 from .context import Context
 from .registry import job_type

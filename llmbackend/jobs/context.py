@@ -65,7 +65,7 @@ class JobServices:
 
 
 class Context:
-    """A running job, as its function sees it. Cancelling the job cancels the function at its next await.
+    """What the function of a running job is given. Cancelling the job cancels the function at its next await.
 
     async def run(context, params):
         for number, text in enumerate(params.texts):
@@ -105,7 +105,7 @@ class Context:
         return tracing.current().collection(name)
 
     def progress(self, done: int, total: int, stage: str = "") -> None:
-        """Report progress. It is written now and then in the background, so calling this is cheap."""
+        """Report progress. It is written in the background from time to time, so calling this is cheap."""
         if self._first is None:
             self._first = done
         took = time.monotonic() - self._began
@@ -141,7 +141,7 @@ class Context:
             self._to_write, self._to_write_at = None, math.inf
 
     async def checkpoint(self, state: Any) -> None:
-        """Save the work so far: `state` (small JSON) becomes a later attempt's `resume`; appended rows are stored."""
+        """Store the rows appended so far, and `state` (small JSON), which a later attempt gets as `resume`."""
         await self.settle()
         saved = json.dumps(state)
         if saved != self._checkpoint:

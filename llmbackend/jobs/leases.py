@@ -1,4 +1,5 @@
-"""Leases: an attempt leases a job and renews the lease by heartbeats; expired leases are recovered.
+"""Leases: an attempt holds a lease on its job and renews it by heartbeats; jobs with expired leases are
+recovered.
 
 As in ledger.py, functions take the connection of a write transaction, except those that return a bool.
 """
@@ -28,7 +29,7 @@ LONGEST_BACKOFF = 60.0
 
 @dataclass(frozen=True)
 class WorkerCapacity:
-    """What a worker can take: places and types of jobs, how many, and the limit on one owner's running jobs."""
+    """What a worker can take: the places, types and number of jobs, and the limit on one owner's running jobs."""
 
     worker: str
     places: Sequence[str]

@@ -32,12 +32,15 @@ class LostAttempt(Exception):
 
 @dataclass(frozen=True)
 class NewJob:
+    """A job that is to be added."""
+
     type: str
     params: str
+    """JSON."""
     owner: str = DEFAULT
     """The project."""
     key: str = ""
-    """Id of the key whose rights it has when it runs."""
+    """The id of the key whose rights the job has when it runs."""
     place: str = ""
     priority: int = 0
     run_at: float = 0.0
@@ -193,7 +196,7 @@ def _waited_for(connection: Connection, owner: str, ids: Sequence[str]) -> dict[
 
 
 def advance(connection: Connection, job: Claim, values: Mapping[str, Any]) -> bool:
-    """Update the attempt's job; returns whether others must be notified of its end. Raises LostAttempt."""
+    """Update the attempt's job; return whether others must be notified of its end. Raises LostAttempt."""
     own = {"of_number": job.number, "by_token": job.token}
     changed = connection.execute(_ADVANCE, {**own, **values}).first()
     if changed is None:
@@ -254,7 +257,7 @@ def of_project(reach: str | None) -> tuple[ColumnElement[bool], ...]:
 
 
 def cancel(connection: Connection, reach: str | None, job_id: str) -> bool:
-    """Cancel a queued or running job; returns whether it was one. Its attempt finds out and stops."""
+    """Cancel a queued or running job; return whether it was one. Its attempt finds out and stops."""
     row = connection.execute(
         update(jobs)
         .where(*of_project(reach), jobs.c.id == job_id, jobs.c.status.in_(("queued", "running")))

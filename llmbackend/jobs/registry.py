@@ -44,6 +44,7 @@ class JobType:
     """The access needed by given params, if `rights` and `asks` do not cover it."""
     tidy: Tidy | None = None
     """Removes leftovers of jobs that will not continue; called after each attempt, and now and then."""
+    """Called after each attempt, and from time to time, to remove leftovers of jobs that will not continue."""
 
 
 TYPES: Registry[JobType] = Registry("job type")

@@ -67,6 +67,7 @@ class Results:
 
 
 def advance(connection: Connection, job: Claim, values: dict[str, Any], chunks: list[Chunk]) -> None:
+    """Update the attempt's job, and store chunks of its result. Raises LostAttempt."""
     if "row_bytes" in values:
         values = {**values, **_kept(job, values)}
     ledger.advance(connection, job, values)
@@ -86,6 +87,7 @@ def _kept(job: Claim, values: dict[str, Any], result: str = "") -> dict[str, int
 
 
 def store(connection: Connection, job: int, chunks: Sequence[Chunk]) -> None:
+    """Store chunks of a job's result."""
     if chunks:
         connection.execute(_STORE, [{"job": job, **asdict(chunk)} for chunk in chunks])
 
@@ -94,7 +96,7 @@ _STORE = insert(table)
 
 
 def expire(connection: Connection, oldest: str) -> int:
-    """Delete the params and results of up to 100 jobs that ended before `oldest`; returns how many jobs."""
+    """Delete the params and results of up to 100 jobs that ended before `oldest`; return how many jobs."""
     old = (
         select(jobs.c.number)
         .join(params, params.c.job == jobs.c.number)
@@ -112,7 +114,7 @@ def expire(connection: Connection, oldest: str) -> int:
 
 
 def forget(connection: Connection, oldest: str) -> int:
-    """Delete up to 100 jobs that ended before `oldest`, with all their rows; returns how many."""
+    """Delete up to 100 jobs that ended before `oldest`, with all their rows; return how many."""
     old = select(jobs.c.number).where(jobs.c.finished_at < oldest).order_by(jobs.c.number).limit(100)
     numbers = list(connection.execute(old).scalars())
     if numbers:
@@ -197,7 +199,7 @@ def lines(chunk: Chunk) -> list[bytes]:
 
 
 def text(chunks: Sequence[Chunk]) -> bytes:
-    """Rows as JSON lines."""
+    """All rows as lines of JSON."""
     return b"".join(line + b"\n" for chunk in chunks for line in lines(chunk))
 
 

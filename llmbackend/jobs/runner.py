@@ -1,4 +1,4 @@
-"""Running an attempt at a job: with the rights of its key, in the room that its project has, to an end that is recorded."""
+"""Running an attempt at a job: with the rights of its key, within its project's limits, until its end is recorded."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 ROOM_SECONDS = 5
 """Seconds until a job that waits for disk space or tokens is tried again."""
 LARGE = 2**17
-"""Bytes of params that are parsed in a thread."""
+"""Params of more than this many bytes are parsed in a thread."""
 FREE = 1024
-"""Bytes of a result that need no room: of a job that only tells what it did elsewhere."""
+"""Results of up to this many bytes are not limited: they only tell what a job did elsewhere."""
 
 
 class _NoTokens(Exception):
@@ -44,7 +44,7 @@ class _NoTokens(Exception):
 
 
 class Runner:
-    """Made and used on the core's event loop."""
+    """Runs attempts. Used on the core's event loop."""
 
     def __init__(
         self,
@@ -66,9 +66,9 @@ class Runner:
         self._rooms = rooms
 
     async def run(self, attempt: Attempt) -> tuple[Any, ...] | None:
-        """Run the job; returns the arguments of the `Database.write` that records its end.
+        """Run the job; return the arguments of the `Database.write` that records its end.
 
-        None if it was cancelled, lost, or is to be handed back.
+        Returns None if it was cancelled, lost, or is to be handed back.
         """
         job = attempt.job
         rows = results.Results(job.row_count, job.row_bytes)
@@ -156,7 +156,8 @@ class Runner:
             trace.finish(outcome)
 
     async def _require_room(self, attempt: Attempt, chunks: list[results.Chunk], result: str = "") -> None:
-        """For rows of a result. Raises InsufficientStorage by the disk, Overloaded by the project's limit."""
+        """Raise InsufficientStorage if a result's rows do not fit on the disk, Overloaded if the project's
+        limit is reached."""
         more = sum(len(chunk.data) for chunk in chunks)
         if chunks and self._disk is not None:
             self._disk.require(2 * more)  # twice, because the database's log has them too

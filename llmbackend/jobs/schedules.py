@@ -135,12 +135,13 @@ def remove(connection: Connection, caller: Caller, name: str) -> None:
 
 
 def remove_if_there(connection: Connection, owner: str, name: str) -> bool:
+    """Delete a schedule; return whether there was one."""
     gone = connection.execute(delete(table).where(table.c.owner == owner, table.c.name == name))
     return gone.rowcount > 0
 
 
-# A schedule whose next time was computed "in the future": the clock was set back, and it would wait that much longer.
-# Rows of older versions have no reckoned_at.
+# Due, or with a next time that was computed "in the future": then the clock was set back since, and the
+# schedule would come that much later. Rows of older versions have no reckoned_at.
 _DUE = (table.c.next_at <= ledger.MOMENT) | (
     func.coalesce(table.c.reckoned_at, 0.0) > ledger.MOMENT + CLOCK_SECONDS
 )
@@ -152,7 +153,7 @@ def any_due(connection: Connection) -> bool:
 
 
 Limits = Callable[[str, str], tuple[Sequence[Most], Room | None]]
-"""Those of an owner and a key."""
+"""Returns the limits on jobs and storage of an owner and a key."""
 
 
 def submit_due(connection: Connection, limits: Limits) -> None:

@@ -12,7 +12,7 @@ from .. import addresses, threads
 
 
 async def posted(url: str, body: bytes, headers: Mapping[str, str], timeout: float, *, private: bool) -> int:
-    """POST a webhook; returns the receiver's HTTP status. Raises whatever aiohttp does, also after `timeout` seconds."""
+    """POST a webhook; return the receiver's HTTP status. Raises what aiohttp raises, also after `timeout` seconds."""
     factory = None if private else addresses.public_socket
     connector = aiohttp.TCPConnector(
         socket_factory=factory, resolver=Resolver(), use_dns_cache=False, force_close=True

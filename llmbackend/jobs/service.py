@@ -1,4 +1,4 @@
-"""The jobs service of the core: submit, read, watch, cancel and retry. Made and used on the core's event loop."""
+"""The jobs service of the core: submit, read, watch, cancel and retry."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ ANNOUNCE_SECONDS = 0.02
 
 
 class Jobs:
-    """`reach` is the project whose jobs a caller may see, or None for all projects."""
+    """The operations on jobs. Used on the core's event loop.
+
+    `reach` is the project whose jobs a caller may see, or None for all projects.
+    """
 
     def __init__(
         self,
@@ -67,7 +70,7 @@ class Jobs:
         await threads.database(self._queue.stop)
 
     async def submit(self, job: NewJob) -> str:
-        """Submit a job; returns its id once it is durable. Raises as `ledger.add`."""
+        """Submit a job; return its id once it is stored. Raises what `ledger.add` raises."""
         accepting = self._worker.accept(job) if self._worker is not None else None
         if accepting is not None:
             job_id, _ = await asyncio.shield(
@@ -103,11 +106,11 @@ class Jobs:
         return job
 
     async def delete(self, reach: str | None, job_id: str) -> None:
-        """Delete a job that has ended, as `results.remove`."""
+        """Delete a job that has ended. Raises what `results.remove` raises."""
         await self._database.write(results.remove, reach, job_id)
 
     async def retry(self, caller: Caller, job_id: str, limits: Sequence[Most]) -> JobStatus:
-        """Requeue a failed or cancelled job, as `ledger.retry`; returns it."""
+        """Requeue a failed or cancelled job, and return it. Raises what `ledger.retry` raises."""
         await self._database.write(ledger.retry, caller, job_id, limits)
         self._tell(job_id)
         return await self.status(caller.reach, job_id)
@@ -115,7 +118,7 @@ class Jobs:
     async def answer(
         self, reach: str | None, job_id: str, change: Callable[[dict[str, Any]], None]
     ) -> JobStatus:
-        """Let a job that waits for approval continue, as `ledger.answer`; returns it."""
+        """Let a job that waits for approval continue, and return it. Raises what `ledger.answer` raises."""
         await self._database.write(ledger.answer, reach, job_id, change)
         self._tell(job_id)
         return await self.status(reach, job_id)
@@ -127,9 +130,10 @@ class Jobs:
     async def page(
         self, reach: str | None, job_id: str, offset: int, limit: int, *, partial: bool = False
     ) -> tuple[dict[str, Any], int, list[results.Chunk]]:
-        """A completed job's result without rows, the number of rows, and one page of them.
+        """A completed job's result without its rows, the number of rows, and one page of them.
 
-        With `partial`, of any job. Raises NotFound, Conflict if it is not completed, JobExpired.
+        With `partial`, the job need not be completed. Raises NotFound, Conflict if it is not completed, and
+        JobExpired.
         """
 
         def read(connection: Any) -> tuple[dict[str, Any], int, list[results.Chunk]]:
@@ -142,7 +146,7 @@ class Jobs:
     async def result(
         self, reach: str | None, asked: schemas.JobResultRequest
     ) -> schemas.JobResult | schemas.Block:
-        """A page of a result; vectors as a block of bytes if asked for. Raises as `page`."""
+        """A page of a result; vectors come as a block of bytes if asked for. Raises like `page`."""
         head, total, chunks = await self.page(
             reach, asked.job_id, asked.offset, asked.limit, partial=asked.partial
         )
@@ -159,7 +163,7 @@ class Jobs:
         return schemas.JobResult(result=head, offset=asked.offset, total=total, rows=rows)
 
     async def result_lines(self, reach: str | None, asked: schemas.JobResultRequest) -> AsyncIterator[bytes]:
-        """All rows from an offset on as lines of JSON. Raises as `page`."""
+        """All rows from an offset on, as lines of JSON. Raises like `page`."""
         offset, total = asked.offset, asked.offset + 1
         while offset < total:
             _, total, chunks = await self.page(
@@ -199,7 +203,7 @@ class Jobs:
                 version, job = await anext(changes)
 
     def _tell(self, job_id: str) -> None:
-        """Wake the worker here, or if it is not ready, another process's."""
+        """Wake this process's worker or, if it is not ready, another process's."""
         if self._worker is not None:
             self._worker.wake()
         if self._worker is None or not self._worker.ready:

@@ -40,6 +40,8 @@ class Places:
 
 
 class Submission:
+    """Checks and submits jobs for callers."""
+
     def __init__(
         self,
         jobs: Jobs,
@@ -51,7 +53,8 @@ class Submission:
         *,
         private: bool,
     ) -> None:
-        """`disk` is the ledger's, if that is on this machine; `private` allows webhooks to non-public addresses."""
+        """`disk` is the ledger's, if it is a file on this machine; `private` allows webhooks to non-public
+        addresses."""
         self._jobs = jobs
         self._services = services
         self._places = places
@@ -61,7 +64,8 @@ class Submission:
         self._private = private
 
     async def submit(self, caller: Caller, asked: schemas.SubmitJobRequest) -> schemas.JobId:
-        """Submit a job. Raises InvalidRequest, Overloaded at the limit of jobs or of bytes, and as `new` and `Jobs.submit`."""
+        """Submit a job. Raises InvalidRequest, Overloaded at a limit of jobs or bytes, and like `new` and
+        `Jobs.submit`."""
         if asked.webhook is not None:
             webhooks.check(asked.webhook, self._jobs.deliveries.secret, self._private)
         job = replace(
@@ -77,19 +81,20 @@ class Submission:
             return schemas.JobId(id=await self._jobs.submit(job))
 
     async def begin(self, job_type: str, params: dict[str, Any]) -> str:
-        """Submit a job for another operation of the same caller; returns its id. Raises as `submit`."""
+        """Submit a job on behalf of another operation of the same caller; return its id. Raises like `submit`."""
         request = schemas.SubmitJobRequest(job_type=job_type, params=params)
         return (await self.submit(tracing.current().caller, request)).id
 
     async def retry(self, caller: Caller, job_id: str) -> schemas.JobStatus:
-        """Retry a job, as `Jobs.retry`. Raises Overloaded too, at the limit of jobs."""
+        """Retry a job. Raises Overloaded at the limit of jobs, and like `Jobs.retry`."""
         with self._limiter.noting(caller):
             return await self._jobs.retry(caller, job_id, self._limiter.of_jobs(caller))
 
     async def new(self, caller: Caller, job_type: str, params: dict[str, Any], priority: int) -> NewJob:
-        """A valid job, not submitted yet. Raises InvalidRequest, InsufficientStorage if there is no room for its params."""
+        """Make a valid job without submitting it. Raises InvalidRequest, and InsufficientStorage if its
+        params do not fit."""
         check = partial(registry.checked, job_type, params, self._services)
-        large = json_writing.is_large(params)  # it would hold up the loop
+        large = json_writing.is_large(params)  # checking it would block the event loop
         kind, valid = await threads.processor(check) if large else check()
         if self._disk is not None:
             self._disk.require(SMALL + 2 * len(valid))

@@ -1,4 +1,5 @@
-"""The tables of jobs. Large values are kept apart from changing ones, because SQLite rewrites the whole of a row."""
+"""The tables of jobs. Large values have tables of their own, because SQLite rewrites the whole row with each
+change."""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ jobs = Table(
     Column("total", Integer, nullable=False, default=0),
     Column("stage", String(64), nullable=False, default=""),
     Column("reached", Integer, nullable=False, default=0),  # the highest `done` of any attempt
-    Column("rate", Float),  # a second
+    Column("rate", Float),  # per second
     Column("checkpoint", Text),
     Column("version", Integer, nullable=False, default=1),  # grows with each change that a watcher may see
     # Outcome
@@ -74,7 +75,7 @@ jobs = Table(
         "owner",
         "idempotency_key",
         unique=True,
-        sqlite_where=text("idempotency_key IS NOT NULL"),  # most have none
+        sqlite_where=text("idempotency_key IS NOT NULL"),  # most jobs have none
         postgresql_where=text("idempotency_key IS NOT NULL"),
     ),
 )

@@ -26,7 +26,7 @@ class _Watched:
 
 
 class Watching:
-    """Made and used on the core's event loop."""
+    """The jobs that are watched in this process. Used on the core's event loop."""
 
     def __init__(self, database: Database, keep_days: float, vitals: Vitals) -> None:
         self._database = database

@@ -72,7 +72,7 @@ def check(url: str, secret: bytes | None, private: bool) -> None:
 
 
 def signed(secret: bytes, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The signed headers of a request."""
+    """The headers of a request, with its signature."""
     content = f"{message_id}.{timestamp}.".encode() + body
     signature = base64.b64encode(hmac.new(secret, content, hashlib.sha256).digest()).decode()
     return {
@@ -84,7 +84,7 @@ def signed(secret: bytes, message_id: str, timestamp: int, body: bytes) -> dict[
 
 
 def key(secret: str) -> bytes:
-    """The bytes of a secret; one that begins with whsec_ is base64."""
+    """The bytes of a secret; if it begins with whsec_, the rest is base64."""
     if not secret.startswith("whsec_"):
         return secret.encode()
     try:
@@ -235,7 +235,7 @@ def _due(connection: Connection, owners: list[str], hosts: list[str]) -> list[De
 
 
 def _take(connection: Connection, chosen: Sequence[Delivery]) -> set[int]:
-    """Claim deliveries for this process, until they should have ended; returns the numbers it got."""
+    """Claim deliveries for this process for as long as they may take; return the numbers of those that it got."""
     moment = now()
     taken = connection.execute(
         update(table)

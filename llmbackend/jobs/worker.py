@@ -1,4 +1,4 @@
-"""The worker loop: claims and recovers jobs, on the core's event loop; runner.py runs them."""
+"""The worker loop: claims jobs and recovers lost ones. runner.py runs them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _Result = TypeVar("_Result")
 TICK = 0.5
 """Seconds between polls of the ledger, for lost wake-ups, jobs that are due, and cancelled or lost attempts."""
 EXPIRE_SECONDS = 600
-"""Seconds between removals of expired results and old jobs."""
+"""Seconds between two removals of expired results and old jobs."""
 
 
 class State(Enum):
@@ -47,7 +47,7 @@ class State(Enum):
 
 
 class Worker:
-    """Made, used and closed on the core's event loop."""
+    """Claims jobs as long as slots are free, and polls the ledger. Used and closed on the core's event loop."""
 
     def __init__(
         self,
@@ -62,9 +62,10 @@ class Worker:
         disk: Disk | None,
         vitals: Vitals,
     ) -> None:
-        """`limits` are those of schedules' jobs. Results are kept for `keep_days`, ended jobs for `remember_days`.
+        """`limits` returns the limits for jobs of schedules. Results are kept for `keep_days`, ended jobs for
+        `remember_days`.
 
-        `disk` is the ledger's, if that is a file on this machine: while it is full, no job is started.
+        `disk` is the ledger's, if it is a file on this machine: while it is full, no job is started.
         """
         self._database = database
         self._runner = runner
@@ -80,7 +81,7 @@ class Worker:
         self._remember_days = remember_days
         self._delivering: asyncio.Task[None] | None = None
         self.attempts: dict[str, Attempt] = {}
-        """By the job's id."""
+        """The attempts running here, by their jobs' ids."""
         self._at_work: set[asyncio.Task[Any]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._last_turn: dict[str, float] = {}
@@ -125,9 +126,10 @@ class Worker:
         self._jobs_wait.set()
 
     def accept(self, job: NewJob) -> asyncio.Future[tuple[str, int]] | None:
-        """Add and claim a job in one commit; gives its id, as `ledger.add`, and the number of jobs started.
+        """Add and claim a job in one commit; return its id (as `ledger.add` gives it) and the number of jobs
+        started.
 
-        None if the job must wait its turn.
+        Returns None if the job must wait for its turn.
         """
         waits = (
             self._jobs_wait.is_set()
@@ -259,7 +261,7 @@ class Worker:
                 await self._look()
 
     async def _look(self) -> None:
-        """Poll the ledger. Each step is on its own, so that a failing one does not hold up the others."""
+        """Poll the ledger. Steps are independent, so that one that fails does not hold up the others."""
         self._look_for_room()
         write, step = self._database.write, self._vitals.step
         tokens = {attempt.job.token: attempt for attempt in self.attempts.values()}
@@ -272,7 +274,7 @@ class Worker:
                 self._beat = time.monotonic()
         self._reckoned = self._reckoned and moved > -CLOCK_SECONDS
         if not self._reckoned:  # otherwise due times would come as much late as the clock went back
-            with step("moments by a clock that went back"):
+            with step("times after a clock that went back"):
                 await write(reckon_anew)
                 self._reckoned = True
         sight = await self._database.read(_seen, list(tokens), self._capacity_now(), waits=threads.heartbeats)
