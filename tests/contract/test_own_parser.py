@@ -90,7 +90,7 @@ def test_a_collection_whose_parser_is_gone_is_read_and_not_written_to(
     monkeypatch.setattr(plugins, "load", lambda: None)
     with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
         for plan in (False, True):
-            with pytest.raises(Conflict, match=r"'clauses', which is not here.*install") as caught:
+            with pytest.raises(Conflict, match=r"'clauses', which is not installed.*install") as caught:
                 client.rag_ingest(_document(), "contracts", plan=plan)
             assert caught.value.details == {"collection": "contracts", "parser": "clauses"}
         assert client.rag_search("rent", "contracts")[0].text.startswith("§2")

@@ -1,4 +1,4 @@
-"""A collection: searched, read and written to. Its index is opened when it is first used, and may be exchanged."""
+"""A collection: search, read and write its documents. Its index is opened when first used, and may be exchanged."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _Result = TypeVar("_Result")
 _Params = ParamSpec("_Params")
 
 SAMPLE = 8
-"""Chunks that are read to find one whose vector is not all zeros (a text without words has such a vector)."""
+"""Chunks that are read to find one with a vector that is not zero; a text without words has a zero vector."""
 
 
 def _awaited(
     method: Callable[Concatenate[VectorIndex, _Params], _Result],
 ) -> Callable[Concatenate[Collection, _Params], Coroutine[Any, Any, _Result]]:
-    """The index's method as one of its collection, awaited: it runs in a thread."""
+    """Make a VectorIndex method a coroutine method of Collection, which runs it in a thread."""
     name = method.__name__
 
     @wraps(method)
@@ -57,33 +57,33 @@ def _awaited(
 
 
 class Collection(CurrentIndex):
-    """One collection, whichever physical collection it is in, open or not.
+    """One collection, open or not, in whichever physical collection it is now.
 
-    Each method that asks the index raises NotFound if the collection was deleted meanwhile, and BackendError, of which
-    `damaged` is true, if its index is.
+    Every method that uses the index opens it if needed. It raises NotFound if the collection was deleted meanwhile, and
+    BackendError with `damaged` in its details if the index is damaged.
     """
 
     def __init__(
         self, manifest: Manifest, services: CollectionServices, counts: tuple[int, int] | None = None
     ) -> None:
-        """`counts` come from the database, and are valid until something is written."""
+        """`counts` are the numbers of documents and chunks from the database, valid until the next write."""
         super().__init__(manifest, services, counts)
         self.changed: set[str] | None = None
-        """Ids of the documents written since this was set to an empty set."""
+        """Ids of the documents written since a rebuild set this to an empty set; None without a rebuild."""
         self.read_ahead: int | None = None
-        """Of how many chunks the judge has vectors (retrieval/ahead.py)."""
+        """The number of chunks that the judge has read ahead (retrieval/ahead.py)."""
         self._flushing = asyncio.Lock()
         self._writes = 0
         self._accepted: tuple[Manifest, Fingerprint] | None = None
 
     @property
     def chunking(self) -> tuple[int, int]:
-        """Size and overlap of its chunks, in tokens."""
+        """The size and overlap of its chunks, in tokens."""
         return self.manifest.chunk_size, self.manifest.chunk_overlap
 
     @property
     def parser(self) -> OwnParser | None:
-        """The project's own that splits its documents. Raises Conflict if it is not installed (any more)."""
+        """The project's own node parser that splits its documents, or None. Raises Conflict if it is not installed."""
         name = self.manifest.parser
         if name is None:
             return None
@@ -93,13 +93,11 @@ class Collection(CurrentIndex):
 
     @property
     def lacks_parser(self) -> str | None:
-        """Why its documents cannot be split: searching goes on."""
+        """Why its documents cannot be split, or None. It can still be searched."""
         name = self.manifest.parser
         if name is None or name in plugins.NODE_PARSERS:
             return None
-        return (
-            f"collection {self.name!r} is split by the node parser {name!r}, which is not here. {plugins.HOW}"
-        )
+        return f"collection {self.name!r} is split by the node parser {name!r}, which is not installed. {plugins.HOW}"
 
     @property
     def counts(self) -> tuple[int, int] | None:
@@ -118,7 +116,7 @@ class Collection(CurrentIndex):
         conditions: Sequence[Condition] = (),
         weight: float = 1.0,
     ) -> list[Found]:
-        """The best chunks for a query, best first; see `VectorIndex.search`."""
+        """Return the `top_k` best chunks, best first; see `VectorIndex.search`."""
         return await self._call(
             lambda index: index.search(
                 text, vector, mode=mode, top_k=top_k, conditions=conditions, weight=weight
@@ -138,9 +136,7 @@ class Collection(CurrentIndex):
     lacks = _awaited(VectorIndex.lacks)
 
     async def count(self) -> tuple[int, int]:
-        """The numbers of documents and chunks. They are known of a closed collection, too, unless the process was
-        killed.
-        """
+        """Return the numbers of documents and chunks. Opens the index only if they are not known."""
         if self.closed:
             raise missing(self.name)
         if self._counts is not None:
@@ -152,7 +148,7 @@ class Collection(CurrentIndex):
         return counts
 
     async def counted(self) -> tuple[int, int] | None:
-        """As `count`; None where that would open an index in this process, or where it is damaged."""
+        """Return the counts as `count`, or None if that would open an index in this process, or the index is damaged."""
         if self._counts is None and not self.is_open and not self.shared:
             return None
         try:
@@ -165,7 +161,7 @@ class Collection(CurrentIndex):
     # Writing
 
     async def require_room(self, characters: int) -> None:
-        """See `VectorIndex.require_room`: a look at the disk takes less than handing it to a thread."""
+        """Raise InsufficientStorage if chunks with so much text do not fit. Runs on the loop, which is faster than a thread."""
         await self._call(lambda index: index.require_room(characters), lambda index: True)
 
     async def upsert(
@@ -175,11 +171,11 @@ class Collection(CurrentIndex):
         vectors: NDArray[np.float32],
         made_by: Fingerprint | None = None,
     ) -> int:
-        """Store versions of documents in place of older ones; returns how many documents had such.
+        """Store versions of documents in place of older ones; return how many documents were replaced.
 
-        `chunks` are those of all versions; a document's first one, its head, makes its version count and comes last.
-        A failure leaves nothing of them, and a cancelled call ends when all is written. Raises Conflict if another
-        model than `made_by` made the collection's vectors, and Overloaded if its project has stored what it may.
+        `chunks` are the chunks of all versions, each version's head last (see interface.py), and `vectors` has a row for
+        each. After a failure nothing of them is stored; a cancelled call returns when all is written. Raises Conflict if
+        the collection's vectors are by another model than `made_by`, and Overloaded if the project's storage is used up.
         """
         require = await self._storage_limits()
         if require is not None and self._services.measure is not None:
@@ -194,7 +190,7 @@ class Collection(CurrentIndex):
             )
 
     async def delete(self, document_ids: Sequence[str], *, flush: bool = False) -> int:
-        """Remove documents; returns how many there were. A cancelled call ends when all are removed."""
+        """Remove documents; return how many of them existed. A cancelled call returns when all are removed."""
         async with self.writing():
             work = partial(removed, document_ids=document_ids, note=self._note_size)
             deleted = await to_its_end(self._write(document_ids, work))
@@ -204,7 +200,7 @@ class Collection(CurrentIndex):
 
     async def flush(self) -> None:
         """Make everything written so far survive a power cut."""
-        async with self._flushing:  # else a second call would return before the first has ended
+        async with self._flushing:  # so that a second call waits until the first has ended
             if not self._unflushed:
                 return
             self._unflushed = False
@@ -217,10 +213,9 @@ class Collection(CurrentIndex):
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
-        """Held while a batch is written.
+        """Hold this around each write; writers take turns.
 
-        Raises Conflict, before or after, if another process has exchanged it, or is about to: what was written may be
-        lost then.
+        Raises Conflict, before or after the block, if another process exchanges the collection: the write may be lost.
         """
         async with self._writing:
             if self.closed:
@@ -233,7 +228,7 @@ class Collection(CurrentIndex):
                 raise exchanged(self.name)
 
     def note(self, document_ids: Iterable[str]) -> None:
-        """Remember documents that may have been written."""
+        """Note that these documents may have changed, for a rebuild under way."""
         if self.changed is not None:
             self.changed.update(document_ids)
 
@@ -253,27 +248,27 @@ class Collection(CurrentIndex):
             self._writers -= 1
             self._counts, self._unflushed = None, True
 
-    # What it takes
+    # How much it stores
 
     async def _storage_limits(self) -> Require | None:
-        """What keeps whoever calls now from storing more in its project."""
+        """Return the check that the current caller's limits allow a write to the project; None without limits."""
         limits = self._services.limits
         if limits is None:
             return None
         return await limits.of(tracing.current().caller, self.manifest.project)
 
     async def measure(self) -> None:
-        """See to it that the database has how much it has stored."""
+        """Make sure that the database knows how much the collection stores."""
         async with self.writing():
             await self._ready()
             await self._measure()
 
     async def _measure(self) -> None:
-        """While nobody else in this process writes to it."""
+        """Called while `writing` is held."""
         if self._measured:
             return
         known = await threads.database(self._services.manifests.size, self.manifest)
-        # What other processes have written, and not noted yet, is none of our business.
+        # In a shared collection, the counts may differ by what other processes are writing now.
         if known is None or (not self.shared and known.chunks != (await self.count())[1]):
             await self._count_anew()
         self._measured = True
@@ -288,7 +283,7 @@ class Collection(CurrentIndex):
         await threads.database(self._services.manifests.measured, self.manifest, total)
 
     def _note_size(self, require: Require | None, more: Size) -> None:
-        """Blocks."""
+        """Add to the size that the database knows. Raises what `require` raises; blocks."""
         if more != NOTHING:
             self._services.manifests.grow(self.manifest, more, require)
 
@@ -301,7 +296,7 @@ class Collection(CurrentIndex):
     # Models and indexes of metadata fields
 
     async def accept(self, made_by: Fingerprint, *, to_write: bool = False) -> None:
-        """Raise Conflict if the collection's vectors are another model's than these."""
+        """Raise Conflict if another model made the collection's vectors. Before a write, learn the model if unknown."""
         known = self._accepted
         if known is None or known[0] is not self.manifest or known[1] is not made_by:
             await self._require_made_alike(made_by, to_write)
@@ -316,7 +311,7 @@ class Collection(CurrentIndex):
                 raise made_otherwise(manifest, was, made_by)
             if manifest.embedding_model != made_by.model:
                 log.warning(
-                    "the embedding model of collection %r is called %r now, and was %r: its vectors are the same",
+                    "the embedding model of collection %r is now called %r instead of %r: its vectors are the same",
                     *(manifest.called, made_by.model, manifest.embedding_model),
                 )
                 await self._note_model(replace(manifest, embedding_model=made_by.model))
@@ -329,9 +324,7 @@ class Collection(CurrentIndex):
             await self._note_model(replace(manifest, embedding_model=made_by.model, made_by=known))
 
     async def _made_by(self, model: Fingerprint) -> bool:
-        """Whether a stored chunk gets the same vector when it is embedded again; for a collection without a
-        fingerprint.
-        """
+        """Return whether the model gives a stored chunk the vector that it has; for collections without a fingerprint."""
         stored = await self.read(SAMPLE, None)
         for chunk, vector in zip(stored.chunks, stored.vectors, strict=True):
             if vector.any():
@@ -347,7 +340,7 @@ class Collection(CurrentIndex):
             self.manifest = manifest
 
     async def prepare(self, where: Sequence[Condition]) -> None:
-        """Called before a search by a filter: the index is told of fields that are not declared."""
+        """Prepare the index for a search by conditions on fields that are not declared. Call this before the search."""
         declared = self.manifest.indexes
         if others := {name: kind for name, kind in needed(where).items() if name not in declared}:
             await self._call(lambda index: index.prepare(others, declared))
@@ -355,7 +348,7 @@ class Collection(CurrentIndex):
     async def set_indexes(self, changes: Mapping[str, FieldType | None]) -> None:
         """Make, change or (None) remove indexes of metadata fields.
 
-        In Edge they are built in the background: filters find the same without them.
+        Edge builds them in the background; until then, filters find the same without them.
         """
         now = {**self.manifest.indexes, **changes}
         declared = {field: kind for field, kind in now.items() if kind is not None}

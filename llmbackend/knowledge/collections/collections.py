@@ -1,4 +1,4 @@
-"""The collections of a data directory, by name: made, found, described and deleted."""
+"""The collections of a data directory: create, find, describe and delete them by name."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from .written import Written
 log = logging.getLogger(__name__)
 
 COUNTED_AT_ONCE = 8
-"""Collections that are counted at a time for a listing."""
+"""Collections that a listing counts at the same time."""
 
 
 def chunking(chunk_size: int | None, chunk_overlap: int | None) -> tuple[int, int]:
-    """Size and overlap of a new collection's chunks, in tokens; raises InvalidRequest if they cannot be."""
+    """Return the size and overlap of a new collection's chunks, in tokens. Raises InvalidRequest if they do not fit."""
     size = chunk_size or DEFAULT_SIZE
     overlap = min(DEFAULT_OVERLAP, size // 4) if chunk_overlap is None else chunk_overlap
     if overlap >= size:
@@ -50,16 +50,17 @@ def chunking(chunk_size: int | None, chunk_overlap: int | None) -> tuple[int, in
 
 
 def require_few(indexes: Indexes) -> None:
-    """Raises InvalidRequest for more indexes than a collection may have."""
+    """Raise InvalidRequest for more indexes than a collection may have."""
     if (count := len(in_points(indexes))) > INDEX_PLACES:
         raise InvalidRequest(
-            f"indexes: they take {count} places in a chunk, and {INDEX_PLACES} are the most: index what is filtered by only",
+            f"indexes: they take {count} paths in a chunk, and {INDEX_PLACES} are the most: index only fields that filters "
+            "use",
             details={"limit": INDEX_PLACES},
         )
 
 
 class Collections:
-    """All collections of one data directory. Made on the event loop; opens none by itself."""
+    """All collections of one data directory. Must be made on the event loop; opens no index by itself."""
 
     def __init__(
         self,
@@ -90,26 +91,26 @@ class Collections:
         )
         self._limits = limits
         self._measured: set[str] = set()
-        """Projects of which is known how much they have stored."""
+        """Projects whose collections are all measured."""
         counts = self.manifests.counts()
-        # Nobody else changes those of engines that are not shared; for the others, see `learn`.
+        # Other processes change collections only in shared engines; `learn` notices that.
         self._collections = {
             one.qualified: Collection(one, self._services, counts.get(one.id)) for one in self.manifests.all()
         }
         # By name, so that slow work on one collection delays no other.
         self._changing_names: WeakValueDictionary[QualifiedName, asyncio.Lock] = WeakValueDictionary()
         self._registering = asyncio.Lock()
-        """Held while rows and what is known of them change together."""
+        """Held while the rows and `_collections` change together."""
         self._closing: set[asyncio.Task[None]] = set()
         self._filled: Counter[Collection] = Counter()
-        """How many are at work putting something in."""
+        """How many callers are filling each collection."""
         self._made_to_fill: set[Collection] = set()
-        """Those of them into which nothing may have come yet."""
+        """Collections that were made to be filled, and may still be empty."""
 
     # Finding
 
     async def get(self, name: QualifiedName) -> Collection:
-        """The collection of that name, whatever made its vectors; raises NotFound."""
+        """Return the collection of that name, whatever model made its vectors. Raises NotFound."""
         there = self._collections.get(name)
         if there is None or there.closed or not there.is_open:
             await self.learn()
@@ -121,7 +122,7 @@ class Collections:
     async def matching(
         self, name: QualifiedName, chunk_size: int | None, chunk_overlap: int | None
     ) -> Collection:
-        """As `get`; raises Conflict if it was made with another chunking."""
+        """Return a collection as `get`. Raises Conflict if it was made with another chunking."""
         collection = await self.get(name)
         made = collection.manifest
         for what, asked, is_now in (
@@ -130,8 +131,8 @@ class Collections:
         ):
             if asked is not None and asked != is_now:
                 raise Conflict(
-                    f"collection {collection.name!r} was made with {what} {is_now}, not {asked}: leave it out, "
-                    "or delete the collection and ingest anew",
+                    f"collection {collection.name!r} was made with {what} {is_now}, not {asked}: leave {what} out, "
+                    "or delete the collection and ingest its documents again",
                     details={"collection": collection.name, what: is_now},
                 )
         return collection
@@ -140,9 +141,9 @@ class Collections:
     async def filling(
         self, name: QualifiedName, chunk_size: int | None, chunk_overlap: int | None
     ) -> AsyncIterator[Collection]:
-        """As `matching`, for whoever puts something in: made first, if need be.
+        """Yield a collection as `matching`, to be written to in the block; create it if there is none.
 
-        One that was made for this is removed where the block fails and nothing has come into it.
+        If it was created for this, the block fails and it is still empty, it is removed.
         """
         collection = await self._to_fill(name, chunk_size, chunk_overlap)
         self._filled[collection] += 1
@@ -151,7 +152,7 @@ class Collections:
             self._made_to_fill.discard(collection)
         finally:
             self._filled[collection] -= 1
-            if not self._filled[collection]:  # else whoever else fills it will see
+            if not self._filled[collection]:  # else the last one who fills it does this
                 del self._filled[collection]
                 if collection in self._made_to_fill:
                     self._made_to_fill.discard(collection)
@@ -165,7 +166,7 @@ class Collections:
         try:
             return await self.matching(name, chunk_size, chunk_overlap)
         except NotFound:
-            with suppress(Conflict):  # somebody else made it meanwhile
+            with suppress(Conflict):  # somebody else has created it meanwhile
                 made = await self.create(name, chunk_size, chunk_overlap)
                 self._made_to_fill.add(made)
                 return made
@@ -173,8 +174,8 @@ class Collections:
 
     async def _remove_empty(self, collection: Collection) -> None:
         gone = False
-        with suppress(LLMBackendError):  # what is raised is why it was not filled
-            # Nobody, in any process, writes between the count and the deletion.
+        with suppress(LLMBackendError):  # the caller gets the error of the block instead
+            # Nobody, in any process, can write between the count and the deletion.
             async with (
                 self._changing(collection.manifest.qualified),
                 collection.writing(),
@@ -183,12 +184,12 @@ class Collections:
                 if await collection.count() != (0, 0):
                     return
                 await self._forget(collection)
-                gone = collection.closed = True  # which those who wait to write are told
+                gone = collection.closed = True  # those who wait to write get NotFound
         if gone:
             await self._discard(collection)
 
     async def learn(self) -> None:
-        """Learn what other processes on the same database and Qdrant server have made, exchanged and deleted."""
+        """Learn which collections other processes on the same database have created, exchanged and deleted."""
         if self.physical.one_process:
             return
         async with self._registering:
@@ -212,13 +213,13 @@ class Collections:
         return sorted(self._collections)
 
     async def info(self, name: QualifiedName) -> CollectionInfo:
-        """What a collection is made with and holds, and what is wrong with it; raises NotFound."""
+        """Describe a collection: what it is made with, its counts, and its problem, if any. Raises NotFound."""
         return await self._info(await self.get(name))
 
     async def infos(
         self, which: Callable[[QualifiedName], bool], *, counts: bool = True
     ) -> list[CollectionInfo]:
-        """Describe the collections selected by `which`, without opening any. Raises BackendError, as `info`."""
+        """Describe the collections that `which` selects, by name. Raises BackendError as `info` does."""
         found: dict[QualifiedName, CollectionInfo] = {}
         failed: list[BackendError] = []
         at_once = asyncio.Semaphore(COUNTED_AT_ONCE)
@@ -255,7 +256,7 @@ class Collections:
             return _described(collection, None, damaged=lost, problem=error.message)
 
     def lacking_parsers(self) -> list[str]:
-        """What collections lack of a project's own node parsers, and what to do."""
+        """Return a message for each collection whose node parser is not installed."""
         return [lacks for one in self._collections.values() if (lacks := one.lacks_parser)]
 
     # Making and deleting
@@ -269,7 +270,11 @@ class Collections:
         options: Mapping[str, Any] = MappingProxyType({}),
         parser: str | None = None,
     ) -> Collection:
-        """A new, empty collection; raises Conflict if there is one of that name, InvalidRequest for an unknown parser."""
+        """Create an empty collection.
+
+        Raises Conflict if there is one of that name, and InvalidRequest for an unknown parser, a chunking that does not
+        fit, too many indexes, or options without a Qdrant server.
+        """
         if parser is not None:
             plugins.NODE_PARSERS.named(parser)
         size, overlap = chunking(chunk_size, chunk_overlap)
@@ -298,9 +303,9 @@ class Collections:
             return await self._add(manifest, (0, 0), NOTHING)
 
     async def add(self, manifest: Manifest, counts: tuple[int, int], size: Size) -> Collection:
-        """Make a filled physical collection a collection.
+        """Turn a filled physical collection into a collection.
 
-        Raises Conflict if there is one of that name by now, Overloaded if its project may not store so much more.
+        Raises Conflict if there is one of that name by now, and Overloaded if its project may not store so much more.
         """
         async with self._changing(manifest.qualified):
             self.require_free(manifest.qualified)
@@ -317,7 +322,7 @@ class Collections:
         return added
 
     async def storage_limits(self, project: str) -> Require | None:
-        """What keeps whoever calls now from storing more in that project; None if nothing does."""
+        """Return the check that the current caller may store more in that project; None without limits."""
         if self._limits is None:
             return None
         if (require := await self._limits.of(tracing.current().caller, project)) is None:
@@ -326,17 +331,17 @@ class Collections:
         return require
 
     async def require_room(self, manifest: Manifest, more: Size) -> None:
-        """Raises Overloaded if the project of a collection, which is not there yet, may not store so much more."""
+        """Raise Overloaded if a project may not store so much more in a collection that does not exist yet."""
         if (require := await self.storage_limits(manifest.project)) is not None:
             await threads.database(self.manifests.require, manifest, more, require)
 
     async def stored(self, project: str) -> Size:
-        """What a project has stored, vectors included."""
+        """Return how much a project stores, including vectors."""
         await self._measure(project)
         return await threads.database(self.manifests.stored, project)
 
     async def _measure(self, project: str) -> None:
-        """Have what a project has stored be known: collections of earlier versions are counted, once."""
+        """Measure a project's collections of earlier versions, once."""
         if project in self._measured:
             return
         for name in await threads.database(self.manifests.unmeasured, project):
@@ -350,12 +355,12 @@ class Collections:
         self._measured.add(project)
 
     def require_free(self, name: QualifiedName) -> None:
-        """Raises Conflict if there is a collection of that name."""
+        """Raise Conflict if there is a collection of that name."""
         if name in self._collections:
             raise taken(called(name))
 
     async def model(self) -> tuple[int, Fingerprint]:
-        """The dimension of the current model's vectors, and its fingerprint."""
+        """Return the dimension of the current embedding model's vectors, and its fingerprint."""
         sample = await self.embedder.embed(["a text, to learn the dimension"])
         return int(sample.values.shape[1]), sample.made_by or await self.embedder.fingerprint()
 
@@ -371,7 +376,7 @@ class Collections:
         options: Mapping[str, Any] = MappingProxyType({}),
         parser: str | None = None,
     ) -> Manifest:
-        """Of a collection that is not there yet."""
+        """Make a manifest for a new collection, in the default engine."""
         return Manifest(
             project=name.project,
             name=name.name,
@@ -390,14 +395,14 @@ class Collections:
         )
 
     def made_with(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options that a physical collection is made with now, where these were given for the collection."""
+        """Return the engine options for a new physical collection: the settings, and what was given for the collection."""
         set_now = self.physical.default.options
         return {} if set_now is None else {**set_now, **options}
 
     async def set_indexes(
         self, name: QualifiedName, changes: Mapping[str, FieldType | None]
     ) -> CollectionInfo:
-        """Make, change or (None) remove indexes of metadata fields. Raises NotFound, InvalidRequest if they are too many."""
+        """Make, change or (None) remove indexes of metadata fields. Raises NotFound, and InvalidRequest for too many."""
         collection = await self.get(name)
         now: dict[str, FieldType | None] = {**collection.manifest.indexes, **changes}
         require_few({field: kind for field, kind in now.items() if kind is not None})
@@ -405,7 +410,7 @@ class Collections:
         return await self._info(collection)
 
     async def delete(self, name: QualifiedName) -> int | None:
-        """Remove a collection; returns how many documents it had, None if that is not known. Raises NotFound."""
+        """Delete a collection; return how many documents it had, or None if that is not known. Raises NotFound."""
         collection = await self.get(name)
         counts = await collection.counted()
         async with self._changing(name):
@@ -414,7 +419,7 @@ class Collections:
         return None if counts is None else counts[0]
 
     async def _forget(self, collection: Collection) -> None:
-        """Nobody finds it any more. Raises NotFound if somebody else has deleted it."""
+        """Remove a collection from the database and from `_collections`. Raises NotFound if it was deleted already."""
         name = collection.manifest.qualified
         if self._collections.get(name) is not collection:
             raise missing(called(name))
@@ -430,7 +435,7 @@ class Collections:
             await self.physical.drop(collection.manifest)
 
     async def close(self) -> None:
-        for lock in list(self._changing_names.values()):  # what is being made is closed, too
+        for lock in list(self._changing_names.values()):  # so that what is being created is closed, too
             async with lock:
                 pass
         await self._open_indexes.close()
@@ -441,7 +446,7 @@ class Collections:
         await self.physical.close()
 
     async def _close(self, collection: Collection) -> None:
-        """Close a deleted collection, or all at the end; failures are logged."""
+        """Close a collection. A failure is only logged."""
         try:
             await collection.close()
         except BackendError as error:
@@ -449,7 +454,7 @@ class Collections:
 
     @asynccontextmanager
     async def _changing(self, name: QualifiedName) -> AsyncIterator[None]:
-        """Held while a collection of that name is made or deleted."""
+        """Hold this while creating or deleting a collection of that name."""
         lock = self._changing_names.get(name)
         if lock is None:
             lock = self._changing_names[name] = asyncio.Lock()

@@ -1,5 +1,5 @@
-"""The index of the physical collection that a collection is in: opened when it is first used, called in threads, set
-aside where it is damaged, exchanged for another, and closed."""
+"""A collection's current index: opens it when first used, calls it in threads, sets it aside if it is damaged, exchanges
+it for another, and closes it."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _Result = TypeVar("_Result")
 GRAPH = "indexed"
 
 THREADS_EACH = 16
-"""Engine threads that one collection may use: if its calls hang, the others still have threads."""
+"""Most engine threads that one collection uses, so that others have threads if its calls hang."""
 
 TRIED_AGAIN = 60.0
-"""Seconds until a damaged collection is opened again: it may have been restored."""
+"""Seconds until opening a damaged collection is tried again: its folder may have been restored."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class CollectionServices:
     """Seconds that one call of a project's own parser may take."""
     limits: StorageLimits | None = None
     measure: Callable[[str], Awaitable[None]] | None = None
-    """Have what a project has stored be known."""
+    """Makes sure that the database knows how much a project stores."""
 
 
 class _Rebuilding:
@@ -68,13 +68,15 @@ class _Rebuilding:
 
 @dataclass
 class _Damage:
-    """Why a collection is set aside, and until when (`time.monotonic`) it is not opened again."""
+    """Why a collection is set aside, and when (`time.monotonic`) opening it is tried again."""
 
     until: float
     error: BackendError
 
 
 class CurrentIndex:
+    """The base class of Collection, with everything about opening, calling, exchanging and closing its index."""
+
     def __init__(
         self, manifest: Manifest, services: CollectionServices, counts: tuple[int, int] | None
     ) -> None:
@@ -85,16 +87,16 @@ class CurrentIndex:
         self._index: VectorIndex | None = None
         self._opening: asyncio.Task[None] | None = None
         self._preparing = CancelScope()
-        """Around what opening may be spared by whoever closes or deletes it."""
+        """Around the preparation of an opening, which closing and deleting cancel."""
         self._retired: set[asyncio.Task[None]] = set()
         """Tasks that close damaged indexes."""
         self._damage: _Damage | None = None
         self._stale = self._frozen = False
-        """Whether another process has exchanged or deleted it, and whether one is about to."""
+        """`_stale`: another process has exchanged or deleted it; `_frozen`: one is about to exchange it."""
         self._exchanges = 0
         self._counts, self._counts_kept = counts, counts is not None
         self._measured = False
-        """Whether what the database has of its size is right."""
+        """Whether the size in the database is known to be right."""
         self._unflushed = False
         self._writers = 0
         self._changing = asyncio.Lock()
@@ -128,14 +130,17 @@ class CurrentIndex:
         work: Callable[[VectorIndex], _Result],
         at_once: Callable[[VectorIndex], bool] = lambda index: False,
     ) -> _Result:
-        """`work(index)`, in a thread, or `at_once`; again with the new index where another process has exchanged it."""
+        """Return `work(index)`, run in a thread, or on the loop if `at_once(index)`.
+
+        If another process has exchanged the collection, `work` runs again with the new index.
+        """
         while True:
             index = await self._ready()
             try:
                 if not at_once(index):
                     return await self._in_thread(index, work)
                 with panics.caught():  # as the threads do
-                    return work(index)  # nothing closes it meanwhile: closing begins on this loop
+                    return work(index)  # nothing can close it meanwhile, since closing begins on this loop
             except BackendError as error:
                 if damaged(error):
                     raise self._set_aside(index, error) from error
@@ -146,14 +151,14 @@ class CurrentIndex:
                     raise
 
     async def _ready(self) -> VectorIndex:
-        """The index as it is now, opened if need be."""
+        """Return the current index, opened if needed."""
         if self._stale:
             await self.refresh()
         while (index := self._index) is None:
             if self.closed:
                 raise missing(self.name)
             if self._opening is None:
-                # In a task, so that opening goes on for others if the first caller is cancelled.
+                # In a task, so that opening continues for others if the first caller is cancelled.
                 self._opening = asyncio.create_task(self._open())
                 self._opening.add_done_callback(_looked_at)
             await asyncio.shield(self._opening)
@@ -168,7 +173,7 @@ class CurrentIndex:
             async with self._changing:
                 if self.closed:
                     raise missing(self.name)
-                # Finding out that it is damaged may take long.
+                # Finding damage may take long, so it is not repeated at once.
                 if self._damage is not None and time.monotonic() < self._damage.until:
                     raise _again(self._damage.error)
                 if self._retired:
@@ -216,7 +221,7 @@ class CurrentIndex:
                 return await index.threads(run)
         finally:
             given_up = True
-            if through or not begun:  # else the call was cancelled, and its thread goes on
+            if through or not begun:  # else the call was cancelled, and its thread is still running
                 self._end(ended)
 
     def _end(self, ended: asyncio.Future[None]) -> None:
@@ -225,12 +230,12 @@ class CurrentIndex:
             ended.set_result(None)
 
     async def _idle(self) -> None:
-        """Wait for the calls that are running now."""
+        """Wait until the calls that are running now have ended."""
         if self._at_work:
             await asyncio.wait(set(self._at_work))
 
     def _set_aside(self, index: VectorIndex, error: BackendError) -> BackendError:
-        """Put a damaged index aside; it is opened again after a while."""
+        """Close a damaged index, to be opened again after TRIED_AGAIN; return the error to raise."""
         if self._index is not index:
             return _again(self._damage.error) if self._damage is not None else error
         self._index = None
@@ -249,8 +254,8 @@ class CurrentIndex:
         name = self.name
         told = BackendError(
             f"collection {name!r} is damaged ({error}): delete it by delete_collection({name!r}) and ingest or import "
-            f"it again, or put the folder of {self.manifest.physical_collection.id} back from a backup; it is tried "
-            f"again in {TRIED_AGAIN:.0f} s",
+            f"it again, or restore the folder of {self.manifest.physical_collection.id} from a backup; opening it is "
+            f"tried again in {TRIED_AGAIN:.0f} s",
             details={**error.details, "collection": name, "damaged": True},
         )
         self._damage = _Damage(time.monotonic() + TRIED_AGAIN, told)
@@ -259,7 +264,7 @@ class CurrentIndex:
         return _again(told)
 
     async def release(self) -> None:
-        """Close the index, if nobody uses it; it is opened again when somebody does."""
+        """Close the index if nobody uses it. The next use opens it again."""
         if self.in_use or self._index is None:
             return
         async with self._changing:
@@ -270,7 +275,7 @@ class CurrentIndex:
                 log.warning("closing collection %r failed: %s", self.name, error)
 
     async def _close(self, index: VectorIndex) -> None:
-        """The counts are kept, so that counting does not open it again."""
+        """Close the index, and store its counts, so that counting does not open it again."""
         self._services.open.closed(self)
         counts: tuple[int, int] | None = None
         try:
@@ -284,11 +289,11 @@ class CurrentIndex:
             self._counts_kept = True
 
     def give_up_opening(self) -> None:
-        """Whoever waits for it to be opened is told that there is no such collection, if that would take longer."""
+        """Stop preparing an opening, because the collection is being closed or deleted; its callers get NotFound."""
         self._preparing.cancel()
 
     async def close(self) -> None:
-        """Stop what is going on, and close the index for good."""
+        """Stop a rebuild, wait for running calls, and close the index for good."""
         self.give_up_opening()
         if self._rebuilding is not None:
             await self._rebuilding.end()
@@ -296,7 +301,7 @@ class CurrentIndex:
             self.closed = True
             async with self._changing:
                 index, self._index = self._index, None
-                await self._idle()  # who still reads
+                await self._idle()  # for running reads
                 if index is not None:
                     await self._close(index)
                 if self._retired:
@@ -305,8 +310,8 @@ class CurrentIndex:
     # Exchange of the physical collection
 
     def told(self, now: Manifest) -> None:
-        """Take note of the database's manifest; if another process has exchanged the collection, it is opened anew
-        when used next.
+        """Take note of the manifest in the database. If another process has exchanged the collection, the next use opens
+        the new index.
         """
         if now.physical_collection == self.manifest.physical_collection:
             self.manifest = now
@@ -314,9 +319,9 @@ class CurrentIndex:
             self._stale = True
 
     async def refresh(self) -> None:
-        """Look whether another process has exchanged or deleted it; open what has taken its place.
+        """Check whether another process has exchanged or deleted the collection, and if exchanged, open the new index.
 
-        Raises NotFound if it was deleted, and Conflict if another model made its vectors now.
+        Raises NotFound if it was deleted, and Conflict if its vectors are now by another model.
         """
         async with self._changing:
             was, before = self.manifest, self._index
@@ -339,9 +344,9 @@ class CurrentIndex:
                 raise exchanged(was.called)
 
     async def exchange(self, new: Manifest, index: VectorIndex) -> None:
-        """Put another physical collection in the place of its own, while `writing` is held; the old one goes.
+        """Replace the physical collection by another, open one, and remove the old one. Call this with `writing` held.
 
-        Raises Conflict if another process was faster.
+        Raises Conflict if another process has exchanged or deleted the collection first.
         """
         with CancelScope(shield=True):
             async with self._changing:
@@ -363,15 +368,15 @@ class CurrentIndex:
 
     @asynccontextmanager
     async def settled(self) -> AsyncIterator[None]:
-        """Its index is neither opened, closed nor exchanged meanwhile: the manifest is what the database has."""
+        """Keep the index from being opened, closed or exchanged in the block; the manifest is the one in the database."""
         async with self._changing:
             yield
 
     @asynccontextmanager
     async def frozen(self) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-        """Other processes do not write to it meanwhile, as long as what this gives is called now and then.
+        """Keep other processes from writing in the block. It must await the yielded function at least every FREEZE seconds.
 
-        Raises Conflict if one of them was faster.
+        Raises Conflict if another process has frozen, exchanged or deleted the collection first.
         """
         manifest, manifests = self.manifest, self._services.manifests
         if not self.shared:
@@ -386,10 +391,10 @@ class CurrentIndex:
 
     @asynccontextmanager
     async def rebuilding(self, what: str) -> AsyncIterator[None]:
-        """Held while a new physical collection is made to take the place of this one's.
+        """Hold this while making a new physical collection for this collection.
 
-        Building the graph gives way to a rebuild that a caller asked for. Raises Conflict if another rebuild is under
-        way, or if this one is stopped by a deletion.
+        A rebuild that a caller asked for stops the building of a graph. Raises Conflict if another rebuild is under way,
+        or if this one is stopped because the collection is closed or deleted.
         """
         if self._rebuilding is not None and self._rebuilding.what == GRAPH != what:
             await self._rebuilding.end()
@@ -413,11 +418,11 @@ class CurrentIndex:
 
 
 def _again(error: BackendError) -> BackendError:
-    """A copy, since each caller gets an exception object of its own."""
+    """Return a copy, because each caller needs its own exception object."""
     return BackendError(error.message, details=dict(error.details))
 
 
 def _looked_at(task: asyncio.Task[Any]) -> None:
-    """Mark the exception as seen: the callers may all have been cancelled."""
+    """Mark a task's exception as retrieved, in case all callers were cancelled."""
     if not task.cancelled():
         task.exception()

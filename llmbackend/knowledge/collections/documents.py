@@ -1,4 +1,4 @@
-"""A collection's documents, put together again from their chunks, or selected by a filter."""
+"""Puts a document's text together again from its chunks, and selects documents by a filter."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PAGE = 1000
 """Chunks that are read at a time."""
 
 LONGEST_TOKEN = 16
-"""Characters a token, at most, in ordinary text."""
+"""Most characters of a token in ordinary text."""
 
 MOST_TOKENS = 8192
-"""Of a sentence, which is not cut then: more than an overlap has."""
+"""A sentence of up to so many tokens is not cut when tokens are counted: more than any overlap has."""
 
 BETWEEN = "\n\n"
 ENDS = "\n,.;:!?。？！)\"'"
@@ -30,15 +30,15 @@ ENDS = "\n,.;:!?。？！)\"'"
 
 
 async def stored(collection: Collection, document_id: str) -> StoredDocument:
-    """A document as it is stored; raises NotFound.
+    """Return a document as it is stored. Raises NotFound.
 
-    Its text is put together from its chunks. Where these share nothing, an empty line stands between them, whatever white
-    space the document had there.
+    Its text is put together from its chunks, with an empty line between chunks that do not overlap, whatever white space
+    the document had there.
     """
     chunks = {chunk.number: chunk async for chunk in _chunks(collection, ids=[document_id])}
     if not chunks:
         raise NotFound(
-            f"no document {document_id!r} in the collection {collection.name!r}: list_documents tells which there are",
+            f"no document {document_id!r} in the collection {collection.name!r}: list_documents lists them",
             details={"document_id": document_id},
         )
     in_order = [chunks[number] for number in sorted(chunks)]
@@ -51,7 +51,7 @@ async def stored(collection: Collection, document_id: str) -> StoredDocument:
 
 
 async def selected(collection: Collection, filters: Mapping[str, Any]) -> list[str]:
-    """The ids of documents with a chunk that fits; neither texts nor metadata are read."""
+    """Return the ids of documents with a chunk that fits the filters, without reading texts or metadata."""
     where = conditions(dict(filters))
     await collection.prepare(where)
     found: dict[str, None] = {}
@@ -76,9 +76,9 @@ async def _chunks(collection: Collection, ids: Sequence[str]) -> AsyncIterator[C
 
 
 def whole_text(chunks: Sequence[Chunk], overlap: int) -> str:
-    """The chunks of a document, in their order, as one text, with the headings above them as Markdown has them.
+    """Join a document's chunks, given in order, into one text, with Markdown headings.
 
-    `overlap` is how many tokens two chunks may have in common, which are there once.
+    Up to `overlap` tokens that the end of one chunk and the beginning of the next have in common are kept once.
     """
     parts: list[str] = []
     before: Chunk | None = None
@@ -99,9 +99,11 @@ def whole_text(chunks: Sequence[Chunk], overlap: int) -> str:
 
 
 def _shared(before: str, text: str, overlap: int) -> int:
-    """The length of the overlap: whole sentences or phrases that end `before` and begin `text`."""
+    """Return the length of the overlap in characters: whole sentences or phrases that end `before` and begin `text`."""
     text = text[: overlap * LONGEST_TOKEN]
-    borders = [0] * len(text)  # of each beginning, the longest that is its end, too (Knuth, Morris, Pratt)
+    borders = [0] * len(
+        text
+    )  # the longest proper prefix of each prefix that is also its suffix (Knuth, Morris, Pratt)
     length = 0
     for at in range(1, len(text)):
         while length and text[at] != text[length]:
@@ -124,5 +126,5 @@ def _shared(before: str, text: str, overlap: int) -> int:
 
 
 def _tokens(shared: str) -> int:
-    """As the splitter counts them: by sentence, each with the space behind it."""
+    """Count tokens as the splitter does: by sentence, each with a space after it."""
     return sum(len(tokens_of(f"{unit.rstrip(' ')} ")) for unit in units(shared, MOST_TOKENS))

@@ -1,7 +1,4 @@
-"""Graphs for approximate search, built in the background where a collection has grown, and indexes of metadata fields.
-
-One collection after the other.
-"""
+"""Builds graphs for approximate search and indexes of metadata fields, in the background, one collection after the other."""
 
 from __future__ import annotations
 
@@ -18,13 +15,13 @@ from .rebuild import build_indexes
 log = logging.getLogger(__name__)
 
 GROWN = 20_000
-"""Chunks outside the graph that make a rebuild worth while: searching fewer one by one takes a few milliseconds."""
+"""Chunks outside the graph for which a rebuild is worthwhile: searching fewer without it takes a few milliseconds."""
 GROWTH = 0.2
-"""... and their share of those in the graph, so that a large collection is not copied again and again."""
+"""Their least share of the chunks in the graph, so that a large collection is not copied again and again."""
 
 
 class IndexBuilder:
-    """Builds what is due after something was written. Made on the event loop; a Qdrant server does it by itself."""
+    """Builds what is due after a write. Must be made on the event loop. For Edge only: a Qdrant server does this itself."""
 
     def __init__(self, collections: Collections, edge: QdrantEdge, grown: int = GROWN) -> None:
         self._collections = collections
@@ -41,15 +38,13 @@ class IndexBuilder:
                     indexes, graph = await self._due(collection)
                     if indexes or graph:
                         await build_indexes(self._collections, collection, self._edge, graph=graph)
-                except Exception as error:  # deleted or reindexed meanwhile, no room on the disk, …
+                except Exception as error:  # the collection was deleted or reindexed, the disk is full, …
                     log.warning("no index was built for %r: %r", collection.manifest.qualified, error)
 
     async def _due(self, collection: Collection) -> tuple[bool, bool]:
-        """Whether indexes of metadata fields are, and whether the graph is."""
+        """Return whether indexes of metadata fields are due, and whether the graph is."""
         manifest = collection.manifest
-        if (
-            manifest.engine != self._edge.name or not collection.is_open
-        ):  # it is looked at again when it is opened again
+        if manifest.engine != self._edge.name or not collection.is_open:  # opening it queues it again
             return False, False
         _, chunks = await collection.count()
         grown = chunks - manifest.indexed >= max(self._grown, GROWTH * manifest.indexed)

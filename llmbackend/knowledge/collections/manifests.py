@@ -1,4 +1,4 @@
-"""What collections are made with, and which physical collection each is in: rows of the SQL database."""
+"""Manifests: rows of the SQL database that tell what each collection is made with and which physical collection it is in."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ table = Table(
     Column("stored_chunks", BigInteger),
     Column("stored_bytes", BigInteger),
 )
-"""`documents` and `chunks` are null while a collection may be written to, and after a kill: then its index is counted.
+"""`documents` and `chunks` are null while a collection may be written to, and after a kill; then its index is counted.
 
-`stored_chunks` and `stored_bytes` (stored.py) are null in collections of earlier versions, until they are measured.
+`stored_chunks` and `stored_bytes` (quota.py) are null in collections of earlier versions, until they are measured.
 """
 
 orphans = Table(
@@ -85,39 +85,39 @@ orphans = Table(
     Column("holder", String(64), nullable=False, server_default=""),
     Column("job", String(36), nullable=False, server_default=""),
 )
-"""Physical collections that no manifest names, unfinished or replaced and not removed yet.
+"""Physical collections that no manifest names: unfinished, or replaced and not removed yet.
 
-`holder` has to remove them, or whoever finds that the `job` which would go on with one has ended.
+The process `holder` removes them. One of a `job` is kept until that job has ended, and then removed by any process.
 """
 
 models = Table(
     "embedding_models",
     metadata,
     Column("id", String(64), primary_key=True),
-    Column("dimension", Integer, nullable=False),  # 0 for those in this process, which are known by a hash
+    Column("dimension", Integer, nullable=False),  # 0 for embedded models, which are identified by a hash
     Column("fingerprint", Text, nullable=False),
 )
-"""Fingerprints of embedding models, each once, whatever names the model goes by."""
+"""Fingerprints of embedding models, each once, by whatever names the model is called."""
 
 FREEZE = 60.0
-"""Seconds that a freeze lasts, if the process that exchanges the collection is killed."""
+"""Seconds after which a freeze ends if the process that exchanges the collection is killed."""
 CLOCK_SECONDS = 5.0
-"""How far the clocks of two processes may be apart."""
+"""Seconds that the clocks of two processes may differ."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a collection was made with; a reindex changes the models, and what follows from them.
+    """What a collection is made with. A reindex changes the models and what depends on them.
 
-    `id` stays for the collection's life. `physical` is what it is called in its `engine`, and changes when it is
-    rebuilt; by then `indexed` chunks were in the graph for approximate search. `indexes` are those of metadata fields.
-    `made_by` is the fingerprint of the embedding model (`embedding_models`), whatever that is called; earlier versions
-    kept the name alone.
+    `id` never changes. `physical` is the id of its physical collection in `engine`, and changes with each rebuild
+    (None: it is `id`). `indexed` is the number of chunks in the graph for approximate search. `indexes` are those of
+    metadata fields. `made_by` is the id of the embedding model's fingerprint (table `embedding_models`); collections of
+    earlier versions have only the model's name.
     """
 
     project: str
     name: str
-    """The project's own for it."""
+    """Its name within the project."""
     id: str
     embedding_model: str
     dimension: int
@@ -130,12 +130,12 @@ class Manifest:
     indexed: int = 0
     indexes: dict[str, FieldType] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
-    """Engine options that were given when it was created."""
+    """Engine options that the caller gave when creating it."""
     made_with: dict[str, Any] = field(default_factory=dict)
-    """Engine options that its physical collection was made with: those given, and the settings of that time."""
+    """Engine options of its physical collection: those given, and the settings when that was made."""
     made_by: str | None = None
     parser: str | None = None
-    """A project's own node parser, which splits its documents in place of ours."""
+    """The project's own node parser that splits its documents; None for ours."""
 
     @property
     def qualified(self) -> QualifiedName:
@@ -155,7 +155,7 @@ class Manifest:
 
     @property
     def public(self) -> dict[str, Any]:
-        """What callers are told: all except where it is stored."""
+        """What callers see: everything except where it is stored."""
         shown = {name: getattr(self, name) for name in _PUBLIC}
         return {**shown, "name": self.called, "engine": self.made_with}
 
@@ -169,31 +169,31 @@ _SHOWN = [table.c[one.name] for one in fields(Manifest)]
 
 
 def _is(manifest: Manifest) -> ColumnElement[bool]:
-    """The collection, if it still is in that physical one."""
+    """Return a condition for the collection's row, if it still is in the manifest's physical collection."""
     return (table.c.id == manifest.id) & (
         func.coalesce(table.c.physical, table.c.id) == manifest.physical_collection.id
     )
 
 
 def _frozen(moment: float) -> ColumnElement[bool]:
-    """Whether it is frozen now. A freeze longer than there can be means that a clock was set back: it does not count."""
+    """Return a condition that a collection is frozen now. A freeze too far ahead is ignored: a clock was set back."""
     return table.c.frozen.between(moment, moment + FREEZE + CLOCK_SECONDS)
 
 
 def called(name: QualifiedName) -> str:
-    """Its name as the current caller writes it."""
+    """Return a collection's name as the current caller writes it."""
     return name.shown_to(tracing.current().caller)
 
 
 def exchanged(name: str) -> Conflict:
     return Conflict(
-        f"collection {name!r} was deleted, or embedded anew, by another process meanwhile: try again",
+        f"collection {name!r} was deleted or reindexed by another process meanwhile: try again",
         details={"collection": name},
     )
 
 
 def made_otherwise(manifest: Manifest, was: Fingerprint | None, now: Fingerprint) -> Conflict:
-    """The error for vectors that may not be compared with a collection's."""
+    """Return the error for a model whose vectors cannot be compared with the collection's."""
     name, made_with = manifest.called, manifest.embedding_model
     if was is not None and was.same_vectors(now):
         what = (
@@ -202,11 +202,13 @@ def made_otherwise(manifest: Manifest, was: Fingerprint | None, now: Fingerprint
         )
     elif made_with == now.model:
         what = (
-            f"was embedded by {made_with!r}, and the model now, which is called {now.model!r} as well, makes other "
-            "vectors: serve that model again"
+            f"was embedded by {made_with!r}, and the model now, also called {now.model!r}, makes other vectors: serve "
+            "the former model again"
         )
     else:
-        what = f"was embedded by {made_with!r} and the model now is {now.model!r}: set that model again"
+        what = (
+            f"was embedded by {made_with!r}, and the model now is {now.model!r}: set the former model again"
+        )
     return Conflict(
         f"collection {name!r} {what}, or embed its texts anew by reindex_collection({name!r}); until then, "
         'mode="sparse" searches it by words',
@@ -220,10 +222,10 @@ def taken(name: str) -> Conflict:
 
 
 class Manifests:
-    """The rows. Each method is one transaction, and blocks."""
+    """Reads and writes the rows. Each method blocks and is one transaction."""
 
     def __init__(self, engine: Engine, holder: str) -> None:
-        """`holder` is this process among those that share the database, the same after a restart."""
+        """`holder` names this process among those that share the database, and stays the same after a restart."""
         self._engine = engine
         self._holder = holder
 
@@ -232,7 +234,7 @@ class Manifests:
             return [Manifest(**row) for row in connection.execute(select(*_SHOWN)).mappings()]
 
     def find(self, name: QualifiedName) -> tuple[Manifest | None, bool]:
-        """A collection's manifest as it is now, if there is one, and whether it takes no writes."""
+        """Return a collection's current manifest (None if there is none), and whether the collection is frozen."""
         query = select(*_SHOWN, _frozen(time.time()).label("frozen")).where(
             table.c.project == name.project, table.c.name == name.name
         )
@@ -245,8 +247,10 @@ class Manifests:
         return Manifest(**columns), bool(frozen)
 
     def freeze(self, manifest: Manifest, *, longer: bool = False) -> None:
-        """Keep other processes from writing to it for a while, or for longer; raises Conflict if the freeze has run
-        out."""
+        """Keep other processes from writing for FREEZE seconds, or extend a freeze by that (`longer`).
+
+        Raises Conflict if it is frozen already, or with `longer`, not any more, or if it was exchanged or deleted.
+        """
         moment = time.time()
         which = _is(manifest) & (_frozen(moment) if longer else ~_frozen(moment))
         with transaction(self._engine) as connection:
@@ -259,19 +263,19 @@ class Manifests:
             connection.execute(update(table).where(_is(manifest)).values(frozen=0.0))
 
     def orphans(self) -> list[tuple[str, str]]:
-        """This process's physical collections to remove, and the engine of each."""
+        """Return `(physical id, engine)` of each orphan that this process has to remove."""
         with self._engine.connect() as connection:
             mine = select(orphans).where(orphans.c.holder.in_(["", self._holder]), orphans.c.job == "")
             return [(row.physical, row.engine) for row in connection.execute(mine)]
 
     def left_by_jobs(self) -> list[tuple[str, str, str]]:
-        """Physical collections that a job will go on with, unless it has ended; their engines, and the jobs' ids."""
+        """Return `(physical id, engine, job id)` of each orphan that a job keeps for its next attempt."""
         with self._engine.connect() as connection:
             left = connection.execute(select(orphans).where(orphans.c.job != ""))
             return [(row.physical, row.engine, row.job) for row in left]
 
     def begin(self, physical_id: str, engine: str, job: str = "") -> None:
-        """Note an orphan before its physical collection is made."""
+        """Note an orphan, before its physical collection is made."""
         with transaction(self._engine) as connection:
             connection.execute(self._as_orphan(physical_id, engine, job))
 
@@ -281,7 +285,7 @@ class Manifests:
             connection.execute(delete(orphans).where(orphans.c.physical == physical_id))
 
     def counts(self) -> dict[str, tuple[int, int]]:
-        """The numbers of documents and chunks of closed collections, by id."""
+        """Return the numbers of documents and chunks of closed collections, by collection id."""
         closed = select(table.c.id, table.c.documents, table.c.chunks).where(table.c.documents.is_not(None))
         with self._engine.connect() as connection:
             return {row.id: (row.documents, row.chunks) for row in connection.execute(closed)}
@@ -299,9 +303,9 @@ class Manifests:
         size: Size | None = None,
         require: Require | None = None,
     ) -> None:
-        """A new collection, whose physical one was begun, and what it holds.
+        """Insert a collection, with what it contains; its physical collection, so far an orphan, is one no more.
 
-        Raises Conflict if another process was faster, and what `require` raises.
+        Raises Conflict if another process has made a collection of that name first, and what `require` raises.
         """
         documents, chunks = counts or (None, None)
         try:
@@ -319,7 +323,7 @@ class Manifests:
     # What projects have stored
 
     def size(self, manifest: Manifest) -> Size | None:
-        """As it is known; None for a collection that was not measured yet."""
+        """Return the collection's stored size; None if it was not measured yet."""
         query = select(table.c.stored_chunks, table.c.stored_bytes).where(table.c.id == manifest.id)
         with self._engine.connect() as connection:
             row = connection.execute(query).first()
@@ -335,24 +339,26 @@ class Manifests:
             connection.execute(update(table).where(table.c.id == manifest.id).values(_columns(size)))
 
     def grow(self, manifest: Manifest, more: Size, require: Require | None = None) -> None:
-        """Note that a collection has so much more, or less; raises what `require` raises."""
+        """Add to a collection's size (or subtract: `more` may be negative). Raises what `require` raises."""
         with transaction(self._engine, durable=False) as connection:
             if require is not None:
                 self._require(connection, manifest, more, require)
             connection.execute(_GROW, {"id": manifest.id, "chunks": more.chunks, "bytes": more.bytes})
 
     def stored(self, project: str) -> Size:
-        """What a project has, vectors included, as far as it is measured."""
+        """Return how much a project stores, including vectors, as far as its collections are measured."""
         with self._engine.connect() as connection:
             return self._stored(connection, project)
 
     def require(self, manifest: Manifest, more: Size, require: Require) -> None:
-        """Raises what `require` raises of so much more."""
+        """Call `require` with what the project stores and so much more; raises what that raises."""
         with self._engine.connect() as connection:
             self._require(connection, manifest, more, require)
 
     def _require(self, connection: Connection, manifest: Manifest, more: Size, require: Require) -> None:
-        if connection.dialect.name == "postgresql":  # one stores at a time, or the limit could be passed
+        if (
+            connection.dialect.name == "postgresql"
+        ):  # one write at a time, or together they could pass the limit
             lock = func.pg_advisory_xact_lock(func.hashtextextended(f"stored by {manifest.project}", 0))
             connection.execute(select(lock))
         vectors = more.chunks * DIMENSION * manifest.dimension
@@ -368,7 +374,7 @@ class Manifests:
     # Models
 
     def model_id(self, made_by: Fingerprint) -> str:
-        """The id of a model's fingerprint, which is kept if it is new."""
+        """Return the id of a model's fingerprint, and store it if it is new."""
         dimension = 0 if made_by.vectors is None else made_by.vectors.shape[1]
         with self._engine.connect() as connection:
             for row in connection.execute(select(models).where(models.c.dimension == dimension)):
@@ -394,9 +400,9 @@ class Manifests:
             connection.execute(update(table).where(_is(manifest)).values(values))
 
     def swap(self, old: Manifest, new: Manifest, *, frozen: bool) -> None:
-        """Another physical collection, which was begun, in place of the old one, which is an orphan from now on.
+        """Replace a collection's physical collection by another, so far an orphan; the old one becomes an orphan.
 
-        Raises Conflict if another process was faster, or if it has to be `frozen` and is not any more.
+        Raises Conflict if another process was faster, or with `frozen`, if the collection is not frozen any more.
         """
         still = _is(old) & _frozen(time.time()) if frozen else _is(old)
         with transaction(self._engine) as connection:
@@ -408,9 +414,9 @@ class Manifests:
             connection.execute(self._as_orphan(old.physical_collection.id, old.engine))
 
     def index(self, manifest: Manifest, changes: Mapping[str, FieldType | None]) -> dict[str, FieldType]:
-        """Note changed indexes of metadata fields, None for one that goes; returns all there are now.
+        """Store changed indexes of metadata fields (None removes one); return all indexes after the change.
 
-        Raises Conflict if another process was faster.
+        Raises Conflict if the collection was deleted.
         """
         mine = table.c.id == manifest.id
         with transaction(self._engine) as connection:
@@ -423,7 +429,7 @@ class Manifests:
         return all_now
 
     def delete(self, manifest: Manifest) -> None:
-        """A collection is deleted; its physical one is an orphan now. Raises Conflict if another process was faster."""
+        """Delete a collection; its physical collection becomes an orphan. Raises Conflict if another process was faster."""
         with transaction(self._engine) as connection:
             if connection.execute(delete(table).where(_is(manifest))).rowcount != 1:
                 raise exchanged(manifest.called)
@@ -434,7 +440,7 @@ class Manifests:
         return insert(orphans).values(physical=physical_id, engine=engine, holder=self._holder, job=job)
 
 
-# Each write of a batch comes here: as SQL, it takes a third of what putting it together does.
+# Every write of a batch runs this: as text, it takes a third of the time that SQLAlchemy takes to build it.
 _GROW = text(
     "UPDATE collections SET "
     "stored_chunks = CASE WHEN stored_chunks + :chunks < 0 THEN 0 ELSE stored_chunks + :chunks END, "
@@ -447,5 +453,5 @@ def _columns(size: Size | None) -> dict[str, Any]:
 
 
 def moved(manifest: Manifest, engine: str, **changes: Any) -> Manifest:
-    """The manifest with a new physical collection in that engine."""
+    """Return the manifest with a new physical collection id in that engine, and other changes."""
     return replace(manifest, physical=str(uuid.uuid4()), engine=engine, **changes)

@@ -1,4 +1,4 @@
-"""Which collections have their index open: the most recently used ones, up to a limit."""
+"""Limits how many indexes are open: closes the least recently used ones, and idle ones."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from typing import Protocol
 from anyio import CancelScope
 
 TICK = 1.0
-"""Seconds between two searches for idle indexes."""
+"""Seconds between two looks for idle indexes."""
 
 PAUSE = 0.05
-"""Seconds between two searches while too many are open, all in use."""
+"""Seconds between two looks while too many indexes are open and in use."""
 
 WORTH = 100
-"""An index stays open at least so many times as long as opening it took."""
+"""An idle index stays open for at least so many times the seconds that opening it took."""
 
 
 class Openable(Protocol):
     opening_seconds: float
-    """How long opening it took."""
+    """Seconds that opening it took."""
 
     @property
     def in_use(self) -> bool: ...
 
     async def release(self) -> None:
-        """Close the index, unless it is in use by now."""
+        """Close the index, unless it is in use again."""
 
 
 class OpenIndexes:
-    """Closes the least recently used indexes beyond `most`, and idle ones. Made on the loop. Indexes in use stay
-    open, so there may be more than `most` for a while.
+    """Closes the least recently used indexes beyond `most`, and those idle for `idle_seconds`.
+
+    Indexes in use stay open, so there may be more than `most` for a while. Must be made on the event loop.
     """
 
     def __init__(self, most: int, idle_seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""A collection's documents and chunks, a page at a time, as they are told to callers."""
+"""Pages of a collection's documents and chunks, as callers get them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def documents(collection: Collection, asked: schemas.ListDocumentsRequest)
 
 
 async def chunks(collection: Collection, asked: schemas.ListChunksRequest) -> schemas.ChunkList:
-    """Raises InvalidRequest for filters that make no sense."""
+    """Return a page of chunks. Raises InvalidRequest for invalid filters."""
     where = conditions(asked.filters)
     if where:
         await collection.prepare(where)

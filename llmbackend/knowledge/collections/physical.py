@@ -1,6 +1,4 @@
-"""Physical collections: made, opened and removed in their engines. One that no manifest names is an orphan, and is
-removed.
-"""
+"""Makes, opens and removes physical collections in their engines. One that no manifest names is an orphan, and is removed."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class PhysicalCollections:
-    """Those of one data directory. New ones are made in the first engine; the others stay in the engine they are in."""
+    """The physical collections of one data directory. New ones are made in the first engine; others stay where they are."""
 
     def __init__(self, manifests: Manifests, engines: Sequence[VectorEngine]) -> None:
         self._manifests = manifests
@@ -30,16 +28,16 @@ class PhysicalCollections:
 
     @property
     def one_process(self) -> bool:
-        """Whether no other process makes, exchanges or deletes collections."""
+        """Whether this process alone creates, exchanges and deletes collections."""
         return not any(engine.shared for engine in self._engines.values())
 
     def shared(self, manifest: Manifest) -> bool:
-        """Whether other processes may write to it, exchange it and delete it."""
+        """Return whether other processes may write to a collection, exchange it and delete it."""
         engine = self._engines.get(manifest.engine)
         return engine is None or engine.shared
 
     def engine(self, manifest: Manifest) -> VectorEngine:
-        """The engine that a collection is in; raises Conflict if its server is no longer set."""
+        """Return a collection's engine. Raises Conflict if QDRANT_URL is no longer set for it."""
         engine = self._engines.get(manifest.engine)
         if engine is None:
             raise Conflict(
@@ -49,17 +47,21 @@ class PhysicalCollections:
         return engine
 
     async def make(self, manifest: Manifest, job: str = "") -> None:
-        """Make an empty one: an orphan until a manifest names it; a job's stays until the job has ended."""
+        """Make an empty physical collection. It is an orphan until a manifest names it; a job's is kept until the job ends."""
         engine = self.engine(manifest)
         await threads.database(self._manifests.begin, manifest.physical_collection.id, manifest.engine, job)
         await engine.threads(engine.create, manifest.physical_collection.id, manifest.layout)
 
     async def open(self, manifest: Manifest, *, repair: bool = True) -> VectorIndex:
+        """Open a physical collection; the caller closes it. See `VectorEngine.open`."""
         engine = self.engine(manifest)
         return await engine.threads(partial(engine.open, manifest.physical_collection, repair=repair))
 
     async def open_current(self, manifest: Manifest) -> tuple[Manifest, VectorIndex]:
-        """As `open`; where another process exchanges it meanwhile, the new one, with its manifest."""
+        """Open a collection's physical collection. If another process has exchanged it, open the new one.
+
+        Returns the manifest of the opened one, and its index.
+        """
         while True:
             try:
                 return manifest, await self.open(manifest)
@@ -70,10 +72,10 @@ class PhysicalCollections:
                 manifest = now
 
     async def quick_to_open(self, manifest: Manifest) -> Manifest:
-        """The same collection, whose opening holds up nothing else: in another physical one, if need be.
+        """Make sure that opening the collection does not block this process for long; return its manifest.
 
-        A process of its own makes that, and repairs what a kill left. If it cannot, opening takes as long as it takes,
-        and tells what is wrong.
+        If needed, a separate process repairs it, or builds another physical collection, which then replaces the current
+        one. If that fails, a warning is logged: opening then takes long, or raises what is wrong.
         """
         edge, old = self.engine(manifest), manifest.physical_collection
         if not isinstance(edge, QdrantEdge):
@@ -103,7 +105,7 @@ class PhysicalCollections:
         return new
 
     async def drop(self, manifest: Manifest) -> None:
-        """Remove an orphan; if that fails now, the next start removes it."""
+        """Remove an orphan. If that fails, the next start removes it."""
         with CancelScope(shield=True):
             await self._drop(manifest.physical_collection.id, manifest.engine)
 
@@ -113,7 +115,7 @@ class PhysicalCollections:
             await self._drop(physical_id, engine)
 
     async def tidy_after_jobs(self, unfinished: Callable[[Sequence[str]], Awaitable[set[str]]]) -> None:
-        """Remove orphans of jobs that have ended; `unfinished` tells which jobs have not."""
+        """Remove the orphans of jobs that have ended. `unfinished` returns which of these job ids have not."""
         left = await threads.database(self._manifests.left_by_jobs)
         going_on = await unfinished([job for _, _, job in left]) if left else set()
         for physical_id, engine, job in left:
@@ -125,7 +127,9 @@ class PhysicalCollections:
             there = self._engines[engine]
             await there.threads(there.drop, physical_id)
         except (KeyError, OSError, LLMBackendError) as error:
-            log.warning("vectors of %s in %s could not be removed yet: %r", physical_id, engine, error)
+            log.warning(
+                "physical collection %s in %s could not be removed yet: %r", physical_id, engine, error
+            )
         else:
             await threads.database(self._manifests.removed, physical_id)
 

@@ -1,6 +1,6 @@
-"""How much a project has stored, and whether it may store more: a number of each collection in the SQL database.
+"""How much projects store, and whether they may store more.
 
-It is changed by each write, with what that adds and takes away, and counted anew where a process was killed meanwhile.
+The SQL database has the size of each collection. Each write updates it; after a kill, it is counted anew.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from ...access.limits import Limiter, Whose, too_much_stored
 from ...engines.interface import Chunk
 
 NUMBER = 8
-"""Bytes that a number counts as, however it is written."""
+"""Bytes that a number in metadata counts for."""
 DIMENSION = 4
-"""Bytes of a vector's, beside which its text and metadata are."""
+"""Bytes of one dimension of a vector."""
 
 
 class Size(NamedTuple):
+    """A size or, with negative numbers, a change of size."""
+
     chunks: int = 0
     bytes: int = 0
-    """Of texts and metadata; vectors go by the collection's dimension."""
+    """Bytes of texts and metadata, without vectors: those follow from the collection's dimension."""
 
     def more(self, other: Size) -> Size:
         return Size(self.chunks + other.chunks, self.bytes + other.bytes)
@@ -49,19 +51,19 @@ def _bytes(value: Any) -> int:
 
 
 Require = Callable[[Size, Size], None]
-"""Of what a project has, vectors included, and what is to come to it: raises Overloaded if that is too much."""
+"""`require(now, more)` raises Overloaded if a project that stores `now`, including vectors, may not store `more`."""
 
 
 class StorageLimits:
-    """Those of projects and keys."""
+    """The storage limits of projects and keys."""
 
     def __init__(self, limiter: Limiter, kept: Callable[[str], Awaitable[int]]) -> None:
-        """`kept` tells the bytes that a project has beside its collections."""
+        """`kept(project)` returns the bytes that a project stores beside its collections."""
         self._limiter = limiter
         self.kept = kept
 
     async def of(self, caller: Caller, project: str) -> Require | None:
-        """What a caller has to keep to who stores something in that project; None if there is no limit."""
+        """Return the check that a caller may store more in that project; None without limits."""
         limits = self._limiter.of_storage(caller, project)
         if not limits:
             return None
@@ -76,7 +78,7 @@ class StorageLimits:
 
 
 def require_within(limits: Sequence[tuple[Whose, Limits]], now: Size, more: Size) -> None:
-    """Raises Overloaded."""
+    """Raise Overloaded if `more` on top of `now` passes one of the limits. Removing is always allowed."""
     for whose, most in limits:
         if most.chunks is not None and more.chunks > 0 and now.chunks + more.chunks > most.chunks:
             raise too_much_stored(whose, "chunks", most.chunks, now.chunks, more.chunks)

@@ -1,11 +1,11 @@
-"""A new physical collection in the place of a collection's: to embed it anew, or to build its graph for search.
+"""Rebuilds a collection in a new physical collection: to embed it anew, or to build its graph and indexes.
 
-It is made beside the old one, which goes on answering and being written to. What is written meanwhile is copied once
-more, the last of it while writers wait; then the manifest names the new one, and the old one goes. Whatever ends this
-early, a kill included, leaves the old one as it was: the new one is an orphan until the end (manifests.py).
+The new one is made beside the old one, which can be searched and written to meanwhile. What was written meanwhile is then
+copied, the last of it while writers wait; then the manifest names the new one, and the old one is removed. If this ends
+early, even by a kill, the old one stays as it was: the new one is an orphan until the end (manifests.py).
 
-Of writes in this process it is known what they change. What other processes changed, or was changed between two
-attempts of a job, is found by comparing both collections' points, whose ids follow from what is in them.
+The collection notes which documents this process writes meanwhile. Changes by other processes, or between two attempts of
+a job, are found by comparing the ids of both collections' points, which are derived from their content.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Embed = Callable[[Stored], Awaitable[NDArray[np.float32]]]
-    """The vectors that stored chunks get in the new physical collection."""
+    """Returns the vectors of stored chunks in the new physical collection, of shape (chunks, dimension)."""
 
 Still = Callable[[], Awaitable[None]]
-"""Called now and then while writers wait."""
+"""To be called now and then while writers wait, to extend the freeze (`CurrentIndex.frozen`)."""
 
 Progress = Callable[[int, int, str], None]
-"""Called with chunks done, chunks in all, and the stage."""
+"""Called with the chunks done, all chunks, and the stage."""
 
 PAGE = 256
 SCAN = 1000
-COPIED_LOCKED = 500  # documents that are copied while writers wait
-ROUNDS = 5  # of copying without making them wait, at most
+COPIED_LOCKED = 500  # most documents that are copied while writers wait
+ROUNDS = 5  # most rounds of copying without making writers wait
 
 
 class Job(Protocol):
-    """A job that may be killed and tried again: `resume` is what an earlier attempt saved by `checkpoint`."""
+    """A job that may be killed and tried again. `resume` is what an earlier attempt saved by `checkpoint`, or None."""
 
     job_id: str
     resume: Any
@@ -73,18 +73,18 @@ async def reindex(
     progress: Progress = lambda done, total, stage: None,
     job: Job | None = None,
 ) -> ReindexReport:
-    """Embed a collection's texts anew, with the models set now, whatever made its vectors.
+    """Embed a collection's texts anew with the models set now.
 
-    Documents may be written and deleted meanwhile. Raises NotFound, Conflict if somebody does it already,
-    InvalidRequest for a `model` other than the one set, and what embedding raises; then, and when cancelled,
-    everything is as before. What a job has made so far stays, to be gone on with, until the job has ended.
+    Documents may be written and deleted meanwhile. Raises NotFound, Conflict if another rebuild is under way,
+    InvalidRequest for a `model` other than the one set, and what embedding raises. After an error or a cancellation,
+    the collection is as before. What a `job` has made so far is kept for its next attempt, until the job has ended.
     """
     began = time.perf_counter()
     embedder = collections.embedder
     if model is not None and model not in embedder.names:
         raise InvalidRequest(
-            f"the embedding model is {embedder.name!r}, not {model!r}: set EMBEDDING_MODEL (or TEI_URL) to it first, "
-            "for questions are embedded by it too",
+            f"the embedding model is {embedder.name!r}, not {model!r}: first set EMBEDDING_MODEL (or TEI_URL) to that "
+            "model, because questions are embedded by it too",
             details={"model": embedder.name},
         )
     collection = await collections.get(name)
@@ -100,7 +100,7 @@ async def reindex(
         tokens = added(tokens, vectors.total)
         if vectors.made_by is None or not vectors.made_by.agrees(made_by):
             raise Conflict(
-                f"the embedding model was changed while collection {called(name)!r} was being embedded: do it again",
+                f"the embedding model changed while collection {called(name)!r} was being reindexed: reindex it again",
                 details={"collection": called(name)},
             )
         return vectors.values
@@ -151,7 +151,7 @@ async def reindex(
 
 
 async def _made_before(collections: Collections, new: Manifest, job: Job) -> Manifest | None:
-    """The manifest of what an earlier attempt of the job has made, if it still is what is to be made now."""
+    """Return the manifest that an earlier attempt of the job worked on, if it still fits; else None."""
     if job.resume is None:
         return None
     made = Manifest(**job.resume)
@@ -163,9 +163,9 @@ async def _made_before(collections: Collections, new: Manifest, job: Job) -> Man
 async def build_indexes(
     collections: Collections, collection: Collection, edge: QdrantEdge, *, graph: bool
 ) -> None:
-    """Build the indexes of metadata fields, and the graph for approximate search if that is due.
+    """Build the indexes of metadata fields, with `graph` also the graph for approximate search.
 
-    In a copy of what a collection has now, by a process of its own.
+    A separate process does that in a copy of the physical collection, which then replaces it.
     """
 
     async def as_it_is(stored: Stored) -> NDArray[np.float32]:
@@ -192,9 +192,9 @@ async def build_indexes(
 async def _replacing(
     collections: Collections, collection: Collection, new: Manifest, *, kept: bool = False
 ) -> AsyncIterator[None]:
-    """Around the making of a physical collection that is to take the place of a collection's.
+    """Wrap the making of a new physical collection for a collection.
 
-    What ends early is removed here, or, of a job (`kept`), once that has ended.
+    If it ends early, the new one is removed; a job's (`kept`) is removed when the job has ended.
     """
     try:
         yield
@@ -210,7 +210,7 @@ async def _replacing(
 async def _opened(
     collections: Collections, collection: Collection, new: Manifest, *, repair: bool = True
 ) -> AsyncIterator[_Copy]:
-    """The copy, which is closed unless it has become the collection's own."""
+    """Open the copy. After an error it is closed, unless it has become the collection's index."""
     copy = _Copy(new, await collections.physical.open(new, repair=repair))
     try:
         yield copy
@@ -222,7 +222,7 @@ async def _opened(
 
 
 async def _exchange(collection: Collection, copy: _Copy, embed: Embed) -> None:
-    """Catch up with what was written meanwhile, the last of it while writers wait, and exchange."""
+    """Copy what was written meanwhile, the last of it while writers wait, and exchange the physical collections."""
     for _ in range(ROUNDS):
         if len(collection.changed or ()) <= COPIED_LOCKED:
             break
@@ -238,7 +238,7 @@ async def _exchange(collection: Collection, copy: _Copy, embed: Embed) -> None:
 
 
 async def _differing(collection: Collection, copy: _Copy, still: Still = checkpoint) -> set[str]:
-    """The documents whose points differ between the collection and the copy."""
+    """Return the ids of the documents whose points differ between the collection and the copy."""
     found: set[str] = set()
     both: tuple[tuple[Collection | _Copy, Collection | _Copy], ...] = ((collection, copy), (copy, collection))
     for one, other in both:
@@ -270,7 +270,7 @@ class _Copy:
     async def update(
         self, collection: Collection, changed: set[str], embed: Embed, still: Still = checkpoint
     ) -> None:
-        """Bring these documents up to date in the copy; deleted ones are removed."""
+        """Update these documents in the copy; remove those that were deleted."""
         names = sorted(changed)
         for start in range(0, len(names), COPIED_LOCKED):
             some = names[start : start + COPIED_LOCKED]
@@ -287,9 +287,9 @@ class _Copy:
         *,
         rest: bool = False,
     ) -> AsyncGenerator[int, None]:
-        """Copy a collection's chunks, all or those of some documents; tells how many, as they are written.
+        """Copy a collection's chunks, all or those of some documents, and yield their number after each batch.
 
-        With `rest`, only those that are not here yet.
+        With `rest`, chunks that the copy has already are counted, but not copied again.
         """
         index = self.index
 
@@ -317,7 +317,7 @@ class _Copy:
                 yield count
 
     async def _rest(self, page: Stored) -> Stored:
-        """The part of a page that the copy does not have yet."""
+        """Return the part of a page that the copy does not have yet."""
         ids = [chunk.point_id(self.manifest.physical_collection.namespace) for chunk in page.chunks]
         there = await self.there(ids)
         rest = [number for number, one in enumerate(ids) if one not in there]

@@ -1,4 +1,4 @@
-"""Documents written to an index, and removed from it, with what that adds to their collection's size. All of it blocks."""
+"""Writes documents to an index and removes them, and notes the change of their collection's size."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 Version = tuple[str, str]
-"""A document's id, and the hash of its content."""
+"""A document's id and the hash of its content."""
 
 MEASURED_AT_ONCE = 256
-"""Documents: an index may hold up everybody meanwhile."""
+"""Documents that are measured in one call, during which an index may block everything else."""
 
 
 async def to_its_end(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Let the work end even if the caller is cancelled, or documents would stay half written."""
+    """Await the work to its end even if the caller is cancelled, so that no document stays half written."""
     task = asyncio.create_task(work)
     try:
         with CancelScope(shield=True):
             await asyncio.wait([task])
-    except asyncio.CancelledError:  # by the task's own cancel(), which does not heed the scope
+    except asyncio.CancelledError:  # raised by asyncio's task.cancel(), which ignores anyio's shield
         with CancelScope(shield=True):
             await asyncio.wait([task])
         raise
@@ -38,7 +38,7 @@ async def to_its_end(work: Coroutine[Any, Any, _Result]) -> _Result:
 
 
 def _sizes(index: VectorIndex, document_ids: Sequence[str]) -> Size:
-    """What these documents take, in whatever versions. Blocks."""
+    """Return the size of all versions of these documents. Blocks."""
     total = NOTHING
     for start in range(0, len(document_ids), MEASURED_AT_ONCE):
         names, cursor = document_ids[start : start + MEASURED_AT_ONCE], None
@@ -53,7 +53,7 @@ def _sizes(index: VectorIndex, document_ids: Sequence[str]) -> Size:
 def removed(
     index: VectorIndex, *, document_ids: Sequence[str], note: Callable[[Require | None, Size], None]
 ) -> int:
-    """Remove documents; returns how many there were. Blocks."""
+    """Remove documents; return how many of them existed. Blocks."""
     gone = _sizes(index, document_ids)
     deleted = index.delete(document_ids)
     note(None, NOTHING.less(gone))
@@ -67,15 +67,15 @@ def store(
     vectors: NDArray[np.float32],
     note: Callable[[Size], None],
 ) -> int:
-    """Write versions, then remove the older ones; returns how many documents had such. Blocks.
+    """Write versions, then remove older ones; return how many documents were replaced. Blocks.
 
-    What is `note`d before it is written is too much, where the process is killed meanwhile, and never too little.
+    The change of size is noted before the write, so after a kill the noted size is too large rather than too small.
     """
     older = index.known([name for name, _ in versions])
     more = size(chunks).less(_sizes(index, sorted(older)))
     note(more)
     replaced = [version for version in versions if version[0] in older]
-    # Since the versions were looked up, others may have written the same documents.
+    # Another process may have written the same version since the caller looked: a failure here must not remove it.
     stored = {name for name, digest in replaced if digest in older[name]}
     try:
         index.upsert(chunks, vectors)

@@ -1,7 +1,7 @@
-"""Collections as pages that any other place can take in: another machine, the other engine.
+"""Exports and imports collections, page by page, between machines and engines.
 
-An export reads what is there, page by page. An import fills a physical collection that nobody sees, which becomes a
-collection with its last page; until then, and if that never comes, it is an orphan (manifests.py).
+An import fills a physical collection that nobody sees, and its last page turns that into a collection. Until then it is
+an orphan (manifests.py), which is removed if the last page never comes.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IDLE_SECONDS = 600.0
-"""Seconds that an import waits for its next page."""
+"""Seconds that an import waits for its next page before it is dropped."""
 
 
 async def export_page(
     collections: Collections, name: QualifiedName, limit: int, cursor: str | None
 ) -> CollectionExport:
-    """A page of a collection. What is written meanwhile may be in it or not; raises NotFound."""
+    """Return a page of a collection. Documents that are written meanwhile may be missing. Raises NotFound."""
     collection = await collections.get(name)
     stored = await collection.read(limit, cursor)
     made = collection.manifest
@@ -87,11 +87,11 @@ class _Import:
     at_work: asyncio.Lock = field(default_factory=asyncio.Lock)
     last_used: float = field(default_factory=time.monotonic)
     came: Counter[tuple[str, str, int]] = field(default_factory=Counter)
-    """Chunks by document, hash and total."""
+    """The number of chunks received, by (document id, hash, total)."""
     size: Size = NOTHING
 
     def whole(self, documents: int, chunks: int) -> bool:
-        """Whether each document came in one version, with all its chunks, none of them twice."""
+        """Return whether each document has one version with all its chunks, each once."""
         return (
             documents == len(self.came) == len({name for name, _, _ in self.came})
             and chunks == self.came.total()
@@ -100,7 +100,7 @@ class _Import:
 
 
 class Imports:
-    """Imports under way. Made on the event loop; those that end unfinished leave nothing."""
+    """The imports under way. Must be made on the event loop. An import that ends unfinished leaves nothing."""
 
     def __init__(self, collections: Collections) -> None:
         self._collections = collections
@@ -109,18 +109,17 @@ class Imports:
         self._waiting = asyncio.create_task(self._give_up())
 
     async def take(self, name: QualifiedName, request: ImportRequest) -> ImportedCollection:
-        """A page of an import; the first has the manifest, and the last is `last`.
+        """Store a page of an import. The first page has the manifest; the last has `last` set, and returns the counts.
 
-        Raises Conflict if there is a collection of that name, NotFound for an import there is not (any more),
-        InvalidRequest for chunks that do not fit the manifest or are not all there at the end, Overloaded if its project has
-        stored what it may. An import is over then.
+        Raises Conflict if there is a collection of that name, NotFound for a token of no import under way,
+        InvalidRequest for chunks that do not fit the manifest or are incomplete at the end, and Overloaded if the
+        project's storage is used up. Any error ends the import.
         """
         token = request.token or await self._begin(name, request)
         running = self._under_way.get(token)
         if running is None or running.manifest.qualified != name:
             raise NotFound(
-                f"no such import into {request.collection!r}: it has ended, or waited too long for its next page; "
-                "begin anew",
+                f"no such import into {request.collection!r}: it has ended, or its next page came too late; begin anew",
                 details={"token": token},
             )
         async with running.at_work:
@@ -145,7 +144,7 @@ class Imports:
     async def _begin(self, name: QualifiedName, request: ImportRequest) -> str:
         made = request.manifest
         if made is None:
-            raise InvalidRequest("import_collection: the first page has a manifest", details={})
+            raise InvalidRequest("import_collection: the first page must have a manifest", details={})
         collections = self._collections
         collections.require_free(name)
         require_few(made.indexes)
@@ -183,7 +182,7 @@ class Imports:
         documents, chunks = await running.index.threads(running.index.count)
         if not running.whole(documents, chunks):
             raise InvalidRequest(
-                "import_collection: not every document has all its chunks once: export it again"
+                "import_collection: some documents lack chunks, or have them twice: export the collection again"
             )
         with CancelScope(shield=True):
             await running.index.threads(running.index.close)
@@ -219,7 +218,7 @@ def _fingerprint(made: CollectionManifest) -> Fingerprint | None:
     except ValueError as error:
         raise InvalidRequest(f"import_collection: manifest.fingerprint: {error}") from error
     if found.vectors is not None and found.vectors.shape[1] != made.dimension:
-        raise InvalidRequest("import_collection: manifest.fingerprint is not of the manifest's dimension")
+        raise InvalidRequest("import_collection: manifest.fingerprint does not have the manifest's dimension")
     return found
 
 
@@ -241,5 +240,5 @@ def _decoded(given: StoredChunk, number: int) -> bytes:
     except ValueError:
         data = b"?"
     if len(data) % 4:
-        raise InvalidRequest(f"import_collection: chunks[{number}].vector is not base64 of float32")
+        raise InvalidRequest(f"import_collection: chunks[{number}].vector is not float32 numbers as base64")
     return data

@@ -1,4 +1,4 @@
-"""Collections that were written to, queued for background work."""
+"""A queue of collections that were written to, for background work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _Item = TypeVar("_Item")
 
 
 class Written(Generic[_Item]):
-    """A queue in which each is once, however often it is put."""
+    """A queue that contains each item at most once."""
 
     def __init__(self) -> None:
         self._waiting: dict[_Item, None] = {}
@@ -17,7 +17,7 @@ class Written(Generic[_Item]):
         self._others: list[Written[_Item]] = []
 
     def also(self) -> Written[_Item]:
-        """A queue for somebody else, into which the same is put from now on."""
+        """Return another queue, which from now on gets every item that is put into this one."""
         other: Written[_Item] = Written()
         self._others.append(other)
         return other
@@ -29,7 +29,7 @@ class Written(Generic[_Item]):
             other.put(item)
 
     def first(self, item: _Item) -> None:
-        """Put it before all others, if it is in the queue."""
+        """Move an item to the front, if it is in the queue."""
         if item in self._waiting:
             del self._waiting[item]
             self._waiting = {item: None, **self._waiting}
@@ -38,7 +38,7 @@ class Written(Generic[_Item]):
         return item in self._waiting
 
     async def next(self) -> _Item:
-        """The first; waits until there is one."""
+        """Remove and return the first item; wait until there is one."""
         await self._some.wait()
         item = next(iter(self._waiting))
         del self._waiting[item]
