@@ -145,7 +145,7 @@ class Part:
             if not limit.expired():
                 raise self._failed(error, about) from error
             raise BackendTimeout(
-                f"the {self.kind} {self.name!r} ({self.by}) took more than {seconds:g} s: mend it, or raise PLUGIN_SECONDS",
+                f"the {self.kind} {self.name!r} ({self.by}) took more than {seconds:g} s: fix it, or raise PLUGIN_SECONDS",
                 details=about,
             ) from None
         except Exception as error:
@@ -154,7 +154,7 @@ class Part:
     def wrong(self, reason: str) -> BackendError:
         """For what it returned."""
         return BackendError(
-            f"the {self.kind} {self.name!r} ({self.by}) {reason}: mend it",
+            f"the {self.kind} {self.name!r} ({self.by}) {reason}: fix it",
             details={"backend": "plugin", self.kind.replace(" ", "_"): self.name},
         )
 

@@ -1,7 +1,9 @@
-"""Agents: tasks done in steps, by models, tools and other agents; those that come along, and a project's own.
+"""Agents do tasks in steps, with models, tools and other agents. Some are built in, and a project can add its
+own.
 
-LlamaIndex's workflows and agents orchestrate. A run (running.py) is what they act through: it counts, limits, tells and
-remembers what is done, so that one that was killed goes on from its last finished step, and asks nothing twice.
+LlamaIndex's workflows and agents orchestrate them. A run (run_state.py) is what they act through: it counts,
+limits, reports and records what is done, so that a run whose process was killed continues from its last
+finished step and asks nothing twice.
 """
 
 from __future__ import annotations

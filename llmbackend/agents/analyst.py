@@ -1,8 +1,8 @@
 """`analyst`: puts the same questions to every document; each answer comes with the quote it is based on.
 
-A quote that does not stand in its document is no answer: the cell stays empty. Parts that are identical are read once.
-Where no model reads, the sentence that fits a field best is its quote, the heading above it read along, and its value is what
-that says in so many words.
+An answer whose quote is not in the document is dropped, and its cell stays empty. Identical parts are read
+once. If no model reads, a field's quote is the sentence that fits it best, judged with the heading above it,
+and its value is what that sentence literally says.
 """
 
 from __future__ import annotations
@@ -39,9 +39,11 @@ PART_TOKENS = 3000
 """Largest part of a document that the model reads at once."""
 
 TELLS = 0.6
-"""From which on a sentence tells a field: its cosine, and the share of the field's words that it has."""
+"""The score from which on a sentence answers a field: its cosine, plus OF_WORDS times the share of the
+field's words in it."""
 
 OF_WORDS = 0.5
+"""The weight of that share."""
 
 FIXED_PLAN = "a fixed plan, for no model reads here: each cell is the sentence that fits its field best"
 
@@ -57,6 +59,8 @@ _NOT = re.compile(r"\b(?:no|not|never|neither|none|without|kein\w*|nicht)\b", re
 
 
 class FieldWanted(NamedTuple):
+    """A field to fill in, with words that describe it."""
+
     name: str
     about: str
     schema: dict[str, Any]
@@ -101,7 +105,7 @@ def _resolved(field: Any, definitions: Mapping[str, Any], depth: int = 0) -> dic
 
 
 async def analyse(run: Running, given: AnalystInput) -> Table:
-    """A table with one row per document, in order."""
+    """Fill in the table: one row per document, in order."""
     if not run.services.chat.abstracts:
         run.notes.append(FIXED_PLAN)
     work = Analysing(run, given)
@@ -133,7 +137,7 @@ class RowsEvent(Event):
 
 
 class Analysing(Workflow):
-    """list -> read (a batch of documents at a time) -> put together."""
+    """list -> read (a batch of documents at a time) -> put together. Call `end` when done."""
 
     def __init__(self, run: Running, given: AnalystInput) -> None:
         super().__init__(timeout=None)
@@ -145,7 +149,7 @@ class Analysing(Workflow):
         self._parts = self._read = 0
         self._documents = 0
         self._rows: dict[int, TableRow] = {}
-        """Those that are done, by the places of their documents."""
+        """The finished rows, by the places of their documents."""
 
     @step
     async def begin(self, context: Context, start: StartEvent) -> BatchEvent | StopEvent | None:
@@ -218,7 +222,7 @@ class Analysing(Workflow):
         return StopEvent(result=self._table([row for one in ordered for row in one.rows]))
 
     def so_far(self) -> Table:
-        """The table of the documents that are read."""
+        """The table of the documents read so far."""
         table = self._table([row for _, row in sorted(self._rows.items())])
         table.answer += f" {_plural(self._documents - len(self._rows), 'document')} not read."
         return table
@@ -265,7 +269,8 @@ class Analysing(Workflow):
             missing = [one for one in self._wanted if cells[one.name].value is None]
             if not missing:
                 break
-            # All fields each time, so that identical parts of different documents are one question.
+            # All fields are asked for each time, so that identical parts of different documents make the same
+            # question.
             for name, told in (await self._once(part)).items():
                 if cells[name].value is None and told.get("value") is not None:
                     place = find(told["quote"] or "", text)
@@ -275,7 +280,7 @@ class Analysing(Workflow):
         return cells
 
     def _shown(self, value: Any, quote: str) -> Any:
-        """A value in words that are the model's, and not its document's, is made inert as answers are."""
+        """A model's own words are made inert, as in answers; words of the document stay as they are."""
         if not isinstance(value, str) or value in quote:
             return value
         return inert(value, self._run.services.settings.answer_links)
@@ -286,7 +291,7 @@ class Analysing(Workflow):
         return await asyncio.shield(self._under_way[part])
 
     async def end(self) -> None:
-        """Cancel reading that nobody waits for any more."""
+        """Cancel reading that nobody waits for."""
         for reading in self._under_way.values():
             reading.cancel()
         await asyncio.gather(*self._under_way.values(), return_exceptions=True)
@@ -331,13 +336,15 @@ class Analysing(Workflow):
 
 
 def _said(part: str) -> list[tuple[Sentence, str]]:
-    """Its sentences, each with the heading above it; all that there is, where that is headings. Lines of a form are apart."""
+    """The sentences of a part, each with the heading above it; if the part has only headings, these. Lines of
+    a form are separate."""
     found = [line for sentence in split(part) for line in _lines(part, sentence)]
     return under_headings(part, found) or [(one, "") for one in found]
 
 
 def _lines(part: str, sentence: Sentence) -> list[Sentence]:
-    """The lines of a form, if a sentence is that: each names a thing, and tells it after a colon."""
+    """The lines of a sentence that is a form, in which each line has a label and a colon; otherwise the
+    sentence itself."""
     lines = [found.span() for found in _LINE.finditer(part, sentence.start, sentence.end)]
     if len(lines) < 2 or not all(_LABEL.match(part, start, end) for start, end in lines):
         return [sentence]
@@ -369,7 +376,7 @@ def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def valued(wanted: FieldWanted, said: str) -> Any:
-    """What a sentence says of a field, in the field's type; None where it says nothing of that type."""
+    """A sentence's value for a field, in the field's type; None if it has none of that type."""
     if wanted.choices:
         lower = said.lower()
         return next((one for one in wanted.choices if str(one).lower() in lower), None)

@@ -1,7 +1,7 @@
 """Calls that a run waits for: approval of tools that write, and outputs of functions that the caller runs.
 
 The run waits as a job, and continues once there is a decision on each call: True, or the reason against it, which the model
-is told; for a function, `{"output": …}`.
+is told; for a function, its output as `{"output": …}`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .limits import Halt
 from .run_state import Running
 
 Decisions = Callable[[Sequence[Any]], Sequence[Any]]
-"""Gives the decision on each of the calls that wait."""
+"""Returns the decision on each of the calls that wait."""
 
 
 async def decision(
@@ -27,7 +27,7 @@ async def decision(
     if key in running.decisions:
         return running.decisions[key]
     running.pending.append(PendingCall(id=key, tool=tool, arguments=dict(arguments), function=function))
-    running.shared.active -= 1  # it waits, so it is not at work
+    running.shared.active -= 1  # a call that waits is not active
     await running.halt(Halt(True, ""))
 
 

@@ -1,7 +1,7 @@
-"""Arithmetic for agents: an expression in, its value as text out.
+"""Arithmetic for agents: takes an expression, and returns its value as text.
 
-Numbers are fractions, so that 0.1 + 0.2 is 0.3 and a third three times is 1. What has no exact value (roots, logarithms, …) is
-rounded to fifteen digits, which hides the error of binary floats.
+Numbers are fractions, so 0.1 + 0.2 is 0.3, and three times a third is 1. Values that are not exact (roots,
+logarithms, …) are rounded to fifteen digits, which hides the error of binary floats.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 from ..errors import InvalidRequest
 
 DIGITS = 400
-"""Of a number in a calculation: beyond them, it is refused."""
+"""The most digits of a number; larger ones are refused."""
 PRECISION = 15
-"""Digits of a result that has no end."""
+"""Digits of a result without a finite decimal form."""
 SHOWN = 28
-"""Digits up to which a result that has an end is written in full."""
+"""Results with a finite decimal form are written in full up to this many digits."""
 
 DEEPEST = 50
-"""Parentheses in one another."""
+"""The most levels of parentheses."""
 
 _LARGEST = 10**DIGITS
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -51,7 +51,7 @@ _CONSTANTS = {"pi": Fraction(repr(math.pi)), "e": Fraction(repr(math.e))}
 
 
 def calculated(expression: str) -> str:
-    """Raises InvalidRequest for what is no calculation, or too large a one."""
+    """Calculate an expression. Raises InvalidRequest if it is none, or too large."""
     shown = repr(expression[:100])
     try:
         source = expression.strip().replace("^", "**")
@@ -76,7 +76,7 @@ def _value(source: str, node: ast.expr, depth: int) -> Fraction:
     if depth > DEEPEST:
         raise ValueError("it is nested too deeply")
     rest: list[tuple[type[ast.operator], ast.expr]] = []
-    while isinstance(node, ast.BinOp) and type(node.op) in _BINARY:  # a long sum is no deep one
+    while isinstance(node, ast.BinOp) and type(node.op) in _BINARY:  # so that long sums do not count as deep
         rest.append((type(node.op), node.right))
         node = node.left
     value = _term(source, node, depth)
@@ -95,7 +95,7 @@ def _term(source: str, node: ast.expr, depth: int) -> Fraction:
         case ast.Constant(value=int() as value):
             return _bounded(value)
         case ast.Constant(value=float()):
-            # As it is written: a float has fewer digits than may stand there.
+            # From the source text, because a float may have fewer digits than were written.
             return _bounded(Decimal(ast.get_source_segment(source, node) or ""))
         case ast.Name(id=name) if name in _CONSTANTS:
             return _CONSTANTS[name]

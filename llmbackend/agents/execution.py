@@ -47,7 +47,7 @@ class Shape(NamedTuple):
     names: tuple[str, ...]
     """The names of its arguments."""
     input: tuple[str, Any] | None
-    """Name and type of the argument that is neither `run` nor `task`, if any."""
+    """Name and type of the input: the argument that is neither `run` nor `task`, if any."""
     output: type[BaseModel] | None
 
 
@@ -135,7 +135,7 @@ def _given(part: AgentPart, request: RunAgentRequest) -> Any:
 
 
 def _written_as_task(kind: type[BaseModel], task: str) -> dict[str, Any]:
-    """An input that the task is: a JSON object or, where one text alone has to be given, that."""
+    """The input written as the task: a JSON object or, if only one text is required, that text."""
     if (told := input_in(task)) is not None:
         return told
     needed = [(name, field) for name, field in kind.model_fields.items() if field.is_required()]
@@ -175,7 +175,7 @@ async def execute(running: Running) -> AgentRun:
         seconds = running.limits.seconds
         if own:
             late = BackendTimeout(
-                f"the agent {part.name!r} ({part.by}) took more than {seconds:g} s, in {where!r}: mend it, or raise "
+                f"the agent {part.name!r} ({part.by}) took more than {seconds:g} s, in {where!r}: fix it, or raise "
                 "max_seconds and AGENT_SECONDS"
             )
             raise _failure(running, part, late, where)
@@ -184,14 +184,15 @@ async def execute(running: Running) -> AgentRun:
 
 
 def _said(running: Running, run: AgentRun) -> AgentRun:
-    """The run, whose answer is an event if none of it was one."""
+    """The run; its answer is sent as an event first, if no part of it was."""
     if run.answer and not running.shared.said:
         running.tell({"type": "text", "delta": run.answer, "step": 1})
     return run
 
 
 async def _require_collections(running: Running) -> None:
-    """Raise Forbidden or NotFound for named collections that cannot be read. With a tool that writes, they may be new."""
+    """Raise Forbidden or NotFound for named collections that cannot be read. If a tool may write, they need
+    not exist."""
     named = running.request.collections or ()
     with await running.permitted(("read",), named) if named else nullcontext():
         if named and not any(find(name).writes for name in running.request.tools or ()):
@@ -250,7 +251,7 @@ def _wanted(part: AgentPart, arguments: Mapping[str, Any], given: Any) -> dict[s
 
 
 async def in_thread(work: Callable[[], Awaitable[AgentResult]]) -> AgentResult:
-    """Run it on its own event loop in a thread, because a project's code may block or hang."""
+    """Run work on its own event loop in a thread, because a project's code may block or hang."""
     begun: dict[str, Any] = {}
 
     async def main() -> AgentResult:

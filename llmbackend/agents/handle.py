@@ -39,7 +39,7 @@ class Run:
 
     @property
     def instructions(self) -> str | None:
-        """What the caller told the model to keep to, beside the task."""
+        """Instructions of the caller for the model, besides the task."""
         return self._running.request.instructions
 
     @property
@@ -62,7 +62,8 @@ class Run:
         prompt: str | None = None,
         **options: Any,
     ) -> Any:
-        """Ask the chat model; returns its Reply, or with a `schema` (a pydantic class or JSON Schema) the parsed data.
+        """Ask the chat model; return its Reply, or with a `schema` (a pydantic class or JSON Schema) the
+        parsed data.
 
         Raises what `client.chat` raises.
         """
@@ -94,7 +95,7 @@ class Run:
         return json.loads(text)
 
     async def tool(self, name: str, **arguments: Any) -> Any:
-        """Call a tool; returns its value. Raises BackendError if it fails."""
+        """Call a tool; return its value. Raises BackendError if it fails."""
         outcome = await self._on_core(self._use(name, arguments))
         if outcome.error is not None:
             raise BackendError(
@@ -108,7 +109,7 @@ class Run:
         return await use(self._running, {name: find(name)}, name, arguments)
 
     async def agent(self, name: str, task: str = "", *, input: Any = None) -> AgentRun:
-        """Run another agent as a part of this run; returns its AgentRun."""
+        """Run another agent as a part of this run; return its AgentRun."""
         return await self._on_core(self._agent(name, task, input))
 
     async def _agent(self, name: str, task: str, given: Any) -> AgentRun:
@@ -117,7 +118,7 @@ class Run:
         return await part_of(self._running, name, task, given)
 
     def step(self, name: str) -> AbstractContextManager[Any]:
-        """A `with` block whose calls are recorded as parts of a named step."""
+        """Open a `with` block whose calls are recorded as parts of a named step."""
         made: AbstractContextManager[Any] = self._running.stepping(name)
         return made
 

@@ -1,7 +1,7 @@
 """The journal of a run: the results of its calls, so that a run whose process was killed repeats none of them.
 
 The agent is restarted from its beginning, and its calls of models and tools are answered from the journal as far as it
-goes. So any agent can be resumed, however it is written, as long as it asks the same again.
+goes. So any agent can be resumed, however it is written, as long as it makes the same calls again.
 """
 
 from __future__ import annotations

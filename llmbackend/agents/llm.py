@@ -28,7 +28,8 @@ from .run_state import Running
 from .tooling import description, parameters, use
 
 ROOM = 2**31
-"""Tokens that LlamaIndex may put into a prompt; more than any model takes, so that the server decides, not LlamaIndex."""
+"""The context window that LlamaIndex is told; larger than any model's, so that the server decides what is too
+long."""
 
 BROKEN = "_not_json"
 """Name of a single argument that holds the text of arguments which are not a JSON object."""
@@ -89,7 +90,7 @@ class RunLLM(BackendLLM):
 
     @llm_chat_callback()
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
-        """The whole reply at once; its pieces are events of the run already."""
+        """Return the whole reply at once; its pieces were sent as events of the run."""
         response = await self.achat(messages, **kwargs)
 
         async def responses() -> ChatResponseAsyncGen:

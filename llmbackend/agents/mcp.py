@@ -21,7 +21,7 @@ from ..text.delimiters import as_data
 log = logging.getLogger(__name__)
 
 BETWEEN = "__"
-"""Between a server's name and its tool's."""
+"""Separates a server's name from its tool's."""
 LISTING_SECONDS = 15
 """Longest time a server may take to list its tools."""
 AGAIN_SECONDS = 60

@@ -47,7 +47,7 @@ class ToolAgent(FunctionAgent):
     async def handle_tool_call_results(
         self, ctx: Context, results: list[ToolCallResult], memory: BaseMemory
     ) -> None:
-        """Results in the order of their calls, so that a resumed run asks the model exactly the same again."""
+        """Add results in the order of their calls, so that a resumed run asks the model exactly the same again."""
         said: list[ChatMessage] = await ctx.store.get(self.scratchpad_key, default=[])
         asked = said[-1].additional_kwargs.get("tool_calls") or [] if said else []
         order = {one.get("id"): number for number, one in enumerate(asked)}
@@ -144,7 +144,7 @@ async def _called(running: Running, parts: Mapping[str, ToolPart], event: ToolCa
 
 
 async def by_tools(running: Running, parts: Mapping[str, ToolPart], system: Prompt, task: str) -> str:
-    """The model's answer after calling any tools it wants; if its server takes no tools, a schema is used instead."""
+    """Let the model call tools until it answers; if its server takes no tools, a schema is used instead."""
     return await threads.orchestration(partial(_by_tools, running, parts, system, task))
 
 
@@ -192,7 +192,7 @@ def watched(running: Running, agent: FunctionAgent) -> ToolAgent:
 
 
 def part_of(tool: Any) -> ToolPart:
-    """A LlamaIndex tool as one of ours."""
+    """Wrap a LlamaIndex tool as one of ours."""
     if isinstance(tool.metadata, Metadata):
         return tool.metadata.part
 

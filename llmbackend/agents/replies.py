@@ -13,7 +13,7 @@ Say = Callable[[str, bool], None]
 
 
 async def streamed(chat: ChatModel, asked: dict[str, Any], say: Say) -> dict[str, Any]:
-    """Stream a reply; returns `{message, model, usage, finish_reason}`, and passes each piece of text to `say`.
+    """Stream a reply; return `{message, model, usage, finish_reason}`, and pass each piece of text to `say`.
 
     Raises StreamInterrupted if it breaks off.
     """

@@ -38,7 +38,7 @@ _NUMBER = re.compile(r"(\d[\d.,]*)\s*([^\W\d_]{3,})")
 _MARK = re.compile(r"\[\d+\]")
 
 LEFT_OUT = 50
-"""Sentences without a source that the notes list one by one."""
+"""The most sentences without a source that the notes list one by one."""
 
 ALIKE = 0.6
 """Two sentences are about the same thing if they share this part of the shorter one's words."""

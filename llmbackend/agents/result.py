@@ -8,8 +8,10 @@ from typing import Any
 
 @dataclass
 class AgentResult:
+    """An agent's answer and structured output."""
+
     answer: str = ""
     output: Any = None
     """Its structured output, as JSON."""
     found: bool | None = None
-    """Whether it found an answer; None: if the answer cites anything."""
+    """Whether it found an answer; None means: if the answer cites anything."""

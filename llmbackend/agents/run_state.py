@@ -51,7 +51,7 @@ class _Shared:
         self.active = 0
         self.replayed_tokens = 0
         self.replayed_usage: Counter[str] = Counter()
-        """What calls took that an earlier attempt made."""
+        """Tokens of calls that were made in an earlier attempt."""
         self.said = False
         """Whether any of the answer has been streamed."""
         self.open: dict[int, Node] = {}
@@ -87,7 +87,7 @@ class Running:
         self.sources: dict[int, Source] = {}
         self.notes: list[str] = []
         self.so_far: Callable[[], Any] | None = None
-        """What the agent would return now, for a run that is stopped."""
+        """Returns what the agent would return now, for a run that is stopped."""
         self.emit = emit
         self.shared = _Shared()
         for row in journal.rows.values():
@@ -96,7 +96,7 @@ class Running:
                 self.sources[source.number] = source
 
     def calling(self, request: AgentTask) -> Running:
-        """The same run for another agent that this one calls."""
+        """The same run, for another agent that this one calls."""
         other = copy.copy(self)
         other.request, other.so_far = request, None
         return other
@@ -107,7 +107,7 @@ class Running:
     async def step(
         self, name: str, kind: Any = "step", *, prompt: str | None = None, given: Any = None
     ) -> AsyncIterator[Node]:
-        """A step of the run, recorded in the trace and the events."""
+        """Record a step of the run, in the trace and the events."""
         with self.stepping(name, kind, prompt=prompt, given=given) as node:
             yield node
 
@@ -267,7 +267,8 @@ class Running:
         *,
         owners_only: bool = False,
     ) -> AbstractContextManager[None]:
-        """A `with` block that may use these collections and models, by the key's present rights.
+        """Return a context manager for a block that may use these collections and models, by the key's
+        present rights.
 
         Raises Unauthorized, Forbidden, NotFound.
         """
@@ -303,7 +304,7 @@ class Running:
     async def once(
         self, node: Node, kind: str, given: Any, work: Callable[[str], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any]:
-        """The result of `work`, or its result in an earlier attempt, which also restores its sources."""
+        """Return the result of `work`, or its result in an earlier attempt, which also restores its sources."""
         key = self.journal.key(kind, given)
         saved = self.journal.rows.get(key)
         if saved is not None:
@@ -344,12 +345,13 @@ class Running:
         self.shared.replayed_usage.update(row.get("usage") or {})
 
     async def keep_try(self, node: Node, key: str, completion: dict[str, Any]) -> None:
-        """Keep a reply that is asked for again, because it does not fit, for an attempt after a kill."""
+        """Store a reply that does not fit its schema before another is asked for, in case the process is killed."""
         row = self._row(key, "model", node, {"completion": completion})
         node.kept_usage.update(row["usage"])
         await self.journal.save(row)
 
     def kept_try(self, node: Node, key: str) -> dict[str, Any] | None:
+        """The reply that an earlier attempt stored at this place, if any."""
         row = self.journal.rows.get(key)
         if row is None:
             return None
@@ -382,7 +384,8 @@ class Running:
         prompt: str | None = None,
         says: bool = False,
     ) -> dict[str, Any]:
-        """Ask the chat model; returns `{message, model, usage, finish_reason}`. With `says`, its text is streamed too."""
+        """Ask the chat model; return `{message, model, usage, finish_reason}`. With `says`, its text is
+        streamed, too."""
         await self.count()
         asked = {key: value for key, value in request.items() if value is not None}
         if self.request.model and "model" not in asked:
@@ -446,7 +449,7 @@ class Running:
 
 
 class _Tries:
-    """The chat model for a reply in a shape: a reply that does not fit is kept before another is asked for."""
+    """The chat model as `structured` uses it: a reply that does not fit is stored before another is asked for."""
 
     def __init__(self, running: Running, node: Node, key: str) -> None:
         self._running, self._node, self._key = running, node, key

@@ -36,7 +36,7 @@ _Begin = Callable[[str, dict[str, Any]], Awaitable[str]]
 
 
 class AgentRuns:
-    """Made and used on the core's loop."""
+    """The operations on agents. Used on the core's loop."""
 
     def __init__(self, services: AgentServices, jobs: Jobs, begin_job: _Begin) -> None:
         self._services = services
@@ -86,7 +86,7 @@ class AgentRuns:
         return await self._begun(request, lambda event: None)
 
     async def events(self, request: RunAgentRequest) -> AsyncGenerator[dict[str, Any], None]:
-        """A run's events; the last is `done`, with the run. Closing this ends the run, unless it is a job."""
+        """Yield a run's events; the last is `done`, with the run. Closing this ends the run, unless it is a job."""
         await self._prepare(request)
         check(request)
         if _waits(request):
@@ -152,7 +152,8 @@ class AgentRuns:
     async def resumed(
         self, agent: str, run_id: str, decisions: dict[int, Any]
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """Continue a waiting run with a decision on each call (of a function, its output), and yield its events.
+        """Continue a waiting run with a decision on each call (for a function, its output), and yield its
+        events.
 
         Raises NotFound, Conflict, and InvalidRequest if a call is left out.
         """

@@ -1,4 +1,4 @@
-"""What agents use of the core: its operations, checked against the present rights of the caller's key."""
+"""The parts of the core that agents use: its operations, checked against the present rights of the caller's key."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ class Operations(Protocol):
 
 @dataclass
 class AgentServices:
+    """The parts of the core that agents use."""
+
     operations: Operations = field(init=False)
     """Set later, because the operations are made after these services."""
     register: Register

@@ -1,4 +1,5 @@
-"""A model's reply in a shape, about a text and the task's images, after it has called the tools that the caller named."""
+"""A model's reply in a shape, about a text and the task's images. Before, the model may call the tools that
+the caller named."""
 
 from __future__ import annotations
 
@@ -14,13 +15,13 @@ from .run_state import Running
 from .tooling import called, description, offered, parameters, use
 
 ROUNDS = 8
-"""Replies that call tools before the model has to answer."""
+"""The most replies that call tools; after them, the model has to answer."""
 
 
 async def shaped_reply(
     run: Running, system: Prompt, text: str, schema: dict[str, Any], name: str
 ) -> dict[str, Any]:
-    """The reply, which fits the schema. Raises what the chat model raises."""
+    """Return the reply's data, which fits the schema. Raises what the chat model raises."""
     images = [{"type": "image_url", "image_url": {"url": url}} for url in run.request.images or ()]
     turns: list[dict[str, Any]] = [
         {"role": "system", "content": run.instructed(system.text)},
@@ -34,9 +35,10 @@ async def shaped_reply(
 
 
 async def _with_tools(run: Running, request: dict[str, Any], name: str, prompt: str) -> None:
-    """Have the model call tools; the calls and their results are added to the request's messages.
+    """Let the model call tools; the calls and their results are added to the request's messages.
 
-    Apart from the shape: many servers' models call nothing while they write by a schema.
+    This comes before the shaped reply, because the models of many servers do not call tools while a schema
+    constrains them.
     """
     parts = {called(one): part for one, part in offered(run, ()).items()}
     tools = [

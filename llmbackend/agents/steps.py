@@ -53,7 +53,7 @@ class Node:
     began: float = field(default_factory=time.monotonic)
     own_tokens: int = 0
     kept_usage: Counter[str] = field(default_factory=Counter)
-    """Of replies that did not fit, which are in the journal already."""
+    """Usage of replies that did not fit, which is in the journal already."""
 
     @property
     def path(self) -> str:
@@ -76,4 +76,4 @@ def shown(value: Any, links: Links = "keep") -> str | None:
 
 
 _TAGS = re.compile(r'(</?(?:result|passage)(?: \w+="[\w./ -]*")*>)')
-"""Our own tags around results, which are kept: they are not HTML."""
+"""Our own tags around results, which are kept although they look like HTML."""

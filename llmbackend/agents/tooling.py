@@ -22,7 +22,7 @@ from .run_state import Running
 from .steps import shown
 
 MOST_OFFERED = 1000
-"""Functions of this process that are remembered, because a run that is a job may call them later."""
+"""The most functions of this process that are remembered, because a run that is a job may call them later."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def description(part: ToolPart) -> str:
 
 @lru_cache(MOST_OFFERED)
 def arguments_of(part: ToolPart) -> type[BaseModel]:
-    """A pydantic class of a tool's arguments, by its annotations."""
+    """A pydantic class for a tool's arguments, made from its annotations."""
     known = typing.get_type_hints(part.made, include_extras=True) if not part.is_class else {}
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(part.made).parameters.items():
@@ -90,11 +90,11 @@ def offered(running: Running, names: tuple[str, ...] | None) -> dict[str, ToolPa
 
 
 _CALLER = "the caller"
-"""Where functions are from that the caller of a run runs."""
+"""The module name that marks functions which the caller of a run runs."""
 
 
 def with_functions(running: Running, tools: dict[str, ToolPart]) -> dict[str, ToolPart]:
-    """The tools, and the functions that the caller runs; raises InvalidRequest where both have a name."""
+    """Add the functions that the caller runs to the tools. Raises InvalidRequest if two have the same name."""
     told = dict(tools)
     for one in running.request.functions or ():
 
@@ -127,7 +127,7 @@ def called(name: str) -> str:
 async def use(
     running: Running, tools: Mapping[str, ToolPart], name: str, arguments: Any, call_id: str = ""
 ) -> Outcome:
-    """Call a tool of a run. A failure is an outcome too, for the model to read.
+    """Call a tool of a run. A failure is an outcome, too, for the model to read.
 
     Raises Unauthorized, and Forbidden for what the caller's key may not do.
     """
@@ -210,7 +210,7 @@ async def _called(running: Running, part: ToolPart, given: dict[str, Any]) -> Ou
 
 
 def _own(part: ToolPart, running: Running, given: dict[str, Any]) -> Any:
-    """Call a project's own tool; runs in a thread."""
+    """Call a project's own tool. This runs in a thread."""
     from .handle import Run
 
     if "run" in inspect.signature(part.made).parameters:
@@ -261,7 +261,7 @@ def _wrong(reason: str) -> Outcome:
 
 
 def offer(made: Any) -> str:
-    """Register a function of a caller in this process as a tool; returns its name. Raises InvalidRequest."""
+    """Register a function of a caller in this process as a tool; return its name. Raises InvalidRequest."""
     name = getattr(made, "__name__", "")
     if not callable(made) or not name.isidentifier():
         raise InvalidRequest(f"tools: {made!r} is neither a tool's name nor a function that has a name")

@@ -22,11 +22,12 @@ from .tooling import ToolResult
 Texts = Annotated[list[str], Field(min_length=1, max_length=64)]
 
 READ_CHARACTERS = 12_000
-"""Characters of a document that `read_document` returns at a time."""
+"""About how many characters of a document `read_document` returns at a time."""
 
 
 async def _among(run: Running, names: Sequence[str] | None) -> list[str]:
-    """The collections meant: those named, or else all that the run may read. Raises InvalidRequest, NotFound."""
+    """The collections meant: those named, or else all that the run may read (at most 32). Raises
+    InvalidRequest, NotFound."""
     may = await run.readable()
     if not names:
         if not may:
@@ -39,7 +40,7 @@ async def _among(run: Running, names: Sequence[str] | None) -> list[str]:
 
 
 def passages(sources: Sequence[Source | Hit]) -> str:
-    """Passages for a model: data between tags that the texts cannot close."""
+    """Passages as a model reads them: data between tags that the texts cannot close."""
     return "\n\n".join(
         delimited(
             "passage",

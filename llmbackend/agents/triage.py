@@ -28,10 +28,11 @@ _CALM = re.compile(r"\b(?:whenever|no hurry|no rush|just wondering|out of curios
 # fmt: on
 
 OF_WORDS = 0.5
-"""Weight of the share of an example's words, beside its cosine."""
+"""The weight of the share of an example's words in the message, beside the cosine."""
 
 
 async def triage(run: Running, given: TriageInput) -> Triage:
+    """Sort a message. Raises InvalidRequest if it is empty."""
     message = given.message or (run.request.task if run.request.input is not None else "")
     if not message.strip():
         raise InvalidRequest("message: it is empty, so there is nothing to sort")
