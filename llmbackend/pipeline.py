@@ -19,7 +19,7 @@ AHEAD = 2
 
 class _Put(NamedTuple, Generic[_Item]):
     items: list[_Item]
-    """One, or none at the end."""
+    """One item, or none at the end."""
 
     failure: Exception | None = None
 
@@ -28,9 +28,9 @@ class _Put(NamedTuple, Generic[_Item]):
 async def ahead(
     items: AsyncGenerator[_Item, None], depth: int = AHEAD
 ) -> AsyncIterator[AsyncIterator[_Item]]:
-    """The same items, produced by a task while earlier ones are used, at most `depth` ahead.
+    """Yield an iterator of the same items, which a task produces up to `depth` ahead of the consumer.
 
-    The producer's errors are raised to the consumer; leaving the block stops the producer.
+    The producer's errors are raised to the consumer. Leaving the block stops and closes the producer.
     """
     waiting: asyncio.Queue[_Put[_Item]] = asyncio.Queue(depth)
 
@@ -46,7 +46,7 @@ async def ahead(
                 await waiting.put(_Put([], error))
 
     def ended(task: asyncio.Task[None]) -> None:
-        # If it was cancelled from elsewhere, it has put nothing: wake the reader.
+        # If the task was cancelled from elsewhere, it has put nothing: wake the consumer.
         if waiting.empty():
             waiting.put_nowait(_Put([], _stopped()))
 
@@ -67,8 +67,8 @@ async def ahead(
     try:
         yield used
     finally:
-        # By its scope, and not by the task's own cancel(), which does not heed what is shielded: what a thread has begun
-        # has ended when this block is left.
+        # Cancel by the scope, because task.cancel() ignores shields: what a thread has begun must end before the block is
+        # left.
         scope.cancel()
         with CancelScope(shield=True):
             await used.aclose()
@@ -77,7 +77,7 @@ async def ahead(
 
 
 def _stopped() -> BackendError:
-    return BackendError("the work was stopped before its end: try again", details={})
+    return BackendError("the work was stopped before it ended: try again", details={})
 
 
 @asynccontextmanager
@@ -87,10 +87,10 @@ async def side_by_side(
     at_once: int,
     window: int | None = None,
 ) -> AsyncIterator[AsyncIterator[_Made]]:
-    """The result of `work` for each item, in order, computed by up to `at_once` tasks at the same time.
+    """Yield an iterator of the results of `work` for each item, in order, from up to `at_once` tasks at the same time.
 
-    While one item takes long, up to `window` items after it (else `at_once`) are started. An error is raised in its turn;
-    leaving the block cancels the tasks.
+    While one item takes long, up to `window` items after it (`at_once` by default) are started. An item's error is raised
+    in its place. Leaving the block cancels the tasks.
     """
     turns = asyncio.Semaphore(at_once)
     under_way: dict[asyncio.Task[_Made], CancelScope] = {}
@@ -106,7 +106,7 @@ async def side_by_side(
     def ended(task: asyncio.Task[_Made]) -> None:
         del under_way[task]
         if not task.cancelled():
-            task.exception()  # nobody may ask for it any more
+            task.exception()  # marks it as retrieved, since nobody may await the task
 
     async def begun() -> AsyncGenerator[asyncio.Task[_Made], None]:
         async for item in items:
@@ -119,7 +119,7 @@ async def side_by_side(
 
     async def made(tasks: AsyncIterator[asyncio.Task[_Made]]) -> AsyncGenerator[_Made, None]:
         async for task in tasks:
-            # A bare await would hand a cancellation on to the task, and not by its scope.
+            # Awaiting the task itself would cancel it directly, not by its scope.
             await asyncio.wait([task])
             yield task.result()
 

@@ -56,7 +56,7 @@ async def told(work: Callable[[Tell], Awaitable[dict[str, Any]]]) -> AsyncGenera
 
     def ended(task: asyncio.Task[None]) -> None:
         # If it was cancelled from elsewhere, it has put nothing: wake the reader.
-        items.put_nowait(BackendError("the work was stopped before its end: try again", details={}))
+        items.put_nowait(BackendError("the work was stopped before it ended: try again", details={}))
 
     running = asyncio.create_task(run())
     running.add_done_callback(ended)

@@ -1,6 +1,6 @@
-"""Runs blocking work in threads, separate for each thing that it waits for, so that one cannot use up the threads of another.
+"""Runs blocking work in threads, with a limit for each resource, so that one that hangs does not use up all threads.
 
-Nothing else in the package uses a shared pool of threads; a test checks the sources.
+Nothing else in the package uses a shared pool of threads; a test checks that.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _PlacesOfLoop = WeakKeyDictionary[asyncio.AbstractEventLoop, Places]
 
 
 class Threads:
-    """At most so many threads at a time on each event loop; if none is free, projects take turns (turns.py)."""
+    """At most `most` threads at a time on each event loop; if none is free, projects take turns (turns.py)."""
 
     def __init__(self, most: int, *, gives_way: bool = False) -> None:
-        """With `gives_way`, no large work begins while small requests are at work, which have as many threads of their own."""
+        """With `gives_way`, large work does not begin while small requests are at work; these have `most` threads more."""
         self.most = most
         self._gives_way = gives_way
         self._places: _PlacesOfLoop = WeakKeyDictionary()
@@ -48,13 +48,15 @@ class Threads:
         *args: *_Args,
         abandon_on_cancel: bool = False,
     ) -> _Result:
-        """What `work(*args)` returns or raises. It goes on in its thread even if the caller is cancelled.
+        """Run `work(*args)` in a thread; return or raise what it does.
 
-        A cancelled caller waits for its end, unless `abandon_on_cancel`.
+        Work that has begun runs to its end. A cancelled caller waits for that, unless `abandon_on_cancel`.
         """
         of_loop = self._places
         if self._gives_way:
-            if tracing.goes_first():  # and waits for no thread of those that wait for it
+            if (
+                tracing.goes_first()
+            ):  # a small request has its own threads: large work may be waiting for it in the others
                 of_loop = self._of_small
             else:
                 await precedence.pause()
@@ -84,9 +86,9 @@ class Threads:
 
 
 class _Worker(threading.Thread):
-    """A thread that runs one piece of work after the other, from any loop, and ends after idling for a while.
+    """A thread that runs one piece of work after the other, from any loop, and ends after idling for IDLE seconds.
 
-    anyio's go twice around the loop before they begin, which takes longer than what most are begun for.
+    anyio's threads take two rounds of the loop to begin, which is longer than most of our work.
     """
 
     IDLE = 10.0  # seconds
@@ -104,9 +106,9 @@ class _Worker(threading.Thread):
         work: Callable[[*_Args], _Result],
         args: tuple[*_Args],
     ) -> None:
-        """Run `work(*args)` in this context, and `tell` its result or exception."""
+        """Run `work(*args)` in a copy of this context, and call `tell(result, exception)` in the thread."""
         try:
-            worker, _ = cls._idle.popitem()  # the last: the others may end
+            worker, _ = cls._idle.popitem()  # the one used last, so that others can end
         except KeyError:
             worker = cls()
             worker.start()
@@ -119,9 +121,9 @@ class _Worker(threading.Thread):
             except Empty:
                 if self._idle.pop(self, self) is None:
                     return
-                continue  # work is on its way
+                continue  # somebody has just taken this worker: work is coming
             work()
-            del work  # and what it holds
+            del work  # frees what it refers to
 
     def _answer(
         self,
@@ -140,7 +142,7 @@ class _Worker(threading.Thread):
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_Worker._idle.clear)  # threads stay behind
+    os.register_at_fork(after_in_child=_Worker._idle.clear)  # a forked child has no threads
 
 
 def _tell_loop(
@@ -154,20 +156,20 @@ def _tell_loop(
 
 
 def _tell(answer: asyncio.Future[Any], result: Any, failure: BaseException | None) -> None:
-    if answer.done():  # given up meanwhile
+    if answer.done():  # the caller was cancelled
         return
     if failure is None:
         answer.set_result(result)
-    elif isinstance(failure, StopIteration):  # a future takes none
+    elif isinstance(failure, StopIteration):  # futures do not accept it
         answer.set_exception(RuntimeError("it raised StopIteration"))
     else:
         answer.set_exception(failure)
 
 
 def side_by_side(*works: Callable[[], _Result]) -> list[_Result]:
-    """What each of these returns: the last runs in this thread, the others beside it. For work that waits, as for a server.
+    """Run these at the same time, the last in this thread; return their results in order.
 
-    When all have ended, raises what the first of those that failed did.
+    For work that waits, say for a server. If some fail, raises the first one's exception once all have ended.
     """
     ended = [SimpleQueue[tuple[Any, BaseException | None]]() for _ in works]
     for work, end in zip(works[:-1], ended, strict=False):
@@ -193,14 +195,14 @@ class OwnThreads:
         self._counting = threading.Lock()
 
     async def __call__(self, work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
-        """The result of `work(*args)`. It goes on if the caller is cancelled, which does not wait for it.
+        """Run `work(*args)` in a new thread; return or raise what it does.
 
-        Raises Overloaded if all threads are busy or hang.
+        A cancelled caller does not wait for it. Raises Overloaded if all threads are busy or hang.
         """
         with self._counting:
             if self._at_work >= self.most:
                 raise Overloaded(
-                    f"{self.most} {self._name} are at work, or hang: try again later",
+                    f"{self.most} {self._name} are running or hang: try again later",
                     details={"retry_after": 5},
                 )
             self._at_work += 1
@@ -232,7 +234,7 @@ class OwnLoop:
         self._starting = threading.Lock()
 
     async def __call__(self, work: Callable[[], Awaitable[_Result]]) -> _Result:
-        """The result of `work()`. If the caller is cancelled, so is the work, and its end is awaited."""
+        """Await `work()` on that loop; return or raise what it does. Cancelling the caller cancels the work and waits for its end."""
         here, ended = asyncio.get_running_loop(), asyncio.Event()
         begun: list[asyncio.Task[Any] | None] = []
 
@@ -273,7 +275,7 @@ def _without_panic(work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
 
 @contextmanager
 def in_slices() -> Iterator[None]:
-    """In this block, a thread's work gives way where it calls `give_way`, and its time is charged to its call."""
+    """In this block, work gives way where it calls `give_way`, and its processor time is charged to the current call."""
     _slice.began, _slice.granted, _slice.charged = time.monotonic(), False, time.thread_time()
     try:
         yield
@@ -288,24 +290,21 @@ def _charge() -> None:
 
 
 def background(name: str, work: Callable[[], None]) -> threading.Thread:
-    """Begin large background work of this process; the caller also ends it."""
+    """Start a daemon thread for large background work, and return it. The caller makes it end."""
     thread = threading.Thread(target=_without_panic, args=(work,), name=f"llmbackend {name}", daemon=True)
     thread.start()
     return thread
 
 
 def give_way() -> None:
-    """To be called by long work in a thread, between its slices: lets small requests go first.
-
-    On the event loop it does nothing.
-    """
+    """Let small requests go first. Long work in a thread calls this between slices; on the event loop it does nothing."""
     began: float | None = getattr(_slice, "began", None)
     if began is None:
         return
     worked = time.monotonic() - began
     if worked < precedence.SLICE and (_slice.granted or not precedence.wanted()):
         return
-    # No sleep if no small request is at work: another thread gets the interpreter's lock by asking for it.
+    # Without small requests there is no need to sleep: other threads get the interpreter's lock when they ask for it.
     _charge()
     if not tracing.goes_first():
         _slice.granted = precedence.wait(worked)
@@ -313,16 +312,15 @@ def give_way() -> None:
 
 
 INLINE_CHARACTERS = 2**14
-"""Characters that are processed without a thread, since starting one takes longer."""
+"""Most characters that are processed on the event loop, because a thread would take longer."""
 
 
 async def by_length(characters: int, work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
-    """The result of `work(*args)`: computed at once for a short text, in a processor thread for a long one."""
+    """Return `work(*args)`, run on the event loop for a short text, and in a processor thread for a long one."""
     return work(*args) if characters <= INLINE_CHARACTERS else await processor(work, *args)
 
 
-# A large call gives its thread back now and then (work goes by document or batch), so that others get their turn, and
-# gives way between slices.
+# A large call takes a new thread for each document or batch, so that others get their turn, and gives way between slices.
 processor = Threads(max(2, CORES), gives_way=True)
 """Parsing, validating, splitting and serializing: more threads than cores would only take memory."""
 
@@ -336,7 +334,7 @@ embedding = Threads(max(2, CORES), gives_way=True)
 """The embedded embedding model."""
 
 database = Threads(16)
-"""The SQL database; with the writer and the heartbeats fewer than the connections of its pool."""
+"""The SQL database. With the writer and the heartbeats, these are fewer than the connections in its pool."""
 
 heartbeats = Threads(2)
 """Heartbeats of jobs' leases, which must not wait behind requests."""
@@ -345,26 +343,26 @@ files = Threads(16)
 """The disk, except for the engine: the cache of vectors, and lazy imports."""
 
 engine = Threads(64)
-"""The vector engine in this process. No collection gets more than its share (collection.py)."""
+"""The vector engine in this process. A collection gets at most a share of these (current_index.py)."""
 
 network = Threads(64)
-"""Servers that are called by clients that block: Qdrant. Shared out as `engine`."""
+"""Servers with blocking clients: Qdrant. A collection gets at most a share, as of `engine`."""
 
 names = Threads(64)
-"""Resolving hosts named in requests."""
+"""Resolving host names in requests."""
 
 webhooks = Threads(64)
-"""Resolving hosts of webhooks, so that slow ones do not delay requests. aiohttp resolves those of model servers."""
+"""Resolving host names of webhooks, so that slow ones do not delay requests. aiohttp resolves those of model servers."""
 
 plugins = OwnThreads("calls of a project's own parts", 64)
-"""A project's own parts, which may hang: a caller waits PLUGIN_SECONDS at most."""
+"""A project's own parts, which may hang: a caller waits at most PLUGIN_SECONDS."""
 
 agents = OwnThreads("agents of projects", 256)
-"""A loop each: what they do may block or hang, for as long as their run may take."""
+"""A project's own agents. Each has a loop in its thread, because it may block or hang for as long as its run may take."""
 
 orchestration = OwnLoop("llmbackend orchestration")
-"""LlamaIndex's part in the agents that come along: some milliseconds of the processor a step, and runs come in dozens."""
+"""LlamaIndex's part in the built-in agents: a step takes milliseconds of processor time, and dozens may run at once."""
 
 calls = Threads(64)
-"""A client's operations, for those who await them: LlamaIndex's asynchronous methods (llamaindex/calling.py), and the
-client for `await` where its core runs on another loop."""
+"""A client's operations that are awaited: LlamaIndex's asynchronous methods (llamaindex/calling.py), and the
+AsyncLLMBackend if its core runs on another loop."""

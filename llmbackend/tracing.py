@@ -1,6 +1,6 @@
-"""The cost of a call: its duration, the time spent waiting for models, and their tokens.
+"""Measures the cost of each call: its duration, the time spent waiting for models, and their tokens.
 
-One log line per call, on the logger `llmbackend.calls` at level INFO: numbers and names, never content.
+Each call is one line in the log `llmbackend.calls` at level INFO, with numbers and names, but never content.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ log = logging.getLogger("llmbackend.calls")
 _Result = TypeVar("_Result")
 
 ENOUGH = 0.5
-"""Seconds to wait for the end of a stream that reports its usage all along."""
+"""Seconds to wait for the end of a stream that reports its usage with each piece."""
 
 AS_JSON = False
-"""Whether log records have a call's numbers by name; set if the log is JSON."""
+"""Whether log records carry a call's numbers as fields; set if the log is JSON."""
 
 
 class Trace:
-    """One call of an operation, from here to `finish`."""
+    """One call of an operation, from its construction to `finish`."""
 
     def __init__(
         self,
@@ -53,30 +53,30 @@ class Trace:
         self.caller = caller
         """The caller and its rights."""
         self.granted = granted
-        """The collections that it may use, once that is decided."""
+        """The collections that the call may use, once that is decided."""
         self.client = client
         self.path = path
         self.request_id = request_id or os.urandom(16).hex()
         self.model = ""
         self.tokens = {"prompt_tokens": 0, "completion_tokens": 0}
         self.target: str | None = None
-        """Its target, if it is to be in the audit log."""
+        """What the call acts on, if it is to be in the audit log."""
         self.prompts: Prompts | None = None
-        """The prompts; None for the included ones."""
+        """The prompts to use; None for the built-in ones."""
         self.prompts_used: dict[str, None] = {}
         """The prompts that models were given, each as name@version."""
         self.failure = ""
         """The code of an error that was sent as part of a stream."""
         self.steps: Any = None
-        """The tree of an agent's steps (schemas.Step), if it is a run of one."""
+        """The tree of an agent's steps (schemas.Step), if the call is an agent's run."""
         self.of_run = False
-        """Whether it is a step of an agent's run."""
+        """Whether the call is a step of an agent's run."""
         self.parent = ""
         """The caller's own span, from the header `traceparent`."""
         self.meter: Meter | None = None
-        """The meter of the core that it runs in."""
+        """Counts the usage of the core that the call runs in."""
         self.reserve: Callable[[int], object] | None = None
-        """Holds so many bytes of memory for this call until it has ended; raises Overloaded. None where that is not limited."""
+        """Reserves so many bytes of memory until the call has ended; raises Overloaded. None if memory is not limited."""
         self._began = time.perf_counter()
         self._waited = 0.0
         self._waiting = 0
@@ -84,10 +84,10 @@ class Trace:
         self._awaited = False
         self._first = False
         self._worked = 0.0
-        self._replies = 0  # of models' servers, under way
-        self._stops: list[Callable[[], object]] | None = None  # once its caller has hung up
+        self._replies = 0  # replies of models' servers that are under way
+        self._stops: list[Callable[[], object]] | None = None  # set once the caller has hung up
         self.tells = False
-        """Whether the current stream reports its usage all along, so that its end adds little."""
+        """Whether the current stream reports its usage with each piece, so that waiting for its end gains little."""
 
     @property
     def upstream(self) -> float:
@@ -96,17 +96,17 @@ class Trace:
 
     @property
     def overhead(self) -> float:
-        """All other seconds so far: our own overhead."""
+        """Our own overhead: all seconds so far in which no model was at work."""
         return max(0.0, time.perf_counter() - self._began - self.upstream)
 
     def waiting(self) -> AbstractContextManager[None]:
-        """Within this block, a model is at work."""
+        """Count the time in this block as that of a model at work."""
         return _Waiting(self)
 
     def at_work(self, change: int) -> None:
         now = time.perf_counter()
         before = self._waiting
-        if before:  # several models at once take the time of one
+        if before:  # time with several models at work counts once
             self._waited += now - self._waiting_since
         self._waiting += change
         self._waiting_since = now
@@ -119,13 +119,13 @@ class Trace:
 
     @property
     def left(self) -> bool:
-        """Whether its caller has hung up; then no more models are asked."""
+        """Whether the caller has hung up; then no more models are called."""
         return self._stops is not None
 
     def leave(self, stop: Callable[[], object], patience: float) -> None:
-        """The caller has hung up: stop the call once the replies under way have arrived and been counted.
+        """Note that the caller has hung up; call `stop` once the replies under way have arrived and been counted.
 
-        After so many seconds it is stopped anyway.
+        After `patience` seconds it is called anyway.
         """
         if self.tells:
             patience = min(patience, ENOUGH)
@@ -138,9 +138,9 @@ class Trace:
         self._stops.append(stop)
 
     async def asks(self) -> None:
-        """Called before asking a model's server; stops the call if nobody waits for the reply. `replied` must follow."""
+        """Call this before calling a model's server, and `replied` after it. Waits to be stopped if the caller has hung up."""
         if self._stops is not None:
-            await asyncio.get_running_loop().create_future()  # until it is stopped
+            await asyncio.get_running_loop().create_future()  # never done: `stop` cancels the call
         self._replies += 1
 
     def replied(self) -> None:
@@ -151,12 +151,12 @@ class Trace:
                     self._loop.call_soon_threadsafe(stop)
 
     def begin(self) -> None:
-        """Somebody waits for this work: background work pauses until it is finished."""
+        """Note that somebody waits for this call: background work pauses until it is finished."""
         self._awaited = True
         _under_way.add(self)
 
     def go_first(self) -> None:
-        """Mark it as a small request: while it is at work, large ones give way (precedence.py)."""
+        """Mark the call as a small request: while it is at work, large ones give way (precedence.py)."""
         self._first = True
         precedence.begin(self)
 
@@ -165,8 +165,8 @@ class Trace:
         return self._first and self.overhead < precedence.SMALL
 
     def worked(self, seconds: float) -> None:
-        """Add processor time spent for it in a thread; beyond LIGHT in total it is no longer small."""
-        if not self._waiting:  # what models take is not counted
+        """Add processor time spent for the call in a thread; beyond LIGHT in total, it is no longer small."""
+        if not self._waiting:  # the time of models is not counted
             self._worked += seconds
             if self._worked > precedence.LIGHT:
                 self.stand_back()
@@ -177,16 +177,16 @@ class Trace:
             precedence.end(self)
 
     def collection(self, name: str) -> QualifiedName:
-        """The collection of that name; raises Forbidden unless the call was allowed to use it."""
+        """Return the qualified name of a collection. Raises Forbidden unless the call may use it."""
         try:
             return self.granted[name]
         except KeyError:
             raise Forbidden(f"this call may not use the collection {name!r}") from None
 
     def used(self, model: str, usage: Any = None, *, estimated: bool = False) -> None:
-        """Note the model that answered, and its tokens if `usage` is a mapping that has them.
+        """Note the model that answered, and its tokens if `usage` is a mapping with them.
 
-        These are `prompt_tokens`, `completion_tokens` and `embedded_tokens`; `estimated` where no server told them.
+        They are `prompt_tokens`, `completion_tokens` and `embedded_tokens`. Pass `estimated` if no server reported them.
         """
         self.model = without_secrets(model) or self.model
         counts = {
@@ -204,11 +204,11 @@ class Trace:
             self.meter.add(self.caller, self.operation, self.model, **counts)
 
     def prompted(self, label: str) -> None:
-        """Note a prompt that a model is given."""
+        """Note a prompt that is given to a model, as name@version."""
         self.prompts_used[label] = None
 
     def wrote(self, chunks: int) -> None:
-        """Note chunks that were written into a collection."""
+        """Note the number of chunks written into a collection."""
         if chunks and self.meter is not None:
             self.meter.add(self.caller, self.operation, self.model, chunks=chunks)
 
@@ -278,7 +278,7 @@ def _ended(trace: Trace) -> None:
 
 
 async def quiet(seconds: float) -> None:
-    """Return when no call and no job of this process has been under way for so long."""
+    """Wait until no call and no job of this process has been under way for so many seconds."""
     while _under_way or time.monotonic() < _last_end + seconds:  # noqa: ASYNC110  # they end on other loops, too
         await asyncio.sleep(seconds)
 
@@ -286,9 +286,9 @@ async def quiet(seconds: float) -> None:
 _current: ContextVar[Trace | None] = ContextVar("llmbackend_trace", default=None)
 
 
-# Classes, for they are entered for each piece of a stream: generators take four times as long.
+# Context managers are classes here: they are entered for each piece of a stream, and generators take four times as long.
 class tracing:
-    """In this block and the tasks it starts, the use of models is noted in this trace."""
+    """Make a trace the current one in this block, and in the tasks that it starts."""
 
     __slots__ = ("_before", "_trace")
 
@@ -316,43 +316,43 @@ class _Waiting:
 
 
 def goes_first() -> bool:
-    """Whether the call at work here is a small request."""
+    """Return whether the current call is a small request."""
     trace = _current.get()
     return trace is not None and trace.goes_first
 
 
 def project() -> str:
-    """The project of the current call; empty if there is none."""
+    """Return the project of the current call; empty if there is no call."""
     trace = _current.get()
     return trace.caller.project if trace is not None else ""
 
 
 async def turn() -> None:
-    """Called where the next step of a call begins; lets other projects' steps go first."""
+    """Begin the next step of the current call; lets other projects' steps go first."""
     if (trace := _current.get()) is not None:
         await turns.turn(trace.caller.project)
 
 
 async def in_turns(work: Coroutine[Any, None, _Result]) -> _Result:
-    """Await `work` that takes no turns of its own; each of its steps begins with one of the current call's project."""
+    """Await `work` that takes no turns itself; each of its steps begins with a turn of the current call's project."""
     if (trace := _current.get()) is None:
         return await work
     return await turns.in_turns(trace.caller.project, work)
 
 
 def worked(seconds: float) -> None:
-    """The trace of the current call, if there is one."""
+    """Add processor time spent in a thread to the current call, if there is one."""
     if (trace := _current.get()) is not None:
         trace.worked(seconds)
 
 
 def current() -> Trace:
-    """The trace of the current call; if there is none (in a job), one that nobody reads."""
+    """Return the trace of the current call, or a new one that nobody reads if there is none."""
     return _current.get() or Trace("", caller=NOBODY)
 
 
 class Clock:
-    """Milliseconds of each step of a call, in the order in which they began."""
+    """Measures the milliseconds of each step of a call: `with clock("embed"): …`."""
 
     def __init__(self) -> None:
         self.ms: dict[str, float] = {}

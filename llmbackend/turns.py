@@ -1,10 +1,10 @@
-"""Projects take turns on the event loop and for limited resources, so that a question does not wait behind hundreds of another
-project's.
+"""Lets projects take turns on the event loop and for limited resources, so that none waits behind hundreds of another's
+requests.
 
-A loop runs callbacks first come, first served. If hundreds of requests of one project, or the replies to them, arrive at
-once, another project's question would queue behind all of them each of the dozen times that it waits. So a request's work
-on the loop is cut into steps that begin with `turn`, and in each round of the loop only a few steps of each project
-begin. The others wait here, where they delay nobody. A project that is alone takes no turns.
+A loop runs callbacks first come, first served. If hundreds of one project's requests, or replies to them, arrive at once,
+another project's question would queue behind all of them each of the dozen times that it waits. So a request's work on
+the loop is cut into steps that begin with `turn`, and in each round of the loop each project begins only STEPS steps. The
+others wait here, where they delay nobody. A project that is alone takes no turns.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from typing import Any, TypeVar, cast
 _Result = TypeVar("_Result")
 
 STEPS = 1
-"""Steps of a project that begin in one round of the loop: a question waits for a dozen rounds, and a step takes up to
-half a millisecond."""
+"""Steps that a project begins in one round of the loop: a question waits for a dozen rounds, and a step takes up to half a
+millisecond."""
 
 ALONE = 1.0
-"""Seconds for which projects take turns after another project's step."""
+"""A project takes turns for so many seconds after another project's last step."""
 
 
 class _Turns:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.last = ""
-        """The project whose step was the last to begin."""
+        """The project whose step began last."""
         self.until = 0.0
-        """The loop's time from which on that project counts as alone, unless another one has a step."""
+        """The loop's time after which that project counts as alone, unless another project has a step."""
         self.begun: dict[str, int] = {}
-        """The number of steps begun in this round of the loop, by project."""
+        """The steps begun in this round of the loop, by project."""
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
     def begin(self, project: str) -> None:
@@ -52,7 +52,7 @@ class _Turns:
         self.begun.clear()
         for project, waiting in list(self._waiting.items()):
             while waiting and self.begun.get(project, 0) < STEPS:
-                if not (turn := waiting.popleft()).done():  # else its caller has gone
+                if not (turn := waiting.popleft()).done():  # else its caller was cancelled
                     turn.set_result(None)
                     self.begin(project)
             if not waiting:
@@ -60,7 +60,7 @@ class _Turns:
 
 
 class Places:
-    """A limited number at a time, on one event loop. Waiting projects take turns; within a project, first come, first served."""
+    """A semaphore for one event loop, for which waiting projects take turns; each project's waiters are served in order."""
 
     def __init__(self, most: int) -> None:
         self.free = most
@@ -85,7 +85,7 @@ class Places:
         try:
             await place
         except BaseException:
-            if place.done() and not place.cancelled():  # it came at the same moment
+            if place.done() and not place.cancelled():  # the place was given at the same moment
                 self.give_back()
             raise
 
@@ -96,7 +96,7 @@ class Places:
             place = waiting.popleft()
             if waiting:
                 self._waiting[project] = waiting
-            if not place.done():  # else who waited has gone
+            if not place.done():  # else its waiter was cancelled
                 place.set_result(None)
                 return
         self.free += 1
@@ -116,7 +116,7 @@ async def turn(project: str) -> None:
 
 
 def _begun(project: str) -> asyncio.Future[None] | None:
-    """Begin a step of this project, or what to wait for until it has begun."""
+    """Begin a step of this project and return None, or return a future that is done once the step has begun."""
     loop = asyncio.get_running_loop()
     turns = _here.turns
     if turns is None or turns.loop is not loop:
@@ -134,7 +134,7 @@ def _begun(project: str) -> asyncio.Future[None] | None:
 
 @coroutine
 def in_turns(project: str, work: Coroutine[Any, None, _Result]) -> Generator[Any, None, _Result]:
-    """Await `work` that takes no turns of its own, such as a library's: each of its steps begins with one."""
+    """Await `work` that takes no turns itself, such as a library's: each of its steps begins with a turn."""
     raised: BaseException | None = None
     try:
         if (waiting := _begun(project)) is not None:

@@ -1,1 +1,1 @@
-"""What is kept: the SQL database with its migrations, and the lock on the data directory."""
+"""The SQL database with its migrations, and the lock on the data directory."""

@@ -17,14 +17,17 @@ from ..settings import notebook
 
 
 def _command() -> str:
-    """This process as its user knows it: a command and its first argument, or a notebook."""
+    """Return how the user knows this process: a command and its first argument, or a notebook."""
     if "ipykernel" in sys.modules:
         return f"notebook {notebook()}".strip()
     return " ".join([Path(sys.argv[0] or "python").name, *sys.argv[1:2]])
 
 
 class DataDirLock:
-    """Holds a data directory, made if need be; raises Conflict that names the holder and the remedy."""
+    """Locks a data directory, which is made if it does not exist, until `release`.
+
+    Raises Conflict if another process holds it, and BackendError if it cannot be used.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._lock = FileLock(
@@ -42,15 +45,15 @@ class DataDirLock:
             about = self._read()
             raise Conflict(
                 f"data directory {folder} is in use by process {about.get('pid', '?')} "
-                f"({about.get('command', 'unknown')}): close that, talk to its server by api_url=..., "
+                f"({about.get('command', 'unknown')}): close that, connect to its server by api_url=..., "
                 "or set DATA_DIR to another folder",
                 details={"data_dir": str(folder), "pid": about.get("pid")},
             ) from None
         except OSError as error:
             self._lock.release()
             raise BackendError(
-                f"DATA_DIR {folder} cannot be used ({error.strerror or error}): see that it is a folder that this user "
-                "may write to, on a disk that is not mounted read-only, or set another one",
+                f"DATA_DIR {folder} cannot be used ({error.strerror or error}): make sure that it is a folder that this "
+                "user may write to, on a disk that is not mounted read-only, or set another one",
                 details={"backend": "data directory", "path": str(folder)},
             ) from error
         except BaseException:
@@ -58,7 +61,7 @@ class DataDirLock:
             raise
 
     def _named(self, file: Path) -> str:
-        """A name that is this directory's own, and so, as long as the lock is held, this process's."""
+        """Return the directory's unique name, which also identifies this process while it holds the lock."""
         try:
             if name := file.read_text().strip():
                 return name

@@ -1,4 +1,4 @@
-"""The SQL database that holds what must not be lost beside the vectors: collections' manifests and jobs."""
+"""The SQL database, with everything but vectors and caches: manifests, jobs, keys, usage and stored responses."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ from ..errors import BackendError, InsufficientStorage
 from ..vitals import Vitals
 from . import schema
 
-JOIN_SECONDS = 0.002  # seconds that a patient write waits for others to join
-BATCH = 200  # writes that go into one transaction, at most
+JOIN_SECONDS = 0.002  # seconds that a patient write waits for others to join its transaction
+BATCH = 200  # most writes in one transaction
 BUSY = 30_000  # milliseconds to wait for SQLite's lock
 
 _Result = TypeVar("_Result")
 
 
 def connect(where: Path | str) -> Engine:
-    """An engine on a SQLite file, or on the database of a URL (SQLite, PostgreSQL), with every table of this version.
+    """Return an engine for a SQLite file, or for the database of a URL (SQLite, PostgreSQL).
 
-    Raises BackendError if it cannot be used.
+    Makes or migrates the tables. Raises BackendError if the database cannot be used. The caller disposes of the engine.
     """
     if isinstance(where, Path):
         _check_file(where)
@@ -74,13 +74,13 @@ def connect(where: Path | str) -> Engine:
         with transaction(engine) as connection:
             if (
                 engine.dialect.name == "postgresql"
-            ):  # processes that start at the same time wait, as for SQLite's lock
+            ):  # so that processes that start at the same time wait, as they do for SQLite's lock
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7238001)")
             schema.prepare(connection, name)
     except SQLAlchemyError as error:
         engine.dispose()
         raise schema.unusable(
-            f"{name} cannot be used ({type(error).__name__}): restore it from a backup, or move it away to begin anew"
+            f"{name} cannot be used ({type(error).__name__}): restore it from a backup, or move it away to start afresh"
         ) from error
     except BaseException:
         engine.dispose()
@@ -89,7 +89,7 @@ def connect(where: Path | str) -> Engine:
 
 
 def _told(name: str, folder: Path | None, context: ExceptionContext) -> Exception | None:
-    """Translate a driver's errors about the database's state (not about a statement) into ours, with the remedy."""
+    """Translate a driver's errors about the database, but not about a statement, into ours, with the remedy."""
     error = context.sqlalchemy_exception
     statement = context.connection is not None and isinstance(
         error, DataError | IntegrityError | ProgrammingError
@@ -103,37 +103,38 @@ def _told(name: str, folder: Path | None, context: ExceptionContext) -> Exceptio
             return disk.full(folder)
     if getattr(error.orig, "sqlstate", None) == DISK_FULL:
         return InsufficientStorage(
-            f"there is no room on the disk of {name}: remove what is not needed there, or enlarge it",
+            f"the disk of {name} is full: delete what is not needed there, or enlarge it",
             details={"path": name},
         )
     said, *_ = str(error.orig).splitlines() or [type(error.orig).__name__]
-    advice = "see that it runs, and that DATABASE_URL has the right host, port, database, user and password"
+    advice = "check that it is running, and that DATABASE_URL has the right host, port, database, user and password"
     if code is not None:
         advice = _ADVICE.get(code & 0xFF, advice)
     return schema.unusable(f"{name} cannot be used ({said}): {advice}")
 
 
 DISK_FULL = "53100"
-"""PostgreSQL's code for it."""
+"""PostgreSQL's code for a full disk."""
 _RESTORE = (
-    "it is damaged, or something else; it lists the collections and jobs, so it is left as it is: restore it from a "
-    "backup, rescue it by `sqlite3 FILE .recover`, or move it away to begin anew"
+    "it is damaged, or not a database. It has the list of collections and jobs, so it is left unchanged: restore it from "
+    "a backup, rescue it by `sqlite3 FILE .recover`, or move it away to start afresh"
 )
 _ADVICE = {
-    sqlite3.SQLITE_BUSY: "another process has been writing to it for long: try again once it is through",
-    sqlite3.SQLITE_LOCKED: "another process has been writing to it for long: try again once it is through",
-    sqlite3.SQLITE_CANTOPEN: "see that it and its folder may be read and written to",
-    sqlite3.SQLITE_READONLY: "see that it and its folder may be written to, and that the disk is not mounted read-only",
-    sqlite3.SQLITE_PERM: "see that it and its folder may be written to",
-    sqlite3.SQLITE_IOERR: "its disk fails: see to that, or to the connection to it",
+    sqlite3.SQLITE_BUSY: "another process has been writing to it for too long: try again when that has ended",
+    sqlite3.SQLITE_LOCKED: "another process has been writing to it for too long: try again when that has ended",
+    sqlite3.SQLITE_CANTOPEN: "make sure that this user may read and write it and its folder",
+    sqlite3.SQLITE_READONLY: "make sure that this user may write to it and its folder, and that the disk is not mounted "
+    "read-only",
+    sqlite3.SQLITE_PERM: "make sure that this user may write to it and its folder",
+    sqlite3.SQLITE_IOERR: "its disk fails: check the disk and its connection",
     sqlite3.SQLITE_CORRUPT: _RESTORE,
     sqlite3.SQLITE_NOTADB: _RESTORE,
-    sqlite3.SQLITE_ERROR: "it has other tables than this version's: restore it from a backup of this version",
+    sqlite3.SQLITE_ERROR: "its tables are not those of this version: restore it from a backup of this version",
 }
 
 
 def _check_file(file: Path) -> None:
-    """To SQLite, an empty file is a new database; beside collections, it is a lost one."""
+    """Raise BackendError for an empty file beside collections. SQLite would take it for a new database, but it is a lost one."""
     log = file.with_name(f"{file.name}-wal")
     emptied = file.is_file() and file.stat().st_size == 0 and not (log.is_file() and log.stat().st_size)
     others = file.with_name("collections")
@@ -144,10 +145,10 @@ def _check_file(file: Path) -> None:
 
 
 class _File(sqlite3.Connection):
-    """Ends what is being read when its transaction ends.
+    """A connection that closes its cursors when a transaction ends.
 
-    SQLite keeps a half-read SELECT beyond that, and with it the moment that it shows: whoever got the connection next
-    would read the past, and could write nothing.
+    SQLite keeps a half-read SELECT, and its snapshot, beyond the transaction: the next user of the pooled connection would
+    read old data, and could not write.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -175,16 +176,16 @@ class _File(sqlite3.Connection):
 
 @contextmanager
 def transaction(engine: Engine, *, durable: bool = True) -> Iterator[Connection]:
-    """A transaction that writes. One that is not durable outlives the process, but not a power cut."""
+    """Begin a transaction that writes. If it is not `durable`, it survives a kill of the process, but not a power cut."""
     options = {"llmbackend_write": "durable" if durable else "quick"}
     with engine.connect().execution_options(**options) as connection, connection.begin():
         yield connection
 
 
 def _configure(connection: Any, _: Any) -> None:
-    # The driver's own BEGIN comes too late: a transaction that reads first could then be refused its first write.
+    # The driver begins a transaction only at the first write, which SQLite may refuse after a read: `_begin` does it.
     connection.isolation_level = None
-    # WAL lets readers go on beside the one writer, who waits its turn; FULL makes a commit survive a power cut.
+    # WAL lets readers work beside the one writer; FULL makes a commit survive a power cut.
     for pragma in (f"busy_timeout={BUSY}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -209,18 +210,19 @@ class _Asked(NamedTuple):
 
 
 class Database:
-    """Made on the event loop that uses it. Reads in threads, and writes in one: what is asked for while it commits goes into its next transaction together.
+    """Reads in threads and writes in one thread. Must be made on the event loop that uses it.
 
-    So many who wait share the price of a commit, and threads do not queue up before SQLite's lock. Both take a function
-    of a connection. One that writes does nothing but SQL, because it is run again, alone, if another of its transaction
-    fails; once asked for it is done, even if whoever asked is cancelled.
+    Writes that are requested during a commit go into the next transaction together, so they share the cost of a commit,
+    and threads do not queue for SQLite's lock. `read` and `write` take a function of a connection. One that writes must do
+    nothing but SQL, because it runs again, alone, if another write of its transaction fails. Once requested, a write is
+    done, even if its caller is cancelled.
     """
 
     def __init__(self, engine: Engine, vitals: Vitals | None = None) -> None:
         self.engine = engine
         self._vitals = vitals or Vitals()
-        self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()  # None ends it
-        self._put_back: list[_Asked | None] = []  # taken from there, and for the next batch
+        self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()  # None ends the thread
+        self._put_back: list[_Asked | None] = []  # taken from `_asked`, but for the next batch
         self._kept: Connection | None = None
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="llmbackend-writer", daemon=True)
@@ -229,7 +231,7 @@ class Database:
     async def read(
         self, work: Callable[..., _Result], *args: Any, waits: threads.Threads = threads.database
     ) -> _Result:
-        """What `work(connection, *args)` returns; waits for one of those threads."""
+        """Return `work(connection, *args)`, run in one of the threads `waits`."""
 
         def run() -> _Result:
             with self.engine.connect() as connection:
@@ -240,16 +242,16 @@ class Database:
     def write(
         self, work: Callable[..., _Result], *args: Any, durable: bool = True, patient: bool = False
     ) -> asyncio.Future[_Result]:
-        """As `read`, once it is committed; asked for at once, in the order of the calls.
+        """Request a write; return a future of `work(connection, *args)`, which is done once that is committed.
 
-        What is patient waits a moment for others to share its commit with.
+        Writes are done in the order of the calls. With `patient`, this one waits a moment for others to share its commit.
         """
         done: asyncio.Future[_Result] = self._loop.create_future()
         self._asked.put(_Asked(lambda connection: work(connection, *args), durable, patient, done))
         return done
 
     async def close(self) -> None:
-        """Write what was asked for, and end."""
+        """Do all requested writes, and end the thread. The engine stays open."""
         self._asked.put(None)
         await threads.database(self._thread.join)
 
@@ -262,9 +264,9 @@ class Database:
             self._let_go()
 
     def collect_batch(self, first: _Asked) -> Iterator[_Asked]:
-        """Yield the writes of one transaction: this, and each that has been asked for until the one before it is done.
+        """Yield the writes of one transaction: the first, and each that is requested by the time the previous one is done.
 
-        Ends where nobody waits, after BATCH writes, and before a durable write if the first is not durable.
+        Ends when no write waits, after BATCH writes, and before a durable write if the first is not durable.
         """
         second = self._joining(first, JOIN_SECONDS) if first.patient else None
         yield first
@@ -275,7 +277,7 @@ class Database:
             yield one
 
     def _joining(self, first: _Asked, wait: float = 0) -> _Asked | None:
-        """The next write, if there is one that may be in one transaction with the first."""
+        """Return the next write if it may join the first one's transaction; else None."""
         if self._put_back:
             return None
         try:
@@ -293,7 +295,7 @@ class Database:
             with transaction(self.engine, durable=durable) as connection:
                 yield connection
             return
-        # A file does not go away as a server does: its connection is kept, which saves a third of a small write.
+        # A file, unlike a server, does not go away: keeping its connection saves a third of the time of a small write.
         try:
             if self._kept is None:
                 self._kept = self.engine.connect()
@@ -301,7 +303,7 @@ class Database:
             with self._kept.begin():
                 yield self._kept
         except BaseException:
-            self._let_go()  # in any state
+            self._let_go()  # the connection may be in any state
             raise
 
     def _let_go(self) -> None:
@@ -311,7 +313,7 @@ class Database:
                 kept.close()
 
     def _commit(self, writes: Iterator[_Asked]) -> None:
-        """Do them in one transaction; where one fails, each in one of its own."""
+        """Do the writes in one transaction; if one fails, each in its own."""
         batch = [next(writes)]
         outcomes: list[Any] = []
         try:
@@ -332,7 +334,7 @@ class Database:
                 self._vitals.well("database")
         else:
             self._vitals.well("database")
-        with suppress(RuntimeError):  # the loop has ended: nobody waits any more
+        with suppress(RuntimeError):  # the loop has ended: nobody waits
             self._loop.call_soon_threadsafe(_settle, batch, outcomes)
 
 

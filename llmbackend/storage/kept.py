@@ -1,5 +1,7 @@
-"""What a project has in the SQL database beside its collections: its jobs, with what they were given and have made, and
-its stored responses. Each row tells its own bytes, so that nothing is added up where no project is limited.
+"""Counts the bytes that a project has in the SQL database beside its collections: jobs with their params and results, and
+stored responses.
+
+Each row has its own size, so nothing needs to be added up if no project is limited.
 """
 
 from __future__ import annotations
@@ -10,14 +12,14 @@ from sqlalchemy import Connection, bindparam, column, func, select, table
 
 
 def size(*texts: str | None) -> int:
-    """Bytes of texts."""
+    """Return the bytes of texts in UTF-8."""
     return sum(
         len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")) for text in texts if text
     )
 
 
 def by(connection: Connection, project: str) -> int:
-    """Bytes that are kept for a project."""
+    """Return the bytes that are kept for a project."""
     return sum(int(connection.execute(one, {"project": project}).scalar_one()) for one in _SUMS)
 
 

@@ -1,4 +1,4 @@
-"""The tables of the database, and migrations from earlier versions."""
+"""Makes the database's tables, or migrates those of earlier versions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import Column, Connection, MetaData, String, Table, insert, insp
 from ..errors import BackendError
 
 metadata = MetaData()
-"""Every table of the package registers here."""
+"""All tables of the package are registered here."""
 
 VERSION_TABLE = "llmbackend_version"
 _version = Table(VERSION_TABLE, metadata, Column("version_num", String(32), primary_key=True))
@@ -19,19 +19,19 @@ _version = Table(VERSION_TABLE, metadata, Column("version_num", String(32), prim
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 _alembic = threading.Lock()
-"""Alembic keeps what it works on in module globals."""
+"""Alembic keeps its state in module globals."""
 
 
 def numbers() -> list[str]:
-    """Of all migrations, in their order; the last one leads to the tables of this version."""
+    """Return the numbers of all migrations in order. The last one makes the tables of this version."""
     return sorted(file.name.partition("_")[0] for file in (MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
 def prepare(connection: Connection, name: str) -> None:
     """Make the tables in an empty database, or migrate those of an earlier version.
 
-    `connection` is in a transaction that writes, and that other processes which start wait for; all or nothing is done.
-    Raises BackendError, which calls the database by `name`, for tables of a newer version or of something else.
+    `connection` must be in a transaction that writes and for which other starting processes wait, so that all or nothing
+    is done. Raises BackendError for tables of a newer version or of something else; the message calls the database `name`.
     """
     there = set(inspect(connection).get_table_names())
     recorded = connection.scalar(select(_version)) if VERSION_TABLE in there else None
@@ -49,10 +49,10 @@ def prepare(connection: Connection, name: str) -> None:
         check_columns(connection, metadata.sorted_tables)
     except OtherTables as error:
         raise unusable(
-            f"{name} cannot be used ({error}): it is something else's, or of another version: set another one, or "
+            f"{name} cannot be used ({error}): it belongs to something else, or to another version: set another one, or "
             "restore it from a backup"
         ) from None
-    if connection.dialect.name == "sqlite":  # earlier versions look there, and refuse newer databases
+    if connection.dialect.name == "sqlite":  # by this number, earlier versions refuse newer databases
         connection.exec_driver_sql(f"PRAGMA user_version={int(latest)}")
 
 

@@ -248,7 +248,10 @@ def test_a_conversation_keeps_what_was_said_and_takes_commands(
 
 
 def test_messages_name_what_can_be_typed(run: Run) -> None:
-    assert cli.shared.as_typed("talk to its server by api_url=..., or") == "talk to its server by --url, or"
+    assert (
+        cli.shared.as_typed("connect to its server by api_url=..., or")
+        == "connect to its server by --url, or"
+    )
     code, _, errors = run("search", "nope", "text", "--filter", "[1]")
     assert code == 2
     assert "--filter must be a JSON object" in errors

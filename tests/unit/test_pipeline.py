@@ -271,7 +271,7 @@ def test_work_that_is_cancelled_from_elsewhere_is_an_error_where_it_is_used() ->
         found = []
         async with ahead(numbers()) as items, asyncio.timeout(20):
             found.append(await anext(items))
-            with pytest.raises(BackendError, match="stopped before its end"):
+            with pytest.raises(BackendError, match="stopped before it ended"):
                 await anext(items)
         return found
 
@@ -288,7 +288,7 @@ def test_progress_of_work_that_is_cancelled_from_elsewhere_ends_with_an_error() 
         items = progress_items(work)
         async with asyncio.timeout(20):
             assert await anext(items) == {"progress": {"done": 1, "total": 2, "stage": "half"}}
-            with pytest.raises(BackendError, match="stopped before its end"):
+            with pytest.raises(BackendError, match="stopped before it ended"):
                 await anext(items)
 
     asyncio.run(run())

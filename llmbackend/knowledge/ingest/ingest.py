@@ -1,4 +1,4 @@
-"""Documents into a collection: unchanged ones cost nothing, changed ones replace their old version."""
+"""Ingests documents into a collection: unchanged ones are skipped, changed ones replace their old version."""
 
 from __future__ import annotations
 
@@ -29,46 +29,46 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Stages = dict[str, dict[str, int]]
-"""For each stage: how much is `done`, of the `total` known so far."""
+"""For each stage, how much is `done`, and the `total` known so far."""
 
 StagesProgress = Callable[[int, int, str, Stages], None]
-"""Called with documents done, documents in all, the first unfinished stage, and the counts of each stage."""
+"""Called with the documents done, all documents, the first unfinished stage, and the counts of each stage."""
 
 
 def silent(done: int, total: int, stage: str, stages: Stages) -> None:
-    """Report progress to nobody."""
+    """Report no progress."""
 
 
-# A batch goes from stage to stage: at most so many documents and characters.
+# A batch, which goes from stage to stage, has at most so many documents and characters.
 BATCH_DOCUMENTS = 512
 BATCH_CHARACTERS = 2**18
 
 SPLIT_CHARACTERS = 2**17
-"""Characters that are split in one go, in some ten milliseconds; then others have their turn."""
+"""Characters that are split in one go, which takes some ten milliseconds; then others have their turn."""
 
 EMBEDDED_AT_ONCE = 2
-"""Batches; with only one, an embedding server would idle at the end of each."""
+"""Batches that are embedded at the same time: with only one, an embedding server would idle at the end of each."""
 
 BATCH_SECONDS = 0.5
 """Parsed files move on to the next stage at least this often."""
 
 FLUSH_CHUNKS = 16_384
-"""Chunks written between two flushes: both very large and very frequent flushes delay other callers."""
+"""Chunks written between two flushes: very large and very frequent flushes both delay other callers."""
 
 SAMPLE = 64
-"""Chunks that are embedded to tell how long an ingest will take."""
+"""Chunks that a plan embeds to estimate how long an ingest takes."""
 
 
 _Given = TypeVar("_Given", str | Document, Document | Failure, Document | BareText)
 
 
 class Incoming(NamedTuple):
-    """Documents that are still being parsed; a Failure stands for one that could not be."""
+    """Documents that are still being parsed; a Failure stands for one that cannot be parsed."""
 
     documents: AsyncGenerator[tuple[int, Sequence[Document | Failure]], None]
-    """The number of files parsed, and their documents."""
+    """Yields the number of files parsed, and their documents."""
     total: int
-    """Files."""
+    """The number of files."""
 
 
 class _Version(NamedTuple):
@@ -80,9 +80,7 @@ class _Version(NamedTuple):
 
 @dataclass
 class _Batch:
-    """Documents on their way through the stages: how many there are, which of them have changed, their chunks and
-    vectors.
-    """
+    """Documents on their way through the stages: their number, those that changed, and their chunks and vectors."""
 
     given: int
     unchanged: int = 0
@@ -91,7 +89,7 @@ class _Batch:
     changed: list[tuple[str, str]] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
-    """The chunks', as they are embedded."""
+    """The chunks' texts as they are embedded."""
     vectors: NDArray[np.float32] | None = None
     tokens: int | None = 0
     made_by: Fingerprint | None = None
@@ -108,10 +106,10 @@ async def ingest(
 ) -> IngestReport:
     """Store documents. If a batch fails, nothing of it is stored; earlier batches stay.
 
-    One batch is being written while the next are being embedded, the one after those split and more are being parsed:
-    what is in memory beside the documents themselves does not grow with their number. `sync` also removes the
-    collection's documents that are not among these; those to `keep`, and those that failed, stay. Embedding errors pass
-    through.
+    While one batch is written, the next ones are embedded, the one after those is split, and more files are parsed, so
+    memory beside the documents themselves does not grow with their number. `sync` also removes the collection's documents
+    that are not among these, except those to `keep` and those that failed. Raises what parsing, embedding and
+    `Collection.upsert` raise.
     """
     report = IngestReport()
     stages = _Stages(documents, progress)
@@ -158,10 +156,10 @@ async def plan(
     keep: Sequence[str] = (),
     progress: StagesProgress = silent,
 ) -> IngestPlan:
-    """What `ingest` would do and about how long it would take; nothing is written, some chunks are embedded.
+    """Return what `ingest` would do, and about how long it would take. Embeds some chunks, but writes nothing.
 
-    Without a `collection` all documents are new. `chunking` is size and overlap in tokens. `model` must have no cache,
-    for its speed to be told.
+    Without a `collection`, all documents are new. `chunking` is size and overlap in tokens. `model` must have no cache,
+    because its speed is measured.
     """
     report = IngestPlan()
     stages = _Stages(documents, progress)
@@ -184,7 +182,7 @@ async def plan(
         report.deleted = len(await _others(collection, seen, _left(keep, report)))
     report.seconds = time.monotonic() - began
     if sample:
-        await model.embed(sample[:1], role="passage")  # so that loading the model is not counted
+        await model.embed(sample[:1], role="passage")  # loads the model, which is not measured
         began = time.monotonic()
         vectors = await model.embed(sample, role="passage")
         if collection and vectors.made_by is not None:
@@ -206,7 +204,7 @@ class _Stages:
         self._tell = tell
         self._through = 0
         self._total = documents.total if isinstance(documents, Incoming) else len(documents)
-        # Documents are counted by the first two, chunks by the others, whose total grows until all is chunked.
+        # The first two stages count documents, the others chunks; the number of chunks grows until all are chunked.
         self._done = {"parse": 0, "chunk": 0, "embed": 0, "write": 0}
         self._of = {"parse": self._total, "chunk": self._total, "embed": 0, "write": 0}
         if not parsed:
@@ -215,7 +213,7 @@ class _Stages:
 
     def parsed(self, files: int, documents: int) -> None:
         self._done["parse"] += files
-        self._total += documents - files  # there may be files in a file
+        self._total += documents - files  # a file may contain several
         self._of["chunk"] = self._total
 
     def chunked(self, batch: _Batch) -> None:
@@ -233,12 +231,12 @@ class _Stages:
         self.through(batch)
 
     def through(self, batch: _Batch) -> None:
-        """These documents are finished."""
+        """Count these documents as finished."""
         self._through += batch.given
         self.tell()
 
     def tell(self, stage: str | None = None) -> None:
-        """`stage` is the first unfinished one unless given."""
+        """Report the counts; `stage` is the first unfinished one, unless it is given."""
         stages = {name: {"done": done, "total": self._of[name]} for name, done in self._done.items()}
         first = next((name for name, one in stages.items() if one["done"] < one["total"]), "write")
         self._tell(self._through, self._total, stage or first, stages)
@@ -247,7 +245,7 @@ class _Stages:
 async def _given(
     documents: Sequence[str | Document] | Incoming, stages: _Stages
 ) -> AsyncGenerator[Sequence[str | Document | Failure], None]:
-    """The documents, a batch at a time."""
+    """Yield the documents in batches."""
     if not isinstance(documents, Incoming):
         for part in _parts(documents):
             yield part
@@ -289,9 +287,10 @@ async def _batch(
     *,
     to_write: bool,
 ) -> _Batch:
-    """A batch of what is not stored yet, in chunks; `seen` has the hashes of documents that were given before, by id.
+    """Split those documents that are not stored yet into chunks.
 
-    The same document given twice counts as unchanged. Raises InsufficientStorage if there is no room `to_write` it.
+    `seen` maps ids of earlier documents of the request to their hashes, and is added to. The same document given twice
+    counts as unchanged. Raises InsufficientStorage if there is no room `to_write` the batch.
     """
     batch = _Batch(given=len(part))
     own = collection.parser if collection else None
@@ -337,7 +336,7 @@ async def _embedded(embedder: CachedEmbedder, stages: _Stages, batch: _Batch) ->
 async def _written(
     collection: Collection, batches: AsyncIterator[_Batch], report: IngestReport, stages: _Stages
 ) -> AsyncGenerator[int, None]:
-    """The number of chunks written, for each batch."""
+    """Write batches, and yield the number of chunks of each."""
     async for batch in batches:
         replaced = 0
         if batch.changed:
@@ -360,12 +359,12 @@ def _count(report: IngestReport, batch: _Batch, replaced: int) -> None:
 
 
 def _left(keep: Sequence[str], report: IngestReport) -> set[str]:
-    """Documents that a sync leaves though they were not given, or could not be read."""
+    """Return the ids of documents that a sync keeps: those to `keep`, and those that failed."""
     return {*keep, *(failure.id for failure in report.failed)}
 
 
 async def _others(collection: Collection, seen: Container[str], left: set[str]) -> list[str]:
-    """The collection's documents that were not given, except those to be left, and parts of them."""
+    """Return the ids of the collection's documents that were not given, except those in `left` and parts of them."""
     others: list[str] = []
     cursor: str | None = None
     while True:
@@ -383,16 +382,16 @@ async def _remove(collection: Collection, names: Sequence[str]) -> int:
     return sum([await collection.delete(names[start : start + 1000]) for start in range(0, len(names), 1000)])
 
 
-# What follows blocks, and runs in threads.
+# The functions below block, and run in threads.
 
 
-_ARE_LOST = "are U+FFFD, which stands for one that could not be read, or for half a surrogate pair"
+_ARE_LOST = "are U+FFFD, which replaces characters that could not be read, and halves of surrogate pairs"
 
 
 def _versions(
     batch: _Batch, part: Sequence[str | Document | Failure], seen: dict[str, str], own: OwnParser | None
 ) -> list[_Version]:
-    """The batch's documents that may be new or changed; all others are counted in the batch."""
+    """Return the documents that may be new or changed; count all others in the batch."""
     versions: list[_Version] = []
     for given in part:
         threads.give_way()
@@ -440,5 +439,5 @@ def _add(batch: _Batch, version: _Version, chunks: list[Chunk]) -> None:
 
 
 def _is_to_split(document: Document | BareText) -> bool:
-    """Whether it was given whole, not as chunks."""
+    """Return whether a document was given as a whole, not as chunks."""
     return isinstance(document, BareText) or document.chunks is None

@@ -1,4 +1,4 @@
-"""Requests to ingest texts or files: the collection is made if need be; a plan only tells what would be done."""
+"""Requests to ingest texts or files, or to plan that. An ingest creates its collection if there is none."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Questions into passages, and how well that works."""
+"""Finds the passages for a question, and measures how well that works."""

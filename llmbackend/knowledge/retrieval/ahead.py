@@ -1,8 +1,8 @@
-"""What the judge makes of whole collections, read ahead while nothing else is at work, for it is slow.
+"""Reading ahead: the judge, which is slow, embeds whole collections while nothing else is at work.
 
-A question then meets it as a third list beside the dense and the sparse one, and what it reads has been read. Until a
-passage is read, it is found and judged as without. Vectors lie in memory, passages' and their sentences' in the cache of
-vectors, too: after a restart they come from there.
+A question then has a third list of hits beside the dense and the sparse one, and the judge's vectors are ready. A passage
+that is not read yet is found and judged as usual. The vectors of passages are in memory; those of passages and their
+sentences are also in the cache of vectors, from which they come after a restart.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WEIGHT = 4.0
-"""What its list counts beside BM25's (1) and the static vectors' (2, reading.py), for what is read: the order comes from that."""
+"""The weight of the judge's list, where BM25's has 1 and the static vectors' 2 (answers/reading.py): it decides the order."""
 
 QUIET = 0.25
-"""Seconds without a call or job after which it goes on. It stops within the time of a passage, a tenth of a second."""
+"""Seconds without a call or job after which reading continues. It stops within the time of a passage, a tenth of a second."""
 
 FEW = 40
-"""Passages of a collection that a question waits for: then the first answer is what later ones are."""
+"""A question waits until a collection of up to so many passages is read, so that the first answer is as good as later ones."""
 
 PATIENCE = 30.0
-"""Seconds for which it waits at most, on a busy machine. On two idle cores, 40 passages of 150 words take 2."""
+"""Most seconds that a question waits. On two idle cores, 40 passages of 150 words take 2."""
 
 SAMPLE = 20
-"""Passages by which is told whether the judge knows a collection's language."""
+"""Passages that show whether the judge knows a collection's language."""
 
 PAGE = 1000
 
 
 class Ahead:
-    """The vectors of a collection's passages, as far as they are read."""
+    """The judge's vectors of a collection's passages, as far as they are read."""
 
     def __init__(self) -> None:
         import numpy as np
@@ -78,7 +78,7 @@ class Ahead:
         self._rows[point] = row
 
     def only(self, points: set[uuid.UUID]) -> Ahead:
-        """Those of them that are still there; a question under way keeps what it has."""
+        """Return the vectors of these points: this object if all are among them, else a new one."""
         if points.issuperset(self._points):
             return self
         kept = Ahead()
@@ -88,13 +88,13 @@ class Ahead:
         return kept
 
     def cosines(self, vector: NDArray[np.float32]) -> dict[uuid.UUID, float]:
-        """Of all passages that are read."""
-        points = self._points[:]  # more are added meanwhile
+        """Return the cosine of each passage that is read with a unit vector."""
+        points = self._points[:]  # more may be added meanwhile
         return dict(zip(points, (self._vectors[: len(points)] @ vector).tolist(), strict=True))
 
 
 class ReadingAhead:
-    """Reads collections that were written to, or opened, one after the other. Made on the event loop."""
+    """Reads collections after they were written to or opened, one after the other. Must be made on the event loop."""
 
     def __init__(
         self,
@@ -104,8 +104,11 @@ class ReadingAhead:
         parts_of: Callable[[Chunk], list[str]],
         knows: Callable[[Iterable[str]], bool],
     ) -> None:
-        """`most` passages at the same time, of all collections; 0 reads none. `parts_of` a passage are what a question has
-        the judge read, and it `knows` the language of such texts, or does not."""
+        """`most` limits the passages of all collections together; 0 turns reading ahead off.
+
+        `parts_of` returns the texts of a passage that the judge reads for a question. `knows` returns whether the judge
+        knows the language of texts.
+        """
         self._judge = judge
         self._most = most
         self._parts_of = parts_of
@@ -114,7 +117,7 @@ class ReadingAhead:
         self._written = collections.written.also()
         self._following: Collection | None = None
         self._wanted: Collection | None = None
-        """The one that a question waits for."""
+        """The collection that a question waits for."""
         self._to_want = Places(1)
         self._one_is_wanted = asyncio.Event()
         self._one_is_followed = asyncio.Condition()
@@ -124,7 +127,10 @@ class ReadingAhead:
     async def cosines(
         self, collections: Sequence[Collection], text: str
     ) -> dict[str, dict[uuid.UUID, float]]:
-        """By collection, of passages that are read; without those of which nothing is."""
+        """Return the cosines of a text with all passages that are read, by collection name and point.
+
+        Collections without any such passage are left out.
+        """
         read = {one: ahead for one in collections if (ahead := self._read.get(one))}
         if not read:
             return {}
@@ -132,7 +138,7 @@ class ReadingAhead:
         return {one.name: await threads.processor(ahead.cosines, vector) for one, ahead in read.items()}
 
     async def catch_up(self, collections: Sequence[Collection]) -> None:
-        """Have those that are small, and were just written to, read: a question waits for it."""
+        """Wait until small collections that were just written to are read, at most PATIENCE seconds each."""
         for one in collections:
             if self._is_behind(one) and self._most and self._judge.here:
                 counts = await one.counted()
@@ -141,7 +147,10 @@ class ReadingAhead:
                         await self._followed(one)
 
     async def _followed(self, collection: Collection) -> None:
-        """It goes first until it is read. Projects come by turns, or one's many collections would hold up another's."""
+        """Read a collection before all others, and wait for that.
+
+        Projects take turns, so that one project's many collections do not delay another's question.
+        """
         async with self._to_want.held(tracing.project()):
             if not self._is_behind(collection):
                 return
@@ -164,7 +173,7 @@ class ReadingAhead:
                 collection = self._following = await self._written.next()
                 try:
                     await self._follow(collection)
-                except LLMBackendError as error:  # deleted or exchanged meanwhile, …
+                except LLMBackendError as error:  # the collection was deleted or exchanged meanwhile, …
                     log.info("%r is not read ahead: %s", collection.manifest.qualified, error)
                 except Exception as error:
                     log.warning("%r is not read ahead: %r", collection.manifest.qualified, error)
@@ -173,7 +182,7 @@ class ReadingAhead:
                     self._one_is_followed.notify_all()
 
     async def _turn(self, collection: Collection) -> bool:
-        """Wait until nothing else is at work, or a question waits for it; False if one waits for another."""
+        """Wait until nothing else is at work or a question waits; return False if it waits for another collection."""
         if collection is not self._wanted:
             quiet = asyncio.ensure_future(tracing.quiet(QUIET))
             wanted = asyncio.ensure_future(self._one_is_wanted.wait())
@@ -185,13 +194,13 @@ class ReadingAhead:
         return self._wanted in (None, collection) or self._wanted not in self._written
 
     async def _follow(self, collection: Collection) -> None:
-        """Have of a collection what is there now."""
+        """Read what a collection contains now and is not read yet; drop the vectors of deleted passages."""
         self._read = {one: ahead for one, ahead in self._read.items() if not one.closed}
         if not (self._most and self._judge.here) or collection.closed or collection.shared:
             return
         if not await self._turn(collection):
             return self._written.put(collection)
-        if not collection.is_open:  # opened again, it is looked at again
+        if not collection.is_open:  # opening queues it again
             return
         points: dict[uuid.UUID, None] = {}
         cursor: str | None = None

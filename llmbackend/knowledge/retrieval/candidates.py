@@ -1,4 +1,4 @@
-"""Chunks on their way to become hits."""
+"""Candidates: chunks that a search found and that may become hits."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Dropped = Literal["duplicate", "min_score", "top_k", "budget", "postprocessor"]
 
 @dataclass(slots=True)
 class Candidate:
-    """A chunk that may become a hit. `dropped` is why it does not."""
+    """A chunk that may become a hit. `dropped` is the reason if it does not."""
 
     chunk: Chunk
     collection: str
     score: float
     """What candidates are ordered by: the last of `scores`."""
     scores: dict[str, float]
-    """The search's, then, where they apply, `judge` (a cosine) and `judged`, or `rerank` (the reranker's),
-    `retriever` and `postprocessed` (a project's own parts').
+    """The search's scores; then, as far as they apply, `judge` (a cosine) and `judged`, or `rerank` (the reranker's),
+    `retriever` and `postprocessed` (from a project's own parts).
     """
     dropped: Dropped | None = None
     copies: list[Candidate] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Passages that say the same: equal texts, and copies of one text cut at slightly different places."""
+"""Finds duplicate passages: equal texts, and copies of one text that were cut at slightly different places."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ IN_COMMON = 0.9
 """The share of the longer text's words that two texts must have in common, in one run."""
 
 WORDS = 40
-"""Words from which on a text may go on a little further than its copy: in a shorter one, a word changes the meaning."""
+"""Texts with at least so many words may be longer than their copy: in shorter ones, an added word changes the meaning."""
 
 COMPARED = 20
-"""How many texts one is compared with: some may be made so that all are alike in the middle."""
+"""Most texts that one is compared with: texts made to be alike in the middle would else take long."""
 
 TRIED = 8
-"""How many places two texts are aligned at: some may be made so that they differ from all others in the middle."""
+"""Most places at which two texts are aligned: texts made to differ late would else take long."""
 
 
 def originals(texts: Iterable[str]) -> list[int]:
-    """For each text the index of the first one that it repeats, its own if there is none.
+    """Return, for each text, the index of the first text that it repeats, or its own index if there is none.
 
-    Texts are equal whatever their spaces and capitals. A difference inside, even of one word, makes it no copy: it
-    may be another version, or another record of the same form.
+    White space and case are ignored. A difference inside the text, even of one word, means that it is not a duplicate:
+    it may be another version, or another record of the same form.
     """
     found: list[int] = []
     seen: dict[tuple[str, ...], list[tuple[int, list[str]]]] = {}
@@ -32,7 +32,7 @@ def originals(texts: Iterable[str]) -> list[int]:
     for index, text in enumerate(texts):
         words = unicodedata.normalize("NFC", text.casefold()).split()
         original, within = index, _within(words)
-        if not first_words.isdisjoint(within) or not words:  # of most texts, no word is one
+        if not first_words.isdisjoint(within) or not words:  # rules out most texts
             alike = [seen[run] for run in _runs(within) if run in seen]
             its = islice(chain.from_iterable(alike), COMPARED)
             original = next((other for other, told in its if _repeats(words, told)), index)
@@ -45,28 +45,28 @@ def originals(texts: Iterable[str]) -> list[int]:
 
 
 def _middle(words: list[str]) -> tuple[str, ...]:
-    """Three words, by which the copies of a text are found."""
+    """Return a text's middle three words, by which its copies are found."""
     middle = len(words) // 2
     return tuple(words[middle : middle + 3])
 
 
 def _within(words: list[str]) -> Sequence[str]:
-    """Those of a text's words among which the middle of whatever it repeats is."""
+    """Return the part of a text's words that contains the middle of any text that it may repeat."""
     if len(words) < IN_COMMON * WORDS:
         return _middle(words)
-    # What only one has, before or after, is a tenth at most: it shifts a middle by that and half of that.
+    # What only one of them has, at either end, is a tenth at most: it shifts the middle by up to one and a half tenths.
     shift = ceil(1.5 * (1 - IN_COMMON) * len(words) / IN_COMMON) + 1
     middle = len(words) // 2
     return words[max(0, middle - shift) : middle + shift + 3]
 
 
 def _runs(words: Sequence[str]) -> Iterable[tuple[str, ...]]:
-    """All runs of three; of fewer words, the one."""
+    """Return all runs of three words, or the words as one run if there are at most three."""
     return zip(words, words[1:], words[2:], strict=False) if len(words) > 3 else [tuple(words)]
 
 
 def _repeats(one: list[str], other: list[str]) -> bool:
-    """Whether they are the same, apart from what one of them has before or after."""
+    """Return whether two texts are the same, except for what one of them has before or after."""
     if one == other:
         return True
     longer = max(len(one), len(other))
@@ -77,13 +77,13 @@ def _repeats(one: list[str], other: list[str]) -> bool:
 
 
 def _continues(one: list[str], other: list[str], least: float) -> bool:
-    """Whether `other` begins with a run of `one`, of that length at least, up to the end of one of them."""
+    """Return whether `other` begins with a run of `one` that has at least `least` words and ends where one of them does."""
     first = other[0]
     tried = 0
     for start in range(len(one) - ceil(least) + 1):
         if one[start] == first:
             run = min(len(one) - start, len(other))
-            # The last words first: texts of the same form often differ there only.
+            # Compare the last words first: texts of the same form often differ only there.
             if one[start + run - 1] != other[run - 1]:
                 continue
             if one[start : start + run] == other[:run]:

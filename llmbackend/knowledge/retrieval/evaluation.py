@@ -1,4 +1,4 @@
-"""How well a collection's search finds the expected documents, by mode."""
+"""Measures how well each search mode finds the expected documents of a collection."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from .retrieval import Retriever
 from .scope import Scope
 
 Progress = Callable[[int, int, str], None]
-"""Called with searches done, searches in all, and the mode at work."""
+"""Called with the searches done, all searches, and the current mode."""
 
 CHUNKS = 5
-"""Passages found for each document wanted: several may be of one long document."""
+"""Passages to find for each document wanted, because several may be of one long document."""
 
 
 async def evaluate(
     retriever: Retriever, asked: EvaluateRequest, progress: Progress = lambda done, total, stage: None
 ) -> Evaluation:
-    """Each mode's scores, over all questions and for each; where a reranker is set, hybrid search with it is one more
-    mode.
+    """Score each mode, over all questions and for each. With a reranker set, "hybrid+rerank" is one more mode.
 
-    Documents are ranked by their best passage. Raises NotFound, and InvalidRequest for gold documents that are not there.
+    Documents are ranked by their best passage. Raises NotFound, and InvalidRequest if gold documents do not exist.
     """
     questions, k = asked.questions, asked.k
     collection = await retriever.collections.get(tracing.current().collection(asked.collection))
@@ -67,7 +66,7 @@ async def _require_gold(collection: Collection, questions: Sequence[GoldQuestion
         some = ", ".join(map(repr, absent[:3])) + (", …" if len(absent) > 3 else "")
         raise InvalidRequest(
             f"evaluate: {len(absent)} of {len(gold)} gold documents are not in {collection.manifest.called!r}: "
-            f"{some}: gold is the id of a document, as list_documents gives it",
+            f"{some}: gold documents are named by their ids, as list_documents returns them",
             details={"collection": collection.manifest.called, "missing": absent[:100]},
         )
 
@@ -75,11 +74,11 @@ async def _require_gold(collection: Collection, questions: Sequence[GoldQuestion
 async def _rankings(
     retriever: Retriever, scope: Scope, questions: Sequence[GoldQuestion]
 ) -> AsyncIterator[list[str]]:
-    """For each question the documents that it finds, best first."""
+    """Yield, for each question, the ids of the documents found, best first."""
     for question in questions:
         found = await retriever.candidates(scope, question.question)
         hits = [it for it in found if it.dropped is None]
-        # A copy has the rank of its original.
+        # A duplicate has the rank of its original.
         yield list(dict.fromkeys(it.chunk.document_id for hit in hits for it in [hit, *hit.copies]))
 
 
@@ -99,7 +98,7 @@ def _rows(questions: Sequence[GoldQuestion]) -> list[QuestionScores]:
 def _measured(
     questions: Sequence[GoldQuestion], rankings: Sequence[Sequence[str]], k: int
 ) -> tuple[float, float, float, list[float]]:
-    """Recall, MRR and nDCG, all of the first k, and the last of each question."""
+    """Return recall, MRR and nDCG of the first `k`, averaged over the questions, and the nDCG of each question."""
     pairs = [(question.relevance, ranked) for question, ranked in zip(questions, rankings, strict=True)]
     each = [ndcg(relevance, ranked, k) for relevance, ranked in pairs]
     recalls = sum(recall(relevance, ranked) for relevance, ranked in pairs)

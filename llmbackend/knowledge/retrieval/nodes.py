@@ -1,4 +1,4 @@
-"""Candidates as LlamaIndex's nodes, for a project's own retrievers and postprocessors."""
+"""Converts candidates to LlamaIndex's nodes and back, for a project's own retrievers and postprocessors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Nodes:
-    """Candidates as the nodes that a project's own part is given, and back."""
+    """The nodes that a project's own part gets, and the candidates that they come from."""
 
     def __init__(self, collections: Sequence[str]) -> None:
         self._collections = list(collections)
@@ -29,16 +29,16 @@ class Nodes:
         return scored(hit)
 
     async def called(self, part: Part, seconds: float, scale: str, work: Any, *given: Any) -> list[Candidate]:
-        """What a part returns within `seconds`, each node once. A node that no search of ours found is a passage of
-        its own.
+        """Call a part, for at most `seconds`, and return its nodes as candidates, each node once.
 
-        Raises a PluginError, which names the part, if that is no list of NodeWithScore.
+        A node that our search did not find becomes a passage of its own. The nodes' scores are stored under the name
+        `scale`. Raises a PluginError, which names the part, if it does not return a list of NodeWithScore.
         """
         from llama_index.core.schema import NodeWithScore
 
         nodes = await part.call(seconds, work, *given)
         if not isinstance(nodes, Sequence) or not all(isinstance(one, NodeWithScore) for one in nodes):
-            raise part.wrong("returned something else than a list of NodeWithScore")
+            raise part.wrong("returned something other than a list of NodeWithScore")
         found: dict[tuple[str, str], Candidate] = {}
         for one in nodes:
             key = str(one.metadata.get("collection", "")), one.node.node_id

@@ -1,4 +1,4 @@
-"""What a search found, put in the order that was asked for, and cut to the hits."""
+"""Orders the candidates that a search found, and decides which are hits."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from .nodes import Nodes
 from .scope import Scope
 
 RERANK_DEPTH = 50
-"""How many passages a reranker or a project's own postprocessors read, unless more hits are wanted."""
+"""Passages that a reranker or a project's own postprocessors get, unless more hits are wanted."""
 
 
 async def ordered(
     found: list[Candidate], text: str, scope: Scope, reranker: Reranker, plugin_seconds: float, clock: Clock
 ) -> list[Candidate]:
-    """The candidates as a reranker and postprocessors order them; what they do not read, or leave out, comes last."""
+    """Return the candidates as the reranker and postprocessors order them, with `dropped` set on those that are no hits.
+
+    Candidates that they do not get, or leave out, come last.
+    """
     wanted = scope.wanted
     kept, others = found, list[Candidate]()
     if wanted.rerank or scope.postprocessors:

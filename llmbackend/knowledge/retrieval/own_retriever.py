@@ -1,4 +1,4 @@
-"""A project's own retriever, in place of our search, which it may call."""
+"""Calls a project's own retriever instead of our search; the retriever may call our search itself."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Search:
-    """Our own search, for a retriever: it may be called in a thread, or awaited as `asearch`."""
+    """Our own search, for a project's retriever: call it in a thread, or await `asearch`."""
 
     collections: list[str]
     top_k: int
-    """How many nodes are wanted."""
+    """The number of nodes wanted."""
     mode: str
     filters: dict[str, Any] | None
     _scope: Scope = field(repr=False)
@@ -43,7 +43,7 @@ class Search:
         mode: str | None = None,
         filters: dict[str, Any] | None = None,
     ) -> list[NodeWithScore]:
-        """The nodes for a query, best first; arguments left out are those of the caller's search."""
+        """Return the nodes for a query, best first. Arguments left out are those of the caller's search."""
         nodes: list[NodeWithScore] = self._begun(query, top_k, mode, filters).result()
         return nodes
 
@@ -55,7 +55,7 @@ class Search:
         mode: str | None = None,
         filters: dict[str, Any] | None = None,
     ) -> list[NodeWithScore]:
-        """The same, awaited."""
+        """Do the same as a call, awaited."""
         return await asyncio.wrap_future(self._begun(query, top_k, mode, filters))
 
     def _begun(self, query: str, top_k: int | None, mode: str | None, filters: dict[str, Any] | None) -> Any:
@@ -74,11 +74,11 @@ class Search:
 async def retrieved(
     part: Part, scope: Scope, text: str, embedder: CachedEmbedder, seconds: float
 ) -> list[Candidate]:
-    """What a project's own retriever finds, in its order."""
+    """Return what a project's own retriever finds, in its order. Raises a PluginError that names it."""
     await threads.files(llamaindex_import.load)
     wanted, names = scope.wanted, [collection.name for collection in scope.collections]
     nodes = Nodes(names)
-    # Its searches take the caller's arguments, except those that order or cut the result.
+    # Its own searches use the caller's arguments, except those that order or cut the result.
     fields = wanted.model_dump(include=set(Retrieval.model_fields))
     plain = fields | {"retriever": None, "postprocessors": None, "rerank": False, "min_score": None}
     search = Search(

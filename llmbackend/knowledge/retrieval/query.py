@@ -1,4 +1,4 @@
-"""A text in some collections: made ready once, searched for in all of them, what they find fused, copies marked."""
+"""Searches several collections for one text: embeds it once, fuses what they find, and marks duplicates."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EXTRA_CANDIDATES = 2
-"""So many more are asked for than are wanted: if some turn out to be copies, one search is still enough."""
+"""Candidates to find beyond those wanted, so that one search is enough even if some are duplicates."""
 
 DEEPEST = 4_000
-"""How many candidates are looked at, at most, where most of them are copies."""
+"""Most candidates to find if most of them are duplicates."""
 
 _Key = tuple[str, uuid.UUID]
-"""A collection's name, and a point in it."""
+"""A collection's name and the id of a point in it."""
 
 
 async def prepare(
@@ -48,12 +48,14 @@ async def prepare(
     least_weight: float = 0.0,
     vector: Sequence[float] | None = None,
 ) -> Query:
-    """`least_weight` is the least weight of the dense list; it is ignored where the model only spells the text, and
-    with `min_score`, which is on the scale of the usual weights. A `vector` takes the place of the text's own;
-    without a text, the search is dense.
+    """Embed the text (unless the search is sparse, or a `vector` is given) and return the query.
+
+    `least_weight` is the least weight of the dense list. It is ignored if the model only spells the text, and with
+    `min_score`, which refers to scores with the usual weights. Without a text, the search is dense. Raises Conflict if a
+    collection's vectors are by another model, InvalidRequest for a vector of another dimension, and what embedding raises.
     """
     wanted, collections = scope.wanted, scope.collections
-    text = legible(text)  # stored texts were changed the same way
+    text = legible(text)  # as stored texts were
     mode: Mode = wanted.mode if text else "dense"
     if vector is not None:
         return Query(collections, text, _unit(vector, collections), mode, scope.where, 1.0)
@@ -72,25 +74,25 @@ async def prepare(
 
 
 def _unit(given: Sequence[float], collections: Sequence[Collection]) -> NDArray[np.float32]:
-    """The vector with the length that those stored have; raises InvalidRequest for one of another dimension."""
+    """Scale a caller's vector to length 1. Raises InvalidRequest if its dimension is not the collections'."""
     import numpy as np
 
     for collection in collections:
         dimension = collection.manifest.dimension
         if len(given) != dimension:
             raise InvalidRequest(
-                f"vector: it has {len(given)} numbers, and those of the collection {collection.name!r} have {dimension}: "
-                f"embed it by {collection.manifest.embedding_model!r}",
+                f"vector: it has {len(given)} numbers, but those of the collection {collection.name!r} have {dimension}: "
+                f"embed the query by {collection.manifest.embedding_model!r}",
                 details={"dimension": dimension, "collection": collection.name},
             )
     vector = np.asarray(given, dtype=np.float64)
-    vector /= np.abs(vector).max()  # or the squares might underflow or overflow
+    vector /= np.abs(vector).max()  # else the squares might underflow or overflow
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What the collections are searched for."""
+    """A text, its vector, and the collections to search."""
 
     collections: Sequence[Collection]
     text: str
@@ -99,10 +101,10 @@ class Query:
     where: Sequence[Condition]
     weight: float
     ahead: Mapping[str, Mapping[uuid.UUID, float]] = field(default_factory=dict)
-    """By collection, the cosines of the passages that the judge has read ahead."""
+    """The cosines of the passages that the judge has read ahead, by collection name and point."""
 
     async def best(self, limit: int, enough: int) -> list[Candidate]:
-        """The `limit` best, copies marked; more, if need be, until `enough` of them are no copies."""
+        """Return the `limit` best candidates, with duplicates marked; more, until `enough` of them are no duplicates."""
         if self.where:
             await gather(*(collection.prepare(self.where) for collection in self.collections))
         for _ in range(3):
@@ -129,9 +131,10 @@ class Query:
         return [Candidate.of(name, one) for one in found]
 
     async def _together(self, limit: int) -> list[Candidate]:
-        """Several collections are asked at the same time.
+        """Search several collections at the same time, and what was read ahead.
 
-        Their lists become one before they are fused: a cosine is a cosine, and BM25's scores compare well enough.
+        The collections' lists are merged before they are fused: cosines can be compared across collections, and BM25's
+        scores well enough.
         """
         depth = fusion.depth(limit) if self.mode == "hybrid" else limit
         for attempt in range(TRIES):
@@ -144,7 +147,7 @@ class Query:
                     scores |= {
                         "ahead": cosine,
                         "fused": scores.pop("fused"),
-                    }  # what it is ordered by comes last
+                    }  # the score that orders them comes last
             chunks: dict[_Key, Chunk] = {}
             for some in await gather(*(self._chunks(one, best) for one in self.collections)):
                 chunks |= some
@@ -153,7 +156,7 @@ class Query:
         return [Candidate.of(key[0], Found.of(chunks[key], scores)) for key, scores in best if key in chunks]
 
     async def _list(self, name: List, limit: int, *, current: bool) -> list[tuple[_Key, float]]:
-        """The best of all collections."""
+        """Return the best points of all collections in one list."""
 
         async def of(collection: Collection) -> list[tuple[_Key, float]]:
             found = await collection.lists(self.text, self.vector, [name], limit, self.where, current=current)
@@ -163,7 +166,7 @@ class Query:
         return await threads.by_length(sum(map(len, lists)), _highest, lists, limit)
 
     async def _read_ahead(self, limit: int) -> list[tuple[_Key, float]]:
-        """The best of what the judge has read, as far as it is still there."""
+        """Return the best points that the judge has read ahead and that still exist."""
         found: list[tuple[_Key, float]] = []
         for collection in self.collections:
             cosines = self.ahead.get(collection.name, {})

@@ -1,4 +1,4 @@
-"""A question into passages: search all collections, order what is found, mark the hits."""
+"""Finds the passages for a question: searches the collections, orders what is found, and marks the hits."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .query import EXTRA_CANDIDATES, prepare
 from .scope import Scope, scope
 
 NEXT_BEST = 10
-"""How many candidates an explanation shows, hits included."""
+"""Candidates that an explanation shows, hits included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retriever:
-    """Finds passages in collections by their names, with the models that are set."""
+    """Finds passages in collections, with the models that are set."""
 
     collections: Collections
     embedder: CachedEmbedder
@@ -33,7 +33,7 @@ class Retriever:
     reading_ahead: ReadingAhead
 
     async def search(self, wanted: RagSearchRequest) -> SearchResult:
-        """The hits for a query or a vector. Raises as `scope` and `candidates`."""
+        """Return the hits for a query or a vector. Raises what `scope` and `candidates` raise."""
         within = await scope(wanted, self.collections)
         found = await self.candidates(within, wanted.query or "", vector=wanted.vector)
         return SearchResult(hits=[it.hit for it in found if it.dropped is None])
@@ -49,11 +49,11 @@ class Retriever:
         ahead: bool = False,
         vector: Sequence[float] | None = None,
     ) -> list[Candidate]:
-        """The hits for a text, best first, and the candidates that were dropped on the way: at least `depth` in all,
-        if there are so many.
+        """Return the hits for a text, best first, and the candidates that were dropped: at least `depth` in all, if found.
 
-        For `least_weight` and `vector` see `prepare`; what the judge has read `ahead` is searched, too, if wanted, unless
-        filters or `min_score` are given, which it does not know. Raises what the embedder, the reranker and a project's own parts raise.
+        For `least_weight` and `vector` see `prepare`. With `ahead`, a hybrid search also uses what the judge has read
+        ahead, unless there are filters or a `min_score`. Raises what the embedder, the reranker and a project's own parts
+        raise.
         """
         clock, wanted = clock or Clock(), within.wanted
         if within.retriever is not None:

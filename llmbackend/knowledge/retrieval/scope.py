@@ -1,4 +1,4 @@
-"""Where to search, and the conditions that hits must fulfil: checked once, before anything else is done."""
+"""Checks where to search and by which conditions, before anything else is done."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from ..collections.collections import Collections
 
 @dataclass(frozen=True, slots=True)
 class Scope:
+    """A search request, with its collections, conditions and own parts looked up."""
+
     wanted: Retrieval
     collections: Sequence[Collection]
     where: Sequence[Condition]
@@ -23,8 +25,10 @@ class Scope:
 
 
 async def scope(wanted: Retrieval, collections: Collections) -> Scope:
-    """Raises NotFound for an unknown collection, InvalidRequest for bad filters and for unknown parts of a project's
-    own.
+    """Look up what a request names.
+
+    Raises NotFound for an unknown collection, InvalidRequest for invalid filters and unknown own parts, and Forbidden for
+    a collection that the caller may not use.
     """
     names = [wanted.collection] if isinstance(wanted.collection, str) else wanted.collection
     found = dict.fromkeys(map(tracing.current().collection, names))

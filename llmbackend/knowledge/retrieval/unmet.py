@@ -1,4 +1,4 @@
-"""What filters ask for and no document has: misspelt fields, and fields with values of another type."""
+"""Finds filters that no document can meet: misspelt fields, and fields with values of another type."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ...engines.filters import PLACE, Combination, Condition, FieldCondition, is
 from .scope import Scope
 
 SAMPLE = 1_000
-"""Documents that are looked at, at most: a sample is good enough for a hint."""
+"""Most documents that are looked at: a sample is good enough for a hint."""
 
 NAMED = 8
-"""Fields that are listed where none has a similar name."""
+"""Fields that are listed if none has a similar name."""
 
 _NUMBERED = re.compile(r"\[\d+\]")
 
 Held = dict[str, dict[str, Any]]
-"""By field, each kind of value that it holds, and one such value."""
+"""For each field, the kinds of its values, each with an example."""
 
 
 async def unmet(scope: Scope) -> list[str]:
-    """A sentence for each field that no document has, or that holds another type of value."""
+    """Return a sentence for each field that no document has, or that holds another type of value."""
     asked: dict[str, list[set[str]]] = {}
     for one in _fields(scope.where):
         if one.key not in PLACE:
@@ -78,7 +78,9 @@ def _kind(value: Any) -> str:
 
 
 def _unmet(field: str, wanted: list[set[str]], held: Held, which: str) -> str | None:
-    """`wanted` has the types of value for each condition on the field; one that can be met is enough."""
+    """Return the sentence for a field, or None. `wanted` has the types that each condition on it accepts; one match is
+    enough.
+    """
     key = unicodedata.normalize("NFC", _NUMBERED.sub("[]", field))
     kinds = held.get(key) or held.get(f"{key}[]")
     if kinds is None:
@@ -95,7 +97,7 @@ def _unmet(field: str, wanted: list[set[str]], held: Held, which: str) -> str | 
 
 
 def _wanted(asked: FieldCondition) -> set[str]:
-    """The types of value that may fit; empty if any may."""
+    """Return the types of value that may fit a condition; empty if any may."""
     if asked.times is not None:
         return {"times"}
     if asked.range is not None:
@@ -106,7 +108,7 @@ def _wanted(asked: FieldCondition) -> set[str]:
 
 
 def _instead(key: str, held: Held) -> str:
-    """A hint at fields that may have been meant."""
+    """Return a hint at fields that may be meant instead."""
     last = re.split(r"[.\]]", key)[-1].casefold()
     inside = [
         name
