@@ -1,1 +1,2 @@
-"""OpenAI's Responses on chat completions: what is asked as a chat, what is said as events and items, and what is kept."""
+"""OpenAI's Responses API on top of chat completions: requests become chats, replies become events and items,
+which are stored."""

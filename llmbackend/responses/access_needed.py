@@ -35,7 +35,7 @@ def access_needed(fields: Mapping[str, Any]) -> AccessNeeded:
     given = fields.get("input")
     kinds = [_about(item).get("type") for item in (given if isinstance(given, list) else ())]
     decides = "mcp_approval_response" in kinds or (
-        # Of a function that an agent has called, whose run is a job.
+        # The output of a function that an agent has called: the agent's run is a job.
         "function_call_output" in kinds and isinstance(model, str) and model.startswith(AGENT)
     )
     if fields.get("background") or decides:
@@ -44,5 +44,5 @@ def access_needed(fields: Mapping[str, Any]) -> AccessNeeded:
 
 
 def _about(thing: Any) -> dict[str, Any]:
-    """An object's or dict's fields; unvalidated input may be anything."""
+    """The fields of an object or dict; unvalidated input may be anything, and then has none."""
     return thing if isinstance(thing, dict) else getattr(thing, "__dict__", {})

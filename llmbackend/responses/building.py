@@ -41,6 +41,7 @@ class Building:
         """The output items of a response that is being replayed."""
 
     def begin(self) -> Iterator[Event]:
+        """Begin the response."""
         yield self._about("created")
         if self.response["status"] == "queued":
             yield self._about("queued")
@@ -118,7 +119,7 @@ class Building:
     def finish(self) -> Iterator[Event]:
         """End the chat: close all open items and the response."""
         if self._message is None and not self._calls and not self._asks:
-            yield from self._say("")  # silence becomes an empty message
+            yield from self._say("")  # a reply without any text becomes an empty message
         reason = _ENDED.get(self._reason or "")
         yield from self._end_reasoning()
         yield from self._end_message("incomplete" if reason else "completed")
@@ -144,7 +145,7 @@ class Building:
         return {"type": "error", "sequence_number": self._next(), **beside, "error": dict(told)}
 
     def replay(self, response: dict[str, Any]) -> Iterator[Event]:
-        """The events of a response that has ended, each text in one piece."""
+        """Yield the events of a response that has ended, each text in one piece."""
         self._kept = response["output"]
         yield from self.begin()
         for item in self._kept:
@@ -183,7 +184,7 @@ class Building:
         return self._number - 1
 
     def _about(self, what: str) -> Event:
-        """An event with a copy of the response, because the original goes on changing."""
+        """An event with a copy of the response, because the original changes further."""
         output = [dict(item) for item in self.response["output"]]
         response = {**self.response, "output": output}
         return {"type": f"response.{what}", "sequence_number": self._next(), "response": response}
@@ -355,7 +356,7 @@ class _Open:
         self.refuses = self.ended = False
 
     def part(self, annotations: list[dict[str, Any]]) -> dict[str, Any]:
-        """Its content so far."""
+        """The item's content so far."""
         if self.refuses:
             return {"type": "refusal", "refusal": self.text}
         return {

@@ -50,6 +50,8 @@ class Cited:
         return self._shown.cited
 
     async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the chunks with their text checked."""
+
         checked = Checked(self._texts(), self._count)
         async with aclosing(checked.pieces()) as pieces:
             async for piece in pieces:

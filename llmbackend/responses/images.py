@@ -1,6 +1,8 @@
-"""Images sent to a model that reads text only: they are replaced by what is known of them, format and size.
+"""Images sent to a model that reads text only: each is replaced by what is known about it, its format and
+size.
 
-A question about an image is answered with just that, because a small model would invent what it shows.
+A question about an image gets just that as an answer, because a small model would invent what the image
+shows.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ Turn = dict[str, Any]
 
 
 def in_words(turns: Sequence[Turn], model: str) -> tuple[list[Turn], str | None]:
-    """The conversation with its images in words, and a fixed answer if the user's last message has any, else None.
+    """The conversation with its images in words; and, if the user's last message has images, a fixed answer,
+    else None.
 
     Raises InvalidRequest for an image that cannot be read.
     """
@@ -36,7 +39,7 @@ def in_words(turns: Sequence[Turn], model: str) -> tuple[list[Turn], str | None]
 
 
 def of(message: Mapping[str, Any]) -> list[str]:
-    """The URLs of a message's pictures."""
+    """The URLs of a message's images."""
     content = message["content"]
     parts = content if isinstance(content, list) else ()
     return [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]

@@ -51,7 +51,8 @@ class Runs(Protocol):
     def events(self, request: RunAgentRequest) -> AsyncGenerator[dict[str, Any], None]: ...
 
     def resumed(self, agent: str, run_id: str, words: dict[int, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """Continue a run that waits for approval; `words` has, for each waiting call, True or the reason against it."""
+        """Continue a run that waits; `words` has for each waiting call True, the reason against it, or a
+        function's output."""
         ...
 
 
@@ -70,7 +71,7 @@ class Call:
 
 
 class Responder:
-    """Made and used on the core's event loop."""
+    """Makes responses. Used on the core's event loop."""
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class Responder:
         disk: Disk | None,
         rooms: Rooms,
     ) -> None:
-        """`disk` is the database's, if that is on this machine."""
+        """`disk` is the database's, if it is a file on this machine."""
         self._chat = chat
         self._answering = answering
         self.database = database
@@ -92,9 +93,10 @@ class Responder:
         self.agents: Runs
 
     async def begin(self, request: RespondRequest, response_id: str | None = None) -> Call:
-        """Prepare a response: look up those that it continues.
+        """Prepare a response, and look up the responses that it continues.
 
-        Raises NotFound, InvalidRequest, Conflict, and Overloaded if its project may not have it stored.
+        Raises NotFound, InvalidRequest, Conflict, and Overloaded if storing it would exceed the project's
+        limit.
         """
         project = tracing.current().caller.reach
         new = response_id or new_id()
@@ -106,7 +108,8 @@ class Responder:
         items = [*(item for one in before for item in [*one.input, *one.response["output"]]), *given]
         length = max(request.length, PART * len(items))
         turns = await threads.by_length(length, translation.messages, items, request.instructions)
-        if request.store and response_id is None:  # later on it is stored in any case, for it is paid for
+        # Checked now, because a response that is made is always stored: its tokens are spent.
+        if request.store and response_id is None:
             await self._rooms.require(tracing.current().caller, len(await json_writing.dumps(given)))
         model = request.model or self._chat.name or ""
         building = Building(begun(request, new, model))
@@ -130,7 +133,7 @@ class Responder:
         return told
 
     async def respond(self, call: Call) -> dict[str, Any]:
-        """The whole response. Raises whatever goes wrong."""
+        """Make the whole response, and return it. Raises whatever goes wrong."""
         try:
             async with aclosing(self._events(call, stream=False)) as events:
                 async for _ in events:
@@ -140,7 +143,8 @@ class Responder:
         return call.building.response
 
     async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
-        """The response's events. An error before the first is raised; a later one is sent as the last events."""
+        """Yield the response's events. An error before the first is raised; a later one is sent as the last
+        events."""
         try:
             async with aclosing(self._events(call, stream=True)) as events:
                 async for event in events:
@@ -200,7 +204,8 @@ class Responder:
     async def _with_images(
         self, call: Call, turns: list[dict[str, Any]], stream: bool
     ) -> AsyncGenerator[Step, None]:
-        """Complete a chat with images; a model that reads text only has them in words, and says so of new ones."""
+        """Complete a chat with images. A model that reads text only gets them in words, or a fixed answer if
+        they are new."""
         if self._chat.sees:
             begun = False
             try:
@@ -257,8 +262,10 @@ class Responder:
                 asked["messages"] = shorter
 
     async def _passed(self, call: Call, stream: bool) -> AsyncGenerator[Step, None]:
-        """Pass the request on to a model server with a Responses API. Yields nothing if there is none, or if the request
-        continues a response stored here."""
+        """Pass the request on to a model server with a Responses API.
+
+        Yields nothing if there is none, or if the request continues a response stored here.
+        """
         if call.before:
             return
         route = await self._chat.by_responses(
@@ -276,7 +283,8 @@ class Responder:
                 yield _feeding(chunk)
 
     async def _read(self, asked: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """With images in words, where the model reads text only: what was found answers all the same."""
+        """Stream a chat about passages. If the model takes no images, they are put in words: the passages
+        still answer."""
         begun = False
         try:
             async with aclosing(self._chunks(asked)) as chunks:
@@ -298,12 +306,13 @@ class Responder:
     async def _answered(
         self, asked: RagQueryRequest, results: bool | None = None
     ) -> AsyncGenerator[Step, None]:
-        """Answer as rag_query does. Unless `results` is None, the search is shown as a tool call, with results if True."""
+        """Answer as rag_query does. If `results` is not None, the search is shown as a tool call; if True,
+        with its results."""
         async for item in self._answering.piecewise(asked):
             yield _answering(item, asked.question, results)
 
     async def _run(self, call: Call) -> AsyncGenerator[Step, None]:
-        """Run an agent; its tool calls are shown as thoughts."""
+        """Run an agent; its tool calls are shown as reasoning."""
         request = call.request
         name = (request.model or "").removeprefix(AGENT)
         words = translation.words(call.input)
@@ -331,13 +340,13 @@ class Responder:
                     yield _ran(await self._shaped(request, event["run"]))
 
     async def _shaped(self, request: RespondRequest, run: dict[str, Any]) -> dict[str, Any]:
-        """The run with its answer as JSON, where that is wanted and it gives none of its own."""
+        """The run with its answer as JSON, if the request asks for JSON and the agent has no output of its own."""
         form = translation.chat(request, []).get("response_format")
         if form is None or run["status"] != "completed" or run["output"] is not None:
             return run
         if not self._chat.abstracts:
             raise InvalidRequest(
-                f"text.format: the agent {run['agent']!r} gives text, and the embedded model writes no JSON of it: "
+                f"text.format: the agent {run['agent']!r} returns text, and the embedded model cannot turn it into JSON: "
                 "leave it out"
             )
         schema = form.get("json_schema", {}).get("schema") or {"type": "object"}
@@ -351,7 +360,7 @@ class Responder:
         return {**run, "answer": text, "citations": [], "usage": usage}
 
     async def _task(self, call: Call, name: str) -> AgentTask:
-        """What the agent is to do, with which of its tools."""
+        """The agent's task, with the tools that it may call."""
         request = call.request
         task, history = translation.conversation(call.turns, f"the agent {name!r}", sees=self._chat.sees)
         if history and self._chat.abstracts and input_in(task) is None:

@@ -1,4 +1,4 @@
-"""The response object, as it is before anything is said: all that the request asked for, in OpenAI's fields."""
+"""The response object of a new request, in OpenAI's fields."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def new_id() -> str:
 
 
 def begun(request: RespondRequest, response_id: str, model: str) -> dict[str, Any]:
-    """The response object of a new request: all that was asked, and no output yet."""
+    """The response object of a new request: everything that was requested, and no output yet."""
     text: dict[str, Any] = {"format": {"type": "text"}}
     if request.text is not None:
         if (form := request.text.format) is not None:

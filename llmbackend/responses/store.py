@@ -52,6 +52,8 @@ IDS = 500  # in one statement: SQLite takes 32,766 values
 
 
 class Stored(NamedTuple):
+    """A stored response."""
+
     id: str
     project: str
     previous: str | None
@@ -116,7 +118,7 @@ def add(connection: Connection, stored: Stored, used: Sequence[str] = ()) -> Non
 
 
 def advance(connection: Connection, stored: Stored) -> bool:
-    """Update an open response; returns False if it is gone or has ended."""
+    """Update an open response; return False if it is gone or has ended."""
     response = json_writing.text(stored.response)
     values = {
         "status": stored.status,

@@ -1,4 +1,4 @@
-"""Tool calling for models without it: the embedded one, and those whose server takes no tools.
+"""Tool calling for models that cannot do it: the embedded one, and those whose servers take no tools.
 
 First the function that fits is chosen, then the model writes its arguments as JSON that fits its schema. If no function
 fits, the model answers as if there were none.
@@ -19,7 +19,7 @@ from ..prompts import prompt
 from ..text.delimiters import as_data
 
 FITS = 0.3
-"""The judge's cosine from which a function fits a question; unrelated ones stay below 0.27."""
+"""The cosine, by the judge, from which on a function fits a question; unrelated ones stay below 0.27."""
 
 ARGUMENTS_TOKENS = 400
 """Limit on the embedded model's arguments, because it may not stop by itself."""
@@ -30,9 +30,10 @@ Turn = dict[str, Any]
 async def emulated(
     chat: ChatModel, judge: Judge, asked: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The request without its tools, and the completion that replaces asking it: a tool call, or a tool's result.
+    """The request without its tools, and a completion to return instead of asking: a tool call, or a tool's
+    result.
 
-    The completion is None if the model should answer the plain request.
+    The completion is None if the model should answer the request without tools.
     """
     tools = {tool["function"]["name"]: tool["function"] for tool in asked["tools"]}
     choice = asked.get("tool_choice") or "auto"
@@ -52,7 +53,8 @@ async def emulated(
         return plain, completion
     in_text = asked.get("response_format", {}).get("type", "text") == "text"
     if not chat.abstracts and in_text and (given := _given(asked["messages"])):
-        return plain, saying("\n\n".join(given))  # the embedded model would invent something of its own
+        # In its own words, the embedded model would invent something.
+        return plain, saying("\n\n".join(given))
     return plain, None
 
 
@@ -79,7 +81,8 @@ class _Call:
         return await (self._chosen() if self._chat.abstracts else self._nearest())
 
     async def _nearest(self) -> str | None:
-        """The function nearest to the question; each only once, because the embedded model cannot tell when to stop."""
+        """The function nearest to the question. Each is called once only, because the embedded model cannot
+        tell when to stop."""
         called = {name for name, _ in self._made}
         names = [name for name in self._tools if name not in called]
         if self._must and not names:

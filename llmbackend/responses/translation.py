@@ -1,4 +1,4 @@
-"""Translating a response's request into a chat's. Pure functions: nothing is looked up here.
+"""Translates a response's request into a chat request. Pure functions: nothing is looked up here.
 
 Items are the JSON objects that inputs and outputs consist of: messages, function calls and their outputs, reasoning.
 """
@@ -82,7 +82,7 @@ def approval_id(run_id: str, number: int) -> str:
 
 
 def call_id(run_id: str, number: int) -> str:
-    """The id of a call of the caller's function by a run, which its output finds by it."""
+    """The id of a run's call of the caller's function; it contains the run's id, so that the output finds the run."""
     return f"call_{run_id}_{number}"
 
 
@@ -90,9 +90,11 @@ _CALL_OF_RUN = re.compile(r"call_([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})_(
 
 
 def words(items: Sequence[Item]) -> tuple[str, dict[int, Any]] | None:
-    """What a run that waits is told of its calls, by their numbers; None where nothing is. Raises InvalidRequest.
+    """The decisions for a run that waits, as the run's id and a decision for each call's number; None if
+    there are none.
 
-    Of a call that was to be approved True, or why not; of a function that the caller runs, `{"output": text}`.
+    A decision is True, the reason for a rejection, or for a function that the caller runs `{"output": text}`.
+    Raises InvalidRequest.
     """
     told: dict[str, dict[int, Any]] = {}
     for item in items:
@@ -101,12 +103,12 @@ def words(items: Sequence[Item]) -> tuple[str, dict[int, Any]] | None:
             told.setdefault(run_id, {})[int(number)] = True if item["approve"] else item.get("reason") or ""
     for item in reversed(items):
         if item["type"] == "message":
-            break  # what was given before is over
+            break  # earlier outputs belong to earlier responses
         if item["type"] == "function_call_output" and (of := _CALL_OF_RUN.fullmatch(item["call_id"])):
             told.setdefault(of[1], {})[int(of[2])] = {"output": _text(_content(item["output"]))}
     if len(told) > 1:
         raise InvalidRequest(
-            "input: what is approved and given has to be of the same run: send what is of others apart"
+            "input: approvals and outputs must be for one run: send those for other runs separately"
         )
     return next(iter(told.items()), None)
 
@@ -233,11 +235,12 @@ def passed_on(request: RespondRequest, items: Sequence[Item]) -> dict[str, Any]:
 
 
 def functions(request: RespondRequest) -> list[CallersFunction]:
-    """Those that an agent may call; raises InvalidRequest where one has to be called: that it decides itself."""
+    """The functions that an agent may call. Raises InvalidRequest if one must be called, since an agent
+    decides that itself."""
     choice = request.tool_choice
     named = choice if choice is None or isinstance(choice, str) else choice.mode or choice.type
     if named in ("required", "function"):
-        raise InvalidRequest("tool_choice: an agent decides itself which function it calls: auto or none")
+        raise InvalidRequest("tool_choice: an agent decides itself which function it calls: use auto or none")
     if named == "none":
         return []
     return [
@@ -299,7 +302,7 @@ def searches(request: RespondRequest) -> list[ResponseTool]:
 
 
 def system(turns: Sequence[Mapping[str, Any]]) -> str | None:
-    """What the system says, in all."""
+    """The text of all system messages, joined; None if there are none."""
     return "\n\n".join(_text(turn["content"]) for turn in turns if turn["role"] == "system") or None
 
 
@@ -331,9 +334,9 @@ def _text(content: str | Sequence[Mapping[str, Any]]) -> str:
 
 
 def as_chat(request: RespondRequest, turns: list[dict[str, Any]]) -> ChatRequest:
-    """The request as the chat route takes it, for a collection as model.
+    """The request in the form of the chat route, for a collection as model.
 
-    Raises InvalidRequest for functions and shapes: it answers in words and quotes.
+    Raises InvalidRequest for functions and shapes, because a collection answers in words and quotes.
     """
     question, history = conversation(turns, request.model or "")
     shape = "text.format" if "response_format" in chat(request, []) else None

@@ -57,7 +57,7 @@ def create_app(backend: Backend, refusals: Refusals | None = None, metrics: Metr
 
 
 def _with_cors(app: ASGIApp, origins: list[str]) -> ASGIApp:
-    """Lets pages of other sites call. Keys travel in headers, so cookies are not allowed."""
+    """Let pages of other sites call the server. Keys are in headers, so cookies are not allowed."""
     if not origins:
         return app
     return CORSMiddleware(
@@ -81,9 +81,11 @@ _PARTS = tuple(found for row in OPERATIONS.values() if (found := row.path.partit
 
 
 class _WithFields(Route):
-    """`/v1/jobs/{job_id}` is not what `/v1/jobs/batch_chat` is, whatever the method.
+    """A path with fields. It does not match fixed paths: `/v1/jobs/batch_chat` is not a `/v1/jobs/{job_id}`,
+    whatever the method.
 
-    Neither is `/v1/collections/hr/documents` the collection `documents` of the project `hr`: `hr%2Fdocuments` is.
+    Nor does it match the path of another operation: `/v1/collections/hr/documents` lists the documents of
+    `hr`. The collection `documents` of the project `hr` is `hr%2Fdocuments`.
     """
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -93,7 +95,8 @@ class _WithFields(Route):
         return (match, fields) if match is Match.NONE or self._is_meant(scope) else (Match.NONE, {})
 
     def _is_meant(self, scope: Scope) -> bool:
-        """Whether the slashes within names are encoded; where none is, names may have plain ones."""
+        """Whether the path is meant for this route: encoded slashes are within names; without any, plain ones
+        may be."""
         path: str = scope["path"]
         within = path.count("/") - self.path.count("/")
         if ":path}" in self.path:
@@ -159,7 +162,7 @@ class _Endpoint:
             result = await operations.answer(backend, operation.name, body, trace, fields, streams)
             if isinstance(result, bytes):
                 if reserved is not None and len(result) > bodies.STEP:
-                    reserved.grow(len(result))  # its caller may read it as slowly as it was sent
+                    reserved.grow(len(result))  # the caller may read it slowly
                 return await result_response(request, operation, result)
             gone = partial(trace.leave, patience=patience)
             return EventStream(result, operation.media, backend.settings.heartbeat_seconds, gone)
@@ -196,7 +199,8 @@ async def _openapi(request: Request) -> Response:
 
 
 class _Door:
-    """Every request passes here: it gets an id, its caller is identified, it is admitted or refused; errors become replies.
+    """The entry of every request: gives it an id, identifies its caller, admits or refuses it, and turns
+    errors into replies.
 
     The id goes into the header X-Request-Id, errors and the log. Requests that the connection has refused are answered
     here. The header X-LLMBackend-Overhead-Ms is the time until the reply began, less the time spent in models.

@@ -22,7 +22,7 @@ SLICE = 2**18
 STEP = 2**20  # bytes reserved at a time for a body without Content-Length
 
 GRACE = 10.0  # seconds until a body must have begun to arrive
-PACE = 2**14  # bytes a second it must then average: less than any usable connection carries
+PACE = 2**14  # bytes a second that it must average from then on: less than any usable connection carries
 
 
 class Body:
@@ -68,7 +68,7 @@ class Body:
             paused = self._now()
             await precedence.pause()
             self._began += self._now() - paused  # do not count our pause against the caller
-        # After as many bytes as announced, there is only the end to come.
+        # When all announced bytes have arrived, only the end can follow.
         self._ended = not message.get("more_body", False) or self._size == self._expected > 0
         return part
 

@@ -33,7 +33,7 @@ _DESCRIPTION = (
 
 class _Schemas(GenerateJsonSchema):
     def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
-        """Keys that do not match the pattern are refused."""
+        """Say that keys which do not match the pattern are refused."""
         told = super().dict_schema(schema)
         if "patternProperties" in told:
             told["additionalProperties"] = False

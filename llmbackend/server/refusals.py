@@ -1,4 +1,4 @@
-"""Logging refused requests: who asked for what, from where. Many alike are cut to some lines and a count."""
+"""Logs refused requests: who asked for what, from where. If many are alike, some lines and a count are logged."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ CLIENTS = 1000  # counted separately in a window; the rest are "others"
 
 
 class Refusals:
+    """Counts and logs refusals."""
+
     def __init__(self, audited: Audit | None = None) -> None:
         """With `audited`, refusals for lack of a key or right are entered in the audit log too."""
         self._audited = audited

@@ -89,7 +89,8 @@ def _unpacks_gzip(request: Request) -> bool:
 
 
 def _packed(content: bytes) -> bytes:
-    """gzip by Huffman coding only: numbers and base64 have no repetitions, and searching for them takes most time."""
+    """gzip with Huffman coding only: numbers and base64 have no repetitions, and searching for them takes
+    most of the time."""
     packer = zlib.compressobj(level=1, wbits=31, strategy=zlib.Z_HUFFMAN_ONLY)
     return packer.compress(content) + packer.flush()
 

@@ -1,4 +1,4 @@
-"""Running a server: where it listens, the signals that stop it, and what its process does in quiet moments."""
+"""Running a server: where it listens, which signals stop it, and what it does in quiet moments."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def check_address(host: str, port: int) -> None:
 
 
 def run(settings: Settings, started: Callable[[str], None] = lambda url: None) -> None:
-    """Serve until stopped (SIGINT, SIGTERM); calls `started` with the URL once requests are answered.
+    """Serve until stopped (SIGINT, SIGTERM); call `started` with the URL once requests are answered.
 
     Raises InvalidRequest, Conflict or BackendError if it cannot start.
     """
@@ -122,7 +122,8 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
 
 
 async def _use_quiet_moments() -> None:
-    """Do what would have everybody wait at another time: the first long text needs LlamaIndex, which takes seconds."""
+    """Do what would otherwise delay requests: import LlamaIndex, which takes seconds and is needed for the
+    first long text; collect garbage."""
     await asyncio.sleep(QUIET)
     await tracing.quiet(QUIET)
     await threads.files(llamaindex_import.load)
@@ -140,16 +141,19 @@ QUIET = 5.0
 """Seconds without a call after which a server loads what it has not needed yet, and collects its garbage."""
 
 COLLECTED = (2000, 3, 800)
-"""Objects more after which the youngest are looked at for garbage, how often until the next are (the objects of hundreds of
-requests, together, would be some milliseconds), and those until all are: that takes a tenth of a second, in which nothing
-else goes on, and is done in quiet moments if there are any."""
+"""The thresholds of Python's garbage collector: new objects until the youngest are examined; how often until
+the next generation is (hundreds of requests' objects together would take some milliseconds); and how often
+until all are. The last takes a tenth of a second, in which nothing else runs, so it is done in quiet moments
+if there are any."""
 
 
 class _Freezing:
-    """After a long garbage collection, exempts the survivors from later ones: most are modules imported late.
+    """Exempts all objects that survive a long garbage collection from later ones. Most of them are modules
+    imported late.
 
-    A collection stops all threads, and would take a tenth of a second each time. Cyclic garbage among the exempted is
-    never freed, but it is little: it takes tens of thousands of new objects to make a collection long again.
+    A collection stops all threads; this one would take a tenth of a second each time. Cyclic garbage among
+    the exempted objects is never freed, but it is little: it takes tens of thousands of new objects to make a
+    collection long again.
     """
 
     def __init__(self) -> None:
@@ -166,7 +170,8 @@ LONG_COLLECTION = 0.02  # seconds
 
 
 def _most_connections(settings: Settings) -> int:
-    """MAX_CONNECTIONS, or fewer: half of the files that this process may open are left to collections and models."""
+    """MAX_CONNECTIONS, or half of the files that this process may open, so that the rest is left for
+    collections and models."""
     if sys.platform == "win32":  # connections are not files there
         return settings.max_connections
     import resource
