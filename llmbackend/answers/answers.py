@@ -1,4 +1,4 @@
-"""Answering a question: find passages, number and quote them, write the answer, explain how it came about."""
+"""Answers a question: finds passages, numbers and quotes them, writes the answer, and explains how it came about."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ NOTHING_FOUND = "There is nothing on this in the collection."
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """Answers questions from collections: in the chat model's words or, if it can only copy, by quoting the documents."""
+    """Answers questions from collections: in the chat model's words, or by quotes if the model is too small for that."""
 
     chat: ChatModel
     embedder: Embedder | None
-    """Scores the passages' sentences when no chat model reads them."""
+    """Scores the passages' sentences if no chat model reads them."""
     judge: Judge
     retriever: Retriever
     links: Links
 
     async def answered(self, wanted: RagQueryRequest) -> QueryAnswer:
-        """The whole answer. Raises BackendError if the model fails, even part-way."""
+        """Return the whole answer. Raises what `piecewise` raises, and BackendError if the reply breaks off."""
         sources: list[dict[str, Any]] = []
         answered: dict[str, Any] = {}
         try:
@@ -49,11 +49,11 @@ class Answering:
         return QueryAnswer(**answered, sources=[Source(**source) for source in sources])
 
     async def piecewise(self, wanted: RagQueryRequest) -> AsyncIterator[dict[str, Any]]:
-        """Stream an answer from the passages found for a question; `found` is False if they do not answer it.
+        """Stream an answer from the passages found for a question.
 
-        Yields `{"sources": […]}` first, to be read while the answer is being written, then any number of
-        `{"delta": text}`, then `{"answer": {…}}` with the rest. A question that depends on `history` is rewritten first,
-        to stand on its own.
+        Yields `{"sources": […]}` first, to be read while the answer is written, then any number of `{"delta": text}`,
+        then `{"answer": {…}}` with the rest, where `found` is False if the passages do not answer the question. A question
+        with `history` is first rewritten to stand on its own.
         """
         clock = Clock()
         within = await scope(wanted, self.retriever.collections)

@@ -1,4 +1,4 @@
-"""Chat as a caller asks for it: a chat model's reply, perhaps in a shape, or an answer from a collection."""
+"""Serves chat requests: by the chat model, perhaps in a requested shape, or by an answer from a collection."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Chatting:
 
 
 async def _wire(request: ChatRequest) -> dict[str, Any]:
-    """The fields given that are passed on, as OpenAI's wire has them. Raises InvalidRequest for an agent's name."""
+    """Return the request as JSON fields for an OpenAI-compatible server. Raises InvalidRequest for an agent's name."""
     if request.model and request.model.startswith(AGENT):
-        raise InvalidRequest(f"model: {request.model} is an agent: ask it by run_agent, or on /v1/responses")
+        raise InvalidRequest(f"model: {request.model} is an agent: call it by run_agent, or on /v1/responses")
     return await threads.by_length(request.length, request.wire)

@@ -1,4 +1,4 @@
-"""The sentences that answer a question, by the judge; a static embedder shortlists what the judge reads."""
+"""Chooses the sentences that answer a question, by the judge; a static embedder shortlists what the judge reads."""
 
 from __future__ import annotations
 
@@ -16,66 +16,67 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 JUDGED = 24
-"""Sentences that the judge reads, of some 250, besides those of the best passages. With 32, 48 and 64 the answers are as good."""
+"""Sentences that the judge reads, of some 250, beside those of the best passages. With 32, 48 and 64, answers are no better."""
 
 PASSAGES = 20
-"""Passages that the judge reads as wholes: the first ones of the search."""
+"""Passages, from the top of the search, that the judge reads as a whole."""
 
 WHOLLY = 5
-"""The best of them, by its cosines, whose every sentence it reads.
+"""The best of these passages, by the judge's cosines, of which it reads every sentence.
 
-Of 113 questions in other words than their documents' (handbooks and manuals of up to 2,000 passages), on which no constant was
-set, an answer has the fact for 79, and for 70 where the judge reads sentences alone.
+Of 113 questions in other words than their documents (handbooks and manuals of up to 2,000 passages), on which no constant
+was tuned, 79 answers contain the fact; 70 if the judge reads sentences only.
 """
 
 READ_UNSIFTED = 12
-"""Passages whose every sentence the judge reads when the embedder, being the same model, is no faster."""
+"""Passages of which the judge reads every sentence if the embedder is the same model, and so no faster."""
 
 OF_WORDS = 0.3
 """Weight of the share of the question's words in a sentence, beside the static cosine, when shortlisting."""
 
 OF_PASSAGE = 0.5
-"""Weight of the passage's own cosine beside a sentence's."""
+"""Weight of the passage's own cosine beside the sentence's."""
 
 OF_EXACT = 0.3
 """Weight of the question's codes, numbers and names in a sentence, and again in its passage."""
 
 OF_CODES = 1.0
-"""Weight of the question's codes in a sentence's passage: more than all else that two sentences differ by. Who asks with a
-code is not answered from another one's passage, however well that is worded."""
+"""Weight of the question's codes in a sentence's passage: more than any other difference between two sentences. A question
+about one code must not be answered from a passage about another, however well that fits."""
 
 FRAGMENT = 0.1
 """Penalty for a sentence of fewer than three words."""
 
 WORDS_READ = 16
-"""Of the sentences, those that come first are read word by word: each word of the question is likened to their nearest."""
+"""The best sentences, which are read word by word: each word of the question is compared with the sentence's nearest word."""
 
 OF_NEAREST = 1.0
-"""Weight of the mean of that, in a sentence's score."""
+"""Weight, in a sentence's score, of the mean of these cosines."""
 
 OF_FARTHEST = 0.3
-"""Weight of how near it comes to the word that it is farthest from."""
+"""Weight, in a sentence's score, of the least of these cosines."""
 
 AHEAD = 0.5
-"""Weight, in `found`, of the best sentence's lead over the sixth to twentieth."""
+"""Weight, in the fit, of the best sentence's lead over the sixth to twentieth."""
 
 USUAL = 0.1
-"""Cosine that stands in for missing ones if there are fewer than twenty: that of unrelated sentences."""
+"""Cosine of unrelated sentences, which stands in if there are fewer than twenty."""
 
 OF_LEAST = 0.5
-"""What it counts, for `found`, how near the best passage comes to the word of the question that it is farthest from: a detail
-that is missing is such a word."""
+"""Weight, in the fit, of how near the best passage comes to the question's word that is farthest from it: a missing detail
+is such a word."""
 
 TOLD = 0.76
-"""From which evidence on the judge's best counts as an answer, by the `JUDGED` sentences, for which it is set."""
+"""The fit from which the best sentence counts as an answer. It is set for a fit that compares JUDGED sentences."""
 
 
 class Judged(NamedTuple):
     quotes: list[Quote]
     """The sentences, best first."""
     cosines: dict[Quote, float]
+    """The judge's cosine of each sentence with the question."""
     fit: float
-    """The best sentence's cosine plus its lead over others, less the penalty for unknown words."""
+    """The best sentence's cosine, its weighted lead over others, and the weighted least cosine of the question's words."""
 
 
 _Place = tuple[int, int]
@@ -83,6 +84,7 @@ _Place = tuple[int, int]
 
 
 async def judged(embedder: Embedder, judge: Judge, asked: Question, laid: list[Laid]) -> Judged:
+    """Score the sentences of the passages, which are given best first, by how well they answer the question."""
     places = [
         (number, index)
         for number, one in enumerate(laid)
@@ -114,7 +116,7 @@ async def judged(embedder: Embedder, judge: Judge, asked: Question, laid: list[L
     first = places[order[0]][0]
     nearest = words[[place for place, row in enumerate(closely) if places[row][0] == first]].max(axis=0)
     quotes = [_quote(laid, places[row], scores[row]) for row in order]
-    # Compared with the same sentences, however many more are read: the bar is set for those.
+    # The lead is that over the shortlisted sentences, however many more are read, because TOLD is set for these.
     among = set(picked)
     beside = [cosine for place, cosine in zip(places, cosines, strict=True) if place in among]
     fit = _ahead_of(beside) + OF_LEAST * float(nearest.min())
@@ -122,7 +124,7 @@ async def judged(embedder: Embedder, judge: Judge, asked: Question, laid: list[L
 
 
 async def _whole(judge: Judge, asked: Question, laid: list[Laid]) -> dict[int, float]:
-    """The cosines of the passages that the judge reads as wholes, or has read ahead."""
+    """Return the cosines of the passages that the judge reads as a whole, or has read ahead, by their numbers."""
     read = [number for number, one in enumerate(laid) if one.ahead is None and number < PASSAGES]
     vectors = await judge.embed([asked.text, *(laid[number].in_context for number in read)])
     cosines = {number: one.ahead for number, one in enumerate(laid) if one.ahead is not None}
@@ -130,7 +132,7 @@ async def _whole(judge: Judge, asked: Question, laid: list[Laid]) -> dict[int, f
 
 
 def _best(asked: Question, laid: list[Laid], whole: dict[int, float]) -> set[int]:
-    """The passages whose every sentence is read."""
+    """Return the numbers of the passages of which every sentence is read."""
 
     def fits(number: int) -> float:
         text = laid[number].in_context
@@ -142,7 +144,7 @@ def _best(asked: Question, laid: list[Laid], whole: dict[int, float]) -> set[int
 async def _sifted(
     embedder: Embedder, asked: Question, laid: list[Laid], places: list[_Place]
 ) -> list[_Place]:
-    """Those that the judge reads, by the static vectors and the question's words."""
+    """Return the JUDGED best places by the static vectors and the question's words."""
     import numpy as np
 
     below = [laid[number].below[index] for number, index in places]
@@ -162,7 +164,7 @@ def _scores(
     vectors: NDArray[np.float32],
     whole: dict[int, float],
 ) -> list[float]:
-    """How well each sentence answers, by its own vector and its passage's; the first vector is the question's."""
+    """Score each sentence by its own vector and its passage's. The first row of `vectors` is the question's."""
     import numpy as np
 
     of_passage: dict[int, float] = {}
@@ -185,11 +187,11 @@ def _scores(
 
 
 async def _words(judge: Judge, asked: Question, texts: list[str]) -> NDArray[np.float32]:
-    """How near each text comes to each word of the question that tells what is asked for."""
+    """Return how near each text comes to each telling word of the question, of shape (texts, words)."""
     import numpy as np
 
     words, nearest = await judge.words(asked.text, texts)
-    if not words:  # of "\u200b", say
+    if not words:  # for instance, the question is "\u200b"
         return np.zeros((len(texts), 1), np.float32)
     telling = [place for place, word in enumerate(words) if asked.tells(word)] or [*range(len(words))]
     return nearest[:, telling]
@@ -202,6 +204,6 @@ def _quote(laid: list[Laid], place: _Place, score: float) -> Quote:
 
 
 def _ahead_of(cosines: list[float]) -> float:
-    """The best cosine, and how far it is ahead of the sixth to twentieth."""
+    """Return the best cosine plus its weighted lead over the mean of the sixth to twentieth."""
     best, *others = sorted(cosines, reverse=True)
     return best + AHEAD * (best - sum((others[4:19] + 15 * [USUAL])[:15]) / 15)

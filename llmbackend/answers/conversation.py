@@ -1,4 +1,4 @@
-"""Rewriting questions that depend on the conversation so far."""
+"""Rewrites questions that depend on the conversation so far."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUESTION_TOKENS = 128
 async def standalone(
     chat: ChatModel, question: str, history: Sequence[Message]
 ) -> tuple[str, dict[str, int]]:
-    """The question rewritten by the model to stand on its own, and the token usage of that."""
+    """Have the model rewrite a question to stand on its own; return that, and the token usage."""
     said = "\n".join(f"{turn.role}: {text(turn)[:TURN_CHARACTERS]}" for turn in history[-TURNS:])
     request = {
         "messages": [
@@ -36,12 +36,12 @@ async def standalone(
 
 
 def last_question(history: Sequence[Message]) -> str:
-    """The user's last message; empty if there is none."""
+    """Return the user's last message; empty if there is none."""
     return next((text(turn) for turn in reversed(history) if turn.role == "user"), "")
 
 
 def text(message: Message) -> str:
-    """A message's text; the text parts joined by newlines if it has parts."""
+    """Return a message's text; if it has parts, its text parts joined by newlines."""
     if isinstance(message.content, str):
         return message.content
     return "\n".join(part.text or "" for part in message.content or [] if part.type == "text")

@@ -1,4 +1,4 @@
-"""How well sentences fit a question by the embedder alone, for when the judge is absent or does not know the language."""
+"""Measures how well sentences fit a question by the embedder alone, if there is no judge that knows the language."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .layout import Laid
 from .question import COMMON, Question
 
 PASSAGES = 5
-"""How many of the best passages are compared: the more there are, the likelier a chance match."""
+"""The best passages that are compared: more of them make a chance match more likely."""
 
 ANSWERED = 1.05
 """The fit (at most 2) from which a question counts as answered, tuned for the embedded embedding model.
 
-On two manuals of 100 documents each, it accepts 40 of 41 answerable questions and rejects all of 340 about other
-things, 39 of 44 that such a manual might have answered, and 27 of 32 that only the other manual answers. It is right
-about 45 of 48 more, written after tuning, and accepts 89 % of 500 questions on encyclopedia paragraphs.
+On two manuals of 100 documents each, it accepts 40 of 41 answerable questions, and rejects all 340 questions about other
+things, 39 of 44 that such a manual might answer, and 27 of 32 that only the other manual answers. It is right about 45 of
+48 more questions, written after tuning, and accepts 89 % of 500 questions on encyclopedia paragraphs.
 """
 
 OF_EXACT_UNJUDGED = 1.5
@@ -26,7 +26,7 @@ OF_EXACT_UNJUDGED = 1.5
 
 
 async def unjudged(embedder: Embedder, asked: Question, laid: list[Laid]) -> tuple[list[Quote], float]:
-    """Score without the judge: the sentences, best first, and the fit of the best passage."""
+    """Score without the judge; return the sentences, best first, and the fit of the best passage."""
     quotes = await fitting(embedder, asked.text, [one.text for one in laid]) if laid else []
     for place, quote in enumerate(quotes):
         of = laid[quote.text]
@@ -37,10 +37,10 @@ async def unjudged(embedder: Embedder, asked: Question, laid: list[Laid]) -> tup
 
 
 async def fit(embedder: Embedder, question: str, passages: Sequence[str]) -> float:
-    """The best fit among the first passages, 0 to 2; 0 if there are none.
+    """Return the best fit (0 to 2) among the first PASSAGES passages; 0 if there are none.
 
-    A passage's fit is the cosine of the whole texts, plus the mean over the question's words of each word's nearest word
-    in the passage, so that synonyms count too (greedy matching: Rus and Lintean, BEA 2012).
+    A passage's fit is the cosine of the two texts, plus the mean, over the question's words, of the cosine with the
+    nearest word in the passage, so that synonyms count too (greedy matching: Rus and Lintean, BEA 2012).
     """
     import numpy as np
 

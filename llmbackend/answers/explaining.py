@@ -1,4 +1,4 @@
-"""How an answer came about: what was found, what it scored, what was read, and how long each step took."""
+"""Explains how an answer came about: what was found and read, its scores, and the time of each step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHOWN = 200
 
 
 async def explained(written: Writer, found: bool, clock: Clock, scope: Scope) -> dict[str, Any]:
-    """The fields of an `Explanation`."""
+    """Return the fields of an `Explanation`."""
     passages = written.passages
     best = passages.best
     candidates: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""The sentences of texts that are closest to a question, by their vectors and words; always verbatim."""
+"""Finds the sentences of texts that are closest to a question, by vectors and words, always verbatim."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WORDS_WEIGHT = 1.5
-"""Of shared words beside the cosine: static vectors know the topic, words the detail asked for."""
+"""Weight of shared words beside the cosine: static vectors show the topic, words the detail."""
 
 FRAGMENT_PENALTY = 0.3
-"""For headings, table lines and the like, which name a thing without saying anything of it."""
+"""Penalty for headings, table lines and the like, which name a thing without saying anything about it."""
 
 PLACE_PENALTY = 0.03
-"""For each text that retrieval ranked before a sentence's own."""
+"""Penalty for each text that retrieval ranked above the sentence's own."""
 
 
 class Quote(NamedTuple):
-    """A sentence: the number of its text and its place there; scores compare within one question."""
+    """A sentence: the number of its text, its position in it, and a score to compare with others for the same question."""
 
     text: int
     start: int
@@ -32,9 +32,9 @@ class Quote(NamedTuple):
 
 
 async def fitting(embedder: Embedder | None, question: str, texts: Sequence[str]) -> list[Quote]:
-    """Every sentence of some texts, those first that fit the question best. The texts come best first, too.
+    """Return every sentence of the texts, which are given best first, ordered by how well it fits the question.
 
-    Without an embedder, by the words that they share with the question.
+    Without an embedder, sentences are ordered by the words that they share with the question.
     """
     characters = sum(map(len, texts))
     places, written = await threads.by_length(characters, _placed, texts)

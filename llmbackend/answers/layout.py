@@ -1,4 +1,4 @@
-"""Passages split into units (sentences, list items, table rows), each with the headings above it."""
+"""Splits passages into units (sentences, list items, table rows), each with the headings above it."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Laid:
 
     @property
     def ahead(self) -> float | None:
-        """The passage's cosine if the judge read it ahead, when it was stored; else None."""
+        """The judge's cosine of the passage with the question if it was read ahead; else None."""
         return self.candidate.scores.get("ahead")
 
     def plain(self, place: int) -> str:
-        """A unit's words in lower case, to compare units by."""
+        """Return a unit's words in lower case, to compare units by."""
         unit = self.parts[place]
         return " ".join(re.findall(r"\w+", self.text[unit.start : unit.end].lower()))
 
@@ -46,7 +46,7 @@ class Laid:
         return rows.named(question, self.text, self.parts)
 
     def question(self, place: int) -> str:
-        """The question that a unit is below, as in an FAQ: its answer is not understood without it."""
+        """Return the question above a unit, as in an FAQ: the answer is not understood without it. Empty if there is none."""
         heading = self.above[place][-1] if self.above[place] else ""
         return heading if is_question(heading) else ""
 
@@ -54,7 +54,7 @@ class Laid:
         return next((index for index, unit in enumerate(self.parts) if unit.start == quote.start), 0)
 
     def below_headings(self, asked: set[str], quote: Quote) -> Quote:
-        """The quote extended to the headings right above it that have words of the question which it lacks."""
+        """Extend the quote to the headings right above it, if they have words of the question that it lacks."""
         place = self.place_of(quote)
         start, said = quote.start, self.text[quote.start : quote.end]
         while place and self.parts[place - 1].kind == "heading":
@@ -66,7 +66,7 @@ class Laid:
 
 
 def lay(candidate: Candidate) -> Laid:
-    """Split a candidate's passage into units; each unit's headings are the chunk's, then the passage's own."""
+    """Split a candidate's passage into units. Each unit's headings are the chunk's, then those inside the passage."""
     text = candidate.chunk.text
     parts = units(text) or [Unit(0, len(text), "sentence", 0, False)]
     if not any(unit.tells for unit in parts):
@@ -85,6 +85,6 @@ def lay(candidate: Candidate) -> Laid:
 
 
 def sentences(chunk: Chunk) -> list[str]:
-    """What the judge reads of a chunk: each unit that may answer, prefixed by its heading."""
+    """Return what the judge reads of a chunk: each unit that may answer a question, prefixed by its heading."""
     laid = lay(Candidate(chunk, "", 0.0, {}))
     return [below for unit, below in zip(laid.parts, laid.below, strict=True) if unit.tells]

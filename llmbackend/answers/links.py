@@ -1,9 +1,9 @@
-"""Making answers inert: nothing in them loads, links or runs where they are shown, so no document can call home.
+"""Makes answers inert: nothing in them loads, links or runs where they are shown, so no document can send data out.
 
-A Markdown image is a request to a host of the document's choosing, and its URL carries whatever the document made the
-model put there (EchoLeak, CVE-2025-32711). Text streams through three stages, each fed by the one before. The first two
-keep it readable: images and HTML tags are removed, links become their text and host. The last makes it safe, whatever
-the others missed: it separates any two characters that could begin a link, an image, a reference or a tag.
+A Markdown image is a request to a host that the document chooses, and its URL contains whatever the document made the
+model put there (EchoLeak, CVE-2025-32711). Text streams through three stages. The first two keep it readable: images and
+HTML tags are removed, and links become their text and host. The last makes it safe, whatever the others missed: it
+separates any two characters that could begin a link, an image, a reference or a tag.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Literal
 from .citations import LIKE_ONE, LIKE_ONE_BEGUN, MARKED
 
 Links = Literal["host", "remove", "keep"]
-"""Show links as text and host, as text only, or leave everything as it is."""
+"""Show links as text and host ("host"), as text only ("remove"), or leave everything as it is ("keep")."""
 
-# Bounds on what is held back as a possible beginning; anything longer is left to the last stage.
+# Bounds on what is held back because it may be the beginning of a link; anything longer is left to the last stage.
 _TEXT = r"(?:\\.|[^\[\]\\]|\[(?:\\.|[^\[\]\\]){0,200}+\]){0,300}+"
 _TITLE = r"\s{1,20}(?:\"[^\"]{0,300}\"|'[^']{0,300}'|\([^()]{0,300}\))"
 _TARGET = (
@@ -77,11 +77,11 @@ _CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(co
 
 
 LINE = 200
-"""How far back on a line to look for words."""
+"""Characters of a line in which to look for words."""
 
 
 class _Stage:
-    """A streaming re.sub: text that may yet become a match is held back."""
+    """A streaming re.sub: text that may still become a match (`begun`) is held back."""
 
     def __init__(
         self, pattern: re.Pattern[str], begun: re.Pattern[str], replace: Callable[[re.Match[str]], str]
@@ -112,7 +112,7 @@ class Inert:
     """Removes live links, images and HTML from streamed text, and shows marked citations as "[1]"."""
 
     def __init__(self, links: Links, *, cites: bool = True) -> None:
-        """With `cites`, anything else that looks like a citation gets a space: "[ 7]"."""
+        """With `cites`, anything that looks like a citation, but is not marked as one, gets a space: "[ 7]"."""
         self.cited: list[int] = []
         """The numbers cited, in order of first mention."""
         self._links = links
@@ -127,7 +127,7 @@ class Inert:
             self._stages = [formatted, bare, live]
 
     def feed(self, piece: str, last: bool = False) -> str:
-        """The next part that is safe to show, perhaps empty; with `last`, everything held back as well."""
+        """Return the next part that is safe to show, perhaps empty; with `last`, also everything held back."""
         if self._links != "keep":
             piece = piece.translate(_CONTROLS)
         for stage in self._stages:
@@ -171,7 +171,7 @@ class Inert:
         return found[0] + " " * apart
 
     def _goes_on(self, found: re.Match[str]) -> bool:
-        """Whether what follows would make it a link, or a link definition (which cannot follow words on its line)."""
+        """Return whether what follows makes it a link, or a link definition, before which its line has no words."""
         after = found.string[found.end() : found.end() + 1]
         if after != ":":
             return after == "(" or found[0] in "!<"
@@ -181,12 +181,12 @@ class Inert:
 
 
 def inert(text: str, links: Links) -> str:
-    """The text without live links, images and HTML."""
+    """Return the text without live links, images and HTML."""
     return Inert(links, cites=False).feed(text, last=True)
 
 
 def _host(url: str) -> str:
-    """The host of a URL as a browser reads it, reduced to the characters of a name; empty if it has none."""
+    """Return a URL's host as a browser reads it, reduced to the characters of host names; empty if it has none."""
     start = re.match(
         r"(?:(?:https?|ftps?):[/\\]*|[/\\]{2,}|[a-z][a-z0-9+.-]*://|(?=www\.))", url, re.IGNORECASE
     )

@@ -1,4 +1,4 @@
-"""The passages that a question is answered from: numbered, each with its best quote, cut to a token budget."""
+"""Numbers the passages that a question is answered from, finds each one's best quote, and cuts them to a token budget."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Passages:
 
     @property
     def best(self) -> dict[int, Quote]:
-        """The best quote of each source, by index from 0."""
+        """The best quote of each source, by its index from 0."""
         return {quote.text: quote for quote in reversed(self.quotes)}
 
 
 async def number(question: str, candidates: list[Candidate]) -> Passages:
     """Number the hits as sources, each with a verbatim quote: the sentence that shares most words with the question.
 
-    Nothing is embedded for this.
+    This embeds nothing.
     """
     hits = [candidate for candidate in candidates if candidate.dropped is None]
     quotes = await fitting(None, question, [hit.chunk.text for hit in hits]) if hits else []
@@ -41,9 +41,9 @@ async def number(question: str, candidates: list[Candidate]) -> Passages:
 
 
 def sources(asked: set[str], hits: Sequence[Candidate], quotes: Sequence[Quote]) -> list[Source]:
-    """The hits, numbered from 1, each with its first quote; a hit without one is quoted whole.
+    """Return the hits as sources, numbered from 1, each with its first quote; a hit without one is quoted as a whole.
 
-    A heading above a hit is quoted instead if it has more of the question's words than the best sentence.
+    A heading above a hit is quoted instead if it has more of the question's words.
     """
     best = {quote.text: quote for quote in reversed(quotes)}
     told: list[Source] = []
@@ -58,7 +58,7 @@ def sources(asked: set[str], hits: Sequence[Candidate], quotes: Sequence[Quote])
 
 
 def above(asked: set[str], headings: Sequence[str], said: str) -> list[str]:
-    """The headings that have words of the question which the text below them lacks, outermost first."""
+    """Return the headings that have words of the question that the text below them lacks, outermost first."""
     told: list[str] = []
     left = asked - stems(said)
     for heading in reversed(headings):
@@ -69,10 +69,10 @@ def above(asked: set[str], headings: Sequence[str], said: str) -> list[str]:
 
 
 def within(passages: Passages, budget: int) -> list[str]:
-    """The texts that the model reads, each below its headings, within a budget of tokens.
+    """Return the texts that the model reads, each below its headings, within a budget of tokens.
 
-    Whole passages if they fit; otherwise each is cut to the sentences around its quote, and the last ones are left out.
-    The best source's quote is always included.
+    If the whole passages do not fit, each is cut to the sentences around its quote, and the last ones may be left out. The
+    first passage is always included.
     """
     best = passages.best
     hits = [candidate.chunk for candidate in passages.candidates if candidate.dropped is None]
@@ -93,14 +93,14 @@ def within(passages: Passages, budget: int) -> list[str]:
 
 
 def _around(text: str, quote: Quote, most: int) -> str:
-    """The quote and its neighbouring sentences, added after and before in turn, within `most` tokens."""
+    """Return the quote with neighbouring sentences, added after and before it in turn, within `most` tokens."""
     start, end = quote.start, quote.end
     spans = sentences(text)
     after = deque(span_end for _, span_end in spans if span_end > end)
     before = [span_start for span_start, _ in spans if span_start < start]
     left = most - len(tokens_of(text[start:end]))
     while after or before:
-        # Count only what is added: counting the whole each time is quadratic.
+        # Count only what is added: counting everything each time would be quadratic.
         if after and (count := len(tokens_of(text[end : after[0]]))) <= left:
             end = after.popleft()
             left -= count

@@ -15,7 +15,7 @@ _PART = re.compile(
     r"(?:§+|№|\b(?:section|article|paragraph|clause|chapter|rule|part|annex|appendix|table|figure|room|line|item|number|no))"
     r"\W{0,2}\d{1,3}[a-z]?\b",
     re.IGNORECASE,
-)  # section 13: as exact as a code
+)  # as in section 13, which is as exact as a code
 _GROUP = re.compile(r"[^\W\d_]+|\d+|[§№]+")
 _MEASURE = re.compile(r"\d+(?:[a-z]{1,2}|-[a-z]+)", re.IGNORECASE)  # 4th, 9am, 30-day
 _YEAR = re.compile(r"(?:19|20)\d\d")
@@ -27,12 +27,12 @@ COMMON = frozenset((
     "of", "on", "or", "our", "should", "so", "that", "the", "their", "them", "there", "they", "this", "to", "us", "was",
     "we", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would", "you",
     "your",
-    # Words that say that something is asked for, but not what.
+    # Words of requests
     "describe", "details", "explain", "give", "information", "list", "need", "please", "policies", "policy", "show",
     "tell", "want",
 ))
 # fmt: on
-"""Words that ask, and do not tell for what."""
+"""Words that do not show what is asked for."""
 
 
 class Question:
@@ -55,13 +55,13 @@ class Question:
         self.missing: list[str] = []
         """Codes of the question that no passage has."""
         self.unknown: list[str] = []
-        """Names and numbers of it that no passage has."""
+        """Names and numbers of the question that no passage has."""
         for word, pattern in self._patterns.items():
             count = sum(pattern.search(passage) is not None for passage in passages)
             if count:
                 self._rare[word] = math.log(1 + len(passages) / count)
             elif word in parts:
-                continue  # it may be written in another way: § 13
+                continue  # it may be written differently: § 13
             elif word in self._codes:
                 self.missing.append(word)
             else:
@@ -69,26 +69,26 @@ class Question:
 
     @property
     def has_code(self) -> bool:
-        """Whether it has a code that some passage has too."""
+        """Whether the question has a code that some passage also has."""
         return not self._codes.isdisjoint(self._rare)
 
     def tells(self, word: str) -> bool:
-        """Whether a word of it, in small letters, tells what is asked for."""
+        """Return whether a word of the question, in lower case, shows what is asked for."""
         return len(word) > 1 and word.isalnum() and word not in COMMON
 
     def overlap(self, text: str) -> float:
-        """The share of its words that occur in the text, 0 to 1."""
+        """Return the share of the question's words that occur in the text, 0 to 1."""
         return len(self.stems & stems(text)) / max(1, len(self.stems))
 
     def exact(self, text: str) -> float:
-        """The share of its codes, numbers and names that occur in the text, 0 to 1, weighted by rarity.
+        """Return the share of the question's codes, numbers and names that occur in the text, 0 to 1, weighted by rarity.
 
         Those that no passage has do not count.
         """
         return self._share(self._rare, text)
 
     def coded(self, text: str) -> float:
-        """The same of its codes alone."""
+        """Return the same share for the question's codes only."""
         return self._share({word: rare for word, rare in self._rare.items() if word in self._codes}, text)
 
     def _share(self, rare: Mapping[str, float], text: str) -> float:
@@ -98,7 +98,7 @@ class Question:
 
 
 def _bare(word: str) -> str:
-    """The word without punctuation around it, nor affixes joined to a code by an apostrophe: E-03's, E-03'ün, l'E-03."""
+    """Strip a word of punctuation, and of affixes joined to a code by an apostrophe: E-03's, E-03'ün, l'E-03."""
     parts = word.split("'")
     coded = [place for place, part in enumerate(parts) if any(map(str.isdigit, part))]
     kept = parts[coded[0] : coded[-1] + 1] if coded else parts
@@ -113,7 +113,7 @@ def _is_exact(word: str, first: bool) -> bool:
 
 
 def _is_code(word: str) -> bool:
-    """Letters and digits together, or a long number: E-03, X200, 10482; not 30, 4th, 9am, 30-day, 2026."""
+    """Return whether a word has letters and digits, or is a long number: E-03, X200, 10482; not 30, 4th, 9am, 30-day, 2026."""
     digits = sum(letter.isdigit() for letter in word)
     if _MEASURE.fullmatch(word) or _YEAR.fullmatch(word):
         return False
@@ -121,7 +121,7 @@ def _is_code(word: str) -> bool:
 
 
 def _pattern(word: str) -> re.Pattern[str]:
-    """Matches the word however it is punctuated: E-03, E03, E 03."""
+    """Return a pattern for the word with any punctuation: E-03, E03, E 03."""
     said = r"[\W_]{0,2}".join(map(re.escape, _GROUP.findall(word)))
     letter = rf"[^\W_{UNSPACED}]"
     return re.compile(rf"(?<!{letter}){said}(?!{letter})", re.IGNORECASE)

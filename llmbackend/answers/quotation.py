@@ -1,6 +1,6 @@
-"""Answers in the documents' own words: the stretches that answer the question, or come closest.
+"""Writes answers in the documents' own words: the stretches that answer the question, or come closest.
 
-Used if the chat model is too small to write answers, as the embedded one is: on the demo's documents its own words had
+Used if the chat model is too small to write answers, as the embedded one is: on the demo's documents, its own words had
 the fact for 13 of 22 questions, the best quotes for 19.
 """
 
@@ -33,13 +33,13 @@ async def by_quotes(
     wanted: RagQueryRequest,
     clock: Clock,
 ) -> Quotation:
-    """Search and read for an answer made of quotes; nothing of it is written yet."""
+    """Search and read for an answer made of quotes, which `Quotation.pieces` then writes."""
     asked = [wanted.question]
     if wanted.history:
-        # There is no model to rewrite the question, so the one before it is tried as context.
+        # No model can rewrite the question, so it is also tried together with the question before it.
         asked.append(f"{last_question(wanted.history)} {wanted.question}".strip())
     for question in asked:
-        # The judge orders these later, sentence by sentence, so the search need not.
+        # If the judge will order the candidates by their sentences, the search's own order does not matter.
         find = partial(retriever.candidates, scope, question, clock=clock, depth=max(READ, NEXT_BEST))
         candidates = await find()
         if orders(judge, question, candidates):
@@ -73,7 +73,7 @@ class Quotation:
             missing = ", ".join(map(citing_nothing, self._reading.missing))
             yield f"No passage has {missing}. {CLOSEST}" if missing else CLOSEST
         for source, text in stretches:
-            # A passage that does not answer is not evidence, so it is not cited.
+            # A passage that does not answer the question is no evidence, so it is not cited.
             number = mark(source + 1) if self.found else f"(source {source + 1})"
             space = (
                 "\n\n" if text.splitlines()[-1].startswith("|") else " "

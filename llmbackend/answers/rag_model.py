@@ -1,4 +1,4 @@
-"""A collection as a chat model: `model="rag/<collection>"` on OpenAI's chat route answers from its documents."""
+"""Offers a collection as a chat model: `model="rag/<collection>"` on OpenAI's chat route answers from its documents."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ PREFIX = "rag/"
 
 
 def query(request: ChatRequest) -> InstructedQuery:
-    """The chat request as a query: the last user message is the question, the messages before it are its history.
+    """Turn a chat request into a query: the last user message is the question, the messages before it are its history.
 
-    What system and developer messages say is for the model that writes the answer.
-
-    Raises InvalidRequest if there is no user message or it is empty, or functions or a shape are asked for, NotFound if
-    no collection can have that name.
+    System and developer messages become instructions for the model that writes the answer. Raises InvalidRequest if there
+    is no user message, or it is empty, or functions or a shape are requested, and NotFound if no collection can have that
+    name.
     """
     model = request.model or ""
     shape = None
@@ -36,10 +35,10 @@ def query(request: ChatRequest) -> InstructedQuery:
     while turns and turns[-1].role != "user":
         turns.pop()
     if not turns:
-        raise InvalidRequest(f"messages: {model} answers a user message, and there is none")
+        raise InvalidRequest(f"messages: {model} answers a user message, but there is none")
     question = text(turns[-1])
     if not question.strip():
-        raise InvalidRequest(f"messages: {model} answers the last user message, and it is empty")
+        raise InvalidRequest(f"messages: {model} answers the last user message, but it is empty")
     instructions = [text(message) for message in request.messages if message.role in ("system", "developer")]
     try:
         return InstructedQuery(
@@ -53,7 +52,7 @@ def query(request: ChatRequest) -> InstructedQuery:
 
 
 def require_words(model: str, *, calls: bool, shape: str | None, instead: str = "ask a chat model") -> None:
-    """Raise InvalidRequest if functions may be called, or the field `shape` asks for an answer that is not words."""
+    """Raise InvalidRequest if the request allows function `calls`, or its field `shape` asks for something but words."""
     if shape is not None:
         raise InvalidRequest(f"{shape}: {model} answers in words and quotes: {instead}")
     if calls:
@@ -61,7 +60,7 @@ def require_words(model: str, *, calls: bool, shape: str | None, instead: str = 
 
 
 def completion(model: str, answer: QueryAnswer) -> dict[str, Any]:
-    """The answer as a chat.completion, with an extra field `sources`."""
+    """Return the answer as a chat.completion, with an extra field `sources`."""
     message = {"role": "assistant", "content": answer.answer}
     return {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -77,7 +76,7 @@ def completion(model: str, answer: QueryAnswer) -> dict[str, Any]:
 async def chunks(
     model: str, events: AsyncIterator[dict[str, Any]], include_usage: bool
 ) -> AsyncGenerator[bytes]:
-    """An answer's events (see `Answering.piecewise`) as chat.completion.chunk events; the first has the sources."""
+    """Yield an answer's events (see `Answering.piecewise`) as chat.completion.chunk events; the first has the sources."""
     base = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion.chunk",

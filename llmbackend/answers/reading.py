@@ -1,8 +1,7 @@
-"""Reading passages for an answer without a chat model: which stretches answer the question, and whether any does.
+"""Reads passages for an answer without a chat model: which stretches answer the question, and whether any does.
 
-The judge reads the sentences of the passages found, each prefixed by its heading. A static embedder, which reads
-thousands a second, shortlists them for the judge. Without a judge that knows the language, the embedder's own vectors
-decide.
+The judge reads the sentences of the passages found, each prefixed by its heading. A static embedder, which reads thousands
+of sentences a second, shortlists them. Without a judge that knows the language, the embedder's own vectors decide.
 """
 
 from __future__ import annotations
@@ -25,30 +24,30 @@ from .rows import is_row
 from .stretches import SURE, UNSURE, Stretch, stretches
 
 READ = 30
-"""Passages whose sentences may answer. For 59 of 75 questions that paraphrase their documents (development and held-back
-halves together) the answer has the fact; from 20 passages for 57, from five for 53."""
+"""Passages whose sentences may answer. Of 75 questions that paraphrase their documents (tuning and held-out halves
+together), 59 answers contain the fact; with 20 passages 57, with five 53."""
 
 DENSE_WEIGHT = 2.0
-"""The least weight of the dense list here: being among the passages read matters, their order does not.
+"""The least weight of the dense list here: it matters which passages are read, not in which order.
 
-Of 163 questions that paraphrase 2,000 passages (a tuning half and a held-back half), 70 and 74 have the right passage
-among those read, and 44 and 46 answers have the fact; with the usual weight of static vectors (.3) 58 and 69, and 35
-and 43. The judge's own vectors of all passages would reach 75 and 78.
+Of 163 questions that paraphrase 2,000 passages (a tuning and a held-out half), 70 and 74 have the right passage among
+those read, and 44 and 46 answers contain the fact; with the usual weight of static vectors (.3), 58 and 69, and 35 and 43.
+The judge's own vectors of all passages would reach 75 and 78.
 """
 
 OF_CODE = 0.3
-"""Added to the fit if the best passage has the code in the question. Of 480 questions about codes and amounts in 3,000
-similar passages (ten languages), 463 are answered; without it 416."""
+"""Added to the fit if the best passage has the question's code. Of 480 questions about codes and amounts in 3,000 similar
+passages (ten languages), 463 are answered; without this, 416."""
 
 OF_UNKNOWN = 0.1
-"""Taken from the fit if no passage has a name or number of the question: so it is with 33 of 206 questions that the documents
-do not answer, and with 5 of 163 that they do (who asks of France is answered of other European countries)."""
+"""Subtracted from the fit if no passage has a name or number of the question. That is so for 33 of 206 questions that the
+documents do not answer, and for 5 of 163 that they do (say, a question about France answered for all of Europe)."""
 
 ORDERING = {"rerank", "retriever", "postprocessed"}
-"""Scores of those parts of a search whose order is kept."""
+"""Scores whose order is kept: those of a reranker and of a project's own parts."""
 
 ENGLISH = 0.08
-"""Share of common English words from which a text counts as English: German has .02, English about .3."""
+"""The share of common English words from which a text counts as English: it is .02 in German, about .3 in English."""
 # fmt: off
 _ENGLISH = frozenset((
     "the", "of", "and", "to", "is", "are", "for", "with", "that", "this", "be", "or", "by", "it", "you", "how", "what",
@@ -118,7 +117,10 @@ async def read(
 
 
 def _of_rows_named(question: str, laid: list[Laid], quotes: list[Quote]) -> tuple[list[Quote], bool]:
-    """The quotes without the other rows of tables of which the question names some; whether the first is the cell asked for."""
+    """Drop the quotes of other rows from tables of which the question names some rows.
+
+    Returns the rest, and whether the first of them is in a row and a column that the question names.
+    """
     rows = [one.named(question) for one in laid]
     kept: list[Quote] = []
     sure = False
@@ -133,7 +135,7 @@ def _of_rows_named(question: str, laid: list[Laid], quotes: list[Quote]) -> tupl
 
 
 def orders(judge: Judge, question: str, candidates: list[Candidate]) -> bool:
-    """Whether `read` will reorder these candidates, so that the search's order does not matter."""
+    """Return whether `read` will reorder these candidates, so that the search's order does not matter."""
     may = _readable(candidates)
     return _knows(judge, question, may) and not _stays(may)
 
@@ -147,7 +149,7 @@ def _knows(judge: Judge, question: str, candidates: Sequence[Candidate]) -> bool
 
 
 def _stays(candidates: Sequence[Candidate]) -> bool:
-    """Whether their order is kept: another part has set it, or the search was not hybrid."""
+    """Return whether the candidates keep their order, because another part has set it, or the search was not hybrid."""
     return any(ORDERING & one.scores.keys() or "fused" not in one.scores for one in candidates)
 
 

@@ -1,4 +1,4 @@
-"""Rows of tables that a question names by their labels: `| Carbon tripod | 219 EUR |`, or lines `Product: Carbon tripod`."""
+"""Finds the table rows that a question names by their labels: `| Carbon tripod | 219 EUR |`, or lines `Product: Carbon tripod`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _RULED = re.compile(r"[\s|:+=-]*")
 
 
 def named(question: str, text: str, parts: Sequence[Unit]) -> dict[int, bool]:
-    """The rows whose label is in the question, and whether the name of one of their other columns is, too.
+    """Map each row whose label is in the question to whether the name of one of its other columns is in it, too.
 
-    Of "Tripod" and "Carbon tripod" only the latter, if the question has it. Lines are rows where others begin with the same name;
-    the head of a letter is none.
+    Of "Tripod" and "Carbon tripod", only the latter counts if the question has it. `Name: value` lines count as a row if
+    other rows begin with the same name, so the head of a letter does not.
     """
     asked = _names(question)
     found: dict[int, tuple[set[str], bool]] = {}
@@ -48,7 +48,7 @@ def is_row(text: str, unit: Unit) -> bool:
 
 
 def _row(said: str) -> tuple[list[str], list[str]]:
-    """A row's names of columns, where it repeats them, and its cells."""
+    """Return a row's column names, if it repeats them, and its cells; both are empty if it is not a row."""
     if said.startswith("|"):
         return [], [] if _RULED.fullmatch(said) else [cell.strip() for cell in said.strip("| \n").split("|")]
     lines = said.splitlines()
@@ -59,7 +59,7 @@ def _row(said: str) -> tuple[list[str], list[str]]:
 
 
 def _labels(cells: list[str]) -> list[str]:
-    """The first cell, and those up to the first with letters: a row may begin with its number."""
+    """Return the cells up to the first one with letters, because a row may begin with its number."""
     lettered = next((place for place, cell in enumerate(cells) if re.search(r"[^\W\d_]", cell)), 0)
     return cells[: lettered + 1]
 

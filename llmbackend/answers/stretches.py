@@ -1,7 +1,7 @@
-"""The stretch of a passage to quote: the answering sentence, and enough around it to be understood.
+"""Chooses the stretch of a passage to quote: the sentence that answers, and enough around it to be understood.
 
-That is a sentence with its neighbours, a whole list with its introduction, a table row with the table's head, or steps
-from the first on. It is never a heading, a line ending in a colon or a page mark alone.
+A stretch is a sentence with its neighbours, a whole list with its introduction, a table row with the table's head, or
+steps from the first one on. It is never just a heading, a line that ends in a colon, or a page mark.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from .passages import above
 from .question import Question
 from .units import Unit
 
-_SPACE = re.compile(r"[ \t\r\n\f\v]+")  # not those that hold a number together
+_SPACE = re.compile(r"[ \t\r\n\f\v]+")  # but no non-breaking spaces, as inside numbers
 
 ROOM = 1.25
-"""How far a stretch may exceed its words to finish its paragraph, as a factor."""
+"""The factor by which a stretch may exceed its words to finish its paragraph."""
 
 
 LEAST = 15
-"""Words of a stretch that are worth quoting."""
+"""Least words of a stretch that is worth quoting."""
 
 SECOND = 0.75
-"""A second passage is quoted too if its score is at least this share of the first's."""
+"""Another passage is quoted too if its score is at least this share of the first one's."""
 
 
 class Length(NamedTuple):
@@ -57,7 +57,7 @@ class Stretch(NamedTuple):
 
 
 def stretches(question: Question, hits: list[Laid], quotes: list[Quote], length: Length) -> list[Stretch]:
-    """A stretch of the best passage, then of the next ones that add something, each below its relevant headings."""
+    """Return a stretch of the best passage, then of the next ones that add something, each below its relevant headings."""
     asked = question.stems
     told: list[Stretch] = []
     said: set[str] = set()
@@ -97,7 +97,7 @@ def stretches(question: Question, hits: list[Laid], quotes: list[Quote], length:
 
 
 def head(text: str, parts: Sequence[Unit], row: int) -> list[int]:
-    """The rows of a table down to the rule below its head, and that."""
+    """Return the indices of a table's rows down to the rule below its head, including that."""
     own = [index for index, unit in enumerate(parts) if unit.block == parts[row].block]
     # A rule below the last row does not count.
     rules = [one for one in own[1:-1] if not re.search(r"\w", text[parts[one].start : parts[one].end])]
@@ -105,12 +105,12 @@ def head(text: str, parts: Sequence[Unit], row: int) -> list[int]:
 
 
 def size(text: str) -> int:
-    """A text's words; in scripts without spaces, a seventh of its characters."""
+    """Return the number of a text's words; in scripts without spaces, a seventh of its characters."""
     return max(len(text.split()), len(text) // 7)
 
 
 def around(text: str, parts: Sequence[Unit], best: int, words: int, most: int) -> list[int]:
-    """Indices of the units to quote around `best`: about `words` words, at most `most`.
+    """Return the indices of the units to quote around `best`: about `words` words, at most `most`.
 
     Only a whole list or table exceeds `words` by more than a little.
     """
@@ -165,7 +165,7 @@ class _Growing:
         return index
 
     def _blocks(self, indices: Iterable[int]) -> list[list[int]]:
-        """The units up to the next heading in blocks: single sentences, whole lists and tables with their introductions."""
+        """Group the units up to the next heading: single sentences, and whole lists and tables with their introductions."""
         blocks: list[list[int]] = []
         for index in indices:
             unit = self._parts[index]
@@ -179,7 +179,7 @@ class _Growing:
         return blocks
 
     def _grow(self, chosen: set[int], after: list[list[int]], before: list[list[int]]) -> None:
-        """Add blocks after and before in turn while there is room."""
+        """Add blocks after and before, in turn, while there is room."""
         sides = [after, before]
         turn = 0
         while (after or before) and self._size(chosen) < self._words:
@@ -192,7 +192,7 @@ class _Growing:
             turn += 1
 
     def _ended(self, chosen: set[int]) -> list[int]:
-        """In text order, without a heading or introduction left dangling at the end."""
+        """Return the units in text order, without a heading or an introduction at the end."""
         told = sorted(index for index in chosen if self._parts[index].kind != "mark")
         while len(told) > 1 and (self._parts[told[-1]].kind == "heading" or self._parts[told[-1]].stub):
             told.pop()
@@ -200,7 +200,7 @@ class _Growing:
 
 
 def written(text: str, parts: Sequence[Unit], chosen: Sequence[int], most: int) -> str:
-    """The chosen units as one text: a paragraph on one line, list items and table rows on lines of their own."""
+    """Join the chosen units into one text: a paragraph on one line, list items and table rows each on their own line."""
     said = ""
     for place, index in enumerate(chosen):
         unit = parts[index]

@@ -1,6 +1,6 @@
-"""Answers written by a chat model that reads the passages.
+"""Has a chat model write the answer from the passages.
 
-The model is asked to cite them by number, and to say if they do not answer the question.
+The model is told to cite them by number, and to say so if they do not answer the question.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REPLY_TOKENS = 256
 async def by_model(
     chat: ChatModel, retriever: Retriever, scope: Scope, wanted: RagQueryRequest, clock: Clock
 ) -> Synthesis:
-    """Search for an answer that the model will write. Only the question is embedded, for an early first token."""
+    """Search for an answer that the model will write. Only the question is embedded, so that the first token comes early."""
     question, usage = wanted.question, dict[str, int]()
     if wanted.history:
         with clock("rewrite"):
@@ -78,9 +78,9 @@ class Synthesis:
             async for piece in checked.pieces():
                 silent = False
                 yield piece
-        if silent and self.was_cut:  # silence alone does not mean that the documents have no answer
+        if silent and self.was_cut:  # the model has not said that the documents have no answer
             raise BackendError(
-                f"{self.model or 'the chat model'} spent all of its {REPLY_TOKENS} tokens on thinking and gave no answer: "
+                f"{self.model or 'the chat model'} used all of its {REPLY_TOKENS} tokens for thinking, and gave no answer: "
                 "turn its thinking off, or use another model",
                 details={"backend": "chat"},
             )

@@ -1,4 +1,4 @@
-"""Splitting a passage into sentences, headings, list items and table rows: Markdown, reStructuredText or plain text."""
+"""Splits a passage of Markdown, reStructuredText or plain text into sentences, headings, list items and table rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..text.sentences import is_heading, sentences
 Kind = Literal["sentence", "item", "step", "row", "heading", "mark"]
 
 TITLE_WORDS = 8
-"""Most words of a line that counts as a heading although nothing marks it as one."""
+"""Most words of an unmarked line that counts as a heading."""
 
 QUESTION_WORDS = 20
 """Most words of a question that counts as the heading of what is below it."""
@@ -30,14 +30,14 @@ _LINK_LINE = re.compile(
 )
 _IMAGE = re.compile(
     r"[^\s/]+\.(?:png|jpe?g|gif|svg|webp)", re.IGNORECASE
-)  # what HTML tells of it, alone on its line
+)  # the description of an image in HTML, alone on its line
 _END = '.!?:;,…。！？)"”’'
 _NUMBERED = re.compile(
     r"(?:(?:section|article|chapter|part|clause|annex|appendix|kapitel|abschnitt|artikel|teil|anlage|§)\s*"
     r"(?:\d+[a-z]?|[ivxlc]+)(?:\.\d+)*|\d+(?:\.\d+)+)[.:]?\s+",
     re.IGNORECASE,
 )
-"""What a numbered title begins with."""
+"""The beginning of a numbered title."""
 _CODE = re.compile(r"[/\\$=<>{}`]|::|--")
 
 # reStructuredText: https://docutils.sourceforge.io/docs/ref/rst/restructuredtext.html
@@ -50,7 +50,7 @@ _ADMONITIONS = frozenset(
 _UNSEEN = frozenset(
     ("toctree", "raw", "image", "figure", "contents", "include", "index", "blockdiag", "seqdiag", "meta")
 )
-"""Directives that hold no text, neither themselves nor in what is indented below them."""
+"""Directives without text, in themselves and in what is indented below them."""
 _COLUMNS = re.compile(r"[ \t]*=+(?:[ \t]+=+)+[ \t]*")
 _GRID = re.compile(r"[ \t]*\+(?:[-=]+\+)+[ \t]*")
 
@@ -76,11 +76,11 @@ class _Span(NamedTuple):
     start: int
     end: int
     kind: Kind | None = None
-    """None if it is to be judged by the text."""
+    """None if the text decides."""
 
 
 def units(text: str) -> list[Unit]:
-    """A passage's units in order."""
+    """Return a passage's units in order."""
     found: list[Unit] = []
     block = before = 0
     for start, end, known in _spans(text):
@@ -102,11 +102,11 @@ def units(text: str) -> list[Unit]:
 
 
 def _name_titles(text: str, found: list[Unit]) -> None:
-    """Make headings of lines that nothing marks as such, and marks of tables of contents."""
+    """Turn unmarked titles into headings, and tables of contents into marks."""
     counted = Counter(unit.block for unit in found)
     lists: dict[int, list[int]] = {}
     blocks = 0
-    """Blocks that headings have cut off."""
+    """The number of blocks that headings have divided so far."""
     for index, unit in enumerate(found):
         said = text[unit.start : unit.end].strip()
         kind = unit.kind
@@ -139,7 +139,7 @@ def is_question(said: str) -> bool:
 
 
 def _spans(text: str) -> Iterator[_Span]:
-    """Sentences and lines; a kind is given if the syntax decides it."""
+    """Yield sentences and lines, with a kind if the syntax decides it."""
     start = 0
     for span in _of_rst(text):
         yield from _prose(text, start, span.start)
@@ -168,7 +168,7 @@ class _Line(NamedTuple):
 
 
 def _of_rst(text: str) -> Iterator[_Span]:
-    """The directives, labels, rules and tables of reStructuredText."""
+    """Yield the directives, labels, rules and tables of reStructuredText."""
     lines = [_line(found) for found in re.finditer(r"[^\n]+|(?<=\n)(?=\n)", text)]
     number = 0
     while number < len(lines):
@@ -203,7 +203,7 @@ def _line(found: re.Match[str]) -> _Line:
 
 
 def _explicit(found: re.Match[str]) -> tuple[bool, tuple[Kind | None, int] | None]:
-    """Whether the indented block below it holds no text; and, if the line itself has text, its kind and start."""
+    """Return whether the indented block below a directive has no text, and the kind and start of the text on its line."""
     directive = _DIRECTIVE.fullmatch(found["what"])
     if directive is None:
         return False, None
@@ -216,7 +216,7 @@ def _explicit(found: re.Match[str]) -> tuple[bool, tuple[Kind | None, int] | Non
 
 
 def _table(text: str, lines: list[_Line], first: int, border: re.Pattern[str]) -> Generator[_Span, None, int]:
-    """The rows and borders of the table whose top border is line `first`; returns the line number after it."""
+    """Yield the rows and borders of the table whose top border is line `first`; return the number of the line after it."""
     indent = lines[first].indent
     yield _Span(lines[first].start, lines[first].end, "mark")
     row = number = first + 1
@@ -226,7 +226,7 @@ def _table(text: str, lines: list[_Line], first: int, border: re.Pattern[str]) -
         ruled = border.fullmatch(text, line.start, line.end) is not None
         behind = lines[number + 1].indent if number + 1 < len(lines) else -1
         ends = (ruled and behind < indent) or 0 <= line.indent < indent
-        # A row begins after a border or, outside grids, where the first column has text.
+        # A row begins after a border or, outside grids, if the first column has text.
         if row < number and (ruled or ends or (border is _COLUMNS and line.indent == indent)):
             yield _Span(lines[row].start, lines[number - 1].end, "row")
             row = number
@@ -258,7 +258,7 @@ def _kind(said: str) -> Kind:
 
 
 def _is_line(text: str, unit: Unit, following: int) -> bool:
-    """Whether the unit is one line, directly followed by the next."""
+    """Return whether the unit is one line, directly followed by the next."""
     between = text[unit.end : following]
     return (
         unit.kind in ("sentence", "step")

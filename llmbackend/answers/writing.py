@@ -1,4 +1,4 @@
-"""What writes an answer: a model that has read the passages, or, without one, the best quotes."""
+"""The interface of what writes an answer: the chat model (synthesis.py), or the best quotes (quotation.py)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ from .passages import Passages
 
 
 class Writer(Protocol):
+    """Writes one answer. `model` and `usage` are the chat model's name and token counts."""
+
     passages: Passages
     model: str
     usage: dict[str, int]
     read: int
-    """How many of the passages were read."""
+    """The number of passages that were read."""
     found: bool
     """Whether the passages answer the question."""
     fit: float | None
-    """How well they fit; None if the model decides."""
+    """How well the passages fit; None if the model decides."""
     bar: float | None
-    """The fit from which they count as an answer."""
+    """The fit from which the passages count as an answer; None if the model decides."""
 
     @property
     def prompt(self) -> str | None:
-        """Name and version of the prompt; None without a model."""
+        """The prompt's name and version; None without a model."""
 
     def pieces(self) -> AsyncGenerator[str, None]:
-        """The answer in pieces, with citations marked. The attributes above are final at its end."""
+        """Yield the answer in pieces, with citations marked (citations.py). The attributes above are final at the end.
+
+        A piece that equals `citations.ANEW` discards all pieces before it. The caller closes the generator.
+        """
